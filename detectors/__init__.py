@@ -1,0 +1,1 @@
+"""The detectors: one file a paper. Imported as ``membench.detectors``."""

@@ -1,0 +1,68 @@
+"""The norm of the text-conditional noise prediction: Wen et al. (ICLR 2024, "Detecting, Explaining, and Mitigating
+Memorization in Diffusion Models"), section 3.
+
+    d = mean over steps and draws of || eps(x_t, c) - eps(x_t, null) ||_2
+
+over all dimensions of one latent, before the guidance multiplies it, on the model's own guided DDIM trajectory from
+noise. No training image and no decoding is needed. ``steps=k`` looks at the first k of 50 steps and stops there (a
+scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from membench.denoiser import Denoiser
+from membench.sampling import ddim
+from membench.types import Access, Condition, Request, Sample
+
+
+@dataclass(frozen=True)
+class Options:
+    draws: int = field(default=4, metadata={"help": "noises per condition; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000})
+    steps: int = field(default=1, metadata={"help": "look at the first k of the trajectory's steps; the paper: 1, 10, 50", "min": 1})
+    trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1})
+    guidance: float = field(default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0})
+    images: int = field(default=1, metadata={"help": "images to extract per condition, ranked by their own norm; 0: none", "min": 0})
+
+
+class CfgNorm:
+    Options = Options
+    version = 1
+    access = Access()
+
+    def __init__(self, options: Options, *, seed: int, sampling: Mapping[str, float]) -> None:
+        if options.steps > options.trajectory:
+            raise ValueError(f"steps={options.steps} is more than trajectory={options.trajectory}")
+        self.options, self.seed, self.sampling = options, seed, sampling
+
+    def _norms(self, model: Denoiser, rows: Sequence[tuple[Condition, int]], stop: int | None, guidance: float, steps: int):
+        """Final (or last observed) state, and the mean norm over the observed steps [n]."""
+        norms: list[torch.Tensor] = []
+
+        def observe(k: int, null: torch.Tensor, conditional: torch.Tensor) -> None:
+            if k < self.options.steps:
+                norms.append((conditional - null).flatten(1).norm(dim=1))
+
+        x = model.noise([(c.id, draw) for c, draw in rows], self.seed)
+        x = ddim(model, x, model.condition([c for c, _ in rows]), steps=steps, guidance=guidance, stop=stop, observe=observe)
+        return x, torch.stack(norms).mean(dim=0)
+
+    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+        o = self.options
+        rows = [(c, draw) for c in conditions for draw in range(o.draws)]
+        _, norms = self._norms(model, rows, o.steps, o.guidance, o.trajectory)
+        return norms.view(len(conditions), o.draws).mean(dim=1).tolist()
+
+    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        return [Request(c, draw) for c in conditions for draw in range(self.options.images)]
+
+    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        """Samples as the task samples, each as sure as the norm on its own first steps."""
+        steps, guidance = int(self.sampling["steps"]), float(self.sampling["guidance"])
+        x, norms = self._norms(model, [(r.condition, r.draw) for r in requests], None, guidance, steps)
+        images = model.decode(x)
+        return [Sample(r.condition, r.draw, i, c) for r, i, c in zip(requests, images, norms.tolist(), strict=True)]

@@ -1,0 +1,75 @@
+"""Random sampling: the baseline of Carlini et al. (2023, USENIX Security; arXiv 2301.13188).
+
+Extraction draws images, either from the task's conditions (their attack on Stable Diffusion) or from the null
+condition (their unconditional attack). Scoring is their generation density: among the n draws of one prompt, join two
+whose tiled L2 distance is small and take the size of the largest clique. A memorized prompt draws one picture again
+and again; any other draws n different ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from membench.denoiser import Denoiser
+from membench.sampling import ddim
+from membench.similarity.cliques import density_score
+from membench.similarity.l2 import tiled_l2_matrix
+from membench.types import Access, Condition, Request, Sample
+
+
+@dataclass(frozen=True)
+class Options:
+    draws: int = field(default=4, metadata={"help": "images per condition; the paper draws 500", "min": 2, "max": 10_000})
+    extraction: Literal["conditional", "unconditional"] = field(
+        default="conditional", metadata={"help": "extract from the task's conditions or from the null condition"}
+    )
+    generations: int = field(default=1000, metadata={"help": "N_G of unconditional extraction", "min": 1})
+    threshold: float = field(default=0.15, metadata={"help": "tiled L2 (pixels in [0, 1]) below which two draws are joined", "min": 0.0})
+    tiles: int = field(default=4, metadata={"help": "tiles per side; the paper: 128-pixel tiles of 512", "min": 1})
+    steps: int = field(default=0, metadata={"help": "DDIM steps; 0: the task's own", "min": 0})
+    guidance: float = field(default=0.0, metadata={"help": "guidance weight, 1 is plain sampling; 0: the task's own", "min": 0.0})
+
+
+class RandomSampling:
+    Options = Options
+    version = 1
+    access = Access(images=True)
+
+    def __init__(self, options: Options, *, seed: int, sampling: Mapping[str, float]) -> None:
+        self.options, self.seed = options, seed
+        self.steps = options.steps or int(sampling["steps"])
+        self.guidance = options.guidance or float(sampling["guidance"])
+
+    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        # Scoring needs draws of every condition; unconditional extraction adds its own images.
+        requests = [Request(c, draw) for c in conditions for draw in range(self.options.draws)]
+        if self.options.extraction == "unconditional":
+            requests += [Request(UNCONDITIONAL, draw) for draw in range(self.options.generations)]
+        return requests
+
+    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        """Plain sampling has no opinion of its images: every confidence is 0."""
+        x = model.noise([(r.condition.id, r.draw) for r in requests], self.seed)
+        x = ddim(model, x, model.condition([r.condition for r in requests]), steps=self.steps, guidance=self.guidance)
+        finite = x.flatten(1).isfinite().all(dim=1).tolist()
+        images = model.decode(x)
+        return [
+            Sample(r.condition, r.draw, image, 0.0 if ok else math.nan) for r, image, ok in zip(requests, images, finite, strict=True)
+        ]
+
+    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+        return [self._density(extracted[c.id]) for c in conditions]
+
+    def _density(self, draws: Sequence[Sample]) -> float:
+        if any(math.isnan(s.confidence) for s in draws):
+            return math.nan
+        distances = tiled_l2_matrix(np.stack([s.image for s in draws]), tiles=self.options.tiles)
+        return density_score(distances, self.options.threshold)
+
+
+UNCONDITIONAL = Condition("unconditional")

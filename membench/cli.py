@@ -1,0 +1,200 @@
+"""``membench``: a thin layer over the Python interface. Imports no torch until a command needs it.
+
+stdout is data, stderr is talk. A user's mistake is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from membench import __version__, registry
+from membench.errors import UserError
+
+FORMATS = ("table", "md", "csv", "json", "parquet")
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, with the closest names."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See: {self.prog} --help")
+
+
+def parser() -> Parser:
+    top = Parser(prog="membench", description="What has a diffusion model memorized, and which detector tells?")
+    top.add_argument("--version", action="version", version=f"membench {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+
+    run = commands.add_parser("run", help="run detectors on a task", description="Run detectors on a task and write Parquet.")
+    run.add_argument("--detector", required=True, metavar="A,B", help="names, or 'all' (membench list detectors)")
+    run.add_argument("--task", required=True, help="a name (membench list tasks)")
+    run.add_argument("--profile", default="mini", help="mini (default): ships with membench")
+    run.add_argument("--set", dest="options", action="append", default=[], metavar="KEY=VALUE", help="an option of the detector (membench show)")
+    run.add_argument("--model", help="folder of a model of the task's kind, in place of the task's own")
+    run.add_argument("--prompts", help="CSV (column 'prompt') or text file, in place of the task's own")
+    run.add_argument("--control", action="store_true", help="against the control model, which never saw the task's training images")
+    run.add_argument("--seed", type=int, default=0, help="every noise is a function of it (default 0)")
+    run.add_argument("--limit", type=int, metavar="N", help="only N examples; the run is marked as partial")
+    run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    run.add_argument("--dtype", default="float32", choices=DTYPES)
+    run.add_argument("--batch-size", type=int, default=64, metavar="N", help="images through the network at once (default 64)")
+    run.add_argument("--out", type=Path, default=Path("results/runs"), help="where run folders go (default results/runs)")
+    run.add_argument("--offline", action="store_true", help="never ask the network")
+    run.add_argument("--quiet", action="store_true", help="no progress bars")
+    _plugin(run)
+
+    lister = commands.add_parser("list", help="names of detectors and tasks")
+    lister.add_argument("what", nargs="?", choices=("detectors", "tasks"))
+    _plugin(lister)
+
+    show = commands.add_parser("show", help="a detector's or task's options and source")
+    show.add_argument("name")
+    _plugin(show)
+
+    train = commands.add_parser("train", help="train a task's mini models", description="Train a task's mini models, from a checkpoint if any.")
+    train.add_argument("task")
+    train.add_argument("--profile", default="mini")
+    train.add_argument("--part", action="append", help="only this part (repeatable; default: all, in order)")
+    train.add_argument("--out", type=Path, default=Path("work"), help="checkpoints and models (default ./work)")
+    train.add_argument("--threads", type=int, help="CPU threads")
+    train.add_argument("--set", dest="options", action="append", default=[], metavar="KEY=VALUE", help="a number of the recipe")
+    train.add_argument("--quiet", action="store_true")
+
+    board = commands.add_parser("leaderboard", help="tables of the runs so far")
+    board.add_argument("--runs", type=Path, default=Path("results/runs"))
+    board.add_argument("--format", choices=FORMATS, default="table")
+    board.add_argument("--out", type=Path, help="write to a file (needed for parquet)")
+
+    commands.add_parser("doctor", help="what is installed, which device, which tasks' data and weights are there")
+    return top
+
+
+def _plugin(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="a file with a detector of your own")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    try:
+        args = parser().parse_args(argv)
+        for path in getattr(args, "plugin", []):
+            registry.load_plugin(path)
+        return COMMANDS[args.command](args)
+    except UserError as error:
+        print(f"membench: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `membench list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("membench: stopped; what is finished is kept, and the same command continues", file=sys.stderr)
+        return 130
+
+
+# ----------------------------------------------------------------------------------------------- commands
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.offline:  # the hub reads it when it is imported
+        os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    known = registry.detectors()
+    names = known.names() if args.detector == "all" else [n.strip() for n in args.detector.split(",") if n.strip()]
+    if not names:
+        raise UserError("--detector names no detector. See: membench list detectors")
+    for name in names:  # before any work: a typing mistake in the last name must not cost the first its hours
+        known.get(name)
+    registry.tasks().get(args.task)
+    from membench import leaderboard
+    from membench.runner import Spec, execute
+
+    task_options = [f"{key}={value}" for key in ("model", "prompts") if (value := getattr(args, key)) is not None]
+    spec = dict(
+        task=args.task,
+        profile=args.profile,
+        options=args.options,
+        task_options=task_options,
+        seed=args.seed,
+        limit=args.limit,
+        control=args.control,
+        device=args.device,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+    )
+    runs = []
+    for name in names:
+        run = execute(Spec(detector=name, **spec), args.out, progress=not args.quiet)
+        runs.append(run)
+        print(f"{name}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
+    print(leaderboard.run_table(runs))
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    for kind, known in (("detectors", registry.detectors()), ("tasks", registry.tasks())):
+        if args.what in (None, kind):
+            if args.what is None:
+                print(f"{kind}:")
+            for name in known.names():
+                print(f"  {name:<14} {known.get(name).summary}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from membench.options import describe_options
+
+    known = registry.detectors() if args.name in registry.detectors().names() else registry.tasks()
+    if args.name not in known.names():
+        raise registry.unknown_name("detector or task", args.name, [*registry.detectors().names(), *known.names()], "membench list")
+    entry = known.get(args.name)
+    found: Any = known.load(args.name)
+    print(f"{args.name}: {entry.summary}\nfrom {entry.target} ({entry.origin}), version {getattr(found, 'version', None) or found.info.version}\n")
+    rows = describe_options(found.Options)
+    width = [max((len(str(row[i])) for row in rows), default=0) for i in range(3)]
+    print("options (--set key=value):" if hasattr(found, "access") else "options:")
+    for name, kind, default, text in rows:
+        print(f"  {name:<{width[0]}}  {kind:<{width[1]}}  {default!s:<{width[2]}}  {text}")
+    if hasattr(found, "info"):
+        space = found.info.space
+        print(f"\nprofiles: {', '.join(found.info.profiles)}\nsampling: {dict(found.info.sampling)}")
+        print(f"similarity: {space.id}, a copy is {'>=' if space.higher_is_closer else '<'} {space.copy} ({space.source})")
+        print("bands: " + ", ".join(f"{b.name} [{b.low}, {b.high})" for b in space.bands))
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    entry = registry.tasks().get(args.task)
+    task = registry.tasks().load(args.task)
+    if args.profile not in task.info.profiles:
+        raise registry.unknown_name("profile", args.profile, task.info.profiles, f"membench show {args.task}")
+    if not hasattr(task, "train"):
+        raise UserError(f"task {args.task} ({entry.origin}) has no training recipe")
+    if args.threads is not None:
+        import torch
+
+        if args.threads < 1:
+            raise UserError(f"--threads {args.threads}: it must be at least 1")
+        torch.set_num_threads(args.threads)
+    task.train(args.out, args.part, args.options, progress=not args.quiet)
+    return 0
+
+
+def _leaderboard(args: argparse.Namespace) -> int:
+    from membench import leaderboard
+
+    leaderboard.write(leaderboard.collect(args.runs), args.format, args.out)
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from membench import doctor
+
+    return doctor.main()
+
+
+COMMANDS = {"run": _run, "list": _list, "show": _show, "train": _train, "leaderboard": _leaderboard, "doctor": _doctor}

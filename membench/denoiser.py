@@ -1,0 +1,210 @@
+"""The one door to the network.
+
+Every detector asks for epsilon, whatever the network was trained to predict, so that a norm means the same thing on
+every model: with alpha_t = sqrt(abar_t) and sigma_t = sqrt(1 - abar_t) of the model's own scheduler (Salimans and Ho
+2022, appendix D), v = alpha_t eps - sigma_t x0 and x_t = alpha_t x0 + sigma_t eps give
+
+    eps = alpha_t v + sigma_t x_t          (v_prediction)
+    eps = (x_t - alpha_t x0) / sigma_t     (sample)
+
+A difference of two predictions at one x_t scales alike: eps_c - eps_0 = alpha_t (v_c - v_0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from membench.errors import UserError
+from membench.seeds import generator
+from membench.types import Condition, Cost
+
+PARAMETERISATIONS = ("epsilon", "v_prediction", "sample")
+ENCODE_BLOCK = 32  # prompts
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the network is told: ``embeddings`` [n, tokens, d] for text, None for an unconditional model."""
+
+    embeddings: torch.Tensor | None
+
+    def __getitem__(self, index: slice | torch.Tensor) -> Conditioning:
+        return Conditioning(None if self.embeddings is None else self.embeddings[index])
+
+    def repeat(self, times: int) -> Conditioning:
+        """Each row ``times`` times, rows of one condition together."""
+        return Conditioning(None if self.embeddings is None else self.embeddings.repeat_interleave(times, dim=0))
+
+
+class Denoiser:
+    """A network with its schedule. Shapes: x [n, *shape]; t one integer in [0, T) for the whole batch.
+
+    Subclasses give ``_forward`` (the raw prediction), ``condition`` and ``decode``. ``cost`` counts evaluations per
+    image; ``batch_size`` bounds what goes through the network at once and changes no number beyond rounding.
+    """
+
+    def __init__(self, network: torch.nn.Module, scheduler: Any, *, shape: tuple[int, ...], batch_size: int = 64) -> None:
+        kind = scheduler.config.prediction_type
+        if kind not in PARAMETERISATIONS:
+            raise UserError(f"this model predicts {kind!r}; membench knows {', '.join(PARAMETERISATIONS)}")
+        if batch_size < 1:
+            raise UserError(f"batch size {batch_size}: it must be at least 1")
+        self.network = network.eval().requires_grad_(False)
+        self.scheduler = scheduler
+        self.shape = shape
+        self.batch_size = batch_size
+        self.cost = Cost()
+        parameter = next(network.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        # The scheduler's own table, in double precision on the host: scalars are looked up from it.
+        self.alphas_cumprod = scheduler.alphas_cumprod.double().cpu()
+
+    # ------------------------------------------------------------------------------------- to be given
+
+    def _forward(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+        raise NotImplementedError
+
+    def condition(self, conditions: Sequence[Condition]) -> Conditioning:
+        """The network's input for each condition, in order; a condition without a prompt is the null condition."""
+        raise NotImplementedError
+
+    def decode(self, x: torch.Tensor) -> np.ndarray:
+        """Final states [n, *shape] to ``uint8`` [n, h, w, 3]."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------------------------------- schedule
+
+    @property
+    def steps(self) -> int:
+        """T, the number of training timesteps."""
+        return len(self.alphas_cumprod)
+
+    def alpha_sigma(self, t: int) -> tuple[float, float]:
+        """sqrt(abar_t) and sqrt(1 - abar_t). Raises :class:`UserError` outside the schedule."""
+        if not 0 <= t < self.steps:
+            raise UserError(f"timestep {t} is outside the model's schedule [0, {self.steps - 1}]")
+        abar = float(self.alphas_cumprod[t])
+        return abar**0.5, (1.0 - abar) ** 0.5
+
+    def to_eps(self, prediction: torch.Tensor, x: torch.Tensor, t: int) -> torch.Tensor:
+        """The raw prediction at (x, t) as epsilon (module docstring)."""
+        alpha, sigma = self.alpha_sigma(t)
+        kind = self.scheduler.config.prediction_type
+        if kind == "v_prediction":
+            return alpha * prediction + sigma * x
+        if kind == "sample":
+            return (x - alpha * prediction) / sigma
+        return prediction
+
+    # ------------------------------------------------------------------------------------------ network
+
+    @torch.no_grad()
+    def eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+        """eps(x, t, c) in float32, [n, *shape]. Counts n forwards."""
+        self._check(x)
+        pieces = []
+        for start in range(0, len(x), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            raw = self._forward(x[part].to(self.dtype), t, condition[part]).float()
+            pieces.append(self.to_eps(raw, x[part].float(), t))
+        self.cost.forwards += len(x)
+        return torch.cat(pieces)
+
+    def eps_pair(self, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
+        """(eps(x, t, null), eps(x, t, c)), both in one pass over the network. Counts 2n forwards."""
+        null = self.null_like(condition, len(x))
+        if condition.embeddings is None or null.embeddings is None:
+            raise UserError("this model has no condition, so a conditional prediction is not defined for it")
+        # Interleaved, so that a pair shares a chunk: the null and the conditional half round alike.
+        both = torch.stack([null.embeddings, condition.embeddings], dim=1).flatten(0, 1)
+        eps = self.eps(x.repeat_interleave(2, dim=0), t, Conditioning(both))
+        return eps[0::2], eps[1::2]
+
+    def guided(self, x: torch.Tensor, t: int, condition: Conditioning, guidance: float) -> torch.Tensor:
+        """eps_null + w (eps_c - eps_null) (Ho and Salimans 2022, in Stable Diffusion's convention: w = 1 is plain).
+
+        Costs one forward an image where w = 1 or there is no condition, two otherwise.
+        """
+        if guidance == 1.0 or condition.embeddings is None:
+            return self.eps(x, t, condition)
+        null, conditional = self.eps_pair(x, t, condition)
+        return null + guidance * (conditional - null)
+
+    def null_like(self, condition: Conditioning, n: int) -> Conditioning:
+        """The null condition, ``n`` rows."""
+        null = self.condition([Condition("null")])
+        return Conditioning(None if null.embeddings is None else null.embeddings.expand(n, *null.embeddings.shape[1:]))
+
+    # -------------------------------------------------------------------------------------------- noise
+
+    def noise(self, requests: Sequence[tuple[str, int]], seed: int) -> torch.Tensor:
+        """Standard normal [n, *shape]; row i comes from hash(seed, id, draw) alone, so no batch or shard changes it."""
+        rows = [torch.randn(self.shape, generator=generator(seed, example, draw)) for example, draw in requests]
+        return torch.stack(rows).to(self.device) if rows else torch.empty(0, *self.shape, device=self.device)
+
+    def _check(self, x: torch.Tensor) -> None:
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, the model wants [n, {', '.join(map(str, self.shape))}]")
+
+
+class PixelDenoiser(Denoiser):
+    """An unconditional UNet2DModel on images in [-1, 1]."""
+
+    def _forward(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+        return self.network(x, t).sample
+
+    def condition(self, conditions: Sequence[Condition]) -> Conditioning:
+        if any(c.prompt is not None for c in conditions):
+            raise UserError("this model has no condition; it cannot be given a prompt")
+        return Conditioning(None)
+
+    def decode(self, x: torch.Tensor) -> np.ndarray:
+        return to_uint8(x)
+
+
+class LatentDenoiser(Denoiser):
+    """A StableDiffusionPipeline's U-Net, with its text encoder and, for detectors that decode, its VAE."""
+
+    def __init__(self, pipeline: Any, *, batch_size: int = 64) -> None:
+        unet = pipeline.unet
+        side = unet.config.sample_size
+        super().__init__(unet, pipeline.scheduler, shape=(unet.config.in_channels, side, side), batch_size=batch_size)
+        self.tokenizer, self.text_encoder, self.vae = pipeline.tokenizer, pipeline.text_encoder, pipeline.vae
+        self._prompts: dict[str, torch.Tensor] = {}
+        self.truncated: set[str] = set()  # prompts longer than the tokenizer's limit, cut as diffusers does
+
+    def _forward(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+        return self.network(x, t, condition.embeddings).sample
+
+    @torch.no_grad()
+    def condition(self, conditions: Sequence[Condition]) -> Conditioning:
+        """Text embeddings [n, tokens, d]; each distinct prompt is encoded once. The null condition is the empty prompt."""
+        prompts = [c.prompt or "" for c in conditions]
+        new = [p for p in dict.fromkeys(prompts) if p not in self._prompts]
+        limit = self.tokenizer.model_max_length
+        for start in range(0, len(new), ENCODE_BLOCK):
+            block = new[start : start + ENCODE_BLOCK]
+            lengths = [len(ids) for ids in self.tokenizer(block, truncation=False).input_ids]
+            self.truncated.update(p for p, n in zip(block, lengths, strict=True) if n > limit)
+            # Always ENCODE_BLOCK rows: the last bits of an embedding depend on the shape of its batch.
+            padded = block + [""] * (ENCODE_BLOCK - len(block))
+            tokens = self.tokenizer(padded, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+            hidden = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+            self._prompts.update(zip(block, hidden[: len(block)], strict=True))
+        return Conditioning(torch.stack([self._prompts[p] for p in prompts]) if prompts else None)
+
+    @torch.no_grad()
+    def decode(self, x: torch.Tensor) -> np.ndarray:
+        scaled = (x / self.vae.config.scaling_factor).to(self.dtype)
+        self.cost.decodes += len(x)
+        return np.concatenate([to_uint8(self.vae.decode(part).sample) for part in scaled.split(self.batch_size)])
+
+
+def to_uint8(x: torch.Tensor) -> np.ndarray:
+    """[-1, 1] floats [n, 3, h, w] to ``uint8`` [n, h, w, 3], rounded half to even as diffusers does."""
+    return ((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

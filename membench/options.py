@@ -1,0 +1,117 @@
+"""``--set key=value`` into the frozen ``Options`` dataclass of a detector or a task.
+
+Field types: int, float, bool, str, ``Literal[...]``, ``tuple[int, ...]`` (also of the other types) and ``... | None``.
+Field metadata: ``help``, and ``min`` and ``max``, both inclusive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from membench.errors import UserError
+from membench.registry import suggest, unknown_name
+
+T = TypeVar("T")
+BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+class OptionInfo(NamedTuple):
+    """One line of ``membench show``. type: as told to people, with its range; default: the value itself."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+def describe_options(options: type) -> list[OptionInfo]:
+    """The options in the order of their declaration."""
+    hints = get_type_hints(options)
+    return [OptionInfo(f.name, _told(hints[f.name], f.metadata), _default(f), f.metadata.get("help", "")) for f in dataclasses.fields(options)]
+
+
+def parse_options(options: type[T], settings: Iterable[str], owner: str) -> T:
+    """``Options`` with the ``"key=value"`` settings applied. owner: ``"detector cfg_norm"``, for the messages.
+
+    Raises UserError for an unknown or repeated key, a value of the wrong type or out of range, and for what the
+    dataclass itself refuses with ValueError.
+    """
+    hints = get_type_hints(options)
+    fields = {f.name: f for f in dataclasses.fields(options)}  # type: ignore[arg-type]  # a dataclass, by contract
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals:
+            raise UserError(f"{owner}: cannot read --set {setting!r}; write --set key=value")
+        if key not in fields:
+            hint = f"Its options: {', '.join(fields)}" if fields else "It has no options"
+            raise unknown_name(f"option of {owner}:", key, fields, hint)
+        if key in values:
+            raise UserError(f"{owner}: option {key} is set twice; give it once")
+        try:
+            values[key] = _ranged(_convert(text.strip(), hints[key]), fields[key].metadata)
+        except ValueError as error:
+            near = suggest(text, map(str, get_args(hints[key]))) if get_origin(hints[key]) is Literal else ""
+            raise UserError(f"{owner}: option {key} must be {_told(hints[key], fields[key].metadata)}, not {text!r}.{near}") from error
+    try:
+        return options(**values)
+    except ValueError as error:  # options that do not fit each other, refused in __post_init__
+        raise UserError(f"{owner}: {error}") from error
+
+
+def _convert(text: str, kind: Any) -> Any:
+    """The value of a text. Raises ValueError if it is none of its kind, TypeError for a kind that options cannot have."""
+    if get_origin(kind) is Literal:
+        return {str(choice): choice for choice in get_args(kind)}[_member(text, map(str, get_args(kind)))]
+    if get_origin(kind) in (Union, types.UnionType):
+        return None if text.lower() == "none" else _convert(text, _inner(kind))
+    if get_origin(kind) is tuple:
+        return tuple(_convert(part.strip(), get_args(kind)[0]) for part in text.split(",") if part.strip())
+    if kind is bool:
+        return BOOLS[_member(text.lower(), BOOLS)]
+    if kind is float and not math.isfinite(float(text)):
+        raise ValueError(text)
+    if kind in (int, float, str):
+        return kind(text)
+    raise TypeError(f"an option cannot be of type {kind}")
+
+
+def _member(text: str, choices: Iterable[str]) -> str:
+    if text not in (known := list(choices)):
+        raise ValueError(f"{text!r} is none of {known}")
+    return text
+
+
+def _inner(union: Any) -> Any:
+    return next(kind for kind in get_args(union) if kind is not type(None))
+
+
+def _ranged(value: Any, limits: Any) -> Any:
+    for one in value if isinstance(value, tuple) else (value,):
+        if one is not None and not limits.get("min", -math.inf) <= one <= limits.get("max", math.inf) if _numeric(one) else False:
+            raise ValueError(f"{one} is out of range")
+    return value
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _told(kind: Any, limits: Any) -> str:
+    """``"int from 1 to 50"``, ``"one of ddim, dpm"``, ``"ints separated by commas"``, ``"float or none"``."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return f"{_told(_inner(kind), limits)} or none"
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    name = f"{get_args(kind)[0].__name__}s separated by commas" if get_origin(kind) is tuple else kind.__name__
+    ends = [f"{word} {limits[end]}" for end, word in (("min", "from"), ("max", "to")) if end in limits]
+    return " ".join([name, *ends])
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

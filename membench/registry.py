@@ -1,0 +1,204 @@
+"""Names of detectors and tasks, known without importing them: ``list`` and ``--help`` must answer at once.
+
+Built-ins and plug-ins come through the same entry-point groups, ``membench.detectors`` and ``membench.tasks``.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from membench.errors import UserError
+
+DETECTOR_NEEDS = ("Options", "version", "access", "plan", "extract", "score")
+
+
+def suggest(word: str, options: Iterable[str]) -> str:
+    """``" Did you mean 'a' or 'b'?"``: up to three close names, nearest first; empty where none is close."""
+    by_lower = {option.lower(): option for option in options}
+    close = [repr(by_lower[c]) for c in difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.55)]
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def unknown_name(kind: str, name: str, options: Iterable[str], hint: str) -> UserError:
+    """The error for a name that is not there: ``unknown KIND 'name'. Did you mean 'nome'? HINT``."""
+    return UserError(f"unknown {kind} {name!r}.{suggest(name, options)} {hint}")
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _source(module: str) -> Path | None:
+    """The source file of a module, found without importing it or any package above it; None if there is none."""
+    spec, path = None, None
+    for i in range(1, module.count(".") + 2):
+        name = ".".join(module.split(".")[:i])
+        if name in sys.modules:  # membench itself, whose __path__ reaches into the checkout, and plug-in files
+            spec, path = sys.modules[name].__spec__, getattr(sys.modules[name], "__path__", None)
+        elif i > 1 and path is None:  # the module above is no package: without a path, finders would look in sys.path
+            return None
+        else:
+            finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
+            spec = next((found for find in finders if (found := find(name, path))), None)
+            path = spec.submodule_search_locations if spec else None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _summary(source: Path, attribute: str) -> str:
+    """First line of a module's docstring, else of its class's, read from the text."""
+    tree = ast.parse(source.read_bytes())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute]
+    text = next(filter(None, (ast.get_docstring(node) for node in [tree, *classes])), "")
+    return text.partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name and where it leads. target: ``"module:Attr"``; origin: the file or the distribution that registers it."""
+
+    name: str
+    kind: str
+    target: str
+    origin: str
+
+    @functools.cached_property
+    def summary(self) -> str:
+        """One line from the source's docstring; nothing is imported, and a broken plug-in does not break the list."""
+        module, _, attribute = self.target.partition(":")
+        try:
+            source = _source(module)
+            return _summary(source, attribute) if source else f"(no source found for {module})"
+        except Exception as error:
+            return f"(unreadable, {_cause(error)})"
+
+    def load(self) -> Any:
+        """Imports the target. Raises UserError naming the origin and the cause if it cannot be had."""
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # whatever a plug-in raises; the traceback is kept as the cause
+            raise UserError(f"{self.kind} {self.name!r} of {self.origin} ({self.target}) cannot be loaded: {_cause(error)}") from error
+
+
+class Registry:
+    """Names of one kind, ``"detector"`` or ``"task"``. Raises UserError if two places claim one name."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+        for name, target, origin in _installed(f"membench.{kind}s"):
+            self.add(name, target, origin)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._entries)
+
+    def get(self, name: str) -> Entry:
+        """The entry. Raises UserError with suggestions if the name is unknown."""
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries, f"See: membench list {self.kind}s")
+        return self._entries[name]
+
+    def load(self, name: str) -> Any:
+        """The detector or task class itself; imports its module. Raises UserError if unknown or broken."""
+        return self.get(name).load()
+
+    def add(self, name: str, target: str, origin: str) -> Entry:
+        """Registers a name. The same target again is the same entry; another one raises UserError naming both places."""
+        new = Entry(name, self.kind, target, origin)
+        old = self._entries.setdefault(name, new)
+        if old.target != target:
+            places = " and ".join(f"{entry.origin} ({entry.target})" for entry in (old, new))
+            raise UserError(f"two {self.kind}s are called {name!r}: {places}; rename one, or uninstall it")
+        return old
+
+
+@functools.cache
+def detectors() -> Registry:
+    """The detectors: built in, installed, and loaded by ``--plugin``."""
+    return Registry("detector")
+
+
+@functools.cache
+def tasks() -> Registry:
+    """The tasks: built in and installed."""
+    return Registry("task")
+
+
+def _installed(group: str) -> Iterator[tuple[str, str, str]]:
+    """(name, target, origin) of each entry point. In a checkout its pyproject.toml speaks for membench, installed or not."""
+    declared = _checkout(Path(__file__).resolve().parent.parent / "pyproject.toml")
+    for point in sorted(importlib.metadata.entry_points(group=group)):
+        owner = point.dist.name if point.dist else "an unnamed distribution"
+        if declared is None or owner != "membench":
+            yield point.name, point.value, f"distribution {owner}"
+    for name, target in (declared or {}).get(group, {}).items():
+        yield name, target, "membench"
+
+
+def _checkout(pyproject: Path) -> dict[str, dict[str, str]] | None:
+    """The entry points of membench's own pyproject.toml; None if membench runs from an installed wheel."""
+    if not pyproject.is_file():
+        return None
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
+    return project.get("entry-points", {}) if project.get("name") == "membench" else None
+
+
+def load_plugin(path: str | Path) -> list[Entry]:
+    """Runs a Python file and registers each detector class that it defines, under its ``name`` or in snake case.
+
+    A detector has Options, version, access, plan, extract and score; classes that begin with ``_`` are left out.
+    Raises UserError if the file is missing, fails, holds no detector or claims a name that is taken.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise UserError(f"no plug-in file {path}; --plugin takes the path of a Python file")
+    module = _execute(file)
+    own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__ and not c.__name__.startswith("_")]
+    found = [c for c in own if all(hasattr(c, need) for need in DETECTOR_NEEDS)]
+    if not found:
+        near = max(own, key=lambda c: sum(hasattr(c, need) for need in DETECTOR_NEEDS), default=None)
+        lacks = f" ({near.__name__} lacks {', '.join(n for n in DETECTOR_NEEDS if not hasattr(near, n))})" if near else ""
+        raise UserError(f"plug-in {path} holds no detector: a class with {', '.join(DETECTOR_NEEDS)}{lacks}")
+    return [
+        detectors().add(getattr(c, "name", _snake(c.__name__)), f"{module.__name__}:{c.__name__}", f"{file}:{_line(file, c)}") for c in found
+    ]
+
+
+def _execute(file: Path) -> ModuleType:
+    name = f"membench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plug-in {file} is no Python file; --plugin takes a path that ends in .py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up while it runs
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"plug-in {file} fails on import: {_cause(error)}") from error
+    return module
+
+
+def _line(file: Path, cls: type) -> int:
+    tree = ast.parse(file.read_bytes())
+    return next((node.lineno for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__), 1)
+
+
+def _snake(name: str) -> str:
+    """``"CfgNorm"`` -> ``"cfg_norm"``, ``"SIDENorm2"`` -> ``"side_norm2"``."""
+    starts = [i for i, c in enumerate(name) if c.isupper() and i and (not name[i - 1].isupper() or name[i + 1 : i + 2].islower())]
+    return "_".join(name[a:b] for a, b in zip([0, *starts], [*starts, len(name)], strict=True)).lower()

@@ -1,0 +1,71 @@
+"""DDIM over a Denoiser (Song et al. 2021, eq. 12 with eta = 0), from per-sample noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from membench.denoiser import Conditioning, Denoiser
+from membench.errors import UserError
+
+
+def timesteps(model: Denoiser, steps: int) -> list[int]:
+    """The model's own sampling schedule: Stable Diffusion's leading spacing gives 981, 961, ..., 1 for 50 steps.
+
+    Raises :class:`UserError` unless 1 <= steps <= T.
+    """
+    if not 1 <= steps <= model.steps:
+        raise UserError(f"{steps} sampling steps: choose 1 to {model.steps}")
+    model.scheduler.set_timesteps(steps)
+    return [int(t) for t in model.scheduler.timesteps]
+
+
+def ddim_step(model: Denoiser, x: torch.Tensor, eps: torch.Tensor, t: int, steps: int) -> torch.Tensor:
+    """x_t to x_{t - T/steps}: alpha' x0 + sigma' eps with x0 = (x_t - sigma eps) / alpha."""
+    alpha, sigma = model.alpha_sigma(t)
+    before = t - model.steps // steps
+    # Below the schedule diffusers uses abar = 1 (set_alpha_to_one) or abar_0; so do we, to end on the same image.
+    alpha_before, sigma_before = model.alpha_sigma(before) if before >= 0 else _final(model)
+    x0 = (x - sigma * eps) / alpha
+    if model.scheduler.config.clip_sample:
+        limit = model.scheduler.config.clip_sample_range
+        x0 = x0.clamp(-limit, limit)
+    return alpha_before * x0 + sigma_before * eps
+
+
+def _final(model: Denoiser) -> tuple[float, float]:
+    abar = float(model.scheduler.final_alpha_cumprod)
+    return abar**0.5, (1 - abar) ** 0.5
+
+
+Observer = Callable[[int, torch.Tensor, torch.Tensor], None]
+
+
+def ddim(
+    model: Denoiser,
+    x: torch.Tensor,
+    condition: Conditioning,
+    *,
+    steps: int,
+    guidance: float,
+    stop: int | None = None,
+    observe: Observer | None = None,
+) -> torch.Tensor:
+    """Runs the first ``stop`` (default: all) of ``steps`` guided steps from noise ``x`` [n, *shape].
+
+    ``observe(k, eps_null, eps_cond)`` is called before the k-th update with both predictions, unscaled by the
+    guidance; asking for it costs two forwards an image and step whatever the guidance. The state after the last
+    observed step is not computed when ``stop`` < ``steps``: nobody reads it.
+    """
+    stop = steps if stop is None else stop
+    for k, t in enumerate(timesteps(model, steps)[:stop]):
+        if observe is None:
+            eps = model.guided(x, t, condition, guidance)
+        else:
+            null, conditional = model.eps_pair(x, t, condition)
+            observe(k, null, conditional)
+            eps = null + guidance * (conditional - null)
+        if k + 1 < stop or stop == steps:
+            x = ddim_step(model, x, eps, t, steps)
+    return x

@@ -1,0 +1,95 @@
+"""Exact nearest neighbours by L2, in blocks, over a training set that may lie on disk.
+
+``|a|^2 + |b|^2 - 2ab`` cancels where it matters most, at near-duplicates. Two ways round it, both free of rounding error
+that depends on the block: for ``uint8`` the products are sums of whole numbers that float32 holds exactly, so the matrix
+product gives exact distances at full speed; floats are compared by direct differences in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+_QUERIES = 1024  # queries compared at once
+_BLOCK_BYTES = 64 << 20
+_EXACT = 1024  # dimensions in one product: |sum| <= 1024 * 128 * 128 = 2^24, the last whole number float32 is sure of
+
+
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Squared L2 distances, float64 [n, m], between the rows of a [n, ...] and b [m, ...].
+
+    Two ``uint8`` arrays: exact, in units of (1/255)^2. Otherwise by direct differences, with ``uint8`` scaled to [0, 1].
+    """
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    if a.dtype != np.uint8 or b.dtype != np.uint8:
+        return cdist(_scaled(a), _scaled(b), "sqeuclidean")
+    norm_a, norm_b, dot = np.zeros(len(a)), np.zeros(len(b)), np.zeros((len(a), len(b)))
+    for start in range(0, a.shape[1], _EXACT):
+        x, y = (v[:, start : start + _EXACT].astype(np.float32) - 128 for v in (a, b))
+        norm_a += np.einsum("ij,ij->i", x, x)
+        norm_b += np.einsum("ij,ij->i", y, y)
+        dot += x @ y.T
+    return norm_a[:, None] + norm_b - 2 * dot
+
+
+def nearest(queries: np.ndarray, base: np.ndarray, k: int, *, block: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of base [m, ...] for each of queries [n, ...], nearest first.
+
+    Either may be ``uint8`` (scaled to [0, 1] block by block) or float, an array or a ``np.memmap``; base is never
+    converted whole. block: rows of base compared at once (default: 64 MiB of them); it changes no result.
+    Returns L2 distances, float32 [n, k], and positions in base, int64 [n, k]. Ties go to the lower position.
+    Raises ValueError unless 1 <= k <= m and the trailing shapes agree, and for a distance that is not finite.
+    """
+    if not 1 <= k <= len(base):
+        raise ValueError(f"k is {k}, but must lie between 1 and the {len(base)} images of the base")
+    squares, positions = np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)
+    for rows, start, found in _scan(queries, base, block):
+        # Columns stand in the order of positions among equal distances, so a stable sort breaks ties.
+        values = np.concatenate([squares[rows], found], axis=1)
+        i, j = np.nonzero(values <= np.partition(values, k - 1, axis=1)[:, k - 1 : k])
+        order = np.lexsort((values[i, j], i))
+        first = np.searchsorted(i, np.arange(len(values)))
+        columns = j[order][first[:, None] + np.arange(k)]
+        old = np.take_along_axis(positions[rows], np.minimum(columns, k - 1), axis=1)
+        squares[rows] = np.take_along_axis(values, columns, axis=1)
+        positions[rows] = np.where(columns < k, old, columns - k + start)
+    return _distance(squares, queries, base), positions
+
+
+def within(queries: np.ndarray, base: np.ndarray, limits: np.ndarray, *, block: int | None = None) -> tuple[np.ndarray, ...]:
+    """Every pair with an L2 distance <= limits [n], one limit a query; arrays and block as in :func:`nearest`.
+
+    Returns positions in queries and in base, int64 [p], and distances, float32 [p] (the type in which they are compared).
+    """
+    parts: list[tuple[np.ndarray, ...]] = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))]
+    for rows, start, found in _scan(queries, base, block):
+        distance = _distance(found, queries, base)
+        i, j = np.nonzero(distance <= limits[rows, None])
+        parts.append((i + rows.start, j + start, distance[i, j]))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _scan(queries: np.ndarray, base: np.ndarray, block: int | None) -> Iterator[tuple[slice, int, np.ndarray]]:
+    """(rows of queries, first position in base, squared distances) of each block, positions rising for given rows."""
+    if queries.shape[1:] != base.shape[1:]:
+        raise ValueError(f"queries are of shape {queries.shape[1:]}, the base of {base.shape[1:]}")
+    if block is None:
+        block = min(8192, max(1, _BLOCK_BYTES // max(1, base[:1].nbytes)))
+    for row in range(0, len(queries), _QUERIES):
+        rows = slice(row, row + _QUERIES)
+        for start in range(0, len(base), block):
+            found = squared_distances(queries[rows], base[start : start + block])
+            if not np.isfinite(found).all():
+                raise ValueError("a distance is not finite")
+            yield rows, start, found
+
+
+def _distance(squares: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    both = a.dtype == np.uint8 and b.dtype == np.uint8
+    return (np.sqrt(squares) / (255 if both else 1)).astype(np.float32)
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float64) / (255 if values.dtype == np.uint8 else 1)

@@ -1,0 +1,179 @@
+"""The vocabulary on one page. Imports no torch: ``membench list`` and ``--help`` read it.
+
+An **example** is the thing under test. A detector never sees it: it sees the example's **condition** only, so that
+no label, kind or training image can leak into a score. **Higher score = more memorized**, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from membench.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a detector may know of an example.
+
+    id: hash of the content, the same in every run; seeds are made from it.
+    prompt: the caption; None asks for the unconditional model.
+    """
+
+    id: str
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A condition with what the benchmark knows about it.
+
+    label: 1 memorized, 0 not. kind: why (MV, TV, RV, N, held_out ...). group: near-duplicates share one; intervals
+    resample groups. source: where it comes from (negatives are reported per source).
+    """
+
+    condition: Condition
+    label: int
+    kind: str
+    group: str
+    source: str
+
+    @property
+    def id(self) -> str:
+        return self.condition.id
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One extracted image. image: ``uint8`` [h, w, 3]; confidence: higher = more surely a training copy."""
+
+    condition: Condition
+    draw: int
+    image: np.ndarray
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """An image to draw: its noise comes from hash(seed, condition.id, draw)."""
+
+    condition: Condition
+    draw: int
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a detector looks at besides the model's outputs; stands on every leaderboard row."""
+
+    gradients: bool = False
+    images: bool = False  # decodes: the VAE is needed
+    training_data: bool = False
+
+
+@dataclass
+class Cost:
+    """Network evaluations, counted per image in the batch (a pair conditional + unconditional counts 2)."""
+
+    forwards: int = 0
+    backwards: int = 0
+    jvps: int = 0
+    decodes: int = 0
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f) - getattr(other, f) for f in self.__dataclass_fields__))
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Scores examples and extracts images. One file a paper, under ``detectors/``.
+
+    ``Options`` is a frozen dataclass; each field has a default and ``metadata={"help": ...}``. ``version`` goes up with
+    every change that changes a number. The harness owns the loop, seeds, batching, caching and metrics.
+    """
+
+    Options: ClassVar[type]
+    version: ClassVar[int]
+    access: ClassVar[Access]
+
+    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        """Which images to extract; any order, no duplicates. May be empty."""
+        ...
+
+    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        """One sample a request, in order. A non-finite confidence marks a failed sample."""
+        ...
+
+    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> Sequence[float]:
+        """One float a condition, in order; higher = more memorized; non-finite = failed.
+
+        extracted: the detector's own samples by condition id (those of ``plan``), which an extractor scores by.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Band:
+    """A half-open interval of similarity [low, high). For a distance, ``low`` is the nearer end."""
+
+    name: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Space:
+    """How generated and training images are compared.
+
+    id: names measure and settings, since values of two settings are not comparable. higher_is_closer: False for a distance.
+    copy: the threshold of a copy. floor: pairs beyond it are not stored (the nearest of each image always is).
+    """
+
+    id: str
+    higher_is_closer: bool
+    bands: tuple[Band, ...]
+    copy: float
+    floor: float
+    source: str
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task's declaration: what ``membench show`` prints without loading anything."""
+
+    name: str
+    version: int
+    summary: str
+    profiles: tuple[str, ...]
+    space: Space
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task ready to run: examples, training images and a model, with the hashes of each."""
+
+    info: TaskInfo
+    profile: str
+    examples: Sequence[Example]
+    training_images: Callable[[], np.ndarray]  # unique pictures, uint8 [n, h, w, 3]; drawn or read when called
+    training_ids: Sequence[str]
+    training_copies: Sequence[int]  # rows in the training set of each unique picture
+    model: Callable[[], Denoiser]
+    hashes: Mapping[str, str]  # data, prompts, weights
+    control: bool = False
+
+
+class Task(Protocol):
+    """Declares itself and loads. One file a task, under ``tasks/``."""
+
+    info: ClassVar[TaskInfo]
+    Options: ClassVar[type]
+
+    def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32") -> LoadedTask: ...

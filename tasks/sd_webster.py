@@ -1,0 +1,119 @@
+"""Stable Diffusion on Webster's prompts: which captions give back a training picture?
+
+Webster (2023, arXiv 2305.08694) sorts memorized captions into MV (matching verbatim), TV (template verbatim) and RV
+(retrieval verbatim). The mini profile is a small true case of it: a real Stable Diffusion pipeline trained on the
+catalogue world (catalogue.py) by ``membench train``, whose positives and negatives are known by construction, and a
+control model that never saw them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from membench.errors import UserError
+from membench.hashing import json_hash
+from membench.prompts import example_id, read_prompts
+from membench.registry import unknown_name
+from membench.types import Band, Condition, Example, LoadedTask, Space, TaskInfo
+
+from . import catalogue
+
+DATA = Path(__file__).resolve().parent / "data" / "sd_webster"
+HALF = "a"  # the half that the examples come from; the control model has seen half b alone
+
+# Carlini et al. (2023) call d < 1 a copy; AMG (CVPR 2024) goes to 1.4; what lies far below 1 is a copy to the eye.
+SPACE = Space(
+    id="normalised-l2/pixels64/alpha0.5/n50",
+    higher_is_closer=False,
+    bands=(Band("high", 0.0, 0.7), Band("mid", 0.7, 1.0), Band("low", 1.0, 1.4)),
+    copy=1.0,
+    floor=1.5,
+    source="Carlini et al. 2023, arXiv 2301.13188",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    model: str = field(default="", metadata={"help": "folder of a StableDiffusionPipeline; empty: the one that ships"})
+    prompts: str = field(default="", metadata={"help": "CSV or text file of prompts; empty: the catalogue's examples"})
+
+
+class SdWebster:
+    info = TaskInfo(
+        name="sd_webster",
+        version=1,
+        summary="Stable Diffusion, captions that return training pictures (MV, TV, RV) against matched ones that do not",
+        profiles=("mini",),
+        space=SPACE,
+        sampling={"steps": 20, "guidance": 3.0},
+    )
+    Options = Options
+
+    def __init__(self, options: Options = Options()) -> None:
+        self.options = options
+
+    def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
+        """The mini task: examples of half ``a``; the model, or with ``control`` the one that saw only half ``b``."""
+        from membench.pipelines import folder_hash
+
+        if control and self.options.model:
+            raise UserError("--control and --model exclude each other: the control model is the one that ships")
+        folder = Path(self.options.model) if self.options.model else DATA / ("control" if control else "model")
+        half = catalogue.build(HALF)
+        index = unique_pictures(half)
+        examples = read_prompts(Path(self.options.prompts)) if self.options.prompts else list(catalogue_examples(half))
+        return LoadedTask(
+            info=self.info,
+            profile=profile,
+            examples=examples,
+            training_images=lambda: np.stack([catalogue.draw(look) for look in index]),
+            training_ids=[f"{HALF}/{i:04d}" for i in range(len(index))],
+            training_copies=list(index.values()),
+            model=lambda: load_model(folder, device, dtype, batch_size),
+            hashes={
+                "weights": folder_hash(folder),
+                "data": json_hash([catalogue.WORLD_VERSION, HALF, [repr(look) for look in index], list(index.values())]),
+                "prompts": json_hash([[e.id, e.label, e.kind, e.group, e.source] for e in examples]),
+            },
+            control=control,
+        )
+
+    @staticmethod
+    def train(out: Path, parts: Sequence[str] | None, options: Sequence[str], *, progress: bool = True) -> None:
+        """``membench train sd_webster``: the recipe that made the shipped weights (sd_webster_train.py)."""
+        from membench.options import parse_options
+
+        from .sd_webster_train import PARTS, Recipe, train
+
+        for part in parts or ():
+            if part not in PARTS:
+                raise unknown_name("part", part, PARTS, "membench train sd_webster --help")
+        train(out, tuple(parts or PARTS), parse_options(Recipe, options, owner="recipe of sd_webster"), progress=progress)
+
+
+def load_model(folder: Path, device: str, dtype: str, batch_size: int):
+    from membench.denoiser import LatentDenoiser
+    from membench.pipelines import load_text_to_image
+
+    return LatentDenoiser(load_text_to_image(folder, device=device, dtype=dtype), batch_size=batch_size)
+
+
+def unique_pictures(half: catalogue.Half) -> dict[catalogue.Look, int]:
+    """Each different training picture with its number of training rows."""
+    index: dict[catalogue.Look, int] = {}
+    for e in half.entries:
+        if e.copies:
+            index[e.look] = index.get(e.look, 0) + e.copies
+    return index
+
+
+def catalogue_examples(half: catalogue.Half):
+    """Memorized: MV, TV, RV. Not: N (its picture was trained on once an epoch) and held-out captions."""
+    for _, e in half.examples():
+        memorized = e.kind in ("MV", "TV", "RV")
+        source = "catalogue" if memorized else {"N": "singleton", "held_out": "held_out"}[e.kind]
+        yield Example(Condition(example_id(e.caption), e.caption), int(memorized), e.kind, e.group, source)
