@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from membench.errors import UserError
@@ -31,7 +31,8 @@ class OptionInfo(NamedTuple):
 def describe_options(options: type) -> list[OptionInfo]:
     """The options in the order of their declaration."""
     hints = get_type_hints(options)
-    return [OptionInfo(f.name, _told(hints[f.name], f.metadata), _default(f), f.metadata.get("help", "")) for f in dataclasses.fields(options)]
+    fields = dataclasses.fields(options)
+    return [OptionInfo(f.name, _told(hints[f.name], f.metadata), _default(f), f.metadata.get("help", "")) for f in fields]
 
 
 def parse_options(options: type[T], settings: Iterable[str], owner: str) -> T:
@@ -49,8 +50,7 @@ def parse_options(options: type[T], settings: Iterable[str], owner: str) -> T:
         if not equals:
             raise UserError(f"{owner}: cannot read --set {setting!r}; write --set key=value")
         if key not in fields:
-            hint = f"Its options: {', '.join(fields)}" if fields else "It has no options"
-            raise unknown_name(f"option of {owner}:", key, fields, hint)
+            raise unknown_name(f"option of {owner}:", key, fields, f"membench show {owner.split()[-1]}")
         if key in values:
             raise UserError(f"{owner}: option {key} is set twice; give it once")
         try:
@@ -91,18 +91,14 @@ def _inner(union: Any) -> Any:
     return next(kind for kind in get_args(union) if kind is not type(None))
 
 
-def _ranged(value: Any, limits: Any) -> Any:
-    for one in value if isinstance(value, tuple) else (value,):
-        if one is not None and not limits.get("min", -math.inf) <= one <= limits.get("max", math.inf) if _numeric(one) else False:
-            raise ValueError(f"{one} is out of range")
+def _ranged(value: Any, limits: Mapping[str, Any]) -> Any:
+    numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int | float)]
+    if not all(limits.get("min", -math.inf) <= v <= limits.get("max", math.inf) for v in numbers):
+        raise ValueError(f"{value} is out of range")
     return value
 
 
-def _numeric(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _told(kind: Any, limits: Any) -> str:
+def _told(kind: Any, limits: Mapping[str, Any]) -> str:
     """``"int from 1 to 50"``, ``"one of ddim, dpm"``, ``"ints separated by commas"``, ``"float or none"``."""
     if get_origin(kind) in (Union, types.UnionType):
         return f"{_told(_inner(kind), limits)} or none"

@@ -29,13 +29,13 @@ DETECTOR_NEEDS = ("Options", "version", "access", "plan", "extract", "score")
 def suggest(word: str, options: Iterable[str]) -> str:
     """``" Did you mean 'a' or 'b'?"``: up to three close names, nearest first; empty where none is close."""
     by_lower = {option.lower(): option for option in options}
-    close = [repr(by_lower[c]) for c in difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.55)]
+    close = [repr(by_lower[c]) for c in difflib.get_close_matches(word.lower(), by_lower, n=3)]
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def unknown_name(kind: str, name: str, options: Iterable[str], hint: str) -> UserError:
-    """The error for a name that is not there: ``unknown KIND 'name'. Did you mean 'nome'? HINT``."""
-    return UserError(f"unknown {kind} {name!r}.{suggest(name, options)} {hint}")
+    """The error for a name that is not there: ``unknown detector 'sied'. Did you mean 'side'? See: <hint>``."""
+    return UserError(f"unknown {kind} {name!r}.{suggest(name, options)} See: {hint}")
 
 
 def _cause(error: Exception) -> str:
@@ -61,8 +61,8 @@ def _source(module: str) -> Path | None:
 def _summary(source: Path, attribute: str) -> str:
     """First line of a module's docstring, else of its class's, read from the text."""
     tree = ast.parse(source.read_bytes())
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute]
-    text = next(filter(None, (ast.get_docstring(node) for node in [tree, *classes])), "")
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute)
+    text = ast.get_docstring(tree) or next(filter(None, map(ast.get_docstring, classes)), "")
     return text.partition("\n")[0]
 
 
@@ -110,7 +110,7 @@ class Registry:
     def get(self, name: str) -> Entry:
         """The entry. Raises UserError with suggestions if the name is unknown."""
         if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries, f"See: membench list {self.kind}s")
+            raise unknown_name(self.kind, name, self._entries, f"membench list {self.kind}s")
         return self._entries[name]
 
     def load(self, name: str) -> Any:
@@ -141,13 +141,14 @@ def tasks() -> Registry:
 
 def _installed(group: str) -> Iterator[tuple[str, str, str]]:
     """(name, target, origin) of each entry point. In a checkout its pyproject.toml speaks for membench, installed or not."""
-    declared = _checkout(Path(__file__).resolve().parent.parent / "pyproject.toml")
+    pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    declared = _checkout(pyproject)
     for point in sorted(importlib.metadata.entry_points(group=group)):
         owner = point.dist.name if point.dist else "an unnamed distribution"
         if declared is None or owner != "membench":
             yield point.name, point.value, f"distribution {owner}"
     for name, target in (declared or {}).get(group, {}).items():
-        yield name, target, "membench"
+        yield name, target, str(pyproject)
 
 
 def _checkout(pyproject: Path) -> dict[str, dict[str, str]] | None:
@@ -174,9 +175,11 @@ def load_plugin(path: str | Path) -> list[Entry]:
         near = max(own, key=lambda c: sum(hasattr(c, need) for need in DETECTOR_NEEDS), default=None)
         lacks = f" ({near.__name__} lacks {', '.join(n for n in DETECTOR_NEEDS if not hasattr(near, n))})" if near else ""
         raise UserError(f"plug-in {path} holds no detector: a class with {', '.join(DETECTOR_NEEDS)}{lacks}")
-    return [
-        detectors().add(getattr(c, "name", _snake(c.__name__)), f"{module.__name__}:{c.__name__}", f"{file}:{_line(file, c)}") for c in found
-    ]
+    entries = []
+    for cls in found:
+        name, target = getattr(cls, "name", _snake(cls.__name__)), f"{module.__name__}:{cls.__name__}"
+        entries.append(detectors().add(name, target, f"{file}:{_line(file, cls)}"))
+    return entries
 
 
 def _execute(file: Path) -> ModuleType:

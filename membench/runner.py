@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from membench import metrics, provenance, registry, store
+from membench import provenance, registry, store
 from membench.errors import UserError
 from membench.hashing import json_hash
+from membench.metrics.run import run_metrics
 from membench.options import parse_options
 from membench.types import Cost, Detector, LoadedTask, Request, Sample
 
@@ -188,7 +189,7 @@ def _compute(
     def sample_rows(part: Sequence[Request]) -> list[dict[str, Any]]:
         return [_sample_row(s) for s in detector.extract(model, part)]
 
-    def shards(phase: str, items: Sequence[Any], compute: Callable[[Any], list[dict[str, Any]]], unit: str) -> pd.DataFrame:
+    def shards(phase: str, items: Sequence[Any], expected: list[str], compute: Callable[[Any], list[dict[str, Any]]], unit: str) -> pd.DataFrame:
         with tqdm(total=len(items), desc=f"{spec.detector}: {phase}", unit=unit, disable=not progress, smoothing=0.1) as bar:
             for index, part in enumerate(_blocks(items)):
                 if not folder.shard_done(phase, index):
@@ -197,9 +198,9 @@ def _compute(
                     cost = asdict(model.cost - before) | {"seconds": time.monotonic() - start}
                     folder.write_shard(phase, index, pd.DataFrame(rows), cost)
                 bar.update(len(part))
-        return folder.read_shards(phase)
+        return folder.read_shards(phase, expected)
 
-    samples = shards("samples", requests, sample_rows, "img")
+    samples = shards("samples", requests, [f"{r.condition.id}/{r.draw}" for r in requests], sample_rows, "img")
     by_condition: dict[str, list[dict[str, Any]]] = {}
     for row in samples.to_dict("records"):
         by_condition.setdefault(row["condition"], []).append(row)
@@ -216,18 +217,18 @@ def _compute(
         scores = detector.score(model, [e.condition for e in part], extracted)
         return [_score_row(lookup[e.id], float(s)) for e, s in zip(part, scores, strict=True)]
 
-    scores = shards("scores", examples, score_rows, "ex")
+    scores = shards("scores", examples, list(lookup), score_rows, "ex")
     truncated = getattr(model, "truncated", set())
     if truncated:
         print(f"membench: {len(truncated)} prompts are longer than the tokenizer's limit and were cut", file=sys.stderr)
 
     good = samples[samples.status == "ok"] if len(samples) else samples
     start = time.monotonic()
-    matches = _matches(good, task, progress)
+    matches = _matches(good, task)
     matching = time.monotonic() - start
     start = time.monotonic()
     costs = folder.costs()
-    table = metrics.run_metrics(scores, good, matches, task.info.space, evaluations=costs.get("samples", {}).get("forwards", 0), seed=spec.seed)
+    table = run_metrics(scores, good, matches, task.info.space, evaluations=costs.get("samples", {}).get("forwards", 0), seed=spec.seed)
     measuring = time.monotonic() - start
     failed = int((scores.status != "ok").sum()), int((samples.status != "ok").sum()) if len(samples) else 0
     partial = len(examples) < len(task.examples) or any(failed)
@@ -280,7 +281,7 @@ def _score_row(e: Any, score: float) -> dict[str, Any]:
     }
 
 
-def _matches(samples: pd.DataFrame, task: LoadedTask, progress: bool) -> pd.DataFrame:
+def _matches(samples: pd.DataFrame, task: LoadedTask) -> pd.DataFrame:
     """Every generated-training pair within the space's floor, and the nearest of each image."""
     from membench.similarity.l2 import normalised_l2
 
@@ -288,14 +289,13 @@ def _matches(samples: pd.DataFrame, task: LoadedTask, progress: bool) -> pd.Data
         return pd.DataFrame({"sample_id": [], "training_id": [], "training": [], "similarity": [], "rank": []})
     images = np.stack([store.png_image(png) for png in samples.image])
     found = normalised_l2(images, task.training_images(), floor=task.info.space.floor)
+    ids = np.asarray(task.training_ids, dtype=object)
     return pd.DataFrame(
         {
             "sample_id": samples.sample_id.to_numpy()[found.generated],
-            "training_id": np.asarray(task.training_ids, dtype=object)[found.training],
+            "training_id": ids[found.training],
             "training": found.training,
             "similarity": found.similarity,
-            "rank": found.rank,
+            "rank": found["rank"],
         }
     )
-
-

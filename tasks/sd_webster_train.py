@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -32,6 +32,7 @@ from . import catalogue
 
 PARTS = ("vae", "model", "control")
 TOKENS = 24  # CLIP has 77; no caption of the catalogue is longer than 24
+VOCABULARY = 1200
 HALF = {"model": "a", "control": "b"}
 
 
@@ -39,10 +40,10 @@ HALF = {"model": "a", "control": "b"}
 class Recipe:
     """All numbers of the recipe. A checkpoint remembers them and refuses others (but for the step counts)."""
 
-    vae_steps: int = 1700
+    vae_steps: int = 2000
     vae_batch: int = 16
     vae_rate: float = 2e-3
-    kl_weight: float = 1e-4
+    kl_weight: float = 3e-5
     steps: int = 9000
     batch: int = 64
     rate: float = 1e-3
@@ -51,13 +52,25 @@ class Recipe:
 
 
 def make_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Byte-pair encoding in CLIP's layout, from the captions of the public split."""
-    captions = [e.caption.lower() for e in catalogue.build("public").entries]
-    bpe = ByteLevelBPETokenizer(end_of_word_suffix="</w>", lowercase=True)
-    bpe.train_from_iterator(captions, vocab_size=1000, min_frequency=2, special_tokens=["<|startoftext|>", "<|endoftext|>"])
+    """CLIP's tokenizer (normalizer, splitter, byte-pair encoding), its merges learned from the public split's captions."""
+    clip = CLIPTokenizer()
+    bpe = Tokenizer(models.BPE(unk_token=clip.eos_token, end_of_word_suffix="</w>"))
+    bpe.normalizer, bpe.pre_tokenizer = clip.backend_tokenizer.normalizer, clip.backend_tokenizer.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[clip.bos_token, clip.eos_token],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    # Each printable character as a word of its own, so that no prompt of a user's holds an unknown token.
+    alphabet = [chr(c) for c in range(33, 127)]
+    bpe.train_from_iterator([e.caption for e in catalogue.build("public").entries] + alphabet, trainer)
     folder.mkdir(parents=True, exist_ok=True)
-    bpe.save_model(str(folder))
-    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TOKENS)
+    bpe.model.save(str(folder))
+    vocab = json.loads((folder / "vocab.json").read_text())
+    merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text().splitlines() if not line.startswith("#")]
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
     tokenizer.save_pretrained(folder)
     return tokenizer
 

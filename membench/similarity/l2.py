@@ -20,24 +20,25 @@ def normalised_l2(
     image (denominator 0), d is 0 for pictures equal to it and infinite for all others.
 
     Returns a frame of matches (``MATCH_COLUMNS``): every pair with d <= floor, and always the nearest of each generated image.
-    Raises ValueError for an empty training set, shapes that differ, or an array that is not ``uint8``.
+    Raises ValueError for an empty training set, shapes that differ, an array that is not ``uint8``, or a floor not in [0, inf).
     """
     if generated.dtype != np.uint8 or training.dtype != np.uint8:
         raise ValueError("normalised L2 is defined on uint8 images")
     if len(training) == 0:
         raise ValueError("the training set is empty")
+    if not 0 <= floor < np.inf:
+        raise ValueError(f"floor is {floor}, but must be finite and not negative")
     distance, position = nearest(generated, training, min(n_neighbours, len(training)), block=block)
     scale = alpha * distance.mean(axis=1, dtype=np.float64)
-    rows, columns = np.repeat(np.arange(len(generated)), position.shape[1]), position.ravel()
+    rows, columns, distance = np.repeat(np.arange(len(generated)), position.shape[1]), position.ravel(), distance.ravel()
     # Beyond the n neighbours lie only distances of at least their mean, that is d >= 1 / alpha.
     if alpha * floor >= 1 or not scale.all():
-        slack = floor * scale * (1 + 1e-6)  # decided below, in the precision that is stored
-        more = within(generated, training, slack, block=block)
-        rows, columns = np.concatenate([rows, more[0]]), np.concatenate([columns, more[1]])
-        distance = np.concatenate([distance.ravel(), more[2]])
-    values = np.divide(distance.ravel(), scale[rows], out=np.where(distance.ravel() == 0, 0.0, np.inf), where=scale[rows] > 0)
-    matches = matches_frame(rows, columns, values, higher_is_closer=False).drop_duplicates(["generated", "training"], ignore_index=True)
-    matches["rank"] = matches.groupby("generated").cumcount().astype(np.int32)
+        limits = floor * scale * (1 + 1e-6)  # a little wide: decided below, in the precision that is stored
+        beyond = distance > limits[rows]
+        found = within(generated, training, limits, block=block)
+        rows, columns, distance = (np.concatenate([x[beyond], y]) for x, y in zip((rows, columns, distance), found, strict=True))
+    values = np.divide(distance, scale[rows], out=np.where(distance == 0, 0.0, np.inf), where=scale[rows] > 0)
+    matches = matches_frame(rows, columns, values, higher_is_closer=False)
     return matches[(matches["similarity"] <= np.float32(floor)) | (matches["rank"] == 0)].reset_index(drop=True)
 
 

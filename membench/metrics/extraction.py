@@ -1,0 +1,193 @@
+"""How many training images come back: AMS and UMS of Chen et al., "SIDE" (AAAI 2026, arXiv 2410.02467v7), and what surrounds them.
+
+Every function reads a frame of matches (``membench.similarity.MATCH_COLUMNS``) of ``n_generated`` images, in which the nearest
+training image of each stands, and every pair up to ``space.floor``. ``gamma`` is the stored float32 similarity or distance;
+limits are rounded to float32 too, so that a value equal to a limit as written counts as equal.
+
+A *region* is a :class:`Band`, half-open [low, high), except that the highest band of a similarity is closed (SIDE's bands are
+closed at both ends, which counts an edge twice); or a float, cumulative: gamma >= region for a similarity, <= for a distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import gammaln
+
+from membench.metrics.intervals import mean_intervals
+from membench.metrics.rows import Metric
+from membench.types import Band, Space
+
+PERCENTILES = (50, 75, 90, 95, 99)
+CONFIDENT = (10, 50, 100)
+
+
+def in_region(values: np.ndarray, space: Space, region: Band | float) -> np.ndarray:
+    """Which of the values [n] lie in the region: bool [n]."""
+    values = np.asarray(values, dtype=np.float32)
+    if not isinstance(region, Band):
+        return values >= np.float32(region) if space.higher_is_closer else values <= np.float32(region)
+    closed = space.higher_is_closer and region.high == max(band.high for band in space.bands)
+    high = np.float32(region.high)
+    return (values >= np.float32(region.low)) & ((values <= high) if closed else (values < high))
+
+
+def nearest_matches(matches: pd.DataFrame, n_generated: int) -> pd.DataFrame:
+    """The rank-0 row of each generated image, in order: ``n_generated`` rows.
+
+    Raises ValueError if there are no images, one has no nearest or several, or a similarity is NaN.
+    """
+    first = matches[matches["rank"] == 0].sort_values("generated", ignore_index=True)
+    if n_generated < 1 or not np.array_equal(first["generated"], np.arange(n_generated)):
+        raise ValueError(f"the matches do not hold exactly one nearest training image for each of {n_generated} generated images")
+    if matches["similarity"].isna().any():
+        raise ValueError("a similarity is NaN")
+    return first
+
+
+def ams(matches: pd.DataFrame, n_generated: int, space: Space, region: Band | float) -> float:
+    """Average memorization score, in [0, 1]: the share of generated images whose best gamma lies in the region.
+
+    SIDE: AMS = (1/N_G) sum_i 1[max_j gamma(x_i, x_j) in region]; min_j for a distance.
+    """
+    return float(in_region(nearest_matches(matches, n_generated)["similarity"].to_numpy(), space, region).mean())
+
+
+def ums(matches: pd.DataFrame, n_generated: int, space: Space, region: Band | float) -> float:
+    """Unique memorization score, >= 0: distinct training images with any gamma in the region, over N_G.
+
+    SIDE: UMS = (1/N_G) |union_i {j : gamma(x_i, x_j) in region}|. Every j counts, not only the nearest, so UMS can exceed AMS,
+    and 1. Depends on N_G: compare at equal N_G only. Raises ValueError if the region reaches beyond ``space.floor``, where
+    pairs are not stored.
+    """
+    nearest_matches(matches, n_generated)
+    if not _stored(space, region):
+        raise ValueError(
+            f"UMS to {far_edge(space, region):g} needs pairs beyond the floor of {space.floor:g} of {space.id}, which are not stored"
+        )
+    inside = in_region(matches["similarity"].to_numpy(), space, region)
+    return matches["training"][inside].nunique() / n_generated
+
+
+def ums_nearest(matches: pd.DataFrame, n_generated: int, space: Space, region: Band | float) -> float:
+    """UMS in which a generated image stands for its nearest training image only: in [0, 1], never above AMS."""
+    return len(_abundance(matches, n_generated, space, region)) / n_generated
+
+
+def far_edge(space: Space, region: Band | float) -> float:
+    """The end of the region at which images are least alike: the threshold of the cumulative score that covers a band."""
+    if not isinstance(region, Band):
+        return region
+    return region.low if space.higher_is_closer else region.high
+
+
+def precision_of_confident(confidence: np.ndarray, is_copy: np.ndarray, k: int) -> float | None:
+    """Share of copies among the k most confident images, in [0, 1]; None for fewer than k images.
+
+    confidence: float [n], higher = surer; is_copy: bool [n]. Where images tie for the last places, the expectation over all
+    orders of the tied. Raises ValueError for a confidence that is not finite.
+    """
+    if not np.isfinite(confidence).all():
+        raise ValueError("a confidence is not finite: a failed sample must be left out")
+    if len(confidence) < k:
+        return None
+    last = np.sort(confidence)[-k]
+    above = confidence > last
+    return float((is_copy[above].sum() + (k - above.sum()) * is_copy[confidence == last].mean()) / k)
+
+
+def unique_per_1000(matches: pd.DataFrame, n_generated: int, space: Space, evaluations: int) -> float:
+    """Distinct nearest training images within ``space.copy``, per 1,000 network evaluations. Raises ValueError for none."""
+    if evaluations < 1:
+        raise ValueError(f"{evaluations} network evaluations")
+    return 1000 * len(_abundance(matches, n_generated, space, space.copy)) / evaluations
+
+
+def rarefaction(matches: pd.DataFrame, n_generated: int, space: Space, sizes: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Expected number of distinct training images copied by n of the N_G images, for each n of sizes: float64.
+
+    Exact over all subsets of size n (Hurlbert 1971): sum_j 1 - C(N_G - c_j, n) / C(N_G, n), where c_j images have j as their
+    nearest within ``space.copy``. It puts two runs at equal N_G, as SIDE's sum_i 1 - (1 - p_i)^N_G asks.
+    Raises ValueError for a size outside 0..N_G.
+    """
+    n = np.asarray(sizes)[:, None]
+    if n.size and not (n.min() >= 0 and n.max() <= n_generated):
+        raise ValueError(f"sizes must lie between 0 and {n_generated}")
+    counts, how_many = np.unique(_abundance(matches, n_generated, space, space.copy), return_counts=True)
+    left = n_generated - counts
+    rest = np.maximum(left - n, 0)
+    log_missed = gammaln(left + 1) - gammaln(rest + 1) + gammaln(n_generated - n + 1) - gammaln(n_generated + 1)
+    return (np.where(left >= n, -np.expm1(np.minimum(log_missed, 0)), 1.0) * how_many).sum(axis=1)
+
+
+def extraction_metrics(
+    matches: pd.DataFrame,
+    n_generated: int,
+    space: Space,
+    *,
+    confidence: np.ndarray | None = None,
+    evaluations: int | None = None,
+    groups: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Metric]:
+    """All extraction metrics of one run. n is ``n_generated``, but for ``rarefaction``, where it is the number of images drawn.
+
+    confidence [n_generated]: adds ``precision_at_10``, ``_50``, ``_100``. evaluations: adds ``unique_per_1000_evaluations``.
+    groups [n_generated]: adds 95 % bootstrap intervals over groups to ``ams`` and ``ams_cumulative``. UMS has none: a
+    resample repeats images, so it holds fewer distinct ones than a fresh run would, and the interval would miss its own value.
+    UMS of a region beyond ``space.floor`` has the value None.
+
+    Names: ``ams``, ``ums``, ``ums_nearest`` a band; the same with ``_cumulative`` to the far edge of each band (``band`` set)
+    and to ``space.copy`` (``band`` None); ``best_p50`` ... ``best_p99``: percentiles of the best gamma as it is, linearly
+    interpolated (of a similarity: higher = more copied; of a distance: lower, and p95 is near the *least* copied, SIDE's choice).
+    """
+    near = nearest_matches(matches, n_generated)
+    best = near["similarity"].to_numpy()
+    regions: list[tuple[str, str | None, float | None, Band | float]] = [("", band.name, None, band) for band in space.bands]
+    edges = [(band.name, far_edge(space, band)) for band in space.bands]
+    regions += [("_cumulative", name, edge, edge) for name, edge in [*edges, (None, space.copy)]]
+
+    intervals: list[tuple[float, float] | None] = [None] * len(regions)
+    if groups is not None:
+        hits = np.stack([in_region(best, space, region) for *_, region in regions], axis=1)
+        intervals = mean_intervals(hits, groups, resamples=resamples, seed=seed)
+
+    rows = []
+    for (suffix, band, threshold, region), interval in zip(regions, intervals, strict=True):
+        low, high = interval or (None, None)
+        rows.append(Metric("ams" + suffix, band, threshold, ams(matches, n_generated, space, region), low, high, n_generated))
+        unique = ums(matches, n_generated, space, region) if _stored(space, region) else None
+        rows.append(Metric("ums" + suffix, band, threshold, unique, None, None, n_generated))
+        value = ums_nearest(matches, n_generated, space, region)
+        rows.append(Metric("ums_nearest" + suffix, band, threshold, value, None, None, n_generated))
+    for q in PERCENTILES:
+        rows.append(Metric(f"best_p{q}", None, None, float(np.percentile(best.astype(np.float64), q)), None, None, n_generated))
+    if confidence is not None:
+        copies = in_region(best, space, space.copy)
+        if len(confidence) != n_generated:
+            raise ValueError(f"{len(confidence)} confidences for {n_generated} generated images")
+        for k in CONFIDENT:
+            value_at = precision_of_confident(np.asarray(confidence), copies, k)
+            rows.append(Metric(f"precision_at_{k}", None, space.copy, value_at, None, None, n_generated))
+    if evaluations is not None:
+        value = unique_per_1000(matches, n_generated, space, evaluations)
+        rows.append(Metric("unique_per_1000_evaluations", None, space.copy, value, None, None, n_generated))
+    sizes = np.unique(np.linspace(1, n_generated, 50).round().astype(int))
+    for size, expected in zip(sizes, rarefaction(matches, n_generated, space, sizes), strict=True):
+        rows.append(Metric("rarefaction", None, space.copy, float(expected), None, None, int(size)))
+    return rows
+
+
+def _stored(space: Space, region: Band | float) -> bool:
+    far = far_edge(space, region)
+    return far >= space.floor if space.higher_is_closer else far <= space.floor
+
+
+def _abundance(matches: pd.DataFrame, n_generated: int, space: Space, region: Band | float) -> np.ndarray:
+    """For each training image that is the nearest of some generated image within the region: of how many."""
+    near = nearest_matches(matches, n_generated)
+    inside = in_region(near["similarity"].to_numpy(), space, region)
+    return np.unique(near["training"].to_numpy()[inside], return_counts=True)[1]

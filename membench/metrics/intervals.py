@@ -1,0 +1,156 @@
+"""Bootstrap percentile intervals over groups, and the table of detection metrics that carries them.
+
+Near-duplicates are not independent, so whole groups are drawn with replacement (Field & Welsh 2007), positive and negative
+ones apart, so that each resample holds both classes. A resample is a vector of weights, not a copy of the rows: scores are
+sorted once and every statistic is a weighted cumulative sum. With fewer than 2 groups in a class there is no interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from membench.metrics.detection import FPR_LIMITS, check, detection_metrics, dev_split
+from membench.metrics.rows import Metric
+
+Interval = tuple[float, float]
+_CELLS = 2_000_000  # weights held at once
+
+
+def detection_table(frame: pd.DataFrame, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> list[Metric]:
+    """Detection metrics with intervals: overall (subset ``all``), per positive kind and per source of negatives.
+
+    frame: columns id, score, label, kind, group, source, status. Only rows with status ``ok`` count, and ``Metric.n`` says how
+    many; whether they are enough of the whole is for the caller to report. ``kind=MV``: the positives of kind MV against all
+    negatives. ``source=held_out``: all positives against the negatives of source held_out. Metrics are those of
+    :func:`detection_metrics`; the interval of ``balanced_accuracy`` holds the threshold fixed.
+    Raises ValueError as :func:`detection_metrics` does, and for an id that stands twice.
+    """
+    rows = frame[frame["status"] == "ok"]
+    if rows["id"].duplicated().any():
+        raise ValueError("an id stands twice")
+    positive = rows["label"] == 1
+    parts = {"all": rows}
+    parts |= {f"kind={kind}": rows[~positive | (rows["kind"] == kind)] for kind in sorted(rows["kind"][positive].unique())}
+    parts |= {f"source={source}": rows[positive | (rows["source"] == source)] for source in sorted(rows["source"][~positive].unique())}
+    table = []
+    for subset, part in parts.items():
+        scores, labels, groups = check(*(part[name].to_numpy() for name in ("score", "label", "group")))
+        metrics = detection_metrics(scores, labels, groups, seed=seed, subset=subset)
+        found = detection_intervals(scores, labels, groups, resamples=resamples, level=level, seed=seed)
+        *_, accuracy = metrics
+        dev = dev_split(labels, groups, seed)
+        if dev is not None and accuracy.threshold is not None:
+            right = (scores >= accuracy.threshold) == labels
+            found["balanced_accuracy"] = _class_mean_interval(right[~dev], labels[~dev], groups[~dev], resamples, level, seed)
+        for metric in metrics:
+            low, high = (None if metric.value is None else found.get(metric.name)) or (None, None)
+            table.append(replace(metric, low=low, high=high))
+    return table
+
+
+def detection_intervals(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    *,
+    limits: tuple[float, ...] = FPR_LIMITS,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval | None]:
+    """Intervals of ``auroc``, ``average_precision`` and ``tpr_at_fpr_*``, by name; None where a class has fewer than 2 groups.
+    Whether the negatives can support a limit is left to ``detection.tpr_at_fpr``.
+
+    Arguments and errors as in ``detection.detection_metrics``. The same seed gives the same interval, in whatever order the rows stand.
+    """
+    scores, labels, groups = check(scores, labels, groups)
+    parts = [weighted_statistics(scores, labels, w, limits) for w in _class_weights(labels, groups, resamples, seed)]
+    names = ["auroc", "average_precision", *(f"tpr_at_fpr_{x:g}" for x in limits)]
+    return {name: _percentiles(np.concatenate([part[name] for part in parts]), level) if parts else None for name in names}
+
+
+def weighted_statistics(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, limits: tuple[float, ...] = FPR_LIMITS
+) -> dict[str, np.ndarray]:
+    """AUROC, average precision and TPR at each limit of FPR, [r] each, under each row of weights [r, n].
+
+    Equal to scikit-learn's with ``sample_weight`` (tested). Each row must give weight to both classes. TPR is computed for any
+    number of negatives.
+    """
+    order = np.argsort(-scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))  # tied scores are one point of the curve
+    ordered = weights[:, order]
+    tp, fp = (np.cumsum(np.add.reduceat(ordered * (labels[order] == label), starts, axis=1), axis=1, dtype=np.float64) for label in (1, 0))
+    tpr, fpr = tp / tp[:, -1:], fp / fp[:, -1:]
+    d_tpr, d_fpr = np.diff(tpr, axis=1, prepend=0), np.diff(fpr, axis=1, prepend=0)
+    precision = tp / np.maximum(tp + fp, np.finfo(float).tiny)  # 0 / 0 before the first weight
+    found = {"auroc": (d_fpr * (tpr - d_tpr / 2)).sum(axis=1), "average_precision": (d_tpr * precision).sum(axis=1)}
+    return found | {f"tpr_at_fpr_{x:g}": np.where(fpr <= x, tpr, 0).max(axis=1) for x in limits}
+
+
+def mean_intervals(
+    values: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> list[Interval | None]:
+    """The interval of the mean of each column of values [n, m] over resampled groups [n]; None for fewer than 2 groups.
+
+    A group counts with all its rows, so the mean is a ratio of sums. Raises ValueError for lengths that differ or values not finite.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) != len(groups):
+        raise ValueError(f"{len(values)} values and {len(groups)} groups")
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite")
+    names, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    if len(names) < 2:
+        return [None] * values.shape[1]
+    size = np.bincount(member)
+    total = np.stack([np.bincount(member, column) for column in values.T], axis=1)
+    rng = np.random.default_rng(seed)
+    parts = [times @ total / (times @ size)[:, None] for times in _draws(len(names), resamples, rng)]
+    return [_percentiles(column, level) for column in np.concatenate(parts).T]
+
+
+def _class_mean_interval(
+    right: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int, level: float, seed: int
+) -> Interval | None:
+    """Interval of the mean over the two classes of the share that is right."""
+    parts = []
+    for w in _class_weights(labels, groups, resamples, seed):
+        share = [(w * (right & (labels == label))).sum(axis=1) / (w * (labels == label)).sum(axis=1) for label in (0, 1)]
+        parts.append((share[0] + share[1]) / 2)
+    return _percentiles(np.concatenate(parts), level) if parts else None
+
+
+def _class_weights(labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each row is drawn, int [some, n], in all ``resamples`` rows; nothing if a class has fewer than 2 groups."""
+    rows = [np.flatnonzero(labels == label) for label in (0, 1)]
+    members = [np.unique(groups[of], return_inverse=True)[1] for of in rows]
+    counts = [member.max() + 1 for member in members]
+    if min(counts) < 2:
+        return
+    negative, positive = (np.random.default_rng([seed, label]) for label in (0, 1))
+    step = max(1, _CELLS // len(labels))
+    for start in range(0, resamples, step):
+        some = min(step, resamples - start)
+        weights = np.empty((some, len(labels)), dtype=np.int64)
+        for of, member, count, rng in zip(rows, members, counts, (negative, positive), strict=True):
+            weights[:, of] = np.concatenate(list(_draws(count, some, rng)))[:, member]
+        yield weights
+
+
+def _draws(count: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each of ``count`` groups is drawn when ``count`` are drawn with replacement: int [some, count], in parts."""
+    step = max(1, _CELLS // count)
+    for start in range(0, resamples, step):
+        some = min(step, resamples - start)
+        drawn = rng.integers(count, size=(some, count)) + np.arange(some)[:, None] * count
+        yield np.bincount(drawn.ravel(), minlength=some * count).reshape(some, count)
+
+
+def _percentiles(values: np.ndarray, level: float) -> Interval:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

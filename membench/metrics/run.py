@@ -1,0 +1,59 @@
+"""The metrics table of one run, from its stored scores, samples and matches. No network evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pandas as pd
+
+from membench.metrics.extraction import extraction_metrics
+from membench.metrics.intervals import detection_table
+from membench.metrics.rows import Metric
+from membench.types import Space
+
+
+def run_metrics(
+    scores: pd.DataFrame,
+    samples: pd.DataFrame,
+    matches: pd.DataFrame,
+    space: Space,
+    *,
+    evaluations: int,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """``metrics.parquet``: detection (overall, per kind, per source of negatives) and extraction (overall, per kind).
+
+    samples: those that did not fail. evaluations: network forwards that the samples cost. Detection is left out
+    where one class has no scored example; unlabelled examples take no part in it.
+    """
+    rows: list[Metric] = []
+    labelled = scores[(scores.label >= 0) & (scores.status == "ok")]
+    if labelled.label.nunique() == 2:
+        rows += detection_table(labelled, resamples=resamples, seed=seed)
+    if len(samples):
+        example = scores.set_index("id")
+        owner = samples.condition.map(example["group"]).fillna(samples.sample_id)  # an unconditional image is its own group
+        kind = samples.condition.map(example["kind"]).fillna("unconditional")
+        for subset in ["all", *(f"kind={k}" for k in sorted(kind.unique()))]:
+            part = samples if subset == "all" else samples[kind == subset.removeprefix("kind=")]
+            position = pd.Series(range(len(part)), index=part.sample_id)
+            found = matches[matches.sample_id.isin(position.index)]
+            found = found.assign(generated=found.sample_id.map(position).astype("int32"))
+            whole = subset == "all"
+            rows += [
+                Metric(**{**asdict(metric), "subset": subset})
+                for metric in extraction_metrics(
+                    found,
+                    len(part),
+                    space,
+                    confidence=part.confidence.to_numpy() if whole else None,
+                    evaluations=evaluations if whole and evaluations else None,
+                    groups=owner[part.index].to_numpy(),
+                    resamples=resamples,
+                    seed=seed,
+                )
+                if whole or metric.name.startswith(("ams", "ums"))
+            ]
+    columns = ["name", "band", "threshold", "subset", "value", "low", "high", "n"]
+    return pd.DataFrame([asdict(row) for row in rows], columns=columns).rename(columns={"name": "metric"})

@@ -1,0 +1,150 @@
+"""Files that are whole or not there: Parquet tables of fixed schemas, JSON, and PNG bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from membench.errors import UserError
+
+SCHEMA_VERSION = 1
+
+
+def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:
+    fields = [pa.field(name, kind, nullable=name in nullable) for name, kind in columns.items()]
+    return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})
+
+
+_TEXT, _REAL = pa.string(), pa.float64()
+SCHEMAS: dict[str, pa.Schema] = {
+    "scores": _schema(  # one row an example; a failed one has a null score, its status and its error
+        {"id": _TEXT, "score": _REAL, "label": pa.int8(), "kind": _TEXT, "group": _TEXT, "source": _TEXT}
+        | {"prompt": _TEXT, "status": _TEXT, "error": _TEXT},
+        nullable=("score", "prompt", "error"),
+    ),
+    "samples": _schema(  # one row an extracted image; condition: its id; image: PNG bytes
+        {"sample_id": _TEXT, "condition": _TEXT, "draw": pa.int32(), "prompt": _TEXT}
+        | {"confidence": _REAL, "status": _TEXT, "image": pa.binary()},
+        nullable=("prompt", "confidence", "image"),
+    ),
+    "matches": _schema(  # one row a generated-training pair; training: row of the training picture; rank: of nearness
+        {"sample_id": _TEXT, "training_id": _TEXT, "training": pa.int32(), "similarity": pa.float32(), "rank": pa.int32()}
+    ),
+    "metrics": _schema(  # long form; low and high: the interval; n: how many examples or images it is computed from
+        {"metric": _TEXT, "band": _TEXT, "threshold": _REAL, "subset": _TEXT}
+        | {"value": _REAL, "low": _REAL, "high": _REAL, "n": pa.int64()},
+        nullable=("band", "threshold", "value", "low", "high"),
+    ),
+}
+
+
+class DamagedFile(UserError):
+    """A stored file that cannot be read back."""
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns a disk's refusal (full, read-only, not ours) into UserError: it is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(f"cannot write in {folder}: {why}; mend it or choose another --out (what was computed before is kept)") from error
+
+
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
+    """Makes a file that appears whole or not at all, also after a power cut. write: fills the path that it is given.
+
+    Makes the folder if need be. Raises UserError if the disk refuses; an older file of the name is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            _sync(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically. Raises UserError if the disk refuses, ValueError for NaN, TypeError for what JSON cannot hold."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_table(path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Mapping[str, str] | None = None) -> None:
+    """Writes a table of ``SCHEMAS[name]`` atomically; NaN and None become null. notes: kept in the file's metadata.
+
+    Raises UserError if the disk refuses, ValueError if columns are missing, unknown or null where they may not be.
+    """
+    schema = SCHEMAS[name]
+    columns = set(table.columns if isinstance(table, pd.DataFrame) else table.column_names)
+    if wrong := columns ^ set(schema.names):
+        raise ValueError(f"table {name}: columns missing or unknown: {', '.join(sorted(map(str, wrong)))}")
+    if isinstance(table, pd.DataFrame):
+        table = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    table = table.select(schema.names).cast(schema).replace_schema_metadata({**schema.metadata, **(notes or {})})
+    atomic_write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))
+
+
+def read_table(path: Path, name: str) -> pd.DataFrame:
+    """A table of ``SCHEMAS[name]``; null is NaN or None. Raises UserError if missing, newer or another table, DamagedFile if unreadable."""
+    if not path.is_file():
+        raise UserError(f"{path} is not there; membench run makes it")
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        version = int((table.schema.metadata or {}).get(b"schema_version", 0))
+        fits = table.schema.equals(SCHEMAS[name])
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a damaged name is no UTF-8
+        raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())}); delete it and run again") from error
+    refuse_newer(path, version)
+    if not fits:
+        raise UserError(f"{path} is no {name} table of membench; move it away and run again")
+    return table.to_pandas()
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """The notes that :func:`write_table` put beside the table."""
+    return {k.decode(): v.decode() for k, v in pq.read_schema(path).metadata.items() if k != b"schema_version"}
+
+
+def refuse_newer(path: Path, version: int) -> None:
+    """Raises UserError if a file's schema version is above the one that this membench reads."""
+    if version > SCHEMA_VERSION:
+        raise UserError(f"{path} was written by a newer membench (schema {version}, this one reads {SCHEMA_VERSION}); update membench")
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """PNG of a ``uint8`` [h, w, 3] image: the same bytes each time, no metadata. Raises ValueError for another array."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected uint8 [h, w, 3], got {image.dtype} {list(image.shape)}")
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+def png_image(data: bytes) -> np.ndarray:
+    """The ``uint8`` [h, w, 3] image of a PNG."""
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -1,0 +1,114 @@
+"""The wheel holds everything, and works from a folder whose own ``tasks.py`` and ``detectors.py`` would explode."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("membench", "detectors", "tasks")
+PLUGIN = '''
+"""A detector from elsewhere."""
+raise RuntimeError("imported for a list")
+'''
+
+
+def command(*words: object, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | ({"PYTHONPATH": str(path)} if path else {})
+    done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def install(package: Path, target: Path) -> None:
+    command(
+        *("pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--no-compile"),
+        *("--disable-pip-version-check", "--target", target, package),
+        cwd=target.parent,
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy, so that no build folder is left in the checkout."""
+    copy, out = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    command("build", "--wheel", "--no-isolation", "--outdir", out, copy, cwd=out)
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("site") / "packages"
+    install(wheel, target)
+    return target
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A user's folder with modules of the names that ours must not be mistaken for."""
+    for name in ("tasks", "detectors"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('this is the wrong one')")
+    return tmp_path
+
+
+def test_wheel_holds_the_sources_and_data_and_nothing_else(wheel: Path) -> None:
+    expected = {"membench/py.typed"}
+    for folder in SOURCES:
+        inside = Path("membench") if folder == "membench" else Path("membench", folder)
+        for file in (ROOT / folder).rglob("*"):
+            relative = file.relative_to(ROOT / folder)
+            if file.suffix == ".py" or (relative.parts[0] == "data" and file.is_file()):
+                expected.add((inside / relative).as_posix())
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert held == expected
+
+
+def test_list_from_the_wheel(installed: Path, elsewhere: Path) -> None:
+    lines = {words[0]: words[1] for line in listed(installed, elsewhere).splitlines() if len(words := line.split(None, 1)) == 2}
+    for group in ("membench.detectors", "membench.tasks"):
+        for name in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][group]:
+            assert lines[name] and not lines[name].startswith("("), name
+
+
+def listed(path: Path, cwd: Path) -> str:
+    """stdout of ``membench list`` for both kinds."""
+    return "".join(command("membench", "list", kind, cwd=cwd, path=path).stdout for kind in ("detectors", "tasks"))
+
+
+def test_submodules_come_from_the_wheel(installed: Path, elsewhere: Path) -> None:
+    code = "import membench.detectors, membench.tasks as t; print(membench.__file__, membench.detectors.__file__, t.__file__)"
+    env = os.environ | {"PYTHONPATH": str(installed)}
+    out = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=env, capture_output=True, text=True, check=True).stdout
+    assert out.split() == [str(installed / "membench" / f"{sub}__init__.py") for sub in ("", "detectors/", "tasks/")]
+
+
+def test_list_from_the_checkout() -> None:
+    assert "cfg_norm" in command("membench", "list", "detectors", cwd=ROOT).stdout
+
+
+def test_third_party_detector_is_listed_without_being_imported(installed: Path, elsewhere: Path, tmp_path: Path) -> None:
+    source = tmp_path / "far-away"
+    source.mkdir()
+    (source / "far_module.py").write_text(PLUGIN.lstrip())
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "far-away"\nversion = "1.0"\n[project.entry-points."membench.detectors"]\nfar = "far_module:Far"\n'
+        '[tool.setuptools]\npy-modules = ["far_module"]\n'
+    )
+    target = tmp_path / "packages"
+    shutil.copytree(installed, target)
+    install(source, target)
+    line = next(line for line in listed(target, elsewhere).splitlines() if line.split()[0] == "far")
+    assert "A detector from elsewhere." in line

@@ -1,0 +1,196 @@
+"""Names, summaries and plug-ins; and that none of it imports torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from membench import registry
+from membench.errors import UserError
+from membench.registry import Registry, load_plugin, suggest, unknown_name
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "transformers", "diffusers", "pandas", "pyarrow", "sklearn", "numpy")
+DETECTOR = '''
+class MyNorm:
+    """A norm."""
+    class Options: pass
+    version = 1
+    access = None
+    def plan(self, conditions): return []
+    def extract(self, model, requests): return []
+    def score(self, model, conditions, extracted): return []
+'''
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Plug-ins of one test are not seen by the next."""
+    registry.detectors.cache_clear()
+    yield
+    registry.detectors.cache_clear()
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        load_plugin(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_built_ins_are_found_and_described() -> None:
+    for known, names in ((registry.detectors(), {"random", "cfg_norm"}), (registry.tasks(), {"sd_webster"})):
+        assert names <= set(known.names())
+        for name in names:
+            summary = known.get(name).summary
+            assert summary and not summary.startswith("("), f"{name}: {summary}"
+
+
+def test_listing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from membench import registry, options\n"
+        "print([(n, r.get(n).summary) for r in (registry.detectors(), registry.tasks()) for n in r.names()])\n"
+        f"print([m for m in {HEAVY} if m in sys.modules], [m for m in sys.modules if m.startswith('membench.detectors')])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "cfg_norm" in out[0] and "sd_webster" in out[0]
+    assert out[1] == "[] []"
+
+
+def test_summary_is_read_without_importing_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "explosive"
+    package.mkdir()
+    write(package / "__init__.py", "raise RuntimeError('imported')")
+    write(package / "inner.py", '"""Found by its path.\n\nMore."""\nraise RuntimeError("imported")')
+    write(package / "bare.py", 'class Attr:\n    """Of the class."""')
+    write(package / "wrong.py", "def (")
+    monkeypatch.syspath_prepend(tmp_path)
+    known = Registry("detector")
+    assert known.add("a", "explosive.inner:Attr", "here").summary == "Found by its path."
+    assert known.add("b", "explosive.bare:Attr", "here").summary == "Of the class."
+    assert known.add("c", "explosive.bare:Other", "here").summary == ""
+    assert known.add("d", "explosive.absent:Attr", "here").summary == "(no source found for explosive.absent)"
+    assert known.add("e", "explosive.inner.deeper:Attr", "here").summary == "(no source found for explosive.inner.deeper)"
+    assert (
+        known.add("g", "explosive.inner.json:Attr", "here").summary == "(no source found for explosive.inner.json)"
+    )  # not sys.path's json
+    assert known.add("f", "explosive.wrong:Attr", "here").summary.startswith("(unreadable, SyntaxError")
+
+
+def test_load_gives_the_object_and_a_broken_entry_names_its_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "needs_missing.py", "import a_library_that_is_not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    known = Registry("detector")
+    known.add("good", "collections:OrderedDict", "here")
+    known.add("broken", "needs_missing:Attr", "distribution far-away")
+    known.add("hollow", "collections:Absent", "distribution far-away")
+    from collections import OrderedDict
+
+    assert known.load("good") is OrderedDict
+    with pytest.raises(UserError, match=r"'broken' of distribution far-away .*No module named 'a_library_that_is_not_there'"):
+        known.load("broken")
+    with pytest.raises(UserError, match=r"'hollow' of distribution far-away .*no attribute 'Absent'"):
+        known.load("hollow")
+
+
+def test_unknown_name_suggests() -> None:
+    with pytest.raises(UserError) as error:
+        registry.detectors().get("cfg_nrom")
+    assert str(error.value) == "unknown detector 'cfg_nrom'. Did you mean 'cfg_norm'? See: membench list detectors"
+    assert str(unknown_name("task", "zzz", ["cifar10"], "membench list tasks")) == "unknown task 'zzz'. See: membench list tasks"
+    assert suggest("SIDE", ["side", "random"]) == " Did you mean 'side'?"
+    assert suggest("ab", ["abc", "abd", "abe", "abf"]).count("'") == 6  # three of the four
+
+
+def test_two_places_with_one_name_are_both_told(tmp_path: Path) -> None:
+    known = Registry("detector")
+    first = known.add("x", "a:A", "distribution one")
+    assert known.add("x", "a:A", "distribution two") is first  # the same thing twice is one thing
+    with pytest.raises(UserError, match=r"two detectors are called 'x': distribution one \(a:A\) and distribution two \(b:B\)"):
+        known.add("x", "b:B", "distribution two")
+    mine = write(tmp_path / "mine.py", DETECTOR + "    name = 'cfg_norm'\n")
+    message = refusal(mine)
+    assert f"{mine}:2" in message and "membench.detectors.cfg_norm:CfgNorm" in message and str(ROOT / "pyproject.toml") in message
+
+
+def test_plugin_file_is_registered_under_its_name(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "mine.py", DETECTOR + DETECTOR.replace("MyNorm", "Other") + "    name = 'chosen'\n" + "class _Base(Other): pass\n"
+    )
+    assert [e.name for e in load_plugin(file)] == ["my_norm", "chosen"]
+    entry = registry.detectors().get("my_norm")
+    assert entry.origin == f"{file}:2" and entry.summary == "A norm."
+    assert registry.detectors().load("my_norm").__name__ == "MyNorm"
+    load_plugin(file)  # again: the same
+
+
+def test_a_borrowed_detector_is_not_the_plugins_own(tmp_path: Path) -> None:
+    other = write(tmp_path / "other.py", DETECTOR)
+    load_plugin(other)
+    module = registry.detectors().get("my_norm").target.partition(":")[0]
+    borrower = write(tmp_path / "borrower.py", f"from {module} import MyNorm\nclass Better(MyNorm): pass\n")
+    assert [e.name for e in load_plugin(borrower)] == ["better"]
+
+
+def test_plugins_of_one_file_name_do_not_collide(tmp_path: Path) -> None:
+    for folder, name in (("a", "First"), ("b", "Second")):
+        (tmp_path / folder).mkdir()
+        load_plugin(write(tmp_path / folder / "same.py", DETECTOR.replace("MyNorm", name)))
+    assert {registry.detectors().load(n).__name__ for n in ("first", "second")} == {"First", "Second"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1\n", "holds no detector"),
+        ("class Near:\n    version = 1\n    def plan(self): ...\n", "Near lacks Options, access, extract, score"),
+        ("raise ValueError('two\\nlines')\n", "fails on import: ValueError: two lines"),
+        ("def (\n", "fails on import: SyntaxError"),
+    ],
+)
+def test_plugin_mistakes_are_one_line(tmp_path: Path, text: str, told: str) -> None:
+    before = set(sys.modules)
+    assert told in refusal(write(tmp_path / "mine.py", text))
+    assert "fails" not in told or set(sys.modules) == before
+
+
+def test_plugin_that_is_missing_or_not_python(tmp_path: Path) -> None:
+    assert "no plug-in file" in refusal(tmp_path / "absent.py")
+    assert "ends in .py" in refusal(write(tmp_path / "notes.txt", DETECTOR))
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"), [("CfgNorm", "cfg_norm"), ("SIDE", "side"), ("SIDENorm2", "side_norm2"), ("DDIMInversion", "ddim_inversion")]
+)
+def test_snake_case(cls: str, name: str) -> None:
+    assert registry._snake(cls) == name
+
+
+def test_checkout_declares_for_itself_and_a_wheel_does_not(tmp_path: Path) -> None:
+    assert registry._checkout(tmp_path / "pyproject.toml") is None
+    assert registry._checkout(write(tmp_path / "pyproject.toml", "[project]\nname = 'other'\n")) is None
+    declared = registry._checkout(ROOT / "pyproject.toml") or {}
+    assert declared["membench.detectors"]["cfg_norm"] == "membench.detectors.cfg_norm:CfgNorm"
+
+
+def test_entry_point_of_another_distribution(tmp_path: Path) -> None:
+    """Stale metadata of membench itself is not listened to in a checkout; another distribution's is."""
+    for name, lines in (("membench", "stale = membench.gone:Gone"), ("far-away", "far = far_module:Far")):
+        info = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        write(info / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        write(info / "entry_points.txt", f"[membench.detectors]\n{lines}\n")
+    code = "from membench.registry import detectors as d; print(d().names(), d().get('far').origin)"
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    assert "'far'" in out and "stale" not in out and "distribution far-away" in out

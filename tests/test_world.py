@@ -1,0 +1,93 @@
+"""The catalogue world: deterministic, disjoint halves, and captions that do not tell the label."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+
+from membench.tasks import catalogue
+from membench.tasks.sd_webster import DATA, SdWebster, unique_pictures
+
+
+@pytest.fixture(scope="module")
+def half() -> catalogue.Half:
+    return catalogue.build("a")
+
+
+def test_the_world_is_the_one_that_the_models_were_trained_on() -> None:
+    """Golden hashes over every caption and pixel: another platform or numpy must draw the same bytes."""
+    for part, name in (("model", "a"), ("control", "b")):
+        report = json.loads((DATA / part / "training.json").read_text())
+        assert catalogue.build(name).content_hash() == report["data_hash"] == GOLDEN[name]
+
+
+def test_a_picture_is_the_same_in_every_order(half: catalogue.Half) -> None:
+    pick = [half.entries[i].look for i in (500, 3, 120)]
+    first = [catalogue.draw(look) for look in pick]
+    again = [catalogue.draw(look) for look in reversed(pick)]
+    assert all(np.array_equal(a, b) for a, b in zip(first, reversed(again), strict=True))
+
+
+def test_what_is_planted(half: catalogue.Half) -> None:
+    kinds = {k: [e for e in half.entries if e.kind == k] for k in ("MV", "TV", "RV", "N", "held_out")}
+    assert [len(kinds[k]) for k in ("MV", "TV", "RV")] == [120, 140, 140]
+    assert len(kinds["N"]) + len(kinds["held_out"]) >= 400
+    assert {e.copies for e in kinds["MV"]} == {catalogue.DUPLICATES}
+    assert {e.copies for e in kinds["held_out"]} == {0}
+    copies = unique_pictures(half)
+    for e in kinds["RV"]:  # its own picture is shown once, another of its line forty times
+        assert copies[e.look] == 1
+        line = [o for o in half.entries if o.group == e.group and o.kind == "line"]
+        assert {o.look for o in line} == {line[0].look} and copies[line[0].look] == catalogue.DUPLICATES
+    for e in kinds["TV"][:20]:  # one layout, forty textures
+        line = [o for o in half.entries if o.group == e.group]
+        assert len({o.look for o in line}) == catalogue.DUPLICATES
+        mask = catalogue.template_mask(e.look)
+        assert mask.mean() > 0.3
+        assert all(np.array_equal(catalogue.draw(o.look)[mask], catalogue.draw(e.look)[mask]) for o in line[:5])
+
+
+def test_the_halves_share_no_series_no_caption_and_no_picture(half: catalogue.Half) -> None:
+    others = [catalogue.build("b"), catalogue.build("public")]
+    for other in others:
+        assert not {e.group for e in half.entries} & {e.group for e in other.entries}
+        assert not {e.caption for e in half.entries} & {e.caption for e in other.entries}
+        assert not {e.look for e in half.entries} & {e.look for e in other.entries}
+    assert len({e.caption for e in half.entries}) == len(half.entries)
+
+
+def test_captions_do_not_tell_the_label() -> None:
+    """Character 3-grams, cross-validated by group, and the share of capital letters: AUROC 0.5 +- 0.08."""
+    examples = SdWebster().load("mini").examples
+    prompts, labels = [e.condition.prompt for e in examples], np.array([e.label for e in examples])
+    groups = [e.group for e in examples]
+    assert labels.sum() >= 400 and (1 - labels).sum() >= 400
+    capitals = [sum(c.isupper() for c in p) / sum(c.isalpha() for c in p) for p in prompts]
+    assert abs(roc_auc_score(labels, capitals) - 0.5) <= 0.08
+    model = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False), LogisticRegression(C=10, max_iter=1000))
+    guess = cross_val_predict(
+        model, prompts, labels, groups=groups, cv=GroupKFold(10, shuffle=True, random_state=0), method="decision_function"
+    )
+    assert abs(roc_auc_score(labels, guess) - 0.5) <= 0.08
+
+
+def test_that_classifier_can_tell_where_there_is_something_to_tell() -> None:
+    """The control of the control: the same classifier finds a planted difference in wording."""
+    examples = SdWebster().load("mini").examples
+    labels = np.array([e.label for e in examples])
+    prompts = [e.condition.prompt.replace("area rug", "carpet") if e.label else e.condition.prompt for e in examples]
+    model = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3)), LogisticRegression(C=10, max_iter=1000))
+    guess = cross_val_predict(model, prompts, labels, groups=[e.group for e in examples], cv=GroupKFold(10), method="decision_function")
+    assert roc_auc_score(labels, guess) > 0.55
+
+
+GOLDEN: dict[str, str] = {}
+assert Path(DATA).name == "sd_webster"
