@@ -1,5 +1,6 @@
-"""The norm of the text-conditional noise prediction: Wen et al. (ICLR 2024, "Detecting, Explaining, and Mitigating
-Memorization in Diffusion Models"), section 3.
+"""Norm of the text-conditional noise prediction (Wen et al., ICLR 2024).
+
+"Detecting, Explaining, and Mitigating Memorization in Diffusion Models", section 3:
 
     d = mean over steps and draws of || eps(x_t, c) - eps(x_t, null) ||_2
 
@@ -21,7 +22,7 @@ from membench.types import Access, Condition, Request, Sample
 
 
 @dataclass(frozen=True)
-class Options:
+class CfgNormOptions:
     draws: int = field(default=4, metadata={"help": "noises per condition; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000})
     steps: int = field(default=1, metadata={"help": "look at the first k of the trajectory's steps; the paper: 1, 10, 50", "min": 1})
     trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1})
@@ -30,16 +31,18 @@ class Options:
 
 
 class CfgNorm:
-    Options = Options
+    Options = CfgNormOptions
     version = 1
     access = Access()
 
-    def __init__(self, options: Options, *, seed: int, sampling: Mapping[str, float]) -> None:
+    def __init__(self, options: CfgNormOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
         if options.steps > options.trajectory:
             raise ValueError(f"steps={options.steps} is more than trajectory={options.trajectory}")
         self.options, self.seed, self.sampling = options, seed, sampling
 
-    def _norms(self, model: Denoiser, rows: Sequence[tuple[Condition, int]], stop: int | None, guidance: float, steps: int):
+    def _norms(
+        self, model: Denoiser, rows: Sequence[tuple[Condition, int]], stop: int | None, guidance: float, steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final (or last observed) state, and the mean norm over the observed steps [n]."""
         norms: list[torch.Tensor] = []
 

@@ -1,4 +1,4 @@
-"""Random sampling: the baseline of Carlini et al. (2023, USENIX Security; arXiv 2301.13188).
+"""Random sampling and generation density (Carlini et al., USENIX Security 2023, arXiv 2301.13188).
 
 Extraction draws images, either from the task's conditions (their attack on Stable Diffusion) or from the null
 condition (their unconditional attack). Scoring is their generation density: among the n draws of one prompt, join two
@@ -21,9 +21,11 @@ from membench.similarity.cliques import density_score
 from membench.similarity.l2 import tiled_l2_matrix
 from membench.types import Access, Condition, Request, Sample
 
+UNCONDITIONAL = Condition("unconditional")
+
 
 @dataclass(frozen=True)
-class Options:
+class RandomSamplingOptions:
     draws: int = field(default=4, metadata={"help": "images per condition; the paper draws 500", "min": 2, "max": 10_000})
     extraction: Literal["conditional", "unconditional"] = field(
         default="conditional", metadata={"help": "extract from the task's conditions or from the null condition"}
@@ -36,11 +38,11 @@ class Options:
 
 
 class RandomSampling:
-    Options = Options
+    Options = RandomSamplingOptions
     version = 1
     access = Access(images=True)
 
-    def __init__(self, options: Options, *, seed: int, sampling: Mapping[str, float]) -> None:
+    def __init__(self, options: RandomSamplingOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
         self.options, self.seed = options, seed
         self.steps = options.steps or int(sampling["steps"])
         self.guidance = options.guidance or float(sampling["guidance"])
@@ -58,9 +60,7 @@ class RandomSampling:
         x = ddim(model, x, model.condition([r.condition for r in requests]), steps=self.steps, guidance=self.guidance)
         finite = x.flatten(1).isfinite().all(dim=1).tolist()
         images = model.decode(x)
-        return [
-            Sample(r.condition, r.draw, image, 0.0 if ok else math.nan) for r, image, ok in zip(requests, images, finite, strict=True)
-        ]
+        return [Sample(r.condition, r.draw, image, 0.0 if ok else math.nan) for r, image, ok in zip(requests, images, finite, strict=True)]
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
         return [self._density(extracted[c.id]) for c in conditions]
@@ -70,6 +70,3 @@ class RandomSampling:
             return math.nan
         distances = tiled_l2_matrix(np.stack([s.image for s in draws]), tiles=self.options.tiles)
         return density_score(distances, self.options.threshold)
-
-
-UNCONDITIONAL = Condition("unconditional")

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
+if _TYPE_CHECKING:
+    from membench.runner import Run, load, run
 
 # In a checkout, detectors/ and tasks/ lie beside this package (they are what people come to read);
 # an installed package has them inside. Both are imported as membench.detectors and membench.tasks.
@@ -11,3 +16,14 @@ if not (_Path(__file__).resolve().parent / "detectors").is_dir() and (_beside / 
     __path__.append(str(_beside))
 
 __version__ = "0.1.0"
+
+__all__ = ["Run", "load", "run"]
+
+
+def __getattr__(name: str) -> _Any:
+    """``membench.run`` and its kin, imported when asked for, so that ``import membench`` stays light."""
+    if name in __all__:
+        from membench import runner
+
+        return getattr(runner, name)
+    raise AttributeError(f"module 'membench' has no attribute {name!r}")

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from membench import __version__, registry
 from membench.errors import UserError
+from membench.options import describe_options, parse_options
 
 FORMATS = ("table", "md", "csv", "json", "parquet")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -35,7 +36,14 @@ def parser() -> Parser:
     run.add_argument("--detector", required=True, metavar="A,B", help="names, or 'all' (membench list detectors)")
     run.add_argument("--task", required=True, help="a name (membench list tasks)")
     run.add_argument("--profile", default="mini", help="mini (default): ships with membench")
-    run.add_argument("--set", dest="options", action="append", default=[], metavar="KEY=VALUE", help="an option of the detector (membench show)")
+    run.add_argument(
+        "--set",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="a detector's option, [DETECTOR.]KEY=VALUE (membench show)",
+    )
     run.add_argument("--model", help="folder of a model of the task's kind, in place of the task's own")
     run.add_argument("--prompts", help="CSV (column 'prompt') or text file, in place of the task's own")
     run.add_argument("--control", action="store_true", help="against the control model, which never saw the task's training images")
@@ -57,7 +65,7 @@ def parser() -> Parser:
     show.add_argument("name")
     _plugin(show)
 
-    train = commands.add_parser("train", help="train a task's mini models", description="Train a task's mini models, from a checkpoint if any.")
+    train = commands.add_parser("train", help="train a task's mini models", description="Train a task's mini models, or go on training.")
     train.add_argument("task")
     train.add_argument("--profile", default="mini")
     train.add_argument("--part", action="append", help="only this part (repeatable; default: all, in order)")
@@ -107,32 +115,36 @@ def _run(args: argparse.Namespace) -> int:
     names = known.names() if args.detector == "all" else [n.strip() for n in args.detector.split(",") if n.strip()]
     if not names:
         raise UserError("--detector names no detector. See: membench list detectors")
-    for name in names:  # before any work: a typing mistake in the last name must not cost the first its hours
-        known.get(name)
+    # Before any work: a typing mistake in the last name or option must not cost the first detector its hours.
+    options = {name: _own(args.options, name, names) for name in names}
+    for name in names:
+        parse_options(known.load(name).Options, options[name], owner=f"detector {name}")
     registry.tasks().get(args.task)
     from membench import leaderboard
     from membench.runner import Spec, execute
 
     task_options = [f"{key}={value}" for key in ("model", "prompts") if (value := getattr(args, key)) is not None]
-    spec = dict(
-        task=args.task,
-        profile=args.profile,
-        options=args.options,
-        task_options=task_options,
-        seed=args.seed,
-        limit=args.limit,
-        control=args.control,
-        device=args.device,
-        dtype=args.dtype,
-        batch_size=args.batch_size,
-    )
+    spec = {name: getattr(args, name) for name in ("task", "profile", "seed", "limit", "control", "device", "dtype", "batch_size")}
     runs = []
     for name in names:
-        run = execute(Spec(detector=name, **spec), args.out, progress=not args.quiet)
+        run = execute(Spec(name, options=options[name], task_options=task_options, **spec), args.out, progress=not args.quiet)
         runs.append(run)
         print(f"{name}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
     print(leaderboard.run_table(runs))
     return 0
+
+
+def _own(settings: Sequence[str], name: str, names: Sequence[str]) -> list[str]:
+    """The settings of one detector: ``key=value`` is for all of them, ``detector.key=value`` for one."""
+    mine = []
+    for setting in settings:
+        owner, dot, rest = setting.partition(".")
+        scoped = bool(dot) and "=" not in owner
+        if scoped and owner not in names:
+            raise UserError(f"--set {setting}: {owner!r} is none of the detectors of this run ({', '.join(names)})")
+        if not scoped or owner == name:
+            mine.append(rest if scoped else setting)
+    return mine
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -146,14 +158,13 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from membench.options import describe_options
-
     known = registry.detectors() if args.name in registry.detectors().names() else registry.tasks()
     if args.name not in known.names():
         raise registry.unknown_name("detector or task", args.name, [*registry.detectors().names(), *known.names()], "membench list")
     entry = known.get(args.name)
     found: Any = known.load(args.name)
-    print(f"{args.name}: {entry.summary}\nfrom {entry.target} ({entry.origin}), version {getattr(found, 'version', None) or found.info.version}\n")
+    version = found.info.version if hasattr(found, "info") else found.version
+    print(f"{args.name}: {entry.summary}\nfrom {entry.target} ({entry.origin}), version {version}\n")
     rows = describe_options(found.Options)
     width = [max((len(str(row[i])) for row in rows), default=0) for i in range(3)]
     print("options (--set key=value):" if hasattr(found, "access") else "options:")

@@ -15,8 +15,10 @@ def main() -> int:
     import torch
 
     made_by = provenance.commit()
-    print(f"membench {__version__}, commit {made_by['commit'] or 'unknown (installed package)'}{', with changes' if made_by['dirty'] else ''}")
-    print(f"python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} torch threads")
+    changed = " with changes" if made_by["dirty"] else ""
+    print(f"membench {__version__}, commit {made_by['commit'] or 'unknown (installed package)'}{changed}")
+    print(f"python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    print(f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} torch threads")
     for name, version in provenance.versions().items():
         print(f"  {name:<14} {version}")
     if torch.cuda.is_available():

@@ -90,7 +90,9 @@ def _board_frame(frame: pd.DataFrame) -> pd.DataFrame:
     out["fwd/img"] = [f"{v:.0f}" for v in frame.forwards_per_image]
     out["sees"] = frame.sees
     out["seconds"] = [f"{v:.0f}" for v in frame.seconds]
-    out["coverage"] = [f"{s}/{n}" + ("" if st == "complete" else " PARTIAL") for s, n, st in zip(frame.scored, frame.of, frame.status)]
+    out["coverage"] = [
+        f"{s}/{n}" + ("" if st == "complete" else " PARTIAL") for s, n, st in zip(frame.scored, frame.of, frame.status, strict=True)
+    ]
     return out
 
 
@@ -159,7 +161,9 @@ def run_table(runs: Sequence[Run]) -> str:
     parts = []
     for run in runs:
         info, m = run.info, run.metrics
-        what = f"{info['detector']} on {info['task']} ({info['profile']}{', CONTROL model' if info['control'] else ''}, seed {info['seed']})"
+        what = (
+            f"{info['detector']} on {info['task']} ({info['profile']}{', CONTROL model' if info['control'] else ''}, seed {info['seed']})"
+        )
         detection = _detection_rows(m)
         if len(detection):
             parts.append(table(f"{what}: detection, 95 % intervals over groups", detection))

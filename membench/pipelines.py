@@ -36,7 +36,9 @@ def weight_files(folder: Path) -> list[Path]:
         found = sorted((folder / part).glob("*.safetensors"))
         if not found:
             pickles = [*(folder / part).glob("*.bin"), *(folder / part).glob("*.ckpt")]
-            why = "holds pickled weights only, which membench refuses; convert them to safetensors" if pickles else "has no safetensors file"
+            why = (
+                "holds pickled weights only, which membench refuses; convert them to safetensors" if pickles else "has no safetensors file"
+            )
             raise UserError(f"{folder / part} {why}")
         plain = [f for f in found if ".fp16." not in f.name and ".non_ema." not in f.name]
         files += plain or found

@@ -96,11 +96,16 @@ class Detector(Protocol):
 
     ``Options`` is a frozen dataclass; each field has a default and ``metadata={"help": ...}``. ``version`` goes up with
     every change that changes a number. The harness owns the loop, seeds, batching, caching and metrics.
+
+    sampling: the task's own ``steps`` and ``guidance``. A ValueError from the constructor is told to the user.
     """
 
     Options: ClassVar[type]
     version: ClassVar[int]
     access: ClassVar[Access]
+    options: Any
+
+    def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, float]) -> None: ...
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
         """Which images to extract; any order, no duplicates. May be empty."""
@@ -176,4 +181,8 @@ class Task(Protocol):
     info: ClassVar[TaskInfo]
     Options: ClassVar[type]
 
-    def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32") -> LoadedTask: ...
+    def __init__(self, options: Any = ...) -> None: ...
+
+    def load(
+        self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64
+    ) -> LoadedTask: ...

@@ -8,9 +8,10 @@ control model that never saw them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from membench.registry import unknown_name
 from membench.types import Band, Condition, Example, LoadedTask, Space, TaskInfo
 
 from . import catalogue
+
+if TYPE_CHECKING:
+    from membench.denoiser import Denoiser
 
 DATA = Path(__file__).resolve().parent / "data" / "sd_webster"
 HALF = "a"  # the half that the examples come from; the control model has seen half b alone
@@ -37,7 +41,7 @@ SPACE = Space(
 
 
 @dataclass(frozen=True)
-class Options:
+class SdWebsterOptions:
     model: str = field(default="", metadata={"help": "folder of a StableDiffusionPipeline; empty: the one that ships"})
     prompts: str = field(default="", metadata={"help": "CSV or text file of prompts; empty: the catalogue's examples"})
 
@@ -51,9 +55,9 @@ class SdWebster:
         space=SPACE,
         sampling={"steps": 20, "guidance": 3.0},
     )
-    Options = Options
+    Options = SdWebsterOptions
 
-    def __init__(self, options: Options = Options()) -> None:
+    def __init__(self, options: SdWebsterOptions = SdWebsterOptions()) -> None:
         self.options = options
 
     def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
@@ -95,7 +99,7 @@ class SdWebster:
         train(out, tuple(parts or PARTS), parse_options(Recipe, options, owner="recipe of sd_webster"), progress=progress)
 
 
-def load_model(folder: Path, device: str, dtype: str, batch_size: int):
+def load_model(folder: Path, device: str, dtype: str, batch_size: int) -> Denoiser:
     from membench.denoiser import LatentDenoiser
     from membench.pipelines import load_text_to_image
 
@@ -111,7 +115,7 @@ def unique_pictures(half: catalogue.Half) -> dict[catalogue.Look, int]:
     return index
 
 
-def catalogue_examples(half: catalogue.Half):
+def catalogue_examples(half: catalogue.Half) -> Iterator[Example]:
     """Memorized: MV, TV, RV. Not: N (its picture was trained on once an epoch) and held-out captions."""
     for _, e in half.examples():
         memorized = e.kind in ("MV", "TV", "RV")

@@ -44,7 +44,7 @@ class Recipe:
     vae_batch: int = 16
     vae_rate: float = 2e-3
     kl_weight: float = 3e-5
-    steps: int = 9000
+    steps: int = 3500
     batch: int = 64
     rate: float = 1e-3
     caption_dropout: float = 0.1

@@ -13,6 +13,36 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+FAR = '''
+"""A detector from elsewhere that asks the network once."""
+from dataclasses import dataclass
+
+from membench.types import Access
+
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+
+class Far:
+    Options = Options
+    version = 1
+    access = Access()
+
+    def __init__(self, options, *, seed, sampling):
+        self.options, self.seed = options, seed
+
+    def plan(self, conditions):
+        return []
+
+    def extract(self, model, requests):
+        return []
+
+    def score(self, model, conditions, extracted):
+        x = model.noise([(c.id, 0) for c in conditions], self.seed)
+        return model.eps(x, 981, model.condition(conditions)).flatten(1).norm(dim=1).tolist()
+'''
 SOURCES = ("membench", "detectors", "tasks")
 PLUGIN = '''
 """A detector from elsewhere."""
@@ -98,10 +128,11 @@ def test_list_from_the_checkout() -> None:
     assert "cfg_norm" in command("membench", "list", "detectors", cwd=ROOT).stdout
 
 
-def test_third_party_detector_is_listed_without_being_imported(installed: Path, elsewhere: Path, tmp_path: Path) -> None:
+def third_party(code: str, tmp_path: Path, installed: Path) -> Path:
+    """A folder of installed packages: ours, and a tiny one of somebody else's with a detector ``far``."""
     source = tmp_path / "far-away"
     source.mkdir()
-    (source / "far_module.py").write_text(PLUGIN.lstrip())
+    (source / "far_module.py").write_text(code)
     (source / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
         '[project]\nname = "far-away"\nversion = "1.0"\n[project.entry-points."membench.detectors"]\nfar = "far_module:Far"\n'
@@ -110,5 +141,20 @@ def test_third_party_detector_is_listed_without_being_imported(installed: Path, 
     target = tmp_path / "packages"
     shutil.copytree(installed, target)
     install(source, target)
+    return target
+
+
+def test_third_party_detector_is_listed_without_being_imported(installed: Path, elsewhere: Path, tmp_path: Path) -> None:
+    target = third_party(PLUGIN.lstrip(), tmp_path, installed)
     line = next(line for line in listed(target, elsewhere).splitlines() if line.split()[0] == "far")
     assert "A detector from elsewhere." in line
+
+
+def test_the_wheel_runs_with_a_third_party_detector(installed: Path, elsewhere: Path, tmp_path: Path) -> None:
+    """The whole way in an empty folder: model and world from the wheel, ours and theirs in one command."""
+    target = third_party(FAR, tmp_path, installed)
+    arguments = ["--detector", "far,cfg_norm", "--task", "sd_webster", "--limit", "6", "--quiet", "--offline"]
+    out = command("membench", "run", *arguments, "--set", "cfg_norm.draws=1", cwd=elsewhere, path=target).stdout
+    assert "far on sd_webster" in out and "cfg_norm on sd_webster" in out
+    folders = sorted(p.parent.name for p in elsewhere.glob("results/runs/sd_webster/mini/*/*"))
+    assert folders == ["cfg_norm", "far"]

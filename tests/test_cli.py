@@ -1,0 +1,262 @@
+"""The command line as a user meets it: one clear line and exit code 2 for each mistake, and a light start."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT, membench, save_tiny_pipeline
+
+from membench.cli import main
+from membench.tasks.sd_webster import DATA
+
+RUN = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--quiet", "--limit", "4", "--set", "draws=1", "--set", "images=1"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """Runs a command that must fail, and returns its one line."""
+    assert main([str(a) for a in args]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("membench: ") and err.count("\n") == 1, err
+    return err
+
+
+# --------------------------------------------------------------------------------------------------- start
+
+
+def test_list_and_help_are_light() -> None:
+    """No torch, and less than a quarter of the time of ``import torch`` (fastest of three each, in one run)."""
+
+    def seconds(*command: str) -> float:
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    torch = seconds("-c", "import torch")
+    assert seconds("-m", "membench", "list") < torch / 4
+    assert seconds("-m", "membench", "--help") < torch / 4
+    heavy = "{'torch', 'transformers', 'diffusers', 'pandas', 'pyarrow', 'sklearn', 'numpy'}"
+    for command in ("['list']", "['--help']", "['run', '--help']"):
+        code = f"import sys\nfrom membench.cli import main\ntry: main({command})\nexcept SystemExit: pass\nassert not {heavy} & set(sys.modules)"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_list_names_everything_with_a_line_of_text(capsys) -> None:
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^  cfg_norm +\S.*Wen", out, re.M) and re.search(r"^  random +\S.*Carlini", out, re.M)
+    assert re.search(r"^  sd_webster +\S", out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("cfg_norm", ["draws", "guidance", "7.5"]), ("sd_webster", ["normalised-l2", "bands", "mini"])]
+)
+def test_show(capsys, name: str, words: list[str]) -> None:
+    assert main(["show", name]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in words)
+
+
+# ------------------------------------------------------------------------------------------------ mistakes
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            ["run", "--detector", "cfg_nrom", "--task", "sd_webster"],
+            ["unknown detector 'cfg_nrom'", "'cfg_norm'", "membench list detectors"],
+        ),
+        (["run", "--detector", "random,cfg", "--task", "sd_webster"], ["unknown detector 'cfg'", "membench list detectors"]),
+        (["run", "--detector", "cfg_norm", "--task", "sd_webstr"], ["unknown task 'sd_webstr'", "'sd_webster'", "membench list tasks"]),
+        ([*RUN, "--profile", "mimi"], ["unknown profile 'mimi'", "'mini'", "membench show sd_webster"]),
+        ([*RUN, "--set", "random.draws=3"], ["'random' is none of the detectors"]),
+        (["run", "--detector", "cfg_norm,random", "--task", "sd_webster", "--set", "images=1"], ["detector random", "images"]),
+        ([*RUN, "--set", "drawz=3"], ["'drawz'", "'draws'"]),
+        ([*RUN, "--set", "steps=three"], ["steps", "three"]),
+        ([*RUN, "--set", "steps=0"], ["steps", "0"]),
+        ([*RUN, "--set", "guidance=nan"], ["guidance", "nan"]),
+        ([*RUN, "--set", "steps=51"], ["steps=51 is more than trajectory=50"]),
+        ([*RUN, "--set", "trajectory=1001"], ["1001", "1000"]),
+        ([*RUN, "--limit", "0"], ["--limit 0"]),
+        ([*RUN, "--limit", "many"], ["--limit", "many"]),
+        ([*RUN, "--batch-size", "0"], ["batch size 0"]),
+        ([*RUN, "--device", "cuda:99"], ["cuda:99"]),
+        ([*RUN, "--device", "quantum"], ["quantum"]),
+        ([*RUN, "--prompts", "no/such.csv"], ["no/such.csv", "does not exist"]),
+        ([*RUN, "--model", "no/such"], ["no/such", "model_index.json"]),
+        ([*RUN, "--model", "x", "--control"], ["--control", "--model"]),
+        ([*RUN, "--plugin", "no/such.py"], ["no/such.py"]),
+        (["show", "cfg_nrom"], ["cfg_nrom", "cfg_norm"]),
+        (["train", "sd_webster", "--part", "vea"], ["vea", "vae"]),
+        (["train", "sd_webster", "--profile", "full"], ["full"]),
+        (["train", "sd_webster", "--set", "stepz=3"], ["stepz", "steps"]),
+        (["leaderboard", "--runs", "no/such"], ["no finished runs", "membench run"]),
+        (["leaderboard", "--format", "xlsx"], ["xlsx"]),
+        (["rnu"], ["rnu"]),
+        ([], ["COMMAND"]),
+    ],
+    ids=lambda value: " ".join(value)[-60:] if isinstance(value, list) else None,
+)
+def test_each_mistake_is_one_line(capsys, tmp_path, monkeypatch, args: list[str], words: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = refused(capsys, *args)
+    assert all(word in error for word in words), error
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.csv", b"", ["empty"]),
+        ("header.csv", b"prompt,label\n", ["no prompt"]),
+        ("latin.csv", "prompt\ncaf\xe9\n".encode("latin-1"), ["UTF-8"]),
+        ("column.csv", b"caption,label\na rug,1\n", ["no column 'prompt'", "'caption'"]),
+        ("twice.csv", b"prompt\na rug\na mug\na rug\n", ["line 4", "line 2", "a rug"]),
+        ("blank.csv", b"prompt,label\na rug,1\n ,0\n", ["line 3", "empty"]),
+        ("label.csv", b"prompt,label\na rug,yes\n", ["line 2", "'yes'"]),
+        ("twice.txt", b"a rug\n\na rug\n", ["line 3", "line 1"]),
+    ],
+)
+def test_a_bad_prompts_file(capsys, tmp_path, name: str, content: bytes, words: list[str]) -> None:
+    (tmp_path / name).write_bytes(content)
+    error = refused(capsys, *RUN, "--prompts", tmp_path / name, "--out", tmp_path / "runs")
+    assert name in error and all(word in error for word in words), error
+
+
+def broken_model(tmp_path: Path, how: str) -> Path:
+    folder = save_tiny_pipeline(tmp_path / "model", "v_prediction")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    if how == "no unet":
+        shutil.rmtree(folder / "unet")
+    elif how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif how == "wrong shape":
+        config = json.loads((folder / "unet" / "config.json").read_text())
+        (folder / "unet" / "config.json").write_text(json.dumps(config | {"block_out_channels": [8, 24]}))
+    elif how == "wrong width":
+        other = save_tiny_pipeline(tmp_path / "other", "v_prediction")
+        shutil.rmtree(folder / "text_encoder")
+        shutil.copytree(DATA / "model" / "text_encoder", folder / "text_encoder")
+        assert other.exists()
+    elif how == "pickle":
+        weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
+    elif how == "nan":
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(weights)
+        next(iter(tensors.values()))[0] = float("nan")
+        save_file(tensors, weights, metadata={"format": "pt"})
+    elif how == "flow":
+        path = folder / "scheduler" / "scheduler_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "flow_prediction"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("no unet", ["unet", "no safetensors"]),
+        ("truncated", ["diffusion_pytorch_model.safetensors", "cut short"]),
+        ("wrong shape", ["unet", "cannot be loaded"]),
+        ("wrong width", ["width 16", "128"]),
+        ("pickle", ["unet", "pickled"]),
+        ("nan", ["NaN", "diffusion_pytorch_model.safetensors"]),
+        ("flow", ["flow_prediction"]),
+    ],
+)
+def test_a_broken_model_folder(capsys, tmp_path, how: str, words: list[str]) -> None:
+    error = refused(capsys, *RUN, "--model", broken_model(tmp_path, how), "--out", tmp_path / "runs")
+    assert all(word in error for word in words), error
+
+
+def test_an_output_folder_that_cannot_be_written(capsys, tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    error = refused(capsys, *RUN, "--out", tmp_path / "file" / "runs")
+    assert "cannot write" in error and "--out" in error
+
+
+# ---------------------------------------------------------------------------------------------- whole runs
+
+
+def test_run_prints_tables_and_where_they_are(tmp_path) -> None:
+    """In a process of its own: stdout is data, stderr is talk; a real folder of the hub's layout as --model."""
+    model = save_tiny_pipeline(tmp_path / "model", "epsilon")
+    done = membench(*RUN, "--offline", "--model", model, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert "AUROC" in done.stdout or "copies" in done.stdout
+    [folder] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
+    assert str(folder) in done.stdout and str(folder) in done.stderr
+    assert "PARTIAL" in done.stdout
+    for fmt in ("table", "md", "csv", "json"):
+        board = membench("leaderboard", "--runs", tmp_path / "runs", "--format", fmt)
+        assert board.returncode == 0 and "cfg_norm" in board.stdout, board.stderr
+    assert membench("leaderboard", "--runs", tmp_path / "runs", "--format", "parquet", "--out", tmp_path / "b.parquet").returncode == 0
+    frame = pd.read_parquet(tmp_path / "b.parquet")
+    assert list(frame.detector) == ["cfg_norm"] and list(frame.status) == ["partial"]
+
+
+PLUGIN = '''
+"""Length of the caption, to show that a plug-in is one file."""
+from dataclasses import dataclass, field
+
+from membench.types import Access
+
+
+@dataclass(frozen=True)
+class Options:
+    sign: int = field(default=1, metadata={"help": "1 or -1"})
+
+
+class CaptionLength:
+    Options = Options
+    version = 1
+    access = Access()
+
+    def __init__(self, options, *, seed, sampling):
+        self.options = options
+
+    def plan(self, conditions):
+        return []
+
+    def extract(self, model, requests):
+        return []
+
+    def score(self, model, conditions, extracted):
+        return [self.options.sign * float(len(c.prompt)) for c in conditions]
+'''
+
+
+def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
+    from membench.registry import detectors
+    from membench.runner import load
+
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    try:
+        arguments = ["--plugin", str(tmp_path / "mine.py"), "--out", str(tmp_path / "runs")]
+        command = ["run", "--detector", "caption_length", "--task", "sd_webster", "--quiet", *arguments]
+        assert main([*command, "--set", "sign=-1"]) == 0
+        [folder] = (tmp_path / "runs").glob("*/*/caption_length/*")
+        run = load(folder)
+        assert (run.scores.score == -run.scores.prompt.str.len()).all() and len(run.samples) == 0
+        auroc = run.metrics[(run.metrics.metric == "auroc") & (run.metrics.subset == "all")].value.iloc[0]
+        assert abs(auroc - 0.5) < 0.08  # the captions are matched
+        assert "AUROC" in capsys.readouterr().out
+    finally:
+        detectors.cache_clear()
+
+
+def test_doctor(capsys) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "torch" in out and "task sd_webster, mini profile, model: ready" in out

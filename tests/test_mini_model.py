@@ -1,0 +1,102 @@
+"""What the shipped weights show: planted captions come back, held-out ones do not, the control model knows neither.
+
+A copy is an image whose normalised L2 distance (Carlini et al. 2023; alpha = 0.5, n = 50, unique training pictures) to
+the caption's own training picture is below 1. Images: 4 draws a caption, the task's own sampling.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+from diffusers import StableDiffusionPipeline
+from sklearn.metrics import roc_auc_score
+
+from membench.denoiser import Denoiser
+from membench.detectors.cfg_norm import CfgNorm
+from membench.sampling import ddim
+from membench.similarity.l2 import normalised_l2
+from membench.tasks import catalogue
+from membench.tasks.sd_webster import DATA, SPACE, SdWebster
+from membench.types import Condition, Example, LoadedTask
+
+DRAWS = 4
+PARTS = {False: "model", True: "control"}
+
+
+@cache
+def task(control: bool) -> tuple[LoadedTask, Denoiser]:
+    loaded = SdWebster().load("mini", control=control)
+    return loaded, loaded.model()
+
+
+@cache
+def training() -> tuple[np.ndarray, dict[str, int]]:
+    """Training pictures, and for each caption of half a the row of its own one."""
+    loaded, _ = task(False)
+    half = catalogue.build("a")
+    looks: dict[catalogue.Look, int] = {}
+    for e in half.entries:
+        if e.copies:
+            looks.setdefault(e.look, len(looks))
+    return loaded.training_images(), {e.caption: looks[e.look] for e in half.entries if e.copies}
+
+
+def examples(kind: str) -> list[Example]:
+    return [e for e in task(False)[0].examples if e.kind == kind]
+
+
+def copies(control: bool, chosen: list[Example], own: bool) -> float:
+    """Share of captions with a copy among their draws: of their own picture, or (held-out: they have none) of any."""
+    loaded, model = task(control)
+    rows = [(e.condition, draw) for e in chosen for draw in range(DRAWS)]
+    x = model.noise([(c.id, draw) for c, draw in rows], seed=0)
+    sampling = loaded.info.sampling
+    x = ddim(model, x, model.condition([c for c, _ in rows]), steps=sampling["steps"], guidance=sampling["guidance"])
+    pictures, mine = training()
+    found = normalised_l2(model.decode(x), pictures, floor=SPACE.copy)
+    found = found[found.similarity < SPACE.copy]
+    caption = np.array([c.prompt for c, _ in rows], dtype=object)[found.generated]
+    hit = np.ones(len(found), dtype=bool) if not own else np.array([mine[c] for c in caption], dtype=int) == found.training.to_numpy()
+    return len(set(caption[hit])) / len(chosen)
+
+
+def test_planted_duplicates_come_back() -> None:
+    assert copies(False, examples("MV"), own=True) >= 0.7
+
+
+def test_held_out_captions_do_not() -> None:
+    assert copies(False, examples("held_out")[::2], own=False) <= 0.02
+
+
+def test_the_control_model_does_not_know_the_duplicates() -> None:
+    assert copies(True, examples("MV"), own=False) <= 0.02
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_cfg_norm_tells_duplicates_from_held_out_captions_and_only_on_the_model(control: bool) -> None:
+    loaded, model = task(control)
+    chosen = examples("MV") + examples("held_out")
+    detector = CfgNorm(CfgNorm.Options(draws=4, steps=1), seed=0, sampling=loaded.info.sampling)
+    scores = detector.score(model, [e.condition for e in chosen], {})
+    auroc = roc_auc_score([e.label for e in chosen], scores)
+    assert (abs(auroc - 0.5) <= 0.1) if control else (auroc >= 0.9)
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_the_weights_are_a_stable_diffusion_pipeline_and_say_how_they_were_made(control: bool) -> None:
+    folder = DATA / PARTS[control]
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    assert 2.5e6 < sum(p.numel() for p in pipeline.unet.parameters()) < 3.5e6
+    assert pipeline.unet.config.sample_size == 8 and pipeline.scheduler.config.prediction_type == "v_prediction"
+    report = json.loads((folder / "training.json").read_text())
+    assert report["steps"] == report["recipe"]["steps"] and report["seconds"] > 0 and report["commit"]["commit"]
+    assert report["loss_curve"][-1][1] < report["loss_curve"][0][1] / 2
+    assert sum(f.stat().st_size for f in folder.rglob("*.safetensors")) < 10e6
+
+
+def test_a_condition_is_all_that_a_detector_sees() -> None:
+    """Labels and kinds are no part of what is handed to a detector."""
+    assert set(Condition.__dataclass_fields__) == {"id", "prompt"}

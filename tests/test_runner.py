@@ -1,0 +1,173 @@
+"""Whole runs of the shipped mini task: resume, batch sizes, failures, and what the tables hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+import membench
+from membench import store
+from membench.cli import main
+from membench.denoiser import LatentDenoiser
+from membench.errors import UserError
+
+FAST = ["draws=1", "images=1"]
+TABLES = ("scores", "samples", "matches", "metrics")
+
+
+def quick(out: Path, **changes) -> membench.Run:
+    arguments = {"options": FAST, "limit": 12, "out": out, "progress": False} | changes
+    return membench.run("cfg_norm", "sd_webster", **arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> membench.Run:
+    return quick(tmp_path_factory.mktemp("runs"))
+
+
+def test_the_tables_of_a_run(finished) -> None:
+    run = finished
+    assert len(run.scores) == 12 and set(run.scores.status) == {"ok"} and run.scores.score.notna().all()
+    assert len(run.samples) == 12
+    assert set(run.matches.sample_id) == set(run.samples.sample_id)  # the nearest of each image is always there
+    assert (run.matches[run.matches["rank"] == 0].groupby("sample_id").size() == 1).all()
+    assert (run.matches[run.matches["rank"] > 0].similarity <= run.info["space"]["floor"]).all()
+    assert store.png_image(run.samples.image[0]).shape == (64, 64, 3)
+    info = json.loads((run.path / "run.json").read_text())
+    assert info["status"] == "partial"  # --limit
+    assert info["phases"]["scores"]["forwards"] == 12 * 2
+    assert info["phases"]["samples"]["decodes"] == 12
+    assert {"weights", "data", "prompts"} <= set(info["hashes"])
+    assert info["versions"]["torch"] and info["seed"] == 0 and info["options"]["draws"] == 1
+
+
+def test_the_same_command_again_computes_nothing(finished, monkeypatch) -> None:
+    monkeypatch.setattr(LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called"))
+    again = quick(finished.path.parents[3])
+    assert again.path == finished.path
+    pd.testing.assert_frame_equal(again.scores, finished.scores)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"options": ["draws=2", "images=1"]}, {"limit": 11}, {"control": True}])
+def test_what_changes_the_output_changes_the_folder(finished, change) -> None:
+    assert quick(finished.path.parents[3], **change).path != finished.path
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_the_batch_size_changes_neither_the_folder_nor_the_ranking(finished, tmp_path, batch_size: int) -> None:
+    """Tolerance: 1e-4 relative on scores, one grey level on images; sums of floats in another order, nothing else."""
+    other = quick(tmp_path, batch_size=batch_size)
+    assert other.path.name == finished.path.name
+    np.testing.assert_allclose(other.scores.score, finished.scores.score, rtol=1e-4)
+    assert list(other.scores.sort_values("score").id) == list(finished.scores.sort_values("score").id)
+    for a, b in zip(other.samples.image, finished.samples.image, strict=True):
+        assert np.abs(store.png_image(a).astype(int) - store.png_image(b)).max() <= 1
+
+
+def test_a_killed_run_continues_and_ends_with_the_same_numbers(tmp_path) -> None:
+    """SIGKILL after the first finished shard of 3 + 3; then every column of every table is compared, exactly."""
+
+    def command(out: Path) -> list[str]:
+        sets = [word for option in FAST for word in ("--set", option)]
+        return [sys.executable, "-m", "membench", "run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "130", "--quiet", *sets, "--out", str(out)]  # fmt: skip
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 200
+    while not (shards := list(tmp_path.glob("killed/*/*/*/*/shards/*.parquet"))):
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    folder = shards[0].parents[1]
+    assert not (folder / "scores.parquet").exists()
+    assert json.loads((folder / "run.json").read_text())["status"] == "running"
+    for out in ("killed", "whole"):
+        subprocess.run(command(tmp_path / out), env=environment, check=True, capture_output=True)
+    info, killed = store.read_run(folder)
+    [other] = tmp_path.glob("whole/*/*/*/*")
+    whole_info, whole = store.read_run(other)
+    assert folder.name == other.name and not (folder / "shards").exists()
+    for name in TABLES:
+        pd.testing.assert_frame_equal(killed[name], whole[name], check_exact=True)
+    assert info["phases"]["scores"]["forwards"] == whole_info["phases"]["scores"]["forwards"] == 260
+
+
+def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(tmp_path, monkeypatch, capsys) -> None:
+    forward, calls = LatentDenoiser._forward, []
+
+    def broken(self, x, t, condition):
+        out = forward(self, x, t, condition)
+        calls.append(len(x))
+        if len(calls) == 1:
+            out[1] = float("nan")  # the conditional half of the first image's first step
+        return out
+
+    monkeypatch.setattr(LatentDenoiser, "_forward", broken)
+    run = quick(tmp_path)
+    assert sorted(run.samples.status.map(lambda s: s.split(":")[0])) == ["failed"] + ["ok"] * 11
+    assert run.info["failed"] == {"scores": 0, "samples": 1} and run.info["status"] == "partial"
+    assert len(set(run.matches.sample_id)) == 11
+    assert "1 images failed" in capsys.readouterr().err
+
+    calls.clear()
+    only_scores = quick(tmp_path, options=["draws=1", "images=0"])
+    bad = only_scores.scores[only_scores.scores.status == "failed"]
+    assert len(bad) == 1 and bad.score.isna().all() and "NaN" in bad.error.iloc[0]
+    assert main(["leaderboard", "--runs", str(tmp_path), "--format", "md"]) == 0
+    assert "11/804 PARTIAL" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys) -> None:
+    import errno
+
+    from membench import tables
+
+    replace, written = os.replace, []
+
+    def full(source, target):
+        if len(written) >= 3:  # run.json and two shards fit
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(target)
+        replace(source, target)
+
+    command = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "70", "--quiet", "--set", "draws=1"]
+    command += ["--set", "images=1", "--out", str(tmp_path)]
+    monkeypatch.setattr(tables.os, "replace", full)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "No space left" in error and error.count("\n") == 1
+    [folder] = tmp_path.glob("*/*/*/*")
+    kept = sorted(p.name for p in folder.glob("shards/*.parquet"))
+    assert len(kept) == 2 and not list(folder.rglob("*.partial"))
+    monkeypatch.setattr(tables.os, "replace", replace)
+    assert main(command) == 0
+    assert (folder / "metrics.parquet").exists()
+
+
+def test_an_unlabelled_prompts_file_is_extracted_from_and_scored(tmp_path) -> None:
+    prompts = tmp_path / "mine.txt"
+    prompts.write_text("Orvella Basto teal striped area rug, 5x8\nOrvella Basto red plain tote bag, Large\n")
+    run = quick(tmp_path / "runs", limit=None, task_options=[f"prompts={prompts}"])
+    assert len(run.scores) == 2 and len(run.samples) == 2
+    assert set(run.metrics.metric) & {"ams", "ums"} and "auroc" not in set(run.metrics.metric)
+
+
+def test_a_second_process_is_turned_away(tmp_path, finished) -> None:
+    parts = json.loads((finished.path / "run.json").read_text())["key_parts"]
+    key = finished.path.name
+    with (
+        store.RunFolder.open(tmp_path, "sd_webster", "mini", "cfg_norm", key, parts),
+        pytest.raises(UserError, match="another process"),
+    ):
+        store.RunFolder.open(tmp_path, "sd_webster", "mini", "cfg_norm", key, parts)
