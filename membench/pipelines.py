@@ -74,6 +74,9 @@ def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # membench shows its own
 
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")

@@ -231,11 +231,15 @@ def _motif(shape: int, x: np.ndarray, y: np.ndarray, r: int) -> np.ndarray:
     return (x * x + y * y <= r * r) & (x * x + y * y >= r * r * 2 // 5)
 
 
+_ROWS, _COLUMNS = np.mgrid[0:DRAW, 0:DRAW].astype(np.int64)
+# How much darker a backdrop is at each point, for light from above, left, below and right.
+_RAMPS = [(r * 40 // DRAW).astype(np.int16)[..., None] for r in (_ROWS, _COLUMNS, DRAW - 1 - _ROWS, DRAW - 1 - _COLUMNS)]
+
+
 def _layers(look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Coordinates and the product's and motif's regions on the drawing canvas."""
-    y, x = np.mgrid[0:DRAW, 0:DRAW].astype(np.int64)
     dx, dy, w, h = look.place
-    x, y = x - DRAW // 2 - dx, y - DRAW // 2 - dy
+    x, y = _COLUMNS - DRAW // 2 - dx, _ROWS - DRAW // 2 - dy
     body = _silhouette(look.product, x, y, w, h)
     shape, _, mx, my, r = look.motif
     return x, y, body, _motif(shape, x - mx, y - my, r) & body
@@ -245,19 +249,17 @@ def draw(look: Look) -> np.ndarray:
     """The picture of a look: ``uint8`` [64, 64, 3]."""
     x, y, body, motif = _layers(look)
     index, direction, table = look.backdrop
-    rows, cols = np.mgrid[0:DRAW, 0:DRAW].astype(np.int64)
-    ramp = (rows, cols, DRAW - 1 - rows, DRAW - 1 - cols)[direction]
-    canvas = np.array(BACKDROPS[index], dtype=np.int64) - (ramp * 40 // DRAW)[..., None]
-    canvas = np.where((rows >= table)[..., None], canvas * 3 // 4, canvas)
+    canvas = np.array(BACKDROPS[index], dtype=np.int16) - _RAMPS[direction]
+    canvas[table:] = canvas[table:] * 3 // 4
     shadow = np.zeros_like(body)
     shadow[6:, 6:] = body[:-6, :-6]
-    canvas = np.where(shadow[..., None], canvas * 2 // 3, canvas)
-    colours = list(COLOURS.values())
-    palette = np.array([colours[look.colour], colours[look.texture[0]], colours[look.texture[1]]], dtype=np.int64)
-    canvas = np.where(body[..., None], palette[_weave(look, x, y)], canvas)
-    canvas = np.where(motif[..., None], np.array(colours[look.motif[1]], dtype=np.int64), canvas)
-    canvas = canvas.clip(0, 255).reshape(SIZE, 2, SIZE, 2, 3).sum(axis=(1, 3))
-    return ((canvas + 2) // 4).astype(np.uint8)
+    canvas[shadow] = canvas[shadow] * 2 // 3
+    colours = np.array(list(COLOURS.values()), dtype=np.int16)
+    canvas[body] = colours[[look.colour, *look.texture[:2]]][_weave(look, x, y)[body]]
+    canvas[motif] = colours[look.motif[1]]
+    canvas = canvas.clip(0, 255)
+    pooled = canvas[::2, ::2] + canvas[1::2, ::2] + canvas[::2, 1::2] + canvas[1::2, 1::2]
+    return ((pooled + 2) // 4).astype(np.uint8)
 
 
 def template_mask(look: Look) -> np.ndarray:

@@ -53,7 +53,7 @@ class SdWebster:
         summary="Stable Diffusion, captions that return training pictures (MV, TV, RV) against matched ones that do not",
         profiles=("mini",),
         space=SPACE,
-        sampling={"steps": 20, "guidance": 3.0},
+        sampling={"steps": 10, "guidance": 3.0},
     )
     Options = SdWebsterOptions
 

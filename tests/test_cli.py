@@ -47,7 +47,8 @@ def test_list_and_help_are_light() -> None:
     assert seconds("-m", "membench", "--help") < torch / 4
     heavy = "{'torch', 'transformers', 'diffusers', 'pandas', 'pyarrow', 'sklearn', 'numpy'}"
     for command in ("['list']", "['--help']", "['run', '--help']"):
-        code = f"import sys\nfrom membench.cli import main\ntry: main({command})\nexcept SystemExit: pass\nassert not {heavy} & set(sys.modules)"
+        call = f"import sys\nfrom membench.cli import main\ntry: main({command})\nexcept SystemExit: pass\n"
+        code = f"{call}assert not {heavy} & set(sys.modules)"
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 

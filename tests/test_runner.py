@@ -78,8 +78,8 @@ def test_a_killed_run_continues_and_ends_with_the_same_numbers(tmp_path) -> None
     """SIGKILL after the first finished shard of 3 + 3; then every column of every table is compared, exactly."""
 
     def command(out: Path) -> list[str]:
-        sets = [word for option in FAST for word in ("--set", option)]
-        return [sys.executable, "-m", "membench", "run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "130", "--quiet", *sets, "--out", str(out)]  # fmt: skip
+        words = f"run --detector cfg_norm --task sd_webster --limit 130 --quiet --set {FAST[0]} --set {FAST[1]} --out"
+        return [sys.executable, "-m", "membench", *words.split(), str(out)]
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
