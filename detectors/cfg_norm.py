@@ -25,7 +25,7 @@ from membench.types import Access, Condition, Request, Sample
 class CfgNormOptions:
     draws: int = field(default=4, metadata={"help": "noises per condition; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000})
     steps: int = field(default=1, metadata={"help": "look at the first k of the trajectory's steps; the paper: 1, 10, 50", "min": 1})
-    trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1})
+    trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000})
     guidance: float = field(default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0})
     images: int = field(default=1, metadata={"help": "images to extract per condition, ranked by their own norm; 0: none", "min": 0})
 

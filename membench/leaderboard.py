@@ -21,6 +21,7 @@ BOARD = ("task", "task_version", "profile", "control", "data", "prompts", "examp
 # Metrics (as in metrics.parquet, band None) on the leaderboard and their titles there.
 DETECTION = {"auroc": "AUROC", "tpr_at_fpr_0.01": "TPR@1%FPR", "average_precision": "AP"}
 COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
+UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations")
 
 
 def collect(root: Path) -> pd.DataFrame:
@@ -41,17 +42,18 @@ def _row(run: Run) -> dict[str, Any]:
     row |= {name: parts["hashes"][name][:8] for name in ("data", "prompts", "weights")}
     row["examples"] = row["examples"][:8]
     row |= {"detector": info["detector"], "options": _options(info), "seed": info["seed"], "status": info["status"]}
-    for metric in (*DETECTION, *COPIES):
+    for metric in (*DETECTION, *COPIES, *UNIQUE):
         found = overall[(overall.metric == metric) & overall.band.isna()]
         for end in ("value", "low", "high"):
             row[metric + ("" if end == "value" else f"_{end}")] = float(found[end].iloc[0]) if len(found) else float("nan")
-    scored = int((run.scores.status == "ok").sum())
+    scored, good = int((run.scores.status == "ok").sum()), int((run.samples.status == "ok").sum())
     phases = info["phases"]
     row |= {
         "scored": scored,
         "of": info["n_task_examples"],
         "n_g": len(run.samples),
-        "forwards_per_example": phases.get("scores", {}).get("forwards", 0) / max(len(run.scores), 1),
+        "unique_copies": round(row[UNIQUE[0]] * good) if good else 0,
+        "forwards_per_example": _forwards_of_scores(run) / max(len(run.scores), 1),
         "forwards_per_image": phases.get("samples", {}).get("forwards", 0) / max(len(run.samples), 1),
         "sees": "+".join(name for name, used in info["access"].items() if used) or "outputs",
         "seconds": info["seconds"],
@@ -59,6 +61,15 @@ def _row(run: Run) -> dict[str, Any]:
         "run": str(run.path),
     }
     return row
+
+
+def _forwards_of_scores(run: Run) -> float:
+    """Network evaluations that the scores took; with those of the images, where a detector scores by its images."""
+    phases = run.info["phases"]
+    spent = phases.get("scores", {}).get("forwards", 0)
+    if run.info["access"]["images"] and len(run.samples):
+        spent += phases["samples"]["forwards"] * run.samples.condition.isin(run.scores.id).mean()
+    return spent
 
 
 def _options(info: dict[str, Any]) -> str:
@@ -86,6 +97,8 @@ def _board_frame(frame: pd.DataFrame) -> pd.DataFrame:
             for _, r in frame.iterrows()
         ]
     out["N_G"] = frame.n_g.astype(str)
+    out["copied"] = frame.unique_copies.astype(str)
+    out["per 1k fwd"] = ["n/a" if pd.isna(v) else f"{v:.1f}" for v in frame[UNIQUE[1]]]
     out["fwd/ex"] = [f"{v:.0f}" for v in frame.forwards_per_example]
     out["fwd/img"] = [f"{v:.0f}" for v in frame.forwards_per_image]
     out["sees"] = frame.sees

@@ -103,5 +103,13 @@ def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float
     return TextToImage(tokenizer=tokenizer, scheduler=scheduler, **parts)
 
 
+def check_device(name: str) -> None:
+    """Raises :class:`UserError` if torch has no such device here."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's three ways to say no
+        raise UserError(f"device {name!r} cannot be used here: {_first_line(error)}. See: membench doctor") from None
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

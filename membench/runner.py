@@ -21,6 +21,7 @@ from membench.hashing import json_hash
 from membench.metrics.run import run_metrics
 from membench.options import parse_options
 from membench.phases import SHARD, Phases, match, timer
+from membench.pipelines import check_device
 from membench.types import Detector, Example, LoadedTask
 
 DEFAULT_OUT = Path("results/runs")
@@ -102,6 +103,7 @@ def load(path: Path) -> Run:
 
 
 def _build(spec: Spec) -> tuple[Detector, LoadedTask]:
+    check_device(spec.device)
     detectors, tasks = registry.detectors(), registry.tasks()
     detector_class, task_class = detectors.load(spec.detector), tasks.load(spec.task)
     info = task_class.info

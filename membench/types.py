@@ -70,7 +70,7 @@ class Access:
     """What a detector looks at besides the model's outputs; stands on every leaderboard row."""
 
     gradients: bool = False
-    images: bool = False  # decodes: the VAE is needed
+    images: bool = False  # scores by its own extracted images, whose cost then counts for the score
     training_data: bool = False
 
 

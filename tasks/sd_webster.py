@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,14 +68,14 @@ class SdWebster:
         if control and self.options.model:
             raise UserError("--control and --model exclude each other: the control model is the one that ships")
         folder = Path(self.options.model) if self.options.model else DATA / ("control" if control else "model")
-        half = catalogue.build(HALF)
+        half = world()
         index = unique_pictures(half)
         examples = read_prompts(Path(self.options.prompts)) if self.options.prompts else list(catalogue_examples(half))
         return LoadedTask(
             info=self.info,
             profile=profile,
             examples=examples,
-            training_images=lambda: np.stack([catalogue.draw(look) for look in index]),
+            training_images=training_pictures,
             training_ids=[f"{HALF}/{i:04d}" for i in range(len(index))],
             training_copies=list(index.values()),
             model=lambda: load_model(folder, device, dtype, batch_size),
@@ -97,6 +98,17 @@ class SdWebster:
             if part not in PARTS:
                 raise unknown_name("part", part, PARTS, "membench train sd_webster --help")
         train(out, tuple(parts or PARTS), parse_options(Recipe, options, owner="recipe of sd_webster"), progress=progress)
+
+
+@cache
+def world() -> catalogue.Half:
+    return catalogue.build(HALF)
+
+
+@cache
+def training_pictures() -> np.ndarray:
+    """Every different training picture, drawn once a process: ``uint8`` [n, 64, 64, 3]."""
+    return np.stack([catalogue.draw(look) for look in unique_pictures(world())])
 
 
 def load_model(folder: Path, device: str, dtype: str, batch_size: int) -> Denoiser:

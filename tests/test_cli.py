@@ -261,3 +261,12 @@ def test_doctor(capsys) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "torch" in out and "task sd_webster, mini profile, model: ready" in out
+
+
+def test_the_readmes_detector_runs(tmp_path) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "eps_norm.py").write_text(code)
+    done = membench(
+        "run", "--plugin", tmp_path / "eps_norm.py", "--detector", "eps_norm", "--task", "sd_webster", "--limit", "150", cwd=tmp_path
+    )
+    assert done.returncode == 0 and "AUROC" in done.stdout, done.stderr

@@ -171,3 +171,14 @@ def test_a_second_process_is_turned_away(tmp_path, finished) -> None:
         pytest.raises(UserError, match="another process"),
     ):
         store.RunFolder.open(tmp_path, "sd_webster", "mini", "cfg_norm", key, parts)
+
+
+def test_a_detector_that_scores_by_its_images_pays_for_them(tmp_path) -> None:
+    """random: 3 draws of 10 guided steps are 60 evaluations an example, though its scoring phase asks the network nothing."""
+    from membench.leaderboard import collect
+
+    membench.run("random", "sd_webster", options=["draws=3"], limit=4, out=tmp_path, progress=False)
+    quick(tmp_path, limit=4)
+    board = collect(tmp_path).set_index("detector")
+    assert board.forwards_per_example.to_dict() == {"random": 60, "cfg_norm": 2}
+    assert board.forwards_per_image.to_dict() == {"random": 20, "cfg_norm": 20}
