@@ -89,6 +89,13 @@ def image(shade: float, seed: int = 0) -> np.ndarray:
     return np.clip(shade * 255 + noise, 0, 255).round().astype(np.uint8)
 
 
+def spot(k: int) -> np.ndarray:
+    """One grey picture whose k-th tile is darker: near the others as a whole (RMS 0.11), far by its worst tile (0.3)."""
+    picture = image(0.5)
+    picture[:16, 16 * k : 16 * (k + 1)] = image(0.2)[:16, :16]
+    return picture
+
+
 def carlini(images: list[np.ndarray], threshold: float, tiles: int) -> int:
     """The largest set of draws that are all within the threshold of one another, by trying every set."""
 
@@ -112,7 +119,7 @@ def test_random_scores_by_the_largest_clique(model) -> None:
     draws = {
         "p": [image(0.5, i) for i in range(4)],  # one picture four times
         "q": [image(0.1), image(0.5), image(0.5, 1), image(0.9)],  # twice
-        "r": [image(0.1), image(0.37), image(0.63), image(0.9)],  # never
+        "r": [spot(k) for k in range(4)],  # never: one background, another tile each
     }
     extracted = {c.id: [Sample(c, k, picture, 0.0) for k, picture in enumerate(draws[c.id])] for c in CONDITIONS}
     scores = detector.score(model, CONDITIONS, extracted)
