@@ -18,6 +18,7 @@ from membench.denoiser import Denoiser
 from membench.detectors.cfg_norm import CfgNorm
 from membench.sampling import ddim
 from membench.similarity.l2 import normalised_l2
+from membench.similarity.search import squared_distances
 from membench.tasks import catalogue
 from membench.tasks.sd_webster import DATA, SPACE, SdWebster
 from membench.types import Condition, Example, LoadedTask
@@ -48,23 +49,59 @@ def examples(kind: str) -> list[Example]:
     return [e for e in task(False)[0].examples if e.kind == kind]
 
 
-def copies(control: bool, chosen: list[Example], own: bool) -> float:
-    """Share of captions with a copy among their draws: of their own picture, or (held-out: they have none) of any."""
+def draw(control: bool, chosen: list[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """DRAWS images of each caption, and the caption of each image."""
     loaded, model = task(control)
     rows = [(e.condition, draw) for e in chosen for draw in range(DRAWS)]
     x = model.noise([(c.id, draw) for c, draw in rows], seed=0)
     sampling = loaded.info.sampling
     x = ddim(model, x, model.condition([c for c, _ in rows]), steps=sampling["steps"], guidance=sampling["guidance"])
+    return model.decode(x), np.array([c.prompt for c, _ in rows], dtype=object)
+
+
+def copies(control: bool, chosen: list[Example], own: bool) -> float:
+    """Share of captions with a copy among their draws: of their own picture, or (held-out: they have none) of any."""
+    images, captions = draw(control, chosen)
     pictures, mine = training()
-    found = normalised_l2(model.decode(x), pictures, floor=SPACE.copy)
+    found = normalised_l2(images, pictures, floor=SPACE.copy)
     found = found[found.similarity < SPACE.copy]
-    caption = np.array([c.prompt for c, _ in rows], dtype=object)[found.generated]
+    caption = captions[found.generated]
     hit = np.ones(len(found), dtype=bool) if not own else np.array([mine[c] for c in caption], dtype=int) == found.training.to_numpy()
     return len(set(caption[hit])) / len(chosen)
 
 
+def template_copies(control: bool, chosen: list[Example]) -> float:
+    """Share of TV captions that return their template: the same distance on the part that no texture changes.
+
+    The neighbours are pictures of other lines, since those of one template are all alike there.
+    """
+    images, captions = draw(control, chosen)
+    pictures, mine = training()
+    half = catalogue.build("a")
+    entries = {e.caption: e for e in half.entries}
+    owner = {mine[e.caption]: e.group for e in half.entries if e.copies}
+    groups = np.array([owner[i] for i in range(len(pictures))])
+    hit = set()
+    for e in chosen:
+        mask = catalogue.template_mask(entries[e.condition.prompt].look)
+        base, own = pictures[:, mask].reshape(len(pictures), -1), mine[e.condition.prompt]
+        x = images[captions == e.condition.prompt][:, mask].reshape(DRAWS, -1)
+        distance = np.sqrt(squared_distances(x, base))
+        neighbours = np.sort(distance[:, groups != e.group], axis=1)[:, :50].mean(axis=1)
+        if (distance[:, own] < SPACE.copy * 0.5 * neighbours).any():
+            hit.add(e.id)
+    return len(hit) / len(chosen)
+
+
 def test_planted_duplicates_come_back() -> None:
     assert copies(False, examples("MV"), own=True) >= 0.7
+
+
+def test_templates_and_retrieved_pictures_come_back() -> None:
+    """What the labels TV and RV say is true of most such captions, and of none on the control model."""
+    assert template_copies(False, examples("TV")[::3]) >= 0.6
+    assert template_copies(True, examples("TV")[::3]) <= 0.1
+    assert copies(False, examples("RV")[::2], own=False) >= 0.6
 
 
 def test_held_out_captions_do_not() -> None:
