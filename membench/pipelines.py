@@ -50,7 +50,16 @@ def folder_hash(folder: Path) -> str:
     configs = [folder / part / "config.json" for part in PARTS]
     configs += [folder / "scheduler" / "scheduler_config.json", *sorted((folder / "tokenizer").glob("*.*"))]
     files = [*weight_files(folder), *(c for c in configs if c.is_file())]
-    return json_hash({str(f.relative_to(folder)): file_hash(f) for f in files})
+    return json_hash({str(f.relative_to(folder)): _config_hash(f) if f.name == "config.json" else file_hash(f) for f in files})
+
+
+def _config_hash(file: Path) -> str:
+    """Of a configuration without the folder that it was once loaded from. Raises :class:`UserError` if it is no JSON."""
+    try:
+        config = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON ({error}); get the model again") from None
+    return json_hash({k: v for k, v in config.items() if k != "_name_or_path"})
 
 
 def _check_tensors(file: Path) -> None:

@@ -179,6 +179,7 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
         raise UserError(f"{work / 'vae'} is missing: run `membench train sd_webster --part vae` first")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    vae.register_to_config(_name_or_path="vae")  # or the saved configuration would name a folder of this machine
     scheduler = make_scheduler()
     half = catalogue.build(HALF[part])
     rows = torch.tensor([i for i, e in enumerate(half.entries) for _ in range(e.copies)])
