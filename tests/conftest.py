@@ -23,7 +23,9 @@ def save_tiny_pipeline(folder: Path, prediction_type: str) -> Path:
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # tests read stderr
     tokenizer = CLIPTokenizer.from_pretrained(ROOT / "tasks" / "data" / "sd_webster" / "model" / "tokenizer")
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
