@@ -153,14 +153,14 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def table(title: str, frame: pd.DataFrame, right: Sequence[str] = ()) -> str:
+def table(title: str, frame: pd.DataFrame) -> str:
     """A terminal table; as wide as it needs to be where stdout is no terminal."""
     from rich.console import Console
     from rich.table import Table
 
     made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for column in frame.columns:
-        made.add_column(column, justify="right" if column in right else "left", no_wrap=not sys.stdout.isatty())
+        made.add_column(column, no_wrap=not sys.stdout.isatty())
     for row in frame.to_numpy().tolist():
         made.add_row(*(str(cell) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 240)
