@@ -1,4 +1,4 @@
-"""Tables of runs: after ``membench run``, and ``membench leaderboard``, a pure function of the run folders.
+"""``membench leaderboard``: a pure function of the run folders.
 
 Runs that differ in task version, profile, data, examples, weights or control never share a table.
 """
@@ -7,30 +7,55 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from membench import store
+from membench.comparison import BOARD, control_command, with_control, with_equal_terms
 from membench.errors import UserError
+from membench.hashing import json_hash
+from membench.metrics.extraction import copy_counts
+from membench.printing import DETECTION, interval, markdown, number, table
+from membench.run_report import run_table
 from membench.runner import Run, load
+from membench.seeds_table import over_seeds, seeds_text
+from membench.types import Band, Space
 
-BOARD = ("task", "task_version", "profile", "control", "data", "prompts", "examples", "weights", "dtype")
-# Metrics (as in metrics.parquet, band None) on the leaderboard and their titles there.
-DETECTION = {"auroc": "AUROC", "tpr_at_fpr_0.01": "TPR@1%FPR", "average_precision": "AP"}
+__all__ = ["BOARD", "boards", "collect", "over_seeds", "run_table", "write"]
+
+# Metrics (as in metrics.parquet, band None) on the leaderboard and their titles there, besides those of DETECTION.
 COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
 UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations")
+COSTS = {
+    "prepare_forwards": "prep fwd",
+    "backwards": "bwd",
+    "surrogate_forwards": "surrogate fwd",
+    "surrogate_backwards": "surrogate bwd",
+}
 
 
 def collect(root: Path) -> pd.DataFrame:
-    """One row a finished run under ``root``. Raises :class:`UserError` where there is none."""
+    """One row a finished run under ``root``. Raises :class:`UserError` where there is none.
+
+    Columns that compare runs are those of ``comparison.with_control`` and ``comparison.with_equal_terms``.
+    """
     folders = sorted(p.parent for p in root.glob("*/*/*/*/run.json"))
-    rows = [_row(load(folder)) for folder in folders if store.is_finished(folder)]
+    rows, counts = [], []
+    for folder in folders:
+        if store.is_finished(folder):
+            run = load(folder)
+            rows.append(_row(run))
+            counts.append(_copies(run))
     if not rows:
         raise UserError(f"no finished runs under {root}. Make one: membench run --detector cfg_norm --task sd_webster")
-    frame = pd.DataFrame(rows)
+    frame = with_equal_terms(with_control(pd.DataFrame(rows)), counts)
+    frame["budget"] = frame.budget.astype("Int64")
+    alone = ~frame.control & frame.control_weights.isna() & (frame.n_g > 0)
+    frame["control_command"] = frame.control_command.where(alone, None)
     return frame.sort_values([*BOARD, "auroc", "detector", "seed"], ascending=[*[True] * len(BOARD), False, True, True], ignore_index=True)
 
 
@@ -46,67 +71,67 @@ def _row(run: Run) -> dict[str, Any]:
         found = overall[(overall.metric == metric) & overall.band.isna()]
         for end in ("value", "low", "high"):
             row[metric + ("" if end == "value" else f"_{end}")] = float(found[end].iloc[0]) if len(found) else float("nan")
-    scored, good = int((run.scores.status == "ok").sum()), int((run.samples.status == "ok").sum())
-    phases = info["phases"]
+    scored, good, drawn = int((run.scores.status == "ok").sum()), int((run.samples.status == "ok").sum()), len(run.samples)
     row |= {
+        "extract_only": bool(info.get("extract_only", False)),
+        "budget": info.get("budget"),
         "scored": scored,
         "of": info["n_task_examples"],
-        "n_g": len(run.samples),
+        "n_g": drawn,
+        "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
         "unique_copies": round(row[UNIQUE[0]] * good) if good else 0,
-        "forwards_per_example": _forwards_of_scores(run) / max(len(run.scores), 1),
-        "forwards_per_image": phases.get("samples", {}).get("forwards", 0) / max(len(run.samples), 1),
+        "forwards_per_example": _forwards_of_scores(run) / len(run.scores) if len(run.scores) else float("nan"),
+        "forwards_per_image": _spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
+        "prepare_forwards": _spent(run, "forwards", "prepare"),
+        "sample_forwards": _spent(run, "forwards", "samples"),
+        "backwards": _spent(run, "backwards"),
+        "surrogate_forwards": _spent(run, "surrogate_forwards"),
+        "surrogate_backwards": _spent(run, "surrogate_backwards"),
         "sees": "+".join(name for name, used in info["access"].items() if used) or "outputs",
         "seconds": info["seconds"],
         "commit": (info["membench"]["commit"] or "")[:8] + ("+dirty" if info["membench"]["dirty"] else ""),
         "run": str(run.path),
+        "pair": _hash_without(parts, "control", "weights"),
+        "settings": _hash_without(parts, "seed"),
+        "control_command": control_command(info),
     }
     return row
 
 
-def _forwards_of_scores(run: Run) -> float:
-    """Network evaluations that the scores took; with those of the images, where a detector scores by its images."""
-    phases = run.info["phases"]
-    spent = phases.get("scores", {}).get("forwards", 0)
-    if run.info["access"]["images"] and len(run.samples):
-        spent += phases["samples"]["forwards"] * run.samples.condition.isin(run.scores.id).mean()
-    return spent
+def _spent(run: Run, what: str, *phases: str) -> int:
+    """A cost of the phases named, or of all; what an older run did not count is 0."""
+    return sum(int(cost.get(what, 0)) for phase, cost in run.info["phases"].items() if not phases or phase in phases)
+
+
+def _forwards_of_scores(run: Run) -> int:
+    """Evaluations of the target that the scores took: all of the run's, where a detector scores by its images."""
+    return _spent(run, "forwards", "scores", *(("prepare", "samples") if run.info["access"]["images"] else ()))
+
+
+def _hash_without(parts: dict[str, Any], *names: str) -> str:
+    """The key without some of its parts; ``weights`` is one of the hashes."""
+    kept = {k: v for k, v in parts.items() if k not in names}
+    return json_hash(kept | {"hashes": {k: v for k, v in parts["hashes"].items() if k not in names}})[:12]
+
+
+def _copies(run: Run) -> np.ndarray:
+    """By how many images each copied training image is copied."""
+    good = run.samples[run.samples.status == "ok"].sample_id
+    if good.empty:
+        return np.zeros(0, dtype=int)
+    position = pd.Series(range(len(good)), index=good)
+    space = run.info["space"]
+    frame = run.matches.assign(generated=run.matches.sample_id.map(position))
+    return copy_counts(frame, len(good), Space(**{**space, "bands": tuple(Band(**band) for band in space["bands"])}))
 
 
 def _options(info: dict[str, Any]) -> str:
-    return " ".join(sorted(info["options_passed"]))
+    """What was asked for beside the defaults."""
+    asked = [f"{name}={info[name]}" for name in ("preset", "budget") if info.get(name) is not None]
+    return " ".join([*asked, *sorted(info["options_passed"])])
 
 
 # ------------------------------------------------------------------------------------------------ printing
-
-
-def interval(value: float, low: float, high: float, *, scale: float = 1.0, digits: int = 3) -> str:
-    """``0.912 [0.884, 0.936]``; ``n/a`` where the metric is not defined or not supported by the data."""
-    if pd.isna(value):
-        return "n/a"
-    text = f"{value * scale:.{digits}f}"
-    return text if pd.isna(low) else f"{text} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
-
-
-def _board_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns that people read, as text."""
-    out = pd.DataFrame({"detector": frame.detector, "options": frame.options, "seed": frame.seed.astype(str)})
-    for column, title in (DETECTION | COPIES).items():
-        percent = column in COPIES
-        out[title] = [
-            interval(r[column], r[f"{column}_low"], r[f"{column}_high"], scale=100 if percent else 1, digits=1 if percent else 3)
-            for _, r in frame.iterrows()
-        ]
-    out["N_G"] = frame.n_g.astype(str)
-    out["copied"] = frame.unique_copies.astype(str)
-    out["per 1k fwd"] = ["n/a" if pd.isna(v) else f"{v:.1f}" for v in frame[UNIQUE[1]]]
-    out["fwd/ex"] = [f"{v:.0f}" for v in frame.forwards_per_example]
-    out["fwd/img"] = [f"{v:.0f}" for v in frame.forwards_per_image]
-    out["sees"] = frame.sees
-    out["seconds"] = [f"{v:.0f}" for v in frame.seconds]
-    out["coverage"] = [
-        f"{s}/{n}" + ("" if st == "complete" else " PARTIAL") for s, n, st in zip(frame.scored, frame.of, frame.status, strict=True)
-    ]
-    return out
 
 
 def boards(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
@@ -121,8 +146,85 @@ def boards(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
         yield title, part
 
 
-def write(frame: pd.DataFrame, fmt: str, out: Path | None) -> None:
-    """Prints the boards, or writes them to ``out``. csv, json and parquet hold numbers, one row a run."""
+def _detection_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns on scores that people read, as text."""
+    out = _names(frame)
+    for column, title in DETECTION.items():
+        out[title] = _intervals(frame, column)
+    out["fwd/ex"] = [number(v) for v in frame.forwards_per_example]
+    out["seconds"] = [number(v) for v in frame.seconds]
+    out["sees"] = frame.sees
+    out["coverage"] = _coverage(frame)
+    return out
+
+
+def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
+    """The columns on extracted images that people read, as text. A column of costs that are all 0 is left out."""
+    out = _names(frame)
+    for column, title in COPIES.items():
+        out[title] = _intervals(frame, column, percent=True)
+    if not control:
+        values = zip(frame.control_ams, frame.control_ums, strict=True)
+        out["control AMS/UMS %"] = ["n/a" if pd.isna(a) else f"{100 * a:.1f} / {100 * u:.1f}" for a, u in values]
+        out["excess AMS %"] = _intervals(frame, "excess_ams", percent=True)
+        out["excess UMS %"] = _intervals(frame, "excess_ums", percent=True)
+    out["N_G"] = frame.n_g.map(number)
+    out["copied"] = frame.unique_copies.astype(str)
+    out[f"copied @N_G={frame.equal_n.iloc[0]:,}"] = [number(v, 1) for v in frame.copied_at_equal_n]
+    values = zip(frame.copied_at_equal_cost, frame.equal_cost_capped, strict=True)
+    out[f"copied @{frame.equal_cost.iloc[0]:,} fwd"] = [(">=" if capped else "") + number(v, 1) for v, capped in values]
+    out["per 1k fwd"] = [number(v, 1) for v in frame[UNIQUE[1]]]
+    out["fwd/img"] = [number(v) for v in frame.forwards_per_image]
+    for column, title in COSTS.items():
+        if frame[column].any():
+            out[title] = frame[column].map(number)
+    out["seconds"] = frame.seconds.map(number)
+    out["coverage"] = _coverage(frame)
+    return out
+
+
+def _names(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"detector": frame.detector, "options": frame.options, "seed": frame.seed.astype(str)})
+
+
+def _intervals(frame: pd.DataFrame, column: str, percent: bool = False) -> list[str]:
+    scale, digits = (100, 1) if percent else (1, 3)
+    return [interval(r[column], r[f"{column}_low"], r[f"{column}_high"], scale=scale, digits=digits) for _, r in frame.iterrows()]
+
+
+def _coverage(frame: pd.DataFrame) -> list[str]:
+    return [
+        ("extraction only" if r.extract_only else f"{r.scored}/{r.of}") + ("" if r.status == "complete" else " PARTIAL")
+        for r in frame.itertuples()
+    ]
+
+
+def _tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """(what it shows, text, notes below it) of a board's rows: detection, then extraction; none for what no run did."""
+    scored, extracted = part[~part.extract_only], part[part.n_ok > 0]
+    control = bool(part.control.iloc[0])
+    if len(scored):
+        yield "detection", _detection_text(scored), []
+    if len(extracted):
+        yield "extraction", _extraction_text(extracted, control), [] if control else list(_notes(extracted))
+
+
+def _notes(frame: pd.DataFrame) -> Iterator[str]:
+    for command in sorted(set(frame.control_command.dropna())):
+        yield f"control and excess are n/a: no run of these settings on one control model. Make it: {command}"
+    if (frame.excess_ams.notna() & frame.excess_ums.isna()).any():
+        yield "excess UMS is n/a where the control run has another number of images, on which UMS depends"
+    if frame.equal_cost_capped.any():
+        yield ">=: the cost would pay for more images than the run has"
+
+
+def write(frame: pd.DataFrame, fmt: str, out: Path | None, seeds: bool = False) -> None:
+    """Prints the boards, or writes them to ``out``. csv, json and parquet hold numbers, one row a run.
+
+    seeds: one row a setting in place of one a run, with means over seeds (``seeds_table.over_seeds``).
+    """
+    if seeds:
+        frame = over_seeds(frame)
     if fmt == "parquet":
         if out is None:
             raise UserError("--format parquet needs --out FILE.parquet")
@@ -133,11 +235,15 @@ def write(frame: pd.DataFrame, fmt: str, out: Path | None) -> None:
     else:
         parts = []
         for title, part in boards(frame):
-            body = _board_frame(part)
-            parts.append(f"### {title}\n\n{markdown(body)}\n" if fmt == "md" else table(title, body))
+            found = [("over seeds", *seeds_text(part, bool(part.control.iloc[0])))] if seeds else _tables(part)
+            parts += [f"### {title}\n"] if fmt == "md" else []
+            for what, body, notes in found:
+                shown = f"{what.capitalize()}:\n\n{markdown(body)}\n" if fmt == "md" else table(f"{title}: {what}", body)
+                between = "\n" if fmt == "md" else ""
+                parts.append(shown + "".join(f"{between}{note}\n" for note in notes))
         _emit("\n".join(parts), out)
     if out is not None:
-        print(f"membench: {len(frame)} runs written to {out}", file=sys.stderr)
+        print(f"membench: {len(frame)} {'settings' if seeds else 'runs'} written to {out}", file=sys.stderr)
 
 
 def _emit(text: str, out: Path | None) -> None:
@@ -145,87 +251,3 @@ def _emit(text: str, out: Path | None) -> None:
         sys.stdout.write(text)
     else:
         store.atomic_write(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A GitHub table of a frame of strings."""
-    lines = [list(frame.columns), ["---"] * frame.shape[1], *frame.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def table(title: str, frame: pd.DataFrame) -> str:
-    """A terminal table; as wide as it needs to be where stdout is no terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    for column in frame.columns:
-        made.add_column(column, no_wrap=not sys.stdout.isatty())
-    for row in frame.to_numpy().tolist():
-        made.add_row(*(str(cell) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 240)
-    with console.capture() as captured:
-        console.print(made)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
-
-
-def run_table(runs: Sequence[Run]) -> str:
-    """What ``membench run`` prints: detection per subset, extraction per band, and where the files are."""
-    parts = []
-    for run in runs:
-        info, m = run.info, run.metrics
-        what = (
-            f"{info['detector']} on {info['task']} ({info['profile']}{', CONTROL model' if info['control'] else ''}, seed {info['seed']})"
-        )
-        detection = _detection_rows(m)
-        if len(detection):
-            parts.append(table(f"{what}: detection, 95 % intervals over groups", detection))
-        extraction = _extraction_rows(m)
-        if len(extraction):
-            parts.append(table(f"{what}: extraction, {len(run.samples)} images, {info['space']['id']}, in %", extraction))
-        parts.append(_summary(run))
-    return "\n".join(parts)
-
-
-def _detection_rows(m: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for subset, part in m[m.metric.isin(DETECTION)].groupby("subset", sort=False):
-        cells = {DETECTION[r.metric]: interval(r.value, r.low, r.high) for r in part.itertuples()}
-        rows.append({"subset": subset, "n": int(part.n.iloc[0]), **{title: cells.get(title, "n/a") for title in DETECTION.values()}})
-    return pd.DataFrame(rows)
-
-
-def _extraction_rows(m: pd.DataFrame) -> pd.DataFrame:
-    """A row a band, in the band and up to its far edge; then the copies (by the task's threshold) of each kind."""
-    overall = m[(m.subset == "all") & m.metric.str.match("ams|ums")]
-    rows = []
-    for band, part in overall[overall.band.notna()].groupby("band", sort=False):
-        cells = {r.metric: _percent(r) for r in part.itertuples()}
-        edge = part.threshold.dropna().iloc[0]
-        rows.append({"images": "all", "region": str(band), **_pick(cells, "")})
-        rows.append({"images": "all", "region": f"to the end of {band} ({edge:g})", **_pick(cells, "_cumulative")})
-    copies = m[m.metric.str.match("ams_cum|ums_cum|ums_nearest_cum") & m.band.isna()]
-    for subset, part in copies.groupby("subset", sort=False):
-        cells = {r.metric: _percent(r) for r in part.itertuples()}
-        rows.append({"images": str(subset), "region": f"copies ({part.threshold.iloc[0]:g})", **_pick(cells, "_cumulative")})
-    return pd.DataFrame(rows)
-
-
-def _percent(r: Any) -> str:
-    return interval(r.value, r.low, r.high, scale=100, digits=2)
-
-
-def _pick(cells: dict[str, str], suffix: str) -> dict[str, str]:
-    return {title: cells[name + suffix] for title, name in (("AMS %", "ams"), ("UMS %", "ums"), ("UMS nearest %", "ums_nearest"))}
-
-
-def _summary(run: Run) -> str:
-    info = run.info
-    phases = info["phases"]
-    cost = ", ".join(f"{name} {p['forwards']:,} forwards in {p['seconds']:.0f} s" for name, p in phases.items() if p.get("forwards"))
-    failed = sum(info["failed"].values())
-    lines = [f"{cost}; {info['seconds']:.0f} s in all, peak memory {info['peak_memory_mb']:,} MB", f"files: {run.path}"]
-    if info["status"] != "complete":
-        why = f"{failed} failed rows" if failed else f"{info['n_examples']} of {info['n_task_examples']} examples"
-        lines.insert(0, f"PARTIAL RUN ({why}): not comparable with whole runs")
-    return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ from membench.metrics.extraction import (
     precision_of_confident,
     rarefaction,
     ums,
+    ums_intervals,
     ums_nearest,
     unique_per_1000,
 )
@@ -192,7 +193,8 @@ def test_extraction_metrics_is_the_sum_of_its_parts(space):
             assert found[name + "_cumulative", band.name, far].value == measure(frame, 60, space, far)
     copy = found["ams_cumulative", None, space.copy]
     assert copy.low is not None and copy.high is not None and copy.low <= copy.value <= copy.high and copy.low < copy.high
-    assert found["ums_cumulative", None, space.copy].low is None
+    unique = found["ums_cumulative", None, space.copy]
+    assert (unique.low, unique.high) == ums_intervals(frame, 60, space, space.copy, groups)[0]
     for q in (50, 75, 90, 95, 99):
         assert found[f"best_p{q}", None, None].value == pytest.approx(np.percentile(best, q), rel=1e-6)
     assert found["precision_at_50", None, space.copy].value == precision_of_confident(confidence, in_region(best, space, space.copy), 50)

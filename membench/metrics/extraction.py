@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln
 
-from membench.metrics.intervals import mean_intervals
+from membench.metrics.intervals import Interval, share_intervals
 from membench.metrics.rows import Metric
+from membench.metrics.unique import rarefied, unique_interval
 from membench.types import Band, Space
 
 PERCENTILES = (50, 75, 90, 95, 99)
@@ -108,18 +108,34 @@ def unique_per_1000(matches: pd.DataFrame, n_generated: int, space: Space, evalu
 def rarefaction(matches: pd.DataFrame, n_generated: int, space: Space, sizes: Sequence[int] | np.ndarray) -> np.ndarray:
     """Expected number of distinct training images copied by n of the N_G images, for each n of sizes: float64.
 
-    Exact over all subsets of size n (Hurlbert 1971): sum_j 1 - C(N_G - c_j, n) / C(N_G, n), where c_j images have j as their
-    nearest within ``space.copy``. It puts two runs at equal N_G, as SIDE's sum_i 1 - (1 - p_i)^N_G asks.
-    Raises ValueError for a size outside 0..N_G.
+    Exact over all subsets (:func:`membench.metrics.unique.rarefied`); an image stands for its nearest within ``space.copy``. It
+    puts two runs at equal N_G, as SIDE's sum_i 1 - (1 - p_i)^N_G asks. Raises ValueError for a size outside 0..N_G.
     """
-    n = np.asarray(sizes)[:, None]
-    if n.size and not (n.min() >= 0 and n.max() <= n_generated):
-        raise ValueError(f"sizes must lie between 0 and {n_generated}")
-    counts, how_many = np.unique(_abundance(matches, n_generated, space, space.copy), return_counts=True)
-    left = n_generated - counts
-    rest = np.maximum(left - n, 0)
-    log_missed = gammaln(left + 1) - gammaln(rest + 1) + gammaln(n_generated - n + 1) - gammaln(n_generated + 1)
-    return (np.where(left >= n, -np.expm1(np.minimum(log_missed, 0)), 1.0) * how_many).sum(axis=1)
+    return rarefied(copy_counts(matches, n_generated, space), n_generated, sizes)
+
+
+def copy_counts(matches: pd.DataFrame, n_generated: int, space: Space) -> np.ndarray:
+    """For each training image that some generated image copies (nearest, within ``space.copy``): by how many. int [copied]."""
+    return _abundance(matches, n_generated, space, space.copy)
+
+
+def ums_intervals(
+    matches: pd.DataFrame, n_generated: int, space: Space, region: Band | float, groups: np.ndarray
+) -> tuple[Interval | None, Interval | None]:
+    """95 % intervals of :func:`ums` and :func:`ums_nearest` over groups [n_generated], at this N_G: ``unique.unique_interval``.
+
+    The units of sampling are the groups; pass ``np.arange(n_generated)`` for independent images. ``ums_nearest`` is cut at 1.
+    None for fewer than 2 groups, and for the UMS of a region that is not stored.
+    """
+    names, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    if len(member) != n_generated:
+        raise ValueError(f"{len(member)} groups for {n_generated} generated images")
+    hit = matches[in_region(matches["similarity"].to_numpy(), space, region)]
+    found: list[Interval | None] = []
+    for part in (hit, hit[hit["rank"] == 0]):
+        found.append(unique_interval(member[part["generated"].to_numpy()], part["training"].to_numpy(), len(names), n_generated))
+    every, nearest = found
+    return every if _stored(space, region) else None, nearest and (nearest[0], min(1.0, nearest[1]))
 
 
 def extraction_metrics(
@@ -136,7 +152,8 @@ def extraction_metrics(
     """All extraction metrics of one run. n is ``n_generated``, but for ``rarefaction``, where it is the number of images drawn.
 
     confidence [n_generated]: adds ``precision_at_10``, ``_50``, ``_100``. evaluations: adds ``unique_per_1000_evaluations``.
-    groups [n_generated]: adds 95 % bootstrap intervals over groups to ``ams`` and ``ams_cumulative``. UMS has none: a
+    groups [n_generated]: adds 95 % intervals over groups: to AMS by bootstrap, or Clopper-Pearson where no image or every one
+    is hit (``intervals.share_intervals``); to UMS by the variance of Colwell et al. 2012 (:func:`ums_intervals`), not by bootstrap: a
     resample repeats images, so it holds fewer distinct ones than a fresh run would, and the interval would miss its own value.
     UMS of a region beyond ``space.floor`` has the value None.
 
@@ -150,19 +167,22 @@ def extraction_metrics(
     edges = [(band.name, far_edge(space, band)) for band in space.bands]
     regions += [("_cumulative", name, edge, edge) for name, edge in [*edges, (None, space.copy)]]
 
-    intervals: list[tuple[float, float] | None] = [None] * len(regions)
+    intervals: list[Interval | None] = [None] * len(regions)
     if groups is not None:
         hits = np.stack([in_region(best, space, region) for *_, region in regions], axis=1)
-        intervals = mean_intervals(hits, groups, resamples=resamples, seed=seed)
+        intervals = share_intervals(hits, groups, resamples=resamples, seed=seed)
 
     rows = []
     for (suffix, band, threshold, region), interval in zip(regions, intervals, strict=True):
         low, high = interval or (None, None)
         rows.append(Metric("ams" + suffix, band, threshold, ams(matches, n_generated, space, region), low, high, n_generated))
+        every, nearest = (None, None) if groups is None else ums_intervals(matches, n_generated, space, region, groups)
         unique = ums(matches, n_generated, space, region) if _stored(space, region) else None
-        rows.append(Metric("ums" + suffix, band, threshold, unique, None, None, n_generated))
+        low, high = every or (None, None)
+        rows.append(Metric("ums" + suffix, band, threshold, unique, low, high, n_generated))
         value = ums_nearest(matches, n_generated, space, region)
-        rows.append(Metric("ums_nearest" + suffix, band, threshold, value, None, None, n_generated))
+        low, high = nearest or (None, None)
+        rows.append(Metric("ums_nearest" + suffix, band, threshold, value, low, high, n_generated))
     for q in PERCENTILES:
         rows.append(Metric(f"best_p{q}", None, None, float(np.percentile(best.astype(np.float64), q)), None, None, n_generated))
     if confidence is not None:

@@ -1,4 +1,4 @@
-"""Bootstrap percentile intervals over groups, and the table of detection metrics that carries them.
+"""Intervals over groups, bootstrap percentiles in the main, and the table of detection metrics that carries them.
 
 Near-duplicates are not independent, so whole groups are drawn with replacement (Field & Welsh 2007), positive and negative
 ones apart, so that each resample holds both classes. A resample is a vector of weights, not a copy of the rows: scores are
@@ -15,8 +15,8 @@ import pandas as pd
 
 from membench.metrics.detection import FPR_LIMITS, check, detection_metrics, dev_split
 from membench.metrics.rows import Metric
+from membench.metrics.unique import Interval, zero_limit
 
-Interval = tuple[float, float]
 _CELLS = 2_000_000  # weights held at once
 
 
@@ -112,6 +112,21 @@ def mean_intervals(
     rng = np.random.default_rng(seed)
     parts = [times @ total / (times @ size)[:, None] for times in _draws(len(names), resamples, rng)]
     return [_percentiles(column, level) for column in np.concatenate(parts).T]
+
+
+def share_intervals(
+    hits: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> list[Interval | None]:
+    """The interval of the share of hits of each column of bool [n, m] over groups [n]: :func:`mean_intervals`.
+
+    Where no row or every row is a hit, each resample is like the next and the bootstrap's interval has no width. There, that of
+    Clopper & Pearson (1934) for 0 or G of G groups: groups (of like size), not rows, are the independent units.
+    """
+    hits = np.asarray(hits, dtype=bool)
+    limit = zero_limit(len(set(np.asarray(groups).astype(str).tolist())) or 1, level)
+    found = mean_intervals(hits, groups, resamples=resamples, level=level, seed=seed)
+    exact = [(0.0, limit) if not column.any() else (1 - limit, 1.0) if column.all() else None for column in hits.T]
+    return [bootstrap and (alone or bootstrap) for bootstrap, alone in zip(found, exact, strict=True)]
 
 
 def _class_mean_interval(

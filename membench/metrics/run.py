@@ -19,23 +19,24 @@ def run_metrics(
     space: Space,
     *,
     evaluations: int,
+    examples: pd.DataFrame | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """``metrics.parquet``: detection (overall, per kind, per source of negatives) and extraction (overall, per kind).
 
-    samples: those that did not fail. evaluations: network forwards that the samples cost. Detection is left out
-    where one class has no scored example; unlabelled examples take no part in it.
+    samples: those that did not fail. evaluations: forwards of the target network that the samples cost, preparation included.
+    examples: columns id, group, kind; default: those of the scores, of which an extraction alone has none. A sample of no known
+    example is a group of its own if it is unconditional, and one with those of its condition if not; "kind=" then has no row of it.
+    Detection is left out where one class has no scored example; unlabelled examples take no part in it.
     """
     rows: list[Metric] = []
     labelled = scores[(scores.label >= 0) & (scores.status == "ok")]
     if labelled.label.nunique() == 2:
         rows += detection_table(labelled, resamples=resamples, seed=seed)
     if len(samples):
-        example = scores.set_index("id")
-        owner = samples.condition.map(example["group"]).fillna(samples.sample_id)  # an unconditional image is its own group
-        kind = samples.condition.map(example["kind"]).fillna("unconditional")
-        for subset in ["all", *(f"kind={k}" for k in sorted(kind.unique()))]:
+        owner, kind = _owners(samples, scores if examples is None else examples)
+        for subset in ["all", *(f"kind={k}" for k in sorted(kind.dropna().unique()))]:
             part = samples if subset == "all" else samples[kind == subset.removeprefix("kind=")]
             position = pd.Series(range(len(part)), index=part.sample_id)
             found = matches[matches.sample_id.isin(position.index)]
@@ -57,3 +58,12 @@ def run_metrics(
             ]
     columns = ["name", "band", "threshold", "subset", "value", "low", "high", "n"]
     return pd.DataFrame([asdict(row) for row in rows], columns=columns).rename(columns={"name": "metric"})
+
+
+def _owners(samples: pd.DataFrame, examples: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """The group and the kind of each sample; a kind that nothing tells is missing."""
+    unconditional = samples.prompt.isna()
+    known = examples.set_index("id").astype(object)
+    group, kind = (samples.condition.map(known[name]).astype(object) for name in ("group", "kind"))
+    group = group.fillna(samples.sample_id.where(unconditional, samples.condition))
+    return group, kind.where(kind.notna() | ~unconditional, "unconditional")

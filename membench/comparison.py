@@ -1,0 +1,115 @@
+"""Columns that compare runs: with the control model, at equal numbers of images and at equal cost."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from membench.metrics.unique import Interval, rarefied
+
+# Rows of one board are comparable: they are runs on the same model, data, prompts and examples.
+BOARD = ("task", "task_version", "profile", "control", "data", "prompts", "examples", "weights", "dtype")
+SCORES = {"ams": "ams_cumulative", "ums": "ums_cumulative"}
+
+
+def mover(value: float, interval: Interval, other: float, other_interval: Interval) -> Interval:
+    """Interval of value - other from the two single ones, which need not be symmetric: MOVER (Zou & Donner, Stat. Med. 2008).
+
+    It takes the two as independent. A run and its control share prompts and noise, so the difference is known no worse than this.
+    """
+    (low, high), (other_low, other_high) = interval, other_interval
+    difference = value - other
+    below = np.hypot(value - low, other_high - other)
+    above = np.hypot(high - value, other - other_low)
+    return float(difference - below), float(difference + above)
+
+
+def with_control(frame: pd.DataFrame) -> pd.DataFrame:
+    """Adds the control run's scores and the excess over them, with intervals, to each run on the model.
+
+    Pairs have the same ``pair`` (all that changes the output, but control and weights). Columns ``control_ams``, ``control_ums``,
+    ``excess_ams``, ``excess_ums``, each with ``_low`` and ``_high``, and ``control_weights``. Missing without a control run, or
+    with runs on several control models; the excess of UMS also where the numbers of images differ, on which UMS depends.
+    """
+    frame = frame.copy()
+    names = [f"{what}_{score}{end}" for score in SCORES for what in ("control", "excess") for end in ("", "_low", "_high")]
+    found: dict[str, list[Any]] = {name: [np.nan] * len(frame) for name in names} | {"control_weights": [None] * len(frame)}
+    controls = {pair: rows for pair, rows in frame[frame.control].groupby("pair")}
+    for i, (_, row) in enumerate(frame.iterrows()):
+        rows = controls.get(row.pair)
+        if row.control or rows is None or len(rows) != 1:
+            continue
+        control = rows.iloc[0]
+        found["control_weights"][i] = control.weights
+        for score, column in SCORES.items():
+            mine, other = (tuple(float(r[column + end]) for end in ("", "_low", "_high")) for r in (row, control))
+            excess = (mine[0] - other[0], *mover(mine[0], mine[1:], other[0], other[1:]))  # type: ignore[arg-type]
+            if score == "ums" and row.n_ok != control.n_ok:
+                excess = (np.nan,) * 3
+            for what, values in (("control", other), ("excess", excess)):
+                for end, value in zip(("", "_low", "_high"), values, strict=True):
+                    found[f"{what}_{score}{end}"][i] = value
+    return frame.assign(**found)
+
+
+def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Adds how many different training images a row's run copies at its board's smallest N_G, and at its smallest cost.
+
+    counts: of each row, by how many of its ``n_ok`` images each copied training image is copied (``extraction.copy_counts``). Exact
+    rarefaction, no interpolation. Columns ``equal_n`` and ``copied_at_equal_n``; ``equal_cost`` (target forwards of preparation
+    and extraction of the cheapest run), ``images_at_equal_cost`` (floor((cost - preparation) / price of an image), 0 if
+    negative, at most ``n_ok``), ``copied_at_equal_cost`` and ``equal_cost_capped`` (the cost would pay for more than ``n_ok`` images,
+    so the number is a lower bound). Rows that extracted nothing have none and set no terms.
+    """
+    n, cost = (pd.Series(pd.NA, index=frame.index, dtype="Int64") for _ in range(2))
+    images = n.copy()
+    copied_n, copied_cost = (pd.Series(np.nan, index=frame.index) for _ in range(2))
+    capped = pd.Series(False, index=frame.index)
+    position = {label: i for i, label in enumerate(frame.index)}
+    for _, part in frame[frame.n_ok > 0].groupby(list(BOARD), dropna=False):
+        size = int(part.n_ok.min())
+        budget = int((part.prepare_forwards + part.sample_forwards).min())
+        for label, row in part.iterrows():
+            paid = affordable(budget, row.prepare_forwards, row.sample_forwards, row.n_g)
+            n[label], cost[label], images[label] = size, budget, min(paid, row.n_ok)
+            capped[label] = paid > row.n_ok
+            copied_n[label], copied_cost[label] = rarefied(counts[position[label]], row.n_ok, [size, images[label]])
+    return frame.assign(
+        equal_n=n,
+        copied_at_equal_n=copied_n,
+        equal_cost=cost,
+        images_at_equal_cost=images,
+        copied_at_equal_cost=copied_cost,
+        equal_cost_capped=capped,
+    )
+
+
+def affordable(budget: int, preparation: int, extraction: int, n_images: int) -> int:
+    """How many images a budget of target forwards pays for when ``n_images`` took ``extraction`` after the preparation."""
+    if budget < preparation:
+        return 0
+    return int((budget - preparation) * n_images // extraction) if extraction else n_images
+
+
+def control_command(info: Mapping[str, Any]) -> str:
+    """The command that makes the control run of a run, from its run.json."""
+    words = ["membench", "run", "--detector", info["detector"], "--task", info["task"]]
+    words += ["--profile", info["profile"]] if info["profile"] != "mini" else []
+    words += ["--preset", info["preset"]] if info.get("preset") else []
+    words += [word for option in info["options_passed"] for word in ("--set", option)]
+    for setting in info.get("task_options_passed", ()):
+        name, _, value = setting.partition("=")
+        if name != "model":  # --control names the model
+            words += ["--prompts", value] if name == "prompts" else ["--set", f"{info['task']}.{setting}"]
+    words += ["--seed", str(info["seed"])] if info["seed"] else []
+    words += ["--dtype", info["dtype"]] if info["dtype"] != "float32" else []
+    words += ["--limit", str(info["n_examples"])] if info["n_examples"] < info["n_task_examples"] else []
+    if info.get("budget") is not None:
+        words += ["--budget", str(info["budget"])]
+    elif info.get("extract_only"):
+        words += ["--extract-only"]
+    return shlex.join([*words, "--control"])

@@ -1,0 +1,45 @@
+"""Frames and intervals as text."""
+
+from __future__ import annotations
+
+import sys
+
+import pandas as pd
+
+DETECTION = {"auroc": "AUROC", "tpr_at_fpr_0.01": "TPR@1%FPR", "average_precision": "AP"}  # metrics in tables, and their titles
+
+
+def interval(value: float, low: float, high: float, *, scale: float = 1.0, digits: int = 3) -> str:
+    """``0.912 [0.884, 0.936]``; ``n/a`` where the metric is not defined or not supported by the data."""
+    if pd.isna(value):
+        return "n/a"
+    text = f"{value * scale:.{digits}f}"
+    return text if pd.isna(low) else f"{text} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
+
+
+def number(value: float, digits: int = 0) -> str:
+    """With thousands separated; ``n/a`` for a missing one."""
+    return "n/a" if pd.isna(value) else f"{value:,.{digits}f}"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A GitHub table of a frame of strings."""
+    lines = [list(frame.columns), ["---"] * frame.shape[1], *frame.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def table(title: str, frame: pd.DataFrame) -> str:
+    """A terminal table; as wide as it needs to be where stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text  # a str would be read as markup, and lose what stands in brackets
+
+    made = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
+    for column in frame.columns:
+        made.add_column(Text(str(column)), no_wrap=not sys.stdout.isatty())
+    for row in frame.to_numpy().tolist():
+        made.add_row(*(Text(str(cell)) for cell in row))
+    console = Console(width=None if sys.stdout.isatty() else 1000)
+    with console.capture() as captured:
+        console.print(made)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"

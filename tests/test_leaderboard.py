@@ -1,0 +1,313 @@
+"""The leaderboard on run folders made by hand: comparisons with the control model, at equal terms, and over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from frames import samples as sample_rows
+from scipy import stats
+
+from membench import leaderboard, store
+from membench.comparison import affordable, control_command, mover
+from membench.metrics.run import run_metrics
+from membench.runner import Run, load
+from membench.seeds_table import over_seeds, t_interval
+from membench.types import Band, Space
+
+L2 = Space("l2", False, (Band("high", 0.0, 1.0), Band("low", 1.0, 1.4)), copy=1.0, floor=1.4, source="test")
+EMPTY = store.SCHEMAS["scores"].empty_table().to_pandas()
+
+
+def scores_of(conditions: list[str]) -> pd.DataFrame:
+    """Half memorized; a score that tells, but not always."""
+    n = len(conditions)
+    label = np.arange(n) % 2
+    frame = pd.DataFrame({"id": conditions, "score": label + np.arange(n) % 3 * 0.6, "label": label, "kind": np.where(label, "MV", "N")})
+    return frame.assign(group=conditions, source=np.where(label, "planted", "held_out"), prompt="a mug", status="ok", error=None)
+
+
+def make(
+    root: Path,
+    copied: list[int | None],
+    *,
+    detector: str = "random",
+    control: bool = False,
+    seed: int = 0,
+    scored: bool = True,
+    price: int = 10,
+    failed: int = 0,
+    prepare: dict | None = None,
+    options: tuple[str, ...] = (),
+    images: bool = False,
+    extra: dict | None = None,
+) -> Run:
+    """A run of one image a condition: which training image it copies, or None. The last ``failed`` images have failed."""
+    conditions = [f"c{i}" for i in range(max(len(copied), 6))]
+    ids = [f"c{i}/0" for i in range(len(copied))]
+    samples = sample_rows(*ids) if ids else store.SCHEMAS["samples"].empty_table().to_pandas()
+    good = len(ids) - failed
+    samples["status"] = ["ok"] * good + ["failed: NaN"] * failed
+    matches = pd.DataFrame(
+        {
+            "sample_id": ids[:good],
+            "training_id": [f"t{j}" for j in copied[:good]],
+            "training": [99 if j is None else j for j in copied[:good]],
+            "similarity": [1.2 if j is None else 0.5 for j in copied[:good]],
+            "rank": 0,
+        }
+    )
+    scores = scores_of(conditions) if scored else EMPTY
+    phases = {"samples": {"forwards": price * len(ids), "seconds": 2.0}} if ids else {}
+    phases |= {"scores": {"forwards": 2 * len(conditions), "seconds": 1.0}} if scored else {}
+    phases |= {"prepare": {"seconds": 3.0} | prepare} if prepare else {}
+    parts = {
+        "task": "t",
+        "task_version": 1,
+        "profile": "mini",
+        "control": control,
+        "detector": detector,
+        "options": list(options),
+        "hashes": {"data": "d" * 64, "prompts": "p" * 64, "weights": ("b" if control else "a") * 64},
+        "examples": "e" * 64,
+        "seed": seed,
+        "dtype": "float32",
+    } | ({"extract_only": True} if not scored else {})
+    info = {name: parts[name] for name in ("task", "profile", "control", "detector", "seed", "dtype", "hashes")} | {
+        "status": "partial" if failed else "complete",
+        "failed": {"scores": 0, "samples": failed},
+        "options_passed": list(options),
+        "task_options_passed": [],
+        "access": {"gradients": False, "images": images, "training_data": False},
+        "space": asdict(L2),
+        "n_examples": len(conditions),
+        "n_task_examples": len(conditions),
+        "phases": phases,
+        "seconds": 5.0,
+        "peak_memory_mb": 100,
+        "membench": {"commit": "f" * 40, "dirty": False},
+        **({"extract_only": True} if not scored else {}),
+        **(extra or {}),
+    }
+    evaluations = sum(phases.get(name, {}).get("forwards", 0) for name in ("prepare", "samples"))
+    tables = {"scores": scores, "samples": samples, "matches": matches}
+    tables["metrics"] = run_metrics(scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100)
+    with store.RunFolder.open(root, "t", "mini", detector, store.content_key(parts), parts) as folder:
+        folder.finish(tables, info)
+        return load(folder.path)
+
+
+COPIED = [0, 0, 0, 1, 1, 2, None, None]
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory) -> pd.DataFrame:
+    """Two detectors of different size and cost, one with a preparation, a control run of one of them, and a scorer."""
+    tmp_path = tmp_path_factory.mktemp("runs")
+    make(tmp_path, COPIED)
+    make(tmp_path, [None] * 7 + [5], control=True)
+    prepare = {"forwards": 15, "backwards": 3, "surrogate_forwards": 1000, "surrogate_backwards": 400}
+    make(tmp_path, [4, 5, 6, 7, None], detector="side", prepare=prepare, scored=False)
+    make(tmp_path, [], detector="cfg_norm")
+    return leaderboard.collect(tmp_path)
+
+
+def row(frame: pd.DataFrame, detector: str, control: bool = False) -> pd.Series:
+    [(_, found)] = frame[(frame.detector == detector) & (frame.control == control)].iterrows()
+    return found
+
+
+# ------------------------------------------------------------------------------------------ the control model
+
+
+def test_mover_is_newcombes_hybrid():
+    """Newcombe 1998 (Stat. Med. 17:873), method 10, example (a): 56/70 - 48/80, from Wilson's intervals: [0.0524, 0.3339]."""
+
+    def wilson(hits: int, n: int) -> tuple[float, float]:
+        found = stats.binomtest(hits, n).proportion_ci(method="wilson")
+        return found.low, found.high
+
+    assert mover(56 / 70, wilson(56, 70), 48 / 80, wilson(48, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_the_excess_over_the_control(frame):
+    mine, control = row(frame, "random"), row(frame, "random", control=True)
+    assert mine.control_weights == control.weights == "b" * 8
+    for score, expected in (("ams", 6 / 8 - 1 / 8), ("ums", 3 / 8 - 1 / 8)):
+        column = f"{score}_cumulative"
+        assert mine[f"control_{score}"] == control[column] and mine[f"excess_{score}"] == pytest.approx(expected)
+        low = expected - math.hypot(mine[column] - mine[f"{column}_low"], control[f"{column}_high"] - control[column])
+        high = expected + math.hypot(mine[f"{column}_high"] - mine[column], control[column] - control[f"{column}_low"])
+        assert (mine[f"excess_{score}_low"], mine[f"excess_{score}_high"]) == pytest.approx((low, high))
+        assert math.isnan(control[f"excess_{score}"]) and math.isnan(row(frame, "side")[f"excess_{score}"])
+
+
+def test_no_excess_of_ums_at_unequal_numbers_of_images(tmp_path):
+    make(tmp_path, COPIED)
+    make(tmp_path, [None] * 5, control=True)
+    mine = row(leaderboard.collect(tmp_path), "random")
+    assert mine.excess_ams == 6 / 8 and mine.control_ums == 0 and math.isnan(mine.excess_ums)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"options": ("draws=3",)}, {"detector": "other"}])
+def test_a_control_run_of_other_settings_is_no_control(tmp_path, change):
+    make(tmp_path, COPIED)
+    make(tmp_path, COPIED, control=True, **change)
+    found = row(leaderboard.collect(tmp_path), "random")
+    assert math.isnan(found.excess_ams) and found.control_command == "membench run --detector random --task t --control"
+
+
+def test_the_command_that_makes_the_control_run(frame):
+    assert row(frame, "side").control_command == "membench run --detector side --task t --extract-only --control"
+    assert pd.isna(row(frame, "random").control_command) and pd.isna(row(frame, "cfg_norm").control_command)
+    info = {"detector": "side", "task": "t", "profile": "full", "preset": "paper", "options_passed": ["k=3"], "seed": 2, "dtype": "float16"}
+    info |= {"task_options_passed": ["model=m", "prompts=my prompts.csv", "x=1"], "n_examples": 5, "n_task_examples": 9, "budget": 70}
+    assert control_command(info) == (
+        "membench run --detector side --task t --profile full --preset paper --set k=3 --prompts 'my prompts.csv' --set t.x=1 "
+        "--seed 2 --dtype float16 --limit 5 --budget 70 --control"
+    )
+
+
+# ---------------------------------------------------------------------------------------------- equal terms
+
+
+def mean_copied(copied: list[int | None], size: int) -> float:
+    return float(np.mean([len({copied[i] for i in s} - {None}) for s in combinations(range(len(copied)), size)]))
+
+
+def test_copies_at_equal_numbers_of_images_and_at_equal_cost(frame):
+    """8 images at 10 forwards; 5 images at 10 and 15 before: the cheapest is the second, 65."""
+    random, side = row(frame, "random"), row(frame, "side")
+    assert random.equal_n == side.equal_n == 5 and random.equal_cost == side.equal_cost == 65
+    assert random.copied_at_equal_n == pytest.approx(mean_copied(COPIED, 5)) and side.copied_at_equal_n == pytest.approx(4)
+    assert random.images_at_equal_cost == 6 and random.copied_at_equal_cost == pytest.approx(mean_copied(COPIED, 6))
+    assert side.images_at_equal_cost == 5 and side.copied_at_equal_cost == pytest.approx(4)
+    control, scorer = row(frame, "random", control=True), row(frame, "cfg_norm")
+    assert control.equal_n == 8 and control.equal_cost == 80 and control.copied_at_equal_n == pytest.approx(1)  # a board of its own
+    assert pd.isna(scorer.equal_n) and pd.isna(scorer.images_at_equal_cost) and math.isnan(scorer.copied_at_equal_cost)
+
+
+def test_what_a_budget_pays_for():
+    assert affordable(100, 30, 60, 6) == 7 and affordable(30, 30, 60, 6) == 0 and affordable(29, 30, 60, 6) == 0
+    assert affordable(99, 0, 70, 7) == 9 and affordable(10, 5, 0, 4) == 4
+
+
+def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
+    """The cheapest run lost two of its images, so its cost pays for more than are there; a dear preparation pays for none."""
+    make(tmp_path, [0, 1, 2, 3, 4], failed=2)
+    make(tmp_path, COPIED, detector="side", prepare={"forwards": 60})
+    frame = leaderboard.collect(tmp_path)
+    short, dear = row(frame, "random"), row(frame, "side")
+    assert short.equal_cost_capped and short.images_at_equal_cost == 3 and short.copied_at_equal_cost == pytest.approx(3)
+    assert dear.equal_n == 3 and dear.images_at_equal_cost == 0 and dear.copied_at_equal_cost == 0
+    leaderboard.write(frame, "md", None)
+    text = capsys.readouterr().out
+    assert "copied @N_G=3" in text and "copied @50 fwd" in text and ">=3.0" in text
+
+
+def test_costs(frame):
+    side = row(frame, "side")
+    found = {name: side[name] for name in ("prepare_forwards", "sample_forwards", "backwards", "surrogate_forwards", "surrogate_backwards")}
+    assert list(found.values()) == [15, 50, 3, 1000, 400]
+    assert side.forwards_per_image == 10 and side.unique_per_1000_evaluations == pytest.approx(1000 * 4 / 65)
+    assert math.isnan(side.forwards_per_example) and math.isnan(row(frame, "cfg_norm").forwards_per_image)
+    assert row(frame, "random").surrogate_forwards == 0  # an older run, which did not count them
+
+
+@pytest.mark.parametrize(("images", "forwards"), [(True, 15 + 80 + 16), (False, 16)])
+def test_a_detector_that_scores_by_its_images_pays_for_all_that_the_run_spent(tmp_path, images, forwards):
+    make(tmp_path, COPIED, images=images, prepare={"forwards": 15})
+    assert leaderboard.collect(tmp_path).forwards_per_example.iloc[0] == forwards / 8
+
+
+# ----------------------------------------------------------------------------------------------- over seeds
+
+
+def test_over_seeds(tmp_path):
+    runs = {0: COPIED, 1: [0, 1, 2, 3, None, None, None, None], 2: [0] * 8}
+    for seed, copied in runs.items():
+        make(tmp_path, copied, seed=seed)
+    make(tmp_path, [None] * 8, control=True, seed=1)
+    make(tmp_path, COPIED, detector="side", options=("k=2",))
+    frame = leaderboard.collect(tmp_path)
+    found = over_seeds(frame)
+    assert len(found) == 3
+    ours = row(found, "random")
+    ams, ums = [0.75, 0.5, 1.0], [3 / 8, 4 / 8, 1 / 8]
+    half = stats.t.ppf(0.975, 2) * np.std(ams, ddof=1) / np.sqrt(3)
+    assert ours.seeds == 3 and ours.seed_list == "0 1 2" and ours.ams_cumulative == pytest.approx(0.75)
+    assert ours.ams_cumulative_low == pytest.approx(0.75 - half) and ours.ams_cumulative_high == 1.0  # beyond 1, and told
+    assert "ams_cumulative" in ours.cut.split()
+    assert (ours.ums_cumulative_low, ours.ums_cumulative_high) == pytest.approx(
+        (max(0, np.mean(ums) - stats.t.ppf(0.975, 2) * stats.sem(ums)), np.mean(ums) + stats.t.ppf(0.975, 2) * stats.sem(ums))
+    )
+    assert ours.excess_ams == 0.5 and ours.excess_ams_seeds == 1 and math.isnan(ours.excess_ams_low)
+    one = row(found, "side")
+    assert one.seeds == 1 and one.ams_cumulative == 0.75 and math.isnan(one.ams_cumulative_low) and one.cut == ""
+    assert row(found, "random", control=True).seeds == 1
+
+
+def test_t_interval():
+    values = [0.2, 0.5, 0.4, 0.45]
+    expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert t_interval(values)[1:3] == pytest.approx(expected) and t_interval(values)[3] == 4
+    assert math.isnan(t_interval([])[0]) and t_interval([0.3])[0] == 0.3
+
+
+# ----------------------------------------------------------------------------------------------- printing
+
+
+@pytest.mark.parametrize("seeds", [False, True])
+@pytest.mark.parametrize("fmt", ["table", "md", "csv", "json", "parquet"])
+def test_every_format(frame, tmp_path, fmt, seeds):
+    out = tmp_path / f"board.{fmt}"
+    leaderboard.write(frame, fmt, out, seeds=seeds)
+    if fmt == "parquet":
+        found = pd.read_parquet(out)
+    elif fmt == "csv":
+        found = pd.read_csv(out)
+    elif fmt == "json":
+        found = pd.DataFrame(json.loads(out.read_text()))
+    else:
+        text = out.read_text()
+        assert all(word in text for word in ("random", "side", "cfg_norm", "CONTROL model"))
+        return
+    assert len(found) == 4 and set(found.detector) == {"random", "side", "cfg_norm"}
+
+
+def test_the_board_that_people_read(frame, capsys):
+    leaderboard.write(frame, "md", None)
+    model, control = capsys.readouterr().out.split("CONTROL model")
+    for words in ("control AMS/UMS %", "excess AMS % | excess UMS %", "surrogate bwd", "| extraction only |"):
+        assert words in model and words not in control
+    assert "| copied @N_G=5 | copied @65 fwd |" in model and "| copied @N_G=8 | copied @80 fwd |" in control
+    assert "--detector side --task t --extract-only --control" in model and "control and excess" not in control
+    detection = model.split("Extraction:")[0]
+    assert "cfg_norm" in detection and "| side |" not in detection  # nothing was scored
+    assert "| 12.5 / 12.5 |" in model
+
+
+def test_brackets_are_no_markup(frame):
+    leaderboard.write(frame, "table", None, seeds=True)
+    assert "[n/a]" in leaderboard.table("a [b]", pd.DataFrame({"x [y]": ["0.1 [n/a]"]}))
+
+
+def test_the_summary_of_runs(tmp_path):
+    prepare = {"forwards": 1500, "backwards": 3, "surrogate_forwards": 1000, "surrogate_backwards": 400}
+    whole = make(tmp_path, COPIED, prepare=prepare)
+    text = leaderboard.run_table([whole])
+    assert "detection" in text and "AUROC" in text and "lower = nearer" in text and "p99" in text
+    best = np.percentile([0.5] * 6 + [1.2] * 2, [50, 75, 90])
+    assert f"{best[0]:.3f}" in text and f"{best[1]:.3f}" in text and f"{best[2]:.3f}" in text
+    assert "prepare 1,500 forwards and 3 backwards + 1,000 surrogate forwards and 400 surrogate backwards in 3 s" in text
+    only = leaderboard.run_table([make(tmp_path, COPIED, detector="side", scored=False)])
+    assert "AUROC" not in only and "extraction only" in only and "samples 80 forwards in 2 s" in only
+    nothing = leaderboard.run_table([make(tmp_path, [], detector="none", scored=False)])
+    assert "files:" in nothing and "extraction," not in nothing
+    assert row(leaderboard.collect(tmp_path), "none").n_g == 0
