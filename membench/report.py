@@ -1,0 +1,268 @@
+"""``report.html`` of one run: a page that opens anywhere, with no network, script or other file.
+
+The functions here say what is on the page, ``templates/report.html`` how it looks.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from membench.metrics.extraction import in_region
+from membench.printing import DETECTION, interval
+from membench.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, histograms, rarefaction_chart, roc_chart
+from membench.tables import atomic_write
+from membench.types import Band, Space
+
+if TYPE_CHECKING:
+    from membench.runner import Run  # and run_report, which imports the runner, is imported late: the runner writes reports
+
+NEAREST, NEAR_MISSES, FAILURES = 24, 12, 12  # pairs in the gallery
+SIDE = 192  # pixels; larger pictures are shown smaller, so that the page stays below 10 MB
+PHASES = ("prepare", "samples", "scores", "matches", "metrics")
+COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
+COSTS = ("seconds", "forwards", "backwards", "jvps", "decodes")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text. An empty header: names and values, each row as wide as the page."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page. galleries: (title, note, pairs). absent: why something is missing from it."""
+
+    title: str
+    intro: str = ""
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
+    galleries: Sequence[tuple[str, str, list[dict[str, Any]]]] = ()
+    absent: str = ""
+
+
+def write_report(run: Run, training_images: np.ndarray) -> Path:
+    """Writes ``report.html`` into the run's folder, whole or not at all, and returns its path.
+
+    training_images: the task's unique training pictures, ``uint8`` [n, h, w, 3]; may be empty for a run without images.
+    Raises UserError if the disk refuses.
+    """
+    path, page = run.path / "report.html", render(run, training_images)
+    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return path
+
+
+def render(run: Run, training_images: np.ndarray) -> str:
+    """The page as text; the same for the same run."""
+    info = run.info
+    why = [f"{info['n_examples']} of {info['n_task_examples']} examples"] if info["n_examples"] < info["n_task_examples"] else []
+    why += [f"{n} failed {name}" for name, n in info["failed"].items() if n]
+    environment = Environment(loader=PackageLoader("membench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("report.html").render(
+        info=info,
+        partial="" if info["status"] == "complete" else ", ".join(why) or f"status {info['status']}",
+        facts=headline(run),
+        sections=[about(info), detection(run), extraction(run), gallery(run, training_images)],
+        edges={"width": WIDTH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+    )
+
+
+def headline(run: Run) -> list[tuple[str, str]]:
+    """What people look for first; only what the run has."""
+    m, info = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()].set_index("metric"), run.info
+    good, scored = int((run.samples.status == "ok").sum()), int((run.scores.status == "ok").sum())
+    facts = [("images", f"{good:,}")] if good else []
+    for name, title in (DETECTION | COPIES).items():
+        if name in m.index:
+            row, percent = m.loc[name], name in COPIES
+            facts.append((title, interval(row.value, row.low, row.high, scale=100 if percent else 1, digits=1 if percent else 3)))
+    if good:
+        facts.append(("training pictures copied", f"{round(m.value['ums_nearest_cumulative'] * good):,}"))
+    forwards = sum(phase.get("forwards", 0) for phase in info["phases"].values())
+    facts += [("network evaluations", f"{forwards:,}"), ("seconds", f"{info['seconds']:,.0f}")]
+    return [("examples scored", f"{scored:,} of {info['n_task_examples']:,}"), *facts]
+
+
+# --------------------------------------------------------------------------------------------- what it is
+
+
+def about(info: dict[str, Any]) -> Section:
+    """Options, costs, what the detector prepared, and where the numbers come from."""
+    parts, made, phases = info["key_parts"], info["membench"], info["phases"]
+    passed = dict(word.partition("=")[::2] for word in info["options_passed"])
+    options = [(name, _text(value), _text(passed.get(name, "default"))) for name, value in info["options"].items()]
+    kinds = list(dict.fromkeys([*(k for k in COSTS if any(k in p for p in phases.values())), *(k for p in phases.values() for k in p)]))
+    order = sorted(phases, key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES))
+    costs = [[name, *(_text(phases[name].get(kind, "")) for kind in kinds)] for name in order]
+    facts = {
+        "run": info["key"],
+        "task": f"{info['task']} v{info['task_version']}, {info['profile']} profile",
+        "preset, budget": ", ".join(f"{name} {_text(info[name])}" for name in ("preset", "budget") if info.get(name) is not None),
+        "task options passed": " ".join(info["task_options_passed"]) or "none",
+        "model": "CONTROL: never saw the examples" if info["control"] else "",
+        "sampling": parts["sampling"],
+        "examples": f"{info['n_examples']} of {info['n_task_examples']}; hash {parts['examples']}",
+        "images": info["n_images"],
+        "failed": info["failed"],
+        "prompts cut by the tokenizer": info["truncated_prompts"],
+        **{f"hash of {name}": value for name, value in info["hashes"].items()},
+        "detector version": parts["detector_version"],
+        "detector looks at": ", ".join(["outputs", *(name for name, used in info["access"].items() if used)]),
+        "membench": (made["commit"] or "an installed package, commit unknown") + (", with uncommitted changes" if made["dirty"] else ""),
+        "versions": info["versions"],
+        "device": f"{info['device']}, {info['dtype']}, batch size {info['batch_size']}",
+        "seconds, peak memory": f"{info['seconds']:,.1f} s, {info['peak_memory_mb']:,} MB",
+        "resumed": f"{len(info['earlier'])} earlier sessions with other versions or settings" if info.get("earlier") else "",
+    }
+    tables = [
+        Table("Options", ("option", "value", "passed"), options),
+        Table("Costs", ("phase", *(kind.replace("_", " ") for kind in kinds)), costs, "Network evaluations; a guided step costs two."),
+        Table("Preparation", (), [(name, _text(value)) for name, value in (info.get("prepared") or {}).items()]),
+        Table("Provenance", (), [(name, _text(value)) for name, value in facts.items() if value != ""]),
+    ]
+    return Section("What it is", tables=[t for t in tables if t.rows])
+
+
+def _text(value: Any) -> str:
+    """A fact for people: short numbers, lists and mappings on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(of)}" for name, of in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(of) for of in value[:50]) + (f" … ({len(value)} in all)" if len(value) > 50 else "")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+# ------------------------------------------------------------------------------------ detection, extraction
+
+
+def detection(run: Run) -> Section:
+    from membench.run_report import detection_rows
+
+    good = run.scores[(run.scores.status == "ok") & run.scores.score.notna()]
+    positives, negatives = (int((good.label == label).sum()) for label in (1, 0))
+    absent = ""
+    if good.empty:
+        none = "Extraction only: no example was scored." if run.info.get("extract_only") else "This run has no scores."
+        absent = f"All {len(run.scores)} scores failed." if len(run.scores) else none
+    elif not positives or not negatives:
+        absent = f"Detection needs scored examples of both labels; here {positives} are memorized and {negatives} are not."
+    note = "Brackets: 95 % intervals over groups; n/a: the data cannot support it. kind: these positives against all negatives. "
+    table = _table("", detection_rows(run.metrics), note + "source: all positives against these negatives.")
+    charts = [*([] if absent else [roc_chart(good[good.label >= 0])]), *([] if good.empty else [histograms(good)])]
+    intro = "Which examples are memorized? A higher score says: memorized."
+    return Section("Detection", intro, [table] if table.rows else [], charts, absent=absent)
+
+
+def extraction(run: Run) -> Section:
+    from membench.run_report import extraction_rows
+
+    space, m = space_of(run.info), run.metrics
+    intro = f"Which training pictures came back? {_measure(space)}"
+    if not (run.samples.status == "ok").any():
+        why = f"All {len(run.samples)} images failed." if len(run.samples) else "This run has no images: its detector extracted none."
+        return Section("Extraction", intro, absent=why)
+    whole = m[(m.subset == "all") & m.band.isna()]
+    more = whole[whole.metric.str.match("best_p|precision_at|unique_per")]
+    names = more.metric.replace(
+        {"best_p": f"{_word(space)} to the nearest, percentile ", "precision_at_": "share of copies, most confident "}, regex=True
+    )
+    names = names.str.replace("_", " ")
+    values = ["n/a" if pd.isna(value) else f"{value:.4g}" for value in more.value]
+    note = "AMS: the share of images in the region. UMS: different training pictures in it over images; nearest: one picture an image."
+    tables = [_table("", extraction_rows(m), note), Table("", ("metric", "value"), list(zip(names, values, strict=True)))]
+    return Section("Extraction", intro, tables, [rarefaction_chart(whole[whole.metric == "rarefaction"].sort_values("n"))])
+
+
+def space_of(info: dict[str, Any]) -> Space:
+    """The space that ``run.json`` describes."""
+    return Space(**{**info["space"], "bands": tuple(Band(**band) for band in info["space"]["bands"])})
+
+
+def _word(space: Space) -> str:
+    return "similarity" if space.higher_is_closer else "distance"
+
+
+def _measure(space: Space) -> str:
+    closer = "higher" if space.higher_is_closer else "lower"
+    return f"Measure: {space.id}, a {_word(space)}, {closer} = closer ({space.source}). Copy: {_copy(space)}."
+
+
+def _copy(space: Space) -> str:
+    return f"{_word(space)} {'≥' if space.higher_is_closer else '≤'} {space.copy:g}"
+
+
+def _table(title: str, frame: pd.DataFrame, note: str) -> Table:
+    """Of a frame of text; a value that should have an interval and has none says so."""
+    bare = {*DETECTION.values(), "AMS %", "UMS %", "UMS nearest %"}
+    rows = [
+        [
+            f"{cell} [n/a]" if name in bare and cell != "n/a" and "[" not in cell else str(cell)
+            for name, cell in zip(frame, row, strict=True)
+        ]
+        for row in frame.to_numpy().tolist()
+    ]
+    return Table(title, list(frame), rows, note)
+
+
+# ------------------------------------------------------------------------------------------------ gallery
+
+
+def gallery(run: Run, training_images: np.ndarray) -> Section:
+    """Pairs of an extracted image and its nearest: the nearest, near misses (the next that are no copies), failures; none twice."""
+    space = space_of(run.info)
+    good = run.samples[(run.samples.status == "ok") & run.samples.image.notna()]
+    if good.empty:
+        return Section("Gallery", absent="This run has no images to show.")
+    frame = good.merge(run.matches[run.matches["rank"] == 0].drop(columns="rank"), on="sample_id")
+    frame = frame.sort_values(["similarity", "sample_id"], ascending=[not space.higher_is_closer, True], ignore_index=True)
+    frame["place"], frame["copied"] = frame.index + 1, in_region(frame.similarity.to_numpy(), space, space.copy)
+    kind = frame.condition.map(run.scores.set_index("id").kind.astype(object)).astype(object)
+    frame["kind"] = kind.fillna(frame.prompt.isna().map({True: "unconditional", False: "kind unknown"}))
+    nearest, others = frame[:NEAREST], frame[NEAREST:][~frame.copied[NEAREST:]]
+    missed, left = others[:NEAR_MISSES], others[NEAR_MISSES:]
+    if left.confidence.nunique() > 1:
+        failed = left.sort_values("confidence", ascending=False, kind="stable")[:FAILURES]
+        why = "The most confident of the other images that are no copies."
+    else:
+        failed = left[max(0, (len(left) - FAILURES) // 2) :][:FAILURES]
+        why = "From the middle of the other images that are no copies; all have the same confidence."
+    found = f"{nearest.training.nunique()} different training pictures; {nearest.copied.sum()} of these images are copies."
+    parts = (("Nearest", found, nearest), ("Near misses", "The next nearest that are no copies.", missed), ("Failures", why, failed))
+    intro = "Left: extracted. Right: its nearest training picture. "
+    intro += f"{frame.copied.sum():,} of {len(frame):,} images are copies ({_copy(space)})."
+    smaller = f" Pictures are shown at {SIDE} pixels." if max(training_images.shape[1:3]) > SIDE else ""
+    galleries = [(title, note, [_pair(row, training_images) for _, row in part.iterrows()]) for title, note, part in parts if len(part)]
+    return Section("Gallery", intro + smaller, galleries=galleries)
+
+
+def _pair(row: pd.Series, training_images: np.ndarray) -> dict[str, Any]:
+    return {
+        **row[["place", "similarity", "copied", "kind", "draw", "confidence", "training_id"]],
+        "prompt": row.prompt if isinstance(row.prompt, str) else f"no prompt ({row.condition})",
+        "generated": _base64(Image.open(io.BytesIO(row.image))),
+        "training": _base64(Image.fromarray(training_images[row.training])),
+    }
+
+
+def _base64(image: Image.Image) -> str:
+    """Base64 of the PNG, no side longer than ``SIDE``."""
+    small, out = image.convert("RGB"), io.BytesIO()
+    small.thumbnail((SIDE, SIDE))
+    small.save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode("ascii")

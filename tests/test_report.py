@@ -1,0 +1,272 @@
+"""The page of one run: it needs nothing but itself, shows what is there and says what is not."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import re
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from frames import names, rows
+
+from membench import report, report_charts, store
+from membench.errors import UserError
+from membench.metrics.run import run_metrics
+from membench.runner import Run
+from membench.types import Band, Space
+
+DISTANCE = Space("l2/test", False, (Band("high", 0.0, 0.7), Band("mid", 0.7, 1.0)), copy=1.0, floor=1.5, source="a paper")
+SIMILARITY = Space("cosine/test", True, (Band("mid", 0.4, 0.6), Band("high", 0.6, 1.0)), copy=0.5, floor=0.3, source="a paper")
+NASTY = "<script src='http://x.example/a.js'>alert(1)</script> & \"a mug\" <img src=http://x.example/b.png onerror=x()>"
+TRAINING = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+
+
+def make_run(
+    path: Path, n: int = 120, *, space: Space = DISTANCE, images: bool = True, scored: bool = True, confident: bool = True, **changes
+) -> Run:
+    """n examples, half of them memorized, an image each; image i lies at distance (or similarity) 0.4 + i / 100."""
+    rng = np.random.default_rng(1)
+    ids = [f"{i:04d}" for i in range(n)]
+    prompts = [f"{NASTY} {i}" for i in ids]
+    label = np.arange(n) % 2
+    common = {"label": label, "kind": np.where(label == 1, "MV", "N"), "group": ids, "source": np.where(label == 1, "a", "b")}
+    scores = pd.DataFrame({"id": ids, "score": rng.normal(label, 1.0), **common, "prompt": prompts, "status": "ok", "error": None})
+    scores = scores if scored else scores[:0]
+    picture = [store.png_bytes(np.full((8, 8, 3), i % 256, np.uint8)) for i in range(n)]
+    samples = pd.DataFrame({"sample_id": [f"{i}/0" for i in ids], "condition": ids, "draw": 0, "prompt": prompts})
+    samples = samples.assign(confidence=np.arange(n, dtype=float) if confident else 0.0, status="ok", image=picture)
+    samples = samples if images else samples[:0]
+    first = pd.DataFrame({"sample_id": samples.sample_id, "training": np.arange(len(samples), dtype=np.int32) % len(TRAINING)})
+    near = (0.4 + np.arange(len(samples)) / 100).astype(np.float32)
+    first = first.assign(training_id=[f"t/{i}" for i in first.training], similarity=near, rank=0)
+    second = first.assign(similarity=np.float32(1.45 if space is DISTANCE else 0.31), rank=1)  # must not be shown
+    matches = pd.concat([second, first], ignore_index=True)[["sample_id", "training_id", "training", "similarity", "rank"]]
+    metrics = run_metrics(scores, samples, matches, space, evaluations=1000, resamples=20)
+    return Run(path, make_info(n, len(samples), space) | changes, scores, samples, matches, metrics)
+
+
+def make_info(n: int, n_images: int, space: Space) -> dict:
+    hashes = {"data": "d" * 64, "prompts": "p" * 64, "weights": "w" * 64}
+    same = {"task": "a_task", "task_version": 1, "profile": "mini", "control": False, "dtype": "float32", "hashes": hashes}
+    return same | {
+        "detector": "a_detector",
+        "seed": 7,
+        "status": "complete",
+        "key": "0123456789abcdef",
+        "key_parts": same | {"examples": "e" * 64, "sampling": {"steps": 10}, "detector_version": 3},
+        "options": {"steps": 5, "threshold": 0.1},
+        "options_passed": ["steps=5"],
+        "task_options_passed": [],
+        "space": dataclasses.asdict(space),
+        "access": {"gradients": True, "images": False, "training_data": False},
+        "n_examples": n,
+        "n_task_examples": n,
+        "n_images": n_images,
+        "failed": {"scores": 0, "samples": 0},
+        "truncated_prompts": 0,
+        "membench": {"commit": "c" * 40, "dirty": True},
+        "versions": {"torch": "2.0"},
+        "device": "cpu",
+        "batch_size": 64,
+        "phases": {"scores": {"seconds": 2.5, "forwards": 12345}, "samples": {"seconds": 1.0, "forwards": 10}, "matches": {"seconds": 0.1}},
+        "seconds": 12.3,
+        "peak_memory_mb": 100,
+        "earlier": [],
+    }
+
+
+def page(run: Run) -> str:
+    return report.write_report(run, TRAINING).read_text(encoding="utf-8")
+
+
+def has_nan(html: str) -> bool:
+    return bool(re.search(r"\b(nan|None|NaT)\b", re.sub(r"base64,[^\"]*", "", html)))
+
+
+def sure(html: str) -> None:
+    """Nothing is fetched, nothing runs, and no prompt becomes markup."""
+    for value in re.findall(r"<[^>]*?\s(?:src|href|srcset|data|action)\s*=\s*[\"']?([^\"'\s>]*)", html):
+        assert value.startswith("data:image/png;base64,"), value[:60]
+    for word in ("<script", "<link", "<iframe", "<object", "@import", "url(", "onerror=x()>"):
+        assert word not in html, word
+    assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
+
+
+def test_the_page_holds_everything_it_needs(tmp_path) -> None:
+    html = page(make_run(tmp_path))
+    sure(html)
+    assert "a_detector on a_task" in html and "seed 7" in html
+    for word in ("w" * 64, "c" * 40 + ", with uncommitted changes", "torch 2.0", "12,345", "outputs, gradients", "l2/test"):
+        assert word in html, word
+    assert "PARTIAL" not in html and "CONTROL" not in html and not has_nan(html)
+    assert re.search(r"<th[^>]*>steps</th><td>5</td><td>5</td>", html) and re.search(
+        r"<th[^>]*>threshold</th><td>0.1</td><td>default</td>", html
+    )
+    assert html.count("<svg") == 3  # ROC, scores, rarefaction
+
+
+def test_prompts_are_escaped(tmp_path) -> None:
+    html = page(make_run(tmp_path))
+    assert NASTY not in html and "alert(1)</script>" not in html
+    assert html.count(escape(NASTY).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")) == 48
+
+
+def shown(html: str) -> list[int]:
+    return [int(place) for place in re.findall(r"<b>#(\d+)</b>", html)]
+
+
+def test_the_gallery_shows_the_nearest_then_near_misses_then_failures(tmp_path) -> None:
+    run = make_run(tmp_path)  # 61 copies (0.40 ... 1.00); the most confident are the farthest
+    html = page(run)
+    assert shown(html) == [*range(1, 25), *range(62, 74), *range(120, 108, -1)]
+    assert html.count('class="pair copied"') == 24 and html.count('class="pair"') == 24
+    assert html.index(">Nearest <") < html.index(">Near misses <") < html.index(">Failures <")
+    first = report.gallery(run, TRAINING).galleries[0][2][0]
+    assert np.array_equal(store.png_image(base64.b64decode(first["generated"])), store.png_image(run.samples.image[0]))
+    assert np.array_equal(store.png_image(base64.b64decode(first["training"])), TRAINING[0])
+    assert first["similarity"] == pytest.approx(0.4) and first["kind"] == "N"
+
+
+def test_without_confidences_failures_are_from_the_middle(tmp_path) -> None:
+    html = page(make_run(tmp_path, confident=False))
+    assert shown(html)[36:] == list(range(91, 103))  # the rest is 74 ... 120
+    assert "the same confidence" in html
+
+
+def test_a_similarity_is_sorted_the_other_way(tmp_path) -> None:
+    run = make_run(tmp_path, n=40, space=SIMILARITY)  # 0.40 ... 0.79, copies from 0.50
+    _, _, pairs = report.gallery(run, TRAINING).galleries[0]
+    assert [p["similarity"] for p in pairs] == pytest.approx([0.79 - i / 100 for i in range(24)])
+    assert [p["place"] for p in report.gallery(run, TRAINING).galleries[1][2]] == list(range(31, 41))
+    assert "similarity ≥ 0.5" in page(run) and len(report.gallery(run, TRAINING).galleries) == 2
+
+
+def test_a_control_run_shows_its_nearest_though_none_is_a_copy(tmp_path) -> None:
+    run = make_run(tmp_path, n=60, control=True)
+    far = dataclasses.replace(run, matches=run.matches.assign(similarity=run.matches.similarity + 1))
+    html = page(far)
+    assert "CONTROL" in html and 'class="pair copied"' not in html and "0 of 60 images are copies" in html
+    assert shown(html)[:36] == list(range(1, 37)) and len(set(shown(html))) == 48
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"n_task_examples": 999}, "PARTIAL RUN (120 of 999 examples)"),
+        ({"failed": {"scores": 2, "samples": 0}}, "PARTIAL RUN (2 failed scores)"),
+    ],
+)
+def test_a_partial_run_says_so_first(tmp_path, changes, why) -> None:
+    html = page(make_run(tmp_path, status="partial", **changes))
+    assert "<title>PARTIAL: " in html and why in html
+    assert html.index(why) < html.index("What it is")
+
+
+def test_a_run_without_images(tmp_path) -> None:
+    run = make_run(tmp_path, images=False)
+    html = report.write_report(run, np.empty((0, 8, 8, 3), np.uint8)).read_text()
+    sure(html)
+    assert "its detector extracted none" in html and "no images to show" in html and "<img" not in html and html.count("<svg") == 2
+
+
+def test_a_run_without_scores(tmp_path) -> None:
+    html = page(make_run(tmp_path, scored=False))
+    sure(html)
+    assert "This run has no scores." in html and len(shown(html)) == 48 and html.count("<svg") == 1 and "kind unknown" in html
+    run = make_run(tmp_path, n=30, scored=False, extract_only=True, budget=1234, preset="paper")
+    run = dataclasses.replace(run, samples=run.samples.assign(prompt=None))
+    html = page(run)
+    for words in ("Extraction only: no example was scored.", "preset paper, budget 1,234", "no prompt (0000)", "unconditional"):
+        assert words in html, words
+
+
+def test_failed_rows_are_left_out(tmp_path) -> None:
+    run = make_run(tmp_path, n=30)
+    bad = dataclasses.replace(
+        run,
+        scores=run.scores.assign(status="failed", score=np.nan),
+        samples=run.samples.assign(status=["failed: NaN", *["ok"] * 29], image=[None, *run.samples.image[1:]]),
+        metrics=run.metrics[~run.metrics.metric.isin(["auroc", "average_precision"])],
+    )
+    html = page(bad)
+    assert "All 30 scores failed." in html and "29 of 29 images are copies" in html and shown(html) == list(range(1, 25))
+    none = dataclasses.replace(run, samples=run.samples.assign(status="failed: NaN"), metrics=run.metrics[:0])
+    assert "All 30 images failed." in page(none)
+
+
+def test_one_class_or_no_labels_give_histograms_and_no_curve(tmp_path) -> None:
+    run = make_run(tmp_path, images=False)
+    lone = dataclasses.replace(run, scores=run.scores.assign(label=-1, kind="unlabelled", score=2.0), metrics=run.metrics[:0])
+    html = page(lone)
+    assert "0 are memorized and 0 are not" in html and html.count("<svg") == 1 and "unlabelled, 120" in html
+
+
+def test_what_has_no_interval_or_no_value_is_na(tmp_path) -> None:
+    run = make_run(tmp_path)
+    changed = run.metrics.copy()
+    changed.loc[changed.metric.isin(["auroc", "ams"]), ["low", "high"]] = np.nan
+    changed.loc[changed.metric == "average_precision", ["value", "low", "high"]] = np.nan
+    changed.loc[changed.metric == "best_p50", "value"] = np.nan
+    run = dataclasses.replace(run, metrics=changed)
+    table, extraction = report.detection(run).tables[0], report.extraction(run).tables
+    auroc, ap = (table.header.index(name) for name in ("AUROC", "AP"))
+    assert all(row[auroc].endswith(" [n/a]") and row[ap] == "n/a" for row in table.rows)
+    assert extraction[0].rows[0][2].endswith(" [n/a]") and extraction[1].rows[0][1] == "n/a"
+    assert not has_nan(page(run))
+
+
+def test_costs_and_preparation_show_what_is_there(tmp_path) -> None:
+    phases = {"metrics": {"seconds": 1.0}, "odd": {"seconds": 3.0}, "prepare": {"seconds": 2.0, "surrogate_forwards": 54321}}
+    run = make_run(
+        tmp_path, images=False, phases=phases | {"scores": {"forwards": 9}}, prepared={"<b>": [0.25, 0.123456], "kept": {"a": 3}}
+    )
+    options, costs, prepared, _ = report.about(run.info).tables
+    assert [row[0] for row in costs.rows] == ["prepare", "scores", "metrics", "odd"]
+    assert costs.header == ("phase", "seconds", "forwards", "surrogate forwards") and costs.rows[0] == ["prepare", "2", "", "54,321"]
+    assert prepared.rows == [("<b>", "0.25, 0.1235"), ("kept", "a 3")] and "<b></th>" not in page(run) and options.rows
+    assert not [t for t in report.about(make_run(tmp_path, n=4).info).tables if t.title == "Preparation"]
+
+
+def test_curves(tmp_path) -> None:
+    run = make_run(tmp_path, n=40)
+    roc, _ = report.detection(run).charts
+    assert [name for name, *_ in roc.lines] == ["all", "chance"]  # one kind alone is all of them
+    numbers = [float(x) for _, path, _ in roc.lines for x in re.findall(r"-?[\d.]+", path)]
+    assert min(numbers) >= 0 and max(numbers) <= report.WIDTH
+    [curve] = report.extraction(run).charts
+    assert curve.xticks[0] == (report.LEFT, "0") and curve.xticks[-1] == (report.RIGHT, "40")
+    assert report_charts._ticks(-0.25, 0.9) == [-0.2, 0, 0.2, 0.4, 0.6, 0.8] and report_charts._ticks(0, 3216) == [0, 1000, 2000, 3000]
+
+
+def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, monkeypatch) -> None:
+    run = make_run(tmp_path, n=30)
+    before = rows(run.samples)
+    path = report.write_report(run, TRAINING)
+    text = path.read_text()
+    assert path == tmp_path / "report.html" and names(tmp_path) == {"report.html"} and rows(run.samples) == before
+
+    from membench import tables
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tables.os, "replace", full)
+    with pytest.raises(UserError, match="No space left"):
+        report.write_report(dataclasses.replace(run, info=run.info | {"seed": 8}), TRAINING)
+    assert names(tmp_path) == {"report.html"} and path.read_text() == text
+    monkeypatch.undo()
+    assert page(run) == text  # the same page for the same run
+
+
+def test_large_pictures_are_shown_smaller(tmp_path) -> None:
+    run, noise = make_run(tmp_path, n=60), np.random.default_rng(2)
+    large = noise.integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
+    picture = store.png_bytes(large[0])
+    run = dataclasses.replace(run, samples=run.samples.assign(image=[picture] * 60))
+    path = report.write_report(run, large)
+    assert path.stat().st_size < 15e6  # noise, which PNG cannot shrink; photographs take half
+    assert "shown at 192 pixels" in path.read_text()
