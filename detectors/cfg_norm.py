@@ -63,6 +63,9 @@ class CfgNorm:
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
         return [Request(c, draw) for c in conditions for draw in range(self.options.images)]
 
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return 2 * int(self.sampling["steps"])
+
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """Samples as the task samples, each as sure as the norm on its own first steps."""
         steps, guidance = int(self.sampling["steps"]), float(self.sampling["guidance"])

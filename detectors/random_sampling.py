@@ -1,9 +1,9 @@
 """Random sampling and generation density (Carlini et al., USENIX Security 2023, arXiv 2301.13188).
 
 Extraction draws images, either from the task's conditions (their attack on Stable Diffusion) or from the null
-condition (their unconditional attack). Scoring is their generation density: among the n draws of one prompt, join two
-whose tiled L2 distance is small and take the size of the largest clique. A memorized prompt draws one picture again
-and again; any other draws n different ones.
+condition (their unconditional attack, whose images tell nothing of a prompt: scoring then draws its own). Scoring is
+their generation density: among the n draws of one prompt, join two whose tiled L2 distance is small and take the size of
+the largest clique. A memorized prompt draws one picture again and again; any other draws n different ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from membench.denoiser import Denoiser
-from membench.sampling import ddim
+from membench.sampling import ddim, step_forwards
 from membench.similarity.cliques import density_score
 from membench.similarity.l2 import tiled_l2_matrix
 from membench.types import Access, Condition, Request, Sample
@@ -39,31 +39,44 @@ class RandomSamplingOptions:
 
 class RandomSampling:
     Options = RandomSamplingOptions
-    version = 1
+    version = 2
     access = Access(images=True)
 
     def __init__(self, options: RandomSamplingOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
         self.options, self.seed = options, seed
+        self.unconditional = options.extraction == "unconditional"
+        self.access = Access(images=not self.unconditional)
         self.steps = options.steps or int(sampling["steps"])
         self.guidance = options.guidance or float(sampling["guidance"])
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        # Scoring needs draws of every condition; unconditional extraction adds its own images.
-        requests = [Request(c, draw) for c in conditions for draw in range(self.options.draws)]
-        if self.options.extraction == "unconditional":
-            requests += [Request(UNCONDITIONAL, draw) for draw in range(self.options.generations)]
-        return requests
+        if self.unconditional:
+            return [Request(UNCONDITIONAL, draw) for draw in range(self.options.generations)]
+        # Every condition once, then again: what a budget pays for is spread over all of them.
+        return [Request(c, draw) for draw in range(self.options.draws) for c in conditions]
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return self.steps * step_forwards(model.condition([request.condition]), self._weight(request.condition))
+
+    def _weight(self, condition: Condition) -> float:
+        """The guidance weight; where the condition is the null condition itself, there is nothing to guide away from."""
+        return 1.0 if condition == UNCONDITIONAL else self.guidance
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """Plain sampling has no opinion of its images: every confidence is 0."""
         x = model.noise([(r.condition.id, r.draw) for r in requests], self.seed)
-        x = ddim(model, x, model.condition([r.condition for r in requests]), steps=self.steps, guidance=self.guidance)
+        conditions = [r.condition for r in requests]
+        x = ddim(model, x, model.condition(conditions), steps=self.steps, guidance=self._weight(conditions[0]))
         finite = x.flatten(1).isfinite().all(dim=1).tolist()
         images = model.decode(x)
         return [Sample(r.condition, r.draw, image, 0.0 if ok else math.nan) for r, image, ok in zip(requests, images, finite, strict=True)]
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
-        return [self._density(extracted[c.id]) for c in conditions]
+        if not self.unconditional:
+            return [self._density(extracted[c.id]) for c in conditions]
+        n = self.options.draws
+        samples = self.extract(model, [Request(c, draw) for c in conditions for draw in range(n)])
+        return [self._density(samples[i : i + n]) for i in range(0, len(samples), n)]
 
     def _density(self, draws: Sequence[Sample]) -> float:
         if any(math.isnan(s.confidence) for s in draws):

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from membench import __version__, registry
 from membench.errors import UserError
-from membench.options import describe_options, parse_options
+from membench.options import describe_options, detector_options
 
 FORMATS = ("table", "md", "csv", "json", "parquet")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -42,13 +42,16 @@ def parser() -> Parser:
         action="append",
         default=[],
         metavar="K=V",
-        help="a detector's option, [DETECTOR.]KEY=VALUE (membench show)",
+        help="an option, [DETECTOR.]KEY=VALUE or TASK.KEY=VALUE (membench show)",
     )
     run.add_argument("--model", help="folder of a model of the task's kind, in place of the task's own")
     run.add_argument("--prompts", help="CSV (column 'prompt') or text file, in place of the task's own")
     run.add_argument("--control", action="store_true", help="against the control model, which never saw the task's training images")
     run.add_argument("--seed", type=int, default=0, help="every noise is a function of it (default 0)")
+    run.add_argument("--preset", metavar="NAME", help="a named set of the detector's options, such as paper (membench show)")
     run.add_argument("--limit", type=int, metavar="N", help="only N examples; the run is marked as partial")
+    run.add_argument("--extract-only", action="store_true", help="extract images, score no examples")
+    run.add_argument("--budget", type=int, metavar="N", help="stop extracting at N target evaluations, preparation included; no scores")
     run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     run.add_argument("--dtype", default="float32", choices=DTYPES)
     run.add_argument("--batch-size", type=int, default=64, metavar="N", help="images through the network at once (default 64)")
@@ -56,6 +59,36 @@ def parser() -> Parser:
     run.add_argument("--offline", action="store_true", help="never ask the network")
     run.add_argument("--quiet", action="store_true", help="no progress bars")
     _plugin(run)
+
+    ablate = commands.add_parser(
+        "ablate",
+        help="sweep options of a detector",
+        description="Run a detector over a grid of its options and plot AMS and UMS.",
+    )
+    ablate.add_argument("--detector", required=True, help="a name (membench list detectors)")
+    ablate.add_argument("--task", required=True, help="a name (membench list tasks)")
+    ablate.add_argument(
+        "--sweep", action="append", required=True, metavar="K=V,V", help="an option and its values; several --sweep give their full grid"
+    )
+    ablate.add_argument("--set", dest="options", action="append", default=[], metavar="K=V", help="an option, the same at every point")
+    ablate.add_argument("--seeds", default="0", metavar="N,N", help="each point with each seed (default 0)")
+    ablate.add_argument("--profile", default="mini", help="mini (default): ships with membench")
+    ablate.add_argument("--preset", metavar="NAME", help="a named set of the detector's options (membench show)")
+    ablate.add_argument("--control", action="store_true", help="each point on the control model too")
+    ablate.add_argument("--extract-only", action="store_true", help="extract images, score no examples")
+    ablate.add_argument("--model", help="folder of a model of the task's kind, in place of the task's own")
+    ablate.add_argument("--prompts", help="CSV (column 'prompt') or text file, in place of the task's own")
+    ablate.add_argument("--limit", type=int, metavar="N", help="only N examples; the runs are marked as partial")
+    ablate.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    ablate.add_argument("--dtype", default="float32", choices=DTYPES)
+    ablate.add_argument("--batch-size", type=int, default=64, metavar="N", help="images through the network at once (default 64)")
+    ablate.add_argument("--out", type=Path, default=Path("results/runs"), help="where run folders go (default results/runs)")
+    ablate.add_argument(
+        "--save", type=Path, metavar="NAME", help="NAME.parquet, .png and .svg (default results/ablations/<task>-<detector>-<options>)"
+    )
+    ablate.add_argument("--offline", action="store_true", help="never ask the network")
+    ablate.add_argument("--quiet", action="store_true", help="no progress lines and bars")
+    _plugin(ablate)
 
     lister = commands.add_parser("list", help="names of detectors and tasks")
     lister.add_argument("what", nargs="?", choices=("detectors", "tasks"))
@@ -78,6 +111,9 @@ def parser() -> Parser:
     board.add_argument("--runs", type=Path, default=Path("results/runs"))
     board.add_argument("--format", choices=FORMATS, default="table")
     board.add_argument("--out", type=Path, help="write to a file (needed for parquet)")
+    board.add_argument(
+        "--seeds", action="store_true", help="one row for the runs that differ in the seed alone: mean and interval over seeds"
+    )
 
     commands.add_parser("doctor", help="what is installed, which device, which tasks' data and weights are there")
     return top
@@ -116,35 +152,71 @@ def _run(args: argparse.Namespace) -> int:
     if not names:
         raise UserError("--detector names no detector. See: membench list detectors")
     # Before any work: a typing mistake in the last name or option must not cost the first detector its hours.
-    options = {name: _own(args.options, name, names) for name in names}
-    for name in names:
-        parse_options(known.load(name).Options, options[name], owner=f"detector {name}")
     registry.tasks().get(args.task)
+    options = {name: _own(args.options, name, [*names, args.task]) for name in names}
+    presets = {name: args.preset for name in names if args.preset in getattr(known.load(name), "presets", {})} or dict.fromkeys(
+        names, args.preset
+    )
+    for name in names:
+        detector_options(name, known.load(name), options[name], presets.get(name), args.profile)
     from membench import leaderboard
     from membench.runner import Spec, execute
 
     task_options = [f"{key}={value}" for key in ("model", "prompts") if (value := getattr(args, key)) is not None]
-    spec = {name: getattr(args, name) for name in ("task", "profile", "seed", "limit", "control", "device", "dtype", "batch_size")}
+    task_options += _own(args.options, args.task, [*names, args.task], unscoped=False)
+    same = ("task", "profile", "seed", "limit", "control", "device", "dtype", "batch_size", "budget")
+    spec: dict[str, Any] = {name: getattr(args, name) for name in same}
+    spec["extract_only"] = args.extract_only or args.budget is not None
     runs = []
     for name in names:
-        run = execute(Spec(name, options=options[name], task_options=task_options, **spec), args.out, progress=not args.quiet)
+        mine = Spec(name, options=options[name], preset=presets.get(name), task_options=task_options, **spec)
+        run = execute(mine, args.out, progress=not args.quiet)
         runs.append(run)
         print(f"{name}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
     print(leaderboard.run_table(runs))
     return 0
 
 
-def _own(settings: Sequence[str], name: str, names: Sequence[str]) -> list[str]:
-    """The settings of one detector: ``key=value`` is for all of them, ``detector.key=value`` for one."""
+def _own(settings: Sequence[str], name: str, names: Sequence[str], *, unscoped: bool = True) -> list[str]:
+    """The settings of one detector, or of the task: ``key=value`` is for all detectors, ``name.key=value`` for one name."""
     mine = []
     for setting in settings:
         owner, dot, rest = setting.partition(".")
         scoped = bool(dot) and "=" not in owner
         if scoped and owner not in names:
-            raise UserError(f"--set {setting}: {owner!r} is none of the detectors of this run ({', '.join(names)})")
-        if not scoped or owner == name:
+            raise UserError(f"--set {setting}: {owner!r} is none of the names of this run ({', '.join(names)})")
+        if owner == name if scoped else unscoped:
             mine.append(rest if scoped else setting)
     return mine
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    if args.offline:  # the hub reads it when it is imported
+        os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    detector, names = registry.detectors().load(args.detector), [args.detector, args.task]
+    registry.tasks().get(args.task)
+    if args.model and args.control:
+        raise UserError("--control and --model exclude each other: the control model is the one that ships")
+    seeds = [int(s) if s.strip().isdecimal() else None for s in args.seeds.split(",")]
+    if None in seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {args.seeds!r}: it must be different whole numbers separated by commas, such as 0,1,2")
+    from membench import ablate
+    from membench.printing import table
+    from membench.runner import Spec
+
+    task_options = [f"{key}={value}" for key in ("model", "prompts") if (value := getattr(args, key)) is not None]
+    task_options += _own(args.options, args.task, names, unscoped=False)
+    same = ("task", "profile", "limit", "device", "dtype", "batch_size", "preset", "extract_only")
+    options = _own(args.options, args.detector, names)
+    spec = Spec(args.detector, options=options, task_options=task_options, **{name: getattr(args, name) for name in same})
+    points = ablate.grid(detector, spec, args.sweep)
+    models = [False, True] if args.control else [False]
+    frame = ablate.sweep(spec, points, [s for s in seeds if s is not None], models, args.out, progress=not args.quiet)
+    swept = ", ".join(points[0].values)
+    print(table(f"{args.detector} on {args.task} ({args.profile}): {swept}", ablate.summary(frame)))
+    save = args.save or Path("results/ablations") / "-".join([args.task, args.detector, *points[0].values])
+    ablate.write(frame, save, {option.name: option.help for option in describe_options(detector.Options)})
+    return 0
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -170,6 +242,8 @@ def _show(args: argparse.Namespace) -> int:
     print("options (--set key=value):" if hasattr(found, "access") else "options:")
     for name, kind, default, text in rows:
         print(f"  {name:<{width[0]}}  {kind:<{width[1]}}  {default!s:<{width[2]}}  {text}")
+    for preset, values in getattr(found, "presets", {}).items():
+        print(f"\npreset {preset} (--preset {preset}): " + " ".join(f"{k}={v}" for k, v in values.items()))
     if hasattr(found, "info"):
         space = found.info.space
         print(f"\nprofiles: {', '.join(found.info.profiles)}\nsampling: {dict(found.info.sampling)}")
@@ -198,7 +272,7 @@ def _train(args: argparse.Namespace) -> int:
 def _leaderboard(args: argparse.Namespace) -> int:
     from membench import leaderboard
 
-    leaderboard.write(leaderboard.collect(args.runs), args.format, args.out)
+    leaderboard.write(leaderboard.collect(args.runs), args.format, args.out, seeds=args.seeds)
     return 0
 
 
@@ -208,4 +282,4 @@ def _doctor(args: argparse.Namespace) -> int:
     return doctor.main()
 
 
-COMMANDS = {"run": _run, "list": _list, "show": _show, "train": _train, "leaderboard": _leaderboard, "doctor": _doctor}
+COMMANDS = {"run": _run, "ablate": _ablate, "list": _list, "show": _show, "train": _train, "leaderboard": _leaderboard, "doctor": _doctor}

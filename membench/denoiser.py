@@ -66,7 +66,10 @@ class Denoiser:
 
     # ------------------------------------------------------------------------------------- to be given
 
-    def _forward(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+    has_null = True  # whether there is a null condition to draw from
+    takes_text = False
+
+    def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
         raise NotImplementedError
 
     def condition(self, conditions: Sequence[Condition]) -> Conditioning:
@@ -135,6 +138,42 @@ class Denoiser:
         null, conditional = self.eps_pair(x, t, condition)
         return null + guidance * (conditional - null)
 
+    def diffusion_loss(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, condition: Conditioning) -> torch.Tensor:
+        """Mean squared error of the network's own prediction at x_t, differentiable: what it was trained with.
+
+        x0, noise: [n, *shape]; t: int [n]. For training adapters; counts n forwards and n backwards.
+        """
+        self._check(x0)
+        kind = self.scheduler.config.prediction_type
+        target = {"epsilon": noise, "sample": x0}.get(kind)
+        if target is None:
+            target = self.scheduler.get_velocity(x0, noise, t)
+        x = self.noised(x0, noise, t)
+        self.cost.forwards += len(x0)
+        self.cost.backwards += len(x0)
+        return torch.nn.functional.mse_loss(self._forward(x.to(self.dtype), t, condition).float(), target)
+
+    def noised(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise, by the model's own scheduler. t: int [n]."""
+        return self.scheduler.add_noise(x0, noise, t)
+
+    @torch.no_grad()
+    def bottleneck(self, x: torch.Tensor, t: int) -> torch.Tensor:
+        """Activations after the U-Net's middle block at (x, t) under the null condition, averaged over space: [n, channels].
+
+        Counts n forwards. Raises :class:`UserError` for a network without a middle block.
+        """
+        block = getattr(self.network, "mid_block", None)
+        if not isinstance(block, torch.nn.Module):
+            raise UserError("this model has no middle block to take features from; choose features=pixels, sscd or clip")
+        found: list[torch.Tensor] = []
+        handle = block.register_forward_hook(lambda module, args, out: found.append(out.float().mean(dim=(2, 3))))
+        try:
+            self.eps(x, t, self.null_like(self.condition([Condition("null")]), len(x)))
+        finally:
+            handle.remove()
+        return torch.cat(found)
+
     def null_like(self, condition: Conditioning, n: int) -> Conditioning:
         """The null condition, ``n`` rows."""
         null = self.condition([Condition("null")])
@@ -155,7 +194,7 @@ class Denoiser:
 class PixelDenoiser(Denoiser):
     """An unconditional UNet2DModel on images in [-1, 1]."""
 
-    def _forward(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+    def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
         return self.network(x, t).sample
 
     def condition(self, conditions: Sequence[Condition]) -> Conditioning:
@@ -170,6 +209,8 @@ class PixelDenoiser(Denoiser):
 class LatentDenoiser(Denoiser):
     """A StableDiffusionPipeline's U-Net, with its text encoder and, for detectors that decode, its VAE."""
 
+    takes_text = True
+
     def __init__(self, pipeline: Any, *, batch_size: int = 64) -> None:
         unet = pipeline.unet
         side = unet.config.sample_size
@@ -178,7 +219,7 @@ class LatentDenoiser(Denoiser):
         self._prompts: dict[str, torch.Tensor] = {}
         self.truncated: set[str] = set()  # prompts longer than the tokenizer's limit, cut as diffusers does
 
-    def _forward(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+    def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
         return self.network(x, t, condition.embeddings).sample
 
     @torch.no_grad()

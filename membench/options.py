@@ -10,6 +10,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from membench.errors import UserError
@@ -35,8 +36,10 @@ def describe_options(options: type) -> list[OptionInfo]:
     return [OptionInfo(f.name, _told(hints[f.name], f.metadata), _default(f), f.metadata.get("help", "")) for f in fields]
 
 
-def parse_options(options: type[T], settings: Iterable[str], owner: str) -> T:
+def parse_options(options: type[T], settings: Iterable[str], owner: str, base: Mapping[str, Any] = MappingProxyType({})) -> T:
     """``Options`` with the ``"key=value"`` settings applied. owner: ``"detector cfg_norm"``, for the messages.
+
+    base: values of a preset, in place of the defaults.
 
     Raises UserError for an unknown or repeated key, a value of the wrong type or out of range, and for what the
     dataclass itself refuses with ValueError.
@@ -59,9 +62,23 @@ def parse_options(options: type[T], settings: Iterable[str], owner: str) -> T:
             near = suggest(text, map(str, get_args(hints[key]))) if get_origin(hints[key]) is Literal else ""
             raise UserError(f"{owner}: option {key} must be {_told(hints[key], fields[key].metadata)}, not {text!r}.{near}") from error
     try:
-        return options(**values)
+        return options(**{**base, **values})
     except ValueError as error:  # options that do not fit each other, refused in __post_init__
         raise UserError(f"{owner}: {error}") from error
+
+
+def detector_options(name: str, detector: Any, settings: Iterable[str], preset: str | None, profile: str) -> Any:
+    """The options of a detector: its defaults, then the preset (or the one that is named like the profile), then the settings.
+
+    Raises :class:`UserError` for an unknown preset or option.
+    """
+    presets: Mapping[str, Mapping[str, Any]] = getattr(detector, "presets", {})
+    if preset is not None and preset not in presets:
+        if not presets:
+            raise UserError(f"detector {name} has no presets; leave --preset out. See: membench show {name}")
+        raise unknown_name(f"preset of detector {name}:", preset, presets, f"membench show {name}")
+    chosen = presets.get(preset if preset is not None else profile, {})
+    return parse_options(detector.Options, settings, owner=f"detector {name}", base=chosen)
 
 
 def _convert(text: str, kind: Any) -> Any:

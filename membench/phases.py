@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from membench import store
 from membench.denoiser import Denoiser
 from membench.similarity.l2 import normalised_l2
-from membench.types import Detector, Example, LoadedTask, Request, Sample
+from membench.types import Condition, Detector, Example, LoadedTask, Request, Sample
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
 NOT_FINITE = "the network returned NaN or infinity"
@@ -53,10 +53,9 @@ class Phases:
 
     def score(self, examples: Sequence[Example], samples: pd.DataFrame) -> pd.DataFrame:
         """The scores table. The detector sees conditions and its own samples, no label and no training image."""
-        drawn = dict(list(samples.groupby("condition")))
+        extracted = Extracted(samples)
 
         def rows(part: Sequence[Example]) -> list[Row]:
-            extracted = {e.id: _samples_of(e, drawn[e.id]) if e.id in drawn else [] for e in part}
             scores = self.detector.score(self.model, [e.condition for e in part], extracted)
             return [_score_row(example, float(score)) for example, score in zip(part, scores, strict=True)]
 
@@ -112,11 +111,29 @@ def _sample_row(s: Sample) -> Row:
     }
 
 
-def _samples_of(example: Example, rows: pd.DataFrame) -> list[Sample]:
-    """An example's stored samples by draw; the confidence of a failed one is NaN."""
-    return [
-        Sample(example.condition, int(r.draw), store.png_image(r.image), float(r.confidence)) for r in rows.sort_values("draw").itertuples()
-    ]
+class Extracted(Mapping[str, Sequence[Sample]]):
+    """A run's samples by condition id, in order of draw; the confidence of a failed one is NaN.
+
+    Images are decoded when a condition is looked up and not kept: at full scale they would not fit in memory. A
+    condition of which nothing was extracted has no samples.
+    """
+
+    def __init__(self, samples: pd.DataFrame) -> None:
+        self._rows = dict(list(samples.sort_values("draw").groupby("condition")))
+
+    def __getitem__(self, condition: str) -> list[Sample]:
+        if condition not in self._rows:
+            return []
+        rows = self._rows[condition]
+        prompt = rows.prompt.iloc[0]
+        owner = Condition(condition, prompt if isinstance(prompt, str) else None)
+        return [Sample(owner, int(r.draw), store.png_image(r.image), float(r.confidence)) for r in rows.itertuples()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def _score_row(e: Example, score: float) -> Row:

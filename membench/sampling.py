@@ -39,7 +39,13 @@ def _final(model: Denoiser) -> tuple[float, float]:
     return abar**0.5, (1 - abar) ** 0.5
 
 
+def step_forwards(condition: Conditioning, guidance: float) -> int:
+    """Network evaluations of one guided step of one image."""
+    return 1 if guidance == 1.0 or condition.embeddings is None else 2
+
+
 Observer = Callable[[int, torch.Tensor, torch.Tensor], None]
+Correction = Callable[[torch.Tensor, int, torch.Tensor], torch.Tensor]
 
 
 def ddim(
@@ -51,12 +57,15 @@ def ddim(
     guidance: float,
     stop: int | None = None,
     observe: Observer | None = None,
+    correct: Correction | None = None,
 ) -> torch.Tensor:
     """Runs the first ``stop`` (default: all) of ``steps`` guided steps from noise ``x`` [n, *shape].
 
     ``observe(k, eps_null, eps_cond)`` is called before the k-th update with both predictions, unscaled by the
     guidance; asking for it costs two forwards an image and step whatever the guidance. The state after the last
     observed step is not computed when ``stop`` < ``steps``: nobody reads it.
+
+    ``correct(x_t, t, eps)`` returns the epsilon to go on with: classifier guidance puts its gradient there.
     """
     stop = steps if stop is None else stop
     for k, t in enumerate(timesteps(model, steps)[:stop]):
@@ -66,6 +75,8 @@ def ddim(
             null, conditional = model.eps_pair(x, t, condition)
             observe(k, null, conditional)
             eps = null + guidance * (conditional - null)
+        if correct is not None:
+            eps = correct(x, t, eps)
         if k + 1 < stop or stop == steps:
             x = ddim_step(model, x, eps, t, steps)
     return x

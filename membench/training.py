@@ -7,8 +7,8 @@ uninterrupted one would have seen. Checkpoints hold tensors and numbers only and
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from membench.errors import UserError
 from membench.seeds import generator
+from membench.tables import atomic_write
 
 
 @dataclass
@@ -34,12 +35,17 @@ class Plan:
     learning_rate: Callable[[int], float]
     seed: int = 0
     weight_decay: float = 0.0
-    ema_decay: float = 0.999
+    ema_decay: float = 0.999  # 0: none
+    betas: tuple[float, float] = (0.9, 0.99)
     checkpoint_seconds: float = 120.0
     record: dict[str, Any] = field(default_factory=dict)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for m in self.modules.values() for p in m.parameters() if p.requires_grad]
+
+    def buffers(self) -> list[torch.Tensor]:
+        """Running statistics of batch normalisation, which a resumed training needs too."""
+        return [b for m in self.modules.values() for b in m.buffers()]
 
 
 def warmup(rate: float, steps: int = 200) -> Callable[[int], float]:
@@ -48,9 +54,9 @@ def warmup(rate: float, steps: int = 200) -> Callable[[int], float]:
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    buffer = io.BytesIO()  # torch.save tells a full disk as a RuntimeError without words; writing bytes does not
+    torch.save(state, buffer)
+    atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
 def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
@@ -62,7 +68,7 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{plan.name}.checkpoint.pt"
     params = plan.parameters()
-    optimizer = torch.optim.AdamW(params, lr=1.0, weight_decay=plan.weight_decay, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(params, lr=1.0, weight_decay=plan.weight_decay, betas=plan.betas)
     ema = EMAModel(params, decay=plan.ema_decay)
     start, seconds, curve = 0, 0.0, []
     identity = json.dumps({"name": plan.name, "seed": plan.seed, **plan.record}, sort_keys=True, default=str)
@@ -72,6 +78,8 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
             raise UserError(f"{path} is a checkpoint of another recipe; move it away, or train into another folder (--out)")
         for p, saved in zip(params, state["params"], strict=True):
             p.data.copy_(saved)
+        for buffer, saved in zip(plan.buffers(), state.get("buffers", plan.buffers()), strict=True):
+            buffer.copy_(saved)
         optimizer.load_state_dict(state["optimizer"])
         for shadow, saved in zip(ema.shadow_params, state["ema"], strict=True):
             shadow.data.copy_(saved)
@@ -83,6 +91,7 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
             "identity": identity,
             "params": [p.data for p in params],
             "optimizer": optimizer.state_dict(),
+            "buffers": plan.buffers(),
             "ema": list(ema.shadow_params),
             "step": step,
             "seconds": seconds + time.monotonic() - began,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from membench.denoiser import Denoiser
+    from membench.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,18 @@ class Access:
 
 @dataclass
 class Cost:
-    """Network evaluations, counted per image in the batch (a pair conditional + unconditional counts 2)."""
+    """Evaluations, counted per image in the batch (a pair conditional + unconditional counts 2).
+
+    forwards, backwards, jvps, decodes: of the target model, adapted by LoRA or not. surrogate_*: of a network of the
+    detector's own, such as SIDE's classifier.
+    """
 
     forwards: int = 0
     backwards: int = 0
     jvps: int = 0
     decodes: int = 0
+    surrogate_forwards: int = 0
+    surrogate_backwards: int = 0
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f) - getattr(other, f) for f in self.__dataclass_fields__))
@@ -118,8 +125,31 @@ class Detector(Protocol):
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> Sequence[float]:
         """One float a condition, in order; higher = more memorized; non-finite = failed.
 
-        extracted: the detector's own samples by condition id (those of ``plan``), which an extractor scores by.
+        extracted: the detector's own samples by condition id (all those of ``plan``, decoded when looked up), which an
+        extractor scores by.
         """
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A detector with work to do before it can plan: SIDE trains a surrogate. Called once a process, before ``plan``."""
+
+    def prepare(self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace) -> dict[str, Any]:
+        """Does the work in cached stages of ``workspace`` and returns what run.json shall say of it."""
+        ...
+
+    def preparation_forwards(self, model: Denoiser, conditions: Sequence[Condition]) -> int:
+        """Target evaluations that ``prepare`` takes, known before it begins: ``--budget`` refuses what it cannot pay."""
+        ...
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A detector that says beforehand what an image costs, as ``--budget`` needs."""
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        """Target evaluations of one extracted image."""
         ...
 
 

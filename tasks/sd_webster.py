@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from membench.denoiser import Denoiser
 
 DATA = Path(__file__).resolve().parent / "data" / "sd_webster"
-HALF = "a"  # the half that the examples come from; the control model has seen half b alone
+# Which shipped model has seen which half of the catalogue.
+MODELS = {"a": "model", "b": "control"}
 
 # Carlini et al. (2023) call d < 1 a copy; AMG (CVPR 2024) goes to 1.4; what lies far below 1 is a copy to the eye.
 SPACE = Space(
@@ -45,6 +46,9 @@ SPACE = Space(
 class SdWebsterOptions:
     model: str = field(default="", metadata={"help": "folder of a StableDiffusionPipeline; empty: the one that ships"})
     prompts: str = field(default="", metadata={"help": "CSV or text file of prompts; empty: the catalogue's examples"})
+    half: Literal["a", "b"] = field(
+        default="a", metadata={"help": "b: the two models change roles, for choosing options apart from what is reported"}
+    )
 
 
 class SdWebster:
@@ -62,26 +66,28 @@ class SdWebster:
         self.options = options
 
     def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
-        """The mini task: examples of half ``a``; the model, or with ``control`` the one that saw only half ``b``."""
+        """The mini task: examples of one half; the model that was trained on it, or with ``control`` the other one."""
         from membench.pipelines import folder_hash
 
         if control and self.options.model:
             raise UserError("--control and --model exclude each other: the control model is the one that ships")
-        folder = Path(self.options.model) if self.options.model else DATA / ("control" if control else "model")
-        half = world()
+        name = self.options.half
+        seen = {"a": "b", "b": "a"}[name] if control else name
+        folder = Path(self.options.model) if self.options.model else DATA / MODELS[seen]
+        half = world(name)
         index = unique_pictures(half)
         examples = read_prompts(Path(self.options.prompts)) if self.options.prompts else list(catalogue_examples(half))
         return LoadedTask(
             info=self.info,
             profile=profile,
             examples=examples,
-            training_images=training_pictures,
-            training_ids=[f"{HALF}/{i:04d}" for i in range(len(index))],
+            training_images=lambda: training_pictures(name),
+            training_ids=[f"{name}/{i:04d}" for i in range(len(index))],
             training_copies=list(index.values()),
             model=lambda: load_model(folder, device, dtype, batch_size),
             hashes={
                 "weights": folder_hash(folder),
-                "data": json_hash([catalogue.WORLD_VERSION, HALF, [repr(look) for look in index], list(index.values())]),
+                "data": json_hash([catalogue.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())]),
                 "prompts": json_hash([[e.id, e.label, e.kind, e.group, e.source] for e in examples]),
             },
             control=control,
@@ -101,14 +107,14 @@ class SdWebster:
 
 
 @cache
-def world() -> catalogue.Half:
-    return catalogue.build(HALF)
+def world(half: str = "a") -> catalogue.Half:
+    return catalogue.build(half)
 
 
 @cache
-def training_pictures() -> np.ndarray:
+def training_pictures(half: str = "a") -> np.ndarray:
     """Every different training picture, drawn once a process: ``uint8`` [n, 64, 64, 3]."""
-    return np.stack([catalogue.draw(look) for look in unique_pictures(world())])
+    return np.stack([catalogue.draw(look) for look in unique_pictures(world(half))])
 
 
 def load_model(folder: Path, device: str, dtype: str, batch_size: int) -> Denoiser:

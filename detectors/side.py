@@ -1,0 +1,238 @@
+"""SIDE: surrogate conditional data extraction (Chen et al., AAAI 2026, arXiv 2410.02467v7), Algorithm 1.
+
+Part 1 makes conditions for a model that has none: draw N_syn images from the model itself, cluster them, drop loose
+clusters (cohesion < tau), and train a surrogate on the cluster labels. Part 2 draws N_G images, each guided to a cluster c
+that is drawn uniformly:
+
+    eps^ = eps(x_t, t) - sqrt(1 - abar_t) lambda grad log p_t(c | x_t)    (surrogate=classifier)
+    eps^ = eps_{theta + LoRA}(x_t, t, c)                                  (surrogate=lora)
+
+White box: it needs weights and gradients of the surrogate, and no training image and no label.
+
+Two things are membench's own, not the paper's. *Confidence* of an image: minus its distance to the nearest synthetic image
+of its cluster, in the model's own space: what the model draws twice is more surely memorized. *Score* of an example: minus
+the mean pixel distance of the example's own generations to the ``neighbours`` nearest extracted images, a k-nearest-neighbour
+density: an example scores high where the attack's images gather around what the model draws for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from membench.denoiser import Denoiser
+from membench.errors import UserError
+from membench.sampling import ddim
+from membench.seeds import seed_of
+from membench.similarity.search import nearest
+from membench.surrogate.classifier import log_prob_gradient, train_classifier
+from membench.surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
+from membench.surrogate.lora import train_lora
+from membench.surrogate.teacher import teach
+from membench.types import Access, Condition, Request, Sample
+from membench.workspace import Workspace
+
+# What the paper states (section 5.1, Algorithm 1); what it leaves open keeps the default.
+PAPER = {
+    "clusters": 100,
+    "cohesion": 0.5,
+    "features": "sscd",
+    "synthetic": 50_000,
+    "generations": 50_000,
+    "blocks": (3, 4, 6, 3),
+    "classifier_rate": 1e-4,
+    "classifier_steps": 50_000,
+    "lora_rank": 512,
+    "lora_rate": 1e-5,
+    "lora_steps": 50_000,
+}
+
+
+@dataclass(frozen=True)
+class SideOptions:
+    source: Literal["null", "conditions"] = field(
+        default="null", metadata={"help": "draw the synthetic images from the null condition or from the task's conditions"}
+    )
+    synthetic: int = field(default=1000, metadata={"help": "N_syn, synthetic images", "min": 2})
+    features: Literal["bottleneck", "sscd", "clip", "pixels"] = field(
+        default="bottleneck", metadata={"help": "what is clustered; bottleneck: the target's own middle block; the paper: sscd"}
+    )
+    features_weights: str = field(default="", metadata={"help": "weights of sscd (a file) or clip (MODEL:TAG or MODEL:FILE)"})
+    clusters: int = field(default=30, metadata={"help": "K of k-means; the paper: 100", "min": 1})
+    cohesion: float = field(
+        default=0.5, metadata={"help": "tau: drop clusters below this mean cosine; the paper: 0.5", "min": -1.0, "max": 1.0}
+    )
+    labels: Literal["clusters", "teacher"] = field(
+        default="clusters", metadata={"help": "pseudo-labels, or the output of a given classifier to distil (the method's first version)"}
+    )
+    teacher: str = field(default="", metadata={"help": "folder of an image classifier in transformers' layout, for labels=teacher"})
+    surrogate: Literal["auto", "classifier", "lora"] = field(
+        default="auto", metadata={"help": "auto: lora for text-to-image models, classifier otherwise"}
+    )
+    guidance: float = field(default=5.0, metadata={"help": "lambda, weight of the classifier's gradient; lora has none", "min": 0.0})
+    generations: int = field(default=1000, metadata={"help": "N_G, images to extract", "min": 1})
+    blocks: tuple[int, ...] = field(
+        default=(1, 1, 1, 1), metadata={"help": "classifier: residual blocks of its four stages; ResNet-34 (the paper): 3,4,6,3", "min": 1}
+    )
+    classifier_steps: int = field(default=600, metadata={"help": "training steps of the classifier", "min": 1})
+    classifier_rate: float = field(default=1e-3, metadata={"help": "its learning rate; the paper: 1e-4", "min": 1e-9, "max": 1.0})
+    lora_rank: int = field(default=16, metadata={"help": "LoRA rank; the paper: 512", "min": 1})
+    lora_steps: int = field(default=300, metadata={"help": "training steps of LoRA", "min": 1})
+    lora_rate: float = field(default=1e-3, metadata={"help": "its learning rate; the paper: 1e-5", "min": 1e-9, "max": 1.0})
+    batch: int = field(default=64, metadata={"help": "training batch of either surrogate", "min": 1})
+    draws: int = field(default=1, metadata={"help": "an example's own generations, for its score", "min": 1, "max": 1000})
+    neighbours: int = field(default=4, metadata={"help": "extracted images that an example's score looks at", "min": 1})
+    steps: int = field(default=0, metadata={"help": "DDIM steps; 0: the task's own", "min": 0})
+
+    def __post_init__(self) -> None:
+        if self.clusters > self.synthetic:
+            raise ValueError(f"clusters={self.clusters} is more than synthetic={self.synthetic} images; lower the one or raise the other")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise ValueError(f"guidance={self.guidance}: lambda is a finite number >= 0")
+        if not -1 <= self.cohesion <= 1:
+            raise ValueError(f"cohesion={self.cohesion}: a mean cosine lies in [-1, 1]")
+        if len(self.blocks) != 4:
+            raise ValueError(f"blocks={','.join(map(str, self.blocks))}: name four stages, such as 3,4,6,3")
+        if (self.labels == "teacher") != bool(self.teacher):
+            raise ValueError("labels=teacher and teacher=FOLDER go together")
+
+
+class Side:
+    Options: ClassVar[type] = SideOptions
+    version = 1
+    access = Access(images=True)
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"mini": {}, "paper": PAPER, "full": PAPER})
+    timed = True  # the baseline of the conditional attack has a classifier that knows no timestep
+
+    def __init__(self, options: SideOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
+        self.options: Any = options
+        self.seed = seed
+        self.steps = options.steps or int(sampling["steps"])
+        self.weight = float(sampling["guidance"])  # of the task's own sampling, for images of its conditions
+        self._pixels: np.ndarray | None = None
+
+    # ------------------------------------------------------------------- part 1: surrogate conditions
+
+    def prepare(self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace) -> dict[str, Any]:
+        o = self.options
+        source, weight = self._source(model, conditions)
+        synthetic = synthesize(model, source, workspace, n=o.synthetic, seed=self.seed, steps=self.steps, guidance=weight)
+        facts: dict[str, Any] = {"surrogate": self._kind(model), "labels": o.labels, "synthetic images": o.synthetic}
+        if o.labels == "clusters":
+            z = describe(model, synthetic, workspace, features=o.features, weights=o.features_weights, seed=self.seed)
+            found = cluster(z, k=o.clusters, cohesion=o.cohesion, seed=self.seed)
+            labels = torch.from_numpy(found.labels)
+            targets = torch.nn.functional.one_hot(labels, len(found.kept)).float()
+            facts |= {"features": o.features, "clusters kept": len(found.kept), "of": o.clusters}
+            facts["cohesion"] = [round(float(v), 4) for v in found.cohesion if math.isfinite(v)]
+            parts = {"clusters": o.clusters, "cohesion": o.cohesion, "features": o.features, "features_weights": o.features_weights}
+        else:
+            targets, identity = teach(model, synthetic, workspace, o.teacher)
+            # A class that the model never draws cannot be guided to.
+            seen, labels = torch.unique(targets.argmax(dim=1), return_inverse=True)
+            targets = targets[:, seen] / targets[:, seen].sum(dim=1, keepdim=True)
+            facts |= {"teacher classes drawn": len(seen)}
+            parts = {"teacher": identity}
+        self.x0, self.labels = synthetic.x0, labels
+        training: dict[str, Any] = {"parts": parts, "batch": o.batch, "seed": self.seed}
+        if self._kind(model) == "lora":
+            self.adapter = train_lora(
+                model, synthetic, labels, workspace, rank=o.lora_rank, steps=o.lora_steps, rate=o.lora_rate, **training
+            )
+        else:
+            self.classifier = train_classifier(
+                model,
+                synthetic,
+                targets,
+                workspace,
+                blocks=o.blocks,
+                timed=self.timed,
+                steps=o.classifier_steps,
+                rate=o.classifier_rate,
+                **training,
+            )
+        return facts
+
+    def preparation_forwards(self, model: Denoiser, conditions: Sequence[Condition]) -> int:
+        o = self.options
+        source, weight = self._source(model, conditions)
+        forwards = synthesize_forwards(model, source, o.synthetic, steps=self.steps, guidance=weight)
+        forwards += o.synthetic if o.labels == "clusters" and o.features == "bottleneck" else 0
+        return forwards + (o.lora_steps * o.batch if self._kind(model) == "lora" else 0)
+
+    def _source(self, model: Denoiser, conditions: Sequence[Condition]) -> tuple[Sequence[Condition], float]:
+        """Conditions to draw synthetic images from, and the weight of classifier-free guidance."""
+        if self.options.source == "conditions":
+            return conditions, self.weight
+        if not model.has_null:
+            raise UserError("this model has no null condition to draw from; choose source=conditions")
+        return [NULL], 1.0
+
+    def _kind(self, model: Denoiser) -> str:
+        auto = "lora" if model.takes_text else "classifier"
+        return auto if self.options.surrogate == "auto" else self.options.surrogate
+
+    # ------------------------------------------------------------------------------- part 2: extraction
+
+    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        """N_G images; the target cluster of each is uniform over those that remain, a function of seed and draw alone."""
+        count = int(self.labels.max()) + 1
+        return [Request(Condition(f"cluster-{seed_of(self.seed, 'cluster', k) % count:04d}"), k) for k in range(self.options.generations)]
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return self.steps
+
+    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        c = torch.tensor([int(r.condition.id.removeprefix("cluster-")) for r in requests], device=model.device)
+        x = model.noise([("side", r.draw) for r in requests], self.seed)
+        if self._kind(model) == "lora":
+            with self.adapter.adapted():
+                x = ddim(model, x, self.adapter.condition(c), steps=self.steps, guidance=1.0)
+        else:
+            null = model.null_like(model.condition([NULL]), len(x))
+
+            def correct(x_t: torch.Tensor, t: int, eps: torch.Tensor) -> torch.Tensor:
+                if self.options.guidance == 0:
+                    return eps
+                sigma = model.alpha_sigma(t)[1]
+                return eps - sigma * self.options.guidance * self._gradient(model, x_t, t, eps, c)
+
+            x = ddim(model, x, null, steps=self.steps, guidance=1.0, correct=correct)
+        images = model.decode(x)
+        return [
+            Sample(r.condition, r.draw, image, confidence)
+            for r, image, confidence in zip(requests, images, self._confidence(x.cpu(), c.cpu()), strict=True)
+        ]
+
+    def _gradient(self, model: Denoiser, x: torch.Tensor, t: int, eps: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """grad log p_t(c | x_t)."""
+        return log_prob_gradient(self.classifier, x, t, c, model.cost, model.batch_size)
+
+    def _confidence(self, x: torch.Tensor, c: torch.Tensor) -> list[float]:
+        nearest_of = [
+            float((self.x0[self.labels == label] - row).flatten(1).norm(dim=1).min()) if bool(row.isfinite().all()) else math.nan
+            for row, label in zip(x.float(), c, strict=True)
+        ]
+        return [-d / math.sqrt(x[0].numel()) for d in nearest_of]
+
+    # ---------------------------------------------------------------------------------------- detection
+
+    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+        if self._pixels is None:
+            good = [s.image for name in extracted for s in extracted[name] if math.isfinite(s.confidence)]
+            if not good:
+                return [math.nan] * len(conditions)
+            self._pixels = np.stack(good)
+        rows = [(c, draw) for c in conditions for draw in range(self.options.draws)]
+        x = model.noise([(c.id, draw) for c, draw in rows], self.seed)
+        x = ddim(model, x, model.condition([c for c, _ in rows]), steps=self.steps, guidance=self.weight)
+        k = min(self.options.neighbours, len(self._pixels))
+        distance = nearest(model.decode(x), self._pixels, k)[0].mean(axis=1)
+        distance[~x.flatten(1).isfinite().all(dim=1).cpu().numpy()] = math.nan
+        return (-distance.reshape(len(conditions), self.options.draws).mean(axis=1)).tolist()

@@ -1,0 +1,60 @@
+"""A given time-independent classifier, whose output SIDE's first version distils into its time-dependent one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from membench.denoiser import Denoiser
+from membench.errors import UserError
+from membench.hashing import file_hash, json_hash
+from membench.surrogate.conditions import BLOCK, Synthetic, read_tensors, write_tensors
+from membench.types import Cost
+from membench.workspace import Workspace
+
+
+def teach(model: Denoiser, synthetic: Synthetic, workspace: Workspace, folder: str) -> tuple[torch.Tensor, str]:
+    """The teacher's class probabilities [n, classes] of the decoded synthetic images, and a hash of the teacher.
+
+    folder: an image classifier in transformers' layout. Counts n decodes and n surrogate forwards.
+    """
+    network, processor, identity = load_teacher(folder, device=str(model.device))
+
+    @torch.no_grad()
+    def make(stage: Path) -> tuple[Cost, float]:
+        before, began, found = replace(model.cost), time.monotonic(), []
+        for part in tqdm(synthetic.x0.split(BLOCK), desc="teacher", unit="block", disable=not workspace.progress):
+            inputs = processor(images=list(model.decode(part.to(model.device))), return_tensors="pt").to(network.device)
+            found.append(network(**inputs).logits.float().softmax(dim=1).cpu())
+        model.cost.surrogate_forwards += len(synthetic.x0)
+        write_tensors(stage / "teacher.safetensors", {"probabilities": torch.cat(found)})
+        return model.cost - before, time.monotonic() - began
+
+    stage = workspace.stage("teacher", {"synthetic": synthetic.stage.key, "teacher": identity}, make)
+    return read_tensors(stage.path / "teacher.safetensors")[0]["probabilities"], identity
+
+
+def load_teacher(folder: str, *, device: str = "cpu") -> tuple[Any, Any, str]:
+    """Network, image processor and hash, from a local folder in transformers' layout.
+
+    Raises :class:`UserError` if it is none, or has no safetensors weights.
+    """
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    path = Path(folder)
+    files = [path / name for name in ("config.json", "preprocessor_config.json", "model.safetensors")]
+    if missing := [f.name for f in files if not f.is_file()]:
+        raise UserError(f"teacher={folder}: {missing[0]} is missing; save model and image processor with save_pretrained")
+    try:
+        network = AutoModelForImageClassification.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+        processor = AutoImageProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UserError(f"teacher={folder} cannot be loaded: {str(error).strip().splitlines()[0][:300]}") from None
+    return network.to(device).eval().requires_grad_(False), processor, json_hash([file_hash(f) for f in files])[:16]
