@@ -73,7 +73,10 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
     start, seconds, curve = 0, 0.0, []
     identity = json.dumps({"name": plan.name, "seed": plan.seed, **plan.record}, sort_keys=True, default=str)
     if path.exists():
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:  # whatever a damaged file raises; torch's own words tell people to load it unsafely
+            raise UserError(f"{path} is damaged; delete it and train again from the start") from error
         if state["identity"] != identity:
             raise UserError(f"{path} is a checkpoint of another recipe; move it away, or train into another folder (--out)")
         for p, saved in zip(params, state["params"], strict=True):

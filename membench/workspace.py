@@ -59,7 +59,7 @@ class Workspace:
             if not done.exists():
                 cost, seconds = make(folder)
                 write_json(done, {"cost": asdict(cost), "seconds": round(seconds, 3)})
-            found = json.loads(done.read_bytes())
+            found = _read(done)
         except BlockingIOError as error:
             raise UserError(f"another process is preparing {folder}; wait until it ends, or end it") from error
         finally:
@@ -73,6 +73,13 @@ class Workspace:
         if not file.exists():
             write_json(file, parts)
             return
-        held = json.loads(file.read_bytes())
+        held = _read(file)
         if differing := sorted(k for k in {*held, *parts} if held.get(k) != parts.get(k)):
             raise UserError(f"{file.parent} was prepared with other {', '.join(differing)}; delete it and run again")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}); delete {file.parent} and run again") from None

@@ -41,12 +41,12 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], notes: dict[str,
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """What :func:`write_tensors` wrote. Raises :class:`UserError` for a damaged file."""
+    """What :func:`write_tensors` wrote. Raises :class:`UserError` for a damaged or missing file."""
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); delete {path.parent} and run again") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or missing ({error}); delete {path.parent} and run again") from None
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def synthesize(
                 bar.update(min(BLOCK, n - start))
         return cost, seconds
 
-    parts = {"n": n, "seed": seed, "steps": steps, "guidance": guidance, "conditions": sorted({c.id for c in conditions})}
+    parts = {"n": n, "seed": seed, "steps": steps, "guidance": guidance, "conditions": [c.id for c in conditions]}
     stage = workspace.stage("synthetic", parts, make)
     files = [stage.path / f"{start:06d}.safetensors" for start in range(0, n, BLOCK)]
     return Synthetic(torch.cat([read_tensors(file)[0]["x0"] for file in files]), stage)

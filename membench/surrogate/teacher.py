@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from membench.denoiser import Denoiser
@@ -51,10 +52,12 @@ def load_teacher(folder: str, *, device: str = "cpu") -> tuple[Any, Any, str]:
     if missing := [f.name for f in files if not f.is_file()]:
         raise UserError(f"teacher={folder}: {missing[0]} is missing; save model and image processor with save_pretrained")
     try:
-        network = AutoModelForImageClassification.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        network, report = AutoModelForImageClassification.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
         processor = AutoImageProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         raise UserError(f"teacher={folder} cannot be loaded: {str(error).strip().splitlines()[0][:300]}") from None
+    if absent := sorted(report["missing_keys"]):  # transformers makes them up
+        raise UserError(f"teacher={folder}: model.safetensors lacks {len(absent)} tensors of an image classifier, such as {absent[0]}")
     return network.to(device).eval().requires_grad_(False), processor, json_hash([file_hash(f) for f in files])[:16]
