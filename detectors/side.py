@@ -59,12 +59,12 @@ class SideOptions:
     source: Literal["null", "conditions"] = field(
         default="null", metadata={"help": "draw the synthetic images from the null condition or from the task's conditions"}
     )
-    synthetic: int = field(default=1000, metadata={"help": "N_syn, synthetic images", "min": 2})
+    synthetic: int = field(default=1600, metadata={"help": "N_syn, synthetic images", "min": 2})
     features: Literal["bottleneck", "sscd", "clip", "pixels"] = field(
         default="bottleneck", metadata={"help": "what is clustered; bottleneck: the target's own middle block; the paper: sscd"}
     )
     features_weights: str = field(default="", metadata={"help": "weights of sscd (a file) or clip (MODEL:TAG or MODEL:FILE)"})
-    clusters: int = field(default=30, metadata={"help": "K of k-means; the paper: 100", "min": 1})
+    clusters: int = field(default=300, metadata={"help": "K of k-means; the paper: 100", "min": 1})
     cohesion: float = field(
         default=0.5, metadata={"help": "tau: drop clusters below this mean cosine; the paper: 0.5", "min": -1.0, "max": 1.0}
     )
@@ -80,11 +80,11 @@ class SideOptions:
     blocks: tuple[int, ...] = field(
         default=(1, 1, 1, 1), metadata={"help": "classifier: residual blocks of its four stages; ResNet-34 (the paper): 3,4,6,3", "min": 1}
     )
-    classifier_steps: int = field(default=600, metadata={"help": "training steps of the classifier", "min": 1})
+    classifier_steps: int = field(default=400, metadata={"help": "training steps of the classifier", "min": 1})
     classifier_rate: float = field(default=1e-3, metadata={"help": "its learning rate; the paper: 1e-4", "min": 1e-9, "max": 1.0})
-    lora_rank: int = field(default=16, metadata={"help": "LoRA rank; the paper: 512", "min": 1})
-    lora_steps: int = field(default=300, metadata={"help": "training steps of LoRA", "min": 1})
-    lora_rate: float = field(default=1e-3, metadata={"help": "its learning rate; the paper: 1e-5", "min": 1e-9, "max": 1.0})
+    lora_rank: int = field(default=32, metadata={"help": "LoRA rank; the paper: 512", "min": 1})
+    lora_steps: int = field(default=400, metadata={"help": "training steps of LoRA", "min": 1})
+    lora_rate: float = field(default=5e-3, metadata={"help": "its learning rate; the paper: 1e-5", "min": 1e-9, "max": 1.0})
     batch: int = field(default=64, metadata={"help": "training batch of either surrogate", "min": 1})
     draws: int = field(default=1, metadata={"help": "an example's own generations, for its score", "min": 1, "max": 1000})
     neighbours: int = field(default=4, metadata={"help": "extracted images that an example's score looks at", "min": 1})
