@@ -239,11 +239,12 @@ def _show(args: argparse.Namespace) -> int:
     print(f"{args.name}: {entry.summary}\nfrom {entry.target} ({entry.origin}), version {version}\n")
     rows = describe_options(found.Options)
     width = [max((len(str(row[i])) for row in rows), default=0) for i in range(3)]
-    print("options (--set key=value):" if hasattr(found, "access") else "options:")
+    print("options (--set key=value):" if hasattr(found, "access") else f"options (--set {args.name}.key=value):")
     for name, kind, default, text in rows:
         print(f"  {name:<{width[0]}}  {kind:<{width[1]}}  {default!s:<{width[2]}}  {text}")
     for preset, values in getattr(found, "presets", {}).items():
-        print(f"\npreset {preset} (--preset {preset}): " + " ".join(f"{k}={v}" for k, v in values.items()))
+        shown = " ".join(f"{k}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in values.items())
+        print(f"\npreset {preset} (--preset {preset}): {shown or 'the defaults above'}")
     if hasattr(found, "info"):
         space = found.info.space
         print(f"\nprofiles: {', '.join(found.info.profiles)}\nsampling: {dict(found.info.sampling)}")

@@ -28,7 +28,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     Columns: the board's, detector, options, ``settings``, ``seeds`` (how many), ``seed_list``, ``status`` (partial if one is) and,
     of each of METRICS, the mean, ``_low`` and ``_high``, and ``_seeds``: how many seeds have a value. The 95 % interval is Student's t over
     seeds, mean ± t(n - 1) s / sqrt(n): of one seed there is none. ``cut`` names the metrics whose interval went beyond their
-    range and was cut there. It covers what the seed changes (noise), not another training of the model.
+    range and was cut there. Where all seeds have one value it is the mean of their own intervals. It covers what the seed
+    changes (noise), not another training of the model.
     """
     rows = []
     for settings, part in frame.groupby("settings", sort=False):
@@ -40,6 +41,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         cut = []
         for metric, (_, least, most, _) in METRICS.items():
             mean, low, high, n = t_interval(part[metric].dropna().tolist())
+            if n > 1 and low == high:  # every seed says the same, such as 0: no spread is not certainty
+                low, high = _mean_ends(part[part[metric].notna()], metric)
             if low < least or high > most:
                 cut.append(metric)
             low, high = (x if math.isnan(x) else min(max(x, least), most) for x in (low, high))
@@ -56,6 +59,11 @@ def t_interval(values: list[float], level: float = 0.95) -> tuple[float, float, 
         return mean, math.nan, math.nan, n
     half = float(student.ppf((1 + level) / 2, n - 1)) * math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
     return mean, mean - half, mean + half, n
+
+
+def _mean_ends(part: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """The mean of the runs' own intervals; NaN where one has none."""
+    return float(part[f"{metric}_low"].mean(skipna=False)), float(part[f"{metric}_high"].mean(skipna=False))
 
 
 def seeds_text(frame: pd.DataFrame, control: bool) -> tuple[pd.DataFrame, list[str]]:
@@ -79,6 +87,6 @@ def _cell(row: pd.Series, metric: str, percent: bool) -> str:
 
 
 def _notes(frame: pd.DataFrame) -> Iterable[str]:
-    yield "means over seeds, 95 % t-intervals over seeds; one seed has none ([n/a])"
+    yield "means over seeds, 95 % t-intervals over seeds; one seed has none ([n/a]); where all seeds agree, the mean of their own intervals"
     if (frame.cut != "").any():
         yield "*: the t-interval went beyond the metric's range and was cut there"

@@ -263,6 +263,14 @@ def test_t_interval():
 # ----------------------------------------------------------------------------------------------- printing
 
 
+def test_seeds_that_agree_keep_the_width_of_their_own_intervals(tmp_path, frame):
+    """No copy with three seeds is not [0, 0]."""
+    equal = frame[frame.ams_cumulative.notna()].head(1)
+    runs = pd.concat([equal.assign(seed=k, ams_cumulative=0.0, ams_cumulative_low=0.0, ams_cumulative_high=0.1 * k) for k in range(3)])
+    found = over_seeds(runs).iloc[0]
+    assert (found.ams_cumulative, found.ams_cumulative_low, found.seeds) == (0, 0, 3) and found.ams_cumulative_high == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("seeds", [False, True])
 @pytest.mark.parametrize("fmt", ["table", "md", "csv", "json", "parquet"])
 def test_every_format(frame, tmp_path, fmt, seeds):
