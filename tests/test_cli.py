@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, membench, save_tiny_pipeline
 
 from membench.cli import main
-from membench.tasks.sd_webster import DATA
+from membench.tasks.sd_webster import DATA, SdWebster, SdWebsterOptions
 
 RUN = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--quiet", "--limit", "4", "--set", "draws=1", "--set", "images=1"]
 
@@ -50,6 +50,22 @@ def test_list_and_help_are_light() -> None:
         call = f"import sys\nfrom membench.cli import main\ntry: main({command})\nexcept SystemExit: pass\n"
         code = f"{call}assert not {heavy} & set(sys.modules)"
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_halves_of_the_catalogue_change_roles() -> None:
+    """Options are chosen on one half's model and reported on the other's."""
+    a, b = (SdWebster(SdWebsterOptions(half=half)) for half in ("a", "b"))
+    for control in (False, True):
+        assert a.load("mini", control=control).hashes["weights"] == b.load("mini", control=not control).hashes["weights"]
+    first, second = a.load("mini"), b.load("mini")
+    assert first.hashes["data"] != second.hashes["data"]
+    assert not {e.id for e in first.examples} & {e.id for e in second.examples}
+
+
+def test_task_options_on_the_command_line(capsys) -> None:
+    assert "half must be one of a, b" in refused(capsys, *RUN, "--set", "sd_webster.half=c")
+    assert "'cifar' is none of the names of this run (cfg_norm, sd_webster)" in refused(capsys, *RUN, "--set", "cifar.half=b")
+    assert "--budget 0: it must be at least 1" in refused(capsys, *RUN, "--budget", 0)
 
 
 def test_list_names_everything_with_a_line_of_text(capsys) -> None:
