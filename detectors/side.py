@@ -11,8 +11,8 @@ White box: it needs weights and gradients of the surrogate, and no training imag
 
 Two things are membench's own, not the paper's. *Confidence* of an image: minus its distance to the nearest synthetic image
 of its cluster, in the model's own space: what the model draws twice is more surely memorized. *Score* of an example: minus
-the mean pixel distance of the example's own generations to the ``neighbours`` nearest extracted images, a k-nearest-neighbour
-density: an example scores high where the attack's images gather around what the model draws for it.
+Carlini's normalised distance from the example's own generations to the nearest extracted image, d_1 / mean(d_1 .. d_n): how
+densely the attack's images gather around what the model draws for it, whatever the contrast of the picture.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SideOptions:
     lora_rate: float = field(default=5e-3, metadata={"help": "its learning rate; the paper: 1e-5", "min": 1e-9, "max": 1.0})
     batch: int = field(default=64, metadata={"help": "training batch of either surrogate", "min": 1})
     draws: int = field(default=1, metadata={"help": "an example's own generations, for its score", "min": 1, "max": 1000})
-    neighbours: int = field(default=4, metadata={"help": "extracted images that an example's score looks at", "min": 1})
+    neighbours: int = field(default=50, metadata={"help": "n of the score's normalised distance; Carlini et al.: 50", "min": 2})
     steps: int = field(default=0, metadata={"help": "DDIM steps; 0: the task's own", "min": 0})
 
     def __post_init__(self) -> None:
@@ -232,7 +232,7 @@ class Side:
         rows = [(c, draw) for c in conditions for draw in range(self.options.draws)]
         x = model.noise([(c.id, draw) for c, draw in rows], self.seed)
         x = ddim(model, x, model.condition([c for c, _ in rows]), steps=self.steps, guidance=self.weight)
-        k = min(self.options.neighbours, len(self._pixels))
-        distance = nearest(model.decode(x), self._pixels, k)[0].mean(axis=1)
+        near = nearest(model.decode(x), self._pixels, min(self.options.neighbours, len(self._pixels)))[0].astype(np.float64)
+        distance = near[:, 0] / np.maximum(near.mean(axis=1), 1e-12)
         distance[~x.flatten(1).isfinite().all(dim=1).cpu().numpy()] = math.nan
         return (-distance.reshape(len(conditions), self.options.draws).mean(axis=1)).tolist()

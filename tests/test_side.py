@@ -246,8 +246,8 @@ def test_confidence_is_nearness_to_the_clusters_own_synthetic_images(model: Late
     assert math.isnan(got[1])
 
 
-def test_score_is_the_distance_to_the_nearest_extracted_images(model: LatentDenoiser) -> None:
-    detector = Side(Side.Options(draws=2, neighbours=2), seed=0, sampling=SAMPLING)
+def test_score_is_the_normalised_distance_to_the_nearest_extracted_image(model: LatentDenoiser) -> None:
+    detector = Side(Side.Options(draws=2, neighbours=3), seed=0, sampling=SAMPLING)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
     extracted = {"cluster-0000": [Sample(Condition("cluster-0000"), k, image, -1.0) for k, image in enumerate(images[:5])]}
@@ -257,8 +257,8 @@ def test_score_is_the_distance_to_the_nearest_extracted_images(model: LatentDeno
     drawn = RandomSampling(RandomSampling.Options(draws=2), seed=0, sampling=SAMPLING)
     for condition, score in zip(CONDITIONS, got, strict=True):
         own = drawn.extract(model, [r for r in drawn.plan(CONDITIONS) if r.condition == condition])
-        each = [np.sort([np.sqrt(((s.image / 255.0 - image / 255.0) ** 2).sum()) for image in images])[:2].mean() for s in own]
-        assert score == pytest.approx(-np.mean(each), rel=1e-4)
+        each = [np.sort([np.sqrt(((s.image / 255.0 - image / 255.0) ** 2).sum()) for image in images])[:3] for s in own]
+        assert score == pytest.approx(-np.mean([d[0] / d.mean() for d in each]), rel=1e-4)
 
 
 # --------------------------------------------------------------------------------------- through the runner
