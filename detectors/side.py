@@ -75,7 +75,7 @@ class SideOptions:
     surrogate: Literal["auto", "classifier", "lora"] = field(
         default="auto", metadata={"help": "auto: lora for text-to-image models, classifier otherwise"}
     )
-    guidance: float = field(default=5.0, metadata={"help": "lambda, weight of the classifier's gradient; lora has none", "min": 0.0})
+    guidance: float = field(default=10.0, metadata={"help": "lambda, weight of the classifier's gradient; lora has none", "min": 0.0})
     generations: int = field(default=1000, metadata={"help": "N_G, images to extract", "min": 1})
     blocks: tuple[int, ...] = field(
         default=(1, 1, 1, 1), metadata={"help": "classifier: residual blocks of its four stages; ResNet-34 (the paper): 3,4,6,3", "min": 1}

@@ -154,8 +154,8 @@ def _legend(frame: pd.DataFrame, series: Sequence[str]) -> list[Any]:
 def _title(frame: pd.DataFrame) -> str:
     about, seeds = frame.attrs, sorted(set(frame.seed))
     first = f"{about['detector']} on {about['task']}, {about['profile']} profile"
-    if about["options"]:
-        first += f", {' '.join(about['options'])}"
+    if settings := [*about.get("task_options", ()), *about["options"]]:
+        first += f", {' '.join(settings)}"
     if about["n_examples"] < about["n_task_examples"]:
         first += f", PARTIAL: {about['n_examples']} of {about['n_task_examples']} examples"
     images = extent(frame[frame.metric == "ams_cumulative"].n)
