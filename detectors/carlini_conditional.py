@@ -23,7 +23,8 @@ from .side import PAPER, Side, SideOptions
 @dataclass(frozen=True)
 class CarliniConditionalOptions(SideOptions):
     surrogate: Literal["classifier"] = field(default="classifier", metadata={"help": "a classifier that knows no timestep"})
-    at: Literal["xt", "x0"] = field(default="x0", metadata={"help": "where the classifier is asked: at x_t or at the predicted x0"})
+    guidance: float = field(default=1.0, metadata={"help": "weight of the classifier's gradient", "min": 0.0})
+    at: Literal["xt", "x0"] = field(default="xt", metadata={"help": "where the classifier is asked: at x_t or at the predicted x0"})
 
 
 class CarliniConditional(Side):

@@ -131,16 +131,14 @@ class Side:
             targets = torch.nn.functional.one_hot(labels, len(found.kept)).float()
             facts |= {"features": o.features, "clusters kept": len(found.kept), "of": o.clusters}
             facts["cohesion"] = [round(float(v), 4) for v in found.cohesion if math.isfinite(v)]
-            parts = {"clusters": o.clusters, "cohesion": o.cohesion, "features": o.features, "features_weights": o.features_weights}
         else:
-            targets, identity = teach(model, synthetic, workspace, o.teacher)
+            targets = teach(model, synthetic, workspace, o.teacher)
             # A class that the model never draws cannot be guided to.
             seen, labels = torch.unique(targets.argmax(dim=1), return_inverse=True)
             targets = targets[:, seen] / targets[:, seen].sum(dim=1, keepdim=True)
             facts |= {"teacher classes drawn": len(seen)}
-            parts = {"teacher": identity}
         self.x0, self.labels = synthetic.x0, labels
-        training: dict[str, Any] = {"parts": parts, "batch": o.batch, "seed": self.seed}
+        training: dict[str, Any] = {"batch": o.batch, "seed": self.seed}
         if self._kind(model) == "lora":
             self.adapter = train_lora(
                 model, synthetic, labels, workspace, rank=o.lora_rank, steps=o.lora_steps, rate=o.lora_rate, **training

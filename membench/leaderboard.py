@@ -89,7 +89,7 @@ def _row(run: Run) -> dict[str, Any]:
         "surrogate_backwards": _spent(run, "surrogate_backwards"),
         "sees": "+".join(name for name, used in info["access"].items() if used) or "outputs",
         # Of all sessions, and of a preparation that another run has paid for in time: what it would take alone.
-        "seconds": max(info["seconds"], sum(phase["seconds"] for phase in phases.values())),
+        "seconds": max(info["seconds"], sum(phase["seconds"] for phase in info["phases"].values())),
         "commit": (info["membench"]["commit"] or "")[:8] + ("+dirty" if info["membench"]["dirty"] else ""),
         "run": str(run.path),
         "pair": _hash_without(parts, "control", "weights"),

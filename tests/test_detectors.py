@@ -130,7 +130,7 @@ def test_random_scores_by_the_largest_clique(model) -> None:
 def test_random_extracts_from_the_conditions_or_from_none(model) -> None:
     detector = RandomSampling(RandomSampling.Options(draws=2), seed=0, sampling=SAMPLING)
     requests = detector.plan(CONDITIONS)
-    assert [(r.condition.id, r.draw) for r in requests] == [(c.id, k) for c in CONDITIONS for k in (0, 1)]
+    assert [(r.condition.id, r.draw) for r in requests] == [(c.id, k) for k in (0, 1) for c in CONDITIONS]
     samples = detector.extract(model, requests)
     assert model.cost.forwards == 6 * 4 * 2 and model.cost.decodes == 6
     assert {s.confidence for s in samples} == {0.0}

@@ -148,7 +148,7 @@ def test_the_classifier_is_trained_on_the_models_own_forward_process(timed, mode
     real = F.cross_entropy
     monkeypatch.setattr(classifier_module, "Classifier", Watched)
     monkeypatch.setattr(F, "cross_entropy", lambda logits, target: targets.append(target) or real(logits, target))
-    settings = {"parts": {}, "blocks": (1, 1, 1, 1), "steps": 40, "batch": 64, "rate": 1e-3, "seed": 3}
+    settings = {"blocks": (1, 1, 1, 1), "steps": 40, "batch": 64, "rate": 1e-3, "seed": 3}
     train_classifier(model, synthetic(x0), torch.eye(2), workspace, timed=timed, **settings)
     x, t = (torch.cat(part) for part in zip(*Watched.seen, strict=True))
     sign = x.mean(dim=(1, 2, 3)).sign()
@@ -170,7 +170,7 @@ def test_the_classifier_is_trained_on_the_models_own_forward_process(timed, mode
 def test_a_trained_classifier_tells_the_labels_and_stands_still(model, workspace) -> None:
     x0 = torch.cat([gaussian(4, *model.shape) * 0.1 + 1, gaussian(4, *model.shape, seed=1) * 0.1 - 1])
     targets = torch.eye(2).repeat_interleave(4, dim=0)
-    settings = {"parts": {}, "blocks": (1, 1, 1, 1), "timed": True, "steps": 24, "batch": 8, "rate": 1e-3, "seed": 3}
+    settings = {"blocks": (1, 1, 1, 1), "timed": True, "steps": 24, "batch": 8, "rate": 1e-3, "seed": 3}
     net = train_classifier(model, synthetic(x0), targets, workspace, **settings)
     assert workspace.cost == Cost(surrogate_forwards=192, surrogate_backwards=192) and model.cost == Cost()
     assert not net.training and not [p for p in net.parameters() if p.requires_grad]
@@ -209,7 +209,7 @@ def test_diffusion_loss_equals_a_slow_one(kind, tmp_path) -> None:
 
 # ------------------------------------------------------------------------------------------------- LoRA
 
-LORA = {"parts": {}, "rank": 4, "batch": 8, "seed": 1}
+LORA = {"rank": 4, "batch": 8, "seed": 1}
 
 
 def two_images(model: LatentDenoiser) -> tuple[Synthetic, torch.Tensor]:
@@ -279,7 +279,7 @@ def test_lora_learns_what_the_labels_mean(model, workspace, tiny_pipeline_folder
 
 def test_lora_is_refused_on_a_model_without_text() -> None:
     unet = UNet2DModel(
-        sample_size=8, block_out_channels=(4,), norm_num_groups=2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",)
+        sample_size=8, block_out_channels=(8,), norm_num_groups=2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",)
     )
     with pytest.raises(UserError, match="surrogate=lora needs a text-to-image model; choose surrogate=classifier"):
         Adapter(PixelDenoiser(unet, DDIMScheduler(), shape=(3, 8, 8)), 2, 4, 0)

@@ -18,6 +18,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from membench.denoiser import Denoiser
+from membench.hashing import tensor_hash
 from membench.surrogate.conditions import Synthetic, read_tensors, write_tensors
 from membench.training import Plan, fit
 from membench.types import Cost
@@ -92,7 +93,6 @@ def train_classifier(
     targets: torch.Tensor,
     workspace: Workspace,
     *,
-    parts: dict[str, Any],
     blocks: tuple[int, ...],
     timed: bool,
     steps: int,
@@ -102,7 +102,7 @@ def train_classifier(
 ) -> Classifier:
     """Cross-entropy on noised D_syn at uniform t (``timed``), or on clean D_syn. AdamW. Continues after an interruption.
 
-    targets: probabilities [n, classes]; parts: what made them (for the key).
+    targets: probabilities [n, classes]; they are part of the key, whatever made them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -125,7 +125,9 @@ def train_classifier(
         return Cost(surrogate_forwards=steps * batch, surrogate_backwards=steps * batch), report["seconds"]
 
     training = {"blocks": blocks, "timed": timed, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
-    stage = workspace.stage("classifier", {"synthetic": synthetic.stage.key, **parts, **training}, make)
+    stage = workspace.stage(
+        "classifier", {"synthetic": synthetic.stage.key, "targets": tensor_hash({"targets": targets}), **training}, make
+    )
     classifier.load_state_dict(read_tensors(stage.path / "classifier.safetensors")[0])
     return classifier.eval().requires_grad_(False)
 

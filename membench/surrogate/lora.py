@@ -19,6 +19,7 @@ from torch import nn
 
 from membench.denoiser import Conditioning, Denoiser
 from membench.errors import UserError
+from membench.hashing import tensor_hash
 from membench.surrogate.classifier import ADAMW
 from membench.surrogate.conditions import Synthetic, read_tensors, write_tensors
 from membench.training import Plan, fit
@@ -78,7 +79,6 @@ def train_lora(
     labels: torch.Tensor,
     workspace: Workspace,
     *,
-    parts: dict[str, Any],
     rank: int,
     steps: int,
     batch: int,
@@ -110,7 +110,7 @@ def train_lora(
         return Cost(forwards=steps * batch, backwards=steps * batch), report["seconds"]
 
     training = {"rank": rank, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
-    stage = workspace.stage("lora", {"synthetic": synthetic.stage.key, **parts, **training}, make)
+    stage = workspace.stage("lora", {"synthetic": synthetic.stage.key, "labels": tensor_hash({"labels": labels}), **training}, make)
     adapter.load(read_tensors(stage.path / "lora.safetensors")[0])
     model.network.eval().requires_grad_(False)
     return adapter

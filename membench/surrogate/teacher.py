@@ -19,8 +19,8 @@ from membench.types import Cost
 from membench.workspace import Workspace
 
 
-def teach(model: Denoiser, synthetic: Synthetic, workspace: Workspace, folder: str) -> tuple[torch.Tensor, str]:
-    """The teacher's class probabilities [n, classes] of the decoded synthetic images, and a hash of the teacher.
+def teach(model: Denoiser, synthetic: Synthetic, workspace: Workspace, folder: str) -> torch.Tensor:
+    """The teacher's class probabilities [n, classes] of the decoded synthetic images.
 
     folder: an image classifier in transformers' layout. Counts n decodes and n surrogate forwards.
     """
@@ -37,7 +37,7 @@ def teach(model: Denoiser, synthetic: Synthetic, workspace: Workspace, folder: s
         return model.cost - before, time.monotonic() - began
 
     stage = workspace.stage("teacher", {"synthetic": synthetic.stage.key, "teacher": identity}, make)
-    return read_tensors(stage.path / "teacher.safetensors")[0]["probabilities"], identity
+    return read_tensors(stage.path / "teacher.safetensors")[0]["probabilities"]
 
 
 def load_teacher(folder: str, *, device: str = "cpu") -> tuple[Any, Any, str]:
