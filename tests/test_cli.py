@@ -97,7 +97,7 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         (["run", "--detector", "random,cfg", "--task", "sd_webster"], ["unknown detector 'cfg'", "membench list detectors"]),
         (["run", "--detector", "cfg_norm", "--task", "sd_webstr"], ["unknown task 'sd_webstr'", "'sd_webster'", "membench list tasks"]),
         ([*RUN, "--profile", "mimi"], ["unknown profile 'mimi'", "'mini'", "membench show sd_webster"]),
-        ([*RUN, "--set", "random.draws=3"], ["'random' is none of the detectors"]),
+        ([*RUN, "--set", "random.draws=3"], ["'random' is none of the names"]),
         (["run", "--detector", "cfg_norm,random", "--task", "sd_webster", "--set", "images=1"], ["detector random", "images"]),
         ([*RUN, "--set", "drawz=3"], ["'drawz'", "'draws'"]),
         ([*RUN, "--set", "steps=three"], ["steps", "three"]),
