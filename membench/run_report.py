@@ -76,7 +76,11 @@ def _summary(run: Run) -> str:
     info = run.info
     failed = sum(info["failed"].values())
     spent = [text for name, phase in info["phases"].items() if (text := _cost(name, phase))]
-    lines = [", ".join([*spent, f"{info['seconds']:.0f} s in all"]) + f", peak memory {info['peak_memory_mb']:,} MB", f"files: {run.path}"]
+    lines = [
+        ", ".join([*spent, f"{info['seconds']:.0f} s in all"]) + f", peak memory {info['peak_memory_mb']:,} MB",
+        f"files: {run.path}",
+        f"report: {run.path / 'report.html'}",
+    ]
     if info["status"] != "complete":
         why = f"{failed} failed rows" if failed else f"{info['n_examples']} of {info['n_task_examples']} examples"
         lines.insert(0, f"PARTIAL RUN ({why}): not comparable with whole runs")
