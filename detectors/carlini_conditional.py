@@ -7,17 +7,15 @@ with eps held fixed, so that grad_{x_t} = grad_{x0^} / alpha_t: images that it w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from membench.denoiser import Denoiser
 from membench.surrogate.classifier import log_prob_gradient
 
-from .side import PAPER, Side, SideOptions
+from .side import Side, SideOptions
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,6 @@ class CarliniConditionalOptions(SideOptions):
 class CarliniConditional(Side):
     Options: ClassVar[type] = CarliniConditionalOptions
     version = 1
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"mini": {}, "paper": PAPER, "full": PAPER})
     timed = False
 
     def _gradient(self, model: Denoiser, x: torch.Tensor, t: int, eps: torch.Tensor, c: torch.Tensor) -> torch.Tensor:

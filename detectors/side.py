@@ -193,7 +193,7 @@ class Side:
             with self.adapter.adapted():
                 x = ddim(model, x, self.adapter.condition(c), steps=self.steps, guidance=1.0)
         else:
-            null = model.null_like(model.condition([NULL]), len(x))
+            null = model.condition([NULL] * len(x))
 
             def correct(x_t: torch.Tensor, t: int, eps: torch.Tensor) -> torch.Tensor:
                 if self.options.guidance == 0:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from membench.errors import UserError
-from membench.leaderboard import COPIES
+from membench.leaderboard import spent
 from membench.options import detector_options
-from membench.printing import interval
+from membench.printing import COPIES, interval
 from membench.runner import Run, Spec, execute
 from membench.tables import DamagedFile, atomic_write
 
@@ -98,9 +98,8 @@ def sweep(
 
 
 def _run_rows(run: Run) -> Iterator[dict[str, Any]]:
-    phases = run.info["phases"]
     common = {
-        "forwards": int(sum(phases.get(phase, {}).get("forwards", 0) for phase in ("prepare", "samples"))),
+        "forwards": spent(run, "forwards", "prepare", "samples"),
         "seconds": run.info["seconds"],
         "run": str(run.path),
         "status": run.info["status"],

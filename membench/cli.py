@@ -35,7 +35,6 @@ def parser() -> Parser:
     run = commands.add_parser("run", help="run detectors on a task", description="Run detectors on a task and write Parquet.")
     run.add_argument("--detector", required=True, metavar="A,B", help="names, or 'all' (membench list detectors)")
     run.add_argument("--task", required=True, help="a name (membench list tasks)")
-    run.add_argument("--profile", default="mini", help="mini (default): ships with membench")
     run.add_argument(
         "--set",
         dest="options",
@@ -44,21 +43,10 @@ def parser() -> Parser:
         metavar="K=V",
         help="an option, [DETECTOR.]KEY=VALUE or TASK.KEY=VALUE (membench show)",
     )
-    run.add_argument("--model", help="folder of a model of the task's kind, in place of the task's own")
-    run.add_argument("--prompts", help="CSV (column 'prompt') or text file, in place of the task's own")
     run.add_argument("--control", action="store_true", help="against the control model, which never saw the task's training images")
     run.add_argument("--seed", type=int, default=0, help="every noise is a function of it (default 0)")
-    run.add_argument("--preset", metavar="NAME", help="a named set of the detector's options, such as paper (membench show)")
-    run.add_argument("--limit", type=int, metavar="N", help="only N examples; the run is marked as partial")
-    run.add_argument("--extract-only", action="store_true", help="extract images, score no examples")
     run.add_argument("--budget", type=int, metavar="N", help="stop extracting at N target evaluations, preparation included; no scores")
-    run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
-    run.add_argument("--dtype", default="float32", choices=DTYPES)
-    run.add_argument("--batch-size", type=int, default=64, metavar="N", help="images through the network at once (default 64)")
-    run.add_argument("--out", type=Path, default=Path("results/runs"), help="where run folders go (default results/runs)")
-    run.add_argument("--offline", action="store_true", help="never ask the network")
-    run.add_argument("--quiet", action="store_true", help="no progress bars")
-    _plugin(run)
+    _runs(run)
 
     ablate = commands.add_parser(
         "ablate",
@@ -72,23 +60,11 @@ def parser() -> Parser:
     )
     ablate.add_argument("--set", dest="options", action="append", default=[], metavar="K=V", help="an option, the same at every point")
     ablate.add_argument("--seeds", default="0", metavar="N,N", help="each point with each seed (default 0)")
-    ablate.add_argument("--profile", default="mini", help="mini (default): ships with membench")
-    ablate.add_argument("--preset", metavar="NAME", help="a named set of the detector's options (membench show)")
     ablate.add_argument("--control", action="store_true", help="each point on the control model too")
-    ablate.add_argument("--extract-only", action="store_true", help="extract images, score no examples")
-    ablate.add_argument("--model", help="folder of a model of the task's kind, in place of the task's own")
-    ablate.add_argument("--prompts", help="CSV (column 'prompt') or text file, in place of the task's own")
-    ablate.add_argument("--limit", type=int, metavar="N", help="only N examples; the runs are marked as partial")
-    ablate.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
-    ablate.add_argument("--dtype", default="float32", choices=DTYPES)
-    ablate.add_argument("--batch-size", type=int, default=64, metavar="N", help="images through the network at once (default 64)")
-    ablate.add_argument("--out", type=Path, default=Path("results/runs"), help="where run folders go (default results/runs)")
     ablate.add_argument(
         "--save", type=Path, metavar="NAME", help="NAME.parquet, .png and .svg (default results/ablations/<task>-<detector>-<options>)"
     )
-    ablate.add_argument("--offline", action="store_true", help="never ask the network")
-    ablate.add_argument("--quiet", action="store_true", help="no progress lines and bars")
-    _plugin(ablate)
+    _runs(ablate)
 
     lister = commands.add_parser("list", help="names of detectors and tasks")
     lister.add_argument("what", nargs="?", choices=("detectors", "tasks"))
@@ -119,6 +95,23 @@ def parser() -> Parser:
     return top
 
 
+def _runs(sub: argparse.ArgumentParser) -> None:
+    """What every command that makes runs takes."""
+    sub.add_argument("--profile", default="mini", help="mini (default): ships with membench")
+    sub.add_argument("--preset", metavar="NAME", help="a named set of the detector's options, such as paper (membench show)")
+    sub.add_argument("--model", help="folder of a model of the task's kind, in place of the task's own")
+    sub.add_argument("--prompts", help="CSV (column 'prompt') or text file, in place of the task's own")
+    sub.add_argument("--limit", type=int, metavar="N", help="only N examples; the run is marked as partial")
+    sub.add_argument("--extract-only", action="store_true", help="extract images, score no examples")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    sub.add_argument("--dtype", default="float32", choices=DTYPES)
+    sub.add_argument("--batch-size", type=int, default=64, metavar="N", help="images through the network at once (default 64)")
+    sub.add_argument("--out", type=Path, default=Path("results/runs"), help="where run folders go (default results/runs)")
+    sub.add_argument("--offline", action="store_true", help="never ask the network")
+    sub.add_argument("--quiet", action="store_true", help="no progress bars")
+    _plugin(sub)
+
+
 def _plugin(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="a file with a detector of your own")
 
@@ -127,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     try:
         args = parser().parse_args(argv)
+        if getattr(args, "offline", False):  # the hub reads it when it is imported
+            os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
         for path in getattr(args, "plugin", []):
             registry.load_plugin(path)
         return COMMANDS[args.command](args)
@@ -145,8 +140,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.offline:  # the hub reads it when it is imported
-        os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     known = registry.detectors()
     names = known.names() if args.detector == "all" else [n.strip() for n in args.detector.split(",") if n.strip()]
     if not names:
@@ -162,8 +155,7 @@ def _run(args: argparse.Namespace) -> int:
     from membench import leaderboard
     from membench.runner import Spec, execute
 
-    task_options = [f"{key}={value}" for key in ("model", "prompts") if (value := getattr(args, key)) is not None]
-    task_options += _own(args.options, args.task, [*names, args.task], unscoped=False)
+    task_options = _task_options(args, [*names, args.task])
     same = ("task", "profile", "seed", "limit", "control", "device", "dtype", "batch_size", "budget")
     spec: dict[str, Any] = {name: getattr(args, name) for name in same}
     spec["extract_only"] = args.extract_only or args.budget is not None
@@ -190,9 +182,12 @@ def _own(settings: Sequence[str], name: str, names: Sequence[str], *, unscoped: 
     return mine
 
 
+def _task_options(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    given = [f"{key}={value}" for key in ("model", "prompts") if (value := getattr(args, key)) is not None]
+    return given + _own(args.options, args.task, names, unscoped=False)
+
+
 def _ablate(args: argparse.Namespace) -> int:
-    if args.offline:  # the hub reads it when it is imported
-        os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     detector, names = registry.detectors().load(args.detector), [args.detector, args.task]
     registry.tasks().get(args.task)
     if args.model and args.control:
@@ -204,8 +199,7 @@ def _ablate(args: argparse.Namespace) -> int:
     from membench.printing import table
     from membench.runner import Spec
 
-    task_options = [f"{key}={value}" for key in ("model", "prompts") if (value := getattr(args, key)) is not None]
-    task_options += _own(args.options, args.task, names, unscoped=False)
+    task_options = _task_options(args, names)
     same = ("task", "profile", "limit", "device", "dtype", "batch_size", "preset", "extract_only")
     options = _own(args.options, args.detector, names)
     spec = Spec(args.detector, options=options, task_options=task_options, **{name: getattr(args, name) for name in same})

@@ -169,7 +169,7 @@ class Denoiser:
         found: list[torch.Tensor] = []
         handle = block.register_forward_hook(lambda module, args, out: found.append(out.float().mean(dim=(2, 3))))
         try:
-            self.eps(x, t, self.null_like(self.condition([Condition("null")]), len(x)))
+            self.eps(x, t, self.condition([Condition("null")] * len(x)))
         finally:
             handle.remove()
         return torch.cat(found)

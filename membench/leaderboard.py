@@ -19,7 +19,7 @@ from membench.comparison import BOARD, control_command, with_control, with_equal
 from membench.errors import UserError
 from membench.hashing import json_hash
 from membench.metrics.extraction import copy_counts
-from membench.printing import DETECTION, interval, markdown, number, table
+from membench.printing import COPIES, DETECTION, interval, markdown, number, table
 from membench.run_report import run_table
 from membench.runner import Run, load
 from membench.seeds_table import over_seeds, seeds_text
@@ -27,8 +27,7 @@ from membench.types import Band, Space
 
 __all__ = ["BOARD", "boards", "collect", "over_seeds", "run_table", "write"]
 
-# Metrics (as in metrics.parquet, band None) on the leaderboard and their titles there, besides those of DETECTION.
-COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
+# Metrics (as in metrics.parquet, band None) on the leaderboard besides those of DETECTION and COPIES.
 UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations")
 COSTS = {
     "prepare_forwards": "prep fwd",
@@ -81,12 +80,12 @@ def _row(run: Run) -> dict[str, Any]:
         "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
         "unique_copies": round(row[UNIQUE[0]] * good) if good else 0,
         "forwards_per_example": _forwards_of_scores(run) / len(run.scores) if len(run.scores) else float("nan"),
-        "forwards_per_image": _spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
-        "prepare_forwards": _spent(run, "forwards", "prepare"),
-        "sample_forwards": _spent(run, "forwards", "samples"),
-        "backwards": _spent(run, "backwards"),
-        "surrogate_forwards": _spent(run, "surrogate_forwards"),
-        "surrogate_backwards": _spent(run, "surrogate_backwards"),
+        "forwards_per_image": spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
+        "prepare_forwards": spent(run, "forwards", "prepare"),
+        "sample_forwards": spent(run, "forwards", "samples"),
+        "backwards": spent(run, "backwards"),
+        "surrogate_forwards": spent(run, "surrogate_forwards"),
+        "surrogate_backwards": spent(run, "surrogate_backwards"),
         "sees": "+".join(name for name, used in info["access"].items() if used) or "outputs",
         # Of all sessions, and of a preparation that another run has paid for in time: what it would take alone.
         "seconds": max(info["seconds"], sum(phase["seconds"] for phase in info["phases"].values())),
@@ -99,14 +98,14 @@ def _row(run: Run) -> dict[str, Any]:
     return row
 
 
-def _spent(run: Run, what: str, *phases: str) -> int:
+def spent(run: Run, what: str, *phases: str) -> int:
     """A cost of the phases named, or of all; what an older run did not count is 0."""
     return sum(int(cost.get(what, 0)) for phase, cost in run.info["phases"].items() if not phases or phase in phases)
 
 
 def _forwards_of_scores(run: Run) -> int:
     """Evaluations of the target that the scores took: all of the run's, where a detector scores by its images."""
-    return _spent(run, "forwards", "scores", *(("prepare", "samples") if run.info["access"]["images"] else ()))
+    return spent(run, "forwards", "scores", *(("prepare", "samples") if run.info["access"]["images"] else ()))
 
 
 def _hash_without(parts: dict[str, Any], *names: str) -> str:

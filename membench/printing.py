@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 
 DETECTION = {"auroc": "AUROC", "tpr_at_fpr_0.01": "TPR@1%FPR", "average_precision": "AP"}  # metrics in tables, and their titles
+COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
 
 
 def interval(value: float, low: float, high: float, *, scale: float = 1.0, digits: int = 3) -> str:

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from membench.metrics.extraction import in_region
-from membench.printing import DETECTION, interval
+from membench.printing import COPIES, DETECTION, interval
 from membench.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, histograms, rarefaction_chart, roc_chart
 from membench.tables import atomic_write
 from membench.types import Band, Space
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 NEAREST, NEAR_MISSES, FAILURES = 24, 12, 12  # pairs in the gallery
 SIDE = 192  # pixels; larger pictures are shown smaller, so that the page stays below 10 MB
 PHASES = ("prepare", "samples", "scores", "matches", "metrics")
-COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
 COSTS = ("seconds", "forwards", "backwards", "jvps", "decodes")
 
 

@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from membench.workspace import Workspace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +21,14 @@ ROOT = Path(__file__).resolve().parent.parent
 def tiny_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A StableDiffusionPipeline with random weights in the hub's layout, v-prediction, fp32."""
     return save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny", "v_prediction")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Stages of a model whose weights are called w."""
+    from membench.workspace import Workspace
+
+    return Workspace(tmp_path / "prepared", {"weights": "w"})
 
 
 def save_tiny_pipeline(folder: Path, prediction_type: str) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
+from surrogates import ABAR, gaussian, synthetic
 
 from membench.denoiser import LatentDenoiser
 from membench.errors import UserError
@@ -18,27 +19,12 @@ from membench.surrogate import conditions as conditions_module
 from membench.surrogate.conditions import Synthetic, cluster, describe, synthesize, synthesize_forwards
 from membench.surrogate.teacher import teach
 from membench.types import Condition, Cost
-from membench.workspace import Stage, Workspace
-
-ABAR = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)  # the tiny pipeline's
+from membench.workspace import Workspace
 
 
 @pytest.fixture
 def model(tiny_pipeline_folder: Path) -> LatentDenoiser:
     return LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=3)
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "prepared", {"weights": "w"})
-
-
-def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def synthetic(x0: torch.Tensor) -> Synthetic:
-    return Synthetic(x0, Stage(Path(), "some key", Cost(), 0.0))
 
 
 # ------------------------------------------------------------------------------------- synthetic images

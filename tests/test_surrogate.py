@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from conftest import save_tiny_pipeline
 from diffusers import DDIMScheduler, UNet2DModel
 from diffusers.models.embeddings import get_timestep_embedding
+from surrogates import ABAR, gaussian, synthetic
 from torch import nn
 
 from membench.denoiser import PARAMETERISATIONS, LatentDenoiser, PixelDenoiser
@@ -22,27 +23,11 @@ from membench.surrogate.classifier import Classifier, TimeNorm, log_prob_gradien
 from membench.surrogate.conditions import Synthetic
 from membench.surrogate.lora import Adapter, train_lora
 from membench.types import Condition, Cost
-from membench.workspace import Stage, Workspace
-
-ABAR = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)  # the tiny pipeline's
 
 
 @pytest.fixture
 def model(tiny_pipeline_folder: Path) -> LatentDenoiser:
     return LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=3)
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "prepared", {"weights": "w"})
-
-
-def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def synthetic(x0: torch.Tensor) -> Synthetic:
-    return Synthetic(x0, Stage(Path(), "some key", Cost(), 0.0))
 
 
 def shaken(timed: bool = True, blocks: tuple[int, ...] = (2, 1, 1, 1)) -> Classifier:

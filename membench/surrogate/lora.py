@@ -21,9 +21,9 @@ from membench.denoiser import Conditioning, Denoiser
 from membench.errors import UserError
 from membench.hashing import tensor_hash
 from membench.surrogate.classifier import ADAMW
-from membench.surrogate.conditions import Synthetic, read_tensors, write_tensors
+from membench.surrogate.conditions import NULL, Synthetic, read_tensors, write_tensors
 from membench.training import Plan, fit
-from membench.types import Condition, Cost
+from membench.types import Cost
 from membench.workspace import Workspace
 
 PROJECTIONS = ["to_q", "to_k", "to_v", "to_out.0"]  # diffusers' own recipe for text-to-image LoRA
@@ -34,7 +34,7 @@ class Adapter:
     """A U-Net with LoRA weights that are off, and the label vectors [classes, d]."""
 
     def __init__(self, model: Denoiser, classes: int, rank: int, seed: int) -> None:
-        null = model.condition([Condition("null")]).embeddings
+        null = model.condition([NULL]).embeddings
         network: Any = model.network
         if not model.takes_text or null is None or not hasattr(network, "add_adapter"):
             raise UserError("surrogate=lora needs a text-to-image model; choose surrogate=classifier")
