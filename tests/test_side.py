@@ -144,6 +144,16 @@ def test_the_correction_is_the_papers() -> None:
     assert model.cost == Cost(surrogate_forwards=1, surrogate_backwards=1)
 
 
+def test_the_classifier_is_asked_at_the_samplers_own_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = Mixture(), []
+    side = Side(Side.Options(generations=2, steps=5), seed=0, sampling=SAMPLING)
+    side.x0, side.labels = torch.zeros(3, 2, 1, 1), torch.arange(3)
+    monkeypatch.setattr(side, "_gradient", lambda model, x, t, eps, c: asked.append(t) or torch.zeros_like(x))
+    side.extract(model, side.plan([]))
+    model.scheduler.set_timesteps(5)
+    assert asked == model.scheduler.timesteps.tolist()
+
+
 @pytest.mark.parametrize("at", ["xt", "x0"])
 def test_the_baseline_asks_a_classifier_that_knows_no_timestep(at: str) -> None:
     model, t, c = Mixture(), 300, 1
