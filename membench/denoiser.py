@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from membench.errors import UserError
+from membench.memo import Memo
 from membench.seeds import generator
 from membench.types import Condition, Cost
 
@@ -44,7 +45,7 @@ class Conditioning:
 class Denoiser:
     """A network with its schedule. Shapes: x [n, *shape]; t one integer in [0, T) for the whole batch.
 
-    Subclasses give ``_forward`` (the raw prediction), ``condition`` and ``decode``. ``cost`` counts evaluations per
+    Subclasses give ``_forward`` (the raw prediction), ``condition``, ``decode`` and ``encode``. ``cost`` counts evaluations per
     image; ``batch_size`` bounds what goes through the network at once and changes no number beyond rounding.
     """
 
@@ -59,6 +60,8 @@ class Denoiser:
         self.shape = shape
         self.batch_size = batch_size
         self.cost = Cost()
+        self.memo: Memo | None = None  # set while several detectors share evaluations
+        self.forward_mode: bool | None = None  # whether it can be differentiated forwards (derivative.py finds out)
         parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         # The scheduler's own table, in double precision on the host: scalars are looked up from it.
@@ -80,6 +83,15 @@ class Denoiser:
         """Final states [n, *shape] to ``uint8`` [n, h, w, 3]."""
         raise NotImplementedError
 
+    def encode(self, images: np.ndarray) -> torch.Tensor:
+        """``uint8`` [n, h, w, 3] to clean states [n, *shape]. Raises :class:`UserError` for images of another size."""
+        raise NotImplementedError
+
+    @property
+    def has_condition(self) -> bool:
+        """Whether the network can be told what to draw."""
+        return self.condition([Condition("null")]).embeddings is not None
+
     # ----------------------------------------------------------------------------------------- schedule
 
     @property
@@ -93,6 +105,16 @@ class Denoiser:
             raise UserError(f"timestep {t} is outside the model's schedule [0, {self.steps - 1}]")
         abar = float(self.alphas_cumprod[t])
         return abar**0.5, (1.0 - abar) ** 0.5
+
+    def timestep(self, t: float) -> int:
+        """The index of continuous time t in (0, 1]: round(t T) - 1, since abar_i is the product of i + 1 factors.
+
+        Raises :class:`UserError` outside the schedule.
+        """
+        index = round(t * self.steps) - 1
+        if not 0 <= index < self.steps:
+            raise UserError(f"time {t:g} is outside the model's schedule: choose {1 / self.steps:g} (its first step) to 1")
+        return index
 
     def to_eps(self, prediction: torch.Tensor, x: torch.Tensor, t: int) -> torch.Tensor:
         """The raw prediction at (x, t) as epsilon (module docstring)."""
@@ -108,15 +130,24 @@ class Denoiser:
 
     @torch.no_grad()
     def eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
-        """eps(x, t, c) in float32, [n, *shape]. Counts n forwards."""
+        """eps(x, t, c) in float32, [n, *shape]. Counts n forwards, of which the memo may answer some."""
         self._check(x)
+        self.cost.forwards += len(x)
+        if self.memo is not None:
+            return self.memo.eps(self._eps, x, t, condition, self.cost)
+        return self._eps(x, t, condition)
+
+    def _eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
         pieces = []
         for start in range(0, len(x), self.batch_size):
             part = slice(start, start + self.batch_size)
             raw = self._forward(x[part].to(self.dtype), t, condition[part]).float()
             pieces.append(self.to_eps(raw, x[part].float(), t))
-        self.cost.forwards += len(x)
         return torch.cat(pieces)
+
+    def raw_eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+        """eps as one differentiable call, neither batched nor counted: for ``membench.derivative``."""
+        return self.to_eps(self._forward(x.to(self.dtype), t, condition).float(), x.float(), t)
 
     def eps_pair(self, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
         """(eps(x, t, null), eps(x, t, c)), both in one pass over the network. Counts 2n forwards."""
@@ -205,6 +236,11 @@ class PixelDenoiser(Denoiser):
     def decode(self, x: torch.Tensor) -> np.ndarray:
         return to_uint8(x)
 
+    def encode(self, images: np.ndarray) -> torch.Tensor:
+        x = from_uint8(images).to(self.device)
+        _same_size(images, tuple(x.shape[1:]), self.shape)
+        return x
+
 
 class LatentDenoiser(Denoiser):
     """A StableDiffusionPipeline's U-Net, with its text encoder and, for detectors that decode, its VAE."""
@@ -245,7 +281,28 @@ class LatentDenoiser(Denoiser):
         self.cost.decodes += len(x)
         return np.concatenate([to_uint8(self.vae.decode(part).sample) for part in scaled.split(self.batch_size)])
 
+    @torch.no_grad()
+    def encode(self, images: np.ndarray) -> torch.Tensor:
+        """The mean of the VAE's posterior, scaled as the U-Net was trained."""
+        x = from_uint8(images).to(self.device, self.dtype)
+        parts = [self.vae.encode(part).latent_dist.mean.float() for part in x.split(self.batch_size)]
+        latents = torch.cat(parts) * self.vae.config.scaling_factor
+        _same_size(images, tuple(latents.shape[1:]), self.shape)
+        self.cost.encodes += len(images)
+        return latents
+
 
 def to_uint8(x: torch.Tensor) -> np.ndarray:
     """[-1, 1] floats [n, 3, h, w] to ``uint8`` [n, h, w, 3], rounded half to even as diffusers does."""
     return ((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def from_uint8(images: np.ndarray) -> torch.Tensor:
+    """``uint8`` [n, h, w, channels] to [-1, 1] floats [n, channels, h, w]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _same_size(images: np.ndarray, got: tuple[int, ...], want: tuple[int, ...]) -> None:
+    if got != want:
+        size = "x".join(map(str, images.shape[1:]))
+        raise UserError(f"images of {size} become states of {got}, but the model draws {want}; resize the images to the model's size")

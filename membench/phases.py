@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,15 @@ from tqdm import tqdm
 
 from membench import store
 from membench.denoiser import Denoiser
+from membench.memo import Memo
 from membench.similarity.l2 import normalised_l2
 from membench.types import Condition, Detector, Example, LoadedTask, Request, Sample
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
 NOT_FINITE = "the network returned NaN or infinity"
-T = TypeVar("T")
+UNITS = {"samples": "img", "scores": "ex"}
 Row = dict[str, Any]
+Compute = Callable[[Sequence[Any]], list[Row]]
 
 
 @contextmanager
@@ -37,43 +39,101 @@ def timer() -> Iterator[dict[str, float]]:
     found["seconds"] = round(time.monotonic() - start, 3)
 
 
+class Work:
+    """A phase of one detector, cut into shards: ``items`` whose rows ``compute`` makes."""
+
+    def __init__(
+        self,
+        phases: Phases,
+        phase: str,
+        items: Sequence[Any],
+        expected: list[str],
+        compute: Compute,
+        mend: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame,
+    ) -> None:
+        self.phases, self.phase, self.items, self.expected, self.compute, self.mend = phases, phase, items, expected, compute, mend
+
+    def __len__(self) -> int:
+        return -(-len(self.items) // SHARD)
+
+    def done(self, index: int) -> bool:
+        return index >= len(self) or self.phases.folder.shard_done(self.phase, index)
+
+    def shard(self, index: int) -> None:
+        """Computes a shard and stores it, unless it is stored already."""
+        part = self.items[index * SHARD : (index + 1) * SHARD]
+        cost = self.phases.model.cost
+        before = replace(cost)
+        with timer() as seconds:
+            rows = self.compute(part)
+        if not self.done(index):
+            spent = cost - before
+            # What a detector takes alone: others of the same command have made some of its evaluations.
+            seconds["seconds"] = round(seconds["seconds"] + spent.shared_seconds, 3)
+            self.phases.folder.write_shard(self.phase, index, pd.DataFrame(rows), asdict(spent) | seconds)
+
+    def table(self) -> pd.DataFrame:
+        """All rows; the shards must be done."""
+        return self.mend(self.phases.folder.read_shards(self.phase, self.expected))
+
+
+def in_step(works: Sequence[Work], model: Denoiser, progress: bool) -> None:
+    """Computes the first shard of every work, then the second: what several ask of the network about it is evaluated once.
+
+    A shard that one of them lacks is computed for all (a killed run may have stopped in between), so that the same evaluations
+    share a batch, and an interruption changes no bit.
+    """
+    model.memo = Memo() if len(works) > 1 else None
+    try:
+        name = works[0].phase if works else ""
+        with tqdm(
+            total=sum(len(work.items) for work in works), desc=name, unit=UNITS.get(name, "it"), disable=not progress, smoothing=0.1
+        ) as bar:
+            for index in range(max(map(len, works), default=0)):
+                missing = not all(work.done(index) for work in works)
+                for work in works:
+                    if missing and index < len(work):
+                        work.shard(index)
+                    bar.update(len(work.items[index * SHARD : (index + 1) * SHARD]))
+                if model.memo is not None:
+                    model.memo.clear()
+    finally:
+        model.memo = None
+
+
 class Phases:
-    """Runs a detector's two phases over shards."""
+    """A detector's two phases as works."""
 
-    def __init__(self, detector: Detector, model: Denoiser, folder: store.RunFolder, progress: bool) -> None:
-        self.detector, self.model, self.folder, self.progress = detector, model, folder, progress
+    def __init__(self, detector: Detector, model: Denoiser, folder: store.RunFolder) -> None:
+        self.detector, self.model, self.folder = detector, model, folder
 
-    def extract(self, requests: Sequence[Request]) -> pd.DataFrame:
-        """The samples table; failed ones are rows too."""
+    def extract(self, requests: Sequence[Request]) -> Work:
+        """Makes the samples table; failed ones are rows too."""
 
         def rows(part: Sequence[Request]) -> list[Row]:
             return [_sample_row(sample) for sample in self.detector.extract(self.model, part)]
 
-        return self._shards("samples", requests, [_sample_id(r.condition.id, r.draw) for r in requests], rows, "img")
+        return Work(self, "samples", requests, [_sample_id(r.condition.id, r.draw) for r in requests], rows)
 
-    def score(self, examples: Sequence[Example], samples: pd.DataFrame) -> pd.DataFrame:
-        """The scores table. The detector sees conditions and its own samples, no label and no training image."""
-        extracted = Extracted(samples)
+    def score(self, examples: Sequence[Example], samples: pd.DataFrame) -> Work:
+        """Makes the scores table. The detector sees conditions and its own samples, no label and no training image."""
+        extracted, drawn = Extracted(samples), drawn_bits(samples)
+
+        def bits(example: Example) -> float | None:
+            image = example.condition.image
+            return drawn.get(example.id) if image is None else store.png_bits(image)
 
         def rows(part: Sequence[Example]) -> list[Row]:
             scores = self.detector.score(self.model, [e.condition for e in part], extracted)
-            return [_score_row(example, float(score)) for example, score in zip(part, scores, strict=True)]
+            return [_score_row(example, float(score), bits(example)) for example, score in zip(part, scores, strict=True)]
 
-        return self._shards("scores", examples, [e.id for e in examples], rows, "ex")
+        def mend(frame: pd.DataFrame) -> pd.DataFrame:
+            # An older membench's shards hold no sizes: a run that it began ends with the same table as one that it did not.
+            without = set(frame.id[frame.png_bits.isna()])
+            found = {example.id: bits(example) for example in examples if example.id in without}
+            return frame.assign(png_bits=frame.png_bits.fillna(frame.id.map(found).astype(float)))
 
-    def _shards(
-        self, phase: str, items: Sequence[T], expected: list[str], compute: Callable[[Sequence[T]], list[Row]], unit: str
-    ) -> pd.DataFrame:
-        with tqdm(total=len(items), desc=phase, unit=unit, disable=not self.progress, smoothing=0.1) as bar:
-            for index, start in enumerate(range(0, len(items), SHARD)):
-                part = items[start : start + SHARD]
-                if not self.folder.shard_done(phase, index):
-                    before = replace(self.model.cost)
-                    with timer() as seconds:
-                        rows = compute(part)
-                    self.folder.write_shard(phase, index, pd.DataFrame(rows), asdict(self.model.cost - before) | seconds)
-                bar.update(len(part))
-        return self.folder.read_shards(phase, expected)
+        return Work(self, "scores", examples, [e.id for e in examples], rows, mend)
 
 
 def match(samples: pd.DataFrame, task: LoadedTask) -> pd.DataFrame:
@@ -92,6 +152,12 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> pd.DataFrame:
             "rank": found["rank"],
         }
     )
+
+
+def drawn_bits(samples: pd.DataFrame) -> dict[str, float]:
+    """Mean bits of the stored PNGs by condition id, undecoded; a failed sample does not count."""
+    good = samples[(samples.status == "ok") & samples.image.notna()]
+    return (8.0 * good.image.map(len).astype(int)).groupby(good.condition).mean().to_dict()
 
 
 def _sample_id(condition: str, draw: int) -> str:
@@ -136,7 +202,7 @@ class Extracted(Mapping[str, Sequence[Sample]]):
         return len(self._rows)
 
 
-def _score_row(e: Example, score: float) -> Row:
+def _score_row(e: Example, score: float, png_bits: float | None) -> Row:
     ok = math.isfinite(score)
     return {
         "id": e.id,
@@ -148,4 +214,5 @@ def _score_row(e: Example, score: float) -> Row:
         "prompt": e.condition.prompt,
         "status": "ok" if ok else "failed",
         "error": None if ok else NOT_FINITE,
+        "png_bits": png_bits,
     }

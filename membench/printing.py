@@ -6,7 +6,12 @@ import sys
 
 import pandas as pd
 
-DETECTION = {"auroc": "AUROC", "tpr_at_fpr_0.01": "TPR@1%FPR", "average_precision": "AP"}  # metrics in tables, and their titles
+DETECTION = {  # metrics in tables, and their titles
+    "auroc": "AUROC",
+    "auroc_complexity_matched": "AUROC matched",
+    "tpr_at_fpr_0.01": "TPR@1%FPR",
+    "average_precision": "AP",
+}
 COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
 
 

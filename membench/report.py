@@ -19,7 +19,7 @@ from PIL import Image
 
 from membench.metrics.extraction import in_region
 from membench.printing import COPIES, DETECTION, interval
-from membench.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, histograms, rarefaction_chart, roc_chart
+from membench.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, histograms, rarefaction_chart, roc_chart, size_chart
 from membench.tables import atomic_write
 from membench.types import Band, Space
 
@@ -82,6 +82,8 @@ def render(run: Run, training_images: np.ndarray) -> str:
 
 def headline(run: Run) -> list[tuple[str, str]]:
     """What people look for first; only what the run has."""
+    from membench.run_report import size_correlation
+
     m, info = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()].set_index("metric"), run.info
     good, scored = int((run.samples.status == "ok").sum()), int((run.scores.status == "ok").sum())
     facts = [("images", f"{good:,}")] if good else []
@@ -89,6 +91,8 @@ def headline(run: Run) -> list[tuple[str, str]]:
         if name in m.index:
             row, percent = m.loc[name], name in COPIES
             facts.append((title, interval(row.value, row.low, row.high, scale=100 if percent else 1, digits=1 if percent else 3)))
+    if correlation := size_correlation(run.metrics):
+        facts.append(("Spearman, PNG size", correlation))
     if good:
         facts.append(("training pictures copied", f"{round(m.value['ums_nearest_cumulative'] * good):,}"))
     forwards = sum(phase.get("forwards", 0) for phase in info["phases"].values())
@@ -151,7 +155,7 @@ def _text(value: Any) -> str:
 
 
 def detection(run: Run) -> Section:
-    from membench.run_report import detection_rows
+    from membench.run_report import SIZE_CORRELATION, detection_rows, size_correlation
 
     good = run.scores[(run.scores.status == "ok") & run.scores.score.notna()]
     positives, negatives = (int((good.label == label).sum()) for label in (1, 0))
@@ -162,8 +166,12 @@ def detection(run: Run) -> Section:
     elif not positives or not negatives:
         absent = f"Detection needs scored examples of both labels; here {positives} are memorized and {negatives} are not."
     note = "Brackets: 95 % intervals over groups; n/a: the data cannot support it. kind: these positives against all negatives. "
-    table = _table("", detection_rows(run.metrics), note + "source: all positives against these negatives.")
+    note += "source: all positives against these negatives. AUROC matched: over pairs of like PNG size. It is well below AUROC where a "
+    note += "detector ranks visual complexity, and the memorized pictures happen to be simpler or more complex than the others."
+    table = _table("", detection_rows(run.metrics), note)
     charts = [*([] if absent else [roc_chart(good[good.label >= 0])]), *([] if good.empty else [histograms(good)])]
+    sized, correlation = good[good.png_bits.notna()], size_correlation(run.metrics)
+    charts += [size_chart(sized, f"{SIZE_CORRELATION}: {correlation}.")] if len(sized) and correlation else []
     intro = "Which examples are memorized? A higher score says: memorized."
     return Section("Detection", intro, [table] if table.rows else [], charts, absent=absent)
 

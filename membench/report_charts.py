@@ -10,9 +10,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
+from membench.metrics.complexity import bin_edges
+
 WIDTH, HEIGHT, ROW = 360, 240, 46  # of a chart, and the height of one histogram in it
 LEFT, RIGHT, TOP, BOTTOM = 44, WIDTH - 12, 10, 38  # edges of the plot; BOTTOM counts from below
 LOWEST_FPR = 1e-3
+POINTS = 2000  # of a scatter, so that the page stays small
+LABELS = {1: "memorized", 0: "not memorized", -1: "unlabelled"}
 
 
 @dataclass(frozen=True)
@@ -51,22 +55,45 @@ def roc_chart(scores: pd.DataFrame) -> Chart:
 
 def histograms(scores: pd.DataFrame, bins: int = 48) -> Chart:
     """The scores of each kind, one row a kind on a common scale; each row's fullest bin is equally high."""
-    low, high = float(scores.score.min()), float(scores.score.max())
-    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+    low, high = _ends(scores.score)
     wide = (RIGHT - LEFT) / bins
     bars, labels, bases = [], [], []
     groups = sorted(scores.groupby(["label", "kind"]), key=lambda item: (-item[0][0], item[0][1]))
     for index, ((label, kind), part) in enumerate(groups):
         counts, base = np.histogram(part.score, bins=bins, range=(low, high))[0], TOP + (index + 1) * ROW
-        what = {1: "memorized", 0: "not memorized"}.get(label, "unlabelled")
-        labels.append((LEFT, base - ROW + 14, f"{kind}: {what}, {len(part):,}"))
+        labels.append((LEFT, base - ROW + 14, f"{kind}: {LABELS.get(label, 'unlabelled')}, {len(part):,}"))
         bases.append((base, ""))
         for at in np.flatnonzero(counts):
             tall = max(1.0, counts[at] / counts.max() * (ROW - 20))
             bars.append((round(LEFT + at * wide, 1), round(base - tall, 1), round(wide - 0.5, 1), round(tall, 1), f"label{label}"))
-    ticks = [(round(LEFT + (x - low) / (high - low) * (RIGHT - LEFT), 1), f"{x:g}") for x in _ticks(low, high)]
+    ticks = _xticks(low, high)
     height = TOP + len(groups) * ROW + BOTTOM
     return Chart("Scores by kind", "score", "", ticks, bases, bars=bars, labels=labels, height=height)
+
+
+def size_chart(scores: pd.DataFrame, note: str) -> Chart:
+    """Score over the PNG size of the example's image, by label, with the ends of the matched AUROC's bins where both labels are.
+
+    scores: columns score, label, png_bits, at least one row. Of more than POINTS rows, so many evenly spaced ones are drawn.
+    """
+    (left, right), (low, high) = _ends(scores.png_bits / 1000), _ends(scores.score)
+    shown = scores if len(scores) <= POINTS else scores.iloc[np.linspace(0, len(scores) - 1, POINTS).astype(int)]
+    x, y = _x(shown.png_bits.to_numpy() / 1000, left, right), _y(shown.score.to_numpy() - low, high - low)
+    lines = []
+    if {0, 1} <= set(scores.label):
+        edges = _x(np.unique(bin_edges(scores.png_bits.to_numpy())) / 1000, left, right)
+        lines.append(("bins of AUROC matched", "".join(f"M{at} {TOP}V{HEIGHT - BOTTOM}" for at in edges), "chance"))
+    for label, name in sorted(LABELS.items()):
+        of = (shown.label == label).to_numpy()
+        path = "".join(f"M{at} {up:.1f}h0" for at, up in zip(x[of], y[of], strict=True))
+        lines += [(name, path, f"dot label{label}")] if path else []
+    ticks = _ticks(low, high)
+    wide = max(len(f"{tick:g}") for tick in ticks)
+    power = math.floor(math.log10(max(map(abs, ticks)))) if wide > 5 else 0  # would be cut at the edge
+    yticks = [(round(float(_y(np.array(t - low), high - low)), 1), f"{t / 10**power:.4g}") for t in ticks]
+    note += f" Drawn: {POINTS:,} of {len(scores):,} examples." if len(shown) < len(scores) else ""
+    y_label = f"score / 1e{power}" if power else "score" if wide < 5 else ""  # it would stand on the ticks
+    return Chart("Score over PNG size", "PNG size in kilobits", y_label, _xticks(left, right), yticks, lines, note=note)
 
 
 def rarefaction_chart(curve: pd.DataFrame) -> Chart:
@@ -78,6 +105,21 @@ def rarefaction_chart(curve: pd.DataFrame) -> Chart:
     note = note if value.any() else "No image of this run is a copy."
     lines = [("", _path(LEFT + n * scale, _y(value, top)), "c0")]
     return Chart("Unique copied training pictures", "images drawn", "training pictures", ticks, _yticks(top), lines, note=note)
+
+
+def _ends(values: pd.Series) -> tuple[float, float]:
+    """Least and greatest, apart."""
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _x(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.round(LEFT + (values - low) / (high - low) * (RIGHT - LEFT), 1)
+
+
+def _xticks(low: float, high: float) -> list[tuple[float, str]]:
+    ticks = _ticks(low, high)
+    return list(zip(_x(np.array(ticks), low, high).tolist(), (f"{x:g}" for x in ticks), strict=True))
 
 
 def _fpr_pixel(fpr: np.ndarray) -> np.ndarray:

@@ -10,11 +10,11 @@ import pandas as pd
 from scipy.stats import t as student
 
 from membench.comparison import BOARD
-from membench.printing import interval
+from membench.printing import DETECTION, interval
 
 # Metric: title, range beyond which an interval is cut (UMS can exceed 1), in per cent on the table or not.
 METRICS: dict[str, tuple[str, float, float, bool]] = {
-    "auroc": ("AUROC", 0.0, 1.0, False),
+    **{metric: (title, 0.0, 1.0, False) for metric, title in DETECTION.items()},
     "ams_cumulative": ("AMS copies %", 0.0, 1.0, True),
     "ums_cumulative": ("UMS copies %", 0.0, math.inf, True),
     "excess_ams": ("excess AMS %", -1.0, 1.0, True),
@@ -67,10 +67,10 @@ def _mean_ends(part: pd.DataFrame, metric: str) -> tuple[float, float]:
 
 
 def seeds_text(frame: pd.DataFrame, control: bool) -> tuple[pd.DataFrame, list[str]]:
-    """The columns that people read of rows of :func:`over_seeds`, as text, and the notes below them."""
+    """The columns that people read of rows of :func:`over_seeds`, as text, and the notes below them. A metric of no row is left out."""
     out = pd.DataFrame({"detector": frame.detector, "options": frame.options, "seeds": frame.seeds.astype(str)})
     for metric, (title, *_, percent) in METRICS.items():
-        if not (control and metric.startswith("excess")):
+        if frame[metric].notna().any() and not (control and metric.startswith("excess")):
             out[title] = [_cell(row, metric, percent) for _, row in frame.iterrows()]
     out["coverage"] = ["" if status == "complete" else "PARTIAL" for status in frame.status]
     return out, list(_notes(frame))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from membench.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:
@@ -30,8 +30,9 @@ _TEXT, _REAL = pa.string(), pa.float64()
 SCHEMAS: dict[str, pa.Schema] = {
     "scores": _schema(  # one row an example; a failed one has a null score, its status and its error
         {"id": _TEXT, "score": _REAL, "label": pa.int8(), "kind": _TEXT, "group": _TEXT, "source": _TEXT}
-        | {"prompt": _TEXT, "status": _TEXT, "error": _TEXT},
-        nullable=("score", "prompt", "error"),
+        | {"prompt": _TEXT, "status": _TEXT, "error": _TEXT}
+        | {"png_bits": _REAL},  # size of the example's image, or the mean over the images extracted for it; null without one
+        nullable=("score", "prompt", "error", "png_bits"),
     ),
     "samples": _schema(  # one row an extracted image; condition: its id; image: PNG bytes
         {"sample_id": _TEXT, "condition": _TEXT, "draw": pa.int32(), "prompt": _TEXT}
@@ -47,6 +48,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         nullable=("band", "threshold", "value", "low", "high"),
     ),
 }
+ADDED = {("scores", "png_bits"): 2}  # nullable columns, and the schema version from which on files hold them
 
 
 class DamagedFile(UserError):
@@ -110,12 +112,19 @@ def write_table(path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Ma
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
-    """A table of ``SCHEMAS[name]``; null is NaN or None. Raises UserError if missing, newer or another table, DamagedFile if unreadable."""
+    """A table of ``SCHEMAS[name]``; null is NaN or None, as are columns that came after an older file's schema version.
+
+    Raises UserError if missing, newer or another table, DamagedFile if unreadable.
+    """
     if not path.is_file():
         raise UserError(f"{path} is not there; membench run makes it")
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
         version = int((table.schema.metadata or {}).get(b"schema_version", 0))
+        for (owner, column), since in ADDED.items():
+            if owner == name and version < since and column not in table.column_names:
+                field = SCHEMAS[name].field(column)
+                table = table.append_column(field, pa.nulls(len(table), field.type))
         fits = table.schema.equals(SCHEMAS[name])
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a damaged name is no UTF-8
         raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())}); delete it and run again") from error
@@ -143,6 +152,14 @@ def png_bytes(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG", compress_level=6)
     return out.getvalue()
+
+
+def png_bits(image: np.ndarray) -> int:
+    """Bits of the PNG of a ``uint8`` [h, w, 3] image: a proxy of its visual complexity (Kamkari et al., NeurIPS 2024).
+
+    Depends a little on the build of zlib: compare sizes of one machine. Raises ValueError for another array.
+    """
+    return 8 * len(png_bytes(image))
 
 
 def png_image(data: bytes) -> np.ndarray:

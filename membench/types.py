@@ -22,11 +22,13 @@ class Condition:
     """What a detector may know of an example.
 
     id: hash of the content, the same in every run; seeds are made from it.
-    prompt: the caption; None asks for the unconditional model.
+    prompt: the caption; None asks for the unconditional model. image: ``uint8`` [h, w, 3], where the example is an image
+    that the model has drawn (never a training image); None where it is a prompt.
     """
 
     id: str
     prompt: str | None = None
+    image: np.ndarray | None = field(default=None, compare=False, repr=False)  # the id is made from it
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,19 @@ class Cost:
     """Evaluations, counted per image in the batch (a pair conditional + unconditional counts 2).
 
     forwards, backwards, jvps, decodes: of the target model, adapted by LoRA or not. surrogate_*: of a network of the
-    detector's own, such as SIDE's classifier.
+    detector's own, such as SIDE's classifier. jvps: forward-mode Jacobian-vector products, each of which is a pass over
+    the network too. shared: those of the forwards that another detector of the same command has made; shared_seconds: what they took.
     """
 
     forwards: int = 0
     backwards: int = 0
     jvps: int = 0
     decodes: int = 0
+    encodes: int = 0
     surrogate_forwards: int = 0
     surrogate_backwards: int = 0
+    shared: int = 0
+    shared_seconds: float = 0.0
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f) - getattr(other, f) for f in self.__dataclass_fields__))
@@ -141,6 +147,15 @@ class Prepares(Protocol):
 
     def preparation_forwards(self, model: Denoiser, conditions: Sequence[Condition]) -> int:
         """Target evaluations that ``prepare`` takes, known before it begins: ``--budget`` refuses what it cannot pay."""
+        ...
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A detector that not every model, example or option suits, and that says so before any work."""
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        """Raises :class:`~membench.errors.UserError` in one line: what does not fit, and what to choose instead."""
         ...
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from membench.store import png_bytes
 
 
 def scores(*ids: str) -> pd.DataFrame:
     frame = pd.DataFrame({"id": ids, "score": [float(i) for i in range(len(ids))], "label": 1, "kind": "MV", "group": "g", "source": "s"})
-    return frame.assign(prompt=None, status="ok", error=None)
+    return frame.assign(prompt=None, status="ok", error=None, png_bits=800.0)
 
 
 def samples(*ids: str) -> pd.DataFrame:
@@ -36,3 +37,10 @@ def rows(frame: pd.DataFrame) -> list[dict]:
 
 def names(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir()}
+
+
+def as_version_1(path: Path) -> None:
+    """Turns a stored Parquet table into what membench wrote before ``png_bits`` was: without it, of schema version 1."""
+    table = pq.read_table(path)
+    table = table.drop_columns([name for name in ("png_bits",) if name in table.column_names])
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"schema_version": b"1"}), path)

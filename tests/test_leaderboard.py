@@ -1,109 +1,19 @@
-"""The leaderboard on run folders made by hand: comparisons with the control model, at equal terms, and over seeds."""
+"""The leaderboard on run folders made by hand: comparisons with the control model, and at equal terms."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from frames import samples as sample_rows
+from boards import COPIED, make, row
 from scipy import stats
 
-from membench import leaderboard, store
+from membench import leaderboard
 from membench.comparison import affordable, control_command, mover
-from membench.metrics.run import run_metrics
-from membench.runner import Run, load
-from membench.seeds_table import over_seeds, t_interval
-from membench.types import Band, Space
-
-L2 = Space("l2", False, (Band("high", 0.0, 1.0), Band("low", 1.0, 1.4)), copy=1.0, floor=1.4, source="test")
-EMPTY = store.SCHEMAS["scores"].empty_table().to_pandas()
-
-
-def scores_of(conditions: list[str]) -> pd.DataFrame:
-    """Half memorized; a score that tells, but not always."""
-    n = len(conditions)
-    label = np.arange(n) % 2
-    frame = pd.DataFrame({"id": conditions, "score": label + np.arange(n) % 3 * 0.6, "label": label, "kind": np.where(label, "MV", "N")})
-    return frame.assign(group=conditions, source=np.where(label, "planted", "held_out"), prompt="a mug", status="ok", error=None)
-
-
-def make(
-    root: Path,
-    copied: list[int | None],
-    *,
-    detector: str = "random",
-    control: bool = False,
-    seed: int = 0,
-    scored: bool = True,
-    price: int = 10,
-    failed: int = 0,
-    prepare: dict | None = None,
-    options: tuple[str, ...] = (),
-    images: bool = False,
-    extra: dict | None = None,
-) -> Run:
-    """A run of one image a condition: which training image it copies, or None. The last ``failed`` images have failed."""
-    conditions = [f"c{i}" for i in range(max(len(copied), 6))]
-    ids = [f"c{i}/0" for i in range(len(copied))]
-    samples = sample_rows(*ids) if ids else store.SCHEMAS["samples"].empty_table().to_pandas()
-    good = len(ids) - failed
-    samples["status"] = ["ok"] * good + ["failed: NaN"] * failed
-    matches = pd.DataFrame(
-        {
-            "sample_id": ids[:good],
-            "training_id": [f"t{j}" for j in copied[:good]],
-            "training": [99 if j is None else j for j in copied[:good]],
-            "similarity": [1.2 if j is None else 0.5 for j in copied[:good]],
-            "rank": 0,
-        }
-    )
-    scores = scores_of(conditions) if scored else EMPTY
-    phases = {"samples": {"forwards": price * len(ids), "seconds": 2.0}} if ids else {}
-    phases |= {"scores": {"forwards": 2 * len(conditions), "seconds": 1.0}} if scored else {}
-    phases |= {"prepare": {"seconds": 3.0} | prepare} if prepare else {}
-    parts = {
-        "task": "t",
-        "task_version": 1,
-        "profile": "mini",
-        "control": control,
-        "detector": detector,
-        "options": list(options),
-        "hashes": {"data": "d" * 64, "prompts": "p" * 64, "weights": ("b" if control else "a") * 64},
-        "examples": "e" * 64,
-        "seed": seed,
-        "dtype": "float32",
-    } | ({"extract_only": True} if not scored else {})
-    info = {name: parts[name] for name in ("task", "profile", "control", "detector", "seed", "dtype", "hashes")} | {
-        "status": "partial" if failed else "complete",
-        "failed": {"scores": 0, "samples": failed},
-        "options_passed": list(options),
-        "task_options_passed": [],
-        "access": {"gradients": False, "images": images, "training_data": False},
-        "space": asdict(L2),
-        "n_examples": len(conditions),
-        "n_task_examples": len(conditions),
-        "phases": phases,
-        "seconds": 5.0,
-        "peak_memory_mb": 100,
-        "membench": {"commit": "f" * 40, "dirty": False},
-        **({"extract_only": True} if not scored else {}),
-        **(extra or {}),
-    }
-    evaluations = sum(phases.get(name, {}).get("forwards", 0) for name in ("prepare", "samples"))
-    tables = {"scores": scores, "samples": samples, "matches": matches}
-    tables["metrics"] = run_metrics(scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100)
-    with store.RunFolder.open(root, "t", "mini", detector, store.content_key(parts), parts) as folder:
-        folder.finish(tables, info)
-        return load(folder.path)
-
-
-COPIED = [0, 0, 0, 1, 1, 2, None, None]
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +26,6 @@ def frame(tmp_path_factory) -> pd.DataFrame:
     make(tmp_path, [4, 5, 6, 7, None], detector="side", prepare=prepare, scored=False)
     make(tmp_path, [], detector="cfg_norm")
     return leaderboard.collect(tmp_path)
-
-
-def row(frame: pd.DataFrame, detector: str, control: bool = False) -> pd.Series:
-    [(_, found)] = frame[(frame.detector == detector) & (frame.control == control)].iterrows()
-    return found
 
 
 # ------------------------------------------------------------------------------------------ the control model
@@ -226,49 +131,7 @@ def test_a_detector_that_scores_by_its_images_pays_for_all_that_the_run_spent(tm
     assert leaderboard.collect(tmp_path).forwards_per_example.iloc[0] == forwards / 8
 
 
-# ----------------------------------------------------------------------------------------------- over seeds
-
-
-def test_over_seeds(tmp_path):
-    runs = {0: COPIED, 1: [0, 1, 2, 3, None, None, None, None], 2: [0] * 8}
-    for seed, copied in runs.items():
-        make(tmp_path, copied, seed=seed)
-    make(tmp_path, [None] * 8, control=True, seed=1)
-    make(tmp_path, COPIED, detector="side", options=("k=2",))
-    frame = leaderboard.collect(tmp_path)
-    found = over_seeds(frame)
-    assert len(found) == 3
-    ours = row(found, "random")
-    ams, ums = [0.75, 0.5, 1.0], [3 / 8, 4 / 8, 1 / 8]
-    half = stats.t.ppf(0.975, 2) * np.std(ams, ddof=1) / np.sqrt(3)
-    assert ours.seeds == 3 and ours.seed_list == "0 1 2" and ours.ams_cumulative == pytest.approx(0.75)
-    assert ours.ams_cumulative_low == pytest.approx(0.75 - half) and ours.ams_cumulative_high == 1.0  # beyond 1, and told
-    assert "ams_cumulative" in ours.cut.split()
-    assert (ours.ums_cumulative_low, ours.ums_cumulative_high) == pytest.approx(
-        (max(0, np.mean(ums) - stats.t.ppf(0.975, 2) * stats.sem(ums)), np.mean(ums) + stats.t.ppf(0.975, 2) * stats.sem(ums))
-    )
-    assert ours.excess_ams == 0.5 and ours.excess_ams_seeds == 1 and math.isnan(ours.excess_ams_low)
-    one = row(found, "side")
-    assert one.seeds == 1 and one.ams_cumulative == 0.75 and math.isnan(one.ams_cumulative_low) and one.cut == ""
-    assert row(found, "random", control=True).seeds == 1
-
-
-def test_t_interval():
-    values = [0.2, 0.5, 0.4, 0.45]
-    expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert t_interval(values)[1:3] == pytest.approx(expected) and t_interval(values)[3] == 4
-    assert math.isnan(t_interval([])[0]) and t_interval([0.3])[0] == 0.3
-
-
 # ----------------------------------------------------------------------------------------------- printing
-
-
-def test_seeds_that_agree_keep_the_width_of_their_own_intervals(tmp_path, frame):
-    """No copy with three seeds is not [0, 0]."""
-    equal = frame[frame.ams_cumulative.notna()].head(1)
-    runs = pd.concat([equal.assign(seed=k, ams_cumulative=0.0, ams_cumulative_low=0.0, ams_cumulative_high=0.1 * k) for k in range(3)])
-    found = over_seeds(runs).iloc[0]
-    assert (found.ams_cumulative, found.ams_cumulative_low, found.seeds) == (0, 0, 3) and found.ams_cumulative_high == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("seeds", [False, True])
@@ -310,7 +173,8 @@ def test_the_summary_of_runs(tmp_path):
     prepare = {"forwards": 1500, "backwards": 3, "surrogate_forwards": 1000, "surrogate_backwards": 400}
     whole = make(tmp_path, COPIED, prepare=prepare)
     text = leaderboard.run_table([whole])
-    assert "detection" in text and "AUROC" in text and "lower = nearer" in text and "p99" in text
+    assert "detection" in text and "AUROC matched" in text and "lower = nearer" in text and "p99" in text
+    assert "\nSpearman of score with PNG size: " in text
     best = np.percentile([0.5] * 6 + [1.2] * 2, [50, 75, 90])
     assert f"{best[0]:.3f}" in text and f"{best[1]:.3f}" in text and f"{best[2]:.3f}" in text
     assert "prepare 1,500 forwards and 3 backwards + 1,000 surrogate forwards and 400 surrogate backwards in 3 s" in text

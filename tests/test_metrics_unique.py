@@ -149,7 +149,7 @@ def run_of(prompts: list[str | None], scores: pd.DataFrame, examples: pd.DataFra
 
 def test_an_extraction_without_scores():
     """Images of a prompt are one unit, unconditional ones a unit each; the kinds come from the examples, if they are given."""
-    scores = pd.DataFrame({"id": [], "score": [], "label": [], "kind": [], "group": [], "source": [], "status": []})
+    scores = pd.DataFrame({"id": [], "score": [], "label": [], "kind": [], "group": [], "source": [], "status": [], "png_bits": []})
     high = lambda m: m[(m.metric == "ams_cumulative") & m.band.isna() & (m.subset == "all")].high.iloc[0]  # noqa: E731
     prompts = run_of(["a", "a", "b", "b", "c", "c"], scores)
     assert high(prompts) == pytest.approx(zero_limit(3)) and set(prompts.subset) == {"all"}

@@ -35,6 +35,7 @@ def make_run(
     label = np.arange(n) % 2
     common = {"label": label, "kind": np.where(label == 1, "MV", "N"), "group": ids, "source": np.where(label == 1, "a", "b")}
     scores = pd.DataFrame({"id": ids, "score": rng.normal(label, 1.0), **common, "prompt": prompts, "status": "ok", "error": None})
+    scores = scores.assign(png_bits=8.0 * rng.integers(400, 900, n))
     scores = scores if scored else scores[:0]
     picture = [store.png_bytes(np.full((8, 8, 3), i % 256, np.uint8)) for i in range(n)]
     samples = pd.DataFrame({"sample_id": [f"{i}/0" for i in ids], "condition": ids, "draw": 0, "prompt": prompts})
@@ -106,7 +107,7 @@ def test_the_page_holds_everything_it_needs(tmp_path) -> None:
     assert re.search(r"<th[^>]*>steps</th><td>5</td><td>5</td>", html) and re.search(
         r"<th[^>]*>threshold</th><td>0.1</td><td>default</td>", html
     )
-    assert html.count("<svg") == 3  # ROC, scores, rarefaction
+    assert html.count("<svg") == 4  # ROC, scores, size, rarefaction
 
 
 def test_prompts_are_escaped(tmp_path) -> None:
@@ -170,7 +171,7 @@ def test_a_run_without_images(tmp_path) -> None:
     run = make_run(tmp_path, images=False)
     html = report.write_report(run, np.empty((0, 8, 8, 3), np.uint8)).read_text()
     sure(html)
-    assert "its detector extracted none" in html and "no images to show" in html and "<img" not in html and html.count("<svg") == 2
+    assert "its detector extracted none" in html and "no images to show" in html and "<img" not in html and html.count("<svg") == 3
 
 
 def test_a_run_without_scores(tmp_path) -> None:
@@ -233,13 +234,45 @@ def test_costs_and_preparation_show_what_is_there(tmp_path) -> None:
 
 def test_curves(tmp_path) -> None:
     run = make_run(tmp_path, n=40)
-    roc, _ = report.detection(run).charts
+    roc, _, _ = report.detection(run).charts
     assert [name for name, *_ in roc.lines] == ["all", "chance"]  # one kind alone is all of them
     numbers = [float(x) for _, path, _ in roc.lines for x in re.findall(r"-?[\d.]+", path)]
     assert min(numbers) >= 0 and max(numbers) <= report.WIDTH
     [curve] = report.extraction(run).charts
     assert curve.xticks[0] == (report.LEFT, "0") and curve.xticks[-1] == (report.RIGHT, "40")
     assert report_charts._ticks(-0.25, 0.9) == [-0.2, 0, 0.2, 0.4, 0.6, 0.8] and report_charts._ticks(0, 3216) == [0, 1000, 2000, 3000]
+
+
+def test_the_score_over_png_size(tmp_path) -> None:
+    run = make_run(tmp_path, n=40)
+    *_, chart = report.detection(run).charts
+    assert [(name, css) for name, _, css in chart.lines] == [
+        ("bins of AUROC matched", "chance"),
+        ("not memorized", "dot label0"),
+        ("memorized", "dot label1"),
+    ]
+    spots = [tuple(map(float, spot)) for _, path, _ in chart.lines[1:] for spot in re.findall(r"M([\d.]+) ([\d.]+)h0", path)]
+    assert len(spots) == 40 and {report.LEFT, report.RIGHT} <= {x for x, _ in spots}
+    assert min(y for _, y in spots) == report.TOP and max(y for _, y in spots) == chart.height - report.BOTTOM
+    largest = run.scores.loc[run.scores.score.idxmax()]
+    low, high = run.scores.png_bits.min(), run.scores.png_bits.max()
+    expected = report.LEFT + (largest.png_bits - low) / (high - low) * (report.RIGHT - report.LEFT)
+    assert min(spots, key=lambda spot: spot[1])[0] == pytest.approx(expected, abs=0.06)
+    rho = run.metrics[run.metrics.metric == "spearman_png_bits"].iloc[0]
+    text = f"{rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
+    assert chart.note == f"Spearman of score with PNG size: {text}." and ("Spearman, PNG size", text) in report.headline(run)
+    table = report.detection(run).tables[0]
+    assert list(table.header[2:4]) == ["AUROC", "AUROC matched"] and ("AUROC matched", table.rows[0][3]) in report.headline(run)
+
+
+def test_a_run_without_sizes_shows_none(tmp_path) -> None:
+    """One of an older membench, or of images that belong to no example."""
+    run = make_run(tmp_path, n=40)
+    metrics = run.metrics[~run.metrics.metric.isin(["auroc_complexity_matched", "spearman_png_bits"])]
+    run = dataclasses.replace(run, scores=run.scores.assign(png_bits=np.nan), metrics=metrics)
+    html = page(run)
+    assert html.count("<svg") == 3 and "Spearman" not in html and not has_nan(html)
+    assert {row[3] for row in report.detection(run).tables[0].rows} == {"n/a"}
 
 
 def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, monkeypatch) -> None:

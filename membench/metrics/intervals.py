@@ -68,9 +68,9 @@ def detection_intervals(
     Arguments and errors as in ``detection.detection_metrics``. The same seed gives the same interval, in whatever order the rows stand.
     """
     scores, labels, groups = check(scores, labels, groups)
-    parts = [weighted_statistics(scores, labels, w, limits) for w in _class_weights(labels, groups, resamples, seed)]
+    parts = [weighted_statistics(scores, labels, w, limits) for w in class_weights(labels, groups, resamples, seed)]
     names = ["auroc", "average_precision", *(f"tpr_at_fpr_{x:g}" for x in limits)]
-    return {name: _percentiles(np.concatenate([part[name] for part in parts]), level) if parts else None for name in names}
+    return {name: percentiles(np.concatenate([part[name] for part in parts]), level) if parts else None for name in names}
 
 
 def weighted_statistics(
@@ -110,8 +110,8 @@ def mean_intervals(
     size = np.bincount(member)
     total = np.stack([np.bincount(member, column) for column in values.T], axis=1)
     rng = np.random.default_rng(seed)
-    parts = [times @ total / (times @ size)[:, None] for times in _draws(len(names), resamples, rng)]
-    return [_percentiles(column, level) for column in np.concatenate(parts).T]
+    parts = [times @ total / (times @ size)[:, None] for times in draws(len(names), resamples, rng)]
+    return [percentiles(column, level) for column in np.concatenate(parts).T]
 
 
 def share_intervals(
@@ -134,13 +134,13 @@ def _class_mean_interval(
 ) -> Interval | None:
     """Interval of the mean over the two classes of the share that is right."""
     parts = []
-    for w in _class_weights(labels, groups, resamples, seed):
+    for w in class_weights(labels, groups, resamples, seed):
         share = [(w * (right & (labels == label))).sum(axis=1) / (w * (labels == label)).sum(axis=1) for label in (0, 1)]
         parts.append((share[0] + share[1]) / 2)
-    return _percentiles(np.concatenate(parts), level) if parts else None
+    return percentiles(np.concatenate(parts), level) if parts else None
 
 
-def _class_weights(labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def class_weights(labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each row is drawn, int [some, n], in all ``resamples`` rows; nothing if a class has fewer than 2 groups."""
     rows = [np.flatnonzero(labels == label) for label in (0, 1)]
     members = [np.unique(groups[of], return_inverse=True)[1] for of in rows]
@@ -153,11 +153,23 @@ def _class_weights(labels: np.ndarray, groups: np.ndarray, resamples: int, seed:
         some = min(step, resamples - start)
         weights = np.empty((some, len(labels)), dtype=np.int64)
         for of, member, count, rng in zip(rows, members, counts, (negative, positive), strict=True):
-            weights[:, of] = np.concatenate(list(_draws(count, some, rng)))[:, member]
+            weights[:, of] = np.concatenate(list(draws(count, some, rng)))[:, member]
         yield weights
 
 
-def _draws(count: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def group_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each row is drawn, int [some, n], in all ``resamples`` rows, classes not apart; nothing for fewer than 2 groups."""
+    names, member = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        return
+    rng = np.random.default_rng(seed)
+    step = max(1, _CELLS // len(member))
+    for start in range(0, resamples, step):
+        for times in draws(len(names), min(step, resamples - start), rng):
+            yield times[:, member]
+
+
+def draws(count: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """How often each of ``count`` groups is drawn when ``count`` are drawn with replacement: int [some, count], in parts."""
     step = max(1, _CELLS // count)
     for start in range(0, resamples, step):
@@ -166,6 +178,6 @@ def _draws(count: int, resamples: int, rng: np.random.Generator) -> Iterator[np.
         yield np.bincount(drawn.ravel(), minlength=some * count).reshape(some, count)
 
 
-def _percentiles(values: np.ndarray, level: float) -> Interval:
+def percentiles(values: np.ndarray, level: float) -> Interval:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

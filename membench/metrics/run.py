@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
+from membench.metrics.complexity import complexity_table
 from membench.metrics.extraction import extraction_metrics
 from membench.metrics.intervals import detection_table
 from membench.metrics.rows import Metric
@@ -23,7 +24,7 @@ def run_metrics(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """``metrics.parquet``: detection (overall, per kind, per source of negatives) and extraction (overall, per kind).
+    """``metrics.parquet``: detection (overall, per kind, per source of negatives), complexity and extraction (overall, per kind).
 
     samples: those that did not fail. evaluations: forwards of the target network that the samples cost, preparation included.
     examples: columns id, group, kind; default: those of the scores, of which an extraction alone has none. A sample of no known
@@ -34,6 +35,7 @@ def run_metrics(
     labelled = scores[(scores.label >= 0) & (scores.status == "ok")]
     if labelled.label.nunique() == 2:
         rows += detection_table(labelled, resamples=resamples, seed=seed)
+    rows += complexity_table(scores, resamples=resamples, seed=seed)
     if len(samples):
         owner, kind = _owners(samples, scores if examples is None else examples)
         for subset in ["all", *(f"kind={k}" for k in sorted(kind.dropna().unique()))]:

@@ -1,0 +1,105 @@
+"""Run folders made by hand, for the tests of the leaderboard."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from frames import samples as sample_rows
+
+from membench import store
+from membench.metrics.run import run_metrics
+from membench.runner import Run, load
+from membench.types import Band, Space
+
+L2 = Space("l2", False, (Band("high", 0.0, 1.0), Band("low", 1.0, 1.4)), copy=1.0, floor=1.4, source="test")
+EMPTY = store.SCHEMAS["scores"].empty_table().to_pandas()
+
+
+def scores_of(conditions: list[str]) -> pd.DataFrame:
+    """Half memorized; a score that tells, but not always."""
+    n = len(conditions)
+    label = np.arange(n) % 2
+    frame = pd.DataFrame({"id": conditions, "score": label + np.arange(n) % 3 * 0.6, "label": label, "kind": np.where(label, "MV", "N")})
+    frame = frame.assign(group=conditions, source=np.where(label, "planted", "held_out"), prompt="a mug", status="ok", error=None)
+    return frame.assign(png_bits=800.0 + np.arange(n) // 2)
+
+
+def make(
+    root: Path,
+    copied: list[int | None],
+    *,
+    detector: str = "random",
+    control: bool = False,
+    seed: int = 0,
+    scored: bool = True,
+    price: int = 10,
+    failed: int = 0,
+    prepare: dict | None = None,
+    options: tuple[str, ...] = (),
+    images: bool = False,
+    extra: dict | None = None,
+) -> Run:
+    """A run of one image a condition: which training image it copies, or None. The last ``failed`` images have failed."""
+    conditions = [f"c{i}" for i in range(max(len(copied), 6))]
+    ids = [f"c{i}/0" for i in range(len(copied))]
+    samples = sample_rows(*ids) if ids else store.SCHEMAS["samples"].empty_table().to_pandas()
+    good = len(ids) - failed
+    samples["status"] = ["ok"] * good + ["failed: NaN"] * failed
+    matches = pd.DataFrame(
+        {
+            "sample_id": ids[:good],
+            "training_id": [f"t{j}" for j in copied[:good]],
+            "training": [99 if j is None else j for j in copied[:good]],
+            "similarity": [1.2 if j is None else 0.5 for j in copied[:good]],
+            "rank": 0,
+        }
+    )
+    scores = scores_of(conditions) if scored else EMPTY
+    phases = {"samples": {"forwards": price * len(ids), "seconds": 2.0}} if ids else {}
+    phases |= {"scores": {"forwards": 2 * len(conditions), "seconds": 1.0}} if scored else {}
+    phases |= {"prepare": {"seconds": 3.0} | prepare} if prepare else {}
+    parts = {
+        "task": "t",
+        "task_version": 1,
+        "profile": "mini",
+        "control": control,
+        "detector": detector,
+        "options": list(options),
+        "hashes": {"data": "d" * 64, "prompts": "p" * 64, "weights": ("b" if control else "a") * 64},
+        "examples": "e" * 64,
+        "seed": seed,
+        "dtype": "float32",
+    } | ({"extract_only": True} if not scored else {})
+    info = {name: parts[name] for name in ("task", "profile", "control", "detector", "seed", "dtype", "hashes")} | {
+        "status": "partial" if failed else "complete",
+        "failed": {"scores": 0, "samples": failed},
+        "options_passed": list(options),
+        "task_options_passed": [],
+        "access": {"gradients": False, "images": images, "training_data": False},
+        "space": asdict(L2),
+        "n_examples": len(conditions),
+        "n_task_examples": len(conditions),
+        "phases": phases,
+        "seconds": 5.0,
+        "peak_memory_mb": 100,
+        "membench": {"commit": "f" * 40, "dirty": False},
+        **({"extract_only": True} if not scored else {}),
+        **(extra or {}),
+    }
+    evaluations = sum(phases.get(name, {}).get("forwards", 0) for name in ("prepare", "samples"))
+    tables = {"scores": scores, "samples": samples, "matches": matches}
+    tables["metrics"] = run_metrics(scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100)
+    with store.RunFolder.open(root, "t", "mini", detector, store.content_key(parts), parts) as folder:
+        folder.finish(tables, info)
+        return load(folder.path)
+
+
+COPIED = [0, 0, 0, 1, 1, 2, None, None]
+
+
+def row(frame: pd.DataFrame, detector: str, control: bool = False) -> pd.Series:
+    [(_, found)] = frame[(frame.detector == detector) & (frame.control == control)].iterrows()
+    return found

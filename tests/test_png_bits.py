@@ -1,0 +1,113 @@
+"""The size of each example's image in the scores: of which image it is taken, and runs that an older membench began."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from frames import as_version_1
+
+from membench import phases, store
+from membench.phases import Phases, Work, in_step
+from membench.tables import png_bits, png_bytes
+from membench.types import Condition, Cost, Example, Request, Sample
+
+NOISE = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+FLAT = np.full((16, 16, 3), 7, np.uint8)
+
+
+class Model:
+    cost = Cost()
+
+
+class Detector:
+    """Draws the picture that it is given for a condition and draw; one without a picture fails."""
+
+    def __init__(self, pictures: dict[tuple[str, int], np.ndarray | None]) -> None:
+        self.pictures = pictures
+
+    def extract(self, model, requests) -> list[Sample]:
+        drawn = [self.pictures[r.condition.id, r.draw] for r in requests]
+        return [
+            Sample(r.condition, r.draw, FLAT if p is None else p, float("nan") if p is None else 0.0)
+            for r, p in zip(requests, drawn, strict=True)
+        ]
+
+    def score(self, model, conditions, extracted) -> list[float]:
+        return [float(len(c.id)) for c in conditions]
+
+
+def example(name: str, image: np.ndarray | None = None) -> Example:
+    return Example(Condition(name, None if image is not None else "a mug", image), 1, "MV", name, "s")
+
+
+def opened(root: Path) -> store.RunFolder:
+    return store.RunFolder.open(root, "t", "mini", "d", "0" * 16, {})
+
+
+def scored(root: Path, examples: list[Example], pictures: dict[tuple[str, int], np.ndarray | None]) -> pd.Series:
+    """The column, by example id, of a run."""
+    with opened(root) as folder:
+        run = Phases(Detector(pictures), Model(), folder)
+        samples = table(run.extract([Request(Condition(name, None), draw) for name, draw in pictures]))
+        return table(run.score(examples, samples)).set_index("id").png_bits
+
+
+def table(work: Work) -> pd.DataFrame:
+    in_step([work], work.phases.model, progress=False)
+    return work.table()
+
+
+def test_png_bits_is_the_size_of_the_png():
+    assert png_bits(NOISE[0]) == 8 * len(png_bytes(NOISE[0])) > png_bits(FLAT) > 0
+    with pytest.raises(ValueError, match="expected uint8"):
+        png_bits(FLAT[..., 0])
+
+
+def test_the_mean_of_an_examples_own_images_that_did_not_fail(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "png_image", lambda data: pytest.fail("an image was decoded"))
+    pictures = {("a", 0): NOISE[0], ("a", 1): FLAT, ("a", 2): None, ("b", 0): NOISE[1], ("c", 0): None}
+    found = scored(tmp_path, [example(name) for name in "abcd"], pictures)
+    assert found["a"] == (png_bits(NOISE[0]) + png_bits(FLAT)) / 2 and found["b"] == png_bits(NOISE[1])
+    assert np.isnan(found["c"]) and np.isnan(found["d"])  # all failed, and none drawn
+
+
+def test_unconditional_images_belong_to_no_example(tmp_path):
+    pictures = {("unconditional", draw): NOISE[draw] for draw in range(3)} | {("cluster-0001", 0): FLAT}
+    assert scored(tmp_path, [example("a"), example("b")], pictures).isna().all()
+
+
+def test_an_example_that_is_an_image_has_its_own_size(tmp_path):
+    found = scored(tmp_path, [example("a", FLAT), example("b", NOISE[0]), example("c")], {("a", 0): NOISE[1], ("c", 0): NOISE[2]})
+    assert found.to_dict() == {"a": png_bits(FLAT), "b": png_bits(NOISE[0]), "c": png_bits(NOISE[2])}
+
+
+def test_no_example_and_no_image(tmp_path):
+    assert len(scored(tmp_path / "none", [], {})) == 0 and scored(tmp_path / "bare", [example("a")], {}).isna().all()
+
+
+def test_a_run_that_an_older_membench_began_ends_with_the_same_sizes(tmp_path, monkeypatch):
+    """Its shards hold no sizes, and all are kept: what is scored is scored no more."""
+    monkeypatch.setattr(phases, "SHARD", 2)
+    examples = [example("a"), example("bb", FLAT), example("ccc"), example("dddd")]
+    pictures = {("a", 0): NOISE[0], ("ccc", 0): NOISE[1], ("dddd", 0): None}
+    whole = scored(tmp_path / "whole", examples, pictures)
+    old = scored(tmp_path / "old", examples, pictures)  # leaves its shards, as a killed run does
+    shards = sorted((tmp_path / "old").rglob("*.parquet"))
+    assert [s.name for s in shards] == [f"{phase}-0000{i}.parquet" for phase in ("samples", "scores") for i in (0, 1)]
+    for shard in shards[:3]:
+        as_version_1(shard)
+    shards[3].unlink()  # and is made again
+    monkeypatch.setattr(
+        Detector, "score", lambda self, model, conditions, extracted: [float(len(c.id)) for c in conditions if len(c.id) > 2]
+    )
+    again = scored(tmp_path / "old", examples, pictures)
+    pd.testing.assert_series_equal(again, whole)
+    pd.testing.assert_series_equal(old, whole)
+    with opened(tmp_path / "old") as folder:
+        assert (
+            set(folder.costs()) == {"samples", "scores"}
+            and folder.read_shards("scores", ["a", "bb", "ccc", "dddd"]).png_bits.notna().sum() == 1
+        )
