@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 import torch
 
 from membench.denoiser import Denoiser
+from membench.drawing import Draws, samples
+from membench.errors import UserError
 from membench.sampling import ddim
 from membench.types import Access, Condition, Request, Sample
 
@@ -30,7 +32,7 @@ class CfgNormOptions:
     images: int = field(default=1, metadata={"help": "images to extract per condition, ranked by their own norm; 0: none", "min": 0})
 
 
-class CfgNorm:
+class CfgNorm(Draws):
     Options = CfgNormOptions
     version = 1
     access = Access()
@@ -38,7 +40,11 @@ class CfgNorm:
     def __init__(self, options: CfgNormOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
         if options.steps > options.trajectory:
             raise ValueError(f"steps={options.steps} is more than trajectory={options.trajectory}")
-        self.options, self.seed, self.sampling = options, seed, sampling
+        super().__init__(options, seed=seed, sampling=sampling)
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        if not model.has_condition:
+            raise UserError("this model has no condition: cfg_norm scores what a condition changes; choose flipd or score_norm")
 
     def _norms(
         self, model: Denoiser, rows: Sequence[tuple[Condition, int]], stop: int | None, guidance: float, steps: int
@@ -60,15 +66,10 @@ class CfgNorm:
         _, norms = self._norms(model, rows, o.steps, o.guidance, o.trajectory)
         return norms.view(len(conditions), o.draws).mean(dim=1).tolist()
 
-    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        return [Request(c, draw) for c in conditions for draw in range(self.options.images)]
-
     def image_forwards(self, model: Denoiser, request: Request) -> int:
-        return 2 * int(self.sampling["steps"])
+        return 2 * self.steps
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """Samples as the task samples, each as sure as the norm on its own first steps."""
-        steps, guidance = int(self.sampling["steps"]), float(self.sampling["guidance"])
-        x, norms = self._norms(model, [(r.condition, r.draw) for r in requests], None, guidance, steps)
-        images = model.decode(x)
-        return [Sample(r.condition, r.draw, i, c) for r, i, c in zip(requests, images, norms.tolist(), strict=True)]
+        x, norms = self._norms(model, [(r.condition, r.draw) for r in requests], None, self.weight, self.steps)
+        return samples(requests, x, model.decode(x), norms.tolist())

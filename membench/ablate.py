@@ -5,6 +5,7 @@ Each point is a run of :func:`membench.runner.execute`, kept under its own key: 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import textwrap
@@ -15,11 +16,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from membench.costs import spent
 from membench.errors import UserError
-from membench.leaderboard import spent
 from membench.options import detector_options
 from membench.printing import COPIES, interval
-from membench.runner import Run, Spec, execute
+from membench.runner import Run, Spec, execute, execute_all
 from membench.tables import DamagedFile, atomic_write
 
 METRICS = ("ams", "ums", "best_p", "unique_per_1000", "auroc", "average_precision", "tpr")  # how their names begin
@@ -74,12 +75,20 @@ def sweep(
     rows: list[dict[str, Any]] = []
     about: dict[str, Any] = {}
     jobs = list(itertools.product(points, controls, seeds))
+
+    def at(point: Point, control: bool, seed: int) -> Spec:
+        return replace(spec, options=(*spec.options, *point.settings), seed=seed, control=control)
+
+    for control, seed in itertools.product(controls, seeds) if len(points) > 1 else ():
+        # Side by side the points share network evaluations. Which of them is refused, and why, the loop below finds out.
+        with contextlib.suppress(UserError):
+            execute_all([at(point, control, seed) for point in points], out, progress=progress)
     for i, (point, control, seed) in enumerate(jobs, 1):
         if progress:
             print(f"{i} of {len(jobs)}: {' '.join(point.settings)} seed={seed}{' (control model)' if control else ''}", file=sys.stderr)
         values = {swept[option]: value for option, value in point.values.items()} | {"seed": seed, "control": control}
         try:
-            run = execute(replace(spec, options=(*spec.options, *point.settings), seed=seed, control=control), out, progress=progress)
+            run = execute(at(point, control, seed), out, progress=progress)
         except UserError as error:
             if isinstance(error, DamagedFile) or isinstance(error.__cause__, OSError):
                 raise  # the disk's refusal, not the detector's

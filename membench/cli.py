@@ -153,18 +153,16 @@ def _run(args: argparse.Namespace) -> int:
     for name in names:
         detector_options(name, known.load(name), options[name], presets.get(name), args.profile)
     from membench import leaderboard
-    from membench.runner import Spec, execute
+    from membench.runner import Spec, execute_all
 
     task_options = _task_options(args, [*names, args.task])
     same = ("task", "profile", "seed", "limit", "control", "device", "dtype", "batch_size", "budget")
     spec: dict[str, Any] = {name: getattr(args, name) for name in same}
     spec["extract_only"] = args.extract_only or args.budget is not None
-    runs = []
-    for name in names:
-        mine = Spec(name, options=options[name], preset=presets.get(name), task_options=task_options, **spec)
-        run = execute(mine, args.out, progress=not args.quiet)
-        runs.append(run)
-        print(f"{name}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
+    specs = [Spec(name, options=options[name], preset=presets.get(name), task_options=task_options, **spec) for name in names]
+    runs = execute_all(specs, args.out, progress=not args.quiet)
+    for run in runs:
+        print(f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
     print(leaderboard.run_table(runs))
     return 0
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from membench import store
 from membench.comparison import BOARD, control_command, with_control, with_equal_terms
+from membench.costs import forwards_per_example, jvps_per_example, spent
 from membench.errors import UserError
 from membench.hashing import json_hash
 from membench.metrics.extraction import copy_counts
@@ -32,6 +33,7 @@ UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations")
 COSTS = {
     "prepare_forwards": "prep fwd",
     "backwards": "bwd",
+    "jvps": "jvp",
     "surrogate_forwards": "surrogate fwd",
     "surrogate_backwards": "surrogate bwd",
 }
@@ -79,11 +81,13 @@ def _row(run: Run) -> dict[str, Any]:
         "n_g": drawn,
         "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
         "unique_copies": round(row[UNIQUE[0]] * good) if good else 0,
-        "forwards_per_example": _forwards_of_scores(run) / len(run.scores) if len(run.scores) else float("nan"),
+        "forwards_per_example": forwards_per_example(run),
+        "jvps_per_example": jvps_per_example(run),
         "forwards_per_image": spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
         "prepare_forwards": spent(run, "forwards", "prepare"),
         "sample_forwards": spent(run, "forwards", "samples"),
         "backwards": spent(run, "backwards"),
+        "jvps": spent(run, "jvps"),
         "surrogate_forwards": spent(run, "surrogate_forwards"),
         "surrogate_backwards": spent(run, "surrogate_backwards"),
         "sees": "+".join(name for name, used in info["access"].items() if used) or "outputs",
@@ -96,16 +100,6 @@ def _row(run: Run) -> dict[str, Any]:
         "control_command": control_command(info),
     }
     return row
-
-
-def spent(run: Run, what: str, *phases: str) -> int:
-    """A cost of the phases named, or of all; what an older run did not count is 0."""
-    return sum(int(cost.get(what, 0)) for phase, cost in run.info["phases"].items() if not phases or phase in phases)
-
-
-def _forwards_of_scores(run: Run) -> int:
-    """Evaluations of the target that the scores took: all of the run's, where a detector scores by its images."""
-    return spent(run, "forwards", "scores", *(("prepare", "samples") if run.info["access"]["images"] else ()))
 
 
 def _hash_without(parts: dict[str, Any], *names: str) -> str:
@@ -152,6 +146,8 @@ def _detection_text(frame: pd.DataFrame) -> pd.DataFrame:
     for column, title in DETECTION.items():
         out[title] = _intervals(frame, column)
     out["fwd/ex"] = [number(v) for v in frame.forwards_per_example]
+    if frame.jvps_per_example.gt(0).any():
+        out["jvp/ex"] = [number(v) for v in frame.jvps_per_example]
     out["seconds"] = [number(v) for v in frame.seconds]
     out["sees"] = frame.sees
     out["coverage"] = _coverage(frame)

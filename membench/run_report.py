@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from membench.printing import DETECTION, interval, table
+from membench.costs import forwards_per_example, jvps_per_example, spent
+from membench.printing import COPIES, DETECTION, interval, number, table
 from membench.runner import Run
+
+SIZE_CORRELATION = "Spearman of score with PNG size"
 
 
 def run_table(runs: Sequence[Run]) -> str:
-    """Detection per subset, extraction per band and in percentiles, what it cost, and where the files are."""
-    parts = []
+    """Of one run detection per subset, extraction per band and in percentiles; of several a row a run. Then costs and files."""
+    parts = _whole(runs[0]) if len(runs) == 1 else _side_by_side(runs)
+    return "\n".join([*parts, *map(_summary, runs), *([] if len(runs) == 1 else [_shared(runs)])])
+
+
+def _where(run: Run) -> str:
+    info = run.info
+    return f"{info['task']} ({info['profile']}{', CONTROL model' if info['control'] else ''}, seed {info['seed']})"
+
+
+def _whole(run: Run) -> Iterator[str]:
+    info, m, what = run.info, run.metrics, f"{run.info['detector']} on {_where(run)}"
+    detection = detection_rows(m)
+    if len(detection):
+        yield table(f"{what}: detection, 95 % intervals over groups", detection)
+    if correlation := size_correlation(m):
+        yield f"{SIZE_CORRELATION}: {correlation}\n"
+    extraction = extraction_rows(m)
+    if len(extraction):
+        yield table(f"{what}: extraction, {len(run.samples)} images, {info['space']['id']}, in %, 95 % intervals over groups", extraction)
+    percentiles = _percentile_rows(m)
+    if len(percentiles):
+        nearer = "higher = nearer" if info["space"]["higher_is_closer"] else "lower = nearer"
+        yield table(f"{what}: percentiles of each image's best similarity, {info['space']['id']} ({nearer})", percentiles)
+
+
+def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
+    """Detection and extraction, a row a run; the tables of each alone are in its report."""
+    scored, drawn = [], []
     for run in runs:
-        info, m = run.info, run.metrics
-        what = (
-            f"{info['detector']} on {info['task']} ({info['profile']}{', CONTROL model' if info['control'] else ''}, seed {info['seed']})"
-        )
-        detection = detection_rows(m)
-        if len(detection):
-            parts.append(table(f"{what}: detection, 95 % intervals over groups", detection))
-        extraction = extraction_rows(m)
-        if len(extraction):
-            title = f"{what}: extraction, {len(run.samples)} images, {info['space']['id']}, in %, 95 % intervals over groups"
-            parts.append(table(title, extraction))
-        percentiles = _percentile_rows(m)
-        if len(percentiles):
-            nearer = "higher = nearer" if info["space"]["higher_is_closer"] else "lower = nearer"
-            parts.append(table(f"{what}: percentiles of each image's best similarity, {info['space']['id']} ({nearer})", percentiles))
-        parts.append(_summary(run))
-    return "\n".join(parts)
+        m, name = run.metrics, {"detector": run.info["detector"]}
+        overall = m[(m.subset == "all") & m.band.isna()]
+        cells = {DETECTION[r.metric]: interval(r.value, r.low, r.high) for r in overall[overall.metric.isin(DETECTION)].itertuples()}
+        kinds = m[(m.metric == "auroc") & m.subset.str.startswith("kind=")]
+        of_kinds = {f"AUROC {r.subset.removeprefix('kind=')}": interval(r.value, float("nan"), float("nan")) for r in kinds.itertuples()}
+        if cells:
+            costs = {"fwd/ex": number(forwards_per_example(run)), "jvp/ex": number(jvps_per_example(run))}
+            rho = {"rho PNG": size_correlation(m).partition(" ")[0] or "n/a"}
+            scored.append(name | {title: cells.get(title, "n/a") for title in DETECTION.values()} | of_kinds | rho | costs)
+        copies = {COPIES[r.metric]: _percent(r) for r in overall[overall.metric.isin(COPIES)].itertuples()}
+        if copies:
+            drawn.append(name | {"images": number(len(run.samples))} | copies | {"seconds": number(run.info["seconds"])})
+    if scored:
+        yield table(f"{_where(runs[0])}: detection, 95 % intervals over groups", pd.DataFrame(scored).fillna("n/a"))
+    if drawn:
+        yield table(f"{_where(runs[0])}: extraction, {runs[0].info['space']['id']}, 95 % intervals over groups", pd.DataFrame(drawn))
+
+
+def _shared(runs: Sequence[Run]) -> str:
+    """How often a network evaluation served more than one run."""
+    asked, shared = (sum(spent(run, what) for run in runs) for what in ("forwards", "shared"))
+    share = f" ({100 * shared / asked:.0f} %)" if asked else ""
+    return f"the {len(runs)} runs need {asked:,} network evaluations; {shared:,}{share} were shared, {asked - shared:,} made\n"
 
 
 def detection_rows(m: pd.DataFrame) -> pd.DataFrame:
@@ -41,6 +77,11 @@ def detection_rows(m: pd.DataFrame) -> pd.DataFrame:
         cells = {DETECTION[r.metric]: interval(r.value, r.low, r.high) for r in part.itertuples()}
         rows.append({"subset": subset, "n": int(part.n.iloc[0]), **{title: cells.get(title, "n/a") for title in DETECTION.values()}})
     return pd.DataFrame(rows)
+
+
+def size_correlation(m: pd.DataFrame) -> str:
+    """Spearman's rho of score with PNG size, as text; empty for a run without sizes."""
+    return "".join(interval(r.value, r.low, r.high, digits=2) for r in m[m.metric == "spearman_png_bits"].itertuples())
 
 
 def extraction_rows(m: pd.DataFrame) -> pd.DataFrame:
@@ -75,9 +116,9 @@ def _pick(cells: dict[str, str], suffix: str) -> dict[str, str]:
 def _summary(run: Run) -> str:
     info = run.info
     failed = sum(info["failed"].values())
-    spent = [text for name, phase in info["phases"].items() if (text := _cost(name, phase))]
+    costs = [text for name, phase in info["phases"].items() if (text := _cost(name, phase))]
     lines = [
-        ", ".join([*spent, f"{info['seconds']:.0f} s in all"]) + f", peak memory {info['peak_memory_mb']:,} MB",
+        f"{info['detector']}: " + ", ".join([*costs, f"{info['seconds']:.0f} s in all"]) + f", peak memory {info['peak_memory_mb']:,} MB",
         f"files: {run.path}",
         f"report: {run.path / 'report.html'}",
     ]
@@ -93,7 +134,8 @@ def _cost(name: str, phase: Mapping[str, Any]) -> str:
     """``prepare 100 forwards and 20 backwards + 3,000 surrogate forwards ... in 2 s``; empty for a phase without evaluations."""
     parts = []
     for network in ("", "surrogate_"):
-        counts = [(phase.get(network + kind, 0), network.replace("_", " ") + kind) for kind in ("forwards", "backwards")]
+        counts = [(phase.get(network + kind, 0), network.replace("_", " ") + kind) for kind in ("forwards", "backwards", "jvps")]
         text = " and ".join(f"{count:,} {what}" for count, what in counts if count)
         parts += [text] if text else []
-    return f"{name} {' + '.join(parts)} in {phase['seconds']:.0f} s" if parts else ""
+    shared = f" ({phase['shared']:,} of them shared)" if phase.get("shared") else ""
+    return f"{name} {' + '.join(parts)}{shared} in {phase['seconds']:.0f} s" if parts else ""

@@ -5,12 +5,11 @@ A killed run continues where it stopped (phases.py) and ends with the same numbe
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import resource
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from membench import provenance, registry, store
+from membench import store
 from membench.denoiser import Denoiser
-from membench.errors import UserError
-from membench.hashing import json_hash
+from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, told, within_budget
 from membench.metrics.run import run_metrics
-from membench.options import detector_options, parse_options
-from membench.phases import SHARD, Phases, match, timer
-from membench.pipelines import check_device
+from membench.phases import Phases, in_step, match, timer
 from membench.report import write_report
-from membench.types import Detector, Example, LoadedTask, Prepares, Priced, Request
-from membench.workspace import Workspace
+from membench.types import Checks, Example, Prepares
+
+__all__ = ["Run", "Spec", "execute", "execute_all", "load", "run"]
 
 DEFAULT_OUT = Path("results/runs")
 
@@ -43,26 +40,6 @@ class Run:
     samples: pd.DataFrame
     matches: pd.DataFrame
     metrics: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What to run, resolved. ``options`` and ``task_options`` are ``key=value`` strings as passed."""
-
-    detector: str
-    task: str
-    profile: str = "mini"
-    options: Sequence[str] = ()
-    task_options: Sequence[str] = ()
-    seed: int = 0
-    limit: int | None = None
-    control: bool = False
-    device: str = "cpu"
-    dtype: str = "float32"
-    batch_size: int = 64
-    preset: str | None = None
-    budget: int | None = None
-    extract_only: bool = False
 
 
 def run(
@@ -111,20 +88,44 @@ def run(
 
 
 def execute(spec: Spec, out: Path, *, progress: bool = True) -> Run:
+    return execute_all([spec], out, progress=progress)[0]
+
+
+def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True) -> list[Run]:
+    """Runs several detectors on one task: a run each, in order. Network evaluations that several need are made once.
+
+    The specs differ in detector, options and preset alone. Each run's counts and seconds are those that it would take alone; ``shared``
+    says how many of its forwards another run of the same call has made. Raises :class:`UserError` before any work, if it can be known.
+    """
     began = time.monotonic()
-    detector, task = _build(spec)
-    examples = _limited(task.examples, spec.limit)
-    parts = _key_parts(spec, detector, task, [e.id for e in examples])
-    key = store.content_key(parts)
-    with store.RunFolder.open(out, spec.task, spec.profile, spec.detector, key, parts) as folder:
-        if not folder.complete:
-            workspace = Workspace(out / spec.task / spec.profile / "prepared", _identity(spec, task), progress=progress)
-            _compute(spec, detector, task, examples, folder, workspace, began, progress)
-        found = load(folder.path)
-        if not (folder.path / "report.html").exists():
-            pictures = task.training_images() if len(found.samples) else np.empty((0, 1, 1, 3), np.uint8)
-            write_report(found, pictures)
-        return found
+    task = load_task(specs[0])
+    with ExitStack() as stack:
+        jobs: dict[str, Job] = {}
+        keys = []
+        for spec in specs:
+            job = open_job(spec, task, out, stack, jobs, progress)
+            keys.append(job.folder.path.name)
+            jobs[job.folder.path.name] = job
+        todo = [job for job in jobs.values() if not job.folder.complete]
+        if todo:
+            model = task.model()
+            for job in todo:
+                if isinstance(job.detector, Checks):
+                    told(job, lambda job=job: job.detector.check(model, job.conditions))  # type: ignore[misc]
+            # One that prepares may change the network: it runs alone.
+            alone = [job for job in todo if isinstance(job.detector, Prepares)]
+            for together in [[job] for job in alone] + [[job for job in todo if job not in alone]]:
+                _compute(together, model, time.monotonic() - began, progress)
+                began = time.monotonic()
+        return [_finished(jobs[key]) for key in keys]
+
+
+def _finished(job: Job) -> Run:
+    found = load(job.folder.path)
+    if not (job.folder.path / "report.html").exists():
+        pictures = job.task.training_images() if len(found.samples) else np.empty((0, 1, 1, 3), np.uint8)
+        write_report(found, pictures)
+    return found
 
 
 def load(path: Path) -> Run:
@@ -133,158 +134,66 @@ def load(path: Path) -> Run:
     return Run(path, info, **{name: frames[name] for name in ("scores", "samples", "matches", "metrics")})
 
 
-# ----------------------------------------------------------------------------------------------- planning
-
-
-def _build(spec: Spec) -> tuple[Detector, LoadedTask]:
-    check_device(spec.device)
-    detectors, tasks = registry.detectors(), registry.tasks()
-    detector_class, task_class = detectors.load(spec.detector), tasks.load(spec.task)
-    info = task_class.info
-    if spec.profile not in info.profiles:
-        raise registry.unknown_name("profile", spec.profile, info.profiles, f"membench show {spec.task}")
-    task_options = parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}")
-    options = detector_options(spec.detector, detector_class, spec.options, spec.preset, spec.profile)
-    if spec.budget is not None and spec.budget < 1:
-        raise UserError(f"--budget {spec.budget}: it must be at least 1 target evaluation")
-    try:
-        detector = detector_class(options, seed=spec.seed, sampling=info.sampling)
-    except ValueError as error:
-        raise UserError(f"detector {spec.detector}: {error}") from None
-    task = task_class(task_options).load(
-        spec.profile, control=spec.control, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size
-    )
-    return detector, task
-
-
-def _limited(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """The first ``limit`` in the order of their hashes: a mix of all kinds, the same for everybody."""
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit {limit}: it must be at least 1")
-    if limit is None or limit >= len(examples):
-        return list(examples)
-    kept = set(sorted(e.id for e in examples)[:limit])
-    return [e for e in examples if e.id in kept]
-
-
-def _key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) -> dict[str, Any]:
-    """All that changes the output, and nothing else (no batch size, device index or number of workers)."""
-    return {
-        "task": spec.task,
-        "task_version": task.info.version,
-        "profile": spec.profile,
-        "control": spec.control,
-        "detector": spec.detector,
-        "detector_version": detector.version,
-        "options": asdict(detector.options),
-        "sampling": dict(task.info.sampling),
-        "space": asdict(task.info.space),
-        "hashes": dict(task.hashes),
-        "examples": json_hash(sorted(ids)),
-        "seed": spec.seed,
-        "dtype": spec.dtype,
-        "shard": SHARD,
-        # Left out where they change nothing, so that older runs keep their keys.
-        **({"extract_only": True} if spec.extract_only else {}),
-        **({"budget": spec.budget} if spec.budget is not None else {}),
-    }
-
-
-def _identity(spec: Spec, task: LoadedTask) -> dict[str, Any]:
-    """What a detector's preparation depends on besides its own options: the model, and how the task samples."""
-    return {"weights": task.hashes["weights"], "dtype": spec.dtype, "sampling": dict(task.info.sampling), "seed": spec.seed}
-
-
 # ---------------------------------------------------------------------------------------------- executing
 
 
-def _compute(
-    spec: Spec,
-    detector: Detector,
-    task: LoadedTask,
-    examples: Sequence[Example],
-    folder: store.RunFolder,
-    workspace: Workspace,
-    began: float,
-    progress: bool,
-) -> None:
-    model, conditions = task.model(), [e.condition for e in examples]
-    prepared: dict[str, Any] = {}
-    if isinstance(detector, Prepares):
-        _affordable(spec, detector.preparation_forwards(model, conditions), "preparation")
-        prepared = detector.prepare(model, conditions, workspace)
-    requests = _within_budget(spec, detector, model, workspace.cost.forwards, detector.plan(conditions))
-    folder.start(_info(spec, detector, task, len(examples), len(requests)) | ({"prepared": prepared} if prepared else {}))
-    phases = Phases(detector, model, folder, progress)
-    samples = phases.extract(requests)
-    scores = phases.score([] if spec.extract_only else examples, samples)
-    truncated: set[str] = getattr(phases.model, "truncated", set())
+def _compute(jobs: Sequence[Job], model: Denoiser, loading: float, progress: bool) -> None:
+    """Runs jobs of one model side by side. loading: the seconds before, which each would have to wait alone too."""
+    works = []
+    for job in jobs:
+        spec, detector = job.spec, job.detector
+        prepared: dict[str, Any] = {}
+        if isinstance(detector, Prepares):
+            affordable(spec, detector.preparation_forwards(model, job.conditions), "preparation")
+            prepared = detector.prepare(model, job.conditions, job.workspace)
+        requests = within_budget(spec, detector, model, job.workspace.cost.forwards, detector.plan(job.conditions))
+        job.folder.start(run_info(job, len(requests)) | ({"prepared": prepared} if prepared else {}))
+        works.append(Phases(detector, model, job.folder).extract(requests))
+    in_step(works, model, progress)
+    samples = [work.table() for work in works]
+    works = [work.phases.score(_scored(job), frame) for job, work, frame in zip(jobs, works, samples, strict=True)]
+    in_step(works, model, progress)
+    truncated: set[str] = getattr(model, "truncated", set())
     if truncated:
         print(f"membench: {len(truncated)} prompts are longer than the tokenizer's limit and were cut", file=sys.stderr)
+    with timer() as reading:  # which each of them would have to wait for alone
+        if any(map(len, samples)):
+            jobs[0].task.training_images()
+    loading += reading["seconds"]
+    for job, frame, work in zip(jobs, samples, works, strict=True):
+        _finish(job, frame, work.table(), len(truncated), loading)
 
+
+def _scored(job: Job) -> Sequence[Example]:
+    return [] if job.spec.extract_only else job.examples
+
+
+def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: int, loading: float) -> None:
+    """Matches and metrics of a job whose images and scores are made; writes its tables."""
     good = samples[samples.status == "ok"]
     with timer() as matching:
-        matches = match(good, task)
-    costs = folder.costs()
-    if isinstance(detector, Prepares):
-        costs = {"prepare": asdict(workspace.cost) | {"seconds": round(workspace.seconds, 3)}} | costs
+        matches = match(good, job.task)
+    costs = job.folder.costs()
+    if isinstance(job.detector, Prepares):
+        costs = {"prepare": asdict(job.workspace.cost) | {"seconds": round(job.workspace.seconds, 3)}} | costs
     with timer() as measuring:
-        evaluations = int(sum(costs.get(phase, {}).get("forwards", 0) for phase in ("prepare", "samples")))
-        known = pd.DataFrame([(e.id, e.group, e.kind) for e in examples], columns=["id", "group", "kind"])
-        table = run_metrics(scores, good, matches, task.info.space, evaluations=evaluations, seed=spec.seed, examples=known)
+        # A Jacobian-vector product is an evaluation too.
+        evaluations = int(sum(costs.get(phase, {}).get(kind, 0) for phase in ("prepare", "samples") for kind in ("forwards", "jvps")))
+        known = pd.DataFrame([(e.id, e.group, e.kind) for e in job.examples], columns=["id", "group", "kind"])
+        table = run_metrics(scores, good, matches, job.task.info.space, evaluations=evaluations, seed=job.spec.seed, examples=known)
     failed = {"scores": int((scores.status != "ok").sum()), "samples": len(samples) - len(good)}
     if any(failed.values()):
         print(f"membench: {failed['scores']} scores and {failed['samples']} images failed (NaN); the run is partial", file=sys.stderr)
-    folder.finish(
+    phases = costs | {"matches": matching, "metrics": measuring}
+    job.folder.finish(
         {"scores": scores, "samples": samples, "matches": matches, "metrics": table},
         {
-            "status": "partial" if any(failed.values()) or len(examples) < len(task.examples) else "complete",
+            "status": "partial" if any(failed.values()) or len(job.examples) < len(job.task.examples) else "complete",
             "failed": failed,
-            "truncated_prompts": len(truncated),
-            "phases": costs | {"matches": matching, "metrics": measuring},
-            "seconds": round(time.monotonic() - began, 2),
+            "truncated_prompts": truncated,
+            "phases": phases,
+            # Of all sessions, and alone: loading and every phase, shared evaluations at what they took.
+            "seconds": round(loading + sum(phase["seconds"] for phase in phases.values()), 2),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         },
     )
-
-
-def _affordable(spec: Spec, forwards: int, what: str) -> None:
-    if spec.budget is not None and forwards >= spec.budget:
-        raise UserError(f"--budget {spec.budget}: the {what} alone takes {forwards:,} target evaluations; raise the budget")
-
-
-def _within_budget(spec: Spec, detector: Detector, model: Denoiser, spent: int, requests: Sequence[Request]) -> list[Request]:
-    """The first requests that the budget pays for. Raises :class:`UserError` if it pays for none."""
-    if spec.budget is None:
-        return list(requests)
-    if not isinstance(detector, Priced):
-        raise UserError(f"detector {spec.detector} does not say what an image costs, so --budget cannot cap it; leave --budget out")
-    prices = [detector.image_forwards(model, request) for request in requests]
-    total = list(itertools.accumulate(prices, initial=spent))[1:]
-    paid = bisect.bisect_right(total, spec.budget)
-    if requests and not paid:
-        _affordable(spec, total[0], "preparation with one image")
-        raise UserError(f"--budget {spec.budget} pays for no image; one takes {prices[0]} target evaluations")
-    return list(requests[:paid])
-
-
-def _info(spec: Spec, detector: Detector, task: LoadedTask, n_examples: int, n_images: int) -> dict[str, Any]:
-    """What run.json says of a run before it begins."""
-    return {
-        **{name: getattr(spec, name) for name in ("detector", "task", "profile", "control", "seed", "dtype", "device", "batch_size")},
-        "task_version": task.info.version,
-        "options_passed": list(spec.options),
-        "options": asdict(detector.options),
-        "task_options_passed": list(spec.task_options),
-        "space": asdict(task.info.space),
-        "hashes": dict(task.hashes),
-        "access": asdict(detector.access),
-        "n_examples": n_examples,
-        "n_task_examples": len(task.examples),
-        "n_images": n_images,
-        "extract_only": spec.extract_only,
-        "budget": spec.budget,
-        "preset": spec.preset,
-        "membench": provenance.commit(),
-        "versions": provenance.versions(),
-    }

@@ -55,28 +55,56 @@ def ddim(
     *,
     steps: int,
     guidance: float,
+    start: int = 0,
     stop: int | None = None,
     observe: Observer | None = None,
     correct: Correction | None = None,
 ) -> torch.Tensor:
-    """Runs the first ``stop`` (default: all) of ``steps`` guided steps from noise ``x`` [n, *shape].
+    """Runs the steps ``start`` to ``stop`` (default: all) of ``steps`` guided ones from ``x`` [n, *shape], noise where start is 0.
 
     ``observe(k, eps_null, eps_cond)`` is called before the k-th update with both predictions, unscaled by the
-    guidance; asking for it costs two forwards an image and step whatever the guidance. The state after the last
-    observed step is not computed when ``stop`` < ``steps``: nobody reads it.
+    guidance; asking for it costs two forwards an image and step whatever the guidance (of a model without a condition one: both are
+    the same). The state after the last observed step is not computed when ``stop`` < ``steps``: nobody reads it.
 
     ``correct(x_t, t, eps)`` returns the epsilon to go on with: classifier guidance puts its gradient there.
     """
     stop = steps if stop is None else stop
-    for k, t in enumerate(timesteps(model, steps)[:stop]):
+    for k, t in enumerate(timesteps(model, steps)[start:stop], start):
         if observe is None:
             eps = model.guided(x, t, condition, guidance)
         else:
-            null, conditional = model.eps_pair(x, t, condition)
+            null, conditional = both(model, x, t, condition)
             observe(k, null, conditional)
             eps = null + guidance * (conditional - null)
         if correct is not None:
             eps = correct(x, t, eps)
-        if k + 1 < stop or stop == steps:
+        if k + 1 < stop or stop == steps or observe is None:
             x = ddim_step(model, x, eps, t, steps)
+    return x
+
+
+def both(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
+    """(eps of the null condition, eps of the condition); of a model without a condition, its one eps twice."""
+    if condition.embeddings is None:
+        eps = model.eps(x, t, condition)
+        return eps, eps
+    return model.eps_pair(x, t, condition)
+
+
+def ddim_invert(model: Denoiser, x0: torch.Tensor, condition: Conditioning, *, t: int, steps: int) -> torch.Tensor:
+    """Carries clean states [n, *shape] to timestep ``t`` by the deterministic forward ODE, in ``steps`` equal steps of time.
+
+    DDIM's update (Song et al. 2021, eq. 12, eta = 0) read from clean to noisy: at each step eps is taken where the step begins,
+    at the first one at timestep 0. No guidance. Costs ``steps`` forwards an image.
+    Raises :class:`UserError` unless 1 <= steps <= t + 1.
+    """
+    if not 1 <= steps <= t + 1:
+        raise UserError(f"{steps} steps to timestep {t}: choose 1 to {t + 1}")
+    x, alpha, sigma, at = x0, 1.0, 0.0, 0
+    for k in range(1, steps + 1):
+        after = round(k * (t + 1) / steps) - 1
+        eps = model.eps(x, at, condition)
+        alpha_after, sigma_after = model.alpha_sigma(after)
+        x = alpha_after * (x - sigma * eps) / alpha + sigma_after * eps
+        alpha, sigma, at = alpha_after, sigma_after, after
     return x

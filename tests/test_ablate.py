@@ -246,6 +246,7 @@ def made(monkeypatch, *sweeps: str, seeds: tuple[int, ...] = (0,), controls: tup
         return fake_run(spec, (0.01 if spec.control else 0.2) + 0.1 * spec.seed)
 
     monkeypatch.setattr(ablate, "execute", execute)
+    monkeypatch.setattr(ablate, "execute_all", lambda *args, **kwargs: [])
     return ablate.sweep(spec(), ablate.grid(Copier, spec(), sweeps), seeds, controls, Path("x"), progress=False)
 
 
@@ -262,6 +263,7 @@ def test_a_fault_of_the_disk_ends_the_sweep(monkeypatch, error: UserError) -> No
         raise error from OSError(28, "disk full")
 
     monkeypatch.setattr(ablate, "execute", execute)
+    monkeypatch.setattr(ablate, "execute_all", lambda *args, **kwargs: [])
     with pytest.raises(UserError, match=str(error)):
         ablate.sweep(spec(), ablate.grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
     assert len(calls) == 1
@@ -334,6 +336,7 @@ def test_a_detector_without_images_still_has_a_table_and_a_plot(monkeypatch) -> 
         return Run(run.path, run.info, run.scores, run.samples, run.matches, run.metrics[:0])
 
     monkeypatch.setattr(ablate, "execute", execute)
+    monkeypatch.setattr(ablate, "execute_all", lambda *args, **kwargs: [])
     frame = ablate.sweep(spec(), ablate.grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
     assert list(frame.status) == ["complete"] * 2 and frame.value.isna().all()
     assert list(ablate.summary(frame)["AMS copies %"]) == ["n/a", "n/a"]

@@ -155,6 +155,6 @@ def test_the_wheel_runs_with_a_third_party_detector(installed: Path, elsewhere: 
     target = third_party(FAR, tmp_path, installed)
     arguments = ["--detector", "far,cfg_norm", "--task", "sd_webster", "--limit", "6", "--quiet", "--offline"]
     out = command("membench", "run", *arguments, "--set", "cfg_norm.draws=1", cwd=elsewhere, path=target).stdout
-    assert "far on sd_webster" in out and "cfg_norm on sd_webster" in out
+    assert "far: " in out and "cfg_norm: " in out
     folders = sorted(p.parent.name for p in elsewhere.glob("results/runs/sd_webster/mini/*/*"))
     assert folders == ["cfg_norm", "far"]

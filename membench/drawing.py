@@ -1,0 +1,79 @@
+"""What scorers have in common: they draw images as the task does, and say of each how sure they are of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from membench.denoiser import Denoiser
+from membench.errors import UserError
+from membench.sampling import ddim, step_forwards
+from membench.types import Access, Condition, Request, Sample
+
+
+class Draws:
+    """Extracts ``options.images`` images of each condition with the task's own sampling, every condition once, then again."""
+
+    def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, float]) -> None:
+        self.options: Any = options
+        self.seed, self.steps, self.weight = seed, int(sampling["steps"]), float(sampling["guidance"])
+
+    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        return [Request(c, draw) for draw in range(self.options.images) for c in conditions]
+
+    def sampling_forwards(self, model: Denoiser, request: Request) -> int:
+        return self.steps * step_forwards(model.condition([request.condition]), self.weight)
+
+    def draw(self, model: Denoiser, requests: Sequence[Request]) -> torch.Tensor:
+        """Final states [n, *shape]."""
+        x = model.noise([(r.condition.id, r.draw) for r in requests], self.seed)
+        return ddim(model, x, model.condition([r.condition for r in requests]), steps=self.steps, guidance=self.weight)
+
+
+def samples(requests: Sequence[Request], x: torch.Tensor, images: np.ndarray, confidences: Sequence[float]) -> list[Sample]:
+    """One sample a request; one whose state ``x`` is not finite has failed, whatever its decoded image scores."""
+    finite = x.flatten(1).isfinite().all(dim=1).tolist()
+    rows = zip(requests, images, confidences, finite, strict=True)
+    return [Sample(r.condition, r.draw, image, float(c) if ok else math.nan) for r, image, c, ok in rows]
+
+
+class MeasuresImages(Draws):
+    """A detector that measures an image: an example's own one or, where the example is a prompt, the mean over those drawn for it."""
+
+    access = Access(images=True)
+
+    def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> Sequence[float]:
+        """The score of each of ``images`` (``uint8`` [n, h, w, 3]) under its condition. names: fix what is random in it."""
+        raise NotImplementedError
+
+    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        # An example that is an image is scored without the images that are extracted: their cost is not the score's.
+        self.access = replace(self.access, images=any(c.image is None for c in conditions))
+        return super().plan(conditions)
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        if not self.options.images and any(c.image is None for c in conditions):
+            raise UserError("an example that is a prompt is measured by images drawn for it: images must be at least 1")
+
+    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        x = self.draw(model, requests)
+        images = model.decode(x)
+        names = [f"{r.condition.id}/{r.draw}" for r in requests]
+        return samples(requests, x, images, self.measure(model, images, [r.condition for r in requests], names))
+
+    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+        given = [c for c in conditions if c.image is not None]
+        found: dict[str, float] = {}
+        if given:
+            images = np.stack([c.image for c in given if c.image is not None])
+            found = dict(zip((c.id for c in given), self.measure(model, images, given, [c.id for c in given]), strict=True))
+        return [found[c.id] if c.id in found else _mean([s.confidence for s in extracted[c.id]]) for c in conditions]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan

@@ -1,0 +1,180 @@
+"""What to run, resolved: options parsed, examples chosen, the key made, the run's folder opened and locked."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from membench import provenance, registry, store
+from membench.denoiser import Denoiser
+from membench.errors import UserError
+from membench.hashing import json_hash
+from membench.options import detector_options, parse_options
+from membench.phases import SHARD
+from membench.pipelines import check_device
+from membench.types import Condition, Detector, Example, LoadedTask, Priced, Request
+from membench.workspace import Workspace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to run, resolved. ``options`` and ``task_options`` are ``key=value`` strings as passed."""
+
+    detector: str
+    task: str
+    profile: str = "mini"
+    options: Sequence[str] = ()
+    task_options: Sequence[str] = ()
+    seed: int = 0
+    limit: int | None = None
+    control: bool = False
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch_size: int = 64
+    preset: str | None = None
+    budget: int | None = None
+    extract_only: bool = False
+
+
+@dataclass(eq=False)
+class Job:
+    """A run that is to be made, and the folder that it is made in."""
+
+    spec: Spec
+    detector: Detector
+    task: LoadedTask
+    examples: list[Example]
+    folder: store.RunFolder
+    workspace: Workspace
+
+    @property
+    def conditions(self) -> list[Condition]:
+        return [e.condition for e in self.examples]
+
+
+def load_task(spec: Spec) -> LoadedTask:
+    check_device(spec.device)
+    task_class = registry.tasks().load(spec.task)
+    if spec.profile not in task_class.info.profiles:
+        raise registry.unknown_name("profile", spec.profile, task_class.info.profiles, f"membench show {spec.task}")
+    registry.detectors().get(spec.detector)  # a typing mistake is told before anything is loaded
+    task_options = parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}")
+    return task_class(task_options).load(
+        spec.profile, control=spec.control, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size
+    )
+
+
+def open_job(spec: Spec, task: LoadedTask, out: Path, stack: ExitStack, others: Mapping[str, Job], progress: bool) -> Job:
+    """The job of a spec, its folder locked; of two specs that ask for the same run, the first one's."""
+    detector_class = registry.detectors().load(spec.detector)
+    options = detector_options(spec.detector, detector_class, spec.options, spec.preset, spec.profile)
+    if spec.budget is not None and spec.budget < 1:
+        raise UserError(f"--budget {spec.budget}: it must be at least 1 target evaluation")
+    try:
+        detector = detector_class(options, seed=spec.seed, sampling=task.info.sampling)
+    except ValueError as error:
+        raise UserError(f"detector {spec.detector}: {error}") from None
+    examples = _limited(task.examples, spec.limit)
+    parts = _key_parts(spec, detector, task, [e.id for e in examples])
+    key = store.content_key(parts)
+    if key in others:
+        return others[key]
+    folder = stack.enter_context(store.RunFolder.open(out, spec.task, spec.profile, spec.detector, key, parts))
+    workspace = Workspace(out / spec.task / spec.profile / "prepared", _identity(spec, task), progress=progress)
+    return Job(spec, detector, task, examples, folder, workspace)
+
+
+def told(job: Job, act: Callable[[], T]) -> T:
+    """What ``act`` returns; a refusal names the detector, of which there may be several."""
+    try:
+        return act()
+    except UserError as error:
+        raise UserError(f"detector {job.spec.detector}: {error}") from error.__cause__
+
+
+def _limited(examples: Sequence[Example], limit: int | None) -> list[Example]:
+    """The first ``limit`` in the order of their hashes: a mix of all kinds, the same for everybody."""
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: it must be at least 1")
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    kept = set(sorted(e.id for e in examples)[:limit])
+    return [e for e in examples if e.id in kept]
+
+
+def _key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) -> dict[str, Any]:
+    """All that changes the output, and nothing else (no batch size, device index or number of workers)."""
+    return {
+        "task": spec.task,
+        "task_version": task.info.version,
+        "profile": spec.profile,
+        "control": spec.control,
+        "detector": spec.detector,
+        "detector_version": detector.version,
+        "options": asdict(detector.options),
+        "sampling": dict(task.info.sampling),
+        "space": asdict(task.info.space),
+        "hashes": dict(task.hashes),
+        "examples": json_hash(sorted(ids)),
+        "seed": spec.seed,
+        "dtype": spec.dtype,
+        "shard": SHARD,
+        # Left out where they change nothing, so that older runs keep their keys.
+        **({"extract_only": True} if spec.extract_only else {}),
+        **({"budget": spec.budget} if spec.budget is not None else {}),
+    }
+
+
+def _identity(spec: Spec, task: LoadedTask) -> dict[str, Any]:
+    """What a detector's preparation depends on besides its own options: the model, and how the task samples."""
+    return {"weights": task.hashes["weights"], "dtype": spec.dtype, "sampling": dict(task.info.sampling), "seed": spec.seed}
+
+
+def affordable(spec: Spec, forwards: int, what: str) -> None:
+    if spec.budget is not None and forwards >= spec.budget:
+        raise UserError(f"--budget {spec.budget}: the {what} alone takes {forwards:,} target evaluations; raise the budget")
+
+
+def within_budget(spec: Spec, detector: Detector, model: Denoiser, spent: int, requests: Sequence[Request]) -> list[Request]:
+    """The first requests that the budget pays for. Raises :class:`UserError` if it pays for none."""
+    if spec.budget is None:
+        return list(requests)
+    if not isinstance(detector, Priced):
+        raise UserError(f"detector {spec.detector} does not say what an image costs, so --budget cannot cap it; leave --budget out")
+    prices = [detector.image_forwards(model, request) for request in requests]
+    total = list(itertools.accumulate(prices, initial=spent))[1:]
+    paid = bisect.bisect_right(total, spec.budget)
+    if requests and not paid:
+        affordable(spec, total[0], "preparation with one image")
+        raise UserError(f"--budget {spec.budget} pays for no image; one takes {prices[0]} target evaluations")
+    return list(requests[:paid])
+
+
+def run_info(job: Job, n_images: int) -> dict[str, Any]:
+    """What run.json says of a run before it begins."""
+    spec, detector, task = job.spec, job.detector, job.task
+    return {
+        **{name: getattr(spec, name) for name in ("detector", "task", "profile", "control", "seed", "dtype", "device", "batch_size")},
+        "task_version": task.info.version,
+        "options_passed": list(spec.options),
+        "options": asdict(detector.options),
+        "task_options_passed": list(spec.task_options),
+        "space": asdict(task.info.space),
+        "hashes": dict(task.hashes),
+        "access": asdict(detector.access),
+        "n_examples": len(job.examples),
+        "n_task_examples": len(task.examples),
+        "n_images": n_images,
+        "extract_only": spec.extract_only,
+        "budget": spec.budget,
+        "preset": spec.preset,
+        "membench": provenance.commit(),
+        "versions": provenance.versions(),
+    }
