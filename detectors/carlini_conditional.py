@@ -14,6 +14,7 @@ import torch
 
 from membench.denoiser import Denoiser
 from membench.surrogate.classifier import log_prob_gradient
+from membench.types import Access
 
 from .side import Side, SideOptions
 
@@ -28,6 +29,7 @@ class CarliniConditionalOptions(SideOptions):
 class CarliniConditional(Side):
     Options: ClassVar[type] = CarliniConditionalOptions
     version = 1
+    access = Access(images=True)  # the gradient is its own classifier's
     timed = False
 
     def _gradient(self, model: Denoiser, x: torch.Tensor, t: int, eps: torch.Tensor, c: torch.Tensor) -> torch.Tensor:

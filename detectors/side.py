@@ -106,7 +106,7 @@ class SideOptions:
 class Side:
     Options: ClassVar[type] = SideOptions
     version = 1
-    access = Access(images=True)
+    access = Access(gradients=True, images=True)  # LoRA trains through the target
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"mini": {}, "paper": PAPER, "full": PAPER})
     timed = True  # the baseline of the conditional attack has a classifier that knows no timestep
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,8 @@ def test_the_tables_of_a_run(finished) -> None:
     run = finished
     assert len(run.scores) == 12 and set(run.scores.status) == {"ok"} and run.scores.score.notna().all()
     assert len(run.samples) == 12
+    assert (run.scores.set_index("id").png_bits == 8 * run.samples.set_index("condition").image.map(len)).all()
+    assert {"auroc_complexity_matched", "spearman_png_bits"} <= set(run.metrics.metric)
     assert set(run.matches.sample_id) == set(run.samples.sample_id)  # the nearest of each image is always there
     assert (run.matches[run.matches["rank"] == 0].groupby("sample_id").size() == 1).all()
     assert (run.matches[run.matches["rank"] > 0].similarity <= run.info["space"]["floor"]).all()
@@ -74,33 +75,44 @@ def test_the_batch_size_changes_neither_the_folder_nor_the_ranking(finished, tmp
         assert np.abs(store.png_image(a).astype(int) - store.png_image(b)).max() <= 1
 
 
+# A run of the command line that dies by SIGKILL as its second shard of images, written, is about to get its name.
+KILLED = """
+import os, signal, sys
+from membench.cli import main
+
+replace = os.replace
+
+def deadly(source, target):
+    if os.path.basename(target) == "samples-00001.parquet":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = deadly
+main(sys.argv[1:])
+"""
+
+
 def test_a_killed_run_continues_and_ends_with_the_same_numbers(tmp_path) -> None:
-    """SIGKILL after the first finished shard of 3 + 3; then every column of every table is compared, exactly."""
-
-    def command(out: Path) -> list[str]:
-        words = f"run --detector cfg_norm --task sd_webster --limit 130 --quiet --set {FAST[0]} --set {FAST[1]} --out"
-        return [sys.executable, "-m", "membench", *words.split(), str(out)]
-
+    """SIGKILL after the first finished shard of 2 + 2; then every column of every table is compared, exactly."""
+    words = f"run --detector cfg_norm --task sd_webster --limit 66 --quiet --set {FAST[0]} --set {FAST[1]} --out"
+    command = [sys.executable, "-c", KILLED, *words.split(), str(tmp_path / "killed")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 200
-    while not (shards := list(tmp_path.glob("killed/*/*/*/*/shards/*.parquet"))):
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    folder = shards[0].parents[1]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        whole = quick(tmp_path / "whole", limit=66)  # meanwhile: most of the process's time goes into its imports
+        _, error = process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL, error
+    [folder] = tmp_path.glob("killed/*/*/*/*")
+    assert [shard.name for shard in folder.glob("shards/*.parquet")] == ["samples-00000.parquet"]
     assert not (folder / "scores.parquet").exists()
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
-    for out in ("killed", "whole"):
-        subprocess.run(command(tmp_path / out), env=environment, check=True, capture_output=True)
+    assert quick(tmp_path / "killed", limit=66).path == folder
     info, killed = store.read_run(folder)
-    [other] = tmp_path.glob("whole/*/*/*/*")
-    whole_info, whole = store.read_run(other)
-    assert folder.name == other.name and not (folder / "shards").exists()
+    _, tables = store.read_run(whole.path)
+    assert folder.name == whole.path.name and not (folder / "shards").exists()
     for name in TABLES:
-        pd.testing.assert_frame_equal(killed[name], whole[name], check_exact=True)
-    assert info["phases"]["scores"]["forwards"] == whole_info["phases"]["scores"]["forwards"] == 260
+        pd.testing.assert_frame_equal(killed[name], tables[name], check_exact=True)
+    assert info["phases"]["scores"]["forwards"] == whole.info["phases"]["scores"]["forwards"] == 132
+    assert info["phases"]["samples"]["forwards"] == whole.info["phases"]["samples"]["forwards"] == 1320
 
 
 def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(tmp_path, monkeypatch, capsys) -> None:
