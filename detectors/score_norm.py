@@ -75,6 +75,8 @@ class ScoreNormOptions:
 
 
 class ScoreNorm(MeasuresImages):
+    """Norm of the score on a trajectory from noise, or at an image (Ross et al., ICLR 2025)."""
+
     Options: ClassVar[type] = ScoreNormOptions
     version = 1
     access = Access()
@@ -89,7 +91,7 @@ class ScoreNorm(MeasuresImages):
         if self._by_image(conditions):
             super().check(model, conditions)
             if self.options.ode_steps > self._index(model, True) + 1:
-                raise UserError(f"ode_steps={self.options.ode_steps} is more than the timesteps up to t={self.options.t:g}; lower it")
+                raise UserError(f"ode_steps={self.options.ode_steps} is more than there are timesteps up to t; lower it")
         else:
             self._index(model, False)
 
@@ -187,6 +189,8 @@ class FlipdOptions:
 
 
 class Flipd(MeasuresImages):
+    """Local intrinsic dimension by FLIPD, negated (Kamkari et al., NeurIPS 2024; Ross et al., ICLR 2025)."""
+
     Options: ClassVar[type] = FlipdOptions
     version = 1
     access = Access(gradients=True, images=True)
@@ -251,7 +255,10 @@ class NormalBundleOptions:
 
 
 class NormalBundle(MeasuresImages):
-    """The normal-bundle estimator (Stanczuk et al., 2022): the score at points near a manifold is normal to it."""
+    """Local intrinsic dimension by the normal bundle, negated (Stanczuk et al. 2022; Ross et al., ICLR 2025).
+
+    The score at points near a manifold is normal to it.
+    """
 
     Options: ClassVar[type] = NormalBundleOptions
     version = 1

@@ -63,6 +63,8 @@ class DcsOptions:
 
 
 class Dcs(OneStep):
+    """Denoising confidence of one step from noise (Webster 2023, white box)."""
+
     Options: ClassVar[type] = DcsOptions
     version = 1
     access = Access()
@@ -91,6 +93,8 @@ class EdgeOptions:
 
 
 class Edge(OneStep):
+    """Edges that several one-step images have in common (Webster 2023, black box)."""
+
     Options: ClassVar[type] = EdgeOptions
     version = 1
     access = Access()

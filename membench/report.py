@@ -108,7 +108,8 @@ def about(info: dict[str, Any]) -> Section:
     parts, made, phases = info["key_parts"], info["membench"], info["phases"]
     passed = dict(word.partition("=")[::2] for word in info["options_passed"])
     options = [(name, _text(value), _text(passed.get(name, "default"))) for name, value in info["options"].items()]
-    kinds = list(dict.fromkeys([*(k for k in COSTS if any(k in p for p in phases.values())), *(k for p in phases.values() for k in p)]))
+    every = dict.fromkeys([*COSTS, *(k for p in phases.values() for k in p)])
+    kinds = [k for k in every if any(p.get(k) for p in phases.values())]  # what costs nothing anywhere is left out
     order = sorted(phases, key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES))
     costs = [[name, *(_text(phases[name].get(kind, "")) for kind in kinds)] for name in order]
     facts = {

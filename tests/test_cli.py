@@ -151,6 +151,26 @@ def test_a_bad_prompts_file(capsys, tmp_path, name: str, content: bytes, words: 
     assert name in error and all(word in error for word in words), error
 
 
+def test_a_prompt_that_is_too_long_is_cut_and_counted(capsys, tmp_path) -> None:
+    """As diffusers does: what follows the last token that fits changes nothing."""
+    from membench.denoiser import LatentDenoiser
+    from membench.pipelines import load_text_to_image
+    from membench.runner import load
+    from membench.types import Condition
+
+    long = "teal " * 80
+    folder = save_tiny_pipeline(tmp_path / "model", "epsilon")
+    (tmp_path / "long.csv").write_text(f"prompt\n{long}rug\na mug\n")
+    command = [*RUN, "--model", folder, "--prompts", tmp_path / "long.csv", "--out", tmp_path / "runs"]
+    assert main([str(word) for word in command]) == 0
+    assert "1 prompt is longer than the tokenizer's limit" in capsys.readouterr().err
+    [path] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
+    assert load(path).info["truncated_prompts"] == 1
+    model = LatentDenoiser(load_text_to_image(folder))
+    rug, mug, short = model.condition([Condition("a", long + "rug"), Condition("b", long + "mug"), Condition("c", "rug")]).embeddings
+    assert rug.equal(mug) and not rug.equal(short) and len(model.truncated) == 2
+
+
 def broken_model(tmp_path: Path, how: str) -> Path:
     folder = save_tiny_pipeline(tmp_path / "model", "v_prediction")
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -206,8 +226,8 @@ def test_an_output_folder_that_cannot_be_written(capsys, tmp_path) -> None:
 # ---------------------------------------------------------------------------------------------- whole runs
 
 
-def test_run_prints_tables_and_where_they_are(tmp_path) -> None:
-    """In a process of its own: stdout is data, stderr is talk; a real folder of the hub's layout as --model."""
+def test_run_prints_tables_and_where_they_are(capsys, tmp_path) -> None:
+    """The run in a process of its own: stdout is data, stderr is talk; a real folder of the hub's layout as --model."""
     model = save_tiny_pipeline(tmp_path / "model", "epsilon")
     done = membench(*RUN, "--offline", "--model", model, "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
@@ -215,10 +235,10 @@ def test_run_prints_tables_and_where_they_are(tmp_path) -> None:
     [folder] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
     assert str(folder) in done.stdout and str(folder) in done.stderr
     assert "PARTIAL" in done.stdout
+    board = ["leaderboard", "--runs", str(tmp_path / "runs"), "--format"]
     for fmt in ("table", "md", "csv", "json"):
-        board = membench("leaderboard", "--runs", tmp_path / "runs", "--format", fmt)
-        assert board.returncode == 0 and "cfg_norm" in board.stdout, board.stderr
-    assert membench("leaderboard", "--runs", tmp_path / "runs", "--format", "parquet", "--out", tmp_path / "b.parquet").returncode == 0
+        assert main([*board, fmt]) == 0 and "cfg_norm" in capsys.readouterr().out
+    assert main([*board, "parquet", "--out", str(tmp_path / "b.parquet")]) == 0
     frame = pd.read_parquet(tmp_path / "b.parquet")
     assert list(frame.detector) == ["cfg_norm"] and list(frame.status) == ["partial"]
 
@@ -279,10 +299,14 @@ def test_doctor(capsys) -> None:
     assert "torch" in out and "task sd_webster, mini profile, model: ready" in out
 
 
-def test_the_readmes_detector_runs(tmp_path) -> None:
+def test_the_readmes_detector_runs(capsys, monkeypatch, tmp_path) -> None:
+    from membench.registry import detectors
+
     [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     (tmp_path / "eps_norm.py").write_text(code)
-    done = membench(
-        "run", "--plugin", tmp_path / "eps_norm.py", "--detector", "eps_norm", "--task", "sd_webster", "--limit", "150", cwd=tmp_path
-    )
-    assert done.returncode == 0 and "AUROC" in done.stdout, done.stderr
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert main(["run", "--plugin", "eps_norm.py", "--detector", "eps_norm", "--task", "sd_webster", "--limit", "150"]) == 0
+        assert "AUROC" in capsys.readouterr().out
+    finally:
+        detectors.cache_clear()

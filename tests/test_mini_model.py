@@ -1,7 +1,9 @@
 """What the shipped weights show: planted captions come back, held-out ones do not, the control model knows neither.
 
 A copy is an image whose normalised L2 distance (Carlini et al. 2023; alpha = 0.5, n = 50, unique training pictures) to
-the caption's own training picture is below 1. Images: 4 draws a caption, the task's own sampling.
+the caption's own training picture is below 1. Images: 2 draws a caption, the task's own sampling. Captions: every fourth or
+fifth of a kind, for time. Of all of them, in 4 draws, 97.5 % of MV, 84 % of TV, 80 % of RV and 0.5 % of the held-out ones come
+back, and on the control model none; of those drawn here 100 %, 86 %, 82 %, 0 % and none.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from sklearn.metrics import roc_auc_score
 
 from membench.denoiser import Denoiser
 from membench.detectors.cfg_norm import CfgNorm
+from membench.detectors.score_norm import Flipd, ScoreNorm
+from membench.detectors.webster import Dcs, Edge
 from membench.sampling import ddim
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.search import squared_distances
 from membench.tasks import catalogue
 from membench.tasks.sd_webster import DATA, SPACE, SdWebster
-from membench.types import Condition, Example, LoadedTask
+from membench.types import Condition, Example, LoadedTask, Sample
 
-DRAWS = 4
+DRAWS = 2  # two more change few captions: 81 to 84 % of TV, 79 to 80 % of RV, no MV
 PARTS = {False: "model", True: "control"}
 
 
@@ -83,10 +87,10 @@ def template_copies(control: bool, chosen: list[Example]) -> float:
     groups = np.array([owner[i] for i in range(len(pictures))])
     hit = set()
     for e in chosen:
-        mask = catalogue.template_mask(entries[e.condition.prompt].look)
-        base, own = pictures[:, mask].reshape(len(pictures), -1), mine[e.condition.prompt]
-        x = images[captions == e.condition.prompt][:, mask].reshape(DRAWS, -1)
-        distance = np.sqrt(squared_distances(x, base))
+        mask = np.repeat(catalogue.template_mask(entries[e.condition.prompt].look).ravel(), 3)
+        # compress: an index of the second axis would be laid out transposed, and ten times as slow
+        x, base = (np.compress(mask, v.reshape(len(v), -1), axis=1) for v in (images[captions == e.condition.prompt], pictures))
+        distance, own = np.sqrt(squared_distances(x, base)), mine[e.condition.prompt]
         neighbours = np.sort(distance[:, groups != e.group], axis=1)[:, :50].mean(axis=1)
         if (distance[:, own] < SPACE.copy * 0.5 * neighbours).any():
             hit.add(e.id)
@@ -94,32 +98,49 @@ def template_copies(control: bool, chosen: list[Example]) -> float:
 
 
 def test_planted_duplicates_come_back() -> None:
-    assert copies(False, examples("MV"), own=True) >= 0.7
+    assert copies(False, examples("MV")[::4], own=True) >= 0.8
 
 
 def test_templates_and_retrieved_pictures_come_back() -> None:
     """What the labels TV and RV say is true of most such captions, and of none on the control model."""
-    assert template_copies(False, examples("TV")[::3]) >= 0.6
-    assert template_copies(True, examples("TV")[::3]) <= 0.1
-    assert copies(False, examples("RV")[::2], own=False) >= 0.6
+    assert template_copies(False, examples("TV")[::5]) >= 0.6
+    assert template_copies(True, examples("TV")[::5]) <= 0.02
+    assert copies(False, examples("RV")[::5], own=False) >= 0.6
 
 
 def test_held_out_captions_do_not() -> None:
-    assert copies(False, examples("held_out")[::2], own=False) <= 0.02
+    assert copies(False, examples("held_out")[::4], own=False) <= 0.02
 
 
 def test_the_control_model_does_not_know_the_duplicates() -> None:
-    assert copies(True, examples("MV"), own=False) <= 0.02
+    assert copies(True, examples("MV")[::4], own=False) <= 0.02
 
 
 @pytest.mark.parametrize("control", [False, True])
 def test_cfg_norm_tells_duplicates_from_held_out_captions_and_only_on_the_model(control: bool) -> None:
     loaded, model = task(control)
     chosen = examples("MV") + examples("held_out")
-    detector = CfgNorm(CfgNorm.Options(draws=4, steps=1), seed=0, sampling=loaded.info.sampling)
+    detector = CfgNorm(CfgNorm.Options(draws=2, steps=1), seed=0, sampling=loaded.info.sampling)
     scores = detector.score(model, [e.condition for e in chosen], {})
     auroc = roc_auc_score([e.label for e in chosen], scores)
     assert (abs(auroc - 0.5) <= 0.1) if control else (auroc >= 0.9)
+
+
+@pytest.mark.parametrize("control", [False, True])
+@pytest.mark.parametrize(
+    ("detector", "options", "least"),
+    [(ScoreNorm, {"draws": 2}, 0.9), (Dcs, {"draws": 2}, 0.85), (Edge, {}, 0.75), (Flipd, {"probes": 2}, 0.85)],
+)
+def test_other_detectors_tell_them_too_and_only_on_the_model(detector: type, options: dict, least: float, control: bool) -> None:
+    loaded, model = task(control)
+    chosen = examples("MV")[::4] + examples("held_out")[::6]
+    conditions = [e.condition for e in chosen]
+    found = detector(detector.Options(**options), seed=0, sampling=loaded.info.sampling)
+    extracted: dict[str, list[Sample]] = {}
+    if detector is Flipd:  # it scores a prompt by the image that is drawn for it
+        extracted = {s.condition.id: [s] for s in found.extract(model, found.plan(conditions))}
+    auroc = roc_auc_score([e.label for e in chosen], found.score(model, conditions, extracted))
+    assert (abs(auroc - 0.5) <= 0.2) if control else (auroc >= least), auroc
 
 
 @pytest.mark.parametrize("control", [False, True])
@@ -136,4 +157,4 @@ def test_the_weights_are_a_stable_diffusion_pipeline_and_say_how_they_were_made(
 
 def test_a_condition_is_all_that_a_detector_sees() -> None:
     """Labels and kinds are no part of what is handed to a detector."""
-    assert set(Condition.__dataclass_fields__) == {"id", "prompt"}
+    assert set(Condition.__dataclass_fields__) == {"id", "prompt", "image"}
