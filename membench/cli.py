@@ -90,6 +90,7 @@ def parser() -> Parser:
     board.add_argument(
         "--seeds", action="store_true", help="one row for the runs that differ in the seed alone: mean and interval over seeds"
     )
+    board.add_argument("--kinds", action="store_true", help="detection of each kind of memorized example, over seeds")
 
     commands.add_parser("doctor", help="what is installed, which device, which tasks' data and weights are there")
     return top
@@ -265,7 +266,8 @@ def _train(args: argparse.Namespace) -> int:
 def _leaderboard(args: argparse.Namespace) -> int:
     from membench import leaderboard
 
-    leaderboard.write(leaderboard.collect(args.runs), args.format, args.out, seeds=args.seeds)
+    frame = leaderboard.collect_kinds(args.runs) if args.kinds else leaderboard.collect(args.runs)
+    leaderboard.write(frame, args.format, args.out, seeds=args.seeds or args.kinds)
     return 0
 
 

@@ -26,7 +26,7 @@ from membench.runner import Run, load
 from membench.seeds_table import over_seeds, seeds_text
 from membench.types import Band, Space
 
-__all__ = ["BOARD", "boards", "collect", "over_seeds", "run_table", "write"]
+__all__ = ["BOARD", "boards", "collect", "collect_kinds", "over_seeds", "run_table", "write"]
 
 # Metrics (as in metrics.parquet, band None) on the leaderboard besides those of DETECTION and COPIES.
 UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations")
@@ -44,20 +44,45 @@ def collect(root: Path) -> pd.DataFrame:
 
     Columns that compare runs are those of ``comparison.with_control`` and ``comparison.with_equal_terms``.
     """
-    folders = sorted(p.parent for p in root.glob("*/*/*/*/run.json"))
     rows, counts = [], []
-    for folder in folders:
-        if store.is_finished(folder):
-            run = load(folder)
-            rows.append(_row(run))
-            counts.append(_copies(run))
-    if not rows:
-        raise UserError(f"no finished runs under {root}. Make one: membench run --detector cfg_norm --task sd_webster")
+    for run in _runs(root):
+        rows.append(_row(run))
+        counts.append(_copies(run))
     frame = with_equal_terms(with_control(pd.DataFrame(rows)), counts)
     frame["budget"] = frame.budget.astype("Int64")
     alone = ~frame.control & frame.control_weights.isna() & (frame.n_g > 0)
     frame["control_command"] = frame.control_command.where(alone, None)
     return frame.sort_values([*BOARD, "auroc", "detector", "seed"], ascending=[*[True] * len(BOARD), False, True, True], ignore_index=True)
+
+
+def collect_kinds(root: Path) -> pd.DataFrame:
+    """One row a finished run and kind of memorized example ("all" first): the metrics of DETECTION, each kind against all negatives.
+
+    Raises :class:`UserError` where there is no run with scores.
+    """
+    rows = []
+    for run in _runs(root):
+        m, whole = run.metrics[run.metrics.metric.isin(DETECTION)], _row(run)
+        about = {name: whole[name] for name in (*BOARD, "detector", "options", "settings", "seed", "status")}
+        for subset in m.subset[(m.subset == "all") | m.subset.str.startswith("kind=")].unique():
+            values = m[m.subset == subset].set_index("metric")
+            row = about | {"kind": subset.removeprefix("kind=")}
+            for metric in DETECTION:
+                row |= {metric: float("nan"), f"{metric}_low": float("nan"), f"{metric}_high": float("nan")}
+                if metric in values.index:
+                    row |= {metric: values.value[metric], f"{metric}_low": values.low[metric], f"{metric}_high": values.high[metric]}
+            rows.append(row)
+    if not rows:
+        raise UserError(f"no run under {root} has scores of both labels")
+    return pd.DataFrame(rows).sort_values([*BOARD, "detector", "options", "kind", "seed"], ignore_index=True)
+
+
+def _runs(root: Path) -> Iterator[Run]:
+    """The finished runs. Raises :class:`UserError` where there is none."""
+    folders = [p.parent for p in sorted(root.glob("*/*/*/*/run.json")) if store.is_finished(p.parent)]
+    if not folders:
+        raise UserError(f"no finished runs under {root}. Make one: membench run --detector cfg_norm --task sd_webster")
+    yield from map(load, folders)
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -23,23 +23,25 @@ METRICS: dict[str, tuple[str, float, float, bool]] = {
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting: rows of the leaderboard that differ in their seed only (same ``settings``) together.
+    """One row a setting (and kind, if the frame is of ``leaderboard.collect_kinds``): rows that differ in their seed only together.
 
     Columns: the board's, detector, options, ``settings``, ``seeds`` (how many), ``seed_list``, ``status`` (partial if one is) and,
-    of each of METRICS, the mean, ``_low`` and ``_high``, and ``_seeds``: how many seeds have a value. The 95 % interval is Student's t over
-    seeds, mean ± t(n - 1) s / sqrt(n): of one seed there is none. ``cut`` names the metrics whose interval went beyond their
-    range and was cut there. Where all seeds have one value it is the mean of their own intervals. It covers what the seed
-    changes (noise), not another training of the model.
+    of each of METRICS that the frame has, the mean, ``_low`` and ``_high``, and ``_seeds``: how many seeds have a value. The 95 %
+    interval is Student's t over seeds, mean ± t(n - 1) s / sqrt(n): of one seed there is none. ``cut`` names the metrics whose
+    interval went beyond their range and was cut there. Where all seeds have one value it is the mean of their own intervals. It covers
+    what the seed changes (noise), not another training of the model.
     """
     rows = []
-    for settings, part in frame.groupby("settings", sort=False):
+    metrics = {metric: about for metric, about in METRICS.items() if metric in frame}
+    together = ["settings", *(["kind"] if "kind" in frame else [])]
+    for _, part in frame.groupby(together, sort=False):
         part = part.sort_values("seed")
         first = part.iloc[0]
-        row: dict[str, Any] = {name: first[name] for name in (*BOARD, "detector", "options")}
-        row |= {"settings": settings, "seeds": part.seed.nunique(), "seed_list": " ".join(map(str, part.seed.unique()))}
+        row: dict[str, Any] = {name: first[name] for name in (*BOARD, "detector", "options", *together)}
+        row |= {"seeds": part.seed.nunique(), "seed_list": " ".join(map(str, part.seed.unique()))}
         row["status"] = "complete" if (part.status == "complete").all() else "partial"
         cut = []
-        for metric, (_, least, most, _) in METRICS.items():
+        for metric, (_, least, most, _) in metrics.items():
             mean, low, high, n = t_interval(part[metric].dropna().tolist())
             if n > 1 and low == high:  # every seed says the same, such as 0: no spread is not certainty
                 low, high = _mean_ends(part[part[metric].notna()], metric)
@@ -68,9 +70,9 @@ def _mean_ends(part: pd.DataFrame, metric: str) -> tuple[float, float]:
 
 def seeds_text(frame: pd.DataFrame, control: bool) -> tuple[pd.DataFrame, list[str]]:
     """The columns that people read of rows of :func:`over_seeds`, as text, and the notes below them. A metric of no row is left out."""
-    out = pd.DataFrame({"detector": frame.detector, "options": frame.options, "seeds": frame.seeds.astype(str)})
+    out = pd.DataFrame({name: frame[name].astype(str) for name in ("detector", "options", "kind", "seeds") if name in frame})
     for metric, (title, *_, percent) in METRICS.items():
-        if frame[metric].notna().any() and not (control and metric.startswith("excess")):
+        if metric in frame and frame[metric].notna().any() and not (control and metric.startswith("excess")):
             out[title] = [_cell(row, metric, percent) for _, row in frame.iterrows()]
     out["coverage"] = ["" if status == "complete" else "PARTIAL" for status in frame.status]
     return out, list(_notes(frame))

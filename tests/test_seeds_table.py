@@ -79,3 +79,22 @@ def test_seeds_that_agree_keep_the_width_of_their_own_intervals(tmp_path):
     runs = pd.concat([one.assign(seed=k, ams_cumulative=0.0, ams_cumulative_low=0.0, ams_cumulative_high=0.1 * k) for k in range(3)])
     found = over_seeds(runs).iloc[0]
     assert (found.ams_cumulative, found.ams_cumulative_low, found.seeds) == (0, 0, 3) and found.ams_cumulative_high == pytest.approx(0.1)
+
+
+def test_kinds_over_seeds(tmp_path, capsys):
+    """Each kind's own values of each run, not those of all."""
+    for seed in range(2):
+        make(tmp_path, COPIED, seed=seed)
+    frame = leaderboard.collect_kinds(tmp_path)
+    found = over_seeds(frame)
+    assert set(found.kind) > {"all"} and (found.seeds == 2).all() and not found.duplicated(["settings", "kind"]).any()
+    [folder, other] = sorted(tmp_path.glob("t/mini/*/*"))
+    for kind in set(found.kind):
+        subset = kind if kind == "all" else f"kind={kind}"
+        values = []
+        for run in (folder, other):
+            m = store.read_table(run / "metrics.parquet", "metrics")
+            values += m[(m.metric == "auroc") & (m.subset == subset)].value.tolist()
+        assert len(values) == 2 and found[found.kind == kind].auroc.item() == pytest.approx(np.mean(values))
+    leaderboard.write(frame, "md", None, seeds=True)
+    assert "| detector | options | kind | seeds | AUROC |" in capsys.readouterr().out
