@@ -200,7 +200,9 @@ class Denoiser:
         found: list[torch.Tensor] = []
         handle = block.register_forward_hook(lambda module, args, out: found.append(out.float().mean(dim=(2, 3))))
         try:
-            self.eps(x, t, self.condition([Condition("null")] * len(x)))
+            self._check(x)
+            self.cost.forwards += len(x)
+            self._eps(x, t, self.condition([Condition("null")] * len(x)))  # past the memo, whose answers have no activations
         finally:
             handle.remove()
         return torch.cat(found)

@@ -81,6 +81,8 @@ def open_job(spec: Spec, task: LoadedTask, out: Path, stack: ExitStack, others: 
         detector = detector_class(options, seed=spec.seed, sampling=task.info.sampling)
     except ValueError as error:
         raise UserError(f"detector {spec.detector}: {error}") from None
+    if spec.budget is not None and not isinstance(detector, Priced):
+        raise UserError(f"detector {spec.detector} does not say what an image costs, so --budget cannot cap it; leave --budget out")
     examples = _limited(task.examples, spec.limit)
     parts = _key_parts(spec, detector, task, [e.id for e in examples])
     key = store.content_key(parts)
@@ -146,13 +148,13 @@ def within_budget(spec: Spec, detector: Detector, model: Denoiser, spent: int, r
     """The first requests that the budget pays for. Raises :class:`UserError` if it pays for none."""
     if spec.budget is None:
         return list(requests)
-    if not isinstance(detector, Priced):
-        raise UserError(f"detector {spec.detector} does not say what an image costs, so --budget cannot cap it; leave --budget out")
+    assert isinstance(detector, Priced)  # open_job refuses any other
     prices = [detector.image_forwards(model, request) for request in requests]
     total = list(itertools.accumulate(prices, initial=spent))[1:]
     paid = bisect.bisect_right(total, spec.budget)
     if requests and not paid:
-        affordable(spec, total[0], "preparation with one image")
+        if spent:
+            affordable(spec, total[0], "preparation with one image")
         raise UserError(f"--budget {spec.budget} pays for no image; one takes {prices[0]} target evaluations")
     return list(requests[:paid])
 

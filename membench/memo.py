@@ -84,7 +84,8 @@ class Memo:
 def _keys(x: torch.Tensor, t: int, condition: Conditioning) -> list[bytes]:
     """A key a row: SHA-256 of what the network is given."""
     states = x.detach().float().cpu().contiguous().numpy()
+    at = int(t).to_bytes(8, "little", signed=True)  # a detector may take t from an array; what t can be, the schedule says
     if condition.embeddings is None:
-        return [hashlib.sha256(t.to_bytes(8, "little") + row.tobytes()).digest() for row in states]
+        return [hashlib.sha256(at + row.tobytes()).digest() for row in states]
     told = condition.embeddings.detach().float().cpu().contiguous().numpy()
-    return [hashlib.sha256(t.to_bytes(8, "little") + row.tobytes() + c.tobytes()).digest() for row, c in zip(states, told, strict=True)]
+    return [hashlib.sha256(at + row.tobytes() + c.tobytes()).digest() for row, c in zip(states, told, strict=True)]

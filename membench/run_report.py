@@ -16,6 +16,7 @@ SIZE_CORRELATION = "Spearman of score with PNG size"
 
 def run_table(runs: Sequence[Run]) -> str:
     """Of one run detection per subset, extraction per band and in percentiles; of several a row a run. Then costs and files."""
+    runs = list({run.path: run for run in runs}.values())  # a detector that is named twice is one run
     parts = _whole(runs[0]) if len(runs) == 1 else _side_by_side(runs)
     return "\n".join([*parts, *map(_summary, runs), *([] if len(runs) == 1 else [_shared(runs)])])
 
@@ -132,10 +133,9 @@ def _summary(run: Run) -> str:
 
 def _cost(name: str, phase: Mapping[str, Any]) -> str:
     """``prepare 100 forwards and 20 backwards + 3,000 surrogate forwards ... in 2 s``; empty for a phase without evaluations."""
-    parts = []
+    parts, shared = [], f" ({phase['shared']:,} shared)" if phase.get("shared") else ""
     for network in ("", "surrogate_"):
         counts = [(phase.get(network + kind, 0), network.replace("_", " ") + kind) for kind in ("forwards", "backwards", "jvps")]
-        text = " and ".join(f"{count:,} {what}" for count, what in counts if count)
+        text = " and ".join(f"{count:,} {what}{shared if what == 'forwards' else ''}" for count, what in counts if count)
         parts += [text] if text else []
-    shared = f" ({phase['shared']:,} of them shared)" if phase.get("shared") else ""
-    return f"{name} {' + '.join(parts)}{shared} in {phase['seconds']:.0f} s" if parts else ""
+    return f"{name} {' + '.join(parts)} in {phase['seconds']:.0f} s" if parts else ""

@@ -23,7 +23,7 @@ from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, 
 from membench.metrics.run import run_metrics
 from membench.phases import Phases, in_step, match, timer
 from membench.report import write_report
-from membench.types import Checks, Example, Prepares
+from membench.types import Checks, Example, Prepares, Request
 
 __all__ = ["Run", "Spec", "execute", "execute_all", "load", "run"]
 
@@ -112,11 +112,12 @@ def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True) -> l
             for job in todo:
                 if isinstance(job.detector, Checks):
                     told(job, lambda job=job: job.detector.check(model, job.conditions))  # type: ignore[misc]
+            loading = time.monotonic() - began
             # One that prepares may change the network: it runs alone.
             alone = [job for job in todo if isinstance(job.detector, Prepares)]
-            for together in [[job] for job in alone] + [[job for job in todo if job not in alone]]:
-                _compute(together, model, time.monotonic() - began, progress)
-                began = time.monotonic()
+            rest = [job for job in todo if job not in alone]
+            for together in [*([job] for job in alone), *([rest] if rest else [])]:
+                _compute(together, model, loading, progress)
         return [_finished(jobs[key]) for key in keys]
 
 
@@ -139,29 +140,36 @@ def load(path: Path) -> Run:
 
 def _compute(jobs: Sequence[Job], model: Denoiser, loading: float, progress: bool) -> None:
     """Runs jobs of one model side by side. loading: the seconds before, which each would have to wait alone too."""
+    plans = [_planned(job, model) for job in jobs]  # all, so that a refusal leaves none of them begun
     works = []
-    for job in jobs:
-        spec, detector = job.spec, job.detector
-        prepared: dict[str, Any] = {}
-        if isinstance(detector, Prepares):
-            affordable(spec, detector.preparation_forwards(model, job.conditions), "preparation")
-            prepared = detector.prepare(model, job.conditions, job.workspace)
-        requests = within_budget(spec, detector, model, job.workspace.cost.forwards, detector.plan(job.conditions))
+    for job, (requests, prepared) in zip(jobs, plans, strict=True):
         job.folder.start(run_info(job, len(requests)) | ({"prepared": prepared} if prepared else {}))
-        works.append(Phases(detector, model, job.folder).extract(requests))
+        works.append(Phases(job.detector, model, job.folder).extract(requests))
     in_step(works, model, progress)
     samples = [work.table() for work in works]
     works = [work.phases.score(_scored(job), frame) for job, work, frame in zip(jobs, works, samples, strict=True)]
     in_step(works, model, progress)
     truncated: set[str] = getattr(model, "truncated", set())
     if truncated:
-        print(f"membench: {len(truncated)} prompts are longer than the tokenizer's limit and were cut", file=sys.stderr)
+        many = "1 prompt is" if len(truncated) == 1 else f"{len(truncated)} prompts are"
+        print(f"membench: {many} longer than the tokenizer's limit; what is beyond it was cut off", file=sys.stderr)
     with timer() as reading:  # which each of them would have to wait for alone
         if any(map(len, samples)):
             jobs[0].task.training_images()
     loading += reading["seconds"]
     for job, frame, work in zip(jobs, samples, works, strict=True):
         _finish(job, frame, work.table(), len(truncated), loading)
+
+
+def _planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
+    """The images to extract, as far as the budget goes, and what the preparation says of itself."""
+    spec, detector, prepared = job.spec, job.detector, {}
+    if isinstance(detector, Prepares):
+        forwards = detector.preparation_forwards(model, job.conditions)
+        told(job, lambda: affordable(spec, forwards, "preparation"))
+        prepared = detector.prepare(model, job.conditions, job.workspace)
+    requests = detector.plan(job.conditions)
+    return told(job, lambda: within_budget(spec, detector, model, job.workspace.cost.forwards, requests)), prepared
 
 
 def _scored(job: Job) -> Sequence[Example]:

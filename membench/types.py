@@ -83,7 +83,8 @@ class Cost:
 
     forwards, backwards, jvps, decodes: of the target model, adapted by LoRA or not. surrogate_*: of a network of the
     detector's own, such as SIDE's classifier. jvps: forward-mode Jacobian-vector products, each of which is a pass over
-    the network too. shared: those of the forwards that another detector of the same command has made; shared_seconds: what they took.
+    the network too. shared: those of the forwards that had been made already, as a rule for another detector of the same
+    command; shared_seconds: what they took.
     """
 
     forwards: int = 0
@@ -139,7 +140,10 @@ class Detector(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A detector with work to do before it can plan: SIDE trains a surrogate. Called once a process, before ``plan``."""
+    """A detector with work to do before it can plan: SIDE trains a surrogate. Called once a process, before ``plan``.
+
+    It may change the network while it extracts and scores: it never shares evaluations with another detector.
+    """
 
     def prepare(self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace) -> dict[str, Any]:
         """Does the work in cached stages of ``workspace`` and returns what run.json shall say of it."""

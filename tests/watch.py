@@ -1,0 +1,82 @@
+"""What runs side by side ask of the network, what it is given, and what they count."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from membench import runner, store
+from membench.denoiser import Denoiser
+from membench.runner import Run
+
+TABLES = ("scores", "samples", "matches", "metrics")
+
+
+class Watch:
+    """Evaluations through the door (not derivatives): what detectors ask for in each phase, and how many rows the network is given."""
+
+    def __init__(self) -> None:
+        self.phase = ""
+        self.asked: list[tuple[str, bytes]] = []
+        self.evaluated = 0
+
+    def __enter__(self) -> Watch:
+        eps, inner, in_step = Denoiser.eps, Denoiser._eps, runner.in_step
+
+        def phase(works, *args):
+            self.phase = works[0].phase
+            in_step(works, *args)
+
+        def asking(model, x, t, condition):
+            rows = zip(x, condition.embeddings, strict=True)
+            keys = [hashlib.sha256(b"%d" % t + row.numpy().tobytes() + c.numpy().tobytes()).digest() for row, c in rows]
+            self.asked += [(self.phase, key) for key in keys]
+            return eps(model, x, t, condition)
+
+        def evaluating(model, x, t, condition):
+            forward = model._forward
+
+            def counted(x, t, condition):
+                self.evaluated += len(x)
+                return forward(x, t, condition)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(model, "_forward", counted)
+                return inner(model, x, t, condition)
+
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(runner, "in_step", phase)
+        self.patch.setattr(Denoiser, "eps", asking)
+        self.patch.setattr(Denoiser, "_eps", evaluating)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.patch.undo()
+
+
+def counts(run: Run) -> dict[str, dict[str, int]]:
+    """Every count of every phase but ``shared``."""
+    phases = {phase: cost for phase, cost in run.info["phases"].items() if phase in ("prepare", "samples", "scores")}
+    return {phase: {k: v for k, v in cost.items() if "seconds" not in k and k != "shared"} for phase, cost in phases.items()}
+
+
+def shared(run: Run) -> dict[str, int]:
+    return {phase: cost["shared"] for phase, cost in run.info["phases"].items() if "shared" in cost}
+
+
+def forwards(run: Run) -> int:
+    return sum(phase["forwards"] for phase in counts(run).values())
+
+
+def same_tables(a: Run, b: Run) -> None:
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(a, name), getattr(b, name), check_exact=True)
+
+
+def grey_levels(a: Run, b: Run) -> int:
+    """The largest difference of any pixel."""
+    pairs = zip(a.samples.set_index("sample_id").image, b.samples.set_index("sample_id").loc[a.samples.sample_id].image, strict=True)
+    return max(int(np.abs(store.png_image(x).astype(int) - store.png_image(y)).max()) for x, y in pairs)
