@@ -19,7 +19,7 @@ import torch
 from membench.denoiser import Denoiser
 from membench.drawing import Draws, samples
 from membench.errors import UserError
-from membench.sampling import ddim
+from membench.sampling import ddim, timesteps
 from membench.types import Access, Condition, Request, Sample
 
 
@@ -45,6 +45,7 @@ class CfgNorm(Draws):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not model.has_condition:
             raise UserError("this model has no condition: cfg_norm scores what a condition changes; choose flipd or score_norm")
+        timesteps(model, self.options.trajectory)
 
     def _norms(
         self, model: Denoiser, rows: Sequence[tuple[Condition, int]], stop: int | None, guidance: float, steps: int

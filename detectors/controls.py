@@ -13,14 +13,14 @@ from typing import ClassVar
 import numpy as np
 
 from membench.denoiser import Denoiser
-from membench.drawing import MeasuresImages
+from membench.drawing import IMAGES, MeasuresImages
 from membench.tables import png_bits
 from membench.types import Access, Condition, Request
 
 
 @dataclass(frozen=True)
 class PngSizeOptions:
-    images: int = field(default=1, metadata={"help": "images to extract per condition; a prompt's score is the mean over them", "min": 0})
+    images: int = field(default=1, metadata=IMAGES)
 
 
 class PngSize(MeasuresImages):

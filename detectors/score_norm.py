@@ -6,7 +6,7 @@ alpha = sqrt(abar_t) and sigma = sqrt(1 - abar_t) of the model's own scheduler (
 
     score_norm      || eps(x_t, t, c) ||, conditional or guided: eps_0 + w (eps_c - eps_0), w = 7.5
     flipd           LID = D - sigma tr(d eps / d x) + || eps ||^2, both at (alpha x, t0): no noise is added
-    normal_bundle   LID = D - the number of large singular values of eps at 4 D noised copies of x
+    normal_bundle   LID = D - the number of large singular values of eps at 4 D noised copies of x (normal_bundle.py)
 
 A detector's score is the norm, or minus the LID: higher = more memorized. A simple image has a low LID without having been memorized,
 so read these beside ``png_size`` and the complexity-matched AUROC. Through a U-Net the LID is a rank, not a dimension: it can be
@@ -25,26 +25,14 @@ import torch
 
 from membench.denoiser import Conditioning, Denoiser
 from membench.derivative import Derivative, Probe, basis, choose, quadratic_forms, random_probes
-from membench.drawing import MeasuresImages, samples
+from membench.drawing import IMAGES, ByCondition, samples
 from membench.errors import UserError
 from membench.sampling import ddim, ddim_invert, timesteps
-from membench.seeds import generator
 from membench.tables import png_bits
 from membench.types import Access, Condition, Request, Sample
 
 EXACT_LIMIT = 4096  # largest D whose trace is taken exactly: D JVPs an image
-BUNDLE_LIMIT = 4096  # largest D of a normal bundle: 4 D forwards an image
-
-IMAGES = {"help": "images to extract per condition; a prompt's score is the mean over them", "min": 0}
-
-
-def conditional(model: Denoiser, wanted: str, default: str) -> str:
-    """``wanted``, or what "auto" means for the model. Raises :class:`UserError` where the model has no condition."""
-    if wanted == "auto":
-        return default if model.has_condition else "unconditional"
-    if wanted != "unconditional" and not model.has_condition:
-        raise UserError(f"this model has no condition, so condition={wanted} is not defined for it; choose condition=unconditional")
-    return wanted
+SMALL = 128  # up to this D the trace is exact unless Hutchinson's estimate is asked for
 
 
 # ------------------------------------------------------------------------------------------------ score_norm
@@ -60,7 +48,8 @@ class ScoreNormOptions:
         },
     )
     t: float | None = field(
-        default=None, metadata={"help": "time in (0, 1]; none: 1 on the trajectory (its first step), 0.5 from an image", "min": 0, "max": 1}
+        default=None,
+        metadata={"help": "time in (0, 1]; none: 1 on a trajectory, whose nearest step counts, 0.5 from an image", "min": 0, "max": 1},
     )
     norm: Literal["eps", "score"] = field(default="eps", metadata={"help": "eps: ||eps||; score: ||s|| = ||eps|| / sigma_t"})
     condition: Literal["auto", "conditional", "unconditional", "guided", "difference"] = field(
@@ -69,31 +58,38 @@ class ScoreNormOptions:
     )
     weight: float = field(default=7.5, metadata={"help": "w of condition=guided, and of the trajectory", "min": 0.0})
     draws: int = field(default=4, metadata={"help": "trajectory: noises per condition", "min": 1, "max": 10_000})
-    trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000})
+    trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory of a score", "min": 1, "max": 1000})
     ode_steps: int = field(default=10, metadata={"help": "image: steps of the forward ODE", "min": 1, "max": 1000})
     images: int = field(default=1, metadata=IMAGES)
 
 
-class ScoreNorm(MeasuresImages):
+class ScoreNorm(ByCondition):
     """Norm of the score on a trajectory from noise, or at an image (Ross et al., ICLR 2025)."""
 
     Options: ClassVar[type] = ScoreNormOptions
     version = 1
     access = Access()
 
+    usual = "guided"
+
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
         requests = super().plan(conditions)
-        self.access = self.access if self._by_image(conditions) else Access()
+        if not self._by_image(conditions):
+            self.access = Access()
         return requests
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
-        conditional(model, self.options.condition, "guided")
-        if self._by_image(conditions):
+        o = self.options
+        by_image = self._by_image(conditions)
+        if by_image:
             super().check(model, conditions)
-            if self.options.ode_steps > self._index(model, True) + 1:
-                raise UserError(f"ode_steps={self.options.ode_steps} is more than there are timesteps up to t; lower it")
-        else:
-            self._index(model, False)
+        else:  # a prompt needs no image here
+            super().check(model, [c for c in conditions if c.image is not None])
+            self._step(model, o.trajectory)
+        if o.at == "auto" and len({c.image is None for c in conditions}) > 1:
+            raise UserError("some examples are images and some are prompts; choose at=trajectory or at=image for all")
+        if by_image and o.ode_steps > self._index(model, True) + 1:
+            raise UserError(f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it")
 
     def _by_image(self, conditions: Sequence[Condition]) -> bool:
         return self.options.at == "image" or (self.options.at == "auto" and conditions[0].image is not None)
@@ -102,64 +98,73 @@ class ScoreNorm(MeasuresImages):
         default = 0.5 if image else 1.0
         return model.timestep(default if self.options.t is None else self.options.t)
 
-    def _norm(self, model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
-        """The norm at (x, t) [n], in one or two forwards an image."""
-        kind = conditional(model, self.options.condition, "guided")
-        if kind in ("conditional", "unconditional"):
-            null = model.null_like(condition, len(x))
-            eps = model.eps(x, t, condition if kind == "conditional" else null)
-        else:
-            null_eps, eps = model.eps_pair(x, t, condition)
-            eps = null_eps + self.options.weight * (eps - null_eps) if kind == "guided" else eps - null_eps
+    def _norm(self, model: Denoiser, t: int, null: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+        """The norm [n] of two predictions at timestep t, of which a variant may need one."""
+        eps = {
+            "unconditional": lambda: null,
+            "conditional": lambda: told,
+            "guided": lambda: null + self.options.weight * (told - null),
+            "difference": lambda: told - null,
+        }[self.variant(model)]()
         norm = eps.flatten(1).norm(dim=1)
         return norm / model.alpha_sigma(t)[1] if self.options.norm == "score" else norm
 
+    def _norm_at(self, model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+        """The norm [n] at (x, t), in one forward an image or two."""
+        variant = self.variant(model)
+        if variant in ("guided", "difference"):
+            return self._norm(model, t, *model.eps_pair(x, t, condition))
+        eps = model.eps(x, t, condition if variant == "conditional" else model.null_like(condition, len(x)))
+        return self._norm(model, t, eps, eps)
+
     # (a) on the trajectory
 
-    def _on_trajectory(
-        self, model: Denoiser, rows: Sequence[tuple[Condition, int]], steps: int, weight: float
-    ) -> tuple[torch.Tensor, int, torch.Tensor]:
-        """(x_t, k, norm [n]) at the step k of ``steps`` guided ones from noise that is nearest to t."""
-        x, condition = model.noise([(c.id, draw) for c, draw in rows], self.seed), model.condition([c for c, _ in rows])
-        times, k = timesteps(model, steps), self._step(model, steps)
-        x = ddim(model, x, condition, steps=steps, guidance=weight, stop=k)
-        return x, k, self._norm(model, x, times[k], condition)
-
-    def _step(self, model: Denoiser, steps: int) -> int:
+    def _step(self, model: Denoiser, steps: int) -> tuple[int, int]:
+        """(number, timestep) of the one of ``steps`` that is nearest to t."""
         wanted = self._index(model, False)
-        return min(range(steps), key=lambda k: abs(timesteps(model, steps)[k] - wanted))
+        return min(enumerate(timesteps(model, steps)), key=lambda step: abs(step[1] - wanted))
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
         if self._by_image(conditions):
             return super().score(model, conditions, extracted)
         o = self.options
-        _, _, norms = self._on_trajectory(model, [(c, draw) for c in conditions for draw in range(o.draws)], o.trajectory, o.weight)
-        return norms.view(len(conditions), o.draws).mean(dim=1).tolist()
+        rows = [(c, draw) for c in conditions for draw in range(o.draws)]
+        x, told = model.noise([(c.id, draw) for c, draw in rows], self.seed), model.condition([c for c, _ in rows])
+        k, t = self._step(model, o.trajectory)
+        x = ddim(model, x, told, steps=o.trajectory, guidance=o.weight, stop=k)
+        return self._norm_at(model, x, t, told).view(len(conditions), o.draws).mean(dim=1).tolist()
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """On the trajectory an image is as sure as the norm on its own way, which is the task's."""
         conditions = [r.condition for r in requests]
         if self._by_image(conditions):
             return super().extract(model, requests)
-        rows = [(r.condition, r.draw) for r in requests]
-        x, k, norms = self._on_trajectory(model, rows, self.steps, self.weight)
-        x = ddim(model, x, model.condition(conditions), steps=self.steps, guidance=self.weight, start=k)
+        wanted, t = self._step(model, self.steps)
+        norms = torch.empty(0)
+
+        def observe(k: int, null: torch.Tensor, told: torch.Tensor) -> None:
+            nonlocal norms
+            if k == wanted:
+                norms = self._norm(model, t, null, told)
+
+        x, told = model.noise([(r.condition.id, r.draw) for r in requests], self.seed), model.condition(conditions)
+        x = ddim(model, x, told, steps=self.steps, guidance=self.weight, observe=observe)
         return samples(requests, x, model.decode(x), norms.tolist())
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
-        kind = conditional(model, self.options.condition, "guided")
-        norm = 1 if kind in ("conditional", "unconditional") else 2
-        ode = self.options.ode_steps if self._by_image([request.condition]) else 0
-        return self.sampling_forwards(model, request) + ode + norm
+        if not self._by_image([request.condition]):
+            return self.steps * (2 if model.has_condition else 1)
+        return (
+            self.sampling_forwards(model, request) + self.options.ode_steps + (2 if self.variant(model) in ("guided", "difference") else 1)
+        )
 
     # (b) from an image
 
     def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> list[float]:
         condition, t = model.condition(conditions), self._index(model, True)
-        if conditional(model, self.options.condition, "guided") == "unconditional":
-            condition = model.null_like(condition, len(images))
-        x = ddim_invert(model, model.encode(images), condition, t=t, steps=self.options.ode_steps)
-        return self._norm(model, x, t, model.condition(conditions)).tolist()
+        way = model.null_like(condition, len(images)) if self.variant(model) == "unconditional" else condition
+        x = ddim_invert(model, model.encode(images), way, t=t, steps=self.options.ode_steps)
+        return self._norm_at(model, x, t, condition).tolist()
 
 
 # ----------------------------------------------------------------------------------------------------- flipd
@@ -173,12 +178,15 @@ class FlipdOptions:
     condition: Literal["auto", "conditional", "unconditional", "ratio", "difference"] = field(
         default="auto",
         metadata={
-            "help": "ratio: LID_c / LID_0; difference: LID_c - LID_0 (membench's own); auto: conditional, unconditional where it must be"
+            "help": "ratio: LID_c / LID_0, of no meaning where a LID is negative; difference: LID_c - LID_0 (membench's own); "
+            "auto: conditional, unconditional where it must be"
         },
     )
-    per_png_bit: bool = field(default=False, metadata={"help": "divide the LID by the bits of the image's PNG, against complexity"})
+    per_png_bit: bool = field(
+        default=False, metadata={"help": "LID / bits of the image's PNG, against complexity; not with ratio or difference"}
+    )
     trace: Literal["auto", "exact", "hutchinson"] = field(
-        default="auto", metadata={"help": f"exact: D JVPs, up to D = {EXACT_LIMIT:,}; auto: exact where D is no more than probes"}
+        default="auto", metadata={"help": f"exact: D JVPs, up to D = {EXACT_LIMIT:,}; auto: exact up to D = {SMALL}, or where D <= probes"}
     )
     probes: int = field(default=4, metadata={"help": "Hutchinson's probes an image; the paper: 1 or 50", "min": 1})
     probe: Probe = field(default="rademacher", metadata={"help": "distribution of the probes"})
@@ -187,18 +195,22 @@ class FlipdOptions:
     )
     images: int = field(default=1, metadata=IMAGES)
 
+    def __post_init__(self) -> None:
+        if self.per_png_bit and self.condition in ("ratio", "difference"):
+            raise ValueError(f"per_png_bit and condition={self.condition} are two ways to cancel complexity; choose one")
 
-class Flipd(MeasuresImages):
+
+class Flipd(ByCondition):
     """Local intrinsic dimension by FLIPD, negated (Kamkari et al., NeurIPS 2024; Ross et al., ICLR 2025)."""
 
     Options: ClassVar[type] = FlipdOptions
     version = 1
     access = Access(gradients=True, images=True)
+    usual = "conditional"
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
         model.timestep(self.options.t0)
-        conditional(model, self.options.condition, "conditional")
         size = math.prod(model.shape)
         if self.options.trace == "exact" and size > EXACT_LIMIT:
             raise UserError(
@@ -206,13 +218,18 @@ class Flipd(MeasuresImages):
             )
         choose(model, self.options.derivative)
 
+    def _probes(self, model: Denoiser) -> tuple[bool, int]:
+        """Whether the trace is exact, and JVPs an image."""
+        o, size = self.options, math.prod(model.shape)
+        exact = o.trace == "exact" or (o.trace == "auto" and size <= max(SMALL, o.probes))
+        return exact, size if exact else o.probes
+
     def lid(self, model: Denoiser, x0: torch.Tensor, condition: Conditioning, names: Sequence[str]) -> torch.Tensor:
         """LID [n] of clean states x0 [n, *shape], in double precision; names: fix the probes of each."""
         o, size = self.options, math.prod(model.shape)
         t = model.timestep(o.t0)
         alpha, sigma = model.alpha_sigma(t)
-        exact = o.trace == "exact" or (o.trace == "auto" and size <= o.probes)
-        count = size if exact else o.probes
+        exact, count = self._probes(model)
         vectors = basis(model.shape, len(x0)) if exact else random_probes(model.shape, list(names), self.seed, count, o.probe)
         eps, forms = quadratic_forms(model, alpha * x0, t, condition, vectors, count, choose(model, o.derivative))
         trace = forms.sum(dim=0) if exact else forms.mean(dim=0)
@@ -221,7 +238,7 @@ class Flipd(MeasuresImages):
     def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> list[float]:
         x0, told = model.encode(images), model.condition(conditions)
         null = model.null_like(told, len(images))
-        kind = conditional(model, self.options.condition, "conditional")
+        kind = self.variant(model)
         if kind in ("conditional", "unconditional"):
             lid = self.lid(model, x0, told if kind == "conditional" else null, names)
         else:
@@ -233,67 +250,7 @@ class Flipd(MeasuresImages):
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         """A JVP counts as one evaluation."""
-        o, size = self.options, math.prod(model.shape)
-        count = size if o.trace == "exact" or (o.trace == "auto" and size <= o.probes) else o.probes
-        each = count if choose(model, o.derivative) == "jvp" else 2 * count + 1
-        times = 2 if conditional(model, o.condition, "conditional") in ("ratio", "difference") else 1
+        _, count = self._probes(model)
+        each = count if choose(model, self.options.derivative) == "jvp" else 2 * count + 1
+        times = 2 if self.variant(model) in ("ratio", "difference") else 1
         return self.sampling_forwards(model, request) + times * each
-
-
-# --------------------------------------------------------------------------------------------- normal_bundle
-
-
-@dataclass(frozen=True)
-class NormalBundleOptions:
-    t0: float = field(
-        default=0.01, metadata={"help": "time in (0, 1] of the noise on the copies; the paper's code: 0.01", "min": 0, "max": 1}
-    )
-    condition: Literal["auto", "conditional", "unconditional"] = field(
-        default="auto", metadata={"help": "auto: conditional, unconditional where it must be"}
-    )
-    images: int = field(default=1, metadata=IMAGES)
-
-
-class NormalBundle(MeasuresImages):
-    """Local intrinsic dimension by the normal bundle, negated (Stanczuk et al. 2022; Ross et al., ICLR 2025).
-
-    The score at points near a manifold is normal to it.
-    """
-
-    Options: ClassVar[type] = NormalBundleOptions
-    version = 1
-    access = Access(images=True)
-
-    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
-        super().check(model, conditions)
-        model.timestep(self.options.t0)
-        conditional(model, self.options.condition, "conditional")
-        size = math.prod(model.shape)
-        if size > BUNDLE_LIMIT:
-            raise UserError(
-                f"normal_bundle takes 4 D = {4 * size:,} evaluations an image of this model, and membench stops at D = {BUNDLE_LIMIT:,}; "
-                "choose flipd"
-            )
-
-    def lid(self, model: Denoiser, x0: torch.Tensor, condition: Conditioning, names: Sequence[str]) -> list[int]:
-        """LID of clean states x0 [n, *shape]: D less the place of the widest gap between singular values, an integer in [1, D - 1]."""
-        t, size = model.timestep(self.options.t0), math.prod(model.shape)
-        alpha, sigma = model.alpha_sigma(t)
-        found = []
-        for row, name in enumerate(names):
-            source = generator(self.seed, "bundle", name)
-            noise = torch.randn((4 * size, *model.shape), generator=source).to(x0)
-            copies = alpha * x0[row] + sigma * noise
-            eps = model.eps(copies, t, condition[slice(row, row + 1)].repeat(len(copies)))
-            values = torch.linalg.svdvals(eps.flatten(1).double().cpu())
-            found.append(size - 1 - int((values[:-1] - values[1:]).argmax()))
-        return found
-
-    def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> list[float]:
-        told = model.condition(conditions)
-        if conditional(model, self.options.condition, "conditional") == "unconditional":
-            told = model.null_like(told, len(images))
-        return [-float(d) for d in self.lid(model, model.encode(images), told, names)]
-
-    def image_forwards(self, model: Denoiser, request: Request) -> int:
-        return self.sampling_forwards(model, request) + 4 * math.prod(model.shape)

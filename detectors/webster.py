@@ -6,8 +6,8 @@ A memorized caption decides the picture at once: one guided step from pure noise
     edge   the share of pixels that are an edge in more than half of the one-step images          (black box)
 
 with z = sigma_max * noise in the units of the variance-exploding process, sigma_max = sqrt((1 - abar_T) / abar_T) (14.6 for Stable
-Diffusion) and D its denoised image. One Heun step to sigma = 0 is one Euler step: two evaluations, at timestep T - 1. The published
-scores of dcs are sums, not means: divide them by D = 16,384.
+Diffusion) and D its denoised image. One Heun step to sigma = 0 is one Euler step: two evaluations (one at w = 1), at
+timestep T - 1. The published scores of dcs are sums, not means: divide them by D = 16,384.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from scipy import ndimage
 from membench.denoiser import Denoiser
 from membench.drawing import Draws, samples
 from membench.errors import UserError
+from membench.sampling import step_forwards
 from membench.types import Access, Condition, Request, Sample
 
 
@@ -43,7 +44,7 @@ class OneStep(Draws):
         return x, model.guided(x, t, model.condition([c for c, _ in rows]), self.options.weight)
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
-        return self.sampling_forwards(model, request) + 2
+        return self.sampling_forwards(model, request) + step_forwards(model.condition([request.condition]), self.options.weight)
 
     def sure(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> Sequence[float]:
         """How sure each noise on its own makes us."""
@@ -99,13 +100,12 @@ class Edge(OneStep):
     version = 1
     access = Access()
 
-    def edges(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> np.ndarray:
-        """1 where a one-step image has an edge, else 0: float [n, size, size]; NaN where the step failed."""
+    def edges(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Where each one-step image has an edge, bool [n, size, size], and which steps are finite, bool [n]."""
         alpha, sigma = model.alpha_sigma(model.steps - 1)
         x, eps = self.step(model, rows)
-        maps = np.stack([self.edge_map(image) for image in model.decode((x - sigma * eps) / alpha)]).astype(float)
-        maps[~eps.flatten(1).isfinite().all(dim=1).cpu().numpy()] = np.nan
-        return maps
+        maps = [self.edge_map(image) for image in model.decode((x - sigma * eps) / alpha)]
+        return np.stack(maps), eps.flatten(1).isfinite().all(dim=1).cpu().numpy()
 
     def edge_map(self, image: np.ndarray) -> np.ndarray:
         o = self.options
@@ -115,10 +115,12 @@ class Edge(OneStep):
         return gradient.sum(axis=2) > o.strength
 
     def sure(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> list[float]:
-        return self.edges(model, rows).mean(axis=(1, 2)).tolist()
+        maps, finite = self.edges(model, rows)
+        return np.where(finite, maps.mean(axis=(1, 2)), np.nan).tolist()
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
         n = self.options.draws
-        maps = self.edges(model, [(c, draw) for c in conditions for draw in range(n)])
-        share = maps.reshape(len(conditions), n, *maps.shape[1:]).mean(axis=1)
-        return np.where(np.isnan(share), np.nan, share > 0.5).mean(axis=(1, 2)).tolist()
+        maps, finite = self.edges(model, [(c, draw) for c in conditions for draw in range(n)])
+        counts = maps.reshape(len(conditions), n, *maps.shape[1:]).sum(axis=1)
+        share = (2 * counts > n).mean(axis=(1, 2))
+        return np.where(finite.reshape(-1, n).all(axis=1), share, np.nan).tolist()

@@ -24,8 +24,24 @@ from membench.runner import Run, Spec, execute, execute_all
 from membench.tables import DamagedFile, atomic_write
 
 METRICS = ("ams", "ums", "best_p", "unique_per_1000", "auroc", "average_precision", "tpr")  # how their names begin
-COLUMNS = ("seed", "control", "metric", "band", "threshold", "value", "low", "high", "n", "forwards", "seconds", "run", "status", "error")
-KINDS = {"seed": "int64", "control": bool, "n": "Int64", "forwards": "Int64"} | dict.fromkeys(
+COLUMNS = (
+    "seed",
+    "control",
+    "metric",
+    "band",
+    "threshold",
+    "value",
+    "low",
+    "high",
+    "n",
+    "forwards",
+    "jvps",
+    "seconds",
+    "run",
+    "status",
+    "error",
+)
+KINDS = {"seed": "int64", "control": bool, "n": "Int64", "forwards": "Int64", "jvps": "Int64"} | dict.fromkeys(
     ("threshold", "value", "low", "high", "seconds"), "float64"
 )
 
@@ -109,6 +125,7 @@ def sweep(
 def _run_rows(run: Run) -> Iterator[dict[str, Any]]:
     common = {
         "forwards": spent(run, "forwards", "prepare", "samples"),
+        "jvps": spent(run, "jvps", "prepare", "samples"),
         "seconds": run.info["seconds"],
         "run": str(run.path),
         "status": run.info["status"],
@@ -148,6 +165,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
             copies = rows[(rows.metric == metric) & rows.band.isna()]
             line[title] = interval(*spread(copies, several), scale=100, digits=1)
         line |= {"N_G": extent(rows[rows.metric == "ams_cumulative"].n), "forwards": extent(rows.forwards)}
+        line |= {"jvps": extent(rows.jvps)} if frame.jvps.gt(0).any() else {}
         refused = rows[rows.status == "refused"]
         status = sorted(set(rows.status) - {"refused"})
         if len(refused):

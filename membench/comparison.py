@@ -60,7 +60,7 @@ def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.Da
     """Adds how many different training images a row's run copies at its board's smallest N_G, and at its smallest cost.
 
     counts: of each row, by how many of its ``n_ok`` images each copied training image is copied (``extraction.copy_counts``). Exact
-    rarefaction, no interpolation. Columns ``equal_n`` and ``copied_at_equal_n``; ``equal_cost`` (target forwards of preparation
+    rarefaction, no interpolation. Columns ``equal_n`` and ``copied_at_equal_n``; ``equal_cost`` (target evaluations of preparation
     and extraction of the cheapest run), ``images_at_equal_cost`` (floor((cost - preparation) / price of an image), 0 if
     negative, at most ``n_ok``), ``copied_at_equal_cost`` and ``equal_cost_capped`` (the cost would pay for more than ``n_ok`` images,
     so the number is a lower bound). Rows that extracted nothing have none and set no terms.
@@ -72,9 +72,9 @@ def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.Da
     position = {label: i for i, label in enumerate(frame.index)}
     for _, part in frame[frame.n_ok > 0].groupby(list(BOARD), dropna=False):
         size = int(part.n_ok.min())
-        budget = int((part.prepare_forwards + part.sample_forwards).min())
+        budget = int((part.prepare_forwards + part.sample_evaluations).min())
         for label, row in part.iterrows():
-            paid = affordable(budget, row.prepare_forwards, row.sample_forwards, row.n_g)
+            paid = affordable(budget, row.prepare_forwards, row.sample_evaluations, row.n_g)
             n[label], cost[label], images[label] = size, budget, min(paid, row.n_ok)
             capped[label] = paid > row.n_ok
             copied_n[label], copied_cost[label] = rarefied(counts[position[label]], row.n_ok, [size, images[label]])
@@ -89,7 +89,7 @@ def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.Da
 
 
 def affordable(budget: int, preparation: int, extraction: int, n_images: int) -> int:
-    """How many images a budget of target forwards pays for when ``n_images`` took ``extraction`` after the preparation."""
+    """How many images a budget of target evaluations pays for when ``n_images`` took ``extraction`` after the preparation."""
     if budget < preparation:
         return 0
     return int((budget - preparation) * n_images // extraction) if extraction else n_images

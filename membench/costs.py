@@ -13,17 +13,12 @@ def spent(run: Run, what: str, *phases: str) -> int:
     return sum(int(cost.get(what, 0)) for phase, cost in run.info["phases"].items() if not phases or phase in phases)
 
 
-def forwards_per_example(run: Run) -> float:
-    """Forwards that a score took; NaN for a run without scores."""
-    return _of_scores(run, "forwards")
+def evaluations(run: Run, *phases: str) -> int:
+    """Passes over the target network: a Jacobian-vector product in forward mode is one, as a forward is."""
+    return spent(run, "forwards", *phases) + spent(run, "jvps", *phases)
 
 
-def jvps_per_example(run: Run) -> float:
-    """Jacobian-vector products that a score took; NaN for a run without scores."""
-    return _of_scores(run, "jvps")
-
-
-def _of_scores(run: Run, what: str) -> float:
-    """Per scored example; all of the run's, where a detector scores by its images."""
+def per_example(run: Run, what: str) -> float:
+    """What a score took of a cost; all that the run took, where a detector scores by its images. NaN for a run without scores."""
     phases = ("scores", *(("prepare", "samples") if run.info["access"]["images"] else ()))
     return spent(run, what, *phases) / len(run.scores) if len(run.scores) else float("nan")

@@ -129,11 +129,14 @@ class Denoiser:
     # ------------------------------------------------------------------------------------------ network
 
     @torch.no_grad()
-    def eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
-        """eps(x, t, c) in float32, [n, *shape]. Counts n forwards, of which the memo may answer some."""
+    def eps(self, x: torch.Tensor, t: int, condition: Conditioning, *, remember: bool = True) -> torch.Tensor:
+        """eps(x, t, c) in float32, [n, *shape]. Counts n forwards, of which the memo may answer some.
+
+        remember=False: past the memo, for rows that nobody else will ask for and that would crowd out the others.
+        """
         self._check(x)
         self.cost.forwards += len(x)
-        if self.memo is not None:
+        if self.memo is not None and remember:
             return self.memo.eps(self._eps, x, t, condition, self.cost)
         return self._eps(x, t, condition)
 
@@ -200,9 +203,8 @@ class Denoiser:
         found: list[torch.Tensor] = []
         handle = block.register_forward_hook(lambda module, args, out: found.append(out.float().mean(dim=(2, 3))))
         try:
-            self._check(x)
-            self.cost.forwards += len(x)
-            self._eps(x, t, self.condition([Condition("null")] * len(x)))  # past the memo, whose answers have no activations
+            # Past the memo, whose answers have no activations.
+            self.eps(x, t, self.condition([Condition("null")] * len(x)), remember=False)
         finally:
             handle.remove()
         return torch.cat(found)

@@ -29,7 +29,7 @@ STEP = 0.01  # of the central difference, in units of sigma_t: the scale on whic
 def choose(model: Denoiser, derivative: Derivative) -> Literal["jvp", "difference"]:
     """How to differentiate this network. Raises :class:`UserError` where the way that is asked for is not open to it."""
     if derivative == "jvp" and not has_forward_mode(model):
-        raise UserError("this model's attention has no forward-mode rule, so derivative=jvp cannot be; choose derivative=difference")
+        raise UserError("a layer of this model (its attention) has no forward-mode rule, so derivative=jvp cannot be; choose difference")
     chosen: Literal["jvp", "difference"] = "jvp" if derivative != "difference" and has_forward_mode(model) else "difference"
     if chosen == "difference" and model.dtype != torch.float32:
         raise UserError("a central difference of this model needs --dtype float32: rounding would drown it")
@@ -90,7 +90,7 @@ def _difference(model: Denoiser, x: torch.Tensor, t: int, condition: Conditionin
     h = STEP * model.alpha_sigma(t)[1]
     k, n = v.shape[:2]
     told = Conditioning(None) if condition.embeddings is None else Conditioning(condition.embeddings.repeat(k, 1, 1))
-    ends = [model.eps((x + sign * h * v).flatten(0, 1), t, told) for sign in (1, -1)]
+    ends = [model.eps((x + sign * h * v).flatten(0, 1), t, told, remember=False) for sign in (1, -1)]
     return ((ends[0] - ends[1]) / (2 * h)).view(k, n, *x.shape[1:])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from membench.denoiser import Denoiser
 from membench.errors import UserError
 from membench.sampling import ddim, step_forwards
 from membench.types import Access, Condition, Request, Sample
+
+IMAGES = {"help": "images to extract per condition; a prompt's score is the mean over them", "min": 0}  # of an option
 
 
 class Draws:
@@ -59,6 +61,9 @@ class MeasuresImages(Draws):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not self.options.images and any(c.image is None for c in conditions):
             raise UserError("an example that is a prompt is measured by images drawn for it: images must be at least 1")
+        given = [c.image for c in conditions if c.image is not None]
+        for one_of_a_size in {image.shape: image for image in given}.values():
+            model.encode(one_of_a_size[None])  # refuses a size that is not the model's
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         x = self.draw(model, requests)
@@ -73,6 +78,24 @@ class MeasuresImages(Draws):
             images = np.stack([c.image for c in given if c.image is not None])
             found = dict(zip((c.id for c in given), self.measure(model, images, given, [c.id for c in given]), strict=True))
         return [found[c.id] if c.id in found else _mean([s.confidence for s in extracted[c.id]]) for c in conditions]
+
+
+class ByCondition(MeasuresImages):
+    """A detector with a variant for each way to ask the model: ``options.condition``, of which "auto" is resolved here."""
+
+    usual: ClassVar[str]  # "auto" for a model that has a condition
+
+    def variant(self, model: Denoiser) -> str:
+        wanted = self.options.condition
+        return wanted if wanted != "auto" else self.usual if model.has_condition else "unconditional"
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        super().check(model, conditions)
+        wanted = self.variant(model)
+        if wanted != "unconditional" and not model.has_condition:
+            raise UserError(f"this model has no condition, so condition={wanted} is not defined for it; choose condition=unconditional")
+        if wanted != "unconditional" and any(c.image is not None and c.prompt is None for c in conditions):
+            raise UserError(f"these images have no prompt, so condition={wanted} is not defined for them; choose condition=unconditional")
 
 
 def _mean(values: Sequence[float]) -> float:

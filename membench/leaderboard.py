@@ -16,7 +16,7 @@ import pandas as pd
 
 from membench import store
 from membench.comparison import BOARD, control_command, with_control, with_equal_terms
-from membench.costs import forwards_per_example, jvps_per_example, spent
+from membench.costs import evaluations, per_example, spent
 from membench.errors import UserError
 from membench.hashing import json_hash
 from membench.metrics.extraction import copy_counts
@@ -30,6 +30,7 @@ __all__ = ["BOARD", "boards", "collect", "collect_kinds", "over_seeds", "run_tab
 
 # Metrics (as in metrics.parquet, band None) on the leaderboard besides those of DETECTION and COPIES.
 UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations")
+PER_EXAMPLE = {"forwards": "fwd/ex", "jvps": "jvp/ex", "decodes": "dec/ex", "encodes": "enc/ex"}
 COSTS = {
     "prepare_forwards": "prep fwd",
     "backwards": "bwd",
@@ -106,11 +107,11 @@ def _row(run: Run) -> dict[str, Any]:
         "n_g": drawn,
         "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
         "unique_copies": round(row[UNIQUE[0]] * good) if good else 0,
-        "forwards_per_example": forwards_per_example(run),
-        "jvps_per_example": jvps_per_example(run),
+        **{f"{what}_per_example": per_example(run, what) for what in PER_EXAMPLE},
         "forwards_per_image": spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
         "prepare_forwards": spent(run, "forwards", "prepare"),
         "sample_forwards": spent(run, "forwards", "samples"),
+        "sample_evaluations": evaluations(run, "samples"),
         "backwards": spent(run, "backwards"),
         "jvps": spent(run, "jvps"),
         "surrogate_forwards": spent(run, "surrogate_forwards"),
@@ -170,9 +171,9 @@ def _detection_text(frame: pd.DataFrame) -> pd.DataFrame:
     out = _names(frame)
     for column, title in DETECTION.items():
         out[title] = _intervals(frame, column)
-    out["fwd/ex"] = [number(v) for v in frame.forwards_per_example]
-    if frame.jvps_per_example.gt(0).any():
-        out["jvp/ex"] = [number(v) for v in frame.jvps_per_example]
+    for what, title in PER_EXAMPLE.items():
+        if what == "forwards" or frame[f"{what}_per_example"].gt(0).any():
+            out[title] = frame[f"{what}_per_example"].map(number)
     out["seconds"] = [number(v) for v in frame.seconds]
     out["sees"] = frame.sees
     out["coverage"] = _coverage(frame)

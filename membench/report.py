@@ -17,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from membench.costs import evaluations
 from membench.metrics.extraction import in_region
 from membench.printing import COPIES, DETECTION, interval
 from membench.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, histograms, rarefaction_chart, roc_chart, size_chart
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 NEAREST, NEAR_MISSES, FAILURES = 24, 12, 12  # pairs in the gallery
 SIDE = 192  # pixels; larger pictures are shown smaller, so that the page stays below 10 MB
 PHASES = ("prepare", "samples", "scores", "matches", "metrics")
-COSTS = ("seconds", "forwards", "backwards", "jvps", "decodes")
+COSTS = ("seconds", "forwards", "backwards", "jvps", "decodes", "encodes")
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ def headline(run: Run) -> list[tuple[str, str]]:
         facts.append(("Spearman, PNG size", correlation))
     if good:
         facts.append(("training pictures copied", f"{round(m.value['ums_nearest_cumulative'] * good):,}"))
-    forwards = sum(phase.get("forwards", 0) for phase in info["phases"].values())
-    facts += [("network evaluations", f"{forwards:,}"), ("seconds", f"{info['seconds']:,.0f}")]
+    facts += [("network evaluations", f"{evaluations(run):,}"), ("seconds", f"{info['seconds']:,.0f}")]
     return [("examples scored", f"{scored:,} of {info['n_task_examples']:,}"), *facts]
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from membench.costs import forwards_per_example, jvps_per_example, spent
+from membench.costs import evaluations, per_example, spent
 from membench.printing import COPIES, DETECTION, interval, number, table
 from membench.runner import Run
 
+COUNTED = ("forwards", "backwards", "jvps", "decodes", "encodes")
+SHORT = {"forwards": "fwd", "jvps": "jvp", "decodes": "dec", "encodes": "enc"}
 SIZE_CORRELATION = "Spearman of score with PNG size"
 
 
@@ -52,7 +54,7 @@ def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
         kinds = m[(m.metric == "auroc") & m.subset.str.startswith("kind=")]
         of_kinds = {f"AUROC {r.subset.removeprefix('kind=')}": interval(r.value, float("nan"), float("nan")) for r in kinds.itertuples()}
         if cells:
-            costs = {"fwd/ex": number(forwards_per_example(run)), "jvp/ex": number(jvps_per_example(run))}
+            costs = {f"{title}/ex": number(per_example(run, what)) for what, title in SHORT.items()}
             rho = {"rho PNG": size_correlation(m).partition(" ")[0] or "n/a"}
             scored.append(name | {title: cells.get(title, "n/a") for title in DETECTION.values()} | of_kinds | rho | costs)
         copies = {COPIES[r.metric]: _percent(r) for r in overall[overall.metric.isin(COPIES)].itertuples()}
@@ -66,9 +68,9 @@ def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
 
 def _shared(runs: Sequence[Run]) -> str:
     """How often a network evaluation served more than one run."""
-    asked, shared = (sum(spent(run, what) for run in runs) for what in ("forwards", "shared"))
+    asked, shared = sum(map(evaluations, runs)), sum(spent(run, "shared") for run in runs)
     share = f" ({100 * shared / asked:.0f} %)" if asked else ""
-    return f"the {len(runs)} runs need {asked:,} network evaluations; {shared:,}{share} were shared, {asked - shared:,} made\n"
+    return f"the {len(runs)} runs need {asked:,} network evaluations; {shared:,}{share} were shared when they were made\n"
 
 
 def detection_rows(m: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +137,10 @@ def _cost(name: str, phase: Mapping[str, Any]) -> str:
     """``prepare 100 forwards and 20 backwards + 3,000 surrogate forwards ... in 2 s``; empty for a phase without evaluations."""
     parts, shared = [], f" ({phase['shared']:,} shared)" if phase.get("shared") else ""
     for network in ("", "surrogate_"):
-        counts = [(phase.get(network + kind, 0), network.replace("_", " ") + kind) for kind in ("forwards", "backwards", "jvps")]
+        counts = [
+            (phase.get(network + kind, 0), network.replace("_", " ") + kind)
+            for kind in ("forwards", "backwards", "jvps", "decodes", "encodes")
+        ]
         text = " and ".join(f"{count:,} {what}{shared if what == 'forwards' else ''}" for count, what in counts if count)
         parts += [text] if text else []
     return f"{name} {' + '.join(parts)} in {phase['seconds']:.0f} s" if parts else ""

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from membench import store
 from membench.denoiser import Denoiser
 from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, told, within_budget
 from membench.metrics.run import run_metrics
-from membench.phases import Phases, in_step, match, timer
+from membench.phases import SHARD, Phases, in_step, match, timer
 from membench.report import write_report
-from membench.types import Checks, Example, Prepares, Request
+from membench.types import Checks, Condition, Example, Prepares, Request
 
 __all__ = ["Run", "Spec", "execute", "execute_all", "load", "run"]
 
@@ -94,10 +94,14 @@ def execute(spec: Spec, out: Path, *, progress: bool = True) -> Run:
 def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True) -> list[Run]:
     """Runs several detectors on one task: a run each, in order. Network evaluations that several need are made once.
 
-    The specs differ in detector, options and preset alone. Each run's counts and seconds are those that it would take alone; ``shared``
-    says how many of its forwards another run of the same call has made. Raises :class:`UserError` before any work, if it can be known.
+    The specs differ in detector, options and preset alone. Each run's counts are those that it would take alone, and so are its seconds
+    but for the memo's own work; ``shared`` says how many of its forwards had been made already. Raises :class:`UserError`, before
+    any work if it can be known, and ValueError for specs of several tasks or models.
     """
     began = time.monotonic()
+    first = replace(specs[0], detector="", options=(), preset=None)
+    if any(replace(spec, detector="", options=(), preset=None) != first for spec in specs):
+        raise ValueError("specs that are run together differ in detector, options and preset alone")
     task = load_task(specs[0])
     with ExitStack() as stack:
         jobs: dict[str, Job] = {}
@@ -109,6 +113,7 @@ def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True) -> l
         todo = [job for job in jobs.values() if not job.folder.complete]
         if todo:
             model = task.model()
+            truncated = _encode(model, todo[0].conditions)
             for job in todo:
                 if isinstance(job.detector, Checks):
                     told(job, lambda job=job: job.detector.check(model, job.conditions))  # type: ignore[misc]
@@ -117,7 +122,7 @@ def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True) -> l
             alone = [job for job in todo if isinstance(job.detector, Prepares)]
             rest = [job for job in todo if job not in alone]
             for together in [*([job] for job in alone), *([rest] if rest else [])]:
-                _compute(together, model, loading, progress)
+                _compute(together, model, truncated, loading, progress)
         return [_finished(jobs[key]) for key in keys]
 
 
@@ -138,7 +143,18 @@ def load(path: Path) -> Run:
 # ---------------------------------------------------------------------------------------------- executing
 
 
-def _compute(jobs: Sequence[Job], model: Denoiser, loading: float, progress: bool) -> None:
+def _encode(model: Denoiser, conditions: Sequence[Condition]) -> int:
+    """Encodes every prompt, so that no detector is the one that pays for it; returns how many were too long, and tells."""
+    for start in range(0, len(conditions), SHARD):
+        model.condition(conditions[start : start + SHARD])
+    truncated = len(getattr(model, "truncated", ()))
+    if truncated:
+        many = "1 prompt is" if truncated == 1 else f"{truncated} prompts are"
+        print(f"membench: {many} longer than the tokenizer's limit; what is beyond it was cut off", file=sys.stderr)
+    return truncated
+
+
+def _compute(jobs: Sequence[Job], model: Denoiser, truncated: int, loading: float, progress: bool) -> None:
     """Runs jobs of one model side by side. loading: the seconds before, which each would have to wait alone too."""
     plans = [_planned(job, model) for job in jobs]  # all, so that a refusal leaves none of them begun
     works = []
@@ -149,16 +165,12 @@ def _compute(jobs: Sequence[Job], model: Denoiser, loading: float, progress: boo
     samples = [work.table() for work in works]
     works = [work.phases.score(_scored(job), frame) for job, work, frame in zip(jobs, works, samples, strict=True)]
     in_step(works, model, progress)
-    truncated: set[str] = getattr(model, "truncated", set())
-    if truncated:
-        many = "1 prompt is" if len(truncated) == 1 else f"{len(truncated)} prompts are"
-        print(f"membench: {many} longer than the tokenizer's limit; what is beyond it was cut off", file=sys.stderr)
     with timer() as reading:  # which each of them would have to wait for alone
         if any(map(len, samples)):
             jobs[0].task.training_images()
     loading += reading["seconds"]
     for job, frame, work in zip(jobs, samples, works, strict=True):
-        _finish(job, frame, work.table(), len(truncated), loading)
+        _finish(job, frame, work.table(), truncated, loading)
 
 
 def _planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
@@ -200,7 +212,7 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
             "failed": failed,
             "truncated_prompts": truncated,
             "phases": phases,
-            # Of all sessions, and alone: loading and every phase, shared evaluations at what they took.
+            # Loading, and every phase of all sessions, shared evaluations at what they took.
             "seconds": round(loading + sum(phase["seconds"] for phase in phases.values()), 2),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         },

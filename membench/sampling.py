@@ -55,12 +55,11 @@ def ddim(
     *,
     steps: int,
     guidance: float,
-    start: int = 0,
     stop: int | None = None,
     observe: Observer | None = None,
     correct: Correction | None = None,
 ) -> torch.Tensor:
-    """Runs the steps ``start`` to ``stop`` (default: all) of ``steps`` guided ones from ``x`` [n, *shape], noise where start is 0.
+    """Runs the first ``stop`` (default: all) of ``steps`` guided steps from noise ``x`` [n, *shape].
 
     ``observe(k, eps_null, eps_cond)`` is called before the k-th update with both predictions, unscaled by the
     guidance; asking for it costs two forwards an image and step whatever the guidance (of a model without a condition one: both are
@@ -69,7 +68,7 @@ def ddim(
     ``correct(x_t, t, eps)`` returns the epsilon to go on with: classifier guidance puts its gradient there.
     """
     stop = steps if stop is None else stop
-    for k, t in enumerate(timesteps(model, steps)[start:stop], start):
+    for k, t in enumerate(timesteps(model, steps)[:stop]):
         if observe is None:
             eps = model.guided(x, t, condition, guidance)
         else:

@@ -40,12 +40,11 @@ def test_sizes_are_those_of_the_examples_own_images(runs) -> None:
 
 
 def test_what_size_alone_reaches_is_not_left_once_it_is_matched(runs) -> None:
-    """Plain images are called memorized here: size tells them perfectly, and no size bin holds both kinds."""
+    """Plain images are called memorized here: size tells them perfectly, and few bins of size hold both kinds."""
     metrics = runs["png_size"].metrics.set_index(["metric", "subset"]).value
     assert metrics["auroc", "all"] == 1.0 and metrics["spearman_png_bits", "all"] == pytest.approx(-1.0)
-    assert not set(metrics.index[metrics.index.get_level_values("metric") == "auroc_complexity_matched"]) or (
-        runs["png_size"].metrics.set_index("metric").n["auroc_complexity_matched"].max() < POOL
-    )
+    matched = runs["png_size"].metrics.set_index(["metric", "subset"]).loc[("auroc_complexity_matched", "all")]
+    assert matched.n < POOL * 2 / 3  # pairs of one size are left out: few are not, and in them size is still all that there is
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from diffusers import DDIMScheduler
 from scipy.stats import mannwhitneyu
 
 from membench.denoiser import Conditioning, PixelDenoiser
-from membench.detectors.score_norm import Flipd, NormalBundle
+from membench.detectors.normal_bundle import NormalBundle
+from membench.detectors.score_norm import Flipd
 
 DIMS, SIZE = (2, 12), 64
 SAMPLING = {"steps": 4, "guidance": 1.0}

@@ -116,13 +116,14 @@ def test_an_edge_is_one_by_scipys_sobel_and_by_loops() -> None:
     assert flat.shape == (256, 256) and not flat.any()
 
 
+@pytest.mark.parametrize("weight", [7.5, 1.0])
 @pytest.mark.parametrize("make", [Dcs, Edge])
-def test_an_extracted_image_is_as_sure_as_its_own_noise(model, make) -> None:
-    detector = make(make.Options(draws=1, images=2), seed=0, sampling=SAMPLING)
+def test_an_extracted_image_is_as_sure_as_its_own_noise(model, make, weight: float) -> None:
+    detector = make(make.Options(draws=1, images=2, weight=weight), seed=0, sampling=SAMPLING)
     requests = detector.plan(CONDITIONS)
     drawn = detector.extract(model, requests)
     assert [s.draw for s in drawn] == [0, 0, 0, 1, 1, 1]
-    assert model.cost.forwards == sum(detector.image_forwards(model, r) for r in requests) == 6 * (4 * 2 + 2)
+    assert model.cost.forwards == sum(detector.image_forwards(model, r) for r in requests) == 6 * (4 * 2 + (1 if weight == 1 else 2))
     assert [s.confidence for s in drawn[:3]] == pytest.approx(detector.score(model, CONDITIONS, {}), rel=1e-4)
 
 

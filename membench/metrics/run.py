@@ -26,7 +26,8 @@ def run_metrics(
 ) -> pd.DataFrame:
     """``metrics.parquet``: detection (overall, per kind, per source of negatives), complexity and extraction (overall, per kind).
 
-    samples: those that did not fail. evaluations: forwards of the target network that the samples cost, preparation included.
+    samples: those that did not fail. evaluations: of the target network, that the samples cost (forwards and JVPs), preparation
+    included.
     examples: columns id, group, kind; default: those of the scores, of which an extraction alone has none. A sample of no known
     example is a group of its own if it is unconditional, and one with those of its condition if not; "kind=" then has no row of it.
     Detection is left out where one class has no scored example; unlabelled examples take no part in it.
