@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from membench.costs import forwards_per_example, jvps_per_example, spent
+from membench.costs import per_example, spent
 from membench.denoiser import Denoiser
 from membench.derivative import choose, quadratic_forms, random_probes
 from membench.runner import Run, Spec, execute_all
@@ -81,7 +81,9 @@ def row(run: Run, bare: float, mark: str = "") -> str:
     n, phases = len(run.scores), PHASES if run.info["access"]["images"] else ("scores",)
     each = sum(run.info["phases"].get(phase, {}).get("seconds", 0.0) for phase in phases) / n
     decodes = spent(run, "decodes", *phases) / n
-    cells = f"{forwards_per_example(run):>9,.0f}{jvps_per_example(run):>6,.0f}{decodes:>9,.0f}{1e3 * each:>10,.1f}{each / bare:>10,.1f}"
+    cells = (
+        f"{per_example(run, 'forwards'):>9,.0f}{per_example(run, 'jvps'):>6,.0f}{decodes:>9,.0f}{1e3 * each:>10,.1f}{each / bare:>10,.1f}"
+    )
     return f"{run.info['detector'] + mark:<16}{n:>9}{cells}"
 
 
