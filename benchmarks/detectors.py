@@ -80,10 +80,8 @@ def evaluating(runs: list[Run]) -> float:
 def row(run: Run, bare: float, mark: str = "") -> str:
     n, phases = len(run.scores), PHASES if run.info["access"]["images"] else ("scores",)
     each = sum(run.info["phases"].get(phase, {}).get("seconds", 0.0) for phase in phases) / n
-    decodes = spent(run, "decodes", *phases) / n
-    cells = (
-        f"{per_example(run, 'forwards'):>9,.0f}{per_example(run, 'jvps'):>6,.0f}{decodes:>9,.0f}{1e3 * each:>10,.1f}{each / bare:>10,.1f}"
-    )
+    forwards, jvps, decodes = (per_example(run, what) for what in ("forwards", "jvps", "decodes"))
+    cells = f"{forwards:>9,.0f}{jvps:>6,.0f}{decodes:>9,.0f}{1e3 * each:>10,.1f}{each / bare:>10,.1f}"
     return f"{run.info['detector'] + mark:<16}{n:>9}{cells}"
 
 
