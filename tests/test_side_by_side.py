@@ -305,7 +305,7 @@ def test_the_table_of_several_runs_has_a_row_a_detector_and_says_what_was_shared
     assert f"the 4 runs need {asked:,} network evaluations; {common:,} ({100 * common / asked:.0f} %) were shared" in text
     assert sum(map(forwards, runs.values())) - common == together[1].evaluated
     images = 2 * STEPS * LIMIT
-    assert f"flipd: samples {images} forwards ({images} shared) and {LIMIT} jvps in" in text
+    assert f"flipd: samples {images} forwards ({images} shared) and {LIMIT} jvps and {LIMIT} decodes and {LIMIT} encodes in" in text
     assert text.count("PARTIAL RUN") == text.count("report: ") == 4
     assert "shared" not in run_table([runs["cfg_norm"]])
 
