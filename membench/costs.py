@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from membench.runner import Run
 
+PER_EXAMPLE = {"forwards": "fwd/ex", "jvps": "jvp/ex", "decodes": "dec/ex", "encodes": "enc/ex"}  # what tables show of a score's cost
+
 
 def spent(run: Run, what: str, *phases: str) -> int:
     """A cost of the phases named, or of all; what an older run did not count is 0."""

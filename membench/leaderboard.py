@@ -16,7 +16,7 @@ import pandas as pd
 
 from membench import store
 from membench.comparison import BOARD, control_command, with_control, with_equal_terms
-from membench.costs import evaluations, per_example, spent
+from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
 from membench.errors import UserError
 from membench.hashing import json_hash
 from membench.metrics.extraction import copy_counts
@@ -30,7 +30,6 @@ __all__ = ["BOARD", "boards", "collect", "collect_kinds", "over_seeds", "run_tab
 
 # Metrics (as in metrics.parquet, band None) on the leaderboard besides those of DETECTION and COPIES.
 UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations")
-PER_EXAMPLE = {"forwards": "fwd/ex", "jvps": "jvp/ex", "decodes": "dec/ex", "encodes": "enc/ex"}
 COSTS = {
     "prepare_forwards": "prep fwd",
     "backwards": "bwd",

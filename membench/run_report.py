@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from membench.costs import evaluations, per_example, spent
+from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
 from membench.printing import COPIES, DETECTION, interval, number, table
 from membench.runner import Run
 
 COUNTED = ("forwards", "backwards", "jvps", "decodes", "encodes")
-SHORT = {"forwards": "fwd", "jvps": "jvp", "decodes": "dec", "encodes": "enc"}
 SIZE_CORRELATION = "Spearman of score with PNG size"
 
 
@@ -54,7 +53,7 @@ def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
         kinds = m[(m.metric == "auroc") & m.subset.str.startswith("kind=")]
         of_kinds = {f"AUROC {r.subset.removeprefix('kind=')}": interval(r.value, float("nan"), float("nan")) for r in kinds.itertuples()}
         if cells:
-            costs = {f"{title}/ex": number(per_example(run, what)) for what, title in SHORT.items()}
+            costs = {title: number(per_example(run, what)) for what, title in PER_EXAMPLE.items()}
             rho = {"rho PNG": size_correlation(m).partition(" ")[0] or "n/a"}
             scored.append(name | {title: cells.get(title, "n/a") for title in DETECTION.values()} | of_kinds | rho | costs)
         copies = {COPIES[r.metric]: _percent(r) for r in overall[overall.metric.isin(COPIES)].itertuples()}
@@ -137,10 +136,7 @@ def _cost(name: str, phase: Mapping[str, Any]) -> str:
     """``prepare 100 forwards and 20 backwards + 3,000 surrogate forwards ... in 2 s``; empty for a phase without evaluations."""
     parts, shared = [], f" ({phase['shared']:,} shared)" if phase.get("shared") else ""
     for network in ("", "surrogate_"):
-        counts = [
-            (phase.get(network + kind, 0), network.replace("_", " ") + kind)
-            for kind in ("forwards", "backwards", "jvps", "decodes", "encodes")
-        ]
+        counts = [(phase.get(network + kind, 0), network.replace("_", " ") + kind) for kind in COUNTED]
         text = " and ".join(f"{count:,} {what}{shared if what == 'forwards' else ''}" for count, what in counts if count)
         parts += [text] if text else []
     return f"{name} {' + '.join(parts)} in {phase['seconds']:.0f} s" if parts else ""

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from membench.denoiser import from_uint8
 from membench.errors import UserError
 from membench.hashing import tensor_hash
 from membench.provenance import commit
@@ -135,7 +136,7 @@ def make_scheduler() -> DDIMScheduler:
 
 def pixels(images: np.ndarray) -> torch.Tensor:
     """``uint8`` [n, h, w, 3] to float [n, 3, h, w] in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+    return from_uint8(images).contiguous()
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
     from membench.workspace import Workspace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -93,6 +95,20 @@ def save_tiny_pipeline(folder: Path, prediction_type: str) -> Path:
         requires_safety_checker=False,
     ).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def pixel_unet() -> UNet2DModel:
+    """A small unconditional one for 8x8 pixels, with random weights."""
+    from diffusers import UNet2DModel
+
+    return UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        layers_per_block=1,
+    )
 
 
 def membench(*args: str, cwd: Path = ROOT, timeout: float = 300, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import save_tiny_pipeline
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DModel
+from conftest import pixel_unet, save_tiny_pipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from membench.denoiser import PARAMETERISATIONS, LatentDenoiser, PixelDenoiser
 from membench.errors import UserError
@@ -148,15 +148,7 @@ def test_v_prediction_differences_shrink_by_alpha(tiny_pipeline_folder) -> None:
 
 
 def test_a_pixel_unet_is_unconditional() -> None:
-    unet = UNet2DModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
-        layers_per_block=1,
-    )
-    model = PixelDenoiser(unet, DDIMScheduler(), shape=(3, 8, 8))
+    model = PixelDenoiser(pixel_unet(), DDIMScheduler(), shape=(3, 8, 8))
     images = model.decode(ddim(model, model.noise([("a", 0)], seed=0), model.condition([]), steps=2, guidance=1.0))
     assert images.shape == (1, 8, 8, 3) and images.dtype == np.uint8
     with pytest.raises(UserError, match="no condition"):

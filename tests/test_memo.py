@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from conftest import pixel_unet
+from diffusers import DDIMScheduler
 
 from membench.denoiser import Conditioning, Denoiser, LatentDenoiser, PixelDenoiser
 from membench.memo import Memo
@@ -179,15 +180,7 @@ def test_nan_stays_in_its_own_rows_and_is_an_answer_like_any_other(model, monkey
 
 def test_an_unconditional_model_shares_too(monkeypatch) -> None:
     torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
-        layers_per_block=1,
-    )
-    model = PixelDenoiser(unet, DDIMScheduler(), shape=(3, 8, 8), batch_size=2)
+    model = PixelDenoiser(pixel_unet(), DDIMScheduler(), shape=(3, 8, 8), batch_size=2)
     model.memo, batches = Memo(), watched(model, monkeypatch)
     x, told = noise(3, shape=(3, 8, 8)), model.condition([])
     want = alone(model, x, 10, told)
