@@ -89,8 +89,8 @@ class Denoiser:
 
     @property
     def has_condition(self) -> bool:
-        """Whether the network can be told what to draw."""
-        return self.condition([Condition("null")]).embeddings is not None
+        """Whether the network can be told what to draw: a caption or a class."""
+        return self.takes_text
 
     # ----------------------------------------------------------------------------------------- schedule
 
@@ -227,15 +227,37 @@ class Denoiser:
 
 
 class PixelDenoiser(Denoiser):
-    """An unconditional UNet2DModel on images in [-1, 1]."""
+    """A UNet2DModel on images in [-1, 1]: unconditional (classes = 0), or told one of ``classes`` labels.
+
+    A conditional network has an embedding for each class and may have one more, which is then the null class. Without it nothing was
+    trained to be unconditional, and what needs a null prediction refuses.
+    """
+
+    def __init__(self, network: torch.nn.Module, scheduler: Any, *, shape: tuple[int, ...], batch_size: int = 64, classes: int = 0) -> None:
+        super().__init__(network, scheduler, shape=shape, batch_size=batch_size)
+        self.classes = classes
+        # An unconditional network is its own null.
+        self.has_null = not classes or int(network.config.num_class_embeds) == classes + 1
 
     def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
-        return self.network(x, t).sample
+        return self.network(x, t, condition.embeddings).sample
+
+    @property
+    def has_condition(self) -> bool:
+        return self.classes > 0
 
     def condition(self, conditions: Sequence[Condition]) -> Conditioning:
+        """Labels [n]; the null class is the label after the last. Raises :class:`UserError` for a label that the model has not learned."""
         if any(c.prompt is not None for c in conditions):
-            raise UserError("this model has no condition; it cannot be given a prompt")
-        return Conditioning(None)
+            raise UserError("this model takes no text; it cannot be given a prompt")
+        if not self.classes:
+            return Conditioning(None)
+        labels = [self.classes if c.label is None else c.label for c in conditions]
+        if wrong := next((label for label in labels if not 0 <= label <= self.classes), None):
+            raise UserError(f"class {wrong}: this model has learned classes 0 to {self.classes - 1}")
+        if self.classes in labels and not self.has_null:
+            raise UserError("this model has no null class: every image needs a label")
+        return Conditioning(torch.tensor(labels, device=self.device))
 
     def decode(self, x: torch.Tensor) -> np.ndarray:
         return to_uint8(x)

@@ -39,6 +39,8 @@ class Plan:
     betas: tuple[float, float] = (0.9, 0.99)
     checkpoint_seconds: float = 120.0
     record: dict[str, Any] = field(default_factory=dict)
+    watch: Callable[[int], None] | None = None  # called with the EMA weights in place, every ``watch_every`` steps
+    watch_every: int = 0
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for m in self.modules.values() for p in m.parameters() if p.requires_grad]
@@ -57,6 +59,20 @@ def _save(state: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()  # torch.save tells a full disk as a RuntimeError without words; writing bytes does not
     torch.save(state, buffer)
     atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
+
+
+def _watched(plan: Plan, ema: EMAModel, params: list[torch.nn.Parameter], step: int) -> None:
+    assert plan.watch is not None
+    ema.store(params)
+    ema.copy_to(params)
+    for module in plan.modules.values():
+        module.eval()
+    try:
+        plan.watch(step)
+    finally:
+        ema.restore(params)
+        for module in plan.modules.values():
+            module.train()
 
 
 def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
@@ -123,6 +139,8 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
         if (step + 1) % 100 == 0:
             curve.append([step + 1, round(running, 5)])
             bar.set_postfix(loss=f"{running:.4f}")
+        if plan.watch is not None and plan.watch_every and (step + 1) % plan.watch_every == 0:
+            _watched(plan, ema, params, step + 1)
         if time.monotonic() - saved_at > plan.checkpoint_seconds:
             checkpoint(step + 1)
             saved_at = time.monotonic()

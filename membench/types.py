@@ -22,13 +22,16 @@ class Condition:
     """What a detector may know of an example.
 
     id: hash of the content, the same in every run; seeds are made from it.
-    prompt: the caption; None asks for the unconditional model. image: ``uint8`` [h, w, 3], where the example is an image
-    that the model has drawn (never a training image); None where it is a prompt.
+    prompt: the caption; label: the class. Without either it asks for the unconditional model. image: ``uint8`` [h, w, 3], where
+    the example is an image that the model has drawn (never a training image); None where it is a prompt. start: of such an
+    image, the words whose hash is the seed of the noise that it was drawn from; None where it is not known.
     """
 
     id: str
     prompt: str | None = None
     image: np.ndarray | None = field(default=None, compare=False, repr=False)  # the id is made from it
+    label: int | None = None
+    start: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
