@@ -237,10 +237,10 @@ class PixelDenoiser(Denoiser):
         super().__init__(network, scheduler, shape=shape, batch_size=batch_size)
         self.classes = classes
         # An unconditional network is its own null.
-        self.has_null = not classes or int(network.config.num_class_embeds) == classes + 1
+        self.has_null = not classes or network.config["num_class_embeds"] == classes + 1  # type: ignore[index]
 
     def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
-        return self.network(x, t, condition.embeddings).sample
+        return (self.network(x, t, condition.embeddings) if self.classes else self.network(x, t)).sample
 
     @property
     def has_condition(self) -> bool:

@@ -8,6 +8,7 @@ in the other mini models (docs/design/mini-world.md). float32 on a CPU; bfloat16
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,10 @@ from membench.tables import atomic_write
 from membench.training import Plan, fit, warmup
 from membench.types import Condition
 
+from .planted import World, build
+
 Labels = Literal["class", "random", "cluster", "none"]
+HALF = {"model": "a", "control": "b"}
 GRID = 64  # images of the samples' grid
 GRID_STEPS = 20
 
@@ -63,9 +67,11 @@ class TrainingSet:
 
 
 def make_unet(size: int, classes: int | None, recipe: PixelRecipe) -> UNet2DModel:
-    """Attention at the last resolution but one; 8 channels a group and a head. classes: None for an unconditional model."""
-    if any(c % 8 for c in recipe.channels) or len(recipe.channels) < 2:
-        raise UserError(f"channels={','.join(map(str, recipe.channels))}: give at least two multiples of 8")
+    """Attention at the last resolution but one, 8 channels a head. classes: None for an unconditional model."""
+    # Four channels a group, as in DDPM, at the first resolution: of one alone the norm would take the mean, and with it the colour.
+    groups = min(32, recipe.channels[0] // 4)
+    if len(recipe.channels) < 2 or any(c % groups or c % 8 for c in recipe.channels):
+        raise UserError(f"channels={','.join(map(str, recipe.channels))}: give at least two multiples of 8 and of {groups}")
     if size % 2 ** (len(recipe.channels) - 1):
         raise UserError(f"{len(recipe.channels)} resolutions do not halve {size} pixels evenly; give fewer channels")
     n = len(recipe.channels)
@@ -76,7 +82,7 @@ def make_unet(size: int, classes: int | None, recipe: PixelRecipe) -> UNet2DMode
         up_block_types=tuple("AttnUpBlock2D" if i == 1 else "UpBlock2D" for i in range(n)),
         layers_per_block=recipe.layers,
         attention_head_dim=8,
-        norm_num_groups=8,
+        norm_num_groups=groups,
         num_class_embeds=None if classes is None else classes + 1,
     )
 
@@ -141,6 +147,14 @@ def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, 
     (folder / "training.json").write_text(json.dumps(report, indent=1) + "\n")
     tqdm.write(f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {folder}")
     return report
+
+
+def train_mini(world: World, out: Path, parts: Sequence[str], recipe: PixelRecipe, progress: bool) -> None:
+    """The mini models of a world: ``model`` on half a and ``control`` on half b."""
+    for part in parts:
+        half = build(world, HALF[part])
+        record = {"source": f"{world.name}, half {HALF[part]}", "world": world.version, "hash": half.content_hash()}
+        train_pixels(out, part, TrainingSet(half.images, half.copies, half.labels, world.classes, record), recipe, progress)
 
 
 @torch.no_grad()
