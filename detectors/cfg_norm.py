@@ -5,7 +5,8 @@
     d = mean over steps and draws of || eps(x_t, c) - eps(x_t, null) ||_2
 
 over all dimensions of one latent, before the guidance multiplies it, on the model's own guided DDIM trajectory from
-noise. No training image and no decoding is needed. ``steps=k`` looks at the first k of 50 steps and stops there (a
+noise. No training image and no decoding is needed. An example that is a generated image is scored on the very trajectory that drew it:
+its own noise, the task's steps and weight. ``steps=k`` looks at the first k of 50 steps and stops there (a
 scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 
 from membench.denoiser import Denoiser
-from membench.drawing import Draws, samples
+from membench.drawing import Draws, own_draws, samples
 from membench.errors import UserError
 from membench.sampling import ddim, timesteps
 from membench.types import Access, Condition, Request, Sample
@@ -25,8 +26,9 @@ from membench.types import Access, Condition, Request, Sample
 
 @dataclass(frozen=True)
 class CfgNormOptions:
-    draws: int = field(default=4, metadata={"help": "noises per condition; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000})
+    draws: int = field(default=4, metadata={"help": "noises per prompt; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000})
     steps: int = field(default=1, metadata={"help": "look at the first k of the trajectory's steps; the paper: 1, 10, 50", "min": 1})
+    image_steps: int = field(default=0, metadata={"help": "of an image, the first k steps of its own trajectory; 0: all", "min": 0})
     trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000})
     guidance: float = field(default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0})
     images: int = field(default=1, metadata={"help": "images to extract per condition, ranked by their own norm; 0: none", "min": 0})
@@ -45,6 +47,10 @@ class CfgNorm(Draws):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not model.has_condition:
             raise UserError("this model has no condition: cfg_norm scores what a condition changes; choose flipd or score_norm")
+        if not model.has_null:
+            raise UserError("this model has no null class, so cfg_norm has nothing to compare its classes with; choose flipd")
+        if own_draws(conditions, 2) == 1 and all(c.label is None and c.prompt is None for c in conditions):
+            raise UserError("these images were drawn without a condition: cfg_norm scores what a condition changes; choose flipd")
         timesteps(model, self.options.trajectory)
 
     def _norms(
@@ -52,20 +58,30 @@ class CfgNorm(Draws):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final (or last observed) state, and the mean norm over the observed steps [n]."""
         norms: list[torch.Tensor] = []
+        looked = self._looked(rows[0][0])
 
         def observe(k: int, null: torch.Tensor, conditional: torch.Tensor) -> None:
-            if k < self.options.steps:
+            if k < looked:
                 norms.append((conditional - null).flatten(1).norm(dim=1))
 
-        x = model.noise([(c.id, draw) for c, draw in rows], self.seed)
+        x = model.starts(rows, self.seed)
         x = ddim(model, x, model.condition([c for c, _ in rows]), steps=steps, guidance=guidance, stop=stop, observe=observe)
         return x, torch.stack(norms).mean(dim=0)
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
         o = self.options
-        rows = [(c, draw) for c in conditions for draw in range(o.draws)]
-        _, norms = self._norms(model, rows, o.steps, o.guidance, o.trajectory)
-        return norms.view(len(conditions), o.draws).mean(dim=1).tolist()
+        n = own_draws(conditions, o.draws)
+        rows = [(c, draw) for c in conditions for draw in range(n)]
+        if not _pictured(conditions[0]):
+            _, norms = self._norms(model, rows, o.steps, o.guidance, o.trajectory)
+        else:
+            _, norms = self._norms(model, rows, self._looked(conditions[0]), self.weight, self.steps)
+        return norms.view(len(conditions), n).mean(dim=1).tolist()
+
+    def _looked(self, condition: Condition) -> int:
+        """How many first steps count: of a prompt's trajectory, or of an image's own."""
+        o = self.options
+        return min(o.image_steps or self.steps, self.steps) if _pictured(condition) else o.steps
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return 2 * self.steps
@@ -74,3 +90,8 @@ class CfgNorm(Draws):
         """Samples as the task samples, each as sure as the norm on its own first steps."""
         x, norms = self._norms(model, [(r.condition, r.draw) for r in requests], None, self.weight, self.steps)
         return samples(requests, x, model.decode(x), norms.tolist())
+
+
+def _pictured(condition: Condition) -> bool:
+    """Whether the example is a generated image, or the condition that more such images are drawn from, and not a prompt."""
+    return condition.prompt is None and (condition.label is not None or condition.start is not None)

@@ -3,7 +3,8 @@
 Extraction draws images, either from the task's conditions (their attack on Stable Diffusion) or from the null
 condition (their unconditional attack, whose images tell nothing of a prompt: scoring then draws its own). Scoring is
 their generation density: among the n draws of one prompt, join two whose tiled L2 distance is small and take the size of
-the largest clique. A memorized prompt draws one picture again and again; any other draws n different ones.
+the largest clique. A memorized prompt draws one picture again and again; any other draws n different ones. An example that is an image is
+scored by the density at its own place: the number of extracted images that lie within that distance of it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Literal
 import numpy as np
 
 from membench.denoiser import Denoiser
+from membench.drawing import requests
 from membench.sampling import ddim, step_forwards
 from membench.similarity.cliques import density_score
-from membench.similarity.l2 import tiled_l2_matrix
+from membench.similarity.l2 import tiled_l2_between, tiled_l2_matrix
 from membench.types import Access, Condition, Request, Sample
 
 UNCONDITIONAL = Condition("unconditional")
@@ -48,12 +50,12 @@ class RandomSampling:
         self.access = Access(images=not self.unconditional)
         self.steps = options.steps or int(sampling["steps"])
         self.guidance = options.guidance or float(sampling["guidance"])
+        self._drawn: list[np.ndarray] | None = None
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
         if self.unconditional:
             return [Request(UNCONDITIONAL, draw) for draw in range(self.options.generations)]
-        # Every condition once, then again: what a budget pays for is spread over all of them.
-        return [Request(c, draw) for draw in range(self.options.draws) for c in conditions]
+        return requests(conditions, self.options.draws)
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return self.steps * step_forwards(model.condition([request.condition]), self._weight(request.condition))
@@ -72,11 +74,22 @@ class RandomSampling:
         return [Sample(r.condition, r.draw, image, 0.0 if ok else math.nan) for r, image, ok in zip(requests, images, finite, strict=True)]
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+        if conditions[0].image is not None:
+            return self._densities_at([c.image for c in conditions if c.image is not None], extracted)
         if not self.unconditional:
             return [self._density(extracted[c.id]) for c in conditions]
         n = self.options.draws
         samples = self.extract(model, [Request(c, draw) for c in conditions for draw in range(n)])
         return [self._density(samples[i : i + n]) for i in range(0, len(samples), n)]
+
+    def _densities_at(self, images: Sequence[np.ndarray], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+        """Extracted images within the threshold of each image, and as a tie-break 0.5 / (1 + the distance to the nearest)."""
+        if self._drawn is None:
+            self._drawn = [s.image for name in extracted for s in extracted[name] if not math.isnan(s.confidence)]
+        if not self._drawn:
+            return [math.nan] * len(images)
+        distance = tiled_l2_between(np.stack(images), np.stack(self._drawn), tiles=self.options.tiles)
+        return ((distance <= self.options.threshold).sum(axis=1) + 0.5 / (1 + distance.min(axis=1))).tolist()
 
     def _density(self, draws: Sequence[Sample]) -> float:
         if any(math.isnan(s.confidence) for s in draws):

@@ -25,7 +25,7 @@ import torch
 
 from membench.denoiser import Conditioning, Denoiser
 from membench.derivative import Derivative, Probe, basis, choose, quadratic_forms, random_probes
-from membench.drawing import IMAGES, ByCondition, samples
+from membench.drawing import IMAGES, ByCondition, own_draws, samples
 from membench.errors import UserError
 from membench.sampling import ddim, ddim_invert, timesteps
 from membench.tables import png_bits
@@ -92,7 +92,10 @@ class ScoreNorm(ByCondition):
             raise UserError(f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it")
 
     def _by_image(self, conditions: Sequence[Condition]) -> bool:
-        return self.options.at == "image" or (self.options.at == "auto" and conditions[0].image is not None)
+        # A class alone is what more images of an image's kind are drawn from: measured as that image is.
+        c = conditions[0]
+        pictured = c.image is not None or c.label is not None
+        return self.options.at == "image" or (self.options.at == "auto" and pictured)
 
     def _index(self, model: Denoiser, image: bool) -> int:
         default = 0.5 if image else 1.0
@@ -128,11 +131,12 @@ class ScoreNorm(ByCondition):
         if self._by_image(conditions):
             return super().score(model, conditions, extracted)
         o = self.options
-        rows = [(c, draw) for c in conditions for draw in range(o.draws)]
-        x, told = model.noise([(c.id, draw) for c, draw in rows], self.seed), model.condition([c for c, _ in rows])
+        n = own_draws(conditions, o.draws)
+        rows = [(c, draw) for c in conditions for draw in range(n)]
+        x, told = model.starts(rows, self.seed), model.condition([c for c, _ in rows])
         k, t = self._step(model, o.trajectory)
         x = ddim(model, x, told, steps=o.trajectory, guidance=o.weight, stop=k)
-        return self._norm_at(model, x, t, told).view(len(conditions), o.draws).mean(dim=1).tolist()
+        return self._norm_at(model, x, t, told).view(len(conditions), n).mean(dim=1).tolist()
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """On the trajectory an image is as sure as the norm on its own way, which is the task's."""
@@ -147,7 +151,7 @@ class ScoreNorm(ByCondition):
             if k == wanted:
                 norms = self._norm(model, t, null, told)
 
-        x, told = model.noise([(r.condition.id, r.draw) for r in requests], self.seed), model.condition(conditions)
+        x, told = model.starts([(r.condition, r.draw) for r in requests], self.seed), model.condition(conditions)
         x = ddim(model, x, told, steps=self.steps, guidance=self.weight, observe=observe)
         return samples(requests, x, model.decode(x), norms.tolist())
 

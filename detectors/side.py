@@ -9,10 +9,10 @@ that is drawn uniformly:
 
 White box: it needs weights and gradients of the surrogate, and no training image and no label.
 
-Two things are membench's own, not the paper's. *Confidence* of an image: minus its distance to the nearest synthetic image
-of its cluster, in the model's own space: what the model draws twice is more surely memorized. *Score* of an example: minus
-Carlini's normalised distance from the example's own generations to the nearest extracted image, d_1 / mean(d_1 .. d_n): how
-densely the attack's images gather around what the model draws for it, whatever the contrast of the picture.
+Two things are membench's own, not the paper's. *Confidence* of an image: minus its distance to the nearest synthetic image of its
+cluster, in the model's own space: what the model draws twice is more surely memorized. *Score* of an example: minus Carlini's
+normalised distance from the example (an image, or what the model draws for a prompt) to the nearest extracted image, d_1 / mean(d_1
+.. d_n): how densely the attack's images gather around what the model draws for it, whatever the contrast of the picture.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from membench.surrogate.teacher import teach
 from membench.types import Access, Condition, Request, Sample
 from membench.workspace import Workspace
 
+FEW = 16  # pixels a side that a classifier looks at on a laptop; the latents of the mini sd_webster have 8
+
 # What the paper states (section 5.1, Algorithm 1); what it leaves open keeps the default.
 PAPER = {
     "clusters": 100,
@@ -46,6 +48,7 @@ PAPER = {
     "synthetic": 50_000,
     "generations": 50_000,
     "blocks": (3, 4, 6, 3),
+    "stem": 1,
     "classifier_rate": 1e-4,
     "classifier_steps": 50_000,
     "lora_rank": 512,
@@ -79,6 +82,10 @@ class SideOptions:
     generations: int = field(default=1000, metadata={"help": "N_G, images to extract", "min": 1})
     blocks: tuple[int, ...] = field(
         default=(1, 1, 1, 1), metadata={"help": "classifier: residual blocks of its four stages; ResNet-34 (the paper): 3,4,6,3", "min": 1}
+    )
+    stem: int = field(
+        default=0,
+        metadata={"help": "classifier: stride of its first convolution; 0: what leaves at most 16 pixels a side", "min": 0, "max": 16},
     )
     classifier_steps: int = field(default=400, metadata={"help": "training steps of the classifier", "min": 1})
     classifier_rate: float = field(default=1e-3, metadata={"help": "its learning rate; the paper: 1e-4", "min": 1e-9, "max": 1.0})
@@ -151,6 +158,7 @@ class Side:
                 workspace,
                 blocks=o.blocks,
                 timed=self.timed,
+                stem=o.stem or max(1, model.shape[-1] // FEW),
                 steps=o.classifier_steps,
                 rate=o.classifier_rate,
                 **training,
@@ -167,7 +175,7 @@ class Side:
     def _source(self, model: Denoiser, conditions: Sequence[Condition]) -> tuple[Sequence[Condition], float]:
         """Conditions to draw synthetic images from, and the weight of classifier-free guidance."""
         if self.options.source == "conditions":
-            return conditions, self.weight
+            return list(dict.fromkeys(c.bare for c in conditions)), self.weight
         if not model.has_null:
             raise UserError("this model has no null condition to draw from; choose source=conditions")
         return [NULL], 1.0
@@ -227,10 +235,16 @@ class Side:
             if not good:
                 return [math.nan] * len(conditions)
             self._pixels = np.stack(good)
-        rows = [(c, draw) for c in conditions for draw in range(self.options.draws)]
-        x = model.noise([(c.id, draw) for c, draw in rows], self.seed)
-        x = ddim(model, x, model.condition([c for c, _ in rows]), steps=self.steps, guidance=self.weight)
-        near = nearest(model.decode(x), self._pixels, min(self.options.neighbours, len(self._pixels)))[0].astype(np.float64)
+        given = [c.image for c in conditions if c.image is not None]
+        if len(given) == len(conditions):
+            images, finite, n = np.stack(given), np.ones(len(given), bool), 1
+        else:
+            n = self.options.draws
+            rows = [(c, draw) for c in conditions for draw in range(n)]
+            x = model.noise([(c.id, draw) for c, draw in rows], self.seed)
+            x = ddim(model, x, model.condition([c for c, _ in rows]), steps=self.steps, guidance=self.weight)
+            images, finite = model.decode(x), x.flatten(1).isfinite().all(dim=1).cpu().numpy()
+        near = nearest(images, self._pixels, min(self.options.neighbours, len(self._pixels)))[0].astype(np.float64)
         distance = near[:, 0] / np.maximum(near.mean(axis=1), 1e-12)
-        distance[~x.flatten(1).isfinite().all(dim=1).cpu().numpy()] = math.nan
-        return (-distance.reshape(len(conditions), self.options.draws).mean(axis=1)).tolist()
+        distance[~finite] = math.nan
+        return (-distance.reshape(len(conditions), n).mean(axis=1)).tolist()

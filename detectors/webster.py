@@ -22,7 +22,7 @@ from PIL import Image
 from scipy import ndimage
 
 from membench.denoiser import Denoiser
-from membench.drawing import Draws, samples
+from membench.drawing import Draws, own_draws, samples
 from membench.errors import UserError
 from membench.sampling import step_forwards
 from membench.types import Access, Condition, Request, Sample
@@ -34,13 +34,16 @@ class OneStep(Draws):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not model.has_condition:
             raise UserError("this model has no condition: dcs and edge score what a condition makes of noise; choose flipd or score_norm")
+        if not model.has_null and self.options.weight != 1:
+            raise UserError("this model has no null class, so nothing can be guided away from; choose weight=1")
+        own_draws(conditions, self.options.draws)
         if model.alpha_sigma(model.steps - 1)[0] == 0:
             raise UserError("this model's schedule ends in pure noise (abar = 0), where one step has no finite sigma to start from")
 
     def step(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """x_T = sqrt(1 - abar_T) noise, as z is scaled for the network, and the guided eps there, [n, *shape] each."""
         t = model.steps - 1
-        x = model.alpha_sigma(t)[1] * model.noise([(c.id, draw) for c, draw in rows], self.seed)
+        x = model.alpha_sigma(t)[1] * model.starts(rows, self.seed)
         return x, model.guided(x, t, model.condition([c for c, _ in rows]), self.options.weight)
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
@@ -76,7 +79,7 @@ class Dcs(OneStep):
         return ((sigma / alpha) ** 2 * eps.flatten(1).pow(2).mean(dim=1)).tolist()
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
-        n = self.options.draws
+        n = own_draws(conditions, self.options.draws)
         values = self.sure(model, [(c, draw) for c in conditions for draw in range(n)])
         return np.reshape(values, (len(conditions), n)).mean(axis=1).tolist()
 
@@ -99,6 +102,11 @@ class Edge(OneStep):
     Options: ClassVar[type] = EdgeOptions
     version = 1
     access = Access()
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        super().check(model, conditions)
+        if any(c.image is not None for c in conditions):
+            raise UserError("edge compares what several noises of a prompt have in common, and an image was drawn from one; choose dcs")
 
     def edges(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> tuple[np.ndarray, np.ndarray]:
         """Where each one-step image has an edge, bool [n, size, size], and which steps are finite, bool [n]."""

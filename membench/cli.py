@@ -34,7 +34,7 @@ def parser() -> Parser:
 
     run = commands.add_parser("run", help="run detectors on a task", description="Run detectors on a task and write Parquet.")
     run.add_argument("--detector", required=True, metavar="A,B", help="names, or 'all' (membench list detectors)")
-    run.add_argument("--task", required=True, help="a name (membench list tasks)")
+    run.add_argument("--task", required=True, metavar="A,B", help="names, or 'all' (membench list tasks)")
     run.add_argument(
         "--set",
         dest="options",
@@ -78,6 +78,11 @@ def parser() -> Parser:
     train.add_argument("task")
     train.add_argument("--profile", default="mini")
     train.add_argument("--part", action="append", help="only this part (repeatable; default: all, in order)")
+    train.add_argument("--data-root", help="folder of the real data set (--profile full)")
+    train.add_argument("--subset", type=int, metavar="N", help="train on N of its images (--profile full)")
+    train.add_argument("--duplicate", metavar="FRACTION:TIMES", help="show this share of them more often (--profile full)")
+    train.add_argument("--labels", metavar="KIND", help="what the model is told: class, random, cluster or none (--profile full)")
+    train.add_argument("--device", help="cpu, cuda, cuda:1 ...")
     train.add_argument("--out", type=Path, default=Path("work"), help="checkpoints and models (default ./work)")
     train.add_argument("--threads", type=int, help="CPU threads")
     train.add_argument("--set", dest="options", action="append", default=[], metavar="KEY=VALUE", help="a number of the recipe")
@@ -100,7 +105,8 @@ def _runs(sub: argparse.ArgumentParser) -> None:
     """What every command that makes runs takes."""
     sub.add_argument("--profile", default="mini", help="mini (default): ships with membench")
     sub.add_argument("--preset", metavar="NAME", help="a named set of the detector's options, such as paper (membench show)")
-    sub.add_argument("--model", help="folder of a model of the task's kind, in place of the task's own")
+    sub.add_argument("--model", help="folder, or hub id, of a model of the task's kind, in place of the task's own")
+    sub.add_argument("--data-root", help="folder of the real data set (--profile full)")
     sub.add_argument("--prompts", help="CSV (column 'prompt') or text file, in place of the task's own")
     sub.add_argument("--limit", type=int, metavar="N", help="only N examples; the run is marked as partial")
     sub.add_argument("--extract-only", action="store_true", help="extract images, score no examples")
@@ -141,31 +147,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    known = registry.detectors()
-    names = known.names() if args.detector == "all" else [n.strip() for n in args.detector.split(",") if n.strip()]
-    if not names:
-        raise UserError("--detector names no detector. See: membench list detectors")
+    known, tasks = _named(args.detector, registry.detectors(), "detector"), _named(args.task, registry.tasks(), "task")
+    every = args.detector == "all"
+    if len(tasks) > 1 and (given := next((key for key in ("model", "prompts", "data_root") if getattr(args, key) is not None), None)):
+        raise UserError(f"--{given.replace('_', '-')} is for one task, and --task names {len(tasks)}; run them apart")
     # Before any work: a typing mistake in the last name or option must not cost the first detector its hours.
-    registry.tasks().get(args.task)
-    options = {name: _own(args.options, name, [*names, args.task]) for name in names}
-    presets = {name: args.preset for name in names if args.preset in getattr(known.load(name), "presets", {})} or dict.fromkeys(
-        names, args.preset
+    classes = {name: registry.detectors().load(name) for name in known}
+    options = {name: _own(args.options, name, [*known, *tasks]) for name in known}
+    presets = {name: args.preset for name in known if args.preset in getattr(classes[name], "presets", {})} or dict.fromkeys(
+        known, args.preset
     )
-    for name in names:
-        detector_options(name, known.load(name), options[name], presets.get(name), args.profile)
-    from membench import leaderboard
-    from membench.runner import Spec, execute_all
+    for name in known:
+        detector_options(name, classes[name], options[name], presets.get(name), args.profile)
+    from membench import grid, leaderboard
+    from membench.runner import Spec
 
-    task_options = _task_options(args, [*names, args.task])
-    same = ("task", "profile", "seed", "limit", "control", "device", "dtype", "batch_size", "budget")
+    same = ("profile", "seed", "limit", "control", "device", "dtype", "batch_size", "budget")
     spec: dict[str, Any] = {name: getattr(args, name) for name in same}
     spec["extract_only"] = args.extract_only or args.budget is not None
-    specs = [Spec(name, options=options[name], preset=presets.get(name), task_options=task_options, **spec) for name in names]
-    runs = execute_all(specs, args.out, progress=not args.quiet)
-    for run in runs:
-        print(f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
-    print(leaderboard.run_table(runs))
+    specs = []
+    for task in tasks:
+        spec |= {"task": task, "task_options": _task_options(args, task, [*known, *tasks])}
+        specs.append([Spec(name, options=options[name], preset=presets.get(name), **spec) for name in known])
+    found = grid.run_grid(specs, args.out, skip=every, progress=not args.quiet)
+    print(leaderboard.run_table(found.runs) if len(tasks) == 1 else grid.grid_table(found))
+    for line in grid.skipped_lines(found):
+        print(line, file=sys.stdout if len(tasks) > 1 else sys.stderr)
     return 0
+
+
+def _named(text: str, known: registry.Registry, kind: str) -> list[str]:
+    """The names of a comma-separated list, or all of them. Raises :class:`UserError` for an unknown one."""
+    names = known.names() if text == "all" else list(dict.fromkeys(n.strip() for n in text.split(",") if n.strip()))
+    if not names:
+        raise UserError(f"--{kind} names no {kind}. See: membench list {kind}s")
+    for name in names:
+        known.get(name)
+    return names
 
 
 def _own(settings: Sequence[str], name: str, names: Sequence[str], *, unscoped: bool = True) -> list[str]:
@@ -181,9 +199,9 @@ def _own(settings: Sequence[str], name: str, names: Sequence[str], *, unscoped: 
     return mine
 
 
-def _task_options(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
-    given = [f"{key}={value}" for key in ("model", "prompts") if (value := getattr(args, key)) is not None]
-    return given + _own(args.options, args.task, names, unscoped=False)
+def _task_options(args: argparse.Namespace, task: str, names: Sequence[str]) -> list[str]:
+    given = [f"{key}={value}" for key in ("model", "prompts", "data_root") if (value := getattr(args, key)) is not None]
+    return given + _own(args.options, task, names, unscoped=False)
 
 
 def _ablate(args: argparse.Namespace) -> int:
@@ -198,7 +216,7 @@ def _ablate(args: argparse.Namespace) -> int:
     from membench.printing import table
     from membench.runner import Spec
 
-    task_options = _task_options(args, names)
+    task_options = _task_options(args, args.task, names)
     same = ("task", "profile", "limit", "device", "dtype", "batch_size", "preset", "extract_only")
     options = _own(args.options, args.detector, names)
     spec = Spec(args.detector, options=options, task_options=task_options, **{name: getattr(args, name) for name in same})
@@ -259,7 +277,9 @@ def _train(args: argparse.Namespace) -> int:
         if args.threads < 1:
             raise UserError(f"--threads {args.threads}: it must be at least 1")
         torch.set_num_threads(args.threads)
-    task.train(args.out, args.part, args.options, progress=not args.quiet)
+    given = {key: getattr(args, key) for key in ("data_root", "subset", "duplicate", "labels", "device")}
+    options = [*args.options, *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    task.train(args.out, args.part, options, profile=args.profile, progress=not args.quiet)
     return 0
 
 

@@ -9,11 +9,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from membench import registry
+from membench.hashing import json_hash
 from membench.metrics.unique import Interval, rarefied
+from membench.options import describe_options
 
 # Rows of one board are comparable: they are runs on the same model, data, prompts and examples.
 BOARD = ("task", "task_version", "profile", "control", "data", "prompts", "examples", "weights", "dtype")
 SCORES = {"ams": "ams_cumulative", "ums": "ums_cumulative"}
+
+
+def hash_without(parts: Mapping[str, Any], *names: str) -> str:
+    """The key of a run (``key_parts`` of its run.json) without some of its parts; ``weights`` is one of the hashes."""
+    kept = {k: v for k, v in parts.items() if k not in names}
+    return json_hash(kept | {"hashes": {k: v for k, v in parts["hashes"].items() if k not in names}})[:12]
+
+
+def pair_key(parts: Mapping[str, Any]) -> str:
+    """The same for a run on the model and its control: all that changes the output, but control and weights."""
+    return hash_without(parts, "control", "weights")
 
 
 def mover(value: float, interval: Interval, other: float, other_interval: Interval) -> Interval:
@@ -95,16 +109,29 @@ def affordable(budget: int, preparation: int, extraction: int, n_images: int) ->
     return int((budget - preparation) * n_images // extraction) if extraction else n_images
 
 
+def _takes(task: str, option: str) -> bool:
+    """Whether a task that is known here has an option of that name."""
+    known = registry.tasks()
+    return task in known.names() and any(o.name == option for o in describe_options(known.load(task).Options))
+
+
 def control_command(info: Mapping[str, Any]) -> str:
     """The command that makes the control run of a run, from its run.json."""
     words = ["membench", "run", "--detector", info["detector"], "--task", info["task"]]
     words += ["--profile", info["profile"]] if info["profile"] != "mini" else []
     words += ["--preset", info["preset"]] if info.get("preset") else []
     words += [word for option in info["options_passed"] for word in ("--set", option)]
-    for setting in info.get("task_options_passed", ()):
-        name, _, value = setting.partition("=")
-        if name != "model":  # --control names the model
-            words += ["--prompts", value] if name == "prompts" else ["--set", f"{info['task']}.{setting}"]
+    # A shipped control model is named by --control alone; of a user's model the user has to name it.
+    own, flags = (
+        info["profile"] == "full" and _takes(info["task"], "control_model"),
+        {"prompts": "--prompts", "data_root": "--data-root", "model": "--model"},
+    )
+    given = [setting.partition("=")[::2] for setting in info.get("task_options_passed", ())]
+    for name, value in given:
+        if name != "model" or own:
+            words += [flags[name], value] if name in flags else ["--set", f"{info['task']}.{name}={value}"]
+    if own and "control_model" not in dict(given):
+        words += ["--set", f"{info['task']}.control_model=FOLDER"]
     words += ["--seed", str(info["seed"])] if info["seed"] else []
     words += ["--dtype", info["dtype"]] if info["dtype"] != "float32" else []
     words += ["--limit", str(info["n_examples"])] if info["n_examples"] < info["n_task_examples"] else []

@@ -221,6 +221,14 @@ class Denoiser:
         rows = [torch.randn(self.shape, generator=generator(seed, example, draw)) for example, draw in requests]
         return torch.stack(rows).to(self.device) if rows else torch.empty(0, *self.shape, device=self.device)
 
+    def starts(self, rows: Sequence[tuple[Condition, int]], seed: int) -> torch.Tensor:
+        """The noise [n, *shape] that draw k of a condition starts from; draw 0 of a generated image from the image's own."""
+        hashed = self.noise([(c.id, draw) for c, draw in rows], seed)
+        for i, (c, draw) in enumerate(rows):
+            if c.start is not None and draw == 0:
+                hashed[i] = torch.randn(self.shape, generator=generator(*c.start))
+        return hashed
+
     def _check(self, x: torch.Tensor) -> None:
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}, the model wants [n, {', '.join(map(str, self.shape))}]")
@@ -237,7 +245,8 @@ class PixelDenoiser(Denoiser):
         super().__init__(network, scheduler, shape=shape, batch_size=batch_size)
         self.classes = classes
         # An unconditional network is its own null.
-        self.has_null = not classes or network.config["num_class_embeds"] == classes + 1  # type: ignore[index]
+        config: Any = getattr(network, "config", {})
+        self.has_null = not classes or config["num_class_embeds"] == classes + 1
 
     def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
         return (self.network(x, t, condition.embeddings) if self.classes else self.network(x, t)).sample

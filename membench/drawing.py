@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -18,6 +19,32 @@ from membench.types import Access, Condition, Request, Sample
 IMAGES = {"help": "images to extract per condition; a prompt's score is the mean over them", "min": 0}  # of an option
 
 
+def requests(conditions: Sequence[Condition], times: int) -> list[Request]:
+    """``times`` images of each condition, every condition once, then again: what a budget pays for is spread over all of them.
+
+    Of examples that are images, as many images of what the model was told of them: their own noises would draw them again.
+    """
+    asked: Counter[str] = Counter()
+    found = []
+    for condition in [c.bare for _ in range(times) for c in conditions]:
+        found.append(Request(condition, asked[condition.id]))
+        asked[condition.id] += 1
+    return found
+
+
+def own_draws(conditions: Sequence[Condition], draws: int) -> int:
+    """Noises of a condition: ``draws``, or the single one that a generated image started from.
+
+    Raises :class:`UserError` for an image whose noise is not known.
+    """
+    if any(c.image is not None and c.start is None for c in conditions):
+        raise UserError("the noise that these images were drawn from is not known, so their trajectory cannot be followed; choose flipd")
+    started = {c.start is not None for c in conditions}
+    if len(started) > 1:
+        raise UserError("some examples are images and some are prompts, which are not scored alike; run them apart")
+    return 1 if started == {True} else draws
+
+
 class Draws:
     """Extracts ``options.images`` images of each condition with the task's own sampling, every condition once, then again."""
 
@@ -26,14 +53,14 @@ class Draws:
         self.seed, self.steps, self.weight = seed, int(sampling["steps"]), float(sampling["guidance"])
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        return [Request(c, draw) for draw in range(self.options.images) for c in conditions]
+        return requests(conditions, self.options.images)
 
     def sampling_forwards(self, model: Denoiser, request: Request) -> int:
         return self.steps * step_forwards(model.condition([request.condition]), self.weight)
 
     def draw(self, model: Denoiser, requests: Sequence[Request]) -> torch.Tensor:
         """Final states [n, *shape]."""
-        x = model.noise([(r.condition.id, r.draw) for r in requests], self.seed)
+        x = model.starts([(r.condition, r.draw) for r in requests], self.seed)
         return ddim(model, x, model.condition([r.condition for r in requests]), steps=self.steps, guidance=self.weight)
 
 
@@ -87,15 +114,23 @@ class ByCondition(MeasuresImages):
 
     def variant(self, model: Denoiser) -> str:
         wanted = self.options.condition
-        return wanted if wanted != "auto" else self.usual if model.has_condition else "unconditional"
+        if wanted != "auto":
+            return wanted
+        if not model.has_condition:
+            return "unconditional"
+        return self.usual if model.has_null else "conditional"
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
         wanted = self.variant(model)
+        if wanted != "conditional" and not model.has_null:
+            raise UserError(f"this model has no null class, so condition={wanted} is not defined for it; choose condition=conditional")
         if wanted != "unconditional" and not model.has_condition:
             raise UserError(f"this model has no condition, so condition={wanted} is not defined for it; choose condition=unconditional")
-        if wanted != "unconditional" and any(c.image is not None and c.prompt is None for c in conditions):
-            raise UserError(f"these images have no prompt, so condition={wanted} is not defined for them; choose condition=unconditional")
+        if wanted != "unconditional" and any(c.image is not None and c.prompt is None and c.label is None for c in conditions):
+            raise UserError(
+                f"these images have no prompt and no class, so condition={wanted} is not defined for them; choose condition=unconditional"
+            )
 
 
 def _mean(values: Sequence[float]) -> float:

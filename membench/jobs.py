@@ -17,10 +17,11 @@ from membench.hashing import json_hash
 from membench.options import detector_options, parse_options
 from membench.phases import SHARD
 from membench.pipelines import check_device
-from membench.types import Condition, Detector, Example, LoadedTask, Priced, Request
+from membench.types import Checks, Condition, Detector, Example, LoadedTask, Priced, Request
 from membench.workspace import Workspace
 
 T = TypeVar("T")
+EXPENSIVE = 500  # target evaluations an image beyond which --detector all leaves a detector out; diffusers' slowest default takes 100
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,21 @@ def told(job: Job, act: Callable[[], T]) -> T:
         return act()
     except UserError as error:
         raise UserError(f"detector {job.spec.detector}: {error}") from error.__cause__
+
+
+def unsuited(job: Job, model: Denoiser) -> str:
+    """Why ``--detector all`` leaves a detector out, in a line; empty for one that suits the task."""
+    detector = job.detector
+    try:
+        if isinstance(detector, Checks):
+            detector.check(model, job.conditions)
+    except UserError as error:
+        return str(error)
+    if isinstance(detector, Priced):
+        price = detector.image_forwards(model, Request(job.conditions[0].bare, 0))
+        if price > EXPENSIVE:
+            return f"it takes {price:,} evaluations an image of this model, more than {EXPENSIVE:,}; name it to run it all the same"
+    return ""
 
 
 def _limited(examples: Sequence[Example], limit: int | None) -> list[Example]:

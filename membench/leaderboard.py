@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 
 from membench import store
-from membench.comparison import BOARD, control_command, with_control, with_equal_terms
+from membench.comparison import BOARD, control_command, hash_without, pair_key, with_control, with_equal_terms
 from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
 from membench.errors import UserError
-from membench.hashing import json_hash
 from membench.metrics.extraction import copy_counts
 from membench.printing import COPIES, DETECTION, interval, markdown, number, table
 from membench.run_report import run_table
@@ -120,17 +119,11 @@ def _row(run: Run) -> dict[str, Any]:
         "seconds": max(info["seconds"], sum(phase["seconds"] for phase in info["phases"].values())),
         "commit": (info["membench"]["commit"] or "")[:8] + ("+dirty" if info["membench"]["dirty"] else ""),
         "run": str(run.path),
-        "pair": _hash_without(parts, "control", "weights"),
-        "settings": _hash_without(parts, "seed"),
+        "pair": pair_key(parts),
+        "settings": hash_without(parts, "seed"),
         "control_command": control_command(info),
     }
     return row
-
-
-def _hash_without(parts: dict[str, Any], *names: str) -> str:
-    """The key without some of its parts; ``weights`` is one of the hashes."""
-    kept = {k: v for k, v in parts.items() if k not in names}
-    return json_hash(kept | {"hashes": {k: v for k, v in parts["hashes"].items() if k not in names}})[:12]
 
 
 def _copies(run: Run) -> np.ndarray:

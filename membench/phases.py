@@ -215,4 +215,6 @@ def _score_row(e: Example, score: float, png_bits: float | None) -> Row:
         "status": "ok" if ok else "failed",
         "error": None if ok else NOT_FINITE,
         "png_bits": png_bits,
+        "similarity": e.similarity,
+        "nearest": e.nearest,
     }

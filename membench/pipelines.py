@@ -50,10 +50,10 @@ def folder_hash(folder: Path) -> str:
     configs = [folder / part / "config.json" for part in PARTS]
     configs += [folder / "scheduler" / "scheduler_config.json", *sorted((folder / "tokenizer").glob("*.*"))]
     files = [*weight_files(folder), *(c for c in configs if c.is_file())]
-    return json_hash({str(f.relative_to(folder)): _config_hash(f) if f.name == "config.json" else file_hash(f) for f in files})
+    return json_hash({str(f.relative_to(folder)): config_hash(f) if f.name == "config.json" else file_hash(f) for f in files})
 
 
-def _config_hash(file: Path) -> str:
+def config_hash(file: Path) -> str:
     """Of a configuration without the folder that it was once loaded from. Raises :class:`UserError` if it is no JSON."""
     try:
         config = json.loads(file.read_bytes())
@@ -62,7 +62,7 @@ def _config_hash(file: Path) -> str:
     return json_hash({k: v for k, v in config.items() if k != "_name_or_path"})
 
 
-def _check_tensors(file: Path) -> None:
+def check_tensors(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -90,14 +90,14 @@ def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
     for file in weight_files(folder):
-        _check_tensors(file)
+        check_tensors(file)
     kind = DTYPES[dtype]
     parts: dict[str, Any] = {}
     for part, loader in (("unet", UNet2DConditionModel), ("text_encoder", CLIPTextModel), ("vae", AutoencoderKL)):
         try:
             model = loader.from_pretrained(folder / part, torch_dtype=kind, local_files_only=True, use_safetensors=True)
         except (ValueError, RuntimeError, OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{folder / part} cannot be loaded: {_first_line(error)}") from None
+            raise UserError(f"{folder / part} cannot be loaded: {first_line(error)}") from None
         parts[part] = model.to(device).eval()
     width, given = parts["unet"].config.cross_attention_dim, parts["text_encoder"].config.hidden_size
     if width != given:
@@ -108,7 +108,7 @@ def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float
         scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except (ValueError, OSError, TypeError) as error:
-        raise UserError(f"{folder}: {_first_line(error)}") from None
+        raise UserError(f"{folder}: {first_line(error)}") from None
     return TextToImage(tokenizer=tokenizer, scheduler=scheduler, **parts)
 
 
@@ -117,8 +117,8 @@ def check_device(name: str) -> None:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's three ways to say no
-        raise UserError(f"device {name!r} cannot be used here: {_first_line(error)}. See: membench doctor") from None
+        raise UserError(f"device {name!r} cannot be used here: {first_line(error)}. See: membench doctor") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

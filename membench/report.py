@@ -45,12 +45,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. galleries: (title, note, pairs). absent: why something is missing from it."""
+    """A part of the page. below: tables under the charts. galleries: (title, note, pairs). absent: why something is missing from it."""
 
     title: str
     intro: str = ""
     tables: Sequence[Table] = ()
     charts: Sequence[Chart] = ()
+    below: Sequence[Table] = ()
     galleries: Sequence[tuple[str, str, list[dict[str, Any]]]] = ()
     absent: str = ""
 
@@ -67,7 +68,7 @@ def write_report(run: Run, training_images: np.ndarray) -> Path:
 
 
 def render(run: Run, training_images: np.ndarray) -> str:
-    """The page as text; the same for the same run."""
+    """The page as text; the same for the same run and run of its control (or, of a control run, of the model)."""
     info = run.info
     why = [f"{info['n_examples']} of {info['n_task_examples']} examples"] if info["n_examples"] < info["n_task_examples"] else []
     why += [f"{n} failed {name}" for name, n in info["failed"].items() if n]
@@ -178,6 +179,7 @@ def detection(run: Run) -> Section:
 
 
 def extraction(run: Run) -> Section:
+    from membench.report_multiplicity import multiplicity
     from membench.run_report import extraction_rows
 
     space, m = space_of(run.info), run.metrics
@@ -194,7 +196,9 @@ def extraction(run: Run) -> Section:
     values = ["n/a" if pd.isna(value) else f"{value:.4g}" for value in more.value]
     note = "AMS: the share of images in the region. UMS: different training pictures in it over images; nearest: one picture an image."
     tables = [_table("", extraction_rows(m), note), Table("", ("metric", "value"), list(zip(names, values, strict=True)))]
-    return Section("Extraction", intro, tables, [rarefaction_chart(whole[whole.metric == "rarefaction"].sort_values("n"))])
+    charts, below = multiplicity(run, _copy(space))
+    charts = [rarefaction_chart(whole[whole.metric == "rarefaction"].sort_values("n")), *charts]
+    return Section("Extraction", intro, tables, charts, below)
 
 
 def space_of(info: dict[str, Any]) -> Space:

@@ -21,7 +21,10 @@ LABELS = {1: "memorized", 0: "not memorized", -1: "unlabelled"}
 
 @dataclass(frozen=True)
 class Chart:
-    """Ticks: (pixel, text). lines: (name, SVG path, class). bars: (x, y, width, height, class). labels: (x, y, text)."""
+    """Ticks: (pixel, text). lines: (name, SVG path, class). bars: (x, y, width, height, class). labels: (x, y, text).
+
+    absent: what is missing from it; command: what adds that.
+    """
 
     title: str
     x_label: str
@@ -34,6 +37,8 @@ class Chart:
     shade: float = LEFT  # the plot is shaded up to this pixel
     height: float = HEIGHT
     note: str = ""
+    absent: str = ""
+    command: str = ""
 
 
 def roc_chart(scores: pd.DataFrame) -> Chart:

@@ -19,7 +19,7 @@ def run_table(runs: Sequence[Run]) -> str:
     """Of one run detection per subset, extraction per band and in percentiles; of several a row a run. Then costs and files."""
     runs = list({run.path: run for run in runs}.values())  # a detector that is named twice is one run
     parts = _whole(runs[0]) if len(runs) == 1 else _side_by_side(runs)
-    return "\n".join([*parts, *map(_summary, runs), *([] if len(runs) == 1 else [_shared(runs)])])
+    return "\n".join([*parts, *map(run_summary, runs), *([] if len(runs) == 1 else [_shared(runs)])])
 
 
 def _where(run: Run) -> str:
@@ -115,7 +115,7 @@ def _pick(cells: dict[str, str], suffix: str) -> dict[str, str]:
     return {title: cells[name + suffix] for title, name in (("AMS %", "ams"), ("UMS %", "ums"), ("UMS nearest %", "ums_nearest"))}
 
 
-def _summary(run: Run) -> str:
+def run_summary(run: Run) -> str:
     info = run.info
     failed = sum(info["failed"].values())
     costs = [text for name, phase in info["phases"].items() if (text := _cost(name, phase))]

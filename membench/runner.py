@@ -19,15 +19,27 @@ import pandas as pd
 
 from membench import store
 from membench.denoiser import Denoiser
-from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, told, within_budget
+from membench.errors import UserError
+from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, told, unsuited, within_budget
+from membench.metrics.multiplicity import picture_kinds
 from membench.metrics.run import run_metrics
 from membench.phases import SHARD, Phases, in_step, match, timer
 from membench.report import write_report
+from membench.report_multiplicity import extracted, siblings
 from membench.types import Checks, Condition, Example, Prepares, Request
 
-__all__ = ["Run", "Spec", "execute", "execute_all", "load", "run"]
+__all__ = ["Run", "Skipped", "Spec", "execute", "execute_all", "load", "run"]
 
 DEFAULT_OUT = Path("results/runs")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A detector that was left out of a task, and why, in a line."""
+
+    task: str
+    detector: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -91,11 +103,12 @@ def execute(spec: Spec, out: Path, *, progress: bool = True) -> Run:
     return execute_all([spec], out, progress=progress)[0]
 
 
-def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True) -> list[Run]:
+def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True, skipped: list[Skipped] | None = None) -> list[Run]:
     """Runs several detectors on one task: a run each, in order. Network evaluations that several need are made once.
 
     The specs differ in detector, options and preset alone. Each run's counts are those that it would take alone, and so are its seconds
-    but for the memo's own work; ``shared`` says how many of its forwards had been made already. Raises :class:`UserError`, before
+    but for the memo's own work; ``shared`` says how many of its forwards had been made already. skipped: where given, detectors that do not
+    suit the task or cost far too much on it are left out and added to it. Raises :class:`UserError`, before
     any work if it can be known, and ValueError for specs of several tasks or models.
     """
     began = time.monotonic()
@@ -114,16 +127,24 @@ def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True) -> l
         if todo:
             model = task.model()
             truncated = _encode(model, todo[0].conditions)
-            for job in todo:
-                if isinstance(job.detector, Checks):
+            for key, job in list(jobs.items()):
+                if job.folder.complete:
+                    continue
+                if skipped is not None and (reason := unsuited(job, model)):
+                    skipped.append(Skipped(job.spec.task, job.spec.detector, reason))
+                    job.folder.discard()
+                    del jobs[key]
+                elif isinstance(job.detector, Checks):
                     told(job, lambda job=job: job.detector.check(model, job.conditions))  # type: ignore[misc]
+            todo = [job for job in todo if job.folder.path.name in jobs]
             loading = time.monotonic() - began
             # One that prepares may change the network: it runs alone.
             alone = [job for job in todo if isinstance(job.detector, Prepares)]
             rest = [job for job in todo if job not in alone]
             for together in [*([job] for job in alone), *([rest] if rest else [])]:
-                _compute(together, model, truncated, loading, progress)
-        return [_finished(jobs[key]) for key in keys]
+                if together:
+                    _compute(together, model, truncated, loading, progress)
+        return [_finished(jobs[key]) for key in keys if key in jobs]
 
 
 def _finished(job: Job) -> Run:
@@ -131,7 +152,19 @@ def _finished(job: Job) -> Run:
     if not (job.folder.path / "report.html").exists():
         pictures = job.task.training_images() if len(found.samples) else np.empty((0, 1, 1, 3), np.uint8)
         write_report(found, pictures)
+        if len(extracted(found.metrics)):
+            _renew(siblings(found.path, found.info), pictures)
     return found
+
+
+def _renew(folders: Sequence[Path], pictures: np.ndarray) -> None:
+    """Writes the reports of finished runs again, which show a run that came after them. One that cannot be written is told."""
+    for folder in folders:
+        try:
+            if (folder / "report.html").exists():
+                write_report(load(folder), pictures)
+        except UserError as error:
+            print(f"membench: {folder / 'report.html'} still lacks this run's series: {error}", file=sys.stderr)
 
 
 def load(path: Path) -> Run:
@@ -200,7 +233,16 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
         # A Jacobian-vector product is an evaluation too.
         evaluations = int(sum(costs.get(phase, {}).get(kind, 0) for phase in ("prepare", "samples") for kind in ("forwards", "jvps")))
         known = pd.DataFrame([(e.id, e.group, e.kind) for e in job.examples], columns=["id", "group", "kind"])
-        table = run_metrics(scores, good, matches, job.task.info.space, evaluations=evaluations, seed=job.spec.seed, examples=known)
+        table = run_metrics(
+            scores,
+            good,
+            matches,
+            job.task.info.space,
+            evaluations=evaluations,
+            seed=job.spec.seed,
+            examples=known,
+            training_kinds=picture_kinds(job.task),
+        )
     failed = {"scores": int((scores.status != "ok").sum()), "samples": len(samples) - len(good)}
     if any(failed.values()):
         print(f"membench: {failed['scores']} scores and {failed['samples']} images failed (NaN); the run is partial", file=sys.stderr)

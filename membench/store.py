@@ -117,6 +117,12 @@ class RunFolder:
         """Lets other processes in."""
         self._lock.close()
 
+    def discard(self) -> None:
+        """Removes the folder if nothing has begun in it."""
+        if not self.run and {p.name for p in self.path.iterdir()} == {".lock"}:
+            (self.path / ".lock").unlink()
+            self.path.rmdir()
+
     def __enter__(self) -> RunFolder:
         return self
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from membench.errors import UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:
@@ -31,8 +31,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "scores": _schema(  # one row an example; a failed one has a null score, its status and its error
         {"id": _TEXT, "score": _REAL, "label": pa.int8(), "kind": _TEXT, "group": _TEXT, "source": _TEXT}
         | {"prompt": _TEXT, "status": _TEXT, "error": _TEXT}
-        | {"png_bits": _REAL},  # size of the example's image, or the mean over the images extracted for it; null without one
-        nullable=("score", "prompt", "error", "png_bits"),
+        | {"png_bits": _REAL}  # size of the example's image, or the mean over the images extracted for it; null without one
+        | {"similarity": _REAL, "nearest": _TEXT},  # of an example that is an image, to its nearest training image
+        nullable=("score", "prompt", "error", "png_bits", "similarity", "nearest"),
     ),
     "samples": _schema(  # one row an extracted image; condition: its id; image: PNG bytes
         {"sample_id": _TEXT, "condition": _TEXT, "draw": pa.int32(), "prompt": _TEXT}
@@ -48,7 +49,19 @@ SCHEMAS: dict[str, pa.Schema] = {
         nullable=("band", "threshold", "value", "low", "high"),
     ),
 }
-ADDED = {("scores", "png_bits"): 2}  # nullable columns, and the schema version from which on files hold them
+TABLES = SCHEMAS | {
+    # Of a task, not of a run. One row a generated image that is an example; start: JSON of the words that its noise is hashed from.
+    "pool": _schema(
+        {"index": pa.int32(), "label": pa.int32(), "start": _TEXT, "training": pa.int32(), "training_id": _TEXT}
+        | {"similarity": pa.float32(), "image": pa.binary()},
+        nullable=("label",),
+    ),
+}
+ADDED = {
+    ("scores", "png_bits"): 2,
+    ("scores", "similarity"): 3,
+    ("scores", "nearest"): 3,
+}  # nullable columns, and the schema version from which on files hold them
 
 
 class DamagedFile(UserError):
@@ -97,11 +110,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Mapping[str, str] | None = None) -> None:
-    """Writes a table of ``SCHEMAS[name]`` atomically; NaN and None become null. notes: kept in the file's metadata.
+    """Writes a table of ``TABLES[name]`` atomically; NaN and None become null. notes: kept in the file's metadata.
 
     Raises UserError if the disk refuses, ValueError if columns are missing, unknown or null where they may not be.
     """
-    schema = SCHEMAS[name]
+    schema = TABLES[name]
     columns = set(table.columns if isinstance(table, pd.DataFrame) else table.column_names)
     if wrong := columns ^ set(schema.names):
         raise ValueError(f"table {name}: columns missing or unknown: {', '.join(sorted(map(str, wrong)))}")
@@ -112,7 +125,7 @@ def write_table(path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Ma
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
-    """A table of ``SCHEMAS[name]``; null is NaN or None, as are columns that came after an older file's schema version.
+    """A table of ``TABLES[name]``; null is NaN or None, as are columns that came after an older file's schema version.
 
     Raises UserError if missing, newer or another table, DamagedFile if unreadable.
     """
@@ -123,9 +136,9 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
         version = int((table.schema.metadata or {}).get(b"schema_version", 0))
         for (owner, column), since in ADDED.items():
             if owner == name and version < since and column not in table.column_names:
-                field = SCHEMAS[name].field(column)
+                field = TABLES[name].field(column)
                 table = table.append_column(field, pa.nulls(len(table), field.type))
-        fits = table.schema.equals(SCHEMAS[name])
+        fits = table.schema.equals(TABLES[name])
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a damaged name is no UTF-8
         raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())}); delete it and run again") from error
     refuse_newer(path, version)

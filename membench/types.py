@@ -33,13 +33,23 @@ class Condition:
     label: int | None = None
     start: tuple[str, ...] | None = None
 
+    @property
+    def bare(self) -> Condition:
+        """What the model is told, without the image: the condition to draw more images from. A prompt is its own."""
+        if self.image is None:
+            return self
+        if self.prompt is not None:
+            return Condition(f"prompt/{self.prompt}", self.prompt)
+        return Condition("unconditional" if self.label is None else f"class/{self.label}", label=self.label)
+
 
 @dataclass(frozen=True)
 class Example:
     """A condition with what the benchmark knows about it.
 
     label: 1 memorized, 0 not. kind: why (MV, TV, RV, N, held_out ...). group: near-duplicates share one; intervals
-    resample groups. source: where it comes from (negatives are reported per source).
+    resample groups. source: where it comes from (negatives are reported per source). similarity, nearest: of an example that is
+    an image, to its nearest training image, and the id of that image; its label was made from it.
     """
 
     condition: Condition
@@ -47,6 +57,8 @@ class Example:
     kind: str
     group: str
     source: str
+    similarity: float | None = None
+    nearest: str | None = None
 
     @property
     def id(self) -> str:
@@ -225,6 +237,7 @@ class LoadedTask:
     model: Callable[[], Denoiser]
     hashes: Mapping[str, str]  # data, prompts, weights
     control: bool = False
+    training_kinds: Sequence[str] = ()  # "x1", "near" ... of each unique picture; empty: made from training_copies
 
 
 class Task(Protocol):

@@ -1,7 +1,8 @@
 """``membench train cifar10``: the mini models, and (``--profile full``) a memorizing model on a subset of real CIFAR-10.
 
-The subset is the first N of a seeded permutation of the 50,000 training images; the first FRACTION of those are shown TIMES times as often
-as the others. ``labels`` is the experiment that SIDE's reviewers asked for: what a model is told of an image, and how much it then memorizes.
+The subset is the first N of a seeded permutation of the 50,000 training images; the first FRACTION of those are shown TIMES times
+as often as the others. ``labels`` is the experiment that SIDE's reviewers asked for: what a model is told of an image, and how much
+it then memorizes.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,16 +23,22 @@ from tqdm import tqdm
 from membench.denoiser import PixelDenoiser, from_uint8
 from membench.errors import UserError
 from membench.pipelines import check_device
+from membench.pixel_models import load_pixel_model
+from membench.pool import write_pool
 from membench.provenance import commit
+from membench.registry import unknown_name
 from membench.sampling import ddim
 from membench.seeds import generator
 from membench.tables import atomic_write
 from membench.training import Plan, fit, warmup
 from membench.types import Condition
 
+from .pixels import mini_setting, pool_spec
 from .planted import World, build
 
+FACES = {"channels": (8, 16, 32, 64, 64), "steps": 3000}  # of the mini celeba: one resolution more
 Labels = Literal["class", "random", "cluster", "none"]
+PARTS = ("model", "control", "pool")
 HALF = {"model": "a", "control": "b"}
 GRID = 64  # images of the samples' grid
 GRID_STEPS = 20
@@ -149,12 +155,29 @@ def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, 
     return report
 
 
-def train_mini(world: World, out: Path, parts: Sequence[str], recipe: PixelRecipe, progress: bool) -> None:
-    """The mini models of a world: ``model`` on half a and ``control`` on half b."""
-    for part in parts:
+def train_world(task: Any, world: World, out: Path, parts: Sequence[str] | None, recipe: PixelRecipe, progress: bool) -> None:
+    """The mini models of a world: ``model`` on half a and ``control`` on half b; then the ``pool`` that each has drawn."""
+    for part in parts or PARTS:
+        if part not in PARTS:
+            raise unknown_name("part", part, PARTS, f"membench train {task.info.name} --help")
+    for part in parts or PARTS:
+        if part == "pool":
+            _pools(task, world, out, progress)
+            continue
         half = build(world, HALF[part])
         record = {"source": f"{world.name}, half {HALF[part]}", "world": world.version, "hash": half.content_hash()}
         train_pixels(out, part, TrainingSet(half.images, half.copies, half.labels, world.classes, record), recipe, progress)
+
+
+def _pools(task: Any, world: World, out: Path, progress: bool) -> None:
+    options = task.Options()
+    for half in "ab":
+        setting = mini_setting(task.info, world, out, replace(options, half=half), control=False)
+        spec = pool_spec(setting, options)
+        model = load_pixel_model(setting.folder, spec.classes)
+        assert setting.shipped is not None
+        write_pool(setting.shipped, spec, model, setting.training, progress=progress)
+        tqdm.write(f"pool of {spec.n} images of {setting.folder.name}, written to {setting.shipped}")
 
 
 @torch.no_grad()

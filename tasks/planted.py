@@ -1,8 +1,8 @@
 """What is planted in the mini worlds of ``cifar10`` and ``celeba``: pictures shown once, 4, 16 or 64 times, and near-duplicates.
 
-A world draws one picture from (label, random stream). Two disjoint halves share nothing but the way to draw: ``a`` trains the model,
-``b`` the control model. Random streams are numpy's frozen ``RandomState`` (NEP 19) and drawing is integer arithmetic, so that a half has the same bytes
-on every platform.
+A world draws one picture from (label, random stream). Two disjoint halves share nothing but the way to draw: ``a`` trains the
+model, ``b`` the control model. Random streams are numpy's frozen ``RandomState`` (NEP 19) and drawing is integer arithmetic, so
+that a half has the same bytes on every platform.
 """
 
 from __future__ import annotations
@@ -55,22 +55,24 @@ def stream(*words: object) -> np.random.RandomState:
 
 def build(world: World, half: str) -> Half:
     """Draws a half. Labels are dealt in turn, so that each has as many pictures of a kind as any other, give or take one."""
-    images, labels, copies, kinds, groups = [], [], [], [], []
+    images: list[np.ndarray] = []
+    rows: list[tuple[int, int, str, str]] = []
     turn = 0
     for times, count in sorted(world.pictures.items(), reverse=True):
         for _ in range(count):
             label, name = turn % world.classes, f"{half}/{turn:04d}"
             images.append(world.draw(label, stream(world.name, world.version, name)))
-            labels.append(label), copies.append(times), kinds.append(f"x{times}"), groups.append(name)
+            rows.append((label, times, f"x{times}", name))
             turn += 1
     for _ in range(world.near):
         label, name = turn % world.classes, f"{half}/{turn:04d}"
         original = world.draw(label, stream(world.name, world.version, name))
         for k in range(world.variants):
             images.append(vary(original, stream(world.name, world.version, name, k)))
-            labels.append(label), copies.append(1), kinds.append("near"), groups.append(name)
+            rows.append((label, 1, "near", name))
         turn += 1
-    return Half(np.stack(images), np.array(labels), np.array(copies), tuple(kinds), tuple(groups))
+    labels, copies, kinds, groups = zip(*rows, strict=True)
+    return Half(np.stack(images), np.array(labels), np.array(copies), kinds, groups)
 
 
 def vary(image: np.ndarray, random: np.random.RandomState) -> np.ndarray:

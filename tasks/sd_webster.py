@@ -94,7 +94,7 @@ class SdWebster:
         )
 
     @staticmethod
-    def train(out: Path, parts: Sequence[str] | None, options: Sequence[str], *, progress: bool = True) -> None:
+    def train(out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True) -> None:
         """``membench train sd_webster``: the recipe that made the shipped weights (sd_webster_train.py)."""
         from membench.options import parse_options
 

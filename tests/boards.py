@@ -90,6 +90,7 @@ def make(
         **(extra or {}),
     }
     evaluations = sum(phases.get(name, {}).get("forwards", 0) for name in ("prepare", "samples"))
+    scores = scores.reindex(columns=store.SCHEMAS["scores"].names)
     tables = {"scores": scores, "samples": samples, "matches": matches}
     tables["metrics"] = run_metrics(scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100)
     with store.RunFolder.open(root, "t", "mini", detector, store.content_key(parts), parts) as folder:

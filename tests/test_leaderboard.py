@@ -77,6 +77,12 @@ def test_the_command_that_makes_the_control_run(frame):
         "membench run --detector side --task t --profile full --preset paper --set k=3 --prompts 'my prompts.csv' --set t.x=1 "
         "--seed 2 --dtype float16 --limit 5 --budget 70 --control"
     )
+    info |= {"task": "cifar10", "preset": None, "options_passed": [], "seed": 0, "dtype": "float32", "n_examples": 9, "budget": None}
+    told = info | {"task_options_passed": ["model=m", "data_root=d", "pool=10"]}
+    asked = "membench run --detector side --task cifar10 --profile full --model m --data-root d --set cifar10.pool=10"
+    assert control_command(told) == f"{asked} --set cifar10.control_model=FOLDER --control"
+    named = told | {"task_options_passed": [*told["task_options_passed"], "control_model=c"]}
+    assert control_command(named) == f"{asked} --set cifar10.control_model=c --control"
 
 
 # ---------------------------------------------------------------------------------------------- equal terms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from membench.metrics.complexity import complexity_table
 from membench.metrics.extraction import extraction_metrics
 from membench.metrics.intervals import detection_table
+from membench.metrics.multiplicity import multiplicity_table
 from membench.metrics.rows import Metric
 from membench.types import Space
 
@@ -21,15 +23,18 @@ def run_metrics(
     *,
     evaluations: int,
     examples: pd.DataFrame | None = None,
+    training_kinds: Sequence[str] = (),
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """``metrics.parquet``: detection (overall, per kind, per source of negatives), complexity and extraction (overall, per kind).
+    """``metrics.parquet``: detection (overall, per kind, per source of negatives), complexity and extraction (overall, per kind;
+    and how many of each kind of training picture).
 
     samples: those that did not fail. evaluations: of the target network, that the samples cost (forwards and JVPs), preparation
     included.
     examples: columns id, group, kind; default: those of the scores, of which an extraction alone has none. A sample of no known
     example is a group of its own if it is unconditional, and one with those of its condition if not; "kind=" then has no row of it.
+    training_kinds: of each unique training picture, for the extracted share against multiplicity (``multiplicity_table``).
     Detection is left out where one class has no scored example; unlabelled examples take no part in it.
     """
     rows: list[Metric] = []
@@ -59,6 +64,7 @@ def run_metrics(
                 )
                 if whole or metric.name.startswith(("ams", "ums"))
             ]
+        rows += multiplicity_table(matches[matches.sample_id.isin(samples.sample_id)], space, training_kinds)
     columns = ["name", "band", "threshold", "subset", "value", "low", "high", "n"]
     return pd.DataFrame([asdict(row) for row in rows], columns=columns).rename(columns={"name": "metric"})
 

@@ -57,13 +57,20 @@ def tiled_l2(a: np.ndarray, b: np.ndarray, tiles: int = 4) -> float:
 
 def tiled_l2_matrix(images: np.ndarray, tiles: int = 4) -> np.ndarray:
     """:func:`tiled_l2` of every pair of images ``uint8`` [n, h, w, c]: float64 [n, n], symmetric, zero diagonal."""
-    if images.dtype != np.uint8:
+    return tiled_l2_between(images, images, tiles)
+
+
+def tiled_l2_between(a: np.ndarray, b: np.ndarray, tiles: int = 4) -> np.ndarray:
+    """:func:`tiled_l2` of each of a [n, h, w, c] with each of b [m, h, w, c], both ``uint8``: float64 [n, m]."""
+    if a.dtype != np.uint8 or b.dtype != np.uint8:
         raise ValueError("tiled L2 is defined on uint8 images")
-    cut = _tiles(images, tiles)
-    largest = np.zeros((len(images), len(images)))
-    for tile in cut:
-        np.maximum(largest, squared_distances(tile, tile), out=largest)
-    return np.sqrt(largest / cut.shape[-1]) / 255
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"shapes differ: {a.shape[1:]} and {b.shape[1:]}")
+    left, right = _tiles(a, tiles), _tiles(b, tiles)
+    largest = np.zeros((len(a), len(b)))
+    for x, y in zip(left, right, strict=True):
+        np.maximum(largest, squared_distances(x, y), out=largest)
+    return np.sqrt(largest / left.shape[-1]) / 255
 
 
 def _tiles(images: np.ndarray, tiles: int) -> np.ndarray:

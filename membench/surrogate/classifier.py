@@ -44,15 +44,17 @@ class TimeNorm(nn.Module):
 
 
 class Classifier(nn.Module):
-    """torchvision's ResNet with a stem for small images (3x3, stride 1, no pooling). Logits [n, classes] of x [n, c, h, w] at t [n].
+    """torchvision's ResNet with a stem for small images (no pooling). Logits [n, classes] of x [n, c, h, w] at t [n].
 
-    blocks: per stage; (3, 4, 6, 3) is ResNet-34. ``timed=False`` leaves the timestep out.
+    blocks: per stage; (3, 4, 6, 3) is ResNet-34. stem: stride of the first convolution, 3x3 at stride 1 and wide enough to miss no pixel
+    above. ``timed=False`` leaves the timestep out.
     """
 
-    def __init__(self, channels: int, classes: int, blocks: tuple[int, ...], *, timed: bool) -> None:
+    def __init__(self, channels: int, classes: int, blocks: tuple[int, ...], *, timed: bool, stem: int = 1) -> None:
         super().__init__()
         self.resnet = ResNet(BasicBlock, list(blocks), num_classes=classes)
-        self.resnet.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        width = max(3, 2 * stem - 1)
+        self.resnet.conv1 = nn.Conv2d(channels, 64, width, stride=stem, padding=width // 2, bias=False)
         self.resnet.maxpool = nn.Identity()
         self.time: nn.Module | None = None
         if timed:
@@ -95,6 +97,7 @@ def train_classifier(
     *,
     blocks: tuple[int, ...],
     timed: bool,
+    stem: int = 1,
     steps: int,
     batch: int,
     rate: float,
@@ -106,7 +109,7 @@ def train_classifier(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier(model.shape[0], targets.shape[1], blocks, timed=timed).to(model.device)
+        classifier = Classifier(model.shape[0], targets.shape[1], blocks, timed=timed, stem=stem).to(model.device)
     x0 = synthetic.x0
 
     def loss(step: int, gen: torch.Generator) -> torch.Tensor:
@@ -124,7 +127,7 @@ def train_classifier(
         (folder / "classifier.checkpoint.pt").unlink()
         return Cost(surrogate_forwards=steps * batch, surrogate_backwards=steps * batch), report["seconds"]
 
-    training = {"blocks": blocks, "timed": timed, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
+    training = {"blocks": blocks, "timed": timed, "stem": stem, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
     stage = workspace.stage(
         "classifier", {"synthetic": synthetic.stage.key, "targets": tensor_hash({"targets": targets}), **training}, make
     )

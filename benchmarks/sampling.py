@@ -1,0 +1,56 @@
+"""Sampling of pixels against diffusers' own DDIMPipeline: the same network, batch and steps, taking turns in one run.
+
+Prints images a second of each and their ratio. An unconditional network, which is what DDIMPipeline can sample; its weights
+are random, which no time depends on. ``python benchmarks/sampling.py [--batch N] [--steps N] [--rounds N]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from diffusers import DDIMPipeline
+
+from membench.denoiser import PixelDenoiser
+from membench.sampling import ddim
+from membench.tasks.pixel_train import PixelRecipe, make_scheduler, make_unet
+from membench.types import Condition
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    network = make_unet(32, None, PixelRecipe()).eval()
+    model = PixelDenoiser(network, make_scheduler(), shape=(3, 32, 32), batch_size=args.batch)
+    pipeline = DDIMPipeline(unet=network, scheduler=make_scheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    null = [Condition("null")] * args.batch
+
+    def ours() -> None:
+        x = model.noise([("a", k) for k in range(args.batch)], 0)
+        model.decode(ddim(model, x, model.condition(null), steps=args.steps, guidance=1.0))
+
+    def theirs() -> None:
+        pipeline(batch_size=args.batch, num_inference_steps=args.steps, output_type="np")
+
+    def seconds(draw: Callable[[], None]) -> float:
+        start = time.perf_counter()
+        draw()
+        return time.perf_counter() - start
+
+    seconds(ours), seconds(theirs)  # warm
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(args.rounds)]
+    a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(f"membench {args.batch / a:.1f} images/s, DDIMPipeline {args.batch / b:.1f} images/s, ratio {b / a:.3f}")
+    print("ratio in each round: " + ", ".join(f"{y / x:.3f}" for x, y in pairs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Several detectors on several tasks, and one table of all of it. A cell without a number says why."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from membench.printing import COPIES, DETECTION, interval, table
+from membench.run_report import run_summary
+from membench.runner import Run, Skipped, Spec, execute_all
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Runs in order of task and detector; those that were left out, with the reason; what it took."""
+
+    runs: list[Run]
+    skipped: list[Skipped]
+    seconds: float
+
+
+def run_grid(specs: Sequence[Sequence[Spec]], out: Path, *, skip: bool, progress: bool = True) -> Grid:
+    """Runs the specs of each task side by side. skip: leave out detectors that do not suit a task, instead of refusing the task.
+
+    Raises :class:`UserError`; runs that were finished before it are kept.
+    """
+    began, runs, skipped = time.monotonic(), [], []
+    for k, of_task in enumerate(specs):
+        if len(specs) > 1:
+            print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
+        left_out: list[Skipped] | None = [] if skip else None
+        for run in execute_all(of_task, out, progress=progress, skipped=left_out):
+            print(f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
+            runs.append(run)
+        skipped += left_out or []
+    return Grid(runs, skipped, time.monotonic() - began)
+
+
+def skipped_lines(grid: Grid) -> Iterator[str]:
+    """A line for each detector that was left out."""
+    for s in grid.skipped:
+        yield f"left out: {s.detector} on {s.task}: {s.reason}"
+
+
+def grid_table(grid: Grid) -> str:
+    """Detection and extraction: a row a detector, a column a task. Then what each run cost and where it lies."""
+    tasks = list(dict.fromkeys([r.info["task"] for r in grid.runs] + [s.task for s in grid.skipped]))
+    names = sorted({r.info["detector"] for r in grid.runs} | {s.detector for s in grid.skipped})
+    runs = {(r.info["task"], r.info["detector"]): r for r in grid.runs}
+    parts = []
+    for title, metrics in (("detection", DETECTION), ("extraction", COPIES)):
+        shown = {"detection": ("auroc", "tpr_at_fpr_0.01"), "extraction": tuple(COPIES)}[title]
+        rows = []
+        for name in names:
+            cells = {f"{task} {metrics[m]}": _cell(runs.get((task, name)), m) for task in tasks for m in shown}
+            rows.append({"detector": name, **cells})
+        parts.append(table(f"{title}, {_settings(grid.runs)}, 95 % intervals over groups", pd.DataFrame(rows)))
+    done = f"{len(grid.runs)} runs on {len(tasks)} tasks in {grid.seconds / 60:.1f} min"
+    return "\n".join([*parts, *map(run_summary, grid.runs), done])
+
+
+def _settings(runs: Sequence[Run]) -> str:
+    if not runs:
+        return "no run"
+    info = runs[0].info
+    return f"{info['profile']}{', CONTROL models' if info['control'] else ''}, seed {info['seed']}"
+
+
+def _cell(run: Run | None, metric: str) -> str:
+    if run is None:
+        return "left out"
+    m = run.metrics
+    row = m[(m.metric == metric) & (m.subset == "all") & m.band.isna()]
+    if row.empty:
+        return "no scores" if metric in DETECTION else "no images"
+    r = row.iloc[0]
+    return interval(r["value"], r.low, r.high, scale=1 if metric in DETECTION else 100, digits=3 if metric in DETECTION else 2)

@@ -1,0 +1,106 @@
+"""Loads a UNet2DModel of pixels: from a folder or the hub, as a DDPM or DDIM pipeline or the bare network with its scheduler."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from membench.denoiser import PixelDenoiser
+from membench.errors import UserError
+from membench.hashing import file_hash, json_hash
+from membench.pipelines import DTYPES, check_tensors, config_hash, first_line
+
+HUB_ID = re.compile(r"[\w-]+/[\w.-]+")
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model: ``name`` itself, or what the hub's cache holds of it after fetching.
+
+    Raises :class:`UserError` where it is neither a folder nor a hub id, or the hub cannot be reached.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if not HUB_ID.fullmatch(name) or name.startswith("."):
+        raise UserError(f"model {name!r} is neither a folder nor a hub id such as google/ddpm-cifar10-32")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except LocalEntryNotFoundError:
+        why = "--offline forbids to fetch it" if offline else "the hub cannot be reached"
+        raise UserError(f"model {name} is not in the hub's cache, and {why}; give --model FOLDER") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"model {name} cannot be fetched: {first_line(error)}; give --model FOLDER") from None
+
+
+def parts_of(folder: Path) -> tuple[Path, Path, Path]:
+    """(folder of the network, its weight file, folder of the scheduler). The hub's older pipelines keep all of it in one folder."""
+    unet = folder / "unet" if (folder / "unet").is_dir() else folder
+    scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    if not (unet / "config.json").is_file():
+        raise UserError(f"{folder} holds no UNet2DModel: {unet / 'config.json'} is missing (save one with pipeline.save_pretrained)")
+    weights = unet / "diffusion_pytorch_model.safetensors"
+    if not weights.is_file():
+        pickled = [*unet.glob("*.bin"), *unet.glob("*.ckpt")]
+        why = "holds pickled weights only, which membench refuses; convert them to safetensors" if pickled else f"lacks {weights.name}"
+        raise UserError(f"{unet} {why}")
+    if not (scheduler / "scheduler_config.json").is_file():
+        raise UserError(f"{folder} has no scheduler_config.json: membench must know the noise schedule that the model was trained with")
+    return unet, weights, scheduler
+
+
+def pixel_hash(folder: Path) -> str:
+    """SHA-256 over weights, configuration and schedule."""
+    unet, weights, scheduler = parts_of(folder)
+    return json_hash([config_hash(unet / "config.json"), file_hash(weights), config_hash(scheduler / "scheduler_config.json")])
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """The network's configuration. Raises :class:`UserError` if it is none of a UNet2DModel."""
+    file = parts_of(folder)[0] / "config.json"
+    try:
+        config = dict(json.loads(file.read_bytes()))
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON ({error}); get the model again") from None
+    if config.get("_class_name") != "UNet2DModel":
+        raise UserError(f"{file} is of a {config.get('_class_name')}, not of a UNet2DModel")
+    return config
+
+
+def classes_of(folder: Path, known: int, size: int) -> int:
+    """Classes that the model is told: ``known``, those of the data, or 0. Raises :class:`UserError` for a model that does not fit."""
+    config = model_config(folder)
+    side, channels = config.get("sample_size"), (config.get("in_channels", 3), config.get("out_channels", 3))
+    if side != size or channels != (3, 3):
+        raise UserError(
+            f"{folder} draws {side}x{side} images of {channels[1]} channels, the data are {size}x{size} of 3; choose a model of that size"
+        )
+    embeddings = config.get("num_class_embeds")
+    if embeddings is None and config.get("class_embed_type") is None:
+        return 0
+    if embeddings not in (known, known + 1):
+        raise UserError(f"{folder} is told one of {embeddings} classes; the data have {known} (and may have a null class after them)")
+    return known
+
+
+def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> PixelDenoiser:
+    """The model with a DDIM scheduler made from its own schedule. Raises :class:`UserError`, naming the file, for damaged weights."""
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    unet, weights, scheduler = parts_of(folder)
+    size = int(model_config(folder)["sample_size"])
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
+    check_tensors(weights)
+    try:
+        network = UNet2DModel.from_pretrained(unet, torch_dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True)
+        schedule = DDIMScheduler.from_pretrained(scheduler, local_files_only=True)
+    except (ValueError, RuntimeError, OSError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{folder} cannot be loaded: {first_line(error)}") from None
+    return PixelDenoiser(network.to(device), schedule, shape=(3, size, size), batch_size=batch_size, classes=classes)

@@ -1,0 +1,284 @@
+"""CelebA's layout: which pictures are taken and what is said about the others; pixels; what is read again and what is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from membench.errors import UserError
+from membench.tasks import celeba_data
+from membench.tasks.celeba_data import read_celeba
+
+NAMES = tuple(f"{i:06}.jpg" for i in range(1, 8))
+KINDS = ("Bald", "Smiling", "Young")
+VALUES = np.random.default_rng(3).choice([-1, 1], (7, 3))
+FILES = ("identity_CelebA.txt", "list_attr_celeba.txt", "list_eval_partition.txt")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Seven pictures of 178 x 218, written in no order, all annotated."""
+    root = tmp_path / "celeba"
+    (root / "img_align_celeba").mkdir(parents=True)
+    for i in (3, 0, 6, 1, 5, 2, 4):
+        picture(root / "img_align_celeba" / NAMES[i], seed=i)
+    (root / FILES[0]).write_text("".join(f"{n} {100 + i // 2}\n" for i, n in enumerate(NAMES)))
+    rows = "".join(f"{n} {'  '.join(f'{v:2}' for v in row)}\n" for n, row in zip(NAMES, VALUES, strict=True))
+    (root / FILES[1]).write_text(
+        f"7\n{' '.join(KINDS)} \n{rows}"
+    )  # two blanks before a 1, and one behind the names, as in the official file
+    (root / FILES[2]).write_text("".join(f"{n} {i % 3}\n" for i, n in enumerate(NAMES)))
+    return root
+
+
+def picture(file: Path, seed: int = 0, size: tuple[int, int] = (178, 218), mode: str = "RGB") -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (28, 23, 3), np.uint8)
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode).save(file, "JPEG", quality=95)
+
+
+def by_hand(file: Path, size: int) -> np.ndarray:
+    """float [size, size, 3]: rows 57 to 184 and columns 25 to 152, under a triangle as wide as two pixels of the coarser grid."""
+    pixels = np.asarray(Image.open(file).convert("RGB"), dtype=float)[57:185, 25:153]
+    middles, scale = (np.arange(size) + 0.5) * 128 / size, max(128 / size, 1)
+    weights = np.maximum(1 - np.abs(np.arange(128) + 0.5 - middles[:, None]) / scale, 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.einsum("ih,hwc,jw->ijc", weights, pixels, weights, optimize=True)
+
+
+def same(image: np.ndarray, file: Path) -> bool:
+    """Up to Pillow's rounding: of weights, after the first axis, and at the end."""
+    return bool(np.abs(image - by_hand(file, len(image))).max() <= 1.2)
+
+
+def read(root: Path, size: int = 16) -> celeba_data.CelebA:
+    return read_celeba(root, size, progress=False)
+
+
+def edit(file: Path, line: int, text: str) -> None:
+    lines = file.read_text().splitlines()
+    lines[line - 1] = text
+    file.write_text("\n".join(lines) + "\n")
+
+
+# --------------------------------------------------------------------------------------------------- pixels
+
+
+@pytest.mark.parametrize("size", [64, 128, 15])
+def test_pixels_and_annotations(size, root, monkeypatch) -> None:
+    monkeypatch.setattr(celeba_data, "BLOCK", 3)
+    data = read(root, size)
+    assert data.names == NAMES and data.notes == ()
+    assert isinstance(data.images, np.memmap) and data.images.dtype == np.uint8 and data.images.shape == (7, size, size, 3)
+    for name, image in zip(NAMES, data.images, strict=True):
+        assert same(image, root / "img_align_celeba" / name), name
+    assert data.identities.tolist() == [100, 100, 101, 101, 102, 102, 103] and data.identities.dtype == np.int64
+    assert data.partition.tolist() == [0, 1, 2, 0, 1, 2, 0] and data.partition.dtype == np.int8
+    assert data.attribute_names == KINDS
+    assert data.attributes is not None and np.array_equal(data.attributes, VALUES) and data.attributes.dtype == np.int8
+
+
+def test_the_crop_is_the_literature_s_and_the_resize_antialiased(root) -> None:
+    """Closed form: a picture dark outside the crop and bright inside; and stripes of one pixel, which average to grey."""
+    pixels = np.zeros((218, 178, 3), np.uint8)
+    pixels[121 - 64 : 121 + 64, 89 - 64 : 89 + 64] = 255
+    file = root / "img_align_celeba" / NAMES[0]
+    Image.fromarray(pixels).save(file, "JPEG", quality=100, subsampling=0)
+    assert read(root, 128).images[0].min() > 250
+    stripes = np.zeros((218, 178, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(file, "JPEG", quality=100, subsampling=0)
+    assert np.abs(read(root, 32).images[0].astype(int) - 127.5).max() < 12
+
+
+def test_a_grey_picture_has_three_channels(root) -> None:
+    picture(root / "img_align_celeba" / NAMES[0], mode="L")
+    assert np.ptp(read(root).images[0].astype(int), axis=2).max() == 0
+
+
+def test_threads_and_blocks_change_nothing(root, cache, monkeypatch) -> None:
+    first = np.array(read(root).images)
+    for block, cores in ((1, 8), (2, 1), (100, 3)):
+        shutil.rmtree(cache)
+        monkeypatch.setattr(celeba_data, "BLOCK", block)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert np.array_equal(read(root).images, first)
+
+
+# ---------------------------------------------------------------------------------------------------- cache
+
+
+def test_an_untouched_folder_is_not_read_again_and_a_touched_one_not_decoded(root, monkeypatch) -> None:
+    first = read(root)
+    read_bytes: list[Path] = []
+    whole = celeba_data._bytes
+    monkeypatch.setattr(celeba_data, "_bytes", lambda file: (read_bytes.append(file), whole(file))[1])
+    monkeypatch.setattr(celeba_data.Image, "open", None)
+    again = read(root)
+    assert again.key == first.key and np.array_equal(again.images, first.images) and read_bytes == []
+    os.utime(root / "img_align_celeba" / NAMES[2], (1, 1))
+    assert read(root).key == first.key and len(read_bytes) == 7
+    moved = root.rename(root.with_name("elsewhere"))
+    assert read(moved).key == first.key
+
+
+@pytest.mark.parametrize("keep_times", [False, True])
+def test_a_changed_file_gives_another_key(keep_times, root) -> None:
+    first, file = read(root), root / "img_align_celeba" / NAMES[2]
+    stat, data = file.stat(), bytearray(file.read_bytes())
+    picture(root / "other.jpg", seed=99)
+    changed = (root / "other.jpg").read_bytes()[: len(data)]
+    changed = changed[:-2].ljust(len(data) - 2, b"\0") + b"\xff\xd9"  # as long as before, and whole
+    file.write_bytes(changed)
+    if keep_times:  # as a copy that preserves them
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert (file.stat().st_size, file.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    second = read(root)
+    assert second.key != first.key
+    assert same(second.images[2], file) and not np.array_equal(second.images[2], first.images[2])
+    assert np.array_equal(second.images[3], first.images[3])
+
+
+def test_size_and_choice_of_pictures_are_in_the_key(root) -> None:
+    first = read(root)
+    assert read(root, 17).key != first.key
+    (root / "img_align_celeba" / NAMES[6]).unlink()
+    fewer = read(root)
+    assert fewer.key != first.key and fewer.names == NAMES[:6] and np.array_equal(fewer.images, first.images[:6])
+
+
+# ---------------------------------------------------------------------------------------- what is missing
+
+
+def test_missing_pictures_and_missing_annotations_are_counted(root) -> None:
+    folder = root / "img_align_celeba"
+    for name in NAMES[:3]:
+        (folder / name).unlink()
+    picture(folder / "999999.jpg")
+    (folder / "Thumbs.db").write_text("")
+    edit(root / FILES[0], 5, "")
+    data = read(root)
+    assert data.names == NAMES[3:]
+    assert data.notes == (
+        "3 annotated images are not there and left out",
+        "1 image is without annotation and left out",
+        "1 image is not named in identity_CelebA.txt",
+    )
+    assert data.identities.tolist() == [101, -1, 102, 103] and data.partition.tolist() == [0, 1, 2, 0]
+    assert same(data.images[0], folder / NAMES[3])
+    assert data.attributes is not None and np.array_equal(data.attributes, VALUES[3:])
+
+
+def test_annotation_files_may_be_missing(root) -> None:
+    (root / FILES[1]).unlink()
+    some = read(root)
+    assert some.attributes is None and some.attribute_names == () and some.identities[6] == 103 and some.partition[2] == 2
+    assert some.notes == ("list_attr_celeba.txt is not there",)
+    for file in (FILES[0], FILES[2]):
+        (root / file).unlink()
+    picture(root / "img_align_celeba" / "a.jpg")
+    none = read(root)
+    assert none.names == (*NAMES, "a.jpg") and set(none.identities) == set(none.partition) == {-1}
+    assert none.notes == tuple(f"{file} is not there" for file in FILES)
+
+
+def test_a_picture_that_some_file_does_not_name_is_unknown_there(root) -> None:
+    lines = (root / FILES[1]).read_text().splitlines()
+    (root / FILES[1]).write_text("\n".join(["6", *lines[1:-1]]))  # nor a line end
+    edit(root / FILES[2], 2, "")
+    data = read(root)
+    assert data.attributes is not None and data.attributes[6].tolist() == [0, 0, 0] and np.array_equal(data.attributes[:6], VALUES[:6])
+    assert data.partition.tolist() == [0, -1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("what", ["root", "folder", "file", "empty", "foreign"])
+def test_another_layout_is_refused(what, root) -> None:
+    folder = root / "img_align_celeba"
+    shutil.rmtree(folder if what != "root" else root)
+    if what == "file":
+        folder.write_text("")
+    elif what in ("empty", "foreign"):
+        folder.mkdir()
+    if what == "foreign":
+        picture(folder / "x.jpg")
+    with pytest.raises(UserError, match=r"img_align_celeba/\*\.jpg, identity_CelebA\.txt, .* side by side") as error:
+        read(root)
+    assert str(root) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="size is 0"):
+        read(root, 0)
+
+
+# -------------------------------------------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("length", [0, 2, 300, 0.5, -100])
+def test_a_truncated_picture_is_named(length, root, cache) -> None:
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    file = root / "img_align_celeba" / NAMES[4]
+    data = file.read_bytes()
+    file.write_bytes(data[: int(length * len(data)) if isinstance(length, float) else length])
+    with pytest.raises(UserError, match=rf"{file} is no whole JPEG .*; fetch it again, or delete it, and it counts as missing") as error:
+        read(root)
+    assert "\n" not in str(error.value) and not list(cache.glob("celeba-????????????????.npy"))
+    file.unlink()
+    assert read(root).notes == ("1 annotated image is not there and left out",)
+
+
+def test_the_first_of_several_damaged_pictures_is_named(root) -> None:
+    for i in (5, 2, 3):
+        (root / "img_align_celeba" / NAMES[i]).write_bytes(b"no picture")
+    for _ in range(3):
+        with pytest.raises(UserError, match=NAMES[2]):
+            read(root)
+
+
+def test_other_pictures_are_refused(root) -> None:
+    picture(root / "img_align_celeba" / NAMES[1], size=(178, 219))
+    with pytest.raises(UserError, match=rf"{NAMES[1]} is 178 x 219, not 178 x 218: take the aligned images"):
+        read(root)
+    Image.new("RGB", (178, 218)).save(root / "img_align_celeba" / NAMES[1], "PNG")
+    with pytest.raises(UserError, match=rf"{NAMES[1]} is no whole JPEG"):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "text", "why"),
+    [
+        (0, 3, "000003.jpg", "line 3: expected a file name and 1 number, not '000003.jpg'"),
+        (0, 3, "000003.jpg 5 6", "line 3: expected a file name and 1 number"),
+        (0, 3, "000003.jpg five", "line 3: identity cannot be 'five'"),
+        (0, 3, "000003.jpg -1", "line 3: identity cannot be '-1'"),
+        (0, 3, "000003.jpg 99999999999999999999", "line 3: identity cannot be"),
+        (0, 3, "000002.jpg 5", "line 3: 000002.jpg stands there twice"),
+        (1, 1, "many", "line 1: expected the number of images, not 'many'"),
+        (1, 1, "8", "its first line announces 8 images, but 7 follow"),
+        (1, 2, "", "line 2: expected the attributes' names"),
+        (1, 2, "Bald Bald Young", "line 2: expected the attributes' names"),
+        (1, 5, "000003.jpg 1 -1", "line 5: expected a file name and 3 numbers"),
+        (1, 5, "000003.jpg 1 0 1", "line 5: Smiling cannot be '0'"),
+        (1, 5, "000003.jpg 1 1 1.0", "line 5: Young cannot be '1.0'"),
+        (2, 7, "000007.jpg 3", "line 7: partition cannot be '3'"),
+    ],
+)
+def test_a_malformed_line_is_named(file, line, text, why, root) -> None:
+    edit(root / FILES[file], line, text)
+    with pytest.raises(UserError) as error:
+        read(root)
+    assert str(root / FILES[file]) in str(error.value) and why in str(error.value) and "fetch it again" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"7\n", b"\xff\xfe\x00"])
+def test_a_damaged_attribute_file_is_named(content, root) -> None:
+    (root / FILES[1]).write_bytes(content)
+    with pytest.raises(UserError, match=r"list_attr_celeba\.txt.*; fetch it again from http"):
+        read(root)

@@ -1,0 +1,260 @@
+"""The pool of generated images: what it holds, where it is kept, and how each detector scores an image in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DModel
+
+from membench.denoiser import PixelDenoiser, to_uint8
+from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
+from membench.detectors.random_sampling import RandomSampling, RandomSamplingOptions
+from membench.detectors.score_norm import ScoreNorm, ScoreNormOptions
+from membench.detectors.side import Side, SideOptions
+from membench.detectors.webster import Dcs, DcsOptions, Edge, EdgeOptions
+from membench.drawing import own_draws, requests
+from membench.errors import UserError
+from membench.pool import PoolSpec, Training, draw, read_pool, write_pool
+from membench.seeds import generator
+from membench.similarity.l2 import tiled_l2
+from membench.tables import read_table
+from membench.types import Band, Condition, Request, Sample, Space
+
+CLASSES, SIDE, STEPS = 3, 8, 4
+SPACE = Space("normalised-l2/test", False, (Band("near", 0.0, 1.0), Band("far", 1.0, 1.1)), 1.0, 1.5, "test")
+SAMPLING = {"steps": STEPS, "guidance": 1.0}
+
+
+def conditional(classes: int = CLASSES) -> PixelDenoiser:
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=SIDE,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=4,
+        num_class_embeds=classes + 1 if classes else None,
+    )
+    return PixelDenoiser(network, DDIMScheduler(prediction_type="v_prediction"), shape=(3, SIDE, SIDE), classes=classes)
+
+
+def training(n: int = 60) -> Training:
+    """Noise, and three pictures that the first images of the pool will be copies of."""
+    images = np.random.default_rng(0).integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8)
+    images[:3] = draw(conditional(), spec().conditions()[:3], SAMPLING)
+    ids = [f"t{i}" for i in range(n)]
+    return Training(
+        lambda: images, ids, [64, 16, 4] + [1] * (n - 3), ["x64", "x16", "x4"] + ["x1"] * (n - 3), [f"g{i}" for i in range(n)], "h"
+    )
+
+
+def spec(**changes: object) -> PoolSpec:
+    return replace(PoolSpec(12, 0, CLASSES, SAMPLING, SPACE, "weights", "data", "float32"), **changes)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_pool_holds_what_the_model_draws_from_each_noise_and_class(cache: Path) -> None:
+    model = conditional()
+    examples = read_pool(spec(), lambda: model, training(), None, progress=False)
+    assert [e.condition.label for e in examples] == [i % CLASSES for i in range(12)]
+    for i in (0, 5, 11):
+        # By hand: DDIM from the words' own noise, told the class.
+        x = torch.randn(1, 3, SIDE, SIDE, generator=generator("pool", "0", str(i)))
+        model.scheduler.set_timesteps(STEPS)
+        for t in model.scheduler.timesteps:
+            with torch.no_grad():
+                x = model.scheduler.step(model.network(x, t, torch.tensor([i % CLASSES])).sample, t, x).prev_sample
+        assert np.abs(to_uint8(x)[0].astype(int) - examples[i].condition.image.astype(int)).max() <= 1
+        assert examples[i].condition.start == ("pool", "0", str(i))
+    assert len({e.id for e in examples}) == 12
+
+
+def test_labels_are_the_copies_of_the_nearest_training_image(cache: Path) -> None:
+    data = training()
+    examples = read_pool(spec(), conditional, data, None, progress=False)
+    pictures = data.images().reshape(len(data.ids), -1) / 255
+    for e in examples:
+        distance = np.linalg.norm(pictures - e.condition.image.reshape(-1) / 255, axis=1)
+        d = distance / (0.5 * np.sort(distance)[:50].mean())
+        nearest = int(d.argmin())
+        assert e.similarity == pytest.approx(d[nearest], rel=1e-5) and e.nearest == f"t{nearest}"
+        assert e.label == int(d[nearest] < 1)
+        assert e.kind == (data.kinds[nearest] if e.label else "novel")
+        assert e.source == ("pool" if e.label else "near miss" if d[nearest] < 1.1 else "far")
+        assert e.group == (f"g{nearest}" if e.label else f"not g{nearest}")
+    assert [e.kind for e in examples[:3]] == ["x64", "x16", "x4"]
+    assert {e.label for e in examples} == {0, 1}
+
+
+def test_a_pool_is_drawn_once_and_its_threshold_is_applied_when_it_is_read(cache: Path) -> None:
+    first = read_pool(spec(), conditional, training(), None, progress=False)
+
+    def never() -> PixelDenoiser:
+        raise AssertionError("drawn again")
+
+    assert [e.id for e in read_pool(spec(), never, training(), None, progress=False)] == [e.id for e in first]
+    looser = replace(SPACE, copy=1e6)
+    again = read_pool(spec(space=looser), never, training(), None, progress=False)
+    assert all(e.label == 1 for e in again) and [e.similarity for e in again] == [e.similarity for e in first]
+    others = [spec(n=13), spec(seed=1), spec(classes=0), spec(weights="w"), spec(data="d"), spec(dtype="float16")]
+    others += [spec(sampling={"steps": 5, "guidance": 1.0}), spec(space=replace(SPACE, id="other"))]
+    assert len({s.key() for s in [spec(), *others]}) == len(others) + 1
+
+
+def test_a_pool_in_the_package_is_taken_where_it_is_the_one_asked_for(cache: Path, tmp_path: Path) -> None:
+    shipped = tmp_path / "pool.parquet"
+    write_pool(shipped, spec(), conditional(), training(), progress=False)
+    taken = read_pool(spec(), conditional, training(), shipped, progress=False)
+    assert not cache.exists() and len(taken) == 12
+    assert json.loads(read_table(shipped, "pool").start[3]) == ["pool", "0", "3"]
+    read_pool(spec(seed=2), conditional, training(), shipped, progress=False)
+    assert len(list(cache.glob("pools/*.parquet"))) == 1
+
+
+def test_a_pool_without_labels_is_drawn_from_the_null_class(cache: Path) -> None:
+    examples = read_pool(spec(classes=0), conditional, training(), None, progress=False)
+    assert all(e.condition.label is None and e.condition.bare.id == "unconditional" for e in examples)
+    null = [Condition("x", label=CLASSES, start=e.condition.start) for e in examples]
+    assert np.array_equal(draw(conditional(), null, SAMPLING), np.stack([e.condition.image for e in examples]))
+
+
+def test_a_pool_of_one_or_of_nan_is_refused(cache: Path) -> None:
+    with pytest.raises(UserError, match="at least 2"):
+        read_pool(spec(n=1), conditional, training(), None, progress=False)
+    broken = conditional()
+    broken.network.conv_out.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN"):
+        read_pool(spec(), lambda: broken, training(), None, progress=False)
+    assert not list(cache.glob("pools/*"))
+
+
+# ------------------------------------------------------------------------------------- detectors on a pool
+
+
+def pool(n: int = 6) -> list[Condition]:
+    conditions = spec(n=n).conditions()
+    images = draw(conditional(), conditions, SAMPLING)
+    return [replace(c, id=f"image-{i}", image=image) for i, (c, image) in enumerate(zip(conditions, images, strict=True))]
+
+
+def test_more_images_are_asked_of_what_the_model_was_told() -> None:
+    asked = requests(pool(5), 2)
+    assert [(r.condition.id, r.draw) for r in asked] == [
+        *(("class/0", 0), ("class/1", 0), ("class/2", 0), ("class/0", 1), ("class/1", 1)),
+        *(("class/0", 2), ("class/1", 2), ("class/2", 1), ("class/0", 3), ("class/1", 3)),
+    ]
+    assert all(r.condition.image is None and r.condition.start is None for r in asked)
+    prompts = [Condition("a", "red"), Condition("b", "blue")]
+    assert requests(prompts, 2) == [Request(c, k) for k in range(2) for c in prompts]
+
+
+def test_an_image_has_one_noise_and_a_prompt_as_many_as_asked() -> None:
+    assert own_draws(pool(2), 4) == 1 and own_draws([Condition("a", "red")], 4) == 4
+    with pytest.raises(UserError, match="not known"):
+        own_draws([replace(pool(1)[0], start=None)], 4)
+    with pytest.raises(UserError, match="apart"):
+        own_draws([pool(1)[0], Condition("a", "red")], 4)
+
+
+@pytest.mark.parametrize("looked", [0, 1, 3])
+def test_cfg_norm_follows_the_images_own_trajectory(looked: int) -> None:
+    model, examples = conditional(), pool()
+    found = CfgNorm(CfgNormOptions(image_steps=looked), seed=7, sampling=SAMPLING).score(model, examples, {})
+    for c, score in zip(examples, found, strict=True):
+        x = torch.randn(1, 3, SIDE, SIDE, generator=generator(*c.start))
+        model.scheduler.set_timesteps(STEPS)
+        norms = []
+        for t in model.scheduler.timesteps:
+            alpha = model.scheduler.alphas_cumprod[t].sqrt()
+            with torch.no_grad():
+                told, null = (model.network(x, t, torch.tensor([k])).sample for k in (c.label, CLASSES))
+            norms.append(float(alpha * (told - null).norm()))  # of eps, of which v is alpha times the difference
+            x = model.scheduler.step(told, t, x).prev_sample
+        assert score == pytest.approx(np.mean(norms[: looked or STEPS]), rel=1e-4)
+        assert np.abs(to_uint8(x)[0].astype(int) - c.image.astype(int)).max() <= 1  # it is that image's
+
+
+def test_cfg_norm_ranks_extracted_images_by_the_same_norm() -> None:
+    model, sampler = conditional(), CfgNorm(CfgNormOptions(), seed=7, sampling=SAMPLING)
+    asked = sampler.plan(pool(3))
+    samples = sampler.extract(model, asked)
+    own = [replace(r.condition, image=s.image, start=("7", r.condition.id, str(r.draw))) for r, s in zip(asked, samples, strict=True)]
+    # The noise of draw k is hash(seed, id, k): as a start of words it is the same noise.
+    assert [s.confidence for s in samples] == pytest.approx(sampler.score(model, own, {}), rel=1e-4)
+
+
+def test_what_a_pool_does_not_suit_is_refused() -> None:
+    plain = conditional(0)
+    loose = [replace(c, label=None) for c in pool(2)]
+    for detector in (CfgNorm(CfgNormOptions(), seed=0, sampling=SAMPLING), Dcs(DcsOptions(), seed=0, sampling=SAMPLING)):
+        with pytest.raises(UserError, match="no condition"):
+            detector.check(plain, loose)
+    with pytest.raises(UserError, match="without a condition"):
+        CfgNorm(CfgNormOptions(), seed=0, sampling=SAMPLING).check(conditional(), loose)
+    with pytest.raises(UserError, match="edge compares"):
+        Edge(EdgeOptions(), seed=0, sampling=SAMPLING).check(conditional(), pool(2))
+    bare = conditional()
+    bare.has_null = False
+    for detector in (CfgNorm(CfgNormOptions(), seed=0, sampling=SAMPLING), Dcs(DcsOptions(), seed=0, sampling=SAMPLING)):
+        with pytest.raises(UserError, match="no null class"):
+            detector.check(bare, pool(2))
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING).variant(bare) == "conditional"
+    with pytest.raises(UserError, match="no null class"):
+        ScoreNorm(ScoreNormOptions(condition="guided"), seed=0, sampling=SAMPLING).check(bare, pool(2))
+
+
+def test_score_norm_on_the_trajectory_starts_from_the_images_noise() -> None:
+    model, examples = conditional(), pool(4)
+    detector = ScoreNorm(ScoreNormOptions(at="trajectory", condition="conditional", t=1.0), seed=3, sampling=SAMPLING)
+    model.scheduler.set_timesteps(50)
+    last = int(model.scheduler.timesteps[0])
+    alpha, sigma = model.alpha_sigma(last)
+    for c, score in zip(examples, detector.score(model, examples, {}), strict=True):
+        x = torch.randn(1, 3, SIDE, SIDE, generator=generator(*c.start))
+        with torch.no_grad():
+            v = model.network(x, last, torch.tensor([c.label])).sample
+        assert score == pytest.approx(float((alpha * v + sigma * x).norm()), rel=1e-4)
+
+
+def extracted(images: np.ndarray) -> dict[str, list[Sample]]:
+    return {"class/0": [Sample(Condition("class/0", label=0), k, image, 0.0) for k, image in enumerate(images)]}
+
+
+def test_random_scores_an_image_by_the_density_around_it() -> None:
+    examples = pool(4)
+    rng = np.random.default_rng(1)
+    near = [
+        np.clip(examples[0].image.astype(int) + rng.integers(-9, 10, examples[0].image.shape), 0, 255).astype(np.uint8) for _ in range(5)
+    ]
+    drawn = np.stack([*near, examples[1].image, *rng.integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)])
+    detector = RandomSampling(RandomSamplingOptions(threshold=0.1), seed=0, sampling=SAMPLING)
+    found = detector.score(conditional(), examples, extracted(drawn))
+    for c, score in zip(examples, found, strict=True):
+        distances = [tiled_l2(c.image, other, 4) for other in drawn]
+        assert score == pytest.approx(sum(d <= 0.1 for d in distances) + 0.5 / (1 + min(distances)), abs=1e-9)
+    assert found[0] > 5 > found[1] > 1 > max(found[2:])
+
+
+def test_side_scores_an_image_by_its_own_place() -> None:
+    examples = pool(4)
+    drawn = np.random.default_rng(2).integers(0, 256, (30, SIDE, SIDE, 3), dtype=np.uint8)
+    drawn[0] = examples[2].image
+    detector = Side(SideOptions(neighbours=10), seed=0, sampling=SAMPLING)
+    model = conditional()
+    found = detector.score(model, examples, extracted(drawn))
+    assert model.cost.forwards == 0 and int(np.argmax(found)) == 2
+    for c, score in zip(examples, found, strict=True):
+        distances = np.sort([np.linalg.norm((c.image.astype(float) - other) / 255) for other in drawn])
+        assert score == pytest.approx(-distances[0] / distances[:10].mean(), rel=1e-5, abs=1e-9)

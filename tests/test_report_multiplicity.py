@@ -1,0 +1,225 @@
+"""The chart of the extracted share against multiplicity: both series, one, or none; and the report that is written again."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pixel_task import PixelTask
+from test_report import DISTANCE, TRAINING, has_nan, make_run, sure
+
+from membench import report, report_charts, runner, store
+from membench.errors import UserError
+from membench.metrics.run import run_metrics
+from membench.printing import interval
+from membench.registry import tasks
+from membench.report_multiplicity import Series, extracted, kind_label, multiplicity, share_chart, siblings
+from membench.runner import Run, load
+
+KINDS = tuple(np.repeat(["x16", "near", "x1", "x64", "x4"], 6).tolist())  # of the 30 pictures of test_report
+TITLE = "Extracted share by multiplicity"
+
+
+def finished(
+    root: Path, *, control: bool = False, kinds: tuple[str, ...] = KINDS, copied: int = 12, weights: str = "", n: int = 40, **changes
+) -> Run:
+    """A stored run of n images of which the first ``copied`` copy one training picture each: 0, 1, 2 ..."""
+    plain = make_run(root, n)
+    near = np.where(np.arange(2 * n) % n < copied, 0.5, 1.2).astype(np.float32)  # rank 0 is the second half
+    matches = plain.matches.assign(similarity=np.where(plain.matches["rank"] == 0, near, np.float32(1.4)))
+    good = plain.samples[plain.samples.status == "ok"]
+    metrics = run_metrics(plain.scores, good, matches, DISTANCE, evaluations=1, training_kinds=kinds, resamples=10)
+    hashes = plain.info["hashes"] | {"weights": weights or ("c" if control else "w") * 64}
+    info = plain.info | {"control": control, "hashes": hashes, "preset": None} | changes
+    parts = plain.info["key_parts"] | {"control": control, "hashes": hashes, "seed": info["seed"], "options": info["options"]}
+    info = {name: value for name, value in info.items() if name not in ("key", "key_parts")}
+    scores = plain.scores.reindex(columns=store.SCHEMAS["scores"].names)  # columns that a test of the report has no need of are null
+    with store.RunFolder.open(root, "a_task", "mini", "a_detector", store.content_key(parts), parts) as folder:
+        folder.finish({"scores": scores, "samples": plain.samples, "matches": matches, "metrics": metrics}, info)
+        return load(folder.path)
+
+
+def html_of(run: Run) -> str:
+    return report.write_report(run, TRAINING).read_text(encoding="utf-8")
+
+
+def marks(path: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"M([\d.]+) ([\d.]+)h", path)]
+
+
+def share_of(pixel: float) -> float:
+    low, high = report_charts.HEIGHT - report_charts.BOTTOM, report_charts.TOP
+    return (low - pixel) / (low - high)
+
+
+def test_both_series(tmp_path) -> None:
+    model, control = finished(tmp_path), finished(tmp_path, control=True, copied=2)
+    for run in (model, control):
+        [chart], [table] = multiplicity(run, "distance ≤ 1")
+        assert [text for _, text in chart.xticks] == ["shown\n1x", "shown\n4x", "shown\n16x", "shown\n64x", "near-\nduplicates"]
+        assert [text for _, text in chart.yticks] == ["0", "20", "40", "60", "80", "100"]
+        assert [(name, css) for name, _, css in chart.lines if name] == [
+            ("model, 40 images", "round of-model"),
+            ("control, 40 images", "square of-control"),
+        ]
+        model_path, control_path = (path for name, path, _ in chart.lines if name)
+        # The first 12 pictures are all of x16 and near; 10 more images copy nothing.
+        assert [share_of(y) for _, y in marks(model_path)] == pytest.approx([0, 0, 1, 0, 1], abs=1e-3)
+        assert [share_of(y + 3.5) for _, y in marks(control_path)] == pytest.approx([0, 0, 2 / 6, 0, 0], abs=1e-3)
+        for (at, _), (m, _), (c, _) in zip(chart.xticks, marks(model_path), marks(control_path), strict=True):
+            assert m < at < c + 3.5  # beside each other, not on each other
+        assert chart.note.endswith("an image that copies one often copies the others.")
+        assert chart.absent == chart.command == ""
+        assert table.header[2:] == ["model %", "control %", "copies, model", "copies, control"]
+        row = model.metrics[(model.metrics.metric == "extracted_share") & (model.metrics.subset == "kind=x16")].iloc[0]
+        assert table.rows[2][:3] == ["shown 16x", "6", interval(1, row.low, row.high, scale=100, digits=1)]
+        assert table.rows[2][3].startswith("33.3 [") and table.rows[2][4:] == ["1.000", "0.333"]
+        html = html_of(run)
+        sure(html)
+        assert html.count(f"<h3>{TITLE}</h3>") == 1 and "copies, control" in html and not has_nan(html)
+        assert re.search(r">shown</text><text [^>]*>64x</text>", html)
+        assert html.index(f"<h3>{TITLE}</h3>") < html.index("<h3>Extracted share in numbers</h3>") < html.index("<h2>Gallery")
+
+
+def test_intervals_stand_where_their_numbers_are_and_lines_join_multiplicities_alone(tmp_path) -> None:
+    run = finished(tmp_path, copied=9)  # all 6 of x16, 3 of 6 of near
+    [chart], _ = multiplicity(run, "")
+    trend, bars, spots = (path for _, path, _ in chart.lines)
+    shares = extracted(run.metrics)
+    ends = [(share_of(float(a)), share_of(float(b))) for a, b in re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)", bars)]
+    for (low, high), row in zip(ends, shares.itertuples(), strict=True):
+        assert (low, high) == pytest.approx((row.low, row.high), abs=1e-3)
+    assert [share_of(y) for _, y in marks(spots)] == pytest.approx([0, 0, 1, 0, 0.5], abs=1e-3)
+    joined = [tuple(map(float, p.split())) for p in trend.removeprefix("M").split("L")]
+    assert joined == marks(spots)[:4]  # not near
+    numbers = [float(x) for _, path, _ in chart.lines for x in re.findall(r"-?[\d.]+", path)]
+    assert min(numbers) >= 0 and max(numbers) <= report_charts.WIDTH
+
+
+def test_one_series_says_what_adds_the_other(tmp_path) -> None:
+    run = finished(tmp_path)
+    [chart], [table] = multiplicity(run, "")
+    command = "membench run --detector a_detector --task a_task --set steps=5 --seed 7"
+    assert [name for name, *_ in chart.lines if name] == ["model, 40 images"] and table.header[2:] == [
+        "model %",
+        "copies, model",
+    ]
+    assert chart.command == f"{command} --control" and chart.absent.startswith("Without the control model: no finished run")
+    [shown] = re.findall(r"<code>(.*?)</code>", html_of(run))
+    assert re.sub("<[^>]*>", "", shown).strip() == f"{command} --control"
+    control = finished(tmp_path / "other", control=True)
+    [chart], _ = multiplicity(control, "")
+    assert [name for name, *_ in chart.lines if name] == ["control, 40 images"]
+    assert chart.command == command and "Without the model:" in chart.absent
+
+
+def test_only_the_same_settings_on_the_other_model_are_a_sibling(tmp_path) -> None:
+    run = finished(tmp_path)
+    for changes in ({"seed": 8}, {"options": {"steps": 6, "threshold": 0.1}}, {"control": False, "weights": "z" * 64}):
+        finished(tmp_path, **({"control": True} | changes))
+    assert siblings(run.path, run.info) == []
+    control = finished(tmp_path, control=True)
+    assert siblings(run.path, run.info) == [control.path] and run.path in siblings(control.path, control.info)
+    running = control.path / "run.json"
+    text = running.read_text()
+    running.write_text(text.replace('"status": "complete"', '"status": "running"'))
+    assert siblings(run.path, run.info) == []
+    running.write_text("{")
+    assert siblings(run.path, run.info) == []
+    running.write_text(text)
+    second = finished(tmp_path, control=True, weights="d" * 64)
+    assert siblings(run.path, run.info) == sorted([control.path, second.path])
+    [chart], _ = multiplicity(run, "")
+    assert "2 runs of these settings on different ones" in chart.absent and not chart.command
+    assert [name for name, *_ in chart.lines if name] == ["model, 40 images"]
+
+
+def test_a_sibling_without_shares_or_damaged_is_told(tmp_path) -> None:
+    run, control = finished(tmp_path), finished(tmp_path, control=True, kinds=())
+    [chart], _ = multiplicity(run, "")
+    assert f"its run {control.path.name} has no such numbers" in chart.absent and chart.command.endswith(" --control")
+    assert len([1 for name, *_ in chart.lines if name]) == 1
+    (control.path / "metrics.parquet").write_bytes(b"PAR1")
+    [chart], _ = multiplicity(run, "")
+    assert "cannot be read" in chart.absent
+
+
+def test_absent_with_one_kind_without_images_or_beyond_the_floor(tmp_path) -> None:
+    one = finished(tmp_path, kinds=("x1",) * 30)
+    assert multiplicity(one, "") == ([], []) and TITLE not in html_of(one)
+    old = make_run(tmp_path / "old", 30)
+    assert multiplicity(old, "") == ([], []) and TITLE not in html_of(dataclasses.replace(old, path=one.path))
+    none = finished(tmp_path / "none")
+    gone = none.metrics.assign(value=none.metrics.value.where(none.metrics.metric != "extracted_share"))
+    assert multiplicity(dataclasses.replace(none, metrics=gone), "") == ([], [])
+    assert extracted(none.metrics[:0]).empty
+
+
+def test_many_kinds_find_room() -> None:
+    kinds = [f"x{2**i}" for i in range(20)] + ["near"]
+    shares = pd.DataFrame({"kind": kinds, "n": 3, "value": 0.5, "low": 0.2, "high": 0.8, "copies": 1.0})
+    chart = share_chart([Series(False, shares, 9), Series(True, shares, 9)])
+    labels = [text for _, text in chart.xticks if text]
+    assert (
+        len(chart.xticks) == 21
+        and labels == ["1x", "8x", "64x", "512x", "4096x", "32768x", "262144x"]
+        and chart.x_label == "times shown in training"
+    )
+    assert [kind_label(k) for k in ("near", "x4", "a long kind's name")] == ["near-duplicates", "shown 4x", "a long kind's name"]
+    assert [text for _, text in share_chart([Series(False, shares.replace("x1", "a long kind's name")[:1], 9)]).xticks] == ["a long kin"]
+
+
+# ------------------------------------------------------------------------------------------- whole runs
+
+
+class Planted(PixelTask):
+    """The five training pictures are of three kinds."""
+
+    info = dataclasses.replace(PixelTask.info, name="planted_pixels")
+
+    def load(self, profile: str, **settings):
+        control = settings["control"]
+        loaded = super().load(profile, **settings)
+        hashes = dict(loaded.hashes) | {"weights": "c" if control else "w"}
+        return dataclasses.replace(loaded, info=self.info, training_kinds=("x1", "x1", "x4", "near", "near"), hashes=hashes)
+
+
+def planted_run(out: Path, control: bool) -> Run:
+    tasks().add("planted_pixels", "test_report_multiplicity:Planted", "tests")
+    return runner.run("flipd", "planted_pixels", options=["probes=1"], limit=4, control=control, out=out, progress=False)
+
+
+def test_the_second_run_writes_the_report_of_the_first_again(tmp_path, capsys, monkeypatch) -> None:
+    first = planted_run(tmp_path, control=False)
+    page = first.path / "report.html"
+    shares = first.metrics[first.metrics.metric == "extracted_share"]
+    assert shares.subset.tolist() == ["kind=x1", "kind=x4", "kind=near"] and shares.n.tolist() == [2, 1, 2]
+    assert "control, 4 images" not in page.read_text() and "<code>" in page.read_text()
+    second = planted_run(tmp_path, control=True)
+    for run in (first, second):
+        html = (run.path / "report.html").read_text()
+        assert "model, 4 images" in html and "control, 4 images" in html and "<code>" not in html
+    page.unlink()  # whoever deleted a report does not get it back by another run
+    (second.path / "report.html").unlink()
+    planted_run(tmp_path, control=True)
+    assert (second.path / "report.html").is_file() and not page.exists()
+    planted_run(tmp_path, control=False)
+    (second.path / "report.html").unlink()
+    before = page.read_text()
+
+    write = runner.write_report
+
+    def refused(run: Run, pictures: np.ndarray) -> Path:
+        if run.path == first.path:
+            raise UserError("cannot write")
+        return write(run, pictures)
+
+    monkeypatch.setattr(runner, "write_report", refused)
+    capsys.readouterr()
+    assert planted_run(tmp_path, control=True).path == second.path
+    assert "report.html still lacks this run's series: cannot write" in capsys.readouterr().err
+    assert (second.path / "report.html").is_file() and page.read_text() == before
