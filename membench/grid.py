@@ -60,7 +60,8 @@ def grid_table(grid: Grid) -> str:
             cells = {f"{task} {metrics[m]}": _cell(runs.get((task, name)), m) for task in tasks for m in shown}
             rows.append({"detector": name, **cells})
         parts.append(table(f"{title}, {_settings(grid.runs)}, 95 % intervals over groups", pd.DataFrame(rows)))
-    done = f"{len(grid.runs)} runs on {len(tasks)} tasks in {grid.seconds / 60:.1f} min"
+    runs_word = "run" if len(grid.runs) == 1 else "runs"
+    done = f"{len(grid.runs)} {runs_word} on {len(tasks)} task{'s' * (len(tasks) > 1)} in {grid.seconds / 60:.1f} min"
     return "\n".join([*parts, *map(run_summary, grid.runs), done])
 
 
@@ -71,6 +72,15 @@ def _settings(runs: Sequence[Run]) -> str:
     return f"{info['profile']}{', CONTROL models' if info['control'] else ''}, seed {info['seed']}"
 
 
+def _why(run: Run, metric: str) -> str:
+    """Why a metric has no value."""
+    labels = run.scores[run.scores.status == "ok"].label
+    negatives = int((labels == 0).sum())
+    if labels.nunique() < 2:
+        return "n/a: one label"
+    return f"n/a: {negatives} negatives" if metric.startswith("tpr") else "n/a: not supported"
+
+
 def _cell(run: Run | None, metric: str) -> str:
     if run is None:
         return "left out"
@@ -79,4 +89,6 @@ def _cell(run: Run | None, metric: str) -> str:
     if row.empty:
         return "no scores" if metric in DETECTION else "no images"
     r = row.iloc[0]
+    if pd.isna(r["value"]):
+        return _why(run, metric)
     return interval(r["value"], r.low, r.high, scale=1 if metric in DETECTION else 100, digits=3 if metric in DETECTION else 2)

@@ -27,7 +27,7 @@ def find_model(name: str) -> Path:
     if not HUB_ID.fullmatch(name) or name.startswith("."):
         raise UserError(f"model {name!r} is neither a folder nor a hub id such as google/ddpm-cifar10-32")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
@@ -35,6 +35,8 @@ def find_model(name: str) -> Path:
     except LocalEntryNotFoundError:
         why = "--offline forbids to fetch it" if offline else "the hub cannot be reached"
         raise UserError(f"model {name} is not in the hub's cache, and {why}; give --model FOLDER") from None
+    except HFValidationError:
+        raise UserError(f"model {name!r} is neither a folder nor a hub id such as google/ddpm-cifar10-32") from None
     except (HfHubHTTPError, OSError) as error:
         raise UserError(f"model {name} cannot be fetched: {first_line(error)}; give --model FOLDER") from None
 
@@ -65,12 +67,13 @@ def model_config(folder: Path) -> dict[str, Any]:
     """The network's configuration. Raises :class:`UserError` if it is none of a UNet2DModel."""
     file = parts_of(folder)[0] / "config.json"
     try:
-        config = dict(json.loads(file.read_bytes()))
+        config = json.loads(file.read_bytes())
     except ValueError as error:
         raise UserError(f"{file} is no JSON ({error}); get the model again") from None
-    if config.get("_class_name") != "UNet2DModel":
-        raise UserError(f"{file} is of a {config.get('_class_name')}, not of a UNet2DModel")
-    return config
+    name = config.get("_class_name") if isinstance(config, dict) else type(config).__name__
+    if name != "UNet2DModel":
+        raise UserError(f"{file} is of a {name}, not of a UNet2DModel")
+    return dict(config)
 
 
 def classes_of(folder: Path, known: int, size: int) -> int:
@@ -99,8 +102,12 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
         raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
     check_tensors(weights)
     try:
-        network = UNet2DModel.from_pretrained(unet, torch_dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True)
+        network, report = UNet2DModel.from_pretrained(
+            unet, torch_dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
         schedule = DDIMScheduler.from_pretrained(scheduler, local_files_only=True)
     except (ValueError, RuntimeError, OSError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{folder} cannot be loaded: {first_line(error)}") from None
+    if report["missing_keys"]:
+        raise UserError(f"{weights} lacks {', '.join(sorted(report['missing_keys'])[:3])}; get the weights again")
     return PixelDenoiser(network.to(device), schedule, shape=(3, size, size), batch_size=batch_size, classes=classes)

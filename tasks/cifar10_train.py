@@ -29,6 +29,7 @@ CLUSTERS = 10
 class SubsetRecipe(PixelRecipe):
     data_root: str = field(default="data", metadata={"help": "folder that holds cifar-10-batches-py"})
     subset: int = field(default=512, metadata={"help": "different training images", "min": 2, "max": 50_000})
+    skip: int = field(default=0, metadata={"help": "leave out the first so many of the permutation: for a control model", "min": 0})
     duplicate: str = field(default="0.1:16", metadata={"help": "FRACTION:TIMES of images that are shown more often; 0:1 for none"})
     labels: Labels = field(default="class", metadata={"help": "what the model is told of an image"})
 
@@ -51,11 +52,11 @@ class Subset:
     copies: np.ndarray
 
 
-def choose_subset(n: int, size: int, fraction: float, times: int, seed: int) -> Subset:
-    """The first ``size`` of a permutation of n rows; the first round(fraction * size) of them count ``times``."""
-    if size > n:
-        raise UserError(f"subset={size}: the training set has {n} images")
-    rows = np.random.RandomState(seed_of("cifar10 subset", seed) % 2**32).permutation(n)[:size]
+def choose_subset(n: int, size: int, fraction: float, times: int, seed: int, skip: int = 0) -> Subset:
+    """``size`` of a permutation of n rows, after the first ``skip``; the first round(fraction * size) of them count ``times``."""
+    if skip + size > n:
+        raise UserError(f"subset={size} after skip={skip}: the training set has {n} images")
+    rows = np.random.RandomState(seed_of("cifar10 subset", seed) % 2**32).permutation(n)[skip : skip + size]
     copies = np.ones(size, dtype=np.int64)
     copies[: round(fraction * size)] = times
     return Subset(rows, copies)
@@ -69,6 +70,8 @@ def make_labels(kind: Labels, images: np.ndarray, classes: np.ndarray, seed: int
         return classes
     if kind == "random":
         return np.random.RandomState(seed_of("random labels", seed) % 2**32).randint(len(CLASSES), size=len(images))
+    if len(images) < CLUSTERS:
+        raise UserError(f"labels=cluster makes {CLUSTERS} clusters; give at least as many images (subset={len(images)})")
     from sklearn.cluster import KMeans
 
     small = images.reshape(len(images), 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(images), -1) / 255
@@ -76,9 +79,9 @@ def make_labels(kind: Labels, images: np.ndarray, classes: np.ndarray, seed: int
 
 
 def subset_data(recipe: SubsetRecipe) -> TrainingSet:
+    fraction, times = recipe.duplicates()  # before the data, which may have to be fetched
     images, classes = read_cifar10(Path(recipe.data_root))
-    fraction, times = recipe.duplicates()
-    chosen = choose_subset(len(images), recipe.subset, fraction, times, recipe.seed)
+    chosen = choose_subset(len(images), recipe.subset, fraction, times, recipe.seed, recipe.skip)
     pictures = images[chosen.rows]
     labels = make_labels(recipe.labels, pictures, classes[chosen.rows], recipe.seed)
     record = {
@@ -94,4 +97,5 @@ def subset_data(recipe: SubsetRecipe) -> TrainingSet:
 
 def train_subset(out: Path, options: Sequence[str], progress: bool) -> None:
     recipe = parse_options(SubsetRecipe, options, owner="recipe of cifar10")
-    train_pixels(out, f"cifar10-{recipe.subset}-{recipe.labels}", subset_data(recipe), recipe, progress)
+    name = f"cifar10-{recipe.subset}-{recipe.labels}" + (f"-after{recipe.skip}" if recipe.skip else "")
+    train_pixels(out, name, subset_data(recipe), recipe, progress)

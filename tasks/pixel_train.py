@@ -131,7 +131,7 @@ def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, 
 
     folder = work / part
     folder.mkdir(parents=True, exist_ok=True)
-    fixed = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "grid_every", "device")}
+    fixed = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "grid_every", "device", "data_root")}
     plan = Plan(
         part,
         {"unet": unet},

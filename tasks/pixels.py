@@ -44,7 +44,7 @@ class PixelOptions:
     half: Literal["a", "b"] = field(
         default="a", metadata={"help": "mini: b lets the two models change roles, for choosing options apart from what is reported"}
     )
-    pool: int = field(default=400, metadata={"help": "generated images that detectors score", "min": 2})
+    pool: int = field(default=600, metadata={"help": "generated images that detectors score", "min": 2})
     pool_seed: int = field(default=0, metadata={"help": "of their noises", "min": 0})
     labels: Literal["auto", "class", "none"] = field(
         default="auto",
@@ -137,12 +137,12 @@ def full_setting(
         raise UserError(
             f"membench knows of no published UNet2DModel of {size}x{size} pixels for {info.name}; name one: --model FOLDER or hub id"
         )
-    folder = found(options.model or default)
-    if control and not options.control_model:
+    if control and not options.control_model:  # before anything is fetched
         raise UserError(
             f"--profile full ships no control model; train one on other images (membench train {info.name} --profile full --set skip=N) "
             f"and name it: --set {info.name}.control_model=FOLDER"
         )
+    folder = found(options.model or default)
     asked = found(options.control_model) if control else folder
     info = replace(info, space=pixel_space(size))
     return Setting(info, "full", folder, asked, classes, size, training(folder))

@@ -13,7 +13,7 @@ from membench.store import png_bytes
 
 def scores(*ids: str) -> pd.DataFrame:
     frame = pd.DataFrame({"id": ids, "score": [float(i) for i in range(len(ids))], "label": 1, "kind": "MV", "group": "g", "source": "s"})
-    return frame.assign(prompt=None, status="ok", error=None, png_bits=800.0)
+    return frame.assign(prompt=None, status="ok", error=None, png_bits=800.0, similarity=0.5, nearest="t")
 
 
 def samples(*ids: str) -> pd.DataFrame:
@@ -40,7 +40,8 @@ def names(folder: Path) -> set[str]:
 
 
 def as_version_1(path: Path) -> None:
-    """Turns a stored Parquet table into what membench wrote before ``png_bits`` was: without it, of schema version 1."""
+    """Turns a stored Parquet table into what membench wrote at schema version 1: without the columns that came later."""
     table = pq.read_table(path)
-    table = table.drop_columns([name for name in ("png_bits",) if name in table.column_names])
+    if "score" in table.column_names:
+        table = table.drop_columns(["png_bits", "similarity", "nearest"])
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"schema_version": b"1"}), path)

@@ -1,0 +1,75 @@
+"""Several detectors on several tasks from one command: what does not suit a task is left out with a reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from membench import grid, jobs
+from membench.cli import main
+from membench.errors import UserError
+from membench.registry import Registry
+from membench.runner import Spec
+
+
+@pytest.fixture
+def pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adds the tests' own task of images; the registry is that of this test alone."""
+    from membench import registry
+
+    known = Registry("task")
+    known.add("pixels", "tests.pixel_task:PixelTask", "tests")
+    monkeypatch.setattr(registry, "tasks", lambda: known)
+
+
+def specs(*names: str, task: str = "pixels", **given: object) -> list[Spec]:
+    return [Spec(name, task, limit=6, **given) for name in names]
+
+
+def test_a_detector_that_does_not_suit_is_left_out_with_its_reason(pixels: None, tmp_path: Path) -> None:
+    found = grid.run_grid([specs("cfg_norm", "png_size", "dcs")], tmp_path, skip=True, progress=False)
+    assert [r.info["detector"] for r in found.runs] == ["png_size"]
+    assert [(s.task, s.detector) for s in found.skipped] == [("pixels", "cfg_norm"), ("pixels", "dcs")]
+    assert all("no condition" in s.reason for s in found.skipped)
+    assert not list((tmp_path / "pixels" / "mini" / "cfg_norm").iterdir())  # no empty folder of a run
+    with pytest.raises(UserError, match="detector cfg_norm: this model has no condition"):
+        grid.run_grid([specs("cfg_norm", "png_size")], tmp_path, skip=False, progress=False)
+
+
+def test_a_detector_that_costs_too_much_is_left_out(pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "EXPENSIVE", 100)  # normal_bundle: 4 * 192 forwards an image and the 3 of drawing it
+    found = grid.run_grid([specs("normal_bundle", "png_size")], tmp_path, skip=True, progress=False)
+    assert [s.detector for s in found.skipped] == ["normal_bundle"] and "771 evaluations an image" in found.skipped[0].reason
+    assert [r.info["detector"] for r in found.runs] == ["png_size"]
+
+
+def test_a_finished_run_is_not_left_out(pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = specs("png_size")
+    first = grid.run_grid([named], tmp_path, skip=False, progress=False)
+    monkeypatch.setattr(jobs, "EXPENSIVE", 0)
+    again = grid.run_grid([named], tmp_path, skip=True, progress=False)
+    assert not again.skipped and again.runs[0].path == first.runs[0].path
+
+
+def test_one_table_of_all_tasks_has_no_empty_cell(pixels: None, tmp_path: Path) -> None:
+    tasks = [specs("png_size", "cfg_norm"), specs("png_size", "cfg_norm", task="pixels", seed=1)]
+    tasks[1] = [Spec("png_size", "pixels", limit=7)]
+    text = grid.grid_table(grid.run_grid(tasks, tmp_path, skip=True, progress=False))
+    assert "left out" in text and re.search(r"png_size . 1\.000 \[.* n/a: 3 negatives", text) and "2 runs on 1 task in" in text
+    rows = [line for line in text.splitlines() if line.startswith("│")]
+    assert rows and all(cell.strip() for line in rows for cell in line.strip("│").split("│"))
+
+
+def test_the_command_line_names_several_tasks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for words, told in (
+        (["--detector", "png_size", "--task", "cifar10,sd_webstr"], "unknown task 'sd_webstr'"),
+        (["--detector", "png_size", "--task", ","], "--task names no task"),
+        (["--detector", ",", "--task", "cifar10"], "--detector names no detector"),
+        (["--detector", "png_size", "--task", "all", "--model", "m"], "--model is for one task"),
+        (["--detector", "png_size", "--task", "cifar10,celeba", "--data-root", "d"], "--data-root is for one task"),
+    ):
+        assert main(["run", *words, "--out", str(tmp_path), "--quiet"]) == 2
+        assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
