@@ -85,6 +85,7 @@ class ScoreNorm(ByCondition):
             super().check(model, conditions)
         else:  # a prompt needs no image here
             super().check(model, [c for c in conditions if c.image is not None])
+            own_draws(conditions, o.draws)
             self._step(model, o.trajectory)
         if o.at == "auto" and len({c.image is None for c in conditions}) > 1:
             raise UserError("some examples are images and some are prompts; choose at=trajectory or at=image for all")

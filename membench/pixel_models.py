@@ -31,7 +31,10 @@ def find_model(name: str) -> Path:
 
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        path = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        if not any(path.rglob("*.safetensors")):  # the oldest pipelines of the hub hold a file of torch's
+            path = Path(snapshot_download(name, allow_patterns=["*.json", "*.bin"]))
+        return path
     except LocalEntryNotFoundError:
         why = "--offline forbids to fetch it" if offline else "the hub cannot be reached"
         raise UserError(f"model {name} is not in the hub's cache, and {why}; give --model FOLDER") from None
@@ -49,9 +52,9 @@ def parts_of(folder: Path) -> tuple[Path, Path, Path]:
         raise UserError(f"{folder} holds no UNet2DModel: {unet / 'config.json'} is missing (save one with pipeline.save_pretrained)")
     weights = unet / "diffusion_pytorch_model.safetensors"
     if not weights.is_file():
-        pickled = [*unet.glob("*.bin"), *unet.glob("*.ckpt")]
-        why = "holds pickled weights only, which membench refuses; convert them to safetensors" if pickled else f"lacks {weights.name}"
-        raise UserError(f"{unet} {why}")
+        weights = weights.with_suffix(".bin")
+    if not weights.is_file():
+        raise UserError(f"{unet} lacks diffusion_pytorch_model.safetensors (and .bin, which is read too, tensors only)")
     if not (scheduler / "scheduler_config.json").is_file():
         raise UserError(f"{folder} has no scheduler_config.json: membench must know the noise schedule that the model was trained with")
     return unet, weights, scheduler
@@ -100,10 +103,14 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
     size = int(model_config(folder)["sample_size"])
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
-    check_tensors(weights)
+    pickled = weights.suffix == ".bin"
+    if pickled:
+        _check_pickle(weights)
+    else:
+        check_tensors(weights)
     try:
         network, report = UNet2DModel.from_pretrained(
-            unet, torch_dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, output_loading_info=True
+            unet, torch_dtype=DTYPES[dtype], local_files_only=True, use_safetensors=not pickled, output_loading_info=True
         )
         schedule = DDIMScheduler.from_pretrained(scheduler, local_files_only=True)
     except (ValueError, RuntimeError, OSError, TypeError, json.JSONDecodeError) as error:
@@ -111,3 +118,17 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
     if report["missing_keys"]:
         raise UserError(f"{weights} lacks {', '.join(sorted(report['missing_keys'])[:3])}; get the weights again")
     return PixelDenoiser(network.to(device), schedule, shape=(3, size, size), batch_size=batch_size, classes=classes)
+
+
+def _check_pickle(file: Path) -> None:
+    """Refuses a file of torch's that holds anything but tensors, or NaN: it is read with ``weights_only=True``, here and by diffusers."""
+    import torch
+
+    try:
+        tensors = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch has many ways to say so, and some of them advise to load the file unsafely
+        raise UserError(f"{file} is damaged or holds more than tensors, which membench does not read; get safetensors") from error
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise UserError(f"{file} is no dictionary of tensors; get the weights again")
+    if wrong := next((name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())), None):
+        raise UserError(f"{file}: tensor {wrong} holds NaN or infinite values; get the weights again")

@@ -138,8 +138,9 @@ def full_setting(
             f"membench knows of no published UNet2DModel of {size}x{size} pixels for {info.name}; name one: --model FOLDER or hub id"
         )
     if control and not options.control_model:  # before anything is fetched
+        recipe = " (membench train cifar10 --profile full --set skip=N)" if info.name == "cifar10" else ""
         raise UserError(
-            f"--profile full ships no control model; train one on other images (membench train {info.name} --profile full --set skip=N) "
+            f"--profile full ships no control model; train one in the same way on other images{recipe} "
             f"and name it: --set {info.name}.control_model=FOLDER"
         )
     folder = found(options.model or default)

@@ -151,7 +151,7 @@ def test_a_pixel_unet_is_unconditional() -> None:
     model = PixelDenoiser(pixel_unet(), DDIMScheduler(), shape=(3, 8, 8))
     images = model.decode(ddim(model, model.noise([("a", 0)], seed=0), model.condition([]), steps=2, guidance=1.0))
     assert images.shape == (1, 8, 8, 3) and images.dtype == np.uint8
-    with pytest.raises(UserError, match="no condition"):
+    with pytest.raises(UserError, match="takes no text"):
         model.condition([Condition("a", "a rug")])
     with pytest.raises(UserError, match="no condition"):
         model.eps_pair(model.noise([("a", 0)], seed=0), 5, model.condition([]))

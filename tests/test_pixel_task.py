@@ -57,6 +57,6 @@ def test_conditional_variants_say_that_there_is_no_condition(runs, tmp_path, det
     assert "\n" not in str(error.value)
 
 
-def test_trajectories_from_noise_need_no_condition_either(runs, tmp_path) -> None:
-    found = run("score_norm", "pixels", options=["at=trajectory", "draws=1", "images=0"], out=tmp_path, progress=False)
-    assert found.info["phases"]["scores"]["forwards"] == POOL and found.scores.score.nunique() == POOL
+def test_an_image_whose_noise_is_not_known_has_no_trajectory(runs, tmp_path) -> None:
+    with pytest.raises(UserError, match="detector score_norm: the noise that these images were drawn from is not known"):
+        run("score_norm", "pixels", options=["at=trajectory", "draws=1", "images=0"], out=tmp_path, progress=False)
