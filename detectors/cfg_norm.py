@@ -4,10 +4,11 @@
 
     d = mean over steps and draws of || eps(x_t, c) - eps(x_t, null) ||_2
 
-over all dimensions of one latent, before the guidance multiplies it, on the model's own guided DDIM trajectory from
-noise. No training image and no decoding is needed. An example that is a generated image is scored on the very trajectory that drew it:
-its own noise, the task's steps and weight. ``steps=k`` looks at the first k of 50 steps and stops there (a
-scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
+over all dimensions of one latent, before the guidance multiplies it, on the model's own guided DDIM trajectory from noise. No
+training image and no decoding is needed. An example that is a generated image is scored on the very trajectory that drew it: its
+own noise, the task's steps and weight, the first ``image_steps`` of them: late on that way a model that has memorized the image
+needs no class to draw it, and the norm is smallest for copies (docs/design/pixel-tasks.md). ``steps=k`` looks at the first k of 50
+steps and stops there (a scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from membench.types import Access, Condition, Request, Sample
 class CfgNormOptions:
     draws: int = field(default=4, metadata={"help": "noises per prompt; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000})
     steps: int = field(default=1, metadata={"help": "look at the first k of the trajectory's steps; the paper: 1, 10, 50", "min": 1})
-    image_steps: int = field(default=0, metadata={"help": "of an image, the first k steps of its own trajectory; 0: all", "min": 0})
+    image_steps: int = field(default=5, metadata={"help": "of an image, the first k steps of its own trajectory; 0: all", "min": 0})
     trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000})
     guidance: float = field(default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0})
     images: int = field(default=1, metadata={"help": "images to extract per condition, ranked by their own norm; 0: none", "min": 0})

@@ -49,16 +49,23 @@ class ScoreNormOptions:
     )
     t: float | None = field(
         default=None,
-        metadata={"help": "time in (0, 1]; none: 1 on a trajectory, whose nearest step counts, 0.5 from an image", "min": 0, "max": 1},
+        metadata={
+            "help": "time in (0, 1]; none: 1 on a trajectory, whose nearest step counts; from an image 0.5 in latents, 0.2 in pixels",
+            "min": 0,
+            "max": 1,
+        },
     )
     norm: Literal["eps", "score"] = field(default="eps", metadata={"help": "eps: ||eps||; score: ||s|| = ||eps|| / sigma_t"})
     condition: Literal["auto", "conditional", "unconditional", "guided", "difference"] = field(
         default="auto",
-        metadata={"help": "guided: eps_0 + w (eps_c - eps_0); difference: eps_c - eps_0; auto: guided, unconditional where it must be"},
+        metadata={
+            "help": "guided: eps_0 + w (eps_c - eps_0); difference: eps_c - eps_0; auto: guided for captions, "
+            "conditional for classes, unconditional where it must be"
+        },
     )
-    weight: float = field(default=7.5, metadata={"help": "w of condition=guided, and of the trajectory", "min": 0.0})
-    draws: int = field(default=4, metadata={"help": "trajectory: noises per condition", "min": 1, "max": 10_000})
-    trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory of a score", "min": 1, "max": 1000})
+    weight: float = field(default=7.5, metadata={"help": "w of condition=guided, and of a prompt's trajectory", "min": 0.0})
+    draws: int = field(default=4, metadata={"help": "trajectory: noises per prompt", "min": 1, "max": 10_000})
+    trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory of a prompt's score", "min": 1, "max": 1000})
     ode_steps: int = field(default=10, metadata={"help": "image: steps of the forward ODE", "min": 1, "max": 1000})
     images: int = field(default=1, metadata=IMAGES)
 
@@ -99,7 +106,7 @@ class ScoreNorm(ByCondition):
         return self.options.at == "image" or (self.options.at == "auto" and pictured)
 
     def _index(self, model: Denoiser, image: bool) -> int:
-        default = 0.5 if image else 1.0
+        default = (0.5 if model.takes_text else 0.2) if image else 1.0
         return model.timestep(default if self.options.t is None else self.options.t)
 
     def _norm(self, model: Denoiser, t: int, null: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
@@ -135,8 +142,10 @@ class ScoreNorm(ByCondition):
         n = own_draws(conditions, o.draws)
         rows = [(c, draw) for c in conditions for draw in range(n)]
         x, told = model.starts(rows, self.seed), model.condition([c for c, _ in rows])
-        k, t = self._step(model, o.trajectory)
-        x = ddim(model, x, told, steps=o.trajectory, guidance=o.weight, stop=k)
+        # A generated image's own way is the task's.
+        steps, weight = (self.steps, self.weight) if conditions[0].start is not None else (o.trajectory, o.weight)
+        k, t = self._step(model, steps)
+        x = ddim(model, x, told, steps=steps, guidance=weight, stop=k)
         return self._norm_at(model, x, t, told).view(len(conditions), n).mean(dim=1).tolist()
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
@@ -177,8 +186,9 @@ class ScoreNorm(ByCondition):
 
 @dataclass(frozen=True)
 class FlipdOptions:
-    t0: float = field(
-        default=0.3, metadata={"help": "time in (0, 1]; the paper: 0.3 for Stable Diffusion, its code: 0.01", "min": 0, "max": 1}
+    t0: float | None = field(
+        default=None,
+        metadata={"help": "time in (0, 1]; none: 0.3 in latents (the paper's, for Stable Diffusion), 0.01 in pixels", "min": 0, "max": 1},
     )
     condition: Literal["auto", "conditional", "unconditional", "ratio", "difference"] = field(
         default="auto",
@@ -215,13 +225,17 @@ class Flipd(ByCondition):
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
-        model.timestep(self.options.t0)
+        self._index(model)
         size = math.prod(model.shape)
         if self.options.trace == "exact" and size > EXACT_LIMIT:
             raise UserError(
                 f"trace=exact takes D = {size:,} JVPs an image, and membench stops at D = {EXACT_LIMIT:,}; choose trace=hutchinson"
             )
         choose(model, self.options.derivative)
+
+    def _index(self, model: Denoiser) -> int:
+        default = 0.3 if model.takes_text else 0.01
+        return model.timestep(default if self.options.t0 is None else self.options.t0)
 
     def _probes(self, model: Denoiser) -> tuple[bool, int]:
         """Whether the trace is exact, and JVPs an image."""
@@ -232,7 +246,7 @@ class Flipd(ByCondition):
     def lid(self, model: Denoiser, x0: torch.Tensor, condition: Conditioning, names: Sequence[str]) -> torch.Tensor:
         """LID [n] of clean states x0 [n, *shape], in double precision; names: fix the probes of each."""
         o, size = self.options, math.prod(model.shape)
-        t = model.timestep(o.t0)
+        t = self._index(model)
         alpha, sigma = model.alpha_sigma(t)
         exact, count = self._probes(model)
         vectors = basis(model.shape, len(x0)) if exact else random_probes(model.shape, list(names), self.seed, count, o.probe)

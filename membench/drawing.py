@@ -35,9 +35,9 @@ def requests(conditions: Sequence[Condition], times: int) -> list[Request]:
 def own_draws(conditions: Sequence[Condition], draws: int) -> int:
     """Noises of a condition: ``draws``, or the single one that a generated image started from.
 
-    Raises :class:`UserError` for an image whose noise is not known.
+    Raises :class:`UserError` for an image of which neither noise nor prompt is known.
     """
-    if any(c.image is not None and c.start is None for c in conditions):
+    if any(c.image is not None and c.start is None and c.prompt is None for c in conditions):
         raise UserError("the noise that these images were drawn from is not known, so their trajectory cannot be followed; choose flipd")
     started = {c.start is not None for c in conditions}
     if len(started) > 1:
@@ -110,7 +110,7 @@ class MeasuresImages(Draws):
 class ByCondition(MeasuresImages):
     """A detector with a variant for each way to ask the model: ``options.condition``, of which "auto" is resolved here."""
 
-    usual: ClassVar[str]  # "auto" for a model that has a condition
+    usual: ClassVar[str]  # "auto" for a text-to-image model; of a model with classes, whose images are drawn unguided, it is "conditional"
 
     def variant(self, model: Denoiser) -> str:
         wanted = self.options.condition
@@ -118,7 +118,7 @@ class ByCondition(MeasuresImages):
             return wanted
         if not model.has_condition:
             return "unconditional"
-        return self.usual if model.has_null else "conditional"
+        return self.usual if model.takes_text and model.has_null else "conditional"
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler, UNet2DModel
 from membench.denoiser import PixelDenoiser, to_uint8
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
 from membench.detectors.random_sampling import RandomSampling, RandomSamplingOptions
-from membench.detectors.score_norm import ScoreNorm, ScoreNormOptions
+from membench.detectors.score_norm import Flipd, FlipdOptions, ScoreNorm, ScoreNormOptions
 from membench.detectors.side import Side, SideOptions
 from membench.detectors.webster import Dcs, DcsOptions, Edge, EdgeOptions
 from membench.drawing import own_draws, requests
@@ -126,8 +126,13 @@ def test_a_pool_in_the_package_is_taken_where_it_is_the_one_asked_for(cache: Pat
 def test_a_pool_without_labels_is_drawn_from_the_null_class(cache: Path) -> None:
     examples = read_pool(spec(classes=0), conditional, training(), None, progress=False)
     assert all(e.condition.label is None and e.condition.bare.id == "unconditional" for e in examples)
-    null = [Condition("x", label=CLASSES, start=e.condition.start) for e in examples]
-    assert np.array_equal(draw(conditional(), null, SAMPLING), np.stack([e.condition.image for e in examples]))
+    model, null = conditional(), torch.full((12,), CLASSES)
+    x = torch.stack([torch.randn(3, SIDE, SIDE, generator=generator(*e.condition.start)) for e in examples])
+    model.scheduler.set_timesteps(STEPS)
+    for t in model.scheduler.timesteps:
+        with torch.no_grad():
+            x = model.scheduler.step(model.network(x, t, null).sample, t, x).prev_sample
+    assert np.abs(to_uint8(x).astype(int) - np.stack([e.condition.image for e in examples])).max() <= 1
 
 
 def test_a_pool_of_one_or_of_nan_is_refused(cache: Path) -> None:
@@ -215,17 +220,33 @@ def test_what_a_pool_does_not_suit_is_refused() -> None:
         ScoreNorm(ScoreNormOptions(condition="guided"), seed=0, sampling=SAMPLING).check(bare, pool(2))
 
 
-def test_score_norm_on_the_trajectory_starts_from_the_images_noise() -> None:
+@pytest.mark.parametrize("t", [1.0, 0.3])
+def test_score_norm_on_the_trajectory_is_on_the_images_own(t: float) -> None:
+    """The task's steps and weight: of 4 steps at 750, 500, 250 and 0 the one nearest to t, and no guidance on the way."""
     model, examples = conditional(), pool(4)
-    detector = ScoreNorm(ScoreNormOptions(at="trajectory", condition="conditional", t=1.0), seed=3, sampling=SAMPLING)
-    model.scheduler.set_timesteps(50)
-    last = int(model.scheduler.timesteps[0])
-    alpha, sigma = model.alpha_sigma(last)
+    detector = ScoreNorm(ScoreNormOptions(at="trajectory", condition="unconditional", t=t), seed=3, sampling=SAMPLING)
+    model.scheduler.set_timesteps(STEPS)
+    steps = [int(k) for k in model.scheduler.timesteps]
+    step = min(range(STEPS), key=lambda k: abs(steps[k] - (round(t * 1000) - 1)))
     for c, score in zip(examples, detector.score(model, examples, {}), strict=True):
         x = torch.randn(1, 3, SIDE, SIDE, generator=generator(*c.start))
         with torch.no_grad():
-            v = model.network(x, last, torch.tensor([c.label])).sample
+            for k in steps[:step]:
+                x = model.scheduler.step(model.network(x, k, torch.tensor([c.label])).sample, k, x).prev_sample
+            v = model.network(x, steps[step], torch.tensor([CLASSES])).sample
+        alpha, sigma = model.alpha_sigma(steps[step])
         assert score == pytest.approx(float((alpha * v + sigma * x).norm()), rel=1e-4)
+
+
+def test_defaults_of_pixels_and_of_captions_differ_as_documented() -> None:
+    model = conditional()
+    assert Flipd(FlipdOptions(), seed=0, sampling=SAMPLING)._index(model) == model.timestep(0.01)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING)._index(model, True) == model.timestep(0.2)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING).variant(model) == "conditional"
+    model.takes_text = True
+    assert Flipd(FlipdOptions(), seed=0, sampling=SAMPLING)._index(model) == model.timestep(0.3)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING)._index(model, True) == model.timestep(0.5)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING).variant(model) == "guided"
 
 
 def extracted(images: np.ndarray) -> dict[str, list[Sample]]:

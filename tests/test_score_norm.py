@@ -436,7 +436,7 @@ def test_a_model_without_a_condition_says_so() -> None:
 
 def test_an_image_without_a_prompt_is_not_scored_by_the_null_condition_in_silence(model) -> None:
     pool = [Condition("x", None, images(1)[0])]
-    assert "these images have no prompt, so condition=conditional" in refusal(flipd(), model, pool)
+    assert "these images have no prompt and no class, so condition=conditional" in refusal(flipd(), model, pool)
     flipd(condition="unconditional").check(model, pool)
 
 
