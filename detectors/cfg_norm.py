@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 
 from membench.denoiser import Denoiser
-from membench.drawing import Draws, own_draws, samples
+from membench.drawing import Draws, own_draws, refuse_unread, samples
 from membench.errors import UserError
 from membench.sampling import ddim, timesteps
 from membench.types import Access, Condition, Request, Sample
@@ -52,6 +52,11 @@ class CfgNorm(Draws):
             raise UserError("this model has no null class, so cfg_norm has nothing to compare its classes with; choose flipd")
         if own_draws(conditions, 2) == 1 and all(c.label is None and c.prompt is None for c in conditions):
             raise UserError("these images were drawn without a condition: cfg_norm scores what a condition changes; choose flipd")
+        if _pictured(conditions[0]):
+            why = "an image is scored on the trajectory that drew it, as the task samples; set image_steps"
+            refuse_unread(self.options, ("steps", "draws", "guidance", "trajectory"), why)
+        else:
+            refuse_unread(self.options, ("image_steps",), "the examples are prompts; set steps")
         timesteps(model, self.options.trajectory)
 
     def _norms(

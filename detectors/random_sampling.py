@@ -47,12 +47,13 @@ class RandomSampling:
     def __init__(self, options: RandomSamplingOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
         self.options, self.seed = options, seed
         self.unconditional = options.extraction == "unconditional"
-        self.access = Access(images=not self.unconditional)
         self.steps = options.steps or int(sampling["steps"])
         self.guidance = options.guidance or float(sampling["guidance"])
         self._drawn: list[np.ndarray] | None = None
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        # A prompt draws images of its own to be scored; around an image those are counted that were extracted.
+        self.access = Access(images=not self.unconditional or any(c.image is not None for c in conditions))
         if self.unconditional:
             return [Request(UNCONDITIONAL, draw) for draw in range(self.options.generations)]
         return requests(conditions, self.options.draws)

@@ -25,7 +25,7 @@ import torch
 
 from membench.denoiser import Conditioning, Denoiser
 from membench.derivative import Derivative, Probe, basis, choose, quadratic_forms, random_probes
-from membench.drawing import IMAGES, ByCondition, own_draws, samples
+from membench.drawing import IMAGES, ByCondition, own_draws, refuse_unread, samples
 from membench.errors import UserError
 from membench.sampling import ddim, ddim_invert, timesteps
 from membench.tables import png_bits
@@ -74,7 +74,7 @@ class ScoreNorm(ByCondition):
     """Norm of the score on a trajectory from noise, or at an image (Ross et al., ICLR 2025)."""
 
     Options: ClassVar[type] = ScoreNormOptions
-    version = 1
+    version = 2
     access = Access()
 
     usual = "guided"
@@ -92,7 +92,8 @@ class ScoreNorm(ByCondition):
             super().check(model, conditions)
         else:  # a prompt needs no image here
             super().check(model, [c for c in conditions if c.image is not None])
-            own_draws(conditions, o.draws)
+            if own_draws(conditions, 2) == 1:
+                refuse_unread(o, ("draws", "trajectory"), "an image is scored on the trajectory that drew it, as the task samples")
             self._step(model, o.trajectory)
         if o.at == "auto" and len({c.image is None for c in conditions}) > 1:
             raise UserError("some examples are images and some are prompts; choose at=trajectory or at=image for all")
@@ -100,10 +101,9 @@ class ScoreNorm(ByCondition):
             raise UserError(f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it")
 
     def _by_image(self, conditions: Sequence[Condition]) -> bool:
-        # A class alone is what more images of an image's kind are drawn from: measured as that image is.
+        # What has no prompt is an image, or what more such images are drawn from: measured as they are.
         c = conditions[0]
-        pictured = c.image is not None or c.label is not None
-        return self.options.at == "image" or (self.options.at == "auto" and pictured)
+        return self.options.at == "image" or (self.options.at == "auto" and (c.image is not None or c.prompt is None))
 
     def _index(self, model: Denoiser, image: bool) -> int:
         default = (0.5 if model.takes_text else 0.2) if image else 1.0
@@ -256,12 +256,11 @@ class Flipd(ByCondition):
 
     def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> list[float]:
         x0, told = model.encode(images), model.condition(conditions)
-        null = model.null_like(told, len(images))
         kind = self.variant(model)
         if kind in ("conditional", "unconditional"):
-            lid = self.lid(model, x0, told if kind == "conditional" else null, names)
+            lid = self.lid(model, x0, told if kind == "conditional" else model.null_like(told, len(images)), names)
         else:
-            lid_c, lid_0 = (self.lid(model, x0, c, names) for c in (told, null))  # the same probes
+            lid_c, lid_0 = (self.lid(model, x0, c, names) for c in (told, model.null_like(told, len(images))))  # the same probes
             lid = lid_c / lid_0 if kind == "ratio" else lid_c - lid_0
         if self.options.per_png_bit:
             lid = lid / torch.tensor([png_bits(image) for image in images])

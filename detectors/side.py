@@ -27,7 +27,9 @@ import numpy as np
 import torch
 
 from membench.denoiser import Denoiser
+from membench.drawing import refuse_unread
 from membench.errors import UserError
+from membench.features import load_features
 from membench.sampling import ddim
 from membench.seeds import seed_of
 from membench.similarity.search import nearest
@@ -123,6 +125,15 @@ class Side:
         self.steps = options.steps or int(sampling["steps"])
         self.weight = float(sampling["guidance"])  # of the task's own sampling, for images of its conditions
         self._pixels: np.ndarray | None = None
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        o = self.options
+        if not (model.has_null or model.takes_text):
+            raise UserError("this model has no null class, whose predictions SIDE guides; choose another detector")
+        if o.labels == "clusters" and o.features == "sscd":  # before the images are drawn that it shall describe
+            load_features(o.features, o.features_weights)
+        if any(c.image is not None for c in conditions):
+            refuse_unread(o, ("draws",), "an example that is an image is scored as it is")
 
     # ------------------------------------------------------------------- part 1: surrogate conditions
 

@@ -22,7 +22,7 @@ from PIL import Image
 from scipy import ndimage
 
 from membench.denoiser import Denoiser
-from membench.drawing import Draws, own_draws, samples
+from membench.drawing import Draws, own_draws, refuse_unread, samples
 from membench.errors import UserError
 from membench.sampling import step_forwards
 from membench.types import Access, Condition, Request, Sample
@@ -36,7 +36,10 @@ class OneStep(Draws):
             raise UserError("this model has no condition: dcs and edge score what a condition makes of noise; choose flipd or score_norm")
         if not model.has_null and self.options.weight != 1:
             raise UserError("this model has no null class, so nothing can be guided away from; choose weight=1")
-        own_draws(conditions, self.options.draws)
+        if own_draws(conditions, 2) == 1:
+            if all(c.label is None and c.prompt is None for c in conditions):
+                raise UserError("these images were drawn without a condition, and dcs scores what a condition makes of noise; choose flipd")
+            refuse_unread(self.options, ("draws",), "an image was drawn from one noise")
         if model.alpha_sigma(model.steps - 1)[0] == 0:
             raise UserError("this model's schedule ends in pure noise (abar = 0), where one step has no finite sigma to start from")
 

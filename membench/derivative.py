@@ -41,7 +41,7 @@ def has_forward_mode(model: Denoiser) -> bool:
     if model.forward_mode is None:
         x = torch.zeros(1, *model.shape, device=model.device)
         try:
-            _jvp(model, x, 0, model.condition([Condition("null")]), x[None])
+            _jvp(model, x, 0, model.condition([Condition("any", label=None if model.has_null else 0)]), x[None])
         except RuntimeError as error:  # NotImplementedError of a kernel, RuntimeError of a custom autograd.Function
             if not any(word in str(error) for word in ("forward AD", "forward mode", "jvp", "functorch", "vmap")):
                 raise
@@ -89,7 +89,11 @@ def _jvp(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning, v: t
 def _difference(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning, v: torch.Tensor) -> torch.Tensor:
     h = STEP * model.alpha_sigma(t)[1]
     k, n = v.shape[:2]
-    told = Conditioning(None) if condition.embeddings is None else Conditioning(condition.embeddings.repeat(k, 1, 1))
+    told = (
+        Conditioning(None)
+        if condition.embeddings is None
+        else Conditioning(condition.embeddings.repeat(k, *[1] * (condition.embeddings.ndim - 1)))
+    )
     ends = [model.eps((x + sign * h * v).flatten(0, 1), t, told, remember=False) for sign in (1, -1)]
     return ((ends[0] - ends[1]) / (2 * h)).view(k, n, *x.shape[1:])
 

@@ -33,7 +33,10 @@ def main() -> int:
     tasks = registry.tasks()
     for name in tasks.names():
         task = tasks.load(name)
-        for profile in task.info.profiles:
+        others = [profile for profile in task.info.profiles if profile != "mini"]
+        if others:
+            print(f"task {name}, {' and '.join(others)} profile: data and models are the user's (membench show {name})")
+        for profile in set(task.info.profiles) - set(others):
             for control in (False, True):
                 what = f"task {name}, {profile} profile, {'control model' if control else 'model'}"
                 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,6 +43,13 @@ def own_draws(conditions: Sequence[Condition], draws: int) -> int:
     if len(started) > 1:
         raise UserError("some examples are images and some are prompts, which are not scored alike; run them apart")
     return 1 if started == {True} else draws
+
+
+def refuse_unread(options: Any, names: Sequence[str], why: str) -> None:
+    """Raises :class:`UserError` if an option that nobody would read is not at its default: a sweep of it would be a flat line."""
+    for option in fields(options):
+        if option.name in names and (value := getattr(options, option.name)) != option.default:
+            raise UserError(f"{option.name}={value}: {why}")
 
 
 class Draws:

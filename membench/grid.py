@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from membench.jobs import open_task
 from membench.printing import COPIES, DETECTION, interval, table
 from membench.run_report import run_summary
 from membench.runner import Run, Skipped, Spec, execute_all
@@ -30,6 +31,8 @@ def run_grid(specs: Sequence[Sequence[Spec]], out: Path, *, skip: bool, progress
     Raises :class:`UserError`; runs that were finished before it are kept.
     """
     began, runs, skipped = time.monotonic(), [], []
+    for of_task in specs:  # a mistake in the last task's options must not cost the first its hours
+        open_task(of_task[0])
     for k, of_task in enumerate(specs):
         if len(specs) > 1:
             print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
@@ -87,7 +90,9 @@ def _cell(run: Run | None, metric: str) -> str:
     m = run.metrics
     row = m[(m.metric == metric) & (m.subset == "all") & m.band.isna()]
     if row.empty:
-        return "no scores" if metric in DETECTION else "no images"
+        if metric in DETECTION:
+            return "not scored" if run.scores.empty else _why(run, metric)
+        return "no images"
     r = row.iloc[0]
     if pd.isna(r["value"]):
         return _why(run, metric)

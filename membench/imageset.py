@@ -57,7 +57,7 @@ def cached_array(
     key = content_key({"parts": dict(parts), "shape": shape, "dtype": dtype.str})
     path = (cache_root() if root is None else root) / f"{name}-{key}.npy"
     if not path.exists():
-        with _locked(path, progress):
+        with locked(path, progress):
             if not path.exists():  # another process may have made it while we waited
                 _make(path, shape, dtype, blocks, tqdm(total=shape[0], desc=name, unit="row", disable=not progress, mininterval=1))
     return _open(path, shape, dtype)
@@ -148,8 +148,8 @@ def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, progress: bool) -> Iterator[None]:
-    """Holds the lock of a cached array; waits for whoever else holds it. The system lets go of it when a process dies."""
+def locked(path: Path, progress: bool) -> Iterator[None]:
+    """Holds the lock of a cached file; waits for whoever else holds it. The system lets go of it when a process dies."""
     with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path.with_name(f".{path.name}.lock"), "wb")  # noqa: SIM115 - closed below

@@ -17,7 +17,7 @@ from membench.hashing import json_hash
 from membench.options import detector_options, parse_options
 from membench.phases import SHARD
 from membench.pipelines import check_device
-from membench.types import Checks, Condition, Detector, Example, LoadedTask, Priced, Request
+from membench.types import Checks, Condition, Detector, Example, LoadedTask, Priced, Request, Task
 from membench.workspace import Workspace
 
 T = TypeVar("T")
@@ -60,16 +60,18 @@ class Job:
         return [e.condition for e in self.examples]
 
 
-def load_task(spec: Spec) -> LoadedTask:
-    check_device(spec.device)
+def open_task(spec: Spec) -> Task:
+    """The task with its options, before anything is loaded. Raises :class:`UserError` for a wrong name, profile or option."""
     task_class = registry.tasks().load(spec.task)
     if spec.profile not in task_class.info.profiles:
         raise registry.unknown_name("profile", spec.profile, task_class.info.profiles, f"membench show {spec.task}")
-    registry.detectors().get(spec.detector)  # a typing mistake is told before anything is loaded
-    task_options = parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}")
-    return task_class(task_options).load(
-        spec.profile, control=spec.control, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size
-    )
+    registry.detectors().get(spec.detector)
+    return task_class(parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}"))
+
+
+def load_task(spec: Spec) -> LoadedTask:
+    check_device(spec.device)
+    return open_task(spec).load(spec.profile, control=spec.control, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size)
 
 
 def open_job(spec: Spec, task: LoadedTask, out: Path, stack: ExitStack, others: Mapping[str, Job], progress: bool) -> Job:

@@ -69,12 +69,8 @@ def pixel_hash(folder: Path) -> str:
 def model_config(folder: Path) -> dict[str, Any]:
     """The network's configuration. Raises :class:`UserError` if it is none of a UNet2DModel."""
     file = parts_of(folder)[0] / "config.json"
-    try:
-        config = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}); get the model again") from None
-    name = config.get("_class_name") if isinstance(config, dict) else type(config).__name__
-    if name != "UNet2DModel":
+    config = _json(file)
+    if (name := _class_name(config)) != "UNet2DModel":
         raise UserError(f"{file} is of a {name}, not of a UNet2DModel")
     return dict(config)
 
@@ -103,6 +99,9 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
     size = int(model_config(folder)["sample_size"])
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
+    given = _json(scheduler / "scheduler_config.json")
+    if not (isinstance(given, dict) and ("beta_schedule" in given or "trained_betas" in given)):
+        raise UserError(f"{scheduler / 'scheduler_config.json'} is of a {_class_name(given)}, which has no betas as DDPM and its kin have")
     pickled = weights.suffix == ".bin"
     if pickled:
         _check_pickle(weights)
@@ -118,6 +117,17 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
     if report["missing_keys"]:
         raise UserError(f"{weights} lacks {', '.join(sorted(report['missing_keys'])[:3])}; get the weights again")
     return PixelDenoiser(network.to(device), schedule, shape=(3, size, size), batch_size=batch_size, classes=classes)
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON ({error}); get the model again") from None
+
+
+def _class_name(config: Any) -> str:
+    return str(config.get("_class_name")) if isinstance(config, dict) else type(config).__name__
 
 
 def _check_pickle(file: Path) -> None:

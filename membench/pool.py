@@ -3,7 +3,8 @@
 Image i of a pool is drawn from the noise of hash("pool", seed, i), told class i mod classes (or nothing), as the task samples; its
 label is 1 where its nearest training image is a copy by the task's criterion. Each keeps its noise and its class, so that detectors
 that follow a trajectory and detectors that look at the image score the same example. A pool is made once, then read from the cache
-(or from the package, for the mini profile): the same images whatever machine scores them.
+(or from the package, for the mini profile): the same images whatever machine scores them. It is drawn in float32, whatever --dtype
+scores it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from membench.denoiser import Denoiser
 from membench.errors import UserError
 from membench.hashing import json_hash
-from membench.imageset import cache_root
+from membench.imageset import cache_root, locked
 from membench.sampling import ddim
 from membench.similarity.l2 import normalised_l2
 from membench.store import content_key
@@ -30,7 +31,7 @@ from membench.tables import png_bytes, png_image, read_notes, read_table, write_
 from membench.types import Condition, Example, Space
 
 VERSION = 1
-BLOCK = 64  # images drawn at once: part of the definition, since a batch's shape changes the last bits
+BLOCK = 64  # images through the network at once, whatever --batch-size: a batch's shape changes the last bits
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ class PoolSpec:
     space: Space
     weights: str
     data: str
-    dtype: str
 
     def key(self) -> str:
         # What the space calls a copy is applied when the pool is read: it is not in the key.
@@ -81,8 +81,10 @@ def read_pool(
         return _examples(read_table(shipped, "pool"), spec.space, training)
     file = cache_root() / "pools" / f"{key}.parquet"
     if not file.is_file():
-        print(f"membench: drawing the pool of {spec.n} images that detectors will score, kept in {file}", file=sys.stderr)
-        write_pool(file, spec, model(), training, progress=progress)
+        with locked(file, progress):
+            if not file.is_file():  # another process may have drawn it while we waited
+                print(f"membench: drawing the pool of {spec.n} images that detectors will score, kept in {file}", file=sys.stderr)
+                write_pool(file, spec, model(), training, progress=progress)
     return _examples(read_table(file, "pool"), spec.space, training)
 
 
@@ -91,6 +93,7 @@ def write_pool(file: Path, spec: PoolSpec, model: Denoiser, training: Training, 
     if spec.n < 2:
         raise UserError(f"a pool of {spec.n}: detection needs at least 2 images")
     conditions = spec.conditions()
+    model.batch_size = BLOCK
     images = []
     for start in tqdm(range(0, spec.n, BLOCK), desc="pool", unit="batch", disable=not progress):
         images.append(draw(model, conditions[start : start + BLOCK], spec.sampling))

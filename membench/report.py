@@ -245,7 +245,8 @@ def gallery(run: Run, training_images: np.ndarray) -> Section:
     frame = frame.sort_values(["similarity", "sample_id"], ascending=[not space.higher_is_closer, True], ignore_index=True)
     frame["place"], frame["copied"] = frame.index + 1, in_region(frame.similarity.to_numpy(), space, space.copy)
     kind = frame.condition.map(run.scores.set_index("id").kind.astype(object)).astype(object)
-    frame["kind"] = kind.fillna(frame.prompt.isna().map({True: "unconditional", False: "kind unknown"}))
+    told = frame.condition.where(frame.condition.str.startswith("class/"), "unconditional").str.replace("/", " ")
+    frame["kind"] = kind.fillna(told.where(frame.prompt.isna(), "kind unknown"))
     nearest, others = frame[:NEAREST], frame[NEAREST:][~frame.copied[NEAREST:]]
     missed, left = others[:NEAR_MISSES], others[NEAR_MISSES:]
     if left.confidence.nunique() > 1:

@@ -33,6 +33,10 @@ __all__ = ["Run", "Skipped", "Spec", "execute", "execute_all", "load", "run"]
 DEFAULT_OUT = Path("results/runs")
 
 
+class Unprepared(UserError):
+    """A detector's preparation has refused."""
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A detector that was left out of a task, and why, in a line."""
@@ -142,8 +146,16 @@ def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True, skip
             alone = [job for job in todo if isinstance(job.detector, Prepares)]
             rest = [job for job in todo if job not in alone]
             for together in [*([job] for job in alone), *([rest] if rest else [])]:
-                if together:
-                    _compute(together, model, truncated, loading, progress)
+                try:
+                    if together:
+                        _compute(together, model, truncated, loading, progress)
+                except Unprepared as error:  # of one that runs alone; what it has prepared so far is kept
+                    if skipped is None:
+                        raise
+                    [job] = together
+                    skipped.append(Skipped(job.spec.task, job.spec.detector, str(error)))
+                    job.folder.discard()
+                    del jobs[job.folder.path.name]
         return [_finished(jobs[key]) for key in keys if key in jobs]
 
 
@@ -212,7 +224,10 @@ def _planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
     if isinstance(detector, Prepares):
         forwards = detector.preparation_forwards(model, job.conditions)
         told(job, lambda: affordable(spec, forwards, "preparation"))
-        prepared = detector.prepare(model, job.conditions, job.workspace)
+        try:
+            prepared = detector.prepare(model, job.conditions, job.workspace)
+        except UserError as error:
+            raise Unprepared(f"detector {spec.detector}: {error}") from error
     requests = detector.plan(job.conditions)
     return told(job, lambda: within_budget(spec, detector, model, job.workspace.cost.forwards, requests)), prepared
 

@@ -148,8 +148,12 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """The notes that :func:`write_table` put beside the table."""
-    return {k.decode(): v.decode() for k, v in pq.read_schema(path).metadata.items() if k != b"schema_version"}
+    """The notes that :func:`write_table` put beside the table. Raises DamagedFile if unreadable."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())}); get it again") from error
+    return {k.decode(): v.decode() for k, v in metadata.items() if k != b"schema_version"}
 
 
 def refuse_newer(path: Path, version: int) -> None:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from membench.errors import UserError
 from membench.hashing import json_hash
 from membench.pool import Training
@@ -25,13 +23,15 @@ from .faces import WORLD
 from .pixels import PixelOptions, full_setting, load_setting, mini_setting, pixel_space
 
 DATA = Path(__file__).resolve().parent / "data" / "celeba"
-IDENTITIES = 10_177
+IDENTITIES = 10_177  # identity k of the file, 1 to 10,177, is class k - 1 of a model
 
 
 @dataclass(frozen=True)
 class CelebaOptions(PixelOptions):
-    size: Literal[64, 128] = field(default=64, metadata={"help": "pixels a side of model and data (--profile full)"})
-    split: Literal["train", "all"] = field(default="train", metadata={"help": "what the model was trained on (--profile full)"})
+    size: Literal[64, 128] = field(default=64, metadata={"help": "pixels a side of model and data (--profile full)", "full": True})
+    split: Literal["train", "all"] = field(
+        default="train", metadata={"help": "what the model was trained on (--profile full)", "full": True}
+    )
 
 
 class Celeba:
@@ -59,24 +59,16 @@ class Celeba:
 
     def training(self, folder: Path) -> Training:
         """The aligned, cropped images of a split. One person's photographs are one group: they are not independent."""
-        data = read_celeba(Path(self.options.data_root), self.options.size)
+        data = read_celeba(Path(self.options.data_root), self.options.size, training=self.options.split == "train")
         for note in data.notes:
             print(f"membench: {note}", file=sys.stderr)
-        rows = np.flatnonzero(data.partition == 0) if self.options.split == "train" else np.arange(len(data.names))
-        if not len(rows):
-            raise UserError(
-                f"no image in {self.options.data_root} is of the training split; give list_eval_partition.txt, or choose split=all"
-            )
-        # The official split is a stretch of the names: a view, so that nothing is read before it is compared.
-        stretch = len(rows) == rows[-1] - rows[0] + 1
-        images = data.images[rows[0] : rows[-1] + 1] if stretch else data.images[rows]
         return Training(
-            images=lambda: images,
-            ids=[data.names[row] for row in rows],
-            copies=[1] * len(rows),
-            kinds=["x1"] * len(rows),
-            groups=[str(data.identities[row]) if data.identities[row] >= 0 else data.names[row] for row in rows],
-            hash=json_hash([data.key, self.options.split]),
+            images=lambda: data.images,
+            ids=data.names,
+            copies=[1] * len(data.names),
+            kinds=["x1"] * len(data.names),
+            groups=[str(who) if who >= 0 else name for who, name in zip(data.identities, data.names, strict=True)],
+            hash=json_hash([data.key, list(data.names)]),
         )
 
     @staticmethod

@@ -63,8 +63,10 @@ class _Table:
         return np.where(rows[:, None] < 0, unknown, self.values[rows] if len(self.values) else unknown)
 
 
-def read_celeba(root: Path, size: int, *, progress: bool = True) -> CelebA:
+def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool = True) -> CelebA:
     """Every picture in ``root/img_align_celeba`` that an annotation file names, cropped and resized to size x size pixels.
+
+    training: of the training split only.
 
     Each of the three annotation files may be missing; without any, all pictures are taken. The pixels are kept by
     :func:`membench.imageset.cached_array` under the BLAKE2b of the files' bytes; these digests are kept too, under the files'
@@ -82,6 +84,13 @@ def read_celeba(root: Path, size: int, *, progress: bool = True) -> CelebA:
     names = tuple(sorted(annotated & found.keys()))
     if not names:
         raise UserError(f"none of the {len(found)} pictures in {folder} is named in {', '.join(sorted(tables))}; {_layout()}")
+    if training:
+        if PARTITION not in tables:
+            raise UserError(f"{root} lacks {PARTITION}, which says what the training split is; get it, or choose split=all")
+        split = tables[PARTITION].of(names, -1)[:, 0]
+        names = tuple(name for name, part in zip(names, split, strict=True) if part == 0)
+        if not names:
+            raise UserError(f"no picture in {folder} is of the training split of {PARTITION}; choose split=all")
     notes = [f"{file} is not there" for file in (IDENTITY, ATTRIBUTES, PARTITION) if file not in tables]
     notes += _counted(len(annotated - found.keys()), "annotated image", "not there and left out")
     notes += _counted(len(found.keys() - annotated), "image", "without annotation and left out")

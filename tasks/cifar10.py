@@ -8,6 +8,7 @@ like google/ddpm-cifar10-32, or one of ``membench train cifar10 --profile full``
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,10 @@ SIZE = 32
 class Cifar10Options(PixelOptions):
     trained_on: str = field(
         default="",
-        metadata={"help": "training.json that names the model's images; empty: the model's own, or all 50,000 where it has none"},
+        metadata={
+            "help": "training.json that names the model's images; empty: the model's own, or all 50,000 where it has none",
+            "full": True,
+        },
     )
 
 
@@ -64,6 +68,8 @@ class Cifar10:
         if not file.is_file():
             if self.options.trained_on:
                 raise UserError(f"trained_on={file} is not there")
+            if self.options.model:
+                print(f"membench: {folder} has no training.json: taken to be trained on all of CIFAR-10's training set", file=sys.stderr)
             rows, copies = (found.tolist() for found in unique(images))
         else:
             rows, copies = _rows(file, len(images))

@@ -147,10 +147,11 @@ def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, 
     _grid(unet, scheduler, classes, size, folder / "samples.png")
     _loss_curve(report["loss_curve"], folder / "loss.png")
     unet = unet.to(memory_format=torch.contiguous_format)
-    DDIMPipeline(unet=unet.to("cpu", torch.float16), scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
     report |= {"recipe": asdict(recipe), "data": data.record, "rows": len(rows), "parameters": sum(p.numel() for p in unet.parameters())}
     report |= {"commit": made_by, "torch": torch.__version__}
-    (folder / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+    # Before the weights: without it a model would be taken to have seen the whole data set.
+    atomic_write(folder / "training.json", lambda temporary: temporary.write_text(json.dumps(report, indent=1) + "\n"))
+    DDIMPipeline(unet=unet.to("cpu", torch.float16), scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
     tqdm.write(f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {folder}")
     return report
 

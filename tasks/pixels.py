@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,8 +39,10 @@ def pixel_space(size: int) -> Space:
 @dataclass(frozen=True)
 class PixelOptions:
     model: str = field(default="", metadata={"help": "folder or hub id of a UNet2DModel or its pipeline; empty: the task's own"})
-    control_model: str = field(default="", metadata={"help": "the same recipe on other images, for --control with --profile full"})
-    data_root: str = field(default="data", metadata={"help": "folder of the real data set (--profile full)"})
+    control_model: str = field(
+        default="", metadata={"help": "the same recipe on other images, for --control with --profile full", "full": True}
+    )
+    data_root: str = field(default="data", metadata={"help": "folder of the real data set (--profile full)", "full": True})
     half: Literal["a", "b"] = field(
         default="a", metadata={"help": "mini: b lets the two models change roles, for choosing options apart from what is reported"}
     )
@@ -78,10 +80,10 @@ def load_setting(
     if told[s.folder] != told[s.asked]:
         raise UserError(f"{s.folder} and {s.asked} are not told the same of an image, so the one is no control of the other")
 
-    def model(folder: Path) -> Denoiser:
+    def model(folder: Path, dtype: str = dtype) -> Denoiser:
         return load_pixel_model(folder, told[folder], device=device, dtype=dtype, batch_size=batch_size)
 
-    examples = read_pool(pool_spec(s, options, dtype), lambda: model(s.folder), s.training, s.shipped, progress=progress)
+    examples = read_pool(pool_spec(s, options), lambda: model(s.folder, "float32"), s.training, s.shipped, progress=progress)
     return LoadedTask(
         info=s.info,
         profile=s.profile,
@@ -100,7 +102,7 @@ def load_setting(
     )
 
 
-def pool_spec(s: Setting, options: PixelOptions, dtype: str = "float32") -> PoolSpec:
+def pool_spec(s: Setting, options: PixelOptions) -> PoolSpec:
     from membench.pixel_models import classes_of, pixel_hash
 
     return PoolSpec(
@@ -111,7 +113,6 @@ def pool_spec(s: Setting, options: PixelOptions, dtype: str = "float32") -> Pool
         space=s.info.space,
         weights=pixel_hash(s.folder),
         data=s.training.hash,
-        dtype=dtype,
     )
 
 
@@ -119,8 +120,9 @@ def mini_setting(info: TaskInfo, world: World, data: Path, options: PixelOptions
     """A shipped model and its half of the world; with ``control`` the same pool, scored by the model of the other half."""
     if options.model and control:
         raise UserError("--control and --model exclude each other: the control model is the one that ships")
-    if options.control_model:
-        raise UserError("control_model is for --profile full; the mini control model ships (--control)")
+    for option in fields(options):
+        if option.metadata.get("full") and getattr(options, option.name) != option.default:
+            raise UserError(f"{option.name} is for --profile full; the mini profile's data and control model ship with membench")
     own, other = (data / MODELS[half] for half in (options.half, {"a": "b", "b": "a"}[options.half]))
     folder = found(options.model) if options.model else own
     pool = data / f"pool-{options.half}.parquet"
@@ -131,6 +133,8 @@ def full_setting(
     info: TaskInfo, default: str, classes: int, size: int, training: Callable[[Path], Training], options: PixelOptions, control: bool
 ) -> Setting:
     """A user's model, or the published one. training: makes the training set of a model's folder."""
+    from membench.pixel_models import classes_of
+
     if options.half == "b":
         raise UserError("half=b is for --profile mini")
     if not (options.model or default):
@@ -144,9 +148,14 @@ def full_setting(
             f"and name it: --set {info.name}.control_model=FOLDER"
         )
     folder = found(options.model or default)
+    classes_of(folder, classes, size)  # before the data are read, or fetched
     asked = found(options.control_model) if control else folder
-    info = replace(info, space=pixel_space(size))
-    return Setting(info, "full", folder, asked, classes, size, training(folder))
+    data = training(folder)
+    if control and (asked / "training.json").is_file() and (both := set(data.ids) & set(training(asked).ids)):
+        raise UserError(
+            f"{asked} was trained on {len(both)} of the images that {folder} saw, so it is no control; choose other images (skip=N)"
+        )
+    return Setting(replace(info, space=pixel_space(size)), "full", folder, asked, classes, size, data)
 
 
 def found(model: str) -> Path:

@@ -45,6 +45,23 @@ def test_a_detector_that_costs_too_much_is_left_out(pixels: None, tmp_path: Path
     assert [r.info["detector"] for r in found.runs] == ["png_size"]
 
 
+def test_a_preparation_that_refuses_does_not_end_the_grid(pixels: None, tmp_path: Path) -> None:
+    impossible = Spec("side", "pixels", limit=6, options=("synthetic=8", "clusters=2", "features=pixels", "cohesion=1", "generations=2"))
+    both = [[impossible, *specs("png_size")]]
+    found = grid.run_grid(both, tmp_path, skip=True, progress=False)
+    assert [r.info["detector"] for r in found.runs] == ["png_size"]
+    assert [s.detector for s in found.skipped] == ["side"] and "no cluster reaches cohesion 1" in found.skipped[0].reason
+    with pytest.raises(UserError, match="detector side: no cluster reaches cohesion 1"):
+        grid.run_grid(both, tmp_path, skip=False, progress=False)
+
+
+def test_a_wrong_option_of_the_last_task_is_told_before_the_first_runs(tmp_path: Path) -> None:
+    wrong = Spec("png_size", "celeba", task_options=("typo=1",))
+    with pytest.raises(UserError, match="typo"):
+        grid.run_grid([[Spec("png_size", "cifar10")], [wrong]], tmp_path, skip=True, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_finished_run_is_not_left_out(pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = specs("png_size")
     first = grid.run_grid([named], tmp_path, skip=False, progress=False)

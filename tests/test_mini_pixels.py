@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def test_the_pool_that_ships_is_what_the_weights_draw(name: str, half: str) -> N
 
 @NAMES
 @pytest.mark.parametrize("half", ["a", "b"])
+def test_the_pool_is_read_from_the_package(name: str, half: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    module = TASKS[name]
+    task = module.Cifar10 if name == "cifar10" else module.Celeba
+    task(options(name, half=half)).load("mini", dtype="float16", batch_size=3)
+    assert not (tmp_path / "cache").exists()
+
+
+@NAMES
+@pytest.mark.parametrize("half", ["a", "b"])
 def test_training_json_says_what_the_model_saw(name: str, half: str) -> None:
     module = TASKS[name]
     found = json.loads((module.DATA / MODELS[half] / "training.json").read_text())
@@ -116,3 +127,6 @@ def test_options_that_do_not_fit_the_mini_profile(name: str) -> None:
         task(options(name, model="m")).load("mini", control=True)
     with pytest.raises(UserError, match="profile full"):
         task(options(name, control_model="m")).load("mini")
+    for given in ({"data_root": "d"}, {"trained_on": "t"} if name == "cifar10" else {"size": 128}):
+        with pytest.raises(UserError, match="is for --profile full"):
+            task(options(name, **given)).load("mini")

@@ -123,7 +123,12 @@ def test_models_that_are_there_but_do_not_do(capsys, tmp_path, monkeypatch) -> N
     assert "holds no CIFAR-10" in refused(capsys, *run, "--model", right)
     monkeypatch.setattr(cifar10, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int)))
     assert "small draws 16x16" in refused(capsys, *run, "--model", small)
+    (right / "training.json").write_text(json.dumps({"data": {"rows": [3, 4], "copies": [1, 9]}}))
     assert "labels=class" in refused(capsys, *run, "--model", right, "--set", "cifar10.labels=class")
+    other = model(tmp_path / "other")
+    (other / "training.json").write_text(json.dumps({"data": {"rows": [4, 5], "copies": [1, 1]}}))
+    both = ["--model", right, "--control", "--set", f"cifar10.control_model={other}"]
+    assert "was trained on 1 of the images" in refused(capsys, *run, *both)
     assert "trained_on=no/such is not there" in refused(capsys, *run, "--model", right, "--set", "cifar10.trained_on=no/such")
     (right / "training.json").write_text(json.dumps({"data": {"rows": [99], "copies": [1]}}))
     assert "do not fit CIFAR-10's 20" in refused(capsys, *run, "--model", right)

@@ -314,6 +314,10 @@ BROKEN = {
     "told something else": (lambda f: edit(f / CONFIG, num_class_embeds=None, class_embed_type="timestep"), ["None classes"]),
     "other width": (lambda f: edit(f / CONFIG, block_out_channels=[8, 16]), ["cannot be loaded"]),
     "classes do not fit the weights": (lambda f: edit(f / CONFIG, num_class_embeds=CLASSES), ["cannot be loaded"]),
+    "variance exploding": (
+        lambda f: (f / SCHEDULE).write_text('{"_class_name": "ScoreSdeVeScheduler"}'),
+        ["ScoreSdeVeScheduler", "no betas"],
+    ),
     "flow": (lambda f: edit(f / SCHEDULE, prediction_type="flow"), ["flow"]),
 }
 

@@ -56,7 +56,7 @@ def training(n: int = 60) -> Training:
 
 
 def spec(**changes: object) -> PoolSpec:
-    return replace(PoolSpec(12, 0, CLASSES, SAMPLING, SPACE, "weights", "data", "float32"), **changes)
+    return replace(PoolSpec(12, 0, CLASSES, SAMPLING, SPACE, "weights", "data"), **changes)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_pool_is_drawn_once_and_its_threshold_is_applied_when_it_is_read(cache
     looser = replace(SPACE, copy=1e6)
     again = read_pool(spec(space=looser), never, training(), None, progress=False)
     assert all(e.label == 1 for e in again) and [e.similarity for e in again] == [e.similarity for e in first]
-    others = [spec(n=13), spec(seed=1), spec(classes=0), spec(weights="w"), spec(data="d"), spec(dtype="float16")]
+    others = [spec(n=13), spec(seed=1), spec(classes=0), spec(weights="w"), spec(data="d")]
     others += [spec(sampling={"steps": 5, "guidance": 1.0}), spec(space=replace(SPACE, id="other"))]
     assert len({s.key() for s in [spec(), *others]}) == len(others) + 1
 
@@ -135,6 +135,23 @@ def test_a_pool_without_labels_is_drawn_from_the_null_class(cache: Path) -> None
     assert np.abs(to_uint8(x).astype(int) - np.stack([e.condition.image for e in examples])).max() <= 1
 
 
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_a_pool_does_not_depend_on_the_batch_size(cache: Path, tmp_path: Path, batch_size: int) -> None:
+    for name, size in (("a", 64), ("b", batch_size)):
+        model = conditional()
+        model.batch_size = size
+        write_pool(tmp_path / name, spec(n=70), model, training(), progress=False)
+    a, b = (read_table(tmp_path / name, "pool") for name in "ab")
+    assert a.image.tolist() == b.image.tolist()
+
+
+def test_a_damaged_pool_in_the_package_is_named(cache: Path, tmp_path: Path) -> None:
+    shipped = tmp_path / "pool.parquet"
+    shipped.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"pool\.parquet is damaged"):
+        read_pool(spec(), conditional, training(), shipped, progress=False)
+
+
 def test_a_pool_of_one_or_of_nan_is_refused(cache: Path) -> None:
     with pytest.raises(UserError, match="at least 2"):
         read_pool(spec(n=1), conditional, training(), None, progress=False)
@@ -142,7 +159,7 @@ def test_a_pool_of_one_or_of_nan_is_refused(cache: Path) -> None:
     broken.network.conv_out.weight.data.fill_(float("nan"))
     with pytest.raises(UserError, match="NaN"):
         read_pool(spec(), lambda: broken, training(), None, progress=False)
-    assert not list(cache.glob("pools/*"))
+    assert not list(cache.glob("pools/*.parquet"))
 
 
 # ------------------------------------------------------------------------------------- detectors on a pool
@@ -247,6 +264,63 @@ def test_defaults_of_pixels_and_of_captions_differ_as_documented() -> None:
     assert Flipd(FlipdOptions(), seed=0, sampling=SAMPLING)._index(model) == model.timestep(0.3)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING)._index(model, True) == model.timestep(0.5)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING).variant(model) == "guided"
+
+
+def test_options_that_an_image_does_not_read_are_refused() -> None:
+    model, images, prompts = conditional(), pool(2), [Condition("a", "red")]
+    for options, word in (
+        (CfgNormOptions(steps=5), "steps=5"),
+        (CfgNormOptions(draws=1), "draws=1"),
+        (CfgNormOptions(guidance=2.0), "guidance"),
+    ):
+        with pytest.raises(UserError, match=f"{word}.*image_steps"):
+            CfgNorm(options, seed=0, sampling=SAMPLING).check(model, images)
+    CfgNorm(CfgNormOptions(image_steps=2), seed=0, sampling=SAMPLING).check(model, images)
+    with pytest.raises(UserError, match="image_steps=2: the examples are prompts"):
+        CfgNorm(CfgNormOptions(image_steps=2), seed=0, sampling=SAMPLING).check(model, prompts)
+    for detector in (
+        Dcs(DcsOptions(draws=2), seed=0, sampling=SAMPLING),
+        Side(SideOptions(draws=2), seed=0, sampling=SAMPLING),
+        ScoreNorm(ScoreNormOptions(at="trajectory", draws=2), seed=0, sampling=SAMPLING),
+    ):
+        with pytest.raises(UserError, match="draws=2"):
+            detector.check(model, images)
+
+
+def test_side_refuses_a_model_whose_null_class_it_would_guide() -> None:
+    model = conditional()
+    model.has_null = False
+    with pytest.raises(UserError, match="no null class"):
+        Side(SideOptions(), seed=0, sampling=SAMPLING).check(model, pool(2))
+    with pytest.raises(UserError, match="sscd needs"):
+        Side(SideOptions(features="sscd"), seed=0, sampling=SAMPLING).check(conditional(), pool(2))
+
+
+@pytest.mark.parametrize("has_null", [True, False])
+def test_flipd_by_jvp_and_by_difference_agree_on_classes(has_null: bool) -> None:
+    found = {}
+    for derivative in ("jvp", "difference"):
+        model = conditional()
+        model.has_null = has_null
+        detector = Flipd(FlipdOptions(derivative=derivative, t0=0.3), seed=0, sampling=SAMPLING)
+        detector.check(model, pool(3))
+        found[derivative] = detector.score(model, pool(3), {})
+    assert found["jvp"] == pytest.approx(found["difference"], rel=1e-2, abs=0.5)
+
+
+def test_random_pays_for_the_images_that_it_counts() -> None:
+    detector = RandomSampling(RandomSamplingOptions(extraction="unconditional", generations=3), seed=0, sampling=SAMPLING)
+    detector.plan(pool(2))
+    assert detector.access.images
+    detector.plan([Condition("a", "red")])
+    assert not detector.access.images  # a prompt draws its own when it is scored
+
+
+def test_an_unconditional_pools_extraction_is_measured_like_its_examples() -> None:
+    """A bare condition has neither image nor class: it is still no prompt."""
+    detector = ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING)
+    loose = [replace(c, label=None) for c in pool(2)]
+    assert detector._by_image(loose) and detector._by_image([c.bare for c in loose]) and not detector._by_image([Condition("a", "red")])
 
 
 def extracted(images: np.ndarray) -> dict[str, list[Sample]]:

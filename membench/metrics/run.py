@@ -71,8 +71,8 @@ def run_metrics(
 
 def _owners(samples: pd.DataFrame, examples: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     """The group and the kind of each sample; a kind that nothing tells is missing."""
-    unconditional = samples.prompt.isna()
+    unconditional = samples.prompt.isna() & ~samples.condition.str.startswith("class/")
     known = examples.set_index("id").astype(object)
     group, kind = (samples.condition.map(known[name]).astype(object) for name in ("group", "kind"))
-    group = group.fillna(samples.sample_id.where(unconditional, samples.condition))
+    group = group.fillna(samples.sample_id.where(samples.prompt.isna(), samples.condition))
     return group, kind.where(kind.notna() | ~unconditional, "unconditional")
