@@ -12,6 +12,7 @@ from PIL import Image, ImageFile
 
 from membench.errors import UserError
 from membench.tasks import celeba_data
+from membench.tasks.celeba import Celeba, CelebaOptions
 from membench.tasks.celeba_data import read_celeba
 
 NAMES = tuple(f"{i:06}.jpg" for i in range(1, 8))
@@ -282,3 +283,32 @@ def test_a_damaged_attribute_file_is_named(content, root) -> None:
     (root / FILES[1]).write_bytes(content)
     with pytest.raises(UserError, match=r"list_attr_celeba\.txt.*; fetch it again from http"):
         read(root)
+
+
+def test_the_training_split_alone(root) -> None:
+    """Pictures 1, 4 and 7 are of split 0: no stretch of the names, and still a memory map of these alone."""
+    data = read_celeba(root, 16, training=True, progress=False)
+    assert data.names == (NAMES[0], NAMES[3], NAMES[6]) and list(data.partition) == [0, 0, 0]
+    assert isinstance(data.images, np.memmap) and data.images.shape == (3, 16, 16, 3)
+    for image, name in zip(data.images, data.names, strict=True):
+        assert same(image, root / "img_align_celeba" / name)
+    (root / FILES[2]).write_text("".join(f"{n} 2\n" for n in NAMES))
+    with pytest.raises(UserError, match="no picture .* is of the training split"):
+        read_celeba(root, 16, training=True, progress=False)
+    (root / FILES[2]).unlink()
+    with pytest.raises(UserError, match=r"lacks list_eval_partition\.txt"):
+        read_celeba(root, 16, training=True, progress=False)
+
+
+def test_the_task_s_training_set_changes_with_the_split(root, capsys) -> None:
+    def training(split: str):
+        return Celeba(CelebaOptions(data_root=str(root), split=split)).training(root)
+
+    whole, part = training("all"), training("train")
+    assert len(whole.ids) == 7 and part.ids == (NAMES[0], NAMES[3], NAMES[6]) and part.images().shape == (3, 64, 64, 3)
+    assert part.groups == ["100", "101", "103"] and set(part.kinds) == {"x1"}
+    (root / FILES[2]).write_text("".join(f"{n} {(i + 1) % 3}\n" for i, n in enumerate(NAMES)))
+    assert len({whole.hash, part.hash, training("train").hash}) == 3
+    (root / "img_align_celeba" / NAMES[1]).unlink()
+    assert len(training("all").ids) == 6
+    assert "1 annotated image is not there" in capsys.readouterr().err
