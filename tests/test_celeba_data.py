@@ -293,7 +293,7 @@ def test_the_training_split_alone(root) -> None:
     for image, name in zip(data.images, data.names, strict=True):
         assert same(image, root / "img_align_celeba" / name)
     (root / FILES[2]).write_text("".join(f"{n} 2\n" for n in NAMES))
-    with pytest.raises(UserError, match="no picture .* is of the training split"):
+    with pytest.raises(UserError, match=r"no picture .* is of the training split"):
         read_celeba(root, 16, training=True, progress=False)
     (root / FILES[2]).unlink()
     with pytest.raises(UserError, match=r"lacks list_eval_partition\.txt"):
