@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,28 +157,26 @@ def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, 
 
 
 def train_world(task: Any, world: World, out: Path, parts: Sequence[str] | None, recipe: PixelRecipe, progress: bool) -> None:
-    """The mini models of a world: ``model`` on half a and ``control`` on half b; then the ``pool`` that each has drawn."""
+    """The mini models of a world: ``model`` on half a and ``control`` on half b; then the ``pool`` that the model draws."""
     for part in parts or PARTS:
         if part not in PARTS:
             raise unknown_name("part", part, PARTS, f"membench train {task.info.name} --help")
     for part in parts or PARTS:
         if part == "pool":
-            _pools(task, world, out, progress)
+            _pool(task, world, out, progress)
             continue
         half = build(world, HALF[part])
         record = {"source": f"{world.name}, half {HALF[part]}", "world": world.version, "hash": half.content_hash()}
         train_pixels(out, part, TrainingSet(half.images, half.copies, half.labels, world.classes, record), recipe, progress)
 
 
-def _pools(task: Any, world: World, out: Path, progress: bool) -> None:
+def _pool(task: Any, world: World, out: Path, progress: bool) -> None:
     options = task.Options()
-    for half in "ab":
-        setting = mini_setting(task.info, world, out, replace(options, half=half), control=False)
-        spec = pool_spec(setting, options)
-        model = load_pixel_model(setting.folder, spec.classes)
-        assert setting.shipped is not None
-        write_pool(setting.shipped, spec, model, setting.training, progress=progress)
-        tqdm.write(f"pool of {spec.n} images of {setting.folder.name}, written to {setting.shipped}")
+    setting = mini_setting(task.info, world, out, options, control=False)
+    spec = pool_spec(setting, options)
+    assert setting.shipped is not None
+    write_pool(setting.shipped, spec, load_pixel_model(setting.folder, spec.classes), setting.training, progress=progress)
+    tqdm.write(f"pool of {spec.n} images, written to {setting.shipped}")
 
 
 @torch.no_grad()

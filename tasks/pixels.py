@@ -125,7 +125,8 @@ def mini_setting(info: TaskInfo, world: World, data: Path, options: PixelOptions
             raise UserError(f"{option.name} is for --profile full; the mini profile's data and control model ship with membench")
     own, other = (data / MODELS[half] for half in (options.half, {"a": "b", "b": "a"}[options.half]))
     folder = found(options.model) if options.model else own
-    pool = data / f"pool-{options.half}.parquet"
+    # Of half b none ships: it is drawn where somebody chooses options on it.
+    pool = data / "pool.parquet" if options.half == "a" else None
     return Setting(info, "mini", folder, other if control else folder, world.classes, world.size, planted(world, options.half), pool)
 
 

@@ -626,8 +626,8 @@ def test_the_model_has_half_a_and_the_control_model_half_b(tmp_path) -> None:
     assert not (tmp_path / "none").exists()  # before any work
 
 
-def test_pools_ship_with_the_models_that_drew_them(tmp_path) -> None:
-    """All parts of a world in order; then the task reads the pools that it finds, and draws none."""
+def test_the_pool_ships_with_the_model_that_drew_it(tmp_path) -> None:
+    """All parts of a world in order; then the task reads the pool that it finds, and draws none. Of half b none ships."""
     options = replace(Cifar10Options(), pool=4)
     task = SimpleNamespace(info=replace(Cifar10.info, sampling={"steps": 1, "guidance": 1.0}), Options=lambda: options)
     train_world(task, scenes.WORLD, tmp_path, None, replace(TINY, steps=1, batch=2), progress=False)
@@ -639,7 +639,10 @@ def test_pools_ship_with_the_models_that_drew_them(tmp_path) -> None:
         assert (other.folder, other.asked) == (tmp_path / part, tmp_path / control)
         spec = pixels.pool_spec(setting, own)
         assert spec.weights == pixel_hash(tmp_path / part) and spec.data == HASHES["scenes", which] and spec.classes == 10
-        file = tmp_path / f"pool-{which}.parquet"
+        file = tmp_path / "pool.parquet"
+        assert setting.shipped == (file if which == "a" else None)
+        if which == "b":
+            continue
         assert read_notes(file)["key"] == spec.key() and list(read_table(file, "pool").label) == [0, 1, 2, 3]
         examples = read_pool(spec, lambda: pytest.fail("the pool was drawn again"), setting.training, file, progress=False)
         assert [e.condition.start for e in examples] == [("pool", "0", str(i)) for i in range(4)]
