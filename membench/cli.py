@@ -207,6 +207,8 @@ def _task_options(args: argparse.Namespace, task: str, names: Sequence[str]) -> 
 def _ablate(args: argparse.Namespace) -> int:
     detector, names = registry.detectors().load(args.detector), [args.detector, args.task]
     registry.tasks().get(args.task)
+    if args.model and args.control and args.profile == "mini":  # of a full profile the task is told which model is the control
+        raise UserError("--control and --model exclude each other: the control model is the one that ships")
     seeds = [int(s) if s.strip().isdecimal() else None for s in args.seeds.split(",")]
     if None in seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {args.seeds!r}: it must be different whole numbers separated by commas, such as 0,1,2")

@@ -115,7 +115,7 @@ class Watched(nn.Module):
 
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # noqa: RUF012 - emptied by the test
 
-    def __init__(self, channels: int, classes: int, blocks: tuple[int, ...], *, timed: bool) -> None:
+    def __init__(self, channels: int, classes: int, blocks: tuple[int, ...], *, timed: bool, stem: int = 1) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(classes))
 
