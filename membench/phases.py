@@ -20,7 +20,7 @@ from tqdm import tqdm
 from membench import store
 from membench.denoiser import Denoiser
 from membench.memo import Memo
-from membench.similarity.l2 import normalised_l2
+from membench.similarity.criterion import by_pixels
 from membench.types import Condition, Detector, Example, LoadedTask, Request, Sample
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
@@ -141,7 +141,7 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> pd.DataFrame:
     if samples.empty:
         return store.SCHEMAS["matches"].empty_table().to_pandas()
     images = np.stack([store.png_image(png) for png in samples.image])
-    found = normalised_l2(images, task.training_images(), floor=task.info.space.floor)
+    found = (task.match or by_pixels(task.training_images))(images, task.info.space.floor)
     ids = np.asarray(task.training_ids, dtype=object)
     return pd.DataFrame(
         {

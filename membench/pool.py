@@ -25,7 +25,7 @@ from membench.errors import UserError
 from membench.hashing import json_hash
 from membench.imageset import cache_root, locked
 from membench.sampling import ddim
-from membench.similarity.l2 import normalised_l2
+from membench.similarity.criterion import Match, by_pixels
 from membench.store import content_key
 from membench.tables import png_bytes, png_image, read_notes, read_table, write_table
 from membench.types import Condition, Example, Space
@@ -37,7 +37,7 @@ BLOCK = 64  # images through the network at once, whatever --batch-size: a batch
 @dataclass(frozen=True)
 class Training:
     """What pool images are compared with. images: unique pictures, ``uint8`` [n, h, w, 3], read when called; ids, copies (rows in the
-    training set), kinds and groups (near-duplicates share one): [n]; hash: of all of it."""
+    training set), kinds and groups (near-duplicates share one): [n]; hash: of all of it. match: None is normalised L2."""
 
     images: Callable[[], np.ndarray]
     ids: Sequence[str]
@@ -45,6 +45,7 @@ class Training:
     kinds: Sequence[str]
     groups: Sequence[str]
     hash: str
+    match: Match | None = None
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ def write_pool(file: Path, spec: PoolSpec, model: Denoiser, training: Training, 
     for start in tqdm(range(0, spec.n, BLOCK), desc="pool", unit="batch", disable=not progress):
         images.append(draw(model, conditions[start : start + BLOCK], spec.sampling))
     pictures = np.concatenate(images)
-    found = normalised_l2(pictures, training.images(), floor=0.0)
-    found = found[found["rank"] == 0].sort_values("generated")
+    found = (training.match or by_pixels(training.images))(pictures, None).sort_values("generated")
     frame = pd.DataFrame(
         {
             "index": np.arange(spec.n),

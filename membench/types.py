@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from membench.denoiser import Denoiser
+    from membench.similarity.criterion import Match
     from membench.workspace import Workspace
 
 
@@ -238,6 +239,7 @@ class LoadedTask:
     hashes: Mapping[str, str]  # data, prompts, weights
     control: bool = False
     training_kinds: Sequence[str] = ()  # "x1", "near" ... of each unique picture; empty: made from training_copies
+    match: Match | None = None  # what the space measures; None: normalised L2 to the training images
 
 
 class Task(Protocol):

@@ -36,6 +36,18 @@ def pixel_space(size: int) -> Space:
     )
 
 
+def sscd_space(features: str) -> Space:
+    """SIDE's bands of SSCD; its lower end of "low" is not stated, 0.4 is ours. 0.5 is a copy (Somepalli et al., CVPR 2023)."""
+    return Space(
+        id=f"cosine/{features}",
+        higher_is_closer=True,
+        bands=(Band("high", 0.6, 1.0), Band("mid", 0.5, 0.6), Band("low", 0.4, 0.5)),
+        copy=0.5,
+        floor=0.35,
+        source="Pizzi et al. 2022, arXiv 2202.10261; bands of Chen et al. 2026",
+    )
+
+
 @dataclass(frozen=True)
 class PixelOptions:
     model: str = field(default="", metadata={"help": "folder or hub id of a UNet2DModel or its pipeline; empty: the task's own"})
@@ -52,6 +64,11 @@ class PixelOptions:
         default="auto",
         metadata={"help": "what the pool is drawn from: each class in turn, or the null class; auto: classes where there are any"},
     )
+    criterion: Literal["normalised-l2", "sscd"] = field(
+        default="normalised-l2",
+        metadata={"help": "what makes a copy: Carlini's distance of pixels, or SSCD's cosine (larger images)"},
+    )
+    criterion_weights: str = field(default="", metadata={"help": "SSCD's published weights, a file"})
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,7 @@ def load_setting(
     """The pool of ``folder``'s model as examples, and ``asked``'s model to score them with."""
     from membench.pixel_models import classes_of, load_pixel_model, pixel_hash
 
+    s = compared(s, options, device, batch_size, progress)
     told = {folder: classes_of(folder, s.classes, s.size) for folder in (s.folder, s.asked)}
     if options.labels == "class" and not told[s.folder]:
         raise UserError(f"labels=class, but {s.folder} is unconditional: it was told nothing of its images; choose labels=none")
@@ -99,7 +117,24 @@ def load_setting(
         },
         control=control,
         training_kinds=s.training.kinds,
+        match=s.training.match,
     )
+
+
+def compared(s: Setting, options: PixelOptions, device: str, batch_size: int, progress: bool) -> Setting:
+    """The setting under the criterion that was asked for."""
+    if options.criterion == "normalised-l2":
+        if options.criterion_weights:
+            raise UserError(f"criterion_weights={options.criterion_weights} is read with criterion=sscd only")
+        return s
+    from membench.features import load_features
+    from membench.similarity.criterion import by_features
+
+    if not options.criterion_weights:
+        raise UserError(f"criterion=sscd needs its weights: --set {s.info.name}.criterion_weights=sscd_disc_mixup.torchscript.pt")
+    features = load_features("sscd", options.criterion_weights, device=device, batch_size=batch_size)
+    match = by_features(features, s.training.images, s.training.hash, progress=progress)
+    return replace(s, info=replace(s.info, space=sscd_space(features.id)), training=replace(s.training, match=match))
 
 
 def pool_spec(s: Setting, options: PixelOptions) -> PoolSpec:
