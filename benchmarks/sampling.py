@@ -1,4 +1,4 @@
-"""Sampling of pixels against diffusers' own DDIMPipeline: the same network, batch and steps, taking turns in one run.
+"""Sampling of pixels against diffusers' own DDIMPipeline: the same network, batch and steps, taking turns in one run, each as it loads it.
 
 Prints images a second of each and their ratio. An unconditional network, which is what DDIMPipeline can sample; its weights
 are random, which no time depends on. ``python benchmarks/sampling.py [--batch N] [--steps N] [--rounds N]``
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from diffusers import DDIMPipeline
 
-from membench.denoiser import PixelDenoiser
+from membench.pixel_models import load_pixel_model
 from membench.sampling import ddim
 from membench.tasks.pixel_train import PixelRecipe, make_scheduler, make_unet
 from membench.types import Condition
@@ -27,9 +29,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.manual_seed(0)
-    network = make_unet(32, None, PixelRecipe()).eval()
-    model = PixelDenoiser(network, make_scheduler(), shape=(3, 32, 32), batch_size=args.batch)
-    pipeline = DDIMPipeline(unet=network, scheduler=make_scheduler())
+    with tempfile.TemporaryDirectory() as folder:
+        DDIMPipeline(unet=make_unet(32, None, PixelRecipe()), scheduler=make_scheduler()).save_pretrained(folder)
+        model = load_pixel_model(Path(folder), 0, batch_size=args.batch)
+        pipeline = DDIMPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     null = [Condition("null")] * args.batch
 

@@ -249,7 +249,8 @@ class PixelDenoiser(Denoiser):
         self.has_null = not classes or config["num_class_embeds"] == classes + 1
 
     def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
-        return (self.network(x, t, condition.embeddings) if self.classes else self.network(x, t)).sample
+        # Contiguous whatever the network's memory format, so that sums over an image are made in one order.
+        return (self.network(x, t, condition.embeddings) if self.classes else self.network(x, t)).sample.contiguous()
 
     @property
     def has_condition(self) -> bool:

@@ -93,6 +93,7 @@ def classes_of(folder: Path, known: int, size: int) -> int:
 
 def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> PixelDenoiser:
     """The model with a DDIM scheduler made from its own schedule. Raises :class:`UserError`, naming the file, for damaged weights."""
+    import torch
     from diffusers import DDIMScheduler, UNet2DModel
 
     unet, weights, scheduler = parts_of(folder)
@@ -116,7 +117,10 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
         raise UserError(f"{folder} cannot be loaded: {first_line(error)}") from None
     if report["missing_keys"]:
         raise UserError(f"{weights} lacks {', '.join(sorted(report['missing_keys'])[:3])}; get the weights again")
-    return PixelDenoiser(network.to(device), schedule, shape=(3, size, size), batch_size=batch_size, classes=classes)
+    # On the CPU channels last is up to a quarter faster (benchmarks/sampling.py).
+    layout = torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format
+    network = network.to(torch.device(device)).to(memory_format=layout)
+    return PixelDenoiser(network, schedule, shape=(3, size, size), batch_size=batch_size, classes=classes)
 
 
 def _json(file: Path) -> Any:

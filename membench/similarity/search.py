@@ -25,13 +25,16 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     if a.dtype != np.uint8 or b.dtype != np.uint8:
         return cdist(_scaled(a), _scaled(b), "sqeuclidean")
-    norm_a, norm_b, dot = np.zeros(len(a)), np.zeros(len(b)), np.zeros((len(a), len(b)))
+    total, product = np.zeros((len(a), len(b))), np.empty((len(a), len(b)), np.float32)
+    norm_a, norm_b = np.zeros(len(a)), np.zeros(len(b))
     for start in range(0, a.shape[1], _EXACT):
         x, y = (v[:, start : start + _EXACT].astype(np.float32) - 128 for v in (a, b))
         norm_a += np.einsum("ij,ij->i", x, x)
         norm_b += np.einsum("ij,ij->i", y, y)
-        dot += x @ y.T
-    return norm_a[:, None] + norm_b - 2 * dot
+        total += np.matmul(-2 * x, y.T, out=product)  # twice as much is as exact: a power of two
+    total += norm_b
+    total += norm_a[:, None]
+    return total
 
 
 def nearest(queries: np.ndarray, base: np.ndarray, k: int, *, block: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -46,15 +49,18 @@ def nearest(queries: np.ndarray, base: np.ndarray, k: int, *, block: int | None 
         raise ValueError(f"k is {k}, but must lie between 1 and the {len(base)} images of the base")
     squares, positions = np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)
     for rows, start, found in _scan(queries, base, block):
-        # Columns stand in the order of positions among equal distances, so a stable sort breaks ties.
-        values = np.concatenate([squares[rows], found], axis=1)
-        i, j = np.nonzero(values <= np.partition(values, k - 1, axis=1)[:, k - 1 : k])
-        order = np.lexsort((values[i, j], i))
-        first = np.searchsorted(i, np.arange(len(values)))
-        columns = j[order][first[:, None] + np.arange(k)]
-        old = np.take_along_axis(positions[rows], np.minimum(columns, k - 1), axis=1)
-        squares[rows] = np.take_along_axis(values, columns, axis=1)
-        positions[rows] = np.where(columns < k, old, columns - k + start)
+        # After the first block hardly any distance is below the k-th so far, and comparing is much cheaper than partitioning.
+        if start:
+            i, j = np.nonzero(found < squares[rows, -1:])  # a later tie loses to the lower position
+        else:
+            i, j = np.nonzero(found <= np.partition(found, min(k, found.shape[1]) - 1, axis=1)[:, min(k, found.shape[1]) - 1, None])
+        row = np.concatenate([np.repeat(np.arange(len(found)), k), i])
+        values = np.concatenate([squares[rows].ravel(), found[i, j]])
+        places = np.concatenate([positions[rows].ravel(), j + start])
+        order = np.lexsort((values, row))  # stable: among equal distances the known ones, which are lower positions, come first
+        first = np.searchsorted(row[order], np.arange(len(found)))
+        best = order[first[:, None] + np.arange(k)]
+        squares[rows], positions[rows] = values[best], places[best]
     return _distance(squares, queries, base), positions
 
 
