@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from membench.imageset import cache_root, locked
 from membench.sampling import ddim
 from membench.similarity.criterion import Match, by_pixels
 from membench.store import content_key
-from membench.tables import png_bytes, png_image, read_notes, read_table, write_table
+from membench.tables import atomic_write, png_bytes, png_image, read_notes, read_table, write_table
 from membench.types import Condition, Example, Space
 
 VERSION = 1
@@ -90,15 +91,17 @@ def read_pool(
 
 
 def write_pool(file: Path, spec: PoolSpec, model: Denoiser, training: Training, *, progress: bool = True) -> None:
-    """Draws the pool, finds each image's nearest training image and writes both."""
+    """Draws the pool, finds each image's nearest training image and writes both. Blocks drawn before an interruption are kept."""
     if spec.n < 2:
         raise UserError(f"a pool of {spec.n}: detection needs at least 2 images")
     conditions = spec.conditions()
     model.batch_size = BLOCK
-    images = []
-    for start in tqdm(range(0, spec.n, BLOCK), desc="pool", unit="batch", disable=not progress):
-        images.append(draw(model, conditions[start : start + BLOCK], spec.sampling))
-    pictures = np.concatenate(images)
+    blocks = [file.with_name(f".{file.stem}-{spec.key()}-{start}.npy") for start in range(0, spec.n, BLOCK)]
+    for k, block in enumerate(tqdm(blocks, desc="pool", unit="batch", disable=not progress)):
+        if not block.is_file():
+            drawn = draw(model, conditions[k * BLOCK : (k + 1) * BLOCK], spec.sampling)
+            atomic_write(block, partial(_save, drawn))
+    pictures = np.concatenate([np.load(block, allow_pickle=False) for block in blocks])
     found = (training.match or by_pixels(training.images))(pictures, None).sort_values("generated")
     frame = pd.DataFrame(
         {
@@ -113,6 +116,13 @@ def write_pool(file: Path, spec: PoolSpec, model: Denoiser, training: Training, 
     )
     parts = {**asdict(spec), "space": spec.space.id, "sampling": dict(spec.sampling)}
     write_table(file, frame, "pool", {"key": spec.key(), "parts": json.dumps(parts, sort_keys=True)})
+    for block in blocks:
+        block.unlink()
+
+
+def _save(drawn: np.ndarray, file: Path) -> None:
+    with open(file, "wb") as opened:  # np.save would add an ending to a path
+        np.save(opened, drawn)
 
 
 def draw(model: Denoiser, conditions: Sequence[Condition], sampling: Mapping[str, Any]) -> np.ndarray:

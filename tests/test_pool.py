@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 
+from membench import pool as pool_module
 from membench.denoiser import PixelDenoiser, to_uint8
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
 from membench.detectors.random_sampling import RandomSampling, RandomSamplingOptions
@@ -143,6 +144,28 @@ def test_a_pool_does_not_depend_on_the_batch_size(cache: Path, tmp_path: Path, b
         write_pool(tmp_path / name, spec(n=70), model, training(), progress=False)
     a, b = (read_table(tmp_path / name, "pool") for name in "ab")
     assert a.image.tolist() == b.image.tolist()
+
+
+def test_an_interrupted_pool_goes_on_after_its_last_block(tmp_path: Path, monkeypatch) -> None:
+    once = tmp_path / "once.parquet"
+    write_pool(once, spec(n=130), conditional(), training(), progress=False)
+    real, again, counted = pool_module.draw, tmp_path / "again.parquet", []
+
+    def stops(model, conditions, sampling):
+        if len(counted) == 2:
+            raise KeyboardInterrupt
+        counted.append(len(conditions))
+        return real(model, conditions, sampling)
+
+    monkeypatch.setattr(pool_module, "draw", stops)
+    with pytest.raises(KeyboardInterrupt):
+        write_pool(again, spec(n=130), conditional(), training(), progress=False)
+    assert not again.exists() and counted == [64, 64]
+    counted.clear()
+    write_pool(again, spec(n=130), conditional(), training(), progress=False)
+    assert counted == [2]
+    assert read_table(again, "pool").equals(read_table(once, "pool"))
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["again.parquet", "once.parquet"]
 
 
 def test_a_damaged_pool_in_the_package_is_named(cache: Path, tmp_path: Path) -> None:
