@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from membench.similarity import matches_frame
-from membench.similarity.search import nearest, within
+
+BLOCK = 1024  # rows compared at once
 
 
 def cosine(generated: np.ndarray, training: np.ndarray, *, floor: float | None, block: int | None = None) -> pd.DataFrame:
@@ -20,21 +21,24 @@ def cosine(generated: np.ndarray, training: np.ndarray, *, floor: float | None, 
         raise ValueError("the training set is empty")
     if floor is not None and not -1 <= floor <= 1:
         raise ValueError(f"floor is {floor}, but a cosine lies in [-1, 1]")
-    a, b = _unit(generated), _unit(training)
-    distance, position = nearest(a, b, 1, block=block)
-    rows, columns, distance = np.arange(len(a)), position[:, 0], distance[:, 0]
-    if floor is not None:
-        # |a - b|^2 = 2 - 2 gamma on the sphere. A little wide: decided below, in the precision that is stored.
-        found = within(a, b, np.full(len(a), np.sqrt(2 - 2 * floor) + 1e-5), block=block)
-        other = found[1] != columns[found[0]]
-        rows, columns, distance = (np.concatenate([x, y[other]]) for x, y in zip((rows, columns, distance), found, strict=True))
-    gamma = 1 - distance.astype(np.float64) ** 2 / 2
-    matches = matches_frame(rows, columns, gamma, higher_is_closer=True)
+    a, step = _unit(generated), block or BLOCK
+    parts = []
+    for row in range(0, len(a), BLOCK):
+        for start in range(0, len(training), step):
+            # Compared as stored, so that directions that are equal tie whatever the block they are in.
+            gamma = np.clip(a[row : row + BLOCK] @ _unit(training[start : start + step]).T, -1, 1).astype(np.float32)
+            near = np.zeros(gamma.shape, bool) if floor is None else gamma >= np.float32(floor)
+            near[np.arange(len(gamma)), gamma.argmax(axis=1)] = True  # may be the nearest of all
+            i, j = np.nonzero(near)
+            parts.append((i + row, j + start, gamma[i, j]))
+    rows, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    matches = matches_frame(rows, columns, values, higher_is_closer=True)
     keep = matches["rank"] == 0
     return matches[keep if floor is None else keep | (matches["similarity"] >= np.float32(floor))].reset_index(drop=True)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
+    features = features.astype(np.float64)
     length = np.linalg.norm(features, axis=1, keepdims=True)
     if not length.all():
         raise ValueError("a feature vector has length 0, so it has no cosine")

@@ -53,7 +53,8 @@ def nearest(queries: np.ndarray, base: np.ndarray, k: int, *, block: int | None 
         if start:
             i, j = np.nonzero(found < squares[rows, -1:])  # a later tie loses to the lower position
         else:
-            i, j = np.nonzero(found <= np.partition(found, min(k, found.shape[1]) - 1, axis=1)[:, min(k, found.shape[1]) - 1, None])
+            last = min(k, found.shape[1]) - 1
+            i, j = np.nonzero(found <= np.partition(found, last, axis=1)[:, last, None])
         row = np.concatenate([np.repeat(np.arange(len(found)), k), i])
         values = np.concatenate([squares[rows].ravel(), found[i, j]])
         places = np.concatenate([positions[rows].ravel(), j + start])
