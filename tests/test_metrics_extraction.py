@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from membench.metrics.extraction import (
     ams,
+    copy_counts,
     extraction_metrics,
     in_region,
     precision_of_confident,
@@ -20,6 +21,7 @@ from membench.metrics.extraction import (
     ums_nearest,
     unique_per_1000,
 )
+from membench.metrics.unique import chao1, chao1_interval
 from membench.similarity import matches_frame
 from membench.types import Band, Space
 
@@ -64,6 +66,33 @@ def test_ams_and_ums_from_the_formulas(space, seed):
         assert ums_nearest(frame, n, space, region) == len({j for b, j in zip(best, first, strict=True) if inside(b, space, region)}) / n
 
 
+@pytest.mark.parametrize("space", [SSCD, L2])
+def test_the_random_matches_hit_every_edge(space):
+    """Else the comparison above would say nothing of them."""
+    for region in space.bands:
+        for edge in (region.low, region.high):
+            assert any((np.round(matrix(space, seed), 6) == edge).any() for seed in range(5))
+
+
+def test_every_score_by_hand():
+    """Image 0 is nearest to picture 2 at the edge of mid; 1 and 2 both to picture 0; 3 to nothing that counts."""
+    close = np.array([[0.55, 0.3, 0.5], [0.9, 0.6, 0.5], [0.6, 0.2, 0.55], [0.1, 0.2, 0.29]])
+    close[0] = 0.45, 0.3, 0.5
+    frame, bands = stored(close, SSCD), {b.name: b for b in SSCD.bands}
+    scores = lambda region: tuple(4 * f(frame, 4, SSCD, region) for f in (ams, ums, ums_nearest))  # noqa: E731
+    assert scores(bands["low"]) == (0, 2, 0)  # pictures 0 and 1 of image 0, whose best is 0.5
+    assert scores(bands["mid"]) == (1, 1, 1)  # picture 2, of images 0, 1 and 2
+    assert scores(bands["high"]) == (2, 2, 1)  # 0.9 and both 0.6
+    assert scores(0.3) == scores(0.5) == (3, 3, 2) and scores(0.6) == (2, 2, 1) and scores(0.61) == (1, 1, 1)
+    far = np.array([[1.0, 1.2, 2.0], [0.4, 0.9, 1.4], [1.4, 2.5, 2.5], [2.5, 2.6, 2.7]])
+    frame, bands = stored(far, L2), {b.name: b for b in L2.bands}
+    scores = lambda region: tuple(4 * f(frame, 4, L2, region) for f in (ams, ums, ums_nearest))  # noqa: E731
+    assert scores(bands["high"]) == (1, 2, 1)  # image 1 alone; 1.0 belongs to mid
+    assert scores(bands["mid"]) == (1, 2, 1)
+    assert scores(bands["low"]) == (1, 2, 1)  # 1.4 of image 2 and of image 1; 2.0 is beyond
+    assert scores(1.0) == (2, 2, 1) and scores(1.4) == (3, 3, 1) and scores(2.0) == (3, 3, 1)
+
+
 def test_ums_exceeds_ams_as_equation_9_allows():
     frame = stored(np.array([[0.9, 0.8, 0.7], [0.1, 0.1, 0.1]]), SSCD)
     high = SSCD.bands[-1]
@@ -86,28 +115,6 @@ def test_edges_of_regions():
     edges = np.array([0.0, 1.0, 1.4, 2.0])
     assert [in_region(edges, L2, band).tolist() for band in L2.bands] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
     assert in_region(edges, L2, 1.4).tolist() == [1, 1, 1, 0]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 9999), st.floats(0, 3), st.floats(0, 3), st.booleans())
-def test_cumulative_ams_is_monotone(seed, one, other, similarity):
-    space = SSCD if similarity else L2
-    frame = stored(matrix(space, seed), space)
-    lower, upper = sorted((one, other))
-    at_lower, at_upper = (ams(frame, 12, space, x) for x in (lower, upper))
-    assert at_lower >= at_upper if similarity else at_lower <= at_upper
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 9999), st.lists(st.integers(1, 59), min_size=1, max_size=4, unique=True), st.booleans())
-def test_bands_that_partition_sum_to_the_cumulative_score(seed, cuts, similarity):
-    edges = [0.0, *(c / 20 / (3 if similarity else 1) for c in sorted(cuts)), 1.0 if similarity else 3.01]
-    bands = tuple(Band(f"{a:g}", a, b) for a, b in pairwise(edges))
-    space = Space("s", similarity, bands, copy=0.5, floor=0.0 if similarity else 4.0, source="test")
-    values = matrix(space, seed)
-    frame = stored(values, space)
-    assert sum(ams(frame, 12, space, band) for band in bands) == pytest.approx(ams(frame, 12, space, edges[0 if similarity else -1]))
-    assert all(ums_nearest(frame, 12, space, b) <= min(ams(frame, 12, space, b), ums(frame, 12, space, b)) for b in bands)
 
 
 def test_ums_refuses_what_is_not_stored():
@@ -151,7 +158,10 @@ def test_rarefaction_with_many_images_and_with_none_copied():
     frame = matches_frame(np.arange(n), np.arange(n) % 1000, np.full(n, 0.9), higher_is_closer=True)
     curve = rarefaction(frame, n, SSCD, [1, 1000, n])
     np.testing.assert_allclose(curve, [1, 1000 * (1 - (1 - 1 / 1000) ** 1000), 1000], rtol=2e-3)
-    assert rarefaction(stored(np.full((4, 2), 0.1), SSCD), 4, SSCD, [0, 4]).tolist() == [0, 0]
+    nothing = stored(np.full((4, 2), 0.1), SSCD)
+    assert rarefaction(nothing, 4, SSCD, [0, 4]).tolist() == [0, 0]
+    (estimate,) = (r for r in extraction_metrics(nothing, 4, SSCD) if r.name == "chao1_estimate")
+    assert (estimate.value, estimate.low, estimate.high) == (0, None, None)
 
 
 @settings(max_examples=40, deadline=None)
@@ -204,4 +214,7 @@ def test_extraction_metrics_is_the_sum_of_its_parts(space):
     assert curve[0].n == 1 and curve[-1].n == 60 and curve[0].value == pytest.approx(ams(frame, 60, space, space.copy))
     with pytest.raises(ValueError, match="confidences"):
         extraction_metrics(frame, 60, space, confidence=confidence[:5])
-    assert all(r.low is None for r in extraction_metrics(frame, 60, space))
+    counts = copy_counts(frame, 60, space)
+    estimate = found["chao1_estimate", None, space.copy]
+    assert (estimate.value, estimate.low, estimate.high) == (chao1(counts, 60), *chao1_interval(counts, 60)) and estimate.n == 60
+    assert all(r.low is None for r in extraction_metrics(frame, 60, space) if r.name != "chao1_estimate")

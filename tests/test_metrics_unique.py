@@ -1,8 +1,11 @@
-"""Intervals of AMS and UMS: brute force, edge cases, and coverage by simulation where the expectation is known exactly."""
+"""Rarefaction, Chao1, and intervals of AMS and UMS: brute force, published examples, and simulation where the truth is known."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,7 +14,7 @@ import pytest
 from membench.metrics.extraction import extraction_metrics, ums_intervals
 from membench.metrics.intervals import mean_intervals, share_intervals
 from membench.metrics.run import run_metrics
-from membench.metrics.unique import chao2, unique_interval, zero_limit
+from membench.metrics.unique import chao1, chao1_interval, chao2, rarefied, unique_interval, zero_limit
 from membench.similarity import matches_frame
 from membench.types import Band, Space
 
@@ -57,6 +60,84 @@ def test_an_interval_is_never_without_width():
     same = unique_interval(np.arange(40), np.zeros(40, int), 40, 40)  # one picture, every time: Chao2 finds none missing
     assert same == pytest.approx((1 / 40, 1 / 40 + zero_limit(40)))
     assert unique_interval(none, none, 1, 5) is None
+
+
+def counts_of(seen: int, once: int, twice: int, total: int) -> np.ndarray:
+    """Counts with that many images, singletons, doubletons and copies."""
+    rest = seen - once - twice
+    counts = np.array([1] * once + [2] * twice + [3] * (rest - 1) + [total - once - 2 * twice - 3 * (rest - 1)])
+    assert counts[-1] > 2 and counts.sum() == total
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("counts", "n", "expected"),
+    [
+        # The spiders of iNEXT's vignette (Hsieh, Ma & Chao 2016): girdled and logged trees; with (n-1)/n.
+        (counts_of(26, 12, 4, 168), 168, (43.893, 30.511, 96.971)),
+        (counts_of(37, 14, 4, 252), 252, (61.403, 43.502, 128.583)),
+        # EstimateS, which rounds to two digits and leaves (n-1)/n out; the examples of scikit-bio's tests.
+        (np.array([0, 1, 1, 4, 2, 5, 2, 4, 1, 2]), None, (10.5, 9.17, 21.89)),
+        (np.array([0, 1, 1, 4, 5]), None, (5, 4.08, 17.27)),  # no doubletons
+    ],
+)
+def test_chao1_of_published_examples(counts, n, expected):
+    assert (chao1(counts, n), *chao1_interval(counts, n)) == pytest.approx(expected, abs=6e-4 if n else 6e-3)
+
+
+def test_chao1_without_singletons_or_with_one():
+    e = math.exp
+    share, spread = (2 * e(-2) + e(-4) + e(-5)) / 4, 2 * (e(-2) - e(-4)) + e(-4) - e(-8) + e(-5) - e(-10)
+    for n, lost in ((None, 0), (20, (4 * e(-2) + 4 * e(-4) + 5 * e(-5)) ** 2 / 20)):
+        counts = np.array([2, 2, 4, 5])
+        assert chao1(counts, n) == 4
+        assert chao1_interval(counts, n) == pytest.approx((4, (4 + 1.959963984540054 * (spread - lost) ** 0.5) / (1 - share)))
+    assert chao1(np.array([1, 9])) == 2 and chao1_interval(np.array([1, 9]))[1] > 3
+    assert chao1_interval(np.array([9, 9]), 18) == pytest.approx((2, 2), abs=0.05)
+    assert chao1(np.zeros(3, int), 50) == 0 and chao1_interval(np.zeros(3, int), 50) is None
+    for wrong in ([-1, 2], [5, 6]):
+        with pytest.raises(ValueError, match="10 generated"):
+            chao1(np.array(wrong), 10)
+
+
+@pytest.mark.parametrize("world", ["alike", "many alike", "two kinds", "geometric", "zipf"])
+def test_chao1_is_a_lower_bound_of_what_can_be_copied(world):
+    """Its mean lies above what was copied and, but for a few per cent, not above the truth. Where all are alike it meets the truth."""
+    p = {
+        "alike": np.full(100, 0.002),
+        "many alike": np.full(500, 0.0005),
+        "two kinds": np.repeat([0.0004, 0.0036], 50),
+        "geometric": 0.3 * 0.97 ** np.arange(200) * 0.03,
+        "zipf": WORLDS["zipf"],
+    }[world]
+    rng, n = np.random.default_rng(3), 1000
+    runs = [rng.multinomial(n, np.append(p, 1 - p.sum()))[:-1] for _ in range(400)]
+    estimate, copied = np.mean([chao1(c, n) for c in runs]), np.mean([(c > 0).sum() for c in runs])
+    assert 1.1 * copied < estimate < 1.04 * len(p)
+    seen, once, twice = ((math.comb(n, k) * p**k * (1 - p) ** (n - k)).sum() for k in (0, 1, 2))
+    bound = len(p) - seen + (n - 1) / n * once**2 / (2 * twice)
+    held = np.mean([low <= bound <= high for low, high in (chao1_interval(c, n) for c in runs)])
+    assert 0.89 <= held <= 0.99 and estimate == pytest.approx(bound, rel=0.06)
+    assert (bound == pytest.approx(len(p), rel=1e-3)) == ("alike" in world)
+
+
+@pytest.mark.parametrize("copies", [(3, 2, 1, 1), (8,), (1, 1, 1), (4, 4), ()])
+def test_rarefaction_over_all_subsets_in_fractions(copies):
+    owner = [j for j, c in enumerate(copies) for _ in range(c)]
+    owner += [None] * (8 - len(owner))
+    for n in range(9):
+        subsets = [len({owner[i] for i in s} - {None}) for s in combinations(range(8), n)]
+        assert rarefied(np.array(copies, int), 8, [n])[0] == pytest.approx(float(Fraction(sum(subsets), len(subsets))), abs=1e-14)
+
+
+@pytest.mark.parametrize("n", [1, 2, 300, 30_000, 50_000])
+def test_rarefaction_of_50_000_images_against_integers(n):
+    """To 14 digits, also where the chance of a hit is small; log-gammas of 50,000! gave 7."""
+    images, counts = 50_000, {1: 1000, 2: 40, 37: 5, 9000: 2}
+    drawn = math.comb(images, n)
+    exact = sum(k * (1 - Fraction(math.comb(images - c, n), drawn)) for c, k in counts.items())
+    found = rarefied(np.repeat(list(counts), list(counts.values())), images, [n])[0]
+    assert found == pytest.approx(float(exact), rel=1e-14)
 
 
 def images(p: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -127,7 +208,7 @@ def test_every_ums_has_an_interval_around_it():
     assert len(found) == 3 * 5
     assert all(r.low is not None and 0 <= r.low <= r.value <= r.high and r.low < r.high for r in found)
     assert all(r.high <= 1 for r in found if not r.name.startswith("ums_c"))
-    assert all(r.low is None for r in extraction_metrics(matches, 60, L2))
+    assert all(r.low is None for r in extraction_metrics(matches, 60, L2) if r.name != "chao1_estimate")
 
 
 def test_ams_of_none_and_of_all_is_exact_over_groups():

@@ -11,13 +11,14 @@ closed at both ends, which counts an edge twice); or a float, cumulative: gamma 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from membench.metrics.intervals import Interval, share_intervals
 from membench.metrics.rows import Metric
-from membench.metrics.unique import rarefied, unique_interval
+from membench.metrics.unique import chao1, chao1_interval, rarefied, unique_interval
 from membench.types import Band, Space
 
 PERCENTILES = (50, 75, 90, 95, 99)
@@ -62,18 +63,17 @@ def ums(matches: pd.DataFrame, n_generated: int, space: Space, region: Band | fl
     and 1. Depends on N_G: compare at equal N_G only. Raises ValueError if the region reaches beyond ``space.floor``, where
     pairs are not stored.
     """
-    nearest_matches(matches, n_generated)
+    columns = _columns(matches, n_generated)
     if not _stored(space, region):
         raise ValueError(
             f"UMS to {far_edge(space, region):g} needs pairs beyond the floor of {space.floor:g} of {space.id}, which are not stored"
         )
-    inside = in_region(matches["similarity"].to_numpy(), space, region)
-    return matches["training"][inside].nunique() / n_generated
+    return _ums(columns, space, region)
 
 
 def ums_nearest(matches: pd.DataFrame, n_generated: int, space: Space, region: Band | float) -> float:
     """UMS in which a generated image stands for its nearest training image only: in [0, 1], never above AMS."""
-    return len(_abundance(matches, n_generated, space, region)) / n_generated
+    return len(_abundance(_columns(matches, n_generated), space, region)) / n_generated
 
 
 def far_edge(space: Space, region: Band | float) -> float:
@@ -102,7 +102,7 @@ def unique_per_1000(matches: pd.DataFrame, n_generated: int, space: Space, evalu
     """Distinct nearest training images within ``space.copy``, per 1,000 network evaluations. Raises ValueError for none."""
     if evaluations < 1:
         raise ValueError(f"{evaluations} network evaluations")
-    return 1000 * len(_abundance(matches, n_generated, space, space.copy)) / evaluations
+    return 1000 * len(copy_counts(matches, n_generated, space)) / evaluations
 
 
 def rarefaction(matches: pd.DataFrame, n_generated: int, space: Space, sizes: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -116,7 +116,7 @@ def rarefaction(matches: pd.DataFrame, n_generated: int, space: Space, sizes: Se
 
 def copy_counts(matches: pd.DataFrame, n_generated: int, space: Space) -> np.ndarray:
     """For each training image that some generated image copies (nearest, within ``space.copy``): by how many. int [copied]."""
-    return _abundance(matches, n_generated, space, space.copy)
+    return _abundance(_columns(matches, n_generated), space, space.copy)
 
 
 def ums_intervals(
@@ -127,15 +127,7 @@ def ums_intervals(
     The units of sampling are the groups; pass ``np.arange(n_generated)`` for independent images. ``ums_nearest`` is cut at 1.
     None for fewer than 2 groups, and for the UMS of a region that is not stored.
     """
-    names, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
-    if len(member) != n_generated:
-        raise ValueError(f"{len(member)} groups for {n_generated} generated images")
-    hit = matches[in_region(matches["similarity"].to_numpy(), space, region)]
-    found: list[Interval | None] = []
-    for part in (hit, hit[hit["rank"] == 0]):
-        found.append(unique_interval(member[part["generated"].to_numpy()], part["training"].to_numpy(), len(names), n_generated))
-    every, nearest = found
-    return every if _stored(space, region) else None, nearest and (nearest[0], min(1.0, nearest[1]))
+    return _ums_intervals(_columns(matches, n_generated), space, region, *_members(groups, n_generated))
 
 
 def extraction_metrics(
@@ -156,33 +148,34 @@ def extraction_metrics(
     is hit (``intervals.share_intervals``); to UMS by the variance of Colwell et al. 2012 (:func:`ums_intervals`), not by bootstrap: a
     resample repeats images, so it holds fewer distinct ones than a fresh run would, and the interval would miss its own value.
     UMS of a region beyond ``space.floor`` has the value None.
+    ``chao1_estimate``: an estimate, always with its interval over images: how many training images more images of the same kind would copy
+    in the end, at least (``unique.chao1``); 0 and no interval if none was copied, which tells nothing of what would be.
 
     Names: ``ams``, ``ums``, ``ums_nearest`` a band; the same with ``_cumulative`` to the far edge of each band (``band`` set)
     and to ``space.copy`` (``band`` None); ``best_p50`` ... ``best_p99``: percentiles of the best gamma as it is, linearly
     interpolated (of a similarity: higher = more copied; of a distance: lower, and p95 is near the *least* copied, SIDE's choice).
     """
-    near = nearest_matches(matches, n_generated)
-    best = near["similarity"].to_numpy()
+    columns = _columns(matches, n_generated)
+    best = columns.best
     regions: list[tuple[str, str | None, float | None, Band | float]] = [("", band.name, None, band) for band in space.bands]
     edges = [(band.name, far_edge(space, band)) for band in space.bands]
     regions += [("_cumulative", name, edge, edge) for name, edge in [*edges, (None, space.copy)]]
 
-    intervals: list[Interval | None] = [None] * len(regions)
+    shares = [in_region(best, space, region) for *_, region in regions]
+    ams_found: list[Interval | None] = [None] * len(regions)
+    ums_found: list[tuple[Interval | None, Interval | None]] = [(None, None)] * len(regions)
     if groups is not None:
-        hits = np.stack([in_region(best, space, region) for *_, region in regions], axis=1)
-        intervals = share_intervals(hits, groups, resamples=resamples, seed=seed)
+        member, units = _members(groups, n_generated)
+        ams_found = share_intervals(np.stack(shares, axis=1), groups, resamples=resamples, seed=seed)
+        ums_found = [_ums_intervals(columns, space, region, member, units) for *_, region in regions]
 
     rows = []
-    for (suffix, band, threshold, region), interval in zip(regions, intervals, strict=True):
-        low, high = interval or (None, None)
-        rows.append(Metric("ams" + suffix, band, threshold, ams(matches, n_generated, space, region), low, high, n_generated))
-        every, nearest = (None, None) if groups is None else ums_intervals(matches, n_generated, space, region, groups)
-        unique = ums(matches, n_generated, space, region) if _stored(space, region) else None
-        low, high = every or (None, None)
-        rows.append(Metric("ums" + suffix, band, threshold, unique, low, high, n_generated))
-        value = ums_nearest(matches, n_generated, space, region)
-        low, high = nearest or (None, None)
-        rows.append(Metric("ums_nearest" + suffix, band, threshold, value, low, high, n_generated))
+    for (suffix, band, threshold, region), share, interval, (every, nearest) in zip(regions, shares, ams_found, ums_found, strict=True):
+        unique = _ums(columns, space, region) if _stored(space, region) else None
+        values = {"ams": float(share.mean()), "ums": unique, "ums_nearest": len(_abundance(columns, space, region)) / n_generated}
+        for (name, value), found in zip(values.items(), (interval, every, nearest), strict=True):
+            low, high = found or (None, None)
+            rows.append(Metric(name + suffix, band, threshold, value, low, high, n_generated))
     for q in PERCENTILES:
         rows.append(Metric(f"best_p{q}", None, None, float(np.percentile(best.astype(np.float64), q)), None, None, n_generated))
     if confidence is not None:
@@ -195,10 +188,30 @@ def extraction_metrics(
     if evaluations is not None:
         value = unique_per_1000(matches, n_generated, space, evaluations)
         rows.append(Metric("unique_per_1000_evaluations", None, space.copy, value, None, None, n_generated))
+    counts = _abundance(columns, space, space.copy)
+    low, high = chao1_interval(counts, n_generated) or (None, None)
+    rows.append(Metric("chao1_estimate", None, space.copy, chao1(counts, n_generated), low, high, n_generated))
     sizes = np.unique(np.linspace(1, n_generated, 50).round().astype(int))
-    for size, expected in zip(sizes, rarefaction(matches, n_generated, space, sizes), strict=True):
+    for size, expected in zip(sizes, rarefied(counts, n_generated, sizes), strict=True):
         rows.append(Metric("rarefaction", None, space.copy, float(expected), None, None, int(size)))
     return rows
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What every region is cut from, checked and sorted once: the pairs [p], and the nearest of each image [n], in order."""
+
+    generated: np.ndarray  # int [p]
+    training: np.ndarray  # int [p]
+    similarity: np.ndarray  # float32 [p]
+    best: np.ndarray  # float32 [n]
+    nearest: np.ndarray  # int [n]: a training image
+
+
+def _columns(matches: pd.DataFrame, n_generated: int) -> _Columns:
+    near = nearest_matches(matches, n_generated)
+    generated, training, similarity = (matches[name].to_numpy() for name in ("generated", "training", "similarity"))
+    return _Columns(generated, training, similarity, near["similarity"].to_numpy(), near["training"].to_numpy())
 
 
 def _stored(space: Space, region: Band | float) -> bool:
@@ -206,8 +219,29 @@ def _stored(space: Space, region: Band | float) -> bool:
     return far >= space.floor if space.higher_is_closer else far <= space.floor
 
 
-def _abundance(matches: pd.DataFrame, n_generated: int, space: Space, region: Band | float) -> np.ndarray:
+def _ums(columns: _Columns, space: Space, region: Band | float) -> float:
+    return len(pd.unique(columns.training[in_region(columns.similarity, space, region)])) / len(columns.best)
+
+
+def _abundance(columns: _Columns, space: Space, region: Band | float) -> np.ndarray:
     """For each training image that is the nearest of some generated image within the region: of how many."""
-    near = nearest_matches(matches, n_generated)
-    inside = in_region(near["similarity"].to_numpy(), space, region)
-    return np.unique(near["training"].to_numpy()[inside], return_counts=True)[1]
+    return np.unique(columns.nearest[in_region(columns.best, space, region)], return_counts=True)[1]
+
+
+def _members(groups: np.ndarray, n_generated: int) -> tuple[np.ndarray, int]:
+    """The number of each image's group, int [n], and how many groups there are."""
+    names, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    if len(member) != n_generated:
+        raise ValueError(f"{len(member)} groups for {n_generated} generated images")
+    return member, len(names)
+
+
+def _ums_intervals(
+    columns: _Columns, space: Space, region: Band | float, member: np.ndarray, units: int
+) -> tuple[Interval | None, Interval | None]:
+    n = len(columns.best)
+    hit = in_region(columns.similarity, space, region) if _stored(space, region) else None
+    close = in_region(columns.best, space, region)
+    every = None if hit is None else unique_interval(member[columns.generated[hit]], columns.training[hit], units, n)
+    nearest = unique_interval(member[close], columns.nearest[close], units, n)
+    return every, nearest and (nearest[0], min(1.0, nearest[1]))

@@ -95,7 +95,13 @@ def weighted_statistics(
 def mean_intervals(
     values: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> list[Interval | None]:
-    """The interval of the mean of each column of values [n, m] over resampled groups [n]; None for fewer than 2 groups.
+    """The interval of the mean of each column of values [n, m] over resampled groups [n]; None for fewer than 2 groups."""
+    drawn = mean_resamples(values, groups, resamples=resamples, seed=seed)
+    return [None] * np.shape(values)[1] if drawn is None else [percentiles(column, level) for column in drawn.T]
+
+
+def mean_resamples(values: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> np.ndarray | None:
+    """The mean of each column of values [n, m] in each resample of the groups [n]: float64 [resamples, m]; None for fewer than 2 groups.
 
     A group counts with all its rows, so the mean is a ratio of sums. Raises ValueError for lengths that differ or values not finite.
     """
@@ -106,12 +112,11 @@ def mean_intervals(
         raise ValueError("a value is not finite")
     names, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     if len(names) < 2:
-        return [None] * values.shape[1]
+        return None
     size = np.bincount(member)
     total = np.stack([np.bincount(member, column) for column in values.T], axis=1)
     rng = np.random.default_rng(seed)
-    parts = [times @ total / (times @ size)[:, None] for times in draws(len(names), resamples, rng)]
-    return [percentiles(column, level) for column in np.concatenate(parts).T]
+    return np.concatenate([times @ total / (times @ size)[:, None] for times in draws(len(names), resamples, rng)])
 
 
 def share_intervals(

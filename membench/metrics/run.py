@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
 from membench.metrics.complexity import complexity_table
@@ -42,13 +43,40 @@ def run_metrics(
     if labelled.label.nunique() == 2:
         rows += detection_table(labelled, resamples=resamples, seed=seed)
     rows += complexity_table(scores, resamples=resamples, seed=seed)
+    rows += extraction_table(
+        samples, matches, space, scores if examples is None else examples, evaluations=evaluations, resamples=resamples, seed=seed
+    )
     if len(samples):
-        owner, kind = _owners(samples, scores if examples is None else examples)
+        rows += multiplicity_table(matches[matches.sample_id.isin(samples.sample_id)], space, training_kinds)
+    return long_form(rows)
+
+
+def long_form(rows: Sequence[Metric]) -> pd.DataFrame:
+    """The rows as ``metrics.parquet`` holds them."""
+    columns = ["name", "band", "threshold", "subset", "value", "low", "high", "n"]
+    return pd.DataFrame([asdict(row) for row in rows], columns=columns).rename(columns={"name": "metric"})
+
+
+def extraction_table(
+    samples: pd.DataFrame,
+    matches: pd.DataFrame,
+    space: Space,
+    examples: pd.DataFrame,
+    *,
+    evaluations: int,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Metric]:
+    """``extraction_metrics`` of all images, and AMS and UMS of those of each kind of example. Arguments as of :func:`run_metrics`."""
+    rows: list[Metric] = []
+    if len(samples):
+        owner, kind = owners(samples, examples)
+        at = pd.Index(samples.sample_id.astype(object)).get_indexer(matches.sample_id.astype(object))
         for subset in ["all", *(f"kind={k}" for k in sorted(kind.dropna().unique()))]:
-            part = samples if subset == "all" else samples[kind == subset.removeprefix("kind=")]
-            position = pd.Series(range(len(part)), index=part.sample_id)
-            found = matches[matches.sample_id.isin(position.index)]
-            found = found.assign(generated=found.sample_id.map(position).astype("int32"))
+            chosen = np.ones(len(samples), dtype=bool) if subset == "all" else (kind == subset.removeprefix("kind=")).to_numpy()
+            part = samples[chosen]
+            inside = (at >= 0) & chosen[at]
+            found = matches[inside].assign(generated=(np.cumsum(chosen) - 1)[at[inside]].astype(np.int32))
             whole = subset == "all"
             rows += [
                 Metric(**{**asdict(metric), "subset": subset})
@@ -64,12 +92,10 @@ def run_metrics(
                 )
                 if whole or metric.name.startswith(("ams", "ums"))
             ]
-        rows += multiplicity_table(matches[matches.sample_id.isin(samples.sample_id)], space, training_kinds)
-    columns = ["name", "band", "threshold", "subset", "value", "low", "high", "n"]
-    return pd.DataFrame([asdict(row) for row in rows], columns=columns).rename(columns={"name": "metric"})
+    return rows
 
 
-def _owners(samples: pd.DataFrame, examples: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+def owners(samples: pd.DataFrame, examples: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     """The group and the kind of each sample; a kind that nothing tells is missing."""
     unconditional = samples.prompt.isna() & ~samples.condition.str.startswith("class/")
     known = examples.set_index("id").astype(object)

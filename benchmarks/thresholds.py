@@ -1,0 +1,81 @@
+"""What a change of thresholds costs: every extraction metric of one run again, from its stored matches alone.
+
+    python benchmarks/thresholds.py [--images 50000] [--matches 600000] [--groups 20000]
+
+The matches are synthetic: cosine similarities (SSCD's bands), heavy-tailed in how often a training image is met, with a nearest of each
+image and the others in order. Prints CPU seconds of each part, and the same over one pass over the matches (``in_region`` and
+a count), so that machines compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from membench.metrics import extraction, intervals
+from membench.similarity import matches_frame
+from membench.types import Band, Space
+
+SSCD = Space("sscd", True, (Band("low", 0.4, 0.5), Band("mid", 0.5, 0.6), Band("high", 0.6, 1.0)), copy=0.5, floor=0.3, source="synthetic")
+
+
+def synthetic(images: int, pairs: int, groups: int, training: int = 50_000, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """A frame of ``pairs`` matches of ``images`` images, and the group of each image: str [images]."""
+    rng = np.random.default_rng(seed)
+    generated = np.concatenate([np.arange(images), rng.integers(images, size=2 * pairs)])
+    met = (training * rng.random(len(generated)) ** 4).astype(int)
+    first = np.sort(np.unique(generated * training + met, return_index=True)[1])[:pairs]  # no pair twice
+    frame = matches_frame(generated[first], met[first], 0.3 + 0.7 * rng.beta(1.2, 5, size=pairs), higher_is_closer=True)
+    return frame, np.char.add("prompt ", rng.integers(groups, size=images).astype(str))
+
+
+def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """CPU seconds of the fastest of the repeats."""
+    found = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+def measure(images: int, pairs: int, groups: int) -> dict[str, float]:
+    """CPU seconds by part: one pass, single metrics at the threshold of a copy, the bootstrap of AMS, and all metrics."""
+    frame, group = synthetic(images, pairs, groups)
+    values = frame["similarity"].to_numpy()
+    best = extraction.nearest_matches(frame, images)["similarity"].to_numpy()
+    hits = np.stack([best >= x for x in np.linspace(0.4, 0.7, 7)], axis=1)
+    sizes = np.linspace(1, images, 50).round().astype(int)
+    parts: dict[str, Callable[[], object]] = {
+        "one pass over the matches": lambda: int(extraction.in_region(values, SSCD, SSCD.copy).sum()),
+        "nearest_matches": lambda: extraction.nearest_matches(frame, images),
+        "ams": lambda: extraction.ams(frame, images, SSCD, SSCD.copy),
+        "ums": lambda: extraction.ums(frame, images, SSCD, SSCD.copy),
+        "ums_nearest": lambda: extraction.ums_nearest(frame, images, SSCD, SSCD.copy),
+        "ums_intervals": lambda: extraction.ums_intervals(frame, images, SSCD, SSCD.copy, group),
+        "share_intervals of 7 regions": lambda: intervals.share_intervals(hits, group),
+        "rarefaction at 50 sizes": lambda: extraction.rarefaction(frame, images, SSCD, sizes),
+        "extraction_metrics, no groups": lambda: extraction.extraction_metrics(frame, images, SSCD),
+        "extraction_metrics": lambda: extraction.extraction_metrics(frame, images, SSCD, groups=group),
+    }
+    return {name: seconds(work) for name, work in parts.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--matches", type=int, default=600_000)
+    parser.add_argument("--groups", type=int, default=20_000)
+    args = parser.parse_args()
+    found = measure(args.images, args.matches, args.groups)
+    one = found["one pass over the matches"]
+    for name, took in found.items():
+        print(f"{name:32} {took:8.4f} s {took / one:10.1f} x")
+
+
+if __name__ == "__main__":
+    main()
