@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from membench.runner import Run, load, run
+    from membench.runner import run
+    from membench.runs import Run, load
 
 # In a checkout, detectors/ and tasks/ lie beside this package (they are what people come to read);
 # an installed package has them inside. Both are imported as membench.detectors and membench.tasks.

@@ -19,7 +19,7 @@ from membench.report import Table
 from membench.report_charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, Chart
 
 if TYPE_CHECKING:
-    from membench.runner import Run
+    from membench.runs import Run
 
 MARK = {"model": "round", "control": "square"}  # a shape each, for whoever cannot tell the colours apart
 APART = 7  # pixels from the middle of a category to a series' mark

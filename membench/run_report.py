@@ -9,7 +9,7 @@ import pandas as pd
 
 from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
 from membench.printing import COPIES, DETECTION, interval, number, table
-from membench.runner import Run
+from membench.runs import Run
 
 COUNTED = ("forwards", "backwards", "jvps", "decodes", "encodes")
 SIZE_CORRELATION = "Spearman of score with PNG size"

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from membench import store
 from membench.denoiser import Denoiser
 from membench.errors import UserError
 from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, told, unsuited, within_budget
@@ -26,6 +25,7 @@ from membench.metrics.run import run_metrics
 from membench.phases import SHARD, Phases, in_step, match, timer
 from membench.report import write_report
 from membench.report_multiplicity import extracted, siblings
+from membench.runs import Run, load
 from membench.types import Checks, Condition, Example, Prepares, Request
 
 __all__ = ["Run", "Skipped", "Spec", "execute", "execute_all", "load", "run"]
@@ -44,18 +44,6 @@ class Skipped:
     task: str
     detector: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run, for notebooks: ``run.json`` as a dict and the four tables as pandas frames."""
-
-    path: Path
-    info: dict[str, Any]
-    scores: pd.DataFrame
-    samples: pd.DataFrame
-    matches: pd.DataFrame
-    metrics: pd.DataFrame
 
 
 def run(
@@ -177,12 +165,6 @@ def _renew(folders: Sequence[Path], pictures: np.ndarray) -> None:
                 write_report(load(folder), pictures)
         except UserError as error:
             print(f"membench: {folder / 'report.html'} still lacks this run's series: {error}", file=sys.stderr)
-
-
-def load(path: Path) -> Run:
-    """The tables of a run folder. Raises :class:`UserError` for a damaged or newer one."""
-    info, frames = store.read_run(path)
-    return Run(path, info, **{name: frames[name] for name in ("scores", "samples", "matches", "metrics")})
 
 
 # ---------------------------------------------------------------------------------------------- executing

@@ -234,9 +234,14 @@ def _finished(folder: Path, run: Mapping[str, Any]) -> bool:
     return run.get("status") in ("complete", "partial") and all((folder / f"{name}.parquet").is_file() for name in SCHEMAS)
 
 
-def read_run(folder: Path, tables: Collection[str] = tuple(SCHEMAS)) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """(run.json, tables by name). Raises UserError if one is missing, damaged or newer, or an id stands twice."""
-    frames = {name: read_table(folder / f"{name}.parquet", name) for name in tables}
+def read_run(
+    folder: Path, tables: Collection[str] = tuple(SCHEMAS), *, images: bool = True
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """(run.json, tables by name). images: False leaves the samples' PNG bytes unread (None).
+
+    Raises UserError if one is missing, damaged or newer, or an id stands twice.
+    """
+    frames = {name: read_table(folder / f"{name}.parquet", name, without=() if images else ("image",)) for name in tables}
     for name in ID_COLUMNS.keys() & frames.keys():
         verify_ids(frames[name], name, folder)
     return read_info(folder), frames

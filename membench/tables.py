@@ -124,20 +124,26 @@ def write_table(path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Ma
     atomic_write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))
 
 
-def read_table(path: Path, name: str) -> pd.DataFrame:
+def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.DataFrame:
     """A table of ``TABLES[name]``; null is NaN or None, as are columns that came after an older file's schema version.
+
+    without: nullable columns that are not read, and null.
 
     Raises UserError if missing, newer or another table, DamagedFile if unreadable.
     """
     if not path.is_file():
         raise UserError(f"{path} is not there; membench run makes it")
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        version = int((table.schema.metadata or {}).get(b"schema_version", 0))
-        for (owner, column), since in ADDED.items():
-            if owner == name and version < since and column not in table.column_names:
-                field = TABLES[name].field(column)
-                table = table.append_column(field, pa.nulls(len(table), field.type))
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        held = file.schema_arrow.names
+        table = file.read(columns=[column for column in held if column not in without or column not in TABLES[name].names])
+        version = int((file.schema_arrow.metadata or {}).get(b"schema_version", 0))
+        missing = [column for (owner, column), since in ADDED.items() if owner == name and version < since and column not in held]
+        missing += [column for column in without if column in TABLES[name].names and column in held]
+        for field in map(TABLES[name].field, missing):
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+        if without and set(table.column_names) == set(TABLES[name].names):
+            table = table.select(TABLES[name].names)
         fits = table.schema.equals(TABLES[name])
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a damaged name is no UTF-8
         raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())}); delete it and run again") from error
