@@ -2,6 +2,7 @@
 
     python benchmarks/thresholds.py [--images 50000] [--matches 600000] [--groups 20000]
 
+``rescored`` is what ``membench leaderboard --band ... --copy ...`` does with a run between reading it and printing.
 The matches are synthetic: cosine similarities (SSCD's bands), heavy-tailed in how often a training image is met, with a nearest of each
 image and the others in order. Prints CPU seconds of each part, and the same over one pass over the matches (``in_region`` and
 a count), so that machines compare.
@@ -12,11 +13,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from membench.metrics import extraction, intervals
+from membench.metrics.run import long_form
+from membench.rescore import rescored
+from membench.runs import Run
 from membench.similarity import matches_frame
 from membench.types import Band, Space
 
@@ -31,6 +37,19 @@ def synthetic(images: int, pairs: int, groups: int, training: int = 50_000, seed
     first = np.sort(np.unique(generated * training + met, return_index=True)[1])[:pairs]  # no pair twice
     frame = matches_frame(generated[first], met[first], 0.3 + 0.7 * rng.beta(1.2, 5, size=pairs), higher_is_closer=True)
     return frame, np.char.add("prompt ", rng.integers(groups, size=images).astype(str))
+
+
+def run_of(frame: pd.DataFrame, group: np.ndarray) -> Run:
+    """A run of prompts, one image a prompt, with these matches and nothing scored yet but a label."""
+    ids = pd.Series([f"c{i}" for i in range(len(group))])
+    scores = pd.DataFrame({"id": ids, "label": -1, "kind": "N", "group": group, "status": "ok", "similarity": np.nan})
+    samples = pd.DataFrame({"sample_id": ids + "/0", "condition": ids, "prompt": "a mug", "status": "ok", "confidence": 0.0})
+    samples["confidence"] = np.random.default_rng(1).random(len(samples))
+    matches = frame.assign(sample_id=samples.sample_id.to_numpy()[frame["generated"]]).drop(columns="generated")
+    phases = {"samples": {"forwards": 50 * len(samples)}}
+    info = {"seed": 0, "space": asdict(SSCD), "phases": phases, "access": {"images": False}}
+    metrics = long_form([]).astype({"metric": str})
+    return Run(Path("synthetic"), info, scores, samples, matches, metrics)
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
@@ -50,6 +69,7 @@ def measure(images: int, pairs: int, groups: int) -> dict[str, float]:
     best = extraction.nearest_matches(frame, images)["similarity"].to_numpy()
     hits = np.stack([best >= x for x in np.linspace(0.4, 0.7, 7)], axis=1)
     sizes = np.linspace(1, images, 50).round().astype(int)
+    run, bands = run_of(frame, group), (Band("far", 0.35, 0.45), Band("close", 0.45, 0.7), Band("same", 0.7, 1.0))
     parts: dict[str, Callable[[], object]] = {
         "one pass over the matches": lambda: int(extraction.in_region(values, SSCD, SSCD.copy).sum()),
         "nearest_matches": lambda: extraction.nearest_matches(frame, images),
@@ -61,6 +81,7 @@ def measure(images: int, pairs: int, groups: int) -> dict[str, float]:
         "rarefaction at 50 sizes": lambda: extraction.rarefaction(frame, images, SSCD, sizes),
         "extraction_metrics, no groups": lambda: extraction.extraction_metrics(frame, images, SSCD),
         "extraction_metrics": lambda: extraction.extraction_metrics(frame, images, SSCD, groups=group),
+        "rescored": lambda: rescored(run, bands, 0.55),
     }
     return {name: seconds(work) for name, work in parts.items()}
 

@@ -14,9 +14,10 @@ from membench.hashing import json_hash
 from membench.metrics.unique import Interval, rarefied
 from membench.options import describe_options
 
-# Rows of one board are comparable: they are runs on the same model, data, prompts and examples.
-BOARD = ("task", "task_version", "profile", "control", "data", "prompts", "examples", "weights", "dtype")
-SCORES = {"ams": "ams_cumulative", "ums": "ums_cumulative"}
+# Rows of one board are comparable: they are runs on the same model, data, prompts and examples, with the same measure of likeness.
+BOARD = ("task", "task_version", "profile", "control", "data", "prompts", "examples", "weights", "dtype", "space")
+SCORES = {"ams": "ams_cumulative", "ums": "ums_cumulative", "auroc": "auroc"}
+EXCESS = ("ams", "ums")  # of which the control's is subtracted; an AUROC on the control is a line to compare with
 
 
 def hash_without(parts: Mapping[str, Any], *names: str) -> str:
@@ -28,6 +29,25 @@ def hash_without(parts: Mapping[str, Any], *names: str) -> str:
 def pair_key(parts: Mapping[str, Any]) -> str:
     """The same for a run on the model and its control: all that changes the output, but control and weights."""
     return hash_without(parts, "control", "weights")
+
+
+def apart(frame: pd.DataFrame) -> list[str]:
+    """Why boards of one task are boards of their own: a line for each that differs from the task's first in more than being its control.
+
+    It names the fields of BOARD that differ, with both values. A control's board is compared with the first control's, if it is not that.
+    """
+    lines = []
+    for task, rows in frame.drop_duplicates(list(BOARD)).groupby("task", sort=False):
+        found = rows.to_dict("records")
+        firsts = {kind: next(row for row in found if row["control"] == kind) for kind in {row["control"] for row in found}}
+        for other in found[1:]:
+            first = found[0] if other is firsts[other["control"]] else firsts[other["control"]]
+            own = {"control", "weights"} if other["control"] != first["control"] else set()  # a control differs in these
+            differing = [name for name in BOARD if first[name] != other[name] and name not in own]
+            if differing:
+                what = ", ".join(f"{name} ({other[name]}, not {first[name]})" for name in differing)
+                lines.append(f"{task}: not comparable with the first board of the task, and so a board of its own: other {what}")
+    return lines
 
 
 def mover(value: float, interval: Interval, other: float, other_interval: Interval) -> Interval:
@@ -45,28 +65,34 @@ def mover(value: float, interval: Interval, other: float, other_interval: Interv
 def with_control(frame: pd.DataFrame) -> pd.DataFrame:
     """Adds the control run's scores and the excess over them, with intervals, to each run on the model.
 
-    Pairs have the same ``pair`` (all that changes the output, but control and weights). Columns ``control_ams``, ``control_ums``,
-    ``excess_ams``, ``excess_ums``, each with ``_low`` and ``_high``, and ``control_weights``. Missing without a control run, or
-    with runs on several control models; the excess of UMS also where the numbers of images differ, on which UMS depends.
+    Pairs have the same ``pair`` (all that changes the output, but control and weights; of rows over seeds ``pair_settings``, without the
+    seed). Columns ``control_auroc``, ``control_ams``, ``control_ums``, ``excess_ams``, ``excess_ums``, each with ``_low`` and
+    ``_high``, and ``control_weights``. Missing without a control run, or with runs on several control models; the excess of UMS also
+    where the numbers of images differ, on which UMS depends.
     """
     frame = frame.copy()
     names = [f"{what}_{score}{end}" for score in SCORES for what in ("control", "excess") for end in ("", "_low", "_high")]
+    names = [name for name in names if not name.startswith("excess_auroc")]
     found: dict[str, list[Any]] = {name: [np.nan] * len(frame) for name in names} | {"control_weights": [None] * len(frame)}
-    controls = {pair: rows for pair, rows in frame[frame.control].groupby("pair")}
+    pair = "pair_settings" if "seeds" in frame else "pair"
+    controls = {same: rows for same, rows in frame[frame.control].groupby(pair)}
     for i, (_, row) in enumerate(frame.iterrows()):
-        rows = controls.get(row.pair)
+        rows = controls.get(row[pair])
         if row.control or rows is None or len(rows) != 1:
             continue
         control = rows.iloc[0]
         found["control_weights"][i] = control.weights
         for score, column in SCORES.items():
             mine, other = (tuple(float(r[column + end]) for end in ("", "_low", "_high")) for r in (row, control))
+            for end, value in zip(("", "_low", "_high"), other, strict=True):
+                found[f"control_{score}{end}"][i] = value
+            if score not in EXCESS:
+                continue
             excess = (mine[0] - other[0], *mover(mine[0], mine[1:], other[0], other[1:]))  # type: ignore[arg-type]
             if score == "ums" and row.n_ok != control.n_ok:
                 excess = (np.nan,) * 3
-            for what, values in (("control", other), ("excess", excess)):
-                for end, value in zip(("", "_low", "_high"), values, strict=True):
-                    found[f"{what}_{score}{end}"][i] = value
+            for end, value in zip(("", "_low", "_high"), excess, strict=True):
+                found[f"excess_{score}{end}"][i] = value
     return frame.assign(**found)
 
 

@@ -1,13 +1,13 @@
 """``membench leaderboard``: a pure function of the run folders.
 
-Runs that differ in task version, profile, data, examples, weights or control never share a table.
+Runs that differ in task version, profile, data, examples, weights, similarity or control never share a table (``comparison.BOARD``).
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,93 +15,130 @@ import numpy as np
 import pandas as pd
 
 from membench import store
-from membench.comparison import BOARD, control_command, hash_without, pair_key, with_control, with_equal_terms
+from membench.board_text import run_tables
+from membench.comparison import BOARD, apart, control_command, hash_without, pair_key, with_control, with_equal_terms
 from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
 from membench.errors import UserError
+from membench.hashing import json_hash
 from membench.metrics.extraction import copy_counts
-from membench.printing import COPIES, DETECTION, interval, markdown, number, table
+from membench.printing import COPIES, DETECTION, RARE, markdown, table
 from membench.run_report import run_table
-from membench.runner import Run, load
-from membench.seeds_table import over_seeds, seeds_text
-from membench.types import Band, Space
+from membench.runs import Run, read_runs
+from membench.seeds_table import over_seeds, seeds_tables
 
-__all__ = ["BOARD", "boards", "collect", "collect_kinds", "over_seeds", "run_table", "write"]
+__all__ = ["BOARD", "boards", "collect", "collect_bands", "collect_kinds", "over_seeds", "run_table", "write"]
 
 # Metrics (as in metrics.parquet, band None) on the leaderboard besides those of DETECTION and COPIES.
-UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations")
-COSTS = {
-    "prepare_forwards": "prep fwd",
-    "backwards": "bwd",
-    "jvps": "jvp",
-    "surrogate_forwards": "surrogate fwd",
-    "surrogate_backwards": "surrogate bwd",
-}
+UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations", "chao1_estimate")
+DISTANCES = ("best_p50", "best_p95")
+FORMATS = ("table", "md", "csv", "json", "parquet")
+Source = Path | Sequence[Run]
 
 
-def collect(root: Path) -> pd.DataFrame:
-    """One row a finished run under ``root``. Raises :class:`UserError` where there is none.
+def collect(source: Source) -> pd.DataFrame:
+    """One row a finished run: those under a folder, or those given. Raises :class:`UserError` where there is none.
 
-    Columns that compare runs are those of ``comparison.with_control`` and ``comparison.with_equal_terms``.
+    Columns that compare runs are those of ``comparison.with_control`` and ``comparison.with_equal_terms``. Of a folder, one that
+    cannot be read is refused; ``runs.read_runs`` leaves it out and names it.
     """
-    rows, counts = [], []
-    for run in _runs(root):
-        rows.append(_row(run))
-        counts.append(_copies(run))
-    frame = with_equal_terms(with_control(pd.DataFrame(rows)), counts)
+    runs = _runs(source)
+    frame = with_equal_terms(with_control(pd.DataFrame([_row(run) for run in runs])), [_copies(run) for run in runs])
     frame["budget"] = frame.budget.astype("Int64")
     alone = ~frame.control & frame.control_weights.isna() & (frame.n_g > 0)
     frame["control_command"] = frame.control_command.where(alone, None)
     return frame.sort_values([*BOARD, "auroc", "detector", "seed"], ascending=[*[True] * len(BOARD), False, True, True], ignore_index=True)
 
 
-def collect_kinds(root: Path) -> pd.DataFrame:
+def collect_kinds(source: Source) -> pd.DataFrame:
     """One row a finished run and kind of memorized example ("all" first): the metrics of DETECTION, each kind against all negatives.
 
     Raises :class:`UserError` where there is no run with scores.
     """
     rows = []
-    for run in _runs(root):
-        m, whole = run.metrics[run.metrics.metric.isin(DETECTION)], _row(run)
-        about = {name: whole[name] for name in (*BOARD, "detector", "options", "settings", "seed", "status")}
+    for run in _runs(source):
+        m = run.metrics[run.metrics.metric.isin(DETECTION)]
+        row = about(run)
         for subset in m.subset[(m.subset == "all") | m.subset.str.startswith("kind=")].unique():
-            values = m[m.subset == subset].set_index("metric")
-            row = about | {"kind": subset.removeprefix("kind=")}
-            for metric in DETECTION:
-                row |= {metric: float("nan"), f"{metric}_low": float("nan"), f"{metric}_high": float("nan")}
-                if metric in values.index:
-                    row |= {metric: values.value[metric], f"{metric}_low": values.low[metric], f"{metric}_high": values.high[metric]}
-            rows.append(row)
+            rows.append(row | {"kind": subset.removeprefix("kind=")} | _values(m[m.subset == subset], DETECTION))
     if not rows:
-        raise UserError(f"no run under {root} has scores of both labels")
+        raise UserError("no run has scores of both labels" + (f" under {source}" if isinstance(source, Path) else ""))
     return pd.DataFrame(rows).sort_values([*BOARD, "detector", "options", "kind", "seed"], ignore_index=True)
 
 
-def _runs(root: Path) -> Iterator[Run]:
-    """The finished runs. Raises :class:`UserError` where there is none."""
-    folders = [p.parent for p in sorted(root.glob("*/*/*/*/run.json")) if store.is_finished(p.parent)]
-    if not folders:
-        raise UserError(f"no finished runs under {root}. Make one: membench run --detector cfg_norm --task sd_webster")
-    yield from map(load, folders)
+def collect_bands(source: Source) -> pd.DataFrame:
+    """One row a run with images and region: ``ams``, ``ums`` and ``ums_nearest`` with intervals in each band ("banded"), up to the
+    band's far edge ("cumulative") and of the copies (band ""). ``edge``: the threshold of a cumulative row.
+
+    Raises :class:`UserError` where no run has images.
+    """
+    rows = []
+    for run in _runs(source):
+        m = run.metrics[(run.metrics.subset == "all") & run.metrics.metric.str.match("(ams|ums|ums_nearest)(_cumulative)?$")]
+        for (band, form), part in m.groupby([m.band.fillna(""), m.metric.str.endswith("_cumulative")], sort=False):
+            plain = part.assign(metric=part.metric.str.removesuffix("_cumulative"), band=None)
+            edge = float(part.threshold.iloc[0]) if form else np.nan
+            place = [b.name for b in run.space.bands].index(band) if band else len(run.space.bands)
+            rows.append(
+                about(run)
+                | {"place": place, "band": band, "form": "cumulative" if form else "banded", "edge": edge, "n": int(part.n.iloc[0])}
+                | _values(plain, ("ams", "ums", "ums_nearest"))
+            )
+    if not rows:
+        raise UserError("no run has images" + (f" under {source}" if isinstance(source, Path) else ""))
+    order = [*BOARD, "detector", "options", "seed", "place", "form"]
+    return pd.DataFrame(rows).sort_values(order, ignore_index=True).drop(columns="place")
+
+
+def _runs(source: Source) -> Sequence[Run]:
+    if not isinstance(source, Path):
+        return source
+    found = read_runs(source)
+    if found.problems:
+        raise UserError(found.problems[0])
+    return found.runs
+
+
+def about(run: Run) -> dict[str, Any]:
+    """Which board, setting and seed a run is of."""
+    info, parts = run.info, run.info["key_parts"]
+    row: dict[str, Any] = {name: parts[name] for name in ("task", "task_version", "profile", "control", "examples", "dtype")}
+    row |= {name: parts["hashes"][name][:8] for name in ("data", "prompts", "weights")}
+    space = {name: value for name, value in info["space"].items() if name != "source"}
+    row |= {"examples": row["examples"][:8], "space": json_hash(space)[:8], "space_id": space["id"]}
+    settings = hash_without(parts, "seed")
+    row |= {"detector": info["detector"], "options": _options(info), "seed": info["seed"], "status": info["status"]}
+    return row | {"settings": settings, "run": str(run.path)}
+
+
+def _values(metrics: pd.DataFrame, names: Iterable[str]) -> dict[str, float]:
+    """Value and interval of each metric, of rows that hold it once without a band; NaN for one that is not there."""
+    found = {r.metric: r for r in metrics[metrics.band.isna()].itertuples()}
+    return {
+        name + end: float(getattr(found[name], column)) if name in found else float("nan")
+        for name in names
+        for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
 
 
 def _row(run: Run) -> dict[str, Any]:
     info, m = run.info, run.metrics
-    parts = info["key_parts"]
-    overall = m[m.subset == "all"]
-    row: dict[str, Any] = {name: parts[name] for name in ("task", "task_version", "profile", "control", "examples", "dtype")}
-    row |= {name: parts["hashes"][name][:8] for name in ("data", "prompts", "weights")}
-    row["examples"] = row["examples"][:8]
-    row |= {"detector": info["detector"], "options": _options(info), "seed": info["seed"], "status": info["status"]}
-    for metric in (*DETECTION, *COPIES, *UNIQUE):
-        found = overall[(overall.metric == metric) & overall.band.isna()]
-        for end in ("value", "low", "high"):
-            row[metric + ("" if end == "value" else f"_{end}")] = float(found[end].iloc[0]) if len(found) else float("nan")
-    scored, good, drawn = int((run.scores.status == "ok").sum()), int((run.samples.status == "ok").sum()), len(run.samples)
+    row = about(run) | _values(m[m.subset == "all"], (*DETECTION, *RARE, *COPIES, *UNIQUE, *DISTANCES))
+    for band in run.space.bands:  # named as in published.py, since ams_low is an interval's end
+        of_band = m[(m.subset == "all") & (m.band == band.name)].assign(band=None)
+        row |= {f"{name}_in_{band.name}": _values(of_band, (name,))[name] for name in ("ams", "ums")}
+    scored, good, drawn = run.scores[run.scores.status == "ok"], int((run.samples.status == "ok").sum()), len(run.samples)
+    passed = dict(setting.partition("=")[::2] for setting in info.get("task_options_passed", ()))
     row |= {
+        "model": passed.get("model", "shipped" if info["profile"] == "mini" else "default"),
+        "data_name": info.get("data_name", ""),
+        "bands": json.dumps({band.name: [band.low, band.high] for band in run.space.bands}),
+        "resolved": json.dumps(info.get("options", {}), sort_keys=True),
         "extract_only": bool(info.get("extract_only", False)),
         "budget": info.get("budget"),
-        "scored": scored,
+        "scored": len(scored),
         "of": info["n_task_examples"],
+        "positives": int((scored.label == 1).sum()),
+        "negatives": int((scored.label == 0).sum()),
         "n_g": drawn,
         "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
         "unique_copies": round(row[UNIQUE[0]] * good) if good else 0,
@@ -118,9 +155,9 @@ def _row(run: Run) -> dict[str, Any]:
         # Of all sessions, and of a preparation that another run has paid for in time: what it would take alone.
         "seconds": max(info["seconds"], sum(phase["seconds"] for phase in info["phases"].values())),
         "commit": (info["membench"]["commit"] or "")[:8] + ("+dirty" if info["membench"]["dirty"] else ""),
-        "run": str(run.path),
-        "pair": pair_key(parts),
-        "settings": hash_without(parts, "seed"),
+        "dirty": bool(info["membench"]["dirty"]),
+        "pair": pair_key(info["key_parts"]),
+        "pair_settings": hash_without(info["key_parts"], "control", "weights", "seed"),
         "control_command": control_command(info),
     }
     return row
@@ -128,13 +165,8 @@ def _row(run: Run) -> dict[str, Any]:
 
 def _copies(run: Run) -> np.ndarray:
     """By how many images each copied training image is copied."""
-    good = run.samples[run.samples.status == "ok"].sample_id
-    if good.empty:
-        return np.zeros(0, dtype=int)
-    position = pd.Series(range(len(good)), index=good)
-    space = run.info["space"]
-    frame = run.matches.assign(generated=run.matches.sample_id.map(position))
-    return copy_counts(frame, len(good), Space(**{**space, "bands": tuple(Band(**band) for band in space["bands"])}))
+    good, found = run.found()
+    return np.zeros(0, dtype=int) if good.empty else copy_counts(found, len(good), run.space)
 
 
 def _options(info: dict[str, Any]) -> str:
@@ -147,120 +179,66 @@ def _options(info: dict[str, Any]) -> str:
 
 
 def boards(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
-    """Each comparable set of rows with its title."""
-    for names, part in frame.groupby(list(BOARD), dropna=False, sort=False):
-        b = dict(zip(BOARD, names, strict=True))
-        model = "CONTROL model" if b["control"] else "model"
-        title = (
-            f"{b['task']} v{b['task_version']}, {b['profile']} profile, {model} {b['weights']}, "
-            f"data {b['data']}, prompts {b['prompts']}, examples {b['examples']}, {b['dtype']}"
-        )
-        yield title, part
+    """Each comparable set of rows with its title; boards that differ in their similarity alone are told apart by it."""
+    parts = [part for _, part in frame.groupby(list(BOARD), dropna=False, sort=False)]
+    titles = [_title(part.iloc[0]) for part in parts]
+    for title, part in zip(titles, parts, strict=True):
+        space = f", similarity {part.space.iloc[0]}" if titles.count(title) > 1 else ""
+        yield title + space, part
 
 
-def _detection_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns on scores that people read, as text."""
-    out = _names(frame)
-    for column, title in DETECTION.items():
-        out[title] = _intervals(frame, column)
-    for what, title in PER_EXAMPLE.items():
-        if what == "forwards" or frame[f"{what}_per_example"].gt(0).any():
-            out[title] = frame[f"{what}_per_example"].map(number)
-    out["seconds"] = [number(v) for v in frame.seconds]
-    out["sees"] = frame.sees
-    out["coverage"] = _coverage(frame)
-    return out
+def _title(row: pd.Series) -> str:
+    model = "CONTROL model" if row.control else "model"
+    return (
+        f"{row.task} v{row.task_version}, {row['profile']} profile, {model} {row.weights}, "
+        f"data {row['data']}, prompts {row.prompts}, examples {row.examples}, {row['dtype']}"
+    )
 
 
-def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
-    """The columns on extracted images that people read, as text. A column of costs that are all 0 is left out."""
-    out = _names(frame)
-    for column, title in COPIES.items():
-        out[title] = _intervals(frame, column, percent=True)
-    if not control:
-        values = zip(frame.control_ams, frame.control_ums, strict=True)
-        out["control AMS/UMS %"] = ["n/a" if pd.isna(a) else f"{100 * a:.1f} / {100 * u:.1f}" for a, u in values]
-        out["excess AMS %"] = _intervals(frame, "excess_ams", percent=True)
-        out["excess UMS %"] = _intervals(frame, "excess_ums", percent=True)
-    out["N_G"] = frame.n_g.map(number)
-    out["copied"] = frame.unique_copies.astype(str)
-    out[f"copied @N_G={frame.equal_n.iloc[0]:,}"] = [number(v, 1) for v in frame.copied_at_equal_n]
-    values = zip(frame.copied_at_equal_cost, frame.equal_cost_capped, strict=True)
-    out[f"copied @{frame.equal_cost.iloc[0]:,} fwd"] = [(">=" if capped else "") + number(v, 1) for v, capped in values]
-    out["per 1k fwd"] = [number(v, 1) for v in frame[UNIQUE[1]]]
-    out["fwd/img"] = [number(v) for v in frame.forwards_per_image]
-    for column, title in COSTS.items():
-        if frame[column].any():
-            out[title] = frame[column].map(number)
-    out["seconds"] = frame.seconds.map(number)
-    out["coverage"] = _coverage(frame)
-    return out
+Tables = Iterable[tuple[str, pd.DataFrame, Sequence[str]]]
 
 
-def _names(frame: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"detector": frame.detector, "options": frame.options, "seed": frame.seed.astype(str)})
+def text_of(frame: pd.DataFrame, tables: Mapping[str, Tables], fmt: str, notes: Sequence[str] = ()) -> str:
+    """The boards as text. tables: of each title, (what it shows, text, notes below); notes: below all boards."""
+    parts = []
+    for title in tables:
+        parts += [f"### {title}\n"] if fmt == "md" and title else []
+        for what, body, below in tables[title]:
+            heading = f"{what.capitalize()}:\n\n" if title else ""
+            shown = f"{heading}{markdown(body)}\n" if fmt == "md" else table(f"{title}: {what}" if title else what, body)
+            between = "\n" if fmt == "md" else ""
+            parts.append(shown + "".join(f"{between}{note}\n" for note in below))
+    more = "\n\n" if fmt == "md" else "\n"
+    return "\n".join(parts) + "".join(more[1:] + note + "\n" for note in [*apart(frame), *notes])
 
 
-def _intervals(frame: pd.DataFrame, column: str, percent: bool = False) -> list[str]:
-    scale, digits = (100, 1) if percent else (1, 3)
-    return [interval(r[column], r[f"{column}_low"], r[f"{column}_high"], scale=scale, digits=digits) for _, r in frame.iterrows()]
+def write(frame: pd.DataFrame, fmt: str, out: Path | None, seeds: bool = False, notes: Sequence[str] = ()) -> None:
+    """Prints the boards, or writes them to ``out``. csv, json and parquet hold numbers.
 
-
-def _coverage(frame: pd.DataFrame) -> list[str]:
-    return [
-        ("extraction only" if r.extract_only else f"{r.scored}/{r.of}") + ("" if r.status == "complete" else " PARTIAL")
-        for r in frame.itertuples()
-    ]
-
-
-def _tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
-    """(what it shows, text, notes below it) of a board's rows: detection, then extraction; none for what no run did."""
-    scored, extracted = part[~part.extract_only], part[part.n_ok > 0]
-    control = bool(part.control.iloc[0])
-    if len(scored):
-        yield "detection", _detection_text(scored), []
-    if len(extracted):
-        yield "extraction", _extraction_text(extracted, control), [] if control else list(_notes(extracted))
-
-
-def _notes(frame: pd.DataFrame) -> Iterator[str]:
-    for command in sorted(set(frame.control_command.dropna())):
-        yield f"control and excess are n/a: no run of these settings on one control model. Make it: {command}"
-    if (frame.excess_ams.notna() & frame.excess_ums.isna()).any():
-        yield "excess UMS is n/a where the control run has another number of images, on which UMS depends"
-    if frame.equal_cost_capped.any():
-        yield ">=: the cost would pay for more images than the run has"
-
-
-def write(frame: pd.DataFrame, fmt: str, out: Path | None, seeds: bool = False) -> None:
-    """Prints the boards, or writes them to ``out``. csv, json and parquet hold numbers, one row a run.
-
-    seeds: one row a setting in place of one a run, with means over seeds (``seeds_table.over_seeds``).
+    seeds: the frame is one of ``seeds_table.over_seeds``, or is made one, with a row a setting in place of one a run.
     """
-    if seeds:
+    if seeds and "seeds" not in frame:
         frame = over_seeds(frame)
-    if fmt == "parquet":
-        if out is None:
-            raise UserError("--format parquet needs --out FILE.parquet")
-        store.atomic_write(out, lambda temporary: frame.to_parquet(temporary, index=False))
-    elif fmt in ("csv", "json"):
-        text = frame.to_csv(index=False) if fmt == "csv" else json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n"
-        _emit(text, out)
+    if fmt in ("table", "md"):
+        shown = {title: seeds_tables(part) if seeds else run_tables(part) for title, part in boards(frame)}
+        emit(text_of(frame, shown, fmt, notes), out)
     else:
-        parts = []
-        for title, part in boards(frame):
-            found = [("over seeds", *seeds_text(part, bool(part.control.iloc[0])))] if seeds else _tables(part)
-            parts += [f"### {title}\n"] if fmt == "md" else []
-            for what, body, notes in found:
-                shown = f"{what.capitalize()}:\n\n{markdown(body)}\n" if fmt == "md" else table(f"{title}: {what}", body)
-                between = "\n" if fmt == "md" else ""
-                parts.append(shown + "".join(f"{between}{note}\n" for note in notes))
-        _emit("\n".join(parts), out)
+        save(frame, fmt, out)
     if out is not None:
         print(f"membench: {len(frame)} {'settings' if seeds else 'runs'} written to {out}", file=sys.stderr)
 
 
-def _emit(text: str, out: Path | None) -> None:
+def save(frame: pd.DataFrame, fmt: str, out: Path | None) -> None:
+    """The numbers as csv, json or parquet."""
+    if fmt == "parquet":
+        if out is None:
+            raise UserError("--format parquet needs --out FILE.parquet")
+        store.atomic_write(out, lambda temporary: frame.to_parquet(temporary, index=False))
+    else:
+        emit(frame.to_csv(index=False) if fmt == "csv" else json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n", out)
+
+
+def emit(text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
     else:

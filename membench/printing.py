@@ -12,6 +12,7 @@ DETECTION = {  # metrics in tables, and their titles
     "tpr_at_fpr_0.01": "TPR@1%FPR",
     "average_precision": "AP",
 }
+RARE = {"tpr_at_fpr_0.001": "TPR@0.1%FPR"}  # shown where the negatives support it
 COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
 
 
@@ -21,6 +22,13 @@ def interval(value: float, low: float, high: float, *, scale: float = 1.0, digit
         return "n/a"
     text = f"{value * scale:.{digits}f}"
     return text if pd.isna(low) else f"{text} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
+
+
+def supported(text: str, metric: str) -> str:
+    """The text of a metric's cell; of a TPR that is ``n/a``, with what it needs: one negative for each step of the limit."""
+    if text != "n/a" or not metric.startswith("tpr_at_fpr_"):
+        return text
+    return f"n/a (needs ≥ {round(1 / float(metric.removeprefix('tpr_at_fpr_'))):,} negatives)"
 
 
 def number(value: float, digits: int = 0) -> str:

@@ -11,10 +11,15 @@ from boards import COPIED, make, row
 from scipy import stats
 
 from membench import leaderboard, store
-from membench.seeds_table import over_seeds, t_interval
+from membench.comparison import apart, mover
+from membench.metrics.intervals import mean_resamples
+from membench.metrics.levels import two_level_interval, widened
+from membench.resampling import Resampler
+from membench.seeds_table import over_seeds, seeds_tables, t_interval
 
 
-def test_over_seeds(tmp_path):
+def test_over_seeds_without_the_runs(tmp_path):
+    """Student's t over seeds alone, as of a stored leaderboard; a single seed keeps its own interval."""
     runs = {0: COPIED, 1: [0, 1, 2, 3, None, None, None, None], 2: [0] * 8}
     for seed, copied in runs.items():
         make(tmp_path, copied, seed=seed)
@@ -22,20 +27,68 @@ def test_over_seeds(tmp_path):
     make(tmp_path, COPIED, detector="side", options=("k=2",))
     frame = leaderboard.collect(tmp_path)
     found = over_seeds(frame)
-    assert len(found) == 3
+    assert len(found) == 3 and "cut" not in found
     ours = row(found, "random")
     ams, ums = [0.75, 0.5, 1.0], [3 / 8, 4 / 8, 1 / 8]
     half = stats.t.ppf(0.975, 2) * np.std(ams, ddof=1) / np.sqrt(3)
     assert ours.seeds == 3 and ours.seed_list == "0 1 2" and ours.ams_cumulative == pytest.approx(0.75)
-    assert ours.ams_cumulative_low == pytest.approx(0.75 - half) and ours.ams_cumulative_high == 1.0  # beyond 1, and told
-    assert "ams_cumulative" in ours.cut.split()
+    assert ours.ams_cumulative_low == pytest.approx(0.75 - half) and ours.ams_cumulative_high == 1.0  # beyond 1, and cut
+    own = frame[(frame.detector == "random") & ~frame.control]
     assert (ours.ums_cumulative_low, ours.ums_cumulative_high) == pytest.approx(
-        (max(0, np.mean(ums) - stats.t.ppf(0.975, 2) * stats.sem(ums)), np.mean(ums) + stats.t.ppf(0.975, 2) * stats.sem(ums))
+        np.maximum(0, widened(ums, own.ums_cumulative_low, own.ums_cumulative_high))
     )
-    assert ours.excess_ams == 0.5 and ours.excess_ams_seeds == 1 and math.isnan(ours.excess_ams_low)
-    one = row(found, "side")
-    assert one.seeds == 1 and one.ams_cumulative == 0.75 and math.isnan(one.ams_cumulative_low) and one.cut == ""
-    assert row(found, "random", control=True).seeds == 1
+    alone, one = row(frame, "side"), row(found, "side")
+    assert one.seeds == 1 and one.ams_cumulative == 0.75
+    for metric in ("ams_cumulative", "ums_cumulative", "auroc"):
+        assert (one[f"{metric}_low"], one[f"{metric}_high"]) == (alone[f"{metric}_low"], alone[f"{metric}_high"])
+
+
+def test_over_seeds_with_the_runs(tmp_path):
+    """Over groups and seeds: AMS from the resamples of its images' groups, detection from those of the examples'."""
+    copies = [COPIED, [0, 1, 2, 3, None, None, None, None], [0] * 4 + [None] * 4]
+    runs = [make(tmp_path, copied, seed=seed) for seed, copied in enumerate(copies)]
+    frame, resampler = leaderboard.collect(tmp_path), Resampler(resamples=100)
+    ours = over_seeds(frame, runs, resampler).iloc[0]
+    hits = np.array([[copy is not None for copy in copied] for copied in copies], dtype=float)
+    drawn = mean_resamples(hits.T, [f"c{i}" for i in range(8)], resamples=100).T
+    assert (ours.ams_cumulative_low, ours.ams_cumulative_high) == pytest.approx(two_level_interval(hits.mean(axis=1), drawn))
+    by_run = resampler.detection(runs)
+    for metric in ("auroc", "auroc_complexity_matched", "average_precision"):
+        found = [of[metric] for of in by_run]
+        drawn = np.stack([d.resampled for d in found])
+        drawn = drawn[:, np.isfinite(drawn).all(axis=0)]  # a resample may leave no bin with both classes
+        expected = two_level_interval([d.value for d in found], drawn, logit=True)
+        assert (ours[f"{metric}_low"], ours[f"{metric}_high"]) == pytest.approx(expected) and ours[f"{metric}_seeds"] == 3
+    single = over_seeds(frame[frame.seed == 1], runs, resampler).iloc[0]  # of one seed: its own, as stored
+    for metric in ("auroc", "average_precision", "auroc_complexity_matched", "ams_cumulative", "ums_cumulative"):
+        for end in ("", "_low", "_high"):
+            assert single[metric + end] == pytest.approx(frame[frame.seed == 1].iloc[0][metric + end])
+    shuffled = over_seeds(frame.iloc[::-1], runs[::-1], Resampler(resamples=100)).iloc[0]
+    assert shuffled[["auroc_low", "ams_cumulative_high"]].tolist() == pytest.approx(ours[["auroc_low", "ams_cumulative_high"]].tolist())
+
+
+def test_the_excess_over_the_control_is_that_of_the_means(tmp_path):
+    """Also where the control has fewer seeds; of UMS only at equal N_G."""
+    runs = [make(tmp_path, COPIED, seed=seed) for seed in range(3)]
+    runs += [make(tmp_path, [0] + [None] * 7, control=True, seed=seed) for seed in range(2)]
+    runs += [make(tmp_path, COPIED, detector="side"), make(tmp_path, [None] * 10, detector="side", control=True)]
+    found = over_seeds(leaderboard.collect(runs), runs, Resampler(resamples=100))
+    ours, control = row(found, "random"), row(found, "random", control=True)
+    assert ours.control_ams == control.ams_cumulative == 1 / 8 and ours.excess_ams == pytest.approx(6 / 8 - 1 / 8)
+    ends = [(of.ams_cumulative_low, of.ams_cumulative_high) for of in (ours, control)]
+    assert (ours.excess_ams_low, ours.excess_ams_high) == pytest.approx(mover(6 / 8, ends[0], 1 / 8, ends[1]))
+    assert ours.control_auroc == control.auroc and ours.control_auroc_low == control.auroc_low and "excess_auroc" not in found
+    assert ours.excess_ums == pytest.approx(3 / 8 - 1 / 8) and math.isnan(control.excess_ams)
+    side = row(found, "side")
+    assert side.excess_ams == 0.75 and math.isnan(side.excess_ums) and math.isnan(side.excess_ums_low)
+
+
+def test_no_copy_in_any_seed_is_not_certainty(tmp_path):
+    runs = [make(tmp_path, [None] * 8, seed=seed) for seed in range(3)]
+    frame = leaderboard.collect(runs)
+    ours = over_seeds(frame, runs, Resampler(resamples=100)).iloc[0]
+    for metric in ("ams_cumulative", "ums_cumulative"):
+        assert (ours[metric], ours[f"{metric}_low"]) == (0, 0) and ours[f"{metric}_high"] == frame[f"{metric}_high"].mean() > 0.1
 
 
 def test_detection_over_seeds_and_columns_that_no_row_has(tmp_path, capsys):
@@ -57,12 +110,21 @@ def test_detection_over_seeds_and_columns_that_no_row_has(tmp_path, capsys):
     assert ours["tpr_at_fpr_0.01_seeds"] == 0 and math.isnan(ours["tpr_at_fpr_0.01"])  # 4 negatives
     leaderboard.write(frame, "md", None, seeds=True)
     model, control = capsys.readouterr().out.split("CONTROL model")
-    assert "| AUROC | AUROC matched | AP | AMS copies %" in model and "excess AMS %" in model and "TPR" not in model + control
-    assert "excess" not in control
+    assert "| AUROC | AUROC matched | TPR@1%FPR | AP | control AUROC | AMS copies %" in model and "excess AMS %" in model
+    assert "excess" not in control and "control AUROC" not in control
     [line] = [line for line in model.splitlines() if line.startswith("| cfg_norm")]
-    assert line.split("|")[5].strip() == "n/a"  # the others have it
+    assert [cell.strip() for cell in line.split("|")[5:7]] == ["n/a", "n/a (needs ≥ 100 negatives)"]  # matched: the others have it
+    assert model.count("TPR@0.1%FPR") == 1 and "\nTPR@0.1%FPR: n/a (needs ≥ 1,000 negatives; here are 4)\n" in model
     leaderboard.write(frame, "md", None)
     assert "| AUROC | AUROC matched | TPR@1%FPR | AP |" in capsys.readouterr().out
+    supported = found.assign(**{"tpr_at_fpr_0.001": 0.5, "tpr_at_fpr_0.001_low": 0.4, "tpr_at_fpr_0.001_high": 0.6})
+    supported["tpr_at_fpr_0.001_seeds"] = supported.seeds
+    supported.loc[supported.detector == "cfg_norm", ["tpr_at_fpr_0.001", "tpr_at_fpr_0.001_seeds"]] = [np.nan, 0]
+    [(_, text, notes)] = seeds_tables(supported[~supported.control])
+    assert text["TPR@0.1%FPR"].to_dict() == {
+        i: "n/a (needs ≥ 1,000 negatives)" if name == "cfg_norm" else "0.500 [0.400, 0.600]" for i, name in text.detector.items()
+    }
+    assert not any("TPR" in note for note in notes)
 
 
 def test_t_interval():
@@ -98,3 +160,18 @@ def test_kinds_over_seeds(tmp_path, capsys):
         assert len(values) == 2 and found[found.kind == kind].auroc.item() == pytest.approx(np.mean(values))
     leaderboard.write(frame, "md", None, seeds=True)
     assert "| detector | options | kind | seeds | AUROC |" in capsys.readouterr().out
+
+
+def test_boards_apart_say_which_field_differs(tmp_path):
+    runs = [make(tmp_path, COPIED), make(tmp_path, COPIED, control=True)]
+    frame = leaderboard.collect(runs)
+    assert apart(frame) == []  # a control is no other board
+    first = frame[~frame.control]
+    [line] = apart(pd.concat([frame, first.assign(data="other", task_version=2)]))
+    assert line.startswith("t: not comparable") and line.endswith("other task_version (2, not 1), data (other, not dddddddd)")
+    [line] = apart(pd.concat([frame, first.assign(weights="cccccccc")]))
+    assert line.endswith("other weights (cccccccc, not aaaaaaaa)")
+    [line] = apart(pd.concat([frame, frame[frame.control].assign(weights="cccccccc")]))
+    assert line.endswith("other weights (cccccccc, not bbbbbbbb)")  # than the first control's
+    assert len(apart(pd.concat([frame, frame.assign(profile="full")]))) == 2
+    assert apart(pd.concat([frame, frame.assign(task="u", data="other")])) == []

@@ -133,14 +133,37 @@ def _matched(
     with both classes has no value and is left out.
     """
     kept = np.isin(bins, np.intersect1d(bins[labels == 1], bins[labels == 0]))
+    value, drawn = matched_resamples(scores, labels, groups, bins, resamples=resamples, seed=seed)
+    return value, None if drawn is None else _finite_percentiles([drawn], level), int(kept.sum())
+
+
+def matched_resamples(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    bins: np.ndarray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    drawn: Iterable[np.ndarray] | None = None,
+) -> tuple[float | None, np.ndarray | None]:
+    """The AUROC over pairs within one of the bins [n], and the same in each resample of the groups: float64 [resamples].
+
+    drawn: the resamples, as parts int [some, n] of ``intervals.class_weights``, where runs with other bins are to be resampled alike;
+    else those of the examples in bins that hold both classes. NaN in a resample that leaves no bin with both classes. None: no bin holds
+    both classes; a class has fewer than 2 groups in such bins.
+    """
+    kept = np.isin(bins, np.intersect1d(bins[labels == 1], bins[labels == 0]))
     scores, labels, groups, bins = scores[kept], labels[kept], groups[kept], bins[kept]
     if not len(scores):
-        return None, None, 0
+        return None, None
+    if min(len(np.unique(groups[labels == label])) for label in (0, 1)) < 2:
+        return _value(scores, labels, bins), None
     parts = []
-    for weights in class_weights(labels, groups, resamples, seed):
+    for weights in class_weights(labels, groups, resamples, seed) if drawn is None else (part[:, kept] for part in drawn):
         wins, pairs = _wins_and_pairs(scores, labels, bins, weights)
         parts.append(np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
-    return _value(scores, labels, bins), _finite_percentiles(parts, level), len(scores)
+    return _value(scores, labels, bins), np.concatenate(parts)
 
 
 def _value(scores: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> float | None:

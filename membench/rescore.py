@@ -1,0 +1,80 @@
+"""A finished run under other bands or another copy threshold, from what it has stored. No network evaluation, and nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+
+from membench.bands import rebanded
+from membench.costs import evaluations
+from membench.metrics.complexity import complexity_table
+from membench.metrics.extraction import far_edge, in_region
+from membench.metrics.intervals import detection_table
+from membench.metrics.multiplicity import COPIES, SHARE
+from membench.metrics.run import extraction_table, long_form
+from membench.runs import Run
+from membench.types import Band, Space
+
+
+def rescored(run: Run, bands: Sequence[Band], copy: float | None) -> Run:
+    """The run as if its task had had these bands (none: its own) and this copy threshold (None: its own).
+
+    Extraction is counted anew. Where the copy threshold changes, so do the labels of examples that are images (:func:`relabelled`), and
+    detection with them; ``extracted_share`` and ``copies_per_picture`` fall away: which training picture is of which kind is not stored.
+    A run of extraction alone has stored no examples: intervals are then over its conditions, and rows of a ``kind=`` fall away.
+    Raises UserError for bands that the run's similarity cannot have.
+    """
+    space = rebanded(run.space, bands, copy)
+    if space == run.space:
+        return run
+    samples, matches = run.found()
+    seed, metrics, scores = run.info["seed"], run.metrics, run.scores
+    spent = evaluations(run, "prepare", "samples")
+    new = extraction_table(samples, matches, space, scores, evaluations=spent, seed=seed)
+    kept = ~metrics.metric.isin([row.name for row in new])
+    if space.copy != run.space.copy:
+        kept &= ~metrics.metric.isin([SHARE, COPIES])
+        if scores.similarity.notna().any():
+            scores = relabelled(scores, space)
+            detected = _detected(scores, seed)
+            kept &= ~metrics.metric.isin([row.name for row in detected]) & ~metrics.metric.isin(metrics.metric[_of_labels(metrics)])
+            new = [*detected, *new]
+    table = pd.concat([metrics[kept], long_form(new)], ignore_index=True)
+    return replace(run, info=run.info | {"space": asdict(space)}, scores=scores, metrics=table)
+
+
+def relabelled(scores: pd.DataFrame, space: Space) -> pd.DataFrame:
+    """Scores with the labels of examples that are images made anew: memorized where the nearest training image is a copy in this space.
+
+    One that becomes a copy has the kind of the examples that were copies of the same picture ("copy" where there are none: the kind of a
+    picture is not stored) and the group of its picture. One that ceases to be is "novel", a "near miss" within the space's loosest
+    band and "far" beyond it, in a group apart from that picture's copies. Examples without a similarity, or a label, keep all.
+    """
+    known = scores.similarity.notna().to_numpy()
+    kinds = scores[known & (scores.label == 1)].drop_duplicates("nearest").set_index("nearest").kind
+    edges = [far_edge(space, band) for band in space.bands]
+    near = np.zeros(len(scores), dtype=bool)
+    near[known] = in_region(scores.similarity[known].to_numpy(), space, min(edges) if space.higher_is_closer else max(edges))
+    copied = np.zeros(len(scores), dtype=bool)
+    copied[known] = in_region(scores.similarity[known].to_numpy(), space, space.copy)
+    gained, lost = known & copied & (scores.label == 0), known & ~copied & (scores.label == 1)
+    new = scores.copy()
+    new["label"] = np.where(gained | lost, copied, scores.label).astype(scores.label.dtype)
+    new.loc[gained, "kind"], new.loc[lost, "kind"] = scores.nearest[gained].map(kinds).fillna("copy"), "novel"
+    new.loc[gained, "source"], new.loc[lost, "source"] = "pool", np.where(near[lost], "near miss", "far")
+    new.loc[gained, "group"] = scores.group[gained].str.removeprefix("not ")
+    new.loc[lost, "group"] = "not " + scores.group[lost]
+    return new
+
+
+def _of_labels(metrics: pd.DataFrame) -> pd.Series:
+    return metrics.metric.str.match("auroc|average_precision|tpr_at_fpr|balanced_accuracy")
+
+
+def _detected(scores: pd.DataFrame, seed: int) -> list:
+    labelled = scores[(scores.label >= 0) & (scores.status == "ok")]
+    rows = detection_table(labelled, seed=seed) if labelled.label.nunique() == 2 else []
+    return [*rows, *complexity_table(scores, seed=seed)]

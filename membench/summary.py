@@ -1,0 +1,58 @@
+"""The leaderboard in one small table: a row a detector and its options, AUROC and AMS of each task, model beside control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from membench.comparison import BOARD
+from membench.errors import UserError
+from membench.printing import interval
+
+
+def summary_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """(title, text, notes) of rows of ``seeds_table.over_seeds``. Rows in the order of their mean AUROC, in which a missing one is 0.5.
+
+    Raises :class:`UserError` where a task has several boards, or a board two settings of one name, which a small table cannot keep apart.
+    """
+    if "seeds" not in frame:
+        raise UserError("--summary is over seeds: this leaderboard was written without --seeds")
+    model = frame[~frame.control.astype(bool)]
+    for task, rows in model.groupby("task"):
+        if len(rows.drop_duplicates(list(BOARD))) > 1:
+            raise UserError(f"--summary needs one board a task, and {task} has several; choose by --runs, or leave --summary out")
+        if twice := [" ".join(name).strip() for name, same in rows.groupby(["detector", "options"]) if len(same) > 1]:
+            raise UserError(f"--summary: {task} has two settings of {twice[0]}, such as of two versions; choose by --runs")
+    if model.empty:
+        raise UserError("--summary needs runs on a model; there are runs on control models alone")
+    tasks, names = sorted(model.task.unique()), ["detector", "options"]
+    # A task that a detector is left out of counts as chance, so that one good task does not put it above those with three.
+    wide = model.set_index([*names, "task"]).auroc.unstack("task").fillna(0.5).sort_index()
+    order = wide.mean(axis=1).sort_values(ascending=False, kind="stable").index
+    out = pd.DataFrame(list(order), columns=names)
+    for task in tasks:
+        rows = model[model.task == task].set_index(names)
+        out[f"{task} AUROC"] = [_cell(rows, key, "auroc", 1) for key in order]
+        if rows.control_auroc.notna().any():
+            out[f"{task} control"] = [_cell(rows, key, "control_auroc", 1, short=True) for key in order]
+    for task in tasks:
+        rows = model[model.task == task].set_index(names)
+        out[f"{task} AMS %"] = [_cell(rows, key, "ams_cumulative", 100, short=True) for key in order]
+    least, most = int(model.seeds.min()), int(model.seeds.max())
+    seeds = f"{most} seed{'s' * (most > 1)}" if least == most else f"{least} to {most} seeds"
+    note = (
+        f"mean of {seeds}; 95 % intervals over groups and seeds; control: AUROC on a model that never saw the data; AMS: copies among the "
+    )
+    yield "summary", out, [note + "images that the detector extracts"]
+
+
+def _cell(rows: pd.DataFrame, key: tuple[str, str], metric: str, scale: int, short: bool = False) -> str:
+    if key not in rows.index:
+        return "left out"
+    row = rows.loc[key]
+    digits = 1 if scale == 100 else 3
+    value, low, high = row[metric], row[f"{metric}_low"], row[f"{metric}_high"]
+    if pd.isna(value):
+        return "not run" if metric.startswith("control") else "n/a"
+    return f"{value * scale:.{digits}f}" if short else interval(value, low, high, scale=scale, digits=digits)
