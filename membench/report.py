@@ -5,30 +5,25 @@ The functions here say what is on the page, ``templates/report.html`` how it loo
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from membench.costs import evaluations
-from membench.metrics.extraction import in_region
+from membench.gallery import Gallery, copy_words, frame_of, measure_word, of_run
+from membench.plots import COLOURS, DARK_COLOURS, DASHES
 from membench.printing import COPIES, DETECTION, interval
 from membench.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, histograms, rarefaction_chart, roc_chart, size_chart
+from membench.run_report import SIZE_CORRELATION, detection_rows, extraction_rows, size_correlation
+from membench.runs import Run
 from membench.tables import atomic_write
-from membench.types import Band, Space
+from membench.types import Space
 
-if TYPE_CHECKING:
-    from membench.runner import Run  # and run_report, which imports the runner, is imported late: the runner writes reports
-
-NEAREST, NEAR_MISSES, FAILURES = 24, 12, 12  # pairs in the gallery
-SIDE = 192  # pixels; larger pictures are shown smaller, so that the page stays below 10 MB
 PHASES = ("prepare", "samples", "scores", "matches", "metrics")
 COSTS = ("seconds", "forwards", "backwards", "jvps", "decodes", "encodes")
 
@@ -45,14 +40,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. below: tables under the charts. galleries: (title, note, pairs). absent: why something is missing from it."""
+    """A part of the page. below: tables under the charts. absent: why something is missing from it."""
 
     title: str
     intro: str = ""
     tables: Sequence[Table] = ()
     charts: Sequence[Chart] = ()
     below: Sequence[Table] = ()
-    galleries: Sequence[tuple[str, str, list[dict[str, Any]]]] = ()
+    galleries: Sequence[Gallery] = ()
     absent: str = ""
 
 
@@ -72,20 +67,25 @@ def render(run: Run, training_images: np.ndarray) -> str:
     info = run.info
     why = [f"{info['n_examples']} of {info['n_task_examples']} examples"] if info["n_examples"] < info["n_task_examples"] else []
     why += [f"{n} failed {name}" for name, n in info["failed"].items() if n]
-    environment = Environment(loader=PackageLoader("membench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("report.html").render(
+    return rendered(
+        "report.html",
         info=info,
         partial="" if info["status"] == "complete" else ", ".join(why) or f"status {info['status']}",
         facts=headline(run),
-        sections=[about(info), detection(run), extraction(run), gallery(run, training_images)],
-        edges={"width": WIDTH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+        sections=[detection(run), extraction(run), gallery(run, training_images), about(info)],
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page from a template; what it shows is escaped."""
+    environment = Environment(loader=PackageLoader("membench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    palette = {"light": COLOURS, "dark": DARK_COLOURS, "dashes": DASHES}
+    edges = {"width": WIDTH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
+    return environment.get_template(template).render(**values, edges=edges, palette=palette)
 
 
 def headline(run: Run) -> list[tuple[str, str]]:
     """What people look for first; only what the run has."""
-    from membench.run_report import size_correlation
-
     m, info = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()].set_index("metric"), run.info
     good, scored = int((run.samples.status == "ok").sum()), int((run.scores.status == "ok").sum())
     facts = [("images", f"{good:,}")] if good else []
@@ -139,7 +139,7 @@ def about(info: dict[str, Any]) -> Section:
         Table("Preparation", (), [(name, _text(value)) for name, value in (info.get("prepared") or {}).items()]),
         Table("Provenance", (), [(name, _text(value)) for name, value in facts.items() if value != ""]),
     ]
-    return Section("What it is", tables=[t for t in tables if t.rows])
+    return Section("How it was made", tables=[t for t in tables if t.rows])
 
 
 def _text(value: Any) -> str:
@@ -157,8 +157,6 @@ def _text(value: Any) -> str:
 
 
 def detection(run: Run) -> Section:
-    from membench.run_report import SIZE_CORRELATION, detection_rows, size_correlation
-
     good = run.scores[(run.scores.status == "ok") & run.scores.score.notna()]
     positives, negatives = (int((good.label == label).sum()) for label in (1, 0))
     absent = ""
@@ -179,10 +177,9 @@ def detection(run: Run) -> Section:
 
 
 def extraction(run: Run) -> Section:
-    from membench.report_multiplicity import multiplicity
-    from membench.run_report import extraction_rows
+    from membench.report_multiplicity import multiplicity  # which imports this
 
-    space, m = space_of(run.info), run.metrics
+    space, m = run.space, run.metrics
     intro = f"Which training pictures came back? {_measure(space)}"
     if not (run.samples.status == "ok").any():
         why = f"All {len(run.samples)} images failed." if len(run.samples) else "This run has no images: its detector extracted none."
@@ -190,33 +187,20 @@ def extraction(run: Run) -> Section:
     whole = m[(m.subset == "all") & m.band.isna()]
     more = whole[whole.metric.str.match("best_p|precision_at|unique_per")]
     names = more.metric.replace(
-        {"best_p": f"{_word(space)} to the nearest, percentile ", "precision_at_": "share of copies, most confident "}, regex=True
+        {"best_p": f"{measure_word(space)} to the nearest, percentile ", "precision_at_": "share of copies, most confident "}, regex=True
     )
     names = names.str.replace("_", " ")
     values = ["n/a" if pd.isna(value) else f"{value:.4g}" for value in more.value]
     note = "AMS: the share of images in the region. UMS: different training pictures in it over images; nearest: one picture an image."
     tables = [_table("", extraction_rows(m), note), Table("", ("metric", "value"), list(zip(names, values, strict=True)))]
-    charts, below = multiplicity(run, _copy(space))
+    charts, below = multiplicity(run, copy_words(space))
     charts = [rarefaction_chart(whole[whole.metric == "rarefaction"].sort_values("n")), *charts]
     return Section("Extraction", intro, tables, charts, below)
 
 
-def space_of(info: dict[str, Any]) -> Space:
-    """The space that ``run.json`` describes."""
-    return Space(**{**info["space"], "bands": tuple(Band(**band) for band in info["space"]["bands"])})
-
-
-def _word(space: Space) -> str:
-    return "similarity" if space.higher_is_closer else "distance"
-
-
 def _measure(space: Space) -> str:
     closer = "higher" if space.higher_is_closer else "lower"
-    return f"Measure: {space.id}, a {_word(space)}, {closer} = closer ({space.source}). Copy: {_copy(space)}."
-
-
-def _copy(space: Space) -> str:
-    return f"{_word(space)} {'≥' if space.higher_is_closer else '≤'} {space.copy:g}"
+    return f"Measure: {space.id}, a {measure_word(space)}, {closer} = closer ({space.source}). Copy: {copy_words(space)}."
 
 
 def _table(title: str, frame: pd.DataFrame, note: str) -> Table:
@@ -232,50 +216,10 @@ def _table(title: str, frame: pd.DataFrame, note: str) -> Table:
     return Table(title, list(frame), rows, note)
 
 
-# ------------------------------------------------------------------------------------------------ gallery
-
-
 def gallery(run: Run, training_images: np.ndarray) -> Section:
     """Pairs of an extracted image and its nearest: the nearest, near misses (the next that are no copies), failures; none twice."""
-    space = space_of(run.info)
-    good = run.samples[(run.samples.status == "ok") & run.samples.image.notna()]
-    if good.empty:
+    frame = frame_of(run)
+    if frame.empty:
         return Section("Gallery", absent="This run has no images to show.")
-    frame = good.merge(run.matches[run.matches["rank"] == 0].drop(columns="rank"), on="sample_id")
-    frame = frame.sort_values(["similarity", "sample_id"], ascending=[not space.higher_is_closer, True], ignore_index=True)
-    frame["place"], frame["copied"] = frame.index + 1, in_region(frame.similarity.to_numpy(), space, space.copy)
-    kind = frame.condition.map(run.scores.set_index("id").kind.astype(object)).astype(object)
-    told = frame.condition.where(frame.condition.str.startswith("class/"), "unconditional").str.replace("/", " ")
-    frame["kind"] = kind.fillna(told.where(frame.prompt.isna(), "kind unknown"))
-    nearest, others = frame[:NEAREST], frame[NEAREST:][~frame.copied[NEAREST:]]
-    missed, left = others[:NEAR_MISSES], others[NEAR_MISSES:]
-    if left.confidence.nunique() > 1:
-        failed = left.sort_values("confidence", ascending=False, kind="stable")[:FAILURES]
-        why = "The most confident of the other images that are no copies."
-    else:
-        failed = left[max(0, (len(left) - FAILURES) // 2) :][:FAILURES]
-        why = "From the middle of the other images that are no copies; all have the same confidence."
-    found = f"{nearest.training.nunique()} different training pictures; {nearest.copied.sum()} of these images are copies."
-    parts = (("Nearest", found, nearest), ("Near misses", "The next nearest that are no copies.", missed), ("Failures", why, failed))
-    intro = "Left: extracted. Right: its nearest training picture. "
-    intro += f"{frame.copied.sum():,} of {len(frame):,} images are copies ({_copy(space)})."
-    smaller = f" Pictures are shown at {SIDE} pixels." if max(training_images.shape[1:3]) > SIDE else ""
-    galleries = [(title, note, [_pair(row, training_images) for _, row in part.iterrows()]) for title, note, part in parts if len(part)]
-    return Section("Gallery", intro + smaller, galleries=galleries)
-
-
-def _pair(row: pd.Series, training_images: np.ndarray) -> dict[str, Any]:
-    return {
-        **row[["place", "similarity", "copied", "kind", "draw", "confidence", "training_id"]],
-        "prompt": row.prompt if isinstance(row.prompt, str) else f"no prompt ({row.condition})",
-        "generated": _base64(Image.open(io.BytesIO(row.image))),
-        "training": _base64(Image.fromarray(training_images[row.training])),
-    }
-
-
-def _base64(image: Image.Image) -> str:
-    """Base64 of the PNG, no side longer than ``SIDE``."""
-    small, out = image.convert("RGB"), io.BytesIO()
-    small.thumbnail((SIDE, SIDE))
-    small.save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode("ascii")
+    intro, galleries = of_run(frame, run.space, training_images)
+    return Section("Gallery", intro, galleries=galleries)

@@ -1,0 +1,191 @@
+"""Extracted images beside their nearest training pictures, for the pages: of one run, and of several."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from membench.metrics.extraction import in_region
+from membench.runs import Run, load
+from membench.types import Space
+
+NEAREST, NEAR_MISSES, FAILURES = 24, 12, 12  # pairs in the gallery
+SIDE = 192  # pixels; larger pictures are shown smaller, so that the page stays below 10 MB
+ROUNDING = 1e-4  # of a similarity, between runs that made an image in batches of other sizes
+OFTEN = 2  # pairs with one training picture among several runs' nearest, so that one picture does not fill the gallery
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """pairs: what the template shows of each, pictures as base64 of their PNG; ``training`` is empty where there is no picture."""
+
+    title: str
+    note: str
+    pairs: list[dict[str, Any]]
+
+
+def measure_word(space: Space) -> str:
+    """``similarity`` or ``distance``."""
+    return "similarity" if space.higher_is_closer else "distance"
+
+
+def copy_words(space: Space) -> str:
+    """What a copy is: ``distance ≤ 1``."""
+    return f"{measure_word(space)} {'≥' if space.higher_is_closer else '≤'} {space.copy:g}"
+
+
+def frame_of(run: Run) -> pd.DataFrame:
+    """A row an extracted image that has not failed: its sample, its nearest training picture, its kind and whether it is a copy.
+
+    Nearest first; ties by sample_id. Columns of samples and matches, ``copied`` and ``kind``. A run that was read without its images
+    gets them from its folder.
+    """
+    space, good = run.space, run.samples[run.samples.status == "ok"]
+    if len(good) and good.image.isna().all():
+        samples = load(run.path).samples
+        good = samples[samples.status == "ok"]
+    good = good[good.image.notna()]
+    frame = good.merge(run.matches[run.matches["rank"] == 0].drop(columns="rank"), on="sample_id")
+    frame["copied"] = in_region(frame.similarity.to_numpy(), space, space.copy)
+    kind = frame.condition.map(run.scores.set_index("id").kind.astype(object)).astype(object)
+    told = frame.condition.where(frame.condition.str.startswith("class/"), "unconditional").str.replace("/", " ")
+    frame["kind"] = kind.fillna(told.where(frame.prompt.isna(), "kind unknown"))
+    return nearest_first(frame, space)
+
+
+def nearest_first(frame: pd.DataFrame, space: Space) -> pd.DataFrame:
+    """The frame by nearness; ties by sample_id, then in the order that they have."""
+    return frame.sort_values(["similarity", "sample_id"], ascending=[not space.higher_is_closer, True], ignore_index=True, kind="stable")
+
+
+# ------------------------------------------------------------------------------------------------ one run
+
+
+def of_run(frame: pd.DataFrame, space: Space, pictures: np.ndarray) -> tuple[str, list[Gallery]]:
+    """A sentence on what is shown, and the galleries. frame: of :func:`frame_of`, at least one row. pictures: uint8 [n, h, w, 3]."""
+    frame = frame.assign(place=np.arange(len(frame)) + 1)
+    nearest, others = frame[:NEAREST], frame[NEAREST:][~frame.copied[NEAREST:]]
+    missed, left = others[:NEAR_MISSES], others[NEAR_MISSES:]
+    if left.confidence.nunique() > 1:
+        failed = left.sort_values("confidence", ascending=False, kind="stable")[:FAILURES]
+        why = "The most confident of the other images that are no copies."
+    else:
+        failed = _middle(left, FAILURES)
+        why = "From the middle of the other images that are no copies; all have the same confidence."
+    found = f"{nearest.training.nunique()} different training pictures; {nearest.copied.sum()} of these images are copies."
+    parts = (("Nearest", found, nearest), ("Near misses", "The next nearest that are no copies.", missed), ("Failures", why, failed))
+    intro = "Left: extracted. Right: its nearest training picture. "
+    intro += f"{frame.copied.sum():,} of {len(frame):,} images are copies ({copy_words(space)})."
+    smaller = f" Pictures are shown at {SIDE} pixels." if max(pictures.shape[1:3]) > SIDE else ""
+    return intro + smaller, [Gallery(title, note, _pairs(part, pictures, SIDE)) for title, note, part in parts if len(part)]
+
+
+def _middle(frame: pd.DataFrame, count: int) -> pd.DataFrame:
+    return frame[max(0, (len(frame) - count) // 2) :][:count]
+
+
+# ------------------------------------------------------------------------------------------- several runs
+
+
+def of_runs(
+    frames: Mapping[str, pd.DataFrame], space: Space, pictures: np.ndarray | None, *, most: int = NEAREST, side: int = SIDE
+) -> tuple[str, list[Gallery]]:
+    """The same of several runs together; ("", []) if none has images.
+
+    frames: of each run's name its :func:`frame_of`; their order does not matter. An image that several runs made (drawn for the same, as
+    near to the same picture up to ROUNDING) is one. Nearest: at most ``most``, of one training picture at most OFTEN. Near misses: the
+    next that are no copies, half as many, likewise. Failures: half as many others that are no copies, each run's most confident in turn,
+    since confidences of different detectors do not compare; from the middle where no run is surer of one image than of another.
+    pictures: uint8 [n, h, w, 3], or None: the extracted images are shown alone.
+    """
+    named = [frame.assign(run=name) for name, frame in sorted(frames.items()) if len(frame)]
+    if not named:
+        return "", []
+    every = nearest_first(pd.concat(named, ignore_index=True), space)
+    every["image_number"] = _image_numbers(every)
+    every["made_by"] = every.groupby("image_number", sort=False).run.transform(lambda names: _several(sorted(set(names))))
+    first = every.drop_duplicates("image_number", ignore_index=True)
+    first["place"] = first.index + 1
+    nearest = _spread(first, most)
+    missed = _spread(first[~first.copied & ~first.place.isin(nearest.place)], most // 2)
+    left = first[~first.copied & ~first.place.isin([*nearest.place, *missed.place])]
+    failed, why = _failures(every.merge(left[["image_number", "place"]]), left, most // 2)
+    found = f"{nearest.training.nunique()} different training pictures, of one at most {OFTEN} images. "
+    found += f"{nearest.copied.sum()} of these images are copies."
+    next_ones = f"The next nearest that are no copies, of one training picture at most {OFTEN}."
+    # A confidence is a detector's own; of the nearest, which several may have made, none is told.
+    nearest, missed = nearest.assign(confidence=np.nan), missed.assign(confidence=np.nan)
+    parts = (("Nearest", found, nearest), ("Near misses", next_ones, missed), ("Failures", why, nearest_first(failed, space)))
+    intro = "" if pictures is None else "Left: extracted. Right: its nearest training picture. "
+    intro += f"Of all runs drawn here, {first.copied.sum():,} of {len(first):,} different images are copies ({copy_words(space)})."
+    intro += " Sorted by nearness; #: the place among all of them."
+    if pictures is not None and max(pictures.shape[1:3]) > side:
+        intro += f" Pictures are shown at {side} pixels."
+    return intro, [Gallery(title, note, _pairs(part, pictures, side)) for title, note, part in parts if len(part)]
+
+
+def _image_numbers(every: pd.DataFrame) -> pd.Series:
+    """A number for each row, the same for rows that show one image."""
+    ordered = every.sort_values(["sample_id", "training", "similarity"])
+    before = ordered.shift()
+    new = (
+        (ordered.sample_id != before.sample_id)
+        | (ordered.training != before.training)
+        | (ordered.similarity - before.similarity > ROUNDING)
+    )
+    return new.cumsum()
+
+
+def _several(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The first ``count`` rows, of one training picture at most OFTEN."""
+    return frame[frame.groupby("training").cumcount() < OFTEN][:count]
+
+
+def _failures(every: pd.DataFrame, left: pd.DataFrame, count: int) -> tuple[pd.DataFrame, str]:
+    """``count`` of the images left, and how they were chosen. every: the same images, a row a run that made one."""
+    telling = every[every.groupby("run").confidence.transform("nunique") > 1]
+    if telling.empty:
+        return _middle(left, count), "From the middle of the other images that are no copies; no detector is surer of one than of another."
+    ranked = telling.sort_values(["run", "confidence", "place"], ascending=[True, False, True])
+    ranked["turn"] = ranked.groupby("run").cumcount()
+    chosen = ranked.sort_values(["turn", "run"]).drop_duplicates("place")[:count]
+    return chosen.assign(
+        made_by="surest of " + chosen.run
+    ), "No copies, though a detector was sure of them: each detector's most confident in turn."
+
+
+# ------------------------------------------------------------------------------------------------- pictures
+
+
+def _pairs(part: pd.DataFrame, pictures: np.ndarray | None, side: int) -> list[dict[str, Any]]:
+    return [_pair(row, pictures, side) for _, row in part.iterrows()]
+
+
+def _pair(row: pd.Series, pictures: np.ndarray | None, side: int) -> dict[str, Any]:
+    return {
+        **row[["place", "similarity", "copied", "kind", "draw", "training_id"]],
+        "confidence": None if pd.isna(row.confidence) else row.confidence,
+        "made_by": row.get("made_by", ""),
+        "prompt": row.prompt if isinstance(row.prompt, str) else "",
+        "generated": _base64(Image.open(io.BytesIO(row.image)), side),
+        "training": "" if pictures is None else _base64(Image.fromarray(pictures[row.training]), side),
+    }
+
+
+def _base64(image: Image.Image, side: int) -> str:
+    """Base64 of the PNG, no side longer than ``side``."""
+    small, out = image.convert("RGB"), io.BytesIO()
+    small.thumbnail((side, side))
+    small.save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode("ascii")

@@ -1,0 +1,285 @@
+"""``membench report``: the page about many runs, its Markdown, its plots and its gallery."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from boards import COPIED, L2, make
+from frames import names
+from test_report import DISTANCE, NASTY, SIMILARITY, TRAINING, has_nan, make_run
+
+from membench import board_plots, gallery, runs, store
+from membench.board_report import Board, write_board
+from membench.metrics.extraction import ams, ums
+from membench.runs import Run
+
+ROWS = pd.DataFrame({"detector": ["a|b", NASTY], "AUROC": ["0.9 [0.8, 1.0]", "n/a"]})
+
+
+@pytest.fixture(autouse=True)
+def few_thresholds(monkeypatch) -> None:
+    monkeypatch.setattr(board_plots, "EDGES", 6)
+
+
+def variant(path: Path, detector: str, seed: int = 0, *, bright: int = 0, changes: dict | None = None, **given) -> Run:
+    """A run of test_report under another name; bright: images of its own, a little nearer than the others'."""
+    run = make_run(path, **{"n": 40, **given})
+    parts = run.info["key_parts"] | {"detector": detector, "seed": seed}
+    key = f"{detector}-{seed}"
+    info = run.info | {"detector": detector, "seed": seed, "key": key, "key_parts": parts, "options_passed": []} | (changes or {})
+    samples = run.samples
+    if bright and len(samples):
+        pictures = [store.png_bytes(np.full((8, 8, 3), (i + bright) % 256, np.uint8)) for i in range(len(samples))]
+        samples = samples.assign(image=pictures)
+    matches = run.matches.assign(similarity=run.matches.similarity - np.float32(bright / 10_000))
+    return dataclasses.replace(run, info=info, samples=samples, matches=matches)
+
+
+def board(of: list[Run], **changes) -> Board:
+    return Board(**{"title": "a_task v1, mini profile", "slug": "b", "rows": ROWS, "runs": range(len(of))} | changes)
+
+
+def write(tmp_path: Path, of: list[Run], *boards: Board, **given) -> tuple[str, str]:
+    out = tmp_path / "out"
+    given = {"pictures": {"b": TRAINING}, "plots": False, "resamples": 20} | given
+    path = write_board(of, boards or [board(of)], out, **given)
+    assert path == out / "report.html"
+    return path.read_text(encoding="utf-8"), (out / "report.md").read_text(encoding="utf-8")
+
+
+def sure(html: str) -> None:
+    """Nothing is fetched, nothing runs, and no text becomes markup."""
+    for value in re.findall(r"<[^>]*?\s(?:src|href|srcset|data|action)\s*=\s*[\"']?([^\"'\s>]*)", html):
+        assert value.startswith(("data:image/png;base64,", "#")), value[:60]
+    for word in ("<script", "<link", "<iframe", "<object", "@import", "url(", "onerror=x()>"):
+        assert word not in html, word
+    assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html and not has_nan(html)
+
+
+# -------------------------------------------------------------------------------------------------- page
+
+
+def test_the_page_holds_each_board_in_order(tmp_path) -> None:
+    of = [variant(tmp_path, "one", n=100), variant(tmp_path, "two", bright=9), variant(tmp_path, "one", changes={"control": True})]
+    model = board(of, runs=[0, 1], notes=["A note & more"], tables=[("Paired", ROWS, "How they are paired.")])
+    control = board(of, slug="c", runs=[2], control=True)
+    html, text = write(tmp_path, of, model, control, pictures={"b": TRAINING, "c": TRAINING})
+    sure(html)
+    assert html.count("<svg") == (1 + 3 + 2) + (1 + 3 + 1)  # ROC; AMS, UMS, cost; a histogram a detector
+    own = html[html.index('<section id="b">') : html.index('<section id="c">')]
+    order = [
+        own.index(word)
+        for word in ("0.9 [0.8, 1.0]", "A note &amp; more", ">ROC<", ">AMS ag", ">UMS ag", ">Unique", ">Paired<", ">Scores by")
+    ]
+    order += [own.index(word) for word in (">Gallery<", ">Nearest <", ">Failures <", "The 2 runs")]
+    assert order == sorted(order)
+    assert 'href="#b"' in html and 'href="#c"' in html and "CONTROL" not in own and "CONTROL" in html
+    assert own.count('<figure class="pair') == 48 and html[html.index('<section id="c">') :].count('<figure class="pair') == 12
+    assert "3 runs on 2 boards" in html and "How they are paired." in text and text.count("a\\|b") == 3
+    assert "![" not in text and names(tmp_path / "out") == {"report.html", "report.md"}
+
+
+def test_the_plots_are_files_that_the_markdown_links(tmp_path) -> None:
+    of = [variant(tmp_path, "one"), variant(tmp_path, "two", bright=9)]
+    _, text = write(tmp_path, of, plots=True)
+    linked = set(re.findall(r"\]\(plots/([^)]*)\)", text))
+    assert names(tmp_path / "out" / "plots") == linked
+    assert linked == {f"b-{name}.{kind}" for name in ("roc", "scores", "ams", "ums", "cost") for kind in ("png", "svg")}
+
+
+def test_it_is_the_same_for_the_same_runs_in_any_order(tmp_path) -> None:
+    of = [variant(tmp_path, name, seed, bright=b) for name, seed, b in (("one", 0, 0), ("one", 1, 3), ("two", 0, 9), ("three", 0, 9))]
+    first = write(tmp_path, of)
+    assert write(tmp_path, of[::-1], board(of, runs=[2, 0, 3, 1])) == first
+
+
+def test_a_board_without_pictures_says_why(tmp_path) -> None:
+    of = [variant(tmp_path, "one")]
+    html, _ = write(tmp_path, of, pictures={})
+    sure(html)
+    assert "training pictures are not at hand" in html and html.count("<img") == html.count('<figure class="pair') > 20
+    assert "Right:" not in html
+
+
+def test_boards_without_scores_or_images(tmp_path) -> None:
+    html, _ = write(tmp_path, [variant(tmp_path, "one", images=False)])
+    sure(html)
+    assert "has images" in html and "<img" not in html and html.count("<svg") == 2
+    html, text = write(tmp_path, [variant(tmp_path, "one", scored=False)])
+    sure(html)
+    assert "no ROC curves" in html and "no ROC curves" in text and html.count("<svg") == 3
+    html, _ = write(tmp_path, [], board([]))
+    sure(html)
+    assert "<svg" not in html and "0.9 [0.8, 1.0]" in html
+
+
+@pytest.mark.parametrize(("slug", "runs"), [("../b", [0]), ("", [0]), ("b", [1]), ("b", [-1])])
+def test_what_a_programmer_may_get_wrong(tmp_path, slug, runs) -> None:
+    of = [variant(tmp_path, "one")]
+    with pytest.raises(ValueError, match=r"slug|positions"):
+        write_board(of, [board(of, slug=slug, runs=runs)], tmp_path / "out")
+    with pytest.raises(ValueError, match="taken"):
+        write_board(of, [board(of), board(of)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_boards_stay_small(tmp_path) -> None:
+    noise = np.random.default_rng(2).integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
+    picture = store.png_bytes(noise[0])
+    run = variant(tmp_path, "one", n=60)
+    html, _ = write(tmp_path, [dataclasses.replace(run, samples=run.samples.assign(image=picture))], pictures={"b": noise})
+    assert len(html) < 6e6 and "shown at 128 pixels" in html  # noise, which PNG cannot shrink; photographs take half
+
+
+# ------------------------------------------------------------------------------------- settings and seeds
+
+
+def test_settings_are_by_name_and_seed(tmp_path) -> None:
+    of = [variant(tmp_path, "two", 1), variant(tmp_path, "one", 2), variant(tmp_path, "one", 0), variant(tmp_path, "two", 0)]
+    found = board_plots.settings_of(of)
+    assert {name: [run.info["seed"] for run in runs] for name, runs in found.items()} == {"one": [0, 2], "two": [0, 1]}
+    assert list(found) == ["one", "two"]
+    newer = variant(tmp_path, "one", changes={"key_parts": of[2].info["key_parts"] | {"detector_version": 4}})
+    apart = board_plots.settings_of([of[2], newer])
+    assert len(apart) == 2 and all(re.fullmatch(r"one \(\w{6}\)", name) for name in apart)
+    partial = variant(tmp_path, "one", changes={"status": "partial", "options_passed": ["k=2", "a=1"], "preset": "paper"})
+    assert list(board_plots.settings_of([partial])) == ["one preset=paper a=1 k=2 (PARTIAL)"]
+
+
+def test_the_roc_curve_is_the_mean_over_seeds(tmp_path) -> None:
+    of = [variant(tmp_path, "one", 0), variant(tmp_path, "one", 1)]
+    flipped = of[1].scores.assign(score=-of[1].scores.score)
+    of[1] = dataclasses.replace(of[1], scores=flipped)
+    plot = board_plots.roc(board_plots.settings_of(of), {"one": 0})
+    both = [board_plots.roc({"one": [run]}, {"one": 0}).lines[0] for run in of]
+    line = plot.lines[0]
+    at = [line.y[np.searchsorted(line.x, x, side="right") - 1] for x in (0, 0.1, 0.5)]
+    each = [[one.y[np.searchsorted(one.x, x, side="right") - 1] for x in (0, 0.1, 0.5)] for one in both]
+    assert at == pytest.approx(np.mean(each, axis=0)) and each[0] != each[1] and "the mean of their TPR" in plot.note
+
+
+# ------------------------------------------------------------------------------------------------ curves
+
+
+def styles(of: dict[str, Run]) -> dict[str, int]:
+    return {name: i for i, name in enumerate(of)}
+
+
+@pytest.mark.parametrize("space", [DISTANCE, SIMILARITY])
+def test_thresholds_agree_with_the_metrics(tmp_path, space) -> None:
+    run = make_run(tmp_path, 40, space=space)
+    of_ams, of_ums = board_plots.threshold_plots(space, {"one": run}, {"one": 3}, resamples=30)
+    good, matches = run.found()
+    [share], [distinct] = of_ams.lines, of_ums.lines
+    assert share.style == 3 and (np.diff(share.x) > 0).all() and of_ams.x.low <= space.copy <= of_ams.x.high
+    for edge, value, other in zip(share.x, share.y, distinct.y, strict=True):
+        assert value == pytest.approx(100 * ams(matches, len(good), space, float(edge)))
+        assert other == pytest.approx(100 * ums(matches, len(good), space, float(edge)))
+    inside = (share.x >= of_ams.x.low) & (share.x <= of_ams.x.high)
+    assert np.isclose(share.y[~inside], 0).all()  # only where nothing is found yet is left out
+    assert (share.low <= share.y + 1e-9).all() and (share.y <= share.high + 1e-9).all() and (share.high > share.low).all()
+    assert of_ams.y.high >= np.nanmax(share.high) and of_ums.y.high >= np.nanmax(distinct.high)
+
+
+def test_ums_is_compared_at_the_smallest_number_of_images(tmp_path) -> None:
+    """Of 8 images 3, 2 and 1 copy pictures 0, 1 and 2; expected among 5 of them, by counting subsets."""
+    of = {"large": make(tmp_path, COPIED, images=True), "small": make(tmp_path, [4, 5, 6, 7, None], detector="side")}
+    _, plot = board_plots.threshold_plots(L2, of, styles(of), resamples=20)
+    large, small = plot.lines
+    at = large.x.tolist().index(1.0)
+    expected = sum(1 - comb(8 - c, 5) / comb(8, 5) for c in (3, 2, 1)) / 5
+    assert large.y[at] == pytest.approx(100 * expected) and small.y[at] == pytest.approx(100 * 4 / 5)
+    assert np.isnan(large.high).all() and not np.isnan(small.high).any() and "N_G = 5" in plot.note
+
+
+def test_cost_is_preparation_first_then_images(tmp_path) -> None:
+    prepare = {"forwards": 15, "jvps": 5, "surrogate_forwards": 1000}
+    of = {"plain": make(tmp_path, COPIED), "side": make(tmp_path, [4, 5, 6, 7, None], detector="side", prepare=prepare)}
+    plot = board_plots.cost_plot(L2, of, styles(of))
+    plain, side = plot.lines
+    assert plain.x[0] == 0 and plain.x[-1] == 80 and side.x[0] == 20 and side.x[-1] == 20 + 5 * 10
+    n = plain.x.tolist().index(50.0)
+    assert plain.y[n] == pytest.approx(sum(1 - comb(8 - c, 5) / comb(8, 5) for c in (3, 2, 1)))
+    assert (plain.y[-1], side.y[-1]) == (3, 4) and not plot.x.log and plot.x.high == 80
+    of["dear"] = make(tmp_path, COPIED, detector="dear", price=1000)
+    log = board_plots.cost_plot(L2, of, styles(of))
+    assert log.x.log and log.x.low == 10 and log.x.high == 8000
+
+
+def test_nothing_copied_is_drawn_and_said(tmp_path) -> None:
+    of = {"one": make(tmp_path, [None] * 6)}
+    near, _, cost = board_plots.extraction_plots(L2, of, {"one": 0}, resamples=20)
+    assert "No image of these runs is a copy." in cost.note and cost.y.high == 5 and near.x.low < L2.copy
+
+
+def test_runs_of_the_same_images_are_one_line(tmp_path) -> None:
+    of = {name: variant(tmp_path, name, bright=b) for name, b in (("a", 0), ("b", 0), ("c", 0), ("d", 7))}
+    rounded = of["b"].matches.similarity * np.float32(1 + 1e-6)
+    of["b"] = dataclasses.replace(of["b"], matches=of["b"].matches.assign(similarity=rounded))
+    phases = of["c"].info["phases"] | {"samples": {"seconds": 1.0, "forwards": 99}}
+    of["c"] = dataclasses.replace(of["c"], info=of["c"].info | {"phases": phases})
+    near, distinct, cost = board_plots.extraction_plots(DISTANCE, of, styles(of), resamples=20)
+    assert [(line.name, line.style) for line in near.lines] == [("a and 2 more", 0), ("d", 3)] and "a and 2 more: a, b, c." in distinct.note
+    assert [line.name for line in cost.lines] == ["a and 1 more", "c", "d"] and "a and 1 more: a, b." in cost.note
+
+
+def test_runs_of_two_spaces_share_no_chart(tmp_path) -> None:
+    of = [variant(tmp_path, "one"), variant(tmp_path, "two", space=SIMILARITY)]
+    html, _ = write(tmp_path, of)
+    assert html.count("<h3>AMS against the threshold, ") == 2 and "cosine/test</h3>" in html and html.count(">Gallery<") == 2
+
+
+def test_images_that_were_not_read_are_read_again(tmp_path) -> None:
+    stored = make(tmp_path, COPIED)
+    light = runs.load(stored.path, images=False)
+    assert light.samples.image.isna().all()
+    assert gallery.frame_of(light).image.tolist() == gallery.frame_of(stored).image.tolist() != []
+
+
+# ------------------------------------------------------------------------------------------------ gallery
+
+
+def shown(found: list[gallery.Gallery], title: str) -> list[dict]:
+    return next((g.pairs for g in found if g.title == title), [])
+
+
+def test_the_gallery_is_sorted_and_shows_no_image_twice(tmp_path) -> None:
+    """Two detectors drew the same 120 images, a third its own; 61 of each are copies."""
+    of = {name: gallery.frame_of(variant(tmp_path, name, n=120, bright=b)) for name, b in (("a", 0), ("b", 0), ("c", 5))}
+    of["b"] = of["b"].assign(confidence=-of["b"].confidence, similarity=of["b"].similarity + 1e-6)  # rounded otherwise
+    intro, found = gallery.of_runs(of, DISTANCE, TRAINING)
+    assert [g.title for g in found] == ["Nearest", "Near misses", "Failures"] and [len(g.pairs) for g in found] == [24, 12, 12]
+    assert "122 of 240 different images are copies" in intro
+    every = [pair["place"] for g in found for pair in g.pairs]
+    assert len(set(every)) == 48 and all(sorted(s) == s for s in ([p["similarity"] for p in g.pairs] for g in found))
+    near = shown(found, "Nearest")
+    assert {p["made_by"] for p in near} == {"a and 1 more", "c"} and all(p["copied"] and p["confidence"] is None for p in near)
+    assert not any(p["copied"] for title in ("Near misses", "Failures") for p in shown(found, title))
+    surest = shown(found, "Failures")  # the most confident of a and c are their farthest, of b its nearest that are left
+    assert {p["made_by"] for p in surest} == {"surest of a", "surest of b", "surest of c"}
+    assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of a") == [116, 117, 118, 119]
+    assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of b") == [-70, -69, -68, -67]
+    assert gallery.of_runs(dict(reversed(of.items())), DISTANCE, TRAINING)[1] == found
+
+
+def test_one_training_picture_does_not_fill_the_gallery(tmp_path) -> None:
+    run = variant(tmp_path, "a", n=60)
+    many = np.where(np.arange(60) < 40, 7, np.arange(60) % 30)  # the 40 nearest copy picture 7
+    first = run.matches[run.matches["rank"] == 0].assign(training=many, training_id=[f"t/{i}" for i in many])
+    frame = gallery.frame_of(dataclasses.replace(run, matches=first))
+    _, [near, *_] = gallery.of_runs({"a": frame}, DISTANCE, TRAINING)
+    assert sum(p["training_id"] == "t/7" for p in near.pairs) == gallery.OFTEN == 2
+    assert [p["place"] for p in near.pairs[:4]] == [1, 2, 41, 42]
+
+
+def test_without_confidences_the_gallerys_failures_are_from_the_middle(tmp_path) -> None:
+    frame = gallery.frame_of(variant(tmp_path, "a", n=120, confident=False))
+    _, found = gallery.of_runs({"a": frame}, DISTANCE, TRAINING)
+    assert [p["place"] for p in shown(found, "Failures")] == list(range(91, 103))  # the rest is 74 ... 120
+    assert gallery.of_runs({}, DISTANCE, None) == ("", [])
