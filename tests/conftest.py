@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from membench.workspace import Workspace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported: the workers' thread pools would fight for the same cores, and be slower than one worker alone.
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 
 

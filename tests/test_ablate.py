@@ -117,7 +117,6 @@ def test_values_that_hold_commas_are_parted_by_semicolons() -> None:
         (["--sweep", "threshold=1,2,1.0"], ["threshold=1.0", "twice"]),
         (["--sweep", "copies"], ["'copies'", "option=value,value"]),
         (["--sweep", "copies=,"], ["'copies=,'", "option=value,value"]),
-        ([], ["--sweep"]),
         (["--sweep", "copies=1", "--set", "moed=plain"], ["'moed'", "'mode'"]),
         (["--sweep", "copies=1", "--set", "cfg_norm.draws=1"], ["cfg_norm"]),
         (["--sweep", "copies=1", "--seeds", "0,x"], ["--seeds", "'0,x'"]),

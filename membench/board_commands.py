@@ -1,0 +1,246 @@
+"""``membench leaderboard`` and ``membench report``: what they read, choose and print."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from membench import leaderboard as boards
+from membench import published, registry
+from membench.bands import parse_bands
+from membench.bands_table import bands_tables
+from membench.comparison import BOARD, apart
+from membench.differences import RESAMPLES, differences, differences_table
+from membench.errors import UserError
+from membench.groups import GROUPINGS
+from membench.printing import markdown, table
+from membench.resampling import Resampler
+from membench.rescore import rescored
+from membench.runs import MAKE_ONE, Found, Run, read_runs
+from membench.seeds_table import over_seeds, seeds_tables
+from membench.stored_board import read_board
+from membench.summary import summary_tables
+
+if TYPE_CHECKING:
+    from membench.board_report import Board
+
+__all__ = ["chosen", "leaderboard", "page_boards", "read_board", "report"]
+
+PUBLISHED = Path("results/published.parquet")
+VIEWS = ("kinds", "bands", "differences", "published", "summary", "seeds")
+REGROUPED = ("kinds", "differences", "summary", "seeds")  # views whose intervals are made here; a run's own are those of its task's groups
+Tables = Callable[[pd.DataFrame], Iterator[tuple[str, pd.DataFrame, list[str]]]]
+
+
+def leaderboard(args: argparse.Namespace) -> int:
+    """Reads, compares and prints. 2 where a folder could not be read, unless --keep-going."""
+    view = next((name for name in VIEWS if getattr(args, name)), "bands" if args.band else "runs")
+    if args.bands and args.seeds:
+        raise UserError("--bands has a row a run; leave out --seeds, or --bands")
+    if len(args.runs) == 1 and args.runs[0].suffix == ".parquet":
+        return _stored(args, view)
+    if args.groups != "task" and args.groups in GROUPINGS and view not in REGROUPED:
+        asked = ", ".join(f"--{name}" for name in REGROUPED[:-1])
+        raise UserError(
+            f"--groups {args.groups} is for {asked} and --{REGROUPED[-1]}: a run's own intervals are those of its task's groups"
+        )
+    found = chosen(args)
+    resampler = Resampler(args.groups)
+    if view == "kinds":
+        boards.write(over_seeds(boards.collect_kinds(found.runs), found.runs, resampler), args.format, args.out, seeds=True)
+    elif view == "bands":
+        _write(boards.collect_bands(found.runs), args, bands_tables)
+    elif view == "differences":
+        _write(_differences(found.runs, args.groups), args, _differences_tables)
+    elif view == "published":
+        _published(found.runs, args)
+    elif view == "summary":
+        _write(over_seeds(boards.collect(found.runs), found.runs, resampler), args, summary_tables, whole=True)
+    else:
+        frame = boards.collect(found.runs)
+        frame = over_seeds(frame, found.runs, resampler) if args.seeds else frame
+        boards.write(frame, args.format, args.out, seeds=args.seeds)
+    return told(found, args.keep_going)
+
+
+def chosen(args: argparse.Namespace, images: bool = False) -> Found:
+    """The runs that the arguments ask for, under their bands. Raises :class:`UserError` where none is left."""
+    bands = parse_bands(args.band)
+    if args.groups not in GROUPINGS:
+        raise UserError(f"unknown grouping {args.groups!r}.{registry.suggest(args.groups, GROUPINGS)} Choose from {', '.join(GROUPINGS)}")
+    for path in args.runs:
+        if not path.is_dir():
+            raise UserError(f"--runs {path} is no folder, so there are no finished runs. {MAKE_ONE}")
+    found = read_runs(args.runs, images=images or "image" in args.groups)
+    for problem in found.problems:
+        print(f"membench: left out: {problem}", file=sys.stderr)
+    if not found.runs:
+        raise UserError("none of the run folders could be read, see above")
+    named = pd.DataFrame([(run.info["task"], run.info["detector"]) for run in found.runs], columns=["task", "detector"])
+    runs = [found.runs[i] for i in _asked(named, args).index]
+    return Found([rescored(run, bands, args.copy) for run in runs], found.problems)
+
+
+def _asked(frame: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
+    """The rows of the tasks and detectors that are asked for. Raises :class:`UserError` for one that is not among them."""
+    for what, names in (("task", args.task), ("detector", args.detector)):
+        if names is not None:
+            asked, there = [name.strip() for name in names.split(",")], sorted(set(frame[what]))
+            if unknown := [name for name in asked if name not in there]:
+                close = registry.suggest(unknown[0], there)
+                raise UserError(f"--{what} {unknown[0]}: no finished run of it here.{close} There are runs of {', '.join(there)}")
+            frame = frame[frame[what].isin(asked)]
+    return frame
+
+
+def told(found: Found, keep_going: bool) -> int:
+    """The exit code; 2, with a line, where a folder was left out and that was not allowed."""
+    if not found.problems or keep_going:
+        return 0
+    many = "1 run folder" if len(found.problems) == 1 else f"{len(found.problems)} run folders"
+    print(f"membench: {many} could not be read, see above (--keep-going: exit 0 all the same)", file=sys.stderr)
+    return 2
+
+
+def _write(frame: pd.DataFrame, args: argparse.Namespace, tables: Tables, whole: bool = False) -> None:
+    """A frame with the columns of BOARD, as numbers or as one block of tables a board; whole: one block of all."""
+    if args.format not in ("table", "md"):
+        boards.save(frame, args.format, args.out)
+    else:
+        shown = {"": tables(frame)} if whole else {title: tables(part) for title, part in boards.boards(frame)}
+        boards.emit(boards.text_of(frame, shown, args.format), args.out)
+    if args.out is not None:
+        print(f"membench: {len(frame)} rows written to {args.out}", file=sys.stderr)
+
+
+def _stored(args: argparse.Namespace, view: str) -> int:
+    """A leaderboard that was written as Parquet."""
+    [path] = args.runs
+    if view not in ("runs", "seeds", "summary") or args.band or args.copy is not None or args.groups != "task":
+        raise UserError(
+            f"{path} is a finished leaderboard: --kinds, --bands, --band, --copy, --groups, --differences and --published need the folders "
+            "of its runs"
+        )
+    frame = read_board(path)
+    frame = _asked(frame, args).reset_index(drop=True)
+    if view == "summary":
+        _write(frame, args, summary_tables, whole=True)
+    else:
+        boards.write(frame, args.format, args.out, seeds=args.seeds or "seeds" in frame)
+    return 0
+
+
+def _differences(runs: Sequence[Run], groups: str) -> pd.DataFrame:
+    scored = [run for run in runs if len(run.scores)]
+    frame = boards.collect(scored) if scored else pd.DataFrame()
+    found = differences(frame, scored, resampler=Resampler(groups, RESAMPLES)) if scored else frame
+    if found.empty:
+        raise UserError("no two detectors have scored the same examples with a common seed: there is nothing to compare")
+    return found
+
+
+def _differences_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    for metric in part.metric.unique():
+        yield (f"differences in {metric}", *differences_table(part, metric))
+
+
+def _published(runs: Sequence[Run], args: argparse.Namespace) -> None:
+    frame = over_seeds(boards.collect(runs), runs)
+    tasks = sorted({run.info["task"] for run in runs})
+    shown = published.table(published.read(published_path(args.runs)), frame.assign(space=frame.space_id), tasks)
+    if shown.empty:
+        raise UserError(f"nothing published is known of {', '.join(tasks)}")
+    if args.format not in ("table", "md"):
+        boards.save(shown, args.format, args.out)
+        return
+    title = "published numbers beside measured ones"
+    boards.emit(f"### {title}\n\n{markdown(shown)}\n" if args.format == "md" else table(title, shown), args.out)
+
+
+def published_path(roots: Sequence[Path]) -> Path:
+    """``published.parquet`` beside a folder of runs, or in results/. Raises :class:`UserError` where there is none."""
+    for path in [*(root.parent / PUBLISHED.name for root in roots), PUBLISHED]:
+        if path.is_file():
+            return path
+    raise UserError(f"{PUBLISHED} is not there: it comes with membench's repository, beside the folder of runs")
+
+
+# ------------------------------------------------------------------------------------------------- report
+
+
+def report(args: argparse.Namespace) -> int:
+    """Writes the page, the Markdown and the plots."""
+    from membench.board_report import write_board
+
+    found = chosen(args)
+    shown = list(page_boards(found.runs, args.groups))
+    pictures = {board.slug: images for board in shown if (images := training_pictures(found.runs[board.runs[0]])) is not None}
+    page = write_board(found.runs, shown, args.out, pictures=pictures, progress=True)
+    if args.format == "md":
+        sys.stdout.write((args.out / "report.md").read_text(encoding="utf-8"))
+    size = page.stat().st_size / 1e6
+    print(
+        f"membench: {len(found.runs)} runs on {len(shown)} boards written to {page} ({size:.1f} MB), plots to {args.out / 'plots'}",
+        file=sys.stderr,
+    )
+    return told(found, args.keep_going)
+
+
+def page_boards(runs: Sequence[Run], groups: str = "task") -> Iterator[Board]:
+    """The boards of a page: over seeds, with paired differences and what was published; model before control."""
+    from membench.board_report import Board
+
+    frame = boards.collect(runs)
+    place = {str(run.path): i for i, run in enumerate(runs)}
+    settings = over_seeds(frame, runs, Resampler(groups))
+    lines = apart(settings)
+    sure = differences(frame, runs, ["auroc"], Resampler(groups, RESAMPLES))
+    taken: set[str] = set()
+    for title, part in boards.boards(settings):
+        own = frame.merge(part[list(BOARD)].drop_duplicates(), on=list(BOARD))
+        [(_, text, notes)] = seeds_tables(part)
+        tables = []
+        compared = sure.merge(part[list(BOARD)].drop_duplicates(), on=list(BOARD))
+        if len(compared):
+            body, below = differences_table(compared)
+            tables.append(("Which detector is better, and is it sure?", body, " ".join(below)))
+        control = bool(part.control.iloc[0])
+        slug = _slug(f"{part.task.iloc[0]}-{part.profile.iloc[0]}{'-control' if control else ''}", taken)
+        mine = [line for line in lines if line.startswith(f"{part.task.iloc[0]}:")] if not control else []
+        shown = text.loc[:, (text != "").any()]  # no column without a word, such as options where all are defaults
+        yield Board(title, slug, shown, [*notes, *mine], tables, [place[path] for path in own.run], control)
+
+
+def _slug(name: str, taken: set[str]) -> str:
+    base = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    slug, k = base, 1
+    while slug in taken:
+        k += 1
+        slug = f"{base}-{k}"
+    taken.add(slug)
+    return slug
+
+
+def training_pictures(run: Run) -> np.ndarray | None:
+    """The training pictures of a run's task; None, with a line on stderr, where they cannot be had here or are not those of the run."""
+    from membench.jobs import Spec, load_task
+
+    info = run.info
+    if run.samples.empty:
+        return None
+    try:
+        registry.tasks().get(info["task"])
+        loaded = load_task(Spec(info["detector"], info["task"], info["profile"], (), tuple(info.get("task_options_passed", ()))))
+        if loaded.hashes["data"] != info["hashes"]["data"]:
+            raise UserError("other training data than those of the runs")
+        return loaded.training_images()
+    except UserError as error:
+        print(f"membench: the gallery of {info['task']} shows no training pictures: {error}", file=sys.stderr)
+        return None

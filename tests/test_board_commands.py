@@ -1,0 +1,322 @@
+"""``membench leaderboard`` and ``membench report`` as a user meets them: one line for each mistake, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from boards import COPIED, make
+from conftest import ROOT
+
+from membench import leaderboard
+from membench.board_commands import page_boards, training_pictures
+from membench.cli import main
+from membench.runs import read_runs
+from membench.stored_board import COLUMNS, OF_RUNS
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two detectors with two seeds each, a control run of the first, and an extraction alone."""
+    root = tmp_path_factory.mktemp("made") / "runs"
+    for seed in range(2):
+        make(root, COPIED, seed=seed)
+        make(root, [0] * 8, detector="side", seed=seed, options=("k=2",))
+    make(root, [None] * 8, control=True)
+    make(root, [0, 1], detector="alone", scored=False)
+    return root
+
+
+@pytest.fixture
+def board(runs: Path, tmp_path: Path) -> Path:
+    made = tmp_path / "board.parquet"
+    assert main(["leaderboard", "--runs", str(runs), "--seeds", "--format", "parquet", "--out", str(made)]) == 0
+    return made
+
+
+def command(*words: object) -> int:
+    return main(["leaderboard", *map(str, words)])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """Runs a command that must fail, and returns its one line."""
+    capsys.readouterr()
+    assert command(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("membench: ") and err.count("\n") == 1, err
+    return err
+
+
+# ------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--band", "a=0.5:0.6", "--band", "b=0.55:1"], "bands a [0.5, 0.6) and b [0.55, 1) overlap"),
+        (["--band", "a=0.6:0.5"], "reversed"),
+        (["--band", "a=0.5:0.6", "--band", "a=0.7:0.8"], "--band a stands twice"),
+        (["--band", "a=-1:0.5"], "-1 lies outside the range of l2, 0 and more"),
+        (["--band", "a=0.5:1.6"], "pairs beyond 1.4 of l2 are not stored"),
+        (["--band", "wide"], "cannot read --band 'wide'"),
+        (["--band", "a=0.5:0.6", "--summary"], ""),
+        (["--copy", "nan"], "--copy nan: nan lies outside the range of l2"),
+        (["--copy", "many"], "--copy: invalid float value: 'many'"),
+        (["--copy", "2"], "pairs beyond 1.4"),
+        (["--task", "u"], "--task u: no finished run of it here. There are runs of t"),
+        (
+            ["--detector", "random,sied"],
+            "--detector sied: no finished run of it here. Did you mean 'side'? There are runs of alone, random, side",
+        ),
+        (["--detector", ""], "--detector : no finished run of it here"),
+        (["--groups", "txt", "--seeds"], "unknown grouping 'txt'. Did you mean 'text'? Choose from task, text, image, text+image"),
+        (["--groups", "txt"], "unknown grouping 'txt'"),
+        (["--groups", "text"], "--groups text is for --kinds, --differences, --summary and --seeds"),
+        (["--groups", "text", "--bands"], "--groups text is for --kinds"),
+        (["--bands", "--seeds"], "leave out --seeds"),
+        (["--bands", "--kinds"], "not allowed with argument"),
+        (["--format", "parquet"], "--format parquet needs --out FILE.parquet"),
+        (["--detector", "alone", "--differences"], "no two detectors have scored the same examples"),
+        (["--detector", "alone", "--kinds"], "no run has scores of both labels"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_each_mistake_is_one_line(runs: Path, capsys, words: list[str], told: str) -> None:
+    if told:
+        assert told in refused(capsys, "--runs", runs, *words)
+    else:
+        assert command("--runs", runs, *words) == 0 and "summary" in capsys.readouterr().out  # as asked, not the bands
+
+
+def test_folders_that_are_none(runs: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for path in (tmp_path / "none", tmp_path / "file"):
+        assert f"--runs {path} is no folder, so there are no finished runs. Make one: membench run" in refused(capsys, "--runs", runs, path)
+    (tmp_path / "empty").mkdir()
+    assert f"no finished runs under {tmp_path}/empty. Make one" in refused(capsys, "--runs", tmp_path / "empty")
+
+
+def newer(folder: Path) -> str:
+    info = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(info | {"schema_version": 99}))
+    return "was written by a newer membench (schema 99"
+
+
+def damaged(folder: Path) -> str:
+    path = folder / "scores.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data[:-3]))
+    return "scores.parquet is damaged"
+
+
+@pytest.mark.parametrize(("how", "view"), [(newer, []), (damaged, ["--seeds"]), (newer, ["--bands"]), (damaged, ["--summary"])])
+def test_a_run_that_cannot_be_read_is_left_out_and_the_others_are_shown(runs: Path, tmp_path: Path, capsys, how, view: list[str]) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    bad = next((tmp_path / "runs").glob("t/mini/side/*"))
+    told = how(bad)
+    assert command("--runs", tmp_path / "runs", *view) == 2
+    out, err = capsys.readouterr()
+    first, last = err.splitlines()
+    assert first.startswith("membench: left out: ") and str(bad) in first and told in first
+    assert last == "membench: 1 run folder could not be read, see above (--keep-going: exit 0 all the same)"
+    assert "random" in out and "side" in out  # the other seed of it
+    assert command("--runs", tmp_path / "runs", *view, "--keep-going") == 0
+    again = capsys.readouterr()
+    assert again.out == out and again.err.splitlines() == [first]
+
+
+def test_no_run_that_can_be_read(runs: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    for folder in (tmp_path / "runs").glob("t/mini/*/*"):
+        newer(folder)
+    assert command("--runs", tmp_path / "runs", "--keep-going") == 2
+    out, err = capsys.readouterr()
+    assert (
+        out == ""
+        and err.count("membench: left out: ") == 6
+        and err.endswith("membench: none of the run folders could be read, see above\n")
+    )
+
+
+def test_one_key_with_other_numbers_is_a_bug_and_equal_ones_count_once(runs: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(runs, tmp_path / "again")
+    assert command("--runs", runs, "--format", "csv") == 0
+    once = capsys.readouterr().out
+    assert command("--runs", runs, tmp_path / "again", "--format", "csv") == 0
+    assert capsys.readouterr().out == once
+    path = next((tmp_path / "again").glob("t/mini/side/*/scores.parquet"))
+    held = pq.read_table(path)
+    scores = held["score"].to_pylist()
+    scores[0] += 0.5
+    at = held.column_names.index("score")
+    pq.write_table(held.set_column(at, held.schema.field(at), [scores]), path)
+    error = refused(capsys, "--runs", runs, tmp_path / "again")
+    assert "are one run (key" in error and "with different numbers (score of c0: 0 and 0.5)" in error and "report it" in error
+    assert str(path.parent) in error and str(runs / Path(*path.parts[-5:-1])) in error
+
+
+# ------------------------------------------------------------------------------------------------- what is shown
+
+
+def numbers(capsys: pytest.CaptureFixture[str], *words: object) -> pd.DataFrame:
+    capsys.readouterr()
+    assert command(*words, "--format", "json") == 0
+    return pd.DataFrame(json.loads(capsys.readouterr().out))
+
+
+def test_tasks_and_detectors_are_chosen(runs: Path, capsys) -> None:
+    assert set(numbers(capsys, "--runs", runs, "--detector", "side, random", "--task", "t").detector) == {"side", "random"}
+    assert len(numbers(capsys, "--runs", runs)) == 6 and len(numbers(capsys, "--runs", runs, "--seeds")) == 4
+
+
+def test_bands_and_copies_are_counted_anew(runs: Path, capsys) -> None:
+    """Copies lie at 0.5, the other images at 1.2."""
+    frame = numbers(capsys, "--runs", runs, "--band", "a=0:0.5", "--band", "b=0.5:1.3", "--copy", "0.4", "--detector", "random")
+    model = frame[~frame.control & (frame.seed == 0)].set_index(["band", "form"])
+    assert model.ams.to_dict() == {("a", "banded"): 0, ("a", "cumulative"): 0.75, ("b", "banded"): 1, ("b", "cumulative"): 1} | {
+        ("", "cumulative"): 0
+    }
+    assert model.edge.dropna().to_dict() == {("a", "cumulative"): 0.5, ("b", "cumulative"): 1.3, ("", "cumulative"): 0.4}
+    assert model.ums["b", "banded"] == 4 / 8 and model.ums_nearest["a", "cumulative"] == 3 / 8
+    assert model.ams_high["a", "banded"] > 0  # no image is not [0, 0]
+    own = numbers(capsys, "--runs", runs, "--bands", "--detector", "random")
+    assert set(own.band) == {"high", "low", ""} and own[(own.band == "") & ~own.control].ams.tolist() == [0.75, 0.75]
+    assert command("--runs", runs, "--bands") == 0
+    text = capsys.readouterr().out
+    assert "copies (to 1)" in text and "to the end of low (1.4)" in text and "75.00 [" in text and "UMS depends on N_G" in text
+    seeds = numbers(capsys, "--runs", runs, "--seeds", "--copy", "0.4")
+    assert set(seeds.ams_cumulative) == {0.0}
+
+
+def test_differences_published_and_kinds(runs: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = numbers(capsys, "--runs", runs, "--differences")
+    assert set(frame.metric) <= {"auroc", "average_precision", "tpr_at_fpr_0.01"} and set(frame.seeds) == {2}
+    assert (frame.difference == 0).all()  # the two score alike
+    assert command("--runs", runs, "--differences") == 0 and "differences in auroc" in capsys.readouterr().out
+    kinds = numbers(capsys, "--runs", runs, "--kinds", "--groups", "text")
+    assert set(kinds.kind) == {"all", "MV"}
+    assert "published.parquet is not there" in refused(capsys, "--runs", runs, "--published")
+    shutil.copy(ROOT / "results" / "published.parquet", tmp_path)
+    shutil.copytree(runs, tmp_path / "runs")
+    assert "nothing published is known of t" in refused(capsys, "--runs", tmp_path / "runs", "--published")
+    for path in (tmp_path / "runs").glob("*/*/*/*/run.json"):
+        path.write_text(re.sub(r'"task": "t"', '"task": "sd_webster"', path.read_text()))
+    assert command("--runs", tmp_path / "runs", "--published") == 0 and "not reproduced here" in capsys.readouterr().out
+
+
+def test_boards_that_differ_in_their_similarity_alone_are_both_shown(runs: Path, tmp_path: Path, capsys) -> None:
+    """Each under a title of its own, and the output says what differs."""
+    found = read_runs(runs).runs
+    other = [run for run in found if run.info["detector"] == "side"]
+    info = [run.info | {"space": run.info["space"] | {"id": "other"}} for run in other]
+    mixed = leaderboard.collect(
+        [*[run for run in found if run not in other], *[type(r)(**vars(r) | {"info": i}) for r, i in zip(other, info, strict=True)]]
+    )
+    titles = [title for title, _ in leaderboard.boards(mixed)]
+    assert len(titles) == len(set(titles)) == 3 and sum(", similarity " in title for title in titles) == 2
+    leaderboard.write(mixed, "md", None)
+    text = capsys.readouterr().out
+    assert "| side | k=2 |" in text and "| random |" in text and re.search(r"not comparable with the first board .*: other space \(", text)
+
+
+# ------------------------------------------------------------------------------------------- a stored leaderboard
+
+
+def test_a_stored_leaderboard_is_shown_as_the_runs_are(runs: Path, board: Path, tmp_path: Path, capsys) -> None:
+    for words in (["--seeds"], ["--summary"], ["--seeds", "--detector", "side"]):
+        texts = []
+        for source in (runs, board):
+            capsys.readouterr()
+            assert command("--runs", source, "--format", "md", *words) == 0
+            texts.append(capsys.readouterr().out)
+        assert texts[0] == texts[1]
+    one = tmp_path / "one.parquet"
+    assert command("--runs", runs, "--format", "parquet", "--out", one) == 0
+    texts = []
+    for source in (runs, one):
+        capsys.readouterr()
+        assert command("--runs", source) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+
+
+def test_a_file_that_is_no_leaderboard(board: Path, runs: Path, tmp_path: Path, capsys) -> None:
+    bad = tmp_path / "bad.parquet"
+    assert f"{bad} is not there; make it: membench leaderboard --seeds --format parquet" in refused(capsys, "--runs", bad)
+    bad.write_bytes(board.read_bytes()[:-100])
+    assert f"{bad} is damaged or no Parquet" in refused(capsys, "--runs", bad)
+    bad.write_text("text")
+    assert "damaged or no Parquet" in refused(capsys, "--runs", bad)
+    published = refused(capsys, "--runs", ROOT / "results" / "published.parquet")
+    assert "is no leaderboard of this membench: it has no column ams_cumulative, " in published and published.endswith(" more\n")
+    for word in ("--kinds", "--bands", "--differences", "--published", "--copy=0.5", "--band=a=0:1", "--groups=text"):
+        assert "need the folders of its runs" in refused(capsys, "--runs", board, word)
+    assert "--detector sied: no finished run" in refused(capsys, "--runs", board, "--detector", "sied")
+    runs_board = tmp_path / "runs.parquet"
+    assert command("--runs", runs, "--format", "parquet", "--out", runs_board) == 0
+    assert "--summary is over seeds" in refused(capsys, "--runs", runs_board, "--summary")
+
+
+@pytest.mark.parametrize("seeds", [True, False])
+def test_a_leaderboard_with_the_columns_that_are_asked_for_is_shown(runs: Path, tmp_path: Path, capsys, seeds: bool) -> None:
+    """One of another membench, that lacks any of them, is refused; what lacks others only is shown, without a traceback."""
+    path = tmp_path / "board.parquet"
+    assert command("--runs", runs, "--format", "parquet", "--out", path, *(["--seeds"] if seeds else [])) == 0
+    frame, needed = pd.read_parquet(path), sorted(COLUMNS | {"seeds"} if seeds else COLUMNS | OF_RUNS)
+    frame[needed].to_parquet(path)
+    capsys.readouterr()
+    assert command("--runs", path, "--format", "md") == 0 and "| random |" in capsys.readouterr().out
+    for column in needed[::7]:
+        if column != "seeds":
+            frame[needed].drop(columns=column).to_parquet(path)
+            assert f"it has no column {column}\n" in refused(capsys, "--runs", path)
+
+
+# ----------------------------------------------------------------------------------------------------- report
+
+
+def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys) -> None:
+    """With a damaged run, which is named; the task is unknown here, so no training pictures are shown, which is said."""
+    shutil.copytree(runs, tmp_path / "runs")
+    bad = next((tmp_path / "runs").glob("t/mini/alone/*"))
+    damaged(bad)
+    words = ["report", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "page"), "--format", "md", "--detector", "random"]
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert str(bad) in err and "the gallery of t shows no training pictures: unknown task 't'" in err
+    assert "3 runs on 2 boards written to" in err and (tmp_path / "page" / "report.html").is_file()
+    assert out == (tmp_path / "page" / "report.md").read_text() and "random" in out
+    assert list((tmp_path / "page" / "plots").glob("*.svg"))
+    assert main([*words[:5], "--copy", "nan"]) == 2 and "--copy nan" in capsys.readouterr().err
+
+
+def test_the_boards_of_a_page(runs: Path) -> None:
+    found = read_runs(runs).runs
+    model, control = page_boards(found)
+    assert (model.slug, control.slug) == ("t-mini", "t-mini-control") and control.control and not model.control
+    assert {found[i].info["control"] for i in model.runs} == {False} and len(model.runs) == 5 and len(control.runs) == 1
+    [(title, body, note)] = model.tables
+    assert "better" in title and set(body.better) | set(body.worse) == {"random", "side k=2"} and "Holm" in note and control.tables == []
+    assert model.rows.detector.tolist() == sorted(model.rows.detector, key=["random", "side", "alone"].index)
+    assert training_pictures(found[0]) is None
+
+
+# -------------------------------------------------------------------------------------------------- no network
+
+
+def test_no_command_on_finished_runs_imports_torch(runs: Path, tmp_path: Path) -> None:
+    """All but ``report``, whose gallery asks the task for its pictures."""
+    views = [[], ["--summary"], ["--differences"], ["--band", "a=0:0.5", "--copy", "0.4"]]
+    calls = "\n".join(f"assert main({['leaderboard', '--runs', str(runs), *view]}) == 0" for view in views)
+    code = f"import sys\nfrom membench.cli import main\n{calls}\nassert not {{'torch', 'diffusers', 'transformers'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
