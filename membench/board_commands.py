@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from membench import leaderboard as boards
 from membench import published, registry
@@ -65,7 +66,7 @@ def leaderboard(args: argparse.Namespace) -> int:
         _write(over_seeds(boards.collect(found.runs), found.runs, resampler), args, summary_tables, whole=True)
     else:
         frame = boards.collect(found.runs)
-        frame = over_seeds(frame, found.runs, resampler) if args.seeds else frame
+        frame = with_published(over_seeds(frame, found.runs, resampler), args.runs) if args.seeds else frame
         boards.write(frame, args.format, args.out, seeds=args.seeds)
     return told(found, args.keep_going)
 
@@ -85,7 +86,8 @@ def chosen(args: argparse.Namespace, images: bool = False) -> Found:
         raise UserError("none of the run folders could be read, see above")
     named = pd.DataFrame([(run.info["task"], run.info["detector"]) for run in found.runs], columns=["task", "detector"])
     runs = [found.runs[i] for i in _asked(named, args).index]
-    return Found([rescored(run, bands, args.copy) for run in runs], found.problems)
+    shown = tqdm(runs, desc="thresholds", unit="run", delay=1, leave=False, disable=None)  # None: no bar in a file
+    return Found([rescored(run, bands, args.copy) for run in shown], found.problems)
 
 
 def _asked(frame: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
@@ -154,7 +156,10 @@ def _differences_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame,
 def _published(runs: Sequence[Run], args: argparse.Namespace) -> None:
     frame = over_seeds(boards.collect(runs), runs)
     tasks = sorted({run.info["task"] for run in runs})
-    shown = published.table(published.read(published_path(args.runs)), frame.assign(space=frame.space_id), tasks)
+    path = published_path(args.runs)
+    if path is None:
+        raise UserError(f"{PUBLISHED} is not there: it comes with membench's repository, beside the folder of runs")
+    shown = published.table(published.read(path), frame.assign(space=frame.space_id), tasks)
     if shown.empty:
         raise UserError(f"nothing published is known of {', '.join(tasks)}")
     if args.format not in ("table", "md"):
@@ -164,12 +169,19 @@ def _published(runs: Sequence[Run], args: argparse.Namespace) -> None:
     boards.emit(f"### {title}\n\n{markdown(shown)}\n" if args.format == "md" else table(title, shown), args.out)
 
 
-def published_path(roots: Sequence[Path]) -> Path:
-    """``published.parquet`` beside a folder of runs, or in results/. Raises :class:`UserError` where there is none."""
-    for path in [*(root.parent / PUBLISHED.name for root in roots), PUBLISHED]:
-        if path.is_file():
-            return path
-    raise UserError(f"{PUBLISHED} is not there: it comes with membench's repository, beside the folder of runs")
+def with_published(frame: pd.DataFrame, roots: Sequence[Path]) -> pd.DataFrame:
+    """Rows over seeds, with ``reported_...`` columns where a paper reports a number for the very setting of a row (never of a mini one)."""
+    path = published_path(roots)
+    if path is None or (frame.profile == "mini").all():
+        return frame
+    known = published.with_reported(frame.assign(space=frame.space_id), published.read(path))
+    numbers = [name for name in known if name.startswith("reported_") and name != "reported_source" and known[name].notna().any()]
+    return frame.assign(**{name: known[name] for name in [*numbers, *(["reported_source"] if numbers else [])]})
+
+
+def published_path(roots: Sequence[Path]) -> Path | None:
+    """``published.parquet`` beside a folder of runs, or in results/; None where there is none."""
+    return next((path for path in [*(root.parent / PUBLISHED.name for root in roots), PUBLISHED] if path.is_file()), None)
 
 
 # ------------------------------------------------------------------------------------------------- report

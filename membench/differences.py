@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from membench.comparison import BOARD
 from membench.metrics.intervals import percentiles
@@ -41,7 +42,9 @@ def differences(
         board = dict(zip(BOARD, names, strict=True))
         scored = part[part.auroc.notna()].sort_values(["detector", "options", "settings", "seed"])
         settings = [of for _, of in scored.groupby("settings", sort=False)]
-        found = [row for a, b in itertools.combinations(settings, 2) for row in _pair(a, b, known, metrics, resampler)]
+        pairs = list(itertools.combinations(settings, 2))
+        shown = tqdm(pairs, desc="differences", unit="pair", delay=1, leave=False, disable=None)  # None: no bar in a file
+        found = [row for a, b in shown for row in _pair(a, b, known, metrics, resampler)]
         for metric in metrics:
             of_metric = [row for row in found if row["metric"] == metric]
             for row, adjusted in zip(of_metric, holm([row["p"] for row in of_metric]), strict=True):

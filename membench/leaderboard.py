@@ -113,11 +113,9 @@ def about(run: Run) -> dict[str, Any]:
 def _values(metrics: pd.DataFrame, names: Iterable[str]) -> dict[str, float]:
     """Value and interval of each metric, of rows that hold it once without a band; NaN for one that is not there."""
     found = {r.metric: r for r in metrics[metrics.band.isna()].itertuples()}
-    return {
-        name + end: float(getattr(found[name], column)) if name in found else float("nan")
-        for name in names
-        for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))
-    }
+    ends = (("", "value"), ("_low", "low"), ("_high", "high"))
+    held = {name + end: getattr(found[name], column) if name in found else None for name in names for end, column in ends}
+    return {name: float("nan") if value is None else float(value) for name, value in held.items()}
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
+from tqdm import tqdm
 
 from membench.board_text import shown_detection, unsupported
 from membench.comparison import BOARD, with_control
@@ -56,7 +57,8 @@ def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler
     resampler = resampler or Resampler()
     rows = []
     together = ["settings", *(["kind"] if "kind" in frame else [])]
-    for _, part in frame.groupby([*BOARD, *together], sort=False, dropna=False):
+    parts = [part for _, part in frame.groupby([*BOARD, *together], sort=False, dropna=False)]
+    for part in tqdm(parts, desc="resampling", unit="row", delay=1, leave=False, disable=None):  # None: no bar in a file
         part = part.sort_values("seed")
         first = part.iloc[0]
         row: dict[str, Any] = {name: first[name] for name in (*BOARD, "detector", "options", *together)}
@@ -130,7 +132,9 @@ def seeds_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
         if some:  # a TPR that no row's negatives support says what it needs
             out[title] = [supported(_cell(row, metric, 1), metric) if row.auroc == row.auroc else "n/a" for _, row in frame.iterrows()]
     if "control_auroc" in frame and frame.control_auroc.notna().any():
-        out["control AUROC"] = [_cell(row, "control_auroc", 1) for _, row in frame.iterrows()]
+        out["control AUROC"] = [_cell(row, "control_auroc", 1) + _fewer(row) for _, row in frame.iterrows()]
+    if "reported_auroc" in frame:
+        out["reported AUROC"] = ["none" if pd.isna(value) else f"{value:.3f}" for value in frame.reported_auroc]
     for metric, title in COPIES.items():
         if metric in frame and frame[metric].notna().any():
             out[title] = [_cell(row, metric, 100) for _, row in frame.iterrows()]
@@ -149,6 +153,12 @@ def _cell(row: pd.Series, metric: str, scale: int) -> str:
     text = interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"], scale=scale, digits=1 if scale == 100 else 3)
     n = row.get(f"{metric}_seeds", row.seeds)
     return text if n in (0, row.seeds) else f"{text} ({n} of {row.seeds} seeds)"
+
+
+def _fewer(row: pd.Series) -> str:
+    """Of a control with fewer seeds than the model's row."""
+    held = row.get("control_seeds", row.seeds)
+    return f" ({held} of {row.seeds} seeds)" if 0 < held < row.seeds else ""
 
 
 def _coverage(row: Mapping[str, Any]) -> str:

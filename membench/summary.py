@@ -55,4 +55,7 @@ def _cell(rows: pd.DataFrame, key: tuple[str, str], metric: str, scale: int, sho
     value, low, high = row[metric], row[f"{metric}_low"], row[f"{metric}_high"]
     if pd.isna(value):
         return "not run" if metric.startswith("control") else "n/a"
+    seeds = int(row.control_seeds) if metric.startswith("control") else int(row.seeds)
+    if short and seeds < row.seeds:
+        return f"{value * scale:.{digits}f} ({seeds} seed{'s' * (seeds > 1)})"
     return f"{value * scale:.{digits}f}" if short else interval(value, low, high, scale=scale, digits=digits)

@@ -15,8 +15,8 @@ import pytest
 from boards import COPIED, make
 from conftest import ROOT
 
-from membench import leaderboard
-from membench.board_commands import page_boards, training_pictures
+from membench import leaderboard, published
+from membench.board_commands import page_boards, training_pictures, with_published
 from membench.cli import main
 from membench.runs import read_runs
 from membench.stored_board import COLUMNS, OF_RUNS
@@ -320,3 +320,17 @@ def test_no_command_on_finished_runs_imports_torch(runs: Path, tmp_path: Path) -
     code = f"import sys\nfrom membench.cli import main\n{calls}\nassert not {{'torch', 'diffusers', 'transformers'}} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_published_number_stands_beside_the_same_setting_only(runs: Path, tmp_path: Path) -> None:
+    """A made-up board of the model and data of a real row has it; of another model, other data or the mini profile it has not."""
+    known = published.read(ROOT / "results" / "published.csv")
+    row = known[(known.detector == "cfg_norm") & (known.metric == "auroc") & known.paper.str.startswith("Jeon")].iloc[0]
+    known.to_parquet(tmp_path / "published.parquet", index=False)
+    frame = leaderboard.over_seeds(leaderboard.collect(runs))
+    frame = frame[(frame.detector == "random") & ~frame.control].assign(detector="cfg_norm", task=row.task, resolved=row.options)
+    full = frame.assign(profile="full", model=row.model, data_name=row.data)
+    [found] = with_published(full, [tmp_path / "runs"]).itertuples()
+    assert found.reported_auroc == row.value and "Jeon" in found.reported_source
+    for other in (full.assign(model="another/model"), full.assign(profile="mini"), full.assign(data_name="other prompts")):
+        assert "reported_auroc" not in with_published(other, [tmp_path / "runs"])

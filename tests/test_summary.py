@@ -19,7 +19,7 @@ def rows(*settings: tuple, **common: object) -> pd.DataFrame:
     frame = pd.DataFrame(settings, columns=columns).astype(dict.fromkeys(columns[3:], float))
     for name in columns[3:]:
         frame = frame.assign(**{f"{name}_low": frame[name] - 0.1, f"{name}_high": frame[name] + 0.1})
-    return frame.assign(**(dict.fromkeys(set(BOARD) - {"task"}, "x") | {"control": False, "seeds": 3} | common))
+    return frame.assign(**(dict.fromkeys(set(BOARD) - {"task"}, "x") | {"control": False, "seeds": 3, "control_seeds": 3} | common))
 
 
 NAN = float("nan")
@@ -51,6 +51,8 @@ def test_a_cell_without_a_number_says_why() -> None:
     assert list(text.columns) == ["options", "faces AUROC", "faces control", "prompts AUROC", "faces AMS %", "prompts AMS %"]
     assert text.loc["strong"].tolist() == ["", "0.900 [0.800, 1.000]", "not run", "0.800 [0.700, 0.900]", "30.0", "40.0"]
     assert text.loc["single"].tolist() == ["k=2", "left out", "left out", "0.950 [0.850, 1.050]", "left out", "50.0"]
+    fewer = shown(FRAME.assign(control_seeds=1))[0].set_index("detector")
+    assert fewer.loc["weak", "faces control"] == "0.500 (1 seed)" and fewer.loc["weak", "faces AUROC"] == text.loc["weak", "faces AUROC"]
     assert text.loc["weak", "faces control"] == "0.500" and text.loc["weak", "prompts AMS %"] == "n/a"
     assert text.loc["silent", "faces AUROC"] == "n/a" and text.loc["silent", "faces AMS %"] == "25.0"
 
