@@ -100,8 +100,9 @@ def read_runs(roots: Path | Sequence[Path], *, images: bool = False) -> Found:
 def difference(a: Run, b: Run) -> str:
     """Where two runs first differ in what they found, in a few words; empty where they do not.
 
-    Scores and confidences count as equal within 1e-4 of each other's size, and best similarities within GREY_LEVEL: kernels of another
-    machine round otherwise. Metrics are compared where all of these are the same bits, of which they are functions; those that one
+    Scores and confidences count as equal within 1e-3 of each other's size, and best similarities within GREY_LEVEL: kernels of another
+    machine round otherwise, and one pixel that falls on the other side of the threshold of ``edge`` is 1.3e-4 of a score. Metrics are
+    compared where all of these are the same bits, of which they are functions; those that one
     of the runs lacks are left out, since a later membench may have more.
     """
     same = True
@@ -114,7 +115,7 @@ def difference(a: Run, b: Run) -> str:
         if set(one.index) != set(other.index):
             return f"{name} of other {'examples' if name == 'scores' else 'images'}"
         other = other[one.index]
-        if where := _apart(one, other, 0.0 if name == "matches" else 1e-4, tolerance):
+        if where := _apart(one, other, 0.0 if name == "matches" else 1e-3, tolerance):
             return f"{column} of {where}"
         same = same and bool(np.array_equal(one, other, equal_nan=True))
     if not same:
