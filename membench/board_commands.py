@@ -193,7 +193,17 @@ def report(args: argparse.Namespace) -> int:
 
     found = chosen(args)
     shown = list(page_boards(found.runs, args.groups))
-    pictures = {board.slug: images for board in shown if (images := training_pictures(found.runs[board.runs[0]])) is not None}
+    pictures = {}
+    of_data: dict[str, np.ndarray | None] = {}  # a model's board and its control's show the same pictures
+    for board in shown:
+        run = next((run for i in board.runs if len((run := found.runs[i]).samples)), None)
+        if run is None:
+            continue
+        data = f"{run.info['task']} {run.info['hashes']['data']}"
+        if data not in of_data:
+            of_data[data] = training_pictures(run)
+        if (images := of_data[data]) is not None:
+            pictures[board.slug] = images
     page = write_board(found.runs, shown, args.out, pictures=pictures, progress=True)
     if args.format == "md":
         sys.stdout.write((args.out / "report.md").read_text(encoding="utf-8"))
@@ -245,8 +255,6 @@ def training_pictures(run: Run) -> np.ndarray | None:
     from membench.jobs import Spec, load_task
 
     info = run.info
-    if run.samples.empty:
-        return None
     try:
         registry.tasks().get(info["task"])
         loaded = load_task(Spec(info["detector"], info["task"], info["profile"], (), tuple(info.get("task_options_passed", ()))))

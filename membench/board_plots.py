@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from membench.comparison import hash_without
+from membench.comparison import asked, hash_without
 from membench.costs import evaluations
 from membench.gallery import ROUNDING, copy_words, measure_word
 from membench.metrics.extraction import copy_counts
@@ -35,12 +35,6 @@ def settings_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     taken = list(names.values())
     named = {name if taken.count(name) == 1 else f"{name} ({key[:6]})": found[key] for key, name in names.items()}
     return {name: sorted(named[name], key=lambda run: (run.info["seed"], run.info["key"])) for name in sorted(named)}
-
-
-def asked(info: Mapping[str, Any]) -> str:
-    """What a run was asked for beside the defaults, in one order."""
-    words = [f"{name}={info[name]}" for name in ("preset", "budget") if info.get(name) is not None]
-    return " ".join([*words, *sorted(info["options_passed"])])
 
 
 def _name(runs: Sequence[Run]) -> str:

@@ -31,6 +31,12 @@ def pair_key(parts: Mapping[str, Any]) -> str:
     return hash_without(parts, "control", "weights")
 
 
+def asked(info: Mapping[str, Any]) -> str:
+    """What a run was asked for beside the defaults, in one order."""
+    words = [f"{name}={info[name]}" for name in ("preset", "budget") if info.get(name) is not None]
+    return " ".join([*words, *sorted(info["options_passed"])])
+
+
 def apart(frame: pd.DataFrame) -> list[str]:
     """Why boards of one task are boards of their own: a line for each that differs from the task's first in more than being its control.
 

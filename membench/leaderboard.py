@@ -16,7 +16,7 @@ import pandas as pd
 
 from membench import store
 from membench.board_text import run_tables
-from membench.comparison import BOARD, apart, control_command, hash_without, pair_key, with_control, with_equal_terms
+from membench.comparison import BOARD, apart, asked, control_command, hash_without, pair_key, with_control, with_equal_terms
 from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
 from membench.errors import UserError
 from membench.hashing import json_hash
@@ -106,7 +106,7 @@ def about(run: Run) -> dict[str, Any]:
     space = {name: value for name, value in info["space"].items() if name != "source"}
     row |= {"examples": row["examples"][:8], "space": json_hash(space)[:8], "space_id": space["id"]}
     settings = hash_without(parts, "seed")
-    row |= {"detector": info["detector"], "options": _options(info), "seed": info["seed"], "status": info["status"]}
+    row |= {"detector": info["detector"], "options": asked(info), "seed": info["seed"], "status": info["status"]}
     return row | {"settings": settings, "run": str(run.path)}
 
 
@@ -167,12 +167,6 @@ def _copies(run: Run) -> np.ndarray:
     return np.zeros(0, dtype=int) if good.empty else copy_counts(found, len(good), run.space)
 
 
-def _options(info: dict[str, Any]) -> str:
-    """What was asked for beside the defaults."""
-    asked = [f"{name}={info[name]}" for name in ("preset", "budget") if info.get(name) is not None]
-    return " ".join([*asked, *sorted(info["options_passed"])])
-
-
 # ------------------------------------------------------------------------------------------------ printing
 
 
@@ -196,8 +190,8 @@ def _title(row: pd.Series) -> str:
 Tables = Iterable[tuple[str, pd.DataFrame, Sequence[str]]]
 
 
-def text_of(frame: pd.DataFrame, tables: Mapping[str, Tables], fmt: str, notes: Sequence[str] = ()) -> str:
-    """The boards as text. tables: of each title, (what it shows, text, notes below); notes: below all boards."""
+def text_of(frame: pd.DataFrame, tables: Mapping[str, Tables], fmt: str) -> str:
+    """The boards as text, and below them why they are apart. tables: of each title, (what it shows, text, notes below)."""
     parts = []
     for title in tables:
         parts += [f"### {title}\n"] if fmt == "md" and title else []
@@ -206,11 +200,11 @@ def text_of(frame: pd.DataFrame, tables: Mapping[str, Tables], fmt: str, notes: 
             shown = f"{heading}{markdown(body)}\n" if fmt == "md" else table(f"{title}: {what}" if title else what, body)
             between = "\n" if fmt == "md" else ""
             parts.append(shown + "".join(f"{between}{note}\n" for note in below))
-    more = "\n\n" if fmt == "md" else "\n"
-    return "\n".join(parts) + "".join(more[1:] + note + "\n" for note in [*apart(frame), *notes])
+    before = "\n" if fmt == "md" else ""
+    return "\n".join(parts) + "".join(f"{before}{note}\n" for note in apart(frame))
 
 
-def write(frame: pd.DataFrame, fmt: str, out: Path | None, seeds: bool = False, notes: Sequence[str] = ()) -> None:
+def write(frame: pd.DataFrame, fmt: str, out: Path | None, seeds: bool = False) -> None:
     """Prints the boards, or writes them to ``out``. csv, json and parquet hold numbers.
 
     seeds: the frame is one of ``seeds_table.over_seeds``, or is made one, with a row a setting in place of one a run.
@@ -219,7 +213,7 @@ def write(frame: pd.DataFrame, fmt: str, out: Path | None, seeds: bool = False, 
         frame = over_seeds(frame)
     if fmt in ("table", "md"):
         shown = {title: seeds_tables(part) if seeds else run_tables(part) for title, part in boards(frame)}
-        emit(text_of(frame, shown, fmt, notes), out)
+        emit(text_of(frame, shown, fmt), out)
     else:
         save(frame, fmt, out)
     if out is not None:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from membench.board_text import shown_detection, unsupported
 from membench.comparison import BOARD, with_control
+from membench.costs import PER_EXAMPLE
 from membench.metrics.levels import two_level_interval, widened
 from membench.printing import COPIES, DETECTION, RARE, interval, number, supported
 from membench.resampling import Drawn, Resampler
@@ -38,7 +39,7 @@ MEANS = (
     *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "sample_evaluations", "backwards", "chao1_estimate", "best_p50", "best_p95"),
     *("unique_copies", "copied_at_equal_n", "copied_at_equal_cost", "unique_per_1000_evaluations", "equal_n", "equal_cost"),
 )
-PER_EXAMPLE = ("forwards_per_example", "jvps_per_example", "decodes_per_example", "encodes_per_example")
+COSTS = tuple(f"{what}_per_example" for what in PER_EXAMPLE)
 
 
 def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler: Resampler | None = None) -> pd.DataFrame:
@@ -70,7 +71,7 @@ def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler
             if metric in frame:
                 row |= _estimate(part, metric, drawn.get(metric))
         banded = [name for name in frame if name.startswith(("ams_in_", "ums_in_"))]
-        row |= {name: part[name].astype(float).mean() for name in (*MEANS, *PER_EXAMPLE, *banded) if name in frame}
+        row |= {name: part[name].astype(float).mean() for name in (*MEANS, *COSTS, *banded) if name in frame}
         if "commit" in frame:
             row |= {"commit": " ".join(sorted(set(part.commit))), "dirty": bool(part.dirty.any())}
         rows.append(row)
