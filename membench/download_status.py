@@ -1,0 +1,122 @@
+"""The table of a download folder: which picture is there, and why another is not."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from membench.errors import UserError
+
+STATUS, PICTURES = "status.parquet", "images"
+TRANSIENT = frozenset({"http_error", "timeout", "unreachable"})  # may be over at the next call
+SMALLEST = 16  # pixels of the shorter side
+SCHEMA = pa.schema(
+    {"id": pa.string(), "url": pa.string(), "status": pa.string(), "file": pa.string()}
+    | {"width": pa.int32(), "height": pa.int32(), "bytes": pa.int64(), "sha256": pa.string()}
+    | {"detail": pa.string(), "attempts": pa.int32(), "final_url": pa.string()}
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One id. The columns are explained at :func:`membench.image_download.download_images`; 0 and "" where there is no picture."""
+
+    id: str
+    url: str
+    status: str
+    file: str = ""
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    detail: str = ""
+    attempts: int = 0
+    final_url: str = ""
+
+
+class StatusTable:
+    """``folder/status.parquet`` in memory; empty if there is none. Raises :class:`UserError` for a damaged one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: dict[str, Row] = {}
+        path = folder / STATUS
+        if not path.exists():
+            return
+        try:
+            rows = pq.read_table(path).select(SCHEMA.names).cast(SCHEMA).to_pylist()
+        except (OSError, pa.ArrowException, KeyError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} is damaged ({why}); delete it, and all its pictures are fetched again") from None
+        self.rows = {row["id"]: Row(**row) for row in rows}
+
+    def enter(self, row: Row) -> None:
+        """Replaces the id's row. Its tries add up, and a file that the new row does not have is removed."""
+        if old := self.rows.get(row.id):
+            if old.url == row.url:
+                row = replace(row, attempts=old.attempts + row.attempts)
+            if old.file and old.file != row.file:
+                (self.folder / old.file).unlink(missing_ok=True)
+        self.rows[row.id] = row
+
+    def is_intact(self, row: Row) -> bool:
+        """Whether the row's file is there with its size and SHA-256."""
+        path = self.folder / row.file
+        if not path.is_file() or path.stat().st_size != row.bytes:
+            return False
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == row.sha256
+
+    def mark_placeholders(self, urls: int) -> None:
+        """Sets "ok" or "placeholder?" of all rows with a picture: see :func:`membench.image_download.download_images`."""
+        same: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for row in self.rows.values():
+            if row.file:
+                same[_host(row), row.sha256].add(row.url)
+        for row in list(self.rows.values()):
+            if not row.file:
+                continue
+            others = len(same[_host(row), row.sha256])
+            if min(row.width, row.height) < SMALLEST:
+                status, detail = "placeholder?", f"{row.width} x {row.height} pixels"
+            elif urls and others >= urls:
+                status, detail = "placeholder?", f"{_host(row)} served the same bytes for {others} addresses"
+            else:
+                status, detail = "ok", ""
+            self.rows[row.id] = replace(row, status=status, detail=detail)
+
+    def save(self) -> None:
+        """Writes the table, in the order of the ids. Raises :class:`UserError` if the disk refuses."""
+        table = pa.Table.from_pylist([asdict(self.rows[name]) for name in sorted(self.rows)], schema=SCHEMA)
+        replace_file(self.folder / STATUS, lambda path: pq.write_table(table, path))
+
+    def frame(self, ids: Iterable[str]) -> pd.DataFrame:
+        return pa.Table.from_pylist([asdict(self.rows[name]) for name in ids], schema=SCHEMA).to_pandas()
+
+
+def _host(row: Row) -> str:
+    return urlsplit(row.final_url).hostname or ""
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Makes a file that appears whole or not at all; what a power cut may spoil, :meth:`StatusTable.is_intact` notices."""
+    temporary = path.with_name(f".{path.name}.partial")  # one name for all: the folder is locked
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(f"cannot write {path.name} in {path.parent}: {why}; mend it and run again (what is there is kept)") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
