@@ -157,7 +157,7 @@ def control_command(info: Mapping[str, Any]) -> str:
     # A shipped control model is named by --control alone; of a user's model the user has to name it.
     own, flags = (
         info["profile"] == "full" and _takes(info["task"], "control_model"),
-        {"prompts": "--prompts", "data_root": "--data-root", "model": "--model"},
+        {"prompts": "--prompts", "negatives": "--negatives", "data_root": "--data-root", "model": "--model"},
     )
     given = [setting.partition("=")[::2] for setting in info.get("task_options_passed", ())]
     for name, value in given:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from membench import __version__, provenance, registry
 from membench.errors import UserError
+from membench.fetching import net
 
 
 def main() -> int:
@@ -27,8 +28,8 @@ def main() -> int:
             print(f"device cuda:{i}: {p.name}, {p.total_memory / 2**30:.0f} GiB")
     else:
         print("device: cpu only (no CUDA device is visible)")
-    offline = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)]
-    print(f"hub: {'offline by ' + ', '.join(offline) if offline else 'allowed; the mini profiles need none'}")
+    forbidding = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)]
+    print(f"network: {'forbidden by ' + ', '.join(forbidding) if net.offline() else 'allowed; the mini profiles need none'}")
     missing = 0
     tasks = registry.tasks()
     for name in tasks.names():

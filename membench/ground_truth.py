@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from membench.download_status import STATUS, StatusTable
 from membench.errors import UserError
+from membench.fetching.download_status import STATUS, StatusTable
+from membench.fetching.image_download import Link
 from membench.hashing import json_hash
-from membench.image_download import Link
 from membench.imageset import cached_array
 from membench.pictures import NotAnImage, TooManyPixels, decode, square
 from membench.prompts import Prompt, example_id, read_prompt_file
@@ -82,7 +82,7 @@ def read_ground_truth(
     """The pictures in a folder that belong to prompts, ``side`` x ``side`` pixels. The first of these layouts that is there is read:
 
     - ``truth.csv`` with columns prompt and file (below the folder), a row a pair;
-    - what :func:`membench.image_download.download_images` made: pictures of status "ok", by address, then by id;
+    - what :func:`membench.fetching.image_download.download_images` made: pictures of status "ok", by address, then by id;
     - the folders of Wen et al. (2024), ``gt_images/<index>/*.png`` with one or several pictures each, with or without their JSON lines
       (caption, index, url) beside ``gt_images``; also without the folder ``gt_images``;
     - files ``<index>.<extension>``, among such folders or alone.

@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from pathlib import Path
 from typing import Any
 
 from membench.denoiser import PixelDenoiser
 from membench.errors import UserError
+from membench.fetching.hub import PIPELINE_IGNORE, model_folder
 from membench.hashing import file_hash, json_hash
 from membench.pipelines import DTYPES, check_tensors, config_hash, first_line
 
-HUB_ID = re.compile(r"[\w-]+/[\w.-]+")
+FLAT = ("*.json", "*.safetensors")
 
 
 def find_model(name: str) -> Path:
-    """The folder of a model: ``name`` itself, or what the hub's cache holds of it after fetching.
+    """The folder of a model: ``name`` itself, or the hub's ``ID`` or ``ID@REVISION``, from its cache or fetched.
 
-    Raises :class:`UserError` where it is neither a folder nor a hub id, or the hub cannot be reached.
+    Raises :class:`UserError` where it is neither a folder nor a hub id, or the hub refuses (:func:`membench.fetching.hub.hub_folder`).
+    The hub's oldest pipelines hold a file of torch's, ``.bin``, in place of safetensors: it is read as tensors only (``load_pixel_model``).
     """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if not HUB_ID.fullmatch(name) or name.startswith("."):
-        raise UserError(f"model {name!r} is neither a folder nor a hub id such as google/ddpm-cifar10-32")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    try:
-        path = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-        if not any(path.rglob("*.safetensors")):  # the oldest pipelines of the hub hold a file of torch's
-            path = Path(snapshot_download(name, allow_patterns=["*.json", "*.bin"]))
-        return path
-    except LocalEntryNotFoundError:
-        why = "--offline forbids to fetch it" if offline else "the hub cannot be reached"
-        raise UserError(f"model {name} is not in the hub's cache, and {why}; give --model FOLDER") from None
-    except HFValidationError:
-        raise UserError(f"model {name!r} is neither a folder nor a hub id such as google/ddpm-cifar10-32") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"model {name} cannot be fetched: {first_line(error)}; give --model FOLDER") from None
+    return model_folder(name, patterns=FLAT, ignore=PIPELINE_IGNORE, pickles=True, advice="give --model FOLDER")
 
 
 def parts_of(folder: Path) -> tuple[Path, Path, Path]:

@@ -21,7 +21,7 @@ from membench.prompts import UNLABELLED, Prompt, read_prompt_file
 from membench.registry import unknown_name
 
 if TYPE_CHECKING:
-    from membench.resources import Resource
+    from membench.fetching.resources import Resource
 
 GITHUB = "https://raw.githubusercontent.com"
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[^@:]+)(?:@(?P<revision>[\w./-]+))?")
@@ -159,14 +159,14 @@ def resource(name: str) -> Resource:
     Files of GitHub lie in ``<cache_root()>/prompts``, those of the hub in its own cache. Their checksum is compared at every call.
     Raises :class:`UserError` for another name, with those that are near.
     """
-    from membench.resources import Resource
+    from membench.fetching.resources import Resource
 
     known = _known(name)
 
     def find() -> Path | None:
         if known.url:
             return _fetched(known) if _cache_path(known).exists() else None  # checks what is there; no network
-        from membench.hub import hub_file
+        from membench.fetching.hub import hub_file
 
         try:
             path = hub_file(known.repo, known.file, known.revision, local_only=True)
@@ -196,7 +196,7 @@ def read(names: str, *, label: int | None = None) -> list[PromptSet]:
     if twice := {title for title in titles if titles.count(title) > 1}:  # metrics are made by source, so each needs its own name
         raise UserError(f"prompts {names!r} has two sets called {min(twice)}; leave one out, or rename a file")
     remote = [name for name in wanted if not os.path.isfile(name)]
-    from membench.resources import ensure
+    from membench.fetching.resources import ensure
 
     paths = ensure([resource(name) for name in remote])  # all names are looked up before anything is fetched
     return [_prompt_set(name, paths.get(name), label) for name in wanted]
@@ -283,10 +283,10 @@ def _cache_path(known: KnownSet) -> Path:
 
 def _fetched(known: KnownSet) -> Path:
     if known.url:
-        from membench.net import fetch
+        from membench.fetching.net import fetch
 
         return fetch(known.url, _cache_path(known), sha256=known.sha256, progress=True)
-    from membench.hub import hub_file
+    from membench.fetching.hub import hub_file
 
     return _checked(known, hub_file(known.repo, known.file, known.revision))
 

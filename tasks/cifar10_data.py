@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from membench.errors import UserError
+from membench.fetching import net
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -39,7 +39,7 @@ def read_cifar10(root: Path, *, train: bool = True) -> tuple[np.ndarray, np.ndar
 def _download(root: Path) -> None:
     from torchvision.datasets import CIFAR10
 
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
+    if net.offline():
         raise UserError(f"{root} holds no CIFAR-10 (cifar-10-batches-py), and --offline forbids to fetch it; give --data-root")
     try:
         CIFAR10(str(root), download=True)

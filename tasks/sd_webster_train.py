@@ -178,8 +178,8 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
     """Trains U-Net and text encoder on one half and saves the pipeline under ``work/part`` in fp16."""
     if not (work / "vae" / "config.json").exists():
         raise UserError(f"{work / 'vae'} is missing: run `membench train sd_webster --part vae` first")
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", local_files_only=True)
+    vae = AutoencoderKL.from_pretrained(work / "vae", local_files_only=True).eval()
     vae.register_to_config(_name_or_path="vae")  # or the saved configuration would name a folder of this machine
     scheduler = make_scheduler()
     half = catalogue.build(HALF[part])

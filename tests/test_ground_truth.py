@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from membench import ground_truth
-from membench.download_status import Row, StatusTable
 from membench.errors import UserError
+from membench.fetching.download_status import Row, StatusTable
+from membench.fetching.image_download import Link
 from membench.ground_truth import GroundTruth, links_of, read_ground_truth
-from membench.image_download import Link
 from membench.prompts import Prompt, example_id
 
 A = Prompt("A rug", 1, "MV", "set", url="http://one.example/a", index="11")

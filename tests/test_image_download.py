@@ -22,10 +22,10 @@ import pytest
 from PIL import Image
 from test_pictures import png_claiming
 
-from membench import image_download, public_http
-from membench.download_status import StatusTable
 from membench.errors import UserError
-from membench.image_download import Limits, Link, check_links, download_images, status_line, to_fetch
+from membench.fetching import image_download, public_http
+from membench.fetching.download_status import StatusTable
+from membench.fetching.image_download import Limits, Link, check_links, download_images, status_line, to_fetch
 
 FAST = Limits(delay=0.0, pause=0.0, read_timeout=0.4, total_timeout=1.0, connect_timeout=1.0, max_bytes=200_000, max_pixels=1_000_000)
 RNG = np.random.default_rng(0)

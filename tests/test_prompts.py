@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
-from membench import hub, net, resources
 from membench.errors import UserError
+from membench.fetching import hub, net, resources
 from membench.prompt_sets import KNOWN, KnownSet, PromptSet, read, resource, together
 from membench.prompts import LONGEST, UNLABELLED, Prompt, example_id, read_prompt_file, read_prompts, to_examples
 
@@ -456,7 +456,7 @@ def test_hub_files(cache, monkeypatch, tmp_path):
 
 
 def test_fetching(cache, monkeypatch, capsys):
-    """Through membench.net.fetch, with the pinned address and checksum, into the cache; all of it or none."""
+    """Through membench.fetching.net.fetch, with the pinned address and checksum, into the cache; all of it or none."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
     files = {"ren-sd1": b"a rug\na mug\n", "ren-gpt4": b"a house\n"}
     for name, content in files.items():

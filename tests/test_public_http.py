@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from membench.image_download import Link, check_links
-from membench.public_http import Refused, is_public, parse_url
+from membench.fetching.image_download import Link, check_links
+from membench.fetching.public_http import Refused, is_public, parse_url
 
 PRIVATE = """
 127.0.0.1 127.9.9.9 0.0.0.0 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 192.0.2.1 198.18.0.1 224.0.0.1 240.0.0.1

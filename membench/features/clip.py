@@ -16,7 +16,7 @@ from membench.hashing import json_hash
 from membench.registry import suggest, unknown_name
 
 if TYPE_CHECKING:
-    from membench.resources import Resource
+    from membench.fetching.resources import Resource
 
 
 def clip_resource(weights: str) -> Resource:
@@ -24,7 +24,7 @@ def clip_resource(weights: str) -> Resource:
 
     Raises :class:`UserError` for an unknown model or tag.
     """
-    from membench.resources import Resource
+    from membench.fetching.resources import Resource
 
     name, source, _, tag = _named(weights)
 
@@ -109,7 +109,7 @@ def _fetched(name: str, source: str, tag: dict[str, Any]) -> Path:
     """A tag's file: that of an earlier download without asking the network, else downloaded by open_clip."""
     import open_clip
 
-    from membench import net
+    from membench.fetching import net
 
     if file := _cached(tag):
         return file

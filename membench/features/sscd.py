@@ -17,14 +17,14 @@ from membench.imageset import cache_root
 from membench.registry import suggest, unknown_name
 
 if TYPE_CHECKING:
-    from membench.resources import Resource
+    from membench.fetching.resources import Resource
 
 SSCD_HOME = "https://github.com/facebookresearch/sscd-copy-detection"
 _FILES = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 DEFAULT_VARIANT = "disc_mixup"
 #: The published models with the SHA-256 of their ``.torchscript.pt``. The authors publish no checksums: that of disc_mixup (98,791,638
 #: bytes) is the one that several unrelated projects pin, which agree. Empty: none could be found, so the first download is trusted
-#: (:func:`membench.net.fetch` notes its SHA-256); the features' id, and with it every run, names the file that was used by its digest.
+#: (:func:`membench.fetching.net.fetch` notes its SHA-256); the features' id, and with it every run, names the file by its digest.
 VARIANTS = {
     "disc_mixup": "9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56",  # ResNet-50, d = 512, the authors' default
     "disc_large": "",  # ResNeXt-101, d = 1024
@@ -41,8 +41,8 @@ def sscd_resource(variant: str = DEFAULT_VARIANT) -> Resource:
 
     Checked against a SHA-256 where one is known; see ``VARIANTS``. Raises :class:`UserError` for an unknown variant.
     """
-    from membench import net
-    from membench.resources import Resource
+    from membench.fetching import net
+    from membench.fetching.resources import Resource
 
     variant = variant.removeprefix("sscd_")
     if variant not in VARIANTS:

@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Row:
-    """One id. The columns are explained at :func:`membench.image_download.download_images`; 0 and "" where there is no picture."""
+    """One id. The columns are explained at :func:`membench.fetching.image_download.download_images`; 0 and "" where there is no picture."""
 
     id: str
     url: str
@@ -78,7 +78,7 @@ class StatusTable:
             return hashlib.file_digest(file, "sha256").hexdigest() == row.sha256
 
     def mark_placeholders(self, urls: int) -> None:
-        """Sets "ok" or "placeholder?" of all rows with a picture: see :func:`membench.image_download.download_images`."""
+        """Sets "ok" or "placeholder?" of all rows with a picture: see :func:`membench.fetching.image_download.download_images`."""
         same: dict[tuple[str, str], set[str]] = defaultdict(set)
         for row in self.rows.values():
             if row.file:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from membench.public_http import Target
+from membench.fetching.public_http import Target
 
 SILENT = 3  # failures in a row after which a host is given up
 

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from membench import net
 from membench.errors import UserError
+from membench.fetching import net
 
 T = TypeVar("T")
 HOME = "https://huggingface.co"

@@ -1,7 +1,7 @@
 """Downloads the pictures of a list of web addresses, politely and at leisure; what did not come is a status, never a stand-in.
 
 A folder holds ``status.parquet`` (one row an id) and ``images/``, where each picture lies in its original bytes. Nothing here follows an
-address into a private network (:mod:`membench.public_http`), and nothing is kept that does not decode to its end.
+address into a private network (:mod:`membench.fetching.public_http`), and nothing is kept that does not decode to its end.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from membench.download_queue import Job, Turns, Watch
-from membench.download_status import PICTURES, TRANSIENT, Row, StatusTable, replace_file
 from membench.errors import UserError
+from membench.fetching.download_queue import Job, Turns, Watch
+from membench.fetching.download_status import PICTURES, TRANSIENT, Row, StatusTable, replace_file
+from membench.fetching.net import offline
+from membench.fetching.public_http import Refused, Target, get, parse_url
 from membench.imageset import locked
-from membench.net import offline
 from membench.pictures import EXTENSIONS, MAX_PIXELS, NotAnImage, TooManyPixels, decode
-from membench.public_http import Refused, Target, get, parse_url
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that are worth a second try at once
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -113,9 +113,9 @@ def download_images(
     not), attempts (tries so far), final_url (what served the bytes, after redirects). Status:
 
     - ok: a whole picture;
-    - gone (HTTP 404, 410), refused (by the rules of :mod:`membench.public_http`, here or after a redirect), not_an_image (another content
-      type than image/* and octet-stream, SVG, or bytes that do not decode to their end), too_big, too_many_pixels: not asked for again
-      unless ``retry``;
+    - gone (HTTP 404, 410), refused (by the rules of :mod:`membench.fetching.public_http`, here or after a redirect), not_an_image
+      (another content type than image/* and octet-stream, SVG, or bytes that do not decode to their end), too_big, too_many_pixels: not
+      asked for again unless ``retry``;
     - placeholder?: one host served the same bytes for ``limits.placeholder_urls`` or more different addresses of this folder, or a side is
       below 16 pixels (spacers, counting pixels): most likely "no longer available". The file is kept, but is no ground truth.
       The rule is applied anew at each call; asked for again with ``retry`` only;

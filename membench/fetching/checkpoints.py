@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from membench import hub
+from membench.fetching import hub
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -100,10 +100,13 @@ def known_checkpoint(name: str) -> Checkpoint | None:
 def choices(name: str) -> list[tuple[str, str]]:
     """Where a model may be had, in the order to try: (hub id, revision) of it and of its mirrors.
 
-    name: a short name (CHECKPOINTS), a hub ``ID`` or ``ID@REVISION``. A known checkpoint comes with its pinned revision and its mirrors; a
+    name: a short name (CHECKPOINTS), a hub ``ID`` or ``ID@REVISION``, or several of these with commas between, the later ones being mirrors
+    of one's own. A known checkpoint comes with its pinned revision and its mirrors; a
     mirror asked for by its own id is tried first; a name with a revision is taken at its word. Raises
     :class:`membench.errors.UserError` for what is neither.
     """
+    if "," in name:
+        return list(dict.fromkeys(place for one in name.split(",") for place in choices(one.strip())))
     if entry := known_checkpoint(name):
         return sorted(entry.places, key=lambda place: place[0] != name)  # stable: of a short name, the table's order
     return [hub.parse_model_name(name)]
@@ -113,7 +116,7 @@ def pipeline_folder(name: str, *, local_only: bool = False, advice: str = "give 
     """(folder of a StableDiffusionPipeline, ``ID@REVISION`` that it is of, or "" for a folder of the user's).
 
     name: a folder, or as in :func:`choices`. A line on stderr says if a mirror is taken. Raises
-    :class:`membench.errors.UserError` as :func:`membench.hub.hub_folder`.
+    :class:`membench.errors.UserError` as :func:`membench.fetching.hub.hub_folder`.
     """
     if Path(name).is_dir():
         return Path(name), ""

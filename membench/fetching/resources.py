@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from membench import net
 from membench.errors import UserError
+from membench.fetching import net
 
 
 @dataclass(frozen=True)

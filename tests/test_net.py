@@ -1,0 +1,442 @@
+"""Downloads against a server of this machine that misbehaves in the ways that servers do."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.server
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from membench.errors import UserError
+from membench.fetching import net
+
+BODY = np.random.default_rng(0).integers(0, 256, 700_001, np.uint8).tobytes()  # several blocks, and not a whole number of them
+SHA, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
+OTHER = BODY[::-1]
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Gives ``body`` at every path; ``faults`` answer the first requests in its place. seen: (path, Range, If-Range) of each."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body, self.etag, self.faults = BODY, '"one"', list[Callable[[Handler], None]]()
+        self.seen: list[tuple[str, str | None, str | None]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/file.bin"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, self.headers["Range"], self.headers["If-Range"]))
+        if self.server.faults:
+            self.server.faults.pop(0)(self)
+        else:
+            self.give()
+
+    def give(self, *, cut: int | None = None, length: bool = True) -> None:
+        """The file, or what is asked for of it if it is the same (RFC 9110, 14.2); cut: break off after so many bytes."""
+        body, start = self.server.body, 0
+        if self.headers["Range"] and self.headers["If-Range"] in (None, self.server.etag):
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            if start >= len(body):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(body)}")
+                self.end_headers()
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        else:
+            self.send_response(200)
+        if self.server.etag:
+            self.send_header("ETag", self.server.etag)
+        if length:
+            self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        self.wfile.write(body[start:][:cut])
+
+
+def status(code: int, **headers: str) -> Callable[[Handler], None]:
+    def answer(handler: Handler) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        if "Content_Length" not in headers:
+            handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def cut(after: int) -> Callable[[Handler], None]:
+    return lambda handler: handler.give(cut=after)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(net, "BACKOFF", 0.001)
+    with Server() as made:
+        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+fetch = partial(net.fetch, _plain_http=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "file.bin"
+
+
+def left(path: Path) -> set[str]:
+    """Files beside ``path``, but for the lock."""
+    return {p.name for p in path.parent.iterdir()} - {f".{path.name}.lock"}
+
+
+# ------------------------------------------------------------------------------------------------- the file
+
+
+def test_a_file_is_fetched_once_and_checked(server: Server, path: Path) -> None:
+    assert fetch(server.url, path, sha256=SHA.upper(), md5=MD5) == path
+    assert path.read_bytes() == BODY and left(path) == {"file.bin"}
+    fetch(server.url, path, sha256=SHA)
+    assert server.seen == [("/file.bin", None, None)]
+
+
+def test_a_file_that_is_there_needs_no_network(server: Server, path: Path, monkeypatch) -> None:
+    path.parent.mkdir()
+    path.write_bytes(BODY)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for digests in ({"sha256": SHA}, {"md5": MD5}, {}):
+        assert fetch(server.url, path, **digests) == path
+    assert not server.seen
+
+
+@pytest.mark.parametrize("digest", ["sha256", "md5"])
+def test_a_wrong_file_that_is_there_is_left_as_it_is(server: Server, path: Path, digest: str) -> None:
+    path.parent.mkdir()
+    path.write_bytes(OTHER)
+    want, got = {"sha256": (SHA, hashlib.sha256(OTHER)), "md5": (MD5, hashlib.md5(OTHER))}[digest]
+    with pytest.raises(UserError, match=f"{got.hexdigest()}, but {want} is expected; move it away"):
+        fetch(server.url, path, **{digest: want})
+    assert path.read_bytes() == OTHER and not server.seen
+
+
+def test_a_wrong_download_is_thrown_away(server: Server, path: Path) -> None:
+    with pytest.raises(UserError, match=f"SHA256 {SHA}, but {'0' * 64} is expected; it is not kept"):
+        fetch(server.url, path, sha256="0" * 64)
+    assert left(path) == set()
+
+
+def test_without_a_checksum_the_first_download_is_trusted(server: Server, path: Path) -> None:
+    fetch(server.url, path)
+    record = path.with_name("file.bin.sha256")
+    assert record.read_text() == f"{SHA}  file.bin\n"
+    fetch(server.url, path)
+    path.write_bytes(OTHER)
+    with pytest.raises(UserError, match=r"but .* is expected"):
+        fetch(server.url, path)
+    path.unlink()
+    server.body = OTHER
+    with pytest.raises(UserError, match="it is not kept"):  # fetched anew: still held to the record
+        fetch(server.url, path)
+    assert left(path) == {"file.bin.sha256"}
+
+
+def test_a_file_of_the_users_without_a_checksum_is_recorded(server: Server, path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(OTHER)
+    fetch(server.url, path)
+    assert hashlib.sha256(OTHER).hexdigest() in path.with_name("file.bin.sha256").read_text() and not server.seen
+
+
+def test_a_folder_in_the_way(server: Server, path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(UserError, match="is no file; move it away"):
+        fetch(server.url, path)
+
+
+# --------------------------------------------------------------------------------------------------- resume
+
+
+def test_a_broken_connection_is_continued(server: Server, path: Path) -> None:
+    server.faults = [cut(300_000), cut(1)]
+    fetch(server.url, path, sha256=SHA)
+    assert path.read_bytes() == BODY and left(path) == {"file.bin"}
+    ranges = [asked[1:] for asked in server.seen]
+    assert ranges == [(None, None), ("bytes=300000-", '"one"'), ("bytes=300001-", '"one"')]
+
+
+def test_the_next_call_continues_what_a_killed_one_left(server: Server, path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(net, "TRIES", 1)
+    server.faults = [cut(400_000)]
+    with pytest.raises(UserError, match=r"the connection broke after 400,000 of 700,001 bytes.*goes on where it stopped"):
+        fetch(server.url, path, sha256=SHA)
+    assert left(path) == {"file.bin.partial", "file.bin.partial.json"}
+    fetch(server.url, path, sha256=SHA)
+    assert server.seen[1][1] == "bytes=400000-" and path.read_bytes() == BODY and left(path) == {"file.bin"}
+
+
+@pytest.mark.parametrize("checksum", [SHA, ""])
+def test_another_version_on_the_server_is_fetched_from_its_beginning(server: Server, path: Path, checksum: str) -> None:
+    def changed(handler: Handler) -> None:
+        handler.server.body, handler.server.etag = OTHER, '"zero"'
+        handler.give(cut=200_000)
+        handler.server.body, handler.server.etag = BODY, '"one"'
+
+    server.faults = [changed]
+    fetch(server.url, path, sha256=checksum)
+    assert path.read_bytes() == BODY  # If-Range: the server gave all of it
+
+
+def test_a_stale_beginning_that_the_server_cannot_tell_is_found_by_the_checksum(server: Server, path: Path) -> None:
+    server.etag = ""
+    path.parent.mkdir()
+    path.with_name("file.bin.partial").write_bytes(OTHER[:1000])
+    path.with_name("file.bin.partial.json").write_text(f'{{"url": "{server.url}", "validator": ""}}')
+    fetch(server.url, path, sha256=SHA)
+    assert path.read_bytes() == BODY and [asked[1] for asked in server.seen] == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize("origin", [None, "{", "[]", '{"url": "https://elsewhere/file.bin", "validator": "\\"one\\""}'])
+def test_a_beginning_of_unknown_origin_is_not_continued(server: Server, path: Path, origin: str | None) -> None:
+    path.parent.mkdir()
+    path.with_name("file.bin.partial").write_bytes(OTHER[:1000])
+    if origin is not None:
+        path.with_name("file.bin.partial.json").write_text(origin)
+    fetch(server.url, path)
+    assert path.read_bytes() == BODY and server.seen == [("/file.bin", None, None)]
+
+
+def test_without_a_validator_and_a_checksum_two_pieces_are_never_joined(server: Server, path: Path) -> None:
+    server.etag = ""
+    server.faults = [cut(1000)]
+    fetch(server.url, path)
+    assert path.read_bytes() == BODY and [asked[1] for asked in server.seen] == [None, None]
+
+
+def test_a_partial_file_that_is_whole_already(server: Server, path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("file.bin.partial").write_bytes(BODY)
+    path.with_name("file.bin.partial.json").write_text(f'{{"url": "{server.url}", "validator": "\\"one\\""}}')
+    fetch(server.url, path, sha256=SHA)
+    assert path.read_bytes() == BODY and [asked[1] for asked in server.seen] == [f"bytes={len(BODY)}-"]
+
+
+def test_a_partial_file_longer_than_the_file(server: Server, path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("file.bin.partial").write_bytes(BODY + b"more")
+    path.with_name("file.bin.partial.json").write_text(f'{{"url": "{server.url}", "validator": "\\"one\\""}}')
+    fetch(server.url, path)
+    assert path.read_bytes() == BODY
+
+
+def test_a_server_that_continues_elsewhere_is_not_believed(server: Server, path: Path) -> None:
+    def elsewhere(handler: Handler) -> None:
+        status(206, Content_Range=f"bytes 5-{len(BODY) - 996}/{len(BODY)}", Content_Length=str(len(BODY) - 1000))(handler)
+        handler.wfile.write(BODY[5:-995])
+
+    server.faults = [cut(1000), elsewhere]
+    fetch(server.url, path)
+    assert path.read_bytes() == BODY
+
+
+def test_chunks_without_a_length(server: Server, path: Path) -> None:
+    server.faults = [lambda handler: handler.give(length=False)]
+    fetch(server.url, path, sha256=SHA)
+    assert path.read_bytes() == BODY and len(server.seen) == 1
+
+
+# --------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 503])
+def test_what_may_pass_is_tried_again(server: Server, path: Path, code: int) -> None:
+    server.faults = [status(code), status(code, Retry_After="0")]
+    fetch(server.url, path)
+    assert path.read_bytes() == BODY and len(server.seen) == 3
+
+
+def test_but_not_for_ever(server: Server, path: Path) -> None:
+    server.faults = [status(503) for _ in range(9)]
+    with pytest.raises(UserError, match=r"HTTP 503 .*4 times.*try again later"):
+        fetch(server.url, path)
+    assert len(server.seen) == 4 and not path.exists()
+
+
+def test_progress_renews_the_tries(server: Server, path: Path) -> None:
+    server.faults = [cut(1000) for _ in range(9)]
+    fetch(server.url, path)
+    assert path.read_bytes() == BODY and len(server.seen) == 10
+
+
+def test_the_pauses_double_and_obey_the_server(server: Server, path: Path, monkeypatch) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(net, "BACKOFF", 1.0)
+    monkeypatch.setattr(net.time, "sleep", paused.append)
+    monkeypatch.setattr(net, "TRIES", 6)
+    server.faults = [status(503), status(503), status(429, Retry_After="7"), status(503), status(503, Retry_After="9999")]
+    fetch(server.url, path)
+    assert paused == [1.0, 2.0, 7.0, 8.0, 60.0]
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 410])
+def test_what_stays_is_said_at_once(server: Server, path: Path, code: int) -> None:
+    server.faults = [status(code)]
+    with pytest.raises(UserError, match=f"{server.url} cannot be fetched: HTTP {code} "):
+        fetch(server.url, path)
+    assert len(server.seen) == 1 and left(path) == set()
+
+
+def test_a_server_that_says_nothing(server: Server, path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(net, "TIMEOUT", 0.1)
+    monkeypatch.setattr(net, "TRIES", 2)
+    done = threading.Event()
+    server.faults = [lambda handler: done.wait(5) and None, lambda handler: done.wait(5) and None]
+    with pytest.raises(UserError, match="timed out"):
+        fetch(server.url, path)
+    done.set()
+
+
+def test_nobody_listens(path: Path, server: Server) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/file.bin"
+        with pytest.raises(UserError, match=r"127\.0\.0\.1 is unreachable"):
+            fetch(url, path)
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_too_long_a_file(server: Server, path: Path, length: bool) -> None:
+    server.faults = [lambda handler: handler.give(length=length)]
+    with pytest.raises(UserError, match=r"700,001 bytes long, .*not fetched" if length else r"longer than the 700,000 .*not kept"):
+        fetch(server.url, path, max_bytes=700_000)
+    assert left(path) == set()
+    fetch(server.url, path, max_bytes=700_001)
+
+
+@pytest.mark.parametrize("target", ["http://example.org/file.bin", "ftp://example.org/file.bin", "file:///etc/hostname"])
+def test_redirects_lead_to_https_only(server: Server, path: Path, target: str) -> None:
+    server.faults = [status(302, Location=target)]
+    reason = "HTTP 302" if target.startswith("file") else f"{server.url} leads to {target}, and only https is fetched"
+    with pytest.raises(UserError, match=re.escape(reason)):  # urllib itself follows to no file
+        fetch(server.url, path)
+    assert not path.exists()
+
+
+def test_a_redirect_is_followed(server: Server, path: Path) -> None:
+    server.faults = [status(302, Location="/moved.bin")]
+    fetch(server.url, path)
+    assert [asked[0] for asked in server.seen] == ["/file.bin", "/moved.bin"] and path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/file", "http://example.org/file", "ftp://example.org/file", "file:///etc/passwd", "x"])
+def test_https_only(path: Path, url: str) -> None:
+    with pytest.raises(ValueError, match="only https"):
+        net.fetch(url, path)
+
+
+def test_a_full_disk(server: Server, path: Path, monkeypatch) -> None:
+    used = shutil.disk_usage(path.parents[1])
+    monkeypatch.setattr(net.shutil, "disk_usage", lambda where: used._replace(free=700_000))
+    with pytest.raises(UserError, match=r"GB left, and file\.bin needs"):
+        fetch(server.url, path)
+    monkeypatch.setattr(net.shutil, "disk_usage", lambda where: used._replace(free=700_001))
+    fetch(server.url, path)
+
+
+def test_a_disk_that_fills_up_meanwhile(server: Server, path: Path, monkeypatch) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"cannot write file.bin in .*No space left on device"):
+        patch.setattr(net.os, "fsync", full)
+        fetch(server.url, path)
+    assert not path.exists()
+    fetch(server.url, path)
+    assert server.seen[1][1] == f"bytes={len(BODY)}-"  # nothing was lost
+
+
+def test_a_folder_that_cannot_be_made(server: Server, path: Path) -> None:
+    path.parent.write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot write file.bin"):
+        fetch(server.url, path)
+
+
+def test_a_second_call_meanwhile_waits_and_fetches_nothing(server: Server, path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(handler: Handler) -> None:
+        begun.set()
+        go_on.wait(5)
+        handler.give()
+
+    server.faults = [slow]
+    first = threading.Thread(target=fetch, args=(server.url, path))
+    first.start()
+    assert begun.wait(5)
+    second = threading.Thread(target=fetch, args=(server.url, path))
+    second.start()
+    go_on.set()
+    first.join(5)
+    second.join(5)
+    assert path.read_bytes() == BODY and len(server.seen) == 1
+
+
+# -------------------------------------------------------------------------------------------------- offline
+
+
+@pytest.mark.parametrize(
+    ("environment", "forbidden"),
+    [
+        ({}, False),
+        ({"HF_HUB_OFFLINE": "1"}, True),
+        ({"HF_HUB_OFFLINE": "true"}, True),
+        ({"HF_HUB_OFFLINE": "0"}, False),
+        ({"HF_HUB_OFFLINE": ""}, False),
+        ({"TRANSFORMERS_OFFLINE": "YES"}, True),
+        ({"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"}, False),
+    ],
+)
+def test_offline_as_the_hubs_own_library_reads_it(monkeypatch, environment: dict[str, str], forbidden: bool) -> None:
+    from huggingface_hub import constants
+
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert net.offline() is forbidden
+    assert constants._is_true(environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE")) is forbidden
+
+
+def test_offline_opens_no_socket(path: Path, monkeypatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"file.bin is not in .*--offline forbids to fetch it from https://example.org/file.bin"):
+        net.fetch("https://example.org/file.bin", path)
+    assert not path.parent.exists()
