@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["chosen", "leaderboard", "page_boards", "read_board", "report"]
 
 PUBLISHED = Path("results/published.parquet")
-VIEWS = ("kinds", "bands", "differences", "published", "summary", "seeds")
-REGROUPED = ("kinds", "differences", "summary", "seeds")  # views whose intervals are made here; a run's own are those of its task's groups
+VIEWS = ("kinds", "sources", "bands", "differences", "published", "summary", "seeds")
+# Views whose intervals are made here; a run's own are those of its task's groups.
+REGROUPED = ("kinds", "sources", "differences", "summary", "seeds")
 Tables = Callable[[pd.DataFrame], Iterator[tuple[str, pd.DataFrame, list[str]]]]
 
 
@@ -54,8 +55,9 @@ def leaderboard(args: argparse.Namespace) -> int:
         )
     found = chosen(args)
     resampler = Resampler(args.groups)
-    if view == "kinds":
-        boards.write(over_seeds(boards.collect_kinds(found.runs), found.runs, resampler), args.format, args.out, seeds=True)
+    if view in ("kinds", "sources"):
+        frame = boards.collect_kinds(found.runs, view.removesuffix("s"))
+        boards.write(over_seeds(frame, found.runs, resampler), args.format, args.out, seeds=True)
     elif view == "bands":
         _write(boards.collect_bands(found.runs), args, bands_tables)
     elif view == "differences":
@@ -63,9 +65,9 @@ def leaderboard(args: argparse.Namespace) -> int:
     elif view == "published":
         _published(found.runs, args)
     elif view == "summary":
-        _write(over_seeds(boards.collect(found.runs), found.runs, resampler), args, summary_tables, whole=True)
+        _write(over_seeds(boards.collect(found.runs, args.groups), found.runs, resampler), args, summary_tables, whole=True)
     else:
-        frame = boards.collect(found.runs)
+        frame = boards.collect(found.runs, args.groups)
         frame = with_published(over_seeds(frame, found.runs, resampler), args.runs) if args.seeds else frame
         boards.write(frame, args.format, args.out, seeds=args.seeds)
     return told(found, args.keep_going)
@@ -127,8 +129,8 @@ def _stored(args: argparse.Namespace, view: str) -> int:
     [path] = args.runs
     if view not in ("runs", "seeds", "summary") or args.band or args.copy is not None or args.groups != "task":
         raise UserError(
-            f"{path} is a finished leaderboard: --kinds, --bands, --band, --copy, --groups, --differences and --published need the folders "
-            "of its runs"
+            f"{path} is a finished leaderboard: --kinds, --sources, --bands, --band, --copy, --groups, --differences and --published need "
+            "the folders of its runs"
         )
     frame = read_board(path)
     frame = _asked(frame, args).reset_index(drop=True)
@@ -219,7 +221,7 @@ def page_boards(runs: Sequence[Run], groups: str = "task") -> Iterator[Board]:
     """The boards of a page: over seeds, with paired differences and what was published; model before control."""
     from membench.board_report import Board
 
-    frame = boards.collect(runs)
+    frame = boards.collect(runs, groups)
     place = {str(run.path): i for i, run in enumerate(runs)}
     settings = over_seeds(frame, runs, Resampler(groups))
     lines = apart(settings)

@@ -10,6 +10,7 @@ import pandas as pd
 from membench.costs import PER_EXAMPLE
 from membench.printing import COPIES, DETECTION, RARE, interval, number, supported
 
+CAPTIONS_WARN = 0.6  # AUROC beyond which a board says that its captions separate the examples
 COSTS = {
     "prepare_forwards": "prep fwd",
     "backwards": "bwd",
@@ -49,6 +50,22 @@ def unsupported(frame: pd.DataFrame) -> Iterator[str]:
     for metric, title in RARE.items():
         if len(scored) and metric in scored and scored[metric].isna().all():
             yield f"{title}: {supported('n/a', metric)[:-1]}; here are {int(scored.negatives.max()):,})"
+
+
+def captions_lines(frame: pd.DataFrame) -> Iterator[str]:
+    """What the captions of a board give away, from the columns of ``captions.with_captions``; nothing of an older board, or without."""
+    found = frame[frame.captions_auroc.notna()] if "captions_auroc" in frame else frame[:0]
+    for row in found.head(1).itertuples():
+        reached = interval(row.captions_auroc, row.captions_low, row.captions_high)
+        yield (
+            f"captions alone reach AUROC {reached} ({row.captions_by}; the best of three controls, so a little optimistic): "
+            "a detector below this line does no better than reading the captions"
+        )
+        if row.captions_auroc > CAPTIONS_WARN:
+            yield (
+                f"WARNING: captions alone exceed AUROC {CAPTIONS_WARN:g}, without any model: a high AUROC on these examples may show how "
+                "their captions are written, and not what the model has memorized; compare with negatives of the same style"
+            )
 
 
 def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
@@ -103,7 +120,7 @@ def run_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str
     scored, extracted = part[~part.extract_only], part[part.n_ok > 0]
     control = bool(part.control.iloc[0])
     if len(scored):
-        yield "detection", _detection_text(scored), list(unsupported(scored))
+        yield "detection", _detection_text(scored), [*unsupported(scored), *captions_lines(scored)]
     if len(extracted):
         yield "extraction", _extraction_text(extracted, control), list(_notes(extracted, control))
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from membench import store
 from membench.board_text import run_tables
+from membench.captions import with_captions
 from membench.comparison import BOARD, apart, asked, control_command, hash_without, pair_key, with_control, with_equal_terms
 from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
 from membench.errors import UserError
@@ -25,6 +26,7 @@ from membench.printing import COPIES, DETECTION, RARE, markdown, table
 from membench.run_report import run_table
 from membench.runs import Run, read_runs
 from membench.seeds_table import over_seeds, seeds_tables
+from membench.types import sees
 
 __all__ = ["BOARD", "boards", "collect", "collect_bands", "collect_kinds", "over_seeds", "run_table", "write"]
 
@@ -35,34 +37,37 @@ FORMATS = ("table", "md", "csv", "json", "parquet")
 Source = Path | Sequence[Run]
 
 
-def collect(source: Source) -> pd.DataFrame:
+def collect(source: Source, groups: str = "task") -> pd.DataFrame:
     """One row a finished run: those under a folder, or those given. Raises :class:`UserError` where there is none.
 
-    Columns that compare runs are those of ``comparison.with_control`` and ``comparison.with_equal_terms``. Of a folder, one that
-    cannot be read is refused; ``runs.read_runs`` leaves it out and names it.
+    Columns that compare runs are those of ``comparison.with_control`` and ``comparison.with_equal_terms``; with what, ``captions_...``,
+    captions alone reach on the row's board (``captions.with_captions``; groups: what the interval of these resamples). Of a folder, one
+    that cannot be read is refused; ``runs.read_runs`` leaves it out and names it.
     """
     runs = _runs(source)
     frame = with_equal_terms(with_control(pd.DataFrame([_row(run) for run in runs])), [_copies(run) for run in runs])
     frame["budget"] = frame.budget.astype("Int64")
     alone = ~frame.control & frame.control_weights.isna() & (frame.n_g > 0)
     frame["control_command"] = frame.control_command.where(alone, None)
+    frame = with_captions(frame, runs, groups)
     return frame.sort_values([*BOARD, "auroc", "detector", "seed"], ascending=[*[True] * len(BOARD), False, True, True], ignore_index=True)
 
 
-def collect_kinds(source: Source) -> pd.DataFrame:
+def collect_kinds(source: Source, by: str = "kind") -> pd.DataFrame:
     """One row a finished run and kind of memorized example ("all" first): the metrics of DETECTION, each kind against all negatives.
 
-    Raises :class:`UserError` where there is no run with scores.
+    by: "source" in place of "kind" for a row a source of negatives, all memorized examples against those of each. The column has the
+    same name. Raises :class:`UserError` where there is no run with scores.
     """
     rows = []
     for run in _runs(source):
         m = run.metrics[run.metrics.metric.isin(DETECTION)]
         row = about(run)
-        for subset in m.subset[(m.subset == "all") | m.subset.str.startswith("kind=")].unique():
-            rows.append(row | {"kind": subset.removeprefix("kind=")} | _values(m[m.subset == subset], DETECTION))
+        for subset in m.subset[(m.subset == "all") | m.subset.str.startswith(f"{by}=")].unique():
+            rows.append(row | {by: subset.removeprefix(f"{by}=")} | _values(m[m.subset == subset], DETECTION))
     if not rows:
         raise UserError("no run has scores of both labels" + (f" under {source}" if isinstance(source, Path) else ""))
-    return pd.DataFrame(rows).sort_values([*BOARD, "detector", "options", "kind", "seed"], ignore_index=True)
+    return pd.DataFrame(rows).sort_values([*BOARD, "detector", "options", by, "seed"], ignore_index=True)
 
 
 def collect_bands(source: Source) -> pd.DataFrame:
@@ -127,7 +132,7 @@ def _row(run: Run) -> dict[str, Any]:
     scored, good, drawn = run.scores[run.scores.status == "ok"], int((run.samples.status == "ok").sum()), len(run.samples)
     passed = dict(setting.partition("=")[::2] for setting in info.get("task_options_passed", ()))
     row |= {
-        "model": passed.get("model", "shipped" if info["profile"] == "mini" else "default"),
+        "model": info.get("model_name") or passed.get("model", "shipped" if info["profile"] == "mini" else "default"),
         "data_name": info.get("data_name", ""),
         "bands": json.dumps({band.name: [band.low, band.high] for band in run.space.bands}),
         "resolved": json.dumps(info.get("options", {}), sort_keys=True),
@@ -149,7 +154,7 @@ def _row(run: Run) -> dict[str, Any]:
         "jvps": spent(run, "jvps"),
         "surrogate_forwards": spent(run, "surrogate_forwards"),
         "surrogate_backwards": spent(run, "surrogate_backwards"),
-        "sees": "+".join(name for name, used in info["access"].items() if used) or "outputs",
+        "sees": "+".join(sees(info["access"])).removeprefix("outputs+"),
         # Of all sessions, and of a preparation that another run has paid for in time: what it would take alone.
         "seconds": max(info["seconds"], sum(phase["seconds"] for phase in info["phases"].values())),
         "commit": (info["membench"]["commit"] or "")[:8] + ("+dirty" if info["membench"]["dirty"] else ""),

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import t as student
 from tqdm import tqdm
 
-from membench.board_text import shown_detection, unsupported
+from membench.board_text import captions_lines, shown_detection, unsupported
 from membench.comparison import BOARD, with_control
 from membench.costs import PER_EXAMPLE
 from membench.metrics.levels import two_level_interval, widened
@@ -34,7 +34,12 @@ KEPT = (
     "positives",
     "negatives",
     "pair_settings",
+    "captions_auroc",
+    "captions_low",
+    "captions_high",
+    "captions_by",
 )
+SUBSETS = ("kind", "source")  # of rows that are of a part of the examples each
 MEANS = (
     *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "sample_evaluations", "backwards", "chao1_estimate", "best_p50", "best_p95"),
     *("unique_copies", "copied_at_equal_n", "copied_at_equal_cost", "unique_per_1000_evaluations", "equal_n", "equal_cost"),
@@ -43,7 +48,7 @@ COSTS = tuple(f"{what}_per_example" for what in PER_EXAMPLE)
 
 
 def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler: Resampler | None = None) -> pd.DataFrame:
-    """One row a setting (and kind, if the frame is of ``leaderboard.collect_kinds``): rows that differ in their seed only together.
+    """One row a setting (and kind or source, if the frame is of ``leaderboard.collect_kinds``): rows that differ in their seed together.
 
     runs: those of the frame. With them, the 95 % intervals of detection and AMS are over groups and seeds (``metrics.levels``), and those
     of UMS the mean of the runs' own, widened by Student's t over seeds. Without, all are Student's t over seeds, mean ± t(n - 1) s /
@@ -57,7 +62,8 @@ def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler
     known = {str(run.path): run for run in runs or ()}
     resampler = resampler or Resampler()
     rows = []
-    together = ["settings", *(["kind"] if "kind" in frame else [])]
+    part_of = next((name for name in SUBSETS if name in frame), None)
+    together = ["settings", *([part_of] if part_of else [])]
     parts = [part for _, part in frame.groupby([*BOARD, *together], sort=False, dropna=False)]
     for part in tqdm(parts, desc="resampling", unit="row", delay=1, leave=False, disable=None):  # None: no bar in a file
         part = part.sort_values("seed")
@@ -66,7 +72,8 @@ def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler
         row |= {name: first[name] for name in KEPT if name in frame}
         row |= {"seeds": part.seed.nunique(), "seed_list": " ".join(map(str, part.seed.unique()))}
         row["status"] = "complete" if (part.status == "complete").all() else "partial"
-        drawn = _drawn([known[path] for path in part.run], first.get("kind"), resampler) if set(part.run) <= set(known) else {}
+        subset = f"{part_of}={first[part_of]}" if part_of and first[part_of] != "all" else "all"
+        drawn = _drawn([known[path] for path in part.run], subset, part_of is None, resampler) if set(part.run) <= set(known) else {}
         for metric in RANGES:
             if metric in frame:
                 row |= _estimate(part, metric, drawn.get(metric))
@@ -77,15 +84,14 @@ def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler
         rows.append(row)
     order = [*BOARD, *(["auroc"] if "auroc" in frame else []), "detector", "options", *together[1:]]
     found = pd.DataFrame(rows).sort_values(order, ascending=[name != "auroc" for name in order], ignore_index=True)
-    return found if "kind" in frame or "ams_cumulative" not in frame else with_control(found)
+    return found if part_of or "ams_cumulative" not in frame else with_control(found)
 
 
-def _drawn(runs: list[Run], kind: str | None, resampler: Resampler) -> dict[str, list[Drawn]]:
+def _drawn(runs: list[Run], subset: str, copies_too: bool, resampler: Resampler) -> dict[str, list[Drawn]]:
     """By metric, what each run gives under the same resamples; only metrics that every run has."""
-    subset = "all" if kind in (None, "all") else f"kind={kind}"
     detected = resampler.detection(runs, subset)
     found = {name: [of[name] for of in detected] for name in detected[0] if all(name in of for of in detected)}
-    if kind is None:
+    if copies_too:
         copies = [resampler.copies(run, run.space) for run in runs]
         found |= {"ams_cumulative": [c for c in copies if c]} if all(copies) else {}
     return {name: drawn for name, drawn in found.items() if all(d.resampled is not None for d in drawn)}
@@ -127,7 +133,7 @@ def t_interval(values: list[float], level: float = 0.95) -> tuple[float, float, 
 def seeds_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
     """(what it shows, text, notes below it) of a board's rows of :func:`over_seeds`. A metric of no row is left out."""
     control = bool(frame.control.iloc[0])
-    out = pd.DataFrame({name: frame[name].astype(str) for name in ("detector", "options", "kind", "seeds") if name in frame})
+    out = pd.DataFrame({name: frame[name].astype(str) for name in ("detector", "options", *SUBSETS, "seeds") if name in frame})
     for metric, title in shown_detection(frame).items():
         some = metric in frame and frame[metric if not metric.startswith("tpr_at_fpr_") else "auroc"].notna().any()
         if some:  # a TPR that no row's negatives support says what it needs
@@ -174,3 +180,4 @@ def _notes(frame: pd.DataFrame) -> Iterable[str]:
     yield "means over seeds; 95 % intervals over groups of near-duplicate examples and over seeds; of a single seed, over groups alone"
     if "negatives" in frame:
         yield from unsupported(frame)
+    yield from captions_lines(frame)

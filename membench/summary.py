@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from membench.board_text import captions_lines
 from membench.comparison import BOARD
 from membench.errors import UserError
 from membench.printing import interval
@@ -44,7 +45,8 @@ def summary_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, lis
     note = (
         f"mean of {seeds}; 95 % intervals over groups and seeds; control: AUROC on a model that never saw the data; AMS: copies among the "
     )
-    yield "summary", out, [note + "images that the detector extracts"]
+    captions = [f"{task}: {line}" for task in tasks for line in captions_lines(model[model.task == task])]
+    yield "summary", out, [note + "images that the detector extracts", *captions]
 
 
 def _cell(rows: pd.DataFrame, key: tuple[str, str], metric: str, scale: int, short: bool = False) -> str:

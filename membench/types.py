@@ -1,13 +1,14 @@
 """The vocabulary on one page. Imports no torch: ``membench list`` and ``--help`` read it.
 
 An **example** is the thing under test. A detector never sees it: it sees the example's **condition** only, so that
-no label, kind or training image can leak into a score. **Higher score = more memorized**, everywhere.
+no label, kind or training image can leak into a score; one that learns from labels declares it (``Access.labels``). **Higher score = more
+memorized**, everywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -86,11 +87,29 @@ class Request:
 
 @dataclass(frozen=True)
 class Access:
-    """What a detector looks at besides the model's outputs; stands on every leaderboard row."""
+    """What a detector looks at besides the model's outputs; stands on every leaderboard row.
+
+    It must be right before ``plan`` as far as ``labels`` and ``model`` go: they say how the detector is run.
+    """
 
     gradients: bool = False
     images: bool = False  # scores by its own extracted images, whose cost then counts for the score
     training_data: bool = False
+    labels: bool = False  # those of other examples; it is given them as ``Supervised``
+    model: bool = True  # False: it sees conditions alone, gets no model, and none is loaded for it
+
+    def record(self) -> dict[str, bool]:
+        """As run.json holds it. ``labels`` and ``model`` stand there where they are unusual: older runs know neither."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default or f.name in _ALWAYS}
+
+
+_ALWAYS = ("gradients", "images", "training_data")
+
+
+def sees(access: Mapping[str, bool]) -> list[str]:
+    """What a run's detector looked at, from the ``access`` of its run.json: "outputs" of the model, or, of one that was given no
+    model, "condition"; then what else."""
+    return ["outputs" if access.get("model", True) else "condition", *(name for name, used in access.items() if used and name != "model")]
 
 
 @dataclass
@@ -171,6 +190,20 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class Supervised(Protocol):
+    """A detector that learns from labels, such as the control ``caption_ngrams``. Its ``access`` must say ``labels=True``."""
+
+    def fit(self, conditions: Sequence[Condition], labels: Sequence[int], groups: Sequence[str]) -> None:
+        """Given every example of the run before any is scored, once a process: all conditions, in one order, with their labels
+        (1 memorized, 0 not, -1 unknown) and groups.
+
+        What it learns must not depend on the order, and no example may be scored by what was learned from its own label or group.
+        Raises :class:`~membench.errors.UserError` in one line where it cannot learn from these.
+        """
+        ...
+
+
+@runtime_checkable
 class Checks(Protocol):
     """A detector that not every model, example or option suits, and that says so before any work."""
 
@@ -233,13 +266,16 @@ class LoadedTask:
     profile: str
     examples: Sequence[Example]
     training_images: Callable[[], np.ndarray]  # unique pictures, uint8 [n, h, w, 3]; drawn or read when called
-    training_ids: Sequence[str]
+    training_ids: Sequence[str]  # none: the pictures are not at hand, and extracted images are compared with nothing
     training_copies: Sequence[int]  # rows in the training set of each unique picture
     model: Callable[[], Denoiser]
     hashes: Mapping[str, str]  # data, prompts, weights
     control: bool = False
     training_kinds: Sequence[str] = ()  # "x1", "near" ... of each unique picture; empty: made from training_copies
     match: Match | None = None  # what the space measures; None: normalised L2 to the training images
+    owners: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of a prompt's id the rows of its own training pictures
+    names: Mapping[str, str] = field(default_factory=dict)  # "model", "data": as a published table words them
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # where prompts, model and pictures are from; into run.json, not the key
 
 
 class Task(Protocol):

@@ -78,7 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         (["--detector", ""], "--detector : no finished run of it here"),
         (["--groups", "txt", "--seeds"], "unknown grouping 'txt'. Did you mean 'text'? Choose from task, text, image, text+image"),
         (["--groups", "txt"], "unknown grouping 'txt'"),
-        (["--groups", "text"], "--groups text is for --kinds, --differences, --summary and --seeds"),
+        (["--groups", "text"], "--groups text is for --kinds, --sources, --differences, --summary and --seeds"),
         (["--groups", "text", "--bands"], "--groups text is for --kinds"),
         (["--bands", "--seeds"], "leave out --seeds"),
         (["--bands", "--kinds"], "not allowed with argument"),
