@@ -13,6 +13,11 @@ DETECTION = {  # metrics in tables, and their titles
     "average_precision": "AP",
 }
 RARE = {"tpr_at_fpr_0.001": "TPR@0.1%FPR"}  # shown where the negatives support it
+GENERATIONS = {  # of images whose prompt's own training pictures are known: metrics/truth.py
+    "own_copies": "own copies %",
+    "prompts_returned": "prompts returned %",
+    "auroc_of_generations": "AUROC of images",
+}
 COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
 
 

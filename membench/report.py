@@ -19,12 +19,14 @@ from membench.gallery import Gallery, copy_words, frame_of, measure_word, of_run
 from membench.plots import COLOURS, DARK_COLOURS, DASHES
 from membench.printing import COPIES, DETECTION, interval
 from membench.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, histograms, rarefaction_chart, roc_chart, size_chart
-from membench.run_report import SIZE_CORRELATION, detection_rows, extraction_rows, size_correlation
-from membench.runs import Run
+from membench.run_report import SIZE_CORRELATION, detection_rows, extraction_rows, generation_rows, size_correlation
+from membench.runs import NOT_COMPARED, Run
 from membench.tables import atomic_write
-from membench.types import Space
+from membench.types import Space, sees
 
 PHASES = ("prepare", "samples", "scores", "matches", "metrics")
+OWN_NOTE = "own copies: images that copy a picture of their own prompt. prompts returned: prompts with such an image among their draws. "
+OWN_NOTE += "AUROC of images: does the detector's confidence tell those images from the others?"
 COSTS = ("seconds", "forwards", "backwards", "jvps", "decodes", "encodes")
 
 
@@ -126,7 +128,7 @@ def about(info: dict[str, Any]) -> Section:
         "prompts cut by the tokenizer": info["truncated_prompts"],
         **{f"hash of {name}": value for name, value in info["hashes"].items()},
         "detector version": parts["detector_version"],
-        "detector looks at": ", ".join(["outputs", *(name for name, used in info["access"].items() if used)]),
+        "detector looks at": ", ".join(sees(info["access"])),
         "membench": (made["commit"] or "an installed package, commit unknown") + (", with uncommitted changes" if made["dirty"] else ""),
         "versions": info["versions"],
         "device": f"{info['device']}, {info['dtype']}, batch size {info['batch_size']}",
@@ -183,6 +185,8 @@ def extraction(run: Run) -> Section:
     intro = f"Which training pictures came back? {_measure(space)}"
     if not (run.samples.status == "ok").any():
         why = f"All {len(run.samples)} images failed." if len(run.samples) else "This run has no images: its detector extracted none."
+        if (run.samples.status == NOT_COMPARED).any():
+            why = f"{len(run.samples):,} images were drawn and compared with nothing: the task was given no ground-truth pictures."
         return Section("Extraction", intro, absent=why)
     whole = m[(m.subset == "all") & m.band.isna()]
     more = whole[whole.metric.str.match("best_p|precision_at|unique_per")]
@@ -193,6 +197,9 @@ def extraction(run: Run) -> Section:
     values = ["n/a" if pd.isna(value) else f"{value:.4g}" for value in more.value]
     note = "AMS: the share of images in the region. UMS: different training pictures in it over images; nearest: one picture an image."
     tables = [_table("", extraction_rows(m), note), Table("", ("metric", "value"), list(zip(names, values, strict=True)))]
+    own = generation_rows(m)
+    if len(own):
+        tables.append(_table("Against the prompt's own training pictures", own, OWN_NOTE))
     charts, below = multiplicity(run, copy_words(space))
     charts = [rarefaction_chart(whole[whole.metric == "rarefaction"].sort_values("n")), *charts]
     return Section("Extraction", intro, tables, charts, below)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from membench.board_text import captions_lines
+from membench.captions import best, line_columns, reached
 from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
-from membench.printing import COPIES, DETECTION, interval, number, table
+from membench.printing import COPIES, DETECTION, GENERATIONS, interval, number, table
 from membench.runs import Run
 
 COUNTED = ("forwards", "backwards", "jvps", "decodes", "encodes")
@@ -19,7 +21,15 @@ def run_table(runs: Sequence[Run]) -> str:
     """Of one run detection per subset, extraction per band and in percentiles; of several a row a run. Then costs and files."""
     runs = list({run.path: run for run in runs}.values())  # a detector that is named twice is one run
     parts = _whole(runs[0]) if len(runs) == 1 else _side_by_side(runs)
-    return "\n".join([*parts, *map(run_summary, runs), *([] if len(runs) == 1 else [_shared(runs)])])
+    return "\n".join([*parts, *_captions(runs), *map(run_summary, runs), *([] if len(runs) == 1 else [_shared(runs)])])
+
+
+def _captions(runs: Sequence[Run]) -> Iterator[str]:
+    """The line that captions alone draw, of the first run that has scored prompts."""
+    for run in runs:
+        if (line := best(reached(run.scores))) is not None:
+            yield "".join(f"{text}\n" for text in captions_lines(line_columns(line)))
+            return
 
 
 def _where(run: Run) -> str:
@@ -37,6 +47,9 @@ def _whole(run: Run) -> Iterator[str]:
     extraction = extraction_rows(m)
     if len(extraction):
         yield table(f"{what}: extraction, {len(run.samples)} images, {info['space']['id']}, in %, 95 % intervals over groups", extraction)
+    own = generation_rows(m)
+    if len(own):
+        yield table(f"{what}: images against their own prompt's training pictures, 95 % intervals over groups", own)
     percentiles = _percentile_rows(m)
     if len(percentiles):
         nearer = "higher = nearer" if info["space"]["higher_is_closer"] else "lower = nearer"
@@ -99,6 +112,19 @@ def extraction_rows(m: pd.DataFrame) -> pd.DataFrame:
     for subset, part in copies.groupby("subset", sort=False):
         cells = {r.metric: _percent(r) for r in part.itertuples()}
         rows.append({"images": str(subset), "region": f"copies ({part.threshold.iloc[0]:g})", **_pick(cells, "_cumulative")})
+    return pd.DataFrame(rows)
+
+
+def generation_rows(m: pd.DataFrame) -> pd.DataFrame:
+    """A row a kind of prompt: how often a prompt gave back its own picture. As text; empty where no ground truth is known."""
+    rows = []
+    for subset, part in m[m.metric.isin(GENERATIONS)].groupby("subset", sort=False):
+        scale = {name: 100 if title.endswith("%") else 1 for name, title in GENERATIONS.items()}
+        cells = {
+            r.metric: interval(r.value, r.low, r.high, scale=scale[r.metric], digits=1 if scale[r.metric] == 100 else 3)
+            for r in part.itertuples()
+        }
+        rows.append({"images": subset, "n": int(part.n.max()), **{title: cells.get(name, "n/a") for name, title in GENERATIONS.items()}})
     return pd.DataFrame(rows)
 
 

@@ -16,6 +16,7 @@ from membench.types import Band, Space
 
 MAKE_ONE = "Make one: membench run --detector cfg_norm --task sd_webster"
 TABLES = ("scores", "samples", "matches", "metrics")
+NOT_COMPARED = "not compared"  # status of an image where no training picture is at hand: it is no failure, and no metric counts it
 NEEDED = ("key", "key_parts", "space", "detector", "seed", "phases")  # what every finished run.json holds, among others
 METRIC = ["metric", "band", "threshold", "subset", "n"]  # what a value of metrics.parquet is of
 GREY_LEVEL = 0.01  # how far two machines' similarities of one image may lie apart: rounding moves a pixel by one grey level

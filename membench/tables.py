@@ -18,7 +18,7 @@ from PIL import Image
 
 from membench.errors import UserError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:
@@ -37,8 +37,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "samples": _schema(  # one row an extracted image; condition: its id; image: PNG bytes
         {"sample_id": _TEXT, "condition": _TEXT, "draw": pa.int32(), "prompt": _TEXT}
-        | {"confidence": _REAL, "status": _TEXT, "image": pa.binary()},
-        nullable=("prompt", "confidence", "image"),
+        | {"confidence": _REAL, "status": _TEXT, "image": pa.binary()}
+        | {"truth_similarity": _REAL, "truth_label": pa.int8()},  # to its prompt's own training pictures; 1: a copy of one of them
+        nullable=("prompt", "confidence", "image", "truth_similarity", "truth_label"),
     ),
     "matches": _schema(  # one row a generated-training pair; training: row of the training picture; rank: of nearness
         {"sample_id": _TEXT, "training_id": _TEXT, "training": pa.int32(), "similarity": pa.float32(), "rank": pa.int32()}
@@ -61,6 +62,8 @@ ADDED = {
     ("scores", "png_bits"): 2,
     ("scores", "similarity"): 3,
     ("scores", "nearest"): 3,
+    ("samples", "truth_similarity"): 4,
+    ("samples", "truth_label"): 4,
 }  # nullable columns, and the schema version from which on files hold them
 
 

@@ -47,7 +47,7 @@ def make(
     ids = [f"c{i}/0" for i in range(len(copied))]
     samples = sample_rows(*ids) if ids else store.SCHEMAS["samples"].empty_table().to_pandas()
     good = len(ids) - failed
-    samples["status"] = ["ok"] * good + ["failed: NaN"] * failed
+    samples = samples.assign(status=["ok"] * good + ["failed: NaN"] * failed, truth_similarity=None, truth_label=None)
     matches = pd.DataFrame(
         {
             "sample_id": ids[:good],

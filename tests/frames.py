@@ -19,7 +19,7 @@ def scores(*ids: str) -> pd.DataFrame:
 def samples(*ids: str) -> pd.DataFrame:
     image = png_bytes(np.full((4, 4, 3), 7, np.uint8))
     frame = pd.DataFrame({"sample_id": ids, "condition": [i.split("/")[0] for i in ids], "draw": [int(i.split("/")[1]) for i in ids]})
-    return frame.assign(prompt="a mug", confidence=0.5, status="ok", image=image)
+    return frame.assign(prompt="a mug", confidence=0.5, status="ok", image=image, truth_similarity=0.75, truth_label=1)
 
 
 def tables(*ids: str) -> dict[str, pd.DataFrame]:
@@ -44,4 +44,6 @@ def as_version_1(path: Path) -> None:
     table = pq.read_table(path)
     if "score" in table.column_names:
         table = table.drop_columns(["png_bits", "similarity", "nearest"])
+    if "truth_label" in table.column_names:
+        table = table.drop_columns(["truth_similarity", "truth_label"])
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"schema_version": b"1"}), path)

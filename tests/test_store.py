@@ -66,7 +66,7 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         assert folder.path == tmp_path / "sd_webster" / "mini" / "cfg_norm" / KEY and not folder.complete
         folder.start({"device": "cpu", "seed": 0})
         run = json.loads((folder.path / "run.json").read_text())
-        assert run["status"] == "running" and run["schema_version"] == 3 and run["key"] == KEY and run["device"] == "cpu"
+        assert run["status"] == "running" and run["schema_version"] == 4 and run["key"] == KEY and run["device"] == "cpu"
         assert run["key_parts"]["options"]["times"] == [1, 2]
         assert not folder.shard_done("scores", 0) and len(folder.read_shards("scores")) == 0 and folder.costs() == {}
         folder.write_shard("scores", 1, scores("a"), {"forwards": 2, "seconds": 0.5})
@@ -206,7 +206,7 @@ os.kill(os.getpid(), signal.SIGKILL)"""
         ("{", r"run\.json is damaged"),
         ("[]", r"run\.json is damaged"),
         ("{}", r"run\.json is damaged"),
-        ('{"schema_version": 4}', "newer membench"),
+        ('{"schema_version": 5}', "newer membench"),
         (None, "is no run folder"),
     ],
 )

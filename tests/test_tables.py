@@ -29,7 +29,7 @@ def test_table_round_trip(tmp_path: Path, name: str) -> None:
     write_table(path, frame, name)
     assert rows(read_table(path, name)) == rows(frame[SCHEMAS[name].names])
     written = pq.read_table(path)
-    assert written.schema.equals(SCHEMAS[name]) and written.schema.metadata == {b"schema_version": b"3"}
+    assert written.schema.equals(SCHEMAS[name]) and written.schema.metadata == {b"schema_version": b"4"}
     write_table(tmp_path / "again.parquet", written, name)  # Arrow tables are taken too
     assert (tmp_path / "again.parquet").read_bytes() == path.read_bytes()
 
@@ -57,13 +57,16 @@ def test_wrong_columns_and_nulls_are_refused(tmp_path: Path) -> None:
 
 
 def test_newer_schema_is_refused(tmp_path: Path) -> None:
-    newer = pa.Table.from_pandas(scores("a"), schema=SCHEMAS["scores"]).replace_schema_metadata({"schema_version": "4"})
+    newer = pa.Table.from_pandas(scores("a"), schema=SCHEMAS["scores"]).replace_schema_metadata({"schema_version": "5"})
     pq.write_table(newer, tmp_path / "x.parquet")
-    with pytest.raises(UserError, match=r"x\.parquet was written by a newer membench \(schema 4, this one reads 3\); update membench"):
+    with pytest.raises(UserError, match=r"x\.parquet was written by a newer membench \(schema 5, this one reads 4\); update membench"):
         read_table(tmp_path / "x.parquet", "scores")
 
 
-LATER = {"png_bits": np.nan, "similarity": np.nan, "nearest": None}  # columns of scores that version 1 had not
+LATER = {  # columns that version 1 had not
+    "scores": {"png_bits": np.nan, "similarity": np.nan, "nearest": None},
+    "samples": {"truth_similarity": np.nan, "truth_label": np.nan},
+}
 
 
 @pytest.mark.parametrize("name", list(SCHEMAS))
@@ -74,9 +77,9 @@ def test_an_older_schema_is_read_with_null_in_newer_columns(tmp_path: Path, name
         as_version_1(path)
         back = read_table(path, name)
         assert list(back.columns) == SCHEMAS[name].names
-        assert rows(back) == rows((frame.assign(**LATER) if name == "scores" else frame)[SCHEMAS[name].names])
+        assert rows(back) == rows(frame.assign(**LATER.get(name, {}))[SCHEMAS[name].names])
         write_table(path, back, name)  # and written as a new one
-        assert pq.read_schema(path).metadata == {b"schema_version": b"3"} and rows(read_table(path, name)) == rows(back)
+        assert pq.read_schema(path).metadata == {b"schema_version": b"4"} and rows(read_table(path, name)) == rows(back)
     assert read_table(path, name).dtypes.equals(back.dtypes)
 
 

@@ -13,6 +13,7 @@ from membench.metrics.extraction import extraction_metrics
 from membench.metrics.intervals import detection_table
 from membench.metrics.multiplicity import multiplicity_table
 from membench.metrics.rows import Metric
+from membench.metrics.truth import truth_table
 from membench.types import Space
 
 
@@ -71,6 +72,8 @@ def extraction_table(
     rows: list[Metric] = []
     if len(samples):
         owner, kind = owners(samples, examples)
+        if "truth_similarity" in samples:
+            rows += truth_table(samples, owner, kind, space, resamples=resamples, seed=seed)
         at = pd.Index(samples.sample_id.astype(object)).get_indexer(matches.sample_id.astype(object))
         for subset in ["all", *(f"kind={k}" for k in sorted(kind.dropna().unique()))]:
             chosen = np.ones(len(samples), dtype=bool) if subset == "all" else (kind == subset.removeprefix("kind=")).to_numpy()
