@@ -41,6 +41,9 @@ def parser() -> Parser:
     one_or_more.add_argument("--seed", type=int, default=0, help="every noise is a function of it (default 0)")
     one_or_more.add_argument("--seeds", metavar="N,N", help="several seeds, one after the other, in place of --seed")
     run.add_argument("--budget", type=int, metavar="N", help="stop extracting at N target evaluations, preparation included; no scores")
+    run.add_argument("--executor", choices=("local", "ray"), default="local", help="ray: several processes, GPUs or machines")
+    run.add_argument("--workers", type=int, metavar="N", help="of --executor ray (default: one a GPU, or as the cores have room for)")
+    run.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster, or auto; all its machines must share --out")
     _runs(run)
 
     ablate = commands.add_parser(
@@ -90,6 +93,19 @@ def parser() -> Parser:
     train.add_argument("--set", dest="options", action="append", default=[], metavar="KEY=VALUE", help="a number of the recipe")
     train.add_argument("--quiet", action="store_true")
 
+    download = commands.add_parser(
+        "download",
+        help="fetch what a task needs and does not ship",
+        description="Fetch the models, prompt sets and weights of a task, checked and resumed; what is here is left as it is.",
+    )
+    download.add_argument("task", help="a name (membench list tasks)")
+    _assets(download)
+    download.add_argument("--images", action="store_true", help="the ground-truth images of the prompts, too")
+    download.add_argument(
+        "--set", dest="options", action="append", default=[], metavar="TASK.K=V", help="an option of the task (membench show)"
+    )
+    download.add_argument("--offline", action="store_true", help="fetch nothing: say what is here and what is missing")
+
     board = commands.add_parser("leaderboard", help="tables of the runs so far")
     _finished(board)
     board.add_argument("--format", choices=FORMATS, default="table")
@@ -99,6 +115,7 @@ def parser() -> Parser:
     )
     what = board.add_mutually_exclusive_group()
     what.add_argument("--kinds", action="store_true", help="detection of each kind of memorized example, over seeds")
+    what.add_argument("--sources", action="store_true", help="detection against each source of examples that are not memorized, over seeds")
     what.add_argument("--bands", action="store_true", help="AMS and UMS in each band of similarity")
     what.add_argument("--differences", action="store_true", help="paired differences between detectors, corrected for their number")
     what.add_argument("--published", action="store_true", help="the papers' numbers beside these")
@@ -130,18 +147,36 @@ def _runs(sub: argparse.ArgumentParser) -> None:
     """What every command that makes runs takes."""
     sub.add_argument("--profile", default="mini", help="mini (default): ships with membench")
     sub.add_argument("--preset", metavar="NAME", help="a named set of the detector's options, such as paper (membench show)")
-    sub.add_argument("--model", help="folder, or hub id, of a model of the task's kind, in place of the task's own")
+    _assets(sub)
     sub.add_argument("--data-root", help="folder of the real data set (--profile full)")
-    sub.add_argument("--prompts", help="CSV (column 'prompt') or text file, in place of the task's own")
     sub.add_argument("--limit", type=int, metavar="N", help="only N examples; the run is marked as partial")
     sub.add_argument("--extract-only", action="store_true", help="extract images, score no examples")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     sub.add_argument("--dtype", default="float32", choices=DTYPES)
-    sub.add_argument("--batch-size", type=int, default=64, metavar="N", help="images through the network at once (default 64)")
+    sub.add_argument(
+        "--batch-size", type=_images, default=0, metavar="N", help="images through the network at once; auto (default): what fits"
+    )
+    sub.add_argument("--compile", action="store_true", help="torch.compile the network: worth its minutes on a long run on a GPU")
     sub.add_argument("--out", type=Path, default=Path("results/runs"), help="where run folders go (default results/runs)")
     sub.add_argument("--offline", action="store_true", help="never ask the network")
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
     _plugin(sub)
+
+
+def _images(text: str) -> int:
+    """``auto`` is 0."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"batch size {text}: it must be auto or a number of at least 1")
+    return int(text)
+
+
+def _assets(sub: argparse.ArgumentParser) -> None:
+    """What a task may be told to use in place of its own."""
+    sub.add_argument("--model", help="folder, hub id or ID@REVISION of a model of the task's kind, in place of the task's own")
+    sub.add_argument("--prompts", metavar="A,B", help="files or names of sets of prompts, in place of the task's own")
+    sub.add_argument("--negatives", metavar="A,B", help="files or names of sets of prompts that are not memorized")
 
 
 def _plugin(sub: argparse.ArgumentParser) -> None:

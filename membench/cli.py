@@ -1,6 +1,6 @@
 """``membench``: a thin layer over the Python interface. Imports no torch until a command needs it.
 
-stdout is data, stderr is talk. A user's mistake is one line on stderr and exit code 2.
+stdout is data, stderr is talk. A user's mistake is one line on stderr (a list of what is missing: a line each) and exit code 2.
 """
 
 from __future__ import annotations
@@ -10,25 +10,39 @@ import itertools
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from membench import registry
 from membench.arguments import parser
 from membench.errors import UserError
-from membench.options import describe_options, detector_options
+from membench.options import describe_options, detector_options, parse_options
+
+if TYPE_CHECKING:
+    from membench.executor import Executor
+
+# Arguments that are options of the task, under the same name.
+TASK_FLAGS = ("model", "prompts", "negatives", "data_root")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     try:
         args = parser().parse_args(argv)
-        if getattr(args, "offline", False):  # the hub reads it when it is imported
+        if getattr(args, "offline", False):  # before the hub's library is imported, which reads it then; membench reads it at each use
             os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
         for path in getattr(args, "plugin", []):
             registry.load_plugin(path)
         return COMMANDS[args.command](args)
     except UserError as error:
-        print(f"membench: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"membench: {line}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        print("membench: out of memory on the device: set a smaller --batch-size; what is finished is kept", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `membench list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
     known, tasks = _named(args.detector, registry.detectors(), "detector"), _named(args.task, registry.tasks(), "task")
     seeds = [args.seed] if args.seeds is None else _seeds(args.seeds)
     every = args.detector == "all"
-    if len(tasks) > 1 and (given := next((key for key in ("model", "prompts", "data_root") if getattr(args, key) is not None), None)):
+    if len(tasks) > 1 and (given := next((key for key in TASK_FLAGS if getattr(args, key) is not None), None)):
         raise UserError(f"--{given.replace('_', '-')} is for one task, and --task names {len(tasks)}; run them apart")
     # Before any work: a typing mistake in the last name or option must not cost the first detector its hours.
     classes = {name: registry.detectors().load(name) for name in known}
@@ -61,14 +75,15 @@ def _run(args: argparse.Namespace) -> int:
     from membench import grid, leaderboard
     from membench.runner import Spec
 
-    same = ("profile", "limit", "control", "device", "dtype", "batch_size", "budget")
+    same = ("profile", "limit", "control", "device", "dtype", "batch_size", "compile", "budget")
     spec: dict[str, Any] = {name: getattr(args, name) for name in same}
     spec["extract_only"] = args.extract_only or args.budget is not None
     specs = []
     for task, seed in itertools.product(tasks, seeds):
         spec |= {"task": task, "seed": seed, "task_options": _task_options(args, task, [*known, *tasks])}
         specs.append([Spec(name, options=options[name], preset=presets[name], **spec) for name in known])
-    found = grid.run_grid(specs, args.out, skip=every, progress=not args.quiet)
+    with _executor(args) as executor:
+        found = grid.run_grid(specs, args.out, skip=every, progress=not args.quiet, executor=executor)
     if len(seeds) > 1 and found.runs:
         leaderboard.write(leaderboard.over_seeds(leaderboard.collect(found.runs), found.runs), "table", None, seeds=True)
     else:
@@ -76,6 +91,17 @@ def _run(args: argparse.Namespace) -> int:
     for line in dict.fromkeys(grid.skipped_lines(found)):  # once for all seeds
         print(line, file=sys.stdout if len(tasks) > 1 else sys.stderr)
     return 0
+
+
+def _executor(args: argparse.Namespace) -> AbstractContextManager[Executor | None]:
+    """Who computes the shards; None: this process. Raises :class:`UserError` for options of an executor that was not chosen."""
+    if args.executor == "local":
+        if given := [f"--{name}" for name in ("workers", "address") if getattr(args, name) is not None]:
+            raise UserError(f"{given[0]} is for --executor ray; add that, or leave {given[0]} out")
+        return nullcontext()
+    from membench.ray_executor import RayPool
+
+    return RayPool(args.workers, address=args.address, device=args.device, plugins=args.plugin)
 
 
 def _seeds(text: str) -> list[int]:
@@ -116,7 +142,7 @@ def _own(settings: Sequence[str], name: str, names: Sequence[str], *, unscoped: 
 
 
 def _task_options(args: argparse.Namespace, task: str, names: Sequence[str]) -> list[str]:
-    given = [f"{key}={value}" for key in ("model", "prompts", "data_root") if (value := getattr(args, key)) is not None]
+    given = [f"{key}={value}" for key in TASK_FLAGS if (value := getattr(args, key, None)) is not None]
     return given + _own(args.options, task, names, unscoped=False)
 
 
@@ -134,7 +160,7 @@ def _ablate(args: argparse.Namespace) -> int:
 
     names = [*detectors, args.task]
     presets = _presets(args.preset, {name: registry.detectors().load(name) for name in detectors})
-    same = ("task", "profile", "limit", "device", "dtype", "batch_size", "budget")
+    same = ("task", "profile", "limit", "device", "dtype", "batch_size", "compile", "budget")
     spec: dict[str, Any] = {name: getattr(args, name) for name in same} | {"task_options": _task_options(args, args.task, names)}
     spec["extract_only"] = args.extract_only or args.budget is not None
     specs = [Spec(name, options=_own(args.options, name, names), preset=presets[name], **spec) for name in detectors]
@@ -195,6 +221,22 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _download(args: argparse.Namespace) -> int:
+    task = registry.tasks().load(args.task)
+    if not hasattr(task, "resources"):
+        raise UserError(
+            f"task {args.task} has nothing to download: its data and models ship with it, or are the user's (membench show {args.task})"
+        )
+    settings = _task_options(args, args.task, [args.task])
+    if args.images:
+        if "ground_truth" not in {option.name for option in fields(task.Options)}:
+            raise UserError(f"task {args.task} has no ground-truth images to download; leave --images out")
+        settings.append("ground_truth=urls")
+    from membench.fetching.resources import download
+
+    return download(task(parse_options(task.Options, settings, owner=f"task {args.task}")).resources())
+
+
 def _leaderboard(args: argparse.Namespace) -> int:
     from membench.board_commands import leaderboard
 
@@ -219,6 +261,7 @@ COMMANDS = {
     "list": _list,
     "show": _show,
     "train": _train,
+    "download": _download,
     "leaderboard": _leaderboard,
     "report": _report,
     "doctor": _doctor,

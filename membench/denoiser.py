@@ -12,7 +12,8 @@ A difference of two predictions at one x_t scales alike: eps_c - eps_0 = alpha_t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,6 @@ from membench.seeds import generator
 from membench.types import Condition, Cost
 
 PARAMETERISATIONS = ("epsilon", "v_prediction", "sample")
-ENCODE_BLOCK = 32  # prompts
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Denoiser:
         self.cost = Cost()
         self.memo: Memo | None = None  # set while several detectors share evaluations
         self.forward_mode: bool | None = None  # whether it can be differentiated forwards (derivative.py finds out)
+        self._compiled: Any = None
+        self._run: Any = self.network  # what _forward calls
         parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         # The scheduler's own table, in double precision on the host: scalars are looked up from it.
@@ -142,15 +144,49 @@ class Denoiser:
 
     def _eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
         pieces = []
-        for start in range(0, len(x), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            raw = self._forward(x[part].to(self.dtype), t, condition[part]).float()
-            pieces.append(self.to_eps(raw, x[part].float(), t))
+        with self._fast() as compiled, self.refusals():
+            # As a tensor, or every timestep would be compiled for itself.
+            at = torch.tensor(t, device=self.device) if compiled else t
+            for start in range(0, len(x), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                raw = self._forward(x[part].to(self.dtype), at, condition[part]).float()
+                pieces.append(self.to_eps(raw, x[part].float(), t))
         return torch.cat(pieces)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Evaluations go through ``torch.compile`` from now on; numbers change by rounding. Derivatives, hooks and adapters do without."""
+        self._compiled = torch.compile(self.network, backend=backend)
+
+    @contextmanager
+    def _fast(self) -> Iterator[bool]:
+        """Within it ``_forward`` calls the compiled network, where there is one; yields whether there is."""
+        compiled = self._compiled is not None and not hasattr(self.network, "peft_config")
+        before, self._run = self._run, self._compiled if compiled else self.network
+        try:
+            yield compiled
+        finally:
+            self._run = before
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Out of memory, or no compiler: one line that says what to set. What is finished by then is on disk."""
+        try:
+            yield
+        except RuntimeError as error:
+            line = (str(error).strip().splitlines() or [""])[0][:200]
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in line:
+                less = f"set --batch-size {self.batch_size // 2}" if self.batch_size > 1 else "take a larger device, or a smaller --dtype"
+                raise UserError(
+                    f"out of memory on {self.device} at batch size {self.batch_size}: {less}; what is finished is kept"
+                ) from None
+            if self._compiled is not None and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise UserError(f"--compile does not work here ({line}); leave it out") from None
+            raise
 
     def raw_eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
         """eps as one differentiable call, neither batched nor counted: for ``membench.derivative``."""
-        return self.to_eps(self._forward(x.to(self.dtype), t, condition).float(), x.float(), t)
+        with self.refusals():
+            return self.to_eps(self._forward(x.to(self.dtype), t, condition).float(), x.float(), t)
 
     def eps_pair(self, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
         """(eps(x, t, null), eps(x, t, c)), both in one pass over the network. Counts 2n forwards."""
@@ -202,10 +238,12 @@ class Denoiser:
             raise UserError("this model has no middle block to take features from; choose features=pixels, sscd or clip")
         found: list[torch.Tensor] = []
         handle = block.register_forward_hook(lambda module, args, out: found.append(out.float().mean(dim=(2, 3))))
+        compiled, self._compiled = self._compiled, None  # which would not see the hook
         try:
             # Past the memo, whose answers have no activations.
             self.eps(x, t, self.condition([Condition("null")] * len(x)), remember=False)
         finally:
+            self._compiled = compiled
             handle.remove()
         return torch.cat(found)
 
@@ -250,7 +288,7 @@ class PixelDenoiser(Denoiser):
 
     def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
         # Contiguous whatever the network's memory format, so that sums over an image are made in one order.
-        return (self.network(x, t, condition.embeddings) if self.classes else self.network(x, t)).sample.contiguous()
+        return (self._run(x, t, condition.embeddings) if self.classes else self._run(x, t)).sample.contiguous()
 
     @property
     def has_condition(self) -> bool:
@@ -274,58 +312,8 @@ class PixelDenoiser(Denoiser):
 
     def encode(self, images: np.ndarray) -> torch.Tensor:
         x = from_uint8(images).to(self.device)
-        _same_size(images, tuple(x.shape[1:]), self.shape)
+        same_size(images, tuple(x.shape[1:]), self.shape)
         return x
-
-
-class LatentDenoiser(Denoiser):
-    """A StableDiffusionPipeline's U-Net, with its text encoder and, for detectors that decode, its VAE."""
-
-    takes_text = True
-
-    def __init__(self, pipeline: Any, *, batch_size: int = 64) -> None:
-        unet = pipeline.unet
-        side = unet.config.sample_size
-        super().__init__(unet, pipeline.scheduler, shape=(unet.config.in_channels, side, side), batch_size=batch_size)
-        self.tokenizer, self.text_encoder, self.vae = pipeline.tokenizer, pipeline.text_encoder, pipeline.vae
-        self._prompts: dict[str, torch.Tensor] = {}
-        self.truncated: set[str] = set()  # prompts longer than the tokenizer's limit, cut as diffusers does
-
-    def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
-        return self.network(x, t, condition.embeddings).sample
-
-    @torch.no_grad()
-    def condition(self, conditions: Sequence[Condition]) -> Conditioning:
-        """Text embeddings [n, tokens, d]; each distinct prompt is encoded once. The null condition is the empty prompt."""
-        prompts = [c.prompt or "" for c in conditions]
-        new = [p for p in dict.fromkeys(prompts) if p not in self._prompts]
-        limit = self.tokenizer.model_max_length
-        for start in range(0, len(new), ENCODE_BLOCK):
-            block = new[start : start + ENCODE_BLOCK]
-            lengths = [len(ids) for ids in self.tokenizer(block, truncation=False).input_ids]
-            self.truncated.update(p for p, n in zip(block, lengths, strict=True) if n > limit)
-            # Always ENCODE_BLOCK rows: the last bits of an embedding depend on the shape of its batch.
-            padded = block + [""] * (ENCODE_BLOCK - len(block))
-            tokens = self.tokenizer(padded, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-            hidden = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
-            self._prompts.update(zip(block, hidden[: len(block)], strict=True))
-        return Conditioning(torch.stack([self._prompts[p] for p in prompts]) if prompts else None)
-
-    @torch.no_grad()
-    def decode(self, x: torch.Tensor) -> np.ndarray:
-        scaled = (x / self.vae.config.scaling_factor).to(self.dtype)
-        self.cost.decodes += len(x)
-        return np.concatenate([to_uint8(self.vae.decode(part).sample) for part in scaled.split(self.batch_size)])
-
-    @torch.no_grad()
-    def encode(self, images: np.ndarray) -> torch.Tensor:
-        """The mean of the VAE's posterior, scaled as the U-Net was trained."""
-        x = from_uint8(images).to(self.device, self.dtype)
-        parts = [self.vae.encode(part).latent_dist.mean.float() for part in x.split(self.batch_size)]
-        latents = torch.cat(parts) * self.vae.config.scaling_factor
-        _same_size(images, tuple(latents.shape[1:]), self.shape)
-        self.cost.encodes += len(images)
-        return latents
 
 
 def to_uint8(x: torch.Tensor) -> np.ndarray:
@@ -338,7 +326,8 @@ def from_uint8(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _same_size(images: np.ndarray, got: tuple[int, ...], want: tuple[int, ...]) -> None:
+def same_size(images: np.ndarray, got: tuple[int, ...], want: tuple[int, ...]) -> None:
+    """Raises :class:`UserError` where images become states of another shape than the model's."""
     if got != want:
         size = "x".join(map(str, images.shape[1:]))
         raise UserError(f"images of {size} become states of {got}, but the model draws {want}; resize the images to the model's size")

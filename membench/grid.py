@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from membench.executor import Executor
 from membench.jobs import open_task
 from membench.printing import COPIES, DETECTION, interval, table
 from membench.run_report import run_summary
@@ -25,8 +26,9 @@ class Grid:
     seconds: float
 
 
-def run_grid(specs: Sequence[Sequence[Spec]], out: Path, *, skip: bool, progress: bool = True) -> Grid:
+def run_grid(specs: Sequence[Sequence[Spec]], out: Path, *, skip: bool, progress: bool = True, executor: Executor | None = None) -> Grid:
     """Runs the specs of each task side by side. skip: leave out detectors that do not suit a task, instead of refusing the task.
+    executor: who computes the shards; None: this process.
 
     Raises :class:`UserError`; runs that were finished before it are kept.
     """
@@ -37,7 +39,7 @@ def run_grid(specs: Sequence[Sequence[Spec]], out: Path, *, skip: bool, progress
         if len(specs) > 1:
             print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
         left_out: list[Skipped] | None = [] if skip else None
-        for run in execute_all(of_task, out, progress=progress, skipped=left_out):
+        for run in execute_all(of_task, out, progress=progress, skipped=left_out, executor=executor):
             print(f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
             runs.append(run)
         skipped += left_out or []

@@ -6,18 +6,19 @@ import bisect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from membench import provenance, registry, store
+from membench.batch import AUTO, USUAL, Tuned
 from membench.denoiser import Denoiser
 from membench.errors import UserError
 from membench.hashing import json_hash
 from membench.options import detector_options, parse_options
 from membench.phases import SHARD
 from membench.pipelines import check_device
-from membench.types import Checks, Condition, Detector, Example, LoadedTask, Priced, Request, Task
+from membench.types import Checks, Condition, Detector, Example, LoadedTask, Priced, Request, Supervised, Task
 from membench.workspace import Workspace
 
 T = TypeVar("T")
@@ -26,7 +27,10 @@ EXPENSIVE = 500  # target evaluations an image beyond which --detector all leave
 
 @dataclass(frozen=True)
 class Spec:
-    """What to run, resolved. ``options`` and ``task_options`` are ``key=value`` strings as passed."""
+    """What to run, resolved. ``options`` and ``task_options`` are ``key=value`` strings as passed.
+
+    batch_size: images through the network at once; 0 (AUTO): what suits model and device. compile: by ``torch.compile``.
+    """
 
     detector: str
     task: str
@@ -38,10 +42,11 @@ class Spec:
     control: bool = False
     device: str = "cpu"
     dtype: str = "float32"
-    batch_size: int = 64
+    batch_size: int = AUTO
     preset: str | None = None
     budget: int | None = None
     extract_only: bool = False
+    compile: bool = False
 
 
 @dataclass(eq=False)
@@ -69,13 +74,24 @@ def open_task(spec: Spec) -> Task:
     return task_class(parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}"))
 
 
-def load_task(spec: Spec) -> LoadedTask:
+def load_task(spec: Spec, *, needs_model: bool = True) -> LoadedTask:
+    """needs_model: False where no detector of the command asks the network; a task that can (``model_optional``) then does without."""
     check_device(spec.device)
-    return open_task(spec).load(spec.profile, control=spec.control, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size)
+    task = open_task(spec)
+    extra = {"needs_model": False} if not needs_model and getattr(task, "model_optional", False) else {}
+    # Until the model is there: for a task's feature extractors, and for a model of the pool, which has batches of its own.
+    batch_size = USUAL if spec.batch_size == AUTO else spec.batch_size
+    loaded = task.load(spec.profile, control=spec.control, device=spec.device, dtype=spec.dtype, batch_size=batch_size, **extra)
+    return replace(loaded, model=Tuned(loaded.model, spec.batch_size, spec.compile))
 
 
-def open_job(spec: Spec, task: LoadedTask, out: Path, stack: ExitStack, others: Mapping[str, Job], progress: bool) -> Job:
-    """The job of a spec, its folder locked; of two specs that ask for the same run, the first one's."""
+def open_job(
+    spec: Spec, task: LoadedTask, out: Path, stack: ExitStack, others: Mapping[str, Job], progress: bool, *, attach: bool = False
+) -> Job:
+    """The job of a spec, its folder locked; of two specs that ask for the same run, the first one's.
+
+    attach: in a worker of a process that holds the lock.
+    """
     detector_class = registry.detectors().load(spec.detector)
     options = detector_options(spec.detector, detector_class, spec.options, spec.preset, spec.profile)
     if spec.budget is not None and spec.budget < 1:
@@ -91,7 +107,8 @@ def open_job(spec: Spec, task: LoadedTask, out: Path, stack: ExitStack, others: 
     key = store.content_key(parts)
     if key in others:
         return others[key]
-    folder = stack.enter_context(store.RunFolder.open(out, spec.task, spec.profile, spec.detector, key, parts))
+    opened = store.RunFolder.attach if attach else store.RunFolder.open
+    folder = stack.enter_context(opened(out, spec.task, spec.profile, spec.detector, key, parts))
     workspace = Workspace(out / spec.task / spec.profile / "prepared", _identity(spec, task), progress=progress)
     return Job(spec, detector, task, examples, folder, workspace)
 
@@ -104,12 +121,24 @@ def told(job: Job, act: Callable[[], T]) -> T:
         raise UserError(f"detector {job.spec.detector}: {error}") from error.__cause__
 
 
+def suits(job: Job, model: Denoiser) -> None:
+    """Checks a detector, and shows one that learns from labels the examples. Raises :class:`UserError` where it does not suit them."""
+    detector = job.detector
+    if isinstance(detector, Checks):
+        detector.check(model, job.conditions)
+    if job.spec.extract_only and not detector.access.model:
+        raise UserError("it sees no model, so it extracts no image, and is here to score nothing; leave --extract-only and --budget out")
+    if detector.access.labels:
+        if not isinstance(detector, Supervised):
+            raise TypeError(f"{type(detector).__name__} declares Access(labels=True) and has no fit (membench.types.Supervised)")
+        detector.fit(job.conditions, [e.label for e in job.examples], [e.group for e in job.examples])
+
+
 def unsuited(job: Job, model: Denoiser) -> str:
     """Why ``--detector all`` leaves a detector out, in a line; empty for one that suits the task."""
     detector = job.detector
     try:
-        if isinstance(detector, Checks):
-            detector.check(model, job.conditions)
+        suits(job, model)
     except UserError as error:
         return str(error)
     if isinstance(detector, Priced):
@@ -180,15 +209,20 @@ def within_budget(spec: Spec, detector: Detector, model: Denoiser, spent: int, r
 def run_info(job: Job, n_images: int) -> dict[str, Any]:
     """What run.json says of a run before it begins."""
     spec, detector, task = job.spec, job.detector, job.task
+    used = task.model.batch_size if isinstance(task.model, Tuned) else spec.batch_size
+    batch_size = "auto" if used == AUTO else used  # of a model that was never loaded
     return {
-        **{name: getattr(spec, name) for name in ("detector", "task", "profile", "control", "seed", "dtype", "device", "batch_size")},
+        **{name: getattr(spec, name) for name in ("detector", "task", "profile", "control", "seed", "dtype", "device", "compile")},
+        "batch_size": batch_size,
         "task_version": task.info.version,
         "options_passed": list(spec.options),
         "options": asdict(detector.options),
         "task_options_passed": list(spec.task_options),
         "space": asdict(task.info.space),
         "hashes": dict(task.hashes),
-        "access": asdict(detector.access),
+        **{f"{what}_name": name for what, name in task.names.items()},
+        "provenance": dict(task.provenance),
+        "access": detector.access.record(),
         "n_examples": len(job.examples),
         "n_task_examples": len(task.examples),
         "n_images": n_images,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -20,10 +20,12 @@ from tqdm import tqdm
 from membench import store
 from membench.denoiser import Denoiser
 from membench.memo import Memo
+from membench.metrics.extraction import in_region
 from membench.similarity.criterion import by_pixels
-from membench.types import Condition, Detector, Example, LoadedTask, Request, Sample
+from membench.types import Condition, Cost, Detector, Example, LoadedTask, Request, Sample, Space
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
+DECODED = 1024  # images in memory at once while they are compared
 NOT_FINITE = "the network returned NaN or infinity"
 UNITS = {"samples": "img", "scores": "ex"}
 Row = dict[str, Any]
@@ -37,6 +39,18 @@ def timer() -> Iterator[dict[str, float]]:
     start = time.monotonic()
     yield found
     found["seconds"] = round(time.monotonic() - start, 3)
+
+
+class NoModel:
+    """In place of the model, for a detector whose access says that it sees none: it costs nothing, and nothing may be asked of it."""
+
+    def __init__(self) -> None:
+        self.cost, self.memo = Cost(), None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # of copying and the like
+            raise AttributeError(name)
+        raise RuntimeError(f"a detector that declares Access(model=False) asks for the model's {name!r}")
 
 
 class Work:
@@ -77,11 +91,11 @@ class Work:
         return self.mend(self.phases.folder.read_shards(self.phase, self.expected))
 
 
-def in_step(works: Sequence[Work], model: Denoiser, progress: bool) -> None:
+def in_step(works: Sequence[Work], model: Denoiser, progress: bool, indices: Iterable[int] | None = None) -> None:
     """Computes the first shard of every work, then the second: what several ask of the network about it is evaluated once.
 
     A shard that one of them lacks is computed for all (a killed run may have stopped in between), so that the same evaluations
-    share a batch, and an interruption changes no bit.
+    share a batch, and an interruption changes no bit. indices: only these shards; None: all, in order.
     """
     model.memo = Memo() if len(works) > 1 else None
     try:
@@ -89,7 +103,7 @@ def in_step(works: Sequence[Work], model: Denoiser, progress: bool) -> None:
         with tqdm(
             total=sum(len(work.items) for work in works), desc=name, unit=UNITS.get(name, "it"), disable=not progress, smoothing=0.1
         ) as bar:
-            for index in range(max(map(len, works), default=0)):
+            for index in range(max(map(len, works), default=0)) if indices is None else indices:
                 missing = not all(work.done(index) for work in works)
                 for work in works:
                     if missing and index < len(work):
@@ -136,22 +150,41 @@ class Phases:
         return Work(self, "scores", examples, [e.id for e in examples], rows, mend)
 
 
-def match(samples: pd.DataFrame, task: LoadedTask) -> pd.DataFrame:
-    """The matches table: every generated-training pair within the space's floor, and the nearest of each image."""
-    if samples.empty:
-        return store.SCHEMAS["matches"].empty_table().to_pandas()
-    images = np.stack([store.png_image(png) for png in samples.image])
-    found = (task.match or by_pixels(task.training_images))(images, task.info.space.floor)
-    ids = np.asarray(task.training_ids, dtype=object)
-    return pd.DataFrame(
-        {
-            "sample_id": samples.sample_id.to_numpy()[found.generated],
-            "training_id": ids[found.training],
-            "training": found.training,
-            "similarity": found.similarity,
-            "rank": found["rank"],
-        }
-    )
+def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.ndarray]:
+    """The matches table, and each image's similarity to the nearest of its own prompt's training pictures, float64 [n].
+
+    Matches: every generated-training pair within the space's floor, and the nearest of each image. The similarity is NaN where the task
+    does not know the prompt's own pictures. Images are decoded in blocks: those of a whole run would not fit in memory.
+    """
+    ids, own = np.asarray(task.training_ids, dtype=object), np.full(len(samples), np.nan)
+    frames = [store.SCHEMAS["matches"].empty_table().to_pandas()] if samples.empty else []
+    criterion = task.match or by_pixels(task.training_images)
+    for start in range(0, len(samples), DECODED):
+        part = samples.iloc[start : start + DECODED]
+        images = np.stack([store.png_image(png) for png in part.image])
+        found = criterion(images, task.info.space.floor)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "sample_id": part.sample_id.to_numpy()[found.generated],
+                    "training_id": ids[found.training],
+                    "training": found.training,
+                    "similarity": found.similarity,
+                    "rank": found["rank"],
+                }
+            )
+        )
+        if task.owners:
+            own[start : start + DECODED] = criterion.own(images, [task.owners.get(name, ()) for name in part.condition])
+    return pd.concat(frames, ignore_index=True), own
+
+
+def with_truth(samples: pd.DataFrame, own: np.ndarray, space: Space) -> pd.DataFrame:
+    """The samples with a label of each image: whether it is a copy of its own prompt's picture. own: of :func:`match`, of those that did
+    not fail."""
+    similarity = pd.Series(own, index=samples.index[samples.status == "ok"]).reindex(samples.index)
+    copied = pd.Series(in_region(similarity.fillna(0.0).to_numpy(), space, space.copy), index=samples.index)
+    return samples.assign(truth_similarity=similarity, truth_label=copied.astype(float).where(similarity.notna()))
 
 
 def drawn_bits(samples: pd.DataFrame) -> dict[str, float]:
@@ -174,6 +207,8 @@ def _sample_row(s: Sample) -> Row:
         "confidence": s.confidence if ok else None,
         "status": "ok" if ok else f"failed: {NOT_FINITE}",
         "image": store.png_bytes(s.image),
+        "truth_similarity": None,  # found when the images are compared
+        "truth_label": None,
     }
 
 

@@ -2,67 +2,62 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from membench.errors import UserError
-from membench.hashing import file_hash, json_hash
+from membench.pipeline_files import (
+    config_hash,
+    folder_hash,
+    image_size,
+    part_weights,
+    read_config,
+    weight_files,
+)
+
+__all__ = [
+    "DTYPES",
+    "TextToImage",
+    "check_device",
+    "check_tensors",
+    "config_hash",
+    "ddim_scheduler",
+    "first_line",
+    "folder_hash",
+    "layout",
+    "load_text_to_image",
+    "weight_files",
+]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PARTS = ("unet", "text_encoder", "vae")
 
 
 @dataclass
 class TextToImage:
-    """The parts that a :class:`~membench.denoiser.LatentDenoiser` needs."""
+    """The parts that a :class:`~membench.latent_denoiser.LatentDenoiser` needs. size: height and width in pixels of what it draws."""
 
     unet: Any
     text_encoder: Any
     tokenizer: Any
-    vae: Any
     scheduler: Any
+    load_vae: Callable[[], Any]
+    size: tuple[int, int]
 
-
-def weight_files(folder: Path) -> list[Path]:
-    """The weight file of each part. Raises :class:`UserError` if the folder or a part is missing or is a pickle."""
-    if not (folder / "model_index.json").is_file():
-        raise UserError(f"{folder} is no diffusers pipeline: model_index.json is missing (save one with pipeline.save_pretrained)")
-    files = []
-    for part in PARTS:
-        found = sorted((folder / part).glob("*.safetensors"))
-        if not found:
-            pickles = [*(folder / part).glob("*.bin"), *(folder / part).glob("*.ckpt")]
-            why = (
-                "holds pickled weights only, which membench refuses; convert them to safetensors" if pickles else "has no safetensors file"
-            )
-            raise UserError(f"{folder / part} {why}")
-        plain = [f for f in found if ".fp16." not in f.name and ".non_ema." not in f.name]
-        files += plain or found
-    return files
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over weights and configurations: what decides a prediction, whatever the folder's name."""
-    configs = [folder / part / "config.json" for part in PARTS]
-    configs += [folder / "scheduler" / "scheduler_config.json", *sorted((folder / "tokenizer").glob("*.*"))]
-    files = [*weight_files(folder), *(c for c in configs if c.is_file())]
-    return json_hash({str(f.relative_to(folder)): config_hash(f) if f.name == "config.json" else file_hash(f) for f in files})
-
-
-def config_hash(file: Path) -> str:
-    """Of a configuration without the folder that it was once loaded from. Raises :class:`UserError` if it is no JSON."""
-    try:
-        config = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}); get the model again") from None
-    return json_hash({k: v for k, v in config.items() if k != "_name_or_path"})
+    @cached_property
+    def vae(self) -> Any:
+        """Loaded when it is first asked for: a detector that neither decodes nor encodes does without. Raises :class:`UserError`."""
+        return self.load_vae()
 
 
 def check_tensors(file: Path) -> None:
+    """Raises :class:`UserError` for a safetensors file that is cut short or holds NaN or infinity."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -76,12 +71,25 @@ def check_tensors(file: Path) -> None:
         raise UserError(f"{file} is damaged or cut short ({error}); get the weights again") from None
 
 
-def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float32") -> TextToImage:
-    """Loads U-Net, text encoder, tokenizer, VAE and a DDIM scheduler made from the model's own configuration.
+def check_whole(file: Path) -> None:
+    """Raises :class:`UserError` for a safetensors file that is cut short; reads its header alone."""
+    from safetensors import SafetensorError, safe_open
 
-    Raises :class:`UserError`, naming the file, for a missing part, damaged weights or shapes that do not fit.
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged or cut short ({error}); get the weights again") from None
+
+
+def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float32") -> TextToImage:
+    """Loads U-Net, text encoder and tokenizer, and a DDIM scheduler made from the model's own configuration; the VAE when it is asked for.
+
+    Any Stable Diffusion 1.x or 2.x. Its text embeddings are the text encoder's ``last_hidden_state``, as diffusers' own pipeline takes it
+    (that Stable Diffusion 2 uses the last but one layer of OpenCLIP is in its weights, which end there). Raises :class:`UserError`, naming
+    the file, for another kind of pipeline, a missing part, damaged weights or shapes that do not fit.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
     from transformers.utils import logging
 
@@ -89,27 +97,90 @@ def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float
 
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
-    for file in weight_files(folder):
-        check_tensors(file)
-    kind = DTYPES[dtype]
-    parts: dict[str, Any] = {}
-    for part, loader in (("unet", UNet2DConditionModel), ("text_encoder", CLIPTextModel), ("vae", AutoencoderKL)):
-        try:
-            model = loader.from_pretrained(folder / part, torch_dtype=kind, local_files_only=True, use_safetensors=True)
-        except (ValueError, RuntimeError, OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{folder / part} cannot be loaded: {first_line(error)}") from None
-        parts[part] = model.to(device).eval()
-    width, given = parts["unet"].config.cross_attention_dim, parts["text_encoder"].config.hidden_size
+    weight_files(folder)
+    for file in _tensors(folder, "vae"):  # the rest of it when it is loaded
+        check_whole(file)
+    unet = _load(folder, "unet", UNet2DConditionModel, device, dtype)
+    text_encoder = _load(folder, "text_encoder", CLIPTextModel, device, dtype)
+    width, given = unet.config.cross_attention_dim, text_encoder.config.hidden_size
     if width != given:
         raise UserError(f"{folder}: the U-Net wants text embeddings of width {width}, the text encoder gives {given}")
-    if parts["unet"].config.in_channels != parts["vae"].config.latent_channels:
-        raise UserError(f"{folder}: the U-Net's {parts['unet'].config.in_channels} channels are not the VAE's latent channels")
     try:
-        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except (ValueError, OSError, TypeError) as error:
         raise UserError(f"{folder}: {first_line(error)}") from None
-    return TextToImage(tokenizer=tokenizer, scheduler=scheduler, **parts)
+    # Some tokenizers name no limit, and some one that the text encoder has no positions for.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
+    return TextToImage(
+        unet=unet,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler=ddim_scheduler(folder),
+        load_vae=lambda: _load(folder, "vae", AutoencoderKL, device, dtype),
+        size=image_size(folder),
+    )
+
+
+def _tensors(folder: Path, part: str) -> list[Path]:
+    return [file for file in part_weights(folder, part).files if file.suffix == ".safetensors"]
+
+
+def _load(folder: Path, part: str, loader: Any, device: str, dtype: str) -> Any:
+    """The part on the device, in evaluation mode. Raises :class:`UserError`."""
+    for file in _tensors(folder, part):
+        check_tensors(file)
+    kind = DTYPES[dtype]
+    try:
+        model, report = loader.from_pretrained(
+            folder / part,
+            torch_dtype=kind,
+            local_files_only=True,
+            use_safetensors=True,
+            variant=part_weights(folder, part).variant or None,
+            output_loading_info=True,
+        )
+    except (ValueError, RuntimeError, OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{folder / part} cannot be loaded: {first_line(error)}") from None
+    if missing := sorted(report["missing_keys"]):  # the libraries would make them up
+        raise UserError(f"{folder / part} lacks {len(missing)} tensors, such as {missing[0]}; get the weights again")
+    model = model.to(torch.device(device)).eval().requires_grad_(False)
+    return model if part == "text_encoder" else model.to(memory_format=layout(device, kind))
+
+
+def layout(device: str, dtype: torch.dtype) -> torch.memory_format:
+    """Channels last where it is faster: the tensor cores of a GPU convolve half precision in that order."""
+    fast = torch.device(device).type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    return torch.channels_last if fast else torch.contiguous_format
+
+
+def ddim_scheduler(folder: Path) -> Any:
+    """A DDIM scheduler with the noise schedule of ``scheduler/scheduler_config.json``, whichever sampler that is of.
+
+    Stable Diffusion 1.x ships one of PNDM. What it leaves open is filled in as StableDiffusionPipeline corrects it: no clipping of
+    latents, timesteps that begin at 1; and the last step goes to abar_0, as in the original code. 50 steps are then 981, 961, ..., 1.
+    Raises :class:`UserError` for a schedule that DDIM does not know, or one that ends in pure noise, where epsilon says nothing of x0.
+    """
+    from diffusers import DDIMScheduler
+
+    file = folder / "scheduler" / "scheduler_config.json"
+    if not file.is_file():
+        raise UserError(f"{file} is missing; get the model again")
+    given = read_config(file)
+    if not ("beta_schedule" in given or given.get("trained_betas") is not None):
+        raise UserError(f"{file} is of a {given.get('_class_name')}, which has no betas as DDPM and its kin have")
+    known = inspect.signature(DDIMScheduler.__init__).parameters
+    config = {"set_alpha_to_one": False} | {key: value for key, value in given.items() if key in known}
+    try:
+        scheduler = DDIMScheduler(**config | {"clip_sample": False, "steps_offset": 1})
+        scheduler.set_timesteps(1)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(f"{file}: {first_line(error)}") from None
+    if float(scheduler.alphas_cumprod.min()) <= 0:
+        raise UserError(
+            f"{file}: the schedule ends in pure noise (rescale_betas_zero_snr, abar = 0), where a prediction of the noise "
+            "says nothing of the image; membench takes models without it"
+        )
+    return scheduler
 
 
 def check_device(name: str) -> None:

@@ -5,7 +5,6 @@ A killed run continues where it stopped (phases.py) and ends with the same numbe
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -17,16 +16,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from membench import registry
+from membench.batch import AUTO
 from membench.denoiser import Denoiser
 from membench.errors import UserError
-from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, told, unsuited, within_budget
+from membench.executor import Executor, own_peak_mb
+from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, suits, told, unsuited, within_budget
 from membench.metrics.multiplicity import picture_kinds
 from membench.metrics.run import run_metrics
-from membench.phases import SHARD, Phases, in_step, match, timer
+from membench.phases import SHARD, NoModel, Phases, Work, in_step, match, timer, with_truth
 from membench.report import write_report
 from membench.report_multiplicity import extracted, siblings
-from membench.runs import Run, load
-from membench.types import Checks, Condition, Example, Prepares, Request
+from membench.runs import NOT_COMPARED, Run, load
+from membench.types import Condition, Example, Prepares, Request
 
 __all__ = ["Run", "Skipped", "Spec", "execute", "execute_all", "load", "run"]
 
@@ -58,19 +60,23 @@ def run(
     control: bool = False,
     device: str = "cpu",
     dtype: str = "float32",
-    batch_size: int = 64,
+    batch_size: int = AUTO,
+    compile: bool = False,
     preset: str | None = None,
     budget: int | None = None,
     extract_only: bool = False,
     out: str | Path = DEFAULT_OUT,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> Run:
     """Runs one detector on one task, or continues where a killed run stopped; returns its tables.
 
     options, task_options: ``["key=value", ...]`` (``membench show NAME`` lists them). limit: only the first examples
-    of a fixed shuffle (marks the run as partial). control: against the control model. preset: a named set of the
+    of a fixed shuffle (marks the run as partial). control: against the control model. batch_size: 0 is what fits. compile: by
+    ``torch.compile``. preset: a named set of the
     detector's options. extract_only: no scores. budget: the most target evaluations that preparation and extraction may
-    take; implies extract_only. Raises :class:`UserError`.
+    take; implies extract_only. executor: who computes the shards (``ray_executor.RayPool``, entered); None: this process.
+    Raises :class:`UserError`.
     """
     spec = Spec(
         detector,
@@ -87,15 +93,23 @@ def run(
         preset,
         budget,
         extract_only or budget is not None,
+        compile,
     )
-    return execute(spec, Path(out), progress=progress)
+    return execute(spec, Path(out), progress=progress, executor=executor)
 
 
-def execute(spec: Spec, out: Path, *, progress: bool = True) -> Run:
-    return execute_all([spec], out, progress=progress)[0]
+def execute(spec: Spec, out: Path, *, progress: bool = True, executor: Executor | None = None) -> Run:
+    return execute_all([spec], out, progress=progress, executor=executor)[0]
 
 
-def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True, skipped: list[Skipped] | None = None) -> list[Run]:
+def execute_all(
+    specs: Sequence[Spec],
+    out: Path,
+    *,
+    progress: bool = True,
+    skipped: list[Skipped] | None = None,
+    executor: Executor | None = None,
+) -> list[Run]:
     """Runs several detectors on one task: a run each, in order. Network evaluations that several need are made once.
 
     The specs differ in detector, options and preset alone. Each run's counts are those that it would take alone, and so are its seconds
@@ -107,7 +121,7 @@ def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True, skip
     first = replace(specs[0], detector="", options=(), preset=None)
     if any(replace(spec, detector="", options=(), preset=None) != first for spec in specs):
         raise ValueError("specs that are run together differ in detector, options and preset alone")
-    task = load_task(specs[0])
+    task = load_task(specs[0], needs_model=any(registry.detectors().load(spec.detector).access.model for spec in specs))
     with ExitStack() as stack:
         jobs: dict[str, Job] = {}
         keys = []
@@ -117,26 +131,33 @@ def execute_all(specs: Sequence[Spec], out: Path, *, progress: bool = True, skip
             jobs[job.folder.path.name] = job
         todo = [job for job in jobs.values() if not job.folder.complete]
         if todo:
-            model = task.model()
-            truncated = _encode(model, todo[0].conditions)
+            reading = time.monotonic() - began
+            # One whose access says that it sees no model is given none; where no other runs, none is loaded.
+            models: dict[bool, Any] = {False: NoModel()}
+            truncated = {False: 0}
+            if any(job.detector.access.model for job in todo):
+                models[True] = task.model()
+                truncated[True] = encode(models[True], todo[0].conditions)
             for key, job in list(jobs.items()):
                 if job.folder.complete:
                     continue
+                model = models[job.detector.access.model]
                 if skipped is not None and (reason := unsuited(job, model)):
                     skipped.append(Skipped(job.spec.task, job.spec.detector, reason))
                     job.folder.discard()
                     del jobs[key]
-                elif isinstance(job.detector, Checks):
-                    told(job, lambda job=job: job.detector.check(model, job.conditions))  # type: ignore[misc]
+                elif skipped is None:
+                    told(job, lambda job=job, model=model: suits(job, model))  # type: ignore[misc]
             todo = [job for job in todo if job.folder.path.name in jobs]
-            loading = time.monotonic() - began
+            loading = {False: reading, True: time.monotonic() - began}
             # One that prepares may change the network: it runs alone.
             alone = [job for job in todo if isinstance(job.detector, Prepares)]
-            rest = [job for job in todo if job not in alone]
-            for together in [*([job] for job in alone), *([rest] if rest else [])]:
+            rest = [[job for job in todo if job not in alone and job.detector.access.model == sees] for sees in (False, True)]
+            for together in [*([job] for job in alone), *filter(None, rest)]:
                 try:
                     if together:
-                        _compute(together, model, truncated, loading, progress)
+                        sees = together[0].detector.access.model
+                        _compute(together, models[sees], truncated[sees], loading[sees], progress, executor)
                 except Unprepared as error:  # of one that runs alone; what it has prepared so far is kept
                     if skipped is None:
                         raise
@@ -170,7 +191,7 @@ def _renew(folders: Sequence[Path], pictures: np.ndarray) -> None:
 # ---------------------------------------------------------------------------------------------- executing
 
 
-def _encode(model: Denoiser, conditions: Sequence[Condition]) -> int:
+def encode(model: Denoiser, conditions: Sequence[Condition]) -> int:
     """Encodes every prompt, so that no detector is the one that pays for it; returns how many were too long, and tells."""
     for start in range(0, len(conditions), SHARD):
         model.condition(conditions[start : start + SHARD])
@@ -181,26 +202,41 @@ def _encode(model: Denoiser, conditions: Sequence[Condition]) -> int:
     return truncated
 
 
-def _compute(jobs: Sequence[Job], model: Denoiser, truncated: int, loading: float, progress: bool) -> None:
+def _compute(jobs: Sequence[Job], model: Denoiser, truncated: int, loading: float, progress: bool, executor: Executor | None) -> None:
     """Runs jobs of one model side by side. loading: the seconds before, which each would have to wait alone too."""
-    plans = [_planned(job, model) for job in jobs]  # all, so that a refusal leaves none of them begun
+    if not jobs[0].detector.access.model:  # nothing that is worth spreading
+        executor = None
+    who = executor.info if executor else {"executor": "local", "workers": 1}
+    plans = [planned(job, model) for job in jobs]  # all, so that a refusal leaves none of them begun
     works = []
     for job, (requests, prepared) in zip(jobs, plans, strict=True):
-        job.folder.start(run_info(job, len(requests)) | ({"prepared": prepared} if prepared else {}))
+        job.folder.start({**run_info(job, len(requests)), **who} | ({"prepared": prepared} if prepared else {}))
         works.append(Phases(job.detector, model, job.folder).extract(requests))
-    in_step(works, model, progress)
-    samples = [work.table() for work in works]
-    works = [work.phases.score(_scored(job), frame) for job, work, frame in zip(jobs, works, samples, strict=True)]
-    in_step(works, model, progress)
+    _shards(jobs, works, model, progress, executor)
+    samples, works = scoring(jobs, works)
+    _shards(jobs, works, model, progress, executor)
     with timer() as reading:  # which each of them would have to wait for alone
         if any(map(len, samples)):
             jobs[0].task.training_images()
     loading += reading["seconds"]
     for job, frame, work in zip(jobs, samples, works, strict=True):
-        _finish(job, frame, work.table(), truncated, loading)
+        _finish(job, frame, work.table(), truncated, loading, executor)
 
 
-def _planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
+def _shards(jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progress: bool, executor: Executor | None) -> None:
+    if executor is None:
+        in_step(works, model, progress)
+    else:
+        executor.compute(jobs, works, model, progress)
+
+
+def scoring(jobs: Sequence[Job], works: Sequence[Work]) -> tuple[list[pd.DataFrame], list[Work]]:
+    """The images that the works have extracted, and the works that score with them."""
+    samples = [work.table() for work in works]
+    return samples, [work.phases.score(_scored(job), frame) for job, work, frame in zip(jobs, works, samples, strict=True)]
+
+
+def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
     """The images to extract, as far as the budget goes, and what the preparation says of itself."""
     spec, detector, prepared = job.spec, job.detector, {}
     if isinstance(detector, Prepares):
@@ -218,11 +254,15 @@ def _scored(job: Job) -> Sequence[Example]:
     return [] if job.spec.extract_only else job.examples
 
 
-def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: int, loading: float) -> None:
+def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: int, loading: float, executor: Executor | None) -> None:
     """Matches and metrics of a job whose images and scores are made; writes its tables."""
+    failed = {"scores": int((scores.status != "ok").sum()), "samples": int((samples.status != "ok").sum())}
+    if not job.task.training_ids:
+        samples = samples.assign(status=samples.status.where(samples.status != "ok", NOT_COMPARED))
     good = samples[samples.status == "ok"]
     with timer() as matching:
-        matches = match(good, job.task)
+        matches, own = match(good, job.task)
+        samples = with_truth(samples, own, job.task.info.space)
     costs = job.folder.costs()
     if isinstance(job.detector, Prepares):
         costs = {"prepare": asdict(job.workspace.cost) | {"seconds": round(job.workspace.seconds, 3)}} | costs
@@ -240,7 +280,6 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
             examples=known,
             training_kinds=picture_kinds(job.task),
         )
-    failed = {"scores": int((scores.status != "ok").sum()), "samples": len(samples) - len(good)}
     if any(failed.values()):
         print(f"membench: {failed['scores']} scores and {failed['samples']} images failed (NaN); the run is partial", file=sys.stderr)
     phases = costs | {"matches": matching, "metrics": measuring}
@@ -253,6 +292,6 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
             "phases": phases,
             # Loading, and every phase of all sessions, shared evaluations at what they took.
             "seconds": round(loading + sum(phase["seconds"] for phase in phases.values()), 2),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_memory_mb": max(own_peak_mb(), executor.peak_memory_mb if executor else 0),
         },
     )

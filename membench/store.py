@@ -83,7 +83,7 @@ class RunFolder:
     run: what run.json holds. A phase is "samples" or "scores"; the work of a phase is stored shard by shard.
     """
 
-    def __init__(self, path: Path, key: str, key_parts: Mapping[str, Any], lock: BinaryIO) -> None:
+    def __init__(self, path: Path, key: str, key_parts: Mapping[str, Any], lock: BinaryIO | None) -> None:
         self.path = path
         self.run: dict[str, Any] = {}
         self._keys = {"schema_version": SCHEMA_VERSION, "key": key, "key_parts": json.loads(json.dumps(key_parts))}
@@ -104,6 +104,19 @@ class RunFolder:
             raise
         return folder
 
+    @classmethod
+    def attach(cls, root: Path, task: str, profile: str, detector: str, key: str, key_parts: Mapping[str, Any]) -> RunFolder:
+        """The folder of a run that another process holds open, for a worker of its own that reads and writes shards, and nothing else.
+
+        Takes no lock and touches no file.
+        """
+        return cls(root / task / profile / detector / key, key, key_parts, None)
+
+    @property
+    def key_parts(self) -> dict[str, Any]:
+        """All that changes the run's output, as JSON has it."""
+        return dict(self._keys["key_parts"])
+
     def _resume(self) -> None:
         for leftover in self.path.rglob("*.partial"):  # of a killed process: we hold the lock, so nobody is writing it
             leftover.unlink()
@@ -115,7 +128,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets other processes in."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def discard(self) -> None:
         """Removes the folder if nothing has begun in it."""

@@ -3,13 +3,14 @@
 Webster (2023, arXiv 2305.08694) sorts memorized captions into MV (matching verbatim), TV (template verbatim) and RV
 (retrieval verbatim). The mini profile is a small true case of it: a real Stable Diffusion pipeline trained on the
 catalogue world (catalogue.py) by ``membench train``, whose positives and negatives are known by construction, and a
-control model that never saw them.
+control model that never saw them. The full profile (sd_webster_full.py) asks a Stable Diffusion 1.x or 2.x checkpoint about the
+published prompt sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,7 @@ import numpy as np
 
 from membench.errors import UserError
 from membench.hashing import json_hash
-from membench.prompts import example_id, read_prompts
+from membench.prompts import example_id
 from membench.registry import unknown_name
 from membench.types import Band, Condition, Example, LoadedTask, Space, TaskInfo
 
@@ -26,6 +27,7 @@ from . import catalogue
 
 if TYPE_CHECKING:
     from membench.denoiser import Denoiser
+    from membench.fetching.resources import Resource
 
 DATA = Path(__file__).resolve().parent / "data" / "sd_webster"
 # Which shipped model has seen which half of the catalogue.
@@ -44,11 +46,46 @@ SPACE = Space(
 
 @dataclass(frozen=True)
 class SdWebsterOptions:
-    model: str = field(default="", metadata={"help": "folder of a StableDiffusionPipeline; empty: the one that ships"})
-    prompts: str = field(default="", metadata={"help": "CSV or text file of prompts; empty: the catalogue's examples"})
-    half: Literal["a", "b"] = field(
-        default="a", metadata={"help": "b: the two models change roles, for choosing options apart from what is reported"}
+    model: str = field(
+        default="",
+        metadata={
+            "help": "folder, hub id (ID@REVISION) or short name (sd-1.4, sd-2.1 ...) of a StableDiffusionPipeline, 1.x or 2.x; "
+            "A,B: B is A's mirror; empty: the one that ships (mini), CompVis/stable-diffusion-v1-4 (full)"
+        },
     )
+    prompts: str = field(
+        default="", metadata={"help": "prompt sets or files, A,B; empty: the catalogue's examples (mini), hintersdorf (full)"}
+    )
+    negatives: str = field(
+        default="", metadata={"help": "the same, of prompts that are not memorized; empty: laion (full, where prompts is empty, too)"}
+    )
+    half: Literal["a", "b"] = field(
+        default="a", metadata={"help": "mini: b lets the two models change roles, for choosing options apart from what is reported"}
+    )
+    control_model: str = field(
+        default="", metadata={"help": "a model of the same kind that never saw the prompts' pictures, for --control", "full": True}
+    )
+    ground_truth: str = field(
+        default="",
+        metadata={
+            "help": "the memorized prompts' training pictures: a folder, or urls (membench download sd_webster --images); "
+            "empty: extracted images are compared with nothing",
+            "full": True,
+        },
+    )
+    criterion: Literal["sscd", "sscd-int8", "clip"] = field(
+        default="sscd", metadata={"help": "cosine of which features makes a copy of a ground-truth picture", "full": True}
+    )
+    criterion_weights: str = field(
+        default="",
+        metadata={"help": "of sscd a file or a variant's name, of clip MODEL:TAG or MODEL:FILE; empty: disc_mixup", "full": True},
+    )
+    criterion_preprocess: str = field(
+        default="",
+        metadata={"help": "how a picture is brought to SSCD's size; published papers differ; empty: the authors' own", "full": True},
+    )
+    steps: int = field(default=50, metadata={"help": "DDIM steps of extracted images", "min": 1, "max": 1000, "full": True})
+    guidance: float = field(default=7.5, metadata={"help": "their guidance weight", "min": 0.0, "full": True})
 
 
 class SdWebster:
@@ -56,30 +93,70 @@ class SdWebster:
         name="sd_webster",
         version=1,
         summary="Stable Diffusion, captions that return training pictures (MV, TV, RV) against matched ones that do not",
-        profiles=("mini",),
+        profiles=("mini", "full"),
         space=SPACE,
         sampling={"steps": 10, "guidance": 3.0},
     )
     Options = SdWebsterOptions
+    model_optional = True  # load(needs_model=False), for detectors that read captions alone
 
     def __init__(self, options: SdWebsterOptions = SdWebsterOptions()) -> None:
         self.options = options
 
-    def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
-        """The mini task: examples of one half; the model that was trained on it, or with ``control`` the other one."""
+    def load(
+        self,
+        profile: str,
+        *,
+        control: bool = False,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 64,
+        needs_model: bool = True,
+    ) -> LoadedTask:
+        """The examples of one half of the catalogue, and the model that was trained on it, or with ``control`` the other one.
+
+        The full profile: the published prompts and a published checkpoint.
+        """
+        if profile == "full":
+            from .sd_webster_full import load_full
+
+            return load_full(
+                self.info,
+                self.options,
+                control=control,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+                needs_model=needs_model,
+            )
+        return self._mini(control, device, dtype, batch_size)
+
+    def resources(self) -> list[Resource]:
+        """What the full profile needs from the network: ``membench download sd_webster``."""
+        from .sd_webster_full import resources
+
+        return resources(self.options)
+
+    def _mini(self, control: bool, device: str, dtype: str, batch_size: int) -> LoadedTask:
         from membench.pipelines import folder_hash
 
         if control and self.options.model:
             raise UserError("--control and --model exclude each other: the control model is the one that ships")
+        for option in fields(self.options):
+            if option.metadata.get("full") and getattr(self.options, option.name) != option.default:
+                raise UserError(f"{option.name} is for --profile full; the mini profile's model and pictures ship with membench")
         name = self.options.half
         seen = {"a": "b", "b": "a"}[name] if control else name
         folder = Path(self.options.model) if self.options.model else DATA / MODELS[seen]
         half = world(name)
         index = unique_pictures(half)
-        examples = read_prompts(Path(self.options.prompts)) if self.options.prompts else list(catalogue_examples(half))
+        from .sd_webster_full import chosen_prompts
+
+        given = self.options.prompts or self.options.negatives
+        examples = chosen_prompts(self.options.prompts, self.options.negatives)[0] if given else list(catalogue_examples(half))
         return LoadedTask(
             info=self.info,
-            profile=profile,
+            profile="mini",
             examples=examples,
             training_images=lambda: training_pictures(name),
             training_ids=[f"{name}/{i:04d}" for i in range(len(index))],
@@ -100,6 +177,8 @@ class SdWebster:
 
         from .sd_webster_train import PARTS, Recipe, train
 
+        if profile != "mini":
+            raise UserError("membench train sd_webster is for --profile mini: the full profile asks published checkpoints")
         for part in parts or ():
             if part not in PARTS:
                 raise unknown_name("part", part, PARTS, "membench train sd_webster --help")
@@ -118,7 +197,7 @@ def training_pictures(half: str = "a") -> np.ndarray:
 
 
 def load_model(folder: Path, device: str, dtype: str, batch_size: int) -> Denoiser:
-    from membench.denoiser import LatentDenoiser
+    from membench.latent_denoiser import LatentDenoiser
     from membench.pipelines import load_text_to_image
 
     return LatentDenoiser(load_text_to_image(folder, device=device, dtype=dtype), batch_size=batch_size)

@@ -163,7 +163,7 @@ def test_a_bad_prompts_file(capsys, tmp_path, name: str, content: bytes, words: 
 
 def test_a_prompt_that_is_too_long_is_cut_and_counted(capsys, tmp_path) -> None:
     """As diffusers does: what follows the last token that fits changes nothing."""
-    from membench.denoiser import LatentDenoiser
+    from membench.latent_denoiser import LatentDenoiser
     from membench.pipelines import load_text_to_image
     from membench.runner import load
     from membench.types import Condition
@@ -265,7 +265,7 @@ class Options:
     sign: int = field(default=1, metadata={"help": "1 or -1"})
 
 
-class CaptionLength:
+class Longest:
     Options = Options
     version = 1
     access = Access()
@@ -291,9 +291,9 @@ def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
     try:
         arguments = ["--plugin", str(tmp_path / "mine.py"), "--out", str(tmp_path / "runs")]
-        command = ["run", "--detector", "caption_length", "--task", "sd_webster", "--quiet", *arguments]
+        command = ["run", "--detector", "longest", "--task", "sd_webster", "--quiet", *arguments]
         assert main([*command, "--set", "sign=-1"]) == 0
-        [folder] = (tmp_path / "runs").glob("*/*/caption_length/*")
+        [folder] = (tmp_path / "runs").glob("*/*/longest/*")
         run = load(folder)
         assert (run.scores.score == -run.scores.prompt.str.len()).all() and len(run.samples) == 0
         auroc = run.metrics[(run.metrics.metric == "auroc") & (run.metrics.subset == "all")].value.iloc[0]

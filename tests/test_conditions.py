@@ -10,8 +10,8 @@ import torch
 from sklearn.cluster import KMeans
 from surrogates import ABAR, gaussian, synthetic
 
-from membench.denoiser import LatentDenoiser
 from membench.errors import UserError
+from membench.latent_denoiser import LatentDenoiser
 from membench.pipelines import load_text_to_image
 from membench.sampling import ddim
 from membench.seeds import generator

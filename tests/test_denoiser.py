@@ -10,8 +10,9 @@ import torch
 from conftest import pixel_unet, save_tiny_pipeline
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from membench.denoiser import PARAMETERISATIONS, LatentDenoiser, PixelDenoiser
+from membench.denoiser import PARAMETERISATIONS, PixelDenoiser
 from membench.errors import UserError
+from membench.latent_denoiser import LatentDenoiser
 from membench.pipelines import load_text_to_image
 from membench.sampling import ddim, ddim_step, timesteps
 from membench.seeds import seed_of
@@ -167,3 +168,53 @@ def test_refusals() -> None:
         model.eps(torch.zeros(1, 3, 4, 4), 5, model.condition([]))
     with pytest.raises(UserError, match="predicts 'flow'"):
         PixelDenoiser(model.network, SimpleNamespace(config=SimpleNamespace(prediction_type="flow")), shape=(1, 4, 4))
+
+
+def test_compiled_evaluations_are_the_networks_own(tiny_pipeline_folder) -> None:
+    """With dynamo's own interpreter as back end, which needs no compiler. One graph for all timesteps; hooks and derivatives do without."""
+    torch._dynamo.reset()
+    graphs: list[int] = []
+
+    def interpreted(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
+        graphs.append(len(inputs))
+        return graph.forward
+
+    plain, model = (LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=4) for _ in range(2))
+    model.compile(interpreted)
+    x = model.noise([("a", 0), ("b", 0)], seed=0)
+    told = model.condition([Condition("a", "red mug"), Condition("b", "teal rug")])
+    for t in (981, 500, 1):
+        torch.testing.assert_close(model.eps(x, t, told), plain.eps(x, t, told), rtol=1e-5, atol=1e-6)
+    assert len(graphs) == 1
+    assert torch.equal(model.bottleneck(x, 100), plain.bottleneck(x, 100))
+    assert torch.equal(model.raw_eps(x, 500, told), plain.raw_eps(x, 500, told))
+    assert len(graphs) == 1 and model.cost.forwards == 8
+
+
+def test_a_network_with_an_adapter_is_not_compiled(tiny_pipeline_folder) -> None:
+    """Its layers are other ones now, and are switched on and off."""
+    from peft import LoraConfig
+
+    model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
+    model.compile(lambda graph, inputs: pytest.fail("compiled"))
+    model.network.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), "a")
+    assert model.eps(torch.zeros(1, *model.shape), 500, model.condition([Condition("a", "mug")])).isfinite().all()
+
+
+def test_a_compiler_that_fails_is_one_line() -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor, t: int) -> SimpleNamespace:
+            return SimpleNamespace(sample=self.layer(x))
+
+    def broken(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
+        raise RuntimeError("no compiler\nmore lines")
+
+    torch._dynamo.reset()
+    model = PixelDenoiser(Scaled(), DDIMScheduler(), shape=(1, 4, 4))
+    model.compile(broken)
+    with pytest.raises(UserError, match=r"^--compile does not work here \(.*\); leave it out$"):
+        model.eps(torch.zeros(1, *model.shape), 500, model.condition([]))

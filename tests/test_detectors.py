@@ -11,9 +11,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from membench.denoiser import LatentDenoiser
 from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.random_sampling import UNCONDITIONAL, RandomSampling
+from membench.latent_denoiser import LatentDenoiser
 from membench.pipelines import load_text_to_image
 from membench.seeds import seed_of
 from membench.types import Condition, Detector, Sample

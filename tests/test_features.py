@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torchvision import transforms
 from torchvision.models import resnet50
 
-from membench import net
 from membench.errors import UserError
 from membench.features import PREPROCESSING, VARIANTS, clip_resource, load_features, sscd, sscd_resource
+from membench.fetching import net
 from membench.hashing import file_hash
 
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

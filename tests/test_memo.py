@@ -10,7 +10,8 @@ import torch
 from conftest import pixel_unet
 from diffusers import DDIMScheduler
 
-from membench.denoiser import Conditioning, Denoiser, LatentDenoiser, PixelDenoiser
+from membench.denoiser import Conditioning, Denoiser, PixelDenoiser
+from membench.latent_denoiser import LatentDenoiser
 from membench.memo import Memo
 from membench.pipelines import load_text_to_image
 from membench.types import Condition, Cost

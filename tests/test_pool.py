@@ -315,7 +315,7 @@ def test_side_refuses_a_model_whose_null_class_it_would_guide() -> None:
     model.has_null = False
     with pytest.raises(UserError, match="no null class"):
         Side(SideOptions(), seed=0, sampling=SAMPLING).check(model, pool(2))
-    with pytest.raises(UserError, match="sscd needs"):
+    with pytest.raises(UserError, match="weights disc_mixup of sscd are not here"):
         Side(SideOptions(features="sscd"), seed=0, sampling=SAMPLING).check(conditional(), pool(2))
 
 

@@ -37,9 +37,10 @@ def finished(
     info = plain.info | {"control": control, "hashes": hashes, "preset": None} | changes
     parts = plain.info["key_parts"] | {"control": control, "hashes": hashes, "seed": info["seed"], "options": info["options"]}
     info = {name: value for name, value in info.items() if name not in ("key", "key_parts")}
-    scores = plain.scores.reindex(columns=store.SCHEMAS["scores"].names)  # columns that a test of the report has no need of are null
+    # Columns that a test of the report has no need of are null.
+    scores, samples = (getattr(plain, name).reindex(columns=store.SCHEMAS[name].names) for name in ("scores", "samples"))
     with store.RunFolder.open(root, "a_task", "mini", "a_detector", store.content_key(parts), parts) as folder:
-        folder.finish({"scores": scores, "samples": plain.samples, "matches": matches, "metrics": metrics}, info)
+        folder.finish({"scores": scores, "samples": samples, "matches": matches, "metrics": metrics}, info)
         return load(folder.path)
 
 

@@ -17,8 +17,8 @@ from conftest import ROOT
 import membench
 from membench import store
 from membench.cli import main
-from membench.denoiser import LatentDenoiser
 from membench.errors import UserError
+from membench.latent_denoiser import LatentDenoiser
 
 FAST = ["draws=1", "images=1"]
 TABLES = ("scores", "samples", "matches", "metrics")

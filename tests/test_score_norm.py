@@ -11,13 +11,14 @@ from analytic import pieces
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch.nn.functional import scaled_dot_product_attention
 
-from membench.denoiser import Conditioning, Denoiser, LatentDenoiser, PixelDenoiser
+from membench.denoiser import Conditioning, Denoiser, PixelDenoiser
 from membench.derivative import choose, quadratic_forms, random_probes
 from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.normal_bundle import LIMIT, NormalBundle
 from membench.detectors.score_norm import EXACT_LIMIT, Flipd, ScoreNorm
 from membench.detectors.webster import Dcs, Edge
 from membench.errors import UserError
+from membench.latent_denoiser import LatentDenoiser
 from membench.pipelines import load_text_to_image
 from membench.sampling import ddim_invert
 from membench.seeds import seed_of

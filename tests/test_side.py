@@ -17,11 +17,12 @@ from torch import nn
 
 import membench
 from membench.cli import main
-from membench.denoiser import Conditioning, Denoiser, LatentDenoiser, PixelDenoiser
+from membench.denoiser import Conditioning, Denoiser, PixelDenoiser
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.errors import UserError
+from membench.latent_denoiser import LatentDenoiser
 from membench.options import parse_options
 from membench.phases import Extracted
 from membench.pipelines import load_text_to_image

@@ -15,7 +15,7 @@ from watch import Watch, counts, forwards, grey_levels, same_tables, shared
 from membench import ablate, registry, runner
 from membench.cli import main
 from membench.costs import evaluations
-from membench.denoiser import LatentDenoiser
+from membench.latent_denoiser import LatentDenoiser
 from membench.memo import Memo
 from membench.run_report import run_table
 from membench.runner import Run, Spec, execute_all

@@ -14,8 +14,9 @@ from diffusers.models.embeddings import get_timestep_embedding
 from surrogates import ABAR, gaussian, synthetic
 from torch import nn
 
-from membench.denoiser import PARAMETERISATIONS, LatentDenoiser, PixelDenoiser
+from membench.denoiser import PARAMETERISATIONS, PixelDenoiser
 from membench.errors import UserError
+from membench.latent_denoiser import LatentDenoiser
 from membench.pipelines import load_text_to_image
 from membench.surrogate import classifier as classifier_module
 from membench.surrogate import lora as lora_module

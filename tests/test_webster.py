@@ -11,11 +11,11 @@ from analytic import pieces
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from membench.denoiser import LatentDenoiser
 from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.controls import PngSize
 from membench.detectors.webster import Dcs, Edge
 from membench.errors import UserError
+from membench.latent_denoiser import LatentDenoiser
 from membench.pipelines import load_text_to_image
 from membench.seeds import seed_of
 from membench.tables import png_bytes

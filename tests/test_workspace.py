@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from membench.denoiser import LatentDenoiser
 from membench.errors import UserError
+from membench.latent_denoiser import LatentDenoiser
 from membench.pipelines import load_text_to_image
 from membench.surrogate import classifier as classifier_module
 from membench.surrogate import lora as lora_module

@@ -1,0 +1,96 @@
+"""Stable Diffusion behind the one door: text in, latents through the U-Net, pictures by the VAE where somebody asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from membench.denoiser import Conditioning, Denoiser, from_uint8, same_size, to_uint8
+from membench.pipeline_files import latent_size
+from membench.types import Condition
+
+ENCODE_BLOCK = 32  # prompts
+PIXELS = {"cpu": 64 * 64 * 64, "cuda": 8 * 512 * 512}  # through a VAE at once: 64 pictures of 64x64, on a GPU 8 of 512x512
+
+
+class LatentDenoiser(Denoiser):
+    """A StableDiffusionPipeline's U-Net, with its text encoder and, for detectors that decode, its VAE.
+
+    pipeline: a :class:`membench.pipelines.TextToImage`, whose VAE is loaded when it is first asked for, or diffusers' own.
+    Text embeddings are kept on the host, where those of 10,000 prompts (2.4 GB in float32 for Stable Diffusion 1) crowd out no batch.
+    """
+
+    takes_text = True
+
+    def __init__(self, pipeline: Any, *, batch_size: int = 64) -> None:
+        unet = pipeline.unet
+        super().__init__(
+            unet, pipeline.scheduler, shape=(unet.config.in_channels, *latent_size(unet.config.sample_size)), batch_size=batch_size
+        )
+        self.tokenizer, self.text_encoder, self._pipeline = pipeline.tokenizer, pipeline.text_encoder, pipeline
+        # Then what it returns is laid out anew, so that sums over an image are made in one order.
+        self._channels_last = any(not p.is_contiguous() for p in unet.parameters())
+        self._prompts: dict[str, torch.Tensor] = {}
+        self._null: torch.Tensor | None = None  # [1, tokens, d] on the device: every step of every image asks for it
+        self.truncated: set[str] = set()  # prompts longer than the tokenizer's limit, cut as diffusers does
+
+    @property
+    def vae(self) -> Any:
+        return self._pipeline.vae
+
+    def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
+        eps = self._run(x, t, condition.embeddings).sample
+        return eps.contiguous() if self._channels_last else eps
+
+    @torch.no_grad()
+    def condition(self, conditions: Sequence[Condition]) -> Conditioning:
+        """Text embeddings [n, tokens, d]; each distinct prompt is encoded once. The null condition is the empty prompt."""
+        prompts = [c.prompt or "" for c in conditions]
+        if not prompts:
+            return Conditioning(None)
+        self._encode_new(prompts)
+        if any(prompts):
+            return Conditioning(torch.stack([self._prompts[p] for p in prompts]).to(self.device))
+        if self._null is None:
+            self._null = self._prompts[""][None].to(self.device)
+        return Conditioning(self._null.repeat(len(prompts), 1, 1))
+
+    def _encode_new(self, prompts: Sequence[str]) -> None:
+        new = [p for p in dict.fromkeys(prompts) if p not in self._prompts]
+        limit = self.tokenizer.model_max_length
+        for start in range(0, len(new), ENCODE_BLOCK):
+            block = new[start : start + ENCODE_BLOCK]
+            lengths = [len(ids) for ids in self.tokenizer(block, truncation=False).input_ids]
+            self.truncated.update(p for p, n in zip(block, lengths, strict=True) if n > limit)
+            # Always ENCODE_BLOCK rows: the last bits of an embedding depend on the shape of its batch.
+            padded = block + [""] * (ENCODE_BLOCK - len(block))
+            tokens = self.tokenizer(padded, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+            hidden = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+            self._prompts.update(zip(block, hidden[: len(block)].to("cpu", copy=True), strict=True))
+
+    @torch.no_grad()
+    def decode(self, x: torch.Tensor) -> np.ndarray:
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        scaled = (x / self.vae.config.scaling_factor).to(self.dtype)
+        self.cost.decodes += len(x)
+        with self.refusals():
+            parts = scaled.split(self._at_once(self.shape[1] * factor * self.shape[2] * factor))
+            return np.concatenate([to_uint8(self.vae.decode(part).sample) for part in parts])
+
+    @torch.no_grad()
+    def encode(self, images: np.ndarray) -> torch.Tensor:
+        """The mean of the VAE's posterior, scaled as the U-Net was trained."""
+        with self.refusals():
+            x = from_uint8(images).to(self.device, self.dtype)
+            parts = [self.vae.encode(p).latent_dist.mean.float() for p in x.split(self._at_once(images.shape[1] * images.shape[2]))]
+        latents = torch.cat(parts) * self.vae.config.scaling_factor
+        same_size(images, tuple(latents.shape[1:]), self.shape)
+        self.cost.encodes += len(images)
+        return latents
+
+    def _at_once(self, pixels: int) -> int:
+        """Pictures of so many pixels through the VAE at once: its activations are larger by far than the U-Net's."""
+        return max(1, min(self.batch_size, PIXELS.get(self.device.type, PIXELS["cpu"]) // pixels))

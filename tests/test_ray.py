@@ -1,0 +1,469 @@
+"""Shards computed by Ray workers: the bytes that one process makes, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from membench import ray_executor, ray_worker, registry, runner
+from membench.cli import main
+from membench.errors import UserError
+from membench.hashing import json_hash
+from membench.jobs import load_task
+from membench.ray_executor import RayPool
+from membench.ray_worker import Setting, Stage, Worker, made_by
+from membench.runner import Run, Spec, execute_all
+from membench.tables import SCHEMAS, read_table
+from membench.tasks import sd_webster
+
+ray = pytest.importorskip("ray")
+
+LIMIT = 150  # 3 shards of examples, the last one shorter
+TABLES = ("scores", "samples", "matches")
+# Detectors that ask the network once an example, score by their own images and by what they were told of labels, say in a log what
+# they do, and go wrong on the first shard that they are given while a file says so.
+PLUGIN = '''
+"""Detectors that go wrong."""
+import json, os, signal, time
+from dataclasses import dataclass
+
+import numpy as np
+
+from membench.errors import UserError
+from membench.seeds import seed_of
+from membench.types import Access, Request, Sample
+
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+
+def note(*words):
+    with open(os.environ["MEMBENCH_TEST"] + "/log", "a") as log:
+        log.write(json.dumps(words) + "\\n")
+
+
+def told(what):
+    """Whether this process is the one that shall do it."""
+    try:
+        os.unlink(os.environ["MEMBENCH_TEST"] + "/" + what)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def meet():
+    """Waits until a second worker is there, where a file asks for that: else the first may have done all before."""
+    if os.path.exists(os.environ["MEMBENCH_TEST"] + "/meet"):
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            with open(os.environ["MEMBENCH_TEST"] + "/log") as log:
+                if len({pid for word, *_, pid in map(json.loads, log) if word == "samples"}) > 1:
+                    break
+            time.sleep(0.05)
+
+
+class Mortal:
+    Options = Options
+    version = 1
+    access = Access(images=True, labels=True)
+
+    def __init__(self, options, *, seed, sampling):
+        self.options, self.seed = options, seed
+
+    def fit(self, conditions, labels, groups):
+        self.share = sum(labels) / len(labels)
+
+    def plan(self, conditions):
+        return [Request(c, 0) for c in conditions]
+
+    def extract(self, model, requests):
+        note("samples", requests[0].condition.id, os.getpid())
+        meet()
+        if told("exit"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if told("refuse"):
+            raise UserError("no image today; come back tomorrow")
+        drawn = [np.random.default_rng(seed_of(self.seed, r.condition.id)).integers(0, 256, (64, 64, 3), dtype=np.uint8) for r in requests]
+        return [Sample(r.condition, r.draw, image, float(image.mean())) for r, image in zip(requests, drawn)]
+
+    def score(self, model, conditions, extracted):
+        note("scores", conditions[0].id, os.getpid())
+        x = model.noise([(c.id, 0) for c in conditions], self.seed)
+        norms = model.eps(x, 500, model.condition(conditions)).flatten(1).norm(dim=1).tolist()
+        return [n + extracted[c.id][0].image.mean() + self.share for n, c in zip(norms, conditions)]
+
+
+class Prepared(Mortal):
+    def prepare(self, model, conditions, workspace):
+        note("begin", os.getpid())
+        stage = workspace.stage("mortal", {}, self.make)
+        time.sleep(0.3)
+        note("end", os.getpid())
+        self.added = json.loads((stage.path / "made.json").read_text())
+        return {"added": self.added}
+
+    def preparation_forwards(self, model, conditions):
+        return 0
+
+    def make(self, folder):
+        from membench.types import Cost
+
+        note("made", os.getpid())
+        (folder / "made.json").write_text(json.dumps(os.getpid()))
+        return Cost(forwards=5), 1.0
+
+    def score(self, model, conditions, extracted):
+        return [score + self.added for score in super().score(model, conditions, extracted)]
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the plug-in, its log and the files that tell it to go wrong.
+
+    Training pictures are noise, and metrics and report left out: nothing here looks at them.
+    """
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "mortal.py").write_text(PLUGIN)
+    pictures = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sd_webster, "training_pictures", lambda half: pictures)
+        patch.setattr(runner, "write_report", lambda *_: None)
+        patch.setattr(runner, "run_metrics", lambda *_, **__: SCHEMAS["metrics"].empty_table().to_pandas())
+        patch.setenv("MEMBENCH_TEST", str(folder))
+        patch.setattr(registry, "detectors", lambda known=registry.Registry("detector"): known)
+        registry.load_plugin(folder / "mortal.py")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def pool(world: Path) -> Iterator[RayPool]:
+    """Two workers on a cluster of this module's own."""
+    with RayPool(2, plugins=[world / "mortal.py"]) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_pipeline_folder: Path) -> Callable[..., Spec]:
+    def make(detector: str = "mortal", options: Sequence[str] = (), **changes) -> Spec:
+        return Spec(detector, "sd_webster", options=options, task_options=[f"model={tiny_pipeline_folder}"], **{"limit": LIMIT} | changes)
+
+    return make
+
+
+@pytest.fixture
+def log(world: Path) -> Callable[[], list[list]]:
+    for name in ("log", "meet"):
+        (world / name).unlink(missing_ok=True)
+    return lambda: [json.loads(line) for line in (world / "log").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(spec, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The plug-in's run in one process."""
+    return execute_all([spec()], tmp_path_factory.mktemp("alone"), progress=False)[0]
+
+
+def assert_equal(run: Run, other: Run) -> None:
+    assert run.path.name == other.path.name and run.path != other.path
+    for name in TABLES:
+        assert (run.path / f"{name}.parquet").read_bytes() == (other.path / f"{name}.parquet").read_bytes(), name
+
+
+def counted(run: Run) -> dict[str, dict[str, int]]:
+    """Evaluations by phase; no seconds."""
+    return {phase: {k: v for k, v in cost.items() if "seconds" not in k} for phase, cost in run.info["phases"].items()}
+
+
+# ----------------------------------------------------------------------------------------- the same numbers
+
+
+def test_two_workers_make_the_bytes_of_one_process(spec, pool: RayPool, tmp_path: Path) -> None:
+    """Detectors in step, which share evaluations within a shard: rows, costs and what was shared are those of one process."""
+    specs = [spec("cfg_norm", ["draws=1", "images=0"]), spec("score_norm", ["draws=1", "images=0"])]
+    here = execute_all(specs, tmp_path / "here", progress=False)
+    there = execute_all(specs, tmp_path / "there", progress=False, executor=pool)
+    for one, two in zip(here, there, strict=True):
+        assert len(one.scores) == LIMIT and one.scores.score.notna().all()
+        assert_equal(one, two)
+        assert counted(one) == counted(two)
+        assert (one.info["executor"], one.info["workers"]) == ("local", 1) and (two.info["executor"], two.info["workers"]) == ("ray", 2)
+        assert "workers" not in one.info["key_parts"] and two.info["peak_memory_mb"] > 100
+    assert sum(run.info["phases"]["scores"]["shared"] for run in there) > 0
+
+
+def test_a_killed_worker_loses_its_shard_and_nothing_else(alone: Run, spec, pool: RayPool, world: Path, log, tmp_path: Path, capfd) -> None:
+    """One of two workers dies by SIGKILL at its first shard; every other shard is computed once, and the bytes are the same."""
+    (world / "meet").touch()
+    (world / "exit").touch()
+    [run] = execute_all([spec()], tmp_path, progress=False, executor=pool)
+    assert_equal(alone, run)
+    assert counted(alone) == counted(run)
+    calls = Counter((phase, first) for phase, first, _ in log())
+    assert sorted(calls.values()) == [1, 1, 1, 1, 1, 2]  # 3 shards of each of two phases, and one of them again
+    assert len({pid for _, _, pid in log()} - {os.getpid()}) >= 2
+    captured = capfd.readouterr()
+    [told] = [line for line in captured.err.splitlines() if "lost" in line]
+    assert "was lost at shard" in told and "another one takes over" in told
+    assert captured.out == ""  # stdout is data
+
+
+def test_a_run_that_was_stopped_goes_on_in_workers(alone: Run, spec, pool: RayPool, log, tmp_path: Path, monkeypatch) -> None:
+    """Ctrl-C after the first shard of one process: workers compute the rest, and the bytes are the same."""
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("tqdm.tqdm.update", stop)
+        execute_all([spec()], tmp_path, progress=False)
+    assert [shard.name for shard in tmp_path.rglob("shards/*.parquet")] == ["samples-00000.parquet"]
+    [run] = execute_all([spec()], tmp_path, progress=False, executor=pool)
+    assert_equal(alone, run)
+    assert len(log()) == 1 + 2 + 3
+    assert [(old["executor"], old["workers"]) for old in run.info["earlier"]] == [("local", 1)]
+
+
+def test_workers_prepare_one_after_another_from_the_drivers_stages(spec, pool: RayPool, world: Path, log, tmp_path: Path) -> None:
+    (world / "meet").touch()
+    [run] = execute_all([spec("prepared")], tmp_path, progress=False, executor=pool)
+    lines = log()
+    assert [line for line in lines if line[0] == "made"] == [["made", os.getpid()]]  # by the driver, once
+    prepared = [line for line in lines if line[0] in ("begin", "end")]
+    assert [word for word, _ in prepared] == ["begin", "end"] * (len(prepared) // 2)
+    assert len({pid for _, pid in prepared}) == 3
+    assert run.info["prepared"] == {"added": os.getpid()} and run.info["phases"]["prepare"]["forwards"] == 5
+    assert (run.scores.score > os.getpid()).all()
+
+
+# ------------------------------------------------------------------------------------------ what goes wrong
+
+
+def test_what_a_worker_refuses_is_the_users_line_and_the_rest_goes_on_here(
+    alone: Run, spec, pool: RayPool, world: Path, log, tmp_path: Path
+) -> None:
+    """The second of two workers refuses its shard. What is finished is kept, and one process ends with the same bytes."""
+    (world / "meet").touch()
+    (world / "refuse").touch()
+    with pytest.raises(UserError, match=r"^no image today; come back tomorrow$"):
+        execute_all([spec()], tmp_path, progress=False, executor=pool)
+    assert not pool._seats and not list(tmp_path.glob(".shared-*"))
+    kept = len(list(tmp_path.rglob("shards/*.parquet")))
+    before = len(log())
+    [run] = execute_all([spec()], tmp_path, progress=False)
+    assert_equal(alone, run)
+    assert kept < 3 and len(log()[before:]) == 3 - kept + 3
+    assert [(old["executor"], old["workers"]) for old in run.info["earlier"]] == [("ray", 2)]
+
+
+@dataclass(eq=False)
+class Call:
+    answer: object
+
+
+class Cluster:
+    """In place of Ray: a worker makes ready, and is lost at the second shard of three; ``error`` says how."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.shards: list[int] = []
+        self.killed = 0
+        self.entering = self.most = 0  # workers that make ready, and the most of them at once
+
+    def actor(self) -> SimpleNamespace:
+        def shard(index: int) -> SimpleNamespace:
+            self.shards.append(index)
+            return Call(self.error if index == 1 else 7)
+
+        def enter(stage: Stage) -> Call:
+            self.entering += 1
+            self.most = max(self.most, self.entering)
+            return Call("somewhere")
+
+        return SimpleNamespace(enter=SimpleNamespace(remote=enter), shard=SimpleNamespace(remote=shard))
+
+    def wait(self, calls: list[Call], **_) -> tuple[list[Call], list[Call]]:
+        return calls[:1], calls[1:]
+
+    def get(self, call: Call) -> object:
+        if isinstance(call.answer, Exception):
+            raise call.answer
+        self.entering -= call.answer == "somewhere"
+        return call.answer
+
+    def kill(self, actor: object) -> None:
+        self.killed += 1
+
+
+def pool_of(cluster: Cluster) -> RayPool:
+    pool = RayPool(1)
+    pool._ray, pool._actor, pool._count = cluster, cluster.actor, 1
+    return pool
+
+
+def test_a_shard_that_loses_every_worker_ends_the_run(capsys) -> None:
+    cluster, finished = Cluster(ray.exceptions.ActorDiedError()), []
+    stage = Stage((), (), "", "", "scores", "")
+    with pytest.raises(UserError, match=r"^3 workers were lost at shard 1 of scores .* what is finished is kept, and the same command"):
+        pool_of(cluster)._hand_out(stage, deque([0, 1, 2]), False, finished.append)
+    assert cluster.shards == [0, 1, 1, 1] and finished == [0] and cluster.killed == 3
+    assert capsys.readouterr().err.count("a worker (somewhere) was lost at shard 1 of scores; another one takes over") == 2
+
+
+@pytest.mark.parametrize(("one_by_one", "most"), [(True, 1), (False, 2)])
+def test_workers_make_ready_one_by_one_where_they_must(one_by_one: bool, most: int) -> None:
+    cluster, finished = Cluster(ValueError()), []
+    pool = pool_of(cluster)
+    pool._count = 2
+    pool._hand_out(Stage((), (), "", "", "scores", ""), deque([0, 2, 3, 4]), one_by_one, finished.append)
+    assert sorted(finished) == [0, 2, 3, 4] == sorted(cluster.shards)
+    assert cluster.most == most
+
+
+def test_a_defect_in_a_worker_shows_the_workers_traceback_once() -> None:
+    trace = "Traceback of the worker:\n  mine.py, line 7\nZeroDivisionError: an honest defect"
+    cluster = Cluster(ray.exceptions.RayTaskError("shard", trace, ZeroDivisionError("an honest defect")).as_instanceof_cause())
+    with pytest.raises(ZeroDivisionError) as caught:
+        pool_of(cluster)._hand_out(Stage((), (), "", "", "scores", ""), deque([1]), False, lambda _: None)
+    assert str(caught.value).count("mine.py, line 7") == 1 and caught.value.__cause__ is None
+    assert cluster.shards == [1]
+
+
+def test_a_machine_without_membench_is_one_line() -> None:
+    failed = ray.exceptions.RayActorError(error_msg="The actor died\nModuleNotFoundError: No module named 'x'\n", actor_init_failed=True)
+    cluster = Cluster(failed)
+    with pytest.raises(UserError, match=r"^a worker cannot start \(ModuleNotFoundError: No module named 'x'\); membench must be installed"):
+        pool_of(cluster)._hand_out(Stage((), (), "", "", "scores", ""), deque([1]), False, lambda _: None)
+    assert cluster.shards == [1]  # it is not tried again
+
+
+def test_more_workers_than_the_cluster_holds_are_refused(pool: RayPool) -> None:
+    assert pool.info["workers"] == 2
+    with (
+        RayPool(3) as other,
+        pytest.raises(UserError, match=r"^--workers 3: there is room for 2, since a worker takes a core for each of 1 "),
+    ):
+        other.info  # noqa: B018 - it connects
+
+
+def test_room_counts_whole_workers_of_living_nodes() -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 7.0, "GPU": 2.0}},
+        {"Alive": True, "Resources": {"CPU": 3.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    ]
+    assert ray_executor._room(nodes, {"CPU": 4}) == 1
+    assert ray_executor._room(nodes, {"CPU": 3}) == 3
+    assert ray_executor._room(nodes, {"CPU": 1, "GPU": 1}) == 2
+
+
+# ------------------------------------------------------------------------- a worker's own checks, in this process
+
+
+def setting(**changes) -> Setting:
+    arguments = {"folder": os.getcwd(), "environment": {}, "threads": 1, "plugins": (), "made_by": made_by()} | changes
+    return Setting(**arguments)
+
+
+def stage(spec: Spec, out: Path, parts: dict, plan: str = "") -> Stage:
+    (out / "token").touch()
+    return Stage((spec,), (parts,), str(out), "token", "samples", plan)
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(spec, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ray_worker, "VISIBLE", 0.0)
+    there = stage(spec(), tmp_path, {})
+    (tmp_path / "token").unlink()
+    with pytest.raises(UserError, match=r"does not see .*--out must be a folder that all machines share"):
+        Worker(setting()).enter(there)
+
+
+def test_a_worker_with_another_library_says_so(spec, tmp_path: Path) -> None:
+    other = setting(made_by=made_by() | {"torch": "0.4.1"})
+    with pytest.raises(UserError, match=r"torch \S+ instead of 0\.4\.1; install the same versions"):
+        Worker(other).enter(stage(spec(), tmp_path, {}))
+
+
+def test_a_worker_with_another_model_or_plan_says_so(alone: Run, spec, tmp_path: Path) -> None:
+    parts = alone.info["key_parts"]
+    other = parts | {"hashes": parts["hashes"] | {"weights": "0" * 64}}
+    with pytest.raises(UserError, match="has another hashes than the driver"):
+        Worker(setting()).enter(stage(spec(), tmp_path, other))
+    with pytest.raises(UserError, match="plans other images"):
+        Worker(setting()).enter(stage(spec(), tmp_path, parts, plan="0" * 64))
+    assert [p.name for p in tmp_path.iterdir()] == ["token"]  # it has written nothing
+
+
+def test_a_shard_holds_the_next_64_of_the_tasks_list(alone: Run, spec, tmp_path: Path) -> None:
+    """Whoever computes it: of the examples that --limit keeps, those with the smallest ids, in the task's order."""
+    known = [e.id for e in load_task(spec()).examples]
+    ids = [name for name in known if name in sorted(known)[:LIMIT]]
+    plan = json_hash([["samples", *(f"{name}/0" for name in ids)]])
+    worker = Worker(setting())
+    worker.enter(stage(spec(), tmp_path, alone.info["key_parts"], plan))
+    assert worker.shard(1) > 100
+    [shard] = tmp_path.rglob("shards/*")
+    assert shard.name == "samples-00001.parquet"
+    assert read_table(shard, "samples").condition.tolist() == ids[64:128]
+
+
+def test_workers_take_over_the_environment_but_no_access_token(monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MEMBENCH_CACHE", "/somewhere")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    found = ray_worker.environment()
+    assert found["HF_HUB_OFFLINE"] == "1" and found["MEMBENCH_CACHE"] == "/somewhere"
+    assert (found["OMP_NUM_THREADS"], found["OPENBLAS_NUM_THREADS"], found["MKL_NUM_THREADS"]) == ("3", "3", None)
+    assert "secret" not in found.values()
+
+
+# ----------------------------------------------------------------------------------------- the command line
+
+
+def refused(capsys, *words: str) -> str:
+    assert main(["run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "1", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_ray_that_is_not_installed_is_one_line(capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "pip install 'membench[ray]'" in refused(capsys, "--executor", "ray")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--executor", "ray", "--workers", "0"), "--workers 0: it must be at least 1"),
+        (("--workers", "2"), "--workers is for --executor ray"),
+        (("--address", "auto"), "--address is for --executor ray"),
+        (("--executor", "ray", "--address", "ray://here:1"), "must be host:port or auto"),
+    ],
+)
+def test_mistaken_arguments_are_one_line(capsys, words: tuple[str, ...], said: str) -> None:
+    assert said in refused(capsys, *words)
+
+
+def test_a_cluster_that_is_not_there_is_one_line(capsys) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert f"127.0.0.1:{port}: nothing answers there" in refused(capsys, "--executor", "ray", "--address", f"127.0.0.1:{port}")

@@ -1,0 +1,405 @@
+"""The full profile's path from end to end: a small pipeline in the hub's own layout, against a slow reference from the formulas."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import membench
+from membench import cli
+from membench.errors import UserError
+from membench.prompts import example_id
+from membench.seeds import generator
+from membench.tables import png_image
+from tests.conftest import ROOT, save_tiny_pipeline
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+MODELS = {"v": ("tiny/sd-v", "v_prediction"), "eps": ("tiny/sd-eps", "epsilon")}
+# What Stable Diffusion 1.4's repository holds: another class than DDIM's, from whose settings the papers made their DDIM.
+PNDM = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.7.0.dev0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+MEMORIZED = """;Caption;URL;type;mean_sscd;max_sscd;Index
+0;The No Limits Business Woman Podcast;https://example.org/a.jpg;VM;0.83;0.84;101
+1;Shaw Floors Cashmere Linen 00104;https://example.org/b.jpg;TM;0.19;0.20;102
+2;Shaw Floors Cashmere Camel 00204;https://example.org/c.jpg;TM;0.19;0.20;103
+"""
+OTHERS = """;Caption;URL;Index
+0;Soaring by Peter Eades;https://example.org/d.jpg;201
+1;a mug on a table;https://example.org/e.jpg;202
+"""
+TEXTS = [line.split(";")[1] for line in (MEMORIZED + OTHERS).splitlines() if line[0].isdigit()]
+SIGMA_MAX = 14.6146  # of Stable Diffusion, as Webster's code has it
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the hub with both models, as ``snapshot_download`` leaves it."""
+    root = tmp_path_factory.mktemp("hub")
+    for model, prediction in MODELS.values():
+        home = root / f"models--{model.replace('/', '--')}"
+        snapshot = home / "snapshots" / REVISION
+        save_tiny_pipeline(snapshot, prediction)
+        if prediction == "epsilon":
+            (snapshot / "scheduler" / "scheduler_config.json").write_text(json.dumps(PNDM))
+        (home / "refs").mkdir()
+        (home / "refs" / "main").write_text(REVISION)
+    return root
+
+
+@pytest.fixture
+def at_hub(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's folder with two prompts files, that cache and no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    no_sockets(monkeypatch)
+    (tmp_path / "memorized.csv").write_text(MEMORIZED)
+    (tmp_path / "others.csv").write_text(OTHERS)
+    yield tmp_path
+
+
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a test touched the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def full(folder: Path, detector: str, model: str, *options: str, task: tuple[str, ...] = (), **more: Any) -> Any:
+    settings = [f"model={model}", f"prompts={folder / 'memorized.csv'}", f"negatives={folder / 'others.csv'}", *task]
+    return membench.run(
+        detector, "sd_webster", "full", options=options, task_options=settings, out=folder / "runs", progress=False, seed=3, **more
+    )
+
+
+def scores_of(run: Any) -> np.ndarray:
+    frame = run.scores.set_index("id").score
+    return frame[[example_id(text) for text in TEXTS]].to_numpy()
+
+
+# ------------------------------------------------------------------------------------------- slow reference
+
+
+class Reference:
+    """Stable Diffusion by diffusers' own components, one latent at a time; every formula is written out."""
+
+    def __init__(self, folder: Path) -> None:
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        self.pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
+        self.scheduler = self.pipe.scheduler
+        self.abar = self.scheduler.alphas_cumprod.double()
+        self.v = self.scheduler.config.prediction_type == "v_prediction"
+
+    def embeddings(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(conditional, empty prompt)"""
+        told, null = self.pipe.encode_prompt(prompt, "cpu", 1, True)
+        return told, null
+
+    def noise(self, prompt: str, draw: int, seed: int = 3) -> torch.Tensor:
+        """membench's definition of a draw's noise; all else here is the papers'."""
+        return torch.randn((1, 4, 8, 8), generator=generator(seed, example_id(prompt), draw))
+
+    @torch.no_grad()
+    def raw(self, x: torch.Tensor, t: int, told: torch.Tensor) -> torch.Tensor:
+        return self.pipe.unet(x, t, encoder_hidden_states=told).sample
+
+    def eps(self, x: torch.Tensor, t: int, told: torch.Tensor) -> torch.Tensor:
+        out = self.raw(x, t, told).double()
+        return self.abar[t].sqrt() * out + (1 - self.abar[t]).sqrt() * x.double() if self.v else out
+
+    def cfg_norm(self, prompt: str, draws: int, steps: int) -> float:
+        """Wen et al.: mean over draws and the first steps of 50 of || eps_c - eps_0 ||_2, on the guided way."""
+        told, null = self.embeddings(prompt)
+        norms = []
+        for draw in range(draws):
+            x = self.noise(prompt, draw)
+            self.scheduler.set_timesteps(50)
+            for t in self.scheduler.timesteps[:steps]:
+                norms.append(float((self.eps(x, int(t), told) - self.eps(x, int(t), null)).norm()))
+                u, c = self.raw(x, int(t), null), self.raw(x, int(t), told)
+                x = self.scheduler.step(u + 7.5 * (c - u), t, x).prev_sample
+        return float(np.mean(norms))
+
+    def guided(self, x: torch.Tensor, t: int, prompt: str, w: float = 7.5) -> torch.Tensor:
+        told, null = self.embeddings(prompt)
+        u = self.eps(x, t, null)
+        return u + w * (self.eps(x, t, told) - u)
+
+    def score_norm(self, prompt: str, draws: int) -> float:
+        """|| eps_0 + w (eps_c - eps_0) ||_2 at the first step of 50."""
+        self.scheduler.set_timesteps(50)
+        t = int(self.scheduler.timesteps[0])
+        assert t == 981
+        return float(np.mean([float(self.guided(self.noise(prompt, draw), t, prompt).norm()) for draw in range(draws)]))
+
+    def dcs(self, prompt: str, draws: int) -> float:
+        """Webster: mean((z - D(z; sigma_max))^2), z = sigma_max * noise, in the units of the variance-exploding process."""
+        sigma = float(((1 - self.abar[999]) / self.abar[999]).sqrt())
+        assert sigma == pytest.approx(SIGMA_MAX, rel=1e-4)
+        values = []
+        for draw in range(draws):
+            z = sigma * self.noise(prompt, draw)
+            x = (z.double() / (1 + sigma**2) ** 0.5).float()
+            denoised = z - sigma * self.guided(x, 999, prompt)
+            values.append(float(((z - denoised) ** 2).mean()))
+        return float(np.mean(values))
+
+    def edge(self, prompt: str, draws: int) -> float:
+        """Webster: the share of pixels that are an edge in more than half of the one-step images."""
+        from scipy import ndimage
+
+        sigma, maps = float(((1 - self.abar[999]) / self.abar[999]).sqrt()), []
+        for draw in range(draws):
+            x = (sigma * self.noise(prompt, draw).double() / (1 + sigma**2) ** 0.5).float()
+            latent = x * (1 + sigma**2) ** 0.5 - sigma * self.guided(x, 999, prompt)
+            with torch.no_grad():
+                out = self.pipe.vae.decode(latent.float() / self.pipe.vae.config.scaling_factor).sample
+            picture = ((out / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            small = np.asarray(Image.fromarray(picture).resize((256, 256), Image.Resampling.LANCZOS)) / 255
+            size = np.hypot(ndimage.sobel(small, axis=0), ndimage.sobel(small, axis=1)).sum(axis=2)
+            maps.append(size > 1.5)
+        return float((np.mean(maps, axis=0) > 0.5).mean())
+
+    def flipd(self, prompt: str, image: np.ndarray) -> float:
+        """FLIPD of a picture's latent at t0 = 0.3: D - sigma tr(d eps / d x) + || eps ||^2 at (alpha x0, t0); its negative scores."""
+        told, _ = self.embeddings(prompt)
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.no_grad():
+            x0 = self.pipe.vae.encode(pixels).latent_dist.mean * self.pipe.vae.config.scaling_factor
+        t = 299  # abar_t is the product of t + 1 factors
+        alpha, sigma = float(self.abar[t].sqrt()), float((1 - self.abar[t]).sqrt())
+
+        def eps(flat: torch.Tensor) -> torch.Tensor:
+            x = flat.view(1, 4, 8, 8)
+            out = self.pipe.unet(x, t, encoder_hidden_states=told).sample
+            return (alpha * out + sigma * x if self.v else out).flatten()
+
+        at = alpha * x0.flatten()
+        trace = float(torch.autograd.functional.jacobian(eps, at).double().trace())
+        return -(256 - sigma * trace + float(eps(at).detach().double().pow(2).sum()))
+
+
+@pytest.fixture(scope="module")
+def reference(hub: Path) -> Callable[[str], Reference]:
+    made = {key: Reference(hub / f"models--{model.replace('/', '--')}" / "snapshots" / REVISION) for key, (model, _) in MODELS.items()}
+    return made.__getitem__
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+def test_scores_are_those_of_the_formulas(at_hub: Path, reference: Callable[[str], Reference], kind: str) -> None:
+    """v-prediction too: a norm is one of epsilon whatever the network predicts."""
+    slow, model = reference(kind), MODELS[kind][0]
+    assert slow.v == (kind == "v")
+    fast = {
+        "cfg_norm": (["draws=2", "steps=3", "images=0"], lambda text: slow.cfg_norm(text, 2, 3)),
+        "score_norm": (["draws=2", "images=0"], lambda text: slow.score_norm(text, 2)),
+        "dcs": (["draws=2", "images=0"], lambda text: slow.dcs(text, 2)),
+        "edge": (["draws=3", "images=0"], lambda text: slow.edge(text, 3)),
+    }
+    for detector, (options, formula) in fast.items():
+        run = full(at_hub, detector, model, *options)
+        expected = np.array([formula(text) for text in TEXTS])
+        assert scores_of(run) == pytest.approx(expected, rel=1e-4), detector
+        assert expected.std() > 0  # or any constant would do
+        assert run.info["phases"]["scores"]["decodes"] == (15 if detector == "edge" else 0)
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+def test_images_are_those_of_the_pipeline_and_flipd_scores_them(at_hub: Path, reference: Callable[[str], Reference], kind: str) -> None:
+    slow, model = reference(kind), MODELS[kind][0]
+    run = full(at_hub, "flipd", model, "trace=exact", task=("steps=4", "guidance=3.0"), limit=2)  # 256 derivatives a prompt
+    drawn = {row.prompt: png_image(row.image) for row in run.samples.itertuples()}
+    for text in drawn:
+        out = slow.pipe(text, latents=slow.noise(text, 0), num_inference_steps=4, guidance_scale=3.0, output_type="np").images[0]
+        assert np.abs(drawn[text] / 255 - out).max() <= 1.01 / 255
+    expected = [slow.flipd(text, drawn[text]) for text in drawn]
+    assert len(drawn) == 2 and run.scores.set_index("prompt").score[list(drawn)].tolist() == pytest.approx(expected, rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------------ what is stored
+
+
+def test_labels_kinds_sources_and_provenance(at_hub: Path) -> None:
+    run = full(at_hub, "cfg_norm", "tiny/sd-v", "draws=1", "images=1", task=("steps=2",))
+    told = run.scores.set_index("prompt")
+    assert told.label[TEXTS].tolist() == [1, 1, 1, 0, 0]
+    assert told.kind[TEXTS].tolist() == ["VM", "TM", "TM", "N", "N"]
+    assert told.source[TEXTS].tolist() == ["memorized.csv"] * 3 + ["others.csv"] * 2
+    assert told.group[TEXTS[1]] == told.group[TEXTS[2]] != told.group[TEXTS[0]]  # one product line
+    assert run.info["model_name"] == "tiny/sd-v" and run.info["data_name"] == "memorized.csv vs others.csv"
+    assert [p["rows"] for p in run.info["provenance"]["prompts"]] == [3, 2] and run.info["provenance"]["revision"] == REVISION
+    # Without ground truth images are drawn and compared with nothing: no metric speaks of copies.
+    assert set(run.samples.status) == {"not compared"} and run.matches.empty and run.info["status"] == "complete"
+    assert not run.metrics.metric.str.startswith(("ams", "ums", "best_p")).any() and run.info["failed"] == {"scores": 0, "samples": 0}
+    assert "compared with nothing" in (run.path / "report.html").read_text()
+    from membench.leaderboard import collect
+
+    [row] = collect([run]).to_dict("records")
+    assert row["n_g"] == 5 and row["n_ok"] == 0 and np.isnan(row["ams_cumulative"]) and row["model"] == "tiny/sd-v"
+
+
+def test_a_revision_and_a_folder_give_the_same_run(at_hub: Path, hub: Path) -> None:
+    """A run's key is of the weights, not of their address."""
+    options = ("draws=1", "images=0")
+    by_id = full(at_hub, "cfg_norm", "tiny/sd-v", *options)
+    by_revision = full(at_hub, "cfg_norm", f"tiny/sd-v@{REVISION}", *options)
+    copied = at_hub / "elsewhere"
+    shutil.copytree(hub / "models--tiny--sd-v" / "snapshots" / REVISION, copied)
+    assert by_id.path == by_revision.path == full(at_hub, "cfg_norm", str(copied), *options).path
+
+
+@pytest.fixture
+def sscd(tmp_path: Path) -> Path:
+    """A TorchScript file as SSCD is published, with random weights."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(5)
+            self.conv = torch.nn.Conv2d(3, 16, 16, stride=16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.normalize(self.conv(x).mean(dim=(2, 3)))
+
+    file = tmp_path / "sscd.torchscript.pt"
+    torch.jit.trace(Net().eval(), torch.zeros(2, 3, 288, 288)).save(str(file))
+    return file
+
+
+def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd: Path) -> None:
+    """Planted: a prompt's very generation is its ground truth; another prompt's truth is some other picture."""
+    from membench.features import load_features
+
+    first = full(at_hub, "random", "tiny/sd-v", "draws=2", task=("steps=2",))
+    drawn = {(row.prompt, row.draw): row.image for row in first.samples.itertuples()}
+    truth = at_hub / "gt_images"
+    truth.mkdir()
+    rng = np.random.default_rng(0)
+    other = rng.integers(256, size=(64, 64, 3)).astype(np.uint8)
+    (truth / "101.png").write_bytes(drawn[TEXTS[0], 1])  # draw 1 comes back, whatever draw 0 does
+    Image.fromarray(other).save(truth / "102.png")
+    run = full(
+        at_hub, "random", "tiny/sd-v", "draws=2", task=("steps=2", f"ground_truth={truth}", "criterion=sscd", f"criterion_weights={sscd}")
+    )
+    samples = run.samples.set_index(["prompt", "draw"])
+    assert samples.truth_label[TEXTS[0], 1] == 1 and samples.truth_similarity[TEXTS[0], 1] == pytest.approx(1, abs=1e-3)
+    assert samples.truth_label[TEXTS[2]].isna().all() and samples.truth_similarity[TEXTS[3]].isna().all()
+    assert set(run.samples.status) == {"ok"} and len(set(run.matches.training_id)) == 2
+    features = load_features("sscd", str(sscd))
+
+    def unit(image: np.ndarray) -> np.ndarray:
+        [v] = features(image[None])
+        return v / np.linalg.norm(v)
+
+    side = np.asarray(Image.fromarray(other).resize((512, 512), Image.Resampling.LANCZOS))
+    expected = float(unit(png_image(samples.image[TEXTS[1], 0])) @ unit(side))
+    assert samples.truth_similarity[TEXTS[1], 0] == pytest.approx(expected, abs=1e-5)
+    assert bool(samples.truth_label[TEXTS[1], 0]) == (expected >= 0.5)
+    assert run.info["space"]["id"].startswith("cosine/sscd-") and run.info["provenance"]["ground_truth"]["pictures"] == 2
+    assert run.metrics.metric.str.startswith("ams").any() and "base64" in (run.path / "report.html").read_text()
+
+
+# ---------------------------------------------------------------------------------------- captions, offline
+
+
+def test_captions_alone_need_no_model(at_hub: Path) -> None:
+    run = full(at_hub, "caption_case", "nobody/has-this")
+    assert len(run.scores) == 5 and (run.scores.status == "ok").all() and run.info["hashes"]["weights"] == "none"
+    with pytest.raises(UserError, match=r"model nobody/has-this.* is missing; fetch it with: membench download sd_webster --model"):
+        full(at_hub, "cfg_norm", "nobody/has-this")
+
+
+def test_offline_with_nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "no-hub"))
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    no_sockets(monkeypatch)
+    command = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--profile", "full", "--out", str(tmp_path / "runs"), "--offline"]
+    assert cli.main([*command, "--set", "sd_webster.ground_truth=urls"]) == 2
+    out = capsys.readouterr()
+    lines = out.err.strip().splitlines()
+    assert out.out == "" and len(lines) == 5 and all(line.startswith("membench: ") for line in lines)
+    for line, what in zip(lines, ("CompVis/stable-diffusion-v1-4", "500 memorized", "LAION", "sscd", "training pictures"), strict=True):
+        assert what in line and "fetch it with: membench download sd_webster" in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["half=b"], "half=b is for --profile mini"),
+        (["ground_truth=/no/such/folder", "criterion=clip"], "ground_truth=/no/such/folder is no folder"),
+        (["prompts=hintersdorff"], "unknown prompt set 'hintersdorff'. Did you mean 'hintersdorf'"),
+        (["model=no id at all"], "neither a folder nor a hub id"),
+    ],
+)
+def test_wrong_options_are_one_line(at_hub: Path, settings: list[str], told: str) -> None:
+    given = {"model": "tiny/sd-v", "prompts": str(at_hub / "memorized.csv"), "negatives": str(at_hub / "others.csv")}
+    given |= dict(setting.split("=", 1) for setting in settings)
+    with pytest.raises(UserError) as caught:
+        membench.run("cfg_norm", "sd_webster", "full", task_options=[f"{k}={v}" for k, v in given.items()], out=at_hub / "runs")
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_control_has_to_be_named(at_hub: Path) -> None:
+    with pytest.raises(UserError, match="ships no control model"):
+        full(at_hub, "cfg_norm", "tiny/sd-v", control=True)
+    run = full(at_hub, "cfg_norm", "tiny/sd-v", "images=0", task=("control_model=tiny/sd-eps",), control=True)
+    assert run.info["model_name"] == "tiny/sd-eps" and run.info["control"]
+
+
+def test_full_options_are_refused_by_the_mini_profile() -> None:
+    with pytest.raises(UserError, match="ground_truth is for --profile full"):
+        membench.run("cfg_norm", "sd_webster", task_options=["ground_truth=x"])
+
+
+# ------------------------------------------------------------------------------------------ the real files
+
+
+REAL = ROOT.parent / "shared" / "data" / "prompts"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real prompt files are not here")
+def test_the_published_prompts_through_the_task(tmp_path: Path) -> None:
+    """500 memorized (VM 112, TM 388) against 500 of LAION: counts, and what the share of capitals reaches."""
+    files = REAL / "hintersdorf2024"
+    settings = [
+        f"prompts={files / 'memorized_laion_prompts.csv'}",
+        f"negatives={files / 'unmemorized_laion_prompts.csv'}",
+        "model=no/model",
+    ]
+    run = membench.run("caption_case", "sd_webster", "full", task_options=settings, out=tmp_path, progress=False)
+    counts = pd.crosstab(run.scores.label, run.scores.kind)
+    assert counts.to_dict() == {"N": {0: 500, 1: 0}, "TM": {0: 0, 1: 388}, "VM": {0: 0, 1: 112}}
+    m = run.metrics[(run.metrics.metric == "auroc") & (run.metrics.subset == "all")].iloc[0]
+    assert m.value == pytest.approx(0.794, abs=1e-3) and m.low < 0.794 < m.high
