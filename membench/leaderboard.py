@@ -185,6 +185,7 @@ def boards(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
 
 
 def _title(row: pd.Series) -> str:
+    named = f" ({row.data_name})" if row.get("data_name") else ""
     model = "CONTROL model" if row.control else "model"
     return (
         f"{row.task} v{row.task_version}, {row['profile']} profile, {model} {row.weights}, "
