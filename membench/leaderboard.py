@@ -189,7 +189,7 @@ def _title(row: pd.Series) -> str:
     model = "CONTROL model" if row.control else "model"
     return (
         f"{row.task} v{row.task_version}, {row['profile']} profile, {model} {row.weights}, "
-        f"data {row['data']}, prompts {row.prompts}, examples {row.examples}, {row['dtype']}"
+        f"data {row['data']}, prompts {row.prompts}{named}, examples {row.examples}, {row['dtype']}"
     )
 
 
