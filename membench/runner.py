@@ -263,6 +263,7 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
     with timer() as matching:
         matches, own = match(good, job.task)
         samples = with_truth(samples, own, job.task.info.space)
+        good = samples.loc[good.index]
     costs = job.folder.costs()
     if isinstance(job.detector, Prepares):
         costs = {"prepare": asdict(job.workspace.cost) | {"seconds": round(job.workspace.seconds, 3)}} | costs

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import membench
-from membench import cli
+from membench import cli, leaderboard
 from membench.errors import UserError
 from membench.prompts import example_id
 from membench.seeds import generator
@@ -324,6 +324,11 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
     assert samples.truth_similarity[TEXTS[1], 0] == pytest.approx(expected, abs=1e-5)
     assert bool(samples.truth_label[TEXTS[1], 0]) == (expected >= 0.5)
     assert run.info["space"]["id"].startswith("cosine/sscd-") and run.info["provenance"]["ground_truth"]["pictures"] == 2
+    known = samples.truth_label.dropna()
+    measured = run.metrics[run.metrics.subset == "all"].set_index("metric")
+    assert measured.value["own_copies"] == known.mean() and measured.n["own_copies"] == len(known) == 4
+    assert measured.value["prompts_returned"] == known.groupby("prompt").max().mean() and measured.n["prompts_returned"] == 2
+    assert "own copies" in leaderboard.run_table([run]) and "own training pictures" in (run.path / "report.html").read_text()
     assert run.metrics.metric.str.startswith("ams").any() and "base64" in (run.path / "report.html").read_text()
 
 
