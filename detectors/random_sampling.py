@@ -70,8 +70,8 @@ class RandomSampling:
         x = model.noise([(r.condition.id, r.draw) for r in requests], self.seed)
         conditions = [r.condition for r in requests]
         x = ddim(model, x, model.condition(conditions), steps=self.steps, guidance=self._weight(conditions[0]))
-        finite = x.flatten(1).isfinite().all(dim=1).tolist()
         images = model.decode(x)
+        finite = x.flatten(1).isfinite().all(dim=1).tolist()
         return [Sample(r.condition, r.draw, image, 0.0 if ok else math.nan) for r, image, ok in zip(requests, images, finite, strict=True)]
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:

@@ -115,8 +115,9 @@ class Edge(OneStep):
         """Where each one-step image has an edge, bool [n, size, size], and which steps are finite, bool [n]."""
         alpha, sigma = model.alpha_sigma(model.steps - 1)
         x, eps = self.step(model, rows)
-        maps = [self.edge_map(image) for image in model.decode((x - sigma * eps) / alpha)]
-        return np.stack(maps), eps.flatten(1).isfinite().all(dim=1).cpu().numpy()
+        state = (x - sigma * eps) / alpha
+        maps = [self.edge_map(image) for image in model.decode(state)]
+        return np.stack(maps), state.flatten(1).isfinite().all(dim=1).cpu().numpy()
 
     def edge_map(self, image: np.ndarray) -> np.ndarray:
         o = self.options

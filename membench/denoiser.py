@@ -82,7 +82,7 @@ class Denoiser:
         raise NotImplementedError
 
     def decode(self, x: torch.Tensor) -> np.ndarray:
-        """Final states [n, *shape] to ``uint8`` [n, h, w, 3]."""
+        """Final states [n, *shape] to ``uint8`` [n, h, w, 3]. A state that cannot be decoded becomes NaN: look at ``x`` afterwards."""
         raise NotImplementedError
 
     def encode(self, images: np.ndarray) -> torch.Tensor:

@@ -38,14 +38,15 @@ class GroundTruth:
 
     images: gives them, ``uint8`` [n, side, side, 3], a read-only memory map. ids: the first 16 hex digits of each file's SHA-256.
     owners: by example id, the positions of its pictures, ascending; no entry for an example without one. hash: of the files' bytes,
-    the side and the owners, wherever the folder lies. missing: a prompt for each example without a picture. copies: 1 each, since
-    nobody has counted how often the training set holds them.
+    the side and the owners, wherever the folder lies; pictures: the same without owners. missing: a prompt for each example without a
+    picture. copies: 1 each, since nobody has counted how often the training set holds them.
     """
 
     images: Callable[[], np.ndarray]
     ids: tuple[str, ...]
     owners: Mapping[str, list[int]]
     hash: str
+    pictures: str
     missing: tuple[Prompt, ...]
     copies: tuple[int, ...]
 
@@ -141,6 +142,7 @@ def read_ground_truth(
         ids=tuple(digest[:16] for digest in digests),
         owners=dict(sorted(owners.items())),
         hash=json_hash(parts | {"owners": owners}),
+        pictures=json_hash(parts),
         missing=missing,
         copies=(1,) * len(digests),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ class LatentDenoiser(Denoiser):
         self.tokenizer, self.text_encoder, self._pipeline = pipeline.tokenizer, pipeline.text_encoder, pipeline
         # Then what it returns is laid out anew, so that sums over an image are made in one order.
         self._channels_last = any(not p.is_contiguous() for p in unet.parameters())
+        self._exact_vae: Any = None
         self._prompts: dict[str, torch.Tensor] = {}
         self._null: torch.Tensor | None = None  # [1, tokens, d] on the device: every step of every image asks for it
         self.truncated: set[str] = set()  # prompts longer than the tokenizer's limit, cut as diffusers does
@@ -73,12 +75,22 @@ class LatentDenoiser(Denoiser):
 
     @torch.no_grad()
     def decode(self, x: torch.Tensor) -> np.ndarray:
+        """By the VAE; what overflows there in half precision once more in float32. Rows that stay NaN become NaN in ``x``, too."""
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        scaled = (x / self.vae.config.scaling_factor).to(self.dtype)
         self.cost.decodes += len(x)
+        pictures = []
         with self.refusals():
-            parts = scaled.split(self._at_once(self.shape[1] * factor * self.shape[2] * factor))
-            return np.concatenate([to_uint8(self.vae.decode(part).sample) for part in parts])
+            for part in x.split(self._at_once(self.shape[1] * factor * self.shape[2] * factor)):
+                scaled = part / self.vae.config.scaling_factor
+                out = self.vae.decode(scaled.to(self.dtype)).sample
+                if len(bad := _not_finite(out)) and self.dtype != torch.float32:
+                    self._exact_vae = self._exact_vae or copy.deepcopy(self.vae).float()
+                    out = out.float()
+                    out[bad] = self._exact_vae.decode(scaled[bad].float()).sample
+                    bad = _not_finite(out)
+                part[bad] = torch.nan  # a view: the caller sees which pictures have failed
+                pictures.append(to_uint8(out))
+        return np.concatenate(pictures)
 
     @torch.no_grad()
     def encode(self, images: np.ndarray) -> torch.Tensor:
@@ -94,3 +106,8 @@ class LatentDenoiser(Denoiser):
     def _at_once(self, pixels: int) -> int:
         """Pictures of so many pixels through the VAE at once: its activations are larger by far than the U-Net's."""
         return max(1, min(self.batch_size, PIXELS.get(self.device.type, PIXELS["cpu"]) // pixels))
+
+
+def _not_finite(pictures: torch.Tensor) -> torch.Tensor:
+    """Positions of the pictures [n, 3, h, w] that hold NaN or infinity."""
+    return (~pictures.isfinite().flatten(1).all(dim=1)).nonzero().flatten()

@@ -143,7 +143,10 @@ def _load(folder: Path, part: str, loader: Any, device: str, dtype: str) -> Any:
         raise UserError(f"{folder / part} cannot be loaded: {first_line(error)}") from None
     if missing := sorted(report["missing_keys"]):  # the libraries would make them up
         raise UserError(f"{folder / part} lacks {len(missing)} tensors, such as {missing[0]}; get the weights again")
-    model = model.to(torch.device(device)).eval().requires_grad_(False)
+    try:
+        model = model.to(torch.device(device)).eval().requires_grad_(False)
+    except torch.OutOfMemoryError:
+        raise UserError(f"{folder / part} does not fit on {device} as {dtype}: take a smaller --dtype, or another device") from None
     return model if part == "text_encoder" else model.to(memory_format=layout(device, kind))
 
 

@@ -129,9 +129,10 @@ def draw(model: Denoiser, conditions: Sequence[Condition], sampling: Mapping[str
     """The images of conditions that know their noise, as the task samples: ``uint8`` [n, h, w, 3]."""
     x = model.starts([(c, 0) for c in conditions], seed=0)
     x = ddim(model, x, model.condition(conditions), steps=int(sampling["steps"]), guidance=float(sampling["guidance"]))
+    images = model.decode(x)
     if not bool(x.isfinite().all()):
         raise UserError("the model returned NaN while the pool was drawn; try --dtype float32")
-    return model.decode(x)
+    return images
 
 
 def _examples(frame: pd.DataFrame, space: Space, training: Training) -> list[Example]:

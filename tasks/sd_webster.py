@@ -152,7 +152,9 @@ class SdWebster:
         index = unique_pictures(half)
         from .sd_webster_full import chosen_prompts
 
-        given = self.options.prompts or self.options.negatives
+        if self.options.negatives and not self.options.prompts:
+            raise UserError("--negatives without --prompts is for --profile full: the catalogue has negatives of its own; name both")
+        given = self.options.prompts
         examples = chosen_prompts(self.options.prompts, self.options.negatives)[0] if given else list(catalogue_examples(half))
         return LoadedTask(
             info=self.info,

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +60,9 @@ def load_full(
             "--set sd_webster.control_model=FOLDER"
         )
     asked = "control model" if control else "model"
-    needed = [r for r in resources(o) if r.name == asked or (r.name not in MODELS and (o.ground_truth or r.name in sets_of(o)))]
+    needed = [
+        r for r in resources(o, again=False) if r.name == asked or (r.name not in MODELS and (o.ground_truth or r.name in sets_of(o)))
+    ]
     if not needs_model:
         [weights] = [r for r in needed if r.name == asked]
         folder = weights.find()
@@ -152,7 +155,7 @@ def space(o: SdWebsterOptions, features: Features | None) -> Space:
 def _match(truth: GroundTruth | None, features: Features | None) -> Any:
     from membench.similarity.criterion import by_features
 
-    return by_features(features, truth.images, truth.hash) if truth and features else None
+    return by_features(features, truth.images, truth.pictures) if truth and features else None
 
 
 def _told(truth: GroundTruth, prompts: Sequence[Prompt]) -> dict[str, int]:
@@ -166,8 +169,11 @@ def _none() -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ resources
 
 
-def resources(o: SdWebsterOptions) -> list[Resource]:
-    """All that these options may need and that does not ship; the criterion's weights too, which a run reads with a ground truth only."""
+def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
+    """All that these options may need and that does not ship; the criterion's weights too, which a run reads with a ground truth only.
+
+    again: pictures that could not be reached before are missing.
+    """
     from membench import prompt_sets
     from membench.features.clip import clip_resource
     from membench.features.sscd import VARIANTS, sscd_resource
@@ -185,7 +191,7 @@ def resources(o: SdWebsterOptions) -> list[Resource]:
     if o.ground_truth != URLS:
         folder = Path(o.ground_truth)
         return [*needed, Resource("ground truth", f"the folder {folder}", lambda: _folder(folder), lambda: _folder(folder), DOWNLOAD)]
-    return [*needed, images_resource(o)]
+    return [*needed, images_resource(o, again)]
 
 
 def ensure(needed: Sequence[Resource]) -> dict[str, Path]:
@@ -205,7 +211,7 @@ def model_resource(name: str, model: str) -> Resource:
     elif not Path(model).is_dir():
         choices(model)  # a typing mistake is told before anything is fetched
     option = "--model " if name == "model" else "--set sd_webster.control_model="
-    command = DOWNLOAD if model == MODEL else f"{DOWNLOAD} {option}{model}"
+    command = DOWNLOAD if model == MODEL else f"{DOWNLOAD} {option}{quote(model)}"
 
     def find() -> Path | None:
         try:
@@ -227,15 +233,14 @@ def model_name(model: str) -> str:
     return known.repo_id if known else first.partition("@")[0]
 
 
-def images_resource(o: SdWebsterOptions) -> Resource:
-    """The pictures that the prompt sets name by URL, as far as they are still there."""
+def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
+    """The pictures that the prompt sets name by URL, as far as they are still there. again: ask anew for what could not be reached."""
     from membench.fetching.download_status import STATUS, StatusTable
-    from membench.fetching.image_download import Link, download_images, status_line
+    from membench.fetching.image_download import Link, download_images, status_line, to_fetch
     from membench.fetching.resources import Resource
     from membench.imageset import cache_root
 
     sets = ",".join(filter(None, (o.prompts or PROMPTS, negatives_of(o))))
-    folder = cache_root() / "ground_truth" / json_hash(sets)[:16]
 
     def links() -> list[Link]:
         from membench.ground_truth import links_of
@@ -246,20 +251,31 @@ def images_resource(o: SdWebsterOptions) -> Resource:
             raise UserError(f"none of the prompts of {sets} names a picture by URL; give a folder: --set sd_webster.ground_truth=FOLDER")
         return found
 
+    def folder(wanted: Sequence[Link]) -> Path:
+        """Of these very addresses: another list of the same name is another folder."""
+        return cache_root() / "ground_truth" / json_hash(sorted((link.id, link.url) for link in wanted))[:16]
+
     def find() -> Path | None:
-        # A dead link is an answer: what has been asked for is here, as far as it can be.
         from membench.prompt_sets import resource
 
-        if not (folder / STATUS).is_file() or not all(resource(name).find() for name in sets_of(o)):
+        if not all(resource(name).find() for name in sets_of(o)):  # without them nobody knows which pictures
             return None
-        asked = StatusTable(folder).rows
-        return folder if all(link.id in asked for link in links()) else None
+        wanted = links()
+        place = folder(wanted)
+        if not (place / STATUS).is_file():
+            return None
+        # A dead link is an answer: to a run, what has been asked for once is here as far as it can be. A download asks again for what
+        # was out of reach.
+        asked = StatusTable(place).rows
+        return place if (not to_fetch(wanted, place) if again else all(link.id in asked for link in wanted)) else None
 
     def fetch() -> Path:
-        print(f"membench: {status_line(download_images(links(), folder, progress=True))}, in {folder}", file=sys.stderr)
-        return folder
+        wanted = links()
+        place = folder(wanted)
+        print(f"membench: {status_line(download_images(wanted, place, progress=True))}, in {place}", file=sys.stderr)
+        return place
 
-    chosen = f" --prompts {o.prompts}" * bool(o.prompts) + f" --negatives {o.negatives}" * bool(o.negatives)
+    chosen = f" --prompts {quote(o.prompts)}" * bool(o.prompts) + f" --negatives {quote(o.negatives)}" * bool(o.negatives)
     command = f"{DOWNLOAD}{chosen} --images"
     note = "by URL from their own sites; dead links stay missing"
     return Resource("ground truth", f"training pictures of {sets}", find, fetch, command, note)
@@ -272,11 +288,10 @@ def _folder(folder: Path) -> Path:
 
 
 def sets_of(o: SdWebsterOptions) -> list[str]:
-    """The published sets among what is asked for; anything else is a file, or is refused when it is read."""
-    from membench.prompt_sets import KNOWN
-
-    named = [name.strip() for name in f"{o.prompts or PROMPTS},{negatives_of(o)}".split(",")]
-    return [name for name in dict.fromkeys(named) if name in KNOWN and not Path(name).is_file()]
+    """What of it is to be fetched: sets by short name and files of hub data sets. The rest are files."""
+    chosen = [text for text in (o.prompts or PROMPTS, negatives_of(o)) if text and not Path(text).is_file()]
+    named = [name.strip() for text in chosen for name in text.split(",")]
+    return [name for name in dict.fromkeys(named) if name and not Path(name).is_file()]
 
 
 def _model(folder: Path | None, device: str, dtype: str, batch_size: int) -> Callable[[], Denoiser]:

@@ -383,6 +383,94 @@ def test_the_control_has_to_be_named(at_hub: Path) -> None:
     assert run.info["model_name"] == "tiny/sd-eps" and run.info["control"]
 
 
+@pytest.mark.parametrize(("detector", "images"), [("random", 2), ("edge", 1), ("cfg_norm", 1)])
+def test_a_picture_that_cannot_be_decoded_is_a_failed_image(
+    at_hub: Path, monkeypatch: pytest.MonkeyPatch, detector: str, images: int
+) -> None:
+    """And no black one, which would look like its black neighbours: a high score for generation density."""
+    from diffusers import AutoencoderKL
+
+    decode = AutoencoderKL.decode
+    calls: list[int] = []
+
+    def broken(self: Any, z: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        out = decode(self, z, *rest, **more)
+        calls.append(len(z))
+        out.sample[-1] = torch.nan  # the last picture of each batch
+        return out
+
+    monkeypatch.setattr(AutoencoderKL, "decode", broken)
+    options = {"random": ["draws=2"], "edge": ["draws=2", "images=1"], "cfg_norm": ["draws=1", "images=1"]}[detector]
+    run = full(at_hub, detector, "tiny/sd-v", *options, task=("steps=2",))
+    status = run.samples.set_index(["prompt", "draw"]).status
+    last = run.samples[run.samples.status.str.startswith("failed")]
+    assert len(run.samples) == 5 * images and len(last) == 1 and run.info["status"] == "partial" and calls
+    failed = run.scores[run.scores.status == "failed"]
+    assert len(failed) == (0 if detector == "cfg_norm" else 1) and status.notna().all()
+
+
+def test_half_precision_that_overflows_in_the_vae_is_decoded_in_float32(at_hub: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import AutoencoderKL
+
+    from membench.latent_denoiser import LatentDenoiser
+    from membench.pipelines import load_text_to_image
+
+    folder = hub / "models--tiny--sd-v" / "snapshots" / REVISION
+    exact = LatentDenoiser(load_text_to_image(folder))
+    half = LatentDenoiser(load_text_to_image(folder, dtype="bfloat16"))
+    x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected, plain = exact.decode(x.clone()), half.decode(x.clone())
+    decode = AutoencoderKL.decode
+
+    def overflows(self: Any, z: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        out = decode(self, z, *rest, **more)
+        if z.dtype == torch.bfloat16:
+            out.sample[1] = torch.inf
+        return out
+
+    monkeypatch.setattr(AutoencoderKL, "decode", overflows)
+    found = half.decode(state := x.clone())
+    assert np.array_equal(found[[0, 2]], plain[[0, 2]]) and state.isfinite().all() and not np.array_equal(plain[1], expected[1])
+    assert np.abs(found[1].astype(int) - expected[1]).max() <= 3  # the weights are rounded still
+
+
+def test_pictures_by_url_are_those_of_these_very_addresses(at_hub: Path) -> None:
+    """Another list of the same name is another folder; a download asks again for what was out of reach, a run does not."""
+    from membench.fetching.download_status import Row, StatusTable
+    from membench.ground_truth import links_of
+    from membench.prompts import read_prompt_file
+    from membench.tasks.sd_webster import SdWebsterOptions
+    from membench.tasks.sd_webster_full import images_resource, json_hash
+
+    file = at_hub / "memorized.csv"
+    o = SdWebsterOptions(prompts=str(file), negatives=str(at_hub / "others.csv"))
+    assert images_resource(o, again=False).find() is None
+    links = links_of([*read_prompt_file(file), *read_prompt_file(at_hub / "others.csv")])
+    place = at_hub / "cache" / "ground_truth" / json_hash(sorted((link.id, link.url) for link in links))[:16]
+    place.mkdir(parents=True)
+    table = StatusTable(place)
+    for link in links:
+        table.enter(Row(link.id, link.url, "gone" if link.id == "101" else "timeout"))
+    table.save()
+    assert images_resource(o, again=False).find() == place and images_resource(o, again=True).find() is None
+    file.write_text(MEMORIZED.replace("a.jpg", "new.jpg"))
+    assert images_resource(o, again=False).find() is None
+
+
+def test_files_of_hub_data_sets_are_resources_too() -> None:
+    from membench.tasks.sd_webster import SdWebster, SdWebsterOptions
+
+    names = [r.name for r in SdWebster(SdWebsterOptions(prompts="some/set:file.csv,wen", negatives="laion")).resources()]
+    assert names[:4] == ["model", "some/set:file.csv", "wen", "laion"]
+    with pytest.raises(UserError, match=r"unknown prompt set 'lion'\. Did you mean 'laion'"):
+        SdWebster(SdWebsterOptions(negatives="lion")).resources()
+
+
+def test_negatives_alone_are_refused_by_the_mini_profile() -> None:
+    with pytest.raises(UserError, match="--negatives without --prompts is for --profile full"):
+        membench.run("cfg_norm", "sd_webster", task_options=["negatives=laion"])
+
+
 def test_full_options_are_refused_by_the_mini_profile() -> None:
     with pytest.raises(UserError, match="ground_truth is for --profile full"):
         membench.run("cfg_norm", "sd_webster", task_options=["ground_truth=x"])
