@@ -108,6 +108,10 @@ def read_ground_truth(
     if not folder.is_dir():
         raise UserError(f"ground truth: {folder} is no folder; expected is one with {LAYOUTS}")
     pictures = _listed(folder)
+    if not pictures and (folder / STATUS).is_file():
+        raise UserError(
+            f"ground truth: of the pictures that {folder} was to hold none came; fetch them again, or give a folder that has some"
+        )
     if not pictures:
         raise UserError(f"ground truth: {folder} holds no picture; expected are {LAYOUTS}")
     owned = _owned(pictures, prompts)

@@ -69,6 +69,8 @@ def check_kind(folder: Path) -> None:
             raise UserError(f"{folder}: its {part} is a {given[-1]}, not a {wanted}; {READS}")
     if missing := [part for part in PARTS if not (folder / part).is_dir()]:
         raise UserError(f"{folder / missing[0]} is missing, so it has no safetensors file; get the model again")
+    if not (folder / "tokenizer").is_dir():
+        raise UserError(f"{folder / 'tokenizer'} is missing; get the model again")
     unet = part_config(folder, "unet")
     for key, what in TOLD_MORE.items():
         if unet.get(key) is not None:

@@ -307,6 +307,8 @@ def _csv_rows(path: Path, text: str, separator: str, columns: Mapping[str, str],
             if len(fields) > len(header) or (whole and 0 < len(fields) < len(header)):
                 advice = f"quote a prompt that holds {separator!r}"
                 raise UserError(f"{path}, {where}: {len(fields)} fields, where the header has {len(header)}; {advice}")
+            if not fields and whole:
+                raise UserError(f"{path}, {where}: an empty row; remove it")
             if fields:
                 yield where, {what: fields[i] if i < len(fields) else None for what, i in places.items()}
     except csv.Error as error:

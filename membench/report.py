@@ -19,7 +19,7 @@ from membench.gallery import Gallery, copy_words, frame_of, measure_word, of_run
 from membench.plots import COLOURS, DARK_COLOURS, DASHES
 from membench.printing import COPIES, DETECTION, interval
 from membench.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, histograms, rarefaction_chart, roc_chart, size_chart
-from membench.run_report import SIZE_CORRELATION, detection_rows, extraction_rows, generation_rows, size_correlation
+from membench.run_report import SIZE_CORRELATION, detection_rows, extraction_rows, generation_rows, ground_truth_line, size_correlation
 from membench.runs import NOT_COMPARED, Run
 from membench.tables import atomic_write
 from membench.types import Space, sees
@@ -183,6 +183,8 @@ def extraction(run: Run) -> Section:
 
     space, m = run.space, run.metrics
     intro = f"Which training pictures came back? {_measure(space)}"
+    if truth := run.info.get("provenance", {}).get("ground_truth"):
+        intro += f" {ground_truth_line(truth).capitalize()}."
     if not (run.samples.status == "ok").any():
         why = f"All {len(run.samples)} images failed." if len(run.samples) else "This run has no images: its detector extracted none."
         if (run.samples.status == NOT_COMPARED).any():

@@ -21,7 +21,7 @@ def run_table(runs: Sequence[Run]) -> str:
     """Of one run detection per subset, extraction per band and in percentiles; of several a row a run. Then costs and files."""
     runs = list({run.path: run for run in runs}.values())  # a detector that is named twice is one run
     parts = _whole(runs[0]) if len(runs) == 1 else _side_by_side(runs)
-    return "\n".join([*parts, *_captions(runs), *map(run_summary, runs), *([] if len(runs) == 1 else [_shared(runs)])])
+    return "\n".join([*parts, *_one_class(runs), *_captions(runs), *map(run_summary, runs), *([] if len(runs) == 1 else [_shared(runs)])])
 
 
 def _captions(runs: Sequence[Run]) -> Iterator[str]:
@@ -29,6 +29,17 @@ def _captions(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         if (line := best(reached(run.scores))) is not None:
             yield "".join(f"{text}\n" for text in captions_lines(line_columns(line)))
+            return
+
+
+def _one_class(runs: Sequence[Run]) -> Iterator[str]:
+    """Why there is no detection, where prompts or images were scored and one of the labels is missing."""
+    for run in runs:
+        labels = run.scores.label[run.scores.status == "ok"]
+        if len(labels) and not {0, 1} <= set(labels):
+            counts = [f"{int((labels == value).sum()):,} {word}" for value, word in ((1, "memorized"), (0, "not"), (-1, "unlabelled"))]
+            how = "AUROC needs both labels (--negatives names prompts that are not memorized)"
+            yield f"no detection: of the examples scored {', '.join(counts)}; {how}\n"
             return
 
 
@@ -150,12 +161,20 @@ def run_summary(run: Run) -> str:
         f"files: {run.path}",
         f"report: {run.path / 'report.html'}",
     ]
+    if truth := info.get("provenance", {}).get("ground_truth"):
+        lines.append(ground_truth_line(truth))
     if info["status"] != "complete":
         why = f"{failed} failed rows" if failed else f"{info['n_examples']} of {info['n_task_examples']} examples"
         lines.insert(0, f"PARTIAL RUN ({why}): not comparable with whole runs")
     if info.get("extract_only"):
         lines.insert(0, "extraction only: no example was scored")
     return "\n".join(lines) + "\n"
+
+
+def ground_truth_line(truth: Mapping[str, int]) -> str:
+    """How much of what could be copied is at hand: copies of anything else cannot be found."""
+    held, of = truth["of them with a picture"], truth["memorized prompts"]
+    return f"ground truth: {truth['pictures']:,} pictures, of {held:,} of {of:,} memorized prompts; copies of other pictures are not found"
 
 
 def _cost(name: str, phase: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from membench.errors import UserError
 from membench.hashing import json_hash
-from membench.prompts import Prompt, to_examples
+from membench.prompts import Prompt, example_id, to_examples
 from membench.types import Example, LoadedTask, Space, TaskInfo
 
 if TYPE_CHECKING:
@@ -141,9 +141,14 @@ def compared(
     from membench.features import load_features
     from membench.ground_truth import read_ground_truth
 
-    truth = read_ground_truth(found["ground truth"], prompts, SIDE, progress=True)
     weights = o.criterion_weights or (SSCD if o.criterion == "sscd" else "")
-    return truth, load_features(o.criterion, weights, device=device, batch_size=batch_size, preprocess=o.criterion_preprocess)
+    if o.criterion == "clip" and not weights:
+        raise UserError(
+            "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG or MODEL:FILE, such as ViT-B-32:laion2b_s34b_b79k"
+        )
+    # Before pictures are read: a mistake in the weights shall not wait for them.
+    features = load_features(o.criterion, weights, device=device, batch_size=batch_size, preprocess=o.criterion_preprocess)
+    return read_ground_truth(found["ground truth"], prompts, SIDE, progress=True), features
 
 
 def space(o: SdWebsterOptions, features: Features | None) -> Space:
@@ -159,7 +164,8 @@ def _match(truth: GroundTruth | None, features: Features | None) -> Any:
 
 
 def _told(truth: GroundTruth, prompts: Sequence[Prompt]) -> dict[str, int]:
-    return {"pictures": len(truth.ids), "prompts with one": len(truth.owners), "prompts": len({p.text for p in prompts})}
+    memorized = {example_id(p.text) for p in prompts if p.label == 1}
+    return {"pictures": len(truth.ids), "memorized prompts": len(memorized), "of them with a picture": len(memorized & set(truth.owners))}
 
 
 def _none() -> np.ndarray:
@@ -204,22 +210,27 @@ def model_resource(name: str, model: str) -> Resource:
     """A folder as it is; a hub id from the hub's cache, or one of its mirrors."""
     from membench.fetching.checkpoints import choices, pipeline_folder
     from membench.fetching.resources import Resource
-    from membench.pipeline_files import check_kind
+    from membench.pipeline_files import check_kind, weight_files
 
+    pinned = ""
     if Path(model).is_file():
         check_kind(Path(model))  # refuses a checkpoint in one file, with the way out
     elif not Path(model).is_dir():
-        choices(model)  # a typing mistake is told before anything is fetched
+        places = choices(model)  # a typing mistake is told before anything is fetched
+        pinned = f"at revision {places[0][1][:12]}" if places[0][1] else "at its main revision"
     option = "--model " if name == "model" else "--set sd_webster.control_model="
     command = DOWNLOAD if model == MODEL else f"{DOWNLOAD} {option}{quote(model)}"
 
     def find() -> Path | None:
+        if Path(model).is_dir():
+            weight_files(Path(model))  # refuses what is no Stable Diffusion in safetensors
+            return Path(model)
         try:
             return pipeline_folder(model, local_only=True)[0]
         except UserError:  # not in the hub's cache
             return None
 
-    return Resource(name, f"model {model}", find, lambda: pipeline_folder(model)[0], command, "some 4 GB, at its pinned revision")
+    return Resource(name, f"model {model}", find, lambda: pipeline_folder(model)[0], command, f"some 4 GB, {pinned}" if pinned else "")
 
 
 def model_name(model: str) -> str:
@@ -272,7 +283,11 @@ def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
     def fetch() -> Path:
         wanted = links()
         place = folder(wanted)
-        print(f"membench: {status_line(download_images(wanted, place, progress=True))}, in {place}", file=sys.stderr)
+        rows = download_images(wanted, place, progress=True)
+        came = int((rows.status == "ok").sum())
+        if not came:
+            raise UserError(f"none of {len(rows)} pictures came ({status_line(rows)}); is there a network? The same command tries again")
+        print(f"membench: {came} of {len(rows)} pictures are in {place} ({status_line(rows)})", file=sys.stderr)
         return place
 
     chosen = f" --prompts {quote(o.prompts)}" * bool(o.prompts) + f" --negatives {quote(o.negatives)}" * bool(o.negatives)

@@ -323,7 +323,10 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
     expected = float(unit(png_image(samples.image[TEXTS[1], 0])) @ unit(side))
     assert samples.truth_similarity[TEXTS[1], 0] == pytest.approx(expected, abs=1e-5)
     assert bool(samples.truth_label[TEXTS[1], 0]) == (expected >= 0.5)
-    assert run.info["space"]["id"].startswith("cosine/sscd-") and run.info["provenance"]["ground_truth"]["pictures"] == 2
+    truth = {"pictures": 2, "memorized prompts": 3, "of them with a picture": 2}
+    assert run.info["space"]["id"].startswith("cosine/sscd-") and run.info["provenance"]["ground_truth"] == truth
+    line = "2 pictures, of 2 of 3 memorized prompts; copies of other pictures are not found"
+    assert line in (run.path / "report.html").read_text() and line in leaderboard.run_table([run])
     known = samples.truth_label.dropna()
     measured = run.metrics[run.metrics.subset == "all"].set_index("metric")
     assert measured.value["own_copies"] == known.mean() and measured.n["own_copies"] == len(known) == 4
@@ -366,6 +369,8 @@ def test_offline_with_nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["ground_truth=/no/such/folder", "criterion=clip"], "ground_truth=/no/such/folder is no folder"),
         (["prompts=hintersdorff"], "unknown prompt set 'hintersdorff'. Did you mean 'hintersdorf'"),
         (["model=no id at all"], "neither a folder nor a hub id"),
+        (["model=sd-9"], "unknown model 'sd-9'. Did you mean"),
+        (["ground_truth=.", "criterion=clip"], "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG"),
     ],
 )
 def test_wrong_options_are_one_line(at_hub: Path, settings: list[str], told: str) -> None:
@@ -464,6 +469,12 @@ def test_files_of_hub_data_sets_are_resources_too() -> None:
     assert names[:4] == ["model", "some/set:file.csv", "wen", "laion"]
     with pytest.raises(UserError, match=r"unknown prompt set 'lion'\. Did you mean 'laion'"):
         SdWebster(SdWebsterOptions(negatives="lion")).resources()
+
+
+def test_one_label_is_said_to_be_one(at_hub: Path) -> None:
+    settings = ["model=nobody/has-this", f"prompts={at_hub / 'memorized.csv'}"]
+    run = membench.run("caption_case", "sd_webster", "full", task_options=settings, out=at_hub / "runs", progress=False)
+    assert "no detection: of the examples scored 3 memorized, 0 not, 0 unlabelled; AUROC needs both labels" in leaderboard.run_table([run])
 
 
 def test_negatives_alone_are_refused_by_the_mini_profile() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from membench.fetching import hub
+from membench.registry import unknown_name
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -107,6 +109,8 @@ def choices(name: str) -> list[tuple[str, str]]:
     """
     if "," in name:
         return list(dict.fromkeys(place for one in name.split(",") for place in choices(one.strip())))
+    if re.fullmatch(r"[\w.-]+", name) and name not in CHECKPOINTS and not name.startswith("."):
+        raise unknown_name("model", name, CHECKPOINTS, f"the short names {', '.join(CHECKPOINTS)}; or give a folder, ID or ID@REVISION")
     if entry := known_checkpoint(name):
         return sorted(entry.places, key=lambda place: place[0] != name)  # stable: of a short name, the table's order
     return [hub.parse_model_name(name)]

@@ -81,9 +81,8 @@ def download(resources: Sequence[Resource]) -> int:
         lost += path is None
         print(f"{resource.name}: {state}", flush=True)
     if lost:
-        print(
-            f"membench: {lost} of {len(resources)} could not be had; the same command tries again and keeps what is here", file=sys.stderr
-        )
+        how = "run it without --offline" if net.offline() else "the same command tries again and keeps what is here"
+        print(f"membench: {lost} of {len(resources)} could not be had; {how}", file=sys.stderr)
     return 2 if lost else 0
 
 
