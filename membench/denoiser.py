@@ -12,10 +12,10 @@ A difference of two predictions at one x_t scales alike: eps_c - eps_0 = alpha_t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from membench.memo import Memo
 from membench.seeds import generator
 from membench.types import Condition, Cost
 
+T = TypeVar("T")
 PARAMETERISATIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -40,6 +41,10 @@ class Conditioning:
     def repeat(self, times: int) -> Conditioning:
         """Each row ``times`` times, rows of one condition together."""
         return Conditioning(None if self.embeddings is None else self.embeddings.repeat_interleave(times, dim=0))
+
+
+class OutOfMemory(UserError):
+    """What was asked for at once does not fit on the device."""
 
 
 class Denoiser:
@@ -62,6 +67,7 @@ class Denoiser:
         self.cost = Cost()
         self.memo: Memo | None = None  # set while several detectors share evaluations
         self.forward_mode: bool | None = None  # whether it can be differentiated forwards (derivative.py finds out)
+        self._limits: dict[str, int] = {}  # of what is larger than an evaluation: see halving
         self._compiled: Any = None
         self._run: Any = self.network  # what _forward calls
         parameter = next(network.parameters())
@@ -176,12 +182,29 @@ class Denoiser:
             line = (str(error).strip().splitlines() or [""])[0][:200]
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in line:
                 less = f"set --batch-size {self.batch_size // 2}" if self.batch_size > 1 else "take a larger device, or a smaller --dtype"
-                raise UserError(
+                raise OutOfMemory(
                     f"out of memory on {self.device} at batch size {self.batch_size}: {less}; what is finished is kept"
                 ) from None
             if self._compiled is not None and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise UserError(f"--compile does not work here ({line}); leave it out") from None
             raise
+
+    def halving(self, what: str, most: int, compute: Callable[[int], T]) -> T:
+        """``compute(n)`` with n = ``most`` rows at once, and half as many whenever they do not fit; of ``what`` no more are tried again.
+
+        For what takes more memory than the evaluations that the batch size was chosen for: derivatives, the VAE. What a failed try has
+        counted is taken back. Raises :class:`OutOfMemory` where not one row fits.
+        """
+        n = min(most, self._limits.get(what, most))
+        while True:
+            before = replace(self.cost)
+            try:
+                return compute(n)
+            except OutOfMemory:
+                if n == 1:
+                    raise
+                vars(self.cost).update(vars(before))
+                n = self._limits[what] = n // 2
 
     def raw_eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
         """eps as one differentiable call, neither batched nor counted: for ``membench.derivative``."""

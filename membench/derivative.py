@@ -56,12 +56,27 @@ def quadratic_forms(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """eps(x, t, c) [n, *shape] and v_k' J v_k [count, n] in double precision, J = d eps / d x of each row.
 
-    Costs ``count`` JVPs a row (eps comes with them), or 2 ``count`` + 1 forwards where ``how`` is difference.
+    Costs ``count`` JVPs a row (eps comes with them), or 2 ``count`` + 1 forwards where ``how`` is difference. A derivative holds the
+    attention's whole matrix, for each tangent: where a batch does not fit, half of it is tried.
     """
+    return model.halving("derivatives", model.batch_size, lambda most: _forms(model, x, t, condition, vectors, count, how, most))
+
+
+def _forms(
+    model: Denoiser,
+    x: torch.Tensor,
+    t: int,
+    condition: Conditioning,
+    vectors: Vectors,
+    count: int,
+    how: Literal["jvp", "difference"],
+    most: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """most: rows times tangents at once."""
     forms = torch.empty(count, len(x), dtype=torch.float64)
     eps = torch.empty(x.shape, device=x.device)
-    tangents = min(count, model.batch_size)
-    for start in range(0, len(x), rows_at_once := max(1, model.batch_size // tangents)):
+    tangents = min(count, most)
+    for start in range(0, len(x), rows_at_once := max(1, most // tangents)):
         rows = slice(start, min(start + rows_at_once, len(x)))
         for first in range(0, count, tangents):
             probes = slice(first, min(first + tangents, count))

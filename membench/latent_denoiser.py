@@ -78,9 +78,12 @@ class LatentDenoiser(Denoiser):
         """By the VAE; what overflows there in half precision once more in float32. Rows that stay NaN become NaN in ``x``, too."""
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.cost.decodes += len(x)
+        return self.halving("pictures", self._at_once(self.shape[1] * factor * self.shape[2] * factor), lambda n: self._decoded(x, n))
+
+    def _decoded(self, x: torch.Tensor, most: int) -> np.ndarray:
         pictures = []
         with self.refusals():
-            for part in x.split(self._at_once(self.shape[1] * factor * self.shape[2] * factor)):
+            for part in x.split(most):
                 scaled = part / self.vae.config.scaling_factor
                 out = self.vae.decode(scaled.to(self.dtype)).sample
                 if len(bad := _not_finite(out)) and self.dtype != torch.float32:
@@ -95,13 +98,15 @@ class LatentDenoiser(Denoiser):
     @torch.no_grad()
     def encode(self, images: np.ndarray) -> torch.Tensor:
         """The mean of the VAE's posterior, scaled as the U-Net was trained."""
-        with self.refusals():
-            x = from_uint8(images).to(self.device, self.dtype)
-            parts = [self.vae.encode(p).latent_dist.mean.float() for p in x.split(self._at_once(images.shape[1] * images.shape[2]))]
-        latents = torch.cat(parts) * self.vae.config.scaling_factor
+        x = from_uint8(images).to(self.device, self.dtype)
+        latents = self.halving("pictures", self._at_once(images.shape[1] * images.shape[2]), lambda n: self._encoded(x, n))
         same_size(images, tuple(latents.shape[1:]), self.shape)
         self.cost.encodes += len(images)
         return latents
+
+    def _encoded(self, x: torch.Tensor, most: int) -> torch.Tensor:
+        with self.refusals():
+            return torch.cat([self.vae.encode(p).latent_dist.mean.float() for p in x.split(most)]) * self.vae.config.scaling_factor
 
     def _at_once(self, pixels: int) -> int:
         """Pictures of so many pixels through the VAE at once: its activations are larger by far than the U-Net's."""

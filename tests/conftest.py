@@ -20,6 +20,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: the workers' thread pools would fight for the same cores, and be slower than one worker alone.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
+# scheduler/scheduler_config.json of CompVis/stable-diffusion-v1-4: of another class than DDIM, from whose settings the papers made theirs.
+PNDM = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.7.0.dev0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, save_tiny_pipeline
@@ -19,6 +20,7 @@ from membench.errors import UserError
 from membench.jobs import Spec, load_task
 from membench.latent_denoiser import LatentDenoiser
 from membench.pipelines import load_text_to_image
+from membench.types import Condition
 
 
 class Network(torch.nn.Module):
@@ -161,6 +163,57 @@ def test_out_of_memory_is_one_line(tiny_pipeline_folder) -> None:
     m.network.forward = lambda *args: 1 / 0
     with pytest.raises(ZeroDivisionError):
         m.eps(x, 5, m.null_like(m.condition([]), 1))
+
+
+def test_pictures_that_do_not_fit_go_by_halves(tiny_pipeline_folder, monkeypatch) -> None:
+    """Of what takes more memory than an evaluation fewer go at once, with the same pictures, and no count twice."""
+    from diffusers import AutoencoderKL
+
+    m = LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=8)
+    x = torch.randn(7, *m.shape, generator=torch.Generator().manual_seed(2))
+    expected, sizes, decode = m.decode(x.clone()), [], AutoencoderKL.decode
+
+    def small(self: object, z: torch.Tensor, *rest: object, **more: object) -> object:
+        sizes.append(len(z))
+        if len(z) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return decode(self, z, *rest, **more)
+
+    monkeypatch.setattr(AutoencoderKL, "decode", small)
+    m.cost.decodes = 0
+    assert np.abs(m.decode(x.clone()).astype(int) - expected).max() <= 1 and sizes == [7, 4, 2, 2, 2, 1] and m.cost.decodes == 7
+    sizes.clear()
+    m.decode(x.clone())
+    assert sizes == [2, 2, 2, 1] and m.batch_size == 8  # it is not tried again; evaluations keep their own
+    monkeypatch.setattr(AutoencoderKL, "decode", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory.")))
+    with pytest.raises(UserError, match="out of memory on cpu"):
+        m.decode(x)
+
+
+def test_derivatives_that_do_not_fit_go_by_halves(tiny_pipeline_folder) -> None:
+    from membench import derivative
+
+    m = LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=8)
+    x, told = (
+        torch.randn(3, *m.shape, generator=torch.Generator().manual_seed(3)),
+        m.condition([Condition(str(i), "a mug") for i in range(3)]),
+    )
+    vectors = derivative.random_probes(m.shape, ["a", "b", "c"], 0, 4, "rademacher")
+    how = derivative.choose(m, "jvp")
+    eps, forms = derivative.quadratic_forms(m, x, 5, told, vectors, 4, how)
+    jvps, forward, tried = m.cost.jvps, m._forward, []
+
+    def small(y: torch.Tensor, t: int, condition: object) -> torch.Tensor:
+        tried.append(len(y))
+        if len(y) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(y, t, condition)
+
+    m._forward = small
+    m.cost.jvps = 0
+    again, others = derivative.quadratic_forms(m, x, 5, told, vectors, 4, how)
+    assert m.cost.jvps == jvps == 12 and tried[0] == 2 and tried[-1] == 1
+    assert torch.allclose(again, eps, atol=1e-5) and torch.allclose(others, forms, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", ["0", "-3", "many", ""])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, save_tiny_pipeline
+from conftest import PNDM, ROOT, save_tiny_pipeline
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -25,20 +25,6 @@ from membench.runner import Spec, execute_all
 from membench.sampling import timesteps
 from membench.types import Condition
 
-# scheduler/scheduler_config.json of CompVis/stable-diffusion-v1-4.
-PNDM = {
-    "_class_name": "PNDMScheduler",
-    "_diffusers_version": "0.7.0.dev0",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-}
 DIFFUSERS, CLIP = "diffusion_pytorch_model", "model"
 
 

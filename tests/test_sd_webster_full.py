@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import PNDM, ROOT, save_tiny_pipeline
 from PIL import Image
 
 import membench
@@ -21,24 +22,9 @@ from membench.errors import UserError
 from membench.prompts import example_id
 from membench.seeds import generator
 from membench.tables import png_image
-from tests.conftest import ROOT, save_tiny_pipeline
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 MODELS = {"v": ("tiny/sd-v", "v_prediction"), "eps": ("tiny/sd-eps", "epsilon")}
-# What Stable Diffusion 1.4's repository holds: another class than DDIM's, from whose settings the papers made their DDIM.
-PNDM = {
-    "_class_name": "PNDMScheduler",
-    "_diffusers_version": "0.7.0.dev0",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-}
 MEMORIZED = """;Caption;URL;type;mean_sscd;max_sscd;Index
 0;The No Limits Business Woman Podcast;https://example.org/a.jpg;VM;0.83;0.84;101
 1;Shaw Floors Cashmere Linen 00104;https://example.org/b.jpg;TM;0.19;0.20;102
