@@ -36,6 +36,9 @@ PNDM = {
 }
 
 
+slow = pytest.mark.skipif(os.environ.get("MEMBENCH_SLOW") != "1", reason="takes a quarter of a minute: MEMBENCH_SLOW=1")
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """``--offline`` sets these for the rest of the process: each test begins with the first alone, whatever ran before."""

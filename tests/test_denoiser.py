@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import pixel_unet, save_tiny_pipeline
+from conftest import pixel_unet, save_tiny_pipeline, slow
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from membench.denoiser import PARAMETERISATIONS, PixelDenoiser
@@ -170,6 +170,7 @@ def test_refusals() -> None:
         PixelDenoiser(model.network, SimpleNamespace(config=SimpleNamespace(prediction_type="flow")), shape=(1, 4, 4))
 
 
+@slow
 def test_compiled_evaluations_are_the_networks_own(tiny_pipeline_folder) -> None:
     """With dynamo's own interpreter as back end, which needs no compiler. One graph for all timesteps; hooks and derivatives do without."""
     torch._dynamo.reset()

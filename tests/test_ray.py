@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import slow
 
 from membench import ray_executor, ray_worker, registry, runner
 from membench.cli import main
@@ -236,6 +237,7 @@ def test_a_run_that_was_stopped_goes_on_in_workers(alone: Run, spec, pool: RayPo
     assert [(old["executor"], old["workers"]) for old in run.info["earlier"]] == [("local", 1)]
 
 
+@slow
 def test_workers_prepare_one_after_another_from_the_drivers_stages(spec, pool: RayPool, world: Path, log, tmp_path: Path) -> None:
     (world / "meet").touch()
     [run] = execute_all([spec("prepared")], tmp_path, progress=False, executor=pool)
