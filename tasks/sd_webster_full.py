@@ -50,6 +50,7 @@ def load_full(
     info: TaskInfo, o: SdWebsterOptions, *, control: bool, device: str, dtype: str, batch_size: int, needs_model: bool
 ) -> LoadedTask:
     """The task of a checkpoint. needs_model: False leaves its weights unread, and unfetched, where every detector reads captions alone."""
+    from membench.fetching.resources import ensure
     from membench.pipelines import folder_hash
 
     if o.half == "b":
@@ -59,10 +60,8 @@ def load_full(
             "--profile full ships no control model: name a model of the same kind that never saw the prompts' pictures, "
             "--set sd_webster.control_model=FOLDER"
         )
-    asked = "control model" if control else "model"
-    needed = [
-        r for r in resources(o, again=False) if r.name == asked or (r.name not in MODELS and (o.ground_truth or r.name in sets_of(o)))
-    ]
+    asked, sets = "control model" if control else "model", sets_of(o)
+    needed = [r for r in resources(o, again=False) if r.name == asked or r.name in sets or (o.ground_truth and r.name not in MODELS)]
     if not needs_model:
         [weights] = [r for r in needed if r.name == asked]
         folder = weights.find()
@@ -198,12 +197,6 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
         folder = Path(o.ground_truth)
         return [*needed, Resource("ground truth", f"the folder {folder}", lambda: _folder(folder), lambda: _folder(folder), DOWNLOAD)]
     return [*needed, images_resource(o, again)]
-
-
-def ensure(needed: Sequence[Resource]) -> dict[str, Path]:
-    from membench.fetching import resources as of
-
-    return of.ensure(needed)
 
 
 def model_resource(name: str, model: str) -> Resource:
