@@ -21,8 +21,13 @@ def timesteps(model: Denoiser, steps: int) -> list[int]:
     return [int(t) for t in model.scheduler.timesteps]
 
 
-def ddim_step(model: Denoiser, x: torch.Tensor, eps: torch.Tensor, t: int, steps: int) -> torch.Tensor:
-    """x_t to x_{t - T/steps}: alpha' x0 + sigma' eps with x0 = (x_t - sigma eps) / alpha."""
+def ddim_step(model: Denoiser, x: torch.Tensor, eps: torch.Tensor, t: int, steps: int, *, corrected: bool = False) -> torch.Tensor:
+    """x_t to x_{t - T/steps}: alpha' x0 + sigma' eps with x0 = (x_t - sigma eps) / alpha, clipped where the model says so.
+
+    corrected: eps carries a guiding gradient. Then it is derived again from the clipped x0, so that both describe the same x_t (as
+    guided-diffusion and GLIDE do; ``use_clipped_model_output`` of diffusers): otherwise each step adds the part of the gradient that the
+    clamp took out of x0, and the error feeds back.
+    """
     alpha, sigma = model.alpha_sigma(t)
     before = t - model.steps // steps
     # Below the schedule diffusers uses abar = 1 (set_alpha_to_one) or abar_0; so do we, to end on the same image.
@@ -31,6 +36,8 @@ def ddim_step(model: Denoiser, x: torch.Tensor, eps: torch.Tensor, t: int, steps
     if model.scheduler.config.clip_sample:
         limit = model.scheduler.config.clip_sample_range
         x0 = x0.clamp(-limit, limit)
+        if corrected:
+            eps = (x - alpha * x0) / sigma
     return alpha_before * x0 + sigma_before * eps
 
 
@@ -78,7 +85,7 @@ def ddim(
         if correct is not None:
             eps = correct(x, t, eps)
         if k + 1 < stop or stop == steps or observe is None:
-            x = ddim_step(model, x, eps, t, steps)
+            x = ddim_step(model, x, eps, t, steps, corrected=correct is not None)
     return x
 
 
