@@ -175,15 +175,28 @@ def _key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str])
         "seed": spec.seed,
         "dtype": spec.dtype,
         "shard": SHARD,
+        **_plugin_code(spec),
         # Left out where they change nothing, so that older runs keep their keys.
         **({"extract_only": True} if spec.extract_only else {}),
         **({"budget": spec.budget} if spec.budget is not None else {}),
     }
 
 
+def _plugin_code(spec: Spec) -> dict[str, Any]:
+    """Hashes of the files of a plug-in detector or task, which a user edits without raising the version; nothing of built-ins."""
+    entries = {"detector": registry.detectors().get(spec.detector), "task": registry.tasks().get(spec.task)}
+    code = {kind: entry.code for kind, entry in entries.items() if entry.code}
+    return {"plugin_code": code} if code else {}
+
+
 def _identity(spec: Spec, task: LoadedTask) -> dict[str, Any]:
-    """What a detector's preparation depends on besides its own options: the model, and how the task samples."""
-    return {"weights": task.hashes["weights"], "dtype": spec.dtype, "sampling": dict(task.info.sampling), "seed": spec.seed}
+    """What a detector's preparation depends on besides its own options: the model, how the task samples, and a plug-in's own code."""
+    return _plugin_code(spec) | {
+        "weights": task.hashes["weights"],
+        "dtype": spec.dtype,
+        "sampling": dict(task.info.sampling),
+        "seed": spec.seed,
+    }
 
 
 def affordable(spec: Spec, forwards: int, what: str) -> None:
