@@ -91,7 +91,7 @@ def check_kind(folder: Path) -> None:
 
 def _refuse_single_file(path: Path) -> None:
     """Raises :class:`UserError` with the way out for a checkpoint in one file, or a folder that holds nothing else."""
-    files = [f for f in ([path] if path.is_file() else sorted(path.glob("*"))) if f.suffix in (".safetensors", ".ckpt")]
+    files = [f for f in ([path] if path.is_file() else sorted(path.glob("[!.]*"))) if f.suffix in (".safetensors", ".ckpt")]
     if plain := next((f for f in files if f.suffix == ".safetensors"), None):
         convert = f"from diffusers import StableDiffusionPipeline as P; P.from_single_file('{plain}').save_pretrained('FOLDER')"
         raise UserError(f'{plain} is a checkpoint in one file; convert it: python -c "{convert}", then --model FOLDER')
@@ -146,7 +146,7 @@ def part_weights(folder: Path, part: str) -> Weights:
         order = (whole, index) if part == "text_encoder" else (index, whole)
         if found := next((f for f in order if f.is_file()), None):
             return Weights(variant, (found,) if found is whole else (found, *_shards(found)))
-    given = [f.name for f in sorted((folder / part).glob("*")) if f.suffix in (".bin", ".ckpt", ".pt", ".safetensors")]
+    given = [f.name for f in sorted((folder / part).glob("[!.]*")) if f.suffix in (".bin", ".ckpt", ".pt", ".safetensors")]
     if any(name.endswith(".safetensors") for name in given):
         raise UserError(f"{folder / part} lacks {stem}.safetensors (there is {', '.join(given[:3])})")
     if given:
@@ -177,12 +177,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over weights and configurations: what decides a prediction, whatever the folder's name.
+    """SHA-256 over weights and configurations: what decides a prediction, whatever the folder's name. Hidden files do not count.
 
     Raises :class:`UserError` for whatever :func:`check_kind` and :func:`part_weights` refuse.
     """
     configs = [folder / part / "config.json" for part in PARTS]
-    configs += [folder / "scheduler" / "scheduler_config.json", *sorted((folder / "tokenizer").glob("*.*"))]
+    configs += [folder / "scheduler" / "scheduler_config.json", *sorted((folder / "tokenizer").glob("[!.]*.*"))]
     files = [*weight_files(folder), *(c for c in configs if c.is_file())]
     return json_hash({str(f.relative_to(folder)): config_hash(f) if f.name == "config.json" else remembered_hash(f) for f in files})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -123,10 +124,11 @@ def _counted(n: int, what: str, how: str) -> list[str]:
 
 
 def _listing(root: Path) -> dict[str, tuple[int, int, int]]:
-    """Size in bytes, modification and inode change in ns of each picture, by its name."""
+    """Size in bytes, modification and inode change in ns of each picture, by its name; hidden files, such as the ``._*`` that macOS
+    puts beside each, are none."""
     try:
         with os.scandir(root / FOLDER) as entries:
-            stats = {e.name: e.stat() for e in entries if e.name.lower().endswith(".jpg")}
+            stats = {e.name: e.stat() for e in entries if e.name.lower().endswith(".jpg") and e.name[0] != "."}
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{root} holds no {FOLDER}; {_layout()}") from None
     except OSError as error:
@@ -245,5 +247,5 @@ def _picture(file: Path, size: int) -> np.ndarray:
                 raise UserError(f"{file} is {image.width} x {image.height}, not {WIDTH} x {HEIGHT}: take the aligned images of {HOME}")
             return np.asarray(image.convert("RGB").crop(CROP).resize((size, size), Image.Resampling.BILINEAR))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # whatever Pillow raises for damage
-        why = " ".join(str(error).split()).replace(" <_io.BytesIO object>", "")[:100]
+        why = re.sub(r" ?<_io\.BytesIO[^>]*>", "", " ".join(str(error).split()))[:100]
         raise UserError(f"{file} is no whole JPEG ({why}); fetch it again, or delete it, and it counts as missing") from error

@@ -180,7 +180,7 @@ def _cached_folder(repo_id: str, revision: str, patterns: Sequence[str], ignore:
     except LocalEntryNotFoundError:
         return None
     # Older versions of huggingface_hub kept no list of files: an interrupted download then looks like a whole one.
-    files = [p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file()]
+    files = [p.relative_to(folder).as_posix() for p in Path(folder).rglob("[!.]*") if p.is_file()]
     wanted = [f for f in files if _wanted(f, patterns, ignore)]
     needs = required or (["*.safetensors"] if any(p.endswith(".safetensors") for p in patterns) else ["*"])
     return Path(folder) if all(any(fnmatchcase(f, need) for f in wanted) for need in needs) else None
@@ -208,11 +208,12 @@ def _fetch_folder(
 
 
 def _listing(kind: str, repo_id: str, revision: str) -> list[str]:
-    """A repository's files; asked once, without huggingface_hub's own retries: where there is no network, that is said at once."""
+    """A repository's files, without hidden ones. Asked once, without huggingface_hub's own retries: where there is no network, that is
+    said at once."""
     from huggingface_hub import HfApi
 
     info: Any = HfApi().repo_info(repo_id, repo_type=kind, revision=revision or None, timeout=net.TIMEOUT)
-    return [file.rfilename for file in info.siblings or ()]
+    return [file.rfilename for file in info.siblings or () if PurePosixPath(file.rfilename).name[0] != "."]
 
 
 def pickled(files: Sequence[str], patterns: Sequence[str], ignore: Sequence[str] = ()) -> list[str]:
