@@ -175,7 +175,9 @@ def _images(text: str) -> int:
 def _assets(sub: argparse.ArgumentParser) -> None:
     """What a task may be told to use in place of its own."""
     sub.add_argument("--model", help="folder, hub id or ID@REVISION of a model of the task's kind, in place of the task's own")
-    sub.add_argument("--prompts", metavar="A,B", help="files or names of sets of prompts, in place of the task's own")
+    sub.add_argument(
+        "--prompts", metavar="A,B", help="files or names of sets of prompts, in place of the task's own; beside --negatives, memorized ones"
+    )
     sub.add_argument("--negatives", metavar="A,B", help="files or names of sets of prompts that are not memorized")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import nan
+from typing import Any
 
 import pandas as pd
 
@@ -110,9 +111,21 @@ def _intervals(frame: pd.DataFrame, column: str, percent: bool = False) -> list[
 
 def _coverage(frame: pd.DataFrame) -> list[str]:
     return [
-        ("extraction only" if r.extract_only else f"{r.scored}/{r.of}") + ("" if r.status == "complete" else " PARTIAL")
+        ("extraction only" if r.extract_only else f"{r.scored}/{r.of}{unlabelled(r)}") + ("" if r.status == "complete" else " PARTIAL")
         for r in frame.itertuples()
     ]
+
+
+def unlabelled(row: Any) -> str:
+    """How many of a row's scored examples have no label, in words; empty where all have one."""
+    n = getattr(row, "unlabelled", 0)  # a stored board may be older than the column
+    return f", {n:,.0f} unlabelled" if n > 0 else ""
+
+
+def unlabelled_lines(frame: pd.DataFrame) -> Iterator[str]:
+    """A line for a board with unlabelled examples, whose detection metrics leave them out."""
+    if any(unlabelled(row) for row in frame[~frame.extract_only.astype(bool)].itertuples()):
+        yield "unlabelled: nothing says whether the example is memorized; detection metrics leave it out, and need examples of both labels"
 
 
 def run_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
@@ -120,7 +133,7 @@ def run_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str
     scored, extracted = part[~part.extract_only], part[part.n_ok > 0]
     control = bool(part.control.iloc[0])
     if len(scored):
-        yield "detection", _detection_text(scored), [*unsupported(scored), *captions_lines(scored)]
+        yield "detection", _detection_text(scored), [*unlabelled_lines(scored), *unsupported(scored), *captions_lines(scored)]
     if len(extracted):
         yield "extraction", _extraction_text(extracted, control), list(_notes(extracted, control))
 

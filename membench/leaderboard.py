@@ -142,6 +142,7 @@ def _row(run: Run) -> dict[str, Any]:
         "of": info["n_task_examples"],
         "positives": int((scored.label == 1).sum()),
         "negatives": int((scored.label == 0).sum()),
+        "unlabelled": int((scored.label < 0).sum()),
         "n_g": drawn,
         "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
         "unique_copies": round(row[UNIQUE[0]] * good) if good else 0,

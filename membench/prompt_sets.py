@@ -10,15 +10,16 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from membench.errors import UserError
-from membench.hashing import file_hash
+from membench.hashing import file_hash, json_hash
 from membench.prompts import UNLABELLED, Prompt, read_prompt_file
 from membench.registry import unknown_name
+from membench.twins import plain
 
 if TYPE_CHECKING:
     from membench.fetching.resources import Resource
@@ -32,7 +33,8 @@ _FILE_ENDS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 class KnownSet:
     """A published set. label: of rows whose kind does not give one; None: as the caller says. url: at a full commit; else repo (a hub
     data set), file and revision (empty: main). sha256, md5: of the file; empty where no digest of the very bytes is at hand.
-    rows: as many as the set must have; 0 where that is not known for certain. first: rows that are read, from the start; None is all."""
+    rows: as many as the set must have; 0 where that is not known for certain. first: rows that are read, from the start; None is all.
+    texts: :func:`texts_hash` of its prompts, by which a copy is known under any name and in any format; empty where it is not known."""
 
     name: str
     what: str
@@ -46,13 +48,15 @@ class KnownSet:
     md5: str = ""
     rows: int = 0
     first: int | None = None
+    texts: str = ""
 
 
 @dataclass(frozen=True)
 class PromptSet:
     """The prompts of one set, one a row of its file. provenance, JSON: name, file, sha256, url or repo and revision, licence ("" of a
-    file), label (what rows without one of their own got; None: as the file's format says), rows (read), repeated (prompts whose text
-    stands in an earlier one), left_out (rows of another label, of a set asked for as negatives), dropped (see :func:`together`)."""
+    file), label (what rows without one of their own got), same_as (of a file: the known set that has the same prompts, which gave that
+    label, or ""), rows (read), unlabelled (prompts whose label is unknown), repeated (prompts whose text stands in an earlier one),
+    left_out (rows of another label, of a set asked for as negatives), dropped (see :func:`together`)."""
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -65,15 +69,17 @@ def _webster(name: str, file: str, md5: str, what: str) -> KnownSet:
     return KnownSet(name, f"Webster's prompts for {what}", UNLABELLED, path, "none stated", repo="fraisdufour/templates-verbs", md5=md5)
 
 
-def _hintersdorf(name: str, file: str, what: str, label: int, rows: int, sha256: str) -> KnownSet:
+def _hintersdorf(name: str, file: str, what: str, label: int, rows: int, sha256: str, texts: str) -> KnownSet:
     place = "ml-research/localizing_memorization_in_diffusion_models/c8de0c620ec511cdb9e937905d1503cd9758910b/prompts"
-    return KnownSet(name, what, label, file, "MIT", url=f"{GITHUB}/{place}/{file}", sha256=sha256, rows=rows)
+    return KnownSet(name, what, label, file, "MIT", url=f"{GITHUB}/{place}/{file}", sha256=sha256, rows=rows, texts=texts)
 
 
-def _ren(name: str, file: str, what: str, label: int, rows: int, sha256: str) -> KnownSet:
+def _ren(name: str, file: str, what: str, label: int, rows: int, sha256: str, texts: str) -> KnownSet:
     place = "renjie3/MemAttn/b1d476c36624a74e10145f889ce1d8268588f5c3/prompt"
-    return KnownSet(name, what, label, file, "MIT", url=f"{GITHUB}/{place}/{file}", sha256=sha256, rows=rows)
+    return KnownSet(name, what, label, file, "MIT", url=f"{GITHUB}/{place}/{file}", sha256=sha256, rows=rows, texts=texts)
 
+
+_SD1_500 = "de66d4ad44e6fc33b157db2c7b1dd2f4cecd5fad5b8ab5e2fffda96bc116a27d"  # the prompts of Wen's and of Hintersdorf's list
 
 _ALL = (
     _webster("webster-sd1", "sdv1_bb_edge", "72c2dded275dda496de9c3f7c33c4f3d", "Stable Diffusion 1"),
@@ -89,6 +95,7 @@ _ALL = (
         "none: all rights reserved",
         url=f"{GITHUB}/YuxinWenRick/diffusion_memorization/ca60157f40a5d3bc41763e922ce27187fdf1adc4/examples/sdv1_500_memorized.jsonl",
         rows=500,
+        texts=_SD1_500,
     ),
     _hintersdorf(
         "hintersdorf",
@@ -97,6 +104,7 @@ _ALL = (
         1,
         500,
         "0b527a5965dc463e7a3e0d234ff7fd5489b1a76869c456dbb209dc753cb4af25",
+        _SD1_500,
     ),
     _hintersdorf(
         "laion",
@@ -105,6 +113,7 @@ _ALL = (
         0,
         500,
         "f453b418cc157864baacbf68d97447273feac41e8066b2ead6b307bf795988e1",
+        "c8501a03402070111d7dad9d3f723794c7eef235370c9b272d84d484e0765956",
     ),
     _hintersdorf(
         "coco",
@@ -113,6 +122,7 @@ _ALL = (
         0,
         10_000,
         "5445e449c60fd6b326a05c79a683c4d64620b0330a372de843eb6b9dbe5901e3",
+        "06cd1df76a22e456c552b36f9238f4a30d333ef5459410e1cccb07c2d299191f",
     ),
     _ren(
         "ren-sd1",
@@ -121,6 +131,7 @@ _ALL = (
         1,
         345,
         "70f370c4728aecd18e0db95dc58e9741b0f1a278dbfddb31d7d0754f69f8d069",
+        "7f82e721aeb892158f7f9ff7baa5dcfc550898c8972589a9fe33e5bbd47a1754",
     ),
     _ren(
         "ren-sd2",
@@ -129,6 +140,7 @@ _ALL = (
         1,
         219,
         "5776ec85cc25fde8c4843af990041a85813c3af7cb817c45dabb1a1bb9b6356f",
+        "5ecb94f761ece862b771bdf58947576c8151517d91af71b1e6733eb0a3503e19",
     ),
     _ren(
         "ren-gpt4",
@@ -137,6 +149,7 @@ _ALL = (
         0,
         500,
         "4e0de75ae37b4fb2f8676026d876d9f4b03267a90041af4069d74b912e588c2d",
+        "a336c8c0b7194108242ce52c9c9e8f6ade00a7f92a6f7d1aef44ac05b034e16a",
     ),
     # Wen's negatives: of the split "test", which is this file, the first 500.
     KnownSet(
@@ -179,15 +192,22 @@ def resource(name: str) -> Resource:
     return Resource(name, f"prompt set {known.what}", find, lambda: _fetched(known), command, note)
 
 
+def texts_hash(prompts: Iterable[Prompt]) -> str:
+    """SHA-256 of the different texts, whatever their order, file format and other columns."""
+    return json_hash(sorted({prompt.text for prompt in prompts}))
+
+
 def read(names: str, *, label: int | None = None) -> list[PromptSet]:
     """The sets in a comma-separated list of short names (KNOWN), paths of prompts files, and hub data sets (see :func:`resource`).
     What exists as a path is one, whatever else it could be. What is missing is fetched, all of it or none.
 
-    label: of rows that have none, neither from a column or a published kind (:func:`membench.prompts.read_prompt_file`) nor from their
-    set. 0 asks for negatives: rows of another label are left out, with a line on stderr, so that "webster-sd1" gives its N.
+    label: the role of the sets, given to rows that have no label from a column or a published kind
+    (:func:`membench.prompts.read_prompt_file`) nor from a known set, whose label a copy under another name keeps. None: no role is known,
+    and such rows are unlabelled. 0 asks for negatives: rows of another label are left out, with a line on stderr, so that "webster-sd1"
+    gives its N. 1 asks for memorized prompts; rows of label 0 among them stay.
 
     Raises :class:`UserError` for an unknown name, a set given twice, a file that cannot be read, fetched or is of another number of rows
-    than its authors state, and for negatives of which none are left.
+    than its authors state, for negatives of which none are left, and for memorized prompts that are all labelled as not memorized.
     """
     wanted = [names] if os.path.isfile(names) else [name.strip() for name in names.split(",")]
     if not all(wanted):
@@ -205,9 +225,11 @@ def read(names: str, *, label: int | None = None) -> list[PromptSet]:
 def together(positives: Sequence[PromptSet], negatives: Sequence[PromptSet]) -> list[PromptSet]:
     """Positives and negatives as one list, for :func:`membench.prompts.to_examples` of all their prompts.
 
-    A negative whose text is among the positives with another label is dropped, with a line on stderr, and counted in its set's
-    provenance. Raises :class:`UserError` for a text with two labels among the positives, naming both sets: which of them is right is
-    not for membench to say. Sets without any prompt left are refused too.
+    A negative whose text is among the positives with another label, or is a memorized one but for case, white space or Unicode form
+    (:mod:`membench.twins`), is dropped, with a line on stderr, and counted in its set's provenance.
+
+    Raises :class:`UserError` for a text with two labels among the positives, naming both sets: which of them is right is not for
+    membench to say. Sets without any prompt left are refused too.
     """
     label: dict[str, tuple[int, str]] = {}
     for one in positives:
@@ -216,9 +238,10 @@ def together(positives: Sequence[PromptSet], negatives: Sequence[PromptSet]) -> 
             if before != prompt.label:
                 text = f"the prompt {prompt.text[:60]!r} has label {before} in {where} and {prompt.label} in {one.name}"
                 raise UserError(f"{text}; give one of the two, or the other as --negatives")
+    memorized = {plain(text) for text, (value, _) in label.items() if value == 1}
     kept: list[PromptSet] = list(positives)
     for one in negatives:
-        clear = tuple(p for p in one.prompts if label.get(p.text, (p.label, ""))[0] == p.label)
+        clear = tuple(p for p in one.prompts if label.get(p.text, (p.label, ""))[0] == p.label and plain(p.text) not in memorized)
         if not clear:
             raise UserError(f"{one.name}: each of its prompts is among those of --prompts with another label; give other negatives")
         if dropped := len(one.prompts) - len(clear):
@@ -245,14 +268,21 @@ def _prompt_set(name: str, fetched: Path | None, label: int | None) -> PromptSet
     known = _known(name) if fetched else None
     path = fetched or Path(name)
     title = known.name if known else path.name
-    otherwise = label if known is None or known.label is None else known.label
-    first = known.first if known else None
+    first, fixed, same = known.first if known else None, known.label if known else None, ""
+    otherwise = fixed if fixed is not None else UNLABELLED if label is None else label
     rows = read_prompt_file(path, label=otherwise, source=title, first=first)
     if known and len(rows) != (stated := known.rows or first or len(rows)):
         raise UserError(f"{title}: {path} has {len(rows)} prompts, not {stated}; delete it, and it is fetched anew")
+    if fixed is None and (published := _published(rows)):
+        same, otherwise = published.name, published.label
+        rows = read_prompt_file(path, label=otherwise, source=title)
     prompts = [p for p in rows if p.label == 0] if label == 0 else rows
+    what = f" (they are those of {same})" if same else ""
     if not prompts:
-        raise UserError(f"{title} gives no negatives: none of its {len(rows)} prompts is labelled as not memorized")
+        raise UserError(f"{title} gives no negatives: none of its {len(rows)} prompts{what} is labelled as not memorized")
+    if label == 1 and all(p.label == 0 for p in rows):
+        advice = "beside --negatives, --prompts names memorized ones; give it to --negatives"
+        raise UserError(f"{title} gives no memorized prompts: all its {len(rows)}{what} are labelled as not memorized; {advice}")
     if left_out := len(rows) - len(prompts):
         print(f"membench: {title}: {_count(left_out)} not labelled as negatives; left out", file=sys.stderr)
     provenance = {
@@ -263,12 +293,20 @@ def _prompt_set(name: str, fetched: Path | None, label: int | None) -> PromptSet
         **({"repo": known.repo, "revision": known.revision or "main"} if known and known.repo else {}),
         "licence": known.licence if known else "",
         "label": otherwise,
+        "same_as": same,
         "rows": len(rows),
+        "unlabelled": sum(p.label == UNLABELLED for p in prompts),
         "repeated": len(prompts) - len({p.text for p in prompts}),
         "left_out": left_out,
         "dropped": 0,
     }
     return PromptSet(title, tuple(prompts), provenance)
+
+
+def _published(rows: Sequence[Prompt]) -> KnownSet | None:
+    """The known set, all of which has one label, with these very prompts."""
+    found = texts_hash(rows)
+    return next((known for known in KNOWN.values() if known.texts == found and known.label in (0, 1)), None)
 
 
 def _count(n: int) -> str:

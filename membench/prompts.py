@@ -10,11 +10,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError
+from membench.twins import BUT_FOR, Labelled
 from membench.types import Condition, Example
 
 UNLABELLED = -1
@@ -45,6 +46,7 @@ class Prompt:
     rule (VM where max_sscd >= 0.7) and so are kept apart; else what the file says, "memorized", "N" or "unlabelled".
     source: the file or set. group: the file's, or "". url, index: of its training picture, the index being LAION's; "" where unknown.
     similarity: the largest SSCD between the picture and generations that the set's authors report (max_sscd); None where they do not.
+    where: the row of the file that it was read from, such as "line 3".
     """
 
     text: str
@@ -55,15 +57,20 @@ class Prompt:
     url: str = ""
     index: str = ""
     similarity: float | None = None
+    where: str = field(default="", compare=False)
+
+    @property
+    def place(self) -> str:
+        """Source and row, for messages."""
+        return ", ".join(filter(None, (self.source, self.where)))
 
 
 @dataclass(frozen=True)
 class _Format:
-    """What a file holds. published: its kinds set labels, and it may repeat a prompt. memorized: all rows are, unless told otherwise."""
+    """What a file holds. published: its kinds are those of KINDS, and it may repeat a prompt."""
 
     rows: Iterable[Row]
     published: bool = False
-    memorized: bool = False
 
 
 def example_id(prompt: str) -> str:
@@ -76,36 +83,37 @@ def read_prompts(path: Path) -> list[Example]:
     return to_examples(read_prompt_file(path))
 
 
-def read_prompt_file(path: str | Path, *, label: int | None = None, source: str = "", first: int | None = None) -> list[Prompt]:
+def read_prompt_file(path: str | Path, *, label: int = UNLABELLED, source: str = "", first: int | None = None) -> list[Prompt]:
     """The prompts of a file, one a row, in its order. The format is told by what the file holds:
 
     - Parquet as Webster publishes it: caption, and if there index, url, overfit_type. Other columns are not read.
-    - JSON lines as Wen et al. (2024) do: caption, index, url; they may have the other columns of the Parquet files.
+    - JSON lines as Wen et al. (2024) do: caption, index, url; they may have the other columns of the Parquet files. Lists of prompts
+      that are not memorized are published with the same three keys, so the format says nothing about the label.
     - CSV as Hintersdorf et al. do: separated by ";", with Caption, URL, Index, and if there type, max_sscd.
     - CSV of one's own (".csv", separated by ","): prompt, and if there label, kind, group, source, url, index.
     - Anything else is text with a prompt a line; blank lines are skipped.
 
-    A row's label is that of its column ``label``, else that of its published kind: 1, and 0 for N ("not memorized *by Webster's rule*").
-    label (1, 0 or -1) is given to rows without either. Without it they are unlabelled, but for JSON lines of exactly caption, index
-    and url: that is Wen's list of memorized prompts, 1. source: of rows that do not say; default the file's name.
-    first: read so many rows, and none that follow; None: all.
+    A row's label is that of its column ``label``, else that of its kind, if that is one of KINDS: 1, and 0 for N ("not memorized *by
+    Webster's rule*"). label (1, 0 or -1, unlabelled) is given to rows without either. source: of rows that do not say; default the
+    file's name. first: read so many rows, and none that follow; None: all.
 
     Published files repeat captions (34 of COCO's 10,000): such rows are all returned, since each may have a picture of its own.
     Raises :class:`UserError`, one line, for a file that is missing, empty, damaged or not UTF-8, a missing column, another separator,
     a row with too many fields, an empty prompt or one of more than LONGEST characters, NUL characters, another label than 0 or 1,
-    another published kind than those of KINDS, a repeated prompt in text and in a CSV of one's own, and one with two labels in any
-    file. ValueError for another ``label``.
+    another published kind than those of KINDS, a repeated prompt in text and in a CSV of one's own, and in any file one with two
+    labels, and two with the labels 1 and 0 that are the same but for case, white space or Unicode form (:mod:`membench.twins`).
+    ValueError for another ``label``.
     """
-    if label not in (None, 0, 1, UNLABELLED):
-        raise ValueError(f"label is {label}, but must be 1, 0, {UNLABELLED} or None")
+    if label not in (0, 1, UNLABELLED):
+        raise ValueError(f"label is {label}, but must be 1, 0 or {UNLABELLED}")
     path = Path(path)
     found = _format(path)
-    otherwise = label if label is not None else 1 if found.memorized else UNLABELLED
     prompts: list[Prompt] = []
     seen: dict[str, tuple[str, int]] = {}
+    labelled = Labelled()
     for where, row in itertools.islice(found.rows, first):
         try:
-            prompt = _prompt(row, otherwise, source or path.name, found.published)
+            prompt = _prompt(row, label, source or path.name, found.published, where)
         except _BadRow as error:
             raise UserError(f"{path}, {where}: {error}") from None
         before, its_label = seen.setdefault(prompt.text, (where, prompt.label))
@@ -113,6 +121,9 @@ def read_prompt_file(path: str | Path, *, label: int | None = None, source: str 
             raise UserError(f"{path}, {where}: the prompt of {before} again; remove one ({prompt.text[:60]!r})")
         if its_label != prompt.label:
             raise UserError(f"{path}, {where}: the prompt of {before} again, with another label; remove one ({prompt.text[:60]!r})")
+        if twin := labelled.enter(prompt.text, prompt.label, where):
+            both = f"{prompt.text[:60]!r} and {twin[0][:60]!r}"
+            raise UserError(f"{path}, {where}: the prompt of {twin[1]} {BUT_FOR}, with another label; remove one ({both})")
         prompts.append(prompt)
     if not prompts:
         raise UserError(f"{path} has a header and no prompt" if path.suffix.lower() == ".csv" else f"{path} holds no prompt")
@@ -124,16 +135,20 @@ def to_examples(prompts: Iterable[Prompt]) -> list[Example]:
 
     A row without a label is extracted from and scored, but takes no part in detection metrics. Those without a group are grouped with
     one another, by near-duplicate text and label (:func:`membench.groups.text_groups`, ``by_label``).
-    Raises :class:`UserError` for a text with two labels and for a group that holds memorized and other prompts, which intervals
-    cannot resample.
+    Raises :class:`UserError` for a text with two labels, for two texts with the labels 1 and 0 that are the same but for case, white
+    space or Unicode form, and for a group that holds memorized and other prompts, which intervals cannot resample.
     """
     rows: dict[str, Prompt] = {}
     labels: dict[str, int] = {}
+    labelled = Labelled()
     for row in prompts:
         first = rows.setdefault(row.text, row)
         if first.label != row.label:
-            both = f"label {first.label} in {first.source} and {row.label} in {row.source}"
+            both = f"label {first.label} in {first.place} and {row.label} in {row.place}"
             raise UserError(f"the prompt {row.text[:60]!r} has {both}; remove one")
+        if twin := labelled.enter(row.text, row.label, row.place):
+            both = f"label {1 - row.label} in {twin[1]} ({twin[0][:60]!r}) and {row.label} in {row.place}"
+            raise UserError(f"the prompt {row.text[:60]!r} has, {BUT_FOR}, {both}; remove one")
         if row.group and row.label != UNLABELLED and labels.setdefault(row.group, row.label) != row.label:
             advice = "give those of each label a group of their own"
             raise UserError(f"{row.source}: group {row.group!r} holds memorized and other prompts; {advice}")
@@ -157,7 +172,7 @@ class _BadRow(Exception):
     """What is wrong with a row; its reader knows where the row stands."""
 
 
-def _prompt(row: Mapping[str, Any], otherwise: int, source: str, published: bool) -> Prompt:
+def _prompt(row: Mapping[str, Any], otherwise: int, source: str, published: bool, where: str) -> Prompt:
     text = row["text"]
     if text is not None and not isinstance(text, str):
         raise _BadRow(f"the prompt is not text but {type(text).__name__}")
@@ -173,14 +188,14 @@ def _prompt(row: Mapping[str, Any], otherwise: int, source: str, published: bool
         raise _BadRow(f"kind {kind[:20]!r}; it must be one of {', '.join(KINDS)}, or empty")
     if label not in ("", "0", "1"):
         raise _BadRow(f"label {label[:20]!r}; write 1 (memorized), 0 (not) or nothing")
-    value = int(label) if label else KINDS[kind] if published and kind else otherwise
+    value = int(label) if label else KINDS.get(kind, otherwise)
     similarity = _string(row.get("similarity"))
     try:
         number = float(similarity) if similarity else None
     except ValueError:
         raise _BadRow(f"max_sscd {similarity[:20]!r} is no number") from None
     url, index, group = (_string(row.get(name)) for name in ("url", "index", "group"))
-    return Prompt(text, value, kind or _DEFAULT_KIND[value], _string(row.get("source")) or source, group, url, index, number)
+    return Prompt(text, value, kind or _DEFAULT_KIND[value], _string(row.get("source")) or source, group, url, index, number, where)
 
 
 def _string(value: Any) -> str:
@@ -257,7 +272,6 @@ def _parquet_rows(path: Path, data: bytes) -> Iterator[Row]:
 
 def _json_lines(path: Path, lines: list[str]) -> _Format:
     rows: list[Row] = []
-    wen = True
     for i, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -269,9 +283,8 @@ def _json_lines(path: Path, lines: list[str]) -> _Format:
         if not isinstance(value, dict):
             raise UserError(f"{path}, line {i}: not a JSON object with a key 'caption'; it needs one a line")
         columns = _table_columns(list(value), f"{path}, line {i},")
-        wen = wen and set(value) == {"caption", "index", "url"}
         rows.append((f"line {i}", {what: value[name] for what, name in columns.items()}))
-    return _Format(rows, published=True, memorized=wen)
+    return _Format(rows, published=True)
 
 
 def _csv_columns(path: Path, header: str) -> tuple[str, dict[str, str]]:

@@ -166,7 +166,9 @@ def detection(run: Run) -> Section:
         none = "Extraction only: no example was scored." if run.info.get("extract_only") else "This run has no scores."
         absent = f"All {len(run.scores)} scores failed." if len(run.scores) else none
     elif not positives or not negatives:
-        absent = f"Detection needs scored examples of both labels; here {positives} are memorized and {negatives} are not."
+        unknown = len(good) - positives - negatives
+        others = f", {unknown} are unlabelled" if unknown else ""
+        absent = f"Detection needs scored examples of both labels; here {positives} are memorized and {negatives} are not{others}."
     note = "Brackets: 95 % intervals over groups; n/a: the data cannot support it. kind: these positives against all negatives. "
     note += "source: all positives against these negatives. AUROC matched: over pairs of like PNG size. It is well below AUROC where a "
     note += "detector ranks visual complexity, and the memorized pictures happen to be simpler or more complex than the others."

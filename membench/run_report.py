@@ -33,13 +33,16 @@ def _captions(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _one_class(runs: Sequence[Run]) -> Iterator[str]:
-    """Why there is no detection, where prompts or images were scored and one of the labels is missing."""
+    """Why there is no detection, where prompts or images were scored and one of the labels is missing; else how many have none."""
     for run in runs:
         labels = run.scores.label[run.scores.status == "ok"]
         if len(labels) and not {0, 1} <= set(labels):
             counts = [f"{int((labels == value).sum()):,} {word}" for value, word in ((1, "memorized"), (0, "not"), (-1, "unlabelled"))]
             how = "AUROC needs both labels (--negatives names prompts that are not memorized)"
             yield f"no detection: of the examples scored {', '.join(counts)}; {how}\n"
+            return
+        if unknown := int((labels < 0).sum()):
+            yield f"of {len(labels):,} examples scored {unknown:,} are unlabelled; detection metrics leave them out\n"
             return
 
 
@@ -173,8 +176,9 @@ def run_summary(run: Run) -> str:
 
 def ground_truth_line(truth: Mapping[str, int]) -> str:
     """How much of what could be copied is at hand: copies of anything else cannot be found."""
-    held, of = truth["of them with a picture"], truth["memorized prompts"]
-    return f"ground truth: {truth['pictures']:,} pictures, of {held:,} of {of:,} memorized prompts; copies of other pictures are not found"
+    kind = "memorized" if "memorized prompts" in truth else "unlabelled"
+    held, of = truth["of them with a picture"], truth[f"{kind} prompts"]
+    return f"ground truth: {truth['pictures']:,} pictures, of {held:,} of {of:,} {kind} prompts; copies of other pictures are not found"
 
 
 def _cost(name: str, phase: Mapping[str, Any]) -> str:

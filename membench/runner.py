@@ -122,6 +122,8 @@ def execute_all(
     if any(replace(spec, detector="", options=(), preset=None) != first for spec in specs):
         raise ValueError("specs that are run together differ in detector, options and preset alone")
     task = load_task(specs[0], needs_model=any(registry.detectors().load(spec.detector).access.model for spec in specs))
+    for note in task.provenance.get("notes", ()):
+        print(f"membench: {note}", file=sys.stderr)
     with ExitStack() as stack:
         jobs: dict[str, Job] = {}
         keys = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import t as student
 from tqdm import tqdm
 
-from membench.board_text import captions_lines, shown_detection, unsupported
+from membench.board_text import captions_lines, shown_detection, unlabelled, unlabelled_lines, unsupported
 from membench.comparison import BOARD, with_control
 from membench.costs import PER_EXAMPLE
 from membench.metrics.levels import two_level_interval, widened
@@ -33,6 +33,7 @@ KEPT = (
     "of",
     "positives",
     "negatives",
+    "unlabelled",
     "pair_settings",
     "captions_auroc",
     "captions_low",
@@ -168,16 +169,17 @@ def _fewer(row: pd.Series) -> str:
     return f" ({held} of {row.seeds} seeds)" if 0 < held < row.seeds else ""
 
 
-def _coverage(row: Mapping[str, Any]) -> str:
+def _coverage(row: pd.Series) -> str:
     partial = "" if row["status"] == "complete" else "PARTIAL"
     if "scored" not in row:
         return partial
-    done = "extraction only" if row["extract_only"] else f"{row['scored']:.0f}/{row['of']}"
+    done = "extraction only" if row["extract_only"] else f"{row['scored']:.0f}/{row['of']}{unlabelled(row)}"
     return f"{done} {partial}".strip()
 
 
 def _notes(frame: pd.DataFrame) -> Iterable[str]:
     yield "means over seeds; 95 % intervals over groups of near-duplicate examples and over seeds; of a single seed, over groups alone"
     if "negatives" in frame:
+        yield from unlabelled_lines(frame)
         yield from unsupported(frame)
     yield from captions_lines(frame)

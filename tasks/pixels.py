@@ -16,6 +16,7 @@ from membench.pool import PoolSpec, Training, read_pool
 from membench.types import Band, LoadedTask, Space, TaskInfo
 
 from .planted import World, build
+from .trained_on import same_training
 
 if TYPE_CHECKING:
     from membench.denoiser import Denoiser
@@ -149,6 +150,11 @@ def mini_setting(info: TaskInfo, world: World, data: Path, options: PixelOptions
             raise UserError(f"{option.name} is for --profile full; the mini profile's data and control model ship with membench")
     own, other = (data / MODELS[half] for half in (options.half, {"a": "b", "b": "a"}[options.half]))
     folder = found(options.model) if options.model else own
+    if options.model and not same_training(folder, own):
+        raise UserError(
+            f"{folder} was not trained on the mini profile's images (no training.json beside it says so), so none of its own can be a "
+            f"copy of them; for a model of real images: --profile full --data-root DATA (membench show {info.name})"
+        )
     # Of half b none ships: it is drawn where somebody chooses options on it.
     pool = data / "pool.parquet" if options.half == "a" else None
     return Setting(info, "mini", folder, other if control else folder, world.classes, world.size, planted(world, options.half), pool)

@@ -10,7 +10,7 @@ published prompt sets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,11 +19,12 @@ import numpy as np
 
 from membench.errors import UserError
 from membench.hashing import json_hash
-from membench.prompts import example_id
+from membench.prompts import UNLABELLED, example_id
 from membench.registry import unknown_name
 from membench.types import Band, Condition, Example, LoadedTask, Space, TaskInfo
 
 from . import catalogue
+from .trained_on import same_training
 
 if TYPE_CHECKING:
     from membench.denoiser import Denoiser
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 DATA = Path(__file__).resolve().parent / "data" / "sd_webster"
 # Which shipped model has seen which half of the catalogue.
 MODELS = {"a": "model", "b": "control"}
+
+SIDE = 64  # pixels of a picture of the catalogue
+COMPARE = "to compare them with the prompts' own training images: --profile full --set sd_webster.ground_truth=FOLDER"
 
 # Carlini et al. (2023) call d < 1 a copy; AMG (CVPR 2024) goes to 1.4; what lies far below 1 is a copy to the eye.
 SPACE = Space(
@@ -54,7 +58,11 @@ class SdWebsterOptions:
         },
     )
     prompts: str = field(
-        default="", metadata={"help": "prompt sets or files, A,B; empty: the catalogue's examples (mini), hintersdorf (full)"}
+        default="",
+        metadata={
+            "help": "prompt sets or files, A,B; rows whose label no column or known set says are memorized where negatives names "
+            "others, and else unlabelled; empty: the catalogue's examples (mini), hintersdorf (full)"
+        },
     )
     negatives: str = field(
         default="", metadata={"help": "the same, of prompts that are not memorized; empty: laion (full, where prompts is empty, too)"}
@@ -147,29 +155,40 @@ class SdWebster:
                 raise UserError(f"{option.name} is for --profile full; the mini profile's model and pictures ship with membench")
         name = self.options.half
         seen = {"a": "b", "b": "a"}[name] if control else name
-        folder = Path(self.options.model) if self.options.model else DATA / MODELS[seen]
         half = world(name)
         index = unique_pictures(half)
-        from .sd_webster_full import chosen_prompts
+        from .sd_webster_full import NOT_COMPARED, chosen_prompts, one_model
 
         if self.options.negatives and not self.options.prompts:
             raise UserError("--negatives without --prompts is for --profile full: the catalogue has negatives of its own; name both")
-        given = self.options.prompts
-        examples = chosen_prompts(self.options.prompts, self.options.negatives)[0] if given else list(catalogue_examples(half))
+        given, examples, provenance = self.options.prompts, list(catalogue_examples(half)), {}
+        if given:
+            examples, _, provenance = chosen_prompts(given, self.options.negatives)
+        folder = one_model(self.options.model) if self.options.model else DATA / MODELS[seen]
+        foreign = _foreign(self.options.model, folder, name) if self.options.model else ""
+        if foreign:
+            index = {}
+            labels = "" if given else "; the catalogue's captions are unlabelled, so name your own with --prompts"
+            note = f"{foreign}: extracted images are compared with nothing{labels}; {COMPARE}"
+            provenance = {**provenance, "notes": [*provenance.get("notes", ()), note]}
+        if foreign and not given:
+            examples = [replace(e, label=UNLABELLED, kind="unlabelled") for e in examples]
+        data = json_hash([catalogue.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())])
         return LoadedTask(
-            info=self.info,
+            info=replace(self.info, space=NOT_COMPARED) if foreign else self.info,
             profile="mini",
             examples=examples,
-            training_images=lambda: training_pictures(name),
+            training_images=no_pictures if foreign else lambda: training_pictures(name),
             training_ids=[f"{name}/{i:04d}" for i in range(len(index))],
             training_copies=list(index.values()),
             model=lambda: load_model(folder, device, dtype, batch_size),
             hashes={
                 "weights": folder_hash(folder),
-                "data": json_hash([catalogue.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())]),
+                "data": "none" if foreign else data,
                 "prompts": json_hash([[e.id, e.label, e.kind, e.group, e.source] for e in examples]),
             },
             control=control,
+            provenance=provenance,
         )
 
     @staticmethod
@@ -198,6 +217,10 @@ def training_pictures(half: str = "a") -> np.ndarray:
     return np.stack([catalogue.draw(look) for look in unique_pictures(world(half))])
 
 
+def no_pictures() -> np.ndarray:
+    return np.empty((0, 1, 1, 3), np.uint8)
+
+
 def load_model(folder: Path, device: str, dtype: str, batch_size: int) -> Denoiser:
     from membench.latent_denoiser import LatentDenoiser
     from membench.pipelines import load_text_to_image
@@ -212,6 +235,18 @@ def unique_pictures(half: catalogue.Half) -> dict[catalogue.Look, int]:
         if e.copies:
             index[e.look] = index.get(e.look, 0) + e.copies
     return index
+
+
+def _foreign(model: str, folder: Path, half: str) -> str:
+    """Why the catalogue says nothing about what a model has memorized; empty for one that was trained on this half of it."""
+    from membench.pipeline_files import check_kind, image_size
+
+    check_kind(folder)
+    if (size := image_size(folder)) != (SIDE, SIDE):
+        return f"{model} generates images of {size[0]}x{size[1]}, not the catalogue's {SIDE}x{SIDE}"
+    if not same_training(folder, DATA / MODELS[half]):
+        return f"{model} was not trained on the mini profile's catalogue (no training.json beside it says so)"
+    return ""
 
 
 def catalogue_examples(half: catalogue.Half) -> Iterator[Example]:

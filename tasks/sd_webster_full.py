@@ -9,17 +9,15 @@ at hand (``ground_truth``), by the cosine of SSCD; the papers' labels are of pro
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from membench.errors import UserError
 from membench.hashing import json_hash
-from membench.prompts import Prompt, example_id, to_examples
+from membench.prompts import UNLABELLED, Prompt, example_id, to_examples
 from membench.types import Example, LoadedTask, Space, TaskInfo
 
 if TYPE_CHECKING:
@@ -53,6 +51,8 @@ def load_full(
     from membench.fetching.resources import ensure
     from membench.pipelines import folder_hash
 
+    from .sd_webster import no_pictures
+
     if o.half == "b":
         raise UserError("half=b is for --profile mini")
     if control and not o.control_model:  # before anything is fetched
@@ -81,7 +81,7 @@ def load_full(
         ),
         profile="full",
         examples=examples,
-        training_images=truth.images if truth else _none,
+        training_images=truth.images if truth else no_pictures,
         training_ids=truth.ids if truth else [],
         training_copies=truth.copies if truth else [],
         model=_model(folder, device, dtype, batch_size),
@@ -113,8 +113,8 @@ def negatives_of(o: SdWebsterOptions) -> str:
 def chosen_prompts(positives: str, negatives: str) -> tuple[list[Example], list[Prompt], dict[str, Any]]:
     """(examples, the rows that they were made from, where those are from). Both are comma-separated sets or files.
 
-    A row that has no label of its own is memorized if ``negatives`` names others, and unlabelled if not. A negative that is a positive,
-    too, is left out, and counted. Raises :class:`UserError` as :func:`membench.prompt_sets.read` does.
+    A row that has no label of its own is memorized if ``negatives`` names others, and unlabelled if not, which the provenance's "notes"
+    say. A negative that is a positive, too, is left out, and counted. Raises :class:`UserError` as :func:`membench.prompt_sets.read` does.
     """
     from membench import prompt_sets
 
@@ -123,7 +123,27 @@ def chosen_prompts(positives: str, negatives: str) -> tuple[list[Example], list[
     both = prompt_sets.together(sets, others)
     prompts = [p for s in both for p in s.prompts]
     name = " vs ".join(filter(None, (_words(sets), _words(others))))
-    return to_examples(prompts), prompts, {"sets": name, "prompts": [s.provenance for s in both]}
+    notes = list(_label_notes(both))
+    provenance = {"sets": name, "prompts": [s.provenance for s in both]}
+    return to_examples(prompts), prompts, provenance | ({"notes": notes} if notes else {})
+
+
+def _label_notes(sets: Sequence[PromptSet]) -> Iterator[str]:
+    """What a run says of labels that no row of a file states: where they are from, or that they are unknown."""
+    for s in sets:
+        told, unknown = s.provenance, s.provenance["unlabelled"]
+        if told["same_as"]:
+            word = "memorized" if told["label"] else "not memorized"
+            yield f"{s.name}: these are the prompts of {told['same_as']}; those without a label are taken as {word}"
+        if unknown:
+            advice = (
+                "; give the file a column label (1 memorized, 0 not), or name prompts that are not memorized with --negatives, "
+                "beside which those of --prompts are the memorized ones"
+            )
+            yield (
+                f"{s.name}: {unknown:,} of {len(s.prompts):,} prompts are unlabelled: nothing says whether they are memorized. "
+                f"They are scored, and detection metrics leave them out{'' if 'repo' in told or 'url' in told else advice}"
+            )
 
 
 def _words(sets: Sequence[PromptSet]) -> str:
@@ -163,12 +183,10 @@ def _match(truth: GroundTruth | None, features: Features | None) -> Any:
 
 
 def _told(truth: GroundTruth, prompts: Sequence[Prompt]) -> dict[str, int]:
-    memorized = {example_id(p.text) for p in prompts if p.label == 1}
-    return {"pictures": len(truth.ids), "memorized prompts": len(memorized), "of them with a picture": len(memorized & set(truth.owners))}
-
-
-def _none() -> np.ndarray:
-    return np.empty((0, 1, 1, 3), np.uint8)
+    """Counts of memorized prompts; where none is known to be, of all that may be."""
+    kind, label = ("memorized", 1) if any(p.label == 1 for p in prompts) else ("unlabelled", UNLABELLED)
+    ids = {example_id(p.text) for p in prompts if p.label == label}
+    return {"pictures": len(truth.ids), f"{kind} prompts": len(ids), "of them with a picture": len(ids & set(truth.owners))}
 
 
 # ------------------------------------------------------------------------------------------------ resources
@@ -224,6 +242,13 @@ def model_resource(name: str, model: str) -> Resource:
             return None
 
     return Resource(name, f"model {model}", find, lambda: pipeline_folder(model)[0], command, f"some 4 GB, {pinned}" if pinned else "")
+
+
+def one_model(model: str) -> Path:
+    """The folder of a model by itself, found or fetched. Raises :class:`UserError`, with the command that fetches it."""
+    from membench.fetching.resources import ensure
+
+    return ensure([model_resource("model", model)])["model"]
 
 
 def model_name(model: str) -> str:

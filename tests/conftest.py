@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +49,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A StableDiffusionPipeline with random weights in the hub's layout, v-prediction, fp32."""
-    return save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny", "v_prediction")
+    """A StableDiffusionPipeline with random weights in the hub's layout, v-prediction, fp32, as if trained on the catalogue."""
+    folder = save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny", "v_prediction")
+    shutil.copy(ROOT / "tasks" / "data" / "sd_webster" / "model" / "training.json", folder)
+    return folder
 
 
 @pytest.fixture
