@@ -180,6 +180,23 @@ def test_missing_pictures_and_missing_annotations_are_counted(root) -> None:
     assert data.attributes is not None and np.array_equal(data.attributes, VALUES[3:])
 
 
+@pytest.mark.parametrize("annotated", [True, False])
+def test_hidden_files_are_no_pictures(annotated, root) -> None:
+    """macOS's ``._NAME`` beside each picture; neither a note nor the key knows of them."""
+    if not annotated:
+        for file in FILES:
+            (root / file).unlink()
+    before = read_celeba(root, 16, progress=False)
+    for name in (*[f"._{name}" for name in NAMES], ".jpg", ".hidden.JPG", "._more.jpg"):
+        (root / "img_align_celeba" / name).write_bytes(b"\0\5\x16\7")
+    after = read_celeba(root, 16, progress=False)
+    assert (after.names, after.key, after.notes) == (NAMES, before.key, before.notes) and np.array_equal(after.images, before.images)
+    for name in NAMES:
+        (root / "img_align_celeba" / name).unlink()
+    with pytest.raises(UserError, match=r"holds no \.jpg"):
+        read_celeba(root, 16, progress=False)
+
+
 def test_annotation_files_may_be_missing(root) -> None:
     (root / FILES[1]).unlink()
     some = read(root)
@@ -239,8 +256,9 @@ def test_the_first_of_several_damaged_pictures_is_named(root) -> None:
     for i in (5, 2, 3):
         (root / "img_align_celeba" / NAMES[i]).write_bytes(b"no picture")
     for _ in range(3):
-        with pytest.raises(UserError, match=NAMES[2]):
+        with pytest.raises(UserError, match=NAMES[2]) as error:
             read(root)
+        assert "BytesIO" not in str(error.value)
 
 
 def test_other_pictures_are_refused(root) -> None:

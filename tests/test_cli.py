@@ -121,7 +121,10 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         (["run", "--preset", "leaderboard", "--detector", "cfg_nrom"], ["unknown detector 'cfg_nrom'"]),
         (["report", "--runs", "no/such"], ["no finished runs", "membench run"]),
         ([*RUN, "--prompts", "no/such.csv"], ["no/such.csv", "does not exist"]),
-        ([*RUN, "--model", "no/such"], ["no/such", "model_index.json"]),
+        ([*RUN, "--model", "no/such"], ["model no/such is missing", "membench download sd_webster --model no/such"]),
+        ([*RUN, "--model", "sd-1.5"], ["model sd-1.5 is missing", "membench download sd_webster --model sd-1.5"]),
+        ([*RUN, "--model", "sd-1.6"], ["unknown model 'sd-1.6'", "sd-1.5", "folder"]),
+        ([*RUN, "--model", "/no/such/folder"], ["/no/such/folder", "neither a folder nor a hub id"]),
         ([*RUN, "--model", "x", "--control"], ["--control", "--model"]),
         ([*RUN, "--plugin", "no/such.py"], ["no/such.py"]),
         (["show", "cfg_nrom"], ["cfg_nrom", "cfg_norm"]),
@@ -301,6 +304,27 @@ def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
         assert "AUROC" in capsys.readouterr().out
     finally:
         detectors.cache_clear()
+
+
+def test_an_edited_plugin_is_another_run(capsys, tmp_path) -> None:
+    """The formula is changed under the same version: new scores in a new folder. The file of before finds its own run again."""
+    from membench.registry import detectors
+    from membench.runner import load
+
+    blind = PLUGIN.replace("Access()", "Access(model=False)")
+    command = ["run", "--detector", "longest", "--task", "sd_webster", "--quiet", "--limit", "20"]
+    command += ["--plugin", str(tmp_path / "mine.py"), "--out", str(tmp_path / "runs")]
+    found = []
+    try:
+        for code in (blind, blind.replace("self.options.sign *", "-self.options.sign *"), blind):
+            (tmp_path / "mine.py").write_text(code)
+            assert main(command) == 0
+            found.append({folder.name for folder in (tmp_path / "runs").glob("*/*/longest/*")})
+    finally:
+        detectors.cache_clear()
+    assert [len(folders) for folders in found] == [1, 2, 2]
+    scores = [load(folder).scores.set_index("id").score for folder in (tmp_path / "runs").glob("*/*/longest/*")]
+    assert (scores[0] == -scores[1]).all() and scores[0].abs().min() > 0
 
 
 def test_doctor(capsys) -> None:

@@ -229,6 +229,16 @@ def test_half_precision_alone_is_no_whole_pipeline(cache: Path, nowhere: list[ob
         hub.hub_folder(REPO, **PIPELINE)
 
 
+def test_hidden_files_are_neither_weights_nor_pickles(server: Hub, cache: Path) -> None:
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    some = {name: data for name, data in FILES.items() if name != weights} | {"unet/._diffusion_pytorch_model.safetensors": b"hidden"}
+    lay(cache, REPO, some)
+    with pytest.raises(UserError, match="was not to be fetched"):
+        hub.hub_folder(REPO, **PIPELINE, local_only=True)
+    server.repos[REPO] = FILES | {"safety/._model.bin": b"hidden", ".x.ckpt": b"hidden"}
+    assert set(hub._listing("model", REPO, "")) == set(FILES)
+
+
 def test_the_name_of_a_model(tmp_path: Path, cache: Path, nowhere: list[object], monkeypatch) -> None:
     assert hub.parse_model_name("a/b") == ("a/b", "") and hub.parse_model_name("a/b@v1.0") == ("a/b", "v1.0")
     for wrong in ("a", "a/b@", "./a", "a/b/c", "/a/b", "a b/c", "../a"):

@@ -201,6 +201,23 @@ def test_what_decides_a_prediction_decides_the_hash(folder: Path) -> None:
     assert folder_hash(moved) != before
 
 
+def test_hidden_files_do_not_count(folder: Path, tmp_path: Path) -> None:
+    """macOS puts ``._NAME`` beside each file that is copied to a disk of another kind or into an archive."""
+    before = folder_hash(folder)
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        (file.parent / f"._{file.name}").write_bytes(b"\0\5\x16\7")
+        (file.parent / ".DS_Store").write_bytes(b"\0")
+    assert folder_hash(folder) == before
+    for file in (folder / "unet").glob("diffusion_pytorch_model*"):
+        file.unlink()
+    with pytest.raises(UserError, match="has no safetensors file"):
+        folder_hash(folder)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "._sd.safetensors").write_bytes(b"\0\5\x16\7")
+    with pytest.raises(UserError, match=r"model_index\.json is missing"):
+        folder_hash(tmp_path / "alone")
+
+
 def test_the_hash_of_a_large_file_is_remembered_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pipeline_files, "REMEMBERED_FROM", 10)

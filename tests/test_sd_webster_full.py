@@ -463,6 +463,15 @@ def test_one_label_is_said_to_be_one(at_hub: Path) -> None:
     assert "no detection: of the examples scored 3 memorized, 0 not, 0 unlabelled; AUROC needs both labels" in leaderboard.run_table([run])
 
 
+def test_the_mini_profile_takes_a_model_of_the_hub(at_hub: Path) -> None:
+    settings = ["model=tiny/sd-v", f"prompts={at_hub / 'memorized.csv'}", f"negatives={at_hub / 'others.csv'}"]
+    run = membench.run(
+        "cfg_norm", "sd_webster", options=["draws=1", "images=0"], task_options=settings, out=at_hub / "runs", progress=False
+    )
+    assert run.scores.label.tolist() == [1, 1, 1, 0, 0] and run.scores.score.notna().all()
+    assert "tiny/sd-v was not trained on the mini profile's catalogue" in run.info["provenance"]["notes"][0]
+
+
 def test_negatives_alone_are_refused_by_the_mini_profile() -> None:
     with pytest.raises(UserError, match="--negatives without --prompts is for --profile full"):
         membench.run("cfg_norm", "sd_webster", task_options=["negatives=laion"])
