@@ -273,7 +273,7 @@ def _prompt_set(name: str, fetched: Path | None, label: int | None) -> PromptSet
     rows = read_prompt_file(path, label=otherwise, source=title, first=first)
     if known and len(rows) != (stated := known.rows or first or len(rows)):
         raise UserError(f"{title}: {path} has {len(rows)} prompts, not {stated}; delete it, and it is fetched anew")
-    if fixed is None and (published := _published(rows)):
+    if fixed is None and (published := _published(rows)) and published.label is not None:
         same, otherwise = published.name, published.label
         rows = read_prompt_file(path, label=otherwise, source=title)
     prompts = [p for p in rows if p.label == 0] if label == 0 else rows

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -161,7 +161,8 @@ class SdWebster:
 
         if self.options.negatives and not self.options.prompts:
             raise UserError("--negatives without --prompts is for --profile full: the catalogue has negatives of its own; name both")
-        given, examples, provenance = self.options.prompts, list(catalogue_examples(half)), {}
+        given, examples = self.options.prompts, list(catalogue_examples(half))
+        provenance: dict[str, Any] = {}
         if given:
             examples, _, provenance = chosen_prompts(given, self.options.negatives)
         folder = one_model(self.options.model) if self.options.model else DATA / MODELS[seen]

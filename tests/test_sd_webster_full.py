@@ -468,7 +468,8 @@ def test_the_mini_profile_takes_a_model_of_the_hub(at_hub: Path) -> None:
     run = membench.run(
         "cfg_norm", "sd_webster", options=["draws=1", "images=0"], task_options=settings, out=at_hub / "runs", progress=False
     )
-    assert run.scores.label.tolist() == [1, 1, 1, 0, 0] and run.scores.score.notna().all()
+    labels = run.scores.set_index("id").label
+    assert [labels[example_id(text)] for text in TEXTS] == [1, 1, 1, 0, 0] and run.scores.score.notna().all()
     assert "tiny/sd-v was not trained on the mini profile's catalogue" in run.info["provenance"]["notes"][0]
 
 
