@@ -9,8 +9,9 @@ published prompt sets.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 DATA = Path(__file__).resolve().parent / "data" / "sd_webster"
 # Which shipped model has seen which half of the catalogue.
 MODELS = {"a": "model", "b": "control"}
+SIDE = 64  # pixels of a picture of the catalogue
 
 # Carlini et al. (2023) call d < 1 a copy; AMG (CVPR 2024) goes to 1.4; what lies far below 1 is a copy to the eye.
 SPACE = Space(
@@ -138,6 +140,7 @@ class SdWebster:
         return resources(self.options)
 
     def _mini(self, control: bool, device: str, dtype: str, batch_size: int) -> LoadedTask:
+        from membench.pipeline_files import check_kind, image_size
         from membench.pipelines import folder_hash
 
         if control and self.options.model:
@@ -149,18 +152,28 @@ class SdWebster:
         seen = {"a": "b", "b": "a"}[name] if control else name
         folder = Path(self.options.model) if self.options.model else DATA / MODELS[seen]
         half = world(name)
-        index = unique_pictures(half)
-        from .sd_webster_full import chosen_prompts
+        from .sd_webster_full import NOT_COMPARED, chosen_prompts
+
+        check_kind(folder)
+        fits = image_size(folder) == (SIDE, SIDE)
+        index = unique_pictures(half) if fits else {}
+        if not fits:
+            size = "x".join(map(str, image_size(folder)))
+            print(
+                f"membench: {folder} draws {size}, the catalogue's pictures are {SIDE}x{SIDE}: images are compared with nothing; "
+                "--profile full compares with pictures of your own (ground_truth)",
+                file=sys.stderr,
+            )
 
         if self.options.negatives and not self.options.prompts:
             raise UserError("--negatives without --prompts is for --profile full: the catalogue has negatives of its own; name both")
         given = self.options.prompts
         examples = chosen_prompts(self.options.prompts, self.options.negatives)[0] if given else list(catalogue_examples(half))
         return LoadedTask(
-            info=self.info,
+            info=self.info if fits else replace(self.info, space=NOT_COMPARED),
             profile="mini",
             examples=examples,
-            training_images=lambda: training_pictures(name),
+            training_images=(lambda: training_pictures(name)) if fits else no_pictures,
             training_ids=[f"{name}/{i:04d}" for i in range(len(index))],
             training_copies=list(index.values()),
             model=lambda: load_model(folder, device, dtype, batch_size),
@@ -198,11 +211,18 @@ def training_pictures(half: str = "a") -> np.ndarray:
     return np.stack([catalogue.draw(look) for look in unique_pictures(world(half))])
 
 
+def no_pictures() -> np.ndarray:
+    return np.empty((0, 1, 1, 3), np.uint8)
+
+
 def load_model(folder: Path, device: str, dtype: str, batch_size: int) -> Denoiser:
     from membench.latent_denoiser import LatentDenoiser
     from membench.pipelines import load_text_to_image
+    from membench.proof import prove_text
 
-    return LatentDenoiser(load_text_to_image(folder, device=device, dtype=dtype), batch_size=batch_size)
+    model = LatentDenoiser(load_text_to_image(folder, device=device, dtype=dtype), batch_size=batch_size)
+    prove_text(model, folder)
+    return model
 
 
 def unique_pictures(half: catalogue.Half) -> dict[catalogue.Look, int]:

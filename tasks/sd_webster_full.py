@@ -15,8 +15,6 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from membench.errors import UserError
 from membench.hashing import json_hash
 from membench.prompts import Prompt, example_id, to_examples
@@ -53,6 +51,8 @@ def load_full(
     from membench.fetching.resources import ensure
     from membench.pipelines import folder_hash
 
+    from .sd_webster import no_pictures
+
     if o.half == "b":
         raise UserError("half=b is for --profile mini")
     if control and not o.control_model:  # before anything is fetched
@@ -81,7 +81,7 @@ def load_full(
         ),
         profile="full",
         examples=examples,
-        training_images=truth.images if truth else _none,
+        training_images=truth.images if truth else no_pictures,
         training_ids=truth.ids if truth else [],
         training_copies=truth.copies if truth else [],
         model=_model(folder, device, dtype, batch_size),
@@ -167,10 +167,6 @@ def _told(truth: GroundTruth, prompts: Sequence[Prompt]) -> dict[str, int]:
     return {"pictures": len(truth.ids), "memorized prompts": len(memorized), "of them with a picture": len(memorized & set(truth.owners))}
 
 
-def _none() -> np.ndarray:
-    return np.empty((0, 1, 1, 3), np.uint8)
-
-
 # ------------------------------------------------------------------------------------------------ resources
 
 
@@ -201,7 +197,9 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
 
 def model_resource(name: str, model: str) -> Resource:
     """A folder as it is; a hub id from the hub's cache, or one of its mirrors."""
+    from membench.fetching import net
     from membench.fetching.checkpoints import choices, pipeline_folder
+    from membench.fetching.hub import Incomplete
     from membench.fetching.resources import Resource
     from membench.pipeline_files import check_kind, weight_files
 
@@ -219,9 +217,15 @@ def model_resource(name: str, model: str) -> Resource:
             weight_files(Path(model))  # refuses what is no Stable Diffusion in safetensors
             return Path(model)
         try:
-            return pipeline_folder(model, local_only=True)[0]
+            folder = pipeline_folder(model, local_only=True, advice=f"fetch them with: {command}")[0]
+        except Incomplete:
+            if net.offline():
+                raise
+            return None  # the rest is fetched
         except UserError:  # not in the hub's cache
             return None
+        weight_files(folder)
+        return folder
 
     return Resource(name, f"model {model}", find, lambda: pipeline_folder(model)[0], command, f"some 4 GB, {pinned}" if pinned else "")
 
