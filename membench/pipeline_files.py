@@ -114,7 +114,7 @@ def _architecture(text: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
 
 
 def _refuse_single_file(path: Path) -> None:
-    """Raises :class:`UserError` with the way out for a part of a model, or a checkpoint in one file, or a folder that holds nothing else."""
+    """Raises :class:`UserError` with the way out for a part of a model or a checkpoint in one file, and a folder of nothing else."""
     files = [f for f in ([path] if path.is_file() else sorted(path.glob("*"))) if f.is_file()]
     refuse_adapter(path, files)
     if alone := next((f for f in files if f.name == "config.json"), None):
@@ -142,10 +142,15 @@ def part_config(folder: Path, part: str) -> dict[str, Any]:
 def network_config(file: Path) -> dict[str, Any]:
     """A network's configuration. Raises :class:`UserError` as :func:`part_config`."""
     config = read_config(file)
-    if config.get("quantization_config") is not None:
-        raise UserError(f"{file} has a quantization_config: quantised weights are not read; get the model in float32, float16 or bfloat16")
+    refuse_quantised_config(file, config)
     check_ranges(file, config)
     return config
+
+
+def refuse_quantised_config(file: Path, config: dict[str, Any]) -> None:
+    """Raises :class:`UserError` if the network's weights are to be read by a quantisation's own library."""
+    if config.get("quantization_config") is not None:
+        raise UserError(f"{file} has a quantization_config: quantised weights are not read; get the model in float32, float16 or bfloat16")
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def _check_vocabulary(folder: Path, built: dict[str, Any], entries: dict[str, in
     unmade = [token for token in model["vocab"] if len(token.removesuffix(end)) > 1 and token not in made | added]
     if unmade:
         raise UserError(
-            f"{folder}: {len(unmade)} tokens of the vocabulary, such as {unmade[0]!r}, come from no merge: the merges are cut short; {AGAIN}"
+            f"{folder}: {len(unmade)} tokens of the vocabulary, such as {unmade[0]!r}, come from no merge: "
+            f"the merges are cut short; {AGAIN}"
         )
 
 

@@ -42,7 +42,8 @@ def refuse_quantised(file: Path, name: str, kind: str, floating: bool) -> None:
     """Raises :class:`UserError` unless the tensor is of a float type that networks compute in. position_ids are counted from 0."""
     if not floating and not name.endswith("position_ids"):
         raise UserError(
-            f"{file}: tensor {name} is stored as {kind}: fp8 or quantised weights are not read; get the model in float32, float16 or bfloat16"
+            f"{file}: tensor {name} is stored as {kind}: fp8 or quantised weights are not read; "
+            "get the model in float32, float16 or bfloat16"
         )
 
 
@@ -73,7 +74,7 @@ def tensor_names(file: Path) -> list[str]:
 
 
 def refuse_adapter(given: Path, files: Sequence[Path]) -> None:
-    """Raises :class:`UserError` if one of the files is an adapter (LoRA and its kin) or a learned word: a change to a model, not a model."""
+    """Raises :class:`UserError` if a file is an adapter (LoRA and its kin) or a learned word: a change to a model, not a model."""
     for file in files:
         names = tensor_names(file) if file.suffix == ".safetensors" else []
         lora = file.name in ("adapter_config.json", "pytorch_lora_weights.bin") or any(
@@ -81,8 +82,9 @@ def refuse_adapter(given: Path, files: Sequence[Path]) -> None:
         )
         if lora:
             raise UserError(
-                f"{given} is a LoRA or another adapter ({file.name}), a change to a model, not a model: load its base pipeline in diffusers, "
-                "then pipeline.load_lora_weights(...), fuse_lora(), save_pretrained(FOLDER), and give --model FOLDER"
+                f"{given} is a LoRA or another adapter ({file.name}), a change to a model, not a model: "
+                "load its base pipeline in diffusers, then "
+                "pipeline.load_lora_weights(...), fuse_lora(), save_pretrained(FOLDER), and give --model FOLDER"
             )
         if file.name.startswith("learned_embeds") or names == ["emb_params"]:
             raise UserError(f"{given} is a learned word (textual inversion, {file.name}), not a model; give its base model")

@@ -91,10 +91,10 @@ def hub_folder(
 
     A cached ``main`` is not compared with the hub's: name another revision to get another. patterns, ignore: which files (``fnmatch`` on
     the path in the repository, where ``*`` takes in ``/``). required: patterns, or several with ``|`` between, that each match a file
-    of a whole snapshot, as do the names in an index of shards; a snapshot that an interrupted download left is completed. Weights are safetensors: a repository one of whose folders in question holds a
-    pickle (``.bin``, ``.ckpt``, ...) in their place is refused before anything is fetched, unless ``pickles``: the caller then
-    reads ``*.bin``, tensors only. local_only: as under ``--offline``. advice: what to do, put after "not in the hub's cache" and
-    after a failure.
+    of a whole snapshot, as do the names in an index of shards; a snapshot that an interrupted download left is completed.
+    Weights are safetensors: a repository one of whose folders in question holds a pickle (``.bin``, ``.ckpt``, ...) in their place is
+    refused before anything is fetched, unless ``pickles``: the caller then reads ``*.bin``, tensors only. local_only: as under
+    ``--offline``. advice: what to do, put after "not in the hub's cache" and after a failure.
 
     Raises :class:`UserError` for a repository, revision or file that does not exist, a gated repository, a pickle, a snapshot that is
     not cached where the network is forbidden or fails, and a full disk; :class:`Incomplete`, file by file, for one that is cached in part.
@@ -241,9 +241,8 @@ def _fetch_folder(
         patterns, required = _with_bins(patterns), [_bins(p) for p in required]
     wanted = [f for f in files if _wanted(f, patterns, ignore)]
     if missing := [need for need in required or patterns[:1] if not _met(need, wanted)]:
-        raise UserError(
-            f"{_name('model', repo_id, revision)} holds no {', '.join(missing).replace('|', ' or ')}: it is no model of the kind that membench loads here"
-        )
+        lost = ", ".join(missing).replace("|", " or ")
+        raise UserError(f"{_name('model', repo_id, revision)} holds no {lost}: it is no model of the kind that membench loads here")
     return Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[*patterns], ignore_patterns=[*ignore]))
 
 
