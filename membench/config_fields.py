@@ -34,7 +34,7 @@ RANGES = {
     "num_class_embeds": (1, 1 << 20),
     "conv_in_kernel": (1, 31),
     "conv_out_kernel": (1, 31),
-    "downsample_padding": (0, 1),
+    "downsample_padding": (0, 8),
     "hidden_size": (1, 16384),
     "intermediate_size": (1, 65536),
     "num_hidden_layers": (1, 128),

@@ -85,8 +85,9 @@ def named_specials(folder: Path) -> dict[str, str]:
     if not settings.is_file():
         raise UserError(f"{folder} lacks tokenizer_config.json, which names the padding token; {AGAIN}")
     given = read_config(settings)
-    if (folder / "special_tokens_map.json").is_file():
-        given = read_config(folder / "special_tokens_map.json") | {key: value for key, value in given.items() if value is not None}
+    # As transformers reads them: the older file goes first, as that of Stable Diffusion 2 has to.
+    if "added_tokens_decoder" not in given and (folder / "special_tokens_map.json").is_file():
+        given |= read_config(folder / "special_tokens_map.json")
     found: dict[str, str] = {}
     for role in ("bos_token", "eos_token", "unk_token", "pad_token"):
         token = given.get(role)

@@ -282,8 +282,8 @@ def test_published_layouts_are_whole(folder: Path) -> None:
 
 
 def test_a_padding_token_of_its_own(folder: Path) -> None:
-    """Stable Diffusion 2 pads with "!"; what the file says is what is padded with."""
-    change(folder / "tokenizer" / "tokenizer_config.json", pad_token="!")
+    """Stable Diffusion 2 pads with "!", as its special_tokens_map.json says, whatever its tokenizer_config.json does."""
+    (folder / "tokenizer" / "special_tokens_map.json").write_text('{"pad_token": "!"}')
     tokenizer = load(folder).tokenizer
     ids = tokenizer("red", padding="max_length", max_length=8).input_ids
     assert ids[-1] == tokenizer.get_vocab()["!"] != tokenizer.eos_token_id
