@@ -95,6 +95,9 @@ class Denoiser:
         """``uint8`` [n, h, w, 3] to clean states [n, *shape]. Raises :class:`UserError` for images of another size."""
         raise NotImplementedError
 
+    def ready_images(self) -> None:
+        """Loads whatever ``decode`` and ``encode`` need beside the network. Raises :class:`UserError`."""
+
     @property
     def has_condition(self) -> bool:
         """Whether the network can be told what to draw: a caption or a class."""

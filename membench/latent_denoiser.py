@@ -68,10 +68,18 @@ class LatentDenoiser(Denoiser):
             lengths = [len(ids) for ids in self.tokenizer(block, truncation=False).input_ids]
             self.truncated.update(p for p, n in zip(block, lengths, strict=True) if n > limit)
             # Always ENCODE_BLOCK rows: the last bits of an embedding depend on the shape of its batch.
-            padded = block + [""] * (ENCODE_BLOCK - len(block))
-            tokens = self.tokenizer(padded, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-            hidden = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+            hidden = self.embed(block + [""] * (ENCODE_BLOCK - len(block)))
             self._prompts.update(zip(block, hidden[: len(block)].to("cpu", copy=True), strict=True))
+
+    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Text embeddings [n, tokens, d] of one batch of prompts, which nothing remembers."""
+        limit = self.tokenizer.model_max_length
+        tokens = self.tokenizer(list(prompts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+
+    def ready_images(self) -> None:
+        """Loads the VAE, so that one that does not do is refused before an image is drawn for it."""
+        _ = self.vae
 
     @torch.no_grad()
     def decode(self, x: torch.Tensor) -> np.ndarray:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from membench.config_fields import check_ranges, positive
 from membench.errors import UserError
 from membench.hashing import file_hash, json_hash
 from membench.imageset import cache_root
 from membench.tables import atomic_write
+from membench.weight_files import refuse_adapter, refuse_pointer
 
 PARTS = ("unet", "text_encoder", "vae")
 READS = "membench reads Stable Diffusion 1.x and 2.x (StableDiffusionPipeline)"
@@ -36,6 +38,7 @@ REFUSED = {
 # Settings of a U-Net that mean that it is told more than a timestep and a text.
 TOLD_MORE = {
     "addition_embed_type": "added embeddings (as Stable Diffusion XL's U-Net)",
+    "encoder_hid_dim": "another encoder's embeddings",
     "class_embed_type": "a class",
     "num_class_embeds": "a class or a noise level (as the upscaler's U-Net)",
     "encoder_hid_dim_type": "another encoder's embeddings",
@@ -71,7 +74,19 @@ def check_kind(folder: Path) -> None:
         raise UserError(f"{folder / missing[0]} is missing, so it has no safetensors file; get the model again")
     if not (folder / "tokenizer").is_dir():
         raise UserError(f"{folder / 'tokenizer'} is missing; get the model again")
-    unet = part_config(folder, "unet")
+    _check_parts(folder, part_config(folder, "unet"), part_config(folder, "text_encoder"), part_config(folder, "vae"))
+
+
+def _check_parts(folder: Path, unet: dict[str, Any], text: dict[str, Any], vae: dict[str, Any]) -> None:
+    """Raises :class:`UserError` for parts of another kind, or that do not belong together."""
+    for part, given, wanted in (
+        ("unet", unet.get("_class_name", "UNet2DConditionModel"), ("UNet2DConditionModel",)),
+        ("vae", vae.get("_class_name", "AutoencoderKL"), ("AutoencoderKL",)),
+        ("text_encoder", text.get("model_type", "clip_text_model"), ("clip_text_model", "clip")),
+        ("text_encoder", *_architecture(text)),
+    ):
+        if given not in wanted:
+            raise UserError(f"{folder / part / 'config.json'} is of a {given}, not of a {wanted[0]}; {READS}")
     for key, what in TOLD_MORE.items():
         if unet.get(key) is not None:
             raise UserError(f"{folder}: its U-Net is also told {what} ({key}={unet[key]}); {READS}")
@@ -81,17 +96,31 @@ def check_kind(folder: Path) -> None:
         raise UserError(f"{folder}: its U-Net takes {channels} channels and gives {out}, so it wants more than noisy latents{why}; {READS}")
     if unet.get("sample_size") is None:
         raise UserError(f"{folder / 'unet' / 'config.json'} names no sample_size, so membench does not know how large the model draws")
-    vae = part_config(folder, "vae")
+    if isinstance(unet["sample_size"], list) and len(unet["sample_size"]) != 2:
+        raise UserError(
+            f"{folder / 'unet' / 'config.json'}: sample_size is {unet['sample_size']}, not one number or two; get the model again"
+        )
     if vae.get("latent_channels", 4) != channels:
         raise UserError(f"{folder}: the U-Net's {channels} channels are not the VAE's latent channels ({vae.get('latent_channels', 4)})")
+    positive(folder / "vae" / "config.json", vae, "scaling_factor", 0.18215)  # diffusers' own default, which the first releases rely on
     for key in ("shift_factor", "latents_mean", "latents_std"):
         if vae.get(key) is not None:
             raise UserError(f"{folder}: its VAE shifts latents ({key}), which no Stable Diffusion 1.x or 2.x does; {READS}")
 
 
+def _architecture(text: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    given, known = text.get("architectures"), ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel")
+    return str(given[0]) if isinstance(given, list) and given else known[0], known
+
+
 def _refuse_single_file(path: Path) -> None:
-    """Raises :class:`UserError` with the way out for a checkpoint in one file, or a folder that holds nothing else."""
-    files = [f for f in ([path] if path.is_file() else sorted(path.glob("[!.]*"))) if f.suffix in (".safetensors", ".ckpt")]
+    """Raises :class:`UserError` with the way out for a part of a model or a checkpoint in one file, and a folder of nothing else."""
+    files = [f for f in ([path] if path.is_file() else sorted(path.glob("[!.]*"))) if f.is_file()]
+    refuse_adapter(path, files)
+    if alone := next((f for f in files if f.name == "config.json"), None):
+        name = read_config(alone).get("_class_name") or read_config(alone).get("model_type")
+        raise UserError(f"{path} is a {name} alone, not a whole pipeline: model_index.json is missing; {READS}")
+    files = [f for f in files if f.suffix in (".safetensors", ".ckpt")]
     if plain := next((f for f in files if f.suffix == ".safetensors"), None):
         convert = f"from diffusers import StableDiffusionPipeline as P; P.from_single_file('{plain}').save_pretrained('FOLDER')"
         raise UserError(f'{plain} is a checkpoint in one file; convert it: python -c "{convert}", then --model FOLDER')
@@ -103,18 +132,33 @@ def _refuse_single_file(path: Path) -> None:
 
 
 def part_config(folder: Path, part: str) -> dict[str, Any]:
-    """config.json of a part. Raises :class:`UserError` where it is missing or no JSON object."""
+    """config.json of a part. Raises :class:`UserError` where it is missing or no JSON object, of a shape out of range, or quantised."""
     file = folder / part / "config.json"
     if not file.is_file():
         raise UserError(f"{folder / part} lacks config.json; get the model again")
-    return read_config(file)
+    return network_config(file)
+
+
+def network_config(file: Path) -> dict[str, Any]:
+    """A network's configuration. Raises :class:`UserError` as :func:`part_config`."""
+    config = read_config(file)
+    refuse_quantised_config(file, config)
+    check_ranges(file, config)
+    return config
+
+
+def refuse_quantised_config(file: Path, config: dict[str, Any]) -> None:
+    """Raises :class:`UserError` if the network's weights are to be read by a quantisation's own library."""
+    if config.get("quantization_config") is not None:
+        raise UserError(f"{file} has a quantization_config: quantised weights are not read; get the model in float32, float16 or bfloat16")
 
 
 def read_config(file: Path) -> dict[str, Any]:
     """Raises :class:`UserError` if the file is no JSON object."""
     try:
+        refuse_pointer(file)
         config = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{file} is no JSON ({error}); get the model again") from None
     if not isinstance(config, dict):
         raise UserError(f"{file} holds no JSON object; get the model again")

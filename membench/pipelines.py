@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,24 +11,28 @@ from typing import Any
 
 import torch
 
+from membench.config_fields import check_types
 from membench.errors import UserError
+from membench.loading import first_line, load_network
 from membench.pipeline_files import (
     config_hash,
     folder_hash,
     image_size,
+    part_config,
     part_weights,
     read_config,
     weight_files,
 )
+from membench.proof import prove_vae
+from membench.tokenizer_files import load_tokenizer
+from membench.weight_files import check_header, check_tensors
 
 __all__ = [
     "DTYPES",
     "TextToImage",
     "check_device",
-    "check_tensors",
     "config_hash",
     "ddim_scheduler",
-    "first_line",
     "folder_hash",
     "layout",
     "load_text_to_image",
@@ -56,32 +59,6 @@ class TextToImage:
         return self.load_vae()
 
 
-def check_tensors(file: Path) -> None:
-    """Raises :class:`UserError` for a safetensors file that is cut short or holds NaN or infinity."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            names = list(tensors.keys())
-            for name in names:
-                tensor = tensors.get_tensor(name)
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                    raise UserError(f"{file}: tensor {name} holds NaN or infinite values; get the weights again")
-    except SafetensorError as error:
-        raise UserError(f"{file} is damaged or cut short ({error}); get the weights again") from None
-
-
-def check_whole(file: Path) -> None:
-    """Raises :class:`UserError` for a safetensors file that is cut short; reads its header alone."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise UserError(f"{file} is damaged or cut short ({error}); get the weights again") from None
-
-
 def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float32") -> TextToImage:
     """Loads U-Net, text encoder and tokenizer, and a DDIM scheduler made from the model's own configuration; the VAE when it is asked for.
 
@@ -90,35 +67,36 @@ def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float
     the file, for another kind of pipeline, a missing part, damaged weights or shapes that do not fit.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # membench shows its own
+    from transformers import CLIPTextModel
 
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
     weight_files(folder)
     for file in _tensors(folder, "vae"):  # the rest of it when it is loaded
-        check_whole(file)
+        check_header(file)
+    check_types(folder / "vae" / "config.json", part_config(folder, "vae"), AutoencoderKL)
     unet = _load(folder, "unet", UNet2DConditionModel, device, dtype)
     text_encoder = _load(folder, "text_encoder", CLIPTextModel, device, dtype)
-    width, given = unet.config.cross_attention_dim, text_encoder.config.hidden_size
-    if width != given:
-        raise UserError(f"{folder}: the U-Net wants text embeddings of width {width}, the text encoder gives {given}")
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (ValueError, OSError, TypeError) as error:
-        raise UserError(f"{folder}: {first_line(error)}") from None
-    # Some tokenizers name no limit, and some one that the text encoder has no positions for.
-    tokenizer.model_max_length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
+    widths, given = unet.config.cross_attention_dim, text_encoder.config.hidden_size
+    if {*(widths if isinstance(widths, list | tuple) else (widths,))} != {given}:
+        raise UserError(f"{folder}: the U-Net wants text embeddings of width {widths}, the text encoder gives {given}")
+    words = text_encoder.config
     return TextToImage(
         unet=unet,
         text_encoder=text_encoder,
-        tokenizer=tokenizer,
+        tokenizer=load_tokenizer(folder / "tokenizer", words.vocab_size, words.max_position_embeddings),
         scheduler=ddim_scheduler(folder),
-        load_vae=lambda: _load(folder, "vae", AutoencoderKL, device, dtype),
+        load_vae=lambda: _load_vae(folder, device, dtype),
         size=image_size(folder),
     )
+
+
+def _load_vae(folder: Path, device: str, dtype: str) -> Any:
+    from diffusers import AutoencoderKL
+
+    vae = _load(folder, "vae", AutoencoderKL, device, dtype)
+    prove_vae(vae, folder / "vae")
+    return vae
 
 
 def _tensors(folder: Path, part: str) -> list[Path]:
@@ -130,20 +108,9 @@ def _load(folder: Path, part: str, loader: Any, device: str, dtype: str) -> Any:
     for file in _tensors(folder, part):
         check_tensors(file)
     kind = DTYPES[dtype]
+    variant = part_weights(folder, part).variant or None
     try:
-        model, report = loader.from_pretrained(
-            folder / part,
-            torch_dtype=kind,
-            local_files_only=True,
-            use_safetensors=True,
-            variant=part_weights(folder, part).variant or None,
-            output_loading_info=True,
-        )
-    except (ValueError, RuntimeError, OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder / part} cannot be loaded: {first_line(error)}") from None
-    if missing := sorted(report["missing_keys"]):  # the libraries would make them up
-        raise UserError(f"{folder / part} lacks {len(missing)} tensors, such as {missing[0]}; get the weights again")
-    try:
+        model = load_network(folder / part, loader, part_config(folder, part), torch_dtype=kind, use_safetensors=True, variant=variant)
         model = model.to(torch.device(device)).eval().requires_grad_(False)
     except torch.OutOfMemoryError:
         raise UserError(f"{folder / part} does not fit on {device} as {dtype}: take a smaller --dtype, or another device") from None
@@ -192,7 +159,3 @@ def check_device(name: str) -> None:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's three ways to say no
         raise UserError(f"device {name!r} cannot be used here: {first_line(error)}. See: membench doctor") from None
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -10,9 +10,19 @@ from membench.denoiser import PixelDenoiser
 from membench.errors import UserError
 from membench.fetching.hub import PIPELINE_IGNORE, model_folder
 from membench.hashing import file_hash, json_hash
-from membench.pipelines import DTYPES, check_tensors, config_hash, first_line
+from membench.loading import load_network
+from membench.pipeline_files import network_config
+from membench.pipelines import DTYPES, config_hash, first_line
+from membench.proof import prove_pixels
+from membench.weight_files import check_pickle, check_tensors, refuse_adapter
 
 FLAT = ("*.json", "*.safetensors")
+# Each is one file, in its part's folder or, in the oldest pipelines, in the model's own: what parts_of wants of a folder.
+REQUIRED = (
+    "unet/config.json|config.json",
+    "unet/diffusion_pytorch_model.safetensors|diffusion_pytorch_model.safetensors",
+    "scheduler/scheduler_config.json|scheduler_config.json",
+)
 
 
 def find_model(name: str) -> Path:
@@ -21,13 +31,14 @@ def find_model(name: str) -> Path:
     Raises :class:`UserError` where it is neither a folder nor a hub id, or the hub refuses (:func:`membench.fetching.hub.hub_folder`).
     The hub's oldest pipelines hold a file of torch's, ``.bin``, in place of safetensors: it is read as tensors only (``load_pixel_model``).
     """
-    return model_folder(name, patterns=FLAT, ignore=PIPELINE_IGNORE, pickles=True, advice="give --model FOLDER")
+    return model_folder(name, patterns=FLAT, ignore=PIPELINE_IGNORE, required=REQUIRED, pickles=True, advice="give --model FOLDER")
 
 
 def parts_of(folder: Path) -> tuple[Path, Path, Path]:
     """(folder of the network, its weight file, folder of the scheduler). The hub's older pipelines keep all of it in one folder."""
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    refuse_adapter(folder, [file for file in sorted(unet.glob("*")) if file.is_file()])
     if not (unet / "config.json").is_file():
         raise UserError(f"{folder} holds no UNet2DModel: {unet / 'config.json'} is missing (save one with pipeline.save_pretrained)")
     weights = unet / "diffusion_pytorch_model.safetensors"
@@ -49,10 +60,12 @@ def pixel_hash(folder: Path) -> str:
 def model_config(folder: Path) -> dict[str, Any]:
     """The network's configuration. Raises :class:`UserError` if it is none of a UNet2DModel."""
     file = parts_of(folder)[0] / "config.json"
-    config = _json(file)
+    config = network_config(file)
     if (name := _class_name(config)) != "UNet2DModel":
         raise UserError(f"{file} is of a {name}, not of a UNet2DModel")
-    return dict(config)
+    if (kind := config.get("class_embed_type")) is not None:
+        raise UserError(f"{file}: class_embed_type is {kind!r}, but membench tells a network its class by number (null, num_class_embeds)")
+    return config
 
 
 def classes_of(folder: Path, known: int, size: int) -> int:
@@ -64,7 +77,7 @@ def classes_of(folder: Path, known: int, size: int) -> int:
             f"{folder} draws {side}x{side} images of {channels[1]} channels, the data are {size}x{size} of 3; choose a model of that size"
         )
     embeddings = config.get("num_class_embeds")
-    if embeddings is None and config.get("class_embed_type") is None:
+    if embeddings is None:
         return 0
     if embeddings not in (known, known + 1):
         raise UserError(f"{folder} is told one of {embeddings} classes; the data have {known} (and may have a null class after them)")
@@ -85,22 +98,20 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
         raise UserError(f"{scheduler / 'scheduler_config.json'} is of a {_class_name(given)}, which has no betas as DDPM and its kin have")
     pickled = weights.suffix == ".bin"
     if pickled:
-        _check_pickle(weights)
+        check_pickle(weights)
     else:
         check_tensors(weights)
+    network = load_network(unet, UNet2DModel, model_config(folder), torch_dtype=DTYPES[dtype], use_safetensors=not pickled)
     try:
-        network, report = UNet2DModel.from_pretrained(
-            unet, torch_dtype=DTYPES[dtype], local_files_only=True, use_safetensors=not pickled, output_loading_info=True
-        )
         schedule = DDIMScheduler.from_pretrained(scheduler, local_files_only=True)
     except (ValueError, RuntimeError, OSError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{folder} cannot be loaded: {first_line(error)}") from None
-    if report["missing_keys"]:
-        raise UserError(f"{weights} lacks {', '.join(sorted(report['missing_keys'])[:3])}; get the weights again")
     # On the CPU channels last is up to a quarter faster (benchmarks/sampling.py).
     layout = torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format
     network = network.to(torch.device(device)).to(memory_format=layout)
-    return PixelDenoiser(network, schedule, shape=(3, size, size), batch_size=batch_size, classes=classes)
+    model = PixelDenoiser(network, schedule, shape=(3, size, size), batch_size=batch_size, classes=classes)
+    prove_pixels(model, unet)
+    return model
 
 
 def _json(file: Path) -> Any:
@@ -112,17 +123,3 @@ def _json(file: Path) -> Any:
 
 def _class_name(config: Any) -> str:
     return str(config.get("_class_name")) if isinstance(config, dict) else type(config).__name__
-
-
-def _check_pickle(file: Path) -> None:
-    """Refuses a file of torch's that holds anything but tensors, or NaN: it is read with ``weights_only=True``, here and by diffusers."""
-    import torch
-
-    try:
-        tensors = torch.load(file, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch has many ways to say so, and some of them advise to load the file unsafely
-        raise UserError(f"{file} is damaged or holds more than tensors, which membench does not read; get safetensors") from error
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise UserError(f"{file} is no dictionary of tensors; get the weights again")
-    if wrong := next((name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())), None):
-        raise UserError(f"{file}: tensor {wrong} holds NaN or infinite values; get the weights again")

@@ -241,6 +241,8 @@ def scoring(jobs: Sequence[Job], works: Sequence[Work]) -> tuple[list[pd.DataFra
 def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
     """The images to extract, as far as the budget goes, and what the preparation says of itself."""
     spec, detector, prepared = job.spec, job.detector, {}
+    if detector.access.images:
+        model.ready_images()
     if isinstance(detector, Prepares):
         forwards = detector.preparation_forwards(model, job.conditions)
         told(job, lambda: affordable(spec, forwards, "preparation"))
@@ -249,6 +251,8 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
         except UserError as error:
             raise Unprepared(f"detector {spec.detector}: {error}") from error
     requests = detector.plan(job.conditions)
+    if requests:
+        model.ready_images()
     return told(job, lambda: within_budget(spec, detector, model, job.workspace.cost.forwards, requests)), prepared
 
 

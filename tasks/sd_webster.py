@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 DATA = Path(__file__).resolve().parent / "data" / "sd_webster"
 # Which shipped model has seen which half of the catalogue.
 MODELS = {"a": "model", "b": "control"}
-
 SIDE = 64  # pixels of a picture of the catalogue
 COMPARE = "to compare them with the prompts' own training images: --profile full --set sd_webster.ground_truth=FOLDER"
 
@@ -225,8 +224,11 @@ def no_pictures() -> np.ndarray:
 def load_model(folder: Path, device: str, dtype: str, batch_size: int) -> Denoiser:
     from membench.latent_denoiser import LatentDenoiser
     from membench.pipelines import load_text_to_image
+    from membench.proof import prove_text
 
-    return LatentDenoiser(load_text_to_image(folder, device=device, dtype=dtype), batch_size=batch_size)
+    model = LatentDenoiser(load_text_to_image(folder, device=device, dtype=dtype), batch_size=batch_size)
+    prove_text(model, folder)
+    return model
 
 
 def unique_pictures(half: catalogue.Half) -> dict[catalogue.Look, int]:

@@ -219,7 +219,9 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
 
 def model_resource(name: str, model: str) -> Resource:
     """A folder as it is; a hub id from the hub's cache, or one of its mirrors."""
+    from membench.fetching import net
     from membench.fetching.checkpoints import choices, pipeline_folder
+    from membench.fetching.hub import Incomplete
     from membench.fetching.resources import Resource
     from membench.pipeline_files import check_kind, weight_files
 
@@ -237,9 +239,15 @@ def model_resource(name: str, model: str) -> Resource:
             weight_files(Path(model))  # refuses what is no Stable Diffusion in safetensors
             return Path(model)
         try:
-            return pipeline_folder(model, local_only=True)[0]
+            folder = pipeline_folder(model, local_only=True, advice=f"fetch them with: {command}")[0]
+        except Incomplete:
+            if net.offline():
+                raise
+            return None  # the rest is fetched
         except UserError:  # not in the hub's cache
             return None
+        weight_files(folder)
+        return folder
 
     return Resource(name, f"model {model}", find, lambda: pipeline_folder(model)[0], command, f"some 4 GB, {pinned}" if pinned else "")
 

@@ -325,7 +325,8 @@ def test_detectors_that_need_no_image_load_no_vae_and_encode_each_prompt_once(fo
     specs = [Spec(name, "sd_webster", options=("images=0",), task_options=options, limit=5) for name in names]
     runs = execute_all(specs, tmp_path / "runs", progress=False)
     assert [len(run.scores) for run in runs] == [5, 5, 5]
-    assert seen == [32, 32] and not vaes  # 5 prompts in one block; the empty one, when it is first asked for
+    # Two that prove the model; 5 prompts in one block; the empty one, when it is first asked for.
+    assert seen == [2, 32, 32] and not vaes
     assert load_text_to_image(folder).vae is not None and vaes == [1]
 
 

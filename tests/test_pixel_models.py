@@ -300,7 +300,7 @@ BROKEN = {
     "a tensor is missing": (lambda f: drop(f / UNET), ["conv_in.weight"]),
     "other class": (lambda f: edit(f / CONFIG, _class_name="UNet2DConditionModel"), ["UNet2DConditionModel", "not of a UNet2DModel"]),
     "no JSON": (lambda f: (f / CONFIG).write_text('{"_class'), [CONFIG, "no JSON"]),
-    "JSON of a list": (lambda f: (f / CONFIG).write_text("[1, 2]"), [CONFIG, "UNet2DModel"]),
+    "JSON of a list": (lambda f: (f / CONFIG).write_text("[1, 2]"), [CONFIG, "no JSON object"]),
     "schedule no JSON": (lambda f: (f / SCHEDULE).write_text("beta"), ["scheduler_config.json"]),
     "other size": (lambda f: edit(f / CONFIG, sample_size=16), ["draws 16x16", "data are 8x8"]),
     "no size": (lambda f: edit(f / CONFIG, sample_size=None), ["data are 8x8"]),
@@ -311,7 +311,10 @@ BROKEN = {
         [f"one of {CLASSES + 2} classes", f"data have {CLASSES}"],
     ),
     "too few classes": (lambda f: edit(f / CONFIG, num_class_embeds=CLASSES - 1), [f"one of {CLASSES - 1} classes"]),
-    "told something else": (lambda f: edit(f / CONFIG, num_class_embeds=None, class_embed_type="timestep"), ["None classes"]),
+    "told something else": (
+        lambda f: edit(f / CONFIG, num_class_embeds=None, class_embed_type="timestep"),
+        ["class_embed_type is 'timestep'"],
+    ),
     "other width": (lambda f: edit(f / CONFIG, block_out_channels=[8, 16]), ["cannot be loaded"]),
     "classes do not fit the weights": (lambda f: edit(f / CONFIG, num_class_embeds=CLASSES), ["cannot be loaded"]),
     "variance exploding": (

@@ -14,6 +14,7 @@ import torch
 
 from membench.errors import UserError
 from membench.hashing import file_hash
+from membench.weight_files import refuse_pointer
 
 
 class Features(Protocol):
@@ -67,6 +68,7 @@ def weights_file(path: str | Path) -> tuple[Path, str]:
     file = Path(path).expanduser()
     if not (file.is_file() and os.access(file, os.R_OK)):
         raise UserError(f"no weights file {file} that can be read")
+    refuse_pointer(file)
     return file, file_hash(file)[:12]
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from membench.denoiser import Denoiser
 from membench.errors import UserError
 from membench.hashing import file_hash, json_hash
+from membench.loading import loading
+from membench.pipeline_files import read_config, refuse_quantised_config
 from membench.surrogate.conditions import BLOCK, Synthetic, read_tensors, write_tensors
 from membench.types import Cost
+from membench.weight_files import check_tensors
 from membench.workspace import Workspace
 
 
@@ -51,13 +53,14 @@ def load_teacher(folder: str, *, device: str = "cpu") -> tuple[Any, Any, str]:
     files = [path / name for name in ("config.json", "preprocessor_config.json", "model.safetensors")]
     if missing := [f.name for f in files if not f.is_file()]:
         raise UserError(f"teacher={folder}: {missing[0]} is missing; save model and image processor with save_pretrained")
-    try:
+    settings, _ = read_config(files[0]), read_config(files[1])
+    refuse_quantised_config(files[0], settings)
+    check_tensors(files[2])
+    with loading(f"teacher={folder}"):
         network, report = AutoModelForImageClassification.from_pretrained(
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
         processor = AutoImageProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"teacher={folder} cannot be loaded: {str(error).strip().splitlines()[0][:300]}") from None
     if absent := sorted(report["missing_keys"]):  # transformers makes them up
         raise UserError(f"teacher={folder}: model.safetensors lacks {len(absent)} tensors of an image classifier, such as {absent[0]}")
     return network.to(device).eval().requires_grad_(False), processor, json_hash([file_hash(f) for f in files])[:16]
