@@ -23,7 +23,7 @@ from membench.types import Band, Space
 NOT_COMPARED = "not compared"  # status of an image where no training image is at hand: it is no failure, and no metric counts it
 LARGEST = 2**62  # of a number in run.json; beyond it sums and columns of int64 overflow
 DEEPEST = 20  # of a list in a list ...
-TOLERANCE = 1e-9  # between a stored metric and the same computed again
+TOLERANCE = 1e-6  # between a stored metric and the same computed again: similarities are stored in single precision
 Check = Callable[[Any], bool]
 
 
