@@ -58,7 +58,7 @@ TEXT_OR_NONE = (
     *("control_weights", "control_status", "control_command", "kind", "source", "reported_source"),
 )
 FLAGS = ("control", "extract_only", "dirty", "equal_cost_capped", "deterministic")
-WHOLE = ("task_version", "seeds", "seed", "of", "unique_copies")
+WHOLE = ("task_version", "seeds", "seed", "of")
 
 
 def _kind(name: str) -> str:
