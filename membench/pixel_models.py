@@ -11,6 +11,7 @@ from membench.errors import UserError
 from membench.fetching.hub import PIPELINE_IGNORE, model_folder
 from membench.hashing import file_hash, json_hash
 from membench.pipelines import DTYPES, check_tensors, config_hash, first_line
+from membench.scheduler_config import read_scheduler
 
 FLAT = ("*.json", "*.safetensors")
 
@@ -74,15 +75,13 @@ def classes_of(folder: Path, known: int, size: int) -> int:
 def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> PixelDenoiser:
     """The model with a DDIM scheduler made from its own schedule. Raises :class:`UserError`, naming the file, for damaged weights."""
     import torch
-    from diffusers import DDIMScheduler, UNet2DModel
+    from diffusers import UNet2DModel
 
     unet, weights, scheduler = parts_of(folder)
     size = int(model_config(folder)["sample_size"])
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
-    given = _json(scheduler / "scheduler_config.json")
-    if not (isinstance(given, dict) and ("beta_schedule" in given or "trained_betas" in given)):
-        raise UserError(f"{scheduler / 'scheduler_config.json'} is of a {_class_name(given)}, which has no betas as DDPM and its kin have")
+    schedule = read_scheduler(scheduler / "scheduler_config.json")
     pickled = weights.suffix == ".bin"
     if pickled:
         _check_pickle(weights)
@@ -92,7 +91,6 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
         network, report = UNet2DModel.from_pretrained(
             unet, torch_dtype=DTYPES[dtype], local_files_only=True, use_safetensors=not pickled, output_loading_info=True
         )
-        schedule = DDIMScheduler.from_pretrained(scheduler, local_files_only=True)
     except (ValueError, RuntimeError, OSError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{folder} cannot be loaded: {first_line(error)}") from None
     if report["missing_keys"]:
