@@ -119,7 +119,7 @@ class Denoiser:
     def refuse_pure_noise(self, t: int, what: str) -> None:
         """Raises :class:`UserError` where x_t is noise alone, so that its eps is x_t itself and measures nothing."""
         if self.alpha_sigma(t)[0] == 0:
-            raise UserError(f"{what}: this model's timestep {t} is pure noise (abar = 0), which holds nothing of an image; choose a lower time")
+            raise UserError(f"{what}: this model's timestep {t} is pure noise (abar = 0), which holds no image; choose a lower time")
 
     def timestep(self, t: float) -> int:
         """The index of continuous time t in (0, 1]: round(t T) - 1, since abar_i is the product of i + 1 factors.

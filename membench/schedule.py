@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,7 +71,7 @@ def _unfit(scheduler: DDIMScheduler, timesteps: list[int]) -> str:
     named = f"timestep_spacing={config.timestep_spacing}"
     if first >= total:
         return f"steps_offset={config.steps_offset} and {named} would begin at timestep {first}, and the last is {total - 1}"
-    if timesteps[-1] < 0 or any(a <= b for a, b in zip(timesteps, timesteps[1:], strict=False)):
+    if timesteps[-1] < 0 or any(a <= b for a, b in pairwise(timesteps)):
         return f"{named} gives timesteps that do not fall"
     if total - 1 - first > max(total / 10, min(2 * total / steps, total / 2)):
         return f"{named} would begin at timestep {first} of {total}, though sampling begins with pure noise"
