@@ -8,7 +8,8 @@ over all dimensions of one latent, before the guidance multiplies it, on the mod
 training image and no decoding is needed. An example that is a generated image is scored on the very trajectory that drew it: its
 own noise, the task's steps and weight, the first ``image_steps`` of them: late on that way a model that has memorized the image
 needs no class to draw it, and the norm is smallest for copies (docs/design/pixel-tasks.md). ``steps=k`` looks at the first k of 50
-steps and stops there (a scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
+steps and stops there (a scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards. A step
+from pure noise (zero terminal SNR) does not count as one of the k: there eps is x_t whatever the prompt, and the norm 0.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from membench.denoiser import Denoiser
 from membench.drawing import Draws, own_draws, refuse_unread, samples
 from membench.errors import UserError
-from membench.sampling import ddim, timesteps
+from membench.sampling import ddim, pure_noise
 from membench.types import Access, Condition, Request, Sample
 
 
@@ -52,25 +53,32 @@ class CfgNorm(Draws):
             raise UserError("this model has no null class, so cfg_norm has nothing to compare its classes with; choose flipd")
         if own_draws(conditions, 2) == 1 and all(c.label is None and c.prompt is None for c in conditions):
             raise UserError("these images were drawn without a condition: cfg_norm scores what a condition changes; choose flipd")
-        if _pictured(conditions[0]):
+        pictured = _pictured(conditions[0])
+        if pictured:
             why = "an image is scored on the trajectory that drew it, as the task samples; set image_steps"
             refuse_unread(self.options, ("steps", "draws", "guidance", "trajectory"), why)
         else:
             refuse_unread(self.options, ("image_steps",), "the examples are prompts; set steps")
-        timesteps(model, self.options.trajectory)
+        trajectories = [] if pictured else [(self.options.trajectory, self.options.steps)]
+        trajectories += [(self.steps, 1)] if pictured or self.options.images else []
+        for steps, looked in trajectories:
+            if (blind := pure_noise(model, steps)) and blind + looked > steps:
+                raise UserError(f"the first of {steps} steps is from pure noise (abar = 0), where no condition changes eps; take more")
 
     def _norms(
         self, model: Denoiser, rows: Sequence[tuple[Condition, int]], stop: int | None, guidance: float, steps: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final (or last observed) state, and the mean norm over the observed steps [n]."""
         norms: list[torch.Tensor] = []
+        blind = pure_noise(model, steps)
         looked = self._looked(rows[0][0])
 
         def observe(k: int, null: torch.Tensor, conditional: torch.Tensor) -> None:
-            if k < looked:
+            if blind <= k < blind + looked:
                 norms.append((conditional - null).flatten(1).norm(dim=1))
 
         x = model.starts(rows, self.seed)
+        stop = None if stop is None else min(blind + stop, steps)
         x = ddim(model, x, model.condition([c for c, _ in rows]), steps=steps, guidance=guidance, stop=stop, observe=observe)
         return x, torch.stack(norms).mean(dim=0)
 

@@ -45,7 +45,7 @@ class NormalBundle(ByCondition):
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
-        model.timestep(self.options.t0)
+        model.refuse_pure_noise(model.timestep(self.options.t0), f"t0={self.options.t0}")
         size = math.prod(model.shape)
         if size > LIMIT:
             raise UserError(

@@ -76,7 +76,7 @@ def by_memory(model: Denoiser, meter: Meter) -> int:
             model.batch_size = rows
             x, told = torch.zeros(rows, *model.shape, device=model.device), model.condition([condition] * rows)
             with torch.no_grad():
-                peaks.append(meter.peak(lambda x=x, told=told: model._eps(x, model.steps - 1, told)))  # type: ignore[misc]
+                peaks.append(meter.peak(lambda x=x, told=told: model._predict(x, model.steps - 1, told)))  # type: ignore[misc]
     except UserError:
         if len(peaks) < len(ROWS):
             raise

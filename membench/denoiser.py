@@ -7,7 +7,8 @@ every model: with alpha_t = sqrt(abar_t) and sigma_t = sqrt(1 - abar_t) of the m
     eps = alpha_t v + sigma_t x_t          (v_prediction)
     eps = (x_t - alpha_t x0) / sigma_t     (sample)
 
-A difference of two predictions at one x_t scales alike: eps_c - eps_0 = alpha_t (v_c - v_0).
+A difference of two predictions at one x_t scales alike: eps_c - eps_0 = alpha_t (v_c - v_0). Where x_t is noise alone (abar_t = 0,
+zero terminal SNR) eps is x_t, whatever the network says; what it says of the image is in its raw prediction, which is what DDIM reads.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import torch
 
 from membench.errors import UserError
 from membench.memo import Memo
+from membench.schedule import PARAMETERISATIONS, refuse_blind
 from membench.seeds import generator
 from membench.types import Condition, Cost
 
 T = TypeVar("T")
-PARAMETERISATIONS = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Denoiser:
         self.device, self.dtype = parameter.device, parameter.dtype
         # The scheduler's own table, in double precision on the host: scalars are looked up from it.
         self.alphas_cumprod = scheduler.alphas_cumprod.double().cpu()
+        refuse_blind("this model", kind, self.alphas_cumprod)
 
     # ------------------------------------------------------------------------------------- to be given
 
@@ -117,6 +119,11 @@ class Denoiser:
         abar = float(self.alphas_cumprod[t])
         return abar**0.5, (1.0 - abar) ** 0.5
 
+    def refuse_pure_noise(self, t: int, what: str) -> None:
+        """Raises :class:`UserError` where x_t is noise alone, so that its eps is x_t itself and measures nothing."""
+        if self.alpha_sigma(t)[0] == 0:
+            raise UserError(f"{what}: this model's timestep {t} is pure noise (abar = 0), which holds no image; choose a lower time")
+
     def timestep(self, t: float) -> int:
         """The index of continuous time t in (0, 1]: round(t T) - 1, since abar_i is the product of i + 1 factors.
 
@@ -137,29 +144,42 @@ class Denoiser:
             return (x - alpha * prediction) / sigma
         return prediction
 
+    def x0_eps(self, prediction: torch.Tensor, x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The raw prediction at (x, t) as (x0, eps), of which no v divides by alpha."""
+        alpha, sigma = self.alpha_sigma(t)
+        eps = self.to_eps(prediction, x, t)
+        kind = self.scheduler.config.prediction_type
+        if kind == "v_prediction":
+            return alpha * x - sigma * prediction, eps
+        return prediction if kind == "sample" else (x - sigma * eps) / alpha, eps
+
     # ------------------------------------------------------------------------------------------ network
 
     @torch.no_grad()
     def eps(self, x: torch.Tensor, t: int, condition: Conditioning, *, remember: bool = True) -> torch.Tensor:
-        """eps(x, t, c) in float32, [n, *shape]. Counts n forwards, of which the memo may answer some.
+        """eps(x, t, c) in float32, [n, *shape]: :meth:`prediction`, converted."""
+        return self.to_eps(self.prediction(x, t, condition, remember=remember), x.float(), t)
+
+    @torch.no_grad()
+    def prediction(self, x: torch.Tensor, t: int, condition: Conditioning, *, remember: bool = True) -> torch.Tensor:
+        """What the network says of (x, t, c), in float32, [n, *shape]. Counts n forwards, of which the memo may answer some.
 
         remember=False: past the memo, for rows that nobody else will ask for and that would crowd out the others.
         """
         self._check(x)
         self.cost.forwards += len(x)
         if self.memo is not None and remember:
-            return self.memo.eps(self._eps, x, t, condition, self.cost)
-        return self._eps(x, t, condition)
+            return self.memo.rows(self._predict, x, t, condition, self.cost)
+        return self._predict(x, t, condition)
 
-    def _eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+    def _predict(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
         pieces = []
         with self._fast() as compiled, self.refusals():
             # As a tensor, or every timestep would be compiled for itself.
             at = torch.tensor(t, device=self.device) if compiled else t
             for start in range(0, len(x), self.batch_size):
                 part = slice(start, start + self.batch_size)
-                raw = self._forward(x[part].to(self.dtype), at, condition[part]).float()
-                pieces.append(self.to_eps(raw, x[part].float(), t))
+                pieces.append(self._forward(x[part].to(self.dtype), at, condition[part]).float())
         return torch.cat(pieces)
 
     def compile(self, backend: str = "inductor") -> None:
@@ -216,13 +236,18 @@ class Denoiser:
 
     def eps_pair(self, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
         """(eps(x, t, null), eps(x, t, c)), both in one pass over the network. Counts 2n forwards."""
+        null, conditional = self.prediction_pair(x, t, condition)
+        return self.to_eps(null, x.float(), t), self.to_eps(conditional, x.float(), t)
+
+    def prediction_pair(self, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
+        """As :meth:`eps_pair`, of the raw predictions."""
         null = self.null_like(condition, len(x))
         if condition.embeddings is None or null.embeddings is None:
             raise UserError("this model has no condition, so a conditional prediction is not defined for it")
         # Interleaved, so that a pair shares a chunk: the null and the conditional half round alike.
         both = torch.stack([null.embeddings, condition.embeddings], dim=1).flatten(0, 1)
-        eps = self.eps(x.repeat_interleave(2, dim=0), t, Conditioning(both))
-        return eps[0::2], eps[1::2]
+        raw = self.prediction(x.repeat_interleave(2, dim=0), t, Conditioning(both))
+        return raw[0::2], raw[1::2]
 
     def guided(self, x: torch.Tensor, t: int, condition: Conditioning, guidance: float) -> torch.Tensor:
         """eps_null + w (eps_c - eps_null) (Ho and Salimans 2022, in Stable Diffusion's convention: w = 1 is plain).

@@ -1,6 +1,6 @@
 """Network evaluations that several detectors need, made once.
 
-The second detector that asks for eps(x, t, c) is given the first one's answer. What is asked for is known by its content (the
+The second detector that asks about (x, t, c) is given the first one's answer. What is asked for is known by its content (the
 bytes of one row of x, t and the row's embedding), so that the same (example, draw, t, condition) is found whoever asks, and nothing
 else is.
 """
@@ -41,7 +41,7 @@ class Memo:
         self._rows.clear()
         self._bytes = 0
 
-    def eps(self, evaluate: Evaluate, x: torch.Tensor, t: int, condition: Conditioning, cost: Cost) -> torch.Tensor:
+    def rows(self, evaluate: Evaluate, x: torch.Tensor, t: int, condition: Conditioning, cost: Cost) -> torch.Tensor:
         """``evaluate(x, t, condition)`` [n, *shape], of which only rows that nobody has asked for are evaluated.
 
         Adds the other rows to ``cost.shared`` and what they once took to ``cost.shared_seconds``.
@@ -57,24 +57,24 @@ class Memo:
             if x.is_cuda:
                 torch.cuda.synchronize(x.device)
             each = (time.perf_counter() - start) / len(chosen)
-            found = {keys[row]: (eps, each) for row, eps in zip(chosen, fresh.unbind(), strict=True)}
+            found = {keys[row]: (answer, each) for row, answer in zip(chosen, fresh.unbind(), strict=True)}
         paid = set(chosen)
         rows = []
         for row, key in enumerate(keys):
-            eps, seconds = found[key] if key in found else self._rows[key]
-            rows.append(eps)
+            answer, seconds = found[key] if key in found else self._rows[key]
+            rows.append(answer)
             if row not in paid:
                 cost.shared += 1
                 cost.shared_seconds += seconds
-        for key, (eps, seconds) in found.items():
-            self._keep(key, eps, seconds)
+        for key, (answer, seconds) in found.items():
+            self._keep(key, answer, seconds)
         return torch.stack(rows) if rows else torch.empty_like(x)
 
-    def _keep(self, key: bytes, eps: torch.Tensor, seconds: float) -> None:
-        size = eps.numel() * eps.element_size()
+    def _keep(self, key: bytes, answer: torch.Tensor, seconds: float) -> None:
+        size = answer.numel() * answer.element_size()
         if size > self.limit:
             return
-        self._rows[key] = (eps.clone(), seconds)  # a view would keep its whole batch alive
+        self._rows[key] = (answer.clone(), seconds)  # a view would keep its whole batch alive
         self._bytes += size
         while self._bytes > self.limit:
             _, (old, _) = self._rows.popitem(last=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +19,10 @@ from membench.pipeline_files import (
     image_size,
     part_config,
     part_weights,
-    read_config,
     weight_files,
 )
 from membench.proof import prove_vae
+from membench.scheduler_config import read_scheduler
 from membench.tokenizer_files import load_tokenizer
 from membench.weight_files import check_header, check_tensors
 
@@ -32,7 +31,6 @@ __all__ = [
     "TextToImage",
     "check_device",
     "config_hash",
-    "ddim_scheduler",
     "folder_hash",
     "layout",
     "load_text_to_image",
@@ -85,7 +83,7 @@ def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float
         unet=unet,
         text_encoder=text_encoder,
         tokenizer=load_tokenizer(folder / "tokenizer", words.vocab_size, words.max_position_embeddings),
-        scheduler=ddim_scheduler(folder),
+        scheduler=read_scheduler(folder / "scheduler" / "scheduler_config.json", latent=True),
         load_vae=lambda: _load_vae(folder, device, dtype),
         size=image_size(folder),
     )
@@ -121,36 +119,6 @@ def layout(device: str, dtype: torch.dtype) -> torch.memory_format:
     """Channels last where it is faster: the tensor cores of a GPU convolve half precision in that order."""
     fast = torch.device(device).type == "cuda" and dtype in (torch.float16, torch.bfloat16)
     return torch.channels_last if fast else torch.contiguous_format
-
-
-def ddim_scheduler(folder: Path) -> Any:
-    """A DDIM scheduler with the noise schedule of ``scheduler/scheduler_config.json``, whichever sampler that is of.
-
-    Stable Diffusion 1.x ships one of PNDM. What it leaves open is filled in as StableDiffusionPipeline corrects it: no clipping of
-    latents, timesteps that begin at 1; and the last step goes to abar_0, as in the original code. 50 steps are then 981, 961, ..., 1.
-    Raises :class:`UserError` for a schedule that DDIM does not know, or one that ends in pure noise, where epsilon says nothing of x0.
-    """
-    from diffusers import DDIMScheduler
-
-    file = folder / "scheduler" / "scheduler_config.json"
-    if not file.is_file():
-        raise UserError(f"{file} is missing; get the model again")
-    given = read_config(file)
-    if not ("beta_schedule" in given or given.get("trained_betas") is not None):
-        raise UserError(f"{file} is of a {given.get('_class_name')}, which has no betas as DDPM and its kin have")
-    known = inspect.signature(DDIMScheduler.__init__).parameters
-    config = {"set_alpha_to_one": False} | {key: value for key, value in given.items() if key in known}
-    try:
-        scheduler = DDIMScheduler(**config | {"clip_sample": False, "steps_offset": 1})
-        scheduler.set_timesteps(1)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"{file}: {first_line(error)}") from None
-    if float(scheduler.alphas_cumprod.min()) <= 0:
-        raise UserError(
-            f"{file}: the schedule ends in pure noise (rescale_betas_zero_snr, abar = 0), where a prediction of the noise "
-            "says nothing of the image; membench takes models without it"
-        )
-    return scheduler
 
 
 def check_device(name: str) -> None:

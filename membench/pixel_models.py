@@ -12,8 +12,9 @@ from membench.fetching.hub import PIPELINE_IGNORE, model_folder
 from membench.hashing import file_hash, json_hash
 from membench.loading import load_network
 from membench.pipeline_files import network_config
-from membench.pipelines import DTYPES, config_hash, first_line
+from membench.pipelines import DTYPES, config_hash
 from membench.proof import prove_pixels
+from membench.scheduler_config import read_scheduler
 from membench.weight_files import check_pickle, check_tensors, refuse_adapter
 
 FLAT = ("*.json", "*.safetensors")
@@ -87,25 +88,19 @@ def classes_of(folder: Path, known: int, size: int) -> int:
 def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> PixelDenoiser:
     """The model with a DDIM scheduler made from its own schedule. Raises :class:`UserError`, naming the file, for damaged weights."""
     import torch
-    from diffusers import DDIMScheduler, UNet2DModel
+    from diffusers import UNet2DModel
 
     unet, weights, scheduler = parts_of(folder)
     size = int(model_config(folder)["sample_size"])
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
-    given = _json(scheduler / "scheduler_config.json")
-    if not (isinstance(given, dict) and ("beta_schedule" in given or "trained_betas" in given)):
-        raise UserError(f"{scheduler / 'scheduler_config.json'} is of a {_class_name(given)}, which has no betas as DDPM and its kin have")
+    schedule = read_scheduler(scheduler / "scheduler_config.json")
     pickled = weights.suffix == ".bin"
     if pickled:
         check_pickle(weights)
     else:
         check_tensors(weights)
     network = load_network(unet, UNet2DModel, model_config(folder), torch_dtype=DTYPES[dtype], use_safetensors=not pickled)
-    try:
-        schedule = DDIMScheduler.from_pretrained(scheduler, local_files_only=True)
-    except (ValueError, RuntimeError, OSError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder} cannot be loaded: {first_line(error)}") from None
     # On the CPU channels last is up to a quarter faster (benchmarks/sampling.py).
     layout = torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format
     network = network.to(torch.device(device)).to(memory_format=layout)

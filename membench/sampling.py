@@ -8,37 +8,55 @@ import torch
 
 from membench.denoiser import Conditioning, Denoiser
 from membench.errors import UserError
+from membench.schedule import limited, spaced
 
 
 def timesteps(model: Denoiser, steps: int) -> list[int]:
     """The model's own sampling schedule: Stable Diffusion's leading spacing gives 981, 961, ..., 1 for 50 steps.
 
-    Raises :class:`UserError` unless 1 <= steps <= T.
+    Raises :class:`UserError` unless 1 <= steps <= T, and where the schedule would not begin at the noise that sampling begins with
+    (:func:`membench.schedule.spaced`).
     """
-    if not 1 <= steps <= model.steps:
-        raise UserError(f"{steps} sampling steps: choose 1 to {model.steps}")
-    model.scheduler.set_timesteps(steps)
-    return [int(t) for t in model.scheduler.timesteps]
+    return spaced(model.scheduler, steps)
 
 
-def ddim_step(model: Denoiser, x: torch.Tensor, eps: torch.Tensor, t: int, steps: int, *, corrected: bool = False) -> torch.Tensor:
-    """x_t to x_{t - T/steps}: alpha' x0 + sigma' eps with x0 = (x_t - sigma eps) / alpha, clipped where the model says so.
+def pure_noise(model: Denoiser, steps: int) -> int:
+    """How many of the first timesteps have abar = 0 (zero terminal SNR): there eps is x_t, whatever the condition."""
+    return sum(model.alpha_sigma(t)[0] == 0 for t in timesteps(model, steps))
 
-    corrected: eps carries a guiding gradient. Then it is derived again from the clipped x0, so that both describe the same x_t (as
+
+Observer = Callable[[int, torch.Tensor, torch.Tensor], None]
+Correction = Callable[[torch.Tensor, int, torch.Tensor], torch.Tensor]
+
+
+def ddim_step(
+    model: Denoiser, x: torch.Tensor, prediction: torch.Tensor, t: int, before: int | None, *, correct: Correction | None = None
+) -> torch.Tensor:
+    """x_t to x_before: alpha' x0 + sigma' eps, with x0 limited as the model says. before: the next timestep of the schedule, or None.
+
+    prediction: the network's own, [n, *shape]. After the last timestep alpha' is that of ``set_alpha_to_one``: 1, or alpha_0. Computed in
+    double precision, for x0 = (x_t - sigma eps) / alpha has lost half its digits where alpha is small.
+
+    correct: changes eps, by a guiding gradient. Then eps is derived again from the limited x0, so that both describe the same x_t (as
     guided-diffusion and GLIDE do; ``use_clipped_model_output`` of diffusers): otherwise each step adds the part of the gradient that the
-    clamp took out of x0, and the error feeds back.
+    clamp took out of x0, and the error feeds back. Where x_t is noise alone (abar = 0) it says nothing of a class, and the gradient is 0.
     """
     alpha, sigma = model.alpha_sigma(t)
-    before = t - model.steps // steps
-    # Below the schedule diffusers uses abar = 1 (set_alpha_to_one) or abar_0; so do we, to end on the same image.
-    alpha_before, sigma_before = model.alpha_sigma(before) if before >= 0 else _final(model)
-    x0 = (x - sigma * eps) / alpha
-    if model.scheduler.config.clip_sample:
-        limit = model.scheduler.config.clip_sample_range
-        x0 = x0.clamp(-limit, limit)
-        if corrected:
-            eps = (x - alpha * x0) / sigma
-    return alpha_before * x0 + sigma_before * eps
+    alpha_before, sigma_before = model.alpha_sigma(before) if before is not None else _final(model)
+    exact = _double(x)
+    x0, eps = model.x0_eps(_double(prediction), exact, t)
+    corrected = correct is not None and alpha > 0
+    if correct is not None and corrected:
+        eps = _double(correct(x, t, eps.float()))
+        x0 = (exact - sigma * eps) / alpha
+    x0 = limited(model.scheduler, x0)
+    if corrected:
+        eps = (exact - alpha * x0) / sigma
+    return (alpha_before * x0 + sigma_before * eps).float()
+
+
+def _double(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.device.type == "mps" else x.double()  # Metal has single precision only
 
 
 def _final(model: Denoiser) -> tuple[float, float]:
@@ -49,10 +67,6 @@ def _final(model: Denoiser) -> tuple[float, float]:
 def step_forwards(condition: Conditioning, guidance: float) -> int:
     """Network evaluations of one guided step of one image."""
     return 1 if guidance == 1.0 or condition.embeddings is None else 2
-
-
-Observer = Callable[[int, torch.Tensor, torch.Tensor], None]
-Correction = Callable[[torch.Tensor, int, torch.Tensor], torch.Tensor]
 
 
 def ddim(
@@ -75,26 +89,26 @@ def ddim(
     ``correct(x_t, t, eps)`` returns the epsilon to go on with: classifier guidance puts its gradient there.
     """
     stop = steps if stop is None else stop
-    for k, t in enumerate(timesteps(model, steps)[:stop]):
-        if observe is None:
-            eps = model.guided(x, t, condition, guidance)
+    times = timesteps(model, steps)
+    for k, t in enumerate(times[:stop]):
+        if observe is None and step_forwards(condition, guidance) == 1:
+            raw = model.prediction(x, t, condition)
         else:
             null, conditional = both(model, x, t, condition)
-            observe(k, null, conditional)
-            eps = null + guidance * (conditional - null)
-        if correct is not None:
-            eps = correct(x, t, eps)
+            if observe is not None:
+                observe(k, model.to_eps(null, x, t), model.to_eps(conditional, x, t))
+            raw = null + guidance * (conditional - null)
         if k + 1 < stop or stop == steps or observe is None:
-            x = ddim_step(model, x, eps, t, steps, corrected=correct is not None)
+            x = ddim_step(model, x, raw, t, times[k + 1] if k + 1 < steps else None, correct=correct)
     return x
 
 
 def both(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
-    """(eps of the null condition, eps of the condition); of a model without a condition, its one eps twice."""
+    """(prediction for the null condition, for the condition); of a model without a condition, its one prediction twice."""
     if condition.embeddings is None:
-        eps = model.eps(x, t, condition)
-        return eps, eps
-    return model.eps_pair(x, t, condition)
+        raw = model.prediction(x, t, condition)
+        return raw, raw
+    return model.prediction_pair(x, t, condition)
 
 
 def ddim_invert(model: Denoiser, x0: torch.Tensor, condition: Conditioning, *, t: int, steps: int) -> torch.Tensor:

@@ -629,7 +629,7 @@ def test_the_model_has_half_a_and_the_control_model_half_b(tmp_path) -> None:
 def test_the_pool_ships_with_the_model_that_drew_it(tmp_path) -> None:
     """All parts of a world in order; then the task reads the pool that it finds, and draws none. Of half b none ships."""
     options = replace(Cifar10Options(), pool=4)
-    task = SimpleNamespace(info=replace(Cifar10.info, sampling={"steps": 1, "guidance": 1.0}), Options=lambda: options)
+    task = SimpleNamespace(info=replace(Cifar10.info, sampling={"steps": 2, "guidance": 1.0}), Options=lambda: options)
     train_world(task, scenes.WORLD, tmp_path, None, replace(TINY, steps=1, batch=2), progress=False)
     for which, part, control in (("a", "model", "control"), ("b", "control", "model")):
         own = replace(options, half=which)

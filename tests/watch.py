@@ -24,17 +24,17 @@ class Watch:
         self.evaluated = 0
 
     def __enter__(self) -> Watch:
-        eps, inner, in_step = Denoiser.eps, Denoiser._eps, runner.in_step
+        prediction, inner, in_step = Denoiser.prediction, Denoiser._predict, runner.in_step
 
         def phase(works, *args):
             self.phase = works[0].phase
             in_step(works, *args)
 
-        def asking(model, x, t, condition):
+        def asking(model, x, t, condition, *, remember=True):
             rows = zip(x, condition.embeddings, strict=True)
             keys = [hashlib.sha256(b"%d" % t + row.numpy().tobytes() + c.numpy().tobytes()).digest() for row, c in rows]
             self.asked += [(self.phase, key) for key in keys]
-            return eps(model, x, t, condition)
+            return prediction(model, x, t, condition, remember=remember)
 
         def evaluating(model, x, t, condition):
             forward = model._forward
@@ -49,8 +49,8 @@ class Watch:
 
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(runner, "in_step", phase)
-        self.patch.setattr(Denoiser, "eps", asking)
-        self.patch.setattr(Denoiser, "_eps", evaluating)
+        self.patch.setattr(Denoiser, "prediction", asking)
+        self.patch.setattr(Denoiser, "_predict", evaluating)
         return self
 
     def __exit__(self, *_: object) -> None:
