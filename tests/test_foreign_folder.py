@@ -77,9 +77,9 @@ def one(root: Path, detector: str = "side") -> Path:
 WATCHED = """
 import os, sys
 own = [os.path.realpath(p) for p in {own!r}]
-seen = []
+seen, STARTS = [], ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 def watch(event, args):
-    if event.startswith("socket.") and event != "socket.gethostname" or event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
+    if event.startswith("socket.") and event != "socket.gethostname" or event in STARTS:
         seen.append((event, str(args)))
     if event == "open" and isinstance(args[0], (str, bytes)):
         path = os.path.realpath(os.fsdecode(args[0]))
@@ -126,7 +126,9 @@ INFO = {
     "another copy threshold": lambda f: edit(f, keep_key=False, space=load(f).info["space"] | {"copy": 0.2}),
     "other options": lambda f: edit(f, keep_key=False, options={"k": "9"}),
     "control": lambda f: edit(f, keep_key=False, control=True),
-    "a key of other parts": lambda f: (f / "run.json").write_text((f / "run.json").read_text().replace('"dtype": "float32"', '"dtype": "x"')),
+    "a key of other parts": lambda f: (f / "run.json").write_text(
+        (f / "run.json").read_text().replace('"dtype": "float32"', '"dtype": "x"')
+    ),
     "PARTIAL hidden": lambda f: edit(f, n_task_examples=800),
     "more examples than scores": lambda f: edit(f, n_examples=9, n_task_examples=9),
     "seconds": lambda f: edit(f, seconds=0.001),
@@ -167,7 +169,8 @@ TABLES = {
     "an id of another draw": lambda f: change(f, "samples", draw=3),
     "a confidence that is none": lambda f: change(f, "samples", confidence=float("nan")),
     "ids null": lambda f: pq.write_table(
-        pq.read_table(f / "scores.parquet").set_column(0, pa.field("id", pa.string(), False), pa.nulls(8, pa.string())), f / "scores.parquet"
+        pq.read_table(f / "scores.parquet").set_column(0, pa.field("id", pa.string(), False), pa.nulls(8, pa.string())),
+        f / "scores.parquet",
     ),
 }
 
@@ -228,7 +231,9 @@ def specials(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", ["a folder", "a link", "a dangling link", "a pipe", "a device", "too long", "a null"])
 @pytest.mark.parametrize("fmt", ["table", "csv", "parquet"])
-def test_what_is_not_a_regular_file_is_not_replaced(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, fmt: str) -> None:
+def test_what_is_not_a_regular_file_is_not_replaced(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, fmt: str
+) -> None:
     path = ({"too long": tmp_path / ("x" * 300), "a null": Path("a\0b")} | specials(tmp_path))[name]
     kind = None if name in ("too long", "a null") else path.lstat().st_mode
     assert main(["leaderboard", "--runs", str(made), "--format", fmt, "--out", str(path)]) == 2

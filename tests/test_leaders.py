@@ -28,18 +28,37 @@ def pairs(*found: tuple[str, str, float, float], **more: object) -> pd.DataFrame
     ("found", "expected"),
     [
         ([("p", "q", 0.1, 0.001)], "p leads: significantly better than q (Holm p ≤ 0.001)"),
-        ([("p", "q", 0.1, 0.0491), ("p", "r", 0.2, 0.001), ("q", "r", 0.1, 0.9)], "p leads: significantly better than q and r (Holm p ≤ 0.05)"),
-        ([("p", "q", 0.1, 0.05), ("p", "r", 0.2, 0.001), ("q", "r", 0.1, 0.01)], "p and q lead: no significant difference between them (Holm p ≥ 0.05)"),
         (
-            [("p", "q", 0.1, 0.999), ("p", "r", 0.2, 0.6789), ("q", "r", 0.1, 1.0), ("p", "s", 0.5, 0.01), ("q", "s", 0.4, 0.01), ("r", "s", 0.3, 0.01)],
+            [("p", "q", 0.1, 0.0491), ("p", "r", 0.2, 0.001), ("q", "r", 0.1, 0.9)],
+            "p leads: significantly better than q and r (Holm p ≤ 0.05)",
+        ),
+        (
+            [("p", "q", 0.1, 0.05), ("p", "r", 0.2, 0.001), ("q", "r", 0.1, 0.01)],
+            "p and q lead: no significant difference between them (Holm p ≥ 0.05)",
+        ),
+        (
+            [
+                ("p", "q", 0.1, 0.999),
+                ("p", "r", 0.2, 0.6789),
+                ("q", "r", 0.1, 1.0),
+                ("p", "s", 0.5, 0.01),
+                ("q", "s", 0.4, 0.01),
+                ("r", "s", 0.3, 0.01),
+            ],
             "p, q and r lead: no significant difference among them (Holm p ≥ 0.67)",
         ),
-        ([("p", "q", 0.1, 0.7), ("p", "r", 0.2, 0.8), ("q", "r", 0.1, 1.0)], "none of p, q and r leads: no significant difference among them (Holm p ≥ 0.7)"),
+        (
+            [("p", "q", 0.1, 0.7), ("p", "r", 0.2, 0.8), ("q", "r", 0.1, 1.0)],
+            "none of p, q and r leads: no significant difference among them (Holm p ≥ 0.7)",
+        ),
         (
             [("p", "q", 0.1, 0.3), ("p", "r", 0.2, 0.2), ("q", "r", 0.1, 0.01)],
             "p has the highest AUROC; not significantly lower are q and r (Holm p ≥ 0.2)",
         ),
-        ([("p", "q", 0.1, 0.01), ("q", "r", 0.1, 0.01)], "p leads: significantly better than q (Holm p ≤ 0.01); not compared with p, for want of a common seed: r"),
+        (
+            [("p", "q", 0.1, 0.01), ("q", "r", 0.1, 0.01)],
+            "p leads: significantly better than q (Holm p ≤ 0.01); not compared with p, for want of a common seed: r",
+        ),
     ],
 )
 def test_a_sentence_follows_from_the_pairs(found: list, expected: str) -> None:
@@ -72,7 +91,9 @@ def test_the_differences_that_ship(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["leaderboard", "--leaders", "--runs", str(path), "--format", "csv"]) == 2
 
 
-def test_partial_runs_are_marked_in_front_of_the_numbers_and_deterministic_ones_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_partial_runs_are_marked_in_front_of_the_numbers_and_deterministic_ones_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "runs"
     for seed in range(2):
         make(root, COPIED, seed=seed)
@@ -86,7 +107,10 @@ def test_partial_runs_are_marked_in_front_of_the_numbers_and_deterministic_ones_
         assert "| PARTIAL random |" in text or view == ["--differences"] or "PARTIAL random" in text
     assert main(["leaderboard", "--runs", str(root), "--summary", "--format", "md"]) == 0
     header, _, *body = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    by = {line.split(" | ")[0].strip("| "): dict(zip(header.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=False)) for line in body}
+    by = {
+        line.split(" | ")[0].strip("| "): dict(zip(header.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=False))
+        for line in body
+    }
     assert by["side"]["t AUROC"].startswith("PARTIAL ") and not by["random"]["t AUROC"].startswith("PARTIAL")
     assert by["random"]["t control"].startswith("PARTIAL ") and by["random"]["t AUROC"].endswith("(deterministic)")
     assert main(["leaderboard", "--runs", str(root), "--seeds", "--format", "md"]) == 0

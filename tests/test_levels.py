@@ -124,7 +124,9 @@ def test_p_values_of_no_difference_are_uniform():
 
 
 @pytest.mark.parametrize("chance", [1e-4, 1e-5, 1e-6])
-@pytest.mark.parametrize("law", [stats.norm(), stats.gamma(100), stats.gamma(20), stats.logistic()], ids=["normal", "gamma100", "gamma20", "logistic"])
+@pytest.mark.parametrize(
+    "law", [stats.norm(), stats.gamma(100), stats.gamma(20), stats.logistic()], ids=["normal", "gamma100", "gamma20", "logistic"]
+)
 @pytest.mark.parametrize("side", [1, -1])
 def test_a_tail_beyond_the_resamples_holds_the_exact_chance(law, chance: float, side: int):
     """5,000 resamples of a law whose chance below 0 is known: what is made of it is rarely too small, and not much too large."""
