@@ -161,7 +161,8 @@ def _stored(args: argparse.Namespace, view: str) -> int:
         return _stored_differences(args, view)
     if view not in ("runs", "seeds", "summary") or args.band or args.copy is not None or args.groups != "task":
         raise UserError(
-            f"{path} is a finished table: --kinds, --sources, --bands, --band, --copy, --groups and --published need the folders of its runs"
+            f"{path} is a finished table: --kinds, --sources, --bands, --band, --copy, --groups and --published need "
+            "the folders of its runs"
         )
     frame = read_board(path)
     frame = _asked(frame, args).reset_index(drop=True)

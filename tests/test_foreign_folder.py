@@ -77,9 +77,9 @@ def one(root: Path, detector: str = "side") -> Path:
 WATCHED = """
 import os, sys
 own = [os.path.realpath(p) for p in {own!r}]
-seen = []
+seen, STARTS = [], ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 def watch(event, args):
-    if event.startswith("socket.") and event != "socket.gethostname" or event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
+    if event.startswith("socket.") and event != "socket.gethostname" or event in STARTS:
         seen.append((event, str(args)))
     if event == "open" and isinstance(args[0], (str, bytes)):
         path = os.path.realpath(os.fsdecode(args[0]))

@@ -197,6 +197,6 @@ def test_a_table_without_a_column_that_it_should_hold_is_another_table(one: Run,
     pq.write_table(held.drop_columns(["image"]), tmp_path / "samples.parquet")
     pq.write_table(held.rename_columns(["picture" if n == "image" else n for n in held.column_names]), tmp_path / "other.parquet")
     for name in ("samples", "other"):
-        with pytest.raises(UserError, match="is no samples table"):
+        with pytest.raises(UserError, match="is not a samples table"):
             read_table(tmp_path / f"{name}.parquet", "samples", without=("image",))
     assert pc.count(held["image"]).as_py() == len(held)
