@@ -11,6 +11,7 @@ from membench.errors import UserError
 FLOATS = ("F64", "F32", "F16", "BF16")
 # In the names of tensors that are added to those of a model.
 ADAPTERS = ("lora_", ".lora.", "lora.down", "lora.up", "hada_w", "lokr_w", ".oft_", "dora_scale")
+COUNTS = ("position_ids", "num_batches_tracked")  # whole numbers, and no weights
 POINTER = b"version https://git-lfs.github.com/spec/"
 AGAIN = "get the weights again"
 
@@ -39,8 +40,8 @@ def check_header(file: Path) -> None:
 
 
 def refuse_quantised(file: Path, name: str, kind: str, floating: bool) -> None:
-    """Raises :class:`UserError` unless the tensor is of a float type that networks compute in. position_ids are counted from 0."""
-    if not floating and not name.endswith("position_ids"):
+    """Raises :class:`UserError` unless the tensor is of a float type that networks compute in, or a count by its name."""
+    if not floating and not name.endswith(COUNTS):
         raise UserError(
             f"{file}: tensor {name} is stored as {kind}: fp8 or quantised weights are not read; "
             "get the model in float32, float16 or bfloat16"
