@@ -14,6 +14,7 @@ from membench import ablate, ablate_thresholds, registry
 from membench.jobs import open_task
 from membench.leaderboard import boards
 from membench.options import describe_options
+from membench.plain import plain
 from membench.plots import draw
 from membench.printing import table
 from membench.runner import Run, Skipped, Spec, execute_all
@@ -58,7 +59,7 @@ def sweep_thresholds(args: argparse.Namespace, specs: Sequence[Spec], seeds: Seq
     for title, part in boards(settings):
         print(table(title, ablate_thresholds.summary(part)))
     for sentence in ablate_thresholds.sentences(ablate_thresholds.flips(settings)):
-        print(sentence)
+        print(plain(sentence))
     return 0
 
 

@@ -28,7 +28,7 @@ def draw(frame: pd.DataFrame, helps: Mapping[str, str], kind: str) -> bytes:
     import matplotlib as mpl
 
     out = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "membench", "svg.fonttype": "none", "font.size": 9}):
+    with mpl.rc_context({"svg.hashsalt": "membench", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}):
         plot(frame, helps).savefig(out, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     return out.getvalue()
 

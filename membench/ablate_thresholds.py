@@ -16,7 +16,7 @@ from membench.metrics.levels import widened
 from membench.metrics.run import owners
 from membench.metrics.thresholds import curves, grid_of, threshold
 from membench.plots import Axis, Line, Plot
-from membench.printing import interval
+from membench.printing import interval, marked, status_of
 from membench.runs import Run
 from membench.types import Space
 
@@ -186,7 +186,7 @@ def _series(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of each setting by its name: detector and options, and a number where two are called alike."""
     found: dict[str, pd.DataFrame] = {}
     for _, of in part.groupby("settings", sort=False):
-        name = base = f"{of.detector.iloc[0]} {of.options.iloc[0]}".strip()
+        name = base = marked(f"{of.detector.iloc[0]} {of.options.iloc[0]}".strip(), status_of(of.status))
         more = (f"{base} ({k})" for k in itertools.count(2))
         while name in found:
             name = next(more)

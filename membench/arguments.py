@@ -118,6 +118,7 @@ def parser() -> Parser:
     what.add_argument("--sources", action="store_true", help="detection against each source of examples that are not memorized, over seeds")
     what.add_argument("--bands", action="store_true", help="AMS and UMS in each band of similarity")
     what.add_argument("--differences", action="store_true", help="paired differences between detectors, corrected for their number")
+    what.add_argument("--leaders", action="store_true", help="who leads each board, as those differences say it")
     what.add_argument("--published", action="store_true", help="the papers' numbers beside these")
     what.add_argument("--summary", action="store_true", help="one small table: a row a detector, a column a task")
 

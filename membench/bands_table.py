@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from membench.printing import interval
+from membench.printing import interval, marked
 
 TITLES = {"ams": "AMS %", "ums": "UMS %", "ums_nearest": "UMS nearest %"}
 
@@ -17,7 +17,8 @@ def bands_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[s
         f"copies (to {r.edge:g})" if not r.band else f"to the end of {r.band} ({r.edge:g})" if r.form == "cumulative" else r.band
         for r in part.itertuples()
     ]
-    out = pd.DataFrame({"detector": part.detector, "options": part.options, "seed": part.seed.astype(str), "region": regions})
+    named = [marked(name, status) for name, status in zip(part.detector, part.status, strict=True)]
+    out = pd.DataFrame({"detector": named, "options": part.options, "seed": part.seed.astype(str), "region": regions})
     for metric, title in TITLES.items():
         out[title] = [
             interval(value, low, high, scale=100, digits=2)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -18,9 +17,11 @@ from membench import published, registry
 from membench.bands import parse_bands
 from membench.bands_table import bands_tables
 from membench.comparison import BOARD, apart
-from membench.differences import RESAMPLES, differences, differences_table
+from membench.differences import differences, differences_table, resamples_for
 from membench.errors import UserError
 from membench.groups import GROUPINGS
+from membench.leaders import leaders, leaders_lines, read_differences
+from membench.plain import marked_down, plain, say
 from membench.printing import markdown, table
 from membench.resampling import Resampler
 from membench.rescore import rescored
@@ -28,22 +29,25 @@ from membench.runs import MAKE_ONE, Found, Run, read_runs
 from membench.seeds_table import over_seeds, seeds_tables
 from membench.stored_board import read_board
 from membench.summary import summary_tables
+from membench.tables import check_target, disk_errors
 
 if TYPE_CHECKING:
     from membench.board_report import Board
 
 __all__ = ["chosen", "leaderboard", "page_boards", "read_board", "report"]
 
-PUBLISHED = Path("results/published.parquet")
-VIEWS = ("kinds", "sources", "bands", "differences", "published", "summary", "seeds")
+PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.parquet"  # of the checkout that membench lies in
+VIEWS = ("kinds", "sources", "bands", "differences", "leaders", "published", "summary", "seeds")
 # Views whose intervals are made here; a run's own are those of its task's groups.
-REGROUPED = ("kinds", "sources", "differences", "summary", "seeds")
+REGROUPED = ("kinds", "sources", "differences", "leaders", "summary", "seeds")
 Tables = Callable[[pd.DataFrame], Iterator[tuple[str, pd.DataFrame, list[str]]]]
 
 
 def leaderboard(args: argparse.Namespace) -> int:
     """Reads, compares and prints. 2 where a folder could not be read, unless --keep-going."""
     view = next((name for name in VIEWS if getattr(args, name)), "bands" if args.band else "runs")
+    if args.out is not None:
+        check_target(args.out)
     if args.bands and args.seeds:
         raise UserError("--bands has a row a run; leave out --seeds, or --bands")
     if len(args.runs) == 1 and args.runs[0].suffix == ".parquet":
@@ -62,28 +66,30 @@ def leaderboard(args: argparse.Namespace) -> int:
         _write(boards.collect_bands(found.runs), args, bands_tables)
     elif view == "differences":
         _write(_differences(found.runs, args.groups), args, _differences_tables)
+    elif view == "leaders":
+        _leaders(_differences(found.runs, args.groups), args)
     elif view == "published":
         _published(found.runs, args)
     elif view == "summary":
         _write(over_seeds(boards.collect(found.runs, args.groups), found.runs, resampler), args, summary_tables, whole=True)
     else:
         frame = boards.collect(found.runs, args.groups)
-        frame = with_published(over_seeds(frame, found.runs, resampler), args.runs) if args.seeds else frame
+        frame = with_published(over_seeds(frame, found.runs, resampler)) if args.seeds else frame
         boards.write(frame, args.format, args.out, seeds=args.seeds)
     return told(found, args.keep_going)
 
 
-def chosen(args: argparse.Namespace, images: bool = False) -> Found:
-    """The runs that the arguments ask for, under their bands. Raises :class:`UserError` where none is left."""
+def chosen(args: argparse.Namespace, verified: bool = False) -> Found:
+    """The runs that the arguments ask for, under their bands. verified: of ``read_runs``. Raises :class:`UserError` where none is left."""
     bands = parse_bands(args.band)
     if args.groups not in GROUPINGS:
         raise UserError(f"unknown grouping {args.groups!r}.{registry.suggest(args.groups, GROUPINGS)} Choose from {', '.join(GROUPINGS)}")
     for path in args.runs:
         if not path.is_dir():
             raise UserError(f"--runs {path} is no folder, so there are no finished runs. {MAKE_ONE}")
-    found = read_runs(args.runs, images=images or "image" in args.groups)
+    found = read_runs(args.runs, images="image" in args.groups, verified=verified)
     for problem in found.problems:
-        print(f"membench: left out: {problem}", file=sys.stderr)
+        say(f"left out: {problem}")
     if not found.runs:
         raise UserError("none of the run folders could be read, see above")
     named = pd.DataFrame([(run.info["task"], run.info["detector"]) for run in found.runs], columns=["task", "detector"])
@@ -109,7 +115,7 @@ def told(found: Found, keep_going: bool) -> int:
     if not found.problems or keep_going:
         return 0
     many = "1 run folder" if len(found.problems) == 1 else f"{len(found.problems)} run folders"
-    print(f"membench: {many} could not be read, see above (--keep-going: exit 0 all the same)", file=sys.stderr)
+    say(f"{many} could not be read, see above (--keep-going: exit 0 all the same)")
     return 2
 
 
@@ -121,15 +127,41 @@ def _write(frame: pd.DataFrame, args: argparse.Namespace, tables: Tables, whole:
         shown = {"": tables(frame)} if whole else {title: tables(part) for title, part in boards.boards(frame)}
         boards.emit(boards.text_of(frame, shown, args.format), args.out)
     if args.out is not None:
-        print(f"membench: {len(frame)} rows written to {args.out}", file=sys.stderr)
+        say(f"{len(frame)} rows written to {args.out}")
+
+
+def _leaders(table: pd.DataFrame, args: argparse.Namespace) -> None:
+    if args.format not in ("table", "md"):
+        raise UserError(f"--leaders are sentences; for numbers: --differences --format {args.format}")
+    line, between = (marked_down, "\n") if args.format == "md" else (plain, "")
+    boards.emit(between.join(f"{line(text)}\n" for text in leaders_lines(table)), args.out)
+
+
+def _stored_differences(args: argparse.Namespace, view: str) -> int:
+    table = read_differences(args.runs[0])
+    for what, names, columns in (("task", args.task, ("task",)), ("detector", args.detector, ("a", "b"))):
+        asked = [] if names is None else [name.strip() for name in names.split(",")]
+        if unknown := [name for name in asked if not any((table[column] == name).any() for column in columns)]:
+            raise UserError(f"--{what} {unknown[0]}: there is no difference of it in {args.runs[0]}")
+        for column in columns if names is not None else ():
+            table = table[table[column].isin(asked)]
+    if table.empty:
+        raise UserError(f"{args.runs[0]} holds no difference of those")
+    if view == "leaders":
+        _leaders(table, args)
+    else:
+        _write(table, args, _differences_tables)
+    return 0
 
 
 def _stored(args: argparse.Namespace, view: str) -> int:
-    """A leaderboard that was written as Parquet."""
+    """A leaderboard, or differences, that were written as Parquet."""
     [path] = args.runs
+    if view in ("leaders", "differences") and not (args.band or args.copy is not None or args.groups != "task"):
+        return _stored_differences(args, view)
     if view not in ("runs", "seeds", "summary") or args.band or args.copy is not None or args.groups != "task":
         raise UserError(
-            f"{path} is a finished leaderboard: --kinds, --sources, --bands, --band, --copy, --groups, --differences and --published need "
+            f"{path} is a finished table: --kinds, --sources, --bands, --band, --copy, --groups and --published need "
             "the folders of its runs"
         )
     frame = read_board(path)
@@ -144,7 +176,7 @@ def _stored(args: argparse.Namespace, view: str) -> int:
 def _differences(runs: Sequence[Run], groups: str) -> pd.DataFrame:
     scored = [run for run in runs if len(run.scores)]
     frame = boards.collect(scored) if scored else pd.DataFrame()
-    found = differences(frame, scored, resampler=Resampler(groups, RESAMPLES)) if scored else frame
+    found = differences(frame, scored, resampler=Resampler(groups, resamples_for(frame))) if scored else frame
     if found.empty:
         raise UserError("no two detectors have scored the same examples with a common seed: there is nothing to compare")
     return found
@@ -158,9 +190,9 @@ def _differences_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame,
 def _published(runs: Sequence[Run], args: argparse.Namespace) -> None:
     frame = over_seeds(boards.collect(runs), runs)
     tasks = sorted({run.info["task"] for run in runs})
-    path = published_path(args.runs)
+    path = published_path()
     if path is None:
-        raise UserError(f"{PUBLISHED} is not there: it comes with membench's repository, beside the folder of runs")
+        raise UserError(f"{PUBLISHED} is not there: it comes with membench's repository; run membench from a checkout of it")
     shown = published.table(published.read(path), frame.assign(space=frame.space_id), tasks)
     if shown.empty:
         raise UserError(f"nothing published is known of {', '.join(tasks)}")
@@ -171,9 +203,9 @@ def _published(runs: Sequence[Run], args: argparse.Namespace) -> None:
     boards.emit(f"### {title}\n\n{markdown(shown)}\n" if args.format == "md" else table(title, shown), args.out)
 
 
-def with_published(frame: pd.DataFrame, roots: Sequence[Path]) -> pd.DataFrame:
+def with_published(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows over seeds, with ``reported_...`` columns where a paper reports a number for the very setting of a row (never of a mini one)."""
-    path = published_path(roots)
+    path = published_path()
     if path is None or (frame.profile == "mini").all():
         return frame
     known = published.with_reported(frame.assign(space=frame.space_id), published.read(path))
@@ -181,9 +213,9 @@ def with_published(frame: pd.DataFrame, roots: Sequence[Path]) -> pd.DataFrame:
     return frame.assign(**{name: known[name] for name in [*numbers, *(["reported_source"] if numbers else [])]})
 
 
-def published_path(roots: Sequence[Path]) -> Path | None:
-    """``published.parquet`` beside a folder of runs, or in results/; None where there is none."""
-    return next((path for path in [*(root.parent / PUBLISHED.name for root in roots), PUBLISHED] if path.is_file()), None)
+def published_path() -> Path | None:
+    """The ``published.parquet`` that comes with membench; None where it was installed without. None beside a folder of runs is read."""
+    return PUBLISHED if PUBLISHED.is_file() else None
 
 
 # ------------------------------------------------------------------------------------------------- report
@@ -193,27 +225,17 @@ def report(args: argparse.Namespace) -> int:
     """Writes the page, the Markdown and the plots."""
     from membench.board_report import write_board
 
-    found = chosen(args)
+    for path in (args.out / name for name in ("report.html", "report.md")):
+        check_target(path)
+    with disk_errors(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
+    found = chosen(args, verified=True)
     shown = list(page_boards(found.runs, args.groups))
-    pictures = {}
-    of_data: dict[str, np.ndarray | None] = {}  # a model's board and its control's show the same pictures
-    for board in shown:
-        run = next((run for i in board.runs if len((run := found.runs[i]).samples)), None)
-        if run is None:
-            continue
-        data = f"{run.info['task']} {run.info['hashes']['data']}"
-        if data not in of_data:
-            of_data[data] = training_pictures(run)
-        if (images := of_data[data]) is not None:
-            pictures[board.slug] = images
-    page = write_board(found.runs, shown, args.out, pictures=pictures, progress=True)
+    page = write_board(found.runs, shown, args.out, progress=True)
     if args.format == "md":
         sys.stdout.write((args.out / "report.md").read_text(encoding="utf-8"))
     size = page.stat().st_size / 1e6
-    print(
-        f"membench: {len(found.runs)} runs on {len(shown)} boards written to {page} ({size:.1f} MB), plots to {args.out / 'plots'}",
-        file=sys.stderr,
-    )
+    say(f"{len(found.runs)} runs on {len(shown)} boards written to {page} ({size:.1f} MB), plots to {args.out / 'plots'}")
     return told(found, args.keep_going)
 
 
@@ -225,19 +247,20 @@ def page_boards(runs: Sequence[Run], groups: str = "task") -> Iterator[Board]:
     place = {str(run.path): i for i, run in enumerate(runs)}
     settings = over_seeds(frame, runs, Resampler(groups))
     lines = apart(settings)
-    sure = differences(frame, runs, ["auroc"], Resampler(groups, RESAMPLES))
+    found = differences(frame, runs, ["auroc"], Resampler(groups, resamples_for(frame)))
     taken: set[str] = set()
     for title, part in boards.boards(settings):
         own = frame.merge(part[list(BOARD)].drop_duplicates(), on=list(BOARD))
         [(_, text, notes)] = seeds_tables(part)
         tables = []
-        compared = sure.merge(part[list(BOARD)].drop_duplicates(), on=list(BOARD))
+        compared = found.merge(part[list(BOARD)].drop_duplicates(), on=list(BOARD))
         if len(compared):
             body, below = differences_table(compared)
-            tables.append(("Which detector is better, and is it sure?", body, " ".join(below)))
+            tables.append(("Which detector is better, and is the difference significant?", body, " ".join(below)))
         control = bool(part.control.iloc[0])
         slug = _slug(f"{part.task.iloc[0]}-{part.profile.iloc[0]}{'-control' if control else ''}", taken)
         mine = [line for line in lines if line.startswith(f"{part.task.iloc[0]}:")] if not control else []
+        mine = [*([f"AUROC: {leaders(compared)}"] if len(compared) and not control else []), *mine]
         shown = text.loc[:, (text != "").any()]  # no column without a word, such as options where all are defaults
         yield Board(title, slug, shown, [*notes, *mine], tables, [place[path] for path in own.run], control)
 
@@ -250,19 +273,3 @@ def _slug(name: str, taken: set[str]) -> str:
         slug = f"{base}-{k}"
     taken.add(slug)
     return slug
-
-
-def training_pictures(run: Run) -> np.ndarray | None:
-    """The training pictures of a run's task; None, with a line on stderr, where they cannot be had here or are not those of the run."""
-    from membench.jobs import Spec, load_task
-
-    info = run.info
-    try:
-        registry.tasks().get(info["task"])
-        loaded = load_task(Spec(info["detector"], info["task"], info["profile"], (), tuple(info.get("task_options_passed", ()))))
-        if loaded.hashes["data"] != info["hashes"]["data"]:
-            raise UserError("other training data than those of the runs")
-        return loaded.training_images()
-    except UserError as error:
-        print(f"membench: the gallery of {info['task']} shows no training pictures: {error}", file=sys.stderr)
-        return None

@@ -17,6 +17,7 @@ from membench.metrics.run import owners
 from membench.metrics.thresholds import curves, grid_of, threshold
 from membench.metrics.unique import rarefied
 from membench.plots import Axis, Line, Plot
+from membench.printing import marked, status_of
 from membench.report_charts import histogram_plot, roc_plot
 from membench.runs import Run
 from membench.types import Space
@@ -38,8 +39,7 @@ def settings_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _name(runs: Sequence[Run]) -> str:
-    partial = any(run.info["status"] != "complete" for run in runs)
-    return " ".join(filter(None, [runs[0].info["detector"], asked(runs[0].info), "(PARTIAL)" if partial else ""]))
+    return marked(f"{runs[0].info['detector']} {asked(runs[0].info)}".strip(), status_of(run.info["status"] for run in runs))
 
 
 # ------------------------------------------------------------------------------------------------ scores

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from membench.board_plots import asked, extraction_plots, histograms, roc, settings_of, spaces_of
 from membench.costs import evaluations
-from membench.gallery import NEAREST, Gallery, frame_of, measure_word, of_runs
+from membench.gallery import NEAREST, Gallery, frame_of, measure_word, of_runs, stored_nearest
+from membench.plain import marked_down
 from membench.plots import Plot, draw
-from membench.printing import markdown, number
+from membench.printing import markdown, marked, number
 from membench.report import Table, rendered
 from membench.report_charts import Chart, chart
 from membench.runs import Run
@@ -75,7 +75,6 @@ def write_board(
     boards: Sequence[Board],
     out: Path,
     *,
-    pictures: Mapping[str, np.ndarray] | None = None,
     plots: bool = True,
     resamples: int = 1000,
     progress: bool = False,
@@ -83,15 +82,15 @@ def write_board(
     """Writes ``report.html`` and ``report.md``, and with plots ``plots/<slug>-<plot>.png`` and ``.svg``, each whole or not at all.
 
     runs: as :func:`membench.runs.load` reads them; images that were left out are read again, of the runs that show them.
-    pictures: of a board's slug the training pictures, ``uint8`` [n, h, w, 3], which ``matches.training`` counts; a board without
-    shows the extracted images alone. resamples: of the bootstrap over groups (AMS against the threshold). Returns the page's
-    path. Raises UserError if the disk refuses; ValueError for a slug that is unsafe or taken, or a position that is no run's.
+    Training images are those that the runs have stored (``gallery.stored_nearest``). resamples: of the bootstrap over groups (AMS against
+    the threshold). Returns the page's path. Raises UserError if the disk refuses; ValueError for a slug that is unsafe or taken, or a
+    position that is not a run's.
     """
     _check(runs, boards)
     names = sorted({name for board in boards for name in settings_of([runs[i] for i in board.runs])})
     styles = {name: i for i, name in enumerate(names)}
     shown = tqdm(boards, desc="boards", unit="board", disable=not progress)
-    parts = [_part(board, [runs[i] for i in board.runs], styles, (pictures or {}).get(board.slug), resamples) for board in shown]
+    parts = [_part(board, [runs[i] for i in board.runs], styles, resamples) for board in shown]
     if plots:
         for part in tqdm(parts, desc="plots", unit="board", disable=not progress):
             for name, panels in part.figures.items():
@@ -113,7 +112,7 @@ def _check(runs: Sequence[Run], boards: Sequence[Board]) -> None:
             raise ValueError(f"board {board.slug}: positions {list(board.runs)} of {len(runs)} runs")
 
 
-def _part(board: Board, runs: Sequence[Run], styles: Mapping[str, int], pictures: np.ndarray | None, resamples: int) -> Part:
+def _part(board: Board, runs: Sequence[Run], styles: Mapping[str, int], resamples: int) -> Part:
     settings = settings_of(runs)
     curve, scores, absent = roc(settings, styles), histograms(settings), []
     if curve is None:
@@ -121,15 +120,14 @@ def _part(board: Board, runs: Sequence[Run], styles: Mapping[str, int], pictures
     spaces = spaces_of(settings)
     if not spaces:
         absent.append("No run of this board has images.")
-    elif pictures is None:
-        absent.append("The training pictures are not at hand, since run folders do not hold them: the extracted images stand alone.")
     plots, galleries = [], []
     for i, (space, of) in enumerate(spaces):
         mine = extraction_plots(space, of, styles, resamples=resamples)
         plots += [replace(plot, slug=f"{plot.slug}-{i}", title=f"{plot.title}, {space.id}") for plot in mine] if len(spaces) > 1 else mine
         frames = {name: frame_of(run) for name, run in of.items()}
         most = NEAREST // 2 if board.control else NEAREST
-        galleries.append((*of_runs(frames, space, pictures, most=most, side=SIDE), measure_word(space)))
+        training = {name: png for run in of.values() for name, png in stored_nearest(run).items()}
+        galleries.append((*of_runs(frames, space, training, most=most, side=SIDE), measure_word(space)))
     return Part(board, [curve] if curve else [], scores, plots, galleries, absent, _about(settings))
 
 
@@ -141,7 +139,17 @@ def _about(settings: Mapping[str, Sequence[Run]]) -> Table:
         info, made = run.info, run.info["membench"]
         commit = (made["commit"] or "unknown")[:8] + ("+dirty" if made["dirty"] else "")
         counts = (len(run.scores), len(run.samples), evaluations(run), info["seconds"])
-        rows.append([info["detector"], asked(info), str(info["seed"]), info["status"], *map(number, counts), commit, info["key"]])
+        rows.append(
+            [
+                marked(info["detector"], info["status"]),
+                asked(info),
+                str(info["seed"]),
+                info["status"],
+                *map(number, counts),
+                commit,
+                info["key"],
+            ]
+        )
     return Table("", header, rows, "Evaluations of the target model, a Jacobian-vector product counted as one; a guided step costs two.")
 
 
@@ -186,13 +194,13 @@ def to_markdown(parts: Sequence[Part], plots: bool = True) -> str:
     text = "\n".join([lines[0], "", *lines[1:]]) + "\n"
     for part in parts:
         board = part.board
-        text += f"\n## {board.title}{' (CONTROL)' if board.control else ''}\n\n{markdown(board.rows)}\n"
-        text += "".join(f"\n{note}\n" for note in ([CONTROL] if board.control else []) + list(board.notes))
+        text += f"\n## {marked_down(board.title)}{' (CONTROL)' if board.control else ''}\n\n{markdown(board.rows)}\n"
+        text += "".join(f"\n{marked_down(note)}\n" for note in ([CONTROL] if board.control else []) + list(board.notes))
         for title, frame, note in board.tables:
-            text += f"\n### {title}\n\n{markdown(frame)}\n" + (f"\n{note}\n" if note else "")
-        text += "".join(f"\n{why}\n" for why in part.absent if "pictures" not in why)
+            text += f"\n### {title}\n\n{markdown(frame)}\n" + (f"\n{marked_down(note)}\n" if note else "")
+        text += "".join(f"\n{why}\n" for why in part.absent)
         for name, panels in part.figures.items() if plots else ():
             title = panels[0].title if len(panels) == 1 and panels[0].slug != "scores" else "Scores by kind"
-            note = f"{panels[0].note} [SVG](plots/{name}.svg)".strip()
+            title, note = marked_down(title), f"{marked_down(panels[0].note)} [SVG](plots/{name}.svg)".strip()
             text += f"\n### {title}\n\n![{title}](plots/{name}.png)\n\n{note}\n"
     return text

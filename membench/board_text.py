@@ -8,7 +8,7 @@ from math import nan
 import pandas as pd
 
 from membench.costs import PER_EXAMPLE
-from membench.printing import COPIES, DETECTION, RARE, interval, number, supported
+from membench.printing import COPIES, DETECTION, RARE, interval, marked, number, supported
 
 CAPTIONS_WARN = 0.6  # AUROC beyond which a board says that its captions separate the examples
 COSTS = {
@@ -100,7 +100,8 @@ def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
 
 
 def _names(frame: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"detector": frame.detector, "options": frame.options, "seed": frame.seed.astype(str)})
+    named = [marked(name, status) for name, status in zip(frame.detector, frame.status, strict=True)]
+    return pd.DataFrame({"detector": named, "options": frame.options, "seed": frame.seed.astype(str)}, index=frame.index)
 
 
 def _intervals(frame: pd.DataFrame, column: str, percent: bool = False) -> list[str]:

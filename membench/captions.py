@@ -21,7 +21,7 @@ from membench.comparison import BOARD
 from membench.errors import UserError
 from membench.groups import regrouped
 from membench.hashing import json_hash
-from membench.metrics.detection import check
+from membench.metrics.detection import check, unit
 from membench.metrics.intervals import class_weights, percentiles, weighted_statistics
 from membench.runs import Run
 from membench.seeds import seed_of
@@ -168,7 +168,7 @@ def _reached(rows: pd.DataFrame, resamples: int, seed: int) -> tuple[Reached, ..
         for name, score in values.items():
             drawn[name].append(weighted_statistics(score, labels, weights, ())["auroc"])
     ends = {name: percentiles(np.concatenate(parts), 0.95) if parts else (np.nan, np.nan) for name, parts in drawn.items()}
-    return tuple(Reached(name, float(roc_auc_score(labels, score)), *ends[name]) for name, score in values.items())
+    return tuple(Reached(name, unit(roc_auc_score(labels, score)), *ends[name]) for name, score in values.items())
 
 
 def best(found: Sequence[Reached]) -> Reached | None:

@@ -18,6 +18,7 @@ from membench import registry
 from membench.arguments import parser
 from membench.errors import UserError
 from membench.options import describe_options, detector_options, parse_options
+from membench.plain import plain, say
 
 if TYPE_CHECKING:
     from membench.executor import Executor
@@ -36,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             registry.load_plugin(path)
         return COMMANDS[args.command](args)
     except UserError as error:
-        for line in str(error).splitlines():
-            print(f"membench: {line}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            say(line)
         return 2
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
@@ -89,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         print(leaderboard.run_table(found.runs) if len(tasks) == 1 else grid.grid_table(found))
     for line in dict.fromkeys(grid.skipped_lines(found)):  # once for all seeds
-        print(line, file=sys.stdout if len(tasks) > 1 else sys.stderr)
+        print(plain(line), file=sys.stdout if len(tasks) > 1 else sys.stderr)
     return 0
 
 

@@ -73,14 +73,15 @@ def with_control(frame: pd.DataFrame) -> pd.DataFrame:
 
     Pairs have the same ``pair`` (all that changes the output, but control and weights; of rows over seeds ``pair_settings``, without the
     seed). Columns ``control_auroc``, ``control_ams``, ``control_ums``, ``excess_ams``, ``excess_ums``, each with ``_low`` and
-    ``_high``, ``control_weights``, and ``control_seeds`` (how many seeds the control row has). Missing without a control run, or with
-    runs on several control models; the excess of UMS also where the numbers of images differ, on which UMS depends.
+    ``_high``, ``control_weights``, ``control_seeds`` (how many seeds the control row has) and ``control_status``. Missing without a
+    control run, or with runs on several control models; the excess of UMS also where the numbers of images differ, on which UMS depends.
     """
     frame = frame.copy()
     names = [f"{what}_{score}{end}" for score in SCORES for what in ("control", "excess") for end in ("", "_low", "_high")]
     names = [name for name in names if not name.startswith("excess_auroc")]
     found: dict[str, list[Any]] = {name: [np.nan] * len(frame) for name in names} | {"control_weights": [None] * len(frame)}
     found["control_seeds"] = [0] * len(frame)
+    found["control_status"] = [None] * len(frame)
     pair = "pair_settings" if "seeds" in frame else "pair"
     controls = {same: rows for same, rows in frame[frame.control].groupby(pair)}
     for i, (_, row) in enumerate(frame.iterrows()):
@@ -89,6 +90,7 @@ def with_control(frame: pd.DataFrame) -> pd.DataFrame:
             continue
         control = rows.iloc[0]
         found["control_weights"][i], found["control_seeds"][i] = control.weights, control.get("seeds", 1)
+        found["control_status"][i] = control.get("status", "complete")
         for score, column in SCORES.items():
             mine, other = (tuple(float(r[column + end]) for end in ("", "_low", "_high")) for r in (row, control))
             for end, value in zip(("", "_low", "_high"), other, strict=True):
@@ -96,6 +98,8 @@ def with_control(frame: pd.DataFrame) -> pd.DataFrame:
             if score not in EXCESS:
                 continue
             excess = (mine[0] - other[0], *mover(mine[0], mine[1:], other[0], other[1:]))  # type: ignore[arg-type]
+            if score == "ams":  # a difference of two shares
+                excess = tuple(np.clip(excess, -1.0, 1.0).tolist())
             if score == "ums" and row.n_ok != control.n_ok:
                 excess = (np.nan,) * 3
             for end, value in zip(("", "_low", "_high"), excess, strict=True):

@@ -1,4 +1,4 @@
-"""Which of two detectors is better, and is it sure? Paired differences on the same examples, corrected for how many are looked at.
+"""Which of two detectors is better, and is the difference significant? Paired, on the same examples, corrected for how many are looked at.
 
 Both detectors are resampled alike (``resampling.Resampler``): a group of examples that happens to be easy is easy for both, and
 cancels. Only examples that both have scored and seeds that both have run count.
@@ -16,14 +16,31 @@ from tqdm import tqdm
 
 from membench.comparison import BOARD
 from membench.metrics.intervals import percentiles
-from membench.metrics.levels import holm, p_value, two_level
-from membench.printing import DETECTION, interval
-from membench.resampling import Resampler
+from membench.metrics.levels import difference_p, holm, two_level
+from membench.printing import DETECTION, DETERMINISTIC, interval, marked, status_of
+from membench.resampling import Resampler, same_scores
 from membench.runs import Run
 
 METRICS = ("auroc", "tpr_at_fpr_0.01", "average_precision")
-RESAMPLES = 5000  # the least p is 2 / 5001: Holm's adjustment over 100 pairs can still come out below 0.05
-COLUMNS = ("metric", "a", "a_options", "b", "b_options", "difference", "low", "high", "p", "p_holm", "n", "seeds")
+RESAMPLES, MOST_RESAMPLES = 5000, 20_000  # the least count of r resamples is p = 2 / (1 + r), times as many pairs by Holm
+LEVEL = 0.05
+COLUMNS = (
+    "metric",
+    "a",
+    "a_options",
+    "b",
+    "b_options",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "n",
+    "seeds",
+    "a_status",
+    "b_status",
+    "deterministic",
+)
 
 
 def differences(
@@ -32,11 +49,12 @@ def differences(
     """One row a board, metric and pair of settings: metric of ``a`` less that of ``b``, ``a`` the better one.
 
     frame: of ``leaderboard.collect``; runs: its runs. Columns: the board's and COLUMNS. ``low``, ``high``: 95 % interval over groups
-    and seeds (``metrics.levels``). ``p``: two-sided, from the same distribution; ``p_holm``: Holm's adjustment over all pairs of this
-    board and metric. ``n``: examples; ``seeds``: how many both have. A pair without a common seed, or with fewer than 2 groups in a
-    class, is left out.
+    and seeds (``metrics.levels``). ``p``: two-sided, from the same distribution (``levels.difference_p``); ``p_holm``: Holm's adjustment
+    over all pairs of this board and metric. ``n``: examples; ``seeds``: how many both have; ``a_status``, ``b_status``: partial if a run
+    of it is; ``deterministic``: of several seeds each gives both the same scores. A pair without a common seed, or with fewer than 2
+    groups in a class, is left out.
     """
-    known, resampler = {str(run.path): run for run in runs}, resampler or Resampler(resamples=RESAMPLES)
+    known, resampler = {str(run.path): run for run in runs}, resampler or Resampler(resamples=resamples_for(frame))
     rows: list[dict[str, Any]] = []
     for names, part in frame.groupby(list(BOARD), dropna=False, sort=False):
         board = dict(zip(BOARD, names, strict=True))
@@ -51,6 +69,13 @@ def differences(
                 rows.append(board | row | {"p_holm": adjusted})
     table = pd.DataFrame(rows, columns=[*BOARD, *COLUMNS])
     return table.sort_values([*BOARD, "metric", "a", "a_options", "b", "b_options"], ignore_index=True)
+
+
+def resamples_for(frame: pd.DataFrame) -> int:
+    """How many resamples the pairs of the largest board of ``leaderboard.collect`` ask for, so that Holm's least p is below LEVEL."""
+    scored = frame[frame.auroc.notna()]
+    settings = scored.groupby(list(BOARD), dropna=False).settings.nunique().max() if len(scored) else 0
+    return max(RESAMPLES, min(MOST_RESAMPLES, round(1.5 * 2 / LEVEL * settings * (settings - 1) / 2)))
 
 
 def _pair(a: pd.DataFrame, b: pd.DataFrame, known: dict[str, Run], metrics: Sequence[str], resampler: Resampler) -> list[dict[str, Any]]:
@@ -69,13 +94,16 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, known: dict[str, Run], metrics: Sequ
         values = np.array([d.value for d in drawn if d]).reshape(2, -1)
         resampled = np.stack([d.resampled for d in drawn if d and d.resampled is not None]).reshape(2, len(seeds), -1)
         sign = -1 if values[0].mean() < values[1].mean() else 1
-        spread = two_level(sign * (values[0] - values[1]), sign * (resampled[0] - resampled[1]))
+        between = sign * (values[0] - values[1]), sign * (resampled[0] - resampled[1])
+        spread = two_level(*between)
         low, high = percentiles(spread, 0.95)
         (first, second) = (a, b) if sign == 1 else (b, a)
         rows.append(
             {"metric": metric, "difference": float(abs(values[0].mean() - values[1].mean())), "low": low, "high": high}
-            | {"p": p_value(spread), "n": examples, "seeds": len(seeds)}
+            | {"p": difference_p(*between), "n": examples, "seeds": len(seeds)}
             | {f"{name}{end}": of[column].iloc[0] for name, of in (("a", first), ("b", second)) for end, column in _NAMES}
+            | {f"{name}_status": status_of(of.status) for name, of in (("a", first), ("b", second))}
+            | {"deterministic": len(seeds) > 1 and all(same_scores(of) for of in (runs[: len(seeds)], runs[len(seeds) :]))}
         )
     return rows
 
@@ -88,22 +116,25 @@ def differences_table(table: pd.DataFrame, metric: str = "auroc") -> tuple[pd.Da
     rows = table[table.metric == metric].sort_values("difference", ascending=False)
     out = pd.DataFrame(
         {
-            "better": _names(rows, "a"),
-            "worse": _names(rows, "b"),
+            "better": named(rows, "a"),
+            "worse": named(rows, "b"),
             f"difference in {DETECTION.get(metric, metric)}": [interval(r.difference, r.low, r.high) for r in rows.itertuples()],
             "p": [_p(value) for value in rows.p],
             "p (Holm)": [_p(value) for value in rows.p_holm],
-            "sure": ["yes" if value < 0.05 else "no" for value in rows.p_holm],
+            "significant": ["yes" if value < LEVEL else "no" for value in rows.p_holm],
             "n": [f"{n:,}" for n in rows.n],
-            "seeds": rows.seeds.astype(str),
+            "seeds": [DETERMINISTIC if r.get("deterministic") else str(r.seeds) for _, r in rows.iterrows()],
         }
     )
     note = f"paired on the same examples, groups and seeds resampled together; p adjusted by Holm (1979) for {len(rows)} pairs; "
-    return out, [note + "sure: adjusted p below 0.05"]
+    return out, [note + f"significant: adjusted p below {LEVEL:g}"]
 
 
-def _names(rows: pd.DataFrame, which: str) -> list[str]:
-    return [f"{name} {options}".strip() for name, options in zip(rows[which], rows[f"{which}_options"], strict=True)]
+def named(rows: pd.DataFrame, which: str) -> list[str]:
+    """Detector and options of "a" or "b" in each row, PARTIAL in front where its runs are."""
+    status = rows.get(f"{which}_status", pd.Series("complete", rows.index))
+    named = zip(rows[which], rows[f"{which}_options"], status, strict=True)
+    return [marked(f"{name} {options}".strip(), of) for name, options, of in named]
 
 
 def _p(value: float) -> str:

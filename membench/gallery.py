@@ -1,4 +1,7 @@
-"""Extracted images beside their nearest training pictures, for the pages: of one run, and of several."""
+"""Extracted images beside their nearest training images, for the pages: of one run, and of several.
+
+The training images are those that the run has stored beside its tables (:func:`nearest_table`): a page is made from run folders alone.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,28 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from membench import store
+from membench.errors import UserError
 from membench.metrics.extraction import in_region
-from membench.runs import Run, load
+from membench.plain import say
+from membench.runs import Run
+from membench.tables import DamagedFile, png_bytes, png_image, read_table
 from membench.types import Space
 
 NEAREST, NEAR_MISSES, FAILURES = 24, 12, 12  # pairs in the gallery
-SIDE = 192  # pixels; larger pictures are shown smaller, so that the page stays below 10 MB
+SIDE = 192  # pixels; larger images are stored and shown smaller, so that the page stays below 10 MB
+STORED = 128  # training images that a run keeps: those of its own gallery, and the next nearest, which a page of several runs may show
 ROUNDING = 1e-4  # of a similarity, between runs that made an image in batches of other sizes
 OFTEN = 2  # pairs with one training picture among several runs' nearest, so that one picture does not fill the gallery
 
 
+LEFT_RIGHT = "Left: extracted. Right: its nearest training image, where the run has stored it. "
+ALONE = "Extracted images alone: these runs have stored no training images beside them. "
+
+
 @dataclass(frozen=True)
 class Gallery:
-    """pairs: what the template shows of each, pictures as base64 of their PNG; ``training`` is empty where there is no picture."""
+    """pairs: what the template shows of each, images as base64 of their PNG; empty where there is none, or none that can be read."""
 
     title: str
     note: str
@@ -49,7 +61,7 @@ def frame_of(run: Run) -> pd.DataFrame:
     """
     space, good = run.space, run.samples[run.samples.status == "ok"]
     if len(good) and good.image.isna().all():
-        samples = load(run.path).samples
+        samples = store.read_run(run.path, ["samples"])[1]["samples"]
         good = samples[samples.status == "ok"]
     good = good[good.image.notna()]
     frame = good.merge(run.matches[run.matches["rank"] == 0].drop(columns="rank"), on="sample_id")
@@ -60,6 +72,31 @@ def frame_of(run: Run) -> pd.DataFrame:
     return nearest_first(frame, space)
 
 
+def nearest_table(run: Run, training: np.ndarray) -> pd.DataFrame:
+    """Columns training_id and image (PNG bytes, no side longer than SIDE): the training images that pages of this run show.
+
+    Of the run's own gallery first, then of the next nearest pairs; at most STORED. training: ``uint8`` [n, h, w, 3], in the order of
+    ``matches.training``.
+    """
+    frame = frame_of(run)
+    kept = pd.concat([*_chosen(frame)[:3], frame]).drop_duplicates("training_id")[:STORED]
+    images = [_png(Image.fromarray(training[row]), SIDE) for row in kept.training]
+    return pd.DataFrame({"training_id": kept.training_id.to_list(), "image": images})
+
+
+def stored_nearest(run: Run) -> dict[str, bytes]:
+    """The PNG of each training image that a run has stored, by its id; none of an older run, or, with a line on stderr, a damaged file."""
+    table, path = run.nearest, run.path / "nearest.parquet"
+    try:
+        if table is None:
+            store.check_own(path)
+            table = read_table(path, "nearest") if path.exists() else pd.DataFrame({"training_id": [], "image": []})
+    except UserError as error:
+        say(f"shown without training images: {error}")
+        return {}
+    return dict(zip(table.training_id, table.image, strict=True))
+
+
 def nearest_first(frame: pd.DataFrame, space: Space) -> pd.DataFrame:
     """The frame by nearness; ties by sample_id, then in the order that they have."""
     return frame.sort_values(["similarity", "sample_id"], ascending=[not space.higher_is_closer, True], ignore_index=True, kind="stable")
@@ -68,23 +105,37 @@ def nearest_first(frame: pd.DataFrame, space: Space) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------ one run
 
 
-def of_run(frame: pd.DataFrame, space: Space, pictures: np.ndarray) -> tuple[str, list[Gallery]]:
-    """A sentence on what is shown, and the galleries. frame: of :func:`frame_of`, at least one row. pictures: uint8 [n, h, w, 3]."""
+def of_run(frame: pd.DataFrame, space: Space, training: Mapping[str, bytes]) -> tuple[str, list[Gallery]]:
+    """A sentence on what is shown, and the galleries. frame: of :func:`frame_of`, at least one row. training: of :func:`stored_nearest`."""
+    nearest, missed, failed, why = _chosen(frame)
+    found = f"{nearest.training.nunique()} different training images; {nearest.copied.sum()} of these images are copies."
+    parts = (("Nearest", found, nearest), ("Near misses", "The next nearest that are not copies.", missed), ("Failures", why, failed))
+    intro = LEFT_RIGHT if training else ALONE
+    intro += f"{frame.copied.sum():,} of {len(frame):,} images are copies ({copy_words(space)}).{_smaller(frame, SIDE)}"
+    return intro, [Gallery(title, note, _pairs(part, training, SIDE)) for title, note, part in parts if len(part)]
+
+
+def _chosen(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
+    """The nearest, the near misses and the failures, and how the failures were chosen; ``place``: among all."""
     frame = frame.assign(place=np.arange(len(frame)) + 1)
     nearest, others = frame[:NEAREST], frame[NEAREST:][~frame.copied[NEAREST:]]
     missed, left = others[:NEAR_MISSES], others[NEAR_MISSES:]
     if left.confidence.nunique() > 1:
         failed = left.sort_values("confidence", ascending=False, kind="stable")[:FAILURES]
-        why = "The most confident of the other images that are no copies."
+        why = "The most confident of the other images that are not copies."
     else:
         failed = _middle(left, FAILURES)
-        why = "From the middle of the other images that are no copies; all have the same confidence."
-    found = f"{nearest.training.nunique()} different training pictures; {nearest.copied.sum()} of these images are copies."
-    parts = (("Nearest", found, nearest), ("Near misses", "The next nearest that are no copies.", missed), ("Failures", why, failed))
-    intro = "Left: extracted. Right: its nearest training picture. "
-    intro += f"{frame.copied.sum():,} of {len(frame):,} images are copies ({copy_words(space)})."
-    smaller = f" Pictures are shown at {SIDE} pixels." if max(pictures.shape[1:3]) > SIDE else ""
-    return intro + smaller, [Gallery(title, note, _pairs(part, pictures, SIDE)) for title, note, part in parts if len(part)]
+        why = "From the middle of the other images that are not copies; all have the same confidence."
+    return nearest, missed, failed, why
+
+
+def _smaller(frame: pd.DataFrame, side: int) -> str:
+    """That images are shown smaller than they are, where the first of them is; empty where not."""
+    try:
+        with Image.open(io.BytesIO(frame.image.iloc[0]), formats=("PNG",)) as image:
+            return f" Images are shown at {side} pixels." if max(image.size) > side else ""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""
 
 
 def _middle(frame: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -95,7 +146,7 @@ def _middle(frame: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def of_runs(
-    frames: Mapping[str, pd.DataFrame], space: Space, pictures: np.ndarray | None, *, most: int = NEAREST, side: int = SIDE
+    frames: Mapping[str, pd.DataFrame], space: Space, training: Mapping[str, bytes], *, most: int = NEAREST, side: int = SIDE
 ) -> tuple[str, list[Gallery]]:
     """The same of several runs together; ("", []) if none has images.
 
@@ -103,7 +154,7 @@ def of_runs(
     near to the same picture up to ROUNDING) is one. Nearest: at most ``most``, of one training picture at most OFTEN. Near misses: the
     next that are no copies, half as many, likewise. Failures: half as many others that are no copies, each run's most confident in turn,
     since confidences of different detectors do not compare; from the middle where no run is surer of one image than of another.
-    pictures: uint8 [n, h, w, 3], or None: the extracted images are shown alone.
+    training: of :func:`stored_nearest`, of all runs; an extracted image whose training image is not among them is shown alone.
     """
     named = [frame.assign(run=name) for name, frame in sorted(frames.items()) if len(frame)]
     if not named:
@@ -117,18 +168,17 @@ def of_runs(
     missed = _spread(first[~first.copied & ~first.place.isin(nearest.place)], most // 2)
     left = first[~first.copied & ~first.place.isin([*nearest.place, *missed.place])]
     failed, why = _failures(every.merge(left[["image_number", "place"]]), left, most // 2)
-    found = f"{nearest.training.nunique()} different training pictures, of one at most {OFTEN} images. "
+    found = f"{nearest.training.nunique()} different training images, of one at most {OFTEN} images. "
     found += f"{nearest.copied.sum()} of these images are copies."
-    next_ones = f"The next nearest that are no copies, of one training picture at most {OFTEN}."
+    next_ones = f"The next nearest that are not copies, of one training image at most {OFTEN}."
     # A confidence is a detector's own; of the nearest, which several may have made, none is told.
     nearest, missed = nearest.assign(confidence=np.nan), missed.assign(confidence=np.nan)
     parts = (("Nearest", found, nearest), ("Near misses", next_ones, missed), ("Failures", why, nearest_first(failed, space)))
-    intro = "" if pictures is None else "Left: extracted. Right: its nearest training picture. "
+    intro = LEFT_RIGHT if training else ALONE
     intro += f"Of all runs drawn here, {first.copied.sum():,} of {len(first):,} different images are copies ({copy_words(space)})."
     intro += " Sorted by nearness; #: the place among all of them."
-    if pictures is not None and max(pictures.shape[1:3]) > side:
-        intro += f" Pictures are shown at {side} pixels."
-    return intro, [Gallery(title, note, _pairs(part, pictures, side)) for title, note, part in parts if len(part)]
+    intro += _smaller(first, side)
+    return intro, [Gallery(title, note, _pairs(part, training, side)) for title, note, part in parts if len(part)]
 
 
 def _image_numbers(every: pd.DataFrame) -> pd.Series:
@@ -168,24 +218,31 @@ def _failures(every: pd.DataFrame, left: pd.DataFrame, count: int) -> tuple[pd.D
 # ------------------------------------------------------------------------------------------------- pictures
 
 
-def _pairs(part: pd.DataFrame, pictures: np.ndarray | None, side: int) -> list[dict[str, Any]]:
-    return [_pair(row, pictures, side) for _, row in part.iterrows()]
+def _pairs(part: pd.DataFrame, training: Mapping[str, bytes], side: int) -> list[dict[str, Any]]:
+    return [_pair(row, training, side) for _, row in part.iterrows()]
 
 
-def _pair(row: pd.Series, pictures: np.ndarray | None, side: int) -> dict[str, Any]:
+def _pair(row: pd.Series, training: Mapping[str, bytes], side: int) -> dict[str, Any]:
     return {
         **row[["place", "similarity", "copied", "kind", "draw", "training_id"]],
         "confidence": None if pd.isna(row.confidence) else row.confidence,
         "made_by": row.get("made_by", ""),
         "prompt": row.prompt if isinstance(row.prompt, str) else "",
-        "generated": _base64(Image.open(io.BytesIO(row.image)), side),
-        "training": "" if pictures is None else _base64(Image.fromarray(pictures[row.training]), side),
+        "generated": _base64(row.image, side),
+        "training": _base64(training.get(row.training_id), side),
     }
 
 
-def _base64(image: Image.Image, side: int) -> str:
-    """Base64 of the PNG, no side longer than ``side``."""
-    small, out = image.convert("RGB"), io.BytesIO()
+def _base64(png: bytes | None, side: int) -> str:
+    """Base64 of the PNG, no side longer than ``side``; empty for none, and for bytes that are not a PNG."""
+    try:
+        return "" if png is None else base64.b64encode(_png(Image.fromarray(png_image(png)), side)).decode("ascii")
+    except DamagedFile:
+        return ""
+
+
+def _png(image: Image.Image, side: int) -> bytes:
+    """The PNG, no side longer than ``side``."""
+    small = image.convert("RGB")
     small.thumbnail((side, side))
-    small.save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode("ascii")
+    return png_bytes(np.asarray(small))

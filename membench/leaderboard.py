@@ -22,6 +22,7 @@ from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
 from membench.errors import UserError
 from membench.hashing import json_hash
 from membench.metrics.extraction import copy_counts
+from membench.plain import for_spreadsheet, marked_down, plain, say
 from membench.printing import COPIES, DETECTION, RARE, markdown, table
 from membench.run_report import run_table
 from membench.runs import Run, read_runs
@@ -199,15 +200,16 @@ Tables = Iterable[tuple[str, pd.DataFrame, Sequence[str]]]
 def text_of(frame: pd.DataFrame, tables: Mapping[str, Tables], fmt: str) -> str:
     """The boards as text, and below them why they are apart. tables: of each title, (what it shows, text, notes below)."""
     parts = []
+    line = marked_down if fmt == "md" else plain
     for title in tables:
-        parts += [f"### {title}\n"] if fmt == "md" and title else []
+        parts += [f"### {line(title)}\n"] if fmt == "md" and title else []
         for what, body, below in tables[title]:
             heading = f"{what.capitalize()}:\n\n" if title else ""
             shown = f"{heading}{markdown(body)}\n" if fmt == "md" else table(f"{title}: {what}" if title else what, body)
             between = "\n" if fmt == "md" else ""
-            parts.append(shown + "".join(f"{between}{note}\n" for note in below))
+            parts.append(shown + "".join(f"{between}{line(note)}\n" for note in below))
     before = "\n" if fmt == "md" else ""
-    return "\n".join(parts) + "".join(f"{before}{note}\n" for note in apart(frame))
+    return "\n".join(parts) + "".join(f"{before}{line(note)}\n" for note in apart(frame))
 
 
 def write(frame: pd.DataFrame, fmt: str, out: Path | None, seeds: bool = False) -> None:
@@ -223,17 +225,18 @@ def write(frame: pd.DataFrame, fmt: str, out: Path | None, seeds: bool = False) 
     else:
         save(frame, fmt, out)
     if out is not None:
-        print(f"membench: {len(frame)} {'settings' if seeds else 'runs'} written to {out}", file=sys.stderr)
+        say(f"{len(frame)} {'settings' if seeds else 'runs'} written to {out}")
 
 
 def save(frame: pd.DataFrame, fmt: str, out: Path | None) -> None:
-    """The numbers as csv, json or parquet."""
+    """The numbers as csv, json or parquet. In CSV, text is made harmless (``plain.for_spreadsheet``); the other two hold it as it is."""
     if fmt == "parquet":
         if out is None:
             raise UserError("--format parquet needs --out FILE.parquet")
         store.atomic_write(out, lambda temporary: frame.to_parquet(temporary, index=False))
     else:
-        emit(frame.to_csv(index=False) if fmt == "csv" else json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n", out)
+        text = for_spreadsheet(frame).to_csv(index=False) if fmt == "csv" else ""
+        emit(text or json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n", out)
 
 
 def emit(text: str, out: Path | None) -> None:

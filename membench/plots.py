@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from membench.plain import plain
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -128,7 +130,7 @@ def draw(plots: Sequence[Plot], kind: str, *, heading: str = "") -> bytes:
     import matplotlib as mpl
 
     out = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "membench", "svg.fonttype": "none", "font.size": 9}):
+    with mpl.rc_context({"svg.hashsalt": "membench", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}):
         figure = _figure(plots, heading)
         figure.savefig(out, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     return out.getvalue()
@@ -151,13 +153,13 @@ def _figure(plots: Sequence[Plot], heading: str) -> Figure:
     for axes in panels[len(plots) :]:
         axes.set_axis_off()
     if heading:
-        figure.suptitle(textwrap.fill(heading, 38 * columns + 50), fontsize=9)
+        figure.suptitle(textwrap.fill(plain(heading), 38 * columns + 50), fontsize=9)
     return figure
 
 
 def _panel(axes: Axes, plot: Plot) -> None:
-    axes.set_title(plot.title, fontsize=10)
-    axes.set_xlabel(plot.x.label)
+    axes.set_title(plain(plot.title), fontsize=10)
+    axes.set_xlabel(plain(plot.x.label))
     if plot.x.log:
         axes.set_xscale("log")
     axes.set_xlim(plot.x.low, plot.x.high)
@@ -196,7 +198,7 @@ def _line(axes: Axes, plot: Plot, line: Line) -> list[Any]:
         axes.fill_between(x, line.low, line.high, color=colour(line.style), alpha=0.13, linewidth=0, step="post" if line.steps else None)
     pattern: Any = (0, dashes(line.style)) if dashes(line.style) else "-"
     style: dict[str, Any] = {"linestyle": pattern, "linewidth": 1.0 if line.style == CHANCE else 1.6}
-    style |= {"drawstyle": "steps-post" if line.steps else "default", "label": textwrap.fill(line.name, 46)}
+    style |= {"drawstyle": "steps-post" if line.steps else "default", "label": textwrap.fill(plain(line.name), 46)}
     drawn = axes.plot(x, line.y, color=colour(line.style), **style)
     return drawn if line.name else []
 
@@ -209,7 +211,7 @@ def _histograms(axes: Axes, plot: Plot) -> None:
         tall = 0.6 * row.counts / max(1, row.counts.max())
         axes.stairs(base + tall, edges, baseline=base, fill=True, color=LABEL_COLOURS.get(row.label, LABEL_COLOURS[-1]))
         axes.axhline(base, color="0.8", linewidth=0.6)
-        axes.annotate(row.name, (0, base + 0.95), (2, 0), axes.get_yaxis_transform(), "offset points", fontsize=7.5, va="top")
+        axes.annotate(plain(row.name), (0, base + 0.95), (2, 0), axes.get_yaxis_transform(), "offset points", fontsize=7.5, va="top")
     axes.set_ylim(0, len(plot.rows))
     axes.set_yticks([])
     axes.grid(visible=False, axis="y")

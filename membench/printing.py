@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 import pandas as pd
+
+from membench.plain import marked_down, plain
 
 DETECTION = {  # metrics in tables, and their titles
     "auroc": "AUROC",
@@ -19,6 +22,19 @@ GENERATIONS = {  # of images whose prompt's own training pictures are known: met
     "auroc_of_generations": "AUROC of images",
 }
 COPIES = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
+
+
+DETERMINISTIC = "deterministic"  # in place of a number of seeds, where each seed gives the same scores
+
+
+def marked(name: str, status: str) -> str:
+    """The name of a row; of one that is not whole with PARTIAL in front of it, and so in front of its numbers."""
+    return name if status == "complete" else f"PARTIAL {name}"
+
+
+def status_of(statuses: Iterable[str]) -> str:
+    """``complete`` if all are."""
+    return "complete" if all(status == "complete" for status in statuses) else "partial"
 
 
 def interval(value: float, low: float, high: float, *, scale: float = 1.0, digits: int = 3) -> str:
@@ -42,22 +58,23 @@ def number(value: float, digits: int = 0) -> str:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A GitHub table of a frame of strings."""
-    lines = [list(frame.columns), ["---"] * frame.shape[1], *frame.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    """A GitHub table of a frame of strings, in which every character means itself (``plain.marked_down``)."""
+    rows = [[marked_down(cell) for cell in line] for line in [list(frame.columns), *frame.to_numpy().tolist()]]
+    lines = [rows[0], ["---"] * frame.shape[1], *rows[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def table(title: str, frame: pd.DataFrame) -> str:
-    """A terminal table; as wide as it needs to be where stdout is no terminal."""
+    """A terminal table of :func:`~membench.plain.plain` text; as wide as it needs to be where stdout is not a terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text  # a str would be read as markup, and lose what stands in brackets
 
-    made = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
+    made = Table(title=Text(plain(title)), title_justify="left", title_style="bold", header_style="bold")
     for column in frame.columns:
-        made.add_column(Text(str(column)), no_wrap=not sys.stdout.isatty())
+        made.add_column(Text(plain(column)), no_wrap=not sys.stdout.isatty())
     for row in frame.to_numpy().tolist():
-        made.add_row(*(Text(str(cell)) for cell in row))
+        made.add_row(*(Text(plain(cell)) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 1000)
     with console.capture() as captured:
         console.print(made)

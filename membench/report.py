@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from membench.costs import evaluations
-from membench.gallery import Gallery, copy_words, frame_of, measure_word, of_run
+from membench.gallery import Gallery, copy_words, frame_of, measure_word, of_run, stored_nearest
+from membench.plain import plain
 from membench.plots import COLOURS, DARK_COLOURS, DASHES
 from membench.printing import COPIES, DETECTION, interval
 from membench.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart, histograms, rarefaction_chart, roc_chart, size_chart
@@ -53,18 +53,14 @@ class Section:
     absent: str = ""
 
 
-def write_report(run: Run, training_images: np.ndarray) -> Path:
-    """Writes ``report.html`` into the run's folder, whole or not at all, and returns its path.
-
-    training_images: the task's unique training pictures, ``uint8`` [n, h, w, 3]; may be empty for a run without images.
-    Raises UserError if the disk refuses.
-    """
-    path, page = run.path / "report.html", render(run, training_images)
+def write_report(run: Run) -> Path:
+    """Writes ``report.html`` into the run's folder, whole or not at all, and returns its path. Raises UserError if the disk refuses."""
+    path, page = run.path / "report.html", render(run)
     atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 
-def render(run: Run, training_images: np.ndarray) -> str:
+def render(run: Run) -> str:
     """The page as text; the same for the same run and run of its control (or, of a control run, of the model)."""
     info = run.info
     why = [f"{info['n_examples']} of {info['n_task_examples']} examples"] if info["n_examples"] < info["n_task_examples"] else []
@@ -74,13 +70,19 @@ def render(run: Run, training_images: np.ndarray) -> str:
         info=info,
         partial="" if info["status"] == "complete" else ", ".join(why) or f"status {info['status']}",
         facts=headline(run),
-        sections=[detection(run), extraction(run), gallery(run, training_images), about(info)],
+        sections=[detection(run), extraction(run), gallery(run), about(info)],
     )
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A page from a template; what it shows is escaped."""
-    environment = Environment(loader=PackageLoader("membench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    """A page from a template; what it shows is escaped, and control and direction characters are written out (``plain.plain``)."""
+    environment = Environment(
+        loader=PackageLoader("membench"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,  # not what a macro has rendered, which is Markup
+    )
     palette = {"light": COLOURS, "dark": DARK_COLOURS, "dashes": DASHES}
     edges = {"width": WIDTH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
     return environment.get_template(template).render(**values, edges=edges, palette=palette)
@@ -225,10 +227,10 @@ def _table(title: str, frame: pd.DataFrame, note: str) -> Table:
     return Table(title, list(frame), rows, note)
 
 
-def gallery(run: Run, training_images: np.ndarray) -> Section:
+def gallery(run: Run) -> Section:
     """Pairs of an extracted image and its nearest: the nearest, near misses (the next that are no copies), failures; none twice."""
     frame = frame_of(run)
     if frame.empty:
         return Section("Gallery", absent="This run has no images to show.")
-    intro, galleries = of_run(frame, run.space, training_images)
+    intro, galleries = of_run(frame, run.space, stored_nearest(run))
     return Section("Gallery", intro, galleries=galleries)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -17,9 +17,7 @@ from membench.metrics.multiplicity import COPIES, SHARE, multiplicity_of, natura
 from membench.printing import interval, number
 from membench.report import Table
 from membench.report_charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, Chart
-
-if TYPE_CHECKING:
-    from membench.runs import Run
+from membench.runs import Run, load
 
 MARK = {"model": "round", "control": "square"}  # a shape each, for whoever cannot tell the colours apart
 APART = 7  # pixels from the middle of a category to a series' mark
@@ -56,12 +54,12 @@ def siblings(path: Path, info: Mapping[str, Any]) -> list[Path]:
     info: its run.json. A folder that cannot be read is none.
     """
     found = []
-    for folder in sorted(p.parent for p in path.parent.glob("*/run.json") if p.parent != path):
+    for folder in sorted(p.parent for p in path.parent.glob("*/run.json") if p.parent != path and not p.parent.is_symlink()):
         try:
             parts = store.read_info(folder)["key_parts"]
             same = parts["control"] != info["control"] and pair_key(parts) == pair_key(info["key_parts"])
             found += [folder] if same and store.is_finished(folder) else []
-        except (UserError, KeyError):
+        except (UserError, KeyError, TypeError, AttributeError):  # of a run.json that holds other things
             continue
     return found
 
@@ -141,13 +139,13 @@ def _other(run: Run) -> tuple[Series | None, str, str]:
     if len(folders) > 1:
         return None, f"Without the {name}: {len(folders)} runs of these settings on different ones lie beside this one.", ""
     try:
-        there, tables = store.read_run(folders[0], ["metrics"])
+        there = load(folders[0], images=False)
     except UserError as error:
         return None, f"Without the {name}: its run cannot be read ({error})", ""
-    shares = extracted(tables["metrics"])
+    shares = extracted(there.metrics)
     if shares.empty:
         return None, f"Without the {name}: its run {folders[0].name} has no such numbers. To have them, delete it and run:", command
-    return Series(there["control"], shares, there["n_images"] - there["failed"]["samples"]), "", ""
+    return Series(there.info["control"], shares, int((there.samples.status == "ok").sum())), "", ""
 
 
 def _y(share: float) -> float:

@@ -34,6 +34,12 @@ class Drawn:
     resampled: np.ndarray | None
 
 
+def same_scores(runs: Sequence[Run]) -> bool:
+    """Whether every run gives every example the same score: whether a detector is deterministic in what they differ in."""
+    first, *others = (run.scores.set_index("id").score.sort_index() for run in runs)
+    return len(first) > 0 and all(first.equals(other) for other in others)
+
+
 class Resampler:
     """Metrics of runs under common resamples. groups: how examples are grouped (``groups.regrouped``); seed: of the resamples."""
 

@@ -10,7 +10,8 @@ import pandas as pd
 from membench.board_text import captions_lines
 from membench.captions import best, line_columns, reached
 from membench.costs import PER_EXAMPLE, evaluations, per_example, spent
-from membench.printing import COPIES, DETECTION, GENERATIONS, interval, number, table
+from membench.plain import plain
+from membench.printing import COPIES, DETECTION, GENERATIONS, interval, marked, number, table
 from membench.runs import Run
 
 COUNTED = ("forwards", "backwards", "jvps", "decodes", "encodes")
@@ -28,7 +29,7 @@ def _captions(runs: Sequence[Run]) -> Iterator[str]:
     """The line that captions alone draw, of the first run that has scored prompts."""
     for run in runs:
         if (line := best(reached(run.scores))) is not None:
-            yield "".join(f"{text}\n" for text in captions_lines(line_columns(line)))
+            yield "".join(f"{plain(text)}\n" for text in captions_lines(line_columns(line)))
             return
 
 
@@ -71,7 +72,7 @@ def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
     """Detection and extraction, a row a run; the tables of each alone are in its report."""
     scored, drawn = [], []
     for run in runs:
-        m, name = run.metrics, {"detector": run.info["detector"]}
+        m, name = run.metrics, {"detector": marked(run.info["detector"], run.info["status"])}
         overall = m[(m.subset == "all") & m.band.isna()]
         cells = {DETECTION[r.metric]: interval(r.value, r.low, r.high) for r in overall[overall.metric.isin(DETECTION)].itertuples()}
         kinds = m[(m.metric == "auroc") & m.subset.str.startswith("kind=")]
@@ -168,7 +169,7 @@ def run_summary(run: Run) -> str:
         lines.insert(0, f"PARTIAL RUN ({why}): not comparable with whole runs")
     if info.get("extract_only"):
         lines.insert(0, "extraction only: no example was scored")
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(plain, lines)) + "\n"
 
 
 def ground_truth_line(truth: Mapping[str, int]) -> str:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from membench import registry
@@ -21,6 +20,7 @@ from membench.batch import AUTO
 from membench.denoiser import Denoiser
 from membench.errors import UserError
 from membench.executor import Executor, own_peak_mb
+from membench.gallery import nearest_table
 from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, suits, told, unsuited, within_budget
 from membench.metrics.multiplicity import picture_kinds
 from membench.metrics.run import run_metrics
@@ -171,19 +171,18 @@ def execute_all(
 def _finished(job: Job) -> Run:
     found = load(job.folder.path)
     if not (job.folder.path / "report.html").exists():
-        pictures = job.task.training_images() if len(found.samples) else np.empty((0, 1, 1, 3), np.uint8)
-        write_report(found, pictures)
+        write_report(found)
         if len(extracted(found.metrics)):
-            _renew(siblings(found.path, found.info), pictures)
+            _renew(siblings(found.path, found.info))
     return found
 
 
-def _renew(folders: Sequence[Path], pictures: np.ndarray) -> None:
+def _renew(folders: Sequence[Path]) -> None:
     """Writes the reports of finished runs again, which show a run that came after them. One that cannot be written is told."""
     for folder in folders:
         try:
             if (folder / "report.html").exists():
-                write_report(load(folder), pictures)
+                write_report(load(folder))
         except UserError as error:
             print(f"membench: {folder / 'report.html'} still lacks this run's series: {error}", file=sys.stderr)
 
@@ -283,9 +282,13 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
         )
     if any(failed.values()):
         print(f"membench: {failed['scores']} scores and {failed['samples']} images failed (NaN); the run is partial", file=sys.stderr)
+    tables = {"scores": scores, "samples": samples, "matches": matches, "metrics": table}
+    if len(good):
+        made = Run(job.folder.path, {"space": asdict(job.task.info.space)}, **tables)
+        tables["nearest"] = nearest_table(made, job.task.training_images())
     phases = costs | {"matches": matching, "metrics": measuring}
     job.folder.finish(
-        {"scores": scores, "samples": samples, "matches": matches, "metrics": table},
+        tables,
         {
             "status": "partial" if any(failed.values()) or len(job.examples) < len(job.task.examples) else "complete",
             "failed": failed,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pandas as pd
 
 from membench import store
 from membench.errors import UserError
+from membench.run_check import NOT_COMPARED, check_info, check_tables
 from membench.types import Band, Space
+
+__all__ = ["MAKE_ONE", "NOT_COMPARED", "Found", "Run", "difference", "load", "read_runs"]
 
 MAKE_ONE = "Make one: membench run --detector cfg_norm --task sd_webster"
 TABLES = ("scores", "samples", "matches", "metrics")
-NOT_COMPARED = "not compared"  # status of an image where no training picture is at hand: it is no failure, and no metric counts it
-NEEDED = ("key", "key_parts", "space", "detector", "seed", "phases")  # what every finished run.json holds, among others
 METRIC = ["metric", "band", "threshold", "subset", "n"]  # what a value of metrics.parquet is of
 GREY_LEVEL = 0.01  # how far two machines' similarities of one image may lie apart: rounding moves a pixel by one grey level
 
@@ -32,6 +34,7 @@ class Run:
     samples: pd.DataFrame
     matches: pd.DataFrame
     metrics: pd.DataFrame
+    nearest: pd.DataFrame | None = None  # the training images that its report shows (gallery.nearest_table); None: not read
 
     @property
     def space(self) -> Space:
@@ -57,29 +60,46 @@ class Found:
 def load(path: Path, *, images: bool = True) -> Run:
     """The tables of a run folder. images: False leaves out the PNG bytes, which are most of it.
 
-    Raises :class:`UserError` for a damaged or newer one.
+    Raises :class:`UserError` for a damaged or newer one, and for one that is not of one piece (``run_check``).
     """
+    info = store.read_info(path)
+    with _in_words(path):
+        check_info(info, store.content_key)
     info, frames = store.read_run(path, TABLES, images=images)
-    if missing := [name for name in NEEDED if name not in info]:
-        raise store.DamagedFile(f"{path / 'run.json'} is damaged (it lacks {', '.join(missing)}); delete {path} and run again")
-    return Run(path, info, **{name: frames[name] for name in TABLES})
+    run = Run(path, info, **{name: frames[name] for name in TABLES})
+    with _in_words(path):
+        check_tables(info, frames, run.space)
+    return run
 
 
-def read_runs(roots: Path | Sequence[Path], *, images: bool = False) -> Found:
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise store.DamagedFile(f"{path} is damaged or edited: {error}; delete it and run again") from None
+
+
+def read_runs(roots: Path | Sequence[Path], *, images: bool = False, verified: bool = False) -> Found:
     """Every finished run under the folders, in order of path; one that stands there twice counts once.
 
-    A folder that is damaged, lacks a table or is of a newer schema is left out and named; one whose run has not ended is left out.
+    A folder that is damaged or edited, lacks a table, is of a newer schema or is reached by a link is left out and named; one whose run
+    has not ended is left out. images: with the PNG bytes. verified: these are read, so that damage to them shows, but not kept.
     Raises :class:`UserError` where there is no run at all, and for two runs of one key with different numbers: a key names all that
     changes the output, so that is a bug or a changed file.
     """
     roots = [roots] if isinstance(roots, Path) else list(roots)
     runs: dict[str, Run] = {}
     problems = []
-    for folder in [p.parent for root in roots for p in sorted(root.glob("*/*/*/*/run.json"))]:
+    for top, folder in [(root, p.parent) for root in roots for p in sorted(root.glob("*/*/*/*/run.json"))]:
         try:
-            if store.read_info(folder).get("status") not in ("complete", "partial"):
+            if folder.resolve() != top.resolve() / folder.relative_to(top):
+                raise UserError(f"{folder} is reached by a link, which is not followed; name the folder that it leads to by --runs")
+            if store.read_info(folder).get("status") == "running":
                 continue
-            run = load(folder, images=images)
+            run = load(folder, images=images or verified)
+            if not images:
+                run = replace(run, samples=run.samples.assign(image=None))
         except UserError as error:
             problems.append(str(error))
             continue

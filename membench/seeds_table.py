@@ -15,8 +15,8 @@ from membench.board_text import captions_lines, shown_detection, unsupported
 from membench.comparison import BOARD, with_control
 from membench.costs import PER_EXAMPLE
 from membench.metrics.levels import two_level_interval, widened
-from membench.printing import COPIES, DETECTION, RARE, interval, number, supported
-from membench.resampling import Drawn, Resampler
+from membench.printing import COPIES, DETECTION, DETERMINISTIC, RARE, interval, marked, number, status_of, supported
+from membench.resampling import Drawn, Resampler, same_scores
 from membench.runs import Run
 
 RANGES = dict.fromkeys((*DETECTION, *RARE, "ams_cumulative"), (0.0, 1.0)) | {"ums_cumulative": (0.0, math.inf)}
@@ -55,7 +55,8 @@ def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler
     sqrt(n), cut at the metric's range, which leaves out which examples there happened to be; where all seeds have one value, and of a
     single seed, the mean of the runs' own intervals. Either covers what the seed changes (noise), not another training of the model.
 
-    Columns: the board's, detector, options, ``settings``, ``seeds`` (how many), ``seed_list``, ``status`` (partial if one is); of each
+    Columns: the board's, detector, options, ``settings``, ``seeds`` (how many), ``seed_list``, ``status`` (partial if one is),
+    ``deterministic`` (each of several seeds gives the same scores; False without ``runs``); of each
     metric the mean, ``_low``, ``_high`` and ``_seeds``: how many seeds have a value; those of ``comparison.with_control`` between such
     rows; the means of costs; ``commit``, all of them; ``dirty``, if one is.
     """
@@ -71,7 +72,8 @@ def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler
         row: dict[str, Any] = {name: first[name] for name in (*BOARD, "detector", "options", *together)}
         row |= {name: first[name] for name in KEPT if name in frame}
         row |= {"seeds": part.seed.nunique(), "seed_list": " ".join(map(str, part.seed.unique()))}
-        row["status"] = "complete" if (part.status == "complete").all() else "partial"
+        row["status"] = status_of(part.status)
+        row["deterministic"] = row["seeds"] > 1 and set(part.run) <= set(known) and same_scores([known[path] for path in part.run])
         subset = f"{part_of}={first[part_of]}" if part_of and first[part_of] != "all" else "all"
         drawn = _drawn([known[path] for path in part.run], subset, part_of is None, resampler) if set(part.run) <= set(known) else {}
         for metric in RANGES:
@@ -134,6 +136,9 @@ def seeds_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     """(what it shows, text, notes below it) of a board's rows of :func:`over_seeds`. A metric of no row is left out."""
     control = bool(frame.control.iloc[0])
     out = pd.DataFrame({name: frame[name].astype(str) for name in ("detector", "options", *SUBSETS, "seeds") if name in frame})
+    out["detector"] = [marked(name, status) for name, status in zip(frame.detector, frame.status, strict=True)]
+    if "deterministic" in frame:
+        out["seeds"] = out.seeds.mask(frame.deterministic.astype(bool), DETERMINISTIC)
     for metric, title in shown_detection(frame).items():
         some = metric in frame and frame[metric if not metric.startswith("tpr_at_fpr_") else "auroc"].notna().any()
         if some:  # a TPR that no row's negatives support says what it needs

@@ -25,6 +25,7 @@ from membench.tables import (
     SCHEMAS,
     DamagedFile,
     atomic_write,
+    check_own,
     disk_errors,
     png_bits,
     png_bytes,
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 KEY_VERSION = 1
+LARGEST_INFO = 16_000_000  # bytes of a run.json
 ID_COLUMNS = {"samples": "sample_id", "scores": "id"}
 
 
@@ -205,7 +207,7 @@ class RunFolder:
             if name in ID_COLUMNS:
                 verify_ids(frame, name, self.path)
                 frame = frame.sort_values(ID_COLUMNS[name])
-            write_table(self.path / f"{name}.parquet", frame, name)
+            write_table(self.path / f"{name}.parquet", frame, name, {"run": self._keys["key"]})
         self._record(info)
         self.cleanup_shards()
 
@@ -229,14 +231,24 @@ def _lock(folder: Path) -> BinaryIO:
 def read_info(folder: Path) -> dict[str, Any]:
     """What run.json holds. Raises UserError if it is missing, damaged or newer."""
     path = folder / "run.json"
+    check_own(path)
     if not path.is_file():
-        raise UserError(f"{folder} is no run folder: it holds no run.json")
+        raise UserError(f"{folder} is not a run folder: it holds no run.json")
     try:
-        run = json.loads(path.read_bytes())
-        refuse_newer(path, run["schema_version"])
-    except (ValueError, KeyError, TypeError) as error:
+        if path.stat().st_size > LARGEST_INFO:
+            raise ValueError("too large")
+        run = json.loads(path.read_bytes(), parse_constant=_refused)
+        version = run["schema_version"]
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise TypeError("schema_version")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged; delete {folder} and run again") from error
+    refuse_newer(path, version)
     return run
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(constant)  # NaN and infinities are not JSON
 
 
 def is_finished(folder: Path) -> bool:
@@ -253,9 +265,15 @@ def read_run(
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """(run.json, tables by name). images: False leaves the samples' PNG bytes unread (None).
 
-    Raises UserError if one is missing, damaged or newer, or an id stands twice.
+    Raises UserError if one is missing, a link, damaged, newer or of another run, or an id stands twice.
     """
+    for name in tables:
+        check_own(folder / f"{name}.parquet")
+    info = read_info(folder)
     frames = {name: read_table(folder / f"{name}.parquet", name, without=() if images else ("image",)) for name in tables}
+    for name in tables:
+        if (owner := read_notes(folder / f"{name}.parquet").get("run", info.get("key"))) != info.get("key"):
+            raise DamagedFile(f"{folder / name}.parquet is a table of another run, of key {owner}; delete {folder} and run again")
     for name in ID_COLUMNS.keys() & frames.keys():
         verify_ids(frames[name], name, folder)
-    return read_info(folder), frames
+    return info, frames

@@ -9,7 +9,7 @@ import pandas as pd
 from membench.board_text import captions_lines
 from membench.comparison import BOARD
 from membench.errors import UserError
-from membench.printing import interval
+from membench.printing import DETERMINISTIC, interval, marked
 
 
 def summary_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
@@ -42,6 +42,8 @@ def summary_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, lis
         out[f"{task} AMS %"] = [_cell(rows, key, "ams_cumulative", 100, short=True) for key in order]
     least, most = int(model.seeds.min()), int(model.seeds.max())
     seeds = f"{most} seed{'s' * (most > 1)}" if least == most else f"{least} to {most} seeds"
+    if model.get("deterministic", pd.Series(False, model.index)).any():
+        seeds += f" ({DETERMINISTIC}: the same scores for each of them)"
     note = (
         f"mean of {seeds}; 95 % intervals over groups and seeds; control: AUROC on a model that never saw the data; AMS: copies among the "
     )
@@ -54,10 +56,19 @@ def _cell(rows: pd.DataFrame, key: tuple[str, str], metric: str, scale: int, sho
         return "left out"
     row = rows.loc[key]
     digits = 1 if scale == 100 else 3
-    value, low, high = row[metric], row[f"{metric}_low"], row[f"{metric}_high"]
+    value = row[metric]
     if pd.isna(value):
         return "not run" if metric.startswith("control") else "n/a"
+    status = row.get("control_status") if metric.startswith("control") else row.status
+    return marked(_number(row, metric, scale, digits, short), "partial" if status == "partial" else "complete")
+
+
+def _number(row: pd.Series, metric: str, scale: int, digits: int, short: bool) -> str:
+    value, low, high = row[metric], row[f"{metric}_low"], row[f"{metric}_high"]
     seeds = int(row.control_seeds) if metric.startswith("control") else int(row.seeds)
     if short and seeds < row.seeds:
         return f"{value * scale:.{digits}f} ({seeds} seed{'s' * (seeds > 1)})"
-    return f"{value * scale:.{digits}f}" if short else interval(value, low, high, scale=scale, digits=digits)
+    if short:
+        return f"{value * scale:.{digits}f}"
+    text = interval(value, low, high, scale=scale, digits=digits)
+    return f"{text} ({DETERMINISTIC})" if row.get("deterministic", False) else text

@@ -6,6 +6,9 @@ import contextlib
 import io
 import json
 import os
+import stat
+import struct
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from PIL import Image
 from membench.errors import UserError
 
 SCHEMA_VERSION = 4
+MOST_PIXELS = 64_000_000  # of a stored image
 
 
 def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:
@@ -57,6 +61,8 @@ TABLES = SCHEMAS | {
         | {"similarity": pa.float32(), "image": pa.binary()},
         nullable=("label",),
     ),
+    # Of a run. One row a training image that its report shows beside an extracted one; image: PNG bytes, made smaller where it is large.
+    "nearest": _schema({"training_id": _TEXT, "image": pa.binary()}),
 }
 ADDED = {
     ("scores", "png_bits"): 2,
@@ -65,6 +71,16 @@ ADDED = {
     ("samples", "truth_similarity"): 4,
     ("samples", "truth_label"): 4,
 }  # nullable columns, and the schema version from which on files hold them
+
+
+SPECIAL = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+}
 
 
 class DamagedFile(UserError):
@@ -84,8 +100,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Makes a file that appears whole or not at all, also after a power cut. write: fills the path that it is given.
 
-    Makes the folder if need be. Raises UserError if the disk refuses; an older file of the name is then untouched.
+    Makes the folder if need be. Raises UserError if the disk refuses, or what bears the name is not a regular file; it is then untouched.
     """
+    check_target(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +113,25 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         _sync(path.parent)
+
+
+def check_target(path: Path) -> None:
+    """Raises UserError where a file of that name cannot be written, or would replace a folder, a link, a device or the like."""
+    try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # a name too long, a file where a folder should be; a null character
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; choose another name") from None
+    if kind != stat.S_IFREG:
+        what = SPECIAL.get(kind, "special file")
+        raise UserError(f"{path} is a {what}, which is not replaced by a file; choose another name, or move it away")
+
+
+def check_own(path: Path) -> None:
+    """Raises UserError for a link, which could lead out of its folder, and for a device, a pipe or the like."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"{path} is a link or a special file, which is not followed; put the file itself there")
 
 
 def _sync(path: Path) -> None:
@@ -132,7 +168,7 @@ def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.Da
 
     without: nullable columns that are not read, and null.
 
-    Raises UserError if missing, newer or another table, DamagedFile if unreadable.
+    Raises UserError if missing, newer or another table, DamagedFile if unreadable or null where it may not be.
     """
     if not path.is_file():
         raise UserError(f"{path} is not there; membench run makes it")
@@ -148,12 +184,15 @@ def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.Da
         if without and set(table.column_names) == set(TABLES[name].names):
             table = table.select(TABLES[name].names)
         fits = table.schema.equals(TABLES[name])
+        absent = [field.name for field in TABLES[name] if fits and not field.nullable and table[field.name].null_count]
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a damaged name is no UTF-8
         raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())}); delete it and run again") from error
     refuse_newer(path, version)
     if not fits:
-        raise UserError(f"{path} is no {name} table of membench; move it away and run again")
-    return table.to_pandas()
+        raise UserError(f"{path} is not a {name} table of membench; move it away and run again")
+    if absent:
+        raise DamagedFile(f"{path} is damaged (its column {absent[0]} has empty cells); delete it and run again")
+    return table.to_pandas(ignore_metadata=True)
 
 
 def read_notes(path: Path) -> dict[str, str]:
@@ -162,7 +201,7 @@ def read_notes(path: Path) -> dict[str, str]:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())}); get it again") from error
-    return {k.decode(): v.decode() for k, v in metadata.items() if k != b"schema_version"}
+    return {k.decode(errors="replace"): v.decode(errors="replace") for k, v in metadata.items() if k != b"schema_version"}
 
 
 def refuse_newer(path: Path, version: int) -> None:
@@ -189,5 +228,11 @@ def png_bits(image: np.ndarray) -> int:
 
 
 def png_image(data: bytes) -> np.ndarray:
-    """The ``uint8`` [h, w, 3] image of a PNG."""
-    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    """The ``uint8`` [h, w, 3] image of a PNG. Raises DamagedFile for other bytes, and for an image of more than ``MOST_PIXELS``."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DamagedFile(f"an image of {image.width} x {image.height} pixels is larger than membench stores")
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise DamagedFile(f"an image is not a PNG ({' '.join(str(error).split())[:80] or type(error).__name__})") from None

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from membench.metrics.detection import unit
 from membench.metrics.extraction import in_region
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
@@ -71,7 +72,7 @@ def multiplicity_of(kind: str) -> int | None:
 def wilson(hits: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's interval (1927) of a share of n >= 1: not empty where none or all are hit. Raises ValueError for hits beyond n."""
     found = binomtest(hits, n).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
+    return unit(found.low), unit(found.high)
 
 
 def picture_kinds(task: LoadedTask) -> list[str]:
