@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 from frames import samples as sample_rows
 
 from membench import store
+from membench.hashing import json_hash
 from membench.metrics.run import run_metrics
 from membench.runner import Run, load
 from membench.types import Band, Space
@@ -41,9 +43,10 @@ def make(
     options: tuple[str, ...] = (),
     images: bool = False,
     extra: dict | None = None,
+    change: Callable[[pd.DataFrame], pd.DataFrame] = lambda scores: scores,
 ) -> Run:
     """A run of one image a condition: which training image it copies, or None. The last ``failed`` images have failed."""
-    conditions = [f"c{i}" for i in range(max(len(copied), 6))]
+    conditions = [f"c{i}" for i in range(max(len(copied), 8))]
     ids = [f"c{i}/0" for i in range(len(copied))]
     samples = sample_rows(*ids) if ids else store.SCHEMAS["samples"].empty_table().to_pandas()
     good = len(ids) - failed
@@ -57,29 +60,38 @@ def make(
             "rank": 0,
         }
     )
-    scores = scores_of(conditions) if scored else EMPTY
+    scores = change(scores_of(conditions)) if scored else EMPTY
     phases = {"samples": {"forwards": price * len(ids), "seconds": 2.0}} if ids else {}
     phases |= {"scores": {"forwards": 2 * len(conditions), "seconds": 1.0}} if scored else {}
-    phases |= {"prepare": {"seconds": 3.0} | prepare} if prepare else {}
+    phases |= {"prepare": {"seconds": 2.0} | prepare} if prepare else {}
+    asked = dict(option.partition("=")[::2] for option in options)
     parts = {
         "task": "t",
         "task_version": 1,
         "profile": "mini",
         "control": control,
         "detector": detector,
-        "options": list(options),
+        "options": asked,
+        "sampling": {"steps": 10},
+        "space": asdict(L2),
+        "detector_version": 1,
         "hashes": {"data": "d" * 64, "prompts": "p" * 64, "weights": ("b" if control else "a") * 64},
-        "examples": "e" * 64,
+        "examples": json_hash(sorted(conditions)),
         "seed": seed,
         "dtype": "float32",
     } | ({"extract_only": True} if not scored else {})
-    info = {name: parts[name] for name in ("task", "profile", "control", "detector", "seed", "dtype", "hashes")} | {
+    twice = ("task", "task_version", "profile", "control", "detector", "seed", "dtype", "hashes", "options", "space")
+    info = {name: parts[name] for name in twice} | {
         "status": "partial" if failed else "complete",
         "failed": {"scores": 0, "samples": failed},
         "options_passed": list(options),
         "task_options_passed": [],
         "access": {"gradients": False, "images": images, "training_data": False},
-        "space": asdict(L2),
+        "n_images": len(ids),
+        "truncated_prompts": 0,
+        "versions": {"numpy": "2"},
+        "device": "cpu",
+        "batch_size": 64,
         "n_examples": len(conditions),
         "n_task_examples": len(conditions),
         "phases": phases,

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 from boards import COPIED, L2, make
 from frames import names
-from test_report import DISTANCE, NASTY, SIMILARITY, TRAINING, has_nan, make_run
+from test_report import DISTANCE, NASTY, NEAREST, SIMILARITY, has_nan, make_run
 
 from membench import board_plots, gallery, runs, store
 from membench.board_report import Board, write_board
 from membench.metrics.extraction import ams, ums
 from membench.runs import Run
 
+STORED = dict(zip(NEAREST.training_id, NEAREST.image, strict=True))
 ROWS = pd.DataFrame({"detector": ["a|b", NASTY], "AUROC": ["0.9 [0.8, 1.0]", "n/a"]})
 
 
@@ -47,7 +48,7 @@ def board(of: list[Run], **changes) -> Board:
 
 def write(tmp_path: Path, of: list[Run], *boards: Board, **given) -> tuple[str, str]:
     out = tmp_path / "out"
-    given = {"pictures": {"b": TRAINING}, "plots": False, "resamples": 20} | given
+    given = {"plots": False, "resamples": 20} | given
     path = write_board(of, boards or [board(of)], out, **given)
     assert path == out / "report.html"
     return path.read_text(encoding="utf-8"), (out / "report.md").read_text(encoding="utf-8")
@@ -69,7 +70,7 @@ def test_the_page_holds_each_board_in_order(tmp_path) -> None:
     of = [variant(tmp_path, "one", n=100), variant(tmp_path, "two", bright=9), variant(tmp_path, "one", changes={"control": True})]
     model = board(of, runs=[0, 1], notes=["A note & more"], tables=[("Paired", ROWS, "How they are paired.")])
     control = board(of, slug="c", runs=[2], control=True)
-    html, text = write(tmp_path, of, model, control, pictures={"b": TRAINING, "c": TRAINING})
+    html, text = write(tmp_path, of, model, control)
     sure(html)
     assert html.count("<svg") == (1 + 3 + 2) + (1 + 3 + 1)  # ROC; AMS, UMS, cost; a histogram a detector
     own = html[html.index('<section id="b">') : html.index('<section id="c">')]
@@ -100,10 +101,10 @@ def test_it_is_the_same_for_the_same_runs_in_any_order(tmp_path) -> None:
 
 
 def test_a_board_without_pictures_says_why(tmp_path) -> None:
-    of = [variant(tmp_path, "one")]
-    html, _ = write(tmp_path, of, pictures={})
+    of = [dataclasses.replace(variant(tmp_path, "one"), nearest=NEAREST[:0])]
+    html, _ = write(tmp_path, of)
     sure(html)
-    assert "training pictures are not at hand" in html and html.count("<img") == html.count('<figure class="pair') > 20
+    assert "have stored no training images" in html and html.count("<img") == html.count('<figure class="pair') > 20
     assert "Right:" not in html
 
 
@@ -133,7 +134,10 @@ def test_large_boards_stay_small(tmp_path) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
     picture = store.png_bytes(noise[0])
     run = variant(tmp_path, "one", n=60)
-    html, _ = write(tmp_path, [dataclasses.replace(run, samples=run.samples.assign(image=picture))], pictures={"b": noise})
+    stored = gallery.nearest_table(run, noise)
+    assert set(stored.training_id) == set(run.matches.training_id) and len(stored) == 30
+    assert all(store.png_image(png).shape == (192, 192, 3) for png in stored.image)
+    html, _ = write(tmp_path, [dataclasses.replace(run, samples=run.samples.assign(image=picture), nearest=stored)])
     assert len(html) < 6e6 and "shown at 128 pixels" in html  # noise, which PNG cannot shrink; photographs take half
 
 
@@ -253,7 +257,7 @@ def test_the_gallery_is_sorted_and_shows_no_image_twice(tmp_path) -> None:
     """Two detectors drew the same 120 images, a third its own; 61 of each are copies."""
     of = {name: gallery.frame_of(variant(tmp_path, name, n=120, bright=b)) for name, b in (("a", 0), ("b", 0), ("c", 5))}
     of["b"] = of["b"].assign(confidence=-of["b"].confidence, similarity=of["b"].similarity + 1e-6)  # rounded otherwise
-    intro, found = gallery.of_runs(of, DISTANCE, TRAINING)
+    intro, found = gallery.of_runs(of, DISTANCE, STORED)
     assert [g.title for g in found] == ["Nearest", "Near misses", "Failures"] and [len(g.pairs) for g in found] == [24, 12, 12]
     assert "122 of 240 different images are copies" in intro
     every = [pair["place"] for g in found for pair in g.pairs]
@@ -265,7 +269,7 @@ def test_the_gallery_is_sorted_and_shows_no_image_twice(tmp_path) -> None:
     assert {p["made_by"] for p in surest} == {"surest of a", "surest of b", "surest of c"}
     assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of a") == [116, 117, 118, 119]
     assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of b") == [-70, -69, -68, -67]
-    assert gallery.of_runs(dict(reversed(of.items())), DISTANCE, TRAINING)[1] == found
+    assert gallery.of_runs(dict(reversed(of.items())), DISTANCE, STORED)[1] == found
 
 
 def test_one_training_picture_does_not_fill_the_gallery(tmp_path) -> None:
@@ -273,13 +277,13 @@ def test_one_training_picture_does_not_fill_the_gallery(tmp_path) -> None:
     many = np.where(np.arange(60) < 40, 7, np.arange(60) % 30)  # the 40 nearest copy picture 7
     first = run.matches[run.matches["rank"] == 0].assign(training=many, training_id=[f"t/{i}" for i in many])
     frame = gallery.frame_of(dataclasses.replace(run, matches=first))
-    _, [near, *_] = gallery.of_runs({"a": frame}, DISTANCE, TRAINING)
+    _, [near, *_] = gallery.of_runs({"a": frame}, DISTANCE, STORED)
     assert sum(p["training_id"] == "t/7" for p in near.pairs) == gallery.OFTEN == 2
     assert [p["place"] for p in near.pairs[:4]] == [1, 2, 41, 42]
 
 
 def test_without_confidences_the_gallerys_failures_are_from_the_middle(tmp_path) -> None:
     frame = gallery.frame_of(variant(tmp_path, "a", n=120, confident=False))
-    _, found = gallery.of_runs({"a": frame}, DISTANCE, TRAINING)
+    _, found = gallery.of_runs({"a": frame}, DISTANCE, STORED)
     assert [p["place"] for p in shown(found, "Failures")] == list(range(91, 103))  # the rest is 74 ... 120
-    assert gallery.of_runs({}, DISTANCE, None) == ("", [])
+    assert gallery.of_runs({}, DISTANCE, {}) == ("", [])

@@ -243,13 +243,13 @@ def test_the_table(template, correlated):
     runs = correlated(seeds=2, better=2.0)
     runs.append(scored(template, "c", runs[0].scores.score.to_numpy(), seed=0))
     out, [note] = differences_table(compared(runs, resamples=2500))
-    assert list(out.columns) == ["better", "worse", "difference in AUROC", "p", "p (Holm)", "sure", "n", "seeds"]
+    assert list(out.columns) == ["better", "worse", "difference in AUROC", "p", "p (Holm)", "significant", "n", "seeds"]
     assert "Holm (1979) for 3 pairs" in note and len(out) == 3
     assert out.better.tolist()[:2] == ["b", "b"] and out.n.eq("240").all()
     same = out[out["difference in AUROC"].str.startswith("0.000")].iloc[0]
-    assert (same.better, same.worse, same.p, same.sure, same.seeds) == ("a", "c", "1.000", "no", "1")
+    assert (same.better, same.worse, same.p, same.significant, same.seeds) == ("a", "c", "1.000", "no", "1")
     best = out[(out.worse == "c")].iloc[0]
-    assert best.p == "< 0.001" and best.sure == "yes"
+    assert best.p == "< 0.001" and best.significant == "yes"
     empty, notes = differences_table(compared(runs)[:0])
     assert empty.empty and len(notes) == 1
 

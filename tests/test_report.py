@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from frames import names, rows
 
-from membench import plots, report, store
+from membench import gallery, plots, report, store
 from membench.errors import UserError
+from membench.hashing import json_hash
 from membench.metrics.run import run_metrics
 from membench.runner import Run
 from membench.types import Band, Space
@@ -23,6 +24,7 @@ DISTANCE = Space("l2/test", False, (Band("high", 0.0, 0.7), Band("mid", 0.7, 1.0
 SIMILARITY = Space("cosine/test", True, (Band("mid", 0.4, 0.6), Band("high", 0.6, 1.0)), copy=0.5, floor=0.3, source="a paper")
 NASTY = "<script src='http://x.example/a.js'>alert(1)</script> & \"a mug\" <img src=http://x.example/b.png onerror=x()>"
 TRAINING = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+NEAREST = pd.DataFrame({"training_id": [f"t/{i}" for i in range(30)], "image": [store.png_bytes(image) for image in TRAINING]})
 
 
 def make_run(
@@ -47,22 +49,19 @@ def make_run(
     second = first.assign(similarity=np.float32(1.45 if space is DISTANCE else 0.31), rank=1)  # must not be shown
     matches = pd.concat([second, first], ignore_index=True)[["sample_id", "training_id", "training", "similarity", "rank"]]
     metrics = run_metrics(scores, samples, matches, space, evaluations=1000, resamples=20)
-    return Run(path, make_info(n, len(samples), space) | changes, scores, samples, matches, metrics)
+    return Run(path, make_info(n, len(samples), space) | changes, scores, samples, matches, metrics, NEAREST)
 
 
 def make_info(n: int, n_images: int, space: Space) -> dict:
     hashes = {"data": "d" * 64, "prompts": "p" * 64, "weights": "w" * 64}
     same = {"task": "a_task", "task_version": 1, "profile": "mini", "control": False, "dtype": "float32", "hashes": hashes}
+    same |= {"detector": "a_detector", "seed": 7, "options": {"steps": 5, "threshold": 0.1}, "space": dataclasses.asdict(space)}
     return same | {
-        "detector": "a_detector",
-        "seed": 7,
         "status": "complete",
         "key": "0123456789abcdef",
-        "key_parts": same | {"examples": "e" * 64, "sampling": {"steps": 10}, "detector_version": 3},
-        "options": {"steps": 5, "threshold": 0.1},
+        "key_parts": same | {"examples": json_hash([f"{i:04d}" for i in range(n)]), "sampling": {"steps": 10}, "detector_version": 3},
         "options_passed": ["steps=5"],
         "task_options_passed": [],
-        "space": dataclasses.asdict(space),
         "access": {"gradients": True, "images": False, "training_data": False},
         "n_examples": n,
         "n_task_examples": n,
@@ -81,7 +80,7 @@ def make_info(n: int, n_images: int, space: Space) -> dict:
 
 
 def page(run: Run) -> str:
-    return report.write_report(run, TRAINING).read_text(encoding="utf-8")
+    return report.write_report(run).read_text(encoding="utf-8")
 
 
 def has_nan(html: str) -> bool:
@@ -126,7 +125,7 @@ def test_the_gallery_shows_the_nearest_then_near_misses_then_failures(tmp_path) 
     assert shown(html) == [*range(1, 25), *range(62, 74), *range(120, 108, -1)]
     assert html.count('class="pair copied"') == 24 and html.count('class="pair"') == 24
     assert html.index(">Nearest <") < html.index(">Near misses <") < html.index(">Failures <")
-    first = report.gallery(run, TRAINING).galleries[0].pairs[0]
+    first = report.gallery(run).galleries[0].pairs[0]
     assert np.array_equal(store.png_image(base64.b64decode(first["generated"])), store.png_image(run.samples.image[0]))
     assert np.array_equal(store.png_image(base64.b64decode(first["training"])), TRAINING[0])
     assert first["similarity"] == pytest.approx(0.4) and first["kind"] == "N"
@@ -140,10 +139,10 @@ def test_without_confidences_failures_are_from_the_middle(tmp_path) -> None:
 
 def test_a_similarity_is_sorted_the_other_way(tmp_path) -> None:
     run = make_run(tmp_path, n=40, space=SIMILARITY)  # 0.40 ... 0.79, copies from 0.50
-    pairs = report.gallery(run, TRAINING).galleries[0].pairs
+    pairs = report.gallery(run).galleries[0].pairs
     assert [p["similarity"] for p in pairs] == pytest.approx([0.79 - i / 100 for i in range(24)])
-    assert [p["place"] for p in report.gallery(run, TRAINING).galleries[1].pairs] == list(range(31, 41))
-    assert "similarity ≥ 0.5" in page(run) and len(report.gallery(run, TRAINING).galleries) == 2
+    assert [p["place"] for p in report.gallery(run).galleries[1].pairs] == list(range(31, 41))
+    assert "similarity ≥ 0.5" in page(run) and len(report.gallery(run).galleries) == 2
 
 
 def test_a_control_run_shows_its_nearest_though_none_is_a_copy(tmp_path) -> None:
@@ -171,7 +170,7 @@ def test_a_partial_run_says_so_first(tmp_path, changes, why) -> None:
 
 def test_a_run_without_images(tmp_path) -> None:
     run = make_run(tmp_path, images=False)
-    html = report.write_report(run, np.empty((0, 8, 8, 3), np.uint8)).read_text()
+    html = report.write_report(run).read_text()
     sure(html)
     assert "its detector extracted none" in html and "no images to show" in html and "<img" not in html and html.count("<svg") == 3
 
@@ -280,7 +279,7 @@ def test_a_run_without_sizes_shows_none(tmp_path) -> None:
 def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, monkeypatch) -> None:
     run = make_run(tmp_path, n=30)
     before = rows(run.samples)
-    path = report.write_report(run, TRAINING)
+    path = report.write_report(run)
     text = path.read_text()
     assert path == tmp_path / "report.html" and names(tmp_path) == {"report.html"} and rows(run.samples) == before
 
@@ -291,7 +290,7 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
 
     monkeypatch.setattr(tables.os, "replace", full)
     with pytest.raises(UserError, match="No space left"):
-        report.write_report(dataclasses.replace(run, info=run.info | {"seed": 8}), TRAINING)
+        report.write_report(dataclasses.replace(run, info=run.info | {"seed": 8}))
     assert names(tmp_path) == {"report.html"} and path.read_text() == text
     monkeypatch.undo()
     assert page(run) == text  # the same page for the same run
@@ -302,6 +301,6 @@ def test_large_pictures_are_shown_smaller(tmp_path) -> None:
     large = noise.integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
     picture = store.png_bytes(large[0])
     run = dataclasses.replace(run, samples=run.samples.assign(image=[picture] * 60))
-    path = report.write_report(run, large)
+    path = report.write_report(dataclasses.replace(run, nearest=gallery.nearest_table(run, large)))
     assert path.stat().st_size < 15e6  # noise, which PNG cannot shrink; photographs take half
     assert "shown at 192 pixels" in path.read_text()

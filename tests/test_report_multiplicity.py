@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pixel_task import PixelTask
-from test_report import DISTANCE, TRAINING, has_nan, make_run, sure
+from test_report import DISTANCE, NEAREST, has_nan, make_run, sure
 
 from membench import report, report_charts, runner, store
 from membench.errors import UserError
@@ -40,12 +40,12 @@ def finished(
     # Columns that a test of the report has no need of are null.
     scores, samples = (getattr(plain, name).reindex(columns=store.SCHEMAS[name].names) for name in ("scores", "samples"))
     with store.RunFolder.open(root, "a_task", "mini", "a_detector", store.content_key(parts), parts) as folder:
-        folder.finish({"scores": scores, "samples": samples, "matches": matches, "metrics": metrics}, info)
+        folder.finish({"scores": scores, "samples": samples, "matches": matches, "metrics": metrics, "nearest": NEAREST}, info)
         return load(folder.path)
 
 
 def html_of(run: Run) -> str:
-    return report.write_report(run, TRAINING).read_text(encoding="utf-8")
+    return report.write_report(run).read_text(encoding="utf-8")
 
 
 def marks(path: str) -> list[tuple[float, float]]:
@@ -214,10 +214,10 @@ def test_the_second_run_writes_the_report_of_the_first_again(tmp_path, capsys, m
 
     write = runner.write_report
 
-    def refused(run: Run, pictures: np.ndarray) -> Path:
+    def refused(run: Run) -> Path:
         if run.path == first.path:
             raise UserError("cannot write")
-        return write(run, pictures)
+        return write(run)
 
     monkeypatch.setattr(runner, "write_report", refused)
     capsys.readouterr()

@@ -207,7 +207,7 @@ os.kill(os.getpid(), signal.SIGKILL)"""
         ("[]", r"run\.json is damaged"),
         ("{}", r"run\.json is damaged"),
         ('{"schema_version": 5}', "newer membench"),
-        (None, "is no run folder"),
+        (None, "is not a run folder"),
     ],
 )
 def test_run_json_that_cannot_be_used(tmp_path: Path, text: str | None, told: str) -> None:

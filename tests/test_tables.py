@@ -88,13 +88,13 @@ def test_a_new_table_without_a_new_column_is_refused(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "x.parquet")
     for drop, version in (("png_bits", "2"), ("similarity", "3"), ("nearest", "3"), ("kind", "1")):
         pq.write_table(table.drop_columns([drop]).replace_schema_metadata({"schema_version": version}), tmp_path / "x.parquet")
-        with pytest.raises(UserError, match=r"x\.parquet is no scores table"):
+        with pytest.raises(UserError, match=r"x\.parquet is not a scores table"):
             read_table(tmp_path / "x.parquet", "scores")
 
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "x.parquet", scores("a"), "scores")
-    with pytest.raises(UserError, match=r"x\.parquet is no samples table"):
+    with pytest.raises(UserError, match=r"x\.parquet is not a samples table"):
         read_table(tmp_path / "x.parquet", "samples")
 
 
