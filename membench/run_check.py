@@ -40,7 +40,7 @@ def _flag(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST  # NaN is not below it
 
 
 def _amount(value: Any) -> bool:

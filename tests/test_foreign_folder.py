@@ -168,10 +168,6 @@ TABLES = {
     "below 0": lambda f: change(f, "matches", training=-1),
     "an id of another draw": lambda f: change(f, "samples", draw=3),
     "a confidence that is none": lambda f: change(f, "samples", confidence=float("nan")),
-    "ids null": lambda f: pq.write_table(
-        pq.read_table(f / "scores.parquet").set_column(0, pa.field("id", pa.string(), False), pa.nulls(8, pa.string())),
-        f / "scores.parquet",
-    ),
 }
 
 
