@@ -75,7 +75,7 @@ def drawn(kind: str, group: str) -> np.ndarray:
 
 def pictured(conditions: list[Condition], images: np.ndarray) -> list[Condition]:
     """Each image under its condition, with an id of its own."""
-    return [Condition(f"{c.id}/{sha256(image).hexdigest()}", c.prompt, image, c.label) for c, image in zip(conditions, images, strict=True)]
+    return [Condition(f"{c.id}/{sha256(image.tobytes()).hexdigest()}", c.prompt, image, c.label) for c, image in zip(conditions, images, strict=True)]
 
 
 # --------------------------------------------------------------------------------------------- the model itself
@@ -173,9 +173,7 @@ def test_memorized_conditions_are_told_from_those_that_are_not(kind: str, name: 
 def test_the_guidance_norm_has_its_closed_form(kind: str) -> None:
     """|| eps_c - eps_0 || at the first step; of a condition that changes nothing it is 0."""
     w = world(kind)
-    got = (
-        score(kind, "cfg_norm", w.memorized, draws=2) if kind == "latents" else score(kind, "cfg_norm", w.memorized, draws=2, image_steps=1)
-    )
+    got = score(kind, "cfg_norm", w.memorized, **({"image_steps": 1} if kind == "pixels" else {}))
     w.model.scheduler.set_timesteps(50 if kind == "latents" else 10)
     t = int(w.model.scheduler.timesteps[0])
     for k, (condition, value) in enumerate(zip(w.memorized, got, strict=True)):
@@ -196,9 +194,7 @@ def test_one_step_scores_rise_with_the_square_of_the_weight_and_pixels_need_it()
     weights = torch.tensor([p.weight for p in w.exact.pieces], dtype=torch.float64)
     centre = (weights / weights.sum()) @ w.exact.means
     for weight in (7.5, 60.0):
-        got = score("pixels", "dcs", w.memorized, weight=weight, draws=400) - score(
-            "pixels", "dcs", w.ignored[:1], weight=weight, draws=400
-        )
+        got, base = (score("pixels", "dcs", c, weight=weight, draws=400) for c in (w.memorized, w.ignored[:1]))
         for k, value in enumerate(got - base):
             d = (alpha / sigma) * (w.exact.means[k] - centre).norm()
             noise = math.sqrt(2 * (2 * 192 + (2 * weight * float(d)) ** 2) / 400)  # of the difference of two means of 400
@@ -292,14 +288,17 @@ def test_at_an_image_that_both_predictions_know_the_guidance_norm_is_smallest() 
 
 
 def test_on_the_trajectory_that_drew_an_image_the_guidance_norm_is_all_in_its_first_steps() -> None:
-    """While the image is not decided it separates; later the null prediction knows the image as well and the norm is 0."""
+    """At the first step it separates; in the last ones the null prediction knows the image as well and the norm is 0.
+
+    In between it depends on whether the image's own noise would have led there without the condition.
+    """
     w, norms = world("pixels"), {}
     for group in ("memorized", "learned"):
         conditions = [replace(c, start=("easiest", group, str(i))) for i, c in enumerate(getattr(w, group))]
-        first, whole = (score("pixels", "cfg_norm", conditions, image_steps=k) for k in (5, 0))
-        norms[group] = first, (10 * whole - 5 * first) / 5
-    (first, late), (learned, _) = norms["memorized"], norms["learned"]
-    assert auroc(first, learned) == 1.0 and (late < 0.05 * first).all()
+        norms[group] = [score("pixels", "cfg_norm", conditions, image_steps=k) for k in (1, 8, 0)]
+    first, eight, whole = norms["memorized"]
+    last = (10 * whole - 8 * eight) / 2
+    assert auroc(first, norms["learned"][0]) == 1.0 and first.min() > 0.2 and np.abs(last).max() < 1e-3
 
 
 # ---------------------------------------------------------------------------------------- controls need no model
