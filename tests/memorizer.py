@@ -168,7 +168,8 @@ def _scheduler(clip: float, prediction: str, **ends: Any) -> DDIMScheduler:
 def pixels(*, clip: bool, prediction: str = "epsilon", alone: bool = False) -> World:
     """A PixelDenoiser of 8x8 colour images and classes. alone: the memorized images are all that the null condition knows."""
     rng = np.random.RandomState(0)
-    drawn = rng.randint(85, 171, (MEMORIZED + 1 + 4, SIDE, SIDE, 3)).astype(np.uint8)
+    # Full contrast alone, so that a clip bites; else so little that the mean of the images has no edges.
+    drawn = rng.randint(*((0, 256) if alone else (85, 171)), (MEMORIZED + 1 + 4, SIDE, SIDE, 3)).astype(np.uint8)
     images, template = drawn[:MEMORIZED], drawn[MEMORIZED]
     scheduler = _scheduler(1.0 if clip else 0.0, prediction)
     told = [*TOLD[:-1], IMAGES] if alone else TOLD

@@ -75,7 +75,10 @@ def drawn(kind: str, group: str) -> np.ndarray:
 
 def pictured(conditions: list[Condition], images: np.ndarray) -> list[Condition]:
     """Each image under its condition, with an id of its own."""
-    return [Condition(f"{c.id}/{sha256(image.tobytes()).hexdigest()}", c.prompt, image, c.label) for c, image in zip(conditions, images, strict=True)]
+    return [
+        Condition(f"{c.id}/{sha256(image.tobytes()).hexdigest()}", c.prompt, image, c.label)
+        for c, image in zip(conditions, images, strict=True)
+    ]
 
 
 # --------------------------------------------------------------------------------------------- the model itself
