@@ -189,8 +189,8 @@ def test_the_guidance_norm_has_its_closed_form(kind: str) -> None:
 def test_one_step_scores_rise_with_the_square_of_the_weight_and_pixels_need_it() -> None:
     """E || eps_0 + w d ||^2 = E || eps_0 ||^2 + w^2 || d ||^2, d = (alpha / sigma)(x_c - E x0), the noise of which is about sqrt(2 D).
 
-    At w = 7.5 the second term is smaller than the noise of one draw: about 2 against 20. So dcs and score_norm see little on a small image at the
-    paper's weight, and 60 is used above.
+    At w = 7.5 the second term is smaller than the noise of one draw: about 2 against 20. So dcs and score_norm see little on a small image
+    at the paper's weight, and 60 is used above.
     """
     w = world("pixels")
     alpha, sigma = w.model.alpha_sigma(999)
