@@ -39,10 +39,11 @@ def choose(model: Denoiser, derivative: Derivative) -> Literal["jvp", "differenc
 
 
 def has_forward_mode(model: Denoiser) -> bool:
-    """Whether every kernel of the network has a forward-mode rule in this PyTorch; tried once a model, on two rows and two tangents.
+    """Whether every kernel of the network has a forward-mode rule in this PyTorch.
 
-    How a missing or broken rule shows depends on the kernel and on the release: NotImplementedError, RuntimeError, errors of type
-    and shape. So the words of the error are not read: a network that can be evaluated, and not differentiated, has no rule.
+    Tried once a model, on two rows and two tangents. How a missing or broken rule shows
+    depends on the kernel and on the release: NotImplementedError, RuntimeError, errors of
+    type and shape. So a network that can be evaluated and not differentiated has no rule.
     """
     if model.forward_mode is None:
         x = torch.zeros(2, *model.shape, device=model.device)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """The CPU cores that this process may run on; where the system does not say (macOS), those of the machine."""
+    """The CPU cores that this process may run on; on macOS, those of the machine."""
     if sys.platform != "darwin" and hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -25,10 +25,10 @@ def peak_memory_mb() -> int:
 
 
 def reserve(file: FileIO, size: int) -> None:
-    """Makes room for ``size`` bytes from the start of an open file, before the work that fills it.
+    """Makes room for ``size`` bytes from the start of an open file, before the work.
 
-    Raises OSError where the disk has no room. Where the system or the file system cannot reserve (macOS, some network disks), the
-    room that is free now is looked at, and the file stays as it is.
+    Raises OSError where the disk has no room. Where the system or the file system cannot
+    reserve (macOS, some network disks), the room that is free now is looked at.
     """
     if sys.platform != "darwin" and hasattr(os, "posix_fallocate"):
         try:
