@@ -29,7 +29,9 @@ STEP = 0.01  # of the central difference, in units of sigma_t: the scale on whic
 def choose(model: Denoiser, derivative: Derivative) -> Literal["jvp", "difference"]:
     """How to differentiate this network. Raises :class:`UserError` where the way that is asked for is not open to it."""
     if derivative == "jvp" and not has_forward_mode(model):
-        raise UserError("a layer of this model (its attention) has no forward-mode rule, so derivative=jvp cannot be; choose difference")
+        raise UserError(
+            f"a layer of this model has no forward-mode rule in PyTorch {torch.__version__}, so derivative=jvp cannot be; choose difference"
+        )
     chosen: Literal["jvp", "difference"] = "jvp" if derivative != "difference" and has_forward_mode(model) else "difference"
     if chosen == "difference" and model.dtype != torch.float32:
         raise UserError("a central difference of this model needs --dtype float32: rounding would drown it")
@@ -37,14 +39,22 @@ def choose(model: Denoiser, derivative: Derivative) -> Literal["jvp", "differenc
 
 
 def has_forward_mode(model: Denoiser) -> bool:
-    """Whether every kernel of the network has a forward-mode rule; tried once a model, on one row of zeros."""
+    """Whether every kernel of the network has a forward-mode rule in this PyTorch.
+
+    Tried once a model, on two rows and two tangents. How a missing or broken rule shows
+    depends on the kernel and on the release: NotImplementedError, RuntimeError, errors of
+    type and shape. So a network that can be evaluated and not differentiated has no rule.
+    """
     if model.forward_mode is None:
-        x = torch.zeros(1, *model.shape, device=model.device)
+        x = torch.zeros(2, *model.shape, device=model.device)
+        condition = model.condition([Condition("any", label=None if model.has_null else 0)] * 2)
         try:
-            _jvp(model, x, 0, model.condition([Condition("any", label=None if model.has_null else 0)]), x[None])
-        except RuntimeError as error:  # NotImplementedError of a kernel, RuntimeError of a custom autograd.Function
-            if not any(word in str(error) for word in ("forward AD", "forward mode", "jvp", "functorch", "vmap")):
-                raise
+            _jvp(model, x, 0, condition, torch.stack([x, x]))
+        except UserError:  # out of memory
+            raise
+        except Exception:
+            with torch.no_grad():
+                model.raw_eps(x, 0, condition)  # raises again what has nothing to do with the derivative
             model.forward_mode = False
         else:
             model.forward_mode = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,8 +30,3 @@ class Executor(Protocol):
         Raises :class:`~membench.errors.UserError`; shards that are stored by then are kept.
         """
         ...
-
-
-def own_peak_mb() -> int:
-    """The most resident memory that this process has had so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from membench import host
 from membench.errors import UserError
 from membench.store import content_key
 from membench.tables import DamagedFile
@@ -109,7 +110,7 @@ def _make(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Blocks, b
             with _refusals(path, size):
                 header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-                os.posix_fallocate(file.fileno(), 0, file.tell() + size)  # a disk that is too full says so before the work
+                host.reserve(file, file.tell() + size)  # a disk that is too full says so before the work
             done = 0
             for part in blocks():
                 if part.dtype != dtype or part.shape[1:] != shape[1:] or not 1 <= len(part) <= shape[0] - done:

@@ -120,11 +120,11 @@ class Worker:
 
     def shard(self, index: int) -> int:
         """Computes shard ``index`` of all works and writes it into their folders; returns the peak memory of this process, in MiB."""
-        from membench.executor import own_peak_mb
+        from membench import host
         from membench.phases import in_step
 
         in_step(self._works, self._model, False, [index])
-        return own_peak_mb()
+        return host.peak_memory_mb()
 
     def _start(self) -> None:
         setting = self.setting

@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from membench import registry
+from membench import host, registry
 from membench.batch import AUTO
 from membench.denoiser import Denoiser
 from membench.errors import UserError
-from membench.executor import Executor, own_peak_mb
+from membench.executor import Executor
 from membench.gallery import nearest_table
 from membench.jobs import Job, Spec, affordable, load_task, open_job, run_info, suits, told, unsuited, within_budget
 from membench.metrics.multiplicity import picture_kinds
@@ -302,6 +302,6 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
             "phases": phases,
             # Loading, and every phase of all sessions, shared evaluations at what they took.
             "seconds": round(loading + sum(phase["seconds"] for phase in phases.values()), 2),
-            "peak_memory_mb": max(own_peak_mb(), executor.peak_memory_mb if executor else 0),
+            "peak_memory_mb": max(host.peak_memory_mb(), executor.peak_memory_mb if executor else 0),
         },
     )

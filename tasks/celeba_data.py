@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from membench import host
 from membench.errors import UserError
 from membench.imageset import cached_array
 from membench.store import content_key
@@ -214,7 +215,7 @@ def _images(folder: Path, names: tuple[str, ...], stats: list[tuple[int, int, in
 
     def read(make: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
         # Threads, since Pillow and hashlib let go of the interpreter; map keeps the order, and with it which error comes first.
-        with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        with ThreadPoolExecutor(min(8, host.cores())) as pool:
             for start in range(0, len(names), BLOCK):
                 yield np.stack(list(pool.map(lambda name: make(folder / name), names[start : start + BLOCK])))
 

@@ -20,6 +20,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: the workers' thread pools would fight for the same cores, and be slower than one worker alone.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+if os.environ.get("MEMBENCH_ROUNDING"):
+    import rounding
+
+    rounding.install()
 ROOT = Path(__file__).resolve().parent.parent
 # scheduler/scheduler_config.json of CompVis/stable-diffusion-v1-4: of another class than DDIM, from whose settings the papers made theirs.
 PNDM = {

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from membench import host
 from membench.errors import UserError
 from membench.tasks import celeba_data
 from membench.tasks.celeba import Celeba, CelebaOptions
@@ -112,7 +113,7 @@ def test_threads_and_blocks_change_nothing(root, cache, monkeypatch) -> None:
     for block, cores in ((1, 8), (2, 1), (100, 3)):
         shutil.rmtree(cache)
         monkeypatch.setattr(celeba_data, "BLOCK", block)
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        monkeypatch.setattr(host, "cores", lambda n=cores: n)
         assert np.array_equal(read(root).images, first)
 
 

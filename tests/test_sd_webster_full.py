@@ -213,7 +213,8 @@ def test_scores_are_those_of_the_formulas(at_hub: Path, reference: Callable[[str
     for detector, (options, formula) in fast.items():
         run = full(at_hub, detector, model, *options)
         expected = np.array([formula(text) for text in TEXTS])
-        assert scores_of(run) == pytest.approx(expected, rel=1e-4), detector
+        pixel = 1.01 / 256**2 if detector == "edge" else 0  # a count: rounding may take one across the threshold
+        assert scores_of(run) == pytest.approx(expected, rel=1e-4, abs=pixel), detector
         assert expected.std() > 0  # or any constant would do
         assert run.info["phases"]["scores"]["decodes"] == (15 if detector == "edge" else 0)
 

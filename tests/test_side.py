@@ -14,6 +14,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import nn
+from watch import grey_levels
 
 import membench
 from membench.cli import main
@@ -338,8 +339,8 @@ def test_a_budget_caps_preparation_and_extraction(small_task: list[str], tmp_pat
     phases = run.info["phases"]
     assert phases["prepare"]["forwards"] + phases["samples"]["forwards"] == prepare + 30
     whole = membench.run("side", "sd_webster", extract_only=True, **common)
-    first = whole.samples.set_index("sample_id").loc[run.samples.sample_id]
-    assert first.image.tolist() == run.samples.image.tolist()  # a budget stops early and changes nothing else
+    assert set(run.samples.sample_id) < set(whole.samples.sample_id)
+    assert grey_levels(run, whole) <= 1  # a budget stops early and changes nothing else, but for rounding: its batches are smaller
     with pytest.raises(UserError, match=r"--budget 100: the preparation alone takes 140 target evaluations"):
         membench.run("side", "sd_webster", budget=100, **common)
     with pytest.raises(UserError, match="preparation with one image alone takes 150"):

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from frames import as_version_1, names, rows, scores, tables
+from frames import as_version_1, names, open_path, rows, scores, tables
 
 from membench import store
 from membench.errors import UserError
@@ -181,7 +181,7 @@ def test_the_file_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path: 
     fsync, replace = os.fsync, os.replace
 
     def seen_fsync(descriptor: int) -> None:
-        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        done.append(open_path(descriptor).name)
         fsync(descriptor)
 
     def seen_replace(old: Path, new: Path) -> None:
