@@ -252,12 +252,10 @@ class Side:
             null = model.condition([NULL] * len(x))
 
             def correct(x_t: torch.Tensor, t: int, eps: torch.Tensor) -> torch.Tensor:
-                if self.options.guidance == 0:
-                    return eps
                 sigma = model.alpha_sigma(t)[1]
                 return eps - sigma * self.options.guidance * self._gradient(model, x_t, t, eps, c)
 
-            x = ddim(model, x, null, steps=self.steps, guidance=1.0, correct=correct)
+            x = ddim(model, x, null, steps=self.steps, guidance=1.0, correct=correct if self.options.guidance else None)
         images = model.decode(x)
         return [
             Sample(r.condition, r.draw, image, confidence)
