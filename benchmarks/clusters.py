@@ -1,4 +1,4 @@
-"""Which share of the images of SIDE's kept clusters are copies of training images: what K, ``keep`` and the features do, without a surrogate.
+"""What share of the images of SIDE's kept clusters are copies of training images, by K, ``keep`` and features, without a surrogate.
 
 Draws N_syn images from the null condition as the detector does (and finds those that a run has drawn), clusters them under each
 setting, and prints how many images the kept clusters hold, how many of these are copies, and of how many training images.
@@ -47,7 +47,8 @@ def main() -> None:
     found = normalised_l2(model.decode(synthetic.x0), task.training_images(), floor=0.0)
     nearest = found[found["rank"] == 0].sort_values("generated")
     copied = np.where(nearest.similarity <= task.info.space.copy, nearest.training, -1)
-    print(f"{args.task}, half {args.half}: {np.mean(copied >= 0):.1%} of {args.synthetic} images are copies, of {distinct(copied)} images\n")
+    share = np.mean(copied >= 0)
+    print(f"{args.task}, half {args.half}: {share:.1%} of {args.synthetic} images are copies, of {distinct(copied)} images\n")
 
     rows = []
     for features in args.features.split(","):

@@ -174,7 +174,8 @@ def test_the_tightest_clusters_of_enough_images_remain(settings: dict[str, float
 
 
 def test_no_cluster_is_large_enough() -> None:
-    with pytest.raises(UserError, match=r"none of 4 clusters has min_members=9 images, .*the largest has 8\. Lower min_members or clusters"):
+    message = r"none of 4 clusters has min_members=9 images, .*the largest has 8\. Lower min_members or clusters"
+    with pytest.raises(UserError, match=message):
         cluster(tight_blobs(), k=4, seed=0, min_members=9)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_every_guided_step_goes_to_an_x0_in_the_clip_range(kind: str, limit: flo
     last = ddim(model, x, model.condition([]), steps=steps, guidance=1.0, correct=correct)
     assert len(states) == steps
     outside = 0
-    for (t, x), (after, y) in zip(states, states[1:], strict=False):
+    for (t, x), (after, y) in itertools.pairwise(states):
         (alpha, sigma), (alpha_after, sigma_after) = model.alpha_sigma(t), model.alpha_sigma(after)
         ratio = sigma_after / sigma
         x0 = (y - ratio * x) / (alpha_after - ratio * alpha)

@@ -18,8 +18,8 @@ from torch import nn
 import membench
 from membench.cli import main
 from membench.denoiser import Conditioning, Denoiser, PixelDenoiser
-from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors import side as side_module
+from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.errors import UserError
@@ -451,7 +451,8 @@ def test_train_on_kept_leaves_out_the_images_of_dropped_clusters(
 
 def test_no_cluster_left_stops_and_says_the_values(small_task: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no cluster reaches cohesion 1, .*the highest of 3: \d\.\d{3}") as error:
-        membench.run("side", "sd_webster", options=[*SMALL_SET, "cohesion=1"], task_options=small_task, limit=2, out=tmp_path, progress=False)
+        options = [*SMALL_SET, "cohesion=1"]
+        membench.run("side", "sd_webster", options=options, task_options=small_task, limit=2, out=tmp_path, progress=False)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("run.json"))
 
