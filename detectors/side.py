@@ -91,8 +91,8 @@ class SideOptions:
         },
     )
     train_on: Literal["all", "kept"] = field(
-        default="all",
-        metadata={"help": "train on all synthetic images, each with its nearest kept cluster (the paper), or on the kept clusters' own"},
+        default="kept",
+        metadata={"help": "train on the kept clusters' images alone, or on all, each with its nearest kept cluster (the paper)"},
     )
     labels: Literal["clusters", "teacher"] = field(
         default="clusters", metadata={"help": "pseudo-labels, or the output of a given classifier to distil (the method's first version)"}
@@ -137,8 +137,6 @@ class SideOptions:
             raise ValueError(f"blocks={','.join(map(str, self.blocks))}: name four stages, such as 3,4,6,3")
         if (self.labels == "teacher") != bool(self.teacher):
             raise ValueError("labels=teacher and teacher=FOLDER go together")
-        if self.labels == "teacher" and self.train_on == "kept":
-            raise ValueError("train_on=kept is for labels=clusters; a teacher labels all images")
 
     @property
     def k(self) -> int:
