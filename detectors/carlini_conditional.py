@@ -28,7 +28,7 @@ class CarliniConditionalOptions(SideOptions):
 
 class CarliniConditional(Side):
     Options: ClassVar[type] = CarliniConditionalOptions
-    version = 1
+    version = 2
     access = Access(images=True)  # the gradient is its own classifier's
     timed = False
 

@@ -140,6 +140,52 @@ def test_clusters_equal_plain_loops() -> None:
     assert len(cluster(z, k=k, cohesion=exact, seed=seed).kept) == 1  # the threshold itself is enough
 
 
+def tight_blobs() -> np.ndarray:
+    """Four directions of 6, 2, 7 and 8 unit vectors; the widths decide which cluster is tightest. The two are equal."""
+    rng, rows = np.random.default_rng(1), []
+    for i, (n, width) in enumerate([(6, 0.4), (2, 0.0), (7, 0.05), (8, 0.1)]):
+        rows.append(np.eye(4)[i] + width * rng.normal(size=(n, 4)))
+    z = np.concatenate(rows).astype(np.float32)
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "groups"),
+    [
+        ({}, {0, 1, 2, 3}),
+        ({"keep": 0.5}, {1, 2}),  # two equal images are the tightest cluster there is
+        ({"min_members": 3}, {0, 2, 3}),
+        ({"min_members": 3, "keep": 0.5}, {2, 3}),  # half of three, rounded up
+        ({"min_members": 3, "keep": 0.4}, {2}),
+        ({"min_members": 3, "keep": 0.01}, {2}),  # at least one
+        ({"min_members": 8}, {3}),
+        ({"min_members": 3, "keep": 1.0, "cohesion": 0.97}, {2, 3}),
+        ({"min_members": 3, "keep": 0.01, "cohesion": 0.97}, {2}),  # both must let it pass
+    ],
+)
+def test_the_tightest_clusters_of_enough_images_remain(settings: dict[str, float], groups: set[int]) -> None:
+    z, group = tight_blobs(), np.repeat(np.arange(4), [6, 2, 7, 8])
+    found = cluster(z, k=4, seed=0, **settings)
+    assert set(group[found.members]) == groups and found.members.sum() == sum([6, 2, 7, 8][g] for g in groups)
+    assert len(found.kept) == len(groups) and sorted(found.sizes) == [2, 6, 7, 8]
+    for g in groups:  # its own images are its label's, and so are the nearest of the others
+        assert len(set(found.labels[group == g])) == 1
+    assert set(found.labels) == set(range(len(groups)))
+
+
+def test_no_cluster_is_large_enough() -> None:
+    message = r"none of 4 clusters has min_members=9 images, .*the largest has 8\. Lower min_members or clusters"
+    with pytest.raises(UserError, match=message):
+        cluster(tight_blobs(), k=4, seed=0, min_members=9)
+
+
+def test_images_of_some_clusters_have_a_key_of_their_own() -> None:
+    whole = synthetic(gaussian(4, 1, 2, 2))
+    first, second = (whole.only(np.array(chosen)) for chosen in ([True, False, True, False], [True, False, False, True]))
+    assert torch.equal(first.x0, whole.x0[[0, 2]]) and torch.equal(second.x0, whole.x0[[0, 3]])
+    assert len({whole.stage.key, first.stage.key, second.stage.key}) == 3
+
+
 def test_no_cluster_left_and_more_clusters_than_images_are_refused() -> None:
     z = blobs()
     highest = cluster(z, k=7, cohesion=-1, seed=0).cohesion.max()

@@ -46,7 +46,8 @@ def test_a_detector_that_costs_too_much_is_left_out(pixels: None, tmp_path: Path
 
 
 def test_a_preparation_that_refuses_does_not_end_the_grid(pixels: None, tmp_path: Path) -> None:
-    impossible = Spec("side", "pixels", limit=6, options=("synthetic=8", "clusters=2", "features=pixels", "cohesion=1", "generations=2"))
+    settings = ("synthetic=8", "clusters=2", "min_members=1", "features=pixels", "cohesion=1", "generations=2")
+    impossible = Spec("side", "pixels", limit=6, options=settings)
     both = [[impossible, *specs("png_size")]]
     found = grid.run_grid(both, tmp_path, skip=True, progress=False)
     assert [r.info["detector"] for r in found.runs] == ["png_size"]

@@ -24,7 +24,7 @@ from membench.tasks import sd_webster
 FOUR = {"cfg_norm": ["draws=1"], "score_norm": ["draws=1"], "flipd": ["probes=1"], "dcs": ["draws=1"]}
 LIMIT = 130  # 3 shards of examples
 STEPS = 3  # of the task's own sampling, which has 10
-SIDE = ["synthetic=12", "clusters=3", "cohesion=-1", "generations=7", "lora_steps=2", "batch=4"]
+SIDE = ["synthetic=12", "clusters=3", "min_members=1", "keep=1", "generations=7", "lora_steps=2", "batch=4"]
 
 
 @pytest.fixture(scope="module", autouse=True)

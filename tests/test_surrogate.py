@@ -232,6 +232,16 @@ def test_lora_leaves_the_model_as_it_was(model, workspace, monkeypatch) -> None:
     assert workspace.cost == Cost(forwards=32, backwards=32)
 
 
+def test_before_training_every_label_is_the_null_condition(model) -> None:
+    """Zero offsets and LoRA's own zero: the surrogate starts as the model itself."""
+    null = model.condition([Condition("n")] * 4)
+    expected = model.eps(gaussian(4, *model.shape, seed=5), 600, null)
+    adapter = Adapter(model, classes=3, rank=4, seed=1)
+    assert torch.equal(adapter.condition(torch.tensor([0, 1, 2])).embeddings, null.embeddings[:3])
+    for label in range(3):
+        torch.testing.assert_close(adapted_eps(model, adapter, label), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_lora_weights_come_back(model, workspace, tiny_pipeline_folder) -> None:
     data, labels = two_images(model)
     adapter = train_lora(model, data, labels, workspace, steps=4, rate=1e-2, **LORA)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from membench.denoiser import Denoiser
 from membench.errors import UserError
 from membench.features import load_features
+from membench.hashing import json_hash
 from membench.sampling import ddim, step_forwards
 from membench.seeds import generator
 from membench.tables import atomic_write
@@ -55,6 +56,11 @@ class Synthetic:
 
     x0: torch.Tensor
     stage: Stage
+
+    def only(self, chosen: np.ndarray) -> Synthetic:
+        """The images that ``chosen`` (bool [n]) names, under a key of their own."""
+        key = json_hash([self.stage.key, np.flatnonzero(chosen).tolist()])
+        return Synthetic(self.x0[torch.from_numpy(chosen)], replace(self.stage, key=key))
 
 
 def synthesize_forwards(model: Denoiser, conditions: Sequence[Condition], n: int, *, steps: int, guidance: float) -> int:
@@ -132,35 +138,57 @@ def describe(model: Denoiser, synthetic: Synthetic, workspace: Workspace, *, fea
 
 @dataclass(frozen=True)
 class Clusters:
-    """labels: int [n], positions in ``kept``, the clusters (of K) whose cohesion reaches tau; cohesion: float [K], all of them."""
+    """What k-means found, and which clusters remain.
+
+    labels: int [n], positions in ``kept``, of the nearest remaining centroid. members: bool [n], whether an image's own
+    cluster remains. kept: int, numbers of the remaining clusters (of K), ascending. cohesion: float [K], of all clusters;
+    -inf where k-means left one empty. sizes: int [K].
+    """
 
     labels: np.ndarray
+    members: np.ndarray
     kept: np.ndarray
     cohesion: np.ndarray
+    sizes: np.ndarray
 
 
-def cluster(z: np.ndarray, *, k: int, cohesion: float, seed: int) -> Clusters:
-    """Lines 3 to 5: k-means, cohesion filter, nearest retained centroid.
+def cluster(z: np.ndarray, *, k: int, seed: int, min_members: int = 1, keep: float = 1.0, cohesion: float = -1.0) -> Clusters:
+    """Lines 3 to 5: k-means with K clusters, those that remain, and for each image the nearest of them.
 
-    z: float [n, d], unit length. The cohesion of a cluster is the mean cosine of its members with its centroid, in
-    [-1, 1]. Raises :class:`UserError` if k > n or no cluster is left.
+    z: float [n, d], rows of unit length. Cohesion of a cluster: mean cosine of its members with its centroid. A cluster
+    remains if all three filters let it pass:
+
+    - it has at least ``min_members`` images (a single image has cohesion 1 whatever it shows);
+    - it is among the ``keep`` share (0 to 1) of highest cohesion of those with enough images, rounded, at least one;
+    - its cohesion is at least ``cohesion`` (the paper's tau).
+
+    Nearest is by L2, which is what k-means minimizes. Raises :class:`UserError` for k > n and where no cluster is left.
     """
     from sklearn.cluster import KMeans
 
     if k > len(z):
         raise UserError(f"SIDE cannot make {k} clusters of {len(z)} synthetic images; lower clusters or raise synthetic")
     fitted = KMeans(k, n_init=4, random_state=seed % 2**32).fit(z.astype(np.float64))
-    centroids = fitted.cluster_centers_
-    cosine = (z * centroids[fitted.labels_]).sum(axis=1) / np.maximum(np.linalg.norm(centroids[fitted.labels_], axis=1), 1e-12)
+    centroids, own = fitted.cluster_centers_, fitted.labels_
+    cosine = (z * centroids[own]).sum(axis=1) / np.maximum(np.linalg.norm(centroids[own], axis=1), 1e-12)
     # k-means leaves clusters empty where fewer than k images differ.
-    sizes = np.bincount(fitted.labels_, minlength=k)
-    means = np.where(sizes > 0, np.bincount(fitted.labels_, cosine, minlength=k) / np.maximum(sizes, 1), -np.inf)
-    kept = np.flatnonzero(means >= cohesion)
+    sizes = np.bincount(own, minlength=k)
+    means = np.where(sizes > 0, np.bincount(own, cosine, minlength=k) / np.maximum(sizes, 1), -np.inf)
+
+    large = np.flatnonzero(sizes >= max(min_members, 1))
+    if not len(large):
+        raise UserError(
+            f"none of {k} clusters has min_members={min_members} images, so SIDE has no condition to guide by; the largest "
+            f"has {sizes.max()}. Lower min_members or clusters, or raise synthetic"
+        )
+    count = max(1, int(keep * len(large) + 0.5))
+    tightest = large[np.argsort(-means[large], kind="stable")[:count]]
+    kept = np.sort(tightest[means[tightest] >= cohesion])
     if not len(kept):
-        shown = ", ".join(f"{v:.3f}" for v in np.sort(means[sizes > 0])[::-1][:10])
+        shown = ", ".join(f"{v:.3f}" for v in means[tightest][:10])
         raise UserError(
             f"no cluster reaches cohesion {cohesion:g}, so SIDE has no condition to guide by; the highest of {k}: {shown}. "
             "Lower cohesion, raise clusters, or choose other features"
         )
-    distance = cdist(z, centroids[kept], "sqeuclidean")
-    return Clusters(distance.argmin(axis=1), kept, means)
+    labels = cdist(z, centroids[kept], "sqeuclidean").argmin(axis=1)
+    return Clusters(labels, np.isin(own, kept), kept, means, sizes)

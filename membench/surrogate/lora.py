@@ -2,7 +2,8 @@
 
 The base weights are frozen and come back, bit for bit, outside :meth:`Adapter.adapted`. A pseudo-label enters where a
 caption does: as the null caption's embedding plus a vector of its own, which is learned too. (SIDE says that the model
-is conditioned on y, not how.)
+is conditioned on y, not how.) Both the vectors and LoRA's second factors start at zero, so that training starts from the
+null condition itself and each step is one away from what the model generates there.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ class Adapter:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=PROJECTIONS), NAME)
-            # As long as a token of the null caption, so that labels differ from the first step on.
-            labels = self.null.std().cpu() * torch.randn(classes, self.null.shape[-1])
-        self.labels = nn.Embedding.from_pretrained(labels.to(model.device), freeze=False)
+        # Zero, as LoRA's own offset: a random vector as long as a token makes the condition one that the model never saw,
+        # and its images blurs, before anything is learned. Labels part by their images' gradients.
+        labels = torch.zeros(classes, self.null.shape[-1], device=model.device)
+        self.labels = nn.Embedding.from_pretrained(labels, freeze=False)
         network.disable_adapters()
 
     @contextmanager
@@ -109,7 +111,7 @@ def train_lora(
         (folder / "lora.checkpoint.pt").unlink()
         return Cost(forwards=steps * batch, backwards=steps * batch), report["seconds"]
 
-    training = {"rank": rank, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
+    training = {"rank": rank, "steps": steps, "batch": batch, "rate": rate, "seed": seed, "labels start at": 0}
     stage = workspace.stage("lora", {"synthetic": synthetic.stage.key, "labels": tensor_hash({"labels": labels}), **training}, make)
     adapter.load(read_tensors(stage.path / "lora.safetensors")[0])
     model.network.eval().requires_grad_(False)
