@@ -17,10 +17,10 @@ import pandas as pd
 
 from membench import registry
 from membench.detectors.side import Side
-from membench.printing import markdown
+from membench.detectors.surrogate.conditions import NULL, cluster, describe, synthesize
+from membench.reports.output import markdown
 from membench.similarity.l2 import normalised_l2
-from membench.surrogate.conditions import NULL, cluster, describe, synthesize
-from membench.workspace import Workspace
+from membench.storage.workspace import Workspace
 
 PER_CLUSTER = (8, 16, 32)
 KEEP = (0.05, 0.1, 0.15, 0.3, 1.0)

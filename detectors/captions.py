@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from membench.captions import FOLDS, case_share, length, ngram_scores
-from membench.denoiser import Denoiser
 from membench.errors import UserError
+from membench.metrics.captions import FOLDS, case_share, length, ngram_scores
+from membench.models.denoiser import Denoiser
 from membench.types import Access, Condition, Request, Sample
 
 

@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from membench.denoiser import Denoiser
-from membench.surrogate.classifier import log_prob_gradient
+from membench.models.denoiser import Denoiser
 from membench.types import Access
 
 from .side import Side, SideOptions
+from .surrogate.classifier import log_prob_gradient
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from membench.denoiser import Denoiser
-from membench.drawing import Draws, own_draws, refuse_unread, samples
 from membench.errors import UserError
-from membench.sampling import ddim, pure_noise
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import ddim, pure_noise
 from membench.types import Access, Condition, Request, Sample
+
+from .base import Draws, own_draws, refuse_unread, samples
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from typing import Literal
 
 import numpy as np
 
-from membench.denoiser import Denoiser
-from membench.drawing import requests
-from membench.sampling import ddim, step_forwards
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import ddim, step_forwards
 from membench.similarity.cliques import density_score
 from membench.similarity.l2 import tiled_l2_between, tiled_l2_matrix
 from membench.types import Access, Condition, Request, Sample
+
+from .base import requests
 
 UNCONDITIONAL = Condition("unconditional")
 

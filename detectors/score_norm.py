@@ -23,15 +23,19 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from membench.denoiser import Conditioning, Denoiser
-from membench.derivative import Derivative, Probe, basis, choose, quadratic_forms, random_probes
-from membench.drawing import IMAGES, ByCondition, own_draws, refuse_unread, samples
 from membench.errors import UserError
-from membench.sampling import ddim, ddim_invert, pure_noise, timesteps
-from membench.tables import png_bits
+from membench.models.conditioning import Conditioning
+from membench.models.denoiser import Denoiser
+from membench.models.derivative import Derivative, Probe, basis, choose, quadratic_forms, random_probes
+from membench.models.sampling import ddim, ddim_invert, pure_noise, timesteps
+from membench.storage.images import png_bits
 from membench.types import Access, Condition, Request, Sample
 
+from .base import IMAGES, ByCondition, own_draws, refuse_unread, samples
+
 EXACT_LIMIT = 4096  # largest D whose trace is taken exactly: D JVPs an image
+
+
 SMALL = 128  # up to this D the trace is exact unless Hutchinson's estimate is asked for
 
 

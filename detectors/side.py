@@ -26,21 +26,24 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from membench.denoiser import Denoiser
-from membench.drawing import refuse_unread
 from membench.errors import UserError
-from membench.features import load_features
-from membench.sampling import ddim
+from membench.features.loading import load_features
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import ddim
 from membench.seeds import seed_of
 from membench.similarity.search import nearest
-from membench.surrogate.classifier import log_prob_gradient, train_classifier
-from membench.surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
-from membench.surrogate.lora import train_lora
-from membench.surrogate.teacher import teach
+from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
-from membench.workspace import Workspace
+
+from .base import refuse_unread
+from .surrogate.classifier import log_prob_gradient, train_classifier
+from .surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
+from .surrogate.lora import train_lora
+from .surrogate.teacher import teach
 
 PER_CLUSTER = 16  # synthetic images for each cluster, where the number of clusters is not given
+
+
 FEW = 16  # pixels a side that a classifier looks at on a laptop; the latents of the mini sd_webster have 8
 
 # What the paper states (section 5.1, Algorithm 1); what it leaves open keeps the default.

@@ -6,37 +6,22 @@ Built-ins and plug-ins come through the same entry-point groups, ``membench.dete
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import hashlib
-import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.abc import SourceLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from membench.errors import UserError
+from membench.errors import UserError, unknown_name
 
 DETECTOR_NEEDS = ("Options", "version", "access", "plan", "extract", "score")
-
-
-def suggest(word: str, options: Iterable[str]) -> str:
-    """``" Did you mean 'a' or 'b'?"``: up to three close names, nearest first; empty where none is close."""
-    by_lower = {option.lower(): option for option in options}
-    close = [repr(by_lower[c]) for c in difflib.get_close_matches(word.lower(), by_lower, n=3)]
-    return f" Did you mean {' or '.join(close)}?" if close else ""
-
-
-def unknown_name(kind: str, name: str, options: Iterable[str], hint: str) -> UserError:
-    """The error for a name that is not there: ``unknown detector 'sied'. Did you mean 'side'? See: <hint>``."""
-    return UserError(f"unknown {kind} {name!r}.{suggest(name, options)} See: {hint}")
 
 
 def _cause(error: Exception) -> str:

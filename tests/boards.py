@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 from frames import samples as sample_rows
 
-from membench import store
-from membench.hashing import json_hash
-from membench.metrics.run import run_metrics
-from membench.runner import Run, load
+from membench.metrics.table import run_metrics
+from membench.runs.finished import Run, load
+from membench.runs.folder import RunFolder
+from membench.storage.hashing import content_key, json_hash
+from membench.storage.tables import SCHEMAS
 from membench.types import Band, Space
 
 L2 = Space("l2", False, (Band("high", 0.0, 1.0), Band("low", 1.0, 1.4)), copy=1.0, floor=1.4, source="test")
-EMPTY = store.SCHEMAS["scores"].empty_table().to_pandas()
+EMPTY = SCHEMAS["scores"].empty_table().to_pandas()
 
 
 def scores_of(conditions: list[str]) -> pd.DataFrame:
@@ -48,7 +49,7 @@ def make(
     """A run of one image a condition: which training image it copies, or None. The last ``failed`` images have failed."""
     conditions = [f"c{i}" for i in range(max(len(copied), 8))]
     ids = [f"c{i}/0" for i in range(len(copied))]
-    samples = sample_rows(*ids) if ids else store.SCHEMAS["samples"].empty_table().to_pandas()
+    samples = sample_rows(*ids) if ids else SCHEMAS["samples"].empty_table().to_pandas()
     good = len(ids) - failed
     samples = samples.assign(status=["ok"] * good + ["failed: NaN"] * failed, truth_similarity=None, truth_label=None)
     matches = pd.DataFrame(
@@ -102,10 +103,10 @@ def make(
         **(extra or {}),
     }
     evaluations = sum(phases.get(name, {}).get("forwards", 0) for name in ("prepare", "samples"))
-    scores = scores.reindex(columns=store.SCHEMAS["scores"].names)
+    scores = scores.reindex(columns=SCHEMAS["scores"].names)
     tables = {"scores": scores, "samples": samples, "matches": matches}
     tables["metrics"] = run_metrics(scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100)
-    with store.RunFolder.open(root, "t", "mini", detector, store.content_key(parts), parts) as folder:
+    with RunFolder.open(root, "t", "mini", detector, content_key(parts), parts) as folder:
         folder.finish(tables, info)
         return load(folder.path)
 

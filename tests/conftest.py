@@ -14,7 +14,9 @@ import pytest
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
-    from membench.workspace import Workspace
+    from membench.storage.workspace import Workspace
+
+    pass
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -62,7 +64,7 @@ def tiny_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """Stages of a model whose weights are called w."""
-    from membench.workspace import Workspace
+    from membench.storage.workspace import Workspace
 
     return Workspace(tmp_path / "prepared", {"weights": "w"})
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from membench.store import png_bytes
+from membench.storage.images import png_bytes
 
 
 def scores(*ids: str) -> pd.DataFrame:

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from membench.denoiser import Denoiser, PixelDenoiser, from_uint8
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.tasks.catalogue import PRODUCTS, Look, draw
+from membench.models.denoiser import Denoiser, from_uint8
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser
+from membench.tasks.sd_webster.catalogue import PRODUCTS, Look, draw
 from membench.types import Condition
 
 MODEL = Path(__file__).resolve().parent.parent / "tasks" / "data" / "sd_webster" / "model"

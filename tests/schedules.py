@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from membench.denoiser import Conditioning, Denoiser
 from membench.errors import UserError
-from membench.sampling import ddim, timesteps
-from membench.scheduler_config import read_scheduler
+from membench.models.conditioning import Conditioning
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import ddim, timesteps
+from membench.models.scheduler_config import read_scheduler
 
 SHAPE = (2, 3, 2)
 LIMITS: tuple[dict[str, Any], ...] = (

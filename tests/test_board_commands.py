@@ -15,11 +15,18 @@ import pytest
 from boards import COPIED, make
 from conftest import ROOT
 
-from membench import board_commands, leaderboard, published, store
-from membench.board_commands import page_boards, with_published
-from membench.cli import main
-from membench.runs import read_runs
-from membench.stored_board import COLUMNS, OF_RUNS
+from membench.boards import published
+from membench.boards.collect import collect
+from membench.boards.identity import boards
+from membench.boards.saved import COLUMNS, OF_RUNS
+from membench.boards.seeds import over_seeds
+from membench.cli import leaderboard as board_commands
+from membench.cli.leaderboard import with_published
+from membench.cli.main import main
+from membench.cli.report import page_boards
+from membench.reports.output import write
+from membench.runs.finished import read_runs
+from membench.storage import hashing
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +177,7 @@ def renamed(path: Path, task: str) -> None:
     """Calls the task of a run.json otherwise, key and tables alike."""
     info = json.loads(path.read_text())
     parts = info["key_parts"] | {"task": task}
-    key = store.content_key(parts)
+    key = hashing.content_key(parts)
     path.write_text(json.dumps(info | {"task": task, "key_parts": parts, "key": key}))
     for table in path.parent.glob("*.parquet"):
         held = pq.read_table(table)
@@ -230,12 +237,12 @@ def test_boards_that_differ_in_their_similarity_alone_are_both_shown(runs: Path,
     found = read_runs(runs).runs
     other = [run for run in found if run.info["detector"] == "side"]
     info = [run.info | {"space": run.info["space"] | {"id": "other"}} for run in other]
-    mixed = leaderboard.collect(
+    mixed = collect(
         [*[run for run in found if run not in other], *[type(r)(**vars(r) | {"info": i}) for r, i in zip(other, info, strict=True)]]
     )
-    titles = [title for title, _ in leaderboard.boards(mixed)]
+    titles = [title for title, _ in boards(mixed)]
     assert len(titles) == len(set(titles)) == 3 and sum(", similarity " in title for title in titles) == 2
-    leaderboard.write(mixed, "md", None)
+    write(mixed, "md", None)
     text = capsys.readouterr().out
     assert "| side | k=2 |" in text and "| random |" in text and re.search(r"not comparable with the first board .*: other space \(", text)
 
@@ -338,7 +345,7 @@ def test_a_published_number_stands_beside_the_same_setting_only(runs: Path) -> N
     """A made-up board of the model and data of a real row has it; of another model, other data or the mini profile it has not."""
     known = published.read(ROOT / "results" / "published.csv")
     row = known[(known.detector == "cfg_norm") & (known.metric == "auroc") & known.paper.str.startswith("Jeon")].iloc[0]
-    frame = leaderboard.over_seeds(leaderboard.collect(runs))
+    frame = over_seeds(collect(runs))
     frame = frame[(frame.detector == "random") & ~frame.control].assign(detector="cfg_norm", task=row.task, resolved=row.options)
     full = frame.assign(profile="full", model=row.model, data_name=row.data)
     [found] = with_published(full).itertuples()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from boards import make
 
-from membench.cli import main
+from membench.cli.main import main
 from membench.metrics.complexity import matched_resamples, rank_correlation, weighted_correlation
 from membench.metrics.detection import balanced_accuracy, detection_metrics, unit
 from membench.metrics.intervals import class_weights, mean_resamples, weighted_statistics

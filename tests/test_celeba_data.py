@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from membench import host
 from membench.errors import UserError
-from membench.tasks import celeba_data
-from membench.tasks.celeba import Celeba, CelebaOptions
-from membench.tasks.celeba_data import read_celeba
+from membench.storage import host
+from membench.tasks.celeba import data as celeba_data
+from membench.tasks.celeba.data import read_celeba
+from membench.tasks.celeba.task import Celeba, CelebaOptions
 
 NAMES = tuple(f"{i:06}.jpg" for i in range(1, 8))
 KINDS = ("Bald", "Smiling", "Young")

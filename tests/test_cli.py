@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT, membench, save_tiny_pipeline
 
-from membench.cli import main
-from membench.tasks.sd_webster import DATA, SdWebster, SdWebsterOptions
+from membench.cli.main import main
+from membench.tasks.sd_webster.options import SdWebsterOptions
+from membench.tasks.sd_webster.task import DATA, SdWebster
 
 RUN = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--quiet", "--limit", "4", "--set", "draws=1", "--set", "images=1"]
 
@@ -166,9 +167,8 @@ def test_a_bad_prompts_file(capsys, tmp_path, name: str, content: bytes, words: 
 
 def test_a_prompt_that_is_too_long_is_cut_and_counted(capsys, tmp_path) -> None:
     """As diffusers does: what follows the last token that fits changes nothing."""
-    from membench.latent_denoiser import LatentDenoiser
-    from membench.pipelines import load_text_to_image
-    from membench.runner import load
+    from membench.models.latent import LatentDenoiser, load_text_to_image
+    from membench.runs.finished import load
     from membench.types import Condition
 
     long = "teal " * 80
@@ -289,7 +289,7 @@ class Longest:
 
 def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
     from membench.registry import detectors
-    from membench.runner import load
+    from membench.runs.finished import load
 
     (tmp_path / "mine.py").write_text(PLUGIN)
     try:
@@ -309,7 +309,7 @@ def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
 def test_an_edited_plugin_is_another_run(capsys, tmp_path) -> None:
     """The formula is changed under the same version: new scores in a new folder. The file of before finds its own run again."""
     from membench.registry import detectors
-    from membench.runner import load
+    from membench.runs.finished import load
 
     blind = PLUGIN.replace("Access()", "Access(model=False)")
     command = ["run", "--detector", "longest", "--task", "sd_webster", "--quiet", "--limit", "20"]

@@ -10,16 +10,15 @@ import torch
 from sklearn.cluster import KMeans
 from surrogates import ABAR, gaussian, synthetic
 
+from membench.detectors.surrogate import conditions
+from membench.detectors.surrogate.conditions import Synthetic, cluster, describe, synthesize, synthesize_forwards
+from membench.detectors.surrogate.teacher import teach
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.sampling import ddim
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.sampling import ddim
 from membench.seeds import generator
-from membench.surrogate import conditions as conditions_module
-from membench.surrogate.conditions import Synthetic, cluster, describe, synthesize, synthesize_forwards
-from membench.surrogate.teacher import teach
+from membench.storage.workspace import Workspace
 from membench.types import Condition, Cost
-from membench.workspace import Workspace
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ RUG, MUG = Condition("rug", "a teal rug"), Condition("mug", "a red mug")
 
 
 def test_synthetic_images_are_the_models_own_over_the_conditions_in_turn(model, workspace, monkeypatch) -> None:
-    monkeypatch.setattr(conditions_module, "BLOCK", 2)
+    monkeypatch.setattr(conditions, "BLOCK", 2)
     settings = {"n": 5, "seed": 3, "steps": 4, "guidance": 2.0}
     found = synthesize(model, [RUG, MUG], workspace, **settings)
     assert found.x0.dtype == torch.float32 and found.x0.shape == (5, *model.shape)
@@ -50,7 +49,7 @@ def test_synthetic_images_are_the_models_own_over_the_conditions_in_turn(model, 
 
 
 def test_interrupted_synthesis_goes_on_where_it_was(tiny_pipeline_folder, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(conditions_module, "BLOCK", 2)
+    monkeypatch.setattr(conditions, "BLOCK", 2)
     calls: list[int] = []
 
     def watched(model, x, *args, **settings):
@@ -59,7 +58,7 @@ def test_interrupted_synthesis_goes_on_where_it_was(tiny_pipeline_folder, tmp_pa
             raise KeyboardInterrupt
         return ddim(model, x, *args, **settings)
 
-    monkeypatch.setattr(conditions_module, "ddim", watched)
+    monkeypatch.setattr(conditions, "ddim", watched)
 
     def draw() -> Synthetic:
         model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
@@ -77,7 +76,7 @@ def test_interrupted_synthesis_goes_on_where_it_was(tiny_pipeline_folder, tmp_pa
     resumed = draw()
     assert calls[2:] == [2, 1]
     assert torch.equal(resumed.x0, whole.x0) and resumed.stage.cost == whole.stage.cost and workspace.cost == whole.stage.cost
-    first = float(conditions_module.read_tensors(resumed.stage.path / "000000.safetensors")[1]["seconds"])
+    first = float(conditions.read_tensors(resumed.stage.path / "000000.safetensors")[1]["seconds"])
     assert resumed.stage.seconds >= first > 0
 
 
@@ -209,7 +208,7 @@ def unit_and_centred(z: np.ndarray) -> np.ndarray:
 
 
 def test_bottleneck_features_equal_slow_ones(model, workspace, monkeypatch) -> None:
-    monkeypatch.setattr(conditions_module, "BLOCK", 2)
+    monkeypatch.setattr(conditions, "BLOCK", 2)
     x0 = gaussian(5, *model.shape)
     found = describe(model, synthetic(x0), workspace, features="bottleneck", weights="", seed=7)
     assert model.cost == workspace.cost == Cost(forwards=5)

@@ -10,11 +10,11 @@ import torch
 from conftest import pixel_unet, save_tiny_pipeline, slow
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from membench.denoiser import PARAMETERISATIONS, PixelDenoiser
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.sampling import ddim, ddim_step, timesteps
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser
+from membench.models.sampling import ddim, ddim_step, timesteps
+from membench.models.schedule import PARAMETERISATIONS
 from membench.seeds import seed_of
 from membench.types import Condition
 

@@ -14,19 +14,20 @@ import pytest
 from boards import EMPTY, make
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from membench.comparison import mover
-from membench.differences import COLUMNS, differences, differences_table
+from membench.boards.collect import collect, collect_kinds
+from membench.boards.differences import COLUMNS, differences
+from membench.boards.identity import BOARD
+from membench.boards.resampling import Resampler
+from membench.boards.seeds import over_seeds
 from membench.errors import UserError
-from membench.leaderboard import BOARD, collect, collect_kinds
 from membench.metrics.complexity import size_bins
 from membench.metrics.detection import tpr_at_fpr
 from membench.metrics.intervals import class_weights, detection_intervals
-from membench.metrics.levels import holm, p_value, two_level, two_level_interval
+from membench.metrics.levels import holm, mover, p_value, two_level, two_level_interval
 from membench.metrics.rows import Metric
-from membench.metrics.run import long_form
-from membench.resampling import Resampler
-from membench.runs import Run
-from membench.seeds_table import over_seeds
+from membench.metrics.table import long_form
+from membench.reports.board_tables import differences_table
+from membench.runs.finished import Run
 
 LABELS = np.tile([0, 1], 120)
 GROUPS = np.array([f"g{label}/{i // 6}" for i, label in enumerate(LABELS)])  # 40 of 3 examples in each class

@@ -15,12 +15,12 @@ from scipy.stats import chisquare
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
+from membench.detectors.surrogate.conditions import NULL, cluster, describe, synthesize
 from membench.metrics.extraction import ams, ums_nearest
-from membench.sampling import ddim, timesteps
+from membench.models.sampling import ddim, timesteps
 from membench.similarity.l2 import normalised_l2
-from membench.surrogate.conditions import NULL, cluster, describe, synthesize
+from membench.storage.workspace import Workspace
 from membench.types import Band, Sample, Space
-from membench.workspace import Workspace
 
 SAMPLING = {"pixels": {"steps": 10, "guidance": 1.0}, "latents": {"steps": 10, "guidance": 3.0}}
 MODELS = [("pixels", True, "epsilon"), ("pixels", False, "v_prediction"), ("latents", True, "epsilon"), ("latents", False, "v_prediction")]

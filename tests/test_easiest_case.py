@@ -17,15 +17,16 @@ import torch
 from memorizer import BROAD, IMAGES, NARROW, PIECE, TEMPLATE, Classifier, World, latents, pixels
 from sklearn.metrics import roc_auc_score
 
-from membench.denoiser import from_uint8
+from membench.detector import Checks
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.errors import UserError
+from membench.models.denoiser import from_uint8
+from membench.models.sampling import ddim
 from membench.registry import detectors
-from membench.sampling import ddim
 from membench.seeds import generator
 from membench.similarity.l2 import normalised_l2
-from membench.types import Checks, Condition, Cost, Request, Sample
+from membench.types import Condition, Cost, Request, Sample
 
 KINDS = ("pixels", "latents")
 SAMPLING = {"pixels": {"steps": 10, "guidance": 1.0}, "latents": {"steps": 10, "guidance": 3.0}}

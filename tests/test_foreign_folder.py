@@ -18,11 +18,11 @@ from boards import COPIED, make
 from conftest import ROOT
 from test_board_commands import renamed
 
-from membench import store
-from membench.cli import main
+from membench.cli.main import main
 from membench.errors import UserError
-from membench.runs import load, read_runs
-from membench.tables import atomic_write
+from membench.runs.finished import load, read_runs
+from membench.storage import hashing
+from membench.storage.files import atomic_write
 
 NASTY = "\x1b[2Jx\u202e`a`|[b](http://c.example)<img src=http://d.example/e.png>"
 
@@ -46,7 +46,7 @@ def edit(folder: Path, *, keep_key: bool = True, **fields: object) -> None:
     """Changes run.json, in the key's parts too where they hold a field of the name, and makes the key fit them again."""
     info = json.loads((folder / "run.json").read_text())
     parts = info["key_parts"] | {name: value for name, value in fields.items() if name in info["key_parts"] and keep_key}
-    key = store.content_key(parts)
+    key = hashing.content_key(parts)
     (folder / "run.json").write_text(json.dumps(info | fields | {"key_parts": parts, "key": key}))
     for table in folder.glob("*.parquet"):
         held = pq.read_table(table)

@@ -13,13 +13,13 @@ from conftest import pixel_unet
 from diffusers import DDIMScheduler
 from torch import nn
 
-from membench.denoiser import PixelDenoiser
 from membench.detectors.side import Side
-from membench.sampling import ddim
+from membench.detectors.surrogate.classifier import log_prob_gradient
+from membench.models.pixel import PixelDenoiser
+from membench.models.sampling import ddim
 from membench.seeds import generator
 from membench.similarity.l2 import normalised_l2
-from membench.surrogate.classifier import log_prob_gradient
-from membench.tasks.cifar10 import Cifar10
+from membench.tasks.cifar10.task import Cifar10
 from membench.types import Condition, Cost
 
 KINDS = ("epsilon", "v_prediction", "sample")

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from membench import host
-from membench.cli import main
+from membench.cli.main import main
 from membench.errors import UserError
-from membench.imageset import cached_array
-from membench.tasks.celeba_data import read_celeba
+from membench.storage import host
+from membench.storage.cache import cached_array
+from membench.tasks.celeba.data import read_celeba
 
 # What CPython documents as missing on macOS (3.11), of the modules that membench could reach for.
 LINUX_ALONE: dict[ModuleType, tuple[str, ...]] = {

@@ -18,11 +18,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from membench import registry
-from membench.cli import main
+from membench.cli.main import main
 from membench.errors import UserError
 from membench.fetching import hub
-from membench.fetching.checkpoints import CHECKPOINTS, choices, known_checkpoint, pipeline_folder
 from membench.fetching.resources import Resource, ensure
+from membench.models.checkpoints import CHECKPOINTS, choices, known_checkpoint, pipeline_folder
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
 REPO = "owner/model"
@@ -268,7 +268,7 @@ def test_a_shard_that_an_index_names_is_missed(cache: Path, nowhere: list[object
 
 
 def test_the_command_that_completes_a_pipeline(cache: Path, nowhere: list[object]) -> None:
-    from membench.tasks.sd_webster_full import model_resource
+    from membench.tasks.sd_webster.full import model_resource
 
     lay(cache, REPO, {name: data for name, data in FILES.items() if name != "vae/config.json"})
     with pytest.raises(UserError, match=rf"vae/config.json is missing.*fetch them with: membench download sd_webster --model {REPO}"):
@@ -277,7 +277,7 @@ def test_the_command_that_completes_a_pipeline(cache: Path, nowhere: list[object
 
 @pytest.mark.parametrize("lost", ["unet/config.json", "scheduler/scheduler_config.json", "unet/diffusion_pytorch_model.safetensors"])
 def test_what_a_cached_pixel_model_lacks_is_named(cache: Path, nowhere: list[object], lost: str) -> None:
-    from membench.pixel_models import REQUIRED, find_model
+    from membench.models.pixel import REQUIRED, find_model
 
     names = [need.split("|")[0] for need in REQUIRED]
     lay(cache, REPO, {name: b"{}" for name in names if name != lost})

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from frames import names, open_path
 
-from membench import imageset
 from membench.errors import UserError
-from membench.features import load_features
-from membench.imageset import cache_root, cached_array, cached_features
+from membench.features.loading import load_features
 from membench.similarity.search import nearest
-from membench.tables import DamagedFile
+from membench.storage import cache
+from membench.storage.cache import cache_root, cached_array, cached_features
+from membench.storage.files import DamagedFile
 
 LINUX = pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
 PARTS = {"files": "abc"}
@@ -187,15 +187,15 @@ def test_a_second_process_waits_for_the_first(tmp_path, in_child, capsys) -> Non
 
     in_child(lambda: get(tmp_path, slow))
     os.read(told, 1)
-    flock = imageset.fcntl.flock
+    flock = cache.fcntl.flock
 
     def flock_and_release(file, how: int) -> None:
-        if not how & imageset.fcntl.LOCK_NB:
+        if not how & cache.fcntl.LOCK_NB:
             os.write(release, b"x")  # only now, when we are about to wait, may the other go on
         flock(file, how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imageset.fcntl, "flock", flock_and_release)
+        patch.setattr(cache.fcntl, "flock", flock_and_release)
         assert np.array_equal(cached_array("x", PARTS, ROWS.shape, np.uint8, refuse, root=tmp_path, progress=True), ROWS)
     assert "waiting for another process, which is making" in capsys.readouterr().err
     for end in (told, tell, go, release):

@@ -8,11 +8,14 @@ import pandas as pd
 import pytest
 from boards import COPIED, make
 
-from membench import leaderboard
-from membench.cli import main
-from membench.comparison import BOARD
-from membench.differences import differences, differences_table
-from membench.leaders import leaders, leaders_lines
+from membench.boards.collect import collect
+from membench.boards.differences import differences
+from membench.boards.identity import BOARD
+from membench.boards.leaders import leaders, leaders_lines
+from membench.boards.seeds import over_seeds
+from membench.cli.main import main
+from membench.reports.board_tables import differences_table
+from membench.runs.finished import read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -115,9 +118,9 @@ def test_partial_runs_are_marked_in_front_of_the_numbers_and_deterministic_ones_
     assert by["random"]["t control"].startswith("PARTIAL ") and by["random"]["t AUROC"].endswith("(deterministic)")
     assert main(["leaderboard", "--runs", str(root), "--seeds", "--format", "md"]) == 0
     assert "| random |  | deterministic |" in capsys.readouterr().out
-    runs = leaderboard.read_runs(root).runs
-    settings = leaderboard.over_seeds(leaderboard.collect(runs), runs)
+    runs = read_runs(root).runs
+    settings = over_seeds(collect(runs), runs)
     assert settings.deterministic.tolist() == (settings.seeds > 1).tolist()
-    assert differences(leaderboard.collect(runs), runs).deterministic.all()
+    assert differences(collect(runs), runs).deterministic.all()
     main(["report", "--runs", str(root), "--out", str(tmp_path / "page")])
     assert "PARTIAL side" in (tmp_path / "page" / "report.html").read_text()

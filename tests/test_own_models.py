@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 from conftest import save_tiny_pipeline
 
-from membench.cli import main
+from membench.boards.collect import collect
+from membench.cli.main import main
+from membench.datasets.trained_on import same_training
 from membench.errors import UserError
-from membench.leaderboard import collect
-from membench.runner import load
-from membench.runs import NOT_COMPARED
-from membench.tasks import cifar10
-from membench.tasks.pixels import MODELS, mini_setting
-from membench.tasks.sd_webster import DATA, SdWebster, SdWebsterOptions, catalogue_examples, world
-from membench.tasks.trained_on import same_training
+from membench.runs.check import NOT_COMPARED
+from membench.runs.finished import load
+from membench.tasks.cifar10.scenes import WORLD
+from membench.tasks.cifar10.task import Cifar10, Cifar10Options
+from membench.tasks.pixels.task import MODELS, mini_setting
+from membench.tasks.sd_webster.options import SdWebsterOptions
+from membench.tasks.sd_webster.task import DATA, SdWebster, catalogue_examples, world
 
 CAPTIONS = ["Orvella Basto teal striped area rug, 5x8", "Orvella Basto red plain tote bag, Large", "a mug"]
 
@@ -89,15 +91,15 @@ def test_run_compares_nothing_and_says_so(foreign: Path, tmp_path: Path, capsys)
 
 
 def test_a_pixel_model_that_was_not_trained_on_the_scenes_is_refused(tmp_path: Path) -> None:
-    copy = shutil.copytree(cifar10.DATA / MODELS["a"], tmp_path / "mine")
-    options = cifar10.Cifar10Options(model=str(copy))
-    setting = mini_setting(cifar10.Cifar10.info, cifar10.WORLD, cifar10.DATA, options, control=False)
+    copy = shutil.copytree(DATA / MODELS["a"], tmp_path / "mine")
+    options = Cifar10Options(model=str(copy))
+    setting = mini_setting(Cifar10.info, WORLD, DATA, options, control=False)
     assert setting.folder == setting.asked == copy
     (copy / "training.json").unlink()
     with pytest.raises(UserError) as caught:
-        cifar10.Cifar10(options).load("mini")
+        Cifar10(options).load("mini")
     for words in (str(copy), "was not trained on the mini profile's images", "--profile full --data-root"):
         assert words in str(caught.value)
-    other = cifar10.Cifar10Options(model=str(cifar10.DATA / MODELS["b"]))
+    other = Cifar10Options(model=str(DATA / MODELS["b"]))
     with pytest.raises(UserError, match="was not trained on"):
-        cifar10.Cifar10(other).load("mini")
+        Cifar10(other).load("mini")

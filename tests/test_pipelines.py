@@ -15,15 +15,17 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from membench import pipeline_files
 from membench.errors import UserError
-from membench.hashing import file_hash
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipeline_files import check_kind, image_size, part_weights, remembered_hash
-from membench.pipelines import folder_hash, layout, load_text_to_image, weight_files
-from membench.runner import Spec, execute_all
-from membench.sampling import timesteps
-from membench.scheduler_config import read_scheduler
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.loading import layout
+from membench.models.sampling import timesteps
+from membench.models.scheduler_config import read_scheduler
+from membench.models.stable_diffusion_folder import check_kind, folder_hash, image_size, part_weights, weight_files
+from membench.runs.execute import execute_all
+from membench.runs.spec import Spec
+from membench.storage import cache
+from membench.storage.cache import remembered_hash
+from membench.storage.hashing import file_hash
 from membench.types import Condition
 
 DIFFUSERS, CLIP = "diffusion_pytorch_model", "model"
@@ -221,14 +223,14 @@ def test_hidden_files_do_not_count(folder: Path, tmp_path: Path) -> None:
 
 def test_the_hash_of_a_large_file_is_remembered_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline_files, "REMEMBERED_FROM", 10)
+    monkeypatch.setattr(cache, "REMEMBERED_FROM", 10)
     read: list[Path] = []
-    monkeypatch.setattr(pipeline_files, "file_hash", lambda file: read.append(file) or file_hash(file))
+    monkeypatch.setattr(cache, "file_hash", lambda file: read.append(file) or file_hash(file))
     file, link = tmp_path / "weights", tmp_path / "link"
     file.write_bytes(b"0123456789")
     link.symlink_to(file)  # as the hub's cache does
     assert remembered_hash(link) == file_hash(file) and not (tmp_path / "cache").exists()  # too young to be sure of
-    monkeypatch.setattr(pipeline_files, "RACY", 0)
+    monkeypatch.setattr(cache, "RACY", 0)
     assert {remembered_hash(f) for f in (file, link, file)} == {file_hash(file)} and len(read) == 2
     stat = file.stat()
     file.write_bytes(b"9876543210")  # the same size, and the time of change set back

@@ -16,10 +16,9 @@ from conftest import pixel_unet
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from membench.denoiser import PixelDenoiser
 from membench.errors import UserError
-from membench.pixel_models import classes_of, find_model, load_pixel_model, model_config, parts_of, pixel_hash
-from membench.sampling import ddim
+from membench.models.pixel import PixelDenoiser, classes_of, find_model, load_pixel_model, model_config, parts_of, pixel_hash
+from membench.models.sampling import ddim
 from membench.seeds import seed_of
 from membench.types import Condition
 
@@ -347,7 +346,7 @@ def test_unknown_dtype(tmp_path) -> None:
 
 def test_a_model_is_what_the_task_says_of_it(tmp_path) -> None:
     """labels=class of an unconditional model, and a control model that is told something else, are refused before anything is drawn."""
-    from membench.tasks.pixels import PixelOptions, Setting, load_setting, pixel_space
+    from membench.tasks.pixels.task import PixelOptions, Setting, load_setting, pixel_space
 
     bare, knows = saved(tmp_path / "bare", None), saved(tmp_path / "knows")
     info, training = SimpleNamespace(name="t", space=pixel_space(SIDE), sampling={}), SimpleNamespace()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from membench.plain import for_spreadsheet, marked_down, plain
-from membench.printing import markdown, table
+from membench.reports.output import markdown, table
 
 CONTROLS = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Cc", "Zl", "Zp")]
 BIDI = [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\u00ad"]

@@ -11,20 +11,21 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 
-from membench import pool as pool_module
-from membench.denoiser import PixelDenoiser, to_uint8
+from membench.datasets import pool as pool_module
+from membench.datasets.pool import PoolSpec, Training, draw, read_pool, write_pool
+from membench.detectors.base import own_draws, requests
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
 from membench.detectors.random_sampling import RandomSampling, RandomSamplingOptions
 from membench.detectors.score_norm import Flipd, FlipdOptions, ScoreNorm, ScoreNormOptions
 from membench.detectors.side import Side, SideOptions
 from membench.detectors.webster import Dcs, DcsOptions, Edge, EdgeOptions
-from membench.drawing import own_draws, requests
 from membench.errors import UserError
-from membench.pool import PoolSpec, Training, draw, read_pool, write_pool
+from membench.models.denoiser import to_uint8
+from membench.models.pixel import PixelDenoiser
 from membench.seeds import generator
 from membench.similarity.l2 import tiled_l2
-from membench.store import png_image
-from membench.tables import read_table
+from membench.storage.images import png_image
+from membench.storage.tables import read_table
 from membench.types import Band, Condition, Request, Sample, Space
 
 CLASSES, SIDE, STEPS = 3, 8, 4

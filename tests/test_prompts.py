@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
+from membench.datasets.prompt_sets import KNOWN, KnownSet, PromptSet, read, resource, together
+from membench.datasets.prompts import LONGEST, UNLABELLED, Prompt, example_id, read_prompt_file, read_prompts, to_examples
 from membench.errors import UserError
 from membench.fetching import hub, net, resources
-from membench.prompt_sets import KNOWN, KnownSet, PromptSet, read, resource, together
-from membench.prompts import LONGEST, UNLABELLED, Prompt, example_id, read_prompt_file, read_prompts, to_examples
 
 PROMPTS = ROOT.parent / "shared" / "data" / "prompts"
 published = pytest.mark.skipif(not PROMPTS.is_dir(), reason="the published prompts are not beside the checkout")
@@ -509,7 +509,7 @@ FORMATS = pytest.mark.parametrize("how", ["jsonl", "txt", "own.csv", "published.
 
 @FORMATS
 def test_a_format_that_says_nothing_labels_nothing(cache, tmp_path, how):
-    from membench.tasks.sd_webster_full import chosen_prompts
+    from membench.tasks.sd_webster.full import chosen_prompts
 
     path = unlabelled_file(tmp_path, how)
     others = text(tmp_path / "others.txt", "a house\n")
@@ -526,7 +526,7 @@ def test_a_format_that_says_nothing_labels_nothing(cache, tmp_path, how):
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_known_set_keeps_its_label_under_any_name_and_format(cache, monkeypatch, tmp_path, how, label):
     """Its texts are known by their hash; the role that would say the opposite is refused."""
-    from membench.tasks.sd_webster_full import chosen_prompts
+    from membench.tasks.sd_webster.full import chosen_prompts
 
     texts = hashlib.sha256(json.dumps(sorted(TEXTS), separators=(",", ":")).encode()).hexdigest()
     for name in ("coco", "wen"):  # of both labels; the one known by its texts has this one
@@ -613,7 +613,7 @@ def test_prompts_that_differ_otherwise_are_two(tmp_path, one, other):
 
 def test_twins_in_two_files(cache, tmp_path, capsys):
     """Both among the prompts: refused, with both rows. One of them a negative: dropped, as an exact one is."""
-    from membench.tasks.sd_webster_full import chosen_prompts
+    from membench.tasks.sd_webster.full import chosen_prompts
 
     one = text(tmp_path / "one.csv", "prompt,label\nx,1\na red rug,1\n")
     two = text(tmp_path / "two.csv", "prompt,label\nA Red  Rug,0\ny,0\n")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from membench import registry
-from membench.errors import UserError
-from membench.registry import Registry, load_plugin, suggest, unknown_name
+from membench.errors import UserError, suggest, unknown_name
+from membench.registry import Registry, load_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "diffusers", "pandas", "pyarrow", "sklearn", "numpy")
@@ -150,8 +150,10 @@ def test_an_edited_plugin_is_other_code(tmp_path: Path) -> None:
 
 
 def test_the_code_of_built_ins_is_no_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from membench.jobs import Spec, _identity, _plugin_code
-    from membench.types import LoadedTask
+    from membench.runs.job import _identity
+    from membench.runs.spec import Spec
+    from membench.runs.spec import plugin_code as _plugin_code
+    from membench.task import LoadedTask
 
     tasks, names = registry.tasks(), registry.detectors().names()
     assert len(names) > 10 and all(_plugin_code(Spec(name, task)) == {} for name in names for task in tasks.names())

@@ -17,8 +17,8 @@ import pytest
 from boards import COPIED, make
 
 from membench.errors import UserError
-from membench.runs import Run, difference, load, read_runs
-from membench.tables import SCHEMAS, read_table
+from membench.runs.finished import Run, difference, load, read_runs
+from membench.storage.tables import SCHEMAS, read_table
 
 
 @pytest.fixture(scope="module")

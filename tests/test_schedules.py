@@ -19,16 +19,15 @@ from conftest import pixel_unet
 from diffusers import DDIMPipeline, DDIMScheduler
 from schedules import SHAPE, Analytic, compare, followed, gaussian, grid, positions, refusal, rounded, slow_ddim
 
-from membench.denoiser import Conditioning, PixelDenoiser
 from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.score_norm import Flipd, ScoreNorm
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.pixel_models import load_pixel_model
-from membench.sampling import ddim, pure_noise, timesteps
-from membench.schedule import limited, spaced
-from membench.scheduler_config import CLASSES, read_scheduler
+from membench.models.conditioning import Conditioning
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser, load_pixel_model
+from membench.models.sampling import ddim, pure_noise, timesteps
+from membench.models.schedule import limited, spaced
+from membench.models.scheduler_config import CLASSES, read_scheduler
 from membench.types import Condition
 
 

@@ -11,18 +11,19 @@ from analytic import pieces
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch.nn.functional import scaled_dot_product_attention
 
-from membench.denoiser import Conditioning, Denoiser, PixelDenoiser
-from membench.derivative import choose, quadratic_forms, random_probes
 from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.normal_bundle import LIMIT, NormalBundle
 from membench.detectors.score_norm import EXACT_LIMIT, Flipd, ScoreNorm
 from membench.detectors.webster import Dcs, Edge
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.sampling import ddim_invert
+from membench.models.conditioning import Conditioning
+from membench.models.denoiser import Denoiser
+from membench.models.derivative import choose, quadratic_forms, random_probes
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser
+from membench.models.sampling import ddim_invert
 from membench.seeds import seed_of
-from membench.tables import png_bits
+from membench.storage.images import png_bits
 from membench.types import Condition, Sample
 
 SAMPLING = {"steps": 4, "guidance": 3.0}

@@ -17,20 +17,21 @@ from torch import nn
 from watch import grey_levels
 
 import membench
-from membench.cli import main
-from membench.denoiser import Conditioning, Denoiser, PixelDenoiser
+from membench.cli.main import main
 from membench.detectors import side as side_module
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
+from membench.models.conditioning import Conditioning
+from membench.models.denoiser import Denoiser
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser
 from membench.options import parse_options
-from membench.phases import Extracted
-from membench.pipelines import load_text_to_image
-from membench.tasks.sd_webster import SdWebster
+from membench.runs.shards import Extracted
+from membench.storage.workspace import Workspace
+from membench.tasks.sd_webster.task import SdWebster
 from membench.types import Condition, Cost, Example, Sample
-from membench.workspace import Workspace
 
 CONDITIONS = [Condition("p", "Norlund teal rug"), Condition("q", "a red mug"), Condition("r", "plate")]
 SAMPLING = {"steps": 4, "guidance": 3.0}

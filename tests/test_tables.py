@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from frames import as_version_1, names, open_path, rows, scores, tables
 
-from membench import store
 from membench.errors import UserError
-from membench.store import SCHEMAS, png_bytes, png_image, read_table, write_json, write_table
+from membench.storage import files
+from membench.storage.files import write_json
+from membench.storage.images import png_bytes, png_image
+from membench.storage.tables import SCHEMAS, read_table, write_table
 
 # ---------------------------------------------------------------------------------------------- tables
 
@@ -103,7 +105,7 @@ def test_truncated_table_is_named(tmp_path: Path, length: int) -> None:
     path = tmp_path / "scores.parquet"
     write_table(path, scores("a", "b"), "scores")
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(store.DamagedFile, match=r"scores\.parquet is damaged") as error:
+    with pytest.raises(files.DamagedFile, match=r"scores\.parquet is damaged") as error:
         read_table(path, "scores")
     assert "\n" not in str(error.value)
 

@@ -16,13 +16,10 @@ from safetensors.torch import load_file, save_file
 from test_pipelines import change
 from test_pixel_models import CLASSES, SIDE, conditional, saved
 
-from membench.denoiser import PixelDenoiser
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipeline_files import check_kind
-from membench.pixel_models import classes_of, load_pixel_model
-from membench.proof import PROMPTS, prove_pixels
-from membench.tasks.sd_webster import load_model
+from membench.models.latent import PROMPTS, LatentDenoiser, load_model
+from membench.models.pixel import PixelDenoiser, classes_of, load_pixel_model, prove_pixels
+from membench.models.stable_diffusion_folder import check_kind
 from membench.types import Condition, Cost
 
 UNET, TEXT, VAE = "unet/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"
@@ -301,7 +298,7 @@ def test_the_proof_is_counted_nowhere_and_leaves_nothing(folder: Path, monkeypat
 
 def test_a_vae_is_loaded_before_images_are_drawn_for_it(folder: Path, tmp_path: Path) -> None:
     """Its tensors are read when images are asked for, and refused then: no evaluation is made for a run that cannot end."""
-    from membench.runner import run
+    from membench.api import run
 
     tensors(VAE, each(lambda t: t * 1e30))(folder)
     settings: dict[str, Any] = {"task_options": [f"model={folder}"], "limit": 2, "progress": False}
@@ -313,7 +310,7 @@ def test_a_vae_is_loaded_before_images_are_drawn_for_it(folder: Path, tmp_path: 
 
 def test_a_model_of_another_size_is_compared_with_nothing(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The mini profile's pictures are of 64x64: against them a larger image is no copy and no failure."""
-    from membench.runner import run
+    from membench.api import run
 
     config("unet", sample_size=16)(folder)
     (tmp_path / "mine.csv").write_text("prompt,label\na red circle,1\na blue square,0\n")

@@ -15,7 +15,11 @@ from membench.errors import UserError
 from membench.fetching import net
 
 T = TypeVar("T")
+
+
 HOME = "https://huggingface.co"
+
+
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 # What membench reads of a StableDiffusionPipeline. The folders are named because a repository may also hold whole checkpoints at its top.
@@ -26,8 +30,12 @@ PIPELINE_PATTERNS = (
     "tokenizer/*.txt",
     *(f"{part}/*.{end}" for part in ("text_encoder", "unet", "vae") for end in ("json", "safetensors")),
 )
+
+
 # Second copies of the same weights (half precision; without the moving average), and parts that are never loaded.
 PIPELINE_IGNORE = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "feature_extractor/*")
+
+
 # What membench.pipeline_files and tokenizer_files want of a folder; A|B: either will do.
 PIPELINE_REQUIRED = (
     "model_index.json",

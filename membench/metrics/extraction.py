@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 
 from membench.metrics.detection import unit
-from membench.metrics.intervals import Interval, share_intervals
+from membench.metrics.intervals import share_intervals
 from membench.metrics.rows import Metric
-from membench.metrics.unique import chao1, chao1_interval, rarefied, unique_interval
+from membench.metrics.unique import Interval, chao1, chao1_interval, rarefied, unique_interval
 from membench.types import Band, Space
 
 PERCENTILES = (50, 75, 90, 95, 99)
+
+
 CONFIDENT = (10, 50, 100)
 
 

@@ -33,6 +33,19 @@ from membench.metrics.intervals import percentiles
 from membench.metrics.unique import Interval
 from membench.seeds import seed_of
 
+
+def mover(value: float, interval: Interval, other: float, other_interval: Interval) -> Interval:
+    """Interval of value - other from the two single ones, which need not be symmetric: MOVER (Zou & Donner, Stat. Med. 2008).
+
+    It takes the two as independent. A run and its control share prompts and noise, so the difference is known no worse than this.
+    """
+    (low, high), (other_low, other_high) = interval, other_interval
+    difference = value - other
+    below = np.hypot(value - low, other_high - other)
+    above = np.hypot(high - value, other - other_low)
+    return float(difference - below), float(difference + above)
+
+
 FEW, MANY, TAIL = 10, 1000, 0.02  # of difference_p and tail
 
 
