@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from membench.detector import Detector
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
@@ -52,12 +53,12 @@ def refuse_unread(options: Any, names: Sequence[str], why: str) -> None:
             raise UserError(f"{option.name}={value}: {why}")
 
 
-class Draws:
+class Draws(Detector):
     """Extracts ``options.images`` images of each condition with the task's own sampling, every condition once, then again."""
 
-    def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, float]) -> None:
-        self.options: Any = options
-        self.seed, self.steps, self.weight = seed, int(sampling["steps"]), float(sampling["guidance"])
+    def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        super().__init__(options, seed=seed, sampling=sampling)
+        self.steps, self.weight = int(sampling["steps"]), float(sampling["guidance"])
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
         return requests(conditions, self.options.images)
@@ -83,14 +84,14 @@ class MeasuresImages(Draws):
 
     access = Access(images=True)
 
+    def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        super().__init__(options, seed=seed, sampling=sampling)
+        # An example that is an image is scored without the images that are extracted: their cost is not the score's.
+        self.access = replace(type(self).access, images=type(self).access.images and self.examples == "prompts")
+
     def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> Sequence[float]:
         """The score of each of ``images`` (``uint8`` [n, h, w, 3]) under its condition. names: fix what is random in it."""
         raise NotImplementedError
-
-    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        # An example that is an image is scored without the images that are extracted: their cost is not the score's.
-        self.access = replace(self.access, images=any(c.image is None for c in conditions))
-        return super().plan(conditions)
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not self.options.images and any(c.image is None for c in conditions):

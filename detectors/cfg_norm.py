@@ -42,7 +42,7 @@ class CfgNorm(Draws):
     version = 1
     access = Access()
 
-    def __init__(self, options: CfgNormOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
+    def __init__(self, options: CfgNormOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         if options.steps > options.trajectory:
             raise ValueError(f"steps={options.steps} is more than trajectory={options.trajectory}")
         super().__init__(options, seed=seed, sampling=sampling)

@@ -83,11 +83,9 @@ class ScoreNorm(ByCondition):
 
     usual = "guided"
 
-    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        requests = super().plan(conditions)
-        if not self._by_image(conditions):
-            self.access = Access()
-        return requests
+    def __init__(self, options: ScoreNormOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        super().__init__(options, seed=seed, sampling=sampling)
+        self.access = Access(images=options.at == "image" and self.examples == "prompts")
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options

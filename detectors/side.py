@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from membench.detector import Detector
 from membench.errors import UserError
 from membench.features.loading import load_features
 from membench.models.denoiser import Denoiser
@@ -147,16 +148,16 @@ class SideOptions:
         return self.clusters or max(1, self.synthetic // PER_CLUSTER)
 
 
-class Side:
+class Side(Detector):
     Options: ClassVar[type] = SideOptions
     version = 2
     access = Access(gradients=True, images=True)  # LoRA trains through the target
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"mini": {}, "paper": PAPER, "full": PAPER})
+    alone = True  # LoRA changes the network while it generates
     timed = True  # the baseline of the conditional attack has a classifier that knows no timestep
 
-    def __init__(self, options: SideOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
-        self.options: Any = options
-        self.seed = seed
+    def __init__(self, options: SideOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        super().__init__(options, seed=seed, sampling=sampling)
         self.steps = options.steps or int(sampling["steps"])
         self.weight = float(sampling["guidance"])  # of the task's own sampling, for images of its conditions
         self._pixels: np.ndarray | None = None

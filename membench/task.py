@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from membench.types import Example, Space
 
@@ -35,6 +35,7 @@ class TaskInfo:
     summary: str
     profiles: tuple[str, ...]
     space: Space
+    examples: Literal["prompts", "images"] = "prompts"
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -1,188 +1,184 @@
-"""The arguments of each command. Imports nothing heavy: ``--help`` answers at once."""
+"""What commands share: the parser, arguments, and lists of names, seeds and settings."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from membench import __version__
+from membench import registry
 from membench.errors import UserError
 
+if TYPE_CHECKING:
+    from membench.runs.executor import Executor
+
 FORMATS = ("table", "md", "csv", "json", "parquet")
-
-
 DTYPES = ("float32", "float16", "bfloat16")
+RUNS = Path("results/runs")
+# Arguments that are options of the task, under the same name.
+TASK_FLAGS = ("model", "prompts", "negatives", "data_root")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, with the closest names."""
+    """argparse whose errors are one line that names the command's help."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. See: {self.prog} --help")
 
 
-def parser() -> Parser:
-    top = Parser(prog="membench", description="What has a diffusion model memorized, and which detector tells?")
-    top.add_argument("--version", action="version", version=f"membench {__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+# -------------------------------------------------------------------------------- arguments
 
-    run = commands.add_parser("run", help="run detectors on a task", description="Run detectors on a task and write Parquet.")
-    run.add_argument("--detector", metavar="A,B", help="names, or 'all' (membench list detectors)")
-    run.add_argument("--task", metavar="A,B", help="names, or 'all' (membench list tasks)")
-    run.add_argument(
-        "--set",
-        dest="options",
+
+def what_to_run(parser: argparse.ArgumentParser, *, control: str) -> argparse._ArgumentGroup:
+    """The arguments of a command that makes runs: which model, data, examples and options."""
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--profile", default="mini", help="mini (default): ships with membench")
+    what.add_argument("--preset", metavar="NAME", help="a named set of options (membench show)")
+    what.add_argument("--control", action="store_true", help=control)
+    what.add_argument("--limit", type=int, metavar="N", help="only N examples; marks the run PARTIAL")
+    what.add_argument("--extract-only", action="store_true", help="extract images, score nothing")
+    what.add_argument(
+        "--budget",
+        type=int,
+        metavar="N",
+        help="stop extracting at N evaluations of the model, preparation included; no scores",
+    )
+    given = parser.add_argument_group("your own model and data")
+    assets(given)
+    given.add_argument("--data-root", help="folder of the real data set (--profile full)")
+    given.add_argument("--offline", action="store_true", help="never ask the network")
+    plugin(given)
+    return what
+
+
+def how_to_run(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The arguments that change how long a run takes and where it is kept, and no number beyond rounding (but --dtype)."""
+    how = parser.add_argument_group("how to run it")
+    how.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help=f"folder of runs (default {RUNS})")
+    how.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps ...")
+    how.add_argument("--dtype", default="float32", choices=DTYPES)
+    how.add_argument(
+        "--batch-size",
+        type=_images,
+        default=0,
+        metavar="N",
+        help="images through the network at once; auto (default): what fits",
+    )
+    how.add_argument("--compile", action="store_true", help="torch.compile the network: for long runs on a GPU")
+    how.add_argument("--quiet", action="store_true", help="no progress bars")
+    return how
+
+
+def settings(parser: Any, help: str) -> None:
+    parser.add_argument("--set", dest="options", action="append", default=[], metavar="K=V", help=help)
+
+
+def assets(parser: Any) -> None:
+    """What a task may be told to use in place of its own."""
+    parser.add_argument("--model", help="folder, hub id or ID@REVISION of a model of the task's kind")
+    parser.add_argument("--prompts", metavar="A,B", help="files or names of prompt sets")
+    parser.add_argument("--negatives", metavar="A,B", help="files or names of sets of prompts that are not memorized")
+
+
+def plugin(parser: Any) -> None:
+    parser.add_argument(
+        "--plugin",
+        type=Path,
         action="append",
         default=[],
-        metavar="K=V",
-        help="an option, [DETECTOR.]KEY=VALUE or TASK.KEY=VALUE (membench show)",
+        metavar="FILE.py",
+        help="a file of your own detectors or tasks (repeatable)",
     )
-    run.add_argument("--control", action="store_true", help="against the control model, which never saw the task's training images")
-    one_or_more = run.add_mutually_exclusive_group()
-    one_or_more.add_argument("--seed", type=int, default=0, help="every noise is a function of it (default 0)")
-    one_or_more.add_argument("--seeds", metavar="N,N", help="several seeds, one after the other, in place of --seed")
-    run.add_argument("--budget", type=int, metavar="N", help="stop extracting at N target evaluations, preparation included; no scores")
-    run.add_argument("--executor", choices=("local", "ray"), default="local", help="ray: several processes, GPUs or machines")
-    run.add_argument("--workers", type=int, metavar="N", help="of --executor ray (default: one a GPU, or as the cores have room for)")
-    run.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster, or auto; all its machines must share --out")
-    _runs(run)
 
-    ablate = commands.add_parser(
-        "ablate",
-        help="sweep thresholds of AMS and UMS, or options of a detector",
-        description="Plot AMS and UMS against their thresholds (several detectors), or against options of one detector (--sweep).",
+
+def finished_runs(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a command that reads finished runs."""
+    which = parser.add_argument_group("which runs")
+    which.add_argument("--runs", type=Path, nargs="+", default=[RUNS], metavar="DIR", help=f"folders of runs (default {RUNS})")
+    which.add_argument("--task", metavar="A,B", help="only these tasks")
+    which.add_argument("--detector", metavar="A,B", help="only these detectors")
+    which.add_argument("--keep-going", action="store_true", help="exit 0 although a run could not be read")
+    stored = parser.add_argument_group("other thresholds and intervals, from stored numbers")
+    stored.add_argument(
+        "--band",
+        action="append",
+        default=[],
+        metavar="NAME=LOW:HIGH",
+        help="other bands of similarity (repeatable)",
     )
-    ablate.add_argument("--detector", required=True, metavar="A,B", help="names; with --sweep one (membench list detectors)")
-    ablate.add_argument("--task", required=True, help="a name (membench list tasks)")
-    ablate.add_argument(
-        "--sweep", action="append", default=[], metavar="K=V,V", help="an option and its values; several --sweep give their full grid"
+    stored.add_argument("--copy", type=float, metavar="X", help="another threshold of a copy")
+    stored.add_argument(
+        "--groups",
+        default="task",
+        metavar="HOW",
+        help="what intervals resample: task (default), text, image, text+image",
     )
-    ablate.add_argument(
-        "--thresholds", metavar="GRID", help="auto (default), LOW:HIGH:N or X,X,X: thresholds of AMS and UMS, where nothing else is swept"
-    )
-    ablate.add_argument("--set", dest="options", action="append", default=[], metavar="K=V", help="an option, the same at every point")
-    ablate.add_argument("--seeds", default="0", metavar="N,N", help="each point with each seed (default 0)")
-    ablate.add_argument("--control", action="store_true", help="each point on the control model too")
-    ablate.add_argument("--budget", type=int, metavar="N", help="stop extracting at N target evaluations, preparation included; no scores")
-    ablate.add_argument(
-        "--save",
-        type=Path,
-        metavar="NAME",
-        help="NAME.parquet, .png and .svg (default results/ablations/<task>-<detector>-<what is swept>)",
-    )
-    _runs(ablate)
-
-    lister = commands.add_parser("list", help="names of detectors and tasks")
-    lister.add_argument("what", nargs="?", choices=("detectors", "tasks"))
-    _plugin(lister)
-
-    show = commands.add_parser("show", help="a detector's or task's options and source")
-    show.add_argument("name")
-    _plugin(show)
-
-    train = commands.add_parser("train", help="train a task's mini models", description="Train a task's mini models, or go on training.")
-    train.add_argument("task")
-    train.add_argument("--profile", default="mini")
-    train.add_argument("--part", action="append", help="only this part (repeatable; default: all, in order)")
-    train.add_argument("--data-root", help="folder of the real data set (--profile full)")
-    train.add_argument("--subset", type=int, metavar="N", help="train on N of its images (--profile full)")
-    train.add_argument("--duplicate", metavar="FRACTION:TIMES", help="show this share of them more often (--profile full)")
-    train.add_argument("--labels", metavar="KIND", help="what the model is told: class, random, cluster or none (--profile full)")
-    train.add_argument("--device", help="cpu, cuda, cuda:1 ...")
-    train.add_argument("--out", type=Path, default=Path("work"), help="checkpoints and models (default ./work)")
-    train.add_argument("--threads", type=int, help="CPU threads")
-    train.add_argument("--set", dest="options", action="append", default=[], metavar="KEY=VALUE", help="a number of the recipe")
-    train.add_argument("--quiet", action="store_true")
-
-    download = commands.add_parser(
-        "download",
-        help="fetch what a task needs and does not ship",
-        description="Fetch the models, prompt sets and weights of a task, checked and resumed; what is here is left as it is.",
-    )
-    download.add_argument("task", help="a name (membench list tasks)")
-    _assets(download)
-    download.add_argument("--images", action="store_true", help="the ground-truth images of the prompts, too")
-    download.add_argument(
-        "--set", dest="options", action="append", default=[], metavar="TASK.K=V", help="an option of the task (membench show)"
-    )
-    download.add_argument("--offline", action="store_true", help="fetch nothing: say what is here and what is missing")
-
-    board = commands.add_parser("leaderboard", help="tables of the runs so far")
-    _finished(board)
-    board.add_argument("--format", choices=FORMATS, default="table")
-    board.add_argument("--out", type=Path, help="write to a file (needed for parquet)")
-    board.add_argument(
-        "--seeds", action="store_true", help="one row for the runs that differ in the seed alone: intervals over groups and seeds"
-    )
-    what = board.add_mutually_exclusive_group()
-    what.add_argument("--kinds", action="store_true", help="detection of each kind of memorized example, over seeds")
-    what.add_argument("--sources", action="store_true", help="detection against each source of examples that are not memorized, over seeds")
-    what.add_argument("--bands", action="store_true", help="AMS and UMS in each band of similarity")
-    what.add_argument("--differences", action="store_true", help="paired differences between detectors, corrected for their number")
-    what.add_argument("--leaders", action="store_true", help="who leads each board, as those differences say it")
-    what.add_argument("--published", action="store_true", help="the papers' numbers beside these")
-    what.add_argument("--summary", action="store_true", help="one small table: a row a detector, a column a task")
-
-    report = commands.add_parser("report", help="a page about the runs so far", description="Write a page about the runs, with plots.")
-    _finished(report)
-    report.add_argument("--out", type=Path, default=Path("results/report"), help="folder (default results/report)")
-    report.add_argument("--format", choices=("html", "md"), default="html", help="md: print the tables as Markdown, too")
-
-    commands.add_parser("doctor", help="what is installed, which device, which tasks' data and weights are there")
-    return top
-
-
-def _finished(sub: argparse.ArgumentParser) -> None:
-    """What every command that reads finished runs takes."""
-    sub.add_argument(
-        "--runs", type=Path, nargs="+", default=[Path("results/runs")], metavar="PATH", help="folders of runs (default results/runs)"
-    )
-    sub.add_argument("--task", metavar="A,B", help="only these tasks")
-    sub.add_argument("--detector", metavar="A,B", help="only these detectors")
-    sub.add_argument("--band", action="append", default=[], metavar="NAME=LOW:HIGH", help="other bands of similarity (repeatable)")
-    sub.add_argument("--copy", type=float, metavar="X", help="another threshold of a copy")
-    sub.add_argument("--groups", default="task", metavar="HOW", help="what intervals resample: task (default), text, image, text+image")
-    sub.add_argument("--keep-going", action="store_true", help="exit 0 although a run could not be read")
-
-
-def _runs(sub: argparse.ArgumentParser) -> None:
-    """What every command that makes runs takes."""
-    sub.add_argument("--profile", default="mini", help="mini (default): ships with membench")
-    sub.add_argument("--preset", metavar="NAME", help="a named set of the detector's options, such as paper (membench show)")
-    _assets(sub)
-    sub.add_argument("--data-root", help="folder of the real data set (--profile full)")
-    sub.add_argument("--limit", type=int, metavar="N", help="only N examples; the run is marked as partial")
-    sub.add_argument("--extract-only", action="store_true", help="extract images, score no examples")
-    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
-    sub.add_argument("--dtype", default="float32", choices=DTYPES)
-    sub.add_argument(
-        "--batch-size", type=_images, default=0, metavar="N", help="images through the network at once; auto (default): what fits"
-    )
-    sub.add_argument("--compile", action="store_true", help="torch.compile the network: worth its minutes on a long run on a GPU")
-    sub.add_argument("--out", type=Path, default=Path("results/runs"), help="where run folders go (default results/runs)")
-    sub.add_argument("--offline", action="store_true", help="never ask the network")
-    sub.add_argument("--quiet", action="store_true", help="no progress bars")
-    _plugin(sub)
 
 
 def _images(text: str) -> int:
     """``auto`` is 0."""
     if text == "auto":
         return 0
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"batch size {text}: it must be auto or a number of at least 1")
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:20]) <= 2**20:
+        raise UserError(f"--batch-size {text[:40]}: it must be auto or a number from 1 to {2**20:,}")
     return int(text)
 
 
-def _assets(sub: argparse.ArgumentParser) -> None:
-    """What a task may be told to use in place of its own."""
-    sub.add_argument("--model", help="folder, hub id or ID@REVISION of a model of the task's kind, in place of the task's own")
-    sub.add_argument(
-        "--prompts", metavar="A,B", help="files or names of sets of prompts, in place of the task's own; beside --negatives, memorized ones"
-    )
-    sub.add_argument("--negatives", metavar="A,B", help="files or names of sets of prompts that are not memorized")
+# ----------------------------------------------------------------- names, seeds and settings
 
 
-def _plugin(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="a file with a detector of your own")
+def seeds_of(text: str) -> list[int]:
+    """``0,1,2`` as numbers. Raises :class:`UserError` for a list of seeds that is not one."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(w.isascii() and w.isdecimal() and len(w) <= 18 for w in words) or len(set(map(int, words))) < len(words):
+        raise UserError(
+            f"--seeds {text[:60]!r}: it must be different whole numbers of up to 18 digits with commas between, such as 0,1,2"
+        )
+    return [int(word) for word in words]
+
+
+def names_of(text: str, known: registry.Registry, kind: str) -> list[str]:
+    """The names of a comma-separated list, or all of them. Raises :class:`UserError` for an unknown one."""
+    names = known.names() if text == "all" else list(dict.fromkeys(n.strip() for n in text.split(",") if n.strip()))
+    if not names:
+        raise UserError(f"--{kind} names no {kind}. See: membench list {kind}s")
+    for name in names:
+        known.get(name)
+    return names
+
+
+def own_settings(given: Sequence[str], name: str, names: Sequence[str], *, unscoped: bool = True) -> list[str]:
+    """The settings of one detector, or of the task: ``key=value`` is for all detectors, ``name.key=value`` for one name."""
+    mine = []
+    for setting in given:
+        owner, dot, rest = setting.partition(".")
+        scoped = bool(dot) and "=" not in owner
+        if scoped and owner not in names:
+            raise UserError(f"--set {setting}: {owner!r} is not a name of this run ({', '.join(names)})")
+        if owner == name if scoped else unscoped:
+            mine.append(rest if scoped else setting)
+    return mine
+
+
+def task_settings(args: argparse.Namespace, task: str, names: Sequence[str]) -> list[str]:
+    given = [f"{key}={value}" for key in TASK_FLAGS if (value := getattr(args, key, None)) is not None]
+    return given + own_settings(args.options, task, names, unscoped=False)
+
+
+def presets_of(preset: str | None, classes: Mapping[str, Any]) -> dict[str, str | None]:
+    """The preset of each detector: of those that have it, or, where none has, of all, so that the first is refused."""
+    owners = [name for name, of in classes.items() if preset in getattr(of, "presets", {})] or list(classes)
+    return {name: preset if name in owners else None for name in classes}
+
+
+def executor_of(args: argparse.Namespace) -> AbstractContextManager[Executor | None]:
+    """Who computes the shards; None: this process. Raises :class:`UserError` for options of an executor that was not chosen."""
+    if args.executor == "local":
+        if given := [f"--{name}" for name in ("workers", "address") if getattr(args, name) is not None]:
+            raise UserError(f"{given[0]} is for --executor ray; add that, or leave {given[0]} out")
+        return nullcontext()
+    from membench.runs.ray_pool import RayPool
+
+    return RayPool(args.workers, address=args.address, device=args.device, plugins=args.plugin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 from pathlib import Path
@@ -11,8 +12,16 @@ from membench.errors import UserError
 from membench.fetching import net
 from membench.storage import provenance
 
+HELP = "what is installed, which device, what is ready"
+DESCRIPTION = "Say what is installed, which device there is, and which tasks' data and weights are there."
+EXAMPLES = ("doctor",)
 
-def main() -> int:
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """None."""
+
+
+def call(args: argparse.Namespace) -> int:
     """Prints the report; 0 if every task that ships can run here, 2 otherwise."""
     import torch
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 
 from membench import registry
-from membench.detector import Prepares
 from membench.metrics.table import run_metrics
 from membench.models.denoiser import Denoiser
 from membench.runs.check import NOT_COMPARED
@@ -29,7 +28,7 @@ from membench.runs.plan import Unprepared, encode, planned, suits, unsuited
 from membench.runs.shards import NoModel, Phases, Work, in_step, timer
 from membench.runs.spec import Spec
 from membench.storage import host
-from membench.task import picture_kinds
+from membench.task import LoadedTask, picture_kinds
 from membench.types import Example
 
 
@@ -42,24 +41,27 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Finished runs, in the order of their specs, and the detectors that were left out."""
+
+    runs: list[Run]
+    skipped: list[Skipped]
+
+
 def execute(spec: Spec, out: Path, *, progress: bool = True, executor: Executor | None = None) -> Run:
-    return execute_all([spec], out, progress=progress, executor=executor)[0]
+    return execute_all([spec], out, progress=progress, executor=executor).runs[0]
 
 
 def execute_all(
-    specs: Sequence[Spec],
-    out: Path,
-    *,
-    progress: bool = True,
-    skipped: list[Skipped] | None = None,
-    executor: Executor | None = None,
-) -> list[Run]:
+    specs: Sequence[Spec], out: Path, *, progress: bool = True, skip: bool = False, executor: Executor | None = None
+) -> Outcome:
     """Runs several detectors on one task: a run each, in order. Network evaluations that several need are made once.
 
-    The specs differ in detector, options and preset alone. Each run's counts are those that it would take alone, and so are its seconds
-    but for the memo's own work; ``shared`` says how many of its forwards had been made already. skipped: where given, detectors that do not
-    suit the task or cost far too much on it are left out and added to it. Raises :class:`UserError`, before
-    any work if it can be known, and ValueError for specs of several tasks or models.
+    The specs differ in detector, options and preset alone. Each run's counts are those that it would take alone, and so are its
+    seconds but for the memo's own work; ``shared`` says how many of its forwards had been made already. skip: detectors that do not
+    suit the task, or cost far too much on it, are left out, with the reason, in place of a refusal of all. Raises
+    :class:`UserError`, before any work if it can be known, and ValueError for specs of several tasks or models.
     """
     began = time.monotonic()
     first = replace(specs[0], detector="", options=(), preset=None)
@@ -71,51 +73,69 @@ def execute_all(
     with ExitStack() as stack:
         jobs: dict[str, Job] = {}
         keys = []
-        for spec in specs:
+        for spec in specs:  # a spec that asks for the same run as an earlier one is that one's job
             job = open_job(spec, task, out, stack, jobs, progress)
             keys.append(job.folder.path.name)
-            jobs[job.folder.path.name] = job
-        todo = [job for job in jobs.values() if not job.folder.complete]
-        if todo:
-            reading = time.monotonic() - began
-            # One whose access says that it sees no model is given none; where no other runs, none is loaded.
-            models: dict[bool, Any] = {False: NoModel()}
-            truncated = {False: 0}
-            if any(job.detector.access.model for job in todo):
-                models[True] = task.model()
-                truncated[True] = encode(models[True], todo[0].conditions)
-            for key, job in list(jobs.items()):
-                if job.folder.complete:
-                    continue
-                model = models[job.detector.access.model]
-                if skipped is not None and (reason := unsuited(job, model)):
-                    skipped.append(Skipped(job.spec.task, job.spec.detector, reason))
-                    job.folder.discard()
-                    del jobs[key]
-                elif skipped is None:
-                    told(job, lambda job=job, model=model: suits(job, model))  # type: ignore[misc]
-            todo = [job for job in todo if job.folder.path.name in jobs]
-            loading = {False: reading, True: time.monotonic() - began}
-            # One that prepares may change the network: it runs alone.
-            alone = [job for job in todo if isinstance(job.detector, Prepares)]
-            rest = [[job for job in todo if job not in alone and job.detector.access.model == sees] for sees in (False, True)]
-            for together in [*([job] for job in alone), *filter(None, rest)]:
-                try:
-                    if together:
-                        sees = together[0].detector.access.model
-                        _compute(together, models[sees], truncated[sees], loading[sees], progress, executor)
-                except Unprepared as error:  # of one that runs alone; what it has prepared so far is kept
-                    if skipped is None:
-                        raise
-                    [job] = together
-                    skipped.append(Skipped(job.spec.task, job.spec.detector, str(error)))
-                    job.folder.discard()
-                    del jobs[job.folder.path.name]
-        return [load(jobs[key].folder.path) for key in keys if key in jobs]
+            jobs[keys[-1]] = job
+        networks = _networks([job for job in jobs.values() if not job.folder.complete], task, began)
+        skipped = _left_out(jobs, networks, skip)
+        for together in _groups([job for job in jobs.values() if not job.folder.complete]):
+            try:
+                _compute(together, networks[together[0].detector.access.model], progress, executor)
+            except Unprepared as error:  # of one that runs alone; what it has prepared so far is kept
+                if not skip:
+                    raise
+                skipped.append(_drop(jobs, together[0], str(error)))
+        return Outcome([load(jobs[key].folder.path) for key in keys if key in jobs], skipped)
 
 
-def _compute(jobs: Sequence[Job], model: Denoiser, truncated: int, loading: float, progress: bool, executor: Executor | None) -> None:
-    """Runs jobs of one model side by side. loading: the seconds before, which each would have to wait alone too."""
+@dataclass(frozen=True)
+class _Network:
+    """A model to ask, how many prompts its tokenizer has cut, and the seconds until it was ready."""
+
+    model: Any
+    truncated: int
+    loading: float
+
+
+def _networks(todo: Sequence[Job], task: LoadedTask, began: float) -> dict[bool, _Network]:
+    """By whether a detector's access says that it sees a model: one that does not is given none, and none is loaded for it."""
+    found = {False: _Network(NoModel(), 0, time.monotonic() - began)}
+    if any(job.detector.access.model for job in todo):
+        model = task.model()
+        truncated = encode(model, todo[0].conditions)
+        found[True] = _Network(model, truncated, time.monotonic() - began)
+    return found
+
+
+def _left_out(jobs: dict[str, Job], networks: Mapping[bool, _Network], skip: bool) -> list[Skipped]:
+    """Checks every detector that has work to do. Raises :class:`UserError` for one that does not suit, or takes it out of ``jobs``."""
+    skipped = []
+    for job in [job for job in jobs.values() if not job.folder.complete]:
+        model = networks[job.detector.access.model].model
+        if not skip:
+            told(job, lambda job=job, model=model: suits(job, model))  # type: ignore[misc]
+        elif reason := unsuited(job, model):
+            skipped.append(_drop(jobs, job, reason))
+    return skipped
+
+
+def _drop(jobs: dict[str, Job], job: Job, reason: str) -> Skipped:
+    job.folder.discard()
+    del jobs[job.folder.path.name]
+    return Skipped(job.spec.task, job.spec.detector, reason)
+
+
+def _groups(todo: Sequence[Job]) -> list[list[Job]]:
+    """Which jobs run side by side: one that prepares, and so may change the network, runs alone."""
+    alone = [[job] for job in todo if job.detector.alone]
+    rest = [[job for job in todo if not job.detector.alone and job.detector.access.model == sees] for sees in (False, True)]
+    return [*alone, *filter(None, rest)]
+
+
+def _compute(jobs: Sequence[Job], network: _Network, progress: bool, executor: Executor | None) -> None:
+    """Runs jobs of one model side by side."""
+    model = network.model
     if not jobs[0].detector.access.model:  # nothing that is worth spreading
         executor = None
     who = executor.info if executor else {"executor": "local", "workers": 1}
@@ -127,12 +147,12 @@ def _compute(jobs: Sequence[Job], model: Denoiser, truncated: int, loading: floa
     _shards(jobs, works, model, progress, executor)
     samples, works = scoring(jobs, works)
     _shards(jobs, works, model, progress, executor)
-    with timer() as reading:  # which each of them would have to wait for alone
+    with timer() as reading:
         if any(map(len, samples)):
             jobs[0].task.training_images()
-    loading += reading["seconds"]
+    loading = network.loading + reading["seconds"]  # which each of them would have to wait for alone
     for job, frame, work in zip(jobs, samples, works, strict=True):
-        _finish(job, frame, work.table(), truncated, loading, executor)
+        _finish(job, frame, work.table(), network.truncated, loading, executor)
 
 
 def _shards(jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progress: bool, executor: Executor | None) -> None:
@@ -163,7 +183,7 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
         samples = with_truth(samples, own, job.task.info.space)
         good = samples.loc[good.index]
     costs = job.folder.costs()
-    if isinstance(job.detector, Prepares):
+    if job.detector.alone:
         costs = {"prepare": asdict(job.workspace.cost) | {"seconds": round(job.workspace.seconds, 3)}} | costs
     with timer() as measuring:
         # A Jacobian-vector product is an evaluation too.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from membench import registry
-from membench.detector import Detector, Priced
+from membench.detector import Detector
 from membench.errors import UserError, unknown_name
 from membench.models.batch_size import AUTO, USUAL, Tuned
 from membench.models.loading import check_device
@@ -74,11 +74,9 @@ def open_job(
     if spec.budget is not None and spec.budget < 1:
         raise UserError(f"--budget {spec.budget}: it must be at least 1 target evaluation")
     try:
-        detector = detector_class(options, seed=spec.seed, sampling=task.info.sampling)
+        detector = detector_class(options, seed=spec.seed, sampling={**task.info.sampling, "examples": task.info.examples})
     except ValueError as error:
         raise UserError(f"detector {spec.detector}: {error}") from None
-    if spec.budget is not None and not isinstance(detector, Priced):
-        raise UserError(f"detector {spec.detector} does not say what an image costs, so --budget cannot cap it; leave --budget out")
     examples = _limited(task.examples, spec.limit)
     parts = key_parts(spec, detector, task, [e.id for e in examples])
     key = content_key(parts)

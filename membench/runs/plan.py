@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from membench.detector import Checks, Detector, Prepares, Priced, Supervised
+from membench.detector import Detector
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.runs.job import Job, told
@@ -22,13 +22,10 @@ EXPENSIVE = 500  # target evaluations an image beyond which --detector all leave
 def suits(job: Job, model: Denoiser) -> None:
     """Checks a detector, and shows one that learns from labels the examples. Raises :class:`UserError` where it does not suit them."""
     detector = job.detector
-    if isinstance(detector, Checks):
-        detector.check(model, job.conditions)
+    detector.check(model, job.conditions)
     if job.spec.extract_only and not detector.access.model:
         raise UserError("it sees no model, so it extracts no image, and is here to score nothing; leave --extract-only and --budget out")
     if detector.access.labels:
-        if not isinstance(detector, Supervised):
-            raise TypeError(f"{type(detector).__name__} declares Access(labels=True) and has no fit (membench.types.Supervised)")
         detector.fit(job.conditions, [e.label for e in job.examples], [e.group for e in job.examples])
 
 
@@ -39,10 +36,9 @@ def unsuited(job: Job, model: Denoiser) -> str:
         suits(job, model)
     except UserError as error:
         return str(error)
-    if isinstance(detector, Priced):
-        price = detector.image_forwards(model, Request(job.conditions[0].bare, 0))
-        if price > EXPENSIVE:
-            return f"it takes {price:,} evaluations an image of this model, more than {EXPENSIVE:,}; name it to run it all the same"
+    price = detector.image_forwards(model, Request(job.conditions[0].bare, 0)) or 0
+    if price > EXPENSIVE:
+        return f"it takes {price:,} evaluations an image of this model, more than {EXPENSIVE:,}; name it to run it all the same"
     return ""
 
 
@@ -55,8 +51,11 @@ def within_budget(spec: Spec, detector: Detector, model: Denoiser, spent: int, r
     """The first requests that the budget pays for. Raises :class:`UserError` if it pays for none."""
     if spec.budget is None:
         return list(requests)
-    assert isinstance(detector, Priced)  # open_job refuses any other
-    prices = [detector.image_forwards(model, request) for request in requests]
+    prices = []
+    for request in requests:
+        if (price := detector.image_forwards(model, request)) is None:
+            raise UserError("it does not say what an image costs, so --budget cannot cap it; leave --budget out")
+        prices.append(price)
     total = list(itertools.accumulate(prices, initial=spent))[1:]
     paid = bisect.bisect_right(total, spec.budget)
     if requests and not paid:
@@ -89,7 +88,7 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
     spec, detector, prepared = job.spec, job.detector, {}
     if detector.access.images:
         model.ready_images()
-    if isinstance(detector, Prepares):
+    if detector.alone:
         forwards = detector.preparation_forwards(model, job.conditions)
         told(job, lambda: affordable(spec, forwards, "preparation"))
         try:

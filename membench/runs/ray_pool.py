@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from membench.detector import Prepares
 from membench.errors import UserError
 from membench.runs.ray_worker import Setting, Stage, Worker, environment, made_by, plan_hash, wait_for
 from membench.storage.files import atomic_write
@@ -181,7 +180,7 @@ class RayPool:
             try:
                 # Ray tells of a lost worker on stdout, in ten lines; we tell of it ourselves.
                 with contextlib.redirect_stdout(io.StringIO()):
-                    self._hand_out(stage, deque(todo), any(isinstance(job.detector, Prepares) for job in jobs), finished)
+                    self._hand_out(stage, deque(todo), any(job.detector.alone for job in jobs), finished)
             except BaseException:
                 self.stop()
                 raise

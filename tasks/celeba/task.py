@@ -43,6 +43,7 @@ class Celeba:
         summary="CelebA (mini: drawn faces), generated faces that are copies of training images against others",
         profiles=("mini", "full"),
         space=pixel_space(64),
+        examples="images",
         sampling={"steps": 20, "guidance": 1.0},
     )
     Options = CelebaOptions

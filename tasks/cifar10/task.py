@@ -49,6 +49,7 @@ class Cifar10:
         summary="CIFAR-10 (mini: drawn scenes), generated images that are copies of training images against others",
         profiles=("mini", "full"),
         space=pixel_space(SIZE),
+        examples="images",
         sampling={"steps": 20, "guidance": 1.0},
     )
     Options = Cifar10Options
