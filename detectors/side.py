@@ -117,7 +117,7 @@ class SideOptions:
     classifier_steps: int = field(default=400, metadata={"help": "training steps of the classifier", "min": 1})
     classifier_rate: float = field(default=1e-3, metadata={"help": "its learning rate; the paper: 1e-4", "min": 1e-9, "max": 1.0})
     lora_rank: int = field(default=32, metadata={"help": "LoRA rank; the paper: 512", "min": 1})
-    lora_steps: int = field(default=400, metadata={"help": "training steps of LoRA", "min": 1})
+    lora_steps: int = field(default=100, metadata={"help": "training steps of LoRA", "min": 1})
     lora_rate: float = field(default=5e-3, metadata={"help": "its learning rate; the paper: 1e-5", "min": 1e-9, "max": 1.0})
     batch: int = field(default=64, metadata={"help": "training batch of either surrogate", "min": 1})
     draws: int = field(default=1, metadata={"help": "an example's own generations, for its score", "min": 1, "max": 1000})
