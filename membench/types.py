@@ -8,7 +8,7 @@ memorized**, everywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -95,17 +95,14 @@ class Access:
     model: bool = True  # False: it sees conditions alone, gets no model, and none is loaded for it
 
     def record(self) -> dict[str, bool]:
-        """As run.json holds it. ``labels`` and ``model`` stand there where they are unusual: older runs know neither."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default or f.name in _ALWAYS}
-
-
-_ALWAYS = ("gradients", "images", "training_data")
+        """As run.json holds it."""
+        return asdict(self)
 
 
 def sees(access: Mapping[str, bool]) -> list[str]:
     """What a run's detector looked at, from the ``access`` of its run.json: "outputs" of the model, or, of one that was given no
     model, "condition"; then what else."""
-    return ["outputs" if access.get("model", True) else "condition", *(name for name, used in access.items() if used and name != "model")]
+    return ["outputs" if access["model"] else "condition", *(name for name, used in access.items() if used and name != "model")]
 
 
 @dataclass

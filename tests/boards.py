@@ -87,7 +87,7 @@ def make(
         "failed": {"scores": 0, "samples": failed},
         "options_passed": list(options),
         "task_options_passed": [],
-        "access": {"gradients": False, "images": images, "training_data": False},
+        "access": {"gradients": False, "images": images, "training_data": False, "labels": False, "model": True},
         "n_images": len(ids),
         "truncated_prompts": 0,
         "versions": {"numpy": "2"},

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from membench.storage.images import png_bytes
 
@@ -39,16 +38,6 @@ def rows(frame: pd.DataFrame) -> list[dict]:
 
 def names(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir()}
-
-
-def as_version_1(path: Path) -> None:
-    """Turns a stored Parquet table into what membench wrote at schema version 1: without the columns that came later."""
-    table = pq.read_table(path)
-    if "score" in table.column_names:
-        table = table.drop_columns(["png_bits", "similarity", "nearest"])
-    if "truth_label" in table.column_names:
-        table = table.drop_columns(["truth_similarity", "truth_label"])
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"schema_version": b"1"}), path)
 
 
 def open_path(descriptor: int) -> Path:

@@ -21,7 +21,7 @@ from membench.reports.gallery import OFTEN, Gallery, of_runs
 from membench.runs import finished
 from membench.runs.finished import Run
 from membench.runs.nearest import frame_of, nearest_table
-from membench.storage import images
+from membench.storage.images import png_bytes, png_image
 
 STORED = dict(zip(NEAREST.training_id, NEAREST.image, strict=True))
 ROWS = pd.DataFrame({"detector": ["a|b", NASTY], "AUROC": ["0.9 [0.8, 1.0]", "n/a"]})
@@ -40,7 +40,7 @@ def variant(path: Path, detector: str, seed: int = 0, *, bright: int = 0, change
     info = run.info | {"detector": detector, "seed": seed, "key": key, "key_parts": parts, "options_passed": []} | (changes or {})
     samples = run.samples
     if bright and len(samples):
-        pictures = [images.png_bytes(np.full((8, 8, 3), (i + bright) % 256, np.uint8)) for i in range(len(samples))]
+        pictures = [png_bytes(np.full((8, 8, 3), (i + bright) % 256, np.uint8)) for i in range(len(samples))]
         samples = samples.assign(image=pictures)
     matches = run.matches.assign(similarity=run.matches.similarity - np.float32(bright / 10_000))
     return dataclasses.replace(run, info=info, samples=samples, matches=matches)
@@ -136,11 +136,11 @@ def test_what_a_programmer_may_get_wrong(tmp_path, slug, runs) -> None:
 
 def test_large_boards_stay_small(tmp_path) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
-    picture = images.png_bytes(noise[0])
+    picture = png_bytes(noise[0])
     run = variant(tmp_path, "one", n=60)
     stored = nearest_table(run, noise)
     assert set(stored.training_id) == set(run.matches.training_id) and len(stored) == 30
-    assert all(images.png_image(png).shape == (192, 192, 3) for png in stored.image)
+    assert all(png_image(png).shape == (192, 192, 3) for png in stored.image)
     html, _ = write(tmp_path, [dataclasses.replace(run, samples=run.samples.assign(image=picture), nearest=stored)])
     assert len(html) < 6e6 and "shown at 128 pixels" in html  # noise, which PNG cannot shrink; photographs take half
 

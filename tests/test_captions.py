@@ -39,7 +39,7 @@ from membench.runs.job import load_task
 from membench.runs.shards import NoModel
 from membench.runs.spec import Spec
 from membench.similarity.near_duplicates import text_groups
-from membench.storage import tables
+from membench.storage.tables import write_table
 from membench.types import Access, Condition, sees
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -258,8 +258,8 @@ def test_sources_are_rows_of_their_own(tmp_path, capsys):
         scores = scores.assign(score=scores.score + (scores.source == "s2") * 0.9)
         rows = detection_table(scores, resamples=100)
         metrics = pd.DataFrame([vars(r) for r in rows]).rename(columns={"name": "metric"})
-        tables.write_table(run.path / "scores.parquet", scores, "scores")
-        tables.write_table(run.path / "metrics.parquet", metrics, "metrics")
+        write_table(run.path / "scores.parquet", scores, "scores")
+        write_table(run.path / "metrics.parquet", metrics, "metrics")
     out = tmp_path / "sources.parquet"
     assert main(["leaderboard", "--sources", "--runs", str(tmp_path), "--format", "parquet", "--out", str(out)]) == 0
     frame = pd.read_parquet(out).set_index("source")
@@ -340,7 +340,7 @@ def test_beside_others_the_model_is_loaded_and_nothing_else_changes(tmp_path, mo
     assert both[1].info["phases"]["scores"]["forwards"] == 16 and not both[1].info["phases"]["scores"]["shared"]
     assert not both[0].info["phases"]["scores"]["forwards"]
     # As an older membench wrote it: keys of run.json that are compared when a run is resumed.
-    assert both[1].info["access"] == {"gradients": False, "images": False, "training_data": False}
+    assert both[1].info["access"] == {"gradients": False, "images": False, "training_data": False, "labels": False, "model": True}
 
 
 def test_what_does_not_suit_them_is_told_in_a_line(plain, tmp_path, capsys):
@@ -405,10 +405,10 @@ def test_labels_are_for_those_who_declare_them(plain, tmp_path, monkeypatch):
 
 
 def test_what_is_seen_in_words():
-    assert sees({"gradients": False, "images": False, "training_data": False}) == ["outputs"]
+    assert sees({"gradients": False, "images": False, "training_data": False, "labels": False, "model": True}) == ["outputs"]
     assert sees(Access(gradients=True, images=True).record()) == ["outputs", "gradients", "images"]
     assert sees(Access(labels=True, model=False).record()) == ["condition", "labels"]
-    assert Access().record() == {"gradients": False, "images": False, "training_data": False}
+    assert Access().record() == {"gradients": False, "images": False, "training_data": False, "labels": False, "model": True}
 
 
 # --------------------------------------------------------------------------------------- the published prompts

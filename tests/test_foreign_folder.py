@@ -142,11 +142,11 @@ INFO = {
     "phases nested": lambda f: edit(f, phases={"scores": {"forwards": [1], "seconds": 1}}),
     "a huge count": lambda f: edit(f, phases={"scores": {"forwards": 10**400, "seconds": 1}}),
     "a flag as number": lambda f: edit(f, peak_memory_mb=True),
-    "deep": lambda f: (f / "run.json").write_text('{"schema_version": 4, "a": ' + "[" * 500 + "]" * 500 + "}"),
+    "deep": lambda f: (f / "run.json").write_text('{"schema_version": 1, "a": ' + "[" * 500 + "]" * 500 + "}"),
     "deeper": lambda f: (f / "run.json").write_bytes(b"[" * 100_000),
     "NaN": lambda f: (f / "run.json").write_text((f / "run.json").read_text().replace('"seconds": 5.0', '"seconds": NaN')),
     "status": lambda f: edit(f, status=["complete"]),
-    "version": lambda f: edit(f, schema_version="4"),
+    "version": lambda f: edit(f, schema_version="1"),
     "an array": lambda f: (f / "run.json").write_text("[]"),
 }
 TABLES = {

@@ -8,10 +8,12 @@ import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -101,6 +103,89 @@ def test_json_lines_tell_captions_and_addresses(folder: Path, read: Read) -> Non
     assert truth.missing == (no_address,)
     (folder / "set.jsonl").unlink()
     assert list(read(folder, [by_text, C, no_address]).owners) == [example_id(no_address.text)]
+
+
+def img2dataset(folder: Path, layout: str, rows: list[dict[str, object]], **changed: object) -> None:
+    """What img2dataset 1.47 writes: shard 00000 of these rows, each with its image under "data" if it came."""
+    metadata = []
+    members: dict[str, bytes] = {}
+    for i, row in enumerate(rows):
+        data = row.pop("data", None)
+        told = {
+            "key": f"{i:09}",
+            "status": "success" if data else "failed_to_download",
+            "error_message": None if data else "HTTP Error 404",
+        }
+        told |= {"width": 40, "height": 24, "original_width": 40, "original_height": 24, "exif": "{}", "sha256": "0" * 64} | row
+        metadata.append(told | changed)
+        if data:
+            members[f"{i:09}.png"] = data  # type: ignore[assignment]
+            members[f"{i:09}.txt"] = str(row["caption"]).encode()
+        if layout != "tar":
+            members[f"{i:09}.json"] = json.dumps(told | changed).encode()
+    if layout != "json":
+        put(folder / "00000_stats.json", b'{"count": 4, "successes": 3}')
+        pd.DataFrame(metadata).to_parquet(folder / "00000.parquet")
+    if layout == "tar":
+        with tarfile.open(folder / "00000.tar", "w") as archive:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    else:
+        for name, data in members.items():
+            put(folder / "00000" / name, data)
+
+
+def shard() -> list[dict[str, object]]:
+    return [
+        {"url": A.url, "caption": "an older caption", "data": png("red")},
+        {"url": B.url, "caption": B.text},  # did not come
+        {"url": "http://two.example/moved", "caption": C.text, "data": png("blue")},
+        {"url": "http://two.example/other", "caption": "of no prompt", "data": png("white")},
+    ]
+
+
+@pytest.mark.parametrize("layout", ["files", "tar", "json"])
+def test_img2dataset(folder: Path, read: Read, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    img2dataset(folder, layout, shard())
+    number = Prompt("whose index is a key", 1, "MV", "set", url="http://three.example/x", index="000000003")
+    truth = read(folder, [*PROMPTS, number])
+    assert colours(truth) == {A.text: ["red"], C.text: ["blue"]} and truth.missing == (B, COCO, number)
+    assert "1 ground-truth picture of no prompt left out" in capsys.readouterr().err
+    other = folder.with_name("as_files")
+    put(other / "truth.csv", f"prompt,file\n{A.text},a\n{C.text},b\n".encode())
+    put(other / "a", png("red"))
+    put(other / "b", png("blue"))
+    assert read(other).hash == truth.hash  # wherever they lie
+
+
+def test_a_shard_folder_of_img2dataset_alone(folder: Path, read: Read) -> None:
+    img2dataset(folder, "files", shard())
+    assert colours(read(folder / "00000")) == {A.text: ["red"], C.text: ["blue"]}
+
+
+def test_bars_of_img2dataset_are_told(folder: Path, read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+    img2dataset(folder, "files", shard(), width=256, height=256)
+    read(folder)
+    assert "3 of 3 images in" in (told := capsys.readouterr().err) and "--resize_mode border (the default) adds white bars" in told
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda f: (f / "00000/000000002.png").unlink(), r"00000/000000002.jpg is not there, though img2dataset has downloaded it"),
+        (lambda f: put(f / "00000.parquet", b"PAR1"), r"00000.parquet is damaged; download its shard again"),
+        (lambda f: (shutil.rmtree(f / "00000"), put(f / "00000.tar", b"x" * 600)), r"00000.tar is damaged"),
+        (lambda f: pd.read_parquet(f / "00000.parquet").assign(key="../00000").to_parquet(f / "00000.parquet"), "not a file's name"),
+    ],
+)
+def test_a_damaged_output_of_img2dataset(folder: Path, read: Read, spoil: Callable[[Path], object], told: str) -> None:
+    img2dataset(folder, "files", shard())
+    spoil(folder)
+    with pytest.raises(UserError, match=told) as error:
+        read(folder)
+    assert "\n" not in str(error.value)
 
 
 def test_files_of_an_index_or_example_id(folder: Path, read: Read, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -19,13 +20,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import urllib3.util.connection
 from PIL import Image
 from test_pictures import png_claiming
 
 from membench.errors import UserError
 from membench.fetching import image_download, public_http
 from membench.fetching.download_status import StatusTable
-from membench.fetching.image_download import Limits, Link, check_links, download_images, status_line, to_fetch
+from membench.fetching.image_download import Link, check_links, download_images, status_line, to_fetch
+from membench.fetching.image_request import Limits
 
 FAST = Limits(delay=0.0, pause=0.0, read_timeout=0.4, total_timeout=1.0, connect_timeout=1.0, max_bytes=200_000, max_pixels=1_000_000)
 RNG = np.random.default_rng(0)
@@ -186,11 +189,22 @@ def test_slow_servers_are_timeouts(site: Site, tmp_path: Path) -> None:
     urls = {
         "silent": site.add("/silent", drip(0.8, 1)),
         "dripping": site.add("/drip", drip(0.1, 30)),  # never a read timeout
+        "headers": "http://two.example/headers",
         "endless": site.add("/whole", itertools.chain([encoded()], drip(0.1, 30))),  # cut off, it is a whole picture with something behind
     }
-    start = time.monotonic()
-    table = site.get(tmp_path, urls, Limits(**{**vars(FAST), "tries": 1, "total_timeout": 0.8}))
-    assert list(table.status) == ["timeout"] * 3, table.detail
+    with socket.create_server(("127.0.0.1", 0)) as drips:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError), drips.accept()[0] as sock:
+                sock.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                for part in drip(0.1, 30):  # a line of the header without an end
+                    sock.sendall(part)
+
+        threading.Thread(target=serve, daemon=True).start()
+        site.hosts["two.example"] = drips.getsockname()
+        start = time.monotonic()
+        table = site.get(tmp_path, urls, Limits(**{**vars(FAST), "tries": 1, "total_timeout": 0.8}))
+    assert list(table.status) == ["timeout"] * 4, table.detail
     assert time.monotonic() - start < 2.5
 
 
@@ -253,7 +267,8 @@ def test_a_public_name_with_a_private_address_is_refused(
 ) -> None:
     infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 80)) for a in answers]
     monkeypatch.setattr(public_http.socket, "getaddrinfo", pick("public.example", lambda *args, **options: infos))
-    monkeypatch.setattr(public_http.socket, "create_connection", lambda *args: pytest.fail("connected"))
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", lambda *args, **options: pytest.fail("connected"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *args: pytest.fail("connected"))
     row = site.get(tmp_path, {"7": "http://public.example/a.png"}).loc["7"]
     assert row.status == "refused" and answers[-1] in row.detail
 
@@ -263,35 +278,78 @@ def test_the_connection_goes_to_the_address_that_was_checked(site: Site, tmp_pat
     site.add("/a.png", encoded())
     answers = iter(["8.8.4.4", "127.0.0.1", "127.0.0.1"])
     connected = []
-    real = socket.create_connection
+    real = urllib3.util.connection.create_connection
 
-    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+    def connect(address: tuple[str, int], timeout: float, **options: object) -> socket.socket:
         connected.append(address)
-        return real(("127.0.0.1", site.server.server_port), timeout)
+        return real(("127.0.0.1", site.server.server_port), timeout, **options)  # type: ignore[arg-type]
 
     infos = lambda *args, **options: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 80))]  # noqa: E731
     monkeypatch.setattr(public_http.socket, "getaddrinfo", pick("public.example", infos))
-    monkeypatch.setattr(public_http.socket, "create_connection", connect)
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
     table = site.get(tmp_path, {"7": "http://public.example/a.png"})
     assert list(table.status) == ["ok"] and connected == [("8.8.4.4", 80)] and next(answers) == "127.0.0.1"
     assert site.headers[0]["Host"] == "public.example"
 
 
-def test_tls_asks_for_the_name(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name, not the address, is in the handshake; a server that does not speak TLS is unreachable."""
-    asked = []
-    context = ssl.create_default_context()
-    real = context.wrap_socket
+ONE_EXAMPLE = """\
+-----BEGIN CERTIFICATE-----
+MIIBmjCCAUGgAwIBAgIULrMMcrt9dlXBsaWfms+kECjLPmswCgYIKoZIzj0EAwIw
+FjEUMBIGA1UEAwwLb25lLmV4YW1wbGUwIBcNMjYxMTI4MDc0NDQ3WhgPMjEyNjEx
+MDQwNzQ0NDdaMBYxFDASBgNVBAMMC29uZS5leGFtcGxlMFkwEwYHKoZIzj0CAQYI
+KoZIzj0DAQcDQgAE6aK5RH/ynbzd0Jy6hlJZG0YM/aHabd60N/SQL3ATg0XadP9h
+k/Zm4JSFfgh72w9jrw2zJds8+i+tkwLAcy9TG6NrMGkwHQYDVR0OBBYEFBkjv7nc
+nW0iWA8AhPT6ZTvtsp32MB8GA1UdIwQYMBaAFBkjv7ncnW0iWA8AhPT6ZTvtsp32
+MA8GA1UdEwEB/wQFMAMBAf8wFgYDVR0RBA8wDYILb25lLmV4YW1wbGUwCgYIKoZI
+zj0EAwIDRwAwRAIgdvwtR7H9IL7yIfDHf1UdCE3QE4Lidj2WdjGghSNO2I4CIH01
+nILPFst8uHcT9LITd/879IGJ7/uJ2dI0TPJme3ZT
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg3/qgrmSwTIPJMNgw
+PM/IUoHxTTKOiWatt6VuT15TuEehRANCAATporlEf/KdvN3QnLqGUlkbRgz9odpt
+3rQ39JAvcBODRdp0/2GT9mbglIV+CHvbD2OvDbMl2zz6L62TAsBzL1Mb
+-----END PRIVATE KEY-----
+"""  # signed by itself, for one.example until 2126
 
-    class Context:
-        def wrap_socket(self, sock: socket.socket, **options: object) -> ssl.SSLSocket:
-            asked.append(options["server_hostname"])
-            return real(sock, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(public_http, "_tls", Context)
-    assert context.check_hostname and context.verify_mode == ssl.CERT_REQUIRED
-    table = site.get(tmp_path, {"7": "https://one.example/a.png"}, Limits(**{**vars(FAST), "tries": 1}))
-    assert list(table.status) == ["unreachable"] and asked == ["one.example"] and "SSL" in table.detail["7"]
+@pytest.fixture
+def tls_site(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """The site over TLS, with the certificate of one.example, which is trusted."""
+    pem = tmp_path / "one.example.pem"
+    pem.write_text(ONE_EXAMPLE)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    server.sni_callback = lambda sock, name, context: names.append(name)
+    names: list[str | None] = []
+    site.server.socket = server.wrap_socket(site.server.socket, server_side=True)
+    site.server_names = names  # type: ignore[attr-defined]
+    real = ssl.create_default_context()
+    assert public_http._tls().verify_mode == real.verify_mode and public_http._tls().check_hostname
+    real.load_verify_locations(pem)
+    monkeypatch.setattr(public_http, "_tls", lambda: real)
+    return site
+
+
+def test_tls_asks_for_the_name_and_wants_its_certificate(tls_site: Site, tmp_path: Path) -> None:
+    """The name, not the address that is connected to, is in the handshake and in the certificate."""
+    tls_site.add("/a.png", encoded())
+    urls = {name: f"https://{name}.example/a.png" for name in ("one", "two")}
+    table = tls_site.get(tmp_path / "f", urls)
+    assert list(table.status) == ["ok", "unreachable"] and list(table.attempts) == [1, 1]
+    assert "certificate" in table.detail["two"] and sorted(tls_site.server_names) == ["one.example", "two.example"]  # type: ignore[attr-defined]
+
+
+def test_a_server_with_an_unknown_certificate_or_without_tls_is_unreachable(
+    tls_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(public_http, "_tls", ssl.create_default_context)
+    plain = Site()
+    tls_site.hosts["plain.example"] = ("127.0.0.1", plain.server.server_port)
+    table = tls_site.get(tmp_path / "f", {name: f"https://{name}.example/a.png" for name in ("one", "plain")})
+    assert list(table.status) == ["unreachable"] * 2 and list(table.attempts) == [1, 2]
+    assert "CERTIFICATE_VERIFY_FAILED" in table.detail["one"] and "SSL" in table.detail["plain"] and not plain.asked
+    plain.server.shutdown()
+    plain.server.server_close()
 
 
 # --------------------------------------------------------------------------------------------------- politeness
@@ -312,6 +370,17 @@ def test_few_at_a_time_to_one_host_and_many_in_all(site: Site, tmp_path: Path) -
         times = sorted(t for name, t in site.times if name == f"{host}.example")
         # Measured where they arrive, so single gaps jitter; all of them together cannot be shorter.
         assert times[-1] - times[0] > 7 * 0.03 * 0.9
+
+
+def test_redirects_are_as_polite_to_where_they_lead(site: Site, tmp_path: Path) -> None:
+    site.pause = 0.1
+    urls = {}
+    for host in ("one", "three"):
+        for i in range(4):
+            site.add(f"/{host}{i}", b"", "", 302, Location=f"http://two.example/{host}{i}.png")
+            site.add(f"/{host}{i}.png", encoded(seed=RNG.integers(1 << 30)))
+            urls[f"{host}{i}"] = f"http://{host}.example/{host}{i}"
+    assert set(site.get(tmp_path, urls).status) == {"ok"} and site.most["two.example"] == 2
 
 
 def test_a_busy_server_is_asked_again_after_the_time_that_it_names(site: Site, tmp_path: Path) -> None:
@@ -466,7 +535,7 @@ def test_a_damaged_table_and_a_folder_that_cannot_be(site: Site, tmp_path: Path)
     with pytest.raises(UserError, match="is damaged"):
         site.get(tmp_path, {"a": url})
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot make"):
+    with pytest.raises(UserError, match=r"cannot write images in .*choose another folder"):
         site.get(tmp_path / "file", {"a": url})
 
 

@@ -66,7 +66,7 @@ def make_info(n: int, n_images: int, space: Space) -> dict:
         "key_parts": same | {"examples": json_hash([f"{i:04d}" for i in range(n)]), "sampling": {"steps": 10}, "detector_version": 3},
         "options_passed": ["steps=5"],
         "task_options_passed": [],
-        "access": {"gradients": True, "images": False, "training_data": False},
+        "access": {"gradients": True, "images": False, "training_data": False, "labels": False, "model": True},
         "n_examples": n,
         "n_task_examples": n,
         "n_images": n_images,

@@ -117,7 +117,7 @@ def lost(folder: Path) -> None:
 
 
 def no_json(folder: Path) -> None:
-    (folder / "run.json").write_text('{"schema_version": 3, "sta')
+    (folder / "run.json").write_text('{"schema_version": 1, "sta')
 
 
 def lacking(folder: Path) -> None:

@@ -18,7 +18,7 @@ from membench.metrics.intervals import mean_resamples
 from membench.metrics.levels import mover, two_level_interval, widened
 from membench.reports.output import write
 from membench.reports.seeds_tables import seeds_tables
-from membench.storage import tables
+from membench.storage.tables import read_table, write_table
 
 
 def test_over_seeds_without_the_runs(tmp_path):
@@ -100,9 +100,9 @@ def test_detection_over_seeds_and_columns_that_no_row_has(tmp_path, capsys):
     make(tmp_path, COPIED, control=True)
     make(tmp_path, [], detector="cfg_norm")
     for folder in tmp_path.glob("t/mini/cfg_norm/*"):  # a run of an older membench
-        metrics = tables.read_table(folder / "metrics.parquet", "metrics")
+        metrics = read_table(folder / "metrics.parquet", "metrics")
         old = metrics[~metrics.metric.isin(["auroc_complexity_matched", "spearman_png_bits"])]
-        tables.write_table(folder / "metrics.parquet", old, "metrics")
+        write_table(folder / "metrics.parquet", old, "metrics")
     frame = collect(tmp_path)
     found = over_seeds(frame)
     ours, old = row(found, "random"), row(found, "cfg_norm")
@@ -158,7 +158,7 @@ def test_kinds_over_seeds(tmp_path, capsys):
         subset = kind if kind == "all" else f"kind={kind}"
         values = []
         for run in (folder, other):
-            m = tables.read_table(run / "metrics.parquet", "metrics")
+            m = read_table(run / "metrics.parquet", "metrics")
             values += m[(m.metric == "auroc") & (m.subset == subset)].value.tolist()
         assert len(values) == 2 and found[found.kind == kind].auroc.item() == pytest.approx(np.mean(values))
     write(frame, "md", None, seeds=True)

@@ -323,7 +323,7 @@ def test_no_training_image_and_no_label_is_read(small_task: list[str], tmp_path:
     run = membench.run("side", "sd_webster", options=SMALL_SET, task_options=small_task, limit=3, out=tmp_path, progress=False)
     assert len(run.scores) == 3 and run.scores.score.notna().all() and len(run.samples) == 7
     assert inside.touched  # by the matching, after the detector was done
-    assert run.info["access"] == {"gradients": True, "images": True, "training_data": False}
+    assert run.info["access"] == {"gradients": True, "images": True, "training_data": False, "labels": False, "model": True}
     assert run.info["prepared"]["clusters kept"] == 3 and len(run.info["prepared"]["cohesion"]) == 3
     phases = run.info["phases"]
     assert phases["prepare"]["forwards"] == 12 * 10 + 12 + 2 * 4 and phases["prepare"]["backwards"] == 2 * 4

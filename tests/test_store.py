@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from frames import as_version_1, names, scores, tables
+from frames import names, scores, tables
 
 from membench.errors import UserError
 from membench.runs.folder import RunFolder, is_finished, read_info, read_run
@@ -69,7 +69,7 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         assert folder.path == tmp_path / "sd_webster" / "mini" / "cfg_norm" / KEY and not folder.complete
         folder.start({"device": "cpu", "seed": 0})
         run = json.loads((folder.path / "run.json").read_text())
-        assert run["status"] == "running" and run["schema_version"] == 4 and run["key"] == KEY and run["device"] == "cpu"
+        assert run["status"] == "running" and run["schema_version"] == 1 and run["key"] == KEY and run["device"] == "cpu"
         assert run["key_parts"]["options"]["times"] == [1, 2]
         assert not folder.shard_done("scores", 0) and len(folder.read_shards("scores")) == 0 and folder.costs() == {}
         folder.write_shard("scores", 1, scores("a"), {"forwards": 2, "seconds": 0.5})
@@ -123,25 +123,6 @@ def test_a_damaged_shard_is_deleted_with_a_warning(tmp_path: Path, capsys: pytes
         assert not folder.shard_done("scores", 0) and not shard.exists()
     out = capsys.readouterr()
     assert out.out == "" and "scores-00000.parquet is damaged; it is deleted and computed again" in out.err
-
-
-def test_a_run_of_an_older_schema_is_read_and_taken_up(tmp_path: Path) -> None:
-    with opened(tmp_path) as folder:
-        folder.start({})
-        folder.write_shard("scores", 0, scores("a"), {"forwards": 2})
-        folder.write_shard("scores", 1, scores("b"), {"forwards": 3})
-        as_version_1(folder.path / "shards" / "scores-00000.parquet")
-        assert folder.shard_done("scores", 0) and folder.costs() == {"scores": {"forwards": 5}}
-        assert folder.read_shards("scores", ["a", "b"]).png_bits.isna().tolist() == [True, False]
-        folder.finish(tables("a", "b"), {"status": "complete"})
-    for path in folder.path.glob("*.parquet"):
-        as_version_1(path)
-    info = json.loads((folder.path / "run.json").read_text())
-    (folder.path / "run.json").write_text(json.dumps(info | {"schema_version": 1}))
-    with opened(tmp_path) as folder:
-        assert folder.complete and is_finished(folder.path)
-    run, frames = read_run(folder.path)
-    assert run["schema_version"] == 1 and frames["scores"].png_bits.isna().all() and list(frames["scores"].id) == ["a", "b"]
 
 
 def test_a_newer_shard_is_not_deleted(tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from frames import as_version_1, names, open_path, rows, scores, tables
+from frames import names, open_path, rows, scores, tables
 
 from membench.errors import UserError
-from membench.storage import files
-from membench.storage.files import write_json
+from membench.storage.files import DamagedFile, write_json
 from membench.storage.images import png_bytes, png_image
 from membench.storage.tables import SCHEMAS, read_table, write_table
 
@@ -31,7 +30,7 @@ def test_table_round_trip(tmp_path: Path, name: str) -> None:
     write_table(path, frame, name)
     assert rows(read_table(path, name)) == rows(frame[SCHEMAS[name].names])
     written = pq.read_table(path)
-    assert written.schema.equals(SCHEMAS[name]) and written.schema.metadata == {b"schema_version": b"4"}
+    assert written.schema.equals(SCHEMAS[name]) and written.schema.metadata == {b"schema_version": b"1"}
     write_table(tmp_path / "again.parquet", written, name)  # Arrow tables are taken too
     assert (tmp_path / "again.parquet").read_bytes() == path.read_bytes()
 
@@ -61,35 +60,15 @@ def test_wrong_columns_and_nulls_are_refused(tmp_path: Path) -> None:
 def test_newer_schema_is_refused(tmp_path: Path) -> None:
     newer = pa.Table.from_pandas(scores("a"), schema=SCHEMAS["scores"]).replace_schema_metadata({"schema_version": "5"})
     pq.write_table(newer, tmp_path / "x.parquet")
-    with pytest.raises(UserError, match=r"x\.parquet was written by a newer membench \(schema 5, this one reads 4\); update membench"):
+    with pytest.raises(UserError, match=r"x\.parquet was written by a newer membench \(schema 5, this one reads 1\); update membench"):
         read_table(tmp_path / "x.parquet", "scores")
 
 
-LATER = {  # columns that version 1 had not
-    "scores": {"png_bits": np.nan, "similarity": np.nan, "nearest": None},
-    "samples": {"truth_similarity": np.nan, "truth_label": np.nan},
-}
-
-
-@pytest.mark.parametrize("name", list(SCHEMAS))
-def test_an_older_schema_is_read_with_null_in_newer_columns(tmp_path: Path, name: str) -> None:
-    for ids in (["a", "b"], ["a"]):
-        frame, path = tables(*ids)[name], tmp_path / "x.parquet"
-        write_table(path, frame, name)
-        as_version_1(path)
-        back = read_table(path, name)
-        assert list(back.columns) == SCHEMAS[name].names
-        assert rows(back) == rows(frame.assign(**LATER.get(name, {}))[SCHEMAS[name].names])
-        write_table(path, back, name)  # and written as a new one
-        assert pq.read_schema(path).metadata == {b"schema_version": b"4"} and rows(read_table(path, name)) == rows(back)
-    assert read_table(path, name).dtypes.equals(back.dtypes)
-
-
-def test_a_new_table_without_a_new_column_is_refused(tmp_path: Path) -> None:
+def test_a_table_without_one_of_its_columns_is_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "x.parquet", scores("a"), "scores")
     table = pq.read_table(tmp_path / "x.parquet")
-    for drop, version in (("png_bits", "2"), ("similarity", "3"), ("nearest", "3"), ("kind", "1")):
-        pq.write_table(table.drop_columns([drop]).replace_schema_metadata({"schema_version": version}), tmp_path / "x.parquet")
+    for drop in ("png_bits", "similarity", "nearest", "kind"):
+        pq.write_table(table.drop_columns([drop]), tmp_path / "x.parquet")
         with pytest.raises(UserError, match=r"x\.parquet is not a scores table"):
             read_table(tmp_path / "x.parquet", "scores")
 
@@ -105,7 +84,7 @@ def test_truncated_table_is_named(tmp_path: Path, length: int) -> None:
     path = tmp_path / "scores.parquet"
     write_table(path, scores("a", "b"), "scores")
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(files.DamagedFile, match=r"scores\.parquet is damaged") as error:
+    with pytest.raises(DamagedFile, match=r"scores\.parquet is damaged") as error:
         read_table(path, "scores")
     assert "\n" not in str(error.value)
 

@@ -11,7 +11,7 @@ import pytest
 from membench.models.denoiser import Denoiser
 from membench.runs import execute, shards
 from membench.runs.finished import Run
-from membench.storage import images
+from membench.storage.images import png_image
 
 TABLES = ("scores", "samples", "matches", "metrics")
 
@@ -80,4 +80,4 @@ def same_tables(a: Run, b: Run) -> None:
 def grey_levels(a: Run, b: Run) -> int:
     """The largest difference of any pixel."""
     pairs = zip(a.samples.set_index("sample_id").image, b.samples.set_index("sample_id").loc[a.samples.sample_id].image, strict=True)
-    return max(int(np.abs(images.png_image(x).astype(int) - images.png_image(y)).max()) for x, y in pairs)
+    return max(int(np.abs(png_image(x).astype(int) - png_image(y)).max()) for x, y in pairs)

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from membench.datasets.img2dataset import member_bytes, read_downloads
 from membench.datasets.prompts import Prompt, example_id, read_prompt_file
 from membench.errors import UserError
 from membench.fetching.download_status import STATUS, StatusTable
@@ -28,7 +29,7 @@ from membench.storage.images import NotAnImage, TooManyPixels, decode, square
 TRUTH, FOLDERS = "truth.csv", "gt_images"
 
 
-LAYOUTS = f"{STATUS} of a download, {FOLDERS}/INDEX/*.png, INDEX.jpg, or {TRUTH} with columns prompt,file"
+LAYOUTS = f"{STATUS} of a download, img2dataset's output, {FOLDERS}/INDEX/*.png, INDEX.jpg, or {TRUTH} with columns prompt,file"
 
 
 BESIDE = frozenset({".csv", ".json", ".jsonl", ".md", ".parquet", ".txt"})  # what lies beside pictures, as img2dataset writes it
@@ -92,6 +93,7 @@ def read_ground_truth(
 
     - ``truth.csv`` with columns prompt and file (below the folder), a row a pair;
     - what :func:`membench.fetching.image_download.download_images` made: pictures of status "ok", by address, then by id;
+    - the output of img2dataset, as files or tar archives (:mod:`membench.img2dataset`): images of status "success", by address and caption;
     - the folders of Wen et al. (2024), ``gt_images/<index>/*.png`` with one or several pictures each, with or without their JSON lines
       (caption, index, url) beside ``gt_images``; also without the folder ``gt_images``;
     - files ``<index>.<extension>``, among such folders or alone.
@@ -170,6 +172,8 @@ def _listed(folder: Path) -> list[_Picture]:
     if (folder / STATUS).is_file():
         rows = StatusTable(folder).rows.values()
         return [_Picture(folder / r.file, r.id.partition("/")[0], (r.url,), (), r.sha256) for r in rows if r.status == "ok"]
+    if downloads := read_downloads(folder):  # their keys are running numbers, no index
+        return [_Picture(d.path, "", (d.url,), (d.caption,)) for d in downloads]
     told = _json_lines(folder)
     place = folder / FOLDERS if (folder / FOLDERS).is_dir() else folder
     found = []
@@ -267,8 +271,10 @@ def _tell(prompts: Sequence[Prompt], missing: Sequence[Prompt], foreign: int) ->
 
 
 def _bytes(folder: Path, path: Path) -> bytes:
-    """A picture's file, which must be a plain one inside the folder."""
+    """A picture's file, which must be a plain one inside the folder, or inside an archive there."""
     try:
+        if path.parent.resolve(strict=True).is_relative_to(folder.resolve()) and (data := member_bytes(path, MAX_BYTES)) is not None:
+            return data
         if not path.resolve(strict=True).is_relative_to(folder.resolve()):
             raise UserError(f"{path} lies outside {folder}; copy the picture into the folder")
         status = path.stat()

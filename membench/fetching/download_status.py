@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,8 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membench.errors import UserError
+from membench.storage.files import atomic_write
 
 STATUS, PICTURES = "status.parquet", "images"
+
+
+KEPT = "mend it and run again (what is there is kept)"
 
 
 TRANSIENT = frozenset({"http_error", "timeout", "unreachable"})  # may be over at the next call
@@ -104,7 +106,7 @@ class StatusTable:
     def save(self) -> None:
         """Writes the table, in the order of the ids. Raises :class:`UserError` if the disk refuses."""
         table = pa.Table.from_pylist([asdict(self.rows[name]) for name in sorted(self.rows)], schema=SCHEMA)
-        replace_file(self.folder / STATUS, lambda path: pq.write_table(table, path))
+        atomic_write(self.folder / STATUS, lambda path: pq.write_table(table, path), what=STATUS, advice=KEPT)
 
     def frame(self, ids: Iterable[str]) -> pd.DataFrame:
         return pa.Table.from_pylist([asdict(self.rows[name]) for name in ids], schema=SCHEMA).to_pandas()
@@ -112,17 +114,3 @@ class StatusTable:
 
 def _host(row: Row) -> str:
     return urlsplit(row.final_url).hostname or ""
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Makes a file that appears whole or not at all; what a power cut may spoil, :meth:`StatusTable.is_intact` notices."""
-    temporary = path.with_name(f".{path.name}.partial")  # one name for all: the folder is locked
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise UserError(f"cannot write {path.name} in {path.parent}: {why}; mend it and run again (what is there is kept)") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

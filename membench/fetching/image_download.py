@@ -6,18 +6,15 @@ address into a private network (:mod:`membench.fetching.public_http`), and nothi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import http.client
-import queue
-import socket
-import ssl
 import threading
 import time
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -25,32 +22,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from membench.errors import UserError
-from membench.fetching.download_queue import Job, Turns, Watch
-from membench.fetching.download_status import PICTURES, TRANSIENT, Row, StatusTable, replace_file
-from membench.fetching.net import offline
-from membench.fetching.public_http import Refused, Target, get, parse_url
-from membench.storage.files import locked
-from membench.storage.images import EXTENSIONS, MAX_PIXELS, NotAnImage, TooManyPixels, decode
-
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that are worth a second try at once
-
-
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
-UNNAMED = frozenset({"", "application/octet-stream", "binary/octet-stream"})  # content types of servers that do not know
-
+from membench.fetching import net
+from membench.fetching.download_status import KEPT, PICTURES, TRANSIENT, Row, StatusTable
+from membench.fetching.image_request import Limits, Outcome, Requests
+from membench.fetching.public_http import Refused, Target, parse_url
+from membench.storage.files import atomic_write, disk_errors, locked
 
 SAVE_EVERY = 10.0  # seconds
 
 
-BLOCK = 1 << 16
-
-
-LONGEST_HOLD = 60.0  # seconds of Retry-After that are waited
-
-
-_DECODING = threading.BoundedSemaphore(2)  # a picture of MAX_PIXELS takes some 500 MB while it is decoded
+SILENT = 3  # failures in a row after which a host is given up
 
 
 @dataclass(frozen=True)
@@ -59,29 +40,6 @@ class Link:
 
     id: str
     url: str
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How hard to try. workers: requests at once, at most ``per_host`` to one host, whose beginnings lie ``delay`` s apart.
-
-    tries: for one picture in one call, ``pause`` s apart, then twice that ... connect_timeout: s for each address; read_timeout: s
-    without a byte; total_timeout: s for a response. max_bytes, max_pixels: of one picture. max_redirects: hops of a try.
-    placeholder_urls: see :func:`download_images`; 0: the same bytes never make a placeholder.
-    """
-
-    workers: int = 16
-    per_host: int = 2
-    delay: float = 0.25
-    tries: int = 2
-    pause: float = 1.0
-    connect_timeout: float = 10.0
-    read_timeout: float = 15.0
-    total_timeout: float = 90.0
-    max_bytes: int = 32 << 20
-    max_pixels: int = MAX_PIXELS
-    max_redirects: int = 5
-    placeholder_urls: int = 3
 
 
 def check_links(links: Sequence[Link]) -> None:
@@ -143,15 +101,13 @@ def download_images(
     folder = Path(folder)
     check_links(links)
     links = list(dict.fromkeys(links))
-    try:
+    with disk_errors(folder, what=PICTURES, advice="choose another folder"):
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder / PICTURES}: {error.strerror or error}; choose another folder") from error
     with locked(folder / "status", progress), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
         table = StatusTable(folder)
         missing = [link for link in links if not _is_done(table, link, retry)]
-        if missing and offline():
+        if missing and net.offline():
             raise UserError(f"{len(missing)} of {len(links)} pictures are not in {folder}, and --offline forbids to ask for them")
         try:
             if missing:
@@ -175,161 +131,120 @@ def _is_done(table: StatusTable, link: Link, retry: bool) -> bool:
     return not row.file or table.is_intact(row)
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What a request came to. next: where it leads; answered: whether the host said anything; again: worth a try, ``after`` s later."""
+class _Host:
+    """How one host is asked: few at a time, with a pause between the beginnings, and no more once it has failed to answer."""
 
-    status: str
-    detail: str = ""
-    next: Target | None = None
-    answered: bool = True
-    again: bool = False
-    after: float = 0.0
-    data: bytes = b""
-    extension: str = ""
-    size: tuple[int, int] = (0, 0)
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self.slots, self.lock = limits, threading.Semaphore(limits.per_host), threading.Lock()
+        self.ready = 0.0  # monotonic s, before which nobody may ask it
+        self.silent = 0  # failures in a row
+
+    @property
+    def given_up(self) -> bool:
+        return self.silent >= SILENT
+
+    @contextlib.contextmanager
+    def turn(self, stopped: threading.Event) -> Iterator[None]:
+        """Waits for a free slot and the pause; ends early if all work is to stop."""
+        with self.slots:
+            while not self.given_up:
+                with self.lock:
+                    pause = self.ready - time.monotonic()
+                    if pause <= 0:
+                        self.ready = time.monotonic() + self.limits.delay
+                        break
+                if stopped.wait(pause):  # looks again: the host may have been put off meanwhile
+                    break
+            yield
+
+    def note(self, outcome: Outcome, hold: float) -> None:
+        """hold: s for which the host is left alone."""
+        with self.lock:
+            self.silent = 0 if outcome.answered else self.silent + 1
+            self.ready = max(self.ready, time.monotonic() + hold)
 
 
 class _Download:
-    """One call's requests: workers take turns, the main thread keeps the table and the watch."""
+    """One call's requests: workers ask, the main thread keeps the table and cuts off what lasts too long."""
 
     def __init__(self, links: list[Link], table: StatusTable, limits: Limits, hosts: Mapping[str, tuple[str, int]] | None) -> None:
-        self.table, self.limits, self.hosts = table, limits, hosts
-        self.turns, self.watch = Turns(limits.per_host, limits.delay), Watch(limits.total_timeout)
-        self.finished: queue.SimpleQueue[Row] = queue.SimpleQueue()
+        self.table, self.limits, self.requests = table, limits, Requests(limits, hosts)
+        self.turns: dict[str, _Host] = {}
         self.ids: dict[str, list[str]] = {}  # of each address
         for link in links:
             self.ids.setdefault(link.url, []).append(link.id)
 
     def run(self, progress: bool) -> None:
-        for url in self.ids:
+        waiting: dict[str, deque[tuple[str, Target]]] = {}
+        with tqdm(total=sum(map(len, self.ids.values())), desc="images", unit="", disable=not progress, delay=1) as bar:
+            for url in self.ids:
+                try:
+                    target = parse_url(url)
+                    waiting.setdefault(target.host, deque()).append((url, target))
+                except Refused as error:
+                    bar.update(self.enter(self.rows(url, Outcome("refused", str(error)), None, 0)))
+            hosts = deque(host for host in waiting for _ in range(self.limits.per_host))  # in the order of their turns
+            pending: dict[Future[list[Row]], str] = {}
+            pool = ThreadPoolExecutor(self.limits.workers, "download")
+            saved = time.monotonic()
             try:
-                self.turns.put(Job(url, parse_url(url)))
-            except Refused as error:
-                self.finish(url, _Outcome("refused", str(error)), None, 0)
-        workers = min(self.limits.workers, len(self.ids))
-        pool = ThreadPoolExecutor(workers, "download")
-        futures = [pool.submit(self.work) for _ in range(workers)]
-        saved = time.monotonic()
-        with tqdm(total=sum(map(len, self.ids.values())), desc="pictures", unit="", disable=not progress, delay=1) as bar:
-            try:
-                while not all(future.done() for future in futures):
-                    bar.update(self.collect(0.2))
-                    self.watch.sweep()
-                    for future in futures:
-                        if future.done():
-                            future.result()  # raises what the worker raised
+                while hosts or pending:
+                    while hosts and len(pending) < self.limits.workers:
+                        host = hosts.popleft()
+                        if waiting[host]:
+                            pending[pool.submit(self.fetch, *waiting[host].popleft())] = host
+                    done, _ = wait(pending, 0.2, FIRST_COMPLETED)
+                    for future in done:
+                        hosts.append(pending.pop(future))
+                        bar.update(self.enter(future.result()))  # raises what the worker raised
+                    self.requests.cut()
                     if time.monotonic() > saved + SAVE_EVERY:
                         self.table.save()
                         saved = time.monotonic()
-                for future in futures:
-                    future.result()
             finally:  # also on Ctrl-C: what is on its way is let go
-                self.turns.stop()
-                self.watch.sweep(everything=True)
-                pool.shutdown()
-                bar.update(self.collect(0.0))
+                self.requests.stop()
+                pool.shutdown(cancel_futures=True)
+                for future in pending:
+                    if future.done() and not future.cancelled() and not future.exception():
+                        self.enter(future.result())
 
-    def collect(self, seconds: float) -> int:
-        """Enters what is finished into the table, waiting for the first of it; how many."""
-        n = 0
-        try:
-            while True:
-                self.table.enter(self.finished.get(timeout=seconds) if seconds and not n else self.finished.get_nowait())
-                n += 1
-        except queue.Empty:
-            return n
+    def enter(self, rows: list[Row]) -> int:
+        for row in rows:
+            self.table.enter(row)
+        return len(rows)
 
-    def work(self) -> None:
-        while job := self.turns.take():
-            if self.turns.given_up(job):
-                outcome, tries = _Outcome("unreachable", f"{job.target.host} does not answer", answered=False), job.tries
+    def fetch(self, url: str, start: Target) -> list[Row]:
+        """Asks for one address, as often as it is worth it; the rows of its ids, none if all work is to stop."""
+        for tries in range(1, self.limits.tries + 1):
+            target = start
+            for _ in range(self.limits.max_redirects + 1):
+                host = self.turns.setdefault(target.host, _Host(self.limits))
+                with host.turn(self.requests.stopped):
+                    if host.given_up:
+                        return self.rows(url, Outcome("unreachable", f"{target.host} does not answer"), target, tries - 1)
+                    outcome = self.requests.ask(target)
+                    if self.requests.stopped.is_set():
+                        return []
+                    host.note(outcome, max(outcome.after, self.limits.pause * 2 ** (tries - 1)) if outcome.again else 0.0)
+                if not outcome.next:
+                    break
+                target = outcome.next
             else:
-                outcome, tries = self.ask(job), job.tries + 1
-            if self.turns.stopped:  # the connection may have been cut off by ourselves
-                return
-            hold = 0.0
-            if outcome.next and job.hops < self.limits.max_redirects:
-                self.turns.put(replace(job, target=outcome.next, hops=job.hops + 1))
-            elif outcome.again and tries < self.limits.tries:
-                hold = max(outcome.after, self.limits.pause * 2**job.tries)
-                self.turns.put(Job(job.url, parse_url(job.url), tries=tries))
-            else:
-                if outcome.next:
-                    outcome = _Outcome("http_error", f"more than {self.limits.max_redirects} redirects")
-                self.finish(job.url, outcome, job.target, tries)
-            self.turns.release(job, answered=outcome.answered, hold=hold)
+                outcome = Outcome("http_error", f"more than {self.limits.max_redirects} redirects")
+            if not outcome.again:
+                break
+        return self.rows(url, outcome, target, tries)
 
-    def finish(self, url: str, outcome: _Outcome, target: Target | None, tries: int) -> None:
-        """Writes the picture, and gives a row for each id of the address to the main thread."""
+    def rows(self, url: str, outcome: Outcome, target: Target | None, tries: int) -> list[Row]:
+        """Writes the image; a row for each id of the address."""
         sha256 = hashlib.sha256(outcome.data).hexdigest() if outcome.data else ""
+        detail = " ".join(outcome.detail.split())[:300]
+        final = target.url if target and outcome.data else ""
+        rows = []
         for name in self.ids[url]:
             file = ""
             if outcome.data:
                 file = f"{PICTURES}/{hashlib.sha256(name.encode()).hexdigest()[:16]}{outcome.extension}"
-                replace_file(self.table.folder / file, lambda path: path.write_bytes(outcome.data))
-            detail = " ".join(outcome.detail.split())[:300]
-            final = target.url if target and outcome.data else ""
-            self.finished.put(Row(name, url, outcome.status, file, *outcome.size, len(outcome.data), sha256, detail, tries, final))
-
-    def ask(self, job: Job) -> _Outcome:
-        """One request. What a server or the way to it does wrong is an outcome; anything else passes through."""
-        self.watch.begin()
-        try:
-            times = {"connect_timeout": self.limits.connect_timeout, "read_timeout": self.limits.read_timeout}
-            with get(job.target, **times, opened=self.watch.opened, _hosts=self.hosts) as response:
-                read = self.judge(job.target, response)
-                late = self.watch.overdue()
-        except Refused as error:
-            return _Outcome("refused", str(error))
-        except (OSError, http.client.HTTPException) as error:
-            if self.watch.overdue():
-                return _Outcome("timeout", f"not done after {self.limits.total_timeout:g} s", again=True)
-            if isinstance(error, TimeoutError):
-                return _Outcome("timeout", "no answer in time", answered=False, again=True)
-            # A wrong name or certificate will not mend itself within seconds.
-            lasting = isinstance(error, ssl.SSLCertVerificationError | socket.gaierror)
-            return _Outcome("unreachable", f"{type(error).__name__}: {error}", answered=False, again=not lasting)
-        finally:
-            self.watch.end()
-        if late:  # a body without a length that the watch has cut off looks whole
-            return _Outcome("timeout", f"not done after {self.limits.total_timeout:g} s", again=True)
-        return self.picture(read) if isinstance(read, bytes) else read
-
-    def judge(self, target: Target, response: http.client.HTTPResponse) -> _Outcome | bytes:
-        """The body of a response that may be a picture; else what it is."""
-        status, headers = response.status, response.headers
-        if status in REDIRECTS and (location := headers.get("Location")):
-            try:
-                return _Outcome("http_error", next=target.redirect(location))
-            except Refused as error:
-                return _Outcome("refused", f"leads to {location[:100]}: {error}")
-        if status != 200:
-            asked = headers.get("Retry-After", "")
-            after = min(float(asked), LONGEST_HOLD) if asked.isdecimal() else 0.0
-            name = "gone" if status in (404, 410) else "http_error"
-            return _Outcome(name, f"HTTP {status} {response.reason}", again=status in AGAIN, after=after)
-        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind not in UNNAMED and not kind.startswith("image/"):
-            return _Outcome("not_an_image", f"content type {kind}")
-        body = bytearray()
-        if (response.length or 0) <= self.limits.max_bytes:
-            while len(body) <= self.limits.max_bytes and (block := response.read1(BLOCK)):
-                body += block
-        else:
-            return _Outcome("too_big", f"{response.length:,} bytes, more than {self.limits.max_bytes:,}")
-        if len(body) > self.limits.max_bytes:
-            return _Outcome("too_big", f"more than {self.limits.max_bytes:,} bytes")
-        if response.length:  # what is left of the announced length
-            raise http.client.IncompleteRead(bytes(body), response.length)
-        return bytes(body)
-
-    def picture(self, data: bytes) -> _Outcome:
-        try:
-            with _DECODING:
-                image, kind = decode(data, self.limits.max_pixels)
-        except TooManyPixels as error:
-            return _Outcome("too_many_pixels", str(error))
-        except NotAnImage as error:
-            return _Outcome("not_an_image", str(error))
-        return _Outcome("ok", data=data, extension=EXTENSIONS[kind], size=image.size)
+                atomic_write(self.table.folder / file, lambda path: path.write_bytes(outcome.data), what=file, advice=KEPT)
+            rows.append(Row(name, url, outcome.status, file, *outcome.size, len(outcome.data), sha256, detail, tries, final))
+        return rows

@@ -9,7 +9,6 @@ environment are not used, since they would resolve names themselves.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ipaddress
 import re
 import socket
@@ -19,7 +18,11 @@ from dataclasses import dataclass
 from functools import cache
 from urllib.parse import quote, urljoin, urlsplit
 
-from membench import __version__
+from urllib3 import exceptions
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import HTTPResponse
+
+from membench.fetching.net import AGENT
 
 PORTS = {"http": 80, "https": 443}
 
@@ -31,7 +34,7 @@ LOCAL_DOMAINS = ("localhost", "local", "localdomain", "internal", "intranet", "l
 
 
 HEADERS = {
-    "User-Agent": f"membench/{__version__} (research on memorization; fetches single pictures of a list, a few at a time)",
+    "User-Agent": f"{AGENT} (research on memorization; fetches single pictures of a list, a few at a time)",
     "Accept": "image/*",
     "Accept-Encoding": "identity",
     "Connection": "close",
@@ -165,43 +168,47 @@ def get(
     read_timeout: float,
     opened: Callable[[socket.socket], None] = lambda sock: None,
     _hosts: Mapping[str, tuple[str, int]] | None = None,
-) -> Iterator[http.client.HTTPResponse]:
+) -> Iterator[HTTPResponse]:
     """The response to one GET, its body still unread; redirects are not followed, and the connection is closed at the end.
 
-    opened: is given the socket as soon as there is one (and once more when TLS wraps it), so that another thread can shut it down.
+    opened: is given the socket as soon as the connection stands, so that another thread can shut it down.
     _hosts: for tests, names with the address and port where they are; they are not resolved and not checked.
 
-    Raises :class:`Refused`, OSError (TimeoutError after connect_timeout s at each address, and read_timeout s without a byte) and
-    HTTPException.
+    Raises :class:`Refused`, OSError, HTTPException and urllib3's HTTPError; the :func:`timeouts <is_timeout>` among them come after
+    connect_timeout s at each address, TLS included, and read_timeout s without a byte.
     """
     known = (_hosts or {}).get(target.host)
-    sock = _connect([known] if known else resolve(target), connect_timeout)
-    try:
-        opened(sock)
-        sock.settimeout(read_timeout)
-        if target.scheme == "https":
-            # The handshake comes after the socket is known to its watcher, since a server may drag it out.
-            sock = _tls().wrap_socket(sock, server_hostname=target.host, do_handshake_on_connect=False)
-            opened(sock)
-            sock.do_handshake()
-        connection = http.client.HTTPConnection(target.host, target.port)
-        connection.sock = sock
-        with contextlib.closing(connection):
-            connection.request("GET", target.path, headers={"Host": target.authority, **HEADERS})
-            with contextlib.closing(connection.getresponse()) as response:
-                yield response
-    finally:
-        sock.close()
+    with contextlib.closing(_connected(target, [known] if known else resolve(target), connect_timeout)) as connection:
+        assert connection.sock is not None
+        opened(connection.sock)
+        connection.timeout = read_timeout
+        headers = {"Host": target.authority, **HEADERS}
+        connection.request("GET", target.path, headers=headers, preload_content=False, decode_content=False)
+        with contextlib.closing(connection.getresponse()) as response:
+            yield response
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether what :func:`get` raised is one. A refused connection is not, though urllib3 derives it from one."""
+    return isinstance(error, TimeoutError | exceptions.TimeoutError) and not isinstance(error, exceptions.NewConnectionError)
+
+
+def _connected(target: Target, addresses: list[tuple[str, int]], timeout: float) -> HTTPConnection:
+    """A connection to the first address that answers: to the number itself, so that no name is resolved again."""
+    for address, port in addresses:
+        if target.scheme == "https":  # the name is in the handshake, and the certificate must be its own
+            connection: HTTPConnection = HTTPSConnection(address, port, timeout=timeout, server_hostname=target.host, ssl_context=_tls())
+        else:
+            connection = HTTPConnection(address, port, timeout=timeout)
+        try:
+            connection.connect()
+            return connection
+        except (OSError, exceptions.HTTPError) as error:
+            connection.close()
+            failure = error
+    raise failure
 
 
 @cache
 def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
-
-
-def _connect(addresses: list[tuple[str, int]], timeout: float) -> socket.socket:
-    """The first address that answers."""
-    for address in addresses[:-1]:
-        with contextlib.suppress(OSError):
-            return socket.create_connection(address, timeout)
-    return socket.create_connection(addresses[-1], timeout)

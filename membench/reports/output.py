@@ -15,7 +15,7 @@ from membench.errors import UserError
 from membench.plain import for_spreadsheet, marked_down, plain, say
 from membench.reports.board_tables import run_tables
 from membench.reports.seeds_tables import seeds_tables
-from membench.storage import files
+from membench.storage.files import atomic_write
 
 FORMATS = ("table", "md", "csv", "json", "parquet")
 
@@ -59,7 +59,7 @@ def save(frame: pd.DataFrame, fmt: str, out: Path | None) -> None:
     if fmt == "parquet":
         if out is None:
             raise UserError("--format parquet needs --out FILE.parquet")
-        files.atomic_write(out, lambda temporary: frame.to_parquet(temporary, index=False))
+        atomic_write(out, lambda temporary: frame.to_parquet(temporary, index=False))
     else:
         text = for_spreadsheet(frame).to_csv(index=False) if fmt == "csv" else ""
         emit(text or json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n", out)
@@ -69,7 +69,7 @@ def emit(text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
     else:
-        files.atomic_write(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        atomic_write(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def markdown(frame: pd.DataFrame) -> str:

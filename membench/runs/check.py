@@ -113,7 +113,7 @@ INFO: Mapping[str, Check] = {
     "key_parts": _map(_any, *TWICE, "examples", "sampling", "detector_version"),
     "status": lambda value: value in ("complete", "partial"),
     **dict.fromkeys(("options_passed", "task_options_passed"), _list(_text)),
-    "access": _map(_flag, "gradients", "images", "training_data"),
+    "access": _map(_flag, "gradients", "images", "training_data", "labels", "model"),
     **dict.fromkeys(("n_examples", "n_task_examples", "n_images", "truncated_prompts"), _count),
     "failed": _map(_count, "scores", "samples"),
     "phases": _map(_map(_amount, "seconds")),

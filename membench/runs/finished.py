@@ -14,7 +14,7 @@ import pandas as pd
 from membench.errors import UserError
 from membench.runs.check import check_info, check_tables
 from membench.runs.folder import read_info, read_run
-from membench.storage import files
+from membench.storage.files import DamagedFile
 from membench.storage.hashing import content_key
 from membench.types import Band, Space
 
@@ -102,7 +102,7 @@ def _in_words(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise files.DamagedFile(f"{path} is damaged or edited: {error}; delete it and run again") from None
+        raise DamagedFile(f"{path} is damaged or edited: {error}; delete it and run again") from None
 
 
 def read_runs(roots: Path | Sequence[Path], *, images: bool = False, verified: bool = False) -> Found:

@@ -6,20 +6,20 @@ Parquet; until then ``shards/<phase>-00003.parquet`` keeps what is done.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from filelock import BaseFileLock
 
 from membench.errors import UserError
-from membench.storage.files import DamagedFile, check_own, disk_errors, write_json
+from membench.storage.files import DamagedFile, check_own, take_lock, write_json
 from membench.storage.tables import SCHEMA_VERSION, SCHEMAS, read_notes, read_table, refuse_newer, write_table
 
 LARGEST_INFO = 16_000_000  # bytes of a run.json
@@ -43,7 +43,7 @@ class RunFolder:
     run: what run.json holds. A phase is "samples" or "scores"; the work of a phase is stored shard by shard.
     """
 
-    def __init__(self, path: Path, key: str, key_parts: Mapping[str, Any], lock: BinaryIO | None) -> None:
+    def __init__(self, path: Path, key: str, key_parts: Mapping[str, Any], lock: BaseFileLock | None) -> None:
         self.path = path
         self.run: dict[str, Any] = {}
         self._keys = {"schema_version": SCHEMA_VERSION, "key": key, "key_parts": json.loads(json.dumps(key_parts))}
@@ -56,7 +56,8 @@ class RunFolder:
         Raises UserError if another process holds it, it holds a run of other parts, or the disk refuses.
         """
         path = root / task / profile / detector / key
-        folder = cls(path, key, key_parts, _lock(path))
+        lock = take_lock(path / ".lock", f"another process is writing to {path}; wait until it ends, or end it")
+        folder = cls(path, key, key_parts, lock)
         try:
             folder._resume()
         except BaseException:
@@ -89,7 +90,7 @@ class RunFolder:
     def close(self) -> None:
         """Lets other processes in."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     def discard(self) -> None:
         """Removes the folder if nothing has begun in it."""
@@ -172,18 +173,6 @@ class RunFolder:
     def cleanup_shards(self) -> None:
         """Deletes the shards: their rows are in the tables."""
         shutil.rmtree(self.path / "shards", ignore_errors=True)
-
-
-def _lock(folder: Path) -> BinaryIO:
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "wb")  # noqa: SIM115 - held for as long as the run folder is open
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
-        except BlockingIOError as error:
-            lock.close()
-            raise UserError(f"another process is writing to {folder}; wait until it ends, or end it") from error
-        return lock
 
 
 def read_info(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from membench.metrics.extraction import in_region
 from membench.plain import say
 from membench.runs import folder
 from membench.runs.finished import Run
-from membench.storage import files
+from membench.storage.files import check_own
 from membench.storage.images import png_bytes
 from membench.storage.tables import read_table
 from membench.types import Space
@@ -61,7 +61,7 @@ def stored_nearest(run: Run) -> dict[str, bytes]:
     table, path = run.nearest, run.path / "nearest.parquet"
     try:
         if table is None:
-            files.check_own(path)
+            check_own(path)
             table = read_table(path, "nearest") if path.exists() else pd.DataFrame({"training_id": [], "image": []})
     except UserError as error:
         say(f"shown without training images: {error}")

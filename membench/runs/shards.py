@@ -20,8 +20,7 @@ from membench.detector import Detector
 from membench.models.denoiser import Denoiser
 from membench.models.memo import Memo
 from membench.runs.folder import RunFolder
-from membench.storage import images
-from membench.storage.images import png_bits
+from membench.storage.images import png_bits, png_bytes, png_image
 from membench.types import Condition, Cost, Example, Request, Sample
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
@@ -70,9 +69,8 @@ class Work:
         items: Sequence[Any],
         expected: list[str],
         compute: Compute,
-        mend: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame,
     ) -> None:
-        self.phases, self.phase, self.items, self.expected, self.compute, self.mend = phases, phase, items, expected, compute, mend
+        self.phases, self.phase, self.items, self.expected, self.compute = phases, phase, items, expected, compute
 
     def __len__(self) -> int:
         return -(-len(self.items) // SHARD)
@@ -95,7 +93,7 @@ class Work:
 
     def table(self) -> pd.DataFrame:
         """All rows; the shards must be done."""
-        return self.mend(self.phases.folder.read_shards(self.phase, self.expected))
+        return self.phases.folder.read_shards(self.phase, self.expected)
 
 
 def in_step(works: Sequence[Work], model: Denoiser, progress: bool, indices: Iterable[int] | None = None) -> None:
@@ -148,13 +146,7 @@ class Phases:
             scores = self.detector.score(self.model, [e.condition for e in part], extracted)
             return [_score_row(example, float(score), bits(example)) for example, score in zip(part, scores, strict=True)]
 
-        def mend(frame: pd.DataFrame) -> pd.DataFrame:
-            # An older membench's shards hold no sizes: a run that it began ends with the same table as one that it did not.
-            without = set(frame.id[frame.png_bits.isna()])
-            found = {example.id: bits(example) for example in examples if example.id in without}
-            return frame.assign(png_bits=frame.png_bits.fillna(frame.id.map(found).astype(float)))
-
-        return Work(self, "scores", examples, [e.id for e in examples], rows, mend)
+        return Work(self, "scores", examples, [e.id for e in examples], rows)
 
 
 def drawn_bits(samples: pd.DataFrame) -> dict[str, float]:
@@ -176,7 +168,7 @@ def _sample_row(s: Sample) -> Row:
         "prompt": s.condition.prompt,
         "confidence": s.confidence if ok else None,
         "status": "ok" if ok else f"failed: {NOT_FINITE}",
-        "image": images.png_bytes(s.image),
+        "image": png_bytes(s.image),
         "truth_similarity": None,  # found when the images are compared
         "truth_label": None,
     }
@@ -198,7 +190,7 @@ class Extracted(Mapping[str, Sequence[Sample]]):
         rows = self._rows[condition]
         prompt = rows.prompt.iloc[0]
         owner = Condition(condition, prompt if isinstance(prompt, str) else None)
-        return [Sample(owner, int(r.draw), images.png_image(r.image), float(r.confidence)) for r in rows.itertuples()]
+        return [Sample(owner, int(r.draw), png_image(r.image), float(r.confidence)) for r in rows.itertuples()]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)

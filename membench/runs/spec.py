@@ -56,7 +56,7 @@ def key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) 
         "dtype": spec.dtype,
         "shard": SHARD,
         **plugin_code(spec),
-        # Left out where they change nothing, so that older runs keep their keys.
+        # Left out where they change nothing: most runs have neither.
         **({"extract_only": True} if spec.extract_only else {}),
         **({"budget": spec.budget} if spec.budget is not None else {}),
     }

@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from membench.errors import UserError
 from membench.storage import host
-from membench.storage.files import DamagedFile, atomic_write, cache_errors, locked
+from membench.storage.files import CACHE, DamagedFile, atomic_write, disk_errors, locked, replacing
 from membench.storage.hashing import content_key, file_hash
 
 Blocks = Callable[[], Iterator[np.ndarray]]
@@ -102,13 +103,14 @@ def cached_features(
 
 def _make(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Blocks, bar: tqdm) -> None:
     # Written in order rather than through a writable memory map: there a disk that fills up kills the process (SIGBUS).
-    temporary = path.with_name(f".{path.name}.partial")  # one name for all: a killed process' leftover is overwritten
     size = math.prod(shape) * dtype.itemsize
-    try:
-        with cache_errors(path, size):
+    what = f"{path.name} ({size / 1e9:.1f} GB)" if size >= 5e7 else path.name
+    refusals = partial(disk_errors, path.parent, what=what, advice=CACHE)
+    with replacing(path, what=what, advice=CACHE, is_locked=True) as temporary:
+        with refusals():
             file = open(temporary, "wb", buffering=0)  # noqa: SIM115 - closed below; a buffer would fail a second time on closing
         with bar, contextlib.closing(file):
-            with cache_errors(path, size):
+            with refusals():
                 header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 host.reserve(file, file.tell() + size)  # a disk that is too full says so before the work
@@ -116,19 +118,12 @@ def _make(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Blocks, b
             for part in blocks():
                 if part.dtype != dtype or part.shape[1:] != shape[1:] or not 1 <= len(part) <= shape[0] - done:
                     raise ValueError(f"{path.name}: a block {part.dtype} {list(part.shape)} at row {done} of {dtype} {list(shape)}")
-                with cache_errors(path, size):
+                with refusals():
                     _write(file, np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
                 done += len(part)
                 bar.update(len(part))
             if done < shape[0]:
                 raise ValueError(f"{path.name}: the blocks make up {done} rows of {shape[0]}")
-            with cache_errors(path, size):
-                os.fsync(file.fileno())
-        with cache_errors(path, size):
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write(file: FileIO, data: memoryview) -> None:
@@ -147,14 +142,6 @@ def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if array.shape != shape or array.dtype != dtype or array.offset + array.nbytes != path.stat().st_size:
         raise DamagedFile(f"a cached array is damaged ({array.dtype} {list(array.shape)}, not {dtype} {list(shape)}); {advice}")
     return array
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 REMEMBERED_FROM = 64 << 20  # bytes from which on a file's hash is kept: what is smaller is hashed in a blink

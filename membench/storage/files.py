@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import stat
@@ -12,37 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from membench.errors import UserError
 
-
-@contextlib.contextmanager
-def locked(path: Path, progress: bool) -> Iterator[None]:
-    """Holds the lock of a cached file; waits for whoever else holds it. The system lets go of it when a process dies."""
-    with cache_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path.with_name(f".{path.name}.lock"), "wb")  # noqa: SIM115 - closed below
-    with contextlib.closing(lock):
-        with cache_errors(path):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if progress:
-                    print(f"membench: waiting for another process, which is making {path}", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+# What to do where the disk refuses: of a run's folder, and of the cache.
+OUT = "mend it or choose another --out (what was computed before is kept)"
 
 
-@contextlib.contextmanager
-def cache_errors(path: Path, size: int = 0) -> Iterator[None]:
-    """As :func:`membench.tables.disk_errors`, but with the cache's advice: --out has no part in it. size: bytes of the whole file."""
-    try:
-        yield
-    except OSError as error:
-        need = f" ({size / 1e9:.1f} GB)" if size >= 5e7 else ""
-        why = error.strerror or str(error)
-        advice = "mend it, or set MEMBENCH_CACHE to another folder"
-        raise UserError(f"cannot write {path.name}{need} in {path.parent}: {why}; {advice}") from error
-
+CACHE = "mend it, or set MEMBENCH_CACHE to another folder"
 
 SPECIAL = {
     stat.S_IFDIR: "folder",
@@ -59,31 +36,81 @@ class DamagedFile(UserError):
 
 
 @contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turns a disk's refusal (full, read-only, not ours) into UserError: it is the user's to mend."""
+def disk_errors(folder: Path, *, what: str = "", advice: str = OUT) -> Iterator[None]:
+    """Turns a disk's refusal (full, read-only, not ours) into UserError: it is the user's to mend.
+
+    what: the file that cannot be written, where its name helps. advice: what to do.
+    """
     try:
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        raise UserError(f"cannot write in {folder}: {why}; mend it or choose another --out (what was computed before is kept)") from error
+        raise UserError(f"cannot write {what}{' ' * bool(what)}in {folder}: {why}; {advice}") from error
 
 
-def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Makes a file that appears whole or not at all, also after a power cut. write: fills the path that it is given.
+@contextlib.contextmanager
+def replacing(path: Path, *, what: str = "", advice: str = OUT, is_locked: bool = False) -> Iterator[Path]:
+    """A temporary path beside ``path``, to be filled; at the end it takes its place, whole also after a power cut.
 
-    Makes the folder if need be. Raises UserError if the disk refuses, or what bears the name is not a regular file; it is then untouched.
+    If the block raises, nothing is left. Makes the folder if need be. is_locked: nobody else writes this
+    file, so one temporary name will do, and what a killed process left is overwritten.
+
+    Raises UserError if the disk refuses (with ``what`` and ``advice`` of :func:`disk_errors`), or what bears
+    the name is not a regular file; it is then untouched.
     """
     check_target(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with disk_errors(path.parent):
+    temporary = path.with_name(f".{path.name}.{'' if is_locked else f'{os.getpid()}.'}partial")
+    with disk_errors(path.parent, what=what, advice=advice):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(temporary)
+    try:
+        yield temporary
+        with disk_errors(path.parent, what=what, advice=advice):
             _sync(temporary)
             os.replace(temporary, path)
-        finally:
+            _sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):  # the first refusal is the one to report
             temporary.unlink(missing_ok=True)
-        _sync(path.parent)
+
+
+def atomic_write(path: Path, write: Callable[[Path], object], *, what: str = "", advice: str = OUT) -> None:
+    """Makes a file that appears whole or not at all. write: fills the path that it is given.
+
+    Raises UserError as :func:`replacing`, and where ``write`` raises OSError.
+    """
+    with replacing(path, what=what, advice=advice) as temporary, disk_errors(path.parent, what=what, advice=advice):
+        write(temporary)
+
+
+def take_lock(file: Path, busy: str, *, wait: bool = False, what: str = "", advice: str = OUT) -> BaseFileLock:
+    """The lock of that file, held until its ``release()``; the system releases it when the process dies.
+
+    busy: what to say while another process holds it: a UserError, or with ``wait`` a line on stderr ("": none).
+    Makes the folder if need be. Raises UserError if the disk refuses, too.
+    """
+    lock = FileLock(file, thread_local=False)
+    with disk_errors(file.parent, what=what, advice=advice):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise UserError(busy) from None
+            if busy:
+                print(f"membench: {busy}", file=sys.stderr)
+            lock.acquire()
+    return lock
+
+
+@contextlib.contextmanager
+def locked(path: Path, progress: bool) -> Iterator[None]:
+    """Holds the lock of a cached file; waits for whoever else holds it, with a line on stderr if ``progress``."""
+    busy = f"waiting for another process, which is making {path}" if progress else ""
+    lock = take_lock(path.with_name(f".{path.name}.lock"), busy, wait=True, what=path.name, advice=CACHE)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_target(path: Path) -> None:

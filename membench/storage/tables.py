@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from membench.errors import UserError
 from membench.storage.files import DamagedFile, atomic_write
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 1
 
 
 def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:
@@ -60,15 +60,6 @@ TABLES = SCHEMAS | {
 }
 
 
-ADDED = {
-    ("scores", "png_bits"): 2,
-    ("scores", "similarity"): 3,
-    ("scores", "nearest"): 3,
-    ("samples", "truth_similarity"): 4,
-    ("samples", "truth_label"): 4,
-}  # nullable columns, and the schema version from which on files hold them
-
-
 def write_table(path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Mapping[str, str] | None = None) -> None:
     """Writes a table of ``TABLES[name]`` atomically; NaN and None become null. notes: kept in the file's metadata.
 
@@ -85,7 +76,7 @@ def write_table(path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Ma
 
 
 def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.DataFrame:
-    """A table of ``TABLES[name]``; null is NaN or None, as are columns that came after an older file's schema version.
+    """A table of ``TABLES[name]``; null is NaN or None.
 
     without: nullable columns that are not read, and null.
 
@@ -98,10 +89,10 @@ def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.Da
         held = file.schema_arrow.names
         table = file.read(columns=[column for column in held if column not in without or column not in TABLES[name].names])
         version = int((file.schema_arrow.metadata or {}).get(b"schema_version", 0))
-        missing = [column for (owner, column), since in ADDED.items() if owner == name and version < since and column not in held]
-        missing += [column for column in without if column in TABLES[name].names and column in held]
-        for field in map(TABLES[name].field, missing):
-            table = table.append_column(field, pa.nulls(len(table), field.type))
+        for column in without:
+            if column in TABLES[name].names and column in held:
+                field = TABLES[name].field(column)
+                table = table.append_column(field, pa.nulls(len(table), field.type))
         if without and set(table.column_names) == set(TABLES[name].names):
             table = table.select(TABLES[name].names)
         fits = table.schema.equals(TABLES[name])

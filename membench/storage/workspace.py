@@ -7,7 +7,6 @@ but each of its runs carries that surrogate's cost: what a number costs does not
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError
-from membench.storage.files import disk_errors, write_json
+from membench.storage.files import take_lock, write_json
 from membench.storage.hashing import content_key
 from membench.types import Cost
 
@@ -48,11 +47,9 @@ class Workspace:
         parts = json.loads(json.dumps({"stage": name, **self.identity, **parts}))
         key = content_key(parts)
         folder = self.root / f"{name}-{key}"
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = open(folder / ".lock", "wb")  # noqa: SIM115 - closed below
+        busy = f"another process is preparing {folder}; wait until it ends, or end it"
+        lock = take_lock(folder / ".lock", busy)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             done = folder / "stage.json"
             # Before the work, so that what an interrupted session left is refused too if it is another model's.
             self._claim(folder / "parts.json", parts)
@@ -60,10 +57,8 @@ class Workspace:
                 cost, seconds = make(folder)
                 write_json(done, {"cost": asdict(cost), "seconds": round(seconds, 3)})
             found = _read(done)
-        except BlockingIOError as error:
-            raise UserError(f"another process is preparing {folder}; wait until it ends, or end it") from error
         finally:
-            lock.close()
+            lock.release()
         made = Stage(folder, key, Cost(**found["cost"]), found["seconds"])
         self.cost, self.seconds = self.cost + made.cost, self.seconds + made.seconds
         return made
