@@ -71,6 +71,6 @@ def test_kinds_of_a_perfect_detector_are_shown(tmp_path: Path, capsys: pytest.Ca
     root = tmp_path / "runs"
     for seed in range(2):
         make(root, [None] * N, seed=seed, change=lambda scores: scores.assign(score=scores.label * 1000.0 + np.arange(len(scores))))
-    assert main(["leaderboard", "--runs", str(root), "--kinds", "--format", "json"]) == 0
+    assert main(["leaderboard", "--runs", str(root), "--by", "kind", "--format", "json"]) == 0
     frame = pd.read_json(capsys.readouterr().out)
     assert set(frame.kind) == {"all", "MV"} and frame.auroc.eq(1).all() and frame.auroc_high.le(1).all()

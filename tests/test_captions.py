@@ -17,6 +17,7 @@ from boards import COPIED, make
 
 from membench import api, registry
 from membench.boards import captions
+from membench.boards.board import of_frame
 from membench.boards.captions import best, reached, with_captions
 from membench.boards.collect import collect
 from membench.boards.resampling import Resampler
@@ -29,11 +30,11 @@ from membench.metrics.detection import tpr_at_fpr
 from membench.metrics.intervals import detection_table
 from membench.metrics.levels import two_level_interval
 from membench.reports.board_tables import captions_lines
-from membench.reports.output import write
+from membench.reports.output import write_boards
 from membench.reports.run_tables import run_table
 from membench.reports.seeds_tables import seeds_tables, summary_tables
 from membench.runs import execute
-from membench.runs.execute import Skipped, execute_all
+from membench.runs.execute import execute_all
 from membench.runs.finished import Run, read_runs
 from membench.runs.job import load_task
 from membench.runs.shards import NoModel
@@ -212,7 +213,7 @@ def test_a_board_says_what_captions_reach_and_warns(tmp_path, capsys):
     frame = collect(runs)
     assert (frame.captions_auroc == 1.0).all() and (frame.captions_by == "caption_case").all() and (frame.captions_low == 1.0).all()
     expected = "captions alone reach AUROC 1.000 [1.000, 1.000] (caption_case;"
-    write(frame, "md", None)
+    write_boards(of_frame(frame, "run"), "md", None)
     out = capsys.readouterr().out
     assert out.count(expected) == 1 and out.count("WARNING: captions alone exceed AUROC 0.6") == 1
     seeds = over_seeds(frame, runs)
@@ -244,10 +245,11 @@ def test_the_line_of_a_board_is_under_the_groups_asked_for(tmp_path):
 
 
 def test_the_page_shows_the_line(tmp_path):
-    from membench.cli.report import page_boards
+    from membench.boards.board import board
+    from membench.reports.page_boards import page_boards
 
-    [board] = page_boards([shouted(make(tmp_path, COPIED))])
-    assert any(note.startswith("captions alone reach AUROC 1.000") for note in board.notes)
+    [shown] = page_boards(board([shouted(make(tmp_path, COPIED))], "seeds"))
+    assert any(note.startswith("captions alone reach AUROC 1.000") for note in shown.notes)
 
 
 def test_sources_are_rows_of_their_own(tmp_path, capsys):
@@ -261,7 +263,7 @@ def test_sources_are_rows_of_their_own(tmp_path, capsys):
         write_table(run.path / "scores.parquet", scores, "scores")
         write_table(run.path / "metrics.parquet", metrics, "metrics")
     out = tmp_path / "sources.parquet"
-    assert main(["leaderboard", "--sources", "--runs", str(tmp_path), "--format", "parquet", "--out", str(out)]) == 0
+    assert main(["leaderboard", "--by", "source", "--runs", str(tmp_path), "--format", "parquet", "--output", str(out)]) == 0
     frame = pd.read_parquet(out).set_index("source")
     assert set(frame.index) == {"all", "s0", "s2"} and (frame.seeds == 2).all()
     for source in ("s0", "s2"):
@@ -271,7 +273,7 @@ def test_sources_are_rows_of_their_own(tmp_path, capsys):
         expected = two_level_interval([d.value for d in drawn], np.stack([d.resampled for d in drawn]), logit=True)
         assert (frame.auroc_low[source], frame.auroc_high[source]) == pytest.approx(expected) and expected[0] < frame.auroc[source]
     assert frame.auroc["s2"] < frame.auroc["all"] < frame.auroc["s0"]
-    assert main(["leaderboard", "--sources", "--runs", str(tmp_path), "--format", "md"]) == 0
+    assert main(["leaderboard", "--by", "source", "--runs", str(tmp_path), "--format", "md"]) == 0
     assert "| detector | options | source | seeds |" in capsys.readouterr().out
 
 
@@ -347,16 +349,15 @@ def test_what_does_not_suit_them_is_told_in_a_line(plain, tmp_path, capsys):
     for detector in (CaptionCase, CaptionNgrams):
         with pytest.raises(UserError, match="no captions to read"):
             detector(detector.Options(), seed=0, sampling={}).check(NoModel(), [Condition("a", "a mug"), Condition("b", label=3)])
-    code = main(["run", "--detector", "caption_case", "--task", "sd_webster", "--extract-only", "--quiet", "--out", str(tmp_path)])
+    code = main(["run", "--detector", "caption_case", "--task", "sd_webster", "--extract-only", "--quiet", "--runs", str(tmp_path)])
     told = capsys.readouterr().err
     assert code == 2 and told.count("\n") == 1 and "caption_case: it sees no model, so it extracts no image" in told
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a mug\na rug\n")
-    skipped: list[Skipped] = []
     specs = [spec(name, task_options=[f"prompts={prompts}"], limit=None) for name in CONTROLS]
-    runs = execute_all(specs, tmp_path, progress=False, skipped=skipped)
-    assert [run.info["detector"] for run in runs] == ["caption_case", "caption_length"]
-    assert [(s.detector, s.reason.partition(" need")[0]) for s in skipped] == [("caption_ngrams", "n-grams of captions")]
+    found = execute_all(specs, tmp_path, progress=False, skip=True)
+    assert [run.info["detector"] for run in found.runs] == ["caption_case", "caption_length"]
+    assert [(s.detector, s.reason.partition(" need")[0]) for s in found.skipped] == [("caption_ngrams", "n-grams of captions")]
 
 
 @dataclass(frozen=True)

@@ -393,7 +393,7 @@ def test_a_worker_that_does_not_see_the_folder_says_so(spec, tmp_path: Path, mon
     monkeypatch.setattr(ray_worker, "VISIBLE", 0.0)
     there = stage(spec(), tmp_path, {})
     (tmp_path / "token").unlink()
-    with pytest.raises(UserError, match=r"does not see .*--out must be a folder that all machines share"):
+    with pytest.raises(UserError, match=r"does not see .*--runs must be a folder that all machines share"):
         Worker(setting()).enter(there)
 
 

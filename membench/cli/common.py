@@ -22,7 +22,14 @@ TASK_FLAGS = ("model", "prompts", "negatives", "data_root")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line that names the command's help."""
+    """argparse whose errors are one line that names the command's help, and whose options are written out."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **given})
+
+    def options(self) -> list[str]:
+        """Every option, such as ``--runs``."""
+        return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. See: {self.prog} --help")
@@ -93,10 +100,10 @@ def plugin(parser: Any) -> None:
     )
 
 
-def finished_runs(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a command that reads finished runs."""
+def finished_runs(parser: argparse.ArgumentParser, runs: str) -> None:
+    """The arguments of a command that reads finished runs. runs: what it may be given as such."""
     which = parser.add_argument_group("which runs")
-    which.add_argument("--runs", type=Path, nargs="+", default=[RUNS], metavar="DIR", help=f"folders of runs (default {RUNS})")
+    which.add_argument("--runs", type=Path, nargs="+", default=[RUNS], metavar="DIR", help=f"{runs} (default {RUNS})")
     which.add_argument("--task", metavar="A,B", help="only these tasks")
     which.add_argument("--detector", metavar="A,B", help="only these detectors")
     which.add_argument("--keep-going", action="store_true", help="exit 0 although a run could not be read")
@@ -133,9 +140,7 @@ def seeds_of(text: str) -> list[int]:
     """``0,1,2`` as numbers. Raises :class:`UserError` for a list of seeds that is not one."""
     words = [word.strip() for word in text.split(",")]
     if not all(w.isascii() and w.isdecimal() and len(w) <= 18 for w in words) or len(set(map(int, words))) < len(words):
-        raise UserError(
-            f"--seeds {text[:60]!r}: it must be different whole numbers of up to 18 digits with commas between, such as 0,1,2"
-        )
+        raise UserError(f"--seeds {text[:60]!r}: it must be different whole numbers of up to 18 digits with commas between, such as 0,1,2")
     return [int(word) for word in words]
 
 

@@ -27,8 +27,7 @@ def call(args: argparse.Namespace) -> int:
     task = registry.tasks().load(args.task)
     if not hasattr(task, "resources"):
         raise UserError(
-            f"task {args.task} has nothing to download: its data and models ship with it, or are the user's "
-            f"(membench show {args.task})"
+            f"task {args.task} has nothing to download: its data and models ship with it, or are the user's (membench show {args.task})"
         )
     given = task_settings(args, args.task, [args.task])
     if args.images:
