@@ -175,7 +175,7 @@ def _depth(value: Any) -> int:
 def check_tables(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], space: Space) -> None:
     """Raises ValueError, in a few words, for tables that are not those of ``info`` (of :func:`check_info`), or not of one another.
 
-    tables: scores, samples, matches and metrics, as ``store.read_run`` reads them; the images themselves are not looked at.
+    tables: scores, samples, matches and metrics, as ``folder.read_run`` reads them; the images themselves are not looked at.
     """
     scores, samples = tables["scores"], tables["samples"]
     _check_scores(info, scores)
