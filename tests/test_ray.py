@@ -110,6 +110,8 @@ class Mortal:
 
 
 class Prepared(Mortal):
+    alone = True
+
     def prepare(self, model, conditions, workspace):
         note("begin", os.getpid())
         stage = workspace.stage("mortal", {}, self.make)
