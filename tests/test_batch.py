@@ -219,7 +219,7 @@ def test_derivatives_that_do_not_fit_go_by_halves(tiny_pipeline_folder) -> None:
 @pytest.mark.parametrize("size", ["0", "-3", "many", ""])
 def test_a_batch_size_that_is_none(capsys, size: str) -> None:
     assert main(["run", "--detector", "cfg_norm", "--task", "sd_webster", f"--batch-size={size}"]) == 2
-    assert f"batch size {size}: it must be auto or a number" in capsys.readouterr().err
+    assert f"--batch-size {size}: it must be auto or a number" in capsys.readouterr().err
 
 
 def test_the_run_says_what_it_used(tmp_path: Path, capsys) -> None:

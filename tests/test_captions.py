@@ -297,7 +297,7 @@ def spec(detector: str, **changes) -> Spec:
 
 
 def test_the_controls_load_no_model_and_cost_nothing(plain, tmp_path):
-    runs = execute_all([spec(name) for name in CONTROLS], tmp_path, progress=False)
+    runs = execute_all([spec(name) for name in CONTROLS], tmp_path, progress=False).runs
     scores = {name: run.scores.set_index("id") for name, run in zip(CONTROLS, runs, strict=True)}
     rows = scores["caption_ngrams"]
     assert np.array_equal(scores["caption_case"].score, case_share(rows.prompt)) and len(rows) == 130
@@ -313,7 +313,7 @@ def test_the_controls_load_no_model_and_cost_nothing(plain, tmp_path):
 
 
 def test_a_killed_run_of_the_control_that_learns_ends_with_the_same_scores(plain, tmp_path, monkeypatch):
-    [whole] = execute_all([spec("caption_ngrams")], tmp_path / "whole", progress=False)
+    [whole] = execute_all([spec("caption_ngrams")], tmp_path / "whole", progress=False).runs
     original, calls = CaptionNgrams.score, []
 
     def killed(self, *args):
@@ -326,7 +326,7 @@ def test_a_killed_run_of_the_control_that_learns_ends_with_the_same_scores(plain
         patch.setattr(CaptionNgrams, "score", killed)
         with pytest.raises(KeyboardInterrupt):
             execute_all([spec("caption_ngrams")], tmp_path / "cut", progress=False)
-    [resumed] = execute_all([spec("caption_ngrams")], tmp_path / "cut", progress=False)
+    [resumed] = execute_all([spec("caption_ngrams")], tmp_path / "cut", progress=False).runs
     pd.testing.assert_frame_equal(whole.scores, resumed.scores)
 
 
@@ -334,8 +334,8 @@ def test_beside_others_the_model_is_loaded_and_nothing_else_changes(tmp_path, mo
     monkeypatch.setattr(api, "write_report", lambda *_: None)
     own = {"limit": 8, "task_options": [f"model={tiny_pipeline_folder}"]}
     asked = [spec("caption_case", **own), spec("cfg_norm", options=["images=0", "draws=1"], **own)]
-    both = execute_all(asked, tmp_path / "both", progress=False)
-    alone = [execute_all([one], tmp_path / "alone", progress=False)[0] for one in asked]
+    both = execute_all(asked, tmp_path / "both", progress=False).runs
+    alone = [execute_all([one], tmp_path / "alone", progress=False).runs[0] for one in asked]
     for a, b in zip(both, alone, strict=True):
         assert a.path.name == b.path.name
         pd.testing.assert_frame_equal(a.scores, b.scores)
@@ -348,7 +348,7 @@ def test_beside_others_the_model_is_loaded_and_nothing_else_changes(tmp_path, mo
 def test_what_does_not_suit_them_is_told_in_a_line(plain, tmp_path, capsys):
     for detector in (CaptionCase, CaptionNgrams):
         with pytest.raises(UserError, match="no captions to read"):
-            detector(detector.Options(), seed=0, sampling={}).check(NoModel(), [Condition("a", "a mug"), Condition("b", label=3)])
+            detector(detector.Options(), seed=0, sampling={}).check(NoModel(), [Condition("a", "a mug"), Condition("b", class_label=3)])
     code = main(["run", "--detector", "caption_case", "--task", "sd_webster", "--extract-only", "--quiet", "--runs", str(tmp_path)])
     told = capsys.readouterr().err
     assert code == 2 and told.count("\n") == 1 and "caption_case: it sees no model, so it extracts no image" in told

@@ -109,9 +109,8 @@ def test_a_foreign_folder_runs_nothing(foreign: Path, tmp_path: Path) -> None:
         edit(folder, task_options_passed=["criterion=sscd", f"criterion_weights={weights}", "model=evil/model", f"data_root={secret}"])
     (foreign / "evil.py").write_text("raise SystemExit('run')")
     runs = str(foreign)
-    views = [[], ["--by", "band", "--copy", "0.9"]]
-    views += [["--by", by] for by in ("seeds", "summary", "kind", "difference", "leaders", "published")]
-    commands = [["leaderboard", "--runs", runs, *view] for view in views]
+    views = ("run", "seeds", "summary", "kind", "band", "difference", "leaders", "published")
+    commands = [["leaderboard", "--runs", runs, "--by", view, *(["--copy", "0.9"] if view == "band" else [])] for view in views]
     commands.append(["report", "--runs", runs, "--output", str(tmp_path / "page")])
     code = WATCHED.format(own=[runs], secret=str(secret), commands=commands)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -270,10 +269,10 @@ def test_nothing_in_a_folder_becomes_more_than_text(foreign: Path, tmp_path: Pat
     edit(folder, detector=f"={NASTY}", options_passed=[f"@{NASTY}"])
     runs = str(foreign)
     assert not read_runs(foreign).problems
-    for view in ([], *(["--by", by] for by in ("seeds", "kind", "difference", "summary", "leaders", "band"))):
-        text = shown(capsys, "--runs", runs, *view)
+    for by in ("run", "seeds", "kind", "difference", "summary", "leaders", "band"):
+        text = shown(capsys, "--runs", runs, "--by", by)
         assert "\x1b" not in text and "\u202e" not in text and "\\x1b[2J" in text
-        text = shown(capsys, "--runs", runs, *view, "--format", "md")
+        text = shown(capsys, "--runs", runs, "--by", by, "--format", "md")
         assert "\x1b" not in text and "\u202e" not in text and "<img" not in text and "](http" not in text.replace("\\]", "")
         assert "\\[b](http\\://c.example)&lt;img" in text and "\\`a\\`\\|" in text
     csv = shown(capsys, "--runs", runs, "--format", "csv")

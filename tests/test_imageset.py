@@ -17,7 +17,7 @@ from frames import names, open_path
 from membench.errors import UserError
 from membench.features.loading import load_features
 from membench.similarity.search import nearest
-from membench.storage import tables
+from membench.storage import files
 from membench.storage.cache import cache_root, cached_array, cached_features
 from membench.storage.files import DamagedFile
 
@@ -187,7 +187,7 @@ def test_a_second_process_waits_for_the_first(tmp_path, in_child, capsys) -> Non
 
     in_child(lambda: get(tmp_path, slow))
     os.read(told, 1)
-    acquire = tables.FileLock.acquire
+    acquire = files.FileLock.acquire
 
     def acquire_and_release(lock, timeout: float = -1) -> object:
         if timeout:
@@ -195,7 +195,7 @@ def test_a_second_process_waits_for_the_first(tmp_path, in_child, capsys) -> Non
         return acquire(lock, timeout=timeout)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables.FileLock, "acquire", acquire_and_release)
+        patch.setattr(files.FileLock, "acquire", acquire_and_release)
         assert np.array_equal(cached_array("x", PARTS, ROWS.shape, np.uint8, refuse, root=tmp_path, progress=True), ROWS)
     assert "waiting for another process, which is making" in capsys.readouterr().err
     for end in (told, tell, go, release):
