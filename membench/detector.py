@@ -33,7 +33,7 @@ class Detector:
 
     Options: ClassVar[type]
     version: ClassVar[int]
-    access: ClassVar[Access] = Access()
+    access: Access = Access()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
     alone: ClassVar[bool] = False
 

@@ -17,7 +17,6 @@ import torch
 from memorizer import BROAD, IMAGES, NARROW, PIECE, TEMPLATE, Classifier, World, latents, pixels
 from sklearn.metrics import roc_auc_score
 
-from membench.detector import Checks
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.errors import UserError
@@ -48,8 +47,7 @@ def score(kind: str, name: str, conditions: list[Condition], **options: Any) -> 
     """What the runner does: check, plan, extract, score. The surrogate of SIDE and its baseline is the true classifier."""
     w, cls = world(kind), detectors().load(name)
     detector = cls(cls.Options(**options), seed=SEED, sampling=SAMPLING[kind])
-    if isinstance(detector, Checks):
-        detector.check(w.model, conditions)
+    detector.check(w.model, conditions)
     if isinstance(detector, Side):
         detector.options = replace(detector.options, surrogate="classifier")
         detector.classifier = Classifier(w.exact, [[k] for k in range(PIECE)], timed=detector.timed)  # type: ignore[assignment]

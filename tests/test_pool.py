@@ -338,11 +338,10 @@ def test_flipd_by_jvp_and_by_difference_agree_on_classes(has_null: bool) -> None
 
 
 def test_random_pays_for_the_images_that_it_counts() -> None:
-    detector = RandomSampling(RandomSamplingOptions(extraction="unconditional", generations=3), seed=0, sampling=SAMPLING)
-    detector.plan(pool(2))
-    assert detector.access.images
-    detector.plan([Condition("a", "red")])
-    assert not detector.access.images  # a prompt draws its own when it is scored
+    options = RandomSamplingOptions(extraction="unconditional", generations=3)
+    assert RandomSampling(options, seed=0, sampling=SAMPLING | {"examples": "images"}).access.images
+    prompts = RandomSampling(options, seed=0, sampling=SAMPLING | {"examples": "prompts"})
+    assert not prompts.access.images  # a prompt draws its own when it is scored
 
 
 def test_an_unconditional_pools_extraction_is_measured_like_its_examples() -> None:

@@ -364,7 +364,8 @@ def test_ratio_difference_and_png_bits_are_made_of_the_same_two_lids(model) -> N
 
 @pytest.mark.parametrize("name", ["flipd", "score_norm"])
 def test_a_prompt_scores_by_the_mean_over_the_images_drawn_for_it(model, name: str) -> None:
-    detector = flipd(images=2) if name == "flipd" else ScoreNorm(ScoreNorm.Options(images=2, at="image"), seed=0, sampling=SAMPLING)
+    cls, options = (Flipd, Flipd.Options(images=2)) if name == "flipd" else (ScoreNorm, ScoreNorm.Options(images=2, at="image"))
+    detector = cls(options, seed=0, sampling=SAMPLING)
     requests = detector.plan(CONDITIONS)
     assert len(requests) == 6 and detector.access.images
     drawn = detector.extract(model, requests)
@@ -374,8 +375,8 @@ def test_a_prompt_scores_by_the_mean_over_the_images_drawn_for_it(model, name: s
     again = [Condition(s.condition.id, s.condition.prompt, s.image) for s in drawn if s.draw == 0]
     own = detector.measure(model, np.stack([c.image for c in again]), again, [f"{c.id}/0" for c in again])
     assert list(own) == pytest.approx([s.confidence for s in drawn if s.draw == 0], rel=1e-3)  # measured as an image is
-    detector.plan(with_images(CONDITIONS))
-    assert not detector.access.images  # an example that is an image pays for no drawn one
+    of_images = cls(options, seed=0, sampling=SAMPLING | {"examples": "images"})
+    assert not of_images.access.images  # an example that is an image pays for no drawn one
 
 
 @pytest.mark.parametrize("name", ["flipd", "flipd ratio", "score_norm image", "score_norm", "normal_bundle", "dcs", "edge"])

@@ -88,7 +88,15 @@ METRICS = (
         high=math.inf,
         board="extraction",
     ),
-    MetricInfo("best_p50", "best p50", "median of the best similarity or distance", low=-math.inf, high=math.inf, better="neither", board="extraction"),
+    MetricInfo(
+        "best_p50",
+        "best p50",
+        "median of the best similarity or distance",
+        low=-math.inf,
+        high=math.inf,
+        better="neither",
+        board="extraction",
+    ),
     MetricInfo(
         "best_p95",
         "best p95",

@@ -1,4 +1,4 @@
-"""What runs in a worker process of :mod:`membench.ray_executor`: it loads what the driver has loaded, and computes shards.
+"""What runs in a worker process of :mod:`membench.runs.ray_pool`: it loads what the driver has loaded, and computes shards.
 
 Imports neither torch nor the hub's library at the top: both read the environment when they are imported, which is the driver's.
 """
@@ -109,7 +109,7 @@ class Worker:
         token = Path(stage.out, stage.token)
         if not wait_for(token.exists):
             raise UserError(
-                f"the worker on {platform.node()} does not see {stage.out}; with --address, --out must be a folder that all machines share"
+                f"the worker on {platform.node()} does not see {stage.out}; with --address, --runs must be a folder that all machines share"
             )
         if self._opened is None or self._opened.specs != stage.specs or self._opened.out != stage.out:
             self._open(stage)

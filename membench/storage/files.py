@@ -34,7 +34,7 @@ def locked(path: Path, progress: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cache_errors(path: Path, size: int = 0) -> Iterator[None]:
-    """As :func:`membench.tables.disk_errors`, but with the cache's advice: --out has no part in it. size: bytes of the whole file."""
+    """As :func:`disk_errors`, but with the cache's advice: --out has no part in it. size: bytes of the whole file."""
     try:
         yield
     except OSError as error:
