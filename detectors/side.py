@@ -36,10 +36,8 @@ from membench.similarity.search import nearest
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
-from .base import refuse_unread
-from .surrogate.classifier import log_prob_gradient, train_classifier
+from .base import own_images, refuse_unread
 from .surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
-from .surrogate.lora import train_lora
 from .surrogate.teacher import teach
 
 PER_CLUSTER = 16  # synthetic images for each cluster, where the number of clusters is not given
@@ -168,7 +166,7 @@ class Side(Detector):
             raise UserError("this model has no null class, whose predictions SIDE guides; choose another detector")
         if o.labels == "clusters" and o.features in ("sscd", "sscd-int8", "clip"):  # before the images are drawn that it shall describe
             load_features(o.features, o.features_weights)
-        if any(c.image is not None for c in conditions):
+        if self.examples == "images":
             refuse_unread(o, ("draws",), "an example that is an image is scored as it is")
 
     # ------------------------------------------------------------------- part 1: surrogate conditions
@@ -197,10 +195,14 @@ class Side(Detector):
         self.x0, self.labels = synthetic.x0, labels
         training: dict[str, Any] = {"batch": o.batch, "seed": self.seed}
         if self._kind(model) == "lora":
+            from .surrogate.lora import train_lora
+
             self.adapter = train_lora(
                 model, synthetic, labels, workspace, rank=o.lora_rank, steps=o.lora_steps, rate=o.lora_rate, **training
             )
         else:
+            from .surrogate.classifier import train_classifier
+
             self.classifier = train_classifier(
                 model,
                 synthetic,
@@ -266,6 +268,8 @@ class Side(Detector):
 
     def _gradient(self, model: Denoiser, x: torch.Tensor, t: int, eps: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """grad log p_t(c | x_t)."""
+        from .surrogate.classifier import log_prob_gradient
+
         return log_prob_gradient(self.classifier, x, t, c, model.cost, model.batch_size)
 
     def _confidence(self, x: torch.Tensor, c: torch.Tensor) -> list[float]:
@@ -283,9 +287,8 @@ class Side(Detector):
             if not good:
                 return [math.nan] * len(conditions)
             self._pixels = np.stack(good)
-        given = [c.image for c in conditions if c.image is not None]
-        if len(given) == len(conditions):
-            images, finite, n = np.stack(given), np.ones(len(given), bool), 1
+        if self.examples == "images":
+            images, finite, n = own_images(conditions), np.ones(len(conditions), bool), 1
         else:
             n = self.options.draws
             rows = [(c, draw) for c in conditions for draw in range(n)]
