@@ -31,7 +31,6 @@ MAY = {
     "boards": "runs metrics similarity storage options registry plain types errors",
     "reports": "boards runs metrics storage plain types errors",
     "api": "reports runs models plain errors",
-    "testing": "detector task runs models options storage seeds types errors",
     "cli": "api reports boards runs fetching registry options storage plain errors",
     "detectors": "detector types models features similarity metrics storage seeds errors",
     "tasks": "task types datasets models features similarity fetching storage options seeds errors",

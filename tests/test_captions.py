@@ -17,6 +17,7 @@ from boards import COPIED, make
 
 from membench import api, registry
 from membench.boards import captions
+from membench.boards import board as boards
 from membench.boards.captions import best, reached, with_captions
 from membench.boards.collect import collect
 from membench.boards.resampling import Resampler
@@ -30,6 +31,7 @@ from membench.metrics.intervals import detection_table
 from membench.metrics.levels import two_level_interval
 from membench.reports.board_tables import captions_lines
 from membench.reports.output import write
+from membench.reports.page_boards import page_boards
 from membench.reports.run_tables import run_table
 from membench.reports.seeds_tables import seeds_tables, summary_tables
 from membench.runs import execute
@@ -244,9 +246,7 @@ def test_the_line_of_a_board_is_under_the_groups_asked_for(tmp_path):
 
 
 def test_the_page_shows_the_line(tmp_path):
-    from membench.cli.report import page_boards
-
-    [board] = page_boards([shouted(make(tmp_path, COPIED))])
+    [board] = page_boards(boards.board([shouted(make(tmp_path, COPIED))], "seeds"))
     assert any(note.startswith("captions alone reach AUROC 1.000") for note in board.notes)
 
 

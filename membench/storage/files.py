@@ -65,7 +65,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        raise UserError(f"cannot write in {folder}: {why}; mend it or choose another folder (--runs or --output); what was computed before is kept") from error
+        advice = "mend it or choose another folder (--runs or --output); what was computed before is kept"
+        raise UserError(f"cannot write in {folder}: {why}; {advice}") from error
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
