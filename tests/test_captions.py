@@ -16,8 +16,8 @@ import pytest
 from boards import COPIED, make
 
 from membench import api, registry
-from membench.boards import captions
 from membench.boards import board as boards
+from membench.boards import captions
 from membench.boards.captions import best, reached, with_captions
 from membench.boards.collect import collect
 from membench.boards.resampling import Resampler
