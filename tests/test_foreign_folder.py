@@ -138,6 +138,7 @@ INFO = {
     "null hashes": lambda f: edit(f, hashes=None),
     "a list as space": lambda f: edit(f, space=[]),
     "bands reversed": lambda f: edit(f, space=load(f).info["space"] | {"bands": [{"name": "a", "low": 2.0, "high": 1.0}]}),
+    "no bands": lambda f: edit(f, space=load(f).info["space"] | {"bands": []}),
     "a band with more in it": lambda f: edit(f, space=load(f).info["space"] | {"extra": 1}),
     "phases nested": lambda f: edit(f, phases={"scores": {"forwards": [1], "seconds": 1}}),
     "a huge count": lambda f: edit(f, phases={"scores": {"forwards": 10**400, "seconds": 1}}),

@@ -11,6 +11,7 @@ import pytest
 
 from membench.metrics.multiplicity import multiplicity_table, natural, wilson
 from membench.metrics.table import run_metrics
+from membench.storage import tables
 from membench.types import Band, Space, Training
 
 DISTANCE = Space("l2", False, (Band("high", 0.0, 1.0),), copy=1.0, floor=1.4, source="test")
@@ -89,7 +90,7 @@ def test_wilson_against_its_formula(hits: int, n: int) -> None:
 
 
 def test_nothing_matched_gives_zeros_with_an_interval() -> None:
-    for matches in (frame(), SCHEMAS["matches"].empty_table().to_pandas(), frame(("a/0", 1, 1.3))):
+    for matches in (frame(), tables.SCHEMAS["matches"].empty_table().to_pandas(), frame(("a/0", 1, 1.3))):
         rows = multiplicity_table(matches, DISTANCE, ["x1"] * 10 + ["x64"] * 5)
         assert [(r.name, r.value, r.n) for r in rows] == [
             (name, 0, n) for n in (10, 5) for name in ("extracted_share", "copies_per_picture")
@@ -133,7 +134,7 @@ def test_the_kinds_and_groups_of_training_images() -> None:
 
 def metrics_of(matches: pd.DataFrame, *images: str, kinds: tuple[str, ...] = ("x1", "x4", "x4")) -> pd.DataFrame:
     samples = pd.DataFrame({"sample_id": images, "condition": images, "prompt": "p", "confidence": 0.0})
-    scores = SCHEMAS["scores"].empty_table().to_pandas()
+    scores = tables.SCHEMAS["scores"].empty_table().to_pandas()
     return run_metrics(scores, samples, matches, DISTANCE, evaluations=1, training_kinds=kinds, resamples=10)
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from membench.runs.folder import RunFolder
 from membench.runs.shards import Phases, Work, in_step
-from membench.storage import images
 from membench.storage.images import png_bits, png_bytes
 from membench.types import Condition, Cost, Example, Request, Sample
 
@@ -67,7 +66,7 @@ def test_png_bits_is_the_size_of_the_png():
 
 
 def test_the_mean_of_an_examples_own_images_that_did_not_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "png_image", lambda data: pytest.fail("an image was decoded"))
+    monkeypatch.setattr(shards, "png_image", lambda data: pytest.fail("an image was decoded"))
     pictures = {("a", 0): NOISE[0], ("a", 1): FLAT, ("a", 2): None, ("b", 0): NOISE[1], ("c", 0): None}
     found = scored(tmp_path, [example(name) for name in "abcd"], pictures)
     assert found["a"] == (png_bits(NOISE[0]) + png_bits(FLAT)) / 2 and found["b"] == png_bits(NOISE[1])

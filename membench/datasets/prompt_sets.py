@@ -208,8 +208,8 @@ def read(names: str, *, label: int | None = None) -> list[PromptSet]:
 
     label: the role of the sets, given to rows that have no label from a column or a published kind
     (:func:`membench.datasets.prompts.read_prompt_file`) nor from a known set, whose label a copy under another name keeps. None: no
-    role is known, and such rows are unlabelled. 0 asks for negatives: rows of another label are left out, with a line on stderr, so that "webster-sd1"
-    gives its N. 1 asks for memorized prompts; rows of label 0 among them stay.
+    role is known, and such rows are unlabelled. 0 asks for negatives: rows of another label are left out, with a line on stderr, so that
+    "webster-sd1" gives its N. 1 asks for memorized prompts; rows of label 0 among them stay.
 
     Raises :class:`UserError` for an unknown name, a set given twice, a file that cannot be read, fetched or is of another number of rows
     than its authors state, for negatives of which none are left, and for memorized prompts that are all labelled as not memorized.

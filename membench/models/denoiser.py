@@ -218,8 +218,12 @@ class Denoiser:
 
     def raw_eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
         """eps as one differentiable call, neither batched nor counted: for ``membench.models.derivative``."""
+        return self.to_eps(self.raw_prediction(x, t, condition), x.float(), t)
+
+    def raw_prediction(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+        """What the network predicts, eps or v or x0, in the same way; float32."""
         with self.refusals():
-            return self.to_eps(self._forward(x.to(self.dtype), t, condition).float(), x.float(), t)
+            return self._forward(x.to(self.dtype), t, condition).float()
 
     def eps_pair(self, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
         """(eps(x, t, null), eps(x, t, c)), both in one pass over the network. Counts 2n forwards."""

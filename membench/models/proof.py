@@ -52,15 +52,18 @@ def _round_trip(vae: Any, images: torch.Tensor, folder: Path) -> torch.Tensor:
 
 
 def prove(model: Denoiser, where: Path, conditions: Sequence[Conditioning], how: str, *, noises: int = 1) -> None:
-    """One at a time: rows of one batch may round apart, the same row twice does not."""
+    """One at a time: rows of one batch may round apart, the same row twice does not.
+
+    Of the network's own output: eps made from a v of zeros would follow the noise.
+    """
     t, found = model.steps // 2, []
     for i, condition in enumerate(conditions):
         x = model.noise([("proof", min(i, noises - 1))], 0)
         with loading(where, "evaluated"), torch.no_grad():
-            found.append(model.raw_eps(x, t, condition))
+            found.append(model.raw_prediction(x, t, condition))
             if found[-1].shape != x.shape:
                 raise ValueError(f"noise of {[*x.shape[1:]]} becomes a prediction of {[*found[-1].shape[1:]]}")
-    if not all(bool(eps.isfinite().all()) for eps in found):
+    if not all(bool(made.isfinite().all()) for made in found):
         raise UserError(f"{where} predicts NaN or infinity as {_name(model.dtype)}; {_way_out(model.dtype)}")
     if _same(*found):
         raise UserError(f"{where} predicts the same {how}, so it cannot be asked what it has memorized; {AGAIN}")

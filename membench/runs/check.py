@@ -80,7 +80,10 @@ def _map(check: Check, *needed: str) -> Check:
 
 
 def _space(value: Any) -> bool:
-    """A ``Space`` that bands and thresholds can be made of: in the range of its measure, no band empty, its copies within the floor."""
+    """A ``Space`` that bands and thresholds can be made of: in the range of its measure, no band empty, its copies within the floor.
+
+    Of a run whose images were compared with nothing it has no bands.
+    """
     try:
         space = Space(**{**value, "bands": tuple(Band(**band) for band in value["bands"])})
     except (TypeError, KeyError):
@@ -88,7 +91,7 @@ def _space(value: Any) -> bool:
     numbers = [space.copy, space.floor, *(end for band in space.bands for end in (band.low, band.high))]
     if not (_name(space.id) and _text(space.source) and _flag(space.higher_is_closer) and all(map(_number, numbers))):
         return False
-    if not space.bands or not all(_name(band.name) and band.low < band.high for band in space.bands):
+    if not all(_name(band.name) and band.low < band.high for band in space.bands):
         return False
     if len({band.name for band in space.bands}) < len(space.bands):
         return False
@@ -180,6 +183,8 @@ def check_tables(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], sp
     scores, samples = tables["scores"], tables["samples"]
     _check_scores(info, scores)
     good = _check_samples(info, samples)
+    if len(good) and not space.bands:
+        raise ValueError("it compares images, and its space has no bands")
     matches = _check_matches(tables["matches"], good, space)
     evaluations = sum(int(info["phases"].get(phase, {}).get(kind, 0)) for phase in ("prepare", "samples") for kind in ("forwards", "jvps"))
     _check_metrics(tables["metrics"], _computed(scores, matches, len(good), space, evaluations))

@@ -144,7 +144,7 @@ class SdWebster(Task):
 
     @classmethod
     def train(cls, out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True) -> None:
-        """``membench train sd_webster``: the recipe that made the shipped weights (sd_webster_train.py)."""
+        """``membench train sd_webster``: the recipe that made the shipped weights (train.py)."""
         from membench.options import parse_options
 
         from .train import PARTS, Recipe, train
