@@ -16,7 +16,6 @@ from frames import names, rows
 from membench.errors import UserError
 from membench.metrics.table import run_metrics
 from membench.reports import plots, run_page
-from membench.reports.charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH
 from membench.reports.run_page import about, detection, gallery, headline, write_report
 from membench.runs import nearest
 from membench.runs.finished import Run
@@ -51,6 +50,8 @@ def make_run(
     near = (0.4 + np.arange(len(samples)) / 100).astype(np.float32)
     first = first.assign(training_id=[f"t/{i}" for i in first.training], similarity=near, rank=0)
     second = first.assign(similarity=np.float32(1.45 if space is DISTANCE else 0.31), rank=1)  # must not be shown
+    second = second.assign(training=(second.training + 1) % len(TRAINING))
+    second = second.assign(training_id=[f"t/{i}" for i in second.training])
     matches = pd.concat([second, first], ignore_index=True)[["sample_id", "training_id", "training", "similarity", "rank"]]
     metrics = run_metrics(scores, samples, matches, space, evaluations=1000, resamples=20)
     return Run(path, make_info(n, len(samples), space) | changes, scores, samples, matches, metrics, NEAREST)

@@ -16,8 +16,8 @@ from membench import api
 from membench.errors import UserError
 from membench.metrics.table import run_metrics
 from membench.registry import tasks
-from membench.reports import charts, run_page
-from membench.reports.multiplicity import Series, extracted, kind_label, multiplicity, share_chart, siblings
+from membench.reports import run_page
+from membench.reports.multiplicity import Series, extracted, kind_label, multiplicity, share_plot, siblings
 from membench.reports.run_page import write_report
 from membench.reports.text import interval
 from membench.runs.finished import Run, load
@@ -37,7 +37,7 @@ def finished(
     near = np.where(np.arange(2 * n) % n < copied, 0.5, 1.2).astype(np.float32)  # rank 0 is the second half
     matches = plain.matches.assign(similarity=np.where(plain.matches["rank"] == 0, near, np.float32(1.4)))
     good = plain.samples[plain.samples.status == "ok"]
-    metrics = run_metrics(plain.scores, good, matches, DISTANCE, evaluations=1, training_kinds=kinds, resamples=10)
+    metrics = run_metrics(plain.scores, good, matches, DISTANCE, evaluations=10, training_kinds=kinds, resamples=10)
     hashes = plain.info["hashes"] | {"weights": weights or ("c" if control else "w") * 64}
     info = plain.info | {"control": control, "hashes": hashes, "preset": None} | changes
     parts = plain.info["key_parts"] | {"control": control, "hashes": hashes, "seed": info["seed"], "options": info["options"]}
@@ -168,7 +168,7 @@ def test_absent_with_one_kind_without_images_or_beyond_the_floor(tmp_path) -> No
 def test_many_kinds_find_room() -> None:
     kinds = [f"x{2**i}" for i in range(20)] + ["near"]
     shares = pd.DataFrame({"kind": kinds, "n": 3, "value": 0.5, "low": 0.2, "high": 0.8, "copies": 1.0})
-    chart = share_chart([Series(False, shares, 9), Series(True, shares, 9)])
+    chart = share_plot([Series(False, shares, 9), Series(True, shares, 9)])
     labels = [text for _, text in chart.xticks if text]
     assert (
         len(chart.xticks) == 21
@@ -176,7 +176,7 @@ def test_many_kinds_find_room() -> None:
         and chart.x_label == "times shown in training"
     )
     assert [kind_label(k) for k in ("near", "x4", "a long kind's name")] == ["near-duplicates", "shown 4x", "a long kind's name"]
-    assert [text for _, text in share_chart([Series(False, shares.replace("x1", "a long kind's name")[:1], 9)]).xticks] == ["a long kin"]
+    assert [text for _, text in share_plot([Series(False, shares.replace("x1", "a long kind's name")[:1], 9)]).xticks] == ["a long kin"]
 
 
 # ------------------------------------------------------------------------------------------- whole runs
