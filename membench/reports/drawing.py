@@ -64,7 +64,7 @@ def inline(plot: Plot) -> Markup:
     root = ElementTree.fromstring(out.getvalue())
     shapes = {node.get("id"): node.get("d", "") for node in root.iter(f"{SVG}path") if node.get("id")}
     made = ElementTree.Element("svg", {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": described(plot)})
-    made.extend(_simple(root, shapes))
+    made.extend(list(_simple(root, shapes)))
     return Markup(ElementTree.tostring(made, encoding="unicode"))
 
 
@@ -78,7 +78,7 @@ def described(plot: Plot) -> str:
 # ------------------------------------------------------------------------------------------- in a page
 
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-VARIABLES = {light: f"var(--{name})" for name, (light, _) in reversed(INKS.items())}
+VARIABLES = {light: f"var(--{name})" for name, (light, _) in INKS.items()}
 
 
 def _simple(node: ElementTree.Element, shapes: dict[str | None, str]) -> Iterator[ElementTree.Element]:
@@ -87,14 +87,16 @@ def _simple(node: ElementTree.Element, shapes: dict[str | None, str]) -> Iterato
         kind = child.tag.removeprefix(SVG)
         if kind == "g":
             yield from _simple(child, shapes)
-        elif kind == "path" and child.get("d"):
-            yield ElementTree.Element("path", {"d": _short(child.attrib["d"]), "style": _style(child)})
+        elif kind == "path" and child.get("d") and (style := _style(child)) != "fill:none":
+            yield ElementTree.Element("path", {"d": _short(child.attrib["d"]), "style": style})
         elif kind == "use":  # a marker
-            shift = f"translate({float(child.attrib['x']):.1f} {float(child.attrib['y']):.1f})"
+            shift = f"translate({_short(child.attrib['x'])} {_short(child.attrib['y'])})"
             shape = _short(shapes[child.attrib[LINK].removeprefix("#")], 2)
             yield ElementTree.Element("path", {"d": shape, "transform": shift, "style": _style(child)})
         elif kind == "text":
-            kept = {name: child.attrib[name] for name in ("x", "y", "transform") if name in child.attrib}
+            kept = {name: _short(child.attrib[name]) for name in ("x", "y", "transform") if name in child.attrib}
+            if kept.get("transform", "").startswith("rotate(0 "):
+                del kept["transform"]
             text = ElementTree.Element("text", kept | {"style": _style(child)})
             text.text = child.text
             yield text
@@ -111,9 +113,9 @@ def _style(node: ElementTree.Element) -> str:
 
 
 def _short(path: str, digits: int = 1) -> str:
-    """The path with rounded numbers; a line to where it already is has no length."""
-    path = re.sub(r"-?\d[\d.e-]*", lambda m: f"{round(float(m[0]), digits) + 0.0:g}", path)
-    path = re.sub(r"\s*([A-Za-z])\s*", r"\1", path)
+    """The path, or other text, with rounded numbers; a line to where it already is has no length."""
+    path = re.sub(r"-?\d[\d.]*(e-?\d+)?", lambda m: f"{round(float(m[0]), digits) + 0.0:g}", path)
+    path = re.sub(r"\s*([MLCQz])\s*", r"\1", path.strip())
     return re.sub(r"M([\d.-]+ [\d.-]+)L\1(?=[Mz]|$)", r"M\1h0", path)
 
 
@@ -122,6 +124,7 @@ def _short(path: str, digits: int = 1) -> str:
 
 def figure(plots: Sequence[Plot], *, heading: str = "", page: bool = False) -> Figure:
     """The plots as panels of one figure, with one key for all. page: one plot, for a page."""
+    from matplotlib import rcParams
     from matplotlib.figure import Figure  # without pyplot: no window, no state
 
     columns = min(3, len(plots))
@@ -138,11 +141,12 @@ def figure(plots: Sequence[Plot], *, heading: str = "", page: bool = False) -> F
         size = (PAGE_WIDTH / 72, 0.6 + 0.6 * most if most else 3.2 + 1.25 * key)
     made = Figure(figsize=size, layout="constrained")
     panels = made.subplots(down, columns, squeeze=False).ravel()
+    letters = int(0.85 * 72 * size[0] / columns / (0.6 * rcParams["font.size"]))
     entries: dict[str, Any] = {}
     for axes, plot in zip(panels, plots, strict=False):
         if not page:
             axes.set_title(_wrapped(plot.title, 60), fontsize=10)
-        for line, handle in _panel(axes, plot):
+        for line, handle in _panel(axes, plot, letters):
             entries.setdefault(_wrapped(line.name, 46), handle)
     for axes in panels[len(plots) :]:
         axes.set_axis_off()
@@ -172,16 +176,19 @@ def _wrapped(text: str, width: int) -> str:
     return textwrap.fill(plain(text), width)
 
 
-def _panel(axes: Axes, plot: Plot) -> list[tuple[Line, Any]]:
-    """Draws a plot; returns the lines that have a name, each with what stands for it in the key."""
+def _panel(axes: Axes, plot: Plot, letters: int) -> list[tuple[Line, Any]]:
+    """Draws a plot; returns the lines that have a name, each with what stands for it in the key.
+
+    letters: as many find room beside each other along x.
+    """
     axes.grid(linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_facecolor("none")
-    _axis(axes, "x", plot.x)
+    _axis(axes, "x", plot.x, letters)
     if plot.rows:
         _histograms(axes, plot)
         return []
-    _axis(axes, "y", plot.y)
+    _axis(axes, "y", plot.y, letters)
     if plot.shade is not None and plot.shade > plot.x.low:
         axes.axvspan(plot.x.low, min(plot.shade, plot.x.high), color=INKS["box"][0], zorder=0, linewidth=0)
     soft = INKS["soft"][0]
@@ -195,7 +202,7 @@ def _panel(axes: Axes, plot: Plot) -> list[tuple[Line, Any]]:
     return [(line, handle) for line in plot.lines if (handle := _line(axes, plot, line)) is not None and line.name]
 
 
-def _axis(axes: Axes, which: str, axis: Axis) -> None:
+def _axis(axes: Axes, which: str, axis: Axis, letters: int) -> None:
     """Its scale, ends, label and ticks."""
     scale: dict[str, Any] = {"value": "linear"}
     if axis.log:
@@ -210,7 +217,7 @@ def _axis(axes: Axes, which: str, axis: Axis) -> None:
     ticks = axis.ticks()
     labels = ["\n".join(map(plain, text.split("\n"))) for _, text in ticks]
     wide = sum(max(map(len, label.split("\n"))) + 2 for label in labels if label)
-    crowded = which == "x" and wide > 60
+    crowded = which == "x" and wide > letters
     of.set_ticks([at for at, _ in ticks], labels, **({"rotation": 25, "ha": "right"} if crowded else {}))
     of.minorticks_off()
 
@@ -264,13 +271,13 @@ def _dots(axes: Axes, axis: Axis, x: np.ndarray, y: np.ndarray, colour: str) -> 
 
     good = np.isfinite(x) & np.isfinite(y)
     x, y = x[good], y[good]
-    end = x * (1 + 1e-6) if axis.log else x + 1e-6 * (axis.high - axis.low)  # of no length, it is not drawn
+    end = x * (1 + 1e-9) if axis.log else x + 1e-9 * (axis.high - axis.low)  # of no length, it is not drawn
     corners = np.stack([np.stack([x, y], 1), np.stack([end, y], 1)], 1).reshape(-1, 2)
     path = Path(corners, [Path.MOVETO, Path.LINETO] * len(x))
     path.should_simplify = False
     look: dict[str, Any] = {"linewidth": 4.5, "capstyle": "round", "alpha": 0.6, "edgecolor": colour}
     if len(x):
-        axes.add_patch(PathPatch(path, fill=False, clip_on=False, **look))
+        axes.add_patch(PathPatch(path, fill=False, clip_on=False, snap=False, **look))
     return Line2D([], [], linestyle="", marker="o", markersize=5.5, markeredgewidth=0, color=colour)
 
 

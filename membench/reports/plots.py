@@ -17,7 +17,6 @@ INKS = {
     "c3": ("#b7791f", "#e9b44c"),
     "c4": ("#6d4fc2", "#b09bff"),
     "c5": ("#3c8d40", "#7fd083"),
-    "pos": ("#d1495b", "#ff8095"),
     "neg": ("#2f6fb5", "#74b0f4"),
     "soft": ("#5d646d", "#a2a9b2"),
     "line": ("#d9dde2", "#343a41"),
@@ -33,7 +32,7 @@ DASHES: tuple[tuple[float, ...], ...] = ((), (4.0, 2.0), (1.2, 1.6), (6.0, 1.6, 
 # A style i >= 0 has ink c{i % 6} and dashes i // 6 % 4: 24 that can be told apart. These stand for
 # what no run made (chance, bounds), and for the two sides of a task and what is on neither.
 CHANCE, POSITIVE, NEGATIVE, UNLABELLED = -1, -2, -3, -4
-NAMED_INKS = {CHANCE: "soft", POSITIVE: "pos", NEGATIVE: "neg", UNLABELLED: "soft"}
+NAMED_INKS = {CHANCE: "soft", POSITIVE: "c1", NEGATIVE: "neg", UNLABELLED: "soft"}
 LABEL_STYLES = {1: POSITIVE, 0: NEGATIVE, -1: UNLABELLED}
 
 DOT, CROSS = ".", "x"  # markers: of many points; of a point that has no value
