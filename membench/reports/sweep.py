@@ -96,7 +96,7 @@ def plots(frame: pd.DataFrame, helps: Mapping[str, str]) -> list[Plot]:
         series = list(dict.fromkeys(frame.series))
         lines = [line for i, name in enumerate(series) for line in _series(frame, metric, name, i, len(series))]
         heights = [values for line in lines for values in (line.y, line.high) if values is not None]
-        top = max(1.0, *(float(v) for values in heights for v in values if np.isfinite(v)))
+        top = max([1.0, *(float(v) for values in heights for v in values if np.isfinite(v))])
         foot = -0.03 * top
         lines = [replace(line, y=np.full(len(line.x), foot)) if line.marker == CROSS else line for line in lines]
         y = Axis(title, foot, 1.05 * top)
