@@ -18,7 +18,9 @@ from PIL import Image
 from membench import registry
 from membench.cli.main import main
 from membench.errors import UserError
-from membench.reports.sweep import spread, summary
+from membench.reports.drawing import draw, figure
+from membench.reports.plots import CROSS, INKS, UNLABELLED, Plot
+from membench.reports.sweep import plots, spread, summary, title
 from membench.runs import sweep
 from membench.runs.finished import Run, load
 from membench.runs.spec import Spec
@@ -198,7 +200,8 @@ def test_the_pictures_are_not_blank(swept) -> None:
     assert pixels.std() > 10
     left, right = np.array_split(pixels, 2, axis=1)
     for half in (left, right):  # both series, in their colours
-        for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
+        for name in ("c0", "c1"):
+            colour = list(bytes.fromhex(INKS[name][0][1:]))
             assert (np.abs(half - colour).max(axis=2) < 8).sum() > 200
     svg = (swept / "made" / "grid.svg").read_text()
     for words in (
@@ -251,7 +254,7 @@ def made(monkeypatch, *sweeps: str, seeds: tuple[int, ...] = (0,), controls: tup
 
     monkeypatch.setattr(sweep, "execute", execute)
     monkeypatch.setattr(sweep, "execute_all", lambda *args, **kwargs: [])
-    return sweep(spec(), grid(Copier, spec(), sweeps), seeds, controls, Path("x"), progress=False)
+    return sweep.sweep(spec(), grid(Copier, spec(), sweeps), seeds, controls, Path("x"), progress=False)
 
 
 def test_forwards_are_those_of_preparation_and_images(monkeypatch) -> None:
@@ -269,7 +272,7 @@ def test_a_fault_of_the_disk_ends_the_sweep(monkeypatch, error: UserError) -> No
     monkeypatch.setattr(sweep, "execute", execute)
     monkeypatch.setattr(sweep, "execute_all", lambda *args, **kwargs: [])
     with pytest.raises(UserError, match=str(error)):
-        sweep(spec(), grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
+        sweep.sweep(spec(), grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
     assert len(calls) == 1
 
 
@@ -288,50 +291,63 @@ def test_a_fault_of_the_disk_ends_the_sweep(monkeypatch, error: UserError) -> No
 )
 def test_the_axis_fits_the_values(monkeypatch, values: str, scale: str, labels: list[str]) -> None:
     frame = made(monkeypatch, values)
-    for axes in sweep.plot(frame, {}).axes:
+    made_plots = plots(frame, {})
+    for axes in figure(made_plots).axes:
         assert axes.get_xscale() == scale
         assert [label.get_text() for label in axes.get_xticklabels()] == labels
         low, high = axes.get_xlim()
         assert low < min(axes.get_xticks()) and max(axes.get_xticks()) < high
         assert axes.get_xlabel() == values.split("=")[0]
-    assert sweep.draw(frame, {}, "png").startswith(b"\x89PNG")
+    for plot in made_plots:  # the data's own idea of where ticks lie is matplotlib's
+        [axes] = figure([plot]).axes
+        places = axes.get_xticks()
+        drawn = axes.transAxes.inverted().transform(axes.transData.transform([(x, 0) for x in places]))[:, 0]
+        assert plot.x.share(places) == pytest.approx(drawn)
+    assert draw(made_plots, "png").startswith(b"\x89PNG")
 
 
-def lines(axes) -> dict[str, tuple[list[float], list[float], list[float]]]:
-    """Heights of each line with whiskers, and of the whiskers' ends, by colour."""
-    found = {}
-    for container in axes.containers:
-        data, _, bars = container
-        if bars:
-            ends = np.array(bars[0].get_segments())[:, :, 1]
-            heights = (data.get_ydata(), ends[:, 0], ends[:, 1])
-            found[data.get_color()] = tuple(np.asarray(h, dtype=float).round(6).tolist() for h in heights)
-    return found
+def lines(plot: Plot) -> dict[int, tuple[list[float], list[float], list[float]]]:
+    """Heights of each line with whiskers, and of the whiskers' ends, by style."""
+    return {
+        line.style: tuple(np.asarray(h, dtype=float).round(6).tolist() for h in (line.y, line.low, line.high))
+        for line in plot.lines
+        if line.whiskers
+    }
 
 
 def test_one_seed_is_drawn_with_its_interval_and_the_control_in_grey(monkeypatch) -> None:
-    ams, ums = (lines(axes) for axes in sweep.plot(made(monkeypatch, "copies=1,2", controls=(False, True)), {}).axes)
-    assert ams == {"0.5": ([1, 1], [0.5, 0.5], [1.5, 1.5]), "#0072B2": ([20, 20], [10, 10], [30, 30])}
-    assert ums["#0072B2"] == ([10, 10], [10, 10], [30, 30])
+    ams, ums = map(lines, plots(made(monkeypatch, "copies=1,2", controls=(False, True)), {}))
+    assert ams == {UNLABELLED: ([1, 1], [0.5, 0.5], [1.5, 1.5]), 0: ([20, 20], [10, 10], [30, 30])}
+    assert ums[0] == ([10, 10], [10, 10], [30, 30])
+
+
+def test_bands_are_thin_lines_below_the_copies(monkeypatch) -> None:
+    ams, _ = plots(made(monkeypatch, "copies=1,2"), {})
+    *bands, copies = ams.lines
+    assert [line.name.split(" [")[0] for line in bands] == [f"band {band.name}" for band in SPACE.bands]
+    assert len({line.style for line in ams.lines}) == len(ams.lines) and all(line.width < copies.width for line in bands)
+    assert all(line.y.tolist() == pytest.approx([100 * 0.2 / 3] * 2) and not line.whiskers for line in bands)
 
 
 def test_several_seeds_are_drawn_as_their_mean_from_least_to_greatest(monkeypatch) -> None:
     frame = made(monkeypatch, "copies=1,2", "mode=plain,fancy", seeds=(0, 1))
-    figure = sweep.plot(frame, {"copies": "how many"})
-    ams = lines(figure.axes[0])
-    assert ams == {colour: ([25, 25], [20, 20], [30, 30]) for colour in ("#0072B2", "#D55E00")}
-    assert figure.axes[0].get_xlabel() == "copies: how many"
-    assert "mean of seeds 0, 1" in figure.get_suptitle()
+    ams, _ = plots(frame, {"copies": "how many"})
+    assert lines(ams) == {style: ([25, 25], [20, 20], [30, 30]) for style in (0, 1)}
+    assert ams.x.label == "copies: how many"
+    assert len({line.aside for line in ams.lines if line.whiskers}) == 2  # side by side
+    assert "mean of seeds 0, 1" in title(frame)
     assert list(summary(frame)["AMS copies %"]) == ["25.0 [20.0, 30.0]"] * 4
 
 
 def test_refused_points_are_marked_on_the_axis(monkeypatch) -> None:
-    figure = sweep.plot(made(monkeypatch, "copies=1,9", controls=(False, True)), {})
-    for axes in figure.axes:
-        crosses = [c for c in axes.collections if len(c.get_offsets()) and hasattr(c, "get_sizes") and len(c.get_sizes())]
-        assert [c.get_offsets()[0][0] for c in crosses] == [9, 9]
-        assert [c.get_offsets()[0][1] for c in crosses] == [0, 0]
-    assert "refused" in [text.get_text() for text in figure.legends[0].get_texts()]
+    made_plots = plots(made(monkeypatch, "copies=1,9", controls=(False, True)), {})
+    for plot in made_plots:
+        crosses = [line for line in plot.lines if line.marker == CROSS]
+        assert [line.x.tolist() for line in crosses] == [[9], [9]]
+        assert [line.y.tolist() for line in crosses] == [[plot.y.low]] * 2 and plot.y.low < 0
+    [key] = figure(made_plots).legends
+    names = [text.get_text() for text in key.get_texts()]
+    assert names.count("refused") == 1 and names.count("copies, control model") == 1
 
 
 def test_a_detector_without_images_still_has_a_table_and_a_plot(monkeypatch) -> None:
@@ -341,8 +357,8 @@ def test_a_detector_without_images_still_has_a_table_and_a_plot(monkeypatch) -> 
 
     monkeypatch.setattr(sweep, "execute", execute)
     monkeypatch.setattr(sweep, "execute_all", lambda *args, **kwargs: [])
-    frame = sweep(spec(), grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
+    frame = sweep.sweep(spec(), grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
     assert list(frame.status) == ["complete"] * 2 and frame.value.isna().all()
     assert list(summary(frame)["AMS copies %"]) == ["n/a", "n/a"]
     assert math.isnan(spread(frame, False)[0])
-    assert "no values" in [text.get_text() for text in sweep.plot(frame, {}).axes[0].texts]
+    assert "no values" in [text.get_text() for text in figure(plots(frame, {})).axes[0].texts]

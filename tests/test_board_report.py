@@ -128,7 +128,7 @@ def test_boards_without_scores_or_images(tmp_path) -> None:
 def test_what_a_programmer_may_get_wrong(tmp_path, slug, runs) -> None:
     of = [variant(tmp_path, "one")]
     with pytest.raises(ValueError, match=r"slug|positions"):
-        write_board(of, [board(of, slug=slug, runs=finished)], tmp_path / "out")
+        write_board(of, [board(of, slug=slug, runs=runs)], tmp_path / "out")
     with pytest.raises(ValueError, match="taken"):
         write_board(of, [board(of), board(of)], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from membench.runs import shards
 from membench.runs.folder import RunFolder
 from membench.runs.shards import Phases, Work, in_step
 from membench.storage.images import png_bits, png_bytes

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import Drawn, corners
 from frames import names, rows
 
 from membench.errors import UserError
+from membench.metrics.complexity import bin_edges
 from membench.metrics.table import run_metrics
 from membench.reports import plots, run_page
-from membench.reports.charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH
 from membench.reports.run_page import about, detection, gallery, headline, write_report
 from membench.runs import nearest
 from membench.runs.finished import Run
@@ -51,6 +52,8 @@ def make_run(
     near = (0.4 + np.arange(len(samples)) / 100).astype(np.float32)
     first = first.assign(training_id=[f"t/{i}" for i in first.training], similarity=near, rank=0)
     second = first.assign(similarity=np.float32(1.45 if space is DISTANCE else 0.31), rank=1)  # must not be shown
+    second = second.assign(training=(second.training + 1) % len(TRAINING))
+    second = second.assign(training_id=[f"t/{i}" for i in second.training])
     matches = pd.concat([second, first], ignore_index=True)[["sample_id", "training_id", "training", "similarity", "rank"]]
     metrics = run_metrics(scores, samples, matches, space, evaluations=1000, resamples=20)
     return Run(path, make_info(n, len(samples), space) | changes, scores, samples, matches, metrics, NEAREST)
@@ -239,33 +242,51 @@ def test_costs_and_preparation_show_what_is_there(tmp_path) -> None:
 
 def test_curves(tmp_path) -> None:
     run = make_run(tmp_path, n=40)
-    roc, _, _ = detection(run).charts
-    assert [name for name, *_ in roc.lines] == ["all", "chance"]  # one kind alone is all of them
-    numbers = [float(x) for _, path, _ in roc.lines for x in re.findall(r"-?[\d.]+", path)]
-    assert min(numbers) >= 0 and max(numbers) <= WIDTH
-    [curve] = run_page.extraction(run).charts
-    assert curve.xticks[0] == (LEFT, "0") and curve.xticks[-1] == (RIGHT, "40")
+    roc, _, _ = detection(run).plots
+    assert [line.name for line in roc.lines] == ["all", "chance"]  # one kind alone is all of them
+    drawn = Drawn(roc)
+    numbers = np.concatenate([corners(node) for node in drawn.root.iter("path")])
+    assert numbers.min() >= 0 and (numbers.max(axis=0) <= [drawn.width, drawn.height]).all()
+    [curve] = run_page.extraction(run).plots
+    ticks = [(x, text) for x, text in curve.x.ticks()]
+    assert ticks[0] == (0, "0") and ticks[-1] == (40, "40") and (curve.x.low, curve.x.high) == (0, 40)
     assert plots.round_values(-0.25, 0.9) == [-0.2, 0, 0.2, 0.4, 0.6, 0.8] and plots.round_values(0, 3216) == [0, 1000, 2000, 3000]
+
+
+def test_the_rarefaction_is_drawn_as_stored(tmp_path) -> None:
+    run = make_run(tmp_path, n=40)
+    [plot] = run_page.extraction(run).plots
+    stored = run.metrics[(run.metrics.metric == "rarefaction") & (run.metrics.subset == "all")].sort_values("n")
+    [line] = plot.lines
+    assert line.x.tolist() == stored.n.tolist() and line.y.tolist() == stored.value.tolist() and plot.y.high >= stored.value.max()
+    [path] = Drawn(plot).inner("stroke", "c0")
+    assert path[-1] == pytest.approx([1, stored.value.max() / plot.y.high], abs=1e-3)
 
 
 def test_the_score_over_png_size(tmp_path) -> None:
     run = make_run(tmp_path, n=40)
-    *_, chart = detection(run).charts
-    assert [(name, css) for name, _, css in chart.lines] == [
-        ("bins of AUROC matched", "chance"),
-        ("not memorized", "dot label0"),
-        ("memorized", "dot label1"),
+    *_, plot = detection(run).plots
+    assert [(line.name, line.style, line.marker) for line in plot.lines] == [
+        ("bins of AUROC matched", plots.CHANCE, ""),
+        ("not memorized", plots.NEGATIVE, plots.DOT),
+        ("memorized", plots.POSITIVE, plots.DOT),
     ]
-    spots = [tuple(map(float, spot)) for _, path, _ in chart.lines[1:] for spot in re.findall(r"M([\d.]+) ([\d.]+)h0", path)]
-    assert len(spots) == 40 and {LEFT, RIGHT} <= {x for x, _ in spots}
-    assert min(y for _, y in spots) == TOP and max(y for _, y in spots) == chart.height - BOTTOM
-    largest = run.scores.loc[run.scores.score.idxmax()]
     low, high = run.scores.png_bits.min(), run.scores.png_bits.max()
-    expected = LEFT + (largest.png_bits - low) / (high - low) * (RIGHT - LEFT)
-    assert min(spots, key=lambda spot: spot[1])[0] == pytest.approx(expected, abs=0.06)
+    assert (plot.x.low, plot.x.high) == (low / 1000, high / 1000)
+    assert (plot.y.low, plot.y.high) == (run.scores.score.min(), run.scores.score.max())
+    drawn = Drawn(plot)
+    spots = np.concatenate([drawn.shares(node) for name in ("neg", "c1") for node in drawn.nodes("stroke", name)])
+    assert len(spots) == 40
+    assert spots.min(axis=0) == pytest.approx([0, 0], abs=1e-3) and spots.max(axis=0) == pytest.approx([1, 1], abs=1e-3)
+    largest = run.scores.loc[run.scores.score.idxmax()]
+    expected = (largest.png_bits - low) / (high - low)
+    assert max(spots, key=lambda spot: spot[1])[0] == pytest.approx(expected, abs=1e-3)
+    [bins] = [at for at in drawn.inner("stroke", "soft") if len(at) > 2]
+    edges = np.unique(bin_edges(run.scores.png_bits.to_numpy()))
+    assert bins[::2, 0] == pytest.approx((edges - low) / (high - low), abs=1e-3) and np.ptp(bins[:2, 1]) == pytest.approx(1, abs=1e-3)
     rho = run.metrics[run.metrics.metric == "spearman_png_bits"].iloc[0]
     text = f"{rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
-    assert chart.note == f"Spearman of score with PNG size: {text}." and ("Spearman, PNG size", text) in headline(run)
+    assert plot.note == f"Spearman of score with PNG size: {text}." and ("Spearman, PNG size", text) in headline(run)
     table = detection(run).tables[0]
     assert list(table.header[2:4]) == ["AUROC", "AUROC matched"] and ("AUROC matched", table.rows[0][3]) in headline(run)
 

@@ -1,4 +1,4 @@
-"""The chart of the extracted share against multiplicity: both series, one, or none; and the report that is written again."""
+"""The plot of the extracted share against multiplicity: both series, one, or none; and the report that is written again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import Drawn, corners
 from pixel_task import PixelTask
 from test_report import DISTANCE, NEAREST, has_nan, make_run, sure
 
@@ -16,8 +17,9 @@ from membench import api
 from membench.errors import UserError
 from membench.metrics.table import run_metrics
 from membench.registry import tasks
-from membench.reports import charts, run_page
-from membench.reports.multiplicity import Series, extracted, kind_label, multiplicity, share_chart, siblings
+from membench.reports import run_page
+from membench.reports.multiplicity import Series, extracted, kind_label, multiplicity, share_plot, siblings
+from membench.reports.plots import NEGATIVE, POSITIVE, Line, Plot
 from membench.reports.run_page import write_report
 from membench.reports.text import interval
 from membench.runs.finished import Run, load
@@ -37,7 +39,7 @@ def finished(
     near = np.where(np.arange(2 * n) % n < copied, 0.5, 1.2).astype(np.float32)  # rank 0 is the second half
     matches = plain.matches.assign(similarity=np.where(plain.matches["rank"] == 0, near, np.float32(1.4)))
     good = plain.samples[plain.samples.status == "ok"]
-    metrics = run_metrics(plain.scores, good, matches, DISTANCE, evaluations=1, training_kinds=kinds, resamples=10)
+    metrics = run_metrics(plain.scores, good, matches, DISTANCE, evaluations=10, training_kinds=kinds, resamples=10)
     hashes = plain.info["hashes"] | {"weights": weights or ("c" if control else "w") * 64}
     info = plain.info | {"control": control, "hashes": hashes, "preset": None} | changes
     parts = plain.info["key_parts"] | {"control": control, "hashes": hashes, "seed": info["seed"], "options": info["options"]}
@@ -53,33 +55,31 @@ def html_of(run: Run) -> str:
     return run_page.write_report(run).read_text(encoding="utf-8")
 
 
-def marks(path: str) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in re.findall(r"M([\d.]+) ([\d.]+)h", path)]
-
-
-def share_of(pixel: float) -> float:
-    low, high = charts.HEIGHT - charts.BOTTOM, charts.TOP
-    return (low - pixel) / (low - high)
+def markers(plot: Plot) -> list[Line]:
+    return [line for line in plot.lines if line.name]
 
 
 def test_both_series(tmp_path) -> None:
     model, control = finished(tmp_path), finished(tmp_path, control=True, copied=2)
     for run in (model, control):
-        [chart], [table] = multiplicity(run, "distance ≤ 1")
-        assert [text for _, text in chart.xticks] == ["shown\n1x", "shown\n4x", "shown\n16x", "shown\n64x", "near-\nduplicates"]
-        assert [text for _, text in chart.yticks] == ["0", "20", "40", "60", "80", "100"]
-        assert [(name, css) for name, _, css in chart.lines if name] == [
-            ("model, 40 images", "round of-model"),
-            ("control, 40 images", "square of-control"),
-        ]
-        model_path, control_path = (path for name, path, _ in chart.lines if name)
+        [plot], [table] = multiplicity(run, "distance ≤ 1")
+        assert [text for _, text in plot.x.ticks()] == ["shown\n1x", "shown\n4x", "shown\n16x", "shown\n64x", "near-\nduplicates"]
+        assert [text for _, text in plot.y.ticks()] == ["0", "20", "40", "60", "80", "100"]
+        model_line, control_line = markers(plot)
+        assert (model_line.name, control_line.name) == ("model, 40 images", "control, 40 images")
+        assert (model_line.style, model_line.marker, model_line.hollow) == (POSITIVE, "o", False)
+        assert (control_line.style, control_line.marker, control_line.hollow) == (NEGATIVE, "s", True)
         # The first 12 pictures are all of x16 and near; 10 more images copy nothing.
-        assert [share_of(y) for _, y in marks(model_path)] == pytest.approx([0, 0, 1, 0, 1], abs=1e-3)
-        assert [share_of(y + 3.5) for _, y in marks(control_path)] == pytest.approx([0, 0, 2 / 6, 0, 0], abs=1e-3)
-        for (at, _), (m, _), (c, _) in zip(chart.xticks, marks(model_path), marks(control_path), strict=True):
-            assert m < at < c + 3.5  # beside each other, not on each other
-        assert chart.note.endswith("an image that copies one often copies the others.")
-        assert chart.absent == chart.command == ""
+        assert model_line.y == pytest.approx([0, 0, 100, 0, 100]) and control_line.y == pytest.approx([0, 0, 200 / 6, 0, 0])
+        assert model_line.x.tolist() == control_line.x.tolist() == [0, 1, 2, 3, 4] == [x for x, _ in plot.x.ticks()]
+        drawn = Drawn(plot)
+        m, c = (np.concatenate([at for at in drawn.inner("fill", name) if len(at) == 1]) for name in ("c1", "bg"))
+        m, c = m[-5:], c[-5:]  # after the whiskers' ends
+        assert m[:, 1] == pytest.approx(model_line.y / 100, abs=1e-3) and c[:, 1] == pytest.approx(control_line.y / 100, abs=1e-3)
+        middle = plot.x.share(np.arange(5))
+        assert (m[:, 0] < middle - 0.01).all() and (middle + 0.01 < c[:, 0]).all()  # beside each other, not on each other
+        assert plot.note.endswith("an image that copies one often copies the others.")
+        assert plot.absent == plot.command == ""
         assert table.header[2:] == ["model %", "control %", "copies, model", "copies, control"]
         row = model.metrics[(model.metrics.metric == "extracted_share") & (model.metrics.subset == "kind=x16")].iloc[0]
         assert table.rows[2][:3] == ["shown 16x", "6", interval(1, row.low, row.high, scale=100, digits=1)]
@@ -87,40 +87,45 @@ def test_both_series(tmp_path) -> None:
         html = html_of(run)
         sure(html)
         assert html.count(f"<h3>{TITLE}</h3>") == 1 and "copies, control" in html and not has_nan(html)
-        assert re.search(r">shown</text><text [^>]*>64x</text>", html)
+        assert re.search(r">shown</text><text [^>]*>64x</text>", html) and "model, 40 images</text>" in html
         assert html.index(f"<h3>{TITLE}</h3>") < html.index("<h3>Extracted share in numbers</h3>") < html.index("<h2>Gallery")
 
 
 def test_intervals_stand_where_their_numbers_are_and_lines_join_multiplicities_alone(tmp_path) -> None:
     run = finished(tmp_path, copied=9)  # all 6 of x16, 3 of 6 of near
-    [chart], _ = multiplicity(run, "")
-    trend, bars, spots = (path for _, path, _ in chart.lines)
+    [plot], _ = multiplicity(run, "")
+    trend, spots = plot.lines
     shares = extracted(run.metrics)
-    ends = [(share_of(float(a)), share_of(float(b))) for a, b in re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)", bars)]
-    for (low, high), row in zip(ends, shares.itertuples(), strict=True):
-        assert (low, high) == pytest.approx((row.low, row.high), abs=1e-3)
-    assert [share_of(y) for _, y in marks(spots)] == pytest.approx([0, 0, 1, 0, 0.5], abs=1e-3)
-    joined = [tuple(map(float, p.split())) for p in trend.removeprefix("M").split("L")]
-    assert joined == marks(spots)[:4]  # not near
-    numbers = [float(x) for _, path, _ in chart.lines for x in re.findall(r"-?[\d.]+", path)]
-    assert min(numbers) >= 0 and max(numbers) <= charts.WIDTH
+    assert spots.low == pytest.approx(100 * shares.low) and spots.high == pytest.approx(100 * shares.high) and spots.whiskers
+    assert spots.y == pytest.approx([0, 0, 100, 0, 50]) and not spots.joined
+    assert trend.x.tolist() == [0, 1, 2, 3] and trend.y.tolist() == spots.y[:4].tolist() and not trend.name  # not near
+    drawn = Drawn(plot)
+    paths = drawn.inner("stroke", "c1")
+    bars = [at for at in paths if len(at) == 2]
+    for bar, row in zip(bars, shares.itertuples(), strict=True):
+        assert sorted(bar[:, 1]) == pytest.approx([row.low, row.high], abs=1e-3)
+    [joined] = [at for at in paths if len(at) > 2]
+    expected = np.stack([plot.x.share(trend.x), trend.y / 100], 1)
+    assert joined == pytest.approx(expected, abs=1e-3) and spots.aside == 0
+    numbers = np.concatenate([corners(node) for node in drawn.root.iter("path")])
+    assert numbers.min() >= 0 and numbers[:, 0].max() <= drawn.width
 
 
 def test_one_series_says_what_adds_the_other(tmp_path) -> None:
     run = finished(tmp_path)
-    [chart], [table] = multiplicity(run, "")
+    [plot], [table] = multiplicity(run, "")
     command = "membench run --detector a_detector --task a_task --set steps=5 --seeds 7"
-    assert [name for name, *_ in chart.lines if name] == ["model, 40 images"] and table.header[2:] == [
+    assert [line.name for line in markers(plot)] == ["model, 40 images"] and table.header[2:] == [
         "model %",
         "copies, model",
     ]
-    assert chart.command == f"{command} --control" and chart.absent.startswith("Without the control model: no finished run")
+    assert plot.command == f"{command} --control" and plot.absent.startswith("Without the control model: no finished run")
     [shown] = re.findall(r"<code>(.*?)</code>", html_of(run))
     assert re.sub("<[^>]*>", "", shown).strip() == f"{command} --control"
     control = finished(tmp_path / "other", control=True)
-    [chart], _ = multiplicity(control, "")
-    assert [name for name, *_ in chart.lines if name] == ["control, 40 images"]
-    assert chart.command == command and "Without the model:" in chart.absent
+    [plot], _ = multiplicity(control, "")
+    assert [line.name for line in markers(plot)] == ["control, 40 images"]
+    assert plot.command == command and "Without the model:" in plot.absent
 
 
 def test_only_the_same_settings_on_the_other_model_are_a_sibling(tmp_path) -> None:
@@ -139,19 +144,19 @@ def test_only_the_same_settings_on_the_other_model_are_a_sibling(tmp_path) -> No
     running.write_text(text)
     second = finished(tmp_path, control=True, weights="d" * 64)
     assert siblings(run.path, run.info) == sorted([control.path, second.path])
-    [chart], _ = multiplicity(run, "")
-    assert "2 runs of these settings on different ones" in chart.absent and not chart.command
-    assert [name for name, *_ in chart.lines if name] == ["model, 40 images"]
+    [plot], _ = multiplicity(run, "")
+    assert "2 runs of these settings on different ones" in plot.absent and not plot.command
+    assert [line.name for line in markers(plot)] == ["model, 40 images"]
 
 
 def test_a_sibling_without_shares_or_damaged_is_told(tmp_path) -> None:
     run, control = finished(tmp_path), finished(tmp_path, control=True, kinds=())
-    [chart], _ = multiplicity(run, "")
-    assert f"its run {control.path.name} has no such numbers" in chart.absent and chart.command.endswith(" --control")
-    assert len([1 for name, *_ in chart.lines if name]) == 1
+    [plot], _ = multiplicity(run, "")
+    assert f"its run {control.path.name} has no such numbers" in plot.absent and plot.command.endswith(" --control")
+    assert len(markers(plot)) == 1
     (control.path / "metrics.parquet").write_bytes(b"PAR1")
-    [chart], _ = multiplicity(run, "")
-    assert "cannot be read" in chart.absent
+    [plot], _ = multiplicity(run, "")
+    assert "cannot be read" in plot.absent
 
 
 def test_absent_with_one_kind_without_images_or_beyond_the_floor(tmp_path) -> None:
@@ -168,15 +173,15 @@ def test_absent_with_one_kind_without_images_or_beyond_the_floor(tmp_path) -> No
 def test_many_kinds_find_room() -> None:
     kinds = [f"x{2**i}" for i in range(20)] + ["near"]
     shares = pd.DataFrame({"kind": kinds, "n": 3, "value": 0.5, "low": 0.2, "high": 0.8, "copies": 1.0})
-    chart = share_chart([Series(False, shares, 9), Series(True, shares, 9)])
-    labels = [text for _, text in chart.xticks if text]
+    plot = share_plot([Series(False, shares, 9), Series(True, shares, 9)])
+    labels = [text for _, text in plot.x.ticks() if text]
     assert (
-        len(chart.xticks) == 21
+        len(plot.x.ticks()) == 21
         and labels == ["1x", "8x", "64x", "512x", "4096x", "32768x", "262144x"]
-        and chart.x_label == "times shown in training"
+        and plot.x.label == "times shown in training"
     )
     assert [kind_label(k) for k in ("near", "x4", "a long kind's name")] == ["near-duplicates", "shown 4x", "a long kind's name"]
-    assert [text for _, text in share_chart([Series(False, shares.replace("x1", "a long kind's name")[:1], 9)]).xticks] == ["a long kin"]
+    assert [text for _, text in share_plot([Series(False, shares.replace("x1", "a long kind's name")[:1], 9)]).x.ticks()] == ["a long kin"]
 
 
 # ------------------------------------------------------------------------------------------- whole runs

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from membench.boards.identity import asked, marked
 from membench.plain import marked_down
 from membench.reports.board_plots import extraction_plots, histograms, roc, settings_of, spaces_of
-from membench.reports.charts import Chart, chart
+from membench.reports.drawing import draw
 from membench.reports.gallery import Gallery, measure_word, of_runs
 from membench.reports.output import markdown
 from membench.reports.page import Table, rendered
-from membench.reports.plots import Plot, draw
+from membench.reports.plots import Plot
 from membench.reports.text import number
 from membench.runs.finished import Run, evaluations
 from membench.runs.nearest import NEAREST, frame_of, stored_nearest
@@ -171,10 +171,6 @@ def render(parts: Sequence[Part]) -> str:
     shown = []
     for part in parts:
         name, _, where = part.board.title.partition(", ")
-        charts: dict[str, list[Chart]] = {
-            what: [chart(plot) for plot in plots]
-            for what, plots in (("large", [*part.detection, *part.extraction]), ("scores", part.scores))
-        }
         shown.append(
             {
                 "slug": part.board.slug,
@@ -187,7 +183,8 @@ def render(parts: Sequence[Part]) -> str:
                 "absent": part.absent,
                 "galleries": part.galleries,
                 "about": part.about,
-                **charts,
+                "large": [*part.detection, *part.extraction],
+                "scores": part.scores,
             }
         )
     count = sum(len(part.about.rows) for part in parts)

@@ -14,9 +14,9 @@ from membench.metrics.extraction import copy_counts
 from membench.metrics.table import owners
 from membench.metrics.thresholds import curves, grid_of, threshold
 from membench.metrics.unique import rarefied
-from membench.reports.charts import histogram_plot, roc_plot
 from membench.reports.gallery import ROUNDING, copy_words, measure_word
 from membench.reports.plots import Axis, Line, Plot
+from membench.reports.run_plots import histogram_plot, roc_plot
 from membench.runs.finished import Run, evaluations
 from membench.types import Space
 

@@ -14,16 +14,13 @@ from membench.boards.control import control_command
 from membench.boards.identity import pair_key
 from membench.errors import UserError
 from membench.metrics.multiplicity import COPIES, SHARE, multiplicity_of, natural
-from membench.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, Chart
 from membench.reports.page import Table
+from membench.reports.plots import NEGATIVE, POSITIVE, Axis, Line, Plot
 from membench.reports.text import interval, number
 from membench.runs.finished import Run, load
 from membench.runs.folder import is_finished, read_info
 
-MARK = {"model": "round", "control": "square"}  # a shape each, for whoever cannot tell the colours apart
-
-
-APART = 7  # pixels from the middle of a category to a series' mark
+APART = 6.0  # points from the middle of a category to a series' marker
 
 
 LABELLED = 8  # categories with a label, as far as they find room; the others are in the table
@@ -69,8 +66,8 @@ def siblings(path: Path, info: Mapping[str, Any]) -> list[Path]:
     return found
 
 
-def multiplicity(run: Run, copy: str) -> tuple[list[Chart], list[Table]]:
-    """The chart and the table of its numbers; nothing for a run that :func:`extracted` has nothing of. copy: what a copy is, in words."""
+def multiplicity(run: Run, copy: str) -> tuple[list[Plot], list[Table]]:
+    """The plot and the table of its numbers; nothing for a run that :func:`extracted` has nothing of. copy: what a copy is, in words."""
     own = Series(run.info["control"], extracted(run.metrics), int((run.samples.status == "ok").sum()))
     if own.shares.empty:
         return [], []
@@ -81,33 +78,32 @@ def multiplicity(run: Run, copy: str) -> tuple[list[Chart], list[Table]]:
     note += " The control model saw none of them." if any(s.control for s in series) else ""
     if "near" in set(own.shares.kind):
         note += " Near-duplicates: each variant is a picture, and an image that copies one often copies the others."
-    return [replace(share_chart(series), note=note, absent=absent, command=command)], [share_table(series)]
+    return [replace(share_plot(series), note=note, absent=absent, command=command)], [share_table(series)]
 
 
-def share_chart(series: Sequence[Series]) -> Chart:
-    """Extracted share of each kind, with its interval; lines join kinds that differ in multiplicity."""
+def share_plot(series: Sequence[Series]) -> Plot:
+    """Extracted share of each kind in per cent, with its interval; lines join kinds that differ in multiplicity."""
     kinds = sorted({kind for s in series for kind in s.shares.kind}, key=natural)
-    wide = (RIGHT - LEFT) / len(kinds)
+    place = {kind: i for i, kind in enumerate(kinds)}
     roomy, step = len(kinds) <= 5, math.ceil(len(kinds) / LABELLED)
-    middle = {kind: round(LEFT + (i + 0.5) * wide, 1) for i, kind in enumerate(kinds)}
-    labels = [_tick(kind, roomy) if i % step == 0 else "" for i, kind in enumerate(kinds)]
     lines = []
     for s in series:
-        css, aside = f"of-{s.name}", min(APART, wide / 4) * (1 if s.control else -1) if len(series) > 1 else 0
-        spots = [(r.kind, round(middle[r.kind] + aside, 1), _y(r.value), _y(r.low), _y(r.high)) for r in s.shares.itertuples()]
-        joined = [(x, y) for kind, x, y, *_ in spots if multiplicity_of(kind) is not None]
-        lines += [("", "M" + "L".join(f"{x} {y}" for x, y in joined), f"trend {css}")] if len(joined) > 1 else []
-        lines.append(("", "".join(f"M{x} {low}V{high}M{x - 3:g} {low}h6M{x - 3:g} {high}h6" for _, x, _, low, high in spots), css))
-        mark = "M{x} {y}h0" if MARK[s.name] == "round" else "M{left:g} {top:g}h7v7h-7z"
-        path = "".join(mark.format(x=x, y=y, left=x - 3.5, top=y - 3.5) for _, x, y, *_ in spots)
-        lines.append((f"{s.name}, {s.images:,} images", path, f"{MARK[s.name]} {css}"))
-    xticks = list(zip(middle.values(), labels, strict=True))
-    yticks = [(_y(share / 100), str(share)) for share in range(0, 101, 20)]
-    return Chart("Extracted share by multiplicity", "" if roomy else "times shown in training", "extracted, %", xticks, yticks, lines)
+        aside = min(APART, 75 / len(kinds)) * (1 if s.control else -1) if len(series) > 1 else 0.0
+        x = s.shares.kind.map(place).to_numpy(float)
+        value, low, high = (100 * s.shares[end].to_numpy(float) for end in ("value", "low", "high"))
+        # A colour and a shape each, for whoever cannot tell the colours apart.
+        style, marker = (NEGATIVE, "s") if s.control else (POSITIVE, "o")
+        ordered = s.shares.kind.map(multiplicity_of).notna().to_numpy()
+        lines += [Line("", x[ordered], value[ordered], style=style, width=0.8, aside=aside)] if ordered.sum() > 1 else []
+        look = {"style": style, "marker": marker, "hollow": s.control, "joined": False, "whiskers": True, "aside": aside}
+        lines.append(Line(f"{s.name}, {s.images:,} images", x, value, low, high, **look))
+    at = [(float(i), _tick(kind, roomy) if i % step == 0 else "") for i, kind in enumerate(kinds)]
+    x_axis = Axis("" if roomy else "times shown in training", 0, len(kinds) - 1, at=at, room=0.5 / max(1, len(kinds) - 1))
+    return Plot("Extracted share by multiplicity", "multiplicity", x_axis, Axis("extracted, %", 0, 100), lines)
 
 
 def share_table(series: Sequence[Series]) -> Table:
-    """The numbers of the chart, and how many images copy a picture on average. A row a kind, columns a series."""
+    """The numbers of the plot, and how many images copy a picture on average. A row a kind, columns a series."""
     kinds = sorted({kind for s in series for kind in s.shares.kind}, key=natural)
     by_kind = [s.shares.set_index("kind").reindex(kinds) for s in series]
     rows = []
@@ -151,8 +147,3 @@ def _other(run: Run) -> tuple[Series | None, str, str]:
     if shares.empty:
         return None, f"Without the {name}: its run {folders[0].name} has no such numbers. To have them, delete it and run:", command
     return Series(there.info["control"], shares, int((there.samples.status == "ok").sum())), "", ""
-
-
-def _y(share: float) -> float:
-    """Pixel of a share in [0, 1]."""
-    return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)

@@ -9,9 +9,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from membench.plain import plain
-from membench.reports.charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart
+from membench.reports.drawing import inline
 from membench.reports.gallery import Gallery
-from membench.reports.plots import COLOURS, DARK_COLOURS, DASHES
+from membench.reports.plots import INKS, Plot
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. below: tables under the charts. absent: why something is missing from it."""
+    """A part of the page. below: tables under the plots. absent: why something is missing from it."""
 
     title: str
     intro: str = ""
     tables: Sequence[Table] = ()
-    charts: Sequence[Chart] = ()
+    plots: Sequence[Plot] = ()
     below: Sequence[Table] = ()
     galleries: Sequence[Gallery] = ()
     absent: str = ""
@@ -46,6 +46,4 @@ def rendered(template: str, **values: Any) -> str:
         trim_blocks=True,
         finalize=lambda value: plain(value) if type(value) is str else value,  # not what a macro has rendered, which is Markup
     )
-    palette = {"light": COLOURS, "dark": DARK_COLOURS, "dashes": DASHES}
-    edges = {"width": WIDTH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
-    return environment.get_template(template).render(**values, edges=edges, palette=palette)
+    return environment.get_template(template).render(**values, inks=INKS, drawn=inline)

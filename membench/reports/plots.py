@@ -1,56 +1,83 @@
-"""Plots as data, and as PNG and SVG files. ``report_charts.chart`` draws the same data for a page."""
+"""Plots as data. :mod:`membench.reports.drawing` draws them, for pages and for files."""
 
 from __future__ import annotations
 
-import io
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from membench.plain import plain
+# What is drawn has one of these colours: a CSS variable's name, its value on a light and on a dark
+# page. c0 ... c5 tell runs apart.
+INKS = {
+    "c0": ("#1f2937", "#f1f3f5"),
+    "c1": ("#d1495b", "#ff8095"),
+    "c2": ("#0f7b8a", "#4cc9d9"),
+    "c3": ("#b7791f", "#e9b44c"),
+    "c4": ("#6d4fc2", "#b09bff"),
+    "c5": ("#3c8d40", "#7fd083"),
+    "neg": ("#2f6fb5", "#74b0f4"),
+    "soft": ("#5d646d", "#a2a9b2"),
+    "line": ("#d9dde2", "#343a41"),
+    "box": ("#f5f6f8", "#1e2125"),
+    "bg": ("#ffffff", "#15171a"),
+}
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+RUN_INKS = 6
 
-# A line's style i has colour i % 6 and dashes i // 6 % 4: 24 that can be told apart. Lengths of dash and gap, in line widths.
-COLOURS = ("#1f2937", "#d1495b", "#0f7b8a", "#b7791f", "#6d4fc2", "#3c8d40")
-
-
-DARK_COLOURS = ("#f1f3f5", "#ff8095", "#4cc9d9", "#e9b44c", "#b09bff", "#7fd083")  # on a dark page
-
-
+# Lengths of dash and gap, in line widths.
 DASHES: tuple[tuple[float, ...], ...] = ((), (4.0, 2.0), (1.2, 1.6), (6.0, 1.6, 1.2, 1.6))
 
+# A style i >= 0 has ink c{i % 6} and dashes i // 6 % 4: 24 that can be told apart. These stand for
+# what no run made (chance, bounds), and for the two sides of a task and what is on neither.
+CHANCE, POSITIVE, NEGATIVE, UNLABELLED = -1, -2, -3, -4
+NAMED_INKS = {CHANCE: "soft", POSITIVE: "c1", NEGATIVE: "neg", UNLABELLED: "soft"}
+LABEL_STYLES = {1: POSITIVE, 0: NEGATIVE, -1: UNLABELLED}
 
-LABEL_COLOURS = {1: "#d1495b", 0: "#2f6fb5", -1: "#5d646d"}  # memorized, not memorized, unlabelled
-
-
-CHANCE = -1  # the style of a line that no run made
+DOT, CROSS = ".", "x"  # markers: of many points; of a point that has no value
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis from low to high. log: logarithmic; then low > 0, and what lies below low is drawn at low."""
+    """An axis from low to high.
+
+    log: logarithmic; then low > 0, unless ``linear`` > 0, up to whose size it is linear (for
+    values that include 0). at: (value, label) of each tick; default: round values. A label may
+    have several lines. room: the share of the axis left free at either end.
+    """
 
     label: str
     low: float
     high: float
     log: bool = False
+    linear: float = 0.0
+    at: Sequence[tuple[float, str]] | None = None
+    room: float = 0.0
 
     def share(self, values: np.ndarray) -> np.ndarray:
-        """Where the values [n] lie, 0 at low and 1 at high: float64 [n]."""
+        """Where the values [n] lie, 0 at the beginning and 1 at the end: float64 [n].
+
+        On a log axis, what lies below low lies at low.
+        """
+        low, high, at = (self._scaled(v) for v in (self.low, self.high, values))
+        inner = (at - low) / (high - low) if high > low else np.full(at.shape, 0.5)
+        return (inner + self.room) / (1 + 2 * self.room)
+
+    def _scaled(self, values: np.ndarray | float) -> np.ndarray:
         values = np.asarray(values, dtype=float)
-        if self.log:
-            return np.log(np.maximum(values, self.low) / self.low) / math.log(self.high / self.low)
-        return (values - self.low) / (self.high - self.low)
+        if not self.log:
+            return values
+        if not self.linear:
+            return np.log10(np.maximum(values, self.low))
+        # As matplotlib's symlog with linscale 0.5: from 0 to linear it takes half a decade / 0.9.
+        size = np.abs(values) / self.linear
+        return np.sign(values) * np.where(size <= 1, size, 1 + 1.8 * np.log10(np.maximum(size, 1)))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Round values on the axis, about five, and their labels."""
+        """Values on the axis and their labels: those given, or about five that are round."""
+        if self.at is not None:
+            return list(self.at)
         if not self.log:
             return [(x, tick_label(x)) for x in round_values(self.low, self.high)]
         first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
@@ -64,9 +91,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """y [n] over x [n]; low, high [n]: its interval, drawn as a band, where given and not NaN. NaN in y breaks the line.
+    """y [n] over x [n], as a line, as points, or both. NaN in y breaks the line.
 
-    style: CHANCE, or a number (see COLOURS). steps: y keeps its value until the next x. Lines without a name have no key.
+    low, high [n]: intervals, where given and not NaN; drawn as a band, or with whiskers as error
+    bars. style: see ``CHANCE``. steps: y keeps its value until the next x. joined: the points are
+    joined. marker: of each point, of matplotlib's or ``DOT``; empty: none. hollow: the markers are
+    outlines. width: of the line, in points. aside: points by which it is drawn to the right, so
+    that several share an x. Without a name it is not in the key.
     """
 
     name: str
@@ -76,11 +107,20 @@ class Line:
     high: np.ndarray | None = None
     style: int = 0
     steps: bool = False
+    joined: bool = True
+    marker: str = ""
+    hollow: bool = False
+    whiskers: bool = False
+    width: float = 1.6
+    aside: float = 0.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One histogram of several on a common axis. counts [bins] of equal width over the whole x axis; label: 1, 0 or -1."""
+    """One histogram of several on a common axis.
+
+    counts [bins]: of equal width over the whole x axis. label: 1, 0 or -1.
+    """
 
     name: str
     counts: np.ndarray
@@ -89,9 +129,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines over two axes, or rows of histograms over one (then y is not drawn: each row's fullest bin is equally high).
+    """Lines over two axes, or rows of histograms over one.
 
-    slug: safe in a file name. shade: x up to which the plot is shaded. marks: (x, word), vertical lines.
+    With rows, y is not drawn: each row's fullest bin is equally high. slug: safe in a file name.
+    shade: x up to which the plot is shaded. marks: (x, word), vertical lines. note: what to know to
+    read it. absent, command: what is missing from it, and the command that adds that.
     """
 
     title: str
@@ -103,16 +145,20 @@ class Plot:
     shade: float | None = None
     marks: Sequence[tuple[float, str]] = ()
     note: str = ""
+    absent: str = ""
+    command: str = ""
 
 
-def colour(style: int) -> str:
-    """The colour of a style on white, as ``#rrggbb``."""
-    return "#5d646d" if style == CHANCE else COLOURS[style % len(COLOURS)]
+def ink(style: int) -> str:
+    """The name in ``INKS`` of a style's colour."""
+    return NAMED_INKS[style] if style < 0 else f"c{style % RUN_INKS}"
 
 
 def dashes(style: int) -> tuple[float, ...]:
     """Lengths of dash and gap in line widths; empty for a solid line."""
-    return (2.0, 2.0) if style == CHANCE else DASHES[style // len(COLOURS) % len(DASHES)]
+    if style < 0:
+        return (2.0, 2.0) if style == CHANCE else ()
+    return DASHES[style // RUN_INKS % len(DASHES)]
 
 
 def round_values(low: float, high: float, count: int = 5) -> list[float]:
@@ -130,96 +176,7 @@ def tick_label(value: float) -> str:
     return f"{value:,g}"
 
 
-# --------------------------------------------------------------------------------------------------- files
-
-
-def draw(plots: Sequence[Plot], kind: str, *, heading: str = "") -> bytes:
-    """A file with one plot, or with several as panels: ``kind`` is png or svg. The same bytes for the same plots."""
-    import matplotlib as mpl
-
-    out = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "membench", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}):
-        figure = _figure(plots, heading)
-        figure.savefig(out, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
-    return out.getvalue()
-
-
-def _figure(plots: Sequence[Plot], heading: str) -> Figure:
-    from matplotlib.figure import Figure  # without pyplot: no window, no state
-
-    columns = min(3, len(plots))
-    lines = math.ceil(len(plots) / columns)
-    if any(plot.rows for plot in plots):
-        size = (3.4 * columns + 1.2 * (columns == 1), lines * (0.9 + 0.45 * max(len(plot.rows) for plot in plots)) + 0.3)
-    else:
-        entries = max(len(plot.lines) for plot in plots)
-        size = (6.4 * columns, lines * (4.0 + 0.17 * math.ceil(entries / 2)))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, plot in zip(panels, plots, strict=False):
-        _panel(axes, plot)
-    for axes in panels[len(plots) :]:
-        axes.set_axis_off()
-    if heading:
-        figure.suptitle(textwrap.fill(plain(heading), 38 * columns + 50), fontsize=9)
-    return figure
-
-
-def _panel(axes: Axes, plot: Plot) -> None:
-    axes.set_title(plain(plot.title), fontsize=10)
-    axes.set_xlabel(plain(plot.x.label))
-    if plot.x.log:
-        axes.set_xscale("log")
-    axes.set_xlim(plot.x.low, plot.x.high)
-    _ticks(axes, "x", plot.x)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-    if plot.rows:
-        _histograms(axes, plot)
-        return
-    axes.set_ylabel(plot.y.label)
-    if plot.y.log:
-        axes.set_yscale("log")
-    axes.set_ylim(plot.y.low, plot.y.high)
-    _ticks(axes, "y", plot.y)
-    if plot.shade is not None and plot.shade > plot.x.low:
-        axes.axvspan(plot.x.low, min(plot.shade, plot.x.high), color="0.94", zorder=0)
-    for x, word in plot.marks:
-        axes.axvline(x, color="0.35", linewidth=0.9, linestyle=(0, (2, 2)))
-        side: dict[str, Any] = {"ha": "right" if plot.x.share(np.array([x]))[0] > 0.7 else "left", "va": "top"}
-        axes.annotate(word, (x, 1), (-4 if side["ha"] == "right" else 4, -4), axes.get_xaxis_transform(), "offset points", **side)
-    handles = [handle for line in plot.lines for handle in _line(axes, plot, line)]
-    if handles:
-        axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8, handlelength=3.2)
-
-
-def _ticks(axes: Axes, which: str, axis: Axis) -> None:
-    at = axis.ticks()
-    (axes.set_xticks if which == "x" else axes.set_yticks)([x for x, _ in at], [text for _, text in at])
-    (axes.xaxis if which == "x" else axes.yaxis).minorticks_off()
-
-
-def _line(axes: Axes, plot: Plot, line: Line) -> list[Any]:
-    """Draws it; returns its entry of the legend, if it has a name."""
-    x = np.maximum(line.x, plot.x.low) if plot.x.log else line.x
-    if line.low is not None and line.high is not None:
-        axes.fill_between(x, line.low, line.high, color=colour(line.style), alpha=0.13, linewidth=0, step="post" if line.steps else None)
-    pattern: Any = (0, dashes(line.style)) if dashes(line.style) else "-"
-    style: dict[str, Any] = {"linestyle": pattern, "linewidth": 1.0 if line.style == CHANCE else 1.6}
-    style |= {"drawstyle": "steps-post" if line.steps else "default", "label": textwrap.fill(plain(line.name), 46)}
-    drawn = axes.plot(x, line.y, color=colour(line.style), **style)
-    return drawn if line.name else []
-
-
-def _histograms(axes: Axes, plot: Plot) -> None:
-    """Rows from the top; each is labelled above its bars."""
-    edges = np.linspace(plot.x.low, plot.x.high, len(plot.rows[0].counts) + 1)
-    for index, row in enumerate(plot.rows):
-        base = len(plot.rows) - 1 - index
-        tall = 0.6 * row.counts / max(1, row.counts.max())
-        axes.stairs(base + tall, edges, baseline=base, fill=True, color=LABEL_COLOURS.get(row.label, LABEL_COLOURS[-1]))
-        axes.axhline(base, color="0.8", linewidth=0.6)
-        axes.annotate(plain(row.name), (0, base + 0.95), (2, 0), axes.get_yaxis_transform(), "offset points", fontsize=7.5, va="top")
-    axes.set_ylim(0, len(plot.rows))
-    axes.set_yticks([])
-    axes.grid(visible=False, axis="y")
+def ends(values: np.ndarray) -> tuple[float, float]:
+    """Least and greatest of the values, apart."""
+    low, high = float(np.min(values)), float(np.max(values))
+    return (low, high) if low < high else (low - 0.5, high + 0.5)

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from membench.metrics.names import COPIES, DETECTION
-from membench.reports.charts import histograms, rarefaction_chart, roc_chart, size_chart
 from membench.reports.gallery import copy_words, measure_word, of_run
+from membench.reports.multiplicity import multiplicity
 from membench.reports.page import Section, Table, rendered
+from membench.reports.run_plots import histogram_plot, rarefaction_plot, run_roc, size_plot
 from membench.reports.run_tables import (
     SIZE_CORRELATION,
     detection_rows,
@@ -149,16 +150,14 @@ def detection(run: Run) -> Section:
     note += "source: all positives against these negatives. AUROC matched: over pairs of like PNG size. It is well below AUROC where a "
     note += "detector ranks visual complexity, and the memorized pictures happen to be simpler or more complex than the others."
     table = _table("", detection_rows(run.metrics), note)
-    charts = [*([] if absent else [roc_chart(good[good.label >= 0])]), *([] if good.empty else [histograms(good)])]
+    plots = [*([] if absent else [run_roc(good[good.label >= 0])]), *([] if good.empty else [histogram_plot(good)])]
     sized, correlation = good[good.png_bits.notna()], size_correlation(run.metrics)
-    charts += [size_chart(sized, f"{SIZE_CORRELATION}: {correlation}.")] if len(sized) and correlation else []
+    plots += [size_plot(sized, f"{SIZE_CORRELATION}: {correlation}.")] if len(sized) and correlation else []
     intro = "Which examples are memorized? A higher score says: memorized."
-    return Section("Detection", intro, [table] if table.rows else [], charts, absent=absent)
+    return Section("Detection", intro, [table] if table.rows else [], plots, absent=absent)
 
 
 def extraction(run: Run) -> Section:
-    from membench.reports.multiplicity import multiplicity  # which imports this
-
     space, m = run.space, run.metrics
     intro = f"Which training pictures came back? {_measure(space)}"
     if truth := run.info.get("provenance", {}).get("ground_truth"):
@@ -180,9 +179,9 @@ def extraction(run: Run) -> Section:
     own = generation_rows(m)
     if len(own):
         tables.append(_table("Against the prompt's own training pictures", own, OWN_NOTE))
-    charts, below = multiplicity(run, copy_words(space))
-    charts = [rarefaction_chart(whole[whole.metric == "rarefaction"].sort_values("n")), *charts]
-    return Section("Extraction", intro, tables, charts, below)
+    plots, below = multiplicity(run, copy_words(space))
+    plots = [rarefaction_plot(whole[whole.metric == "rarefaction"].sort_values("n")), *plots]
+    return Section("Extraction", intro, tables, plots, below)
 
 
 def _measure(space: Space) -> str:

@@ -12,7 +12,8 @@ import pandas as pd
 from membench.boards.identity import BOARD, boards
 from membench.boards.thresholds import COMPARED, named_settings, span_of
 from membench.metrics.thresholds import threshold
-from membench.reports.plots import Axis, Line, Plot, draw
+from membench.reports.drawing import draw
+from membench.reports.plots import Axis, Line, Plot
 from membench.reports.text import interval
 from membench.storage.files import atomic_write
 
