@@ -74,7 +74,7 @@ def copier() -> Iterator[None]:
 
 
 def command(out: Path, *more: object) -> list[str]:
-    words = f"ablate --detector copier --task sd_webster --limit 4 --out {out}/runs --save {out}/made/grid"
+    words = f"ablate --detector copier --task sd_webster --limit 4 --runs {out}/runs --output {out}/made/grid"
     return [*words.split(), *map(str, more)]
 
 
@@ -158,7 +158,8 @@ def test_a_row_a_point_seed_metric_and_band_as_the_runs_have_them(swept) -> None
         assert run.info["options"]["copies"] == rows.copies.iloc[0] and run.info["options"]["threshold"] == rows.option_threshold.iloc[0]
         assert run.info["options"]["mode"] == "fancy" and run.info["seed"] == rows.seed.iloc[0]
         assert set(rows.forwards) == {run.info["phases"]["samples"]["forwards"]} == {4} and set(rows.seconds) == {run.info["seconds"]}
-        kept = run.metrics[(run.metrics.subset == "all") & run.metrics.metric.str.match("ams|ums|best_p|unique_per_1000|auroc|average_precision|tpr")]
+        shown = "ams|ums|best_p|unique_per_1000|auroc|average_precision|tpr"
+        kept = run.metrics[(run.metrics.subset == "all") & run.metrics.metric.str.match(shown)]
         assert {"ams", "ums_cumulative", "best_p95", "unique_per_1000_evaluations", "auroc", "tpr_at_fpr_0.01"} <= set(kept.metric)
         columns = ["metric", "band", "threshold", "value", "low", "high", "n"]
         pd.testing.assert_frame_equal(rows[columns].reset_index(drop=True), kept[columns].reset_index(drop=True), check_dtype=False)

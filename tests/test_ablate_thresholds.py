@@ -273,7 +273,7 @@ def pixels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ablate(tmp_path: Path, *more: object) -> int:
-    words = f"ablate --detector random,png_size --task pixels --limit 6 --out {tmp_path}/runs --quiet"
+    words = f"ablate --detector random,png_size --task pixels --limit 6 --runs {tmp_path}/runs --quiet"
     return main([*words.split(), *map(str, more)])
 
 
@@ -295,7 +295,7 @@ def test_the_command_on_both_models_with_two_seeds(pixels: None, tmp_path: Path,
     # Other thresholds of the same runs: no network evaluation.
     monkeypatch.setattr("membench.runs.execute._compute", lambda *_: pytest.fail("a network was evaluated"))
     monkeypatch.setattr(thresholds, "draw", lambda *_, **__: b"a picture")
-    assert ablate(tmp_path, "--seeds", "0,1", "--thresholds", "0.5,1", "--budget", 12, "--save", tmp_path / "mine.png") == 0
+    assert ablate(tmp_path, "--seeds", "0,1", "--thresholds", "0.5,1", "--budget", 12, "--output", tmp_path / "mine.png") == 0
     assert sorted(path.name for path in tmp_path.glob("mine*")) == ["mine.parquet", "mine.png", "mine.svg"]
 
 
@@ -325,7 +325,7 @@ def test_detectors_without_images_are_named(base: dict[str, Run], tmp_path: Path
     monkeypatch.setattr(ablate_module, "execute_all", lambda *args, **kwargs: runs)
     monkeypatch.setattr(ablate_module, "open_task", lambda spec: SimpleNamespace(info=SimpleNamespace(space=L2)))
     monkeypatch.setattr(thresholds, "draw", lambda *_, **__: b"a picture")
-    words = f"ablate --detector side,random,cfg_norm --task sd_webster --thresholds {GRID} --save {tmp_path}/made --quiet"
+    words = f"ablate --detector side,random,cfg_norm --task sd_webster --thresholds {GRID} --output {tmp_path}/made --quiet"
     assert main(words.split()) == 0
     out, err = capsys.readouterr()
     assert "membench: left out: scorer has no images\n" in err and "random leads side for thresholds in [0.8, 1]" in out

@@ -15,16 +15,17 @@ import pytest
 from boards import COPIED, make
 from conftest import ROOT
 
-from membench.boards import published
+from membench.boards import published, published_table
+from membench.boards.board import board as board_of
+from membench.boards.board import of_frame
 from membench.boards.collect import collect
 from membench.boards.identity import boards
+from membench.boards.published_table import with_published
 from membench.boards.saved import COLUMNS, OF_RUNS
 from membench.boards.seeds import over_seeds
-from membench.cli import leaderboard as board_commands
-from membench.cli.leaderboard import with_published
 from membench.cli.main import main
-from membench.cli.report import page_boards
-from membench.reports.output import write
+from membench.reports.output import write_boards
+from membench.reports.page_boards import page_boards
 from membench.runs.finished import read_runs
 from membench.storage import hashing
 
@@ -44,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def board(runs: Path, tmp_path: Path) -> Path:
     made = tmp_path / "board.parquet"
-    assert main(["leaderboard", "--runs", str(runs), "--seeds", "--format", "parquet", "--out", str(made)]) == 0
+    assert main(["leaderboard", "--runs", str(runs), "--by", "seeds", "--format", "parquet", "--output", str(made)]) == 0
     return made
 
 
@@ -73,7 +74,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         (["--band", "a=-1:0.5"], "-1 lies outside the range of l2, 0 and more"),
         (["--band", "a=0.5:1.6"], "pairs beyond 1.4 of l2 are not stored"),
         (["--band", "wide"], "cannot read --band 'wide'"),
-        (["--band", "a=0.5:0.6", "--summary"], ""),
+        (["--band", "a=0.5:0.6", "--by", "summary"], ""),
         (["--copy", "nan"], "--copy nan: nan lies outside the range of l2"),
         (["--copy", "many"], "--copy: invalid float value: 'many'"),
         (["--copy", "2"], "pairs beyond 1.4"),
@@ -83,15 +84,17 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
             "--detector sied: no finished run of it here. Did you mean 'side'? There are runs of alone, random, side",
         ),
         (["--detector", ""], "--detector : no finished run of it here"),
-        (["--groups", "txt", "--seeds"], "unknown grouping 'txt'. Did you mean 'text'? Choose from task, text, image, text+image"),
+        (["--groups", "txt", "--by", "seeds"], "unknown grouping 'txt'. Did you mean 'text'? Choose from task, text, image, text+image"),
         (["--groups", "txt"], "unknown grouping 'txt'"),
-        (["--groups", "text"], "--groups text is for --kinds, --sources, --differences, --leaders, --summary and --seeds"),
-        (["--groups", "text", "--bands"], "--groups text is for --kinds"),
-        (["--bands", "--seeds"], "leave out --seeds"),
-        (["--bands", "--kinds"], "not allowed with argument"),
-        (["--format", "parquet"], "--format parquet needs --out FILE.parquet"),
-        (["--detector", "alone", "--differences"], "no two detectors have scored the same examples"),
-        (["--detector", "alone", "--kinds"], "no run has scores of both labels"),
+        (["--groups", "text"], "--groups text is for --by seeds, kind, source, difference, leaders and summary"),
+        (["--groups", "text", "--by", "band"], "--groups text is for --by seeds"),
+        (["--by", "kinds"], "invalid choice: 'kinds' (choose from 'run', 'seeds', 'kind'"),
+        (["--kinds"], "unknown option --kinds. See: membench leaderboard --help"),
+        (["--out", "x.csv"], "unknown option --out. Did you mean '--output'? See: membench leaderboard --help"),
+        (["--by", "leaders", "--format", "csv"], "for numbers: --by difference --format csv"),
+        (["--format", "parquet"], "--format parquet needs --output FILE.parquet"),
+        (["--detector", "alone", "--by", "difference"], "no two detectors have scored the same examples"),
+        (["--detector", "alone", "--by", "kind"], "no run has scores of both labels"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -105,7 +108,8 @@ def test_each_mistake_is_one_line(runs: Path, capsys, words: list[str], told: st
 def test_folders_that_are_none(runs: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "file").write_text("no folder")
     for path in (tmp_path / "none", tmp_path / "file"):
-        assert f"--runs {path} is no folder, so there are no finished runs. Make one: membench run" in refused(capsys, "--runs", runs, path)
+        error = refused(capsys, "--runs", runs, path)
+        assert f"--runs {path} is not a folder, so there are no finished runs. Make one: membench run" in error
     (tmp_path / "empty").mkdir()
     assert f"no finished runs under {tmp_path}/empty. Make one" in refused(capsys, "--runs", tmp_path / "empty")
 
@@ -124,7 +128,9 @@ def damaged(folder: Path) -> str:
     return "scores.parquet is damaged"
 
 
-@pytest.mark.parametrize(("how", "view"), [(newer, []), (damaged, ["--seeds"]), (newer, ["--bands"]), (damaged, ["--summary"])])
+@pytest.mark.parametrize(
+    ("how", "view"), [(newer, []), (damaged, ["--by", "seeds"]), (newer, ["--by", "band"]), (damaged, ["--by", "summary"])]
+)
 def test_a_run_that_cannot_be_read_is_left_out_and_the_others_are_shown(runs: Path, tmp_path: Path, capsys, how, view: list[str]) -> None:
     shutil.copytree(runs, tmp_path / "runs")
     bad = next((tmp_path / "runs").glob("t/mini/side/*"))
@@ -192,7 +198,7 @@ def numbers(capsys: pytest.CaptureFixture[str], *words: object) -> pd.DataFrame:
 
 def test_tasks_and_detectors_are_chosen(runs: Path, capsys) -> None:
     assert set(numbers(capsys, "--runs", runs, "--detector", "side, random", "--task", "t").detector) == {"side", "random"}
-    assert len(numbers(capsys, "--runs", runs)) == 6 and len(numbers(capsys, "--runs", runs, "--seeds")) == 4
+    assert len(numbers(capsys, "--runs", runs)) == 6 and len(numbers(capsys, "--runs", runs, "--by", "seeds")) == 4
 
 
 def test_bands_and_copies_are_counted_anew(runs: Path, capsys) -> None:
@@ -205,31 +211,31 @@ def test_bands_and_copies_are_counted_anew(runs: Path, capsys) -> None:
     assert model.edge.dropna().to_dict() == {("a", "cumulative"): 0.5, ("b", "cumulative"): 1.3, ("", "cumulative"): 0.4}
     assert model.ums["b", "banded"] == 4 / 8 and model.ums_nearest["a", "cumulative"] == 3 / 8
     assert model.ams_high["a", "banded"] > 0  # no image is not [0, 0]
-    own = numbers(capsys, "--runs", runs, "--bands", "--detector", "random")
+    own = numbers(capsys, "--runs", runs, "--by", "band", "--detector", "random")
     assert set(own.band) == {"high", "low", ""} and own[(own.band == "") & ~own.control].ams.tolist() == [0.75, 0.75]
-    assert command("--runs", runs, "--bands") == 0
+    assert command("--runs", runs, "--by", "band") == 0
     text = capsys.readouterr().out
     assert "copies (to 1)" in text and "to the end of low (1.4)" in text and "75.00 [" in text and "UMS depends on N_G" in text
-    seeds = numbers(capsys, "--runs", runs, "--seeds", "--copy", "0.4")
+    seeds = numbers(capsys, "--runs", runs, "--by", "seeds", "--copy", "0.4")
     assert set(seeds.ams_cumulative) == {0.0}
 
 
 def test_differences_published_and_kinds(runs: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    frame = numbers(capsys, "--runs", runs, "--differences")
+    frame = numbers(capsys, "--runs", runs, "--by", "difference")
     assert set(frame.metric) <= {"auroc", "average_precision", "tpr_at_fpr_0.01"} and set(frame.seeds) == {2}
     assert (frame.difference == 0).all()  # the two score alike
-    assert command("--runs", runs, "--differences") == 0 and "differences in auroc" in capsys.readouterr().out
-    kinds = numbers(capsys, "--runs", runs, "--kinds", "--groups", "text")
+    assert command("--runs", runs, "--by", "difference") == 0 and "differences in auroc" in capsys.readouterr().out
+    kinds = numbers(capsys, "--runs", runs, "--by", "kind", "--groups", "text")
     assert set(kinds.kind) == {"all", "MV"}
     with monkeypatch.context() as patch:
-        patch.setattr(board_commands, "PUBLISHED", tmp_path / "published.parquet")
-        assert "published.parquet is not there" in refused(capsys, "--runs", runs, "--published")
+        patch.setattr(published_table, "PUBLISHED", tmp_path / "published.parquet")
+        assert "published.parquet is not there" in refused(capsys, "--runs", runs, "--by", "published")
     shutil.copytree(runs, tmp_path / "runs")
-    assert "nothing published is known of t" in refused(capsys, "--runs", tmp_path / "runs", "--published")
+    assert "nothing published is known of t" in refused(capsys, "--runs", tmp_path / "runs", "--by", "published")
     for path in (tmp_path / "runs").glob("*/*/*/*/run.json"):
         renamed(path, "sd_webster")
-    assert command("--runs", tmp_path / "runs", "--published") == 0 and "not reproduced here" in capsys.readouterr().out
+    assert command("--runs", tmp_path / "runs", "--by", "published") == 0 and "not reproduced here" in capsys.readouterr().out
 
 
 def test_boards_that_differ_in_their_similarity_alone_are_both_shown(runs: Path, tmp_path: Path, capsys) -> None:
@@ -242,7 +248,7 @@ def test_boards_that_differ_in_their_similarity_alone_are_both_shown(runs: Path,
     )
     titles = [title for title, _ in boards(mixed)]
     assert len(titles) == len(set(titles)) == 3 and sum(", similarity " in title for title in titles) == 2
-    write(mixed, "md", None)
+    write_boards(of_frame(mixed, "run"), "md", None)
     text = capsys.readouterr().out
     assert "| side | k=2 |" in text and "| random |" in text and re.search(r"not comparable with the first board .*: other space \(", text)
 
@@ -251,7 +257,7 @@ def test_boards_that_differ_in_their_similarity_alone_are_both_shown(runs: Path,
 
 
 def test_a_stored_leaderboard_is_shown_as_the_runs_are(runs: Path, board: Path, tmp_path: Path, capsys) -> None:
-    for words in (["--seeds"], ["--summary"], ["--seeds", "--detector", "side"]):
+    for words in (["--by", "seeds"], ["--by", "summary"], ["--by", "seeds", "--detector", "side"]):
         texts = []
         for source in (runs, board):
             capsys.readouterr()
@@ -259,7 +265,7 @@ def test_a_stored_leaderboard_is_shown_as_the_runs_are(runs: Path, board: Path, 
             texts.append(capsys.readouterr().out)
         assert texts[0] == texts[1]
     one = tmp_path / "one.parquet"
-    assert command("--runs", runs, "--format", "parquet", "--out", one) == 0
+    assert command("--runs", runs, "--format", "parquet", "--output", one) == 0
     texts = []
     for source in (runs, one):
         capsys.readouterr()
@@ -270,27 +276,28 @@ def test_a_stored_leaderboard_is_shown_as_the_runs_are(runs: Path, board: Path, 
 
 def test_a_file_that_is_no_leaderboard(board: Path, runs: Path, tmp_path: Path, capsys) -> None:
     bad = tmp_path / "bad.parquet"
-    assert f"{bad} is not there; make it: membench leaderboard --seeds --format parquet" in refused(capsys, "--runs", bad)
+    assert f"{bad} is not there; make it: membench leaderboard --by seeds --format parquet" in refused(capsys, "--runs", bad)
     bad.write_bytes(board.read_bytes()[:-100])
     assert f"{bad} is damaged or not Parquet" in refused(capsys, "--runs", bad)
     bad.write_text("text")
     assert "damaged or not Parquet" in refused(capsys, "--runs", bad)
     published = refused(capsys, "--runs", ROOT / "results" / "published.parquet")
     assert "is not a leaderboard of this membench: it has no column ams_cumulative, " in published and published.endswith(" more\n")
-    assert "holds no differences of this membench" in refused(capsys, "--runs", board, "--differences")
-    for word in ("--kinds", "--bands", "--published", "--copy=0.5", "--band=a=0:1", "--groups=text"):
-        assert "need the folders of its runs" in refused(capsys, "--runs", board, word)
+    assert "holds no differences of this membench" in refused(capsys, "--runs", board, "--by", "difference")
+    for word in ("--by=kind", "--by=band", "--by=published", "--copy=0.5", "--band=a=0:1", "--groups=text"):
+        by = ["--by=seeds"] if word == "--groups=text" else []
+        assert "needs the folders of its runs" in refused(capsys, "--runs", board, word, *by)
     assert "--detector sied: no finished run" in refused(capsys, "--runs", board, "--detector", "sied")
     runs_board = tmp_path / "runs.parquet"
-    assert command("--runs", runs, "--format", "parquet", "--out", runs_board) == 0
-    assert "--summary is over seeds" in refused(capsys, "--runs", runs_board, "--summary")
+    assert command("--runs", runs, "--format", "parquet", "--output", runs_board) == 0
+    assert "--by summary is over seeds" in refused(capsys, "--runs", runs_board, "--by", "summary")
 
 
 @pytest.mark.parametrize("seeds", [True, False])
 def test_a_leaderboard_with_the_columns_that_are_asked_for_is_shown(runs: Path, tmp_path: Path, capsys, seeds: bool) -> None:
     """One of another membench, that lacks any of them, is refused; what lacks others only is shown, without a traceback."""
     path = tmp_path / "board.parquet"
-    assert command("--runs", runs, "--format", "parquet", "--out", path, *(["--seeds"] if seeds else [])) == 0
+    assert command("--runs", runs, "--format", "parquet", "--output", path, *(["--by", "seeds"] if seeds else [])) == 0
     frame, needed = pd.read_parquet(path), sorted(COLUMNS | {"seeds"} if seeds else COLUMNS | OF_RUNS)
     frame[needed].to_parquet(path)
     capsys.readouterr()
@@ -309,7 +316,7 @@ def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(runs, tmp_path / "runs")
     bad = next((tmp_path / "runs").glob("t/mini/alone/*"))
     damaged(bad)
-    words = ["report", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "page"), "--format", "md", "--detector", "random"]
+    words = ["report", "--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "page"), "--format", "md", "--detector", "random"]
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert str(bad) in err and "have stored no training images" in (tmp_path / "page" / "report.html").read_text()
@@ -321,9 +328,11 @@ def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys) -> None:
 
 def test_the_boards_of_a_page(runs: Path) -> None:
     found = read_runs(runs).runs
-    model, control = page_boards(found)
+    made = board_of(found, "seeds", compare=["auroc"])
+    model, control = page_boards(made)
     assert (model.slug, control.slug) == ("t-mini", "t-mini-control") and control.control and not model.control
-    assert {found[i].info["control"] for i in model.runs} == {False} and len(model.runs) == 5 and len(control.runs) == 1
+    shown = [run for part in made.parts for run in part.runs]
+    assert {shown[i].info["control"] for i in model.runs} == {False} and len(model.runs) == 5 and len(control.runs) == 1
     [(title, body, note)] = model.tables
     assert "better" in title and set(body.better) | set(body.worse) == {"random", "side k=2"} and "Holm" in note and control.tables == []
     assert model.rows.detector.tolist() == sorted(model.rows.detector, key=["random", "side", "alone"].index)
@@ -333,9 +342,9 @@ def test_the_boards_of_a_page(runs: Path) -> None:
 
 
 def test_no_command_on_finished_runs_imports_torch(runs: Path, tmp_path: Path) -> None:
-    views = [[], ["--summary"], ["--differences"], ["--band", "a=0:0.5", "--copy", "0.4"]]
+    views = [[], ["--by", "summary"], ["--by", "difference"], ["--band", "a=0:0.5", "--copy", "0.4"]]
     calls = "\n".join(f"assert main({['leaderboard', '--runs', str(runs), *view]}) == 0" for view in views)
-    calls += f"\nassert main({['report', '--runs', str(runs), '--out', str(tmp_path / 'page')]}) == 0"
+    calls += f"\nassert main({['report', '--runs', str(runs), '--output', str(tmp_path / 'page')]}) == 0"
     code = f"import sys\nfrom membench.cli import main\n{calls}\nassert not {{'torch', 'diffusers', 'transformers'}} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -18,6 +18,7 @@ from boards import COPIED, make
 from membench import api, registry
 from membench.boards import board as boards
 from membench.boards import captions
+from membench.boards.board import of_frame
 from membench.boards.captions import best, reached, with_captions
 from membench.boards.collect import collect
 from membench.boards.resampling import Resampler
@@ -30,7 +31,7 @@ from membench.metrics.detection import tpr_at_fpr
 from membench.metrics.intervals import detection_table
 from membench.metrics.levels import two_level_interval
 from membench.reports.board_tables import captions_lines
-from membench.reports.output import write
+from membench.reports.output import write_boards
 from membench.reports.page_boards import page_boards
 from membench.reports.run_tables import run_table
 from membench.reports.seeds_tables import seeds_tables, summary_tables
@@ -214,7 +215,7 @@ def test_a_board_says_what_captions_reach_and_warns(tmp_path, capsys):
     frame = collect(runs)
     assert (frame.captions_auroc == 1.0).all() and (frame.captions_by == "caption_case").all() and (frame.captions_low == 1.0).all()
     expected = "captions alone reach AUROC 1.000 [1.000, 1.000] (caption_case;"
-    write(frame, "md", None)
+    write_boards(of_frame(frame, "run"), "md", None)
     out = capsys.readouterr().out
     assert out.count(expected) == 1 and out.count("WARNING: captions alone exceed AUROC 0.6") == 1
     seeds = over_seeds(frame, runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, membench, save_tiny_pipeline
 
-from membench.cli.main import main
+from membench.cli.common import RUNS, Parser, seeds_of
+from membench.cli.main import COMMANDS, main, parser
 from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.sd_webster.task import DATA, SdWebster
 
@@ -53,6 +55,37 @@ def test_list_and_help_are_light() -> None:
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_membench_alone_prints_its_help(capsys) -> None:
+    assert main([]) == 0
+    out, err = capsys.readouterr()
+    assert all(f"  {name} " in out or f"  {name}\n" in out for name in COMMANDS) and err == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_s_help_has_examples_that_parse(capsys, name: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    out = capsys.readouterr().out
+    assert ended.value.code == 0 and "\nexamples:\n" in out
+    for example in COMMANDS[name].EXAMPLES:
+        assert f"  membench {example}\n" in out
+        args, rest = parser().parse_known_args(shlex.split(example))
+        assert args.command == name and not rest
+
+
+def test_flags_mean_one_thing() -> None:
+    """--runs is where runs are, --output what is written, --seeds a list of seeds, in each command that has it."""
+    for name, module in COMMANDS.items():
+        of = Parser(prog=name)
+        module.arguments(of)
+        flags = set(of.options())
+        assert not flags & {"--out", "--seed", "--save", "--folder"}, name
+        if "--runs" in flags:
+            assert of.get_default("runs") in (RUNS, [RUNS])
+        if "--seeds" in flags:
+            assert seeds_of(of.get_default("seeds"))
+
+
 def test_the_halves_of_the_catalogue_change_roles() -> None:
     """Options are chosen on one half's model and reported on the other's."""
     a, b = (SdWebster(SdWebsterOptions(half=half)) for half in ("a", "b"))
@@ -65,7 +98,7 @@ def test_the_halves_of_the_catalogue_change_roles() -> None:
 
 def test_task_options_on_the_command_line(capsys) -> None:
     assert "half must be one of a, b" in refused(capsys, *RUN, "--set", "sd_webster.half=c")
-    assert "'cifar' is none of the names of this run (cfg_norm, sd_webster)" in refused(capsys, *RUN, "--set", "cifar.half=b")
+    assert "'cifar' is not a name of this run (cfg_norm, sd_webster)" in refused(capsys, *RUN, "--set", "cifar.half=b")
     assert "--budget 0: it must be at least 1" in refused(capsys, *RUN, "--budget", 0)
 
 
@@ -98,7 +131,7 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         (["run", "--detector", "random,cfg", "--task", "sd_webster"], ["unknown detector 'cfg'", "membench list detectors"]),
         (["run", "--detector", "cfg_norm", "--task", "sd_webstr"], ["unknown task 'sd_webstr'", "'sd_webster'", "membench list tasks"]),
         ([*RUN, "--profile", "mimi"], ["unknown profile 'mimi'", "'mini'", "membench show sd_webster"]),
-        ([*RUN, "--set", "random.draws=3"], ["'random' is none of the names"]),
+        ([*RUN, "--set", "random.draws=3"], ["'random' is not a name"]),
         (["run", "--detector", "cfg_norm,random", "--task", "sd_webster", "--set", "images=1"], ["detector random", "images"]),
         ([*RUN, "--set", "drawz=3"], ["'drawz'", "'draws'"]),
         ([*RUN, "--set", "steps=three"], ["steps", "three"]),
@@ -108,18 +141,21 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         ([*RUN, "--set", "trajectory=1001"], ["1001", "1000"]),
         ([*RUN, "--limit", "0"], ["--limit 0"]),
         ([*RUN, "--limit", "many"], ["--limit", "many"]),
-        ([*RUN, "--batch-size", "0"], ["batch size 0"]),
+        ([*RUN, "--batch-size", "0"], ["--batch-size 0"]),
         ([*RUN, "--device", "cuda:99"], ["cuda:99"]),
         ([*RUN, "--device", "quantum"], ["quantum"]),
         ([*RUN, "--seeds", "0,0"], ["--seeds '0,0'", "different whole numbers"]),
         ([*RUN, "--seeds", "x"], ["--seeds 'x'"]),
         ([*RUN, "--seeds", ""], ["--seeds ''"]),
         ([*RUN, "--seeds", "1,-2"], ["--seeds '1,-2'"]),
-        ([*RUN, "--seeds", "0,1", "--seed", "2"], ["--seed", "not allowed with"]),
-        (["run", "--task", "sd_webster"], ["run needs --detector. See: membench list"]),
-        (["run", "--detector", "cfg_norm"], ["run needs --task."]),
-        (["run"], ["run needs --detector and --task."]),
-        (["run", "--preset", "leaderboard", "--detector", "cfg_nrom"], ["unknown detector 'cfg_nrom'"]),
+        ([*RUN, "--seed", "2"], ["unknown option --seed. Did you mean '--seeds'? See: membench run --help"]),
+        ([*RUN, "--out", "runs"], ["unknown option --out. See: membench run --help"]),
+        ([*RUN, "more"], ["unexpected argument 'more'. See: membench run --help"]),
+        (["rnu", "--task", "sd_webster"], ["invalid choice: 'rnu'", "'run'", "See: membench --help"]),
+        (["run", "--task", "sd_webster"], ["the following arguments are required: --detector. See: membench run --help"]),
+        (["run", "--detector", "cfg_norm"], ["required: --task."]),
+        (["run"], ["required: --detector, --task."]),
+        (["reference", "--detector", "cfg_nrom"], ["unknown detector 'cfg_nrom'"]),
         (["report", "--runs", "no/such"], ["no finished runs", "membench run"]),
         ([*RUN, "--prompts", "no/such.csv"], ["no/such.csv", "does not exist"]),
         ([*RUN, "--model", "no/such"], ["model no/such (", ") is missing", "membench download sd_webster --model no/such"]),
@@ -161,7 +197,7 @@ def test_each_mistake_is_one_line(capsys, tmp_path, monkeypatch, args: list[str]
 )
 def test_a_bad_prompts_file(capsys, tmp_path, name: str, content: bytes, words: list[str]) -> None:
     (tmp_path / name).write_bytes(content)
-    error = refused(capsys, *RUN, "--prompts", tmp_path / name, "--out", tmp_path / "runs")
+    error = refused(capsys, *RUN, "--prompts", tmp_path / name, "--runs", tmp_path / "runs")
     assert name in error and all(word in error for word in words), error
 
 
@@ -174,7 +210,7 @@ def test_a_prompt_that_is_too_long_is_cut_and_counted(capsys, tmp_path) -> None:
     long = "teal " * 80
     folder = save_tiny_pipeline(tmp_path / "model", "epsilon")
     (tmp_path / "long.csv").write_text(f"prompt\n{long}rug\na mug\n")
-    command = [*RUN, "--model", folder, "--prompts", tmp_path / "long.csv", "--out", tmp_path / "runs"]
+    command = [*RUN, "--model", folder, "--prompts", tmp_path / "long.csv", "--runs", tmp_path / "runs"]
     assert main([str(word) for word in command]) == 0
     assert "1 prompt is longer than the tokenizer's limit" in capsys.readouterr().err
     [path] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
@@ -226,14 +262,14 @@ def broken_model(tmp_path: Path, how: str) -> Path:
     ],
 )
 def test_a_broken_model_folder(capsys, tmp_path, how: str, words: list[str]) -> None:
-    error = refused(capsys, *RUN, "--model", broken_model(tmp_path, how), "--out", tmp_path / "runs")
+    error = refused(capsys, *RUN, "--model", broken_model(tmp_path, how), "--runs", tmp_path / "runs")
     assert all(word in error for word in words), error
 
 
 def test_an_output_folder_that_cannot_be_written(capsys, tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
-    error = refused(capsys, *RUN, "--out", tmp_path / "file" / "runs")
-    assert "cannot write" in error and "--out" in error
+    error = refused(capsys, *RUN, "--runs", tmp_path / "file" / "runs")
+    assert "cannot write" in error and "--runs" in error
 
 
 # ---------------------------------------------------------------------------------------------- whole runs
@@ -242,7 +278,7 @@ def test_an_output_folder_that_cannot_be_written(capsys, tmp_path) -> None:
 def test_run_prints_tables_and_where_they_are(capsys, tmp_path) -> None:
     """The run in a process of its own: stdout is data, stderr is talk; a real folder of the hub's layout as --model."""
     model = save_tiny_pipeline(tmp_path / "model", "epsilon")
-    done = membench(*RUN, "--offline", "--model", model, "--out", tmp_path / "runs")
+    done = membench(*RUN, "--offline", "--model", model, "--runs", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     assert "AUROC" in done.stdout or "copies" in done.stdout
     [folder] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
@@ -251,7 +287,7 @@ def test_run_prints_tables_and_where_they_are(capsys, tmp_path) -> None:
     board = ["leaderboard", "--runs", str(tmp_path / "runs"), "--format"]
     for fmt in ("table", "md", "csv", "json"):
         assert main([*board, fmt]) == 0 and "cfg_norm" in capsys.readouterr().out
-    assert main([*board, "parquet", "--out", str(tmp_path / "b.parquet")]) == 0
+    assert main([*board, "parquet", "--output", str(tmp_path / "b.parquet")]) == 0
     frame = pd.read_parquet(tmp_path / "b.parquet")
     assert list(frame.detector) == ["cfg_norm"] and list(frame.status) == ["partial"]
 
@@ -293,7 +329,7 @@ def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
 
     (tmp_path / "mine.py").write_text(PLUGIN)
     try:
-        arguments = ["--plugin", str(tmp_path / "mine.py"), "--out", str(tmp_path / "runs")]
+        arguments = ["--plugin", str(tmp_path / "mine.py"), "--runs", str(tmp_path / "runs")]
         command = ["run", "--detector", "longest", "--task", "sd_webster", "--quiet", *arguments]
         assert main([*command, "--set", "sign=-1"]) == 0
         [folder] = (tmp_path / "runs").glob("*/*/longest/*")
@@ -313,7 +349,7 @@ def test_an_edited_plugin_is_another_run(capsys, tmp_path) -> None:
 
     blind = PLUGIN.replace("Access()", "Access(model=False)")
     command = ["run", "--detector", "longest", "--task", "sd_webster", "--quiet", "--limit", "20"]
-    command += ["--plugin", str(tmp_path / "mine.py"), "--out", str(tmp_path / "runs")]
+    command += ["--plugin", str(tmp_path / "mine.py"), "--runs", str(tmp_path / "runs")]
     found = []
     try:
         for code in (blind, blind.replace("self.options.sign *", "-self.options.sign *"), blind):

@@ -82,16 +82,16 @@ def test_one_table_of_all_tasks_has_no_empty_cell(pixels: None, tmp_path: Path) 
 
 
 def test_several_seeds_are_one_row_a_setting(pixels: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ["run", "--detector", "png_size", "--task", "pixels", "--limit", "6", "--out", str(tmp_path), "--quiet"]
+    words = ["run", "--detector", "png_size", "--task", "pixels", "--limit", "6", "--runs", str(tmp_path), "--quiet"]
     assert main([*words, "--seeds", "2,0"]) == 0
     out, err = capsys.readouterr()
     assert re.search(r"png_size +│ +│ 2 ", out) and err.count("written to") == 2
-    assert main([*words, "--preset", "leaderboard"]) == 0  # three seeds, two of which are there
+    assert main(["reference", *words[1:]]) == 0  # three seeds, two of which are there
     assert re.search(r"png_size +│ +│ 3 ", capsys.readouterr().out)
     assert len(list(tmp_path.glob("pixels/mini/png_size/*"))) == 3
 
 
-def test_the_preset_of_the_leaderboard_is_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reference_leaderboard_is_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[Spec] = []
 
     def run_grid(specs: list[list[Spec]], out: Path, *, skip: bool, progress: bool, executor: object) -> Grid:
@@ -100,7 +100,7 @@ def test_the_preset_of_the_leaderboard_is_everything(monkeypatch: pytest.MonkeyP
         return Grid([], [], 0.0)
 
     monkeypatch.setattr(grid, "run_grid", run_grid)
-    assert main(["run", "--preset", "leaderboard"]) == 0
+    assert main(["reference"]) == 0
     every = {(d, t, s) for d in registry.detectors().names() for t in registry.tasks().names() for s in range(3)}
     assert {(spec.detector, spec.task, spec.seed) for spec in asked} == every and {spec.preset for spec in asked} == {None}
     asked.clear()
@@ -114,8 +114,8 @@ def test_what_is_left_out_is_told_once_for_all_seeds(
     from membench import registry
 
     monkeypatch.setattr(registry.detectors(), "names", lambda: ["cfg_norm"])
-    for seeds in (["--seeds", "0,1"], ["--seed", "1"]):
-        assert main(["run", "--detector", "all", "--task", "pixels", "--limit", "6", "--out", str(tmp_path), "--quiet", *seeds]) == 0
+    for seeds in (["--seeds", "0,1"], ["--seeds", "1"]):
+        assert main(["run", "--detector", "all", "--task", "pixels", "--limit", "6", "--runs", str(tmp_path), "--quiet", *seeds]) == 0
         out, err = capsys.readouterr()
         assert (out + err).count("left out: cfg_norm on pixels: this model has no condition") == 1
 
@@ -128,6 +128,6 @@ def test_the_command_line_names_several_tasks(capsys: pytest.CaptureFixture[str]
         (["--detector", "png_size", "--task", "all", "--model", "m"], "--model is for one task"),
         (["--detector", "png_size", "--task", "cifar10,celeba", "--data-root", "d"], "--data-root is for one task"),
     ):
-        assert main(["run", *words, "--out", str(tmp_path), "--quiet"]) == 2
+        assert main(["run", *words, "--runs", str(tmp_path), "--quiet"]) == 2
         assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -12,10 +12,11 @@ import pytest
 from boards import COPIED, make, row
 from scipy import stats
 
+from membench.boards.board import of_frame
 from membench.boards.collect import affordable, collect
 from membench.boards.control import control_command
 from membench.metrics.levels import mover
-from membench.reports.output import table, write
+from membench.reports.output import table, write_boards
 from membench.reports.run_tables import run_table
 
 
@@ -78,7 +79,7 @@ def test_the_command_that_makes_the_control_run(frame):
     info |= {"task_options_passed": ["model=m", "prompts=my prompts.csv", "x=1"], "n_examples": 5, "n_task_examples": 9, "budget": 70}
     assert control_command(info) == (
         "membench run --detector side --task t --profile full --preset paper --set k=3 --prompts 'my prompts.csv' --set t.x=1 "
-        "--seed 2 --dtype float16 --limit 5 --budget 70 --control"
+        "--seeds 2 --dtype float16 --limit 5 --budget 70 --control"
     )
     info |= {"task": "cifar10", "preset": None, "options_passed": [], "seed": 0, "dtype": "float32", "n_examples": 9, "budget": None}
     told = info | {"task_options_passed": ["model=m", "data_root=d", "pool=10"]}
@@ -120,7 +121,7 @@ def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
     short, dear = row(frame, "random"), row(frame, "side")
     assert short.equal_cost_capped and short.images_at_equal_cost == 3 and short.copied_at_equal_cost == pytest.approx(3)
     assert dear.equal_n == 3 and dear.images_at_equal_cost == 0 and dear.copied_at_equal_cost == 0
-    write(frame, "md", None)
+    write_boards(of_frame(frame, "run"), "md", None)
     text = capsys.readouterr().out
     assert "copied @N_G=3" in text and "copied @50 fwd" in text and ">=3.0" in text
 
@@ -147,7 +148,7 @@ def test_a_detector_that_scores_by_its_images_pays_for_all_that_the_run_spent(tm
 @pytest.mark.parametrize("fmt", ["table", "md", "csv", "json", "parquet"])
 def test_every_format(frame, tmp_path, fmt, seeds):
     out = tmp_path / f"board.{fmt}"
-    write(frame, fmt, out, seeds=seeds)
+    write_boards(of_frame(frame, "seeds" if seeds else "run"), fmt, out)
     if fmt == "parquet":
         found = pd.read_parquet(out)
     elif fmt == "csv":
@@ -162,7 +163,7 @@ def test_every_format(frame, tmp_path, fmt, seeds):
 
 
 def test_the_board_that_people_read(frame, capsys):
-    write(frame, "md", None)
+    write_boards(of_frame(frame, "run"), "md", None)
     model, control = capsys.readouterr().out.split("CONTROL model")
     for words in ("control AMS/UMS %", "excess AMS % | excess UMS %", "surrogate bwd", "| extraction only |"):
         assert words in model and words not in control
@@ -174,7 +175,7 @@ def test_the_board_that_people_read(frame, capsys):
 
 
 def test_brackets_are_no_markup(frame):
-    write(frame, "table", None, seeds=True)
+    write_boards(of_frame(frame, "seeds"), "table", None)
     assert "[n/a]" in table("a [b]", pd.DataFrame({"x [y]": ["0.1 [n/a]"]}))
 
 

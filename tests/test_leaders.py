@@ -86,12 +86,12 @@ def test_the_differences_that_ship(capsys: pytest.CaptureFixture[str]) -> None:
     rows = table[(table.task == "sd_webster") & (table.metric == "auroc") & ~table.control]
     [top] = set(rows.a) - set(rows.b)
     beaten = set(rows.b[(rows.a == top) & (rows.p_holm < 0.05)])
-    assert main(["leaderboard", "--leaders", "--runs", str(path), "--task", "sd_webster"]) == 0
+    assert main(["leaderboard", "--by", "leaders", "--runs", str(path), "--task", "sd_webster"]) == 0
     line = capsys.readouterr().out
     named = set(line.partition("AUROC: ")[2].partition(" lead")[0].replace(" and ", ", ").split(", "))
     assert named == (set(rows.a) | set(rows.b)) - beaten and line.startswith("sd_webster, AUROC: " + top)
-    assert main(["leaderboard", "--leaders", "--runs", str(path), "--task", "x"]) == 2
-    assert main(["leaderboard", "--leaders", "--runs", str(path), "--format", "csv"]) == 2
+    assert main(["leaderboard", "--by", "leaders", "--runs", str(path), "--task", "x"]) == 2
+    assert main(["leaderboard", "--by", "leaders", "--runs", str(path), "--format", "csv"]) == 2
 
 
 def test_partial_runs_are_marked_in_front_of_the_numbers_and_deterministic_ones_say_so(
@@ -102,13 +102,13 @@ def test_partial_runs_are_marked_in_front_of_the_numbers_and_deterministic_ones_
         make(root, COPIED, seed=seed)
         make(root, COPIED, detector="side", seed=seed, failed=1)
     make(root, COPIED, control=True, failed=1)
-    for view in ([], ["--seeds"], ["--bands"], ["--differences"], ["--kinds"]):
+    for view in ([], ["--by", "seeds"], ["--by", "band"], ["--by", "difference"], ["--by", "kind"]):
         assert main(["leaderboard", "--runs", str(root), *view, "--format", "md"]) == 0
         text = capsys.readouterr().out
         lines = [line for line in text.splitlines() if "| side |" in line or "PARTIAL side |" in line]
         assert lines and all("PARTIAL side |" in line for line in lines), view
-        assert "| PARTIAL random |" in text or view == ["--differences"] or "PARTIAL random" in text
-    assert main(["leaderboard", "--runs", str(root), "--summary", "--format", "md"]) == 0
+        assert "| PARTIAL random |" in text or view == ["--by", "difference"] or "PARTIAL random" in text
+    assert main(["leaderboard", "--runs", str(root), "--by", "summary", "--format", "md"]) == 0
     header, _, *body = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     by = {
         line.split(" | ")[0].strip("| "): dict(zip(header.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=False))
@@ -116,11 +116,11 @@ def test_partial_runs_are_marked_in_front_of_the_numbers_and_deterministic_ones_
     }
     assert by["side"]["t AUROC"].startswith("PARTIAL ") and not by["random"]["t AUROC"].startswith("PARTIAL")
     assert by["random"]["t control"].startswith("PARTIAL ") and by["random"]["t AUROC"].endswith("(deterministic)")
-    assert main(["leaderboard", "--runs", str(root), "--seeds", "--format", "md"]) == 0
+    assert main(["leaderboard", "--runs", str(root), "--by", "seeds", "--format", "md"]) == 0
     assert "| random |  | deterministic |" in capsys.readouterr().out
     runs = read_runs(root).runs
     settings = over_seeds(collect(runs), runs)
     assert settings.deterministic.tolist() == (settings.seeds > 1).tolist()
     assert differences(collect(runs), runs).deterministic.all()
-    main(["report", "--runs", str(root), "--out", str(tmp_path / "page")])
+    main(["report", "--runs", str(root), "--output", str(tmp_path / "page")])
     assert "PARTIAL side" in (tmp_path / "page" / "report.html").read_text()

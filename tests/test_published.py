@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from membench.boards.published import SCHEMA, build, ordered, read, with_reported
+from membench.boards.published_table import published_table
 from membench.errors import UserError
 from membench.registry import detectors, tasks
-from membench.reports.board_tables import published_table
 
 RESULTS = Path(__file__).parents[1] / "results"
 CSV, PARQUET = RESULTS / "published.csv", RESULTS / "published.parquet"

@@ -109,7 +109,7 @@ def test_intervals_stand_where_their_numbers_are_and_lines_join_multiplicities_a
 def test_one_series_says_what_adds_the_other(tmp_path) -> None:
     run = finished(tmp_path)
     [chart], [table] = multiplicity(run, "")
-    command = "membench run --detector a_detector --task a_task --set steps=5 --seed 7"
+    command = "membench run --detector a_detector --task a_task --set steps=5 --seeds 7"
     assert [name for name, *_ in chart.lines if name] == ["model, 40 images"] and table.header[2:] == [
         "model %",
         "copies, model",

@@ -95,7 +95,7 @@ main(sys.argv[1:])
 
 def test_a_killed_run_continues_and_ends_with_the_same_numbers(tmp_path) -> None:
     """SIGKILL after the first finished shard of 2 + 2; then every column of every table is compared, exactly."""
-    words = f"run --detector cfg_norm --task sd_webster --limit 66 --quiet --set {FAST[0]} --set {FAST[1]} --out"
+    words = f"run --detector cfg_norm --task sd_webster --limit 66 --quiet --set {FAST[0]} --set {FAST[1]} --runs"
     command = [sys.executable, "-c", KILLED, *words.split(), str(tmp_path / "killed")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -153,7 +153,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys
         replace(source, target)
 
     command = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "70", "--quiet", "--set", "draws=1"]
-    command += ["--set", "images=1", "--out", str(tmp_path)]
+    command += ["--set", "images=1", "--runs", str(tmp_path)]
     monkeypatch.setattr(os, "replace", full)
     assert main(command) == 2
     error = capsys.readouterr().err

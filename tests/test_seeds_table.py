@@ -10,13 +10,14 @@ import pytest
 from boards import COPIED, make, row
 from scipy import stats
 
+from membench.boards.board import of_frame
 from membench.boards.collect import collect, collect_kinds
 from membench.boards.identity import apart
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds, t_interval
 from membench.metrics.intervals import mean_resamples
 from membench.metrics.levels import mover, two_level_interval, widened
-from membench.reports.output import write
+from membench.reports.output import write_boards
 from membench.reports.seeds_tables import seeds_tables
 from membench.storage import tables
 
@@ -111,14 +112,14 @@ def test_detection_over_seeds_and_columns_that_no_row_has(tmp_path, capsys):
         assert ours[metric] == pytest.approx(values.mean()) and ours[f"{metric}_seeds"] == 3 and 0 <= ours[f"{metric}_low"] <= 1
     assert math.isnan(old.auroc_complexity_matched) and old.auroc_complexity_matched_seeds == 0
     assert ours["tpr_at_fpr_0.01_seeds"] == 0 and math.isnan(ours["tpr_at_fpr_0.01"])  # 4 negatives
-    write(frame, "md", None, seeds=True)
+    write_boards(of_frame(frame, "seeds"), "md", None)
     model, control = capsys.readouterr().out.split("CONTROL model")
     assert "| AUROC | AUROC matched | TPR@1%FPR | AP | control AUROC | AMS copies %" in model and "excess AMS %" in model
     assert "excess" not in control and "control AUROC" not in control
     [line] = [line for line in model.splitlines() if line.startswith("| cfg_norm")]
     assert [cell.strip() for cell in line.split("|")[5:7]] == ["n/a", "n/a (needs ≥ 100 negatives)"]  # matched: the others have it
     assert model.count("TPR@0.1%FPR") == 1 and "\nTPR@0.1%FPR: n/a (needs ≥ 1,000 negatives; here are 4)\n" in model
-    write(frame, "md", None)
+    write_boards(of_frame(frame, "run"), "md", None)
     assert "| AUROC | AUROC matched | TPR@1%FPR | AP |" in capsys.readouterr().out
     supported = found.assign(**{"tpr_at_fpr_0.001": 0.5, "tpr_at_fpr_0.001_low": 0.4, "tpr_at_fpr_0.001_high": 0.6})
     supported["tpr_at_fpr_0.001_seeds"] = supported.seeds
@@ -161,7 +162,7 @@ def test_kinds_over_seeds(tmp_path, capsys):
             m = tables.read_table(run / "metrics.parquet", "metrics")
             values += m[(m.metric == "auroc") & (m.subset == subset)].value.tolist()
         assert len(values) == 2 and found[found.kind == kind].auroc.item() == pytest.approx(np.mean(values))
-    write(frame, "md", None, seeds=True)
+    write_boards(of_frame(frame, "seeds"), "md", None)
     assert "| detector | options | kind | seeds | AUROC |" in capsys.readouterr().out
 
 

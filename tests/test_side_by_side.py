@@ -270,7 +270,7 @@ def test_what_does_not_suit_is_refused_before_anything_is_made(
 ) -> None:
     monkeypatch.setattr(LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called"))
     command = f"run --detector {detectors} --task sd_webster --limit 3 --quiet --set {setting}".split()
-    assert main([*command, "--model", str(tiny_pipeline_folder), "--out", str(tmp_path)]) == 2
+    assert main([*command, "--model", str(tiny_pipeline_folder), "--runs", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and re.match(f"membench: {words}", err), err
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {".lock"}
@@ -279,7 +279,7 @@ def test_what_does_not_suit_is_refused_before_anything_is_made(
 def test_a_budget_that_one_of_them_cannot_keep_is_refused_with_its_name(tiny_pipeline_folder, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called"))
     command = ["run", "--detector", "cfg_norm,dcs", "--task", "sd_webster", "--limit", "3", "--quiet", "--budget", str(2 * STEPS + 1)]
-    assert main([*command, "--model", str(tiny_pipeline_folder), "--out", str(tmp_path)]) == 2
+    assert main([*command, "--model", str(tiny_pipeline_folder), "--runs", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "membench: detector dcs: --budget 7 pays for no image; one takes 8 target evaluations\n"
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {".lock"}
 
@@ -314,7 +314,7 @@ def test_the_table_of_several_runs_has_a_row_a_detector_and_says_what_was_shared
 
 def test_the_command_line_prints_that_table(tiny_pipeline_folder, tmp_path, capsys) -> None:
     command = ["run", "--detector", "cfg_norm,dcs,cfg_norm", "--task", "sd_webster", "--limit", "3", "--quiet", "--set", "draws=1"]
-    assert main([*command, "--model", str(tiny_pipeline_folder), "--out", str(tmp_path)]) == 0
+    assert main([*command, "--model", str(tiny_pipeline_folder), "--runs", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     asked, common = 3 * (2 * 2 * STEPS + 2 * 3), 3 * 2 * STEPS
     assert f"the 2 runs need {asked} network evaluations; {common} ({100 * common / asked:.0f} %) were shared" in out

@@ -60,7 +60,7 @@ def test_key_version_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_root_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(UserError, match=r"cannot write in .*runs.*--out"):
+    with pytest.raises(UserError, match=r"cannot write in .*runs.*--runs"):
         opened(tmp_path / "runs")
 
 

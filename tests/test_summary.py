@@ -73,7 +73,7 @@ def test_what_a_small_table_cannot_keep_apart() -> None:
         shown(pd.concat([FRAME, FRAME[2:3]], ignore_index=True))
     with pytest.raises(UserError, match="runs on control models alone"):
         shown(FRAME.assign(control=True))
-    with pytest.raises(UserError, match="written without --seeds"):
+    with pytest.raises(UserError, match="written without --by seeds"):
         shown(FRAME.drop(columns="seeds"))
 
 

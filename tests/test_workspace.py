@@ -107,7 +107,7 @@ def test_a_second_process_is_refused(tmp_path) -> None:
 
 def test_a_disk_that_refuses(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write in .*draw-\w+: Not a directory; .*another --out"):
+    with pytest.raises(UserError, match=r"cannot write in .*draw-\w+: Not a directory; .*another folder"):
         Workspace(tmp_path / "file", {}).stage("draw", {}, refuse)
 
     def full(*_: object) -> None:

@@ -129,14 +129,12 @@ def read(path: Path, by: By = "run", *, tasks: Sequence[str] | None = None, dete
     if by not in ("run", "seeds", "summary"):
         raise UserError(f"{path} is a finished table: --by {by} needs the folders of its runs")
     frame = selected(read_board(path), tasks, detectors)
-    if by == "seeds" and "seeds" not in frame:
-        frame = over_seeds(frame)
-    return _board("seeds" if by == "run" and "seeds" in frame else by, frame, ())
+    return of_frame(frame, "seeds" if by == "run" and "seeds" in frame else by)
 
 
 def of_frame(frame: pd.DataFrame, by: By) -> Board:
-    """The board of a frame of ``collect``, ``over_seeds``, ``collect_bands`` or ``differences``."""
-    return _board(by, frame, ())
+    """The board of a frame of ``collect``, ``over_seeds``, ``collect_bands`` or ``differences``; by ``seeds``, of ``collect`` too."""
+    return _board(by, over_seeds(frame) if by == "seeds" and "seeds" not in frame else frame, ())
 
 
 def selected(frame: pd.DataFrame, tasks: Sequence[str] | None, detectors: Sequence[str] | None) -> pd.DataFrame:

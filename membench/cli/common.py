@@ -22,7 +22,14 @@ TASK_FLAGS = ("model", "prompts", "negatives", "data_root")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line that names the command's help."""
+    """argparse whose errors are one line that names the command's help, and whose options are written out."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **given})
+
+    def options(self) -> list[str]:
+        """Every option, such as ``--runs``."""
+        return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. See: {self.prog} --help")
@@ -133,9 +140,7 @@ def seeds_of(text: str) -> list[int]:
     """``0,1,2`` as numbers. Raises :class:`UserError` for a list of seeds that is not one."""
     words = [word.strip() for word in text.split(",")]
     if not all(w.isascii() and w.isdecimal() and len(w) <= 18 for w in words) or len(set(map(int, words))) < len(words):
-        raise UserError(
-            f"--seeds {text[:60]!r}: it must be different whole numbers of up to 18 digits with commas between, such as 0,1,2"
-        )
+        raise UserError(f"--seeds {text[:60]!r}: it must be different whole numbers of up to 18 digits with commas between, such as 0,1,2")
     return [int(word) for word in words]
 
 

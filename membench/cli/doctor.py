@@ -9,8 +9,6 @@ from pathlib import Path
 
 from membench import __version__, registry
 from membench.errors import UserError
-from membench.fetching import net
-from membench.storage import provenance
 
 HELP = "what is installed, which device, what is ready"
 DESCRIPTION = "Say what is installed, which device there is, and which tasks' data and weights are there."
@@ -24,6 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> int:
     """Prints the report; 0 if every task that ships can run here, 2 otherwise."""
     import torch
+
+    from membench.fetching import net
+    from membench.storage import provenance
 
     made_by = provenance.commit()
     changed = " with changes" if made_by["dirty"] else ""

@@ -33,9 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     finished_runs(parser, "folders of runs, or one .parquet of a leaderboard")
     shown = parser.add_argument_group("what is shown")
     rows = "; ".join(f"{name}: {text}" for name, text in BY.items())
-    shown.add_argument(
-        "--by", choices=tuple(BY), metavar="WHAT", help=f"what a row is. {rows} (default run; with --band: band)"
-    )
+    shown.add_argument("--by", choices=tuple(BY), metavar="WHAT", help=f"what a row is. {rows} (default run; with --band: band)")
     shown.add_argument("--format", choices=FORMATS, default="table", help="table (default) and md: text; the others: numbers")
     shown.add_argument("--output", type=Path, metavar="FILE", help="write to FILE in place of printing")
 

@@ -16,7 +16,7 @@ from typing import Any
 from membench import __version__, registry
 from membench.cli import ablate, doctor, download, leaderboard, names, reference, report, run, show, train
 from membench.cli.common import Parser
-from membench.errors import UserError
+from membench.errors import UserError, suggest
 
 COMMANDS = {
     "run": run,
@@ -49,7 +49,7 @@ def parser() -> Parser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.arguments(sub)
-        sub.set_defaults(call=module.call)
+        sub.set_defaults(call=module.call, known=sub.options())
     return top
 
 
@@ -57,10 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     try:
         top = parser()
-        args = top.parse_args(argv)
+        args, rest = top.parse_known_args(argv)
         if args.command is None:
             top.print_help()
             return 0
+        if rest:
+            raise _unknown(rest[0], args)
         if getattr(args, "offline", False):  # the hub's library reads it when it is imported, membench at each use
             os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
         torch_when_used()
@@ -98,6 +100,15 @@ class _Later(types.ModuleType):
             sys.modules.pop(spec.name, None)
             raise
         return getattr(self, name)
+
+
+def _unknown(word: str, args: argparse.Namespace) -> UserError:
+    """The error for a word that the command does not take."""
+    see = f"See: membench {args.command} --help"
+    if not word.startswith("-"):
+        return UserError(f"unexpected argument {word!r}. {see}")
+    option = word.partition("=")[0]
+    return UserError(f"unknown option {option}.{suggest(option, args.known)} {see}")
 
 
 def torch_when_used() -> None:

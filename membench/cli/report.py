@@ -16,9 +16,7 @@ EXAMPLES = ("report", "report --task sd_webster --output results/report")
 def arguments(parser: argparse.ArgumentParser) -> None:
     finished_runs(parser, "folders of runs")
     shown = parser.add_argument_group("what is written")
-    shown.add_argument(
-        "--output", type=Path, default=Path("results/report"), metavar="DIR", help="folder (default results/report)"
-    )
+    shown.add_argument("--output", type=Path, default=Path("results/report"), metavar="DIR", help="folder (default results/report)")
     shown.add_argument("--format", choices=("html", "md"), default="html", help="md: print the Markdown, too")
 
 

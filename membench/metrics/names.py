@@ -47,9 +47,7 @@ METRICS = (
         scale="logit",
         column="always",
     ),
-    MetricInfo(
-        "tpr_at_fpr_0.01", "TPR@1%FPR", "true-positive rate at a false-positive rate of 1 %", column="always", paired=True
-    ),
+    MetricInfo("tpr_at_fpr_0.01", "TPR@1%FPR", "true-positive rate at a false-positive rate of 1 %", column="always", paired=True),
     MetricInfo("tpr_at_fpr_0.001", "TPR@0.1%FPR", "true-positive rate at a false-positive rate of 0.1 %", column="supported"),
     MetricInfo("average_precision", "AP", "average precision", scale="logit", column="always", paired=True),
     MetricInfo("ams_cumulative", "AMS copies %", "share of images that are copies", board="extraction", column="always"),
@@ -122,9 +120,7 @@ METRICS = (
         for q in (50, 75, 90, 95, 99)
     ),
     MetricInfo("ams", "AMS %", "share of images whose similarity lies in a band", board="extraction"),
-    MetricInfo(
-        "ums", "UMS %", "different training images matched in a band, over images", high=math.inf, board="extraction"
-    ),
+    MetricInfo("ums", "UMS %", "different training images matched in a band, over images", high=math.inf, board="extraction"),
     MetricInfo(
         "ums_nearest",
         "UMS nearest %",
