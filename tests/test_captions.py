@@ -31,6 +31,7 @@ from membench.metrics.intervals import detection_table
 from membench.metrics.levels import two_level_interval
 from membench.reports.board_tables import captions_lines
 from membench.reports.output import write_boards
+from membench.reports.page_boards import page_boards
 from membench.reports.run_tables import run_table
 from membench.reports.seeds_tables import seeds_tables, summary_tables
 from membench.runs import execute
@@ -245,11 +246,8 @@ def test_the_line_of_a_board_is_under_the_groups_asked_for(tmp_path):
 
 
 def test_the_page_shows_the_line(tmp_path):
-    from membench.boards.board import board
-    from membench.reports.page_boards import page_boards
-
-    [shown] = page_boards(board([shouted(make(tmp_path, COPIED))], "seeds"))
-    assert any(note.startswith("captions alone reach AUROC 1.000") for note in shown.notes)
+    [board] = page_boards(boards.board([shouted(make(tmp_path, COPIED))], "seeds"))
+    assert any(note.startswith("captions alone reach AUROC 1.000") for note in board.notes)
 
 
 def test_sources_are_rows_of_their_own(tmp_path, capsys):
