@@ -27,8 +27,8 @@ class TaskInfo:
     """A task's declaration: what ``membench show`` prints without loading anything.
 
     version: goes up with every change that changes a number. profiles: the first is tried by ``check_task``. space: how
-    images are compared. examples: whether they are prompts or generated images. sampling: how the task samples
-    (``steps``, ``guidance``).
+    images are compared. sampling: how the task samples (``steps``, ``guidance``). examples: whether they are
+    prompts or images.
     """
 
     name: str
@@ -36,8 +36,8 @@ class TaskInfo:
     summary: str
     profiles: tuple[str, ...]
     space: Space
-    examples: Literal["prompts", "images"] = "prompts"
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    examples: Literal["prompts", "images"] = "prompts"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def model() -> PixelDenoiser:
 
 
 class PixelTask(Task):
-    info: ClassVar[TaskInfo] = TaskInfo("pixels", 1, "images as examples", ("mini",), SPACE, "images", {"steps": 3, "guidance": 1.0})
+    info: ClassVar[TaskInfo] = TaskInfo("pixels", 1, "images as examples", ("mini",), SPACE, {"steps": 3, "guidance": 1.0}, "images")
     Options: ClassVar[type] = Options
 
     def __init__(self, options: Options = Options()) -> None:

@@ -16,6 +16,7 @@ import pytest
 from boards import COPIED, make
 
 from membench import api, registry
+from membench.boards import board as boards
 from membench.boards import captions
 from membench.boards.board import of_frame
 from membench.boards.captions import best, reached, with_captions
