@@ -31,7 +31,7 @@ def pair(folder: Path, memorized: str, negatives: str) -> pd.DataFrame:
     """The prompts of two files as a run stores them: columns id, prompt, label, group. A caption that stands twice is one prompt."""
     files = {1: next(folder.rglob(MEMORIZED[memorized])), 0: next(folder.rglob(NEGATIVES[negatives]))}
     examples = to_examples(prompt for label, file in files.items() for prompt in read_prompt_file(file, label=label))
-    rows = [(e.id, e.condition.prompt, e.label, e.group) for e in examples]
+    rows = [(e.id, e.condition.prompt, e.memorized, e.group) for e in examples]
     return pd.DataFrame(rows, columns=["id", "prompt", "label", "group"])
 
 

@@ -44,7 +44,7 @@ def main() -> None:
     model, steps = task.model(), int(sampling["steps"])
     synthetic = synthesize(model, [NULL], workspace, n=args.synthetic, seed=args.seed, steps=steps, guidance=1.0)
 
-    found = normalised_l2(model.decode(synthetic.x0), task.training_images(), floor=0.0)
+    found = normalised_l2(model.decode(synthetic.x0), task.training.images(), floor=0.0)
     nearest = found[found["rank"] == 0].sort_values("generated")
     copied = np.where(nearest.similarity <= task.info.space.copy, nearest.training, -1)
     share = np.mean(copied >= 0)

@@ -20,10 +20,10 @@ from membench.tasks.sd_webster import catalogue
 from membench.tasks.sd_webster.task import catalogue_examples
 
 
-def balance(half: catalogue.Half) -> dict[str, float]:
+def balance(half: catalogue.Split) -> dict[str, float]:
     """AUROC of each caption statistic between memorized and not memorized examples."""
     examples = list(catalogue_examples(half))
-    text, label = [e.condition.prompt for e in examples], np.array([e.label for e in examples])
+    text, label = [e.condition.prompt for e in examples], np.array([e.memorized for e in examples])
     groups = [e.group for e in examples]
     found = {
         "capitals": roc_auc_score(label, [sum(c.isupper() for c in t) / sum(c.isalpha() for c in t) for t in text]),

@@ -46,6 +46,11 @@ def own_draws(conditions: Sequence[Condition], draws: int) -> int:
     return 1 if started == {True} else draws
 
 
+def own_images(conditions: Sequence[Condition]) -> np.ndarray:
+    """The images of examples that are images: ``uint8`` [n, h, w, 3]."""
+    return np.stack([c.image for c in conditions if c.image is not None])
+
+
 def refuse_unread(options: Any, names: Sequence[str], why: str) -> None:
     """Raises :class:`UserError` if an option that nobody would read is not at its default: a sweep of it would be a flat line."""
     for option in fields(options):
@@ -82,21 +87,23 @@ def samples(requests: Sequence[Request], x: torch.Tensor, images: np.ndarray, co
 class MeasuresImages(Draws):
     """A detector that measures an image: an example's own one or, where the example is a prompt, the mean over those drawn for it."""
 
-    access = Access(images=True)
+    access: Access = Access(images=True)
 
     def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
         # An example that is an image is scored without the images that are extracted: their cost is not the score's.
-        self.access = replace(type(self).access, images=type(self).access.images and self.examples == "prompts")
+        self.access = replace(self.access, images=self.access.images and self.examples == "prompts")
 
     def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> Sequence[float]:
         """The score of each of ``images`` (``uint8`` [n, h, w, 3]) under its condition. names: fix what is random in it."""
         raise NotImplementedError
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
-        if not self.options.images and any(c.image is None for c in conditions):
+        if not self.options.images and self.examples == "prompts":
             raise UserError("an example that is a prompt is measured by images drawn for it: images must be at least 1")
         given = [c.image for c in conditions if c.image is not None]
+        if self.examples == "images" and len(given) < len(conditions):
+            raise UserError("the task declares that its examples are images, and some have none")
         for one_of_a_size in {image.shape: image for image in given}.values():
             model.encode(one_of_a_size[None])  # refuses a size that is not the model's
 
@@ -107,12 +114,9 @@ class MeasuresImages(Draws):
         return samples(requests, x, images, self.measure(model, images, [r.condition for r in requests], names))
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
-        given = [c for c in conditions if c.image is not None]
-        found: dict[str, float] = {}
-        if given:
-            images = np.stack([c.image for c in given if c.image is not None])
-            found = dict(zip((c.id for c in given), self.measure(model, images, given, [c.id for c in given]), strict=True))
-        return [found[c.id] if c.id in found else _mean([s.confidence for s in extracted[c.id]]) for c in conditions]
+        if self.examples == "prompts":
+            return [_mean([s.confidence for s in extracted[c.id]]) for c in conditions]
+        return list(self.measure(model, own_images(conditions), conditions, [c.id for c in conditions]))
 
 
 class ByCondition(MeasuresImages):
@@ -135,7 +139,7 @@ class ByCondition(MeasuresImages):
             raise UserError(f"this model has no null class, so condition={wanted} is not defined for it; choose condition=conditional")
         if wanted != "unconditional" and not model.has_condition:
             raise UserError(f"this model has no condition, so condition={wanted} is not defined for it; choose condition=unconditional")
-        if wanted != "unconditional" and any(c.image is not None and c.prompt is None and c.label is None for c in conditions):
+        if wanted != "unconditional" and any(c.image is not None and c.prompt is None and c.class_label is None for c in conditions):
             raise UserError(
                 f"these images have no prompt and no class, so condition={wanted} is not defined for them; choose condition=unconditional"
             )

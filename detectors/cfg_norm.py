@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -52,16 +53,16 @@ class CfgNorm(Draws):
             raise UserError("this model has no condition: cfg_norm scores what a condition changes; choose flipd or score_norm")
         if not model.has_null:
             raise UserError("this model has no null class, so cfg_norm has nothing to compare its classes with; choose flipd")
-        if own_draws(conditions, 2) == 1 and all(c.label is None and c.prompt is None for c in conditions):
+        if own_draws(conditions, 2) == 1 and all(c.class_label is None and c.prompt is None for c in conditions):
             raise UserError("these images were drawn without a condition: cfg_norm scores what a condition changes; choose flipd")
-        pictured = _pictured(conditions[0])
-        if pictured:
+        of_images = self.examples == "images"
+        if of_images:
             why = "an image is scored on the trajectory that drew it, as the task samples; set image_steps"
             refuse_unread(self.options, ("steps", "draws", "guidance", "trajectory"), why)
         else:
             refuse_unread(self.options, ("image_steps",), "the examples are prompts; set steps")
-        trajectories = [] if pictured else [(self.options.trajectory, self.options.steps)]
-        trajectories += [(self.steps, 1)] if pictured or self.options.images else []
+        trajectories = [] if of_images else [(self.options.trajectory, self.options.steps)]
+        trajectories += [(self.steps, 1)] if of_images or self.options.images else []
         for steps, looked in trajectories:
             if (blind := pure_noise(model, steps)) and blind + looked > steps:
                 raise UserError(f"the first of {steps} steps is from pure noise (abar = 0), where no condition changes eps; take more")
@@ -72,7 +73,7 @@ class CfgNorm(Draws):
         """Final (or last observed) state, and the mean norm over the observed steps [n]."""
         norms: list[torch.Tensor] = []
         blind = pure_noise(model, steps)
-        looked = self._looked(rows[0][0])
+        looked = self._looked()
 
         def observe(k: int, null: torch.Tensor, conditional: torch.Tensor) -> None:
             if blind <= k < blind + looked:
@@ -87,16 +88,16 @@ class CfgNorm(Draws):
         o = self.options
         n = own_draws(conditions, o.draws)
         rows = [(c, draw) for c in conditions for draw in range(n)]
-        if not _pictured(conditions[0]):
+        if self.examples == "prompts":
             _, norms = self._norms(model, rows, o.steps, o.guidance, o.trajectory)
         else:
-            _, norms = self._norms(model, rows, self._looked(conditions[0]), self.weight, self.steps)
+            _, norms = self._norms(model, rows, self._looked(), self.weight, self.steps)
         return norms.view(len(conditions), n).mean(dim=1).tolist()
 
-    def _looked(self, condition: Condition) -> int:
+    def _looked(self) -> int:
         """How many first steps count: of a prompt's trajectory, or of an image's own."""
         o = self.options
-        return min(o.image_steps or self.steps, self.steps) if _pictured(condition) else o.steps
+        return min(o.image_steps or self.steps, self.steps) if self.examples == "images" else o.steps
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return 2 * self.steps
@@ -105,8 +106,3 @@ class CfgNorm(Draws):
         """Samples as the task samples, each as sure as the norm on its own first steps."""
         x, norms = self._norms(model, [(r.condition, r.draw) for r in requests], None, self.weight, self.steps)
         return samples(requests, x, model.decode(x), norms.tolist())
-
-
-def _pictured(condition: Condition) -> bool:
-    """Whether the example is a generated image, or the condition that more such images are drawn from, and not a prompt."""
-    return condition.prompt is None and (condition.label is not None or condition.start is not None)

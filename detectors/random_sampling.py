@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from membench.similarity.cliques import density_score
 from membench.similarity.l2 import tiled_l2_between, tiled_l2_matrix
 from membench.types import Access, Condition, Request, Sample
 
-from .base import requests
+from .base import own_images, requests
 
 UNCONDITIONAL = Condition("unconditional")
 
@@ -77,21 +77,21 @@ class RandomSampling(Detector):
         return [Sample(r.condition, r.draw, image, 0.0 if ok else math.nan) for r, image, ok in zip(requests, images, finite, strict=True)]
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
-        if conditions[0].image is not None:
-            return self._densities_at([c.image for c in conditions if c.image is not None], extracted)
+        if self.examples == "images":
+            return self._densities_at(own_images(conditions), extracted)
         if not self.unconditional:
             return [self._density(extracted[c.id]) for c in conditions]
         n = self.options.draws
         samples = self.extract(model, [Request(c, draw) for c in conditions for draw in range(n)])
         return [self._density(samples[i : i + n]) for i in range(0, len(samples), n)]
 
-    def _densities_at(self, images: Sequence[np.ndarray], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def _densities_at(self, images: np.ndarray, extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
         """Extracted images within the threshold of each image, and as a tie-break 0.5 / (1 + the distance to the nearest)."""
         if self._drawn is None:
             self._drawn = [s.image for name in extracted for s in extracted[name] if not math.isnan(s.confidence)]
         if not self._drawn:
             return [math.nan] * len(images)
-        distance = tiled_l2_between(np.stack(images), np.stack(self._drawn), tiles=self.options.tiles)
+        distance = tiled_l2_between(images, np.stack(self._drawn), tiles=self.options.tiles)
         return ((distance <= self.options.threshold).sum(axis=1) + 0.5 / (1 + distance.min(axis=1))).tolist()
 
     def _density(self, draws: Sequence[Sample]) -> float:

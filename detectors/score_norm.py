@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ class ScoreNorm(ByCondition):
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options
-        by_image = self._by_image(conditions)
+        by_image = self._by_image()
         if by_image:
             super().check(model, conditions)
         else:  # a prompt needs no image here
@@ -100,17 +100,13 @@ class ScoreNorm(ByCondition):
                 self._step(model, o.trajectory)
             if own_draws(conditions, 2) == 1 or o.images:
                 self._step(model, self.steps)
-        if o.at == "auto" and len({c.image is None for c in conditions}) > 1:
-            raise UserError("some examples are images and some are prompts; choose at=trajectory or at=image for all")
         if by_image:
             model.refuse_pure_noise(self._index(model, True), f"t={o.t}")
             if o.ode_steps > self._index(model, True) + 1:
                 raise UserError(f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it")
 
-    def _by_image(self, conditions: Sequence[Condition]) -> bool:
-        # What has no prompt is an image, or what more such images are drawn from: measured as they are.
-        c = conditions[0]
-        return self.options.at == "image" or (self.options.at == "auto" and (c.image is not None or c.prompt is None))
+    def _by_image(self) -> bool:
+        return self.options.at == "image" or (self.options.at == "auto" and self.examples == "images")
 
     def _index(self, model: Denoiser, image: bool) -> int:
         default = (0.5 if model.takes_text else 0.2) if image else 1.0
@@ -145,14 +141,14 @@ class ScoreNorm(ByCondition):
         return min(seen, key=lambda step: abs(step[1] - wanted))
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
-        if self._by_image(conditions):
+        if self._by_image():
             return super().score(model, conditions, extracted)
         o = self.options
         n = own_draws(conditions, o.draws)
         rows = [(c, draw) for c in conditions for draw in range(n)]
         x, told = model.starts(rows, self.seed), model.condition([c for c, _ in rows])
         # A generated image's own way is the task's.
-        steps, weight = (self.steps, self.weight) if conditions[0].start is not None else (o.trajectory, o.weight)
+        steps, weight = (self.steps, self.weight) if all(c.start is not None for c in conditions) else (o.trajectory, o.weight)
         k, t = self._step(model, steps)
         x = ddim(model, x, told, steps=steps, guidance=weight, stop=k)
         return self._norm_at(model, x, t, told).view(len(conditions), n).mean(dim=1).tolist()
@@ -160,7 +156,7 @@ class ScoreNorm(ByCondition):
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """On the trajectory an image is as sure as the norm on its own way, which is the task's."""
         conditions = [r.condition for r in requests]
-        if self._by_image(conditions):
+        if self._by_image():
             return super().extract(model, requests)
         wanted, t = self._step(model, self.steps)
         norms = torch.empty(0)
@@ -175,7 +171,7 @@ class ScoreNorm(ByCondition):
         return samples(requests, x, model.decode(x), norms.tolist())
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
-        if not self._by_image([request.condition]):
+        if not self._by_image():
             return self.steps * (2 if model.has_condition else 1)
         return (
             self.sampling_forwards(model, request) + self.options.ode_steps + (2 if self.variant(model) in ("guided", "difference") else 1)

@@ -36,7 +36,7 @@ from membench.similarity.search import nearest
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
-from .base import refuse_unread
+from .base import own_images, refuse_unread
 from .surrogate.classifier import log_prob_gradient, train_classifier
 from .surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
 from .surrogate.lora import train_lora
@@ -168,7 +168,7 @@ class Side(Detector):
             raise UserError("this model has no null class, whose predictions SIDE guides; choose another detector")
         if o.labels == "clusters" and o.features in ("sscd", "sscd-int8", "clip"):  # before the images are drawn that it shall describe
             load_features(o.features, o.features_weights)
-        if any(c.image is not None for c in conditions):
+        if self.examples == "images":
             refuse_unread(o, ("draws",), "an example that is an image is scored as it is")
 
     # ------------------------------------------------------------------- part 1: surrogate conditions
@@ -283,9 +283,8 @@ class Side(Detector):
             if not good:
                 return [math.nan] * len(conditions)
             self._pixels = np.stack(good)
-        given = [c.image for c in conditions if c.image is not None]
-        if len(given) == len(conditions):
-            images, finite, n = np.stack(given), np.ones(len(given), bool), 1
+        if self.examples == "images":
+            images, finite, n = own_images(conditions), np.ones(len(conditions), bool), 1
         else:
             n = self.options.draws
             rows = [(c, draw) for c in conditions for draw in range(n)]

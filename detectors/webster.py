@@ -38,7 +38,7 @@ class OneStep(Draws):
         if not model.has_null and self.options.weight != 1:
             raise UserError("this model has no null class, so nothing can be guided away from; choose weight=1")
         if own_draws(conditions, 2) == 1:
-            if all(c.label is None and c.prompt is None for c in conditions):
+            if all(c.class_label is None and c.prompt is None for c in conditions):
                 raise UserError("these images were drawn without a condition, and dcs scores what a condition makes of noise; choose flipd")
             refuse_unread(self.options, ("draws",), "an image was drawn from one noise")
         if model.alpha_sigma(model.steps - 1)[0] == 0:
@@ -109,7 +109,7 @@ class Edge(OneStep):
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
-        if any(c.image is not None for c in conditions):
+        if self.examples == "images":
             raise UserError("edge compares what several noises of a prompt have in common, and an image was drawn from one; choose dcs")
 
     def edges(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> tuple[np.ndarray, np.ndarray]:

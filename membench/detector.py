@@ -6,8 +6,10 @@ runs it on tiny models and checks all that the harness relies on.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -33,7 +35,7 @@ class Detector:
 
     Options: ClassVar[type]
     version: ClassVar[int]
-    access: ClassVar[Access] = Access()
+    access: Access = Access()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
     alone: ClassVar[bool] = False
 
@@ -94,23 +96,59 @@ class Detector:
 
 
 OWN = ("Options", "version", "score")  # what every detector defines itself
+METHODS = ("check", "fit", "prepare", "preparation_forwards", "plan", "image_forwards", "extract", "score")
 
 
 def missing(cls: type) -> list[str]:
     """What a class lacks of a detector, by name."""
-    return [name for name in OWN if not hasattr(cls, name) or (issubclass(cls, Detector) and getattr(cls, name) is getattr(Detector, name, None))]
+    own = vars(Detector)
+    return [name for name in OWN if inspect.getattr_static(cls, name, None) in (None, own.get(name))]
 
 
+@functools.cache
 def adopted(cls: type) -> type[Detector]:
     """The class itself, or, of a plain class with a detector's methods, one that has the base class's defaults, too.
 
-    Raises TypeError, naming what is missing or takes other arguments.
+    Raises TypeError, in one line, naming what is missing, of another kind, or takes other arguments.
     """
+    name = cls.__name__
     if lacks := missing(cls):
-        raise TypeError(f"{cls.__name__} lacks {', '.join(lacks)}")
-    found: type[Detector] = cls if issubclass(cls, Detector) else type(cls.__name__, (cls, Detector), {"__module__": cls.__module__, "__doc__": cls.__doc__})
-    for name in ("plan", "extract", "score", "check", "fit", "prepare"):
-        ours, theirs = (list(inspect.signature(getattr(of, name)).parameters) for of in (Detector, found))
-        if len(ours) != len(theirs):
-            raise TypeError(f"{cls.__name__}.{name} takes ({', '.join(theirs)}), and a detector's takes ({', '.join(ours)})")
+        raise TypeError(f"{name} lacks {', '.join(lacks)}")
+    found: type[Detector] = cls if issubclass(cls, Detector) else _completed(cls)
+    if not (isinstance(found.Options, type) and is_dataclass(found.Options)):
+        raise TypeError(f"{name}.Options is not a dataclass")
+    if not isinstance(found.version, int) or isinstance(found.version, bool) or found.version < 1:
+        raise TypeError(f"{name}.version is {found.version!r}, not a whole number from 1")
+    if not isinstance(found.access, Access):
+        raise TypeError(f"{name}.access is {found.access!r}, not membench.types.Access")
+    for method in METHODS:
+        wanted = list(inspect.signature(getattr(Detector, method)).parameters)
+        raw = inspect.getattr_static(found, method)
+        given = wanted[1:] if isinstance(raw, staticmethod | classmethod) else wanted
+        if not _takes(getattr(found, method), len(given)):
+            raise TypeError(f"{name}.{method} takes other arguments than a detector's ({', '.join(wanted)})")
+    if not _takes(found.__init__, 2, seed=0, sampling={}):
+        raise TypeError(f"{name}.__init__ takes other arguments than a detector's (self, options, *, seed, sampling)")
     return found
+
+
+def _completed(cls: type) -> type[Detector]:
+    """A plain class with the base class behind it, whose own ``__init__`` runs after the base's."""
+
+    def begin(self: Any, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        Detector.__init__(self, options, seed=seed, sampling=sampling)
+        if cls.__init__ is not object.__init__:
+            cls.__init__(self, options, seed=seed, sampling=sampling)  # type: ignore[misc]
+
+    own: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    if cls.__init__ is object.__init__ or _takes(cls.__init__, 2, seed=0, sampling={}):
+        own["__init__"] = begin
+    return type(cls.__name__, (cls, Detector), own)
+
+
+def _takes(function: Any, positional: int, **keywords: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*[None] * positional, **keywords)
+    except (TypeError, ValueError):  # other arguments; not a function
+        return False
+    return True

@@ -73,7 +73,7 @@ def detector_options(name: str, detector: Any, settings: Iterable[str], preset: 
 
     Raises :class:`UserError` for an unknown preset or option.
     """
-    presets: Mapping[str, Mapping[str, Any]] = getattr(detector, "presets", {})
+    presets: Mapping[str, Mapping[str, Any]] = detector.presets
     if preset is not None and preset not in presets:
         if not presets:
             raise UserError(f"detector {name} has no presets; leave --preset out. See: membench show {name}")

@@ -19,12 +19,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from membench import detector, task
 from membench.errors import UserError, unknown_name
 
-DETECTOR_NEEDS = ("Options", "version", "access", "plan", "extract", "score")
+CONTRACTS = {"detector": detector, "task": task}  # each has ``missing`` and ``adopted``
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -84,12 +85,15 @@ class Entry:
             return f"(unreadable, {_cause(error)})"
 
     def load(self) -> Any:
-        """Imports the target. Raises UserError naming the origin and the cause if it cannot be had."""
+        """Imports the target: a class with all that a detector or task has (``adopted``).
+
+        Raises UserError naming the origin and the cause if it cannot be had.
+        """
         module, _, attribute = self.target.partition(":")
         try:
             _ = self.code  # before the import: of the file that is imported, whatever becomes of it later
-            return getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # whatever a plug-in raises; the traceback is kept as the cause
+            return CONTRACTS[self.kind].adopted(getattr(importlib.import_module(module), attribute))
+        except (Exception, SystemExit) as error:  # whatever a plug-in raises; the traceback is kept as the cause
             raise UserError(f"{self.kind} {self.name!r} of {self.origin} ({self.target}) cannot be loaded: {_cause(error)}") from error
 
 
@@ -137,7 +141,7 @@ def detectors() -> Registry:
 
 @functools.cache
 def tasks() -> Registry:
-    """The tasks: built in and installed."""
+    """The tasks: built in, installed, and loaded by ``--plugin``."""
     return Registry("task")
 
 
@@ -162,26 +166,37 @@ def _checkout(pyproject: Path) -> dict[str, dict[str, str]] | None:
 
 
 def load_plugin(path: str | Path) -> list[Entry]:
-    """Runs a Python file and registers each detector class that it defines, under its ``name`` or in snake case.
+    """Runs a Python file and registers each detector and task class that it defines.
 
-    A detector has Options, version, access, plan, extract and score; classes that begin with ``_`` are left out.
-    Raises UserError if the file is missing, fails, holds no detector or claims a name that is taken.
+    A detector has Options, version and score, and is called by its ``name`` or in snake case; a task has info and load,
+    and is called by ``info.name``. Classes that begin with ``_`` are left out. Raises UserError if the file is missing,
+    fails, holds neither, breaks the contract of one or claims a name that is taken.
     """
     file = Path(path).resolve()
     if not file.is_file():
         raise UserError(f"no plug-in file {path}; --plugin takes the path of a Python file")
     module, ran = _execute(file)
     own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__ and not c.__name__.startswith("_")]
-    found = [c for c in own if all(hasattr(c, need) for need in DETECTOR_NEEDS)]
+    found = [(kind, c) for c in own for kind, contract in CONTRACTS.items() if not contract.missing(c)]
     if not found:
-        near = max(own, key=lambda c: sum(hasattr(c, need) for need in DETECTOR_NEEDS), default=None)
-        lacks = f" ({near.__name__} lacks {', '.join(n for n in DETECTOR_NEEDS if not hasattr(near, n))})" if near else ""
-        raise UserError(f"plug-in {path} holds no detector: a class with {', '.join(DETECTOR_NEEDS)}{lacks}")
+        raise UserError(f"plug-in {path} holds no detector and no task: {_nearest(own)}")
     entries = []
-    for cls in found:
-        name, target = getattr(cls, "name", _snake(cls.__name__)), f"{module.__name__}:{cls.__name__}"
-        entries.append(detectors().add(name, target, f"{file}:{_line(file, cls)}", ran))
+    for kind, cls in found:
+        try:
+            adopted = CONTRACTS[kind].adopted(cls)
+        except TypeError as error:
+            raise UserError(f"plug-in {path}: {error}") from error
+        name = adopted.info.name if kind == "task" else vars(cls).get("name", _snake(cls.__name__))
+        known = tasks() if kind == "task" else detectors()
+        entries.append(known.add(name, f"{module.__name__}:{cls.__name__}", f"{file}:{_line(file, cls)}", ran))
     return entries
+
+
+def _nearest(classes: list[type]) -> str:
+    """What the classes of a file lack of a detector or a task, of the one that lacks least."""
+    needs = "a detector is a class with Options, version and score, a task one with info and load"
+    own = [(len(lacks), f"{c.__name__} lacks {', '.join(lacks)}") for c in classes if (lacks := detector.missing(c))]
+    return f"{needs} ({min(own)[1]})" if own else needs
 
 
 def _execute(file: Path) -> tuple[ModuleType, str]:
@@ -189,12 +204,12 @@ def _execute(file: Path) -> tuple[ModuleType, str]:
     name = f"membench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or not isinstance(spec.loader, SourceLoader):
-        raise UserError(f"plug-in {file} is no Python file; --plugin takes a path that ends in .py")
+        raise UserError(f"plug-in {file} is not a Python file; --plugin takes a path that ends in .py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up while it runs
     try:
         source = file.read_bytes()
         exec(spec.loader.source_to_code(source, str(file)), vars(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"plug-in {file} fails on import: {_cause(error)}") from error
     return module, hashlib.sha256(source).hexdigest()

@@ -1,34 +1,35 @@
-"""What a task is: its declaration, and what it loads."""
+"""What a task is: its declaration, and what it loads.
+
+A subclass of :class:`Task` defines ``info`` and ``load`` and inherits the rest. ``membench.testing.check_task`` loads it
+and checks all that the harness relies on.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from membench.types import Example, Space
+from membench.errors import UserError
+from membench.types import Example, Space, Training
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from membench.fetching.resources import Resource
     from membench.models.denoiser import Denoiser
     from membench.similarity.criterion import Match
 
 
-def picture_kinds(task: LoadedTask) -> list[str]:
-    """The kind of each unique training picture; where the task names none, ``x`` and the number of its rows.
-
-    Raises ValueError where there are more or fewer kinds than pictures.
-    """
-    kinds = list(task.training_kinds) or [f"x{copies}" for copies in task.training_copies]
-    if len(kinds) != len(task.training_ids):
-        raise ValueError(f"{len(kinds)} kinds for {len(task.training_ids)} training pictures")
-    return kinds
-
-
 @dataclass(frozen=True)
 class TaskInfo:
-    """A task's declaration: what ``membench show`` prints without loading anything."""
+    """A task's declaration: what ``membench show`` prints without loading anything.
+
+    version: goes up with every change that changes a number. profiles: the first is tried by ``check_task``. space: how
+    images are compared. examples: whether they are prompts or generated images. sampling: how the task samples
+    (``steps``, ``guidance``).
+    """
 
     name: str
     version: int
@@ -41,32 +42,99 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task ready to run: examples, training images and a model, with the hashes of each."""
+    """A task ready to run.
+
+    examples: what detectors score. training: what extracted images are compared with. model: loads the network, when
+    called. hashes: of "data", "prompts" and "weights"; they enter the run's key. control: whether ``model`` is the
+    control model. match: how images are compared; None: normalised L2 to the training images. owners: by example id the
+    positions of the prompt's own training images. names: "model" and "data" as a published table words them.
+    provenance: where prompts, model and images are from; it goes into run.json and not into the key.
+    """
 
     info: TaskInfo
     profile: str
     examples: Sequence[Example]
-    training_images: Callable[[], np.ndarray]  # unique pictures, uint8 [n, h, w, 3]; drawn or read when called
-    training_ids: Sequence[str]  # none: the pictures are not at hand, and extracted images are compared with nothing
-    training_copies: Sequence[int]  # rows in the training set of each unique picture
+    training: Training
     model: Callable[[], Denoiser]
-    hashes: Mapping[str, str]  # data, prompts, weights
+    hashes: Mapping[str, str]
     control: bool = False
-    training_kinds: Sequence[str] = ()  # "x1", "near" ... of each unique picture; empty: made from training_copies
-    match: Match | None = None  # what the space measures; None: normalised L2 to the training images
-    owners: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of a prompt's id the rows of its own training pictures
-    names: Mapping[str, str] = field(default_factory=dict)  # "model", "data": as a published table words them
-    provenance: Mapping[str, Any] = field(default_factory=dict)  # where prompts, model and pictures are from; into run.json, not the key
+    match: Match | None = None
+    owners: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Task(Protocol):
-    """Declares itself and loads. One file a task, under ``tasks/``."""
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a task that has none."""
+
+
+class Task:
+    """Declares itself and loads. One folder a task, under ``tasks/``.
+
+    Options: a frozen dataclass; each field has a default and ``metadata={"help": ...}``.
+    model_optional: ``load`` takes ``needs_model``; where it is False, every detector reads captions alone, and the
+    model need not be found.
+    """
 
     info: ClassVar[TaskInfo]
-    Options: ClassVar[type]
+    Options: ClassVar[type] = NoOptions
+    model_optional: ClassVar[bool] = False
 
-    def __init__(self, options: Any = ...) -> None: ...
+    def __init__(self, options: Any = None) -> None:
+        """options: of ``Options``; None: its defaults."""
+        self.options: Any = self.Options() if options is None else options
 
     def load(
         self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64
-    ) -> LoadedTask: ...
+    ) -> LoadedTask:
+        """Examples, training images, and how to load the model.
+
+        profile: one of ``info.profiles``. control: score the same examples by a model that never saw the training
+        images. Raises :class:`~membench.errors.UserError`, in one line, for what it cannot load.
+        """
+        raise NotImplementedError
+
+    def resources(self) -> list[Resource]:
+        """What these options need from the network: ``membench download``. Empty where all ships with the task."""
+        return []
+
+    @classmethod
+    def train(
+        cls, out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True
+    ) -> None:
+        """``membench train``: makes the task's models under ``out`` by its own recipe.
+
+        parts: of the recipe; None: all. options: ``key=value`` of the recipe.
+        """
+        raise UserError(f"task {cls.info.name} has no training recipe")
+
+
+def missing(cls: type) -> list[str]:
+    """What a class lacks of a task, by name."""
+    own = vars(Task)
+    return [name for name in ("info", "load") if inspect.getattr_static(cls, name, None) in (None, own.get(name))]
+
+
+@functools.cache
+def adopted(cls: type) -> type[Task]:
+    """The class itself, or, of a plain class with ``info`` and ``load``, one that has the base class's defaults, too.
+
+    Raises TypeError, in one line, naming what is missing or of another kind.
+    """
+    name = cls.__name__
+    if lacks := missing(cls):
+        raise TypeError(f"{name} lacks {', '.join(lacks)}")
+    plain = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    found: type[Task] = cls if issubclass(cls, Task) else type(name, (cls, Task), plain)
+    if not isinstance(found.info, TaskInfo):
+        raise TypeError(f"{name}.info is {found.info!r}, not membench.task.TaskInfo")
+    if not (isinstance(found.Options, type) and is_dataclass(found.Options)):
+        raise TypeError(f"{name}.Options is not a dataclass")
+    keywords: dict[str, Any] = dict.fromkeys(("control", "device", "dtype", "batch_size"))
+    keywords |= {"needs_model": True} if found.model_optional else {}
+    try:
+        inspect.signature(found.load).bind(None, "mini", **keywords)
+    except TypeError as error:
+        raise TypeError(f"{name}.load takes other arguments than (profile, *, {', '.join(keywords)}): {error}") from None
+    return found

@@ -7,7 +7,7 @@ memorized**, everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
@@ -20,15 +20,15 @@ class Condition:
     """What a detector may know of an example.
 
     id: hash of the content, the same in every run; seeds are made from it.
-    prompt: the caption; label: the class. Without either it asks for the unconditional model. image: ``uint8`` [h, w, 3], where
-    the example is an image that the model has drawn (never a training image); None where it is a prompt. start: of such an
+    prompt: the caption; class_label: the class, from 0. Without either it asks for the unconditional model. image:
+    ``uint8`` [h, w, 3], where the example is an image that the model has drawn (never a training image); None where it is a prompt. start: of such an
     image, the words whose hash is the seed of the noise that it was drawn from; None where it is not known.
     """
 
     id: str
     prompt: str | None = None
     image: np.ndarray | None = field(default=None, compare=False, repr=False)  # the id is made from it
-    label: int | None = None
+    class_label: int | None = None
     start: tuple[str, ...] | None = None
 
     @property
@@ -38,20 +38,21 @@ class Condition:
             return self
         if self.prompt is not None:
             return Condition(f"prompt/{self.prompt}", self.prompt)
-        return Condition("unconditional" if self.label is None else f"class/{self.label}", label=self.label)
+        told = self.class_label
+        return Condition("unconditional" if told is None else f"class/{told}", class_label=told)
 
 
 @dataclass(frozen=True)
 class Example:
     """A condition with what the benchmark knows about it.
 
-    label: 1 memorized, 0 not. kind: why (MV, TV, RV, N, held_out ...). group: near-duplicates share one; intervals
-    resample groups. source: where it comes from (negatives are reported per source). similarity, nearest: of an example that is
-    an image, to its nearest training image, and the id of that image; its label was made from it.
+    memorized: 1 memorized, 0 not, -1 unknown; stored in the column ``label``. kind: why (MV, TV, RV, N, held_out ...).
+    group: near-duplicates share one; intervals resample groups. source: where it comes from (negatives are reported per source). similarity, nearest: of an example that is
+    an image, to its nearest training image, and the id of that image; ``memorized`` was made from it.
     """
 
     condition: Condition
-    label: int
+    memorized: int
     kind: str
     group: str
     source: str
@@ -61,6 +62,38 @@ class Example:
     @property
     def id(self) -> str:
         return self.condition.id
+
+
+@dataclass(frozen=True)
+class Training:
+    """The different training images of a task's model, each once.
+
+    images: ``uint8`` [n, h, w, 3], generated or read when called. ids: [n]; none where the images are not at hand, so
+    that extracted images are compared with nothing. copies: how many rows of the training set each is, [n]. kinds:
+    "x1", "near" ..., [n]; empty: ``x`` and the number of copies. groups: near-duplicates share one, [n]; empty: each
+    image is its own. hash: of all of it. Raises ValueError where these differ in number.
+    """
+
+    images: Callable[[], np.ndarray]
+    ids: Sequence[str]
+    copies: Sequence[int]
+    kinds: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    hash: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kinds", list(self.kinds) or [f"x{n}" for n in self.copies])
+        object.__setattr__(self, "groups", list(self.groups) or list(self.ids))
+        for name in ("copies", "kinds", "groups"):
+            if (found := len(getattr(self, name))) != len(self.ids):
+                raise ValueError(f"{found} {name} for {len(self.ids)} training images")
+
+    @classmethod
+    def none(cls) -> Training:
+        """Of a model whose training images are not at hand."""
+        import numpy
+
+        return cls(lambda: numpy.empty((0, 1, 1, 3), numpy.uint8), [], [], hash="none")
 
 
 @dataclass(frozen=True)
@@ -91,7 +124,7 @@ class Access:
     gradients: bool = False
     images: bool = False  # scores by its own extracted images, whose cost then counts for the score
     training_data: bool = False
-    labels: bool = False  # those of other examples; it is given them as ``Supervised``
+    labels: bool = False  # those of other examples; it is given them by ``fit``
     model: bool = True  # False: it sees conditions alone, gets no model, and none is loaded for it
 
     def record(self) -> dict[str, bool]:

@@ -175,7 +175,7 @@ def pixels(*, clip: bool, prediction: str = "epsilon", alone: bool = False) -> W
     told = [*TOLD[:-1], IMAGES] if alone else TOLD
     exact = Exact(scheduler, _pieces(from_uint8(images), from_uint8(template[None])[0], 0.15), told)
     model = PixelDenoiser(exact, scheduler, shape=(3, SIDE, SIDE), batch_size=256, classes=len(told) - 1)
-    conditions = [Condition(f"class/{label}", label=label) for label in range(len(told) - 1)]
+    conditions = [Condition(f"class/{label}", class_label=label) for label in range(len(told) - 1)]
     return _world(model, exact, drawn, conditions)
 
 

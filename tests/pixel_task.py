@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from membench.models.pixel import PixelDenoiser
-from membench.task import LoadedTask, TaskInfo
-from membench.types import Band, Condition, Example, Space
+from membench.task import LoadedTask, Task, TaskInfo
+from membench.types import Band, Condition, Example, Space, Training
 
 SIDE, POOL = 8, 70
 SPACE = Space("normalised-l2/test", False, (Band("all", 0.0, 1.0),), 1.0, 1.5, "test")
@@ -45,8 +45,8 @@ def model() -> PixelDenoiser:
     return PixelDenoiser(network, DDIMScheduler(clip_sample=False), shape=(3, SIDE, SIDE))
 
 
-class PixelTask:
-    info: ClassVar[TaskInfo] = TaskInfo("pixels", 1, "images as examples", ("mini",), SPACE, {"steps": 3, "guidance": 1.0})
+class PixelTask(Task):
+    info: ClassVar[TaskInfo] = TaskInfo("pixels", 1, "images as examples", ("mini",), SPACE, "images", {"steps": 3, "guidance": 1.0})
     Options: ClassVar[type] = Options
 
     def __init__(self, options: Options = Options()) -> None:
@@ -62,9 +62,7 @@ class PixelTask:
             info=self.info,
             profile=profile,
             examples=examples,
-            training_images=lambda: images[:5],
-            training_ids=[str(i) for i in range(5)],
-            training_copies=[1] * 5,
+            training=Training(lambda: images[:5], [str(i) for i in range(5)], [1] * 5),
             model=model,
             hashes={"weights": "w", "data": "d", "prompts": "p"},
             control=control,

@@ -346,7 +346,7 @@ def test_beside_others_the_model_is_loaded_and_nothing_else_changes(tmp_path, mo
 def test_what_does_not_suit_them_is_told_in_a_line(plain, tmp_path, capsys):
     for detector in (CaptionCase, CaptionNgrams):
         with pytest.raises(UserError, match="no captions to read"):
-            detector(detector.Options(), seed=0, sampling={}).check(NoModel(), [Condition("a", "a mug"), Condition("b", label=3)])
+            detector(detector.Options(), seed=0, sampling={}).check(NoModel(), [Condition("a", "a mug"), Condition("b", class_label=3)])
     code = main(["run", "--detector", "caption_case", "--task", "sd_webster", "--extract-only", "--quiet", "--out", str(tmp_path)])
     told = capsys.readouterr().err
     assert code == 2 and told.count("\n") == 1 and "caption_case: it sees no model, so it extracts no image" in told

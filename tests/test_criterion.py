@@ -158,7 +158,7 @@ def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
     found = run("png_size", "celeba", task_options=options, out=tmp_path / "runs", progress=False)
     features = load_features("sscd", weights)
     task = tasks().load("celeba")
-    known = features(task().load("mini").training_images())
+    known = features(task().load("mini").training.images())
     drawn = features(np.stack([png_image(png) for png in found.samples.image]))
     whole = cosine_similarity(drawn, known)
     nearest = found.matches[found.matches["rank"] == 0].sort_values("sample_id")

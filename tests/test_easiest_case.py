@@ -77,7 +77,7 @@ def drawn(kind: str, group: str) -> np.ndarray:
 def pictured(conditions: list[Condition], images: np.ndarray) -> list[Condition]:
     """Each image under its condition, with an id of its own."""
     return [
-        Condition(f"{c.id}/{sha256(image.tobytes()).hexdigest()}", c.prompt, image, c.label)
+        Condition(f"{c.id}/{sha256(image.tobytes()).hexdigest()}", c.prompt, image, c.class_label)
         for c, image in zip(conditions, images, strict=True)
     ]
 

@@ -236,7 +236,7 @@ def test_a_prompts_file_without_groups_is_grouped_by_text(tmp_path):
     found = read_prompts(path)
     rug, mug = text_groups(["teal striped area rug 5x8", "teal striped area rug 8x10", "teal striped area rug 9x12", "plain mug"])[::3]
     assert [e.group for e in found] == [f"{rug}/label=1", f"{rug}/label=1", f"{rug}/label=0", mug, "mine"]
-    assert [e.label for e in found] == [1, 1, 0, 0, 1] and found[3].condition.prompt == "plain mug"
+    assert [e.memorized for e in found] == [1, 1, 0, 0, 1] and found[3].condition.prompt == "plain mug"
     plain = tmp_path / "mine.txt"
     plain.write_text("teal striped area rug 5x8\n\nplain mug\nteal striped area rug 8x10\n")
     assert parts([e.group for e in read_prompts(plain)]) == {frozenset([0, 2]), frozenset([1])}

@@ -106,13 +106,13 @@ def mini() -> Any:
 @pytest.fixture(scope="module")
 def often(mini: Any) -> np.ndarray:
     """Positions of five training images, one of each of five classes, among those shown most often."""
-    return np.argsort(-np.asarray(mini.training_copies), kind="stable")[:5]
+    return np.argsort(-np.asarray(mini.training.copies), kind="stable")[:5]
 
 
 def test_the_true_classifiers_gradient_is_the_closed_form(mini: Any, often: np.ndarray) -> None:
     """grad log p_t(c | x) = alpha / sigma^2 (x_c - sum_j p_j x_j)."""
     model = mini.model()
-    images = model.encode(mini.training_images()[often])
+    images = model.encode(mini.training.images()[often])
     posterior, t, labels = Posterior(model, images), 700, torch.tensor([0, 3])
     x = model.noise([("e", k) for k in range(2)], seed=0)
     alpha, sigma = model.alpha_sigma(t)
@@ -129,7 +129,7 @@ def test_a_true_classifier_brings_the_named_training_image(mini: Any, often: np.
     An eps that does not follow x0 into the clip range brings none of 20. The distances have two modes, near 0.5 and 1.6.
     """
     model, draws = mini.model(), 4
-    training = mini.training_images()
+    training = mini.training.images()
     side = Side(Side.Options(generations=draws * len(often)), seed=0, sampling=mini.info.sampling)
     side.x0 = model.encode(training[often])
     side.labels = torch.arange(len(often))

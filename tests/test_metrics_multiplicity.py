@@ -12,8 +12,7 @@ import pytest
 from membench.metrics.multiplicity import multiplicity_table, natural, wilson
 from membench.metrics.table import run_metrics
 from membench.storage import tables
-from membench.task import LoadedTask, TaskInfo, picture_kinds
-from membench.types import Band, Space
+from membench.types import Band, Space, Training
 
 DISTANCE = Space("l2", False, (Band("high", 0.0, 1.0),), copy=1.0, floor=1.4, source="test")
 SIMILARITY = Space("cosine", True, (Band("high", 0.5, 1.0),), copy=0.5, floor=0.3, source="test")
@@ -114,18 +113,23 @@ def test_what_cannot_be_told_and_what_is_wrong() -> None:
         multiplicity_table(frame(("a/0", 0, math.nan)), DISTANCE, ["x1", "x4"])
 
 
-def task(copies: list[int], kinds: tuple[str, ...] = ()) -> LoadedTask:
-    info = TaskInfo("t", 1, "", ("mini",), DISTANCE)
-    empty = np.empty((0, 1, 1, 3), np.uint8)
-    ids = [f"t{i}" for i in range(len(copies))]
-    return LoadedTask(info, "mini", [], lambda: empty, ids, copies, lambda: pytest.fail("a model was made"), {}, training_kinds=kinds)  # type: ignore[arg-type]
+def training(copies: list[int], kinds: tuple[str, ...] = (), groups: tuple[str, ...] = ()) -> Training:
+    return Training(lambda: pytest.fail("images were read"), ["t0", "t1", "t2"], copies, kinds, groups)
 
 
-def test_the_kinds_of_a_task() -> None:
-    assert picture_kinds(task([1, 64, 1])) == ["x1", "x64", "x1"]
-    assert picture_kinds(task([1, 64, 1], ("x1", "x64", "near"))) == ["x1", "x64", "near"]
-    with pytest.raises(ValueError, match="1 kinds for 3"):
-        picture_kinds(task([1, 64, 1], ("x1",)))
+def test_the_kinds_and_groups_of_training_images() -> None:
+    assert training([1, 64, 1]).kinds == ["x1", "x64", "x1"] and training([1, 64, 1]).groups == ["t0", "t1", "t2"]
+    told = training([1, 64, 1], ("x1", "x64", "near"), ("a", "b", "b"))
+    assert told.kinds == ["x1", "x64", "near"] and told.groups == ["a", "b", "b"]
+    for wrong, message in (
+        (((1, 2),), "2 copies for 3"),
+        (((1, 1, 1), ("x1",)), "1 kinds for 3"),
+        (((1, 1, 1), (), ("a", "b")), "2 groups"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            training(*wrong)  # type: ignore[arg-type]
+    none = Training.none()
+    assert len(none.images()) == len(none.ids) == len(none.kinds) == 0
 
 
 def metrics_of(matches: pd.DataFrame, *images: str, kinds: tuple[str, ...] = ("x1", "x4", "x4")) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def training() -> tuple[np.ndarray, dict[str, int]]:
     for e in half.entries:
         if e.copies:
             looks.setdefault(e.look, len(looks))
-    return loaded.training_images(), {e.caption: looks[e.look] for e in half.entries if e.copies}
+    return loaded.training.images(), {e.caption: looks[e.look] for e in half.entries if e.copies}
 
 
 def examples(kind: str) -> list[Example]:
@@ -123,7 +123,7 @@ def test_cfg_norm_tells_duplicates_from_held_out_captions_and_only_on_the_model(
     chosen = examples("MV") + examples("held_out")
     detector = CfgNorm(CfgNorm.Options(draws=2, steps=1), seed=0, sampling=loaded.info.sampling)
     scores = detector.score(model, [e.condition for e in chosen], {})
-    auroc = roc_auc_score([e.label for e in chosen], scores)
+    auroc = roc_auc_score([e.memorized for e in chosen], scores)
     assert (abs(auroc - 0.5) <= 0.1) if control else (auroc >= 0.9)
 
 
@@ -140,7 +140,7 @@ def test_other_detectors_tell_them_too_and_only_on_the_model(detector: type, opt
     extracted: dict[str, list[Sample]] = {}
     if detector is Flipd:  # it scores a prompt by the image that is drawn for it
         extracted = {s.condition.id: [s] for s in found.extract(model, found.plan(conditions))}
-    auroc = roc_auc_score([e.label for e in chosen], found.score(model, conditions, extracted))
+    auroc = roc_auc_score([e.memorized for e in chosen], found.score(model, conditions, extracted))
     assert (abs(auroc - 0.5) <= 0.2) if control else (auroc >= least), auroc
 
 

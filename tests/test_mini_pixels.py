@@ -19,7 +19,8 @@ from membench.models.pixel import load_pixel_model, model_config
 from membench.similarity.l2 import normalised_l2
 from membench.tasks.celeba import task as celeba
 from membench.tasks.cifar10 import task as cifar10
-from membench.tasks.pixels.task import MODELS, planted
+from membench.tasks.pixels.task import planted
+from membench.tasks.shared import HALVES, shipped_model
 from membench.types import Condition, Example
 
 TASKS = {"cifar10": cifar10, "celeba": celeba}
@@ -45,7 +46,7 @@ def returned(name: str, kind: str) -> float:
     """Share of the pictures of a kind that at least one pool image is a copy of."""
     data = planted(TASKS[name].WORLD, "a")
     of_kind = {i for i, k in zip(data.ids, data.kinds, strict=True) if k == kind}
-    return len(of_kind & {e.nearest for e in pool(name) if e.label}) / len(of_kind)
+    return len(of_kind & {e.nearest for e in pool(name) if e.memorized}) / len(of_kind)
 
 
 def copied(name: str, images: np.ndarray, half: str) -> float:
@@ -70,15 +71,15 @@ def test_pictures_that_were_held_out_do_not_come_back(name: str) -> None:
 def test_the_control_model_draws_its_own_pictures_and_none_of_the_others(name: str) -> None:
     module = TASKS[name]
     classes = module.WORLD.classes
-    asked = [Condition(str(i), label=i % classes, start=("control test", str(i))) for i in range(48)]
-    images = draw(load_pixel_model(module.DATA / MODELS["b"], classes), asked, {"steps": 20, "guidance": 1.0})
+    asked = [Condition(str(i), class_label=i % classes, start=("control test", str(i))) for i in range(48)]
+    images = draw(load_pixel_model(module.DATA / "control", classes), asked, {"steps": 20, "guidance": 1.0})
     assert copied(name, images, "a") <= 0.02 and copied(name, images, "b") >= 0.3
 
 
 @NAMES
 def test_the_pool_that_ships_is_what_the_weights_draw(name: str) -> None:
     module = TASKS[name]
-    model = load_pixel_model(module.DATA / MODELS["a"], module.WORLD.classes)
+    model = load_pixel_model(module.DATA / "model", module.WORLD.classes)
     chosen = pool(name)[5::75]
     again = draw(model, [e.condition for e in chosen], {"steps": 20, "guidance": 1.0})
     off = np.abs(again.astype(int) - np.stack([e.condition.image for e in chosen]).astype(int))
@@ -97,7 +98,7 @@ def test_the_pool_is_read_from_the_package(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("half", ["a", "b"])
 def test_training_json_says_what_the_model_saw(name: str, half: str) -> None:
     module = TASKS[name]
-    found = json.loads((module.DATA / MODELS[half] / "training.json").read_text())
+    found = json.loads((module.DATA / shipped_model(half, control=False) / "training.json").read_text())
     assert found["data"]["hash"] == planted(module.WORLD, half).hash
     assert found["rows"] == sum(planted(module.WORLD, half).copies) and found["steps"] > 0 and found["loss_curve"]
 
@@ -105,7 +106,7 @@ def test_training_json_says_what_the_model_saw(name: str, half: str) -> None:
 @NAMES
 def test_the_shipped_models_are_small_pipelines_of_diffusers(name: str) -> None:
     module = TASKS[name]
-    for part in MODELS.values():
+    for part in HALVES:
         files = [f for f in (module.DATA / part).rglob("*") if f.is_file()]
         assert sum(f.stat().st_size for f in files) < 10e6 and not [f for f in files if f.suffix in (".bin", ".pt", ".ckpt")]
         pipeline = DDIMPipeline.from_pretrained(module.DATA / part)
@@ -118,8 +119,8 @@ def test_the_control_scores_the_same_pool(name: str) -> None:
     own, control = task(name).load("mini"), task(name).load("mini", control=True)
     assert [e.id for e in own.examples] == [e.id for e in control.examples]
     assert own.hashes["weights"] != control.hashes["weights"] and own.hashes["prompts"] == control.hashes["prompts"]
-    assert own.training_kinds == control.training_kinds and set(own.training_kinds) == {"x64", "x16", "x4", "x1", "near"}
-    labels = [e.label for e in own.examples]
+    assert own.training.kinds == control.training.kinds and set(own.training.kinds) == {"x64", "x16", "x4", "x1", "near"}
+    labels = [e.memorized for e in own.examples]
     assert labels.count(0) >= 100 and labels.count(1) >= 100  # TPR at 1 % FPR needs the negatives
 
 

@@ -17,7 +17,7 @@ from membench.runs.check import NOT_COMPARED
 from membench.runs.finished import load
 from membench.tasks.cifar10.scenes import WORLD
 from membench.tasks.cifar10.task import Cifar10, Cifar10Options
-from membench.tasks.pixels.task import MODELS, mini_setting
+from membench.tasks.pixels.task import mini_setting
 from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.sd_webster.task import DATA, SdWebster, catalogue_examples, world
 
@@ -35,25 +35,25 @@ def loaded(model: Path | str, **options: str):
 
 def test_a_model_that_was_not_trained_on_the_catalogue(foreign: Path, tmp_path: Path) -> None:
     task = loaded(foreign)
-    assert len(task.training_images()) == len(task.training_ids) == len(task.training_copies) == 0
+    assert len(task.training.images()) == len(task.training.ids) == len(task.training.copies) == 0
     assert task.info.space.id == "none" and task.hashes["data"] == "none"
     assert [e.condition for e in task.examples] == [e.condition for e in catalogue_examples(world("a"))]
-    assert {(e.label, e.kind) for e in task.examples} == {(-1, "unlabelled")}
+    assert {(e.memorized, e.kind) for e in task.examples} == {(-1, "unlabelled")}
     [note] = task.provenance["notes"]
     for words in (str(foreign), "compared with nothing", "are unlabelled", "--prompts", "--profile full", "ground_truth"):
         assert words in note
     (tmp_path / "mine.csv").write_text("prompt,label\na,1\nb,0\n")
     task = loaded(foreign, prompts=str(tmp_path / "mine.csv"))
-    assert [e.label for e in task.examples] == [1, 0] and task.training_ids == []  # its owner knows its labels
+    assert [e.memorized for e in task.examples] == [1, 0] and task.training.ids == []  # its owner knows its labels
 
 
 def test_a_model_that_was(tiny_pipeline_folder: Path, foreign: Path, tmp_path: Path) -> None:
     """By its training.json, which ``membench train`` writes; of the other half, or of another size, it is not."""
     ours = SdWebster().load("mini")
     task = loaded(tiny_pipeline_folder)
-    assert task.provenance == ours.provenance == {} and task.info == ours.info and task.training_ids == ours.training_ids != []
+    assert task.provenance == ours.provenance == {} and task.info == ours.info and task.training.ids == ours.training.ids != []
     assert task.examples == ours.examples and task.hashes == ours.hashes | {"weights": task.hashes["weights"]}
-    assert loaded(DATA / "control").training_ids == [] and loaded(DATA / "control", half="b").training_ids != []
+    assert loaded(DATA / "control").training.ids == [] and loaded(DATA / "control", half="b").training.ids != []
     copy = shutil.copytree(tiny_pipeline_folder, tmp_path / "large")
     config = json.loads((copy / "unet" / "config.json").read_text())
     (copy / "unet" / "config.json").write_text(json.dumps(config | {"sample_size": 16}))
@@ -91,7 +91,7 @@ def test_run_compares_nothing_and_says_so(foreign: Path, tmp_path: Path, capsys)
 
 
 def test_a_pixel_model_that_was_not_trained_on_the_scenes_is_refused(tmp_path: Path) -> None:
-    copy = shutil.copytree(DATA / MODELS["a"], tmp_path / "mine")
+    copy = shutil.copytree(DATA / "model", tmp_path / "mine")
     options = Cifar10Options(model=str(copy))
     setting = mini_setting(Cifar10.info, WORLD, DATA, options, control=False)
     assert setting.folder == setting.asked == copy
@@ -100,6 +100,6 @@ def test_a_pixel_model_that_was_not_trained_on_the_scenes_is_refused(tmp_path: P
         Cifar10(options).load("mini")
     for words in (str(copy), "was not trained on the mini profile's images", "--profile full --data-root"):
         assert words in str(caught.value)
-    other = Cifar10Options(model=str(DATA / MODELS["b"]))
+    other = Cifar10Options(model=str(DATA / "control"))
     with pytest.raises(UserError, match="was not trained on"):
         Cifar10(other).load("mini")

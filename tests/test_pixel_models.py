@@ -38,7 +38,7 @@ def conditional(kind: str = "epsilon", *, null: bool = True, clip: bool = False,
 
 
 def told(*labels: int | None) -> list[Condition]:
-    return [Condition(f"c{i}", label=label) for i, label in enumerate(labels)]
+    return [Condition(f"c{i}", class_label=label) for i, label in enumerate(labels)]
 
 
 # --------------------------------------------------------------------------------------------- conditions
@@ -121,11 +121,11 @@ def test_an_image_starts_from_its_own_noise_at_draw_0_only() -> None:
 
 def test_a_bare_condition_says_what_the_model_is_told_and_no_more() -> None:
     image = np.zeros((2, 2, 3), np.uint8)
-    assert Condition("x", None, image, 4, ("pool", "0", "1")).bare == Condition("class/4", label=4)
+    assert Condition("x", None, image, 4, ("pool", "0", "1")).bare == Condition("class/4", class_label=4)
     assert Condition("x", None, image, None, ("pool", "0", "1")).bare == Condition("unconditional")
-    assert Condition("x", None, image, 0).bare == Condition("class/0", label=0)
+    assert Condition("x", None, image, 0).bare == Condition("class/0", class_label=0)
     assert Condition("x", "a rug", image).bare == Condition("prompt/a rug", "a rug")
-    for condition in (Condition("x", "a rug"), Condition("y", label=4)):
+    for condition in (Condition("x", "a rug"), Condition("y", class_label=4)):
         assert condition.bare is condition
 
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DModel
 
 from membench.datasets import pool as pool_module
-from membench.datasets.pool import PoolSpec, Training, draw, read_pool, write_pool
+from membench.datasets.pool import PoolSpec, draw, read_pool, write_pool
 from membench.detectors.base import own_draws, requests
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
 from membench.detectors.random_sampling import RandomSampling, RandomSamplingOptions
@@ -26,11 +26,12 @@ from membench.seeds import generator
 from membench.similarity.l2 import tiled_l2
 from membench.storage.images import png_image
 from membench.storage.tables import read_table
-from membench.types import Band, Condition, Request, Sample, Space
+from membench.types import Band, Condition, Request, Sample, Space, Training
 
 CLASSES, SIDE, STEPS = 3, 8, 4
 SPACE = Space("normalised-l2/test", False, (Band("near", 0.0, 1.0), Band("far", 1.0, 1.1)), 1.0, 1.5, "test")
 SAMPLING = {"steps": STEPS, "guidance": 1.0}
+IMAGES = {**SAMPLING, "examples": "images"}  # as a task says it whose examples are a pool
 
 
 def conditional(classes: int = CLASSES) -> PixelDenoiser:
@@ -71,7 +72,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_pool_holds_what_the_model_draws_from_each_noise_and_class(cache: Path) -> None:
     model = conditional()
     examples = read_pool(spec(), lambda: model, training(), None, progress=False)
-    assert [e.condition.label for e in examples] == [i % CLASSES for i in range(12)]
+    assert [e.condition.class_label for e in examples] == [i % CLASSES for i in range(12)]
     for i in (0, 5, 11):
         # By hand: DDIM from the words' own noise, told the class.
         x = torch.randn(1, 3, SIDE, SIDE, generator=generator("pool", "0", str(i)))
@@ -93,12 +94,12 @@ def test_labels_are_the_copies_of_the_nearest_training_image(cache: Path) -> Non
         d = distance / (0.5 * np.sort(distance)[:50].mean())
         nearest = int(d.argmin())
         assert e.similarity == pytest.approx(d[nearest], rel=1e-5) and e.nearest == f"t{nearest}"
-        assert e.label == int(d[nearest] < 1)
-        assert e.kind == (data.kinds[nearest] if e.label else "novel")
-        assert e.source == ("pool" if e.label else "near miss" if d[nearest] < 1.1 else "far")
-        assert e.group == (f"g{nearest}" if e.label else f"not g{nearest}")
+        assert e.memorized == int(d[nearest] < 1)
+        assert e.kind == (data.kinds[nearest] if e.memorized else "novel")
+        assert e.source == ("pool" if e.memorized else "near miss" if d[nearest] < 1.1 else "far")
+        assert e.group == (f"g{nearest}" if e.memorized else f"not g{nearest}")
     assert [e.kind for e in examples[:3]] == ["x64", "x16", "x4"]
-    assert {e.label for e in examples} == {0, 1}
+    assert {e.memorized for e in examples} == {0, 1}
 
 
 def test_a_pool_is_drawn_once_and_its_threshold_is_applied_when_it_is_read(cache: Path) -> None:
@@ -110,7 +111,7 @@ def test_a_pool_is_drawn_once_and_its_threshold_is_applied_when_it_is_read(cache
     assert [e.id for e in read_pool(spec(), never, training(), None, progress=False)] == [e.id for e in first]
     looser = replace(SPACE, copy=1e6)
     again = read_pool(spec(space=looser), never, training(), None, progress=False)
-    assert all(e.label == 1 for e in again) and [e.similarity for e in again] == [e.similarity for e in first]
+    assert all(e.memorized == 1 for e in again) and [e.similarity for e in again] == [e.similarity for e in first]
     others = [spec(n=13), spec(seed=1), spec(classes=0), spec(weights="w"), spec(data="d")]
     others += [spec(sampling={"steps": 5, "guidance": 1.0}), spec(space=replace(SPACE, id="other"))]
     assert len({s.key() for s in [spec(), *others]}) == len(others) + 1
@@ -128,7 +129,7 @@ def test_a_pool_in_the_package_is_taken_where_it_is_the_one_asked_for(cache: Pat
 
 def test_a_pool_without_labels_is_drawn_from_the_null_class(cache: Path) -> None:
     examples = read_pool(spec(classes=0), conditional, training(), None, progress=False)
-    assert all(e.condition.label is None and e.condition.bare.id == "unconditional" for e in examples)
+    assert all(e.condition.class_label is None and e.condition.bare.id == "unconditional" for e in examples)
     model, null = conditional(), torch.full((12,), CLASSES)
     x = torch.stack([torch.randn(3, SIDE, SIDE, generator=generator(*e.condition.start)) for e in examples])
     model.scheduler.set_timesteps(STEPS)
@@ -222,7 +223,7 @@ def test_an_image_has_one_noise_and_a_prompt_as_many_as_asked() -> None:
 @pytest.mark.parametrize("looked", [0, 1, 3])
 def test_cfg_norm_follows_the_images_own_trajectory(looked: int) -> None:
     model, examples = conditional(), pool()
-    found = CfgNorm(CfgNormOptions(image_steps=looked), seed=7, sampling=SAMPLING).score(model, examples, {})
+    found = CfgNorm(CfgNormOptions(image_steps=looked), seed=7, sampling=IMAGES).score(model, examples, {})
     for c, score in zip(examples, found, strict=True):
         x = torch.randn(1, 3, SIDE, SIDE, generator=generator(*c.start))
         model.scheduler.set_timesteps(STEPS)
@@ -230,7 +231,7 @@ def test_cfg_norm_follows_the_images_own_trajectory(looked: int) -> None:
         for t in model.scheduler.timesteps:
             alpha = model.scheduler.alphas_cumprod[t].sqrt()
             with torch.no_grad():
-                told, null = (model.network(x, t, torch.tensor([k])).sample for k in (c.label, CLASSES))
+                told, null = (model.network(x, t, torch.tensor([k])).sample for k in (c.class_label, CLASSES))
             norms.append(float(alpha * (told - null).norm()))  # of eps, of which v is alpha times the difference
             x = model.scheduler.step(told, t, x).prev_sample
         assert score == pytest.approx(np.mean(norms[: looked or STEPS]), rel=1e-4)
@@ -238,7 +239,7 @@ def test_cfg_norm_follows_the_images_own_trajectory(looked: int) -> None:
 
 
 def test_cfg_norm_ranks_extracted_images_by_the_same_norm() -> None:
-    model, sampler = conditional(), CfgNorm(CfgNormOptions(), seed=7, sampling=SAMPLING)
+    model, sampler = conditional(), CfgNorm(CfgNormOptions(), seed=7, sampling=IMAGES)
     asked = sampler.plan(pool(3))
     samples = sampler.extract(model, asked)
     own = [replace(r.condition, image=s.image, start=("7", r.condition.id, str(r.draw))) for r, s in zip(asked, samples, strict=True)]
@@ -248,29 +249,29 @@ def test_cfg_norm_ranks_extracted_images_by_the_same_norm() -> None:
 
 def test_what_a_pool_does_not_suit_is_refused() -> None:
     plain = conditional(0)
-    loose = [replace(c, label=None) for c in pool(2)]
-    for detector in (CfgNorm(CfgNormOptions(), seed=0, sampling=SAMPLING), Dcs(DcsOptions(), seed=0, sampling=SAMPLING)):
+    loose = [replace(c, class_label=None) for c in pool(2)]
+    for detector in (CfgNorm(CfgNormOptions(), seed=0, sampling=IMAGES), Dcs(DcsOptions(), seed=0, sampling=IMAGES)):
         with pytest.raises(UserError, match="no condition"):
             detector.check(plain, loose)
     with pytest.raises(UserError, match="without a condition"):
-        CfgNorm(CfgNormOptions(), seed=0, sampling=SAMPLING).check(conditional(), loose)
+        CfgNorm(CfgNormOptions(), seed=0, sampling=IMAGES).check(conditional(), loose)
     with pytest.raises(UserError, match="edge compares"):
-        Edge(EdgeOptions(), seed=0, sampling=SAMPLING).check(conditional(), pool(2))
+        Edge(EdgeOptions(), seed=0, sampling=IMAGES).check(conditional(), pool(2))
     bare = conditional()
     bare.has_null = False
-    for detector in (CfgNorm(CfgNormOptions(), seed=0, sampling=SAMPLING), Dcs(DcsOptions(), seed=0, sampling=SAMPLING)):
+    for detector in (CfgNorm(CfgNormOptions(), seed=0, sampling=IMAGES), Dcs(DcsOptions(), seed=0, sampling=IMAGES)):
         with pytest.raises(UserError, match="no null class"):
             detector.check(bare, pool(2))
-    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING).variant(bare) == "conditional"
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(bare) == "conditional"
     with pytest.raises(UserError, match="no null class"):
-        ScoreNorm(ScoreNormOptions(condition="guided"), seed=0, sampling=SAMPLING).check(bare, pool(2))
+        ScoreNorm(ScoreNormOptions(condition="guided"), seed=0, sampling=IMAGES).check(bare, pool(2))
 
 
 @pytest.mark.parametrize("t", [1.0, 0.3])
 def test_score_norm_on_the_trajectory_is_on_the_images_own(t: float) -> None:
     """The task's steps and weight: of 4 steps at 750, 500, 250 and 0 the one nearest to t, and no guidance on the way."""
     model, examples = conditional(), pool(4)
-    detector = ScoreNorm(ScoreNormOptions(at="trajectory", condition="unconditional", t=t), seed=3, sampling=SAMPLING)
+    detector = ScoreNorm(ScoreNormOptions(at="trajectory", condition="unconditional", t=t), seed=3, sampling=IMAGES)
     model.scheduler.set_timesteps(STEPS)
     steps = [int(k) for k in model.scheduler.timesteps]
     step = min(range(STEPS), key=lambda k: abs(steps[k] - (round(t * 1000) - 1)))
@@ -278,7 +279,7 @@ def test_score_norm_on_the_trajectory_is_on_the_images_own(t: float) -> None:
         x = torch.randn(1, 3, SIDE, SIDE, generator=generator(*c.start))
         with torch.no_grad():
             for k in steps[:step]:
-                x = model.scheduler.step(model.network(x, k, torch.tensor([c.label])).sample, k, x).prev_sample
+                x = model.scheduler.step(model.network(x, k, torch.tensor([c.class_label])).sample, k, x).prev_sample
             v = model.network(x, steps[step], torch.tensor([CLASSES])).sample
         alpha, sigma = model.alpha_sigma(steps[step])
         assert score == pytest.approx(float((alpha * v + sigma * x).norm()), rel=1e-4)
@@ -286,13 +287,13 @@ def test_score_norm_on_the_trajectory_is_on_the_images_own(t: float) -> None:
 
 def test_defaults_of_pixels_and_of_captions_differ_as_documented() -> None:
     model = conditional()
-    assert Flipd(FlipdOptions(), seed=0, sampling=SAMPLING)._index(model) == model.timestep(0.01)
-    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING)._index(model, True) == model.timestep(0.2)
-    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING).variant(model) == "conditional"
+    assert Flipd(FlipdOptions(), seed=0, sampling=IMAGES)._index(model) == model.timestep(0.01)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(model, True) == model.timestep(0.2)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "conditional"
     model.takes_text = True
-    assert Flipd(FlipdOptions(), seed=0, sampling=SAMPLING)._index(model) == model.timestep(0.3)
-    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING)._index(model, True) == model.timestep(0.5)
-    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING).variant(model) == "guided"
+    assert Flipd(FlipdOptions(), seed=0, sampling=IMAGES)._index(model) == model.timestep(0.3)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(model, True) == model.timestep(0.5)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "guided"
 
 
 def test_options_that_an_image_does_not_read_are_refused() -> None:
@@ -303,14 +304,14 @@ def test_options_that_an_image_does_not_read_are_refused() -> None:
         (CfgNormOptions(guidance=2.0), "guidance"),
     ):
         with pytest.raises(UserError, match=f"{word}.*image_steps"):
-            CfgNorm(options, seed=0, sampling=SAMPLING).check(model, images)
-    CfgNorm(CfgNormOptions(image_steps=2), seed=0, sampling=SAMPLING).check(model, images)
+            CfgNorm(options, seed=0, sampling=IMAGES).check(model, images)
+    CfgNorm(CfgNormOptions(image_steps=2), seed=0, sampling=IMAGES).check(model, images)
     with pytest.raises(UserError, match="image_steps=2: the examples are prompts"):
         CfgNorm(CfgNormOptions(image_steps=2), seed=0, sampling=SAMPLING).check(model, prompts)
     for detector in (
-        Dcs(DcsOptions(draws=2), seed=0, sampling=SAMPLING),
-        Side(SideOptions(draws=2), seed=0, sampling=SAMPLING),
-        ScoreNorm(ScoreNormOptions(at="trajectory", draws=2), seed=0, sampling=SAMPLING),
+        Dcs(DcsOptions(draws=2), seed=0, sampling=IMAGES),
+        Side(SideOptions(draws=2), seed=0, sampling=IMAGES),
+        ScoreNorm(ScoreNormOptions(at="trajectory", draws=2), seed=0, sampling=IMAGES),
     ):
         with pytest.raises(UserError, match="draws=2"):
             detector.check(model, images)
@@ -320,9 +321,9 @@ def test_side_refuses_a_model_whose_null_class_it_would_guide() -> None:
     model = conditional()
     model.has_null = False
     with pytest.raises(UserError, match="no null class"):
-        Side(SideOptions(), seed=0, sampling=SAMPLING).check(model, pool(2))
+        Side(SideOptions(), seed=0, sampling=IMAGES).check(model, pool(2))
     with pytest.raises(UserError, match="weights disc_mixup of sscd are not here"):
-        Side(SideOptions(features="sscd"), seed=0, sampling=SAMPLING).check(conditional(), pool(2))
+        Side(SideOptions(features="sscd"), seed=0, sampling=IMAGES).check(conditional(), pool(2))
 
 
 @pytest.mark.parametrize("has_null", [True, False])
@@ -331,14 +332,14 @@ def test_flipd_by_jvp_and_by_difference_agree_on_classes(has_null: bool) -> None
     for derivative in ("jvp", "difference"):
         model = conditional()
         model.has_null = has_null
-        detector = Flipd(FlipdOptions(derivative=derivative, t0=0.3), seed=0, sampling=SAMPLING)
+        detector = Flipd(FlipdOptions(derivative=derivative, t0=0.3), seed=0, sampling=IMAGES)
         detector.check(model, pool(3))
         found[derivative] = detector.score(model, pool(3), {})
     assert found["jvp"] == pytest.approx(found["difference"], rel=1e-2, abs=0.5)
 
 
 def test_random_pays_for_the_images_that_it_counts() -> None:
-    detector = RandomSampling(RandomSamplingOptions(extraction="unconditional", generations=3), seed=0, sampling=SAMPLING)
+    detector = RandomSampling(RandomSamplingOptions(extraction="unconditional", generations=3), seed=0, sampling=IMAGES)
     detector.plan(pool(2))
     assert detector.access.images
     detector.plan([Condition("a", "red")])
@@ -347,13 +348,13 @@ def test_random_pays_for_the_images_that_it_counts() -> None:
 
 def test_an_unconditional_pools_extraction_is_measured_like_its_examples() -> None:
     """A bare condition has neither image nor class: it is still no prompt."""
-    detector = ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING)
-    loose = [replace(c, label=None) for c in pool(2)]
+    detector = ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)
+    loose = [replace(c, class_label=None) for c in pool(2)]
     assert detector._by_image(loose) and detector._by_image([c.bare for c in loose]) and not detector._by_image([Condition("a", "red")])
 
 
 def extracted(images: np.ndarray) -> dict[str, list[Sample]]:
-    return {"class/0": [Sample(Condition("class/0", label=0), k, image, 0.0) for k, image in enumerate(images)]}
+    return {"class/0": [Sample(Condition("class/0", class_label=0), k, image, 0.0) for k, image in enumerate(images)]}
 
 
 def test_random_scores_an_image_by_the_density_around_it() -> None:
@@ -363,7 +364,7 @@ def test_random_scores_an_image_by_the_density_around_it() -> None:
         np.clip(examples[0].image.astype(int) + rng.integers(-9, 10, examples[0].image.shape), 0, 255).astype(np.uint8) for _ in range(5)
     ]
     drawn = np.stack([*near, examples[1].image, *rng.integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)])
-    detector = RandomSampling(RandomSamplingOptions(threshold=0.1), seed=0, sampling=SAMPLING)
+    detector = RandomSampling(RandomSamplingOptions(threshold=0.1), seed=0, sampling=IMAGES)
     found = detector.score(conditional(), examples, extracted(drawn))
     for c, score in zip(examples, found, strict=True):
         distances = [tiled_l2(c.image, other, 4) for other in drawn]
@@ -375,7 +376,7 @@ def test_side_scores_an_image_by_its_own_place() -> None:
     examples = pool(4)
     drawn = np.random.default_rng(2).integers(0, 256, (30, SIDE, SIDE, 3), dtype=np.uint8)
     drawn[0] = examples[2].image
-    detector = Side(SideOptions(neighbours=10), seed=0, sampling=SAMPLING)
+    detector = Side(SideOptions(neighbours=10), seed=0, sampling=IMAGES)
     model = conditional()
     found = detector.score(model, examples, extracted(drawn))
     assert model.cost.forwards == 0 and int(np.argmax(found)) == 2

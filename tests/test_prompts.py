@@ -120,7 +120,7 @@ def test_hintersdorf_csv(tmp_path, newline):
     coco = text(tmp_path / "coco.csv", ";Caption;URL;Index\n0;a dog;;0000\n1;a cat;;0001\n2;a dog;;0002\n")
     found = read_prompt_file(coco)
     assert [(p.text, p.label, p.index) for p in found] == [("a dog", -1, "0000"), ("a cat", -1, "0001"), ("a dog", -1, "0002")]
-    assert [(e.condition.prompt, e.label) for e in to_examples(read_prompt_file(coco, label=0))] == [("a dog", 0), ("a cat", 0)]
+    assert [(e.condition.prompt, e.memorized) for e in to_examples(read_prompt_file(coco, label=0))] == [("a dog", 0), ("a cat", 0)]
 
 
 def test_ones_own_csv_and_text(tmp_path):
@@ -265,7 +265,7 @@ def test_examples_carry_no_more_than_the_condition(tmp_path):
     negatives = text(tmp_path / "b.csv", HINTERSDORF.replace(";VM;", ";;").replace(";TM;", ";;").replace("0.84", "0.1"))
     memorized, others = read_prompts(path), to_examples(read_prompt_file(negatives, label=0))
     assert [e.condition for e in memorized] == [e.condition for e in others]
-    assert ([e.label for e in memorized], [e.label for e in others]) == ([1, 1, 1], [0, 0, 0])
+    assert ([e.memorized for e in memorized], [e.memorized for e in others]) == ([1, 1, 1], [0, 0, 0])
 
 
 # ------------------------------------------------------------------------------------------- the published files
@@ -514,12 +514,12 @@ def test_a_format_that_says_nothing_labels_nothing(cache, tmp_path, how):
     path = unlabelled_file(tmp_path, how)
     others = text(tmp_path / "others.txt", "a house\n")
     examples, _, provenance = chosen_prompts(str(path), "")
-    assert [e.label for e in examples] == [UNLABELLED] * 3
+    assert [e.memorized for e in examples] == [UNLABELLED] * 3
     assert [note for note in provenance["notes"] if f"{path.name}: 3 of 3 prompts are unlabelled" in note]
     examples, _, provenance = chosen_prompts(str(path), str(others))
-    assert [e.label for e in examples] == [1, 1, 1, 0] and "notes" not in provenance
+    assert [e.memorized for e in examples] == [1, 1, 1, 0] and "notes" not in provenance
     examples, _, provenance = chosen_prompts(str(others), str(path))
-    assert [e.label for e in examples] == [1, 0, 0, 0] and "notes" not in provenance
+    assert [e.memorized for e in examples] == [1, 0, 0, 0] and "notes" not in provenance
 
 
 @FORMATS
@@ -534,7 +534,7 @@ def test_a_known_set_keeps_its_label_under_any_name_and_format(cache, monkeypatc
     name = {0: "coco", 1: "wen"}[label]
     path, others = unlabelled_file(tmp_path, how), text(tmp_path / "others.txt", "a house\n")
     examples, _, provenance = chosen_prompts(str(path), "")
-    assert [e.label for e in examples] == [label] * 3 and provenance["prompts"][0]["same_as"] == name
+    assert [e.memorized for e in examples] == [label] * 3 and provenance["prompts"][0]["same_as"] == name
     assert provenance["notes"] == [
         f"{path.name}: these are the prompts of {name}; those without a label are taken as {'memorized' if label else 'not memorized'}"
     ]
@@ -543,7 +543,7 @@ def test_a_known_set_keeps_its_label_under_any_name_and_format(cache, monkeypatc
     with pytest.raises(UserError, match=f"{path.name} {why[label]}"):
         chosen_prompts(*map(str, wrong))
     right = {0: (others, path), 1: (path, others)}[label]
-    assert Counter(e.label for e in chosen_prompts(*map(str, right))[0]) == {label: 3, 1 - label: 1}
+    assert Counter(e.memorized for e in chosen_prompts(*map(str, right))[0]) == {label: 3, 1 - label: 1}
     text(path, "\n".join(TEXTS[:2])).rename(tmp_path / "part.txt")  # a part of the set is not the set
     assert {p.label for s in read(str(tmp_path / "part.txt")) for p in s.prompts} == {UNLABELLED}
 
@@ -621,7 +621,7 @@ def test_twins_in_two_files(cache, tmp_path, capsys):
         chosen_prompts(f"{one},{two}", "")
     assert "label 1 in one.csv, line 3 ('a red rug') and 0 in two.csv, line 2; remove one" in str(caught.value)
     examples, _, provenance = chosen_prompts(str(one), str(two))
-    assert [(e.condition.prompt, e.label) for e in examples] == [("x", 1), ("a red rug", 1), ("y", 0)]
+    assert [(e.condition.prompt, e.memorized) for e in examples] == [("x", 1), ("a red rug", 1), ("y", 0)]
     assert provenance["prompts"][1]["dropped"] == 1
     assert "two.csv: 1 prompt is among those of --prompts too; dropped" in capsys.readouterr().err
 
@@ -642,7 +642,7 @@ def test_a_negative_that_is_a_positive_is_dropped(capsys):
     assert [[p.text for p in s.prompts] for s in found[2:]] == [["c", "e"], ["f", "e"]]
     assert capsys.readouterr().err == "membench: neg: 2 prompts are among those of --prompts too; dropped from the negatives\n"
     examples = to_examples(p for s in found for p in s.prompts)
-    assert {e.condition.prompt: (e.label, e.source) for e in examples} == {
+    assert {e.condition.prompt: (e.memorized, e.source) for e in examples} == {
         "a": (1, "mem"), "b": (1, "mem"), "c": (0, "mem"), "d": (UNLABELLED, "more"), "e": (0, "neg"), "f": (0, "clear"),
     }  # fmt: skip
     assert negatives[0].provenance["dropped"] == 0  # what was given is left as it is

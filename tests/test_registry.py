@@ -12,17 +12,22 @@ from pathlib import Path
 import pytest
 
 from membench import registry
+from membench.detector import Detector
 from membench.errors import UserError, suggest, unknown_name
 from membench.registry import Registry, load_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "diffusers", "pandas", "pyarrow", "sklearn", "numpy")
 DETECTOR = '''
+from dataclasses import dataclass
+from membench.types import Access
+@dataclass(frozen=True)
+class _Options: pass
 class MyNorm:
     """A norm."""
-    class Options: pass
+    Options = _Options
     version = 1
-    access = None
+    access = Access()
     def plan(self, conditions): return []
     def extract(self, model, requests): return []
     def score(self, model, conditions, extracted): return []
@@ -92,12 +97,12 @@ def test_load_gives_the_object_and_a_broken_entry_names_its_origin(tmp_path: Pat
     write(tmp_path / "needs_missing.py", "import a_library_that_is_not_there")
     monkeypatch.syspath_prepend(tmp_path)
     known = Registry("detector")
-    known.add("good", "collections:OrderedDict", "here")
+    write(tmp_path / "whole.py", DETECTOR)
+    known.add("good", "whole:MyNorm", "here")
     known.add("broken", "needs_missing:Attr", "distribution far-away")
     known.add("hollow", "collections:Absent", "distribution far-away")
-    from collections import OrderedDict
-
-    assert known.load("good") is OrderedDict
+    loaded = known.load("good")
+    assert loaded is known.load("good") and issubclass(loaded, Detector) and loaded.__name__ == "MyNorm"
     with pytest.raises(UserError, match=r"'broken' of distribution far-away .*No module named 'a_library_that_is_not_there'"):
         known.load("broken")
     with pytest.raises(UserError, match=r"'hollow' of distribution far-away .*no attribute 'Absent'"):
@@ -121,7 +126,7 @@ def test_two_places_with_one_name_are_both_told(tmp_path: Path) -> None:
         known.add("x", "b:B", "distribution two")
     mine = write(tmp_path / "mine.py", DETECTOR + "    name = 'cfg_norm'\n")
     message = refusal(mine)
-    assert f"{mine}:2" in message and "membench.detectors.cfg_norm:CfgNorm" in message and str(ROOT / "pyproject.toml") in message
+    assert f"{mine}:6" in message and "membench.detectors.cfg_norm:CfgNorm" in message and str(ROOT / "pyproject.toml") in message
 
 
 def test_plugin_file_is_registered_under_its_name(tmp_path: Path) -> None:
@@ -130,7 +135,7 @@ def test_plugin_file_is_registered_under_its_name(tmp_path: Path) -> None:
     )
     assert [e.name for e in load_plugin(file)] == ["my_norm", "chosen"]
     entry = registry.detectors().get("my_norm")
-    assert entry.origin == f"{file}:2" and entry.summary == "A norm."
+    assert entry.origin == f"{file}:6" and entry.summary == "A norm."
     assert registry.detectors().load("my_norm").__name__ == "MyNorm"
     load_plugin(file)  # again: the same
 
@@ -154,6 +159,7 @@ def test_the_code_of_built_ins_is_no_part_of_a_key(tmp_path: Path, monkeypatch: 
     from membench.runs.spec import Spec
     from membench.runs.spec import plugin_code as _plugin_code
     from membench.task import LoadedTask
+    from membench.types import Training
 
     tasks, names = registry.tasks(), registry.detectors().names()
     assert len(names) > 10 and all(_plugin_code(Spec(name, task)) == {} for name in names for task in tasks.names())
@@ -164,7 +170,7 @@ def test_the_code_of_built_ins_is_no_part_of_a_key(tmp_path: Path, monkeypatch: 
     found = {"plugin_code": {"detector": mine}}
     spec = Spec("my_norm", "sd_webster")
     assert _plugin_code(spec) == found
-    task = LoadedTask(tasks.load("sd_webster").info, "mini", [], list, [], [], list, {"weights": "w"})
+    task = LoadedTask(tasks.load("sd_webster").info, "mini", [], Training.none(), list, {"weights": "w"})
     assert _identity(spec, task).items() >= found.items()  # what a plug-in prepares is made by its code, too
     assert "plugin_code" not in _identity(Spec("side", "sd_webster"), task)
     try:
@@ -192,8 +198,8 @@ def test_plugins_of_one_file_name_do_not_collide(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("x = 1\n", "holds no detector"),
-        ("class Near:\n    version = 1\n    def plan(self): ...\n", "Near lacks Options, access, extract, score"),
+        ("x = 1\n", "holds no detector and no task"),
+        ("class Near:\n    version = 1\n    def plan(self): ...\n", "Near lacks Options, score"),
         ("raise ValueError('two\\nlines')\n", "fails on import: ValueError: two lines"),
         ("def (\n", "fails on import: SyntaxError"),
     ],

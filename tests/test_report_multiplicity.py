@@ -191,7 +191,8 @@ class Planted(PixelTask):
         control = settings["control"]
         loaded = super().load(profile, **settings)
         hashes = dict(loaded.hashes) | {"weights": "c" if control else "w"}
-        return dataclasses.replace(loaded, info=self.info, training_kinds=("x1", "x1", "x4", "near", "near"), hashes=hashes)
+        training = dataclasses.replace(loaded.training, kinds=("x1", "x1", "x4", "near", "near"))
+        return dataclasses.replace(loaded, info=self.info, training=training, hashes=hashes)
 
 
 def planted_run(out: Path, control: bool) -> Run:

@@ -290,7 +290,7 @@ def test_no_training_image_and_no_label_is_read(small_task: list[str], tmp_path:
 
     class Trip(Example):
         def __getattribute__(self, name: str) -> Any:
-            if name in ("label", "kind", "group", "source") and inside.detector:
+            if name in ("memorized", "kind", "group", "source") and inside.detector:
                 raise AssertionError(f"the detector read an example's {name}")
             return super().__getattribute__(name)
 
@@ -302,10 +302,10 @@ def test_no_training_image_and_no_label_is_read(small_task: list[str], tmp_path:
         def images() -> np.ndarray:
             inside.touched += 1
             assert not inside.detector, "the detector read the training images"
-            return task.training_images()
+            return task.training.images()
 
         examples = [Trip(**{f.name: getattr(e, f.name) for f in dataclasses.fields(Example)}) for e in task.examples]
-        return dataclasses.replace(task, examples=examples, training_images=images)
+        return dataclasses.replace(task, examples=examples, training=dataclasses.replace(task.training, images=images))
 
     def watched(method: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:

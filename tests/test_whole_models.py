@@ -437,7 +437,7 @@ def told_two_prompts(folder: Path) -> torch.Tensor:
 def told_two_classes(folder: Path) -> torch.Tensor:
     model = load_pixels(folder)
     rows = [("x", 0)] * 2 if model.classes else [("x", 0), ("y", 0)]
-    told = [Condition("a", label=0), Condition("b", label=2)] if model.classes else [Condition("a"), Condition("b")]
+    told = [Condition("a", class_label=0), Condition("b", class_label=2)] if model.classes else [Condition("a"), Condition("b")]
     return model.eps(model.noise(rows, 0), model.steps // 3, model.condition(told))
 
 

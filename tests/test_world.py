@@ -17,7 +17,7 @@ from membench.tasks.sd_webster.task import DATA, SdWebster, unique_pictures
 
 
 @pytest.fixture(scope="module")
-def half() -> catalogue.Half:
+def half() -> catalogue.Split:
     return catalogue.build("a")
 
 
@@ -28,14 +28,14 @@ def test_the_world_is_the_one_that_the_models_were_trained_on() -> None:
         assert catalogue.build(name).content_hash() == report["data_hash"] == GOLDEN[name]
 
 
-def test_a_picture_is_the_same_in_every_order(half: catalogue.Half) -> None:
+def test_a_picture_is_the_same_in_every_order(half: catalogue.Split) -> None:
     pick = [half.entries[i].look for i in (500, 3, 120)]
     first = [catalogue.draw(look) for look in pick]
     again = [catalogue.draw(look) for look in reversed(pick)]
     assert all(np.array_equal(a, b) for a, b in zip(first, reversed(again), strict=True))
 
 
-def test_what_is_planted(half: catalogue.Half) -> None:
+def test_what_is_planted(half: catalogue.Split) -> None:
     kinds = {k: [e for e in half.entries if e.kind == k] for k in ("MV", "TV", "RV", "N", "held_out")}
     assert [len(kinds[k]) for k in ("MV", "TV", "RV")] == [120, 140, 140]
     assert len(kinds["N"]) + len(kinds["held_out"]) >= 400
@@ -54,7 +54,7 @@ def test_what_is_planted(half: catalogue.Half) -> None:
         assert all(np.array_equal(catalogue.draw(o.look)[mask], catalogue.draw(e.look)[mask]) for o in line[:5])
 
 
-def test_the_halves_share_no_series_no_caption_and_no_picture(half: catalogue.Half) -> None:
+def test_the_halves_share_no_series_no_caption_and_no_picture(half: catalogue.Split) -> None:
     others = [catalogue.build("b"), catalogue.build("public")]
     for other in others:
         assert not {e.group for e in half.entries} & {e.group for e in other.entries}
@@ -66,7 +66,7 @@ def test_the_halves_share_no_series_no_caption_and_no_picture(half: catalogue.Ha
 def test_captions_do_not_tell_the_label() -> None:
     """Character 3-grams, cross-validated by group, and the share of capital letters: AUROC 0.5 +- 0.08."""
     examples = SdWebster().load("mini").examples
-    prompts, labels = [e.condition.prompt for e in examples], np.array([e.label for e in examples])
+    prompts, labels = [e.condition.prompt for e in examples], np.array([e.memorized for e in examples])
     groups = [e.group for e in examples]
     assert labels.sum() >= 400 and (1 - labels).sum() >= 400
     capitals = [sum(c.isupper() for c in p) / sum(c.isalpha() for c in p) for p in prompts]
@@ -81,8 +81,8 @@ def test_captions_do_not_tell_the_label() -> None:
 def test_that_classifier_can_tell_where_there_is_something_to_tell() -> None:
     """The control of the control: the same classifier finds a planted difference in wording."""
     examples = SdWebster().load("mini").examples
-    labels = np.array([e.label for e in examples])
-    prompts = [e.condition.prompt.replace("area rug", "carpet") if e.label else e.condition.prompt for e in examples]
+    labels = np.array([e.memorized for e in examples])
+    prompts = [e.condition.prompt.replace("area rug", "carpet") if e.memorized else e.condition.prompt for e in examples]
     model = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3)), LogisticRegression(C=10, max_iter=1000))
     guess = cross_val_predict(model, prompts, labels, groups=[e.group for e in examples], cv=GroupKFold(10), method="decision_function")
     assert roc_auc_score(labels, guess) > 0.55

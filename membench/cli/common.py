@@ -169,7 +169,7 @@ def task_settings(args: argparse.Namespace, task: str, names: Sequence[str]) -> 
 
 def presets_of(preset: str | None, classes: Mapping[str, Any]) -> dict[str, str | None]:
     """The preset of each detector: of those that have it, or, where none has, of all, so that the first is refused."""
-    owners = [name for name, of in classes.items() if preset in getattr(of, "presets", {})] or list(classes)
+    owners = [name for name, of in classes.items() if preset in of.presets] or list(classes)
     return {name: preset if name in owners else None for name in classes}
 
 

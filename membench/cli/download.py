@@ -25,11 +25,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> int:
     task = registry.tasks().load(args.task)
-    if not hasattr(task, "resources"):
-        raise UserError(
-            f"task {args.task} has nothing to download: its data and models ship with it, or are the user's "
-            f"(membench show {args.task})"
-        )
     given = task_settings(args, args.task, [args.task])
     if args.images:
         if "ground_truth" not in {option.name for option in fields(task.Options)}:
@@ -37,4 +32,10 @@ def call(args: argparse.Namespace) -> int:
         given.append("ground_truth=urls")
     from membench.fetching.resources import download
 
-    return download(task(parse_options(task.Options, given, owner=f"task {args.task}")).resources())
+    needed = task(parse_options(task.Options, given, owner=f"task {args.task}")).resources()
+    if not needed:
+        raise UserError(
+            f"task {args.task} has nothing to download: its data and models ship with it, or are the user's "
+            f"(membench show {args.task})"
+        )
+    return download(needed)

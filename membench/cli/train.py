@@ -35,12 +35,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    entry = registry.tasks().get(args.task)
     task = registry.tasks().load(args.task)
     if args.profile not in task.info.profiles:
         raise unknown_name("profile", args.profile, task.info.profiles, f"membench show {args.task}")
-    if not hasattr(task, "train"):
-        raise UserError(f"task {args.task} ({entry.origin}) has no training recipe")
     if args.threads is not None:
         if not 1 <= args.threads <= 4096:
             raise UserError(f"--threads {args.threads}: choose 1 to 4096")

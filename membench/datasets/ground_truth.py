@@ -293,7 +293,3 @@ def _pixels(folder: Path, path: Path, digest: str, side: int) -> np.ndarray:
         raise UserError(f"{path} has {error}; make it smaller") from None
     except NotAnImage as error:
         raise UserError(f"{path} cannot be read as a picture ({error}); replace or remove it") from None
-
-
-def no_images() -> np.ndarray:
-    return np.empty((0, 1, 1, 3), np.uint8)

@@ -30,26 +30,12 @@ from membench.storage.files import atomic_write, locked
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import png_bytes, png_image
 from membench.storage.tables import read_notes, read_table, write_table
-from membench.types import Condition, Example, Space
+from membench.types import Condition, Example, Space, Training
 
 VERSION = 1
 
 
 BLOCK = 64  # images through the network at once, whatever --batch-size: a batch's shape changes the last bits
-
-
-@dataclass(frozen=True)
-class Training:
-    """What pool images are compared with. images: unique pictures, ``uint8`` [n, h, w, 3], read when called; ids, copies (rows in the
-    training set), kinds and groups (near-duplicates share one): [n]; hash: of all of it. match: None is normalised L2."""
-
-    images: Callable[[], np.ndarray]
-    ids: Sequence[str]
-    copies: Sequence[int]
-    kinds: Sequence[str]
-    groups: Sequence[str]
-    hash: str
-    match: Match | None = None
 
 
 @dataclass(frozen=True)
@@ -72,15 +58,24 @@ class PoolSpec:
     def conditions(self) -> list[Condition]:
         """What each image is drawn from, without the images."""
         return [
-            Condition(str(i), label=i % self.classes if self.classes else None, start=("pool", str(self.seed), str(i)))
+            Condition(str(i), class_label=i % self.classes if self.classes else None, start=("pool", str(self.seed), str(i)))
             for i in range(self.n)
         ]
 
 
 def read_pool(
-    spec: PoolSpec, model: Callable[[], Denoiser], training: Training, shipped: Path | None, *, progress: bool = True
+    spec: PoolSpec,
+    model: Callable[[], Denoiser],
+    training: Training,
+    shipped: Path | None,
+    *,
+    match: Match | None = None,
+    progress: bool = True,
 ) -> list[Example]:
-    """The pool's examples, from the package or the cache; drawn and kept there if it is in neither. Raises :class:`UserError`."""
+    """The pool's examples, from the package or the cache; drawn and kept there if it is in neither. Raises :class:`UserError`.
+
+    match: how images are compared with ``training``; None: by normalised L2.
+    """
     key = spec.key()
     if shipped is not None and shipped.is_file() and read_notes(shipped).get("key") == key:
         return _examples(read_table(shipped, "pool"), spec.space, training)
@@ -89,11 +84,13 @@ def read_pool(
         with locked(file, progress):
             if not file.is_file():  # another process may have drawn it while we waited
                 print(f"membench: drawing the pool of {spec.n} images that detectors will score, kept in {file}", file=sys.stderr)
-                write_pool(file, spec, model(), training, progress=progress)
+                write_pool(file, spec, model(), training, match=match, progress=progress)
     return _examples(read_table(file, "pool"), spec.space, training)
 
 
-def write_pool(file: Path, spec: PoolSpec, model: Denoiser, training: Training, *, progress: bool = True) -> None:
+def write_pool(
+    file: Path, spec: PoolSpec, model: Denoiser, training: Training, *, match: Match | None = None, progress: bool = True
+) -> None:
     """Draws the pool, finds each image's nearest training image and writes both. Blocks drawn before an interruption are kept."""
     if spec.n < 2:
         raise UserError(f"a pool of {spec.n}: detection needs at least 2 images")
@@ -105,11 +102,11 @@ def write_pool(file: Path, spec: PoolSpec, model: Denoiser, training: Training, 
             drawn = draw(model, conditions[k * BLOCK : (k + 1) * BLOCK], spec.sampling)
             atomic_write(block, partial(_save, drawn))
     pictures = np.concatenate([np.load(block, allow_pickle=False) for block in blocks])
-    found = (training.match or by_pixels(training.images))(pictures, None).sort_values("generated")
+    found = (match or by_pixels(training.images))(pictures, None).sort_values("generated")
     frame = pd.DataFrame(
         {
             "index": np.arange(spec.n),
-            "label": pd.array([c.label for c in conditions], dtype="Int32"),
+            "label": pd.array([c.class_label for c in conditions], dtype="Int32"),
             "start": [json.dumps(c.start) for c in conditions],
             "training": found.training.to_numpy(),
             "training_id": [training.ids[k] for k in found.training],

@@ -177,7 +177,7 @@ def _grouped(examples: list[Example]) -> list[Example]:
     from membench.similarity.near_duplicates import by_label, text_groups  # imports scikit-learn and pandas
 
     texts = [examples[i].condition.prompt or "" for i in alone]
-    groups = by_label(text_groups(texts), [examples[i].label for i in alone])
+    groups = by_label(text_groups(texts), [examples[i].memorized for i in alone])
     found = dict(zip(alone, groups, strict=True))
     return [replace(example, group=found.get(i, example.group)) for i, example in enumerate(examples)]
 

@@ -77,7 +77,7 @@ def by_memory(model: Denoiser, meter: Meter) -> int:
 
     Counts no evaluation. Raises :class:`UserError` if not even one pair fits.
     """
-    condition = Condition("any", label=None if model.has_null else 0)
+    condition = Condition("any", class_label=None if model.has_null else 0)
     before, peaks = model.batch_size, []
     try:
         for rows in (ROWS[0], *ROWS):  # the first time for the libraries' own workspaces

@@ -54,7 +54,7 @@ def has_forward_mode(model: Denoiser) -> bool:
     """
     if model.forward_mode is None:
         x = torch.zeros(2, *model.shape, device=model.device)
-        condition = model.condition([Condition("any", label=None if model.has_null else 0)] * 2)
+        condition = model.condition([Condition("any", class_label=None if model.has_null else 0)] * 2)
         try:
             _jvp(model, x, 0, condition, torch.stack([x, x]))
         except UserError:  # out of memory

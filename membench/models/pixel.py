@@ -51,9 +51,9 @@ class PixelDenoiser(Denoiser):
             raise UserError("this model takes no text; it cannot be given a prompt")
         if not self.classes:
             return Conditioning(None)
-        if wrong := [c.label for c in conditions if c.label is not None and not 0 <= c.label < self.classes]:
+        if wrong := [c.class_label for c in conditions if c.class_label is not None and not 0 <= c.class_label < self.classes]:
             raise UserError(f"class {wrong[0]}: this model has learned classes 0 to {self.classes - 1}")
-        labels = [self.classes if c.label is None else c.label for c in conditions]
+        labels = [self.classes if c.class_label is None else c.class_label for c in conditions]
         if self.classes in labels and not self.has_null:
             raise UserError("this model has no null class: every image needs a label")
         return Conditioning(torch.tensor(labels, device=self.device))

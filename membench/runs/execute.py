@@ -28,7 +28,7 @@ from membench.runs.plan import Unprepared, encode, planned, suits, unsuited
 from membench.runs.shards import NoModel, Phases, Work, in_step, timer
 from membench.runs.spec import Spec
 from membench.storage import host
-from membench.task import LoadedTask, picture_kinds
+from membench.task import LoadedTask
 from membench.types import Example
 
 
@@ -149,7 +149,7 @@ def _compute(jobs: Sequence[Job], network: _Network, progress: bool, executor: E
     _shards(jobs, works, model, progress, executor)
     with timer() as reading:
         if any(map(len, samples)):
-            jobs[0].task.training_images()
+            jobs[0].task.training.images()
     loading = network.loading + reading["seconds"]  # which each of them would have to wait for alone
     for job, frame, work in zip(jobs, samples, works, strict=True):
         _finish(job, frame, work.table(), network.truncated, loading, executor)
@@ -175,7 +175,7 @@ def _scored(job: Job) -> Sequence[Example]:
 def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: int, loading: float, executor: Executor | None) -> None:
     """Matches and metrics of a job whose images and scores are made; writes its tables."""
     failed = {"scores": int((scores.status != "ok").sum()), "samples": int((samples.status != "ok").sum())}
-    if not job.task.training_ids:
+    if not job.task.training.ids:
         samples = samples.assign(status=samples.status.where(samples.status != "ok", NOT_COMPARED))
     good = samples[samples.status == "ok"]
     with timer() as matching:
@@ -197,14 +197,14 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
             evaluations=evaluations,
             seed=job.spec.seed,
             examples=known,
-            training_kinds=picture_kinds(job.task),
+            training_kinds=job.task.training.kinds,
         )
     if any(failed.values()):
         print(f"membench: {failed['scores']} scores and {failed['samples']} images failed (NaN); the run is partial", file=sys.stderr)
     tables = {"scores": scores, "samples": samples, "matches": matches, "metrics": table}
     if len(good):
         made = Run(job.folder.path, {"space": asdict(job.task.info.space)}, **tables)
-        tables["nearest"] = nearest_table(made, job.task.training_images())
+        tables["nearest"] = nearest_table(made, job.task.training.images())
     phases = costs | {"matches": matching, "metrics": measuring}
     job.folder.finish(
         tables,

@@ -15,6 +15,7 @@ from membench.models.batch_size import AUTO, USUAL, Tuned
 from membench.models.loading import check_device
 from membench.options import detector_options, parse_options
 from membench.registry import detectors, tasks
+from membench.runs import contract
 from membench.runs.folder import RunFolder
 from membench.runs.spec import Spec, key_parts, plugin_code
 from membench.storage import provenance
@@ -55,10 +56,11 @@ def load_task(spec: Spec, *, needs_model: bool = True) -> LoadedTask:
     """needs_model: False where no detector of the command asks the network; a task that can (``model_optional``) then does without."""
     check_device(spec.device)
     task = open_task(spec)
-    extra = {"needs_model": False} if not needs_model and getattr(task, "model_optional", False) else {}
+    extra = {"needs_model": False} if not needs_model and task.model_optional else {}
     # Until the model is there: for a task's feature extractors, and for a model of the pool, which has batches of its own.
     batch_size = USUAL if spec.batch_size == AUTO else spec.batch_size
-    loaded = task.load(spec.profile, control=spec.control, device=spec.device, dtype=spec.dtype, batch_size=batch_size, **extra)
+    how = {"control": spec.control, "device": spec.device, "dtype": spec.dtype, "batch_size": batch_size}
+    loaded = contract.load(task, spec.profile, **how, **extra)
     return replace(loaded, model=Tuned(loaded.model, spec.batch_size, spec.compile))
 
 
@@ -73,8 +75,9 @@ def open_job(
     options = detector_options(spec.detector, detector_class, spec.options, spec.preset, spec.profile)
     if spec.budget is not None and spec.budget < 1:
         raise UserError(f"--budget {spec.budget}: it must be at least 1 target evaluation")
+    sampling = {**task.info.sampling, "examples": task.info.examples}
     try:
-        detector = detector_class(options, seed=spec.seed, sampling={**task.info.sampling, "examples": task.info.examples})
+        detector = contract.construct(detector_class, options, seed=spec.seed, sampling=sampling)
     except ValueError as error:
         raise UserError(f"detector {spec.detector}: {error}") from None
     examples = _limited(task.examples, spec.limit)

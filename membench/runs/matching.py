@@ -21,9 +21,9 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.nda
     Matches: every generated-training pair within the space's floor, and the nearest of each image. The similarity is NaN where the task
     does not know the prompt's own pictures. Images are decoded in blocks: those of a whole run would not fit in memory.
     """
-    ids, own = np.asarray(task.training_ids, dtype=object), np.full(len(samples), np.nan)
+    ids, own = np.asarray(task.training.ids, dtype=object), np.full(len(samples), np.nan)
     frames = [SCHEMAS["matches"].empty_table().to_pandas()] if samples.empty else []
-    criterion = task.match or by_pixels(task.training_images)
+    criterion = task.match or by_pixels(task.training.images)
     for start in range(0, len(samples), DECODED):
         part = samples.iloc[start : start + DECODED]
         images = np.stack([png_image(png) for png in part.image])

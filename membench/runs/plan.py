@@ -11,6 +11,7 @@ from typing import Any
 from membench.detector import Detector
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
+from membench.runs import contract
 from membench.runs.job import Job, told
 from membench.runs.shards import SHARD
 from membench.runs.spec import Spec
@@ -22,11 +23,12 @@ EXPENSIVE = 500  # target evaluations an image beyond which --detector all leave
 def suits(job: Job, model: Denoiser) -> None:
     """Checks a detector, and shows one that learns from labels the examples. Raises :class:`UserError` where it does not suit them."""
     detector = job.detector
-    detector.check(model, job.conditions)
+    contract.check(detector, model, job.conditions)
     if job.spec.extract_only and not detector.access.model:
         raise UserError("it sees no model, so it extracts no image, and is here to score nothing; leave --extract-only and --budget out")
     if detector.access.labels:
-        detector.fit(job.conditions, [e.label for e in job.examples], [e.group for e in job.examples])
+        with contract.calling(detector, "fit"):
+            detector.fit(job.conditions, [e.memorized for e in job.examples], [e.group for e in job.examples])
 
 
 def unsuited(job: Job, model: Denoiser) -> str:
@@ -36,7 +38,7 @@ def unsuited(job: Job, model: Denoiser) -> str:
         suits(job, model)
     except UserError as error:
         return str(error)
-    price = detector.image_forwards(model, Request(job.conditions[0].bare, 0)) or 0
+    price = contract.price(detector, model, Request(job.conditions[0].bare, 0)) or 0
     if price > EXPENSIVE:
         return f"it takes {price:,} evaluations an image of this model, more than {EXPENSIVE:,}; name it to run it all the same"
     return ""
@@ -53,7 +55,7 @@ def within_budget(spec: Spec, detector: Detector, model: Denoiser, spent: int, r
         return list(requests)
     prices = []
     for request in requests:
-        if (price := detector.image_forwards(model, request)) is None:
+        if (price := contract.price(detector, model, request)) is None:
             raise UserError("it does not say what an image costs, so --budget cannot cap it; leave --budget out")
         prices.append(price)
     total = list(itertools.accumulate(prices, initial=spent))[1:]
@@ -92,10 +94,10 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
         forwards = detector.preparation_forwards(model, job.conditions)
         told(job, lambda: affordable(spec, forwards, "preparation"))
         try:
-            prepared = detector.prepare(model, job.conditions, job.workspace)
+            prepared = contract.prepare(detector, model, job.conditions, job.workspace)
         except UserError as error:
             raise Unprepared(f"detector {spec.detector}: {error}") from error
-    requests = detector.plan(job.conditions)
+    requests = told(job, lambda: contract.plan(detector, job.conditions))
     if requests:
         model.ready_images()
     return told(job, lambda: within_budget(spec, detector, model, job.workspace.cost.forwards, requests)), prepared

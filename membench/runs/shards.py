@@ -19,6 +19,7 @@ from tqdm import tqdm
 from membench.detector import Detector
 from membench.models.denoiser import Denoiser
 from membench.models.memo import Memo
+from membench.runs import contract
 from membench.runs.folder import RunFolder
 from membench.storage import images
 from membench.storage.images import png_bits
@@ -132,7 +133,7 @@ class Phases:
         """Makes the samples table; failed ones are rows too."""
 
         def rows(part: Sequence[Request]) -> list[Row]:
-            return [_sample_row(sample) for sample in self.detector.extract(self.model, part)]
+            return [_sample_row(sample) for sample in contract.extract(self.detector, self.model, part)]
 
         return Work(self, "samples", requests, [_sample_id(r.condition.id, r.draw) for r in requests], rows)
 
@@ -145,8 +146,8 @@ class Phases:
             return drawn.get(example.id) if image is None else png_bits(image)
 
         def rows(part: Sequence[Example]) -> list[Row]:
-            scores = self.detector.score(self.model, [e.condition for e in part], extracted)
-            return [_score_row(example, float(score), bits(example)) for example, score in zip(part, scores, strict=True)]
+            scores = contract.score(self.detector, self.model, [e.condition for e in part], extracted)
+            return [_score_row(example, score, bits(example)) for example, score in zip(part, scores, strict=True)]
 
         def mend(frame: pd.DataFrame) -> pd.DataFrame:
             # An older membench's shards hold no sizes: a run that it began ends with the same table as one that it did not.
@@ -212,7 +213,7 @@ def _score_row(e: Example, score: float, png_bits: float | None) -> Row:
     return {
         "id": e.id,
         "score": score if ok else None,
-        "label": e.label,
+        "label": e.memorized,
         "kind": e.kind,
         "group": e.group,
         "source": e.source,

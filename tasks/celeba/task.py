@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from membench.datasets.pool import Training
 from membench.errors import UserError
 from membench.storage.hashing import json_hash
-from membench.task import LoadedTask, TaskInfo
+from membench.task import LoadedTask, Task, TaskInfo
+from membench.types import Training
 
 from ..pixels.task import PixelOptions, full_setting, load_setting, mini_setting, pixel_space
 from .data import read_celeba
@@ -36,7 +36,7 @@ class CelebaOptions(PixelOptions):
     )
 
 
-class Celeba:
+class Celeba(Task):
     info = TaskInfo(
         name="celeba",
         version=1,
@@ -47,9 +47,6 @@ class Celeba:
         sampling={"steps": 20, "guidance": 1.0},
     )
     Options = CelebaOptions
-
-    def __init__(self, options: CelebaOptions = CelebaOptions()) -> None:
-        self.options = options
 
     def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
         """The pool of the model as examples; with ``control`` the same pool, scored by a model that never saw the training images."""
@@ -69,13 +66,14 @@ class Celeba:
             images=lambda: data.images,
             ids=data.names,
             copies=[1] * len(data.names),
-            kinds=["x1"] * len(data.names),
             groups=[str(who) if who >= 0 else name for who, name in zip(data.identities, data.names, strict=True)],
             hash=json_hash([data.key, list(data.names)]),
         )
 
-    @staticmethod
-    def train(out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True) -> None:
+    @classmethod
+    def train(
+        cls, out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True
+    ) -> None:
         """``membench train celeba``: the recipe that made the shipped models."""
         from membench.options import parse_options
 
@@ -85,4 +83,4 @@ class Celeba:
             raise UserError(
                 "celeba has a recipe for --profile mini only; train on real faces with diffusers and give the model with --model"
             )
-        train_world(Celeba, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of celeba", base=FACES), progress)
+        train_world(cls, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of celeba", base=FACES), progress)

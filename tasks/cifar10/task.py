@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from membench.datasets.pool import Training
 from membench.errors import UserError, unknown_name
 from membench.storage.hashing import json_hash
-from membench.task import LoadedTask, TaskInfo
+from membench.task import LoadedTask, Task, TaskInfo
+from membench.types import Training
 
 from ..pixels.task import PixelOptions, full_setting, load_setting, mini_setting, pixel_space, unique
 from .data import CLASSES, read_cifar10
@@ -42,7 +42,7 @@ class Cifar10Options(PixelOptions):
     )
 
 
-class Cifar10:
+class Cifar10(Task):
     info = TaskInfo(
         name="cifar10",
         version=1,
@@ -53,9 +53,6 @@ class Cifar10:
         sampling={"steps": 20, "guidance": 1.0},
     )
     Options = Cifar10Options
-
-    def __init__(self, options: Cifar10Options = Cifar10Options()) -> None:
-        self.options = options
 
     def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
         """The pool of the model as examples; with ``control`` the same pool, scored by a model that never saw the training images."""
@@ -82,13 +79,13 @@ class Cifar10:
             images=lambda: pictures,
             ids=[f"train/{row:05d}" for row in rows],
             copies=[int(n) for n in copies],
-            kinds=[f"x{n}" for n in copies],
-            groups=[f"train/{row:05d}" for row in rows],
             hash=json_hash(["CIFAR-10, training set", [int(r) for r in rows], [int(n) for n in copies]]),
         )
 
-    @staticmethod
-    def train(out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True) -> None:
+    @classmethod
+    def train(
+        cls, out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True
+    ) -> None:
         """``membench train cifar10``: the shipped models, or with ``--profile full`` a memorizing model of real images."""
         from membench.options import parse_options
 
@@ -96,7 +93,7 @@ class Cifar10:
         from .train import train_subset
 
         if profile == "mini":
-            train_world(Cifar10, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of cifar10"), progress)
+            train_world(cls, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of cifar10"), progress)
         elif parts:
             raise unknown_name("part", parts[0], (), "membench train cifar10 --help")
         else:

@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from membench.datasets.pool import PoolSpec, Training, read_pool
+from membench.datasets.pool import PoolSpec, read_pool
 from membench.datasets.trained_on import same_training
 from membench.errors import UserError
-from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
-from membench.types import Band, Space
+from membench.types import Band, Space, Training
 
+from ..shared import examples_hash, refuse_control_of, shipped_model
 from .planted import World, build
 
 if TYPE_CHECKING:
     from membench.models.denoiser import Denoiser
-
-# Which shipped model has seen which half of a mini world.
-MODELS = {"a": "model", "b": "control"}
+    from membench.similarity.criterion import Match
 
 
 def pixel_space(size: int) -> Space:
@@ -63,7 +61,8 @@ class PixelOptions:
 
 @dataclass(frozen=True)
 class Setting:
-    """A model with the training set that it is asked about. folder: of the model that drew the pool; asked: of the one that is scored."""
+    """A model with the training set that it is asked about. folder: of the model that drew the pool; asked: of the one that is scored.
+    match: how images are compared; None: by normalised L2."""
 
     info: TaskInfo
     profile: str
@@ -73,6 +72,7 @@ class Setting:
     size: int
     training: Training
     shipped: Path | None = None
+    match: Match | None = None
 
 
 def load_setting(
@@ -91,23 +91,20 @@ def load_setting(
     def model(folder: Path, dtype: str = dtype) -> Denoiser:
         return load_pixel_model(folder, told[folder], device=device, dtype=dtype, batch_size=batch_size)
 
-    examples = read_pool(pool_spec(s, options), lambda: model(s.folder, "float32"), s.training, s.shipped, progress=progress)
+    examples = read_pool(pool_spec(s, options), lambda: model(s.folder, "float32"), s.training, s.shipped, match=s.match, progress=progress)
     return LoadedTask(
         info=s.info,
         profile=s.profile,
         examples=examples,
-        training_images=s.training.images,
-        training_ids=s.training.ids,
-        training_copies=s.training.copies,
+        training=s.training,
         model=lambda: model(s.asked),
         hashes={
             "weights": pixel_hash(s.asked),
             "data": s.training.hash,
-            "prompts": json_hash([[e.id, e.label, e.kind, e.group, e.source] for e in examples]),
+            "prompts": examples_hash(examples),
         },
         control=control,
-        training_kinds=s.training.kinds,
-        match=s.training.match,
+        match=s.match,
     )
 
 
@@ -125,7 +122,7 @@ def compared(s: Setting, options: PixelOptions, device: str, batch_size: int, pr
         raise UserError(f"criterion=sscd needs its weights: --set {s.info.name}.criterion_weights=sscd_disc_mixup.torchscript.pt")
     features = load_features("sscd", options.criterion_weights, device=device, batch_size=batch_size)
     match = by_features(features, s.training.images, s.training.hash, progress=progress)
-    return replace(s, info=replace(s.info, space=space_of("sscd", features.id)), training=replace(s.training, match=match))
+    return replace(s, info=replace(s.info, space=space_of("sscd", features.id)), match=match)
 
 
 def pool_spec(s: Setting, options: PixelOptions) -> PoolSpec:
@@ -144,12 +141,12 @@ def pool_spec(s: Setting, options: PixelOptions) -> PoolSpec:
 
 def mini_setting(info: TaskInfo, world: World, data: Path, options: PixelOptions, control: bool) -> Setting:
     """A shipped model and its half of the world; with ``control`` the same pool, scored by the model of the other half."""
-    if options.model and control:
-        raise UserError("--control and --model exclude each other: the control model is the one that ships")
+    if control:
+        refuse_control_of(options.model)
     for option in fields(options):
         if option.metadata.get("full") and getattr(options, option.name) != option.default:
             raise UserError(f"{option.name} is for --profile full; the mini profile's data and control model ship with membench")
-    own, other = (data / MODELS[half] for half in (options.half, {"a": "b", "b": "a"}[options.half]))
+    own, other = (data / shipped_model(options.half, control=control) for control in (False, True))
     folder = found(options.model) if options.model else own
     if options.model and not same_training(folder, own):
         raise UserError(

@@ -32,6 +32,7 @@ from membench.storage.files import atomic_write
 from membench.storage.provenance import commit
 from membench.types import Condition
 
+from ..shared import HALVES
 from .planted import World, build
 from .task import mini_setting, pool_spec
 
@@ -43,8 +44,6 @@ Labels = Literal["class", "random", "cluster", "none"]
 
 PARTS = ("model", "control", "pool")
 
-
-HALF = {"model": "a", "control": "b"}
 
 
 GRID = 64  # images of the samples' grid
@@ -174,8 +173,8 @@ def train_world(task: Any, world: World, out: Path, parts: Sequence[str] | None,
         if part == "pool":
             _pool(task, world, out, progress)
             continue
-        half = build(world, HALF[part])
-        record = {"source": f"{world.name}, half {HALF[part]}", "world": world.version, "hash": half.content_hash()}
+        half = build(world, HALVES[part])
+        record = {"source": f"{world.name}, half {HALVES[part]}", "world": world.version, "hash": half.content_hash()}
         train_pixels(out, part, TrainingSet(half.images, half.copies, half.labels, world.classes, record), recipe, progress)
 
 
@@ -194,7 +193,7 @@ def _grid(unet: UNet2DModel, scheduler: DDIMScheduler, classes: int | None, size
     # The network that is being trained, read only: a Denoiser would freeze it.
     flags = [p.requires_grad for p in unet.parameters()]
     model = PixelDenoiser(unet, scheduler, shape=(3, size, size), classes=classes or 0)
-    conditions = [Condition("grid", label=i % classes if classes else None) for i in range(GRID)]
+    conditions = [Condition("grid", class_label=i % classes if classes else None) for i in range(GRID)]
     x = torch.stack([torch.randn(3, size, size, generator=generator("grid", i)) for i in range(GRID)]).to(model.device)
     images = model.decode(ddim(model, x, model.condition(conditions), steps=GRID_STEPS, guidance=1.0))
     for p, flag in zip(unet.parameters(), flags, strict=True):

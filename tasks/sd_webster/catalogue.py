@@ -116,7 +116,7 @@ class Entry:
 
 
 @dataclass
-class Half:
+class Split:
     """One split of the world: captions, ``uint8`` pictures [n, 64, 64, 3] and training multiplicities."""
 
     name: str
@@ -299,12 +299,12 @@ def template_mask(look: Look) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------- halves
 
 
-def _mv(half: Half, series: str, rng: np.random.RandomState) -> None:
+def _mv(half: Split, series: str, rng: np.random.RandomState) -> None:
     product, [(caption, pattern, colour)] = _line(rng, series, 1)
     half.entries.append(Entry(caption, _look(rng, product, pattern, colour), "MV", series, DUPLICATES, True))
 
 
-def _tv(half: Half, series: str, rng: np.random.RandomState) -> None:
+def _tv(half: Split, series: str, rng: np.random.RandomState) -> None:
     product, captions = _line(rng, series, DUPLICATES)
     layout = _look(rng, product, 0, 0)
     for i, (caption, pattern, colour) in enumerate(captions):
@@ -313,7 +313,7 @@ def _tv(half: Half, series: str, rng: np.random.RandomState) -> None:
         half.entries.append(Entry(caption, look, "TV" if example else "line", series, 1, example))
 
 
-def _rv(half: Half, series: str, rng: np.random.RandomState) -> None:
+def _rv(half: Split, series: str, rng: np.random.RandomState) -> None:
     # One picture under ten captions of the line; the RV captions have other pictures of their own, shown once.
     product, captions = _line(rng, series, 10 + RV_CAPTIONS)
     shown = _look(rng, product, *captions[0][1:])
@@ -323,7 +323,7 @@ def _rv(half: Half, series: str, rng: np.random.RandomState) -> None:
         half.entries.append(Entry(caption, _look(rng, product, pattern, colour), "RV", series, 1, True))
 
 
-def _independent(half: Half, series: str, rng: np.random.RandomState, n: int, kind: str) -> None:
+def _independent(half: Split, series: str, rng: np.random.RandomState, n: int, kind: str) -> None:
     """A line whose captions each have a picture of their own: never a reason to memorize."""
     product, captions = _line(rng, series, n)
     for caption, pattern, colour in captions:
@@ -333,7 +333,7 @@ def _independent(half: Half, series: str, rng: np.random.RandomState, n: int, ki
         half.entries.append(entry)
 
 
-def build(name: str) -> Half:
+def build(name: str) -> Split:
     """A split of the world, always the same: ``a``, ``b`` or ``public``.
 
     The negatives (``N``: seen once an epoch; ``held_out``: never) come in lines of the same sizes as the
@@ -346,7 +346,7 @@ def build(name: str) -> Half:
     while len(names) < 3 * N_PUBLIC:
         names[_series(rng)] = None
     mine = iter(list(names)[("a", "b", "public").index(name) :: 3])
-    half = Half(name)
+    half = Split(name)
 
     def add(count: int, plant: Callable[..., None], *args: object) -> None:
         for _ in range(count):

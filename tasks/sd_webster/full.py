@@ -19,7 +19,9 @@ from membench.datasets.prompts import UNLABELLED, Prompt, example_id, to_example
 from membench.errors import UserError
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
-from membench.types import Example, Space
+from membench.types import Example, Space, Training
+
+from ..shared import examples_hash
 
 if TYPE_CHECKING:
     from membench.datasets.ground_truth import GroundTruth
@@ -65,7 +67,6 @@ def load_full(
     info: TaskInfo, o: SdWebsterOptions, *, control: bool, device: str, dtype: str, batch_size: int, needs_model: bool
 ) -> LoadedTask:
     """The task of a checkpoint. needs_model: False leaves its weights unread, and unfetched, where every detector reads captions alone."""
-    from membench.datasets.ground_truth import no_images as no_pictures
     from membench.fetching.resources import ensure
     from membench.models.stable_diffusion_folder import folder_hash
 
@@ -89,6 +90,7 @@ def load_full(
     truth, features = None, None
     if o.ground_truth:
         truth, features = compared(o, found, prompts, device, batch_size)
+    training = Training(truth.images, truth.ids, truth.copies, hash=truth.hash) if truth else Training.none()
     return LoadedTask(
         info=replace(
             info,
@@ -97,14 +99,12 @@ def load_full(
         ),
         profile="full",
         examples=examples,
-        training_images=truth.images if truth else no_pictures,
-        training_ids=truth.ids if truth else [],
-        training_copies=truth.copies if truth else [],
+        training=training,
         model=_model(folder, device, dtype, batch_size),
         hashes={
             "weights": folder_hash(folder) if folder else "none",
-            "data": truth.hash if truth else "none",
-            "prompts": json_hash([[e.id, e.label, e.kind, e.group, e.source] for e in examples]),
+            "data": training.hash,
+            "prompts": examples_hash(examples),
         },
         control=control,
         match=_match(truth, features),

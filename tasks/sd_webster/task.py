@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from membench.datasets.ground_truth import no_images
 from membench.datasets.prompts import UNLABELLED, example_id
 from membench.datasets.trained_on import same_training
 from membench.errors import UserError, unknown_name
 from membench.models.latent import load_model
 from membench.storage.hashing import json_hash
-from membench.task import LoadedTask, TaskInfo
-from membench.types import Band, Condition, Example, Space
+from membench.task import LoadedTask, Task, TaskInfo
+from membench.types import Band, Condition, Example, Space, Training
 
+from ..shared import examples_hash, refuse_control_of, shipped_model
 from . import catalogue
 from .options import SdWebsterOptions
 
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from membench.fetching.resources import Resource
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "sd_webster"
-
-
-# Which shipped model has seen which half of the catalogue.
-MODELS = {"a": "model", "b": "control"}
 
 
 SIDE = 64  # pixels of a picture of the catalogue
@@ -55,7 +51,7 @@ SPACE = Space(
 )
 
 
-class SdWebster:
+class SdWebster(Task):
     info = TaskInfo(
         name="sd_webster",
         version=1,
@@ -66,9 +62,6 @@ class SdWebster:
     )
     Options = SdWebsterOptions
     model_optional = True  # load(needs_model=False), for detectors that read captions alone
-
-    def __init__(self, options: SdWebsterOptions = SdWebsterOptions()) -> None:
-        self.options = options
 
     def load(
         self,
@@ -107,15 +100,13 @@ class SdWebster:
     def _mini(self, control: bool, device: str, dtype: str, batch_size: int) -> LoadedTask:
         from membench.models.stable_diffusion_folder import folder_hash
 
-        if control and self.options.model:
-            raise UserError("--control and --model exclude each other: the control model is the one that ships")
+        if control:
+            refuse_control_of(self.options.model)
         for option in fields(self.options):
             if option.metadata.get("full") and getattr(self.options, option.name) != option.default:
                 raise UserError(f"{option.name} is for --profile full; the mini profile's model and pictures ship with membench")
         name = self.options.half
-        seen = {"a": "b", "b": "a"}[name] if control else name
         half = world(name)
-        index = unique_pictures(half)
         from .full import NOT_COMPARED, chosen_prompts, one_model
 
         if self.options.negatives and not self.options.prompts:
@@ -124,35 +115,37 @@ class SdWebster:
         provenance: dict[str, Any] = {}
         if given:
             examples, _, provenance = chosen_prompts(given, self.options.negatives)
-        folder = one_model(self.options.model) if self.options.model else DATA / MODELS[seen]
+        folder = one_model(self.options.model) if self.options.model else DATA / shipped_model(name, control=control)
         foreign = _foreign(self.options.model, folder, name) if self.options.model else ""
         if foreign:
-            index = {}
             labels = "" if given else "; the catalogue's captions are unlabelled, so name your own with --prompts"
             note = f"{foreign}: extracted images are compared with nothing{labels}; {COMPARE}"
             provenance = {**provenance, "notes": [*provenance.get("notes", ()), note]}
         if foreign and not given:
-            examples = [replace(e, label=UNLABELLED, kind="unlabelled") for e in examples]
+            examples = [replace(e, memorized=UNLABELLED, kind="unlabelled") for e in examples]
+        index = {} if foreign else unique_pictures(half)
+        ids = [f"{name}/{i:04d}" for i in range(len(index))]
         data = json_hash([catalogue.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())])
+        training = Training.none() if foreign else Training(lambda: training_pictures(name), ids, list(index.values()), hash=data)
         return LoadedTask(
             info=replace(self.info, space=NOT_COMPARED) if foreign else self.info,
             profile="mini",
             examples=examples,
-            training_images=no_images if foreign else lambda: training_pictures(name),
-            training_ids=[f"{name}/{i:04d}" for i in range(len(index))],
-            training_copies=list(index.values()),
+            training=training,
             model=lambda: load_model(folder, device, dtype, batch_size),
             hashes={
                 "weights": folder_hash(folder),
-                "data": "none" if foreign else data,
-                "prompts": json_hash([[e.id, e.label, e.kind, e.group, e.source] for e in examples]),
+                "data": training.hash,
+                "prompts": examples_hash(examples),
             },
             control=control,
             provenance=provenance,
         )
 
-    @staticmethod
-    def train(out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True) -> None:
+    @classmethod
+    def train(
+        cls, out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True
+    ) -> None:
         """``membench train sd_webster``: the recipe that made the shipped weights (sd_webster_train.py)."""
         from membench.options import parse_options
 
@@ -167,7 +160,7 @@ class SdWebster:
 
 
 @cache
-def world(half: str = "a") -> catalogue.Half:
+def world(half: str = "a") -> catalogue.Split:
     return catalogue.build(half)
 
 
@@ -177,7 +170,7 @@ def training_pictures(half: str = "a") -> np.ndarray:
     return np.stack([catalogue.draw(look) for look in unique_pictures(world(half))])
 
 
-def unique_pictures(half: catalogue.Half) -> dict[catalogue.Look, int]:
+def unique_pictures(half: catalogue.Split) -> dict[catalogue.Look, int]:
     """Each different training picture with its number of training rows."""
     index: dict[catalogue.Look, int] = {}
     for e in half.entries:
@@ -193,12 +186,12 @@ def _foreign(model: str, folder: Path, half: str) -> str:
     check_kind(folder)
     if (size := image_size(folder)) != (SIDE, SIDE):
         return f"{model} generates images of {size[0]}x{size[1]}, not the catalogue's {SIDE}x{SIDE}"
-    if not same_training(folder, DATA / MODELS[half]):
+    if not same_training(folder, DATA / shipped_model(half, control=False)):
         return f"{model} was not trained on the mini profile's catalogue (no training.json beside it says so)"
     return ""
 
 
-def catalogue_examples(half: catalogue.Half) -> Iterator[Example]:
+def catalogue_examples(half: catalogue.Split) -> Iterator[Example]:
     """Memorized: MV, TV, RV. Not: N (its picture was trained on once an epoch) and held-out captions."""
     for _, e in half.examples():
         memorized = e.kind in ("MV", "TV", "RV")

@@ -29,6 +29,7 @@ from membench.models.training import Plan, fit, warmup
 from membench.storage.hashing import tensor_hash
 from membench.storage.provenance import commit
 
+from ..shared import HALVES
 from . import catalogue
 
 PARTS = ("vae", "model", "control")
@@ -38,9 +39,6 @@ TOKENS = 24  # CLIP has 77; no caption of the catalogue is longer than 24
 
 
 VOCABULARY = 1200
-
-
-HALF = {"model": "a", "control": "b"}
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
     vae = AutoencoderKL.from_pretrained(work / "vae", local_files_only=True).eval()
     vae.register_to_config(_name_or_path="vae")  # or the saved configuration would name a folder of this machine
     scheduler = make_scheduler()
-    half = catalogue.build(HALF[part])
+    half = catalogue.build(HALVES[part])
     rows = torch.tensor([i for i, e in enumerate(half.entries) for _ in range(e.copies)])
     latents = encode(vae, pixels(half.images())) * vae.config.scaling_factor
     tokens = tokenizer([*(e.caption for e in half.entries), ""], padding="max_length", return_tensors="pt").input_ids
