@@ -33,7 +33,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 import membench
 from membench.models.batch_size import automatic
 from membench.models.latent import ENCODE_BLOCK, LatentDenoiser
-from membench.models.loading import DTYPES, layout
+from membench.models.loading import DTYPES, layout, torch_dtype
 from membench.similarity.cosine import cosine
 from membench.storage.images import png_bytes
 from membench.storage.tables import SCHEMAS, write_table
@@ -125,7 +125,7 @@ def turns(device: str, repeats: int, acts: dict[str, Callable[[], object]]) -> d
 
 @torch.no_grad()
 def network(args: argparse.Namespace, counted: dict[str, float]) -> None:
-    kind = DTYPES[args.dtype]
+    kind = torch_dtype(args.dtype)
     unet, text, vae = networks(args.device, kind)
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     tokenizer.model_max_length = TOKENS
@@ -183,8 +183,8 @@ def pictures(args: argparse.Namespace) -> None:
         start = time.perf_counter()
         size = len(png_bytes(image))
         print(f"PNG of {name} at 512x512: {size:,} bytes in {1e3 * (time.perf_counter() - start):.0f} ms")
-    resnet = torchvision.models.resnet50(num_classes=512).to(args.device, DTYPES[args.dtype]).eval()
-    batch = torch.zeros(8, 3, PIXELS, PIXELS, device=args.device, dtype=DTYPES[args.dtype])
+    resnet = torchvision.models.resnet50(num_classes=512).to(args.device, torch_dtype(args.dtype)).eval()
+    batch = torch.zeros(8, 3, PIXELS, PIXELS, device=args.device, dtype=torch_dtype(args.dtype))
     with torch.no_grad():
         found = turns(args.device, args.repeats, {"resnet": lambda: resnet(batch)})["resnet"]
     rate = len(batch) / statistics.median(found)

@@ -16,7 +16,6 @@ from membench.models.denoiser import Denoiser
 from membench.types import Access
 
 from .side import Side, SideOptions
-from .surrogate.classifier import log_prob_gradient
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class CarliniConditional(Side):
     timed = False
 
     def _gradient(self, model: Denoiser, x: torch.Tensor, t: int, eps: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        from .surrogate.classifier import log_prob_gradient
+
         if self.options.at == "xt":
             return log_prob_gradient(self.classifier, x, t, c, model.cost, model.batch_size)
         alpha, sigma = model.alpha_sigma(t)

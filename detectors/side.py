@@ -37,9 +37,7 @@ from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
 from .base import own_images, refuse_unread
-from .surrogate.classifier import log_prob_gradient, train_classifier
 from .surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
-from .surrogate.lora import train_lora
 from .surrogate.teacher import teach
 
 PER_CLUSTER = 16  # synthetic images for each cluster, where the number of clusters is not given
@@ -197,10 +195,14 @@ class Side(Detector):
         self.x0, self.labels = synthetic.x0, labels
         training: dict[str, Any] = {"batch": o.batch, "seed": self.seed}
         if self._kind(model) == "lora":
+            from .surrogate.lora import train_lora
+
             self.adapter = train_lora(
                 model, synthetic, labels, workspace, rank=o.lora_rank, steps=o.lora_steps, rate=o.lora_rate, **training
             )
         else:
+            from .surrogate.classifier import train_classifier
+
             self.classifier = train_classifier(
                 model,
                 synthetic,
@@ -266,6 +268,8 @@ class Side(Detector):
 
     def _gradient(self, model: Denoiser, x: torch.Tensor, t: int, eps: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """grad log p_t(c | x_t)."""
+        from .surrogate.classifier import log_prob_gradient
+
         return log_prob_gradient(self.classifier, x, t, c, model.cost, model.batch_size)
 
     def _confidence(self, x: torch.Tensor, c: torch.Tensor) -> list[float]:

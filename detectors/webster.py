@@ -19,7 +19,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from PIL import Image
-from scipy import ndimage
 
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
@@ -121,6 +120,8 @@ class Edge(OneStep):
         return np.stack(maps), state.flatten(1).isfinite().all(dim=1).cpu().numpy()
 
     def edge_map(self, image: np.ndarray) -> np.ndarray:
+        from scipy import ndimage
+
         o = self.options
         picture = np.asarray(Image.fromarray(image).resize((o.size, o.size), Image.Resampling.LANCZOS)) / 255
         # On the [h, w, 3] array, as published: Sobel's smoothing then runs over the channels too.

@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
 from membench.errors import UserError
@@ -41,6 +39,8 @@ CENTRED = ("bottleneck", "pixels")
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], notes: dict[str, str] | None = None) -> None:
     """A safetensors file, atomically. Raises :class:`UserError` if the disk refuses."""
+    from safetensors.torch import save
+
     data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, notes)
     atomic_write(path, lambda temporary: temporary.write_bytes(data))
 
@@ -194,5 +194,7 @@ def cluster(z: np.ndarray, *, k: int, seed: int, min_members: int = 1, keep: flo
             f"no cluster reaches cohesion {cohesion:g}, so SIDE has no condition to guide by; the highest of {k}: {shown}. "
             "Lower cohesion, raise clusters, or choose other features"
         )
+    from scipy.spatial.distance import cdist
+
     labels = cdist(z, centroids[kept], "sqeuclidean").argmin(axis=1)
     return Clusters(labels, np.isin(own, kept), kept, means, sizes)

@@ -29,15 +29,15 @@ def teach(model: Denoiser, synthetic: Synthetic, workspace: Workspace, folder: s
     """
     network, processor, identity = load_teacher(folder, device=str(model.device))
 
-    @torch.no_grad()
     def make(stage: Path) -> tuple[Cost, float]:
-        before, began, found = replace(model.cost), time.monotonic(), []
-        for part in tqdm(synthetic.x0.split(BLOCK), desc="teacher", unit="block", disable=not workspace.progress):
-            inputs = processor(images=list(model.decode(part.to(model.device))), return_tensors="pt").to(network.device)
-            found.append(network(**inputs).logits.float().softmax(dim=1).cpu())
-        model.cost.surrogate_forwards += len(synthetic.x0)
-        write_tensors(stage / "teacher.safetensors", {"probabilities": torch.cat(found)})
-        return model.cost - before, time.monotonic() - began
+        with torch.no_grad():
+            before, began, found = replace(model.cost), time.monotonic(), []
+            for part in tqdm(synthetic.x0.split(BLOCK), desc="teacher", unit="block", disable=not workspace.progress):
+                inputs = processor(images=list(model.decode(part.to(model.device))), return_tensors="pt").to(network.device)
+                found.append(network(**inputs).logits.float().softmax(dim=1).cpu())
+            model.cost.surrogate_forwards += len(synthetic.x0)
+            write_tensors(stage / "teacher.safetensors", {"probabilities": torch.cat(found)})
+            return model.cost - before, time.monotonic() - began
 
     stage = workspace.stage("teacher", {"synthetic": synthetic.stage.key, "teacher": identity}, make)
     return read_tensors(stage.path / "teacher.safetensors")[0]["probabilities"]

@@ -9,7 +9,9 @@ import argparse
 import importlib.util
 import os
 import sys
+import types
 from collections.abc import Sequence
+from typing import Any
 
 from membench import __version__, registry
 from membench.cli import ablate, doctor, download, leaderboard, names, reference, report, run, show, train
@@ -82,13 +84,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Later(types.ModuleType):
+    """A module that is executed when an attribute is read that it does not have yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        self.__class__ = types.ModuleType  # type: ignore[assignment]  # reading one more attribute is an error again
+        spec = self.__spec__
+        assert spec is not None and spec.loader is not None
+        try:
+            self.__path__ = list(spec.submodule_search_locations or ())
+            spec.loader.exec_module(self)
+        except BaseException:
+            sys.modules.pop(spec.name, None)
+            raise
+        return getattr(self, name)
+
+
 def torch_when_used() -> None:
     """Puts off the import of torch until one of its attributes is read: it takes seconds, and a wrong option shall answer at once.
 
-    The recipe of ``importlib.util.LazyLoader``. Detectors and tasks therefore read no attribute of torch while they are imported.
+    Detectors and tasks therefore read no attribute of torch while they are imported. Not ``importlib.util.LazyLoader``:
+    its module is executed by a second ``import torch`` already, which reads ``__spec__`` (Python 3.11).
     """
-    if "torch" in sys.modules or (spec := importlib.util.find_spec("torch")) is None or spec.loader is None:
+    if "torch" in sys.modules or (spec := importlib.util.find_spec("torch")) is None:
         return
-    spec.loader = loader = importlib.util.LazyLoader(spec.loader)
     module = sys.modules["torch"] = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
+    del module.__path__  # so that an import of a submodule reads it, and executes the package first
+    module.__class__ = _Later

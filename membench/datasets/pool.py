@@ -15,10 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from membench.errors import UserError
@@ -31,6 +30,9 @@ from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import png_bytes, png_image
 from membench.storage.tables import read_notes, read_table, write_table
 from membench.types import Condition, Example, Space, Training
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION = 1
 
@@ -103,6 +105,8 @@ def write_pool(
             atomic_write(block, partial(_save, drawn))
     pictures = np.concatenate([np.load(block, allow_pickle=False) for block in blocks])
     found = (match or by_pixels(training.images))(pictures, None).sort_values("generated")
+    import pandas as pd
+
     frame = pd.DataFrame(
         {
             "index": np.arange(spec.n),
@@ -137,6 +141,8 @@ def draw(model: Denoiser, conditions: Sequence[Condition], sampling: Mapping[str
 
 def _examples(frame: pd.DataFrame, space: Space, training: Training) -> list[Example]:
     """kind: that of the copied picture, "novel" otherwise; negatives in the widest band are "near miss", others "far"."""
+    import pandas as pd
+
     sign = 1 if space.higher_is_closer else -1
     edge = space.bands[-1].low if space.higher_is_closer else space.bands[-1].high  # of the loosest band
     examples = []

@@ -16,10 +16,10 @@ from membench.errors import UserError
 from membench.models.weight_files import refuse_pointer
 from membench.storage.hashing import file_hash
 
-Prepare = Callable[[np.ndarray], torch.Tensor]  # uint8 [n, h, w, 3] -> what the model takes, on the CPU
+Prepare = Callable[[np.ndarray], "torch.Tensor"]  # uint8 [n, h, w, 3] -> what the model takes, on the CPU
 
 
-Encode = Callable[[torch.Tensor], torch.Tensor]  # that, on the device -> [n, d]
+Encode = Callable[["torch.Tensor"], "torch.Tensor"]  # that, on the device -> [n, d]
 
 
 Loaded = tuple[str, Prepare, Encode]  # with the features' id

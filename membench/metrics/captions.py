@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.naive_bayes import MultinomialNB
 
 from membench.errors import UserError
 from membench.seeds import seed_of
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 FOLDS = 5
 
@@ -57,6 +58,8 @@ def ngram_scores(texts: Sequence[str], labels: Sequence[int], groups: Sequence[s
             f"{held[0]} of others"
         )
     known = np.flatnonzero(label >= 0)
+    from sklearn.feature_extraction.text import CountVectorizer
+
     counts = CountVectorizer(analyzer="char", ngram_range=(3, 3), lowercase=True, dtype=np.int64)
     try:
         found = counts.fit_transform(texts)
@@ -94,5 +97,7 @@ def dealt(labels: Sequence[int], groups: Sequence[str], folds: int, seed: int = 
 def _log_odds(train: csr_matrix, labels: np.ndarray, of: csr_matrix) -> np.ndarray:
     """log P(text | memorized) - log P(text | not) of the rows ``of``, without the multinomial coefficient, which is the same."""
     there = np.flatnonzero(train.sum(axis=0))  # a trigram that no training text has would tell short from long by smoothing alone
+    from sklearn.naive_bayes import MultinomialNB
+
     fitted = MultinomialNB().fit(train[:, there], labels)
     return np.asarray(of[:, there] @ (fitted.feature_log_prob_[1] - fitted.feature_log_prob_[0]))

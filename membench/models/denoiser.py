@@ -142,22 +142,22 @@ class Denoiser:
 
     # ------------------------------------------------------------------------------------------ network
 
-    @torch.no_grad()
     def eps(self, x: torch.Tensor, t: int, condition: Conditioning, *, remember: bool = True) -> torch.Tensor:
         """eps(x, t, c) in float32, [n, *shape]: :meth:`prediction`, converted."""
-        return self.to_eps(self.prediction(x, t, condition, remember=remember), x.float(), t)
+        with torch.no_grad():
+            return self.to_eps(self.prediction(x, t, condition, remember=remember), x.float(), t)
 
-    @torch.no_grad()
     def prediction(self, x: torch.Tensor, t: int, condition: Conditioning, *, remember: bool = True) -> torch.Tensor:
         """What the network says of (x, t, c), in float32, [n, *shape]. Counts n forwards, of which the memo may answer some.
 
         remember=False: past the memo, for rows that nobody else will ask for and that would crowd out the others.
         """
-        self._check(x)
-        self.cost.forwards += len(x)
-        if self.memo is not None and remember:
-            return self.memo.rows(self._predict, x, t, condition, self.cost)
-        return self._predict(x, t, condition)
+        with torch.no_grad():
+            self._check(x)
+            self.cost.forwards += len(x)
+            if self.memo is not None and remember:
+                return self.memo.rows(self._predict, x, t, condition, self.cost)
+            return self._predict(x, t, condition)
 
     def _predict(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
         pieces = []
@@ -265,25 +265,25 @@ class Denoiser:
         """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise, by the model's own scheduler. t: int [n]."""
         return self.scheduler.add_noise(x0, noise, t)
 
-    @torch.no_grad()
     def bottleneck(self, x: torch.Tensor, t: int) -> torch.Tensor:
         """Activations after the U-Net's middle block at (x, t) under the null condition, averaged over space: [n, channels].
 
         Counts n forwards. Raises :class:`UserError` for a network without a middle block.
         """
-        block = getattr(self.network, "mid_block", None)
-        if not isinstance(block, torch.nn.Module):
-            raise UserError("this model has no middle block to take features from; choose features=pixels, sscd or clip")
-        found: list[torch.Tensor] = []
-        handle = block.register_forward_hook(lambda module, args, out: found.append(out.float().mean(dim=(2, 3))))
-        compiled, self._compiled = self._compiled, None  # which would not see the hook
-        try:
-            # Past the memo, whose answers have no activations.
-            self.eps(x, t, self.condition([Condition("null")] * len(x)), remember=False)
-        finally:
-            self._compiled = compiled
-            handle.remove()
-        return torch.cat(found)
+        with torch.no_grad():
+            block = getattr(self.network, "mid_block", None)
+            if not isinstance(block, torch.nn.Module):
+                raise UserError("this model has no middle block to take features from; choose features=pixels, sscd or clip")
+            found: list[torch.Tensor] = []
+            handle = block.register_forward_hook(lambda module, args, out: found.append(out.float().mean(dim=(2, 3))))
+            compiled, self._compiled = self._compiled, None  # which would not see the hook
+            try:
+                # Past the memo, whose answers have no activations.
+                self.eps(x, t, self.condition([Condition("null")] * len(x)), remember=False)
+            finally:
+                self._compiled = compiled
+                handle.remove()
+            return torch.cat(found)
 
     def null_like(self, condition: Conditioning, n: int) -> Conditioning:
         """The null condition, ``n`` rows."""

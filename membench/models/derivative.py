@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
@@ -27,7 +26,7 @@ Derivative = Literal["auto", "jvp", "difference"]
 Probe = Literal["rademacher", "gaussian"]
 
 
-Vectors = Callable[[slice, slice], torch.Tensor]  # (probes, rows) -> [k, n, *shape]
+Vectors = Callable[[slice, slice], "torch.Tensor"]  # (probes, rows) -> [k, n, *shape]
 
 
 STEP = 0.01  # of the central difference, in units of sigma_t: the scale on which eps bends
@@ -112,6 +111,8 @@ def _jvp(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning, v: t
 
     def product(tangent: torch.Tensor) -> Any:
         return torch.func.jvp(lambda y: model.raw_eps(y, t, condition), (x,), (tangent,))
+
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         eps, products = torch.func.vmap(product)(v)

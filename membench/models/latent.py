@@ -16,7 +16,7 @@ from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.config_fields import check_types
 from membench.models.denoiser import Denoiser, from_uint8, same_size, to_uint8
-from membench.models.loading import DTYPES, layout, load_network, loading
+from membench.models.loading import layout, load_network, loading, torch_dtype
 from membench.models.proof import AGAIN, _name, _same, _way_out, prove, prove_vae
 from membench.models.scheduler_config import read_scheduler
 from membench.models.stable_diffusion_folder import image_size, latent_size, part_config, part_weights, weight_files
@@ -60,18 +60,18 @@ class LatentDenoiser(Denoiser):
         eps = self._run(x, t, condition.embeddings).sample
         return eps.contiguous() if self._channels_last else eps
 
-    @torch.no_grad()
     def condition(self, conditions: Sequence[Condition]) -> Conditioning:
         """Text embeddings [n, tokens, d]; each distinct prompt is encoded once. The null condition is the empty prompt."""
-        prompts = [c.prompt or "" for c in conditions]
-        if not prompts:
-            return Conditioning(None)
-        self._encode_new(prompts)
-        if any(prompts):
-            return Conditioning(torch.stack([self._prompts[p] for p in prompts]).to(self.device))
-        if self._null is None:
-            self._null = self._prompts[""][None].to(self.device)
-        return Conditioning(self._null.repeat(len(prompts), 1, 1))
+        with torch.no_grad():
+            prompts = [c.prompt or "" for c in conditions]
+            if not prompts:
+                return Conditioning(None)
+            self._encode_new(prompts)
+            if any(prompts):
+                return Conditioning(torch.stack([self._prompts[p] for p in prompts]).to(self.device))
+            if self._null is None:
+                self._null = self._prompts[""][None].to(self.device)
+            return Conditioning(self._null.repeat(len(prompts), 1, 1))
 
     def _encode_new(self, prompts: Sequence[str]) -> None:
         new = [p for p in dict.fromkeys(prompts) if p not in self._prompts]
@@ -94,12 +94,12 @@ class LatentDenoiser(Denoiser):
         """Loads the VAE, so that one that does not do is refused before an image is drawn for it."""
         _ = self.vae
 
-    @torch.no_grad()
     def decode(self, x: torch.Tensor) -> np.ndarray:
         """By the VAE; what overflows there in half precision once more in float32. Rows that stay NaN become NaN in ``x``, too."""
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.cost.decodes += len(x)
-        return self.halving("pictures", self._at_once(self.shape[1] * factor * self.shape[2] * factor), lambda n: self._decoded(x, n))
+        with torch.no_grad():
+            factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+            self.cost.decodes += len(x)
+            return self.halving("pictures", self._at_once(self.shape[1] * factor * self.shape[2] * factor), lambda n: self._decoded(x, n))
 
     def _decoded(self, x: torch.Tensor, most: int) -> np.ndarray:
         pictures = []
@@ -116,14 +116,14 @@ class LatentDenoiser(Denoiser):
                 pictures.append(to_uint8(out))
         return np.concatenate(pictures)
 
-    @torch.no_grad()
     def encode(self, images: np.ndarray) -> torch.Tensor:
         """The mean of the VAE's posterior, scaled as the U-Net was trained."""
-        x = from_uint8(images).to(self.device, self.dtype)
-        latents = self.halving("pictures", self._at_once(images.shape[1] * images.shape[2]), lambda n: self._encoded(x, n))
-        same_size(images, tuple(latents.shape[1:]), self.shape)
-        self.cost.encodes += len(images)
-        return latents
+        with torch.no_grad():
+            x = from_uint8(images).to(self.device, self.dtype)
+            latents = self.halving("pictures", self._at_once(images.shape[1] * images.shape[2]), lambda n: self._encoded(x, n))
+            same_size(images, tuple(latents.shape[1:]), self.shape)
+            self.cost.encodes += len(images)
+            return latents
 
     def _encoded(self, x: torch.Tensor, most: int) -> torch.Tensor:
         with self.refusals():
@@ -166,8 +166,7 @@ def load_text_to_image(folder: Path, *, device: str = "cpu", dtype: str = "float
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
-    if dtype not in DTYPES:
-        raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
+    torch_dtype(dtype)  # refused before anything is read
     weight_files(folder)
     for file in _tensors(folder, "vae"):  # the rest of it when it is loaded
         check_header(file)
@@ -204,7 +203,7 @@ def _load(folder: Path, part: str, loader: Any, device: str, dtype: str) -> Any:
     """The part on the device, in evaluation mode. Raises :class:`UserError`."""
     for file in _tensors(folder, part):
         check_tensors(file)
-    kind = DTYPES[dtype]
+    kind = torch_dtype(dtype)
     variant = part_weights(folder, part).variant or None
     try:
         model = load_network(folder / part, loader, part_config(folder, part), torch_dtype=kind, use_safetensors=True, variant=variant)

@@ -96,7 +96,15 @@ def config_hash(file: Path) -> str:
     return json_hash({k: v for k, v in read_config(file).items() if k != "_name_or_path"})
 
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Raises :class:`UserError` for a name that is none of ``DTYPES``."""
+    if name not in DTYPES:
+        raise UserError(f"unknown dtype {name!r}: choose {', '.join(DTYPES)}")
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def layout(device: str, dtype: torch.dtype) -> torch.memory_format:

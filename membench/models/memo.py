@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LIMIT = 2 << 30  # bytes kept; beyond it the oldest go, and are computed again if they are asked for again
 
-Evaluate = Callable[[torch.Tensor, int, "Conditioning"], torch.Tensor]
+Evaluate = Callable[["torch.Tensor", int, "Conditioning"], "torch.Tensor"]
 
 
 class Memo:

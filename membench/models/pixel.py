@@ -14,7 +14,7 @@ from membench.errors import UserError
 from membench.fetching.hub import PIPELINE_IGNORE, model_folder
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser, from_uint8, same_size, to_uint8
-from membench.models.loading import DTYPES, config_hash, load_network
+from membench.models.loading import config_hash, load_network, torch_dtype
 from membench.models.proof import prove
 from membench.models.scheduler_config import read_scheduler
 from membench.models.stable_diffusion_folder import network_config
@@ -144,15 +144,14 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
 
     unet, weights, scheduler = parts_of(folder)
     size = int(model_config(folder)["sample_size"])
-    if dtype not in DTYPES:
-        raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
+    kind = torch_dtype(dtype)
     schedule = read_scheduler(scheduler / "scheduler_config.json")
     pickled = weights.suffix == ".bin"
     if pickled:
         check_pickle(weights)
     else:
         check_tensors(weights)
-    network = load_network(unet, UNet2DModel, model_config(folder), torch_dtype=DTYPES[dtype], use_safetensors=not pickled)
+    network = load_network(unet, UNet2DModel, model_config(folder), torch_dtype=kind, use_safetensors=not pickled)
     # On the CPU channels last is up to a quarter faster (benchmarks/sampling.py).
     layout = torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format
     network = network.to(torch.device(device)).to(memory_format=layout)

@@ -26,10 +26,10 @@ def pure_noise(model: Denoiser, steps: int) -> int:
     return sum(model.alpha_sigma(t)[0] == 0 for t in timesteps(model, steps))
 
 
-Observer = Callable[[int, torch.Tensor, torch.Tensor], None]
+Observer = Callable[[int, "torch.Tensor", "torch.Tensor"], None]
 
 
-Correction = Callable[[torch.Tensor, int, torch.Tensor], torch.Tensor]
+Correction = Callable[["torch.Tensor", int, "torch.Tensor"], "torch.Tensor"]
 
 
 def ddim_step(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 
 from membench.similarity.search import matches_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLOCK = 1024  # rows compared at once
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from membench.similarity.cosine import cosine
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.search import nearest, squared_distances
 from membench.storage.cache import cached_features
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Features(Protocol):

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import CountVectorizer
 
 from membench.similarity.search import squared_distances
 from membench.storage.hashing import json_hash
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 JACCARD = 0.5  # of trigrams; see text_groups
 
@@ -46,6 +47,9 @@ def text_groups(texts: Sequence[str], *, threshold: float = JACCARD) -> list[str
     unique = sorted(set(plain))
     if not unique:
         return []
+    from scipy.sparse import csr_array
+    from sklearn.feature_extraction.text import CountVectorizer
+
     found = csr_array(CountVectorizer(analyzer=_trigrams, dtype=np.int32).fit_transform(unique))
     groups = dict(zip(unique, _named("text", _components(len(unique), _similar_texts(found, threshold)), unique), strict=True))
     return [groups[text] for text in plain]
@@ -111,6 +115,8 @@ def by_label(groups: Sequence[str], labels: Sequence[int]) -> list[str]:
 
 def _similar_texts(sets: csr_array, threshold: float) -> Iterable[Pairs]:
     """Pairs of rows of 0 and 1 [n, trigrams] with a Jaccard similarity >= threshold, a block of rows at a time."""
+    from scipy.sparse import coo_array
+
     size = sets.sum(axis=1)
     for start in range(0, sets.shape[0], _ROWS):
         shared = coo_array(sets[start : start + _ROWS] @ sets[start:].T)
@@ -129,6 +135,9 @@ def _similar_images(images: np.ndarray, threshold: float) -> Iterable[Pairs]:
 
 def _components(n: int, blocks: Iterable[Pairs]) -> np.ndarray:
     """The connected component, int [n], of each of n rows. Holds the edges of one block at a time, however many there are in all."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     component = np.arange(n)
     for i, j in blocks:
         graph = coo_array((np.ones(len(i), dtype=bool), (component[i], component[j])), shape=(n, n))

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
-from scipy.spatial.distance import cdist
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Columns of a frame of matches, with their types. ``rank`` 0 is the nearest training image of a generated one.
 MATCH_COLUMNS = {"generated": np.int32, "training": np.int32, "similarity": np.float32, "rank": np.int32}
@@ -31,6 +34,8 @@ def matches_frame(generated: np.ndarray, training: np.ndarray, similarity: np.nd
     rows = np.asarray(generated)[order]
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
     columns = (rows, np.asarray(training)[order], stored[order], rank)
+    import pandas as pd
+
     return pd.DataFrame({name: column.astype(kind) for (name, kind), column in zip(MATCH_COLUMNS.items(), columns, strict=True)})
 
 
@@ -50,6 +55,8 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     if a.dtype != np.uint8 or b.dtype != np.uint8:
+        from scipy.spatial.distance import cdist
+
         return cdist(_scaled(a), _scaled(b), "sqeuclidean")
     total, product = np.zeros((len(a), len(b))), np.empty((len(a), len(b)), np.float32)
     norm_a, norm_b = np.zeros(len(a)), np.zeros(len(b))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membench.errors import UserError
 from membench.storage.files import DamagedFile, atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 4
 
@@ -75,10 +78,10 @@ def write_table(path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Ma
     Raises UserError if the disk refuses, ValueError if columns are missing, unknown or null where they may not be.
     """
     schema = TABLES[name]
-    columns = set(table.columns if isinstance(table, pd.DataFrame) else table.column_names)
+    columns = set(table.columns if not isinstance(table, pa.Table) else table.column_names)
     if wrong := columns ^ set(schema.names):
         raise ValueError(f"table {name}: columns missing or unknown: {', '.join(sorted(map(str, wrong)))}")
-    if isinstance(table, pd.DataFrame):
+    if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
     table = table.select(schema.names).cast(schema).replace_schema_metadata({**schema.metadata, **(notes or {})})
     atomic_write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))

@@ -1,0 +1,44 @@
+"""A wrong option is answered without torch: neither detectors nor tasks read an attribute of it while they are imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("diffusers", "transformers", "torchvision", "sklearn", "pandas", "scipy", "peft", "matplotlib")
+CODE = f"""
+import sys
+from membench import registry
+from membench.cli.main import torch_when_used
+torch_when_used()
+for known in (registry.detectors(), registry.tasks()):
+    for name in known.names():
+        known.load(name)
+        assert "torch._C" not in sys.modules, f"{{name}} reads an attribute of torch while it is imported"
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+WRONG = """
+import sys
+from membench.cli.main import main
+code = main(["run", "--detector", "cfg_norm", "--task", "sd_webster", "--set", sys.argv[1]])
+assert "torch._C" not in sys.modules, "torch was imported"
+sys.exit(code)
+"""
+
+
+def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_importing_every_detector_and_task_leaves_torch_unread() -> None:
+    done = python(CODE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_wrong_option_leaves_torch_unread() -> None:
+    for setting, told in (("stpes=1", "stpes"), ("sd_webster.modle=x", "modle")):
+        done = python(WRONG, setting)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr, done.stderr
