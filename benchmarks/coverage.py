@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from membench.boards.seeds import LOGIT
 from membench.metrics.intervals import draws, percentiles, share_intervals, weighted_statistics
 from membench.metrics.levels import two_level_interval
+from membench.metrics.names import INFO
 
 TPR = "tpr_at_fpr_0.01"
 
@@ -145,7 +145,7 @@ def others(world: World, worlds: int, resamples: int) -> dict[str, float]:
         found = [weighted_statistics(of, labels, weights) for of in scores]
         for name in held:
             values = np.stack([of[name] for of in found])
-            low, high = two_level_interval(values[:, 0], values[:, 1:], logit=name in LOGIT, seed=i)
+            low, high = two_level_interval(values[:, 0], values[:, 1:], logit=INFO[name].scale == "logit", seed=i)
             held[name] += low <= truth[name] <= high
     return {name: count / worlds for name, count in held.items()}
 

@@ -59,7 +59,7 @@ def test_without_the_seeds_it_is_far_too_narrow():
 
 
 def test_the_logit_scale_mends_most_of_what_seeds_do_near_1():
-    """Seeds that matter most, at an AUROC of 0.95: why ``seeds_table.LOGIT`` is. No interval from three such seeds is quite right."""
+    """Seeds that matter most, at an AUROC of 0.95: why its interval is made on the logit scale. No interval from three such seeds is quite right."""
     world = World("three seeds, little else", groups=30, group=0.3, example=0.3, noise=0.3, seed=0.5)
     truth, plain, logit = benchmark.truths(world)["auroc"], [], []
     for i, [of] in enumerate(benchmark.simulated(world, 200, RESAMPLES)):

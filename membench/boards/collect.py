@@ -18,7 +18,7 @@ from membench.boards.control import control_command, with_control
 from membench.boards.identity import BOARD, asked, hash_without, pair_key
 from membench.errors import UserError
 from membench.metrics.extraction import copy_counts
-from membench.metrics.names import COPIES, DETECTION, RARE
+from membench.metrics.names import COPIES, DETECTION, NUMBERS, RARE
 from membench.metrics.unique import rarefied
 from membench.runs.finished import PER_EXAMPLE, Run, evaluations, per_example, read_runs, spent
 from membench.storage.hashing import json_hash
@@ -62,13 +62,6 @@ def affordable(budget: int, preparation: int, extraction: int, n_images: int) ->
     if budget < preparation:
         return 0
     return int((budget - preparation) * n_images // extraction) if extraction else n_images
-
-
-# Metrics (as in metrics.parquet, band None) on the leaderboard besides those of DETECTION and COPIES.
-UNIQUE = ("ums_nearest_cumulative", "unique_per_1000_evaluations", "chao1_estimate")
-
-
-DISTANCES = ("best_p50", "best_p95")
 
 
 Source = Path | Sequence[Run]
@@ -162,7 +155,7 @@ def _values(metrics: pd.DataFrame, names: Iterable[str]) -> dict[str, float]:
 
 def _row(run: Run) -> dict[str, Any]:
     info, m = run.info, run.metrics
-    row = about(run) | _values(m[m.subset == "all"], (*DETECTION, *RARE, *COPIES, *UNIQUE, *DISTANCES))
+    row = about(run) | _values(m[m.subset == "all"], (*DETECTION, *RARE, *COPIES, *NUMBERS))
     for band in run.space.bands:  # named as in published.py, since ams_low is an interval's end
         of_band = m[(m.subset == "all") & (m.band == band.name)].assign(band=None)
         row |= {f"{name}_in_{band.name}": _values(of_band, (name,))[name] for name in ("ams", "ums")}
@@ -182,7 +175,7 @@ def _row(run: Run) -> dict[str, Any]:
         "unlabelled": int((scored.label < 0).sum()),
         "n_g": drawn,
         "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
-        "unique_copies": round(row[UNIQUE[0]] * good) if good else 0,
+        "unique_copies": round(row["ums_nearest_cumulative"] * good) if good else 0,
         **{f"{what}_per_example": per_example(run, what) for what in PER_EXAMPLE},
         "forwards_per_image": spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
         "prepare_forwards": spent(run, "forwards", "prepare"),

@@ -81,7 +81,7 @@ def control_command(info: Mapping[str, Any]) -> str:
             words += [flags[name], value] if name in flags else ["--set", f"{info['task']}.{name}={value}"]
     if own and "control_model" not in dict(given):
         words += ["--set", f"{info['task']}.control_model=FOLDER"]
-    words += ["--seed", str(info["seed"])] if info["seed"] else []
+    words += ["--seeds", str(info["seed"])] if info["seed"] else []
     words += ["--dtype", info["dtype"]] if info["dtype"] != "float32" else []
     words += ["--limit", str(info["n_examples"])] if info["n_examples"] < info["n_task_examples"] else []
     if info.get("budget") is not None:

@@ -18,10 +18,8 @@ from membench.boards.identity import BOARD, marked, status_of
 from membench.boards.resampling import Resampler, same_scores
 from membench.metrics.intervals import percentiles
 from membench.metrics.levels import difference_p, holm, two_level
+from membench.metrics.names import PAIRED
 from membench.runs.finished import Run
-
-METRICS = ("auroc", "tpr_at_fpr_0.01", "average_precision")
-
 
 RESAMPLES, MOST_RESAMPLES = 5000, 20_000  # the least count of r resamples is p = 2 / (1 + r), times as many pairs by Holm
 
@@ -49,7 +47,7 @@ COLUMNS = (
 
 
 def differences(
-    frame: pd.DataFrame, runs: Sequence[Run], metrics: Sequence[str] = METRICS, resampler: Resampler | None = None
+    frame: pd.DataFrame, runs: Sequence[Run], metrics: Sequence[str] = PAIRED, resampler: Resampler | None = None
 ) -> pd.DataFrame:
     """One row a board, metric and pair of settings: metric of ``a`` less that of ``b``, ``a`` the better one.
 

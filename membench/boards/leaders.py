@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from membench.boards.differences import LEVEL, named
 from membench.boards.identity import BOARD
-from membench.boards.saved import read_parquet
-from membench.errors import UserError
 from membench.metrics.names import DETECTION
-
-NUMBERS = ("difference", "low", "high", "p", "p_holm")
-
-
-NEEDED = (*BOARD, "metric", "a", "a_options", "b", "b_options", *NUMBERS, "n", "seeds")
 
 
 def leaders(rows: pd.DataFrame) -> str:
@@ -57,20 +49,6 @@ def leaders_lines(table: pd.DataFrame, metric: str = "auroc") -> Iterator[str]:
         first = part.iloc[0]
         which = "" if tasks.count(task) == 1 else f" ({', '.join(str(first[name]) for name in BOARD if name not in ('task', 'control'))})"
         yield f"{task}{which}, {DETECTION.get(metric, metric)}: {leaders(part)}"
-
-
-def read_differences(path: Path) -> pd.DataFrame:
-    """Differences that were written as Parquet. Raises :class:`UserError` for a file that is missing, damaged or of another table."""
-    frame = read_parquet(path, "membench leaderboard --differences --format parquet --out")
-    if missing := [name for name in NEEDED if name not in frame]:
-        raise UserError(f"{path} holds no differences of this membench: it has no column {missing[0]}")
-    texts = frame[["task", "metric", "a", "a_options", "b", "b_options"]]
-    odd = [name for name in NUMBERS if frame[name].dtype.kind != "f" or frame[name].isna().any()]
-    odd += [name for name in texts if not texts[name].map(lambda cell: isinstance(cell, str)).all()]
-    odd += [name for name in ("p", "p_holm") if name not in odd and not frame[name].between(0, 1).all()]
-    if odd or frame.empty or not pd.api.types.is_bool_dtype(frame.control.dtype):
-        raise UserError(f"{path} is damaged or edited: its column {[*odd, 'control'][0]} holds what no difference has; make it again")
-    return frame
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from membench.boards.columns import Column, column, to_arrow
 from membench.boards.identity import BOARD
 from membench.errors import UserError
 from membench.metrics.names import COPIES, DETECTION
+from membench.storage.files import atomic_write
 
 _ENDS = ("", "_low", "_high")
 
@@ -33,18 +36,40 @@ OF_RUNS = {
 }
 
 
+_DIFFERENCE = ("difference", "low", "high", "p", "p_holm")
+
+
+OF_DIFFERENCES = (*BOARD, "metric", "a", "a_options", "b", "b_options", *_DIFFERENCE, "n", "seeds")
+
+
 def read_board(path: Path) -> pd.DataFrame:
     """A leaderboard of ``--format parquet``. Raises :class:`UserError` for a file that is missing, damaged or none."""
-    frame = read_parquet(path, "membench leaderboard --seeds --format parquet --out")
+    frame = read_parquet(path, "membench leaderboard --by seeds --format parquet --output")
     if missing := sorted((COLUMNS if "seeds" in frame else COLUMNS | OF_RUNS) - set(frame)):
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise UserError(f"{path} is not a leaderboard of this membench: it has no column {', '.join(missing[:3])}{more}")
     if frame.empty:
         raise UserError(f"{path} is a leaderboard without rows; make it again")
-    for name in frame:
-        if trouble := _trouble(name, frame[name]):
+    known = {name: of for name in frame if (of := _known(name)) is not None}
+    for name, of in known.items():
+        if trouble := _trouble(of, frame[name]):
             raise UserError(f"{path} is damaged or edited: its column {name} {trouble}; make it again")
-    return frame.assign(**{name: frame[name].astype(float) for name in frame if _kind(name) == "real" and frame[name].isna().all()})
+    unset = [name for name, of in known.items() if of.kind in ("real", "count") and frame[name].isna().all()]
+    return frame.astype(dict.fromkeys(unset, float))
+
+
+def write(frame: pd.DataFrame, by: str, path: Path) -> None:
+    """Writes a board's rows as Parquet, a description with every column, whole or not at all. Raises :class:`UserError`."""
+    table = to_arrow(frame, by)
+    atomic_write(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def _known(name: str) -> Column | None:
+    """What a column of a stored file holds; None for one of another membench, which is not shown."""
+    try:
+        return column(name)
+    except KeyError:
+        return None
 
 
 def read_parquet(path: Path, command: str) -> pd.DataFrame:
@@ -60,36 +85,40 @@ def read_parquet(path: Path, command: str) -> pd.DataFrame:
         raise UserError(f"{path} is damaged or not Parquet ({' '.join(str(error).split())[:120]}); make it again") from None
 
 
-TEXT = ("task", "profile", "data", "prompts", "examples", "weights", "dtype", "space", "detector", "options", "status", "sees", "commit")
+def read_differences(path: Path, tasks: Sequence[str] | None = None, detectors: Sequence[str] | None = None) -> pd.DataFrame:
+    """Differences that were written as Parquet; tasks, detectors: only of these.
+
+    Raises :class:`UserError` for a file that is missing, damaged or of another table.
+    """
+    frame = read_parquet(path, "membench leaderboard --by difference --format parquet --output")
+    if missing := [name for name in OF_DIFFERENCES if name not in frame]:
+        raise UserError(f"{path} holds no differences of this membench: it has no column {missing[0]}")
+    texts = frame[["task", "metric", "a", "a_options", "b", "b_options"]]
+    odd = [name for name in _DIFFERENCE if frame[name].dtype.kind != "f" or frame[name].isna().any()]
+    odd += [name for name in texts if not texts[name].map(lambda cell: isinstance(cell, str)).all()]
+    odd += [name for name in ("p", "p_holm") if name not in odd and not frame[name].between(0, 1).all()]
+    if odd or frame.empty or not pd.api.types.is_bool_dtype(frame.control.dtype):
+        raise UserError(f"{path} is damaged or edited: its column {[*odd, 'control'][0]} holds what no difference has; make it again")
+    for what, asked, columns in (("task", tasks, ["task"]), ("detector", detectors, ["a", "b"])):
+        there = set(frame[columns].to_numpy().ravel())
+        if unknown := [name for name in asked or () if name not in there]:
+            raise UserError(f"--{what} {unknown[0]}: there is no difference of it in {path}")
+        for which in columns if asked is not None else ():
+            frame = frame[frame[which].isin(asked)]
+    if frame.empty:
+        raise UserError(f"{path} holds no difference of those")
+    return frame
 
 
-TEXT_OR_NONE = (
-    *("settings", "space_id", "model", "data_name", "resolved", "bands", "pair", "pair_settings", "captions_by", "seed_list", "run"),
-    *("control_weights", "control_status", "control_command", "kind", "source", "reported_source"),
-)
-
-
-FLAGS = ("control", "extract_only", "dirty", "equal_cost_capped", "deterministic")
-
-
-WHOLE = ("task_version", "seeds", "seed", "of")
-
-
-def _kind(name: str) -> str:
-    if name in TEXT or name in TEXT_OR_NONE:
-        return "text"
-    return "flag" if name in FLAGS else "whole" if name in WHOLE else "real"
-
-
-def _trouble(name: str, column: pd.Series) -> str:
+def _trouble(of: Column, column: pd.Series) -> str:
     """What is odd about a column, in a few words; empty for one of the type that a leaderboard has."""
-    missing, kind = column.isna(), _kind(name)
-    if kind == "text":
+    missing = column.isna()
+    if of.kind == "text":
         texts = column[~missing].map(lambda cell: isinstance(cell, str)).all()
-        return "" if texts and not (name in TEXT and missing.any()) else "holds something other than text"
-    if kind == "flag":
+        return "" if texts and (of.empty or not missing.any()) else "holds something other than text"
+    if of.kind == "flag":
         return "" if pd.api.types.is_bool_dtype(column.dtype) and not missing.any() else "holds something other than true and false"
-    if kind == "whole":
+    if of.kind == "whole":
         fits = pd.api.types.is_integer_dtype(column.dtype) and not missing.any() and column.ge(0).all()
         return "" if fits else "holds something other than whole numbers"
     numbers = (pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)) or missing.all()

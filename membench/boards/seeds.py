@@ -15,13 +15,11 @@ from membench.boards.control import with_control
 from membench.boards.identity import BOARD, status_of
 from membench.boards.resampling import Drawn, Resampler, same_scores
 from membench.metrics.levels import two_level_interval, widened
-from membench.metrics.names import DETECTION, RARE
+from membench.metrics.names import METRICS, NUMBERS
 from membench.runs.finished import PER_EXAMPLE, Run
 
-RANGES = dict.fromkeys((*DETECTION, *RARE, "ams_cumulative"), (0.0, 1.0)) | {"ums_cumulative": (0.0, math.inf)}
-
-
-LOGIT = ("auroc", "auroc_complexity_matched", "average_precision")  # whose interval over seeds is made on the logit scale
+# Metrics with an interval over seeds.
+ESTIMATED = {m.name: m for m in METRICS if m.board in ("detection", "extraction") and m.column in ("always", "supported")}
 
 
 KEPT = (
@@ -49,8 +47,9 @@ SUBSETS = ("kind", "source")  # of rows that are of a part of the examples each
 
 
 MEANS = (
-    *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "sample_evaluations", "backwards", "chao1_estimate", "best_p50", "best_p95"),
-    *("unique_copies", "copied_at_equal_n", "copied_at_equal_cost", "unique_per_1000_evaluations", "equal_n", "equal_cost"),
+    *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "sample_evaluations", "backwards"),
+    *NUMBERS,
+    *("unique_copies", "copied_at_equal_n", "copied_at_equal_cost", "equal_n", "equal_cost"),
 )
 
 
@@ -86,7 +85,7 @@ def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler
         row["deterministic"] = row["seeds"] > 1 and set(part.run) <= set(known) and same_scores([known[path] for path in part.run])
         subset = f"{part_of}={first[part_of]}" if part_of and first[part_of] != "all" else "all"
         drawn = _drawn([known[path] for path in part.run], subset, part_of is None, resampler) if set(part.run) <= set(known) else {}
-        for metric in RANGES:
+        for metric in ESTIMATED:
             if metric in frame:
                 row |= _estimate(part, metric, drawn.get(metric))
         banded = [name for name in frame if name.startswith(("ams_in_", "ums_in_"))]
@@ -117,14 +116,14 @@ def _estimate(part: pd.DataFrame, metric: str, drawn: list[Drawn] | None) -> dic
     resampled = np.stack([d.resampled for d in drawn if d.resampled is not None]) if drawn else np.empty((0, 0))
     resampled = resampled[:, np.isfinite(resampled).all(axis=0)]
     if drawn and len(drawn) == n and resampled.size:
-        low, high = two_level_interval([d.value for d in drawn], resampled, logit=metric in LOGIT)
+        low, high = two_level_interval([d.value for d in drawn], resampled, logit=ESTIMATED[metric].scale == "logit")
         if low == high:  # every resample says the same, such as 0: no spread is not certainty
             low, high = own_low, own_high
     elif metric == "ums_cumulative" and n > 1 and not math.isnan(own_low) and low < high:
         low, high = widened(values, *(part[f"{metric}_{end}"][values.index] for end in ("low", "high")))
     elif n == 1 or (n > 1 and low == high):
         low, high = own_low, own_high
-    least, most = RANGES[metric]
+    least, most = ESTIMATED[metric].low, ESTIMATED[metric].high
     low, high = (x if math.isnan(x) else min(max(x, least), most) for x in (low, high))
     return {metric: mean, f"{metric}_low": low, f"{metric}_high": high, f"{metric}_seeds": n}
 

@@ -30,7 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = what_to_run(parser, control="each point on the control model too")
     what.add_argument("--detector", required=True, metavar="A,B", help="names; with --sweep one (membench list detectors)")
     what.add_argument("--task", required=True, help="a name (membench list tasks)")
-    what.add_argument("--sweep", action="append", default=[], metavar="K=V,V", help="an option and its values; several give their full grid")
+    what.add_argument(
+        "--sweep", action="append", default=[], metavar="K=V,V", help="an option and its values; several give their full grid"
+    )
     what.add_argument("--thresholds", metavar="GRID", help="auto (default), LOW:HIGH:N or X,X,X, where no option is swept")
     what.add_argument("--seeds", default="0", metavar="N,N", help="each point with each seed (default 0)")
     settings(what, "an option, the same at every point")
@@ -98,21 +100,25 @@ def _thresholds(args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence
     grid = args.thresholds or "auto"
     parse_grid(grid, open_task(specs[0]).info.space)  # before any work: a typing mistake must not cost hours
     runs: list[Run] = []
-    skipped: list[Skipped] | None = [] if args.detector == "all" else None
+    skipped: list[Skipped] = []
+    every = args.detector == "all"
     for control in models:
         for seed in seeds:
-            runs += execute_all([replace(s, seed=seed, control=control) for s in specs], args.runs, progress=not args.quiet, skipped=skipped)
-    for line in dict.fromkeys(f"left out: {s.detector}: {s.reason}" for s in skipped or ()):
+            at = [replace(s, seed=seed, control=control) for s in specs]
+            found = execute_all(at, args.runs, progress=not args.quiet, skip=every)
+            runs += found.runs
+            skipped += found.skipped
+    for line in dict.fromkeys(f"left out: {s.detector}: {s.reason}" for s in skipped):
         print(f"membench: {line}", file=sys.stderr)
     for name in dict.fromkeys(run.info["detector"] for run in runs if not (run.samples.status == "ok").any()):
         print(f"membench: left out: {name} has no images", file=sys.stderr)
     swept = sweep_thresholds(runs, grid)
-    found = over_seeds(swept[swept.form == "cumulative"])
-    named = "all" if skipped is not None else "-".join(s.detector for s in specs)
+    settings = over_seeds(swept[swept.form == "cumulative"])
+    named = "all" if every else "-".join(s.detector for s in specs)
     where = args.output or WHERE / "-".join([specs[0].task, named, "thresholds"])
-    write(swept, found, where.with_suffix("") if where.suffix in (".parquet", ".png", ".svg") else where)
-    for title, part in boards(found):
+    write(swept, settings, where.with_suffix("") if where.suffix in (".parquet", ".png", ".svg") else where)
+    for title, part in boards(settings):
         print(table(title, summary(part)))
-    for sentence in sentences(flips(found)):
+    for sentence in sentences(flips(settings)):
         print(sentence)
     return 0

@@ -93,10 +93,10 @@ def plugin(parser: Any) -> None:
     )
 
 
-def finished_runs(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a command that reads finished runs."""
+def finished_runs(parser: argparse.ArgumentParser, runs: str) -> None:
+    """The arguments of a command that reads finished runs. runs: what it may be given as such."""
     which = parser.add_argument_group("which runs")
-    which.add_argument("--runs", type=Path, nargs="+", default=[RUNS], metavar="DIR", help=f"folders of runs (default {RUNS})")
+    which.add_argument("--runs", type=Path, nargs="+", default=[RUNS], metavar="DIR", help=f"{runs} (default {RUNS})")
     which.add_argument("--task", metavar="A,B", help="only these tasks")
     which.add_argument("--detector", metavar="A,B", help="only these detectors")
     which.add_argument("--keep-going", action="store_true", help="exit 0 although a run could not be read")

@@ -10,8 +10,8 @@ groups alone leaves out what a seed does to all examples at once (SIDE's surroga
 - Seeds: Student's t with S - 1 degrees of freedom times s / sqrt(S), s that spread.
 
 The sum of the two is the t-interval over seeds where groups make no difference, the bootstrap over groups where all seeds agree, and in
-between a little too wide. For AUROC and its like (``seeds_table.LOGIT``) the seeds' part is added on the logit scale, as is usual for an
-area under a curve: near 1 a seed can lose much and gain little, and a symmetric interval falls short.
+between a little too wide. For AUROC and its like (``scale`` of ``metrics.names.METRICS``) the seeds' part is added on the logit scale, as
+is usual for an area under a curve: near 1 a seed can lose much and gain little, and a symmetric interval falls short.
 
 Coverage of 95 % intervals (``benchmarks/coverage.py``; 60 groups a class, mean AUROC about 0.8): AUROC 94 to 97 %, the difference of two
 detectors 94 to 98 %; with 20 groups 92 and 93 %. TPR at 1 % FPR is not served: 88 % with one seed, 76 % with 20 groups, since two or three

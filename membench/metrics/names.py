@@ -16,9 +16,13 @@ Board = Literal["detection", "extraction", "images"]
 class MetricInfo:
     """A metric of ``metrics.parquet``.
 
-    title: heads a table's column. low, high: its range. better: which way is better for a detector or attack.
-    scale: on which its interval over seeds is made. board: where it is shown; images: of generated images by themselves.
-    column: whether every table of that board has it, or only where the data support it.
+    title: heads a table's column. about: what it is, for the column dictionary. low, high: its range.
+    better: which way is better for a detector or attack. scale: on which its interval over seeds is made.
+    board: where it is shown; images: of generated images by themselves.
+    column: ``always`` and ``supported`` (where the data support it) have a column in the tables of that board and
+    an interval over seeds; ``number`` is in the leaderboard's numbers alone, as a mean over seeds; ``never`` is
+    in ``metrics.parquet`` alone.
+    paired: whether two detectors are compared by it. swept: whether the ablation of an option shows it.
     """
 
     name: str
@@ -29,11 +33,13 @@ class MetricInfo:
     better: Literal["higher", "lower", "neither"] = "higher"
     scale: Literal["linear", "logit"] = "linear"
     board: Board = "detection"
-    column: Literal["always", "supported", "never"] = "never"
+    column: Literal["always", "supported", "number", "never"] = "never"
+    paired: bool = False
+    swept: bool = True
 
 
 METRICS = (
-    MetricInfo("auroc", "AUROC", "area under the ROC curve", scale="logit", column="always"),
+    MetricInfo("auroc", "AUROC", "area under the ROC curve", scale="logit", column="always", paired=True),
     MetricInfo(
         "auroc_complexity_matched",
         "AUROC matched",
@@ -41,9 +47,11 @@ METRICS = (
         scale="logit",
         column="always",
     ),
-    MetricInfo("tpr_at_fpr_0.01", "TPR@1%FPR", "true-positive rate at a false-positive rate of 1 %", column="always"),
+    MetricInfo(
+        "tpr_at_fpr_0.01", "TPR@1%FPR", "true-positive rate at a false-positive rate of 1 %", column="always", paired=True
+    ),
     MetricInfo("tpr_at_fpr_0.001", "TPR@0.1%FPR", "true-positive rate at a false-positive rate of 0.1 %", column="supported"),
-    MetricInfo("average_precision", "AP", "average precision", scale="logit", column="always"),
+    MetricInfo("average_precision", "AP", "average precision", scale="logit", column="always", paired=True),
     MetricInfo("ams_cumulative", "AMS copies %", "share of images that are copies", board="extraction", column="always"),
     MetricInfo(
         "ums_cumulative",
@@ -53,13 +61,21 @@ METRICS = (
         board="extraction",
         column="always",
     ),
-    MetricInfo("own_copies", "own copies %", "share of images that copy an image of their own prompt", board="images", column="always"),
+    MetricInfo(
+        "own_copies",
+        "own copies %",
+        "share of images that copy an image of their own prompt",
+        board="images",
+        column="always",
+        swept=False,
+    ),
     MetricInfo(
         "prompts_returned",
         "prompts returned %",
         "share of prompts with such an image",
         board="images",
         column="always",
+        swept=False,
     ),
     MetricInfo(
         "auroc_of_generations",
@@ -71,8 +87,9 @@ METRICS = (
     MetricInfo(
         "ums_nearest_cumulative",
         "UMS nearest %",
-        "as UMS, but only the nearest training image of each image counts",
+        "as UMS of copies, but only the nearest training image of each image counts",
         board="extraction",
+        column="number",
     ),
     MetricInfo(
         "unique_per_1000_evaluations",
@@ -80,23 +97,81 @@ METRICS = (
         "different training images copied per 1,000 evaluations of the network",
         high=math.inf,
         board="extraction",
+        column="number",
     ),
     MetricInfo(
         "chao1_estimate",
         "Chao1",
-        "lower bound of how many training images the attack can return at all",
+        "estimated lower bound of the training images that more images of the same kind would copy in all",
         high=math.inf,
+        board="extraction",
+        column="number",
+        swept=False,
+    ),
+    *(
+        MetricInfo(
+            f"best_p{q}",
+            f"best p{q}",
+            f"percentile {q}, from far to near, of each image's similarity or distance to the nearest training image",
+            low=-math.inf,
+            high=math.inf,
+            better="neither",
+            board="extraction",
+            column="number" if q in (50, 95) else "never",
+        )
+        for q in (50, 75, 90, 95, 99)
+    ),
+    MetricInfo("ams", "AMS %", "share of images whose similarity lies in a band", board="extraction"),
+    MetricInfo(
+        "ums", "UMS %", "different training images matched in a band, over images", high=math.inf, board="extraction"
+    ),
+    MetricInfo(
+        "ums_nearest",
+        "UMS nearest %",
+        "as UMS of a band, but only the nearest training image of each image counts",
         board="extraction",
     ),
-    MetricInfo("best_p50", "best p50", "median of the best similarity or distance", low=-math.inf, high=math.inf, better="neither", board="extraction"),
+    MetricInfo("balanced_accuracy", "balanced accuracy", "at a threshold chosen on other groups", swept=False),
     MetricInfo(
-        "best_p95",
-        "best p95",
-        "95th percentile of the best similarity or distance, from far to near",
-        low=-math.inf,
-        high=math.inf,
+        "spearman_png_bits",
+        "Spearman of score with PNG size",
+        "rank correlation of the score with the PNG size",
+        low=-1.0,
         better="neither",
+        swept=False,
+    ),
+    *(
+        MetricInfo(
+            f"precision_at_{k}",
+            f"precision at {k}",
+            f"share of copies among the {k} images of the highest confidence",
+            board="extraction",
+            swept=False,
+        )
+        for k in (10, 50, 100)
+    ),
+    MetricInfo(
+        "rarefaction",
+        "rarefaction",
+        "expected different training images copied by n of the images",
+        high=math.inf,
         board="extraction",
+        swept=False,
+    ),
+    MetricInfo(
+        "extracted_share",
+        "extracted share",
+        "share of the training images shown that often that were copied",
+        board="extraction",
+        swept=False,
+    ),
+    MetricInfo(
+        "copies_per_picture",
+        "copies an image",
+        "mean copies of a training image shown that often",
+        high=math.inf,
+        board="extraction",
+        swept=False,
     ),
 )
 INFO = {metric.name: metric for metric in METRICS}
@@ -111,3 +186,6 @@ DETECTION = titles("detection")
 RARE = titles("detection", "supported")
 GENERATIONS = titles("images")
 COPIES = titles("extraction")
+NUMBERS = titles("extraction", "number")
+PAIRED = tuple(m.name for m in METRICS if m.paired)
+SWEPT = tuple(m.name for m in METRICS if m.swept)

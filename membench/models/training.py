@@ -94,7 +94,7 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
         except Exception as error:  # whatever a damaged file raises; torch's own words tell people to load it unsafely
             raise UserError(f"{path} is damaged; delete it and train again from the start") from error
         if state["identity"] != identity:
-            raise UserError(f"{path} is a checkpoint of another recipe; move it away, or train into another folder (--out)")
+            raise UserError(f"{path} is a checkpoint of another recipe; move it away, or train into another folder (--output)")
         for p, saved in zip(params, state["params"], strict=True):
             p.data.copy_(saved)
         for buffer, saved in zip(plan.buffers(), state.get("buffers", plan.buffers()), strict=True):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from math import nan
 from typing import Any
 
@@ -12,24 +10,11 @@ import pandas as pd
 
 from membench.boards.differences import LEVEL, named
 from membench.boards.identity import DETERMINISTIC, marked
-from membench.boards.published import (
-    BANDED,
-    BANDS,
-    EVIDENCE,
-    METRICS,
-    NOT_REPRODUCED,
-    SETTING,
-    numbers_of,
-    ordered,
-    same_setting,
-    settings_of,
-    title_of,
-)
-from membench.metrics.names import COPIES, DETECTION, RARE
+from membench.metrics.names import COPIES, DETECTION, INFO, RARE
 from membench.reports.text import interval, number, supported
 from membench.runs.finished import PER_EXAMPLE
 
-TITLES = {"ams": "AMS %", "ums": "UMS %", "ums_nearest": "UMS nearest %"}
+BANDED = ("ams", "ums", "ums_nearest")
 
 
 def bands_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
@@ -40,8 +25,8 @@ def bands_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[s
     ]
     named = [marked(name, status) for name, status in zip(part.detector, part.status, strict=True)]
     out = pd.DataFrame({"detector": named, "options": part.options, "seed": part.seed.astype(str), "region": regions})
-    for metric, title in TITLES.items():
-        out[title] = [
+    for metric in BANDED:
+        out[INFO[metric].title] = [
             interval(value, low, high, scale=100, digits=2)
             for value, low, high in zip(part[metric], part[f"{metric}_low"], part[f"{metric}_high"], strict=True)
         ]
@@ -127,9 +112,9 @@ def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
         for r in frame.itertuples()
     ]
     out["p50 / p95"] = [f"{r.best_p50:.2f} / {r.best_p95:.2f}" for r in frame.itertuples()]
-    out[f"copied @N_G={frame.equal_n.iloc[0]:,}"] = [number(v, 1) for v in frame.copied_at_equal_n]
+    out[f"copied @N_G={int(frame.equal_n.iloc[0]):,}"] = [number(v, 1) for v in frame.copied_at_equal_n]
     values = zip(frame.copied_at_equal_cost, frame.equal_cost_capped, strict=True)
-    out[f"copied @{frame.equal_cost.iloc[0]:,} fwd"] = [(">=" if capped else "") + number(v, 1) for v, capped in values]
+    out[f"copied @{int(frame.equal_cost.iloc[0]):,} fwd"] = [(">=" if capped else "") + number(v, 1) for v, capped in values]
     out["per 1k fwd"] = [number(v, 1) for v in frame.unique_per_1000_evaluations]
     out["fwd/img"] = [number(v) for v in frame.forwards_per_image]
     for column, title in COSTS.items():
@@ -192,6 +177,12 @@ def _notes(frame: pd.DataFrame, control: bool) -> Iterator[str]:
         yield ">=: the cost would pay for more images than the run has"
 
 
+def differences_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """(title, text, notes) of each metric of one board's differences."""
+    for metric in part.metric.unique():
+        yield (f"differences in {metric}", *differences_table(part, metric))
+
+
 def differences_table(table: pd.DataFrame, metric: str = "auroc") -> tuple[pd.DataFrame, list[str]]:
     """Text of one board's rows of a metric, and the notes below."""
     rows = table[table.metric == metric].sort_values("difference", ascending=False)
@@ -213,63 +204,3 @@ def differences_table(table: pd.DataFrame, metric: str = "auroc") -> tuple[pd.Da
 
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def published_table(published: pd.DataFrame, board: pd.DataFrame | None, tasks: Sequence[str] | None = None) -> pd.DataFrame:
-    """The published numbers as text for people, one line a setting and source, in the order of :func:`ordered`.
-
-    board: as for :func:`with_reported`; None: nothing was measured. tasks: only these. Columns paper, model, data, detector, options,
-    metric, reported, measured, source, evidence, note. AMS and UMS of the bands stand in one cell, in per cent. measured: in the same
-    form, the mean where several rows of the board are of that setting, n/a for what they lack; "not reproduced here" without any.
-    """
-    runs = [] if board is None else list(settings_of(board))
-    chosen = ordered(published if tasks is None else published[published.task.isin(tasks)])
-    lines = []
-    for _, part in chosen.groupby(list(SETTING), sort=False):
-        rows = numbers_of(part)
-        same = {row["column"]: [run[row["column"]] for run in runs if row["column"] in run and same_setting(run, row)] for row in rows}
-        present = {name: [value for value in found if not pd.isna(value)] for name, found in same.items()}
-        measured, most = NOT_REPRODUCED, max(map(len, present.values()))
-        if most:
-            means = {name: math.fsum(found) / len(found) if found else math.nan for name, found in present.items()}
-            measured = _published_line(rows, means)[1] + (f" (mean of {most})" if most > 1 else "")
-        metric, reported = _published_line(rows, {row["column"]: row["value"] for row in rows})
-        first = rows[0]
-        lines.append(
-            {name: first[name] for name in ("paper", "model", "data", "detector")}
-            | {
-                "options": _published_options(first["parsed"]),
-                "metric": metric,
-                "reported": reported,
-                "measured": measured,
-                "source": first["source"],
-            }
-            | {"evidence": EVIDENCE[first["evidence"]], "note": "; ".join(dict.fromkeys(row["note"] for row in rows if row["note"]))}
-        )
-    names = ("paper", "model", "data", "detector", "options", "metric", "reported", "measured", "source", "evidence", "note")
-    return pd.DataFrame(lines, columns=list(names))
-
-
-def _published_line(rows: Sequence[Mapping[str, Any]], values: Mapping[str, float]) -> tuple[str, str]:
-    """Title and cell of one setting's numbers: those of the bands together, then the others.
-
-    ``AMS/UMS % low, mid, high; p95 L2`` and ``7.83/2.73, 3.83/1.19, 2.61/0.76; 1.41``, or ``AUROC / TPR@1%FPR`` and ``0.976 / 0.896``.
-    """
-    metrics = [m for m in BANDED if any(row["metric"] == m for row in rows)]
-    bands = [b for b in BANDS if any(row["band"] == b for row in rows)]
-    others = [row for row in rows if not row["band"]]
-
-    def text(name: str, scale: int = 1, digits: int = 4) -> str:
-        value = values.get(name, math.nan)
-        return "n/a" if math.isnan(value) else f"{scale * value:.{digits}g}"
-
-    title = [f"{'/'.join(METRICS[m] for m in metrics)} % {', '.join(bands)}"] if bands else []
-    cell = [", ".join("/".join(text(f"{m}_in_{b}", 100, 5) for m in metrics) for b in bands)] if bands else []
-    title += [" / ".join(map(title_of, others))] if others else []
-    cell += [" / ".join(text(row["column"]) for row in others)] if others else []
-    return "; ".join(title), "; ".join(cell)
-
-
-def _published_options(options: Mapping[str, Any]) -> str:
-    """``draws=4 steps=1``; ``draws=?`` where the source leaves it open."""
-    return " ".join(f"{name}={'?' if value is None else json.dumps(value).strip(chr(34))}" for name, value in options.items())

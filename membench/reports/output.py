@@ -4,72 +4,80 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from membench.boards.identity import apart, boards
-from membench.boards.seeds import over_seeds
+from membench.boards.board import Board
+from membench.boards.leaders import leaders_lines
+from membench.boards.saved import write
 from membench.errors import UserError
 from membench.plain import for_spreadsheet, marked_down, plain, say
-from membench.reports.board_tables import run_tables
-from membench.reports.seeds_tables import seeds_tables
+from membench.reports.board_tables import bands_tables, differences_tables, run_tables
+from membench.reports.seeds_tables import seeds_tables, summary_tables
 from membench.storage import files
 
-FORMATS = ("table", "md", "csv", "json", "parquet")
-
-
 Tables = Iterable[tuple[str, pd.DataFrame, Sequence[str]]]
+# What the parts of a board show, by what a row is of.
+OF_PARTS: dict[str, Callable[[pd.DataFrame], Tables]] = {
+    "run": run_tables,
+    **dict.fromkeys(("seeds", "kind", "source"), seeds_tables),
+    "band": bands_tables,
+    "difference": differences_tables,
+}
 
 
-def text_of(frame: pd.DataFrame, tables: Mapping[str, Tables], fmt: str) -> str:
-    """The boards as text, and below them why they are apart. tables: of each title, (what it shows, text, notes below)."""
-    parts = []
-    line = marked_down if fmt == "md" else plain
-    for title in tables:
-        parts += [f"### {line(title)}\n"] if fmt == "md" and title else []
-        for what, body, below in tables[title]:
-            heading = f"{what.capitalize()}:\n\n" if title else ""
-            shown = f"{heading}{markdown(body)}\n" if fmt == "md" else table(f"{title}: {what}" if title else what, body)
-            between = "\n" if fmt == "md" else ""
-            parts.append(shown + "".join(f"{between}{line(note)}\n" for note in below))
-    before = "\n" if fmt == "md" else ""
-    return "\n".join(parts) + "".join(f"{before}{line(note)}\n" for note in apart(frame))
-
-
-def write(frame: pd.DataFrame, fmt: str, out: Path | None, seeds: bool = False) -> None:
-    """Prints the boards, or writes them to ``out``. csv, json and parquet hold numbers.
-
-    seeds: the frame is one of ``seeds_table.over_seeds``, or is made one, with a row a setting in place of one a run.
-    """
-    if seeds and "seeds" not in frame:
-        frame = over_seeds(frame)
+def write_boards(board: Board, fmt: str, output: Path | None) -> None:
+    """Prints a board, or writes it to ``output``. csv, json and parquet hold numbers, table and md text. Raises :class:`UserError`."""
+    if board.by == "leaders" and fmt not in ("table", "md"):
+        raise UserError(f"--by leaders makes sentences; for numbers: --by difference --format {fmt}")
     if fmt in ("table", "md"):
-        shown = {title: seeds_tables(part) if seeds else run_tables(part) for title, part in boards(frame)}
-        emit(text_of(frame, shown, fmt), out)
+        emit(text_of(board, fmt), output)
     else:
-        save(frame, fmt, out)
-    if out is not None:
-        say(f"{len(frame)} {'settings' if seeds else 'runs'} written to {out}")
+        save(board.frame, board.by, fmt, output)
+    if output is not None:
+        say(f"{len(board.frame)} rows written to {output}")
 
 
-def save(frame: pd.DataFrame, fmt: str, out: Path | None) -> None:
+def text_of(board: Board, fmt: str) -> str:
+    """The board as tables of text, and below them why its parts are apart; of leaders, sentences."""
+    line, before = (marked_down, "\n") if fmt == "md" else (plain, "")
+    if board.by == "leaders":
+        return before.join(f"{line(text)}\n" for text in leaders_lines(board.frame))
+    if board.by == "published":
+        title = "published numbers beside measured ones"
+        return f"### {title}\n\n{markdown(board.frame)}\n" if fmt == "md" else table(title, board.frame)
+    if board.by == "summary":
+        shown = {"": summary_tables(board.frame)}
+    else:
+        shown = {part.title: OF_PARTS[board.by](part.frame) for part in board.parts}
+    parts = []
+    for title, tables in shown.items():
+        parts += [f"### {line(title)}\n"] if fmt == "md" and title else []
+        for what, body, below in tables:
+            heading = f"{what.capitalize()}:\n\n" if title else ""
+            text = f"{heading}{markdown(body)}\n" if fmt == "md" else table(f"{title}: {what}" if title else what, body)
+            parts.append(text + "".join(f"{before}{line(note)}\n" for note in below))
+    return "\n".join(parts) + "".join(f"{before}{line(note)}\n" for note in board.notes)
+
+
+def save(frame: pd.DataFrame, by: str, fmt: str, output: Path | None) -> None:
     """The numbers as csv, json or parquet. In CSV, text is made harmless (``plain.for_spreadsheet``); the other two hold it as it is."""
     if fmt == "parquet":
-        if out is None:
-            raise UserError("--format parquet needs --out FILE.parquet")
-        files.atomic_write(out, lambda temporary: frame.to_parquet(temporary, index=False))
+        if output is None:
+            raise UserError("--format parquet needs --output FILE.parquet")
+        write(frame, by, output)
     else:
         text = for_spreadsheet(frame).to_csv(index=False) if fmt == "csv" else ""
-        emit(text or json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n", out)
+        emit(text or json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n", output)
 
 
-def emit(text: str, out: Path | None) -> None:
-    if out is None:
+def emit(text: str, output: Path | None) -> None:
+    if output is None:
         sys.stdout.write(text)
     else:
-        files.atomic_write(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        files.atomic_write(output, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def markdown(frame: pd.DataFrame) -> str:

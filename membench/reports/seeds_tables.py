@@ -79,15 +79,15 @@ def summary_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, lis
     Raises :class:`UserError` where a task has several boards, or a board two settings of one name, which a small table cannot keep apart.
     """
     if "seeds" not in frame:
-        raise UserError("--summary is over seeds: this leaderboard was written without --seeds")
+        raise UserError("--by summary is over seeds: this leaderboard was written without --by seeds")
     model = frame[~frame.control.astype(bool)]
     for task, rows in model.groupby("task"):
         if len(rows.drop_duplicates(list(BOARD))) > 1:
-            raise UserError(f"--summary needs one board a task, and {task} has several; choose by --runs, or leave --summary out")
+            raise UserError(f"--by summary needs one board a task, and {task} has several; choose by --runs, or use --by seeds")
         if twice := [" ".join(name).strip() for name, same in rows.groupby(["detector", "options"]) if len(same) > 1]:
-            raise UserError(f"--summary: {task} has two settings of {twice[0]}, such as of two versions; choose by --runs")
+            raise UserError(f"--by summary: {task} has two settings of {twice[0]}, such as of two versions; choose by --runs")
     if model.empty:
-        raise UserError("--summary needs runs on a model; there are runs on control models alone")
+        raise UserError("--by summary needs runs on a model; there are runs on control models alone")
     tasks, names = sorted(model.task.unique()), ["detector", "options"]
     # A task that a detector is left out of counts as chance, so that one good task does not put it above those with three.
     wide = model.set_index([*names, "task"]).auroc.unstack("task").fillna(0.5).sort_index()

@@ -84,7 +84,7 @@ class RunFolder:
             self.run = read_info(self.path)
             old, new = self.run["key_parts"], self._keys["key_parts"]
             if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
-                raise UserError(f"{self.path} holds a run with other {', '.join(differing)}; move it away or choose another --out")
+                raise UserError(f"{self.path} holds a run with other {', '.join(differing)}; move it away or choose another --runs")
 
     def close(self) -> None:
         """Lets other processes in."""

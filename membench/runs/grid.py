@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,21 +30,17 @@ def run_grid(specs: Sequence[Sequence[Spec]], out: Path, *, skip: bool, progress
 
     Raises :class:`UserError`; runs that were finished before it are kept.
     """
-    began, runs, skipped = time.monotonic(), [], []
+    began = time.monotonic()
+    runs: list[Run] = []
+    skipped: list[Skipped] = []
     for of_task in specs:  # a mistake in the last task's options must not cost the first its hours
         open_task(of_task[0])
     for k, of_task in enumerate(specs):
         if len(specs) > 1:
             print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
-        left_out: list[Skipped] | None = [] if skip else None
-        for run in execute_all(of_task, out, progress=progress, skipped=left_out, executor=executor):
+        found = execute_all(of_task, out, progress=progress, skip=skip, executor=executor)
+        for run in found.runs:
             print(f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
-            runs.append(run)
-        skipped += left_out or []
+        runs += found.runs
+        skipped += found.skipped
     return Grid(runs, skipped, time.monotonic() - began)
-
-
-def skipped_lines(grid: Grid) -> Iterator[str]:
-    """A line for each detector that was left out."""
-    for s in grid.skipped:
-        yield f"left out: {s.detector} on {s.task}: {s.reason}"

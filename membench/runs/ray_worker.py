@@ -109,7 +109,7 @@ class Worker:
         token = Path(stage.out, stage.token)
         if not wait_for(token.exists):
             raise UserError(
-                f"the worker on {platform.node()} does not see {stage.out}; with --address, --out must be a folder that all machines share"
+                f"the worker on {platform.node()} does not see {stage.out}; with --address, --runs must be a folder that all machines share"
             )
         if self._opened is None or self._opened.specs != stage.specs or self._opened.out != stage.out:
             self._open(stage)

@@ -16,14 +16,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from membench.errors import UserError
+from membench.metrics.names import SWEPT
 from membench.options import detector_options
 from membench.runs.execute import execute, execute_all
 from membench.runs.finished import Run, spent
 from membench.runs.spec import Spec
 from membench.storage.files import DamagedFile
-
-METRICS = ("ams", "ums", "best_p", "unique_per_1000", "auroc", "average_precision", "tpr")  # how their names begin
-
 
 COLUMNS = (
     "seed",
@@ -133,7 +131,7 @@ def _run_rows(run: Run) -> Iterator[dict[str, Any]]:
         "run": str(run.path),
         "status": run.info["status"],
     }
-    found = run.metrics[(run.metrics.subset == "all") & run.metrics.metric.str.startswith(METRICS)]
+    found = run.metrics[(run.metrics.subset == "all") & run.metrics.metric.isin(SWEPT)]
     if found.empty:  # no image, and no two classes to tell apart
         yield common
     for row in found.astype(object).where(found.notna(), None).to_dict("records"):

@@ -1,6 +1,6 @@
 """Training sets too big for memory: memory-mapped .npy files under content keys, made once, block by block.
 
-They lie in one cache for all runs and all of --out: ``$MEMBENCH_CACHE``, else ``~/.cache/membench``. Any of them may be
+They lie in one cache for all runs and all folders of runs: ``$MEMBENCH_CACHE``, else ``~/.cache/membench``. Any of them may be
 deleted at any time; it is made again when it is next asked for.
 """
 

@@ -34,7 +34,7 @@ def locked(path: Path, progress: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cache_errors(path: Path, size: int = 0) -> Iterator[None]:
-    """As :func:`membench.tables.disk_errors`, but with the cache's advice: --out has no part in it. size: bytes of the whole file."""
+    """As :func:`membench.tables.disk_errors`, but with the cache's advice: --runs and --output have no part in it. size: bytes of the whole file."""
     try:
         yield
     except OSError as error:
@@ -65,7 +65,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        raise UserError(f"cannot write in {folder}: {why}; mend it or choose another --out (what was computed before is kept)") from error
+        raise UserError(f"cannot write in {folder}: {why}; mend it or choose another folder (--runs or --output); what was computed before is kept") from error
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:

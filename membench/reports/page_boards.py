@@ -1,0 +1,49 @@
+"""The boards of a page, from a :class:`membench.boards.board.Board` over seeds."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from membench.boards import board as made
+from membench.boards.leaders import leaders
+from membench.reports.board_page import Board, write_board
+from membench.reports.board_tables import differences_table
+from membench.reports.seeds_tables import seeds_tables
+
+
+def write_page(board: made.Board, output: Path, *, progress: bool = False) -> Path:
+    """Writes ``report.html``, ``report.md`` and ``plots/`` of a board by seeds; returns the page's path.
+
+    Raises :class:`membench.errors.UserError` if the disk refuses.
+    """
+    runs = [run for part in board.parts for run in part.runs]
+    return write_board(runs, list(page_boards(board)), output, progress=progress)
+
+
+def page_boards(board: made.Board) -> Iterator[Board]:
+    """A board a part, model before control. The positions of their runs are among those of all parts, in order."""
+    taken: set[str] = set()
+    first = 0
+    for part in board.parts:
+        [(_, text, notes)] = seeds_tables(part.frame)
+        control = bool(part.fields["control"])
+        tables, leads = [], []
+        if len(part.compared):
+            body, below = differences_table(part.compared)
+            tables.append(("Which detector is better, and is the difference significant?", body, " ".join(below)))
+            leads = [] if control else [f"AUROC: {leaders(part.compared)}"]
+        slug = _slug(f"{part.fields['task']}-{part.fields['profile']}{'-control' if control else ''}", taken)
+        shown = text.loc[:, (text != "").any()]  # no column without a word, such as options where all are defaults
+        yield Board(part.title, slug, shown, [*notes, *leads, *part.notes], tables, range(first, first + len(part.runs)), control)
+        first += len(part.runs)
+
+
+def _slug(name: str, taken: set[str]) -> str:
+    base = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    names = itertools.chain([base], (f"{base}-{k}" for k in itertools.count(2)))
+    slug = next(name for name in names if name not in taken)
+    taken.add(slug)
+    return slug
