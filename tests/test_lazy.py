@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("diffusers", "transformers", "torchvision", "sklearn", "pandas", "scipy", "peft", "matplotlib")
+HEAVY = ("diffusers", "transformers", "torchvision", "sklearn", "pandas", "scipy", "peft", "matplotlib", "networkx")
 CODE = f"""
 import sys
 from membench import registry

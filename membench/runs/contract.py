@@ -1,10 +1,11 @@
 """What a detector or a task returns, checked where it is used: a plug-in's mistake is one line, not a wrong table.
 
-Each function calls one method and raises :class:`~membench.errors.UserError` that names the class and the rule.
+Each function calls one method and raises :class:`ContractError`, which names the class and the rule.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -19,10 +20,14 @@ from membench.task import LoadedTask, Task
 from membench.types import Access, Condition, Request, Sample
 
 
+class ContractError(UserError):
+    """A detector or task that does not do what the harness relies on. ``membench.testing`` checks it beforehand."""
+
+
 def require(kept: bool, message: str) -> None:
-    """Raises :class:`UserError` where a rule is not kept."""
+    """Raises :class:`ContractError` where a rule is not kept."""
     if not kept:
-        raise UserError(message)
+        raise ContractError(message)
 
 
 @contextmanager
@@ -32,7 +37,7 @@ def calling(owner: object, method: str) -> Iterator[str]:
     try:
         yield name
     except SystemExit as error:
-        raise UserError(f"{name} ends the process (exit {error.code}); raise membench.errors.UserError in its place") from None
+        raise ContractError(f"{name} ends the process (exit {error.code}); raise membench.errors.UserError in its place") from None
 
 
 def construct(cls: type[Detector], options: Any, *, seed: int, sampling: Mapping[str, Any]) -> Detector:
@@ -63,8 +68,8 @@ def plan(detector: Detector, conditions: Sequence[Condition]) -> list[Request]:
         found = detector.plan(conditions)
         right = isinstance(found, Sequence) and all(isinstance(r, Request) for r in found)
     require(right, f"{name} returns {_kind(found)}; it must return a list of membench.types.Request")
-    asked = [(r.condition.id, r.draw) for r in found]
-    twice = next((f"{id_} image {draw}" for (id_, draw) in asked if asked.count((id_, draw)) > 1), "") if len(set(asked)) < len(asked) else ""
+    times = Counter((r.condition.id, r.draw) for r in found)
+    twice = next((f"{id_}, draw {draw}" for (id_, draw), n in times.items() if n > 1), "")
     require(not twice, f"{name} asks for the same image twice ({twice}); number the draws of a condition")
     return list(found)
 

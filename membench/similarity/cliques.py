@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import networkx as nx
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 def largest_clique(distances: np.ndarray, threshold: float) -> int:
@@ -13,6 +17,8 @@ def largest_clique(distances: np.ndarray, threshold: float) -> int:
     with distance <= threshold. Carlini et al. call a prompt memorized from a clique of 10 in 500 draws.
     Raises ValueError for fewer than 2 draws, an array that is not square, or NaN.
     """
+    import networkx as nx
+
     _check(distances)
     graph = nx.Graph()
     graph.add_nodes_from(range(len(distances)))
@@ -32,6 +38,8 @@ def density_score(distances: np.ndarray, threshold: float) -> float:
 
 
 def _clique_number(graph: nx.Graph) -> int:
+    import networkx as nx
+
     # What the complement does not connect is joined completely, so the sizes add up. Without this step a set of draws that
     # all agree, the plainest case of memorization, takes the search minutes.
     parts = nx.connected_components(nx.complement(graph))

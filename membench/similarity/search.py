@@ -8,7 +8,6 @@ product gives exact distances at full speed; floats are compared by direct diffe
 from __future__ import annotations
 
 from collections.abc import Iterator
-
 from typing import TYPE_CHECKING
 
 import numpy as np
