@@ -20,9 +20,10 @@ class Condition:
     """What a detector may know of an example.
 
     id: hash of the content, the same in every run; seeds are made from it.
-    prompt: the caption; class_label: the class, from 0. Without either it asks for the unconditional model. image:
-    ``uint8`` [h, w, 3], where the example is an image that the model has drawn (never a training image); None where it is a prompt. start: of such an
-    image, the words whose hash is the seed of the noise that it was drawn from; None where it is not known.
+    prompt: the caption; class_label: the class, from 0. Without either it asks for the unconditional model.
+    image: ``uint8`` [h, w, 3], where the example is an image that the model has generated (never a training image);
+    None where it is a prompt. start: of such an image, the words whose hash is the seed of the noise that it was
+    sampled from; None where it is not known.
     """
 
     id: str
@@ -47,8 +48,9 @@ class Example:
     """A condition with what the benchmark knows about it.
 
     memorized: 1 memorized, 0 not, -1 unknown; stored in the column ``label``. kind: why (MV, TV, RV, N, held_out ...).
-    group: near-duplicates share one; intervals resample groups. source: where it comes from (negatives are reported per source). similarity, nearest: of an example that is
-    an image, to its nearest training image, and the id of that image; ``memorized`` was made from it.
+    group: near-duplicates share one; intervals resample groups. source: where it comes from (negatives are reported
+    per source). similarity, nearest: of an example that is an image, to its nearest training image, and the id of that
+    image; ``memorized`` was made from it.
     """
 
     condition: Condition

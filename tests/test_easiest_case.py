@@ -17,7 +17,6 @@ import torch
 from memorizer import BROAD, IMAGES, NARROW, PIECE, TEMPLATE, Classifier, World, latents, pixels
 from sklearn.metrics import roc_auc_score
 
-from membench.detector import Checks
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.errors import UserError
@@ -47,9 +46,10 @@ def built_in() -> list[str]:
 def score(kind: str, name: str, conditions: list[Condition], **options: Any) -> np.ndarray:
     """What the runner does: check, plan, extract, score. The surrogate of SIDE and its baseline is the true classifier."""
     w, cls = world(kind), detectors().load(name)
-    detector = cls(cls.Options(**options), seed=SEED, sampling=SAMPLING[kind])
-    if isinstance(detector, Checks):
-        detector.check(w.model, conditions)
+    images = conditions[0].image is not None or conditions[0].start is not None
+    examples = {"examples": "images" if images else "prompts"}
+    detector = cls(cls.Options(**options), seed=SEED, sampling=SAMPLING[kind] | examples)
+    detector.check(w.model, conditions)
     if isinstance(detector, Side):
         detector.options = replace(detector.options, surrogate="classifier")
         detector.classifier = Classifier(w.exact, [[k] for k in range(PIECE)], timed=detector.timed)  # type: ignore[assignment]
@@ -322,7 +322,7 @@ def test_controls_are_given_no_model_and_say_nothing_of_it() -> None:
         with pytest.raises(UserError, match="no captions"):
             detector.check(None, pictured(world("pixels").memorized, world("pixels").images))
     cls = detectors().load("png_size")
-    detector = cls(cls.Options(images=0), seed=SEED, sampling=SAMPLING["pixels"])
+    detector = cls(cls.Options(images=0), seed=SEED, sampling=SAMPLING["pixels"] | {"examples": "images"})
     given = [*pictured(world("pixels").memorized, world("pixels").images), *never(world("pixels"))]
     before = replace(world("pixels").model.cost)
     scores = detector.score(None, given, {})

@@ -339,18 +339,15 @@ def test_flipd_by_jvp_and_by_difference_agree_on_classes(has_null: bool) -> None
 
 
 def test_random_pays_for_the_images_that_it_counts() -> None:
-    detector = RandomSampling(RandomSamplingOptions(extraction="unconditional", generations=3), seed=0, sampling=IMAGES)
-    detector.plan(pool(2))
-    assert detector.access.images
-    detector.plan([Condition("a", "red")])
-    assert not detector.access.images  # a prompt draws its own when it is scored
+    options = RandomSamplingOptions(extraction="unconditional", generations=3)
+    assert RandomSampling(options, seed=0, sampling=IMAGES).access.images
+    assert not RandomSampling(options, seed=0, sampling=SAMPLING).access.images  # a prompt draws its own when it is scored
 
 
 def test_an_unconditional_pools_extraction_is_measured_like_its_examples() -> None:
-    """A bare condition has neither image nor class: it is still no prompt."""
-    detector = ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)
-    loose = [replace(c, class_label=None) for c in pool(2)]
-    assert detector._by_image(loose) and detector._by_image([c.bare for c in loose]) and not detector._by_image([Condition("a", "red")])
+    """A bare condition has neither image nor class: what the examples are is the task's declaration."""
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._by_image()
+    assert not ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING)._by_image()
 
 
 def extracted(images: np.ndarray) -> dict[str, list[Sample]]:

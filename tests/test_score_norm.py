@@ -27,6 +27,7 @@ from membench.storage.images import png_bits
 from membench.types import Condition, Sample
 
 SAMPLING = {"steps": 4, "guidance": 3.0}
+IMAGES = {**SAMPLING, "examples": "images"}
 CONDITIONS = [Condition("p", "Norlund teal rug"), Condition("q", "a red mug"), Condition("r", "plate")]
 NONE = Conditioning(None)
 
@@ -41,8 +42,8 @@ def model(folder) -> LatentDenoiser:
     return LatentDenoiser(load_text_to_image(folder), batch_size=50)
 
 
-def flipd(**options) -> Flipd:
-    return Flipd(Flipd.Options(**options), seed=0, sampling=SAMPLING)
+def flipd(examples: str = "prompts", **options) -> Flipd:
+    return Flipd(Flipd.Options(**options), seed=0, sampling={**SAMPLING, "examples": examples})
 
 
 def images(n: int, size: int = 64) -> np.ndarray:
@@ -280,7 +281,7 @@ def test_score_norm_on_the_trajectory_is_the_formula(folder, model, condition: s
 def test_score_norm_of_an_image_follows_the_forward_ode(folder, model, condition: str) -> None:
     """10 steps to t = 0.5: timesteps 0, 49, 99 ... 449, then 499; the last is where the norm is taken."""
     given = with_images(CONDITIONS)
-    got = ScoreNorm(ScoreNorm.Options(condition=condition), seed=0, sampling=SAMPLING).score(model, given, {})
+    got = ScoreNorm(ScoreNorm.Options(condition=condition), seed=0, sampling=IMAGES).score(model, given, {})
     assert model.cost.forwards == 3 * (10 + {"conditional": 1, "unconditional": 1}.get(condition, 2)) and model.cost.encodes == 3
     slow = Slow(folder)
     for c, value in zip(given, got, strict=True):
@@ -354,7 +355,7 @@ def test_what_an_image_of_score_norm_costs(model, options: dict) -> None:
 def test_ratio_difference_and_png_bits_are_made_of_the_same_two_lids(model) -> None:
     given = with_images(CONDITIONS)
     c, u, ratio, difference, per_bit = (
-        np.array(flipd(**o).score(model, given, {}))
+        np.array(flipd("images", **o).score(model, given, {}))
         for o in ({}, {"condition": "unconditional"}, {"condition": "ratio"}, {"condition": "difference"}, {"per_png_bit": True})
     )
     assert ratio == pytest.approx(-c / u, rel=1e-4) and difference == pytest.approx(c - u, abs=1e-2)
@@ -374,8 +375,8 @@ def test_a_prompt_scores_by_the_mean_over_the_images_drawn_for_it(model, name: s
     again = [Condition(s.condition.id, s.condition.prompt, s.image) for s in drawn if s.draw == 0]
     own = detector.measure(model, np.stack([c.image for c in again]), again, [f"{c.id}/0" for c in again])
     assert list(own) == pytest.approx([s.confidence for s in drawn if s.draw == 0], rel=1e-3)  # measured as an image is
-    detector.plan(with_images(CONDITIONS))
-    assert not detector.access.images  # an example that is an image pays for no drawn one
+    of_images = type(detector)(detector.options, seed=0, sampling=IMAGES)
+    assert not of_images.access.images  # an example that is an image pays for no drawn one
 
 
 @pytest.mark.parametrize("name", ["flipd", "flipd ratio", "score_norm image", "score_norm", "normal_bundle", "dcs", "edge"])
@@ -388,12 +389,12 @@ def test_a_nan_stays_in_its_own_row(model, monkeypatch, name: str) -> None:
         return torch.where(hit[:, None, None, None], torch.nan, forward(x, t, condition))
 
     detector = {
-        "flipd": flipd(),
-        "flipd ratio": flipd(condition="ratio", derivative="difference"),
-        "score_norm image": ScoreNorm(ScoreNorm.Options(), seed=0, sampling=SAMPLING),
-        "score_norm": ScoreNorm(ScoreNorm.Options(at="trajectory"), seed=0, sampling=SAMPLING),
-        "normal_bundle": NormalBundle(NormalBundle.Options(), seed=0, sampling=SAMPLING),
-        "dcs": Dcs(Dcs.Options(), seed=0, sampling=SAMPLING),
+        "flipd": flipd("images"),
+        "flipd ratio": flipd("images", condition="ratio", derivative="difference"),
+        "score_norm image": ScoreNorm(ScoreNorm.Options(), seed=0, sampling=IMAGES),
+        "score_norm": ScoreNorm(ScoreNorm.Options(at="trajectory"), seed=0, sampling=IMAGES),
+        "normal_bundle": NormalBundle(NormalBundle.Options(), seed=0, sampling=IMAGES),
+        "dcs": Dcs(Dcs.Options(), seed=0, sampling=IMAGES),
         "edge": Edge(Edge.Options(size=32), seed=0, sampling=SAMPLING),
     }[name]
     given = with_images(CONDITIONS)
@@ -437,7 +438,7 @@ def test_what_does_not_fit_the_model_is_refused_before_any_work(model) -> None:
     assert "ode_steps=600" in refusal(ScoreNorm(ScoreNorm.Options(at="image", ode_steps=600), seed=0, sampling=SAMPLING), model)
     for detector in (flipd(images=0), ScoreNorm(ScoreNorm.Options(images=0, at="image"), seed=0, sampling=SAMPLING)):
         assert "images must be at least 1" in refusal(detector, model)
-        detector.check(model, with_images(CONDITIONS))
+        type(detector)(detector.options, seed=0, sampling=IMAGES).check(model, with_images(CONDITIONS))
     assert model.cost.forwards == model.cost.decodes == 0
 
 
@@ -470,9 +471,10 @@ def test_two_ways_to_cancel_complexity_are_one_too_many() -> None:
         Flipd.Options(per_png_bit=True, condition="ratio")
 
 
-def test_images_and_prompts_are_not_mixed_by_chance(model) -> None:
+def test_examples_that_are_declared_to_be_images_have_one(model) -> None:
     mixed = [*with_images(CONDITIONS[:1]), CONDITIONS[1]]
-    assert "choose at=trajectory or at=image" in refusal(ScoreNorm(ScoreNorm.Options(), seed=0, sampling=SAMPLING), model, mixed)
+    for detector in (flipd("images"), ScoreNorm(ScoreNorm.Options(), seed=0, sampling=IMAGES)):
+        assert "declares that its examples are images, and some have none" in refusal(detector, model, mixed)
 
 
 @pytest.mark.parametrize("make", [ScoreNorm, CfgNorm])
