@@ -69,7 +69,7 @@ def timed(specs: list[Spec]) -> tuple[list[Run], float]:
     """Runs in a temporary folder, and the seconds that all of it took."""
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
-        return execute_all(specs, Path(out), progress=False), time.perf_counter() - start
+        return execute_all(specs, Path(out), progress=False).runs, time.perf_counter() - start
 
 
 def evaluating(runs: list[Run]) -> float:

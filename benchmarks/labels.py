@@ -26,7 +26,7 @@ KINDS = ("class", "random", "cluster", "none")
 SHOWN = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}
 
 
-def rows_of(kind: str, extraction: str, run: membench.runner.Run, copies: int) -> dict[str, object]:
+def rows_of(kind: str, extraction: str, run: membench.Run, copies: int) -> dict[str, object]:
     m = run.metrics
     row: dict[str, object] = {"labels": kind, "drawn from": extraction, "images": len(run.samples)}
     wanted = [(metric, "all", title) for metric, title in SHOWN.items()]

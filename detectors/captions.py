@@ -28,7 +28,7 @@ class CaptionNgramsOptions:
 
 
 class _Captions(Detector):
-    """Extracts nothing and asks no model; the scores are those of ``membench.captions``."""
+    """Extracts nothing and asks no model; the scores are those of ``membench.metrics.captions``."""
 
     Options: ClassVar[type] = CaptionOptions
     version = 1

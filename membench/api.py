@@ -45,7 +45,7 @@ def run(
     of a fixed shuffle (marks the run as partial). control: against the control model. batch_size: 0 is what fits. compile: by
     ``torch.compile``. preset: a named set of the
     detector's options. extract_only: no scores. budget: the most target evaluations that preparation and extraction may
-    take; implies extract_only. executor: who computes the shards (``ray_executor.RayPool``, entered); None: this process.
+    take; implies extract_only. executor: who computes the shards (``ray_pool.RayPool``, entered); None: this process.
     Raises :class:`UserError`.
     """
     spec = Spec(

@@ -293,7 +293,7 @@ def test_the_command_on_both_models_with_two_seeds(pixels: None, tmp_path: Path,
     with Image.open(f"{save}.png") as png:
         assert np.asarray(png.convert("RGB")).std() > 10
     # Other thresholds of the same runs: no network evaluation.
-    monkeypatch.setattr("membench.runner._compute", lambda *_: pytest.fail("a network was evaluated"))
+    monkeypatch.setattr("membench.runs.execute._compute", lambda *_: pytest.fail("a network was evaluated"))
     monkeypatch.setattr(thresholds, "draw", lambda *_, **__: b"a picture")
     assert ablate(tmp_path, "--seeds", "0,1", "--thresholds", "0.5,1", "--budget", 12, "--save", tmp_path / "mine.png") == 0
     assert sorted(path.name for path in tmp_path.glob("mine*")) == ["mine.parquet", "mine.png", "mine.svg"]

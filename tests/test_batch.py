@@ -219,14 +219,14 @@ def test_derivatives_that_do_not_fit_go_by_halves(tiny_pipeline_folder) -> None:
 @pytest.mark.parametrize("size", ["0", "-3", "many", ""])
 def test_a_batch_size_that_is_none(capsys, size: str) -> None:
     assert main(["run", "--detector", "cfg_norm", "--task", "sd_webster", f"--batch-size={size}"]) == 2
-    assert f"batch size {size}: it must be auto or a number" in capsys.readouterr().err
+    assert f"--batch-size {size}: it must be auto or a number" in capsys.readouterr().err
 
 
 def test_the_run_says_what_it_used(tmp_path: Path, capsys) -> None:
     folder = save_tiny_pipeline(tmp_path / "model", "epsilon")
     base = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--model", str(folder), "--limit", "3", "--quiet"]
     for name, more, expected in (("a", [], 64), ("b", ["--batch-size", "auto"], 64), ("c", ["--batch-size", "2"], 2)):
-        assert main([*base, "--set", "images=0", "--out", str(tmp_path / name), *more]) == 0, capsys.readouterr().err
+        assert main([*base, "--set", "images=0", "--runs", str(tmp_path / name), *more]) == 0, capsys.readouterr().err
         [file] = (tmp_path / name).rglob("run.json")
         info = json.loads(file.read_text())
         assert info["batch_size"] == expected and info["compile"] is False

@@ -67,10 +67,10 @@ def test_shares_and_counts_stay_within_their_bounds() -> None:
 
 
 def test_kinds_of_a_perfect_detector_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """``leaderboard --kinds`` on two valid runs of a detector that is always right."""
+    """``leaderboard --by kind`` on two valid runs of a detector that is always right."""
     root = tmp_path / "runs"
     for seed in range(2):
         make(root, [None] * N, seed=seed, change=lambda scores: scores.assign(score=scores.label * 1000.0 + np.arange(len(scores))))
-    assert main(["leaderboard", "--runs", str(root), "--kinds", "--format", "json"]) == 0
+    assert main(["leaderboard", "--runs", str(root), "--by", "kind", "--format", "json"]) == 0
     frame = pd.read_json(capsys.readouterr().out)
     assert set(frame.kind) == {"all", "MV"} and frame.auroc.eq(1).all() and frame.auroc_high.le(1).all()

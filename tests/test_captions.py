@@ -33,7 +33,7 @@ from membench.reports.output import write
 from membench.reports.run_tables import run_table
 from membench.reports.seeds_tables import seeds_tables, summary_tables
 from membench.runs import execute
-from membench.runs.execute import Skipped, execute_all
+from membench.runs.execute import execute_all
 from membench.runs.finished import Run, read_runs
 from membench.runs.job import load_task
 from membench.runs.shards import NoModel
@@ -261,7 +261,7 @@ def test_sources_are_rows_of_their_own(tmp_path, capsys):
         tables.write_table(run.path / "scores.parquet", scores, "scores")
         tables.write_table(run.path / "metrics.parquet", metrics, "metrics")
     out = tmp_path / "sources.parquet"
-    assert main(["leaderboard", "--sources", "--runs", str(tmp_path), "--format", "parquet", "--out", str(out)]) == 0
+    assert main(["leaderboard", "--by", "source", "--runs", str(tmp_path), "--format", "parquet", "--output", str(out)]) == 0
     frame = pd.read_parquet(out).set_index("source")
     assert set(frame.index) == {"all", "s0", "s2"} and (frame.seeds == 2).all()
     for source in ("s0", "s2"):
@@ -271,7 +271,7 @@ def test_sources_are_rows_of_their_own(tmp_path, capsys):
         expected = two_level_interval([d.value for d in drawn], np.stack([d.resampled for d in drawn]), logit=True)
         assert (frame.auroc_low[source], frame.auroc_high[source]) == pytest.approx(expected) and expected[0] < frame.auroc[source]
     assert frame.auroc["s2"] < frame.auroc["all"] < frame.auroc["s0"]
-    assert main(["leaderboard", "--sources", "--runs", str(tmp_path), "--format", "md"]) == 0
+    assert main(["leaderboard", "--by", "source", "--runs", str(tmp_path), "--format", "md"]) == 0
     assert "| detector | options | source | seeds |" in capsys.readouterr().out
 
 
@@ -295,7 +295,7 @@ def spec(detector: str, **changes) -> Spec:
 
 
 def test_the_controls_load_no_model_and_cost_nothing(plain, tmp_path):
-    runs = execute_all([spec(name) for name in CONTROLS], tmp_path, progress=False)
+    runs = execute_all([spec(name) for name in CONTROLS], tmp_path, progress=False).runs
     scores = {name: run.scores.set_index("id") for name, run in zip(CONTROLS, runs, strict=True)}
     rows = scores["caption_ngrams"]
     assert np.array_equal(scores["caption_case"].score, case_share(rows.prompt)) and len(rows) == 130
@@ -311,7 +311,7 @@ def test_the_controls_load_no_model_and_cost_nothing(plain, tmp_path):
 
 
 def test_a_killed_run_of_the_control_that_learns_ends_with_the_same_scores(plain, tmp_path, monkeypatch):
-    [whole] = execute_all([spec("caption_ngrams")], tmp_path / "whole", progress=False)
+    [whole] = execute_all([spec("caption_ngrams")], tmp_path / "whole", progress=False).runs
     original, calls = CaptionNgrams.score, []
 
     def killed(self, *args):
@@ -324,7 +324,7 @@ def test_a_killed_run_of_the_control_that_learns_ends_with_the_same_scores(plain
         patch.setattr(CaptionNgrams, "score", killed)
         with pytest.raises(KeyboardInterrupt):
             execute_all([spec("caption_ngrams")], tmp_path / "cut", progress=False)
-    [resumed] = execute_all([spec("caption_ngrams")], tmp_path / "cut", progress=False)
+    [resumed] = execute_all([spec("caption_ngrams")], tmp_path / "cut", progress=False).runs
     pd.testing.assert_frame_equal(whole.scores, resumed.scores)
 
 
@@ -332,8 +332,8 @@ def test_beside_others_the_model_is_loaded_and_nothing_else_changes(tmp_path, mo
     monkeypatch.setattr(api, "write_report", lambda *_: None)
     own = {"limit": 8, "task_options": [f"model={tiny_pipeline_folder}"]}
     asked = [spec("caption_case", **own), spec("cfg_norm", options=["images=0", "draws=1"], **own)]
-    both = execute_all(asked, tmp_path / "both", progress=False)
-    alone = [execute_all([one], tmp_path / "alone", progress=False)[0] for one in asked]
+    both = execute_all(asked, tmp_path / "both", progress=False).runs
+    alone = [execute_all([one], tmp_path / "alone", progress=False).runs[0] for one in asked]
     for a, b in zip(both, alone, strict=True):
         assert a.path.name == b.path.name
         pd.testing.assert_frame_equal(a.scores, b.scores)
@@ -347,16 +347,15 @@ def test_what_does_not_suit_them_is_told_in_a_line(plain, tmp_path, capsys):
     for detector in (CaptionCase, CaptionNgrams):
         with pytest.raises(UserError, match="no captions to read"):
             detector(detector.Options(), seed=0, sampling={}).check(NoModel(), [Condition("a", "a mug"), Condition("b", class_label=3)])
-    code = main(["run", "--detector", "caption_case", "--task", "sd_webster", "--extract-only", "--quiet", "--out", str(tmp_path)])
+    code = main(["run", "--detector", "caption_case", "--task", "sd_webster", "--extract-only", "--quiet", "--runs", str(tmp_path)])
     told = capsys.readouterr().err
     assert code == 2 and told.count("\n") == 1 and "caption_case: it sees no model, so it extracts no image" in told
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a mug\na rug\n")
-    skipped: list[Skipped] = []
     specs = [spec(name, task_options=[f"prompts={prompts}"], limit=None) for name in CONTROLS]
-    runs = execute_all(specs, tmp_path, progress=False, skipped=skipped)
-    assert [run.info["detector"] for run in runs] == ["caption_case", "caption_length"]
-    assert [(s.detector, s.reason.partition(" need")[0]) for s in skipped] == [("caption_ngrams", "n-grams of captions")]
+    found = execute_all(specs, tmp_path, progress=False, skip=True)
+    assert [run.info["detector"] for run in found.runs] == ["caption_case", "caption_length"]
+    assert [(s.detector, s.reason.partition(" need")[0]) for s in found.skipped] == [("caption_ngrams", "n-grams of captions")]
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,9 @@ def test_a_foreign_folder_runs_nothing(foreign: Path, tmp_path: Path) -> None:
         edit(folder, task_options_passed=["criterion=sscd", f"criterion_weights={weights}", "model=evil/model", f"data_root={secret}"])
     (foreign / "evil.py").write_text("raise SystemExit('run')")
     runs = str(foreign)
-    views = ([], ["--seeds"], ["--summary"], ["--kinds"], ["--bands", "--copy", "0.9"], ["--differences"], ["--leaders"], ["--published"])
-    commands = [["leaderboard", "--runs", runs, *view] for view in views]
-    commands.append(["report", "--runs", runs, "--out", str(tmp_path / "page")])
+    views = ("run", "seeds", "summary", "kind", "band", "difference", "leaders", "published")
+    commands = [["leaderboard", "--runs", runs, "--by", view, *(["--copy", "0.9"] if view == "band" else [])] for view in views]
+    commands.append(["report", "--runs", runs, "--output", str(tmp_path / "page")])
     code = WATCHED.format(own=[runs], secret=str(secret), commands=commands)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=foreign, env=environment, capture_output=True, text=True, timeout=300)
@@ -232,7 +232,7 @@ def test_what_is_not_a_regular_file_is_not_replaced(
 ) -> None:
     path = ({"too long": tmp_path / ("x" * 300), "a null": Path("a\0b")} | specials(tmp_path))[name]
     kind = None if name in ("too long", "a null") else path.lstat().st_mode
-    assert main(["leaderboard", "--runs", str(made), "--format", fmt, "--out", str(path)]) == 2
+    assert main(["leaderboard", "--runs", str(made), "--format", fmt, "--output", str(path)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "choose another name" in err
     assert (kind is None or path.lstat().st_mode == kind) and (tmp_path / "target").read_text() == "mine"
@@ -242,7 +242,7 @@ def test_a_page_does_not_replace_a_link(made: Path, tmp_path: Path, capsys: pyte
     (tmp_path / "page").mkdir()
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "page" / "report.html").symlink_to(tmp_path / "mine")
-    assert main(["report", "--runs", str(made), "--out", str(tmp_path / "page")]) == 2
+    assert main(["report", "--runs", str(made), "--output", str(tmp_path / "page")]) == 2
     assert "is a symbolic link" in capsys.readouterr().err and (tmp_path / "mine").read_text() == "mine"
     with pytest.raises(UserError, match="symbolic link"):
         atomic_write(tmp_path / "page" / "report.html", lambda path: path.write_text("x"))
@@ -269,10 +269,10 @@ def test_nothing_in_a_folder_becomes_more_than_text(foreign: Path, tmp_path: Pat
     edit(folder, detector=f"={NASTY}", options_passed=[f"@{NASTY}"])
     runs = str(foreign)
     assert not read_runs(foreign).problems
-    for view in ([], ["--seeds"], ["--kinds"], ["--differences"], ["--summary"], ["--leaders"], ["--bands"]):
-        text = shown(capsys, "--runs", runs, *view)
+    for by in ("run", "seeds", "kind", "difference", "summary", "leaders", "band"):
+        text = shown(capsys, "--runs", runs, "--by", by)
         assert "\x1b" not in text and "\u202e" not in text and "\\x1b[2J" in text
-        text = shown(capsys, "--runs", runs, *view, "--format", "md")
+        text = shown(capsys, "--runs", runs, "--by", by, "--format", "md")
         assert "\x1b" not in text and "\u202e" not in text and "<img" not in text and "](http" not in text.replace("\\]", "")
         assert "\\[b](http\\://c.example)&lt;img" in text and "\\`a\\`\\|" in text
     csv = shown(capsys, "--runs", runs, "--format", "csv")
@@ -280,9 +280,9 @@ def test_nothing_in_a_folder_becomes_more_than_text(foreign: Path, tmp_path: Pat
     frame = pd.DataFrame(json.loads(shown(capsys, "--runs", runs, "--format", "json")))
     assert f"={NASTY}" in set(frame.detector)  # data, exact
     made = tmp_path / "board.parquet"
-    shown(capsys, "--runs", runs, "--format", "parquet", "--out", str(made))
+    shown(capsys, "--runs", runs, "--format", "parquet", "--output", str(made))
     assert f"={NASTY}" in set(pd.read_parquet(made).detector) and "\x1b" not in shown(capsys, "--runs", str(made))
-    assert main(["report", "--runs", runs, "--out", str(tmp_path / "page")]) == 0
+    assert main(["report", "--runs", runs, "--output", str(tmp_path / "page")]) == 0
     html, md = ((tmp_path / "page" / name).read_text() for name in ("report.html", "report.md"))
     assert "\x1b" not in html + md and "\u202e" not in html + md and "<img src=http" not in html + md and "Content-Security-Policy" in html
     for svg in (tmp_path / "page" / "plots").glob("*.svg"):
@@ -291,5 +291,5 @@ def test_nothing_in_a_folder_becomes_more_than_text(foreign: Path, tmp_path: Pat
 
 def test_an_image_that_is_none_is_said_to_be_none(foreign: Path, tmp_path: Path) -> None:
     change(one(foreign), "samples", image=b"garbage")
-    assert main(["report", "--runs", str(foreign), "--out", str(tmp_path / "page")]) == 0
+    assert main(["report", "--runs", str(foreign), "--output", str(tmp_path / "page")]) == 0
     assert "not a readable image" in (tmp_path / "page" / "report.html").read_text()

@@ -47,11 +47,11 @@ def without_linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_the_main_paths_need_nothing_that_linux_alone_has(without_linux: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "runs")
-    command = ["run", "--detector", "cfg_norm,random", "--task", "sd_webster", "--limit", "4", "--out", out, "--offline", "--quiet"]
+    command = ["run", "--detector", "cfg_norm,random", "--task", "sd_webster", "--limit", "4", "--runs", out, "--offline", "--quiet"]
     assert main([*command, "--set", "cfg_norm.steps=2", "--set", "random.draws=2"]) == 0
     assert main(["leaderboard", "--runs", out, "--format", "csv"]) == 0
     assert capsys.readouterr().out.count("cfg_norm") > 0
-    assert main(["report", "--runs", out, "--out", str(tmp_path / "report")]) == 0
+    assert main(["report", "--runs", out, "--output", str(tmp_path / "report")]) == 0
 
 
 def test_faces_and_their_cache_need_nothing_that_linux_alone_has(without_linux: None, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from frames import names, open_path
 from membench.errors import UserError
 from membench.features.loading import load_features
 from membench.similarity.search import nearest
-from membench.storage import cache
+from membench.storage import files
 from membench.storage.cache import cache_root, cached_array, cached_features
 from membench.storage.files import DamagedFile
 
@@ -187,15 +187,15 @@ def test_a_second_process_waits_for_the_first(tmp_path, in_child, capsys) -> Non
 
     in_child(lambda: get(tmp_path, slow))
     os.read(told, 1)
-    flock = cache.fcntl.flock
+    flock = files.fcntl.flock
 
     def flock_and_release(file, how: int) -> None:
-        if not how & cache.fcntl.LOCK_NB:
+        if not how & files.fcntl.LOCK_NB:
             os.write(release, b"x")  # only now, when we are about to wait, may the other go on
         flock(file, how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache.fcntl, "flock", flock_and_release)
+        patch.setattr(files.fcntl, "flock", flock_and_release)
         assert np.array_equal(cached_array("x", PARTS, ROWS.shape, np.uint8, refuse, root=tmp_path, progress=True), ROWS)
     assert "waiting for another process, which is making" in capsys.readouterr().err
     for end in (told, tell, go, release):

@@ -71,7 +71,7 @@ def test_run_compares_nothing_and_says_so(foreign: Path, tmp_path: Path, capsys)
     """No AMS of images against images that are not the model's, no AUROC of captions without labels; scores and images are kept."""
     (tmp_path / "mine.txt").write_text("\n".join(CAPTIONS))
     command = ["run", "--task", "sd_webster", "--detector", "cfg_norm", "--set", "draws=1", "--set", "images=1", "--quiet"]
-    command += ["--model", str(foreign), "--prompts", str(tmp_path / "mine.txt"), "--out", str(tmp_path / "runs")]
+    command += ["--model", str(foreign), "--prompts", str(tmp_path / "mine.txt"), "--runs", str(tmp_path / "runs")]
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert "compared with nothing" in err and "mine.txt: 3 of 3 prompts are unlabelled" in err
@@ -84,8 +84,8 @@ def test_run_compares_nothing_and_says_so(foreign: Path, tmp_path: Path, capsys)
     assert "3 are unlabelled" in (folder / "report.html").read_text()
     [row] = collect(tmp_path / "runs").itertuples()
     assert (row.positives, row.negatives, row.unlabelled) == (0, 0, 3)
-    for seeds in ([], ["--seeds"]):
-        assert main(["leaderboard", "--runs", str(tmp_path / "runs"), *seeds]) == 0
+    for by in ("run", "seeds"):
+        assert main(["leaderboard", "--runs", str(tmp_path / "runs"), "--by", by]) == 0
         shown = capsys.readouterr().out
         assert "3/3, 3 unlabelled" in shown and "unlabelled: nothing says whether the example is memorized" in shown
 

@@ -98,7 +98,7 @@ def test_wheel_holds_the_sources_and_data_and_nothing_else(wheel: Path) -> None:
         inside = Path("membench") if folder == "membench" else Path("membench", folder)
         for file in (ROOT / folder).rglob("*"):
             relative = file.relative_to(ROOT / folder)
-            if file.suffix == ".py" or (relative.parts[0] in ("data", "templates") and file.is_file()):
+            if file.suffix == ".py" or ({"data", "templates"} & set(relative.parts[:-1]) and file.is_file()):
                 expected.add((inside / relative).as_posix())
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -326,7 +326,7 @@ def test_detectors_that_need_no_image_load_no_vae_and_encode_each_prompt_once(fo
     names = ("cfg_norm", "score_norm", "dcs")
     options = [f"model={folder}"]
     specs = [Spec(name, "sd_webster", options=("images=0",), task_options=options, limit=5) for name in names]
-    runs = execute_all(specs, tmp_path / "runs", progress=False)
+    runs = execute_all(specs, tmp_path / "runs", progress=False).runs
     assert [len(run.scores) for run in runs] == [5, 5, 5]
     # Two that prove the model; 5 prompts in one block; the empty one, when it is first asked for.
     assert seen == [2, 32, 32] and not vaes
@@ -411,7 +411,7 @@ def test_latents_that_are_not_square(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(64, [2, 2, 1]), (1, [1] * 5)])
 def test_a_vae_takes_fewer_pictures_at_once_than_the_network(folder: Path, monkeypatch, batch_size: int, sizes: list[int]) -> None:
-    monkeypatch.setattr("membench.latent_denoiser.PIXELS", {"cpu": 2 * 64 * 64 + 1})
+    monkeypatch.setattr("membench.models.latent.PIXELS", {"cpu": 2 * 64 * 64 + 1})
     model = LatentDenoiser(load_text_to_image(folder), batch_size=batch_size)
     seen: dict[str, list[int]] = {"encoder": [], "decoder": []}
     for name, rows in seen.items():

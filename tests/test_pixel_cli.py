@@ -74,7 +74,7 @@ def model(folder: Path, size: int = 32) -> Path:
         ([*TRAIN, "--subset", "8", "--set", "subset=9"], ["subset is set twice"]),
         (["train", "cifar10", "--part", "modle"], ["unknown part 'modle'", "'model'", "membench train cifar10 --help"]),
         (["train", "celeba", "--part", "model", "--part", "unet"], ["unknown part 'unet'", "celeba"]),
-        (["train", "cifar10", "--part", "pool", "--out", "nowhere"], ["nowhere", "no UNet2DModel"]),
+        (["train", "cifar10", "--part", "pool", "--output", "nowhere"], ["nowhere", "no UNet2DModel"]),
         (["train", "cifar10", "--labels", "none"], ["unknown option", "'labels'"]),
         (["train", "cifar10", "--set", "steps=0"], ["steps", "'0'"]),
         (["train", "cifar10", "--set", "channels=8,4"], ["channels", "8,4"]),
@@ -107,8 +107,8 @@ def test_a_subset_after_the_end(capsys, tmp_path, monkeypatch) -> None:
     from membench.tasks.cifar10 import train
 
     monkeypatch.setattr(train, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int)))
-    assert "the training set has 20 images" in refused(capsys, *TRAIN, "--subset", 15, "--set", "skip=6", "--out", tmp_path)
-    assert "labels=cluster" in refused(capsys, *TRAIN, "--subset", 5, "--labels", "cluster", "--out", tmp_path)
+    assert "the training set has 20 images" in refused(capsys, *TRAIN, "--subset", 15, "--set", "skip=6", "--output", tmp_path)
+    assert "labels=cluster" in refused(capsys, *TRAIN, "--subset", 5, "--labels", "cluster", "--output", tmp_path)
 
 
 def test_models_that_are_there_but_do_not_do(capsys, tmp_path, monkeypatch) -> None:
@@ -118,7 +118,7 @@ def test_models_that_are_there_but_do_not_do(capsys, tmp_path, monkeypatch) -> N
     from membench.tasks.cifar10 import task
 
     right, small = model(tmp_path / "right"), model(tmp_path / "small", 16)
-    run = [*RUN, "--out", tmp_path / "runs"]
+    run = [*RUN, "--runs", tmp_path / "runs"]
     assert "cifar10.control_model=FOLDER" in refused(capsys, *run, "--model", right, "--control")
     assert "holds no CIFAR-10" in refused(capsys, *run, "--model", right)
     monkeypatch.setattr(task, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int)))

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from frames import as_version_1
 
-from membench.runs import shards as phases
+from membench.runs import shards
 from membench.runs.folder import RunFolder
 from membench.runs.shards import Phases, Work, in_step
+from membench.storage import images
 from membench.storage.images import png_bits, png_bytes
 from membench.types import Condition, Cost, Example, Request, Sample
 
@@ -68,7 +69,7 @@ def test_png_bits_is_the_size_of_the_png():
 
 
 def test_the_mean_of_an_examples_own_images_that_did_not_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(phases, "png_image", lambda data: pytest.fail("an image was decoded"))
+    monkeypatch.setattr(images, "png_image", lambda data: pytest.fail("an image was decoded"))
     pictures = {("a", 0): NOISE[0], ("a", 1): FLAT, ("a", 2): None, ("b", 0): NOISE[1], ("c", 0): None}
     found = scored(tmp_path, [example(name) for name in "abcd"], pictures)
     assert found["a"] == (png_bits(NOISE[0]) + png_bits(FLAT)) / 2 and found["b"] == png_bits(NOISE[1])
@@ -91,16 +92,16 @@ def test_no_example_and_no_image(tmp_path):
 
 def test_a_run_that_an_older_membench_began_ends_with_the_same_sizes(tmp_path, monkeypatch):
     """Its shards hold no sizes, and all are kept: what is scored is scored no more."""
-    monkeypatch.setattr(phases, "SHARD", 2)
+    monkeypatch.setattr(shards, "SHARD", 2)
     examples = [example("a"), example("bb", FLAT), example("ccc"), example("dddd")]
     pictures = {("a", 0): NOISE[0], ("ccc", 0): NOISE[1], ("dddd", 0): None}
     whole = scored(tmp_path / "whole", examples, pictures)
     old = scored(tmp_path / "old", examples, pictures)  # leaves its shards, as a killed run does
-    shards = sorted((tmp_path / "old").rglob("*.parquet"))
-    assert [s.name for s in shards] == [f"{phase}-0000{i}.parquet" for phase in ("samples", "scores") for i in (0, 1)]
-    for shard in shards[:3]:
+    written = sorted((tmp_path / "old").rglob("*.parquet"))
+    assert [s.name for s in written] == [f"{phase}-0000{i}.parquet" for phase in ("samples", "scores") for i in (0, 1)]
+    for shard in written[:3]:
         as_version_1(shard)
-    shards[3].unlink()  # and is made again
+    written[3].unlink()  # and is made again
     monkeypatch.setattr(
         Detector, "score", lambda self, model, conditions, extracted: [float(len(c.id)) for c in conditions if len(c.id) > 2]
     )

@@ -110,6 +110,8 @@ class Mortal:
 
 
 class Prepared(Mortal):
+    alone = True
+
     def prepare(self, model, conditions, workspace):
         note("begin", os.getpid())
         stage = workspace.stage("mortal", {}, self.make)
@@ -177,7 +179,7 @@ def log(world: Path) -> Callable[[], list[list]]:
 @pytest.fixture(scope="module")
 def alone(spec, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The plug-in's run in one process."""
-    return execute_all([spec()], tmp_path_factory.mktemp("alone"), progress=False)[0]
+    return execute_all([spec()], tmp_path_factory.mktemp("alone"), progress=False).runs[0]
 
 
 def assert_equal(run: Run, other: Run) -> None:
@@ -197,8 +199,8 @@ def counted(run: Run) -> dict[str, dict[str, int]]:
 def test_two_workers_make_the_bytes_of_one_process(spec, pool: RayPool, tmp_path: Path) -> None:
     """Detectors in step, which share evaluations within a shard: rows, costs and what was shared are those of one process."""
     specs = [spec("cfg_norm", ["draws=1", "images=0"]), spec("score_norm", ["draws=1", "images=0"])]
-    here = execute_all(specs, tmp_path / "here", progress=False)
-    there = execute_all(specs, tmp_path / "there", progress=False, executor=pool)
+    here = execute_all(specs, tmp_path / "here", progress=False).runs
+    there = execute_all(specs, tmp_path / "there", progress=False, executor=pool).runs
     for one, two in zip(here, there, strict=True):
         assert len(one.scores) == LIMIT and one.scores.score.notna().all()
         assert_equal(one, two)
@@ -212,7 +214,7 @@ def test_a_killed_worker_loses_its_shard_and_nothing_else(alone: Run, spec, pool
     """One of two workers dies by SIGKILL at its first shard; every other shard is computed once, and the bytes are the same."""
     (world / "meet").touch()
     (world / "exit").touch()
-    [run] = execute_all([spec()], tmp_path, progress=False, executor=pool)
+    [run] = execute_all([spec()], tmp_path, progress=False, executor=pool).runs
     assert_equal(alone, run)
     assert counted(alone) == counted(run)
     calls = Counter((phase, first) for phase, first, _ in log())
@@ -234,7 +236,7 @@ def test_a_run_that_was_stopped_goes_on_in_workers(alone: Run, spec, pool: RayPo
         patch.setattr("tqdm.tqdm.update", stop)
         execute_all([spec()], tmp_path, progress=False)
     assert [shard.name for shard in tmp_path.rglob("shards/*.parquet")] == ["samples-00000.parquet"]
-    [run] = execute_all([spec()], tmp_path, progress=False, executor=pool)
+    [run] = execute_all([spec()], tmp_path, progress=False, executor=pool).runs
     assert_equal(alone, run)
     assert len(log()) == 1 + 2 + 3
     assert [(old["executor"], old["workers"]) for old in run.info["earlier"]] == [("local", 1)]
@@ -243,7 +245,7 @@ def test_a_run_that_was_stopped_goes_on_in_workers(alone: Run, spec, pool: RayPo
 @slow
 def test_workers_prepare_one_after_another_from_the_drivers_stages(spec, pool: RayPool, world: Path, log, tmp_path: Path) -> None:
     (world / "meet").touch()
-    [run] = execute_all([spec("prepared")], tmp_path, progress=False, executor=pool)
+    [run] = execute_all([spec("prepared")], tmp_path, progress=False, executor=pool).runs
     lines = log()
     assert [line for line in lines if line[0] == "made"] == [["made", os.getpid()]]  # by the driver, once
     prepared = [line for line in lines if line[0] in ("begin", "end")]
@@ -267,7 +269,7 @@ def test_what_a_worker_refuses_is_the_users_line_and_the_rest_goes_on_here(
     assert not pool._seats and not list(tmp_path.glob(".shared-*"))
     kept = len(list(tmp_path.rglob("shards/*.parquet")))
     before = len(log())
-    [run] = execute_all([spec()], tmp_path, progress=False)
+    [run] = execute_all([spec()], tmp_path, progress=False).runs
     assert_equal(alone, run)
     assert kept < 3 and len(log()[before:]) == 3 - kept + 3
     assert [(old["executor"], old["workers"]) for old in run.info["earlier"]] == [("ray", 2)]
@@ -393,7 +395,7 @@ def test_a_worker_that_does_not_see_the_folder_says_so(spec, tmp_path: Path, mon
     monkeypatch.setattr(ray_worker, "VISIBLE", 0.0)
     there = stage(spec(), tmp_path, {})
     (tmp_path / "token").unlink()
-    with pytest.raises(UserError, match=r"does not see .*--out must be a folder that all machines share"):
+    with pytest.raises(UserError, match=r"does not see .*--runs must be a folder that all machines share"):
         Worker(setting()).enter(there)
 
 

@@ -144,8 +144,6 @@ def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(tmp_path, mo
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys) -> None:
     import errno
 
-    from membench.storage import tables
-
     replace, written = os.replace, []
 
     def full(source, target):
@@ -156,14 +154,14 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys
 
     command = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "70", "--quiet", "--set", "draws=1"]
     command += ["--set", "images=1", "--out", str(tmp_path)]
-    monkeypatch.setattr(tables.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert main(command) == 2
     error = capsys.readouterr().err
     assert "No space left" in error and error.count("\n") == 1
     [folder] = tmp_path.glob("*/*/*/*")
     kept = sorted(p.name for p in folder.glob("shards/*.parquet"))
     assert len(kept) == 2 and not list(folder.rglob("*.partial"))
-    monkeypatch.setattr(tables.os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     assert main(command) == 0
     assert (folder / "metrics.parquet").exists()
 

@@ -340,7 +340,7 @@ def test_offline_with_nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     no_sockets(monkeypatch)
-    command = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--profile", "full", "--out", str(tmp_path / "runs"), "--offline"]
+    command = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--profile", "full", "--runs", str(tmp_path / "runs"), "--offline"]
     assert main.main([*command, "--set", "sd_webster.ground_truth=urls"]) == 2
     out = capsys.readouterr()
     lines = out.err.strip().splitlines()

@@ -400,7 +400,7 @@ def test_wrong_options_are_one_line(
 ) -> None:
     settings = [part for option in options for part in ("--set", option)]
     small = [part for o in SMALL_SET if o.split("=")[0] not in {x.split("=")[0] for x in options} for part in ("--set", o)]
-    command = ["run", "--detector", "side", "--task", "sd_webster", "--limit", "2", "--quiet", "--out", str(tmp_path)]
+    command = ["run", "--detector", "side", "--task", "sd_webster", "--limit", "2", "--quiet", "--runs", str(tmp_path)]
     assert main([*command, "--model", str(tiny_pipeline_folder), *small, *settings]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""

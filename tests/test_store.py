@@ -193,7 +193,7 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     code = f"""
-from pathlib import Path; import os, signal; from membench.store import RunFolder
+from pathlib import Path; import os, signal; from membench.runs.folder import RunFolder
 folder = RunFolder.open(Path({str(tmp_path)!r}), "sd_webster", "mini", "cfg_norm", {KEY!r}, {PARTS!r})
 folder.start({{}})
 os.kill(os.getpid(), signal.SIGKILL)"""

@@ -475,6 +475,6 @@ def test_damage_at_random_to_a_pixel_model(tmp_path: Path) -> None:
 def test_the_command_line_refuses_in_one_line(folder: Path, tmp_path: Path, how: str) -> None:
     damage, words = (TOKENIZER | PARTS)[how]
     damage(folder)
-    ran = membench("run", "--detector", "cfg_norm", "--task", "sd_webster", "--model", folder, "--limit", "2", "--out", tmp_path / "o")
+    ran = membench("run", "--detector", "cfg_norm", "--task", "sd_webster", "--model", folder, "--limit", "2", "--runs", tmp_path / "o")
     lines = ran.stderr.strip().splitlines()
     assert ran.returncode == 2 and len(lines) == 1 and words in lines[0], ran.stderr

@@ -1,6 +1,6 @@
 """``membench leaderboard``: a pure function of the run folders.
 
-Runs that differ in task version, profile, data, examples, weights, similarity or control never share a table (``comparison.BOARD``).
+Runs that differ in task version, profile, data, examples, weights, similarity or control never share a table (``identity.BOARD``).
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ Source = Path | Sequence[Run]
 def collect(source: Source, groups: str = "task") -> pd.DataFrame:
     """One row a finished run: those under a folder, or those given. Raises :class:`UserError` where there is none.
 
-    Columns that compare runs are those of ``comparison.with_control`` and ``comparison.with_equal_terms``; with what, ``captions_...``,
+    Columns that compare runs are those of ``control.with_control`` and :func:`with_equal_terms`; with what, ``captions_...``,
     captions alone reach on the row's board (``captions.with_captions``; groups: what the interval of these resamples). Of a folder, one
-    that cannot be read is refused; ``runs.read_runs`` leaves it out and names it.
+    that cannot be read is refused; ``finished.read_runs`` leaves it out and names it.
     """
     runs = _runs(source)
     frame = with_equal_terms(with_control(pd.DataFrame([_row(run) for run in runs])), [_copies(run) for run in runs])

@@ -1,4 +1,4 @@
-"""Columns that compare runs: with the control model, at equal numbers of images and at equal cost."""
+"""Which runs may share a table, which settings they were asked for, and what a table is called."""
 
 from __future__ import annotations
 

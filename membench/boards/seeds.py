@@ -66,7 +66,7 @@ def over_seeds(frame: pd.DataFrame, runs: Iterable[Run] | None = None, resampler
 
     Columns: the board's, detector, options, ``settings``, ``seeds`` (how many), ``seed_list``, ``status`` (partial if one is),
     ``deterministic`` (each of several seeds gives the same scores; False without ``runs``); of each
-    metric the mean, ``_low``, ``_high`` and ``_seeds``: how many seeds have a value; those of ``comparison.with_control`` between such
+    metric the mean, ``_low``, ``_high`` and ``_seeds``: how many seeds have a value; those of ``control.with_control`` between such
     rows; the means of costs; ``commit``, all of them; ``dirty``, if one is.
     """
     known = {str(run.path): run for run in runs or ()}

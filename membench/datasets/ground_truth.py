@@ -102,9 +102,9 @@ def read_ground_truth(
     Prompts without a picture are counted on stderr, in one line.
 
     Each picture is turned by its EXIF orientation, put on white where it is transparent, and cut to its centred square, which is resized by
-    Pillow's Lanczos filter (:func:`membench.pictures.square`). Stable Diffusion was trained on squares of pictures whose shorter edge was
-    resized to the side; its crops and filter may have differed, which a similarity of copies must bear anyway.
-    The pixels are kept by :func:`membench.imageset.cached_array`. root: default its cache. progress: a bar on stderr.
+    Pillow's Lanczos filter (:func:`membench.storage.images.square`). Stable Diffusion was trained on squares of pictures whose shorter
+    edge was resized to the side; its crops and filter may have differed, which a similarity of copies must bear anyway.
+    The pixels are kept by :func:`membench.storage.cache.cached_array`. root: default its cache. progress: a bar on stderr.
 
     Raises :class:`UserError`, which names the file, for a folder that is missing, empty or without a picture of these prompts, a file
     that is damaged, too big, no picture or not what was downloaded, a link out of the folder, and a malformed table; ValueError for

@@ -207,8 +207,8 @@ def read(names: str, *, label: int | None = None) -> list[PromptSet]:
     What exists as a path is one, whatever else it could be. What is missing is fetched, all of it or none.
 
     label: the role of the sets, given to rows that have no label from a column or a published kind
-    (:func:`membench.prompts.read_prompt_file`) nor from a known set, whose label a copy under another name keeps. None: no role is known,
-    and such rows are unlabelled. 0 asks for negatives: rows of another label are left out, with a line on stderr, so that "webster-sd1"
+    (:func:`membench.datasets.prompts.read_prompt_file`) nor from a known set, whose label a copy under another name keeps. None: no
+    role is known, and such rows are unlabelled. 0 asks for negatives: rows of another label are left out, with a line on stderr, so that "webster-sd1"
     gives its N. 1 asks for memorized prompts; rows of label 0 among them stay.
 
     Raises :class:`UserError` for an unknown name, a set given twice, a file that cannot be read, fetched or is of another number of rows
@@ -228,10 +228,10 @@ def read(names: str, *, label: int | None = None) -> list[PromptSet]:
 
 
 def together(positives: Sequence[PromptSet], negatives: Sequence[PromptSet]) -> list[PromptSet]:
-    """Positives and negatives as one list, for :func:`membench.prompts.to_examples` of all their prompts.
+    """Positives and negatives as one list, for :func:`membench.datasets.prompts.to_examples` of all their prompts.
 
     A negative whose text is among the positives with another label, or is a memorized one but for case, white space or Unicode form
-    (:mod:`membench.twins`), is dropped, with a line on stderr, and counted in its set's provenance.
+    (:mod:`membench.datasets.twins`), is dropped, with a line on stderr, and counted in its set's provenance.
 
     Raises :class:`UserError` for a text with two labels among the positives, naming both sets: which of them is right is not for
     membench to say. Sets without any prompt left are refused too.

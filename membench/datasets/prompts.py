@@ -115,7 +115,7 @@ def read_prompt_file(path: str | Path, *, label: int = UNLABELLED, source: str =
     Raises :class:`UserError`, one line, for a file that is missing, empty, damaged or not UTF-8, a missing column, another separator,
     a row with too many fields, an empty prompt or one of more than LONGEST characters, NUL characters, another label than 0 or 1,
     another published kind than those of KINDS, a repeated prompt in text and in a CSV of one's own, and in any file one with two
-    labels, and two with the labels 1 and 0 that are the same but for case, white space or Unicode form (:mod:`membench.twins`).
+    labels, and two with the labels 1 and 0 that are the same but for case, white space or Unicode form (:mod:`membench.datasets.twins`).
     ValueError for another ``label``.
     """
     if label not in (0, 1, UNLABELLED):
@@ -148,7 +148,7 @@ def to_examples(prompts: Iterable[Prompt]) -> list[Example]:
     """An example for each different text, in the order of the first row that has it, which also gives kind, group and source.
 
     A row without a label is extracted from and scored, but takes no part in detection metrics. Those without a group are grouped with
-    one another, by near-duplicate text and label (:func:`membench.groups.text_groups`, ``by_label``).
+    one another, by near-duplicate text and label (:func:`membench.similarity.near_duplicates.text_groups`, ``by_label``).
     Raises :class:`UserError` for a text with two labels, for two texts with the labels 1 and 0 that are the same but for case, white
     space or Unicode form, and for a group that holds memorized and other prompts, which intervals cannot resample.
     """

@@ -42,7 +42,7 @@ def clip_resource(weights: str) -> Resource:
 
 
 def load_clip(weights: str, device: str) -> Loaded:
-    """See :func:`membench.features.load_features`."""
+    """See :func:`membench.features.loading.load_features`."""
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 

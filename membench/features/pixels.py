@@ -11,7 +11,7 @@ PIXELS_SIDE = 32
 
 
 def load_pixels(weights: str, device: str) -> Loaded:
-    """See :func:`membench.features.load_features`."""
+    """See :func:`membench.features.loading.load_features`."""
     if weights:
         raise UserError(f"pixels have no weights: leave out --set features_weights={weights}")
 

@@ -66,7 +66,7 @@ def sscd_resource(variant: str = DEFAULT_VARIANT) -> Resource:
 
 
 def load_sscd(weights: str, device: str, preprocessing: Preprocessing) -> Loaded:
-    """See :func:`membench.features.load_features`."""
+    """See :func:`membench.features.loading.load_features`."""
     file, digest = weights_file(_weights(weights))
     if _is_torchscript(file):
         encode = _torchscript(file, device, preprocessing)

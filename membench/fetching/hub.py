@@ -36,7 +36,7 @@ PIPELINE_PATTERNS = (
 PIPELINE_IGNORE = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "feature_extractor/*")
 
 
-# What membench.pipeline_files and tokenizer_files want of a folder; A|B: either will do.
+# What membench.models (stable_diffusion_folder, tokenizer_files) want of a folder; A|B: either will do.
 PIPELINE_REQUIRED = (
     "model_index.json",
     "scheduler/scheduler_config.json",

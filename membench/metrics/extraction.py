@@ -1,6 +1,6 @@
 """How many training images come back: AMS and UMS of Chen et al., "SIDE" (AAAI 2026, arXiv 2410.02467v7), and what surrounds them.
 
-Every function reads a frame of matches (``membench.similarity.MATCH_COLUMNS``) of ``n_generated`` images, in which the nearest
+Every function reads a frame of matches (``membench.similarity.search.MATCH_COLUMNS``) of ``n_generated`` images, in which the nearest
 training image of each stands, and every pair up to ``space.floor``. ``gamma`` is the stored float32 similarity or distance;
 limits are rounded to float32 too, so that a value equal to a limit as written counts as equal.
 

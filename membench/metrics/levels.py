@@ -49,7 +49,9 @@ def mover(value: float, interval: Interval, other: float, other_interval: Interv
 FEW, MANY, TAIL = 10, 1000, 0.02  # of difference_p and tail
 
 
-def two_level(values: Sequence[float], drawn: np.ndarray, *, logit: bool = False, seed: int = 0) -> np.ndarray:
+def two_level(
+    values: Sequence[float] | np.ndarray, drawn: np.ndarray, *, logit: bool = False, seed: int = 0
+) -> np.ndarray:
     """The distribution, float64 [r], of the mean over S seeds of a metric; of one seed, its resamples as they are.
 
     values [S]: of each seed on all examples; drawn [S, r]: under r resamples of the groups, a column the same groups in every seed.

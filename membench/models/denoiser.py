@@ -217,7 +217,7 @@ class Denoiser:
                 n = self._limits[what] = n // 2
 
     def raw_eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
-        """eps as one differentiable call, neither batched nor counted: for ``membench.derivative``."""
+        """eps as one differentiable call, neither batched nor counted: for ``membench.models.derivative``."""
         with self.refusals():
             return self.to_eps(self._forward(x.to(self.dtype), t, condition).float(), x.float(), t)
 

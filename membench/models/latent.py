@@ -33,7 +33,7 @@ PIXELS = {"cpu": 64 * 64 * 64, "cuda": 8 * 512 * 512}  # through a VAE at once: 
 class LatentDenoiser(Denoiser):
     """A StableDiffusionPipeline's U-Net, with its text encoder and, for detectors that decode, its VAE.
 
-    pipeline: a :class:`membench.pipelines.TextToImage`, whose VAE is loaded when it is first asked for, or diffusers' own.
+    pipeline: a :class:`TextToImage`, whose VAE is loaded when it is first asked for, or diffusers' own.
     Text embeddings are kept on the host, where those of 10,000 prompts (2.4 GB in float32 for Stable Diffusion 1) crowd out no batch.
     """
 
@@ -141,7 +141,7 @@ def _not_finite(pictures: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class TextToImage:
-    """The parts that a :class:`~membench.latent_denoiser.LatentDenoiser` needs. size: height and width in pixels of what it draws."""
+    """The parts that a :class:`LatentDenoiser` needs. size: height and width in pixels of what it draws."""
 
     unet: Any
     text_encoder: Any

@@ -27,7 +27,7 @@ AGAIN = "get the model again"
 def prove_vae(vae: Any, folder: Path) -> None:
     """Raises :class:`UserError` unless the round trip of two small images is finite and does not end in the same image twice.
 
-    In half precision some VAEs overflow: those decode once more in float32 (latent_denoiser.py), so they are asked in that, too.
+    In half precision some VAEs overflow: those decode once more in float32 (latent.py), so they are asked in that, too.
     """
     side = 8 * 2 ** (len(vae.config.block_out_channels) - 1)
     ramp = torch.linspace(-1, 1, side).expand(3, side, side)

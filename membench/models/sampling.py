@@ -16,7 +16,7 @@ def timesteps(model: Denoiser, steps: int) -> list[int]:
     """The model's own sampling schedule: Stable Diffusion's leading spacing gives 981, 961, ..., 1 for 50 steps.
 
     Raises :class:`UserError` unless 1 <= steps <= T, and where the schedule would not begin at the noise that sampling begins with
-    (:func:`membench.schedule.spaced`).
+    (:func:`membench.models.schedule.spaced`).
     """
     return spaced(model.scheduler, steps)
 

@@ -87,7 +87,7 @@ def write_board(
 ) -> Path:
     """Writes ``report.html`` and ``report.md``, and with plots ``plots/<slug>-<plot>.png`` and ``.svg``, each whole or not at all.
 
-    runs: as :func:`membench.runs.load` reads them; images that were left out are read again, of the runs that show them.
+    runs: as :func:`membench.runs.finished.load` reads them; images that were left out are read again, of the runs that show them.
     Training images are those that the runs have stored (``gallery.stored_nearest``). resamples: of the bootstrap over groups (AMS against
     the threshold). Returns the page's path. Raises UserError if the disk refuses; ValueError for a slug that is unsafe or taken, or a
     position that is not a run's.

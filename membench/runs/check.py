@@ -107,7 +107,7 @@ TWICE: Mapping[str, Check] = {  # fields that run.json holds for itself and in t
 }
 
 
-INFO: Mapping[str, Check] = {
+INFO: dict[str, Check] = {
     **TWICE,
     "key": lambda value: isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None,
     "key_parts": _map(_any, *TWICE, "examples", "sampling", "detector_version"),
@@ -125,7 +125,7 @@ INFO: Mapping[str, Check] = {
 }
 
 
-OPTIONAL: Mapping[str, Check] = {
+OPTIONAL: dict[str, Check] = {
     **{"extract_only": _flag, "budget": _or_none(_count), "preset": _or_none(_text), "earlier": _list(_map(_any))},
     **dict.fromkeys(("model_name", "data_name"), _text),
     "provenance": lambda value: _map(_any)(value) and _or_none(_map(_count, *TRUTH))(value.get("ground_truth")),
@@ -136,7 +136,7 @@ OPTIONAL: Mapping[str, Check] = {
 def check_info(info: Any, key_of: Callable[[Mapping[str, Any]], str]) -> None:
     """Raises ValueError, in a few words, for a finished run's run.json that lacks a field, holds an odd one, or contradicts itself.
 
-    key_of: the key that its parts have (``store.content_key``).
+    key_of: the key that its parts have (``storage.hashing.content_key``).
     """
     if not isinstance(info, dict):
         raise ValueError("its run.json is not an object")
@@ -175,7 +175,7 @@ def _depth(value: Any) -> int:
 def check_tables(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], space: Space) -> None:
     """Raises ValueError, in a few words, for tables that are not those of ``info`` (of :func:`check_info`), or not of one another.
 
-    tables: scores, samples, matches and metrics, as ``store.read_run`` reads them; the images themselves are not looked at.
+    tables: scores, samples, matches and metrics, as ``folder.read_run`` reads them; the images themselves are not looked at.
     """
     scores, samples = tables["scores"], tables["samples"]
     _check_scores(info, scores)

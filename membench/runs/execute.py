@@ -1,6 +1,6 @@
 """plan -> execute -> store -> metrics. Knows no detector and no task by name.
 
-A killed run continues where it stopped (phases.py) and ends with the same numbers.
+A killed run continues where it stopped (shards.py) and ends with the same numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who computes the shards of a phase, where it is not the process that was started: a pool of workers (``ray_executor.RayPool``)."""
+"""Who computes the shards of a phase, where it is not the process that was started: a pool of workers (``ray_pool.RayPool``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """What the runner asks of one. It changes how long a run takes, and no number."""
+    """What a run asks of one. It changes how long a run takes, and no number."""
 
     @property
     def info(self) -> Mapping[str, Any]:

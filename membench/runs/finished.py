@@ -85,7 +85,7 @@ class Found:
 def load(path: Path, *, images: bool = True) -> Run:
     """The tables of a run folder. images: False leaves out the PNG bytes, which are most of it.
 
-    Raises :class:`UserError` for a damaged or newer one, and for one that is not of one piece (``run_check``).
+    Raises :class:`UserError` for a damaged or newer one, and for one that is not of one piece (``check``).
     """
     info = read_info(path)
     with _in_words(path):

@@ -50,7 +50,7 @@ class _Seat:
 
 
 class RayPool:
-    """An executor (:class:`membench.executor.Executor`) for ``with RayPool(...) as pool:`` and ``runner.run(..., executor=pool)``.
+    """An executor (:class:`membench.runs.executor.Executor`) for ``with RayPool(...) as pool:`` and ``membench.run(..., executor=pool)``.
 
     workers: how many; None: as many as there are GPUs, where device is a GPU, or as the cores have room for. address: of a running
     cluster, ``host:port`` or ``auto``; None: this machine, unless Ray has been started in this process. plugins: files that
@@ -150,7 +150,7 @@ class RayPool:
         return self._peak
 
     def compute(self, jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progress: bool) -> None:
-        """See :class:`membench.executor.Executor`. Of the model only the batch size is used: each worker has its own."""
+        """See :class:`membench.runs.executor.Executor`. Of the model only the batch size is used: each worker has its own."""
         from membench.runs.shards import SHARD, UNITS
 
         if any(job.spec.device != self.device for job in jobs):

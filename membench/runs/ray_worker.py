@@ -1,4 +1,4 @@
-"""What runs in a worker process of :mod:`membench.ray_executor`: it loads what the driver has loaded, and computes shards.
+"""What runs in a worker process of :mod:`membench.runs.ray_pool`: it loads what the driver has loaded, and computes shards.
 
 Imports neither torch nor the hub's library at the top: both read the environment when they are imported, which is the driver's.
 """

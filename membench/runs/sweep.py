@@ -1,6 +1,6 @@
 """What the options of a detector do to AMS and UMS: a grid of ordinary runs, and their numbers in long form.
 
-Each point is a run of :func:`membench.runner.execute`, kept under its own key: a second call computes nothing.
+Each point is a run of :func:`membench.runs.execute.execute`, kept under its own key: a second call computes nothing.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def cached_features(
 ) -> np.ndarray:
     """Features float32 [n, dim] of images ``uint8`` [n, h, w, 3], which may be a memory map, as :func:`cached_array` keeps them.
 
-    For a :class:`membench.features.Features` f: ``cached_features(images, f.id, f, None, images_key)``. dim: None takes that of
+    For a :class:`membench.similarity.criterion.Features` f: ``cached_features(images, f.id, f, None, images_key)``. dim: None takes that of
     the first image's features, at the price of one image. images_key: the content key of the images, so that they need not be
     read again. block: images read and encoded at once; no part of the key, since features do not depend on it beyond rounding.
 
@@ -164,7 +164,7 @@ RACY = 2_000_000_000  # ns: a file as young as this could change again without a
 
 
 def remembered_hash(file: Path) -> str:
-    """:func:`membench.hashing.file_hash`; that of a large file is kept in the cache and read anew when the file has changed.
+    """:func:`membench.storage.hashing.file_hash`; that of a large file is kept in the cache and read anew when the file has changed.
 
     It has if its place, size, inode, time of change or time of status change is another. The last of these no program can set back.
     """

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: Parquet tables of fixed schemas, JSON, and PNG bytes."""
+"""Parquet tables of fixed schemas, written whole or not at all."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool
     training: of the training split only.
 
     Each of the three annotation files may be missing; without any, all pictures are taken. The pixels are kept by
-    :func:`membench.imageset.cached_array` under the BLAKE2b of the files' bytes; these digests are kept too, under the files'
+    :func:`membench.storage.cache.cached_array` under the BLAKE2b of the files' bytes; these digests are kept too, under the files'
     names, sizes and times (modification and inode change, ns), so that a folder that nobody touched is not read again.
 
     Raises :class:`UserError` for a folder of another layout, an annotation line that is malformed, and a picture that cannot be

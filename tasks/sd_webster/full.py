@@ -130,7 +130,8 @@ def chosen_prompts(positives: str, negatives: str) -> tuple[list[Example], list[
     """(examples, the rows that they were made from, where those are from). Both are comma-separated sets or files.
 
     A row that has no label of its own is memorized if ``negatives`` names others, and unlabelled if not, which the provenance's "notes"
-    say. A negative that is a positive, too, is left out, and counted. Raises :class:`UserError` as :func:`membench.prompt_sets.read` does.
+    say. A negative that is a positive, too, is left out, and counted. Raises :class:`UserError` as
+    :func:`membench.datasets.prompt_sets.read` does.
     """
     from membench.datasets import prompt_sets
 

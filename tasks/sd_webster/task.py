@@ -3,7 +3,7 @@
 Webster (2023, arXiv 2305.08694) sorts memorized captions into MV (matching verbatim), TV (template verbatim) and RV
 (retrieval verbatim). The mini profile is a small true case of it: a real Stable Diffusion pipeline trained on the
 catalogue world (catalogue.py) by ``membench train``, whose positives and negatives are known by construction, and a
-control model that never saw them. The full profile (sd_webster_full.py) asks a Stable Diffusion 1.x or 2.x checkpoint about the
+control model that never saw them. The full profile (full.py) asks a Stable Diffusion 1.x or 2.x checkpoint about the
 published prompt sets.
 """
 
