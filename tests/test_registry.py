@@ -15,6 +15,7 @@ from membench import registry
 from membench.detector import Detector
 from membench.errors import UserError, suggest, unknown_name
 from membench.registry import Registry, load_plugin
+from membench.task import Task
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "diffusers", "pandas", "pyarrow", "sklearn", "numpy")
@@ -188,6 +189,28 @@ def test_a_borrowed_detector_is_not_the_plugins_own(tmp_path: Path) -> None:
     assert [e.name for e in load_plugin(borrower)] == ["better"]
 
 
+TASK = '''
+from membench.task import TaskInfo
+from membench.types import Space
+class Near:
+    """A task."""
+    info = TaskInfo("near_by", 1, "", ("mini",), Space("none", True, (), 1.0, 1.0, ""))
+    def load(self, profile, *, control, device, dtype, batch_size): ...
+'''
+
+
+def test_a_plugin_file_may_hold_tasks_and_detectors(tmp_path: Path) -> None:
+    file = write(tmp_path / "both.py", DETECTOR + TASK)
+    try:
+        assert [(e.kind, e.name) for e in load_plugin(file)] == [("detector", "my_norm"), ("task", "near_by")]
+        found = registry.tasks().load("near_by")
+        assert issubclass(found, Task) and found().resources() == [] and registry.tasks().get("near_by").summary == "A task."
+        code = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert registry.tasks().get("near_by").code == registry.detectors().get("my_norm").code == code
+    finally:
+        registry.tasks.cache_clear()
+
+
 def test_plugins_of_one_file_name_do_not_collide(tmp_path: Path) -> None:
     for folder, name in (("a", "First"), ("b", "Second")):
         (tmp_path / folder).mkdir()
@@ -202,6 +225,11 @@ def test_plugins_of_one_file_name_do_not_collide(tmp_path: Path) -> None:
         ("class Near:\n    version = 1\n    def plan(self): ...\n", "Near lacks Options, score"),
         ("raise ValueError('two\\nlines')\n", "fails on import: ValueError: two lines"),
         ("def (\n", "fails on import: SyntaxError"),
+        ("raise SystemExit(3)\n", "fails on import: SystemExit: 3"),
+        (DETECTOR.replace("conditions, extracted", "conditions"), "MyNorm.score takes other arguments than a detector's (self, model"),
+        (DETECTOR + "    def __init__(self, options): pass\n", "MyNorm.__init__ takes other arguments"),
+        (DETECTOR.replace("Access()", "{}"), "MyNorm.access is {}, not membench.types.Access"),
+        ("class Far:\n    info = 1\n    def load(self, profile, **how): ...\n", "Far.info is 1, not membench.task.TaskInfo"),
     ],
 )
 def test_plugin_mistakes_are_one_line(tmp_path: Path, text: str, told: str) -> None:
