@@ -135,13 +135,15 @@ def adopted(cls: type) -> type[Detector]:
 def _completed(cls: type) -> type[Detector]:
     """A plain class with the base class behind it, whose own ``__init__`` runs after the base's."""
 
+    own_init: Any = cls.__init__  # type: ignore[misc]  # of this very class
+
     def begin(self: Any, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
         Detector.__init__(self, options, seed=seed, sampling=sampling)
-        if cls.__init__ is not object.__init__:
-            cls.__init__(self, options, seed=seed, sampling=sampling)  # type: ignore[misc]
+        if own_init is not object.__init__:
+            own_init(self, options, seed=seed, sampling=sampling)
 
     own: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__}
-    if cls.__init__ is object.__init__ or _takes(cls.__init__, 2, seed=0, sampling={}):
+    if own_init is object.__init__ or _takes(own_init, 2, seed=0, sampling={}):
         own["__init__"] = begin
     return type(cls.__name__, (cls, Detector), own)
 

@@ -136,12 +136,12 @@ class ByPlace(Plain):
 class BatchNoise(Plain):
     def score(self, model, conditions, extracted):
         generator = torch.Generator().manual_seed(model.batch_size)
-        return (torch.tensor(super().score(model, conditions, extracted)) + torch.rand(1, generator=generator)).tolist()
+        return (torch.tensor(super().score(model, conditions, extracted)) + 100 * torch.rand(1, generator=generator)).tolist()
 
 
 class GlobalNoise(Plain):
     def score(self, model, conditions, extracted):
-        return (torch.tensor(super().score(model, conditions, extracted)) + torch.rand(1)).tolist()
+        return (torch.tensor(super().score(model, conditions, extracted)) + 100 * torch.rand(1)).tolist()
 
 
 class Hooked(Plain):

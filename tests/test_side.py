@@ -22,6 +22,7 @@ from membench.detectors import side as side_module
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
+from membench.detectors.surrogate import classifier, lora
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
@@ -432,14 +433,14 @@ def test_train_on_kept_leaves_out_the_images_of_dropped_clusters(
     model: LatentDenoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surrogate: str
 ) -> None:
     seen: dict[str, Any] = {}
-    name = f"train_{surrogate}"
-    real = getattr(side_module, name)
+    name, module = f"train_{surrogate}", {"lora": lora, "classifier": classifier}[surrogate]
+    real = getattr(module, name)
 
     def watch(model: Any, synthetic: Any, *args: Any, **settings: Any) -> Any:
         seen["x0"], seen["key"] = synthetic.x0, synthetic.stage.key
         return real(model, synthetic, *args, **settings)
 
-    monkeypatch.setattr(side_module, name, watch)
+    monkeypatch.setattr(module, name, watch)
     monkeypatch.setattr(side_module, "describe", lambda *_, **__: np.repeat(np.eye(3, dtype=np.float32), [3, 4, 5], axis=0))
     common = {"surrogate": surrogate, "min_members": 4}
     whole, _ = prepared(model, tmp_path, **common, train_on="all")

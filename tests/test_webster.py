@@ -142,9 +142,10 @@ def test_a_schedule_that_ends_in_pure_noise_is_refused(model) -> None:
 def test_png_size_is_minus_the_bits_and_asks_nothing_of_the_network(model) -> None:
     pictures = [np.full((64, 64, 3), 7, np.uint8), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)]
     given = [Condition(str(i), None, picture) for i, picture in enumerate(pictures)]
-    detector = PngSize(PngSize.Options(), seed=0, sampling=SAMPLING)
+    detector = PngSize(PngSize.Options(), seed=0, sampling=SAMPLING | {"examples": "images"})
     plain, noise = detector.score(model, given, {})
     assert (plain, noise) == tuple(-8 * len(png_bytes(p)) for p in pictures) and plain > noise
     drawn = {"p": [Sample(CONDITIONS[0], k, picture, -8.0 * len(png_bytes(picture))) for k, picture in enumerate(pictures)]}
-    assert detector.score(model, CONDITIONS[:1], drawn) == [pytest.approx((plain + noise) / 2)]
+    of_prompts = PngSize(PngSize.Options(), seed=0, sampling=SAMPLING)
+    assert of_prompts.score(model, CONDITIONS[:1], drawn) == [pytest.approx((plain + noise) / 2)]
     assert model.cost.forwards == model.cost.decodes == 0

@@ -47,7 +47,7 @@ def call(args: argparse.Namespace) -> int:
     from membench.reports.output import write_boards
     from membench.storage.files import check_target
 
-    by = args.by or ("band" if args.band else "run")
+    by: boards.By = args.by or ("band" if args.band else "run")
     boards.check(by, args.groups)
     if args.output is not None:
         check_target(args.output)

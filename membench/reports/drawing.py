@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE_WIDTH = 360  # points, which are the pixels of a narrow screen
-LOOK = {
+LOOK: dict[Any, Any] = {
     "svg.hashsalt": "membench",
     "svg.fonttype": "none",
     "font.size": 9,
@@ -218,7 +218,8 @@ def _axis(axes: Axes, which: str, axis: Axis, letters: int) -> None:
     labels = ["\n".join(map(plain, text.split("\n"))) for _, text in ticks]
     wide = sum(max(map(len, label.split("\n"))) + 2 for label in labels if label)
     crowded = which == "x" and wide > letters
-    of.set_ticks([at for at, _ in ticks], labels, **({"rotation": 25, "ha": "right"} if crowded else {}))
+    turned: dict[str, Any] = {"rotation": 25, "ha": "right"} if crowded else {}
+    of.set_ticks([at for at, _ in ticks], labels, **turned)
     of.minorticks_off()
 
 
@@ -233,7 +234,7 @@ def _line(axes: Axes, plot: Plot, line: Line) -> Any:
     colour = INKS[ink(line.style)][0]
     if line.marker == DOT:
         return _dots(axes, plot.x, x, y, colour)
-    beside = axes.transData + ScaledTranslation(line.aside / 72, 0, axes.figure.dpi_scale_trans)  # type: ignore[union-attr]
+    beside = axes.transData + ScaledTranslation(line.aside / 72, 0, axes.figure.dpi_scale_trans)
     pattern: Any = (0, dashes(line.style)) if dashes(line.style) else "-"
     look: dict[str, Any] = {
         "color": colour,
@@ -255,7 +256,7 @@ def _line(axes: Axes, plot: Plot, line: Line) -> Any:
         reach = np.nan_to_num(np.maximum([y - low, high - y], 0))
         edge = look.pop("markeredgewidth")  # else it is the caps', too
         bars = axes.errorbar(x, y, yerr=reach, elinewidth=1, capsize=2.5, capthick=1, **look)
-        bars.lines[0].set_markeredgewidth(edge)  # type: ignore[union-attr]
+        bars.lines[0].set_markeredgewidth(edge)
         return bars
     step = "post" if line.steps else None
     axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0, step=step)  # type: ignore[arg-type]

@@ -95,7 +95,7 @@ def share_plot(series: Sequence[Series]) -> Plot:
         style, marker = (NEGATIVE, "s") if s.control else (POSITIVE, "o")
         ordered = s.shares.kind.map(multiplicity_of).notna().to_numpy()
         lines += [Line("", x[ordered], value[ordered], style=style, width=0.8, aside=aside)] if ordered.sum() > 1 else []
-        look = {"style": style, "marker": marker, "hollow": s.control, "joined": False, "whiskers": True, "aside": aside}
+        look: dict[str, Any] = {"style": style, "marker": marker, "hollow": s.control, "joined": False, "whiskers": True, "aside": aside}
         lines.append(Line(f"{s.name}, {s.images:,} images", x, value, low, high, **look))
     at = [(float(i), _tick(kind, roomy) if i % step == 0 else "") for i, kind in enumerate(kinds)]
     x_axis = Axis("" if roomy else "times shown in training", 0, len(kinds) - 1, at=at, room=0.5 / max(1, len(kinds) - 1))

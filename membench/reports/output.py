@@ -49,7 +49,7 @@ def text_of(board: Board, fmt: str) -> str:
         title = "published numbers beside measured ones"
         return f"### {title}\n\n{markdown(board.frame)}\n" if fmt == "md" else table(title, board.frame)
     if board.by == "summary":
-        shown = {"": summary_tables(board.frame)}
+        shown: dict[str, Tables] = {"": summary_tables(board.frame)}
     else:
         shown = {part.title: OF_PARTS[board.by](part.frame) for part in board.parts}
     parts = []

@@ -113,7 +113,8 @@ def _series(frame: pd.DataFrame, metric: str, name: str, i: int, of: int) -> lis
         # Of one series in a colour of its own, of several in the series' colour.
         style = (i if of > 1 else (1, 4, 2, 3)[j % 4]) % RUN_INKS + RUN_INKS * ((j + 1) % 4)
         key = f"band {band['name']} [{band['low']:g}, {band['high']:g})" if i == 0 else ""
-        made.append(Line(key, *_points(rows, several)[:2], style=style, width=0.9))
+        x, y = _points(rows, several)[:2]
+        made.append(Line(key, x, y, style=style, width=0.9))
     copies = f"copies ({space['id'].split('/')[0]} {'≥' if space['higher_is_closer'] else '≤'} {space['copy']:g})"
     crosses = []
     for control in (True, False):  # the model above its control
