@@ -14,7 +14,6 @@ from membench.errors import UserError, unknown_name
 from membench.models.batch_size import AUTO, USUAL, Tuned
 from membench.models.loading import check_device
 from membench.options import detector_options, parse_options
-from membench.registry import detectors, tasks
 from membench.runs import contract
 from membench.runs.folder import RunFolder
 from membench.runs.spec import Spec, key_parts, plugin_code
@@ -45,10 +44,10 @@ class Job:
 
 def open_task(spec: Spec) -> Task:
     """The task with its options, before anything is loaded. Raises :class:`UserError` for a wrong name, profile or option."""
-    task_class = tasks().load(spec.task)
+    task_class = registry.tasks().load(spec.task)
     if spec.profile not in task_class.info.profiles:
         raise unknown_name("profile", spec.profile, task_class.info.profiles, f"membench show {spec.task}")
-    detectors().get(spec.detector)
+    registry.detectors().get(spec.detector)
     return task_class(parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}"))
 
 
