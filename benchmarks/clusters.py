@@ -4,7 +4,7 @@ Draws N_syn images from the null condition as the detector does (and finds those
 setting, and prints how many images the kept clusters hold, how many of these are copies, and of how many training images.
 The detector itself sees no training image: this is for choosing options, on half ``b`` of a mini world.
 
-    python benchmarks/clusters.py --task cifar10 --half b --synthetic 800 --out results/runs
+    python benchmarks/clusters.py --task cifar10 --half b --synthetic 800 --runs results/runs
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def main() -> None:
     parser.add_argument("--synthetic", type=int, default=800)
     parser.add_argument("--features", default="bottleneck,pixels")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("results/runs"))
+    parser.add_argument("--runs", type=Path, default=Path("results/runs"))
     args = parser.parse_args()
 
     task_class = registry.tasks().load(args.task)
     task = task_class(task_class.Options(half=args.half, pool=2)).load("mini")
     sampling = dict(task.info.sampling)
     identity = {"weights": task.hashes["weights"], "dtype": "float32", "sampling": sampling, "seed": args.seed}
-    workspace = Workspace(args.out / args.task / "mini" / "prepared", identity, progress=True)
+    workspace = Workspace(args.runs / args.task / "mini" / "prepared", identity, progress=True)
     model, steps = task.model(), int(sampling["steps"])
     synthetic = synthesize(model, [NULL], workspace, n=args.synthetic, seed=args.seed, steps=steps, guidance=1.0)
 

@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--work", type=Path, default=Path("work"))
-    parser.add_argument("--out", type=Path, default=Path("results/cifar10_subset"))
+    parser.add_argument("--output", type=Path, default=Path("results/cifar10_subset"))
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", dest="options", action="append", default=[])
@@ -62,8 +62,8 @@ def main() -> None:
             )
             rows.append(rows_of(kind, way, run, recipe.duplicates()[1]))
     frame = pd.DataFrame(rows)
-    args.out.mkdir(parents=True, exist_ok=True)
-    atomic_write(args.out / "labels.parquet", lambda temporary: frame.to_parquet(temporary))
+    args.output.mkdir(parents=True, exist_ok=True)
+    atomic_write(args.output / "labels.parquet", lambda temporary: frame.to_parquet(temporary))
     titles = [c for c in frame.columns if c.endswith("%")]
     shown = pd.DataFrame(
         [
@@ -72,7 +72,7 @@ def main() -> None:
             for _, r in frame.iterrows()
         ]
     )
-    atomic_write(args.out / "labels.md", lambda temporary: temporary.write_text(markdown(shown) + "\n"))
+    atomic_write(args.output / "labels.md", lambda temporary: temporary.write_text(markdown(shown) + "\n"))
     print(markdown(shown))
 
 

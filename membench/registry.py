@@ -47,11 +47,11 @@ def _source(module: str) -> Path | None:
 
 
 def _summary(source: Path, attribute: str) -> str:
-    """First line of the class's docstring, else of its module's, read from the text: a module may hold several detectors."""
+    """First paragraph of the class's docstring, else of its module's, read from the text: a module may hold several detectors."""
     tree = ast.parse(source.read_bytes())
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute)
     text = next(filter(None, map(ast.get_docstring, classes)), "") or ast.get_docstring(tree) or ""
-    return text.partition("\n")[0]
+    return " ".join(text.partition("\n\n")[0].split())
 
 
 @dataclass(frozen=True)

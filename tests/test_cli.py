@@ -48,9 +48,9 @@ def test_list_and_help_are_light() -> None:
     torch = seconds("-c", "import torch")
     assert seconds("-m", "membench", "list") < torch / 4
     assert seconds("-m", "membench", "--help") < torch / 4
-    heavy = "{'torch', 'transformers', 'diffusers', 'pandas', 'pyarrow', 'sklearn', 'numpy'}"
+    heavy = "{'torch._C', 'transformers', 'diffusers', 'pandas', 'pyarrow', 'sklearn', 'numpy'}"
     for command in ("['list']", "['--help']", "['run', '--help']"):
-        call = f"import sys\nfrom membench.cli import main\ntry: main({command})\nexcept SystemExit: pass\n"
+        call = f"import sys\nfrom membench.cli.main import main\ntry: main({command})\nexcept SystemExit: pass\n"
         code = f"{call}assert not {heavy} & set(sys.modules)"
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
@@ -148,8 +148,8 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         ([*RUN, "--seeds", "x"], ["--seeds 'x'"]),
         ([*RUN, "--seeds", ""], ["--seeds ''"]),
         ([*RUN, "--seeds", "1,-2"], ["--seeds '1,-2'"]),
-        ([*RUN, "--seed", "2"], ["unknown option --seed. Did you mean '--seeds'? See: membench run --help"]),
-        ([*RUN, "--out", "runs"], ["unknown option --out. See: membench run --help"]),
+        ([*RUN, "--seed", "2"], ["unknown option --seed. Did you mean '--seeds' or '--set'? See: membench run --help"]),
+        ([*RUN, "--out", "runs"], ["unknown option --out.", "See: membench run --help"]),
         ([*RUN, "more"], ["unexpected argument 'more'. See: membench run --help"]),
         (["rnu", "--task", "sd_webster"], ["invalid choice: 'rnu'", "'run'", "See: membench --help"]),
         (["run", "--task", "sd_webster"], ["the following arguments are required: --detector. See: membench run --help"]),
@@ -171,7 +171,6 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         (["leaderboard", "--runs", "no/such"], ["no finished runs", "membench run"]),
         (["leaderboard", "--format", "xlsx"], ["xlsx"]),
         (["rnu"], ["rnu"]),
-        ([], ["COMMAND"]),
     ],
     ids=lambda value: " ".join(value)[-60:] if isinstance(value, list) else None,
 )

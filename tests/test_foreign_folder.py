@@ -89,7 +89,7 @@ def watch(event, args):
         seen.append((event, args[0]))
 import matplotlib.font_manager  # looks for fonts, once
 sys.addaudithook(watch)
-from membench.cli import main
+from membench.cli.main import main
 for argv in {commands!r}:
     assert main(argv) in (0, 2), argv
 assert not seen, seen

@@ -79,7 +79,7 @@ def test_the_batch_size_changes_neither_the_folder_nor_the_ranking(finished, tmp
 # A run of the command line that dies by SIGKILL as its second shard of images, written, is about to get its name.
 KILLED = """
 import os, signal, sys
-from membench.cli import main
+from membench.cli.main import main
 
 replace = os.replace
 

@@ -68,8 +68,6 @@ def execute_all(
     if any(replace(spec, detector="", options=(), preset=None) != first for spec in specs):
         raise ValueError("specs that are run together differ in detector, options and preset alone")
     task = load_task(specs[0], needs_model=any(registry.detectors().load(spec.detector).access.model for spec in specs))
-    for note in task.provenance.get("notes", ()):
-        print(f"membench: {note}", file=sys.stderr)
     with ExitStack() as stack:
         jobs: dict[str, Job] = {}
         keys = []
@@ -79,6 +77,8 @@ def execute_all(
             jobs[keys[-1]] = job
         networks = _networks([job for job in jobs.values() if not job.folder.complete], task, began)
         skipped = _left_out(jobs, networks, skip)
+        for note in task.provenance.get("notes", ()):  # below a refusal, which is one line
+            print(f"membench: {note}", file=sys.stderr)
         for together in _groups([job for job in jobs.values() if not job.folder.complete]):
             try:
                 _compute(together, networks[together[0].detector.access.model], progress, executor)
