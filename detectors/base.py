@@ -99,7 +99,7 @@ class MeasuresImages(Draws):
         raise NotImplementedError
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
-        if not self.options.images and self.examples == "prompts":
+        if not self.options.images and self.access.images:
             raise UserError("an example that is a prompt is measured by images drawn for it: images must be at least 1")
         given = [c.image for c in conditions if c.image is not None]
         if self.examples == "images" and len(given) < len(conditions):

@@ -249,8 +249,11 @@ class _Counted:
 
 
 def _state(network: torch.nn.Module) -> tuple[Any, ...]:
+    """What a detector must leave as it was. An adapter that is switched off (SIDE's LoRA) is no part of it."""
     learning = sorted(name for name, p in network.named_parameters() if p.requires_grad)
-    return tensor_hash(network), network.training, learning
+    adapted = any(not m.disable_adapters for m in network.modules() if hasattr(m, "base_layer"))
+    weights = {k.replace(".base_layer.", "."): v for k, v in network.state_dict().items() if adapted or "lora_" not in k}
+    return tensor_hash(weights), network.training, learning, adapted
 
 
 def _hooks(network: torch.nn.Module) -> int:

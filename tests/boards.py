@@ -102,7 +102,7 @@ def make(
         **({"extract_only": True} if not scored else {}),
         **(extra or {}),
     }
-    evaluations = sum(phases.get(name, {}).get("forwards", 0) for name in ("prepare", "samples"))
+    evaluations = sum(phases.get(name, {}).get(kind, 0) for name in ("prepare", "samples") for kind in ("forwards", "jvps"))
     scores = scores.reindex(columns=SCHEMAS["scores"].names)
     tables = {"scores": scores, "samples": samples, "matches": matches}
     tables["metrics"] = run_metrics(scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100)

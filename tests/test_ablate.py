@@ -17,6 +17,7 @@ from PIL import Image
 
 from membench import registry
 from membench.cli.main import main
+from membench.detector import Detector
 from membench.errors import UserError
 from membench.reports.drawing import draw, figure
 from membench.reports.plots import CROSS, INKS, UNLABELLED, Plot
@@ -43,7 +44,7 @@ class CopierOptions:
             raise ValueError("fancy goes with no 7 copies")
 
 
-class Copier:
+class Copier(Detector):
     """Its first ``copies`` images (with seed 1, one fewer) are training pictures, the rest grey; refuses 9."""
 
     Options = CopierOptions
@@ -51,11 +52,11 @@ class Copier:
     access = Access()
 
     def __init__(self, options, *, seed, sampling):
-        self.options, self.seed = options, seed
+        super().__init__(options, seed=seed, sampling=sampling)
 
     def plan(self, conditions):
         if self.options.copies == 9:
-            raise UserError("copier: no cluster survives;\ncopy fewer")
+            raise UserError("no cluster survives;\ncopy fewer")
         return [Request(c, 0) for c in conditions]
 
     def extract(self, model, requests):
@@ -176,7 +177,7 @@ def test_a_refused_point_is_a_row_and_the_others_go_on(swept) -> None:
     frame = pd.read_parquet(swept / "made" / "grid.parquet")
     refused = frame[frame.status == "refused"]
     assert len(refused) == 4 and set(refused.copies) == {9} == set(frame.copies) - {0, 4}
-    assert set(refused.error) == {"copier: no cluster survives; copy fewer"}
+    assert set(refused.error) == {"detector copier: no cluster survives; copy fewer"}
     assert refused[["metric", "value", "n", "forwards", "seconds", "run"]].isna().all(axis=None)
 
 
@@ -191,7 +192,7 @@ def test_the_same_command_again_computes_nothing_and_writes_the_same_files(swept
     assert str(swept / "made" / "grid.parquet") in err
     rows = {tuple(line.replace("│", "").split()[:2]): line for line in out.splitlines() if line.startswith("│")}
     assert len(rows) == 6 and "87.5 [75.0, 100.0]" in rows["4", "0.5"]
-    assert "refused for 2 of 2 seeds: copier: no cluster survives" in rows["9", "1.0"] and "n/a" in rows["9", "1.0"]
+    assert "refused for 2 of 2 seeds: detector copier: no cluster survives" in rows["9", "1.0"] and "n/a" in rows["9", "1.0"]
 
 
 def test_the_pictures_are_not_blank(swept) -> None:

@@ -15,12 +15,14 @@ from PIL import Image
 
 from membench.boards import thresholds
 from membench.boards.thresholds import SETTING, over_seeds, parse_grid, sweep_thresholds
-from membench.cli import ablate as ablate_module
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.thresholds import COLUMNS
 from membench.registry import Registry
+from membench.reports import thresholds as reports
 from membench.reports.thresholds import plots_of, sentences, shown, summary
+from membench.runs import execute, job
+from membench.runs.execute import Outcome
 from membench.runs.finished import Run
 from membench.types import Band, Space
 
@@ -294,7 +296,7 @@ def test_the_command_on_both_models_with_two_seeds(pixels: None, tmp_path: Path,
         assert np.asarray(png.convert("RGB")).std() > 10
     # Other thresholds of the same runs: no network evaluation.
     monkeypatch.setattr("membench.runs.execute._compute", lambda *_: pytest.fail("a network was evaluated"))
-    monkeypatch.setattr(thresholds, "draw", lambda *_, **__: b"a picture")
+    monkeypatch.setattr(reports, "draw", lambda *_, **__: b"a picture")
     assert ablate(tmp_path, "--seeds", "0,1", "--thresholds", "0.5,1", "--budget", 12, "--output", tmp_path / "mine.png") == 0
     assert sorted(path.name for path in tmp_path.glob("mine*")) == ["mine.parquet", "mine.png", "mine.svg"]
 
@@ -309,7 +311,7 @@ def test_the_command_on_both_models_with_two_seeds(pixels: None, tmp_path: Path,
         (["--seeds", "0,0"], "--seeds '0,0': it must be different whole numbers"),
         (["--seeds", "x"], "--seeds 'x'"),
         (["--preset", "paper"], "detector random has no presets"),
-        (["--set", "side.clusters=3"], "'side' is none of the names"),
+        (["--set", "side.clusters=3"], "'side' is not a name of this run"),
         (["--detector", "side,rndom"], "unknown detector 'rndom'"),
     ],
 )
@@ -322,9 +324,9 @@ def test_each_mistake_is_one_line_before_any_work(pixels: None, tmp_path: Path, 
 
 def test_detectors_without_images_are_named(base: dict[str, Run], tmp_path: Path, monkeypatch, capsys) -> None:
     runs = [with_distances(base["side"], SIDE), with_distances(base["random"], RANDOM), base["scorer"]]
-    monkeypatch.setattr(ablate_module, "execute_all", lambda *args, **kwargs: runs)
-    monkeypatch.setattr(ablate_module, "open_task", lambda spec: SimpleNamespace(info=SimpleNamespace(space=L2)))
-    monkeypatch.setattr(thresholds, "draw", lambda *_, **__: b"a picture")
+    monkeypatch.setattr(execute, "execute_all", lambda *args, **kwargs: Outcome(runs, []))
+    monkeypatch.setattr(job, "open_task", lambda spec: SimpleNamespace(info=SimpleNamespace(space=L2)))
+    monkeypatch.setattr(reports, "draw", lambda *_, **__: b"a picture")
     words = f"ablate --detector side,random,cfg_norm --task sd_webster --thresholds {GRID} --output {tmp_path}/made --quiet"
     assert main(words.split()) == 0
     out, err = capsys.readouterr()

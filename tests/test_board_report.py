@@ -157,7 +157,7 @@ def test_settings_are_by_name_and_seed(tmp_path) -> None:
     apart = board_plots.settings_of([of[2], newer])
     assert len(apart) == 2 and all(re.fullmatch(r"one \(\w{6}\)", name) for name in apart)
     partial = variant(tmp_path, "one", changes={"status": "partial", "options_passed": ["k=2", "a=1"], "preset": "paper"})
-    assert list(board_plots.settings_of([partial])) == ["one preset=paper a=1 k=2 (PARTIAL)"]
+    assert list(board_plots.settings_of([partial])) == ["PARTIAL one preset=paper a=1 k=2"]
 
 
 def test_the_roc_curve_is_the_mean_over_seeds(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -72,5 +73,5 @@ def test_kinds_of_a_perfect_detector_are_shown(tmp_path: Path, capsys: pytest.Ca
     for seed in range(2):
         make(root, [None] * N, seed=seed, change=lambda scores: scores.assign(score=scores.label * 1000.0 + np.arange(len(scores))))
     assert main(["leaderboard", "--runs", str(root), "--by", "kind", "--format", "json"]) == 0
-    frame = pd.read_json(capsys.readouterr().out)
+    frame = pd.read_json(io.StringIO(capsys.readouterr().out))
     assert set(frame.kind) == {"all", "MV"} and frame.auroc.eq(1).all() and frame.auroc_high.le(1).all()

@@ -24,6 +24,7 @@ from membench.boards.collect import collect
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
 from membench.cli.main import main
+from membench.detector import Detector
 from membench.detectors.captions import CaptionCase, CaptionNgrams
 from membench.errors import UserError
 from membench.metrics.captions import case_share, dealt, length, ngram_scores
@@ -42,7 +43,6 @@ from membench.runs.job import load_task
 from membench.runs.shards import NoModel
 from membench.runs.spec import Spec
 from membench.similarity.near_duplicates import text_groups
-from membench.storage.tables import write_table
 from membench.types import Access, Condition, sees
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -252,15 +252,13 @@ def test_the_page_shows_the_line(tmp_path):
 
 
 def test_sources_are_rows_of_their_own(tmp_path, capsys):
+    def of_sources(scores: pd.DataFrame) -> pd.DataFrame:
+        number = scores.id.str.removeprefix("c").astype(int)  # the even ones are not memorized
+        scores = scores.assign(source=np.where(scores.label == 1, "planted", "s" + (number % 4).astype(str)))
+        return scores.assign(score=scores.score + (scores.source == "s2") * 0.9)
+
     for seed in (0, 1):
-        run = make(tmp_path, COPIED * 6, seed=seed)
-        number = run.scores.id.str.removeprefix("c").astype(int)  # the even ones are not memorized
-        scores = run.scores.assign(source=np.where(run.scores.label == 1, "planted", "s" + (number % 4).astype(str)))
-        scores = scores.assign(score=scores.score + (scores.source == "s2") * 0.9)
-        rows = detection_table(scores, resamples=100)
-        metrics = pd.DataFrame([vars(r) for r in rows]).rename(columns={"name": "metric"})
-        write_table(run.path / "scores.parquet", scores, "scores")
-        write_table(run.path / "metrics.parquet", metrics, "metrics")
+        scores = make(tmp_path, COPIED * 6, seed=seed, change=of_sources).scores
     out = tmp_path / "sources.parquet"
     assert main(["leaderboard", "--by", "source", "--runs", str(tmp_path), "--format", "parquet", "--output", str(out)]) == 0
     frame = pd.read_parquet(out).set_index("source")
@@ -364,7 +362,7 @@ class Options:
     pass
 
 
-class Blind:
+class Blind(Detector):
     """A plug-in that declares what it does not keep to."""
 
     Options, version, access = Options, 1, Access(model=False)

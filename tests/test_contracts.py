@@ -44,7 +44,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "caption_length": ({}, [CAPTIONS]),
     "caption_ngrams": ({"folds": 2}, [CAPTIONS]),
     "carlini_conditional": (SIDE, [CAPTIONS, CLASSES, NOTHING]),
-    "cfg_norm": ({"draws": 2, "trajectory": 5}, [CAPTIONS, CLASSES]),
+    "cfg_norm": ({}, [CAPTIONS, CLASSES]),
     "dcs": ({}, [CAPTIONS, CLASSES]),
     "edge": ({"size": 16}, [CAPTIONS]),
     "flipd": ({"probes": 2}, [CAPTIONS, CLASSES, NOTHING]),
@@ -461,7 +461,7 @@ def test_a_plugin_file_brings_a_task_and_a_detector(tmp_path: Path, fresh: Any, 
     assert run(file, tmp_path / "runs", "--set", "mine.n=6") == 0
     from membench.runs.finished import read_runs
 
-    [found] = read_runs(tmp_path / "runs")
+    [found] = read_runs(tmp_path / "runs").runs
     assert found.info["task"] == "mine" and found.info["detector"] == "level" and len(found.scores) == 6
     examples: list[Example] = list(PixelTask().load("mini").examples[:6])
     expected = {e.id: float(e.condition.image.mean()) for e in examples if e.condition.image is not None}

@@ -162,14 +162,14 @@ def test_a_planted_better_detector_is_found_and_the_others_are_not(template):
 def test_adjusted_for_a_boards_own_pairs_alone(template, correlated):
     """Detectors on other examples, or on the control model, are not compared, and do not count."""
     on_model, here = correlated(better=0.2), template.info["key_parts"]
-    hashes = here["hashes"] | {"weights": "b" * 64}
+    hashes, own = here["hashes"] | {"weights": "b" * 64}, here["examples"][:8]
     on_control = [scored(template, r.info["detector"], r.scores.score.to_numpy(), control=True, hashes=hashes) for r in on_model]
     others = [scored(template, name, effects(k), examples="f" * 64) for k, name in enumerate("abc")]
     found = compared([*on_model, *on_control, *others], metrics=["auroc"])
-    assert found.groupby(["control", "examples"]).size().to_dict() == {(False, "e" * 8): 1, (False, "f" * 8): 3, (True, "e" * 8): 1}
+    assert found.groupby(["control", "examples"]).size().to_dict() == {(False, own): 1, (False, "f" * 8): 3, (True, own): 1}
     alone = compared(on_model, metrics=["auroc"])
     assert list(found.columns) == [*BOARD, *COLUMNS]
-    pd.testing.assert_frame_equal(found[~found.control & (found.examples == "e" * 8)].reset_index(drop=True), alone)
+    pd.testing.assert_frame_equal(found[~found.control & (found.examples == own)].reset_index(drop=True), alone)
 
 
 def test_only_common_seeds_and_examples_count(template, correlated):

@@ -177,7 +177,7 @@ def test_memorized_conditions_are_told_from_those_that_are_not(kind: str, name: 
 def test_the_guidance_norm_has_its_closed_form(kind: str) -> None:
     """|| eps_c - eps_0 || at the first step; of a condition that changes nothing it is 0."""
     w = world(kind)
-    got = score(kind, "cfg_norm", w.memorized, **({"image_steps": 1} if kind == "pixels" else {}))
+    got = score(kind, "cfg_norm", w.memorized, **({"trajectory": 10} if kind == "pixels" else {}))
     w.model.scheduler.set_timesteps(50 if kind == "latents" else 10)
     t = int(w.model.scheduler.timesteps[0])
     for k, (condition, value) in enumerate(zip(w.memorized, got, strict=True)):

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from membench import registry
+from membench.boards.board import board
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.registry import Registry
 from membench.reports.run_tables import grid_table
 from membench.runs import grid, plan
+from membench.runs.finished import read_runs
 from membench.runs.grid import Grid
 from membench.runs.spec import Spec
 
@@ -85,9 +87,11 @@ def test_several_seeds_are_one_row_a_setting(pixels: None, capsys: pytest.Captur
     words = ["run", "--detector", "png_size", "--task", "pixels", "--limit", "6", "--runs", str(tmp_path), "--quiet"]
     assert main([*words, "--seeds", "2,0"]) == 0
     out, err = capsys.readouterr()
-    assert re.search(r"png_size +│ +│ 2 ", out) and err.count("written to") == 2
+    assert re.search(r"png_size +│ +│ deterministic ", out) and err.count("written to") == 2  # it looks at the image alone
+    assert list(board(read_runs(tmp_path).runs, by="seeds").frame.seeds) == [2]
     assert main(["reference", *words[1:]]) == 0  # three seeds, two of which are there
-    assert re.search(r"png_size +│ +│ 3 ", capsys.readouterr().out)
+    assert re.search(r"png_size +│ +│ deterministic ", capsys.readouterr().out)
+    assert list(board(read_runs(tmp_path).runs, by="seeds").frame.seeds) == [3]
     assert len(list(tmp_path.glob("pixels/mini/png_size/*"))) == 3
 
 

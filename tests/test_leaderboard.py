@@ -187,7 +187,7 @@ def test_the_summary_of_runs(tmp_path):
     assert "\nSpearman of score with PNG size: " in text
     best = np.percentile([0.5] * 6 + [1.2] * 2, [50, 75, 90])
     assert f"{best[0]:.3f}" in text and f"{best[1]:.3f}" in text and f"{best[2]:.3f}" in text
-    assert "prepare 1,500 forwards and 3 backwards + 1,000 surrogate forwards and 400 surrogate backwards in 3 s" in text
+    assert "prepare 1,500 forwards and 3 backwards + 1,000 surrogate forwards and 400 surrogate backwards in 2 s" in text
     only = run_table([make(tmp_path, COPIED, detector="side", scored=False)])
     assert "AUROC" not in only and "extraction only" in only and "samples 80 forwards in 2 s" in only
     nothing = run_table([make(tmp_path, [], detector="none", scored=False)])

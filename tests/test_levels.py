@@ -132,7 +132,7 @@ def test_a_tail_beyond_the_resamples_holds_the_exact_chance(law, chance: float, 
     """5,000 resamples of a law whose chance below 0 is known: what is made of it is rarely too small, and not much too large."""
     rng = np.random.default_rng(11)
     end = law.ppf(chance) if side == 1 else law.isf(chance)
-    ratios = np.array([tail(side * (law.rvs(5000, random_state=rng) - end)) / chance for _ in range(40)])
+    ratios = np.array([tail(side * (law.rvs(5000, random_state=rng) - end)) / chance for _ in range(400)])  # of 40, the tenth is too noisy
     assert np.median(ratios) > 0.8 and np.quantile(ratios, 0.1) > 0.2 and np.median(ratios) < 300
 
 
@@ -149,7 +149,7 @@ def test_p_values_of_a_difference():
     drawn = rng.normal(3.0, 1.0, (1, 5000))
     assert difference_p([3.0], drawn - 1.5) == p_value(drawn[0] - 1.5)  # counted, where resamples reach
     exact = 2 * stats.norm.sf(4.5)
-    assert exact / 2 < difference_p([4.5], drawn + 1.5) < 100 * exact < 2 / 5001
+    assert exact / 2 < difference_p([4.5], drawn + 1.5) < min(100 * exact, 2 / 5001)
     assert difference_p([-4.5], -drawn - 1.5) == pytest.approx(difference_p([4.5], drawn + 1.5))
     # Three seeds: where groups make no difference, p is that of Student's test over seeds.
     values = np.array([0.30, 0.31, 0.302])

@@ -158,4 +158,4 @@ def test_the_weights_are_a_stable_diffusion_pipeline_and_say_how_they_were_made(
 
 def test_a_condition_is_all_that_a_detector_sees() -> None:
     """The class it is drawn of, yes; the answer (memorized or not, of which kind) is no part of what is handed to a detector."""
-    assert set(Condition.__dataclass_fields__) == {"id", "prompt", "image", "label", "start"}
+    assert set(Condition.__dataclass_fields__) == {"id", "prompt", "image", "class_label", "start"}

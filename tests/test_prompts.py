@@ -251,7 +251,7 @@ def test_rows_of_one_text_are_one_example():
         Prompt("a red rugs", 1, "TV", "z"),
     ]
     rug, other, rugs = to_examples(rows)
-    assert (rug.id, rug.label, rug.kind, rug.source, rug.condition.prompt) == (example_id("a red rug"), 1, "MV", "x", "a red rug")
+    assert (rug.id, rug.memorized, rug.kind, rug.source, rug.condition.prompt) == (example_id("a red rug"), 1, "MV", "x", "a red rug")
     assert rug.group == rugs.group != other.group
     with pytest.raises(UserError, match="'a red rug' has label 1 in x and 0 in q; remove one"):
         to_examples([*rows, Prompt("a red rug", 0, "N", "q")])

@@ -198,7 +198,7 @@ def counted(run: Run) -> dict[str, dict[str, int]]:
 
 def test_two_workers_make_the_bytes_of_one_process(spec, pool: RayPool, tmp_path: Path) -> None:
     """Detectors in step, which share evaluations within a shard: rows, costs and what was shared are those of one process."""
-    specs = [spec("cfg_norm", ["draws=1", "images=0"]), spec("score_norm", ["draws=1", "images=0"])]
+    specs = [spec("cfg_norm", ["draws=1", "images=0"]), spec("score_norm", ["draws=1", "images=1"])]
     here = execute_all(specs, tmp_path / "here", progress=False).runs
     there = execute_all(specs, tmp_path / "there", progress=False, executor=pool).runs
     for one, two in zip(here, there, strict=True):

@@ -308,12 +308,12 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
     text = path.read_text()
     assert path == tmp_path / "report.html" and names(tmp_path) == {"report.html"} and rows(run.samples) == before
 
-    from membench.storage import tables
+    from membench.storage import files
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(UserError, match="No space left"):
         write_report(dataclasses.replace(run, info=run.info | {"seed": 8}))
     assert names(tmp_path) == {"report.html"} and path.read_text() == text

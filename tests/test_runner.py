@@ -121,8 +121,9 @@ def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(tmp_path, mo
 
     def broken(self, x, t, condition):
         out = forward(self, x, t, condition)
-        calls.append(len(x))
-        if len(calls) == 1:
+        if len(x) > 1:  # a loaded model is proved row by row
+            calls.append(len(x))
+        if len(calls) == 1 and len(x) > 1:
             out[1] = float("nan")  # the conditional half of the first image's first step
         return out
 

@@ -329,7 +329,7 @@ def test_the_forward_ode_of_a_gaussian_has_its_closed_form() -> None:
     ],
 )
 def test_what_flipd_costs(model, options: dict, jvps: int, forwards: int) -> None:
-    detector, given = flipd(**options), with_images(CONDITIONS)
+    detector, given = flipd("images", **options), with_images(CONDITIONS)
     detector.score(model, given, {})
     assert (model.cost.jvps, model.cost.forwards) == (3 * jvps, 3 * forwards) and model.cost.encodes == 3
     [request, *_] = detector.plan(CONDITIONS)
@@ -479,7 +479,7 @@ def test_examples_that_are_declared_to_be_images_have_one(model) -> None:
 
 @pytest.mark.parametrize("make", [ScoreNorm, CfgNorm])
 def test_a_trajectory_longer_than_the_schedule_is_refused_at_once(model, make) -> None:
-    model.alphas_cumprod = model.alphas_cumprod[:500]
+    model.scheduler, model.alphas_cumprod = DDIMScheduler(num_train_timesteps=500), model.alphas_cumprod[:500]
     assert "choose 1 to 500" in refusal(make(make.Options(trajectory=900), seed=0, sampling=SAMPLING), model)
 
 

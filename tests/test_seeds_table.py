@@ -75,7 +75,7 @@ def test_the_excess_over_the_control_is_that_of_the_means(tmp_path):
     """Also where the control has fewer seeds; of UMS only at equal N_G."""
     runs = [make(tmp_path, COPIED, seed=seed) for seed in range(3)]
     runs += [make(tmp_path, [0] + [None] * 7, control=True, seed=seed) for seed in range(2)]
-    runs += [make(tmp_path, COPIED, detector="side"), make(tmp_path, [None] * 10, detector="side", control=True)]
+    runs += [make(tmp_path, COPIED, detector="side"), make(tmp_path, [None] * 6, detector="side", control=True)]
     found = over_seeds(collect(runs), runs, Resampler(resamples=100))
     ours, control = row(found, "random"), row(found, "random", control=True)
     assert ours.control_ams == control.ams_cumulative == 1 / 8 and ours.excess_ams == pytest.approx(6 / 8 - 1 / 8)

@@ -14,6 +14,7 @@ from watch import Watch, counts, forwards, grey_levels, same_tables, shared
 
 from membench import api, registry
 from membench.cli.main import main
+from membench.models import latent
 from membench.models.latent import LatentDenoiser
 from membench.models.memo import Memo
 from membench.reports.run_tables import run_table
@@ -55,7 +56,7 @@ def spec(tiny_pipeline_folder: Path) -> Callable[..., Spec]:
 @pytest.fixture(scope="module")
 def together(spec, tmp_path_factory) -> tuple[dict[str, Run], Watch]:
     with Watch() as watch:
-        runs = execute_all([spec(*item) for item in FOUR.items()], tmp_path_factory.mktemp("together"), progress=False)
+        runs = execute_all([spec(*item) for item in FOUR.items()], tmp_path_factory.mktemp("together"), progress=False).runs
     return dict(zip(FOUR, runs, strict=True)), watch
 
 
@@ -63,7 +64,7 @@ def together(spec, tmp_path_factory) -> tuple[dict[str, Run], Watch]:
 def alone(spec, tmp_path_factory) -> tuple[dict[str, Run], Watch]:
     out = tmp_path_factory.mktemp("alone")
     with Watch() as watch:
-        return {name: execute_all([spec(name, options)], out, progress=False)[0] for name, options in FOUR.items()}, watch
+        return {name: execute_all([spec(name, options)], out, progress=False).runs[0] for name, options in FOUR.items()}, watch
 
 
 @pytest.mark.parametrize("name", FOUR)
@@ -125,7 +126,7 @@ PAIR_LIMIT = 66
 
 
 def pair(spec, out: Path) -> list[Run]:
-    return execute_all([spec(name, options, PAIR_LIMIT) for name, options in PAIR.items()], out, progress=False)
+    return execute_all([spec(name, options, PAIR_LIMIT) for name, options in PAIR.items()], out, progress=False).runs
 
 
 @pytest.fixture(scope="module")
@@ -210,20 +211,20 @@ def test_detectors_that_prepare_run_alone(spec, tmp_path) -> None:
     """Two surrogates of other ranks on one network: neither sees the other, nor does who comes after them."""
     sides = [spec("side", [*SIDE, f"lora_rank={rank}"], 6) for rank in (2, 4)]
     others = [spec("cfg_norm", ["draws=1"], 6), spec("score_norm", ["draws=1"], 6)]
-    cfg_norm, *found, score_norm = execute_all([others[0], *sides, others[1]], tmp_path / "all", progress=False)
+    cfg_norm, *found, score_norm = execute_all([others[0], *sides, others[1]], tmp_path / "all", progress=False).runs
     for side, one in zip(found, sides, strict=True):
         assert shared(side) == {"prepare": 0, "samples": 0, "scores": 0}
-        [alone] = execute_all([one], tmp_path / "alone" / one.options[-1], progress=False)
+        [alone] = execute_all([one], tmp_path / "alone" / one.options[-1], progress=False).runs
         same_tables(side, alone)
         assert counts(side) == counts(alone)
     assert sum(shared(cfg_norm).values()) == 0 and sum(shared(score_norm).values()) == forwards(score_norm)
-    for run, other in zip((cfg_norm, score_norm), execute_all(others, tmp_path / "two", progress=False), strict=True):
+    for run, other in zip((cfg_norm, score_norm), execute_all(others, tmp_path / "two", progress=False).runs, strict=True):
         same_tables(run, other)
         assert counts(run) == counts(other) and shared(run) == shared(other)
 
 
 def test_a_detector_alone_has_no_memo(spec, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Memo, "eps", lambda *_: pytest.fail("the memo was asked"))
+    monkeypatch.setattr(Memo, "rows", lambda *_, **__: pytest.fail("the memo was asked"))
     execute_all([spec("cfg_norm", ["draws=1", "images=0"], 3)], tmp_path, progress=False)
 
 
@@ -231,7 +232,7 @@ def test_the_same_run_given_twice_is_one(spec, tmp_path) -> None:
     with Watch() as watch:
         runs = execute_all(
             [spec("cfg_norm", options, 3) for options in (["draws=1"], ["draws=2"], ["draws=1", "steps=1"])], tmp_path, progress=False
-        )
+        ).runs
     assert runs[0].path == runs[2].path != runs[1].path  # steps=1 is the default
     assert len(list(tmp_path.glob("*/*/*/*/run.json"))) == 2
     assert len(watch.asked) == forwards(runs[0]) + forwards(runs[1])
@@ -268,6 +269,7 @@ def test_points_of_a_sweep_share_evaluations(spec, tmp_path) -> None:
 def test_what_does_not_suit_is_refused_before_anything_is_made(
     tiny_pipeline_folder, tmp_path, monkeypatch, capsys, detectors: str, setting: str, words: str
 ) -> None:
+    monkeypatch.setattr(latent, "prove_text", lambda *_: None)  # on loading: it asks the network, of nothing that is run
     monkeypatch.setattr(LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called"))
     command = f"run --detector {detectors} --task sd_webster --limit 3 --quiet --set {setting}".split()
     assert main([*command, "--model", str(tiny_pipeline_folder), "--runs", str(tmp_path)]) == 2
@@ -277,6 +279,7 @@ def test_what_does_not_suit_is_refused_before_anything_is_made(
 
 
 def test_a_budget_that_one_of_them_cannot_keep_is_refused_with_its_name(tiny_pipeline_folder, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(latent, "prove_text", lambda *_: None)  # on loading: it asks the network, of nothing that is run
     monkeypatch.setattr(LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called"))
     command = ["run", "--detector", "cfg_norm,dcs", "--task", "sd_webster", "--limit", "3", "--quiet", "--budget", str(2 * STEPS + 1)]
     assert main([*command, "--model", str(tiny_pipeline_folder), "--runs", str(tmp_path)]) == 2
@@ -287,7 +290,7 @@ def test_a_budget_that_one_of_them_cannot_keep_is_refused_with_its_name(tiny_pip
 def test_exact_traces_and_normal_bundles_suit_256_dimensions(spec, tmp_path) -> None:
     size = 256
     specs = [spec("flipd", ["trace=exact"], 1), spec("normal_bundle", limit=1)]
-    flipd, bundle = execute_all(specs, tmp_path, progress=False)
+    flipd, bundle = execute_all(specs, tmp_path, progress=False).runs
     assert counts(flipd)["samples"]["jvps"] == size and forwards(flipd) == 2 * STEPS
     assert forwards(bundle) == 2 * STEPS + 4 * size and shared(bundle)["samples"] == 2 * STEPS
     assert np.isfinite(flipd.scores.score).all()
