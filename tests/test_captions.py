@@ -367,9 +367,6 @@ class Blind(Detector):
 
     Options, version, access = Options, 1, Access(model=False)
 
-    def __init__(self, options, *, seed, sampling):
-        self.options = options
-
     def plan(self, conditions):
         return []
 

@@ -121,7 +121,7 @@ INFO: dict[str, Check] = {
     "failed": _map(_count, "scores", "samples"),
     "phases": _map(_map(_amount, "seconds")),
     **dict.fromkeys(("seconds", "peak_memory_mb"), _amount),
-    "membench": lambda value: _map(_any, "commit", "dirty")(value) and _or_none(_text)(value["commit"]) and _flag(value["dirty"]),
+    "membench": lambda value: _map(_any, "commit", "dirty")(value) and _or_none(_text)(value["commit"]) and _or_none(_flag)(value["dirty"]),
     "versions": _map(_or_none(_text)),
     "device": _name,
     "batch_size": lambda value: _name(value) or _count(value),
