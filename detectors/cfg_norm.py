@@ -7,7 +7,8 @@
 over all dimensions of one latent, before the guidance multiplies it, on the model's own guided DDIM trajectory from noise. No
 training image and no decoding is needed. An example that is a generated image is scored on the very trajectory that drew it: its
 own noise, the task's steps and weight, the first ``image_steps`` of them: late on that way a model that has memorized the image
-needs no class to draw it, and the norm is smallest for copies (docs/design/pixel-tasks.md). ``steps=k`` looks at the first k of 50
+needs no class to draw it, and the norm is smallest for copies (docs/design/pixel-tasks.md). A training image was not drawn: it is
+scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at time ``image_t``. ``steps=k`` looks at the first k of 50
 steps and stops there (a scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
 """
 
@@ -16,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from membench.denoiser import Denoiser
-from membench.drawing import Draws, own_draws, refuse_unread, samples
+from membench.drawing import Draws, noised, own_draws, refuse_unread, samples, unstarted
 from membench.errors import UserError
 from membench.sampling import ddim, timesteps
 from membench.types import Access, Condition, Request, Sample
@@ -30,6 +32,10 @@ class CfgNormOptions:
     draws: int = field(default=4, metadata={"help": "noises per prompt; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000})
     steps: int = field(default=1, metadata={"help": "look at the first k of the trajectory's steps; the paper: 1, 10, 50", "min": 1})
     image_steps: int = field(default=5, metadata={"help": "of an image, the first k steps of its own trajectory; 0: all", "min": 0})
+    image_draws: int = field(
+        default=4, metadata={"help": "of an image that no noise is known of: noises added to it", "min": 1, "max": 10_000}
+    )
+    image_t: float = field(default=0.4, metadata={"help": "time in (0, 1] at which they are added", "min": 0, "max": 1})
     trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000})
     guidance: float = field(default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0})
     images: int = field(default=1, metadata={"help": "images to extract per condition, ranked by their own norm; 0: none", "min": 0})
@@ -50,13 +56,19 @@ class CfgNorm(Draws):
             raise UserError("this model has no condition: cfg_norm scores what a condition changes; choose flipd or score_norm")
         if not model.has_null:
             raise UserError("this model has no null class, so cfg_norm has nothing to compare its classes with; choose flipd")
-        if own_draws(conditions, 2) == 1 and all(c.label is None and c.prompt is None for c in conditions):
-            raise UserError("these images were drawn without a condition: cfg_norm scores what a condition changes; choose flipd")
-        if _pictured(conditions[0]):
+        if any(c.label is None and c.prompt is None for c in conditions):
+            raise UserError("these images come without a condition: cfg_norm scores what a condition changes; choose flipd or score_norm")
+        prompted = ("steps", "draws", "guidance", "trajectory")
+        if any(unstarted(c) for c in conditions):
+            if not all(unstarted(c) for c in conditions):
+                raise UserError("of some of these images the noise is known and of others not; score them apart")
+            refuse_unread(self.options, prompted, "an image that was not drawn is scored with noise added; set image_draws or image_t")
+            model.timestep(self.options.image_t)
+        elif own_draws(conditions, 2) == 1:
             why = "an image is scored on the trajectory that drew it, as the task samples; set image_steps"
-            refuse_unread(self.options, ("steps", "draws", "guidance", "trajectory"), why)
+            refuse_unread(self.options, (*prompted, "image_draws", "image_t"), why)
         else:
-            refuse_unread(self.options, ("image_steps",), "the examples are prompts; set steps")
+            refuse_unread(self.options, ("image_steps", "image_draws", "image_t"), "the examples are prompts; set steps")
         timesteps(model, self.options.trajectory)
 
     def _norms(
@@ -76,6 +88,8 @@ class CfgNorm(Draws):
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
         o = self.options
+        if unstarted(conditions[0]):
+            return self._noised(model, conditions)
         n = own_draws(conditions, o.draws)
         rows = [(c, draw) for c in conditions for draw in range(n)]
         if not _pictured(conditions[0]):
@@ -83,6 +97,14 @@ class CfgNorm(Draws):
         else:
             _, norms = self._norms(model, rows, self._looked(conditions[0]), self.weight, self.steps)
         return norms.view(len(conditions), n).mean(dim=1).tolist()
+
+    def _noised(self, model: Denoiser, conditions: Sequence[Condition]) -> list[float]:
+        """At noised versions of images that were not drawn."""
+        n, t = self.options.image_draws, model.timestep(self.options.image_t)
+        images = np.stack([c.image for c in conditions if c.image is not None])
+        x = noised(model, images, [c.id for c in conditions], t=t, draws=n, seed=self.seed)
+        null, conditional = model.eps_pair(x, t, model.condition(conditions).repeat(n))
+        return (conditional - null).flatten(1).norm(dim=1).view(len(conditions), n).mean(dim=1).tolist()
 
     def _looked(self, condition: Condition) -> int:
         """How many first steps count: of a prompt's trajectory, or of an image's own."""

@@ -25,7 +25,7 @@ import torch
 
 from membench.denoiser import Conditioning, Denoiser
 from membench.derivative import Derivative, Probe, basis, choose, quadratic_forms, random_probes
-from membench.drawing import IMAGES, ByCondition, own_draws, refuse_unread, samples
+from membench.drawing import IMAGES, ByCondition, noised, own_draws, refuse_unread, samples
 from membench.errors import UserError
 from membench.sampling import ddim, ddim_invert, timesteps
 from membench.tables import png_bits
@@ -40,11 +40,11 @@ SMALL = 128  # up to this D the trace is exact unless Hutchinson's estimate is a
 
 @dataclass(frozen=True)
 class ScoreNormOptions:
-    at: Literal["auto", "trajectory", "image"] = field(
+    at: Literal["auto", "trajectory", "image", "noised"] = field(
         default="auto",
         metadata={
             "help": "trajectory: x_t on the model's own way from noise; image: the image carried to t by the deterministic "
-            "forward ODE; auto: image where the example is one"
+            "forward ODE; noised: the image with noise added, averaged over draws; auto: image where the example is one"
         },
     )
     t: float | None = field(
@@ -64,7 +64,7 @@ class ScoreNormOptions:
         },
     )
     weight: float = field(default=7.5, metadata={"help": "w of condition=guided, and of a prompt's trajectory", "min": 0.0})
-    draws: int = field(default=4, metadata={"help": "trajectory: noises per prompt", "min": 1, "max": 10_000})
+    draws: int = field(default=4, metadata={"help": "trajectory: noises per prompt; noised: noises per image", "min": 1, "max": 10_000})
     trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory of a prompt's score", "min": 1, "max": 1000})
     ode_steps: int = field(default=10, metadata={"help": "image: steps of the forward ODE", "min": 1, "max": 1000})
     images: int = field(default=1, metadata=IMAGES)
@@ -97,13 +97,13 @@ class ScoreNorm(ByCondition):
             self._step(model, o.trajectory)
         if o.at == "auto" and len({c.image is None for c in conditions}) > 1:
             raise UserError("some examples are images and some are prompts; choose at=trajectory or at=image for all")
-        if by_image and o.ode_steps > self._index(model, True) + 1:
+        if by_image and o.at != "noised" and o.ode_steps > self._index(model, True) + 1:
             raise UserError(f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it")
 
     def _by_image(self, conditions: Sequence[Condition]) -> bool:
         # What has no prompt is an image, or what more such images are drawn from: measured as they are.
         c = conditions[0]
-        return self.options.at == "image" or (self.options.at == "auto" and (c.image is not None or c.prompt is None))
+        return self.options.at in ("image", "noised") or (self.options.at == "auto" and (c.image is not None or c.prompt is None))
 
     def _index(self, model: Denoiser, image: bool) -> int:
         default = (0.5 if model.takes_text else 0.2) if image else 1.0
@@ -168,16 +168,19 @@ class ScoreNorm(ByCondition):
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         if not self._by_image([request.condition]):
             return self.steps * (2 if model.has_condition else 1)
-        return (
-            self.sampling_forwards(model, request) + self.options.ode_steps + (2 if self.variant(model) in ("guided", "difference") else 1)
-        )
+        each = 2 if self.variant(model) in ("guided", "difference") else 1
+        measured = self.options.draws * each if self.options.at == "noised" else self.options.ode_steps + each
+        return self.sampling_forwards(model, request) + measured
 
     # (b) from an image
 
     def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> list[float]:
-        condition, t = model.condition(conditions), self._index(model, True)
+        o, condition, t = self.options, model.condition(conditions), self._index(model, True)
+        if o.at == "noised":
+            x = noised(model, images, names, t=t, draws=o.draws, seed=self.seed)
+            return self._norm_at(model, x, t, condition.repeat(o.draws)).view(len(images), o.draws).mean(dim=1).tolist()
         way = model.null_like(condition, len(images)) if self.variant(model) == "unconditional" else condition
-        x = ddim_invert(model, model.encode(images), way, t=t, steps=self.options.ode_steps)
+        x = ddim_invert(model, model.encode(images), way, t=t, steps=o.ode_steps)
         return self._norm_at(model, x, t, condition).tolist()
 
 

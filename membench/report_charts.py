@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 from membench.metrics.complexity import bin_edges
+from membench.metrics.detection import of_kind
 from membench.plots import CHANCE, COLOURS, DASHES, Axis, Line, Plot, Row, round_values
 
 WIDTH, HEIGHT, ROW = 360, 240, 46  # of a chart, and the height of one histogram in it
@@ -87,10 +88,10 @@ def css_class(style: int) -> str:
 
 
 def roc_chart(scores: pd.DataFrame) -> Chart:
-    """TPR at the last ROC point with FPR <= x, over log x: all positives, and those of each kind, against all negatives."""
+    """TPR at the last ROC point with FPR <= x, over log x: all examples, and those of each kind."""
     negative = scores.label == 0
     kinds = sorted(scores.kind[~negative].unique())
-    parts = {"all": scores} | ({kind: scores[negative | (scores.kind == kind)] for kind in kinds} if len(kinds) > 1 else {})
+    parts = {"all": scores} | ({kind: scores[of_kind(scores.label, scores.kind, kind)] for kind in kinds} if len(kinds) > 1 else {})
     return chart(roc_plot({name: [part] for name, part in parts.items()}))
 
 

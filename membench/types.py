@@ -25,8 +25,8 @@ class Condition:
 
     id: hash of the content, the same in every run; seeds are made from it.
     prompt: the caption; label: the class. Without either it asks for the unconditional model. image: ``uint8`` [h, w, 3], where
-    the example is an image that the model has drawn (never a training image); None where it is a prompt. start: of such an
-    image, the words whose hash is the seed of the noise that it was drawn from; None where it is not known.
+    the example is an image: one that the model has drawn, or one that it may have been trained on; None where it is a prompt. start: of
+    an image that was drawn, the words whose hash is the seed of its noise; None where it is not known.
     """
 
     id: str

@@ -20,16 +20,19 @@ from membench.registry import unknown_name
 from membench.types import LoadedTask, TaskInfo
 
 from .cifar10_data import CLASSES, read_cifar10
-from .pixels import PixelOptions, full_setting, load_setting, mini_setting, pixel_space, unique
-from .scenes import WORLD
+from .mirror import HALVES
+from .mirror_task import MirrorOptions, load_mirror, refuse_mirror_options
+from .pixels import full_setting, load_setting, mini_setting, pixel_space, unique
+from .scenes import MIRROR, WORLD
 
 DATA = Path(__file__).resolve().parent / "data" / "cifar10"
 DEFAULT_MODEL = "google/ddpm-cifar10-32"
 SIZE = 32
+RUNGS = (2500, 3000, 3500, 4000, 5000)  # steps of the snapshots of a mirror pair's models
 
 
 @dataclass(frozen=True)
-class Cifar10Options(PixelOptions):
+class Cifar10Options(MirrorOptions):
     trained_on: str = field(
         default="",
         metadata={
@@ -54,12 +57,17 @@ class Cifar10:
         self.options = options
 
     def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
-        """The pool of the model as examples; with ``control`` the same pool, scored by a model that never saw the training images."""
+        """The pool of the model, or the images of both halves of a mirror pair, as examples; with ``control`` the same examples,
+        scored by a model that never saw the training images."""
+        o = self.options
+        if profile == "mini" and (o.examples == "training" or o.models):
+            return load_mirror(self.info, MIRROR, DATA, RUNGS, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
+        refuse_mirror_options(self.info, o)
         if profile == "mini":
-            setting = mini_setting(self.info, WORLD, DATA, self.options, control)
+            setting = mini_setting(self.info, WORLD, DATA, o, control)
         else:
-            setting = full_setting(self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, self.options, control)
-        return load_setting(setting, self.options, control=control, device=device, dtype=dtype, batch_size=batch_size)
+            setting = full_setting(self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control)
+        return load_setting(setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
 
     def training(self, folder: Path) -> Training:
         """The training images of a model: the subset that its training.json names, or the whole training set."""
@@ -89,9 +97,12 @@ class Cifar10:
         from membench.options import parse_options
 
         from .cifar10_train import train_subset
-        from .pixel_train import PixelRecipe, train_world
+        from .pixel_train import MirrorRecipe, PixelRecipe, train_mirror, train_world
 
-        if profile == "mini":
+        if profile == "mini" and parts and set(parts) <= set(HALVES):
+            recipe = parse_options(MirrorRecipe, options, owner="recipe of cifar10", base={"steps": RUNGS[-1], "rungs": RUNGS})
+            train_mirror(MIRROR, out, parts, recipe, progress)
+        elif profile == "mini":
             train_world(Cifar10, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of cifar10"), progress)
         elif parts:
             raise unknown_name("part", parts[0], (), "membench train cifar10 --help")

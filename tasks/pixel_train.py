@@ -33,7 +33,7 @@ from membench.tables import atomic_write
 from membench.training import Plan, fit, warmup
 from membench.types import Condition
 
-from .mirror import HALVES, build_pair
+from .mirror import build_pair
 from .pixels import mini_setting, pool_spec
 from .planted import World, build
 
@@ -184,13 +184,10 @@ def _save_pipeline(unet: UNet2DModel, scheduler: DDIMScheduler, folder: Path) ->
     DDIMPipeline(unet=copied.to(torch.float16), scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
 
 
-def train_mirror(task: Any, world: World, out: Path, parts: Sequence[str] | None, recipe: MirrorRecipe, progress: bool) -> None:
+def train_mirror(world: World, out: Path, parts: Sequence[str], recipe: MirrorRecipe, progress: bool) -> None:
     """A model on each half of world ``recipe.world``, with the weights of its rungs."""
-    for part in parts or HALVES:
-        if part not in HALVES:
-            raise unknown_name("part", part, HALVES, f"membench train {task.info.name} --help")
     pair = build_pair(world, recipe.world)
-    for part in parts or HALVES:
+    for part in parts:
         half = pair.halves[part]
         record = {"source": f"{world.name} {recipe.world}, half {part}", "version": world.version, "hash": half.content_hash()}
         record |= {"world": recipe.world}

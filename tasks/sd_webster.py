@@ -10,7 +10,7 @@ published prompt sets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -61,6 +61,10 @@ class SdWebsterOptions:
     )
     half: Literal["a", "b"] = field(
         default="a", metadata={"help": "mini: b lets the two models change roles, for choosing options apart from what is reported"}
+    )
+    examples: Literal["half", "mirror"] = field(
+        default="half",
+        metadata={"help": "mini: the captions of one half, or those of both, of which the model's own are memorized (mirror pairs)"},
     )
     control_model: str = field(
         default="", metadata={"help": "a model of the same kind that never saw the prompts' pictures, for --control", "full": True}
@@ -155,7 +159,14 @@ class SdWebster:
         if self.options.negatives and not self.options.prompts:
             raise UserError("--negatives without --prompts is for --profile full: the catalogue has negatives of its own; name both")
         given = self.options.prompts
-        examples = chosen_prompts(self.options.prompts, self.options.negatives)[0] if given else list(catalogue_examples(half))
+        if self.options.examples == "mirror":
+            for option in ("model", "prompts"):
+                if value := getattr(self.options, option):
+                    why = "nobody knows which captions it saw" if option == "model" else "they have no mirror"
+                    raise UserError(f"{option}={value}: {why}; choose --set sd_webster.examples=half")
+            examples = mirror_examples(name)
+        else:
+            examples = chosen_prompts(given, self.options.negatives)[0] if given else list(catalogue_examples(half))
         return LoadedTask(
             info=self.info,
             profile="mini",
@@ -220,3 +231,17 @@ def catalogue_examples(half: catalogue.Half) -> Iterator[Example]:
         memorized = e.kind in ("MV", "TV", "RV")
         source = "catalogue" if memorized else {"N": "singleton", "held_out": "held_out"}[e.kind]
         yield Example(Condition(example_id(e.caption), e.caption), int(memorized), e.kind, e.group, source)
+
+
+def mirror_examples(name: str) -> list[Example]:
+    """The captions of both halves. Memorized: what is planted in half ``name``; not: the same kinds of the other half (source
+    ``mirror``), the half's own singletons, and what was held out of both trainings or seen by the other model alone.
+    """
+    found = []
+    for half in ("a", "b"):
+        for e in catalogue_examples(world(half)):
+            if half == name:
+                found.append(e)
+            else:
+                found.append(replace(e, label=0, source="mirror" if e.label else "held_out"))
+    return found
