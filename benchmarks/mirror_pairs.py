@@ -2,7 +2,7 @@
 
 Of every rung it draws ``--images`` images from the null class and as many from the classes in turn, and writes OUT/rates.parquet: the share
 that copies an image of the model's own half, of the other half, and the share of the images of each kind that came back.
-OUT/detection.parquet: AUROC by kind of ``--detector`` on both models, and mirrored, at ``--rung``. What is finished is found again.
+OUT/detection.parquet: AUROC by kind of ``--detector`` on both models, and mirrored. What is finished is found again.
 
     python benchmarks/mirror_pairs.py --models WORK --rungs 2500,3000,3500 --out OUT --detector png_size --detector score_norm:at=noised
 """
@@ -34,6 +34,7 @@ from membench.tasks.planted import World
 from membench.types import Condition
 
 TASKS = {"cifar10": cifar10, "celeba": celeba}
+CAPTIONS = "sd_webster"  # whose models draw no ladder
 WAYS = ("null class", "classes")
 SAMPLING = cifar10.Cifar10.info.sampling  # of both tasks
 
@@ -84,16 +85,13 @@ def rates(models: Path, world: World, number: int, step: int, half: str, n: int,
     return rows
 
 
-def detection(name: str, task: str, models: Path, number: int, rung: int, out: Path) -> pd.DataFrame:
+def detection(name: str, task: str, settings: list[str], out: Path) -> pd.DataFrame:
     detector, _, options = name.partition(":")
-    settings = ["examples=training", f"models={models}", f"world={number}", f"rung={rung}"]
     given = [o for o in options.split(",") if o]
     runs = [membench.run(detector, task, options=given, task_options=[*settings, f"half={h}"], out=out / "runs") for h in HALVES]
     held = [float(r.metrics[(r.metrics.metric == "auroc") & (r.metrics.subset == "source=held_out")].value.iloc[0]) for r in runs]
     found = mirrored_auroc(*(run.scores for run in runs))
-    return found.assign(
-        detector=detector, options=options, rung=rung, step=TASKS[task].RUNGS[rung - 1], held_out_a=held[0], held_out_b=held[1]
-    )
+    return found.assign(detector=detector, options=options, held_out_a=held[0], held_out_b=held[1])
 
 
 def show(frame: pd.DataFrame, value: str, columns: list[str], index: list[str]) -> str:
@@ -103,33 +101,39 @@ def show(frame: pd.DataFrame, value: str, columns: list[str], index: list[str]) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", choices=list(TASKS), default="cifar10")
-    parser.add_argument("--models", type=Path, help="folder with a/ and b/; none: what ships")
-    parser.add_argument("--world", type=int, default=0)
+    parser.add_argument("--task", choices=[*TASKS, CAPTIONS], default="cifar10")
+    parser.add_argument("--models", type=Path, help="pixel tasks: folder with a/ and b/; none: what ships")
+    parser.add_argument("--world", type=int, default=0, help="pixel tasks: seed of the generator")
     parser.add_argument("--rungs", help="steps of the snapshots whose rates are measured; none: the task's five")
-    parser.add_argument("--half", action="append", choices=HALVES, help="only of this half's model")
+    parser.add_argument("--half", action="append", choices=HALVES, help="rates only of this half's model")
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--detector", action="append", default=[], metavar="NAME[:KEY=VALUE,...]")
-    parser.add_argument("--rung", type=int, default=5)
+    parser.add_argument("--rung", type=int, default=5, help="whose detection is measured")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    module, found = TASKS[args.task], []
-    models = args.models or module.DATA
-    for step in module.RUNGS if args.rungs is None else [int(s) for s in args.rungs.split(",") if s]:
-        for half in args.half or HALVES:
-            found += rates(models, module.MIRROR, args.world, step, half, args.images, args.out)
-            print(json.dumps(found[-9:]), flush=True)
+    found: list[dict[str, object]] = []
+    settings = ["examples=mirror"]
+    if args.task != CAPTIONS:
+        module = TASKS[args.task]
+        models = args.models or module.DATA
+        settings = ["examples=training", f"models={models}", f"world={args.world}", f"rung={args.rung}"]
+        for step in module.RUNGS if args.rungs is None else [int(s) for s in args.rungs.split(",") if s]:
+            for half in args.half or HALVES:
+                found += rates(models, module.MIRROR, args.world, step, half, args.images, args.out)
+                print(json.dumps(found[-9:]), flush=True)
     if found:
         frame = pd.DataFrame(found)
         frame.to_parquet(args.out / "rates.parquet")
         print(show(frame.assign(what=frame.way + ": " + frame.what), "share", ["what"], ["half", "step"]))
-    tables = [detection(name, args.task, models, args.world, args.rung, args.out) for name in args.detector]
+    tables = []
+    for name in args.detector:
+        tables.append(detection(name, args.task, settings, args.out))
+        print(markdown(tables[-1].round(3).astype(str)), flush=True)
     if tables:
         frame = pd.concat(tables)
         frame.to_parquet(args.out / "detection.parquet")
-        print(show(frame, "mirrored", ["kind"], ["detector", "options", "step"]))
-        print(markdown(frame.round(3).astype(str)))
+        print(show(frame, "mirrored", ["kind"], ["detector", "options"]))
 
 
 if __name__ == "__main__":

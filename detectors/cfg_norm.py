@@ -35,7 +35,7 @@ class CfgNormOptions:
     image_draws: int = field(
         default=4, metadata={"help": "of an image that no noise is known of: noises added to it", "min": 1, "max": 10_000}
     )
-    image_t: float = field(default=0.4, metadata={"help": "time in (0, 1] at which they are added", "min": 0, "max": 1})
+    image_t: float = field(default=0.7, metadata={"help": "time in (0, 1] at which they are added", "min": 0, "max": 1})
     trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000})
     guidance: float = field(default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0})
     images: int = field(default=1, metadata={"help": "images to extract per condition, ranked by their own norm; 0: none", "min": 0})

@@ -50,7 +50,8 @@ class ScoreNormOptions:
     t: float | None = field(
         default=None,
         metadata={
-            "help": "time in (0, 1]; none: 1 on a trajectory, whose nearest step counts; from an image 0.5 in latents, 0.2 in pixels",
+            "help": "time in (0, 1]; none: 1 on a trajectory, whose nearest step counts; "
+            "from an image 0.5 in latents, in pixels 0.2 (noised: 0.1)",
             "min": 0,
             "max": 1,
         },
@@ -106,7 +107,8 @@ class ScoreNorm(ByCondition):
         return self.options.at in ("image", "noised") or (self.options.at == "auto" and (c.image is not None or c.prompt is None))
 
     def _index(self, model: Denoiser, image: bool) -> int:
-        default = (0.5 if model.takes_text else 0.2) if image else 1.0
+        pixels = 0.1 if self.options.at == "noised" else 0.2
+        default = (0.5 if model.takes_text else pixels) if image else 1.0
         return model.timestep(default if self.options.t is None else self.options.t)
 
     def _norm(self, model: Denoiser, t: int, null: torch.Tensor, told: torch.Tensor) -> torch.Tensor:

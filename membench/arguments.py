@@ -87,6 +87,7 @@ def parser() -> Parser:
     train.add_argument("--subset", type=int, metavar="N", help="train on N of its images (--profile full)")
     train.add_argument("--duplicate", metavar="FRACTION:TIMES", help="show this share of them more often (--profile full)")
     train.add_argument("--labels", metavar="KIND", help="what the model is told: class, random, cluster or none (--profile full)")
+    train.add_argument("--world", type=int, metavar="N", help="the mirror pair that generator seed N draws (0: the development world)")
     train.add_argument("--device", help="cpu, cuda, cuda:1 ...")
     train.add_argument("--out", type=Path, default=Path("work"), help="checkpoints and models (default ./work)")
     train.add_argument("--threads", type=int, help="CPU threads")

@@ -215,7 +215,7 @@ def _train(args: argparse.Namespace) -> int:
         if args.threads < 1:
             raise UserError(f"--threads {args.threads}: it must be at least 1")
         torch.set_num_threads(args.threads)
-    given = {key: getattr(args, key) for key in ("data_root", "subset", "duplicate", "labels", "device")}
+    given = {key: getattr(args, key) for key in ("data_root", "subset", "duplicate", "labels", "world", "device")}
     options = [*args.options, *(f"{key}={value}" for key, value in given.items() if value is not None)]
     task.train(args.out, args.part, options, profile=args.profile, progress=not args.quiet)
     return 0

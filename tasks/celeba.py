@@ -20,8 +20,7 @@ from membench.types import LoadedTask, TaskInfo
 
 from .celeba_data import read_celeba
 from .faces import MIRROR, WORLD
-from .mirror import HALVES
-from .mirror_task import MirrorOptions, load_mirror, refuse_mirror_options
+from .mirror_task import MirrorOptions, load_mirror, mirror_parts, refuse_mirror_options
 from .pixels import full_setting, load_setting, mini_setting, pixel_space
 
 DATA = Path(__file__).resolve().parent / "data" / "celeba"
@@ -60,6 +59,8 @@ class Celeba:
         refuse_mirror_options(self.info, o)
         if profile == "mini":
             setting = mini_setting(self.info, WORLD, DATA, o, control)
+        elif o.examples == "training":
+            raise UserError("examples=training is for --profile mini: of a model of real faces no mirror is known; choose examples=auto")
         else:
             setting = full_setting(self.info, "", IDENTITIES, o.size, self.training, o, control)
         return load_setting(setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
@@ -89,8 +90,8 @@ class Celeba:
             raise UserError(
                 "celeba has a recipe for --profile mini only; train on real faces with diffusers and give the model with --model"
             )
-        if parts and set(parts) <= set(HALVES):
+        if halves := mirror_parts(parts, options):
             base = {"channels": FACES["channels"], "steps": RUNGS[-1], "rungs": RUNGS}
-            train_mirror(MIRROR, out, parts, parse_options(MirrorRecipe, options, owner="recipe of celeba", base=base), progress)
+            train_mirror(MIRROR, out, halves, parse_options(MirrorRecipe, options, owner="recipe of celeba", base=base), progress)
             return
         train_world(Celeba, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of celeba", base=FACES), progress)

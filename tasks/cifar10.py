@@ -20,8 +20,9 @@ from membench.registry import unknown_name
 from membench.types import LoadedTask, TaskInfo
 
 from .cifar10_data import CLASSES, read_cifar10
-from .mirror import HALVES
-from .mirror_task import MirrorOptions, load_mirror, refuse_mirror_options
+from .cifar10_mirror import real_pair
+from .mirror import Pair
+from .mirror_task import MirrorOptions, load_mirror, loaded, mirror_examples, mirror_parts, refuse_mirror_options
 from .pixels import full_setting, load_setting, mini_setting, pixel_space, unique
 from .scenes import MIRROR, WORLD
 
@@ -59,6 +60,8 @@ class Cifar10:
     def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
         """The pool of the model, or the images of both halves of a mirror pair, as examples; with ``control`` the same examples,
         scored by a model that never saw the training images."""
+        from membench.pixel_models import classes_of
+
         o = self.options
         if profile == "mini" and (o.examples == "training" or o.models):
             return load_mirror(self.info, MIRROR, DATA, RUNGS, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
@@ -67,7 +70,24 @@ class Cifar10:
             setting = mini_setting(self.info, WORLD, DATA, o, control)
         else:
             setting = full_setting(self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control)
+        if o.examples == "training":
+            pair = self.pair(setting.folder)
+            told = classes_of(setting.asked, len(CLASSES), SIZE)
+            examples = mirror_examples(pair, "a")
+            return loaded(setting, o, examples, told, control=control, device=device, dtype=dtype, batch_size=batch_size)
         return load_setting(setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
+
+    def pair(self, folder: Path) -> Pair:
+        """The parts of CIFAR-10 that the model and its mirror were trained on."""
+        if not self.options.control_model:
+            raise UserError(
+                "examples=training compares a model with its mirror: membench train cifar10 --profile full --set skip=N, "
+                "then --set cifar10.control_model=FOLDER"
+            )
+        from membench.pixel_models import find_model
+
+        images, classes = read_cifar10(Path(self.options.data_root))
+        return real_pair(images, classes, folder, find_model(self.options.control_model))
 
     def training(self, folder: Path) -> Training:
         """The training images of a model: the subset that its training.json names, or the whole training set."""
@@ -99,9 +119,9 @@ class Cifar10:
         from .cifar10_train import train_subset
         from .pixel_train import MirrorRecipe, PixelRecipe, train_mirror, train_world
 
-        if profile == "mini" and parts and set(parts) <= set(HALVES):
+        if profile == "mini" and (halves := mirror_parts(parts, options)):
             recipe = parse_options(MirrorRecipe, options, owner="recipe of cifar10", base={"steps": RUNGS[-1], "rungs": RUNGS})
-            train_mirror(MIRROR, out, parts, recipe, progress)
+            train_mirror(MIRROR, out, halves, recipe, progress)
         elif profile == "mini":
             train_world(Cifar10, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of cifar10"), progress)
         elif parts:

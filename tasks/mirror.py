@@ -69,8 +69,8 @@ def build_pair(world: World, number: int = 0) -> Pair:
     held_out = []
     for label in range(world.classes):
         for k in range(world.held_out // world.classes):
-            words = (world.name, world.version, number, "held_out", label, k)
-            held_out.append((world.draw(label, stream(*words)), label, 0, "held_out", f"{number}/held_out/{label}/{k}"))
+            image = world.draw(label, stream(world.name, world.version, number, "held_out", label, k))
+            held_out.append((image, label, 0, "held_out", f"{number}/held_out/{label}/{k}"))
     return Pair(number, {half: _half(found) for half, found in rows.items()}, _half(held_out))
 
 

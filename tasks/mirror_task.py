@@ -18,7 +18,7 @@ from membench.hashing import json_hash
 from membench.pool import Training
 from membench.types import Condition, Example, LoadedTask, TaskInfo
 
-from .mirror import Pair, build_pair
+from .mirror import HALVES, Pair, build_pair
 from .pixels import PixelOptions, Setting, compared, found, load_setting
 from .planted import Half, World
 
@@ -31,7 +31,7 @@ class MirrorOptions(PixelOptions):
     examples: Literal["auto", "training", "generated"] = field(
         default="auto",
         metadata={
-            "help": "training: the images of both halves of a mirror pair and held-out ones (mini); "
+            "help": "training: the images of both halves of a mirror pair and held-out ones (full: of model and control_model); "
             "generated, auto: a pool that the model drew"
         },
     )
@@ -53,23 +53,37 @@ def load_mirror(
     batch_size: int,
 ) -> LoadedTask:
     """The task in its mini profile. rungs: the steps of the five snapshots. Raises :class:`UserError`."""
-    from membench.pixel_models import load_pixel_model, pixel_hash
-
     setting = mirror_setting(info, world, data, rungs, options, control)
     if options.examples != "training":
         return load_setting(setting, options, control=control, device=device, dtype=dtype, batch_size=batch_size)
-    pair = pair_of(world, options.world)
-    examples = mirror_examples(pair, options.half)
+    examples = mirror_examples(pair_of(world, options.world), options.half)
+    return loaded(setting, options, examples, world.classes, control=control, device=device, dtype=dtype, batch_size=batch_size)
+
+
+def loaded(
+    setting: Setting,
+    options: MirrorOptions,
+    examples: Sequence[Example],
+    told: int,
+    *,
+    control: bool,
+    device: str,
+    dtype: str,
+    batch_size: int,
+) -> LoadedTask:
+    """Examples with the setting's model to score them. told: how many classes the models are told; 0: none."""
+    from membench.pixel_models import load_pixel_model, pixel_hash
+
     setting = compared(setting, options, device, batch_size, progress=True)
     own = setting.training
     return LoadedTask(
         info=setting.info,
-        profile="mini",
+        profile=setting.profile,
         examples=examples,
         training_images=own.images,
         training_ids=own.ids,
         training_copies=own.copies,
-        model=lambda: load_pixel_model(setting.asked, world.classes, device=device, dtype=dtype, batch_size=batch_size),
+        model=lambda: load_pixel_model(setting.asked, told, device=device, dtype=dtype, batch_size=batch_size),
         hashes={
             "weights": pixel_hash(setting.asked),
             "data": own.hash,
@@ -81,10 +95,15 @@ def load_mirror(
     )
 
 
+def mirror_parts(parts: Sequence[str] | None, options: Sequence[str]) -> list[str]:
+    """Which halves ``membench train`` was asked for: a part a or b, or a world; none: models of another kind."""
+    if parts is None and any(option.partition("=")[0] == "world" for option in options):
+        return list(HALVES)
+    return list(parts) if parts and set(parts) <= set(HALVES) else []
+
+
 def refuse_mirror_options(info: TaskInfo, options: MirrorOptions) -> None:
-    """Raises :class:`UserError` for options of a mirror pair where there is none."""
-    if options.examples == "training":
-        raise UserError("examples=training is for --profile mini: of a published model no mirror is known; choose examples=auto")
+    """Raises :class:`UserError` for options of a drawn mirror pair where there is none."""
     for name in ("world", "models", "rung"):
         if (value := getattr(options, name)) != getattr(type(options)(), name):
             raise UserError(f"{name}={value} is for --profile mini with --set {info.name}.examples=training")
@@ -102,7 +121,7 @@ def mirror_setting(info: TaskInfo, world: World, data: Path, rungs: Sequence[int
         raise UserError("--control and --model exclude each other: the control model is the one that ships")
     if options.world and not options.models:
         raise UserError(
-            f"world {options.world} does not ship: membench train {info.name} --set world={options.world} --out FOLDER, "
+            f"world {options.world} does not ship: membench train {info.name} --world {options.world} --out FOLDER, "
             f"then --set {info.name}.models=FOLDER"
         )
     pair, step = pair_of(world, options.world), rungs[options.rung - 1]
@@ -118,7 +137,7 @@ def mirror_setting(info: TaskInfo, world: World, data: Path, rungs: Sequence[int
 
 def trained(info: TaskInfo, folder: Path, pair: Pair, half: str, step: int) -> Path:
     """The snapshot of a half's model. Raises :class:`UserError` where it is missing, or was trained on other images."""
-    rung, advice = folder / f"step-{step:05d}", f"membench train {info.name} --set world={pair.number} --part {half}"
+    rung, advice = folder / f"step-{step:05d}", f"membench train {info.name} --world {pair.number} --part {half}"
     if not (rung / "unet" / "diffusion_pytorch_model.safetensors").is_file():
         raise UserError(f"{rung} is missing: its training has not come so far; go on with {advice} --out {folder.parent}")
     try:
@@ -164,4 +183,5 @@ def mirror_examples(pair: Pair, half: str) -> list[Example]:
 
 def _condition(part: Half, i: int) -> Condition:
     image, label = part.images[i], int(part.labels[i])
-    return Condition(json_hash([image.tobytes().hex(), label])[:16], None, image, label)
+    told = None if label < 0 else label
+    return Condition(json_hash([image.tobytes().hex(), told])[:16], None, image, told)

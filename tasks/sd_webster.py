@@ -160,10 +160,9 @@ class SdWebster:
             raise UserError("--negatives without --prompts is for --profile full: the catalogue has negatives of its own; name both")
         given = self.options.prompts
         if self.options.examples == "mirror":
-            for option in ("model", "prompts"):
-                if value := getattr(self.options, option):
-                    why = "nobody knows which captions it saw" if option == "model" else "they have no mirror"
-                    raise UserError(f"{option}={value}: {why}; choose --set sd_webster.examples=half")
+            for given_name, why in (("model", "nobody knows which captions it saw"), ("prompts", "they have no mirror")):
+                if value := getattr(self.options, given_name):
+                    raise UserError(f"{given_name}={value}: {why}; choose --set sd_webster.examples=half")
             examples = mirror_examples(name)
         else:
             examples = chosen_prompts(given, self.options.negatives)[0] if given else list(catalogue_examples(half))
