@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from membench.captions import case_share, ngram_scores, reached
-from membench.groups import merged
+from membench.boards.captions import reached
+from membench.datasets.prompts import read_prompt_file, to_examples
+from membench.metrics.captions import case_share, ngram_scores
 from membench.metrics.detection import tpr_at_fpr
-from membench.printing import interval, markdown
-from membench.prompts import read_prompt_file, to_examples
+from membench.reports.output import markdown
+from membench.reports.text import interval
+from membench.similarity.near_duplicates import merged
 
 MEMORIZED = {"SD 1, 500": "memorized_laion_prompts.csv", "SD 1, 345": "sd1_mem345.txt", "SD 2, 219": "sd2_mem219.txt"}
 NEGATIVES = {"LAION": "unmemorized_laion_prompts.csv", "COCO": "coco2014_val_10000.csv", "GPT-4": "group_nomem500.txt"}

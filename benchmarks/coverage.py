@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from membench.boards.seeds import LOGIT
 from membench.metrics.intervals import draws, percentiles, share_intervals, weighted_statistics
 from membench.metrics.levels import two_level_interval
-from membench.seeds_table import LOGIT
 
 TPR = "tpr_at_fpr_0.01"
 

@@ -18,11 +18,12 @@ from typing import Literal
 
 import torch
 
-from membench.costs import per_example, spent
-from membench.denoiser import Denoiser
-from membench.derivative import choose, quadratic_forms, random_probes
-from membench.runner import Run, Spec, execute_all
-from membench.tasks.sd_webster import SdWebster, training_pictures
+from membench.models.denoiser import Denoiser
+from membench.models.derivative import choose, quadratic_forms, random_probes
+from membench.runs.execute import execute_all
+from membench.runs.finished import Run, per_example, spent
+from membench.runs.spec import Spec
+from membench.tasks.sd_webster.task import SdWebster, training_pictures
 from membench.types import Condition
 
 DETECTORS = ("random", "cfg_norm", "score_norm", "flipd", "dcs", "edge", "png_size")

@@ -16,10 +16,11 @@ import pandas as pd
 
 import membench
 from membench.options import parse_options
-from membench.printing import interval, markdown
-from membench.tables import atomic_write
-from membench.tasks.cifar10 import Cifar10
-from membench.tasks.cifar10_train import SubsetRecipe
+from membench.reports.output import markdown
+from membench.reports.text import interval
+from membench.storage.files import atomic_write
+from membench.tasks.cifar10.task import Cifar10
+from membench.tasks.cifar10.train import SubsetRecipe
 
 KINDS = ("class", "random", "cluster", "none")
 SHOWN = {"ams_cumulative": "AMS copies %", "ums_cumulative": "UMS copies %"}

@@ -19,18 +19,20 @@ import pandas as pd
 from PIL import Image
 
 import membench
+from membench.datasets.pool import draw
 from membench.metrics.mirror import mirrored_auroc
 from membench.metrics.multiplicity import natural, wilson
-from membench.pixel_models import load_pixel_model
-from membench.pool import draw
-from membench.printing import interval, markdown
+from membench.models.pixel import load_pixel_model
+from membench.reports.output import markdown
+from membench.reports.text import interval
 from membench.similarity.l2 import normalised_l2
-from membench.tables import atomic_write
-from membench.tasks import celeba, cifar10
-from membench.tasks.mirror import HALVES
-from membench.tasks.mirror_task import pair_of
-from membench.tasks.pixels import pixel_space
-from membench.tasks.planted import World
+from membench.storage.files import atomic_write
+from membench.tasks.celeba import task as celeba
+from membench.tasks.cifar10 import task as cifar10
+from membench.tasks.pixels.mirror import HALVES
+from membench.tasks.pixels.mirror_task import pair_of
+from membench.tasks.pixels.planted import World
+from membench.tasks.pixels.task import pixel_space
 from membench.types import Condition
 
 TASKS = {"cifar10": cifar10, "celeba": celeba}

@@ -15,7 +15,7 @@ import time
 import torch
 
 import membench
-from membench.tasks.sd_webster import SdWebster
+from membench.tasks.sd_webster.task import SdWebster
 from membench.types import Condition
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from diffusers import DDIMPipeline
 
-from membench.pixel_models import load_pixel_model
-from membench.sampling import ddim
-from membench.tasks.pixel_train import PixelRecipe, make_scheduler, make_unet
+from membench.models.pixel import load_pixel_model
+from membench.models.sampling import ddim
+from membench.tasks.pixels.train import PixelRecipe, make_scheduler, make_unet
 from membench.types import Condition
 
 

@@ -31,11 +31,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import membench
-from membench.batch import automatic
-from membench.latent_denoiser import ENCODE_BLOCK, LatentDenoiser
-from membench.pipelines import DTYPES, layout
+from membench.models.batch_size import automatic
+from membench.models.latent import ENCODE_BLOCK, LatentDenoiser
+from membench.models.loading import DTYPES, layout
 from membench.similarity.cosine import cosine
-from membench.store import SCHEMAS, png_bytes, write_table
+from membench.storage.images import png_bytes
+from membench.storage.tables import SCHEMAS, write_table
 from membench.types import Condition
 
 PARTS = ("flops", "network", "pictures", "search", "tables", "plan")

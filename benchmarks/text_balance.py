@@ -16,8 +16,8 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 
-from membench.tasks import catalogue
-from membench.tasks.sd_webster import catalogue_examples
+from membench.tasks.sd_webster import catalogue
+from membench.tasks.sd_webster.task import catalogue_examples
 
 
 def balance(half: catalogue.Half) -> dict[str, float]:

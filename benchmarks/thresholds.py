@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from membench.boards.rescore import rescored
 from membench.metrics import extraction, intervals
-from membench.metrics.run import long_form
-from membench.rescore import rescored
-from membench.runs import Run
-from membench.similarity import matches_frame
+from membench.metrics.table import long_form
+from membench.runs.finished import Run
+from membench.similarity.search import matches_frame
 from membench.types import Band, Space
 
 SSCD = Space("sscd", True, (Band("low", 0.4, 0.5), Band("mid", 0.5, 0.6), Band("high", 0.6, 1.0)), copy=0.5, floor=0.3, source="synthetic")

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from membench.captions import FOLDS, case_share, length, ngram_scores
-from membench.denoiser import Denoiser
+from membench.detector import Detector
 from membench.errors import UserError
+from membench.metrics.captions import FOLDS, case_share, length, ngram_scores
+from membench.models.denoiser import Denoiser
 from membench.types import Access, Condition, Request, Sample
 
 
@@ -26,28 +27,19 @@ class CaptionNgramsOptions:
     folds: int = field(default=FOLDS, metadata={"help": "parts of the cross-validation, by group", "min": 2, "max": 100})
 
 
-class _Captions:
+class _Captions(Detector):
     """Extracts nothing and asks no model; the scores are those of ``membench.captions``."""
 
     Options: ClassVar[type] = CaptionOptions
     version = 1
     access = Access(model=False)
 
-    def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, float]) -> None:
-        self.options, self.seed = options, seed
-
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if any(c.prompt is None for c in conditions):
             raise UserError("these examples have no captions to read; png_size is the control of images")
 
-    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        return []
-
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return 0
-
-    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
-        return []
 
 
 class CaptionCase(_Captions):
@@ -73,7 +65,7 @@ class CaptionNgrams(_Captions):
     Options: ClassVar[type] = CaptionNgramsOptions
     access = Access(labels=True, model=False)
 
-    def __init__(self, options: CaptionNgramsOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
+    def __init__(self, options: CaptionNgramsOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
         self._scores: dict[str, float] = {}
 

@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from membench.denoiser import Denoiser
-from membench.surrogate.classifier import log_prob_gradient
+from membench.models.denoiser import Denoiser
 from membench.types import Access
 
 from .side import Side, SideOptions
+from .surrogate.classifier import log_prob_gradient
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CarliniConditionalOptions(SideOptions):
 
 class CarliniConditional(Side):
     Options: ClassVar[type] = CarliniConditionalOptions
-    version = 1
+    version = 2
     access = Access(images=True)  # the gradient is its own classifier's
     timed = False
 

@@ -9,7 +9,8 @@ training image and no decoding is needed. An example that is a generated image i
 own noise, the task's steps and weight, the first ``image_steps`` of them: late on that way a model that has memorized the image
 needs no class to draw it, and the norm is smallest for copies (docs/design/pixel-tasks.md). A training image was not drawn: it is
 scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at time ``image_t``. ``steps=k`` looks at the first k of 50
-steps and stops there (a scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
+steps and stops there (a scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards. A step
+from pure noise (zero terminal SNR) does not count as one of the k: there eps is x_t whatever the prompt, and the norm 0.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from membench.denoiser import Denoiser
-from membench.drawing import Draws, noised, own_draws, refuse_unread, samples, unstarted
 from membench.errors import UserError
-from membench.sampling import ddim, timesteps
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import ddim, pure_noise
 from membench.types import Access, Condition, Request, Sample
+
+from .base import Draws, noised, own_draws, refuse_unread, samples, unstarted
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class CfgNorm(Draws):
     version = 1
     access = Access()
 
-    def __init__(self, options: CfgNormOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
+    def __init__(self, options: CfgNormOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         if options.steps > options.trajectory:
             raise ValueError(f"steps={options.steps} is more than trajectory={options.trajectory}")
         super().__init__(options, seed=seed, sampling=sampling)
@@ -59,30 +61,37 @@ class CfgNorm(Draws):
         if any(c.label is None and c.prompt is None for c in conditions):
             raise UserError("these images come without a condition: cfg_norm scores what a condition changes; choose flipd or score_norm")
         prompted = ("steps", "draws", "guidance", "trajectory")
+        pictured = _pictured(conditions[0])
         if any(unstarted(c) for c in conditions):
             if not all(unstarted(c) for c in conditions):
                 raise UserError("of some of these images the noise is known and of others not; score them apart")
             refuse_unread(self.options, prompted, "an image that was not drawn is scored with noise added; set image_draws or image_t")
-            model.timestep(self.options.image_t)
+            model.refuse_pure_noise(model.timestep(self.options.image_t), f"image_t={self.options.image_t}")
         elif own_draws(conditions, 2) == 1:
             why = "an image is scored on the trajectory that drew it, as the task samples; set image_steps"
             refuse_unread(self.options, (*prompted, "image_draws", "image_t"), why)
         else:
             refuse_unread(self.options, ("image_steps", "image_draws", "image_t"), "the examples are prompts; set steps")
-        timesteps(model, self.options.trajectory)
+        trajectories = [] if pictured else [(self.options.trajectory, self.options.steps)]
+        trajectories += [(self.steps, 1)] if pictured or self.options.images else []
+        for steps, looked in trajectories:
+            if (blind := pure_noise(model, steps)) and blind + looked > steps:
+                raise UserError(f"the first of {steps} steps is from pure noise (abar = 0), where no condition changes eps; take more")
 
     def _norms(
         self, model: Denoiser, rows: Sequence[tuple[Condition, int]], stop: int | None, guidance: float, steps: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final (or last observed) state, and the mean norm over the observed steps [n]."""
         norms: list[torch.Tensor] = []
+        blind = pure_noise(model, steps)
         looked = self._looked(rows[0][0])
 
         def observe(k: int, null: torch.Tensor, conditional: torch.Tensor) -> None:
-            if k < looked:
+            if blind <= k < blind + looked:
                 norms.append((conditional - null).flatten(1).norm(dim=1))
 
         x = model.starts(rows, self.seed)
+        stop = None if stop is None else min(blind + stop, steps)
         x = ddim(model, x, model.condition([c for c, _ in rows]), steps=steps, guidance=guidance, stop=stop, observe=observe)
         return x, torch.stack(norms).mean(dim=0)
 

@@ -12,10 +12,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from membench.denoiser import Denoiser
-from membench.drawing import IMAGES, MeasuresImages
-from membench.tables import png_bits
+from membench.models.denoiser import Denoiser
+from membench.storage.images import png_bits
 from membench.types import Access, Condition, Request
+
+from .base import IMAGES, MeasuresImages
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from membench.denoiser import Conditioning, Denoiser
-from membench.drawing import IMAGES, ByCondition
 from membench.errors import UserError
+from membench.models.conditioning import Conditioning
+from membench.models.denoiser import Denoiser
 from membench.seeds import generator
 from membench.types import Access, Condition, Request
+
+from .base import IMAGES, ByCondition
 
 LIMIT = 4096  # largest D: 4 D forwards and 32 D^2 bytes (0.5 GB) an image
 
@@ -45,7 +47,7 @@ class NormalBundle(ByCondition):
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
-        model.timestep(self.options.t0)
+        model.refuse_pure_noise(model.timestep(self.options.t0), f"t0={self.options.t0}")
         size = math.prod(model.shape)
         if size > LIMIT:
             raise UserError(

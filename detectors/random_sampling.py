@@ -16,12 +16,14 @@ from typing import Literal
 
 import numpy as np
 
-from membench.denoiser import Denoiser
-from membench.drawing import requests
-from membench.sampling import ddim, step_forwards
+from membench.detector import Detector
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import ddim, step_forwards
 from membench.similarity.cliques import density_score
 from membench.similarity.l2 import tiled_l2_between, tiled_l2_matrix
 from membench.types import Access, Condition, Request, Sample
+
+from .base import requests
 
 UNCONDITIONAL = Condition("unconditional")
 
@@ -39,21 +41,21 @@ class RandomSamplingOptions:
     guidance: float = field(default=0.0, metadata={"help": "guidance weight, 1 is plain sampling; 0: the task's own", "min": 0.0})
 
 
-class RandomSampling:
+class RandomSampling(Detector):
     Options = RandomSamplingOptions
     version = 2
     access = Access(images=True)
 
-    def __init__(self, options: RandomSamplingOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
-        self.options, self.seed = options, seed
+    def __init__(self, options: RandomSamplingOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        super().__init__(options, seed=seed, sampling=sampling)
         self.unconditional = options.extraction == "unconditional"
         self.steps = options.steps or int(sampling["steps"])
         self.guidance = options.guidance or float(sampling["guidance"])
+        # A prompt draws images of its own to be scored; around an image those are counted that were extracted.
+        self.access = Access(images=not self.unconditional or self.examples == "images")
         self._drawn: list[np.ndarray] | None = None
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        # A prompt draws images of its own to be scored; around an image those are counted that were extracted.
-        self.access = Access(images=not self.unconditional or any(c.image is not None for c in conditions))
         if self.unconditional:
             return [Request(UNCONDITIONAL, draw) for draw in range(self.options.generations)]
         return requests(conditions, self.options.draws)

@@ -23,15 +23,19 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from membench.denoiser import Conditioning, Denoiser
-from membench.derivative import Derivative, Probe, basis, choose, quadratic_forms, random_probes
-from membench.drawing import IMAGES, ByCondition, noised, own_draws, refuse_unread, samples
 from membench.errors import UserError
-from membench.sampling import ddim, ddim_invert, timesteps
-from membench.tables import png_bits
+from membench.models.conditioning import Conditioning
+from membench.models.denoiser import Denoiser
+from membench.models.derivative import Derivative, Probe, basis, choose, quadratic_forms, random_probes
+from membench.models.sampling import ddim, ddim_invert, pure_noise, timesteps
+from membench.storage.images import png_bits
 from membench.types import Access, Condition, Request, Sample
 
+from .base import IMAGES, ByCondition, noised, own_draws, refuse_unread, samples
+
 EXACT_LIMIT = 4096  # largest D whose trace is taken exactly: D JVPs an image
+
+
 SMALL = 128  # up to this D the trace is exact unless Hutchinson's estimate is asked for
 
 
@@ -80,11 +84,9 @@ class ScoreNorm(ByCondition):
 
     usual = "guided"
 
-    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        requests = super().plan(conditions)
-        if not self._by_image(conditions):
-            self.access = Access()
-        return requests
+    def __init__(self, options: ScoreNormOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        super().__init__(options, seed=seed, sampling=sampling)
+        self.access = Access(images=options.at in ("image", "noised") and self.examples == "prompts")
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options
@@ -95,11 +97,16 @@ class ScoreNorm(ByCondition):
             super().check(model, [c for c in conditions if c.image is not None])
             if own_draws(conditions, 2) == 1:
                 refuse_unread(o, ("draws", "trajectory"), "an image is scored on the trajectory that drew it, as the task samples")
-            self._step(model, o.trajectory)
+            if own_draws(conditions, 2) > 1:
+                self._step(model, o.trajectory)
+            if own_draws(conditions, 2) == 1 or o.images:
+                self._step(model, self.steps)
         if o.at == "auto" and len({c.image is None for c in conditions}) > 1:
             raise UserError("some examples are images and some are prompts; choose at=trajectory or at=image for all")
-        if by_image and o.at != "noised" and o.ode_steps > self._index(model, True) + 1:
-            raise UserError(f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it")
+        if by_image:
+            model.refuse_pure_noise(self._index(model, True), f"t={o.t}")
+            if o.at != "noised" and o.ode_steps > self._index(model, True) + 1:
+                raise UserError(f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it")
 
     def _by_image(self, conditions: Sequence[Condition]) -> bool:
         # What has no prompt is an image, or what more such images are drawn from: measured as they are.
@@ -133,9 +140,11 @@ class ScoreNorm(ByCondition):
     # (a) on the trajectory
 
     def _step(self, model: Denoiser, steps: int) -> tuple[int, int]:
-        """(number, timestep) of the one of ``steps`` that is nearest to t."""
-        wanted = self._index(model, False)
-        return min(enumerate(timesteps(model, steps)), key=lambda step: abs(step[1] - wanted))
+        """(number, timestep) of the one of ``steps`` that is nearest to t, but for pure noise, whose norm is no prediction's."""
+        wanted, times = self._index(model, False), list(enumerate(timesteps(model, steps)))
+        if not (seen := times[pure_noise(model, steps) :]):
+            raise UserError(f"each of the {steps} steps begins at pure noise (abar = 0), where eps is x_t itself; take more steps")
+        return min(seen, key=lambda step: abs(step[1] - wanted))
 
     def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
         if self._by_image(conditions):
@@ -230,7 +239,7 @@ class Flipd(ByCondition):
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
-        self._index(model)
+        model.refuse_pure_noise(self._index(model), f"t0={self.options.t0}")
         size = math.prod(model.shape)
         if self.options.trace == "exact" and size > EXACT_LIMIT:
             raise UserError(

@@ -1,7 +1,7 @@
 """SIDE: surrogate conditional data extraction (Chen et al., AAAI 2026, arXiv 2410.02467v7), Algorithm 1.
 
-Part 1 makes conditions for a model that has none: draw N_syn images from the model itself, cluster them, drop loose
-clusters (cohesion < tau), and train a surrogate on the cluster labels. Part 2 draws N_G images, each guided to a cluster c
+Part 1 makes conditions for a model that has none: draw N_syn images from the model itself, cluster them, drop small and
+loose clusters, and train a surrogate on the cluster labels. Part 2 draws N_G images, each guided to a cluster c
 that is drawn uniformly:
 
     eps^ = eps(x_t, t) - sqrt(1 - abar_t) lambda grad log p_t(c | x_t)    (surrogate=classifier)
@@ -26,26 +26,34 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from membench.denoiser import Denoiser
-from membench.drawing import refuse_unread
+from membench.detector import Detector
 from membench.errors import UserError
-from membench.features import load_features
-from membench.sampling import ddim
+from membench.features.loading import load_features
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import ddim
 from membench.seeds import seed_of
 from membench.similarity.search import nearest
-from membench.surrogate.classifier import log_prob_gradient, train_classifier
-from membench.surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
-from membench.surrogate.lora import train_lora
-from membench.surrogate.teacher import teach
+from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
-from membench.workspace import Workspace
+
+from .base import refuse_unread
+from .surrogate.classifier import log_prob_gradient, train_classifier
+from .surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
+from .surrogate.lora import train_lora
+from .surrogate.teacher import teach
+
+PER_CLUSTER = 16  # synthetic images for each cluster, where the number of clusters is not given
+
 
 FEW = 16  # pixels a side that a classifier looks at on a laptop; the latents of the mini sd_webster have 8
 
 # What the paper states (section 5.1, Algorithm 1); what it leaves open keeps the default.
 PAPER = {
     "clusters": 100,
+    "min_members": 1,
+    "keep": 1.0,
     "cohesion": 0.5,
+    "train_on": "all",
     "features": "sscd",
     "synthetic": 50_000,
     "generations": 50_000,
@@ -71,9 +79,24 @@ class SideOptions:
     features_weights: str = field(
         default="", metadata={"help": "weights of sscd (a file, or a variant such as disc_mixup) or clip (MODEL:TAG or MODEL:FILE)"}
     )
-    clusters: int = field(default=300, metadata={"help": "K of k-means; the paper: 100", "min": 1})
+    clusters: int = field(default=0, metadata={"help": "K of k-means; 0: synthetic / 16; the paper: 100", "min": 0})
+    min_members: int = field(
+        default=5, metadata={"help": "drop clusters of fewer images, before they are ranked; the paper has no such rule", "min": 1}
+    )
+    keep: float = field(
+        default=0.15, metadata={"help": "share of the clusters to keep, those of highest cohesion, in (0, 1]; the paper: 1"}
+    )
     cohesion: float = field(
-        default=0.5, metadata={"help": "tau: drop clusters below this mean cosine; the paper: 0.5", "min": -1.0, "max": 1.0}
+        default=-1.0,
+        metadata={
+            "help": "tau: of those that keep leaves, drop clusters below this mean cosine; -1: none; the paper: 0.5",
+            "min": -1.0,
+            "max": 1.0,
+        },
+    )
+    train_on: Literal["all", "kept"] = field(
+        default="kept",
+        metadata={"help": "train on the kept clusters' images alone, or on all, each with its nearest kept cluster (the paper)"},
     )
     labels: Literal["clusters", "teacher"] = field(
         default="clusters", metadata={"help": "pseudo-labels, or the output of a given classifier to distil (the method's first version)"}
@@ -102,8 +125,14 @@ class SideOptions:
     steps: int = field(default=0, metadata={"help": "DDIM steps; 0: the task's own", "min": 0})
 
     def __post_init__(self) -> None:
-        if self.clusters > self.synthetic:
-            raise ValueError(f"clusters={self.clusters} is more than synthetic={self.synthetic} images; lower the one or raise the other")
+        needed = self.k * self.min_members
+        if self.labels == "clusters" and needed > self.synthetic:
+            raise ValueError(
+                f"clusters={self.k} of at least min_members={self.min_members} images need synthetic={needed}, "
+                f"not {self.synthetic}; raise synthetic, or lower clusters or min_members"
+            )
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep={self.keep:g}: the share of clusters to keep lies in (0, 1]")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance={self.guidance}: lambda is a finite number >= 0")
         if not -1 <= self.cohesion <= 1:
@@ -113,17 +142,22 @@ class SideOptions:
         if (self.labels == "teacher") != bool(self.teacher):
             raise ValueError("labels=teacher and teacher=FOLDER go together")
 
+    @property
+    def k(self) -> int:
+        """K, the number of clusters."""
+        return self.clusters or max(1, self.synthetic // PER_CLUSTER)
 
-class Side:
+
+class Side(Detector):
     Options: ClassVar[type] = SideOptions
-    version = 1
+    version = 2
     access = Access(gradients=True, images=True)  # LoRA trains through the target
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"mini": {}, "paper": PAPER, "full": PAPER})
+    alone = True  # LoRA changes the network while it generates
     timed = True  # the baseline of the conditional attack has a classifier that knows no timestep
 
-    def __init__(self, options: SideOptions, *, seed: int, sampling: Mapping[str, float]) -> None:
-        self.options: Any = options
-        self.seed = seed
+    def __init__(self, options: SideOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        super().__init__(options, seed=seed, sampling=sampling)
         self.steps = options.steps or int(sampling["steps"])
         self.weight = float(sampling["guidance"])  # of the task's own sampling, for images of its conditions
         self._pixels: np.ndarray | None = None
@@ -146,11 +180,14 @@ class Side:
         facts: dict[str, Any] = {"surrogate": self._kind(model), "labels": o.labels, "synthetic images": o.synthetic}
         if o.labels == "clusters":
             z = describe(model, synthetic, workspace, features=o.features, weights=o.features_weights, seed=self.seed)
-            found = cluster(z, k=o.clusters, cohesion=o.cohesion, seed=self.seed)
+            found = cluster(z, k=o.k, min_members=o.min_members, keep=o.keep, cohesion=o.cohesion, seed=self.seed)
             labels = torch.from_numpy(found.labels)
-            targets = torch.nn.functional.one_hot(labels, len(found.kept)).float()
-            facts |= {"features": o.features, "clusters kept": len(found.kept), "of": o.clusters}
+            facts |= {"features": o.features, "clusters kept": len(found.kept), "of": o.k}
+            facts |= {"images of kept clusters": int(found.members.sum())}
             facts["cohesion"] = [round(float(v), 4) for v in found.cohesion if math.isfinite(v)]
+            if o.train_on == "kept":
+                synthetic, labels = synthetic.only(found.members), labels[found.members]
+            targets = torch.nn.functional.one_hot(labels, len(found.kept)).float()
         else:
             targets = teach(model, synthetic, workspace, o.teacher)
             # A class that the model never draws cannot be guided to.
@@ -217,12 +254,10 @@ class Side:
             null = model.condition([NULL] * len(x))
 
             def correct(x_t: torch.Tensor, t: int, eps: torch.Tensor) -> torch.Tensor:
-                if self.options.guidance == 0:
-                    return eps
                 sigma = model.alpha_sigma(t)[1]
                 return eps - sigma * self.options.guidance * self._gradient(model, x_t, t, eps, c)
 
-            x = ddim(model, x, null, steps=self.steps, guidance=1.0, correct=correct)
+            x = ddim(model, x, null, steps=self.steps, guidance=1.0, correct=correct if self.options.guidance else None)
         images = model.decode(x)
         return [
             Sample(r.condition, r.draw, image, confidence)

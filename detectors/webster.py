@@ -21,11 +21,12 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from membench.denoiser import Denoiser
-from membench.drawing import Draws, own_draws, refuse_unread, samples
 from membench.errors import UserError
-from membench.sampling import step_forwards
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import step_forwards
 from membench.types import Access, Condition, Request, Sample
+
+from .base import Draws, own_draws, refuse_unread, samples
 
 
 class OneStep(Draws):

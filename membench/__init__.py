@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from membench.runner import run
-    from membench.runs import Run, load
+    from membench.api import run
+    from membench.runs.finished import Run, load
 
 # In a checkout, detectors/ and tasks/ lie beside this package (they are what people come to read);
 # an installed package has them inside. Both are imported as membench.detectors and membench.tasks.
@@ -24,7 +24,7 @@ __all__ = ["Run", "load", "run"]
 def __getattr__(name: str) -> _Any:
     """``membench.run`` and its kin, imported when asked for, so that ``import membench`` stays light."""
     if name in __all__:
-        from membench import runner
+        from membench import api
 
-        return getattr(runner, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'membench' has no attribute {name!r}")

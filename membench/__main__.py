@@ -1,6 +1,8 @@
 """``python -m membench``."""
 
-from membench.cli import main
+from __future__ import annotations
+
+from membench.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

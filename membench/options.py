@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from membench.errors import UserError
-from membench.registry import suggest, unknown_name
+from membench.errors import UserError, suggest, unknown_name
 
 T = TypeVar("T")
+
+
 BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 

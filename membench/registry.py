@@ -6,36 +6,22 @@ Built-ins and plug-ins come through the same entry-point groups, ``membench.dete
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import hashlib
-import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.abc import SourceLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from membench.errors import UserError
+from membench.errors import UserError, unknown_name
 
 DETECTOR_NEEDS = ("Options", "version", "access", "plan", "extract", "score")
-
-
-def suggest(word: str, options: Iterable[str]) -> str:
-    """``" Did you mean 'a' or 'b'?"``: up to three close names, nearest first; empty where none is close."""
-    by_lower = {option.lower(): option for option in options}
-    close = [repr(by_lower[c]) for c in difflib.get_close_matches(word.lower(), by_lower, n=3)]
-    return f" Did you mean {' or '.join(close)}?" if close else ""
-
-
-def unknown_name(kind: str, name: str, options: Iterable[str], hint: str) -> UserError:
-    """The error for a name that is not there: ``unknown detector 'sied'. Did you mean 'side'? See: <hint>``."""
-    return UserError(f"unknown {kind} {name!r}.{suggest(name, options)} See: {hint}")
 
 
 def _cause(error: Exception) -> str:
@@ -68,12 +54,24 @@ def _summary(source: Path, attribute: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A name and where it leads. target: ``"module:Attr"``; origin: the file or the distribution that registers it."""
+    """A name and where it leads. target: ``"module:Attr"``; origin: the file or the distribution that registers it.
+    ran: SHA-256 of the plug-in file that was run; empty for what is imported by name."""
 
     name: str
     kind: str
     target: str
     origin: str
+    ran: str = ""
+
+    @functools.cached_property
+    def code(self) -> str:
+        """SHA-256 of the source file of a plug-in, as it was when it was loaded: an edited one gives other numbers under the same
+        version. Empty for what ships with membench, whose version says so, and where there is no source file."""
+        module = self.target.partition(":")[0]
+        if self.ran or module.startswith("membench."):
+            return self.ran
+        source = _source(module)
+        return hashlib.sha256(source.read_bytes()).hexdigest() if source else ""
 
     @functools.cached_property
     def summary(self) -> str:
@@ -89,6 +87,7 @@ class Entry:
         """Imports the target. Raises UserError naming the origin and the cause if it cannot be had."""
         module, _, attribute = self.target.partition(":")
         try:
+            _ = self.code  # before the import: of the file that is imported, whatever becomes of it later
             return getattr(importlib.import_module(module), attribute)
         except Exception as error:  # whatever a plug-in raises; the traceback is kept as the cause
             raise UserError(f"{self.kind} {self.name!r} of {self.origin} ({self.target}) cannot be loaded: {_cause(error)}") from error
@@ -117,14 +116,17 @@ class Registry:
         """The detector or task class itself; imports its module. Raises UserError if unknown or broken."""
         return self.get(name).load()
 
-    def add(self, name: str, target: str, origin: str) -> Entry:
-        """Registers a name. The same target again is the same entry; another one raises UserError naming both places."""
-        new = Entry(name, self.kind, target, origin)
+    def add(self, name: str, target: str, origin: str, ran: str = "") -> Entry:
+        """Registers a name. The same target again is the same entry, unless its file has been edited and run anew; another target
+        raises UserError naming both places."""
+        new = Entry(name, self.kind, target, origin, ran)
         old = self._entries.setdefault(name, new)
         if old.target != target:
             places = " and ".join(f"{entry.origin} ({entry.target})" for entry in (old, new))
             raise UserError(f"two {self.kind}s are called {name!r}: {places}; rename one, or uninstall it")
-        return old
+        if old.ran != ran:
+            self._entries[name] = new
+        return self._entries[name]
 
 
 @functools.cache
@@ -168,7 +170,7 @@ def load_plugin(path: str | Path) -> list[Entry]:
     file = Path(path).resolve()
     if not file.is_file():
         raise UserError(f"no plug-in file {path}; --plugin takes the path of a Python file")
-    module = _execute(file)
+    module, ran = _execute(file)
     own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__ and not c.__name__.startswith("_")]
     found = [c for c in own if all(hasattr(c, need) for need in DETECTOR_NEEDS)]
     if not found:
@@ -178,22 +180,24 @@ def load_plugin(path: str | Path) -> list[Entry]:
     entries = []
     for cls in found:
         name, target = getattr(cls, "name", _snake(cls.__name__)), f"{module.__name__}:{cls.__name__}"
-        entries.append(detectors().add(name, target, f"{file}:{_line(file, cls)}"))
+        entries.append(detectors().add(name, target, f"{file}:{_line(file, cls)}", ran))
     return entries
 
 
-def _execute(file: Path) -> ModuleType:
+def _execute(file: Path) -> tuple[ModuleType, str]:
+    """The module of a file, and the SHA-256 of the very bytes that were run: no bytecode of an earlier version is."""
     name = f"membench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
+    if spec is None or not isinstance(spec.loader, SourceLoader):
         raise UserError(f"plug-in {file} is no Python file; --plugin takes a path that ends in .py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up while it runs
     try:
-        spec.loader.exec_module(module)
+        source = file.read_bytes()
+        exec(spec.loader.source_to_code(source, str(file)), vars(module))
     except Exception as error:
         del sys.modules[name]
         raise UserError(f"plug-in {file} fails on import: {_cause(error)}") from error
-    return module
+    return module, hashlib.sha256(source).hexdigest()
 
 
 def _line(file: Path, cls: type) -> int:

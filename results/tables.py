@@ -14,7 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from membench.cli import main
+from membench.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("README.md", "results/README.md")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 from diffusers import DDIMScheduler
 
-from membench.denoiser import PixelDenoiser
+from membench.models.pixel import PixelDenoiser
 
 
 class Pieces(torch.nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import numpy as np
 import pandas as pd
 from frames import samples as sample_rows
 
-from membench import store
-from membench.metrics.run import run_metrics
-from membench.runner import Run, load
+from membench.metrics.table import run_metrics
+from membench.runs.finished import Run, load
+from membench.runs.folder import RunFolder
+from membench.storage.hashing import content_key, json_hash
+from membench.storage.tables import SCHEMAS
 from membench.types import Band, Space
 
 L2 = Space("l2", False, (Band("high", 0.0, 1.0), Band("low", 1.0, 1.4)), copy=1.0, floor=1.4, source="test")
-EMPTY = store.SCHEMAS["scores"].empty_table().to_pandas()
+EMPTY = SCHEMAS["scores"].empty_table().to_pandas()
 
 
 def scores_of(conditions: list[str]) -> pd.DataFrame:
@@ -41,11 +44,12 @@ def make(
     options: tuple[str, ...] = (),
     images: bool = False,
     extra: dict | None = None,
+    change: Callable[[pd.DataFrame], pd.DataFrame] = lambda scores: scores,
 ) -> Run:
     """A run of one image a condition: which training image it copies, or None. The last ``failed`` images have failed."""
-    conditions = [f"c{i}" for i in range(max(len(copied), 6))]
+    conditions = [f"c{i}" for i in range(max(len(copied), 8))]
     ids = [f"c{i}/0" for i in range(len(copied))]
-    samples = sample_rows(*ids) if ids else store.SCHEMAS["samples"].empty_table().to_pandas()
+    samples = sample_rows(*ids) if ids else SCHEMAS["samples"].empty_table().to_pandas()
     good = len(ids) - failed
     samples = samples.assign(status=["ok"] * good + ["failed: NaN"] * failed, truth_similarity=None, truth_label=None)
     matches = pd.DataFrame(
@@ -57,29 +61,38 @@ def make(
             "rank": 0,
         }
     )
-    scores = scores_of(conditions) if scored else EMPTY
+    scores = change(scores_of(conditions)) if scored else EMPTY
     phases = {"samples": {"forwards": price * len(ids), "seconds": 2.0}} if ids else {}
     phases |= {"scores": {"forwards": 2 * len(conditions), "seconds": 1.0}} if scored else {}
-    phases |= {"prepare": {"seconds": 3.0} | prepare} if prepare else {}
+    phases |= {"prepare": {"seconds": 2.0} | prepare} if prepare else {}
+    asked = dict(option.partition("=")[::2] for option in options)
     parts = {
         "task": "t",
         "task_version": 1,
         "profile": "mini",
         "control": control,
         "detector": detector,
-        "options": list(options),
+        "options": asked,
+        "sampling": {"steps": 10},
+        "space": asdict(L2),
+        "detector_version": 1,
         "hashes": {"data": "d" * 64, "prompts": "p" * 64, "weights": ("b" if control else "a") * 64},
-        "examples": "e" * 64,
+        "examples": json_hash(sorted(conditions)),
         "seed": seed,
         "dtype": "float32",
     } | ({"extract_only": True} if not scored else {})
-    info = {name: parts[name] for name in ("task", "profile", "control", "detector", "seed", "dtype", "hashes")} | {
+    twice = ("task", "task_version", "profile", "control", "detector", "seed", "dtype", "hashes", "options", "space")
+    info = {name: parts[name] for name in twice} | {
         "status": "partial" if failed else "complete",
         "failed": {"scores": 0, "samples": failed},
         "options_passed": list(options),
         "task_options_passed": [],
         "access": {"gradients": False, "images": images, "training_data": False},
-        "space": asdict(L2),
+        "n_images": len(ids),
+        "truncated_prompts": 0,
+        "versions": {"numpy": "2"},
+        "device": "cpu",
+        "batch_size": 64,
         "n_examples": len(conditions),
         "n_task_examples": len(conditions),
         "phases": phases,
@@ -90,10 +103,10 @@ def make(
         **(extra or {}),
     }
     evaluations = sum(phases.get(name, {}).get("forwards", 0) for name in ("prepare", "samples"))
-    scores = scores.reindex(columns=store.SCHEMAS["scores"].names)
+    scores = scores.reindex(columns=SCHEMAS["scores"].names)
     tables = {"scores": scores, "samples": samples, "matches": matches}
     tables["metrics"] = run_metrics(scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100)
-    with store.RunFolder.open(root, "t", "mini", detector, store.content_key(parts), parts) as folder:
+    with RunFolder.open(root, "t", "mini", detector, content_key(parts), parts) as folder:
         folder.finish(tables, info)
         return load(folder.path)
 

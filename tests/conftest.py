@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,18 @@ import pytest
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
-    from membench.workspace import Workspace
+    from membench.storage.workspace import Workspace
+
+    pass
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: the workers' thread pools would fight for the same cores, and be slower than one worker alone.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+if os.environ.get("MEMBENCH_ROUNDING"):
+    import rounding
+
+    rounding.install()
 ROOT = Path(__file__).resolve().parent.parent
 # scheduler/scheduler_config.json of CompVis/stable-diffusion-v1-4: of another class than DDIM, from whose settings the papers made theirs.
 PNDM = {
@@ -48,14 +55,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A StableDiffusionPipeline with random weights in the hub's layout, v-prediction, fp32."""
-    return save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny", "v_prediction")
+    """A StableDiffusionPipeline with random weights in the hub's layout, v-prediction, fp32, as if trained on the catalogue."""
+    folder = save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny", "v_prediction")
+    shutil.copy(ROOT / "tasks" / "data" / "sd_webster" / "model" / "training.json", folder)
+    return folder
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """Stages of a model whose weights are called w."""
-    from membench.workspace import Workspace
+    from membench.storage.workspace import Workspace
 
     return Workspace(tmp_path / "prepared", {"weights": "w"})
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from membench.store import png_bytes
+from membench.storage.images import png_bytes
 
 
 def scores(*ids: str) -> pd.DataFrame:
@@ -47,3 +49,10 @@ def as_version_1(path: Path) -> None:
     if "truth_label" in table.column_names:
         table = table.drop_columns(["truth_similarity", "truth_label"])
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"schema_version": b"1"}), path)
+
+
+def open_path(descriptor: int) -> Path:
+    """The path of an open file."""
+    if hasattr(fcntl, "F_GETPATH"):  # macOS
+        return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).split(b"\0")[0]))
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))

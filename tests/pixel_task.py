@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from membench.denoiser import PixelDenoiser
-from membench.types import Band, Condition, Example, LoadedTask, Space, TaskInfo
+from membench.models.pixel import PixelDenoiser
+from membench.task import LoadedTask, TaskInfo
+from membench.types import Band, Condition, Example, Space
 
 SIDE, POOL = 8, 70
 SPACE = Space("normalised-l2/test", False, (Band("all", 0.0, 1.0),), 1.0, 1.5, "test")

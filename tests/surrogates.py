@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from membench.surrogate.conditions import Synthetic
+from membench.detectors.surrogate.conditions import Synthetic
+from membench.storage.workspace import Stage
 from membench.types import Cost
-from membench.workspace import Stage
 
 ABAR = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)  # the tiny pipeline's
 

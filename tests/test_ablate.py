@@ -15,12 +15,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from membench import ablate, ablate_plot, registry
-from membench.cli import main
+from membench import registry
+from membench.cli.main import main
 from membench.errors import UserError
-from membench.runner import Run, Spec, load
-from membench.store import DamagedFile
-from membench.tasks.sd_webster import SPACE, training_pictures
+from membench.reports.sweep import spread, summary
+from membench.runs import sweep
+from membench.runs.finished import Run, load
+from membench.runs.spec import Spec
+from membench.runs.sweep import COLUMNS, METRICS, grid
+from membench.storage.files import DamagedFile
+from membench.tasks.sd_webster.task import SPACE, training_pictures
 from membench.types import Access, Request, Sample
 
 
@@ -92,14 +96,14 @@ def spec(*options: str) -> Spec:
 
 
 def test_the_grid_is_the_product_with_typed_values() -> None:
-    points = ablate.grid(Copier, spec("mode=fancy"), ["copies=0, 2", "threshold=1,2.5"])
+    points = grid(Copier, spec("mode=fancy"), ["copies=0, 2", "threshold=1,2.5"])
     assert [p.values for p in points] == [{"copies": c, "threshold": t} for c in (0, 2) for t in (1.0, 2.5)]
     assert points[1].settings == ("copies=0", "threshold=2.5")
     assert all(isinstance(p.values["copies"], int) and isinstance(p.values["threshold"], float) for p in points)
 
 
 def test_values_that_hold_commas_are_parted_by_semicolons() -> None:
-    points = ablate.grid(Copier, spec(), ["layers=1;2,3", "most=none,3"])
+    points = grid(Copier, spec(), ["layers=1;2,3", "most=none,3"])
     assert [p.values["layers"] for p in points] == [(1,), (1,), (2, 3), (2, 3)]
     assert [p.values["most"] for p in points] == [None, 3, None, 3]
 
@@ -143,7 +147,7 @@ def test_each_mistake_is_one_line_and_nothing_is_written(capsys, tmp_path, more:
 
 def test_a_row_a_point_seed_metric_and_band_as_the_runs_have_them(swept) -> None:
     frame = pd.read_parquet(swept / "made" / "grid.parquet")
-    assert list(frame.columns) == ["copies", "option_threshold", *ablate.COLUMNS]
+    assert list(frame.columns) == ["copies", "option_threshold", *COLUMNS]
     assert frame.copies.dtype == "int64" and frame.option_threshold.dtype == "float64" and frame.control.dtype == bool
     good = frame[frame.status == "partial"]
     found = set(zip(good.copies, good.option_threshold, good.seed, strict=True))
@@ -154,7 +158,7 @@ def test_a_row_a_point_seed_metric_and_band_as_the_runs_have_them(swept) -> None
         assert run.info["options"]["copies"] == rows.copies.iloc[0] and run.info["options"]["threshold"] == rows.option_threshold.iloc[0]
         assert run.info["options"]["mode"] == "fancy" and run.info["seed"] == rows.seed.iloc[0]
         assert set(rows.forwards) == {run.info["phases"]["samples"]["forwards"]} == {4} and set(rows.seconds) == {run.info["seconds"]}
-        kept = run.metrics[(run.metrics.subset == "all") & run.metrics.metric.str.match("|".join(ablate.METRICS))]
+        kept = run.metrics[(run.metrics.subset == "all") & run.metrics.metric.str.match("|".join(METRICS))]
         assert {"ams", "ums_cumulative", "best_p95", "unique_per_1000_evaluations", "auroc", "tpr_at_fpr_0.01"} <= set(kept.metric)
         columns = ["metric", "band", "threshold", "value", "low", "high", "n"]
         pd.testing.assert_frame_equal(rows[columns].reset_index(drop=True), kept[columns].reset_index(drop=True), check_dtype=False)
@@ -244,9 +248,9 @@ def made(monkeypatch, *sweeps: str, seeds: tuple[int, ...] = (0,), controls: tup
             raise UserError("too many")
         return fake_run(spec, (0.01 if spec.control else 0.2) + 0.1 * spec.seed)
 
-    monkeypatch.setattr(ablate, "execute", execute)
-    monkeypatch.setattr(ablate, "execute_all", lambda *args, **kwargs: [])
-    return ablate.sweep(spec(), ablate.grid(Copier, spec(), sweeps), seeds, controls, Path("x"), progress=False)
+    monkeypatch.setattr(sweep, "execute", execute)
+    monkeypatch.setattr(sweep, "execute_all", lambda *args, **kwargs: [])
+    return sweep(spec(), grid(Copier, spec(), sweeps), seeds, controls, Path("x"), progress=False)
 
 
 def test_forwards_are_those_of_preparation_and_images(monkeypatch) -> None:
@@ -261,10 +265,10 @@ def test_a_fault_of_the_disk_ends_the_sweep(monkeypatch, error: UserError) -> No
         calls.append(args)
         raise error from OSError(28, "disk full")
 
-    monkeypatch.setattr(ablate, "execute", execute)
-    monkeypatch.setattr(ablate, "execute_all", lambda *args, **kwargs: [])
+    monkeypatch.setattr(sweep, "execute", execute)
+    monkeypatch.setattr(sweep, "execute_all", lambda *args, **kwargs: [])
     with pytest.raises(UserError, match=str(error)):
-        ablate.sweep(spec(), ablate.grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
+        sweep(spec(), grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
     assert len(calls) == 1
 
 
@@ -283,13 +287,13 @@ def test_a_fault_of_the_disk_ends_the_sweep(monkeypatch, error: UserError) -> No
 )
 def test_the_axis_fits_the_values(monkeypatch, values: str, scale: str, labels: list[str]) -> None:
     frame = made(monkeypatch, values)
-    for axes in ablate_plot.plot(frame, {}).axes:
+    for axes in sweep.plot(frame, {}).axes:
         assert axes.get_xscale() == scale
         assert [label.get_text() for label in axes.get_xticklabels()] == labels
         low, high = axes.get_xlim()
         assert low < min(axes.get_xticks()) and max(axes.get_xticks()) < high
         assert axes.get_xlabel() == values.split("=")[0]
-    assert ablate_plot.draw(frame, {}, "png").startswith(b"\x89PNG")
+    assert sweep.draw(frame, {}, "png").startswith(b"\x89PNG")
 
 
 def lines(axes) -> dict[str, tuple[list[float], list[float], list[float]]]:
@@ -305,23 +309,23 @@ def lines(axes) -> dict[str, tuple[list[float], list[float], list[float]]]:
 
 
 def test_one_seed_is_drawn_with_its_interval_and_the_control_in_grey(monkeypatch) -> None:
-    ams, ums = (lines(axes) for axes in ablate_plot.plot(made(monkeypatch, "copies=1,2", controls=(False, True)), {}).axes)
+    ams, ums = (lines(axes) for axes in sweep.plot(made(monkeypatch, "copies=1,2", controls=(False, True)), {}).axes)
     assert ams == {"0.5": ([1, 1], [0.5, 0.5], [1.5, 1.5]), "#0072B2": ([20, 20], [10, 10], [30, 30])}
     assert ums["#0072B2"] == ([10, 10], [10, 10], [30, 30])
 
 
 def test_several_seeds_are_drawn_as_their_mean_from_least_to_greatest(monkeypatch) -> None:
     frame = made(monkeypatch, "copies=1,2", "mode=plain,fancy", seeds=(0, 1))
-    figure = ablate_plot.plot(frame, {"copies": "how many"})
+    figure = sweep.plot(frame, {"copies": "how many"})
     ams = lines(figure.axes[0])
     assert ams == {colour: ([25, 25], [20, 20], [30, 30]) for colour in ("#0072B2", "#D55E00")}
     assert figure.axes[0].get_xlabel() == "copies: how many"
     assert "mean of seeds 0, 1" in figure.get_suptitle()
-    assert list(ablate.summary(frame)["AMS copies %"]) == ["25.0 [20.0, 30.0]"] * 4
+    assert list(summary(frame)["AMS copies %"]) == ["25.0 [20.0, 30.0]"] * 4
 
 
 def test_refused_points_are_marked_on_the_axis(monkeypatch) -> None:
-    figure = ablate_plot.plot(made(monkeypatch, "copies=1,9", controls=(False, True)), {})
+    figure = sweep.plot(made(monkeypatch, "copies=1,9", controls=(False, True)), {})
     for axes in figure.axes:
         crosses = [c for c in axes.collections if len(c.get_offsets()) and hasattr(c, "get_sizes") and len(c.get_sizes())]
         assert [c.get_offsets()[0][0] for c in crosses] == [9, 9]
@@ -334,10 +338,10 @@ def test_a_detector_without_images_still_has_a_table_and_a_plot(monkeypatch) -> 
         run = fake_run(spec, 0.5)
         return Run(run.path, run.info, run.scores, run.samples, run.matches, run.metrics[:0])
 
-    monkeypatch.setattr(ablate, "execute", execute)
-    monkeypatch.setattr(ablate, "execute_all", lambda *args, **kwargs: [])
-    frame = ablate.sweep(spec(), ablate.grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
+    monkeypatch.setattr(sweep, "execute", execute)
+    monkeypatch.setattr(sweep, "execute_all", lambda *args, **kwargs: [])
+    frame = sweep(spec(), grid(Copier, spec(), ["copies=1,2"]), [0], [False], Path("x"), progress=False)
     assert list(frame.status) == ["complete"] * 2 and frame.value.isna().all()
-    assert list(ablate.summary(frame)["AMS copies %"]) == ["n/a", "n/a"]
-    assert math.isnan(ablate.spread(frame, False)[0])
-    assert "no values" in [text.get_text() for text in ablate_plot.plot(frame, {}).axes[0].texts]
+    assert list(summary(frame)["AMS copies %"]) == ["n/a", "n/a"]
+    assert math.isnan(spread(frame, False)[0])
+    assert "no values" in [text.get_text() for text in sweep.plot(frame, {}).axes[0].texts]

@@ -13,13 +13,15 @@ import pytest
 from boards import L2, make
 from PIL import Image
 
-from membench import ablate_commands
-from membench import ablate_thresholds as at
-from membench.cli import main
+from membench.boards import thresholds
+from membench.boards.thresholds import SETTING, over_seeds, parse_grid, sweep_thresholds
+from membench.cli import ablate as ablate_module
+from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.thresholds import COLUMNS
 from membench.registry import Registry
-from membench.runs import Run
+from membench.reports.thresholds import plots_of, sentences, shown, summary
+from membench.runs.finished import Run
 from membench.types import Band, Space
 
 COSINE = Space("cosine/test", True, (Band("high", 0.6, 1.0), Band("low", 0.4, 0.6)), copy=0.5, floor=0.3, source="test")
@@ -49,7 +51,7 @@ RANDOM = [0.7] * 8 + [1.2] * 2  # 0, 0, 0, .8, .8
 
 
 def found(runs: list[Run], grid: str = GRID) -> pd.DataFrame:
-    return at.flips(at.over_seeds(at.sweep_thresholds(runs, grid, resamples=200)))
+    return thresholds.flips(over_seeds(sweep_thresholds(runs, grid, resamples=200)))
 
 
 # ------------------------------------------------------------------------------------------------- the sweep
@@ -57,9 +59,9 @@ def found(runs: list[Run], grid: str = GRID) -> pd.DataFrame:
 
 def test_a_row_a_run_metric_and_region(base: dict[str, Run]) -> None:
     few = with_distances(base["random"], RANDOM[:5])
-    swept = at.sweep_thresholds([with_distances(base["side"], SIDE), few, base["scorer"]], GRID)
+    swept = sweep_thresholds([with_distances(base["side"], SIDE), few, base["scorer"]], GRID)
     assert set(swept.detector) == {"side", "random"} and [*swept.columns][-len(COLUMNS) :] == list(COLUMNS)
-    assert {*at.SETTING, "seed", "status"} <= set(swept)
+    assert {*SETTING, "seed", "status"} <= set(swept)
     cumulative = swept[(swept.form == "cumulative") & (swept.detector == "side")]
     assert cumulative[cumulative.metric == "ams"].value.tolist() == [0, 0.4, 0.4, 0.4, 0.5]
     assert cumulative[cumulative.metric == "ams"].beta.tolist() == [0.2, 0.4, 0.6, 0.8, 1.0] and cumulative.alpha.isna().all()
@@ -71,7 +73,7 @@ def test_a_row_a_run_metric_and_region(base: dict[str, Run]) -> None:
     own = swept[(swept.metric == "ums") & (swept.form == "cumulative")].groupby("detector").n.unique()
     assert own["side"].tolist() == [10] and own["random"].tolist() == [5]
     shuffled = [replace(run, matches=run.matches.sample(frac=1, random_state=2)) for run in (few, with_distances(base["side"], SIDE))]
-    again = at.sweep_thresholds(shuffled, GRID)
+    again = sweep_thresholds(shuffled, GRID)
     keys = ["detector", "metric", "form", "alpha", "beta"]
     pd.testing.assert_frame_equal(again.sort_values(keys, ignore_index=True), swept.sort_values(keys, ignore_index=True))
 
@@ -80,7 +82,7 @@ def test_ums_counts_pictures_at_equal_numbers_of_images(base: dict[str, Run]) ->
     """By brute force over all subsets of 3 of 6 images, of 2 pictures."""
     copies = [0, 0, 0, 1, 1, 1]
     runs = [with_distances(base["side"], [0.1] * 6, pictures=copies), with_distances(base["random"], [0.1] * 3)]
-    swept = at.sweep_thresholds(runs, GRID)
+    swept = sweep_thresholds(runs, GRID)
     mean = np.mean([len({copies[i] for i in some}) for some in itertools.combinations(range(6), 3)])
     equal = swept[(swept.metric == "ums_equal_n") & (swept.detector == "side")]
     assert equal.value.tolist() == pytest.approx([mean / 3] * 5)
@@ -88,27 +90,27 @@ def test_ums_counts_pictures_at_equal_numbers_of_images(base: dict[str, Run]) ->
 
 def test_no_images_is_refused(base: dict[str, Run]) -> None:
     with pytest.raises(UserError, match="none of these runs has images"):
-        at.sweep_thresholds([base["scorer"]])
+        sweep_thresholds([base["scorer"]])
 
 
 def test_seeds_are_a_mean_with_a_wider_interval(base: dict[str, Run]) -> None:
     runs = [with_distances(base["side"], SIDE, seed=seed) for seed in range(2)]
     runs.append(with_distances(base["side"], [0.3] * 10, seed=2, status="partial"))
-    swept = at.sweep_thresholds(runs, GRID, resamples=200)
-    settings = at.over_seeds(swept)
+    swept = sweep_thresholds(runs, GRID, resamples=200)
+    settings = over_seeds(swept)
     assert set(settings.seeds) == {3} and set(settings.status) == {"partial"} and "seed" not in settings
     ams = settings[(settings.metric == "ams") & (settings.form == "cumulative")]
     assert ams.value.tolist() == pytest.approx([0, *[(0.4 + 0.4 + 1) / 3] * 3, 2 / 3])
     own = swept[(swept.metric == "ams") & (swept.form == "cumulative") & (swept.beta == 0.4)]
     assert ams.iloc[1].low < own.low.mean() and own.high.mean() < ams.iloc[1].high <= 1
     assert (ams.low >= 0).all() and (ams.high <= 1).all() and (ams.high > ams.low).all()
-    alone = at.over_seeds(at.sweep_thresholds(runs[:1], GRID, resamples=200))
+    alone = over_seeds(sweep_thresholds(runs[:1], GRID, resamples=200))
     one = alone[(alone.metric == "ams") & (alone.form == "cumulative")]
     first = swept[(swept.metric == "ams") & (swept.form == "cumulative") & (swept.seed == 0)]
     assert one[["value", "low", "high"]].to_numpy() == pytest.approx(first[["value", "low", "high"]].to_numpy())
     banded = settings[(settings.form == "banded") & (settings.metric == "ums")]
     assert banded.low.isna().all() and banded.high.isna().all()  # no interval is not [0, nan]
-    backwards = at.over_seeds(at.sweep_thresholds(runs[::-1], GRID, resamples=200))
+    backwards = over_seeds(sweep_thresholds(runs[::-1], GRID, resamples=200))
     pd.testing.assert_frame_equal(backwards, settings)
 
 
@@ -124,7 +126,7 @@ def test_two_curves_that_cross(base: dict[str, Run]) -> None:
     flips = found([with_distances(base["side"], SIDE), with_distances(base["random"], RANDOM)])
     expected = [("side", "random", "", 0.2, 0.2), ("side", "random", "side", 0.4, 0.6), ("side", "random", "random", 0.8, 1.0)]
     assert rows(flips, "ams") == expected == rows(flips, "ums_equal_n")
-    ams, ums = at.sentences(flips)
+    ams, ums = sentences(flips)
     assert ams.startswith("t (mini), AMS: tied at 0.2; side leads random for thresholds in [0.4, 0.6]")
     assert "; the order flips between 0.6 and 0.8; random leads side for thresholds in [0.8, 1]" in ams
     assert ums.startswith("t (mini), UMS: tied at 0.2; side leads") and "95 %" not in ums
@@ -145,27 +147,27 @@ def test_a_tie_between_two_leads_of_one_is_no_flip(base: dict[str, Run]) -> None
         ("", 0.8, 0.8),
         ("side", 1.0, 1.0),
     ]
-    [ams, _] = at.sentences(flips)
+    [ams, _] = sentences(flips)
     assert "flips" not in ams and ams.count("side leads random for thresholds at") == 3 and ams.count("tied at") == 2
 
 
 def test_curves_that_never_cross_and_where_the_lead_is_sure(base: dict[str, Run]) -> None:
     runs = [with_distances(base["side"], [0.1] * 9 + [1.3]), with_distances(base["random"], [0.3] * 3 + [0.5] * 6 + [1.3])]
-    [ams, _] = at.sentences(found(runs))
+    [ams, _] = sentences(found(runs))
     assert ams == (
         "t (mini), AMS: side leads random for thresholds in [0.2, 0.4] (95 % interval of the difference above 0 throughout); "
         "tied in [0.6, 1]"
     )
     barely = [with_distances(base["side"], [0.1] + [1.3] * 9), with_distances(base["random"], [1.3] * 10)]
-    [ams, _] = at.sentences(found(barely))
+    [ams, _] = sentences(found(barely))
     assert ams == (  # one image of ten
         "t (mini), AMS: side leads random for thresholds in [0.2, 1]; no lead is sure: the 95 % interval of the difference nowhere "
         "leaves out 0"
     )
-    [tied, _] = at.sentences(found([with_distances(base[name], [0.1] * 10) for name in ("side", "random")]))
+    [tied, _] = sentences(found([with_distances(base[name], [0.1] * 10) for name in ("side", "random")]))
     assert tied == "t (mini), AMS: tied in [0.2, 1]"
     half = [with_distances(base["side"], [0.1] + [0.7] * 9), with_distances(base["random"], [1.3] * 10)]
-    [ams, _] = at.sentences(found(half))
+    [ams, _] = sentences(found(half))
     assert ams.endswith("side leads random for thresholds in [0.2, 1] (95 % interval of the difference above 0 in [0.8, 1])")
 
 
@@ -186,15 +188,15 @@ def test_each_pair_and_board_on_its_own(base: dict[str, Run]) -> None:
     hashes = base["side"].info["hashes"] | {"weights": "b" * 64}
     control = [with_distances(run, [1.3] * 10, control=True, hashes=hashes) for run in runs[:2]]
     cosine = [with_distances(run, [0.7] * 10, space=COSINE) for run in runs[:1]]
-    swept = at.sweep_thresholds([*runs, *control, *cosine], "0.4,0.8")
-    flips = at.flips(at.over_seeds(swept))
+    swept = sweep_thresholds([*runs, *control, *cosine], "0.4,0.8")
+    flips = thresholds.flips(over_seeds(swept))
     mine = flips[~flips.control]
     assert set(zip(mine.a, mine.b, strict=True)) == {("side", "random"), ("side", "random (2)"), ("random", "random (2)")}
-    text = list(at.sentences(flips))
+    text = list(sentences(flips))
     assert sum(line.startswith("t (mini, control), AMS: tied in [0.4, 0.8]") for line in text) == 1 and len(text) == 2 * 3 + 2
-    only = at.over_seeds(swept[swept.space_id == "cosine/test"])
+    only = over_seeds(swept[swept.space_id == "cosine/test"])
     ams = only[(only.metric == "ams") & (only.form == "cumulative")]
-    assert ams.alpha.tolist() == [0.4, 0.8] and ams.value.tolist() == [1, 0] and not len(at.flips(only))
+    assert ams.alpha.tolist() == [0.4, 0.8] and ams.value.tolist() == [1, 0] and not len(thresholds.flips(only))
 
 
 # --------------------------------------------------------------------------------------------- grids and plots
@@ -205,8 +207,8 @@ def test_each_pair_and_board_on_its_own(base: dict[str, Run]) -> None:
     [("0.5:1:3", L2, [0.5, 0.75, 1]), ("0, 0.7,1.4", L2, [0, 0.7, 1.4]), ("0.3:1:2", COSINE, [0.3, 1])],
 )
 def test_grids(text: str, space: Space, edges: list[float]) -> None:
-    assert at.parse_grid(text, space).tolist() == pytest.approx(edges)
-    assert {0.7, 1.0, 1.4} <= set(at.parse_grid("auto", replace(L2, copy=0.7)).tolist())
+    assert parse_grid(text, space).tolist() == pytest.approx(edges)
+    assert {0.7, 1.0, 1.4} <= set(parse_grid("auto", replace(L2, copy=0.7)).tolist())
 
 
 @pytest.mark.parametrize(
@@ -231,26 +233,26 @@ def test_grids(text: str, space: Space, edges: list[float]) -> None:
 )
 def test_grids_that_make_no_sense(text: str, space: Space, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        at.parse_grid(text, space)
+        parse_grid(text, space)
 
 
 def test_the_plot_shows_the_curves_with_their_intervals(base: dict[str, Run]) -> None:
     runs = [with_distances(base["side"], SIDE), with_distances(base["random"], RANDOM)]
-    settings = at.over_seeds(at.sweep_thresholds(runs, "0.2:1.2:6", resamples=200))
-    plot = at.plots_of(settings, "ams")
+    settings = over_seeds(sweep_thresholds(runs, "0.2:1.2:6", resamples=200))
+    plot = plots_of(settings, "ams")
     assert [line.name for line in plot.lines] == ["side", "random"] and plot.lines[0].style != plot.lines[1].style
     assert plot.lines[1].y.tolist() == pytest.approx([0, 0, 0, 80, 80, 100]) and plot.x.low == 0.2 and plot.x.high == 1.2
     for line in plot.lines:
         assert line.low is not None and (line.low <= line.y).all() and (line.y <= line.high).all()
         assert line.high.max() <= plot.y.high
     assert plot.marks == [(1.0, "copy")] and plot.x.label == "threshold: distance at most (l2)" and "over groups" in plot.note
-    assert at.shown(settings) == ["ams", "ums"]  # N_G is equal
-    few = at.over_seeds(at.sweep_thresholds([runs[0], with_distances(base["random"], RANDOM[:4])], GRID))
-    assert at.shown(few) == ["ams", "ums", "ums_equal_n"]
-    equal = at.plots_of(few, "ums_equal_n")
+    assert shown(settings) == ["ams", "ums"]  # N_G is equal
+    few = over_seeds(sweep_thresholds([runs[0], with_distances(base["random"], RANDOM[:4])], GRID))
+    assert shown(few) == ["ams", "ums", "ums_equal_n"]
+    equal = plots_of(few, "ums_equal_n")
     assert equal.title.startswith("UMS at 4 images each") and equal.note == "" and all(line.low is None for line in equal.lines)
-    assert at.plots_of(few, "ums").title.startswith("UMS of 4 to 10 images")
-    table = at.summary(settings, most=3)
+    assert plots_of(few, "ums").title.startswith("UMS of 4 to 10 images")
+    table = summary(settings, most=3)
     assert table.threshold.tolist() == ["≤ 0.2", "≤ 0.6", "≤ 1.2"] and table["random: AMS %"].str.split(" ").str[0].tolist()[::2] == [
         "0.0",
         "100.0",
@@ -292,7 +294,7 @@ def test_the_command_on_both_models_with_two_seeds(pixels: None, tmp_path: Path,
         assert np.asarray(png.convert("RGB")).std() > 10
     # Other thresholds of the same runs: no network evaluation.
     monkeypatch.setattr("membench.runner._compute", lambda *_: pytest.fail("a network was evaluated"))
-    monkeypatch.setattr(ablate_commands, "draw", lambda *_, **__: b"a picture")
+    monkeypatch.setattr(thresholds, "draw", lambda *_, **__: b"a picture")
     assert ablate(tmp_path, "--seeds", "0,1", "--thresholds", "0.5,1", "--budget", 12, "--save", tmp_path / "mine.png") == 0
     assert sorted(path.name for path in tmp_path.glob("mine*")) == ["mine.parquet", "mine.png", "mine.svg"]
 
@@ -320,9 +322,9 @@ def test_each_mistake_is_one_line_before_any_work(pixels: None, tmp_path: Path, 
 
 def test_detectors_without_images_are_named(base: dict[str, Run], tmp_path: Path, monkeypatch, capsys) -> None:
     runs = [with_distances(base["side"], SIDE), with_distances(base["random"], RANDOM), base["scorer"]]
-    monkeypatch.setattr(ablate_commands, "execute_all", lambda *args, **kwargs: runs)
-    monkeypatch.setattr(ablate_commands, "open_task", lambda spec: SimpleNamespace(info=SimpleNamespace(space=L2)))
-    monkeypatch.setattr(ablate_commands, "draw", lambda *_, **__: b"a picture")
+    monkeypatch.setattr(ablate_module, "execute_all", lambda *args, **kwargs: runs)
+    monkeypatch.setattr(ablate_module, "open_task", lambda spec: SimpleNamespace(info=SimpleNamespace(space=L2)))
+    monkeypatch.setattr(thresholds, "draw", lambda *_, **__: b"a picture")
     words = f"ablate --detector side,random,cfg_norm --task sd_webster --thresholds {GRID} --save {tmp_path}/made --quiet"
     assert main(words.split()) == 0
     out, err = capsys.readouterr()

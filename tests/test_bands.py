@@ -7,7 +7,7 @@ import math
 import pytest
 from boards import L2
 
-from membench.bands import parse_bands, rebanded
+from membench.boards.rescore import parse_bands, rebanded
 from membench.errors import UserError
 from membench.types import Band, Space
 

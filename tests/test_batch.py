@@ -13,13 +13,13 @@ import torch
 from conftest import ROOT, save_tiny_pipeline
 from diffusers import DDIMScheduler
 
-from membench.batch import SHARE, Tuned, automatic, by_memory, by_size, fitting
-from membench.cli import main
-from membench.denoiser import PixelDenoiser
+from membench.cli.main import main
 from membench.errors import UserError
-from membench.jobs import Spec, load_task
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
+from membench.models.batch_size import SHARE, Tuned, automatic, by_memory, by_size, fitting
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser
+from membench.runs.job import load_task
+from membench.runs.spec import Spec
 from membench.types import Condition
 
 
@@ -191,7 +191,7 @@ def test_pictures_that_do_not_fit_go_by_halves(tiny_pipeline_folder, monkeypatch
 
 
 def test_derivatives_that_do_not_fit_go_by_halves(tiny_pipeline_folder) -> None:
-    from membench import derivative
+    from membench.models import derivative
 
     m = LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=8)
     x, told = (

@@ -15,11 +15,18 @@ import pytest
 from boards import COPIED, make
 from conftest import ROOT
 
-from membench import leaderboard, published
-from membench.board_commands import page_boards, training_pictures, with_published
-from membench.cli import main
-from membench.runs import read_runs
-from membench.stored_board import COLUMNS, OF_RUNS
+from membench.boards import published
+from membench.boards.collect import collect
+from membench.boards.identity import boards
+from membench.boards.saved import COLUMNS, OF_RUNS
+from membench.boards.seeds import over_seeds
+from membench.cli import leaderboard as board_commands
+from membench.cli.leaderboard import with_published
+from membench.cli.main import main
+from membench.cli.report import page_boards
+from membench.reports.output import write
+from membench.runs.finished import read_runs
+from membench.storage import hashing
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +85,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         (["--detector", ""], "--detector : no finished run of it here"),
         (["--groups", "txt", "--seeds"], "unknown grouping 'txt'. Did you mean 'text'? Choose from task, text, image, text+image"),
         (["--groups", "txt"], "unknown grouping 'txt'"),
-        (["--groups", "text"], "--groups text is for --kinds, --sources, --differences, --summary and --seeds"),
+        (["--groups", "text"], "--groups text is for --kinds, --sources, --differences, --leaders, --summary and --seeds"),
         (["--groups", "text", "--bands"], "--groups text is for --kinds"),
         (["--bands", "--seeds"], "leave out --seeds"),
         (["--bands", "--kinds"], "not allowed with argument"),
@@ -166,6 +173,17 @@ def test_one_key_with_other_numbers_is_a_bug_and_equal_ones_count_once(runs: Pat
 # ------------------------------------------------------------------------------------------------- what is shown
 
 
+def renamed(path: Path, task: str) -> None:
+    """Calls the task of a run.json otherwise, key and tables alike."""
+    info = json.loads(path.read_text())
+    parts = info["key_parts"] | {"task": task}
+    key = hashing.content_key(parts)
+    path.write_text(json.dumps(info | {"task": task, "key_parts": parts, "key": key}))
+    for table in path.parent.glob("*.parquet"):
+        held = pq.read_table(table)
+        pq.write_table(held.replace_schema_metadata({**held.schema.metadata, b"run": key.encode()}), table)
+
+
 def numbers(capsys: pytest.CaptureFixture[str], *words: object) -> pd.DataFrame:
     capsys.readouterr()
     assert command(*words, "--format", "json") == 0
@@ -204,12 +222,13 @@ def test_differences_published_and_kinds(runs: Path, tmp_path: Path, monkeypatch
     assert command("--runs", runs, "--differences") == 0 and "differences in auroc" in capsys.readouterr().out
     kinds = numbers(capsys, "--runs", runs, "--kinds", "--groups", "text")
     assert set(kinds.kind) == {"all", "MV"}
-    assert "published.parquet is not there" in refused(capsys, "--runs", runs, "--published")
-    shutil.copy(ROOT / "results" / "published.parquet", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(board_commands, "PUBLISHED", tmp_path / "published.parquet")
+        assert "published.parquet is not there" in refused(capsys, "--runs", runs, "--published")
     shutil.copytree(runs, tmp_path / "runs")
     assert "nothing published is known of t" in refused(capsys, "--runs", tmp_path / "runs", "--published")
     for path in (tmp_path / "runs").glob("*/*/*/*/run.json"):
-        path.write_text(re.sub(r'"task": "t"', '"task": "sd_webster"', path.read_text()))
+        renamed(path, "sd_webster")
     assert command("--runs", tmp_path / "runs", "--published") == 0 and "not reproduced here" in capsys.readouterr().out
 
 
@@ -218,12 +237,12 @@ def test_boards_that_differ_in_their_similarity_alone_are_both_shown(runs: Path,
     found = read_runs(runs).runs
     other = [run for run in found if run.info["detector"] == "side"]
     info = [run.info | {"space": run.info["space"] | {"id": "other"}} for run in other]
-    mixed = leaderboard.collect(
+    mixed = collect(
         [*[run for run in found if run not in other], *[type(r)(**vars(r) | {"info": i}) for r, i in zip(other, info, strict=True)]]
     )
-    titles = [title for title, _ in leaderboard.boards(mixed)]
+    titles = [title for title, _ in boards(mixed)]
     assert len(titles) == len(set(titles)) == 3 and sum(", similarity " in title for title in titles) == 2
-    leaderboard.write(mixed, "md", None)
+    write(mixed, "md", None)
     text = capsys.readouterr().out
     assert "| side | k=2 |" in text and "| random |" in text and re.search(r"not comparable with the first board .*: other space \(", text)
 
@@ -253,12 +272,13 @@ def test_a_file_that_is_no_leaderboard(board: Path, runs: Path, tmp_path: Path, 
     bad = tmp_path / "bad.parquet"
     assert f"{bad} is not there; make it: membench leaderboard --seeds --format parquet" in refused(capsys, "--runs", bad)
     bad.write_bytes(board.read_bytes()[:-100])
-    assert f"{bad} is damaged or no Parquet" in refused(capsys, "--runs", bad)
+    assert f"{bad} is damaged or not Parquet" in refused(capsys, "--runs", bad)
     bad.write_text("text")
-    assert "damaged or no Parquet" in refused(capsys, "--runs", bad)
+    assert "damaged or not Parquet" in refused(capsys, "--runs", bad)
     published = refused(capsys, "--runs", ROOT / "results" / "published.parquet")
-    assert "is no leaderboard of this membench: it has no column ams_cumulative, " in published and published.endswith(" more\n")
-    for word in ("--kinds", "--bands", "--differences", "--published", "--copy=0.5", "--band=a=0:1", "--groups=text"):
+    assert "is not a leaderboard of this membench: it has no column ams_cumulative, " in published and published.endswith(" more\n")
+    assert "holds no differences of this membench" in refused(capsys, "--runs", board, "--differences")
+    for word in ("--kinds", "--bands", "--published", "--copy=0.5", "--band=a=0:1", "--groups=text"):
         assert "need the folders of its runs" in refused(capsys, "--runs", board, word)
     assert "--detector sied: no finished run" in refused(capsys, "--runs", board, "--detector", "sied")
     runs_board = tmp_path / "runs.parquet"
@@ -285,14 +305,14 @@ def test_a_leaderboard_with_the_columns_that_are_asked_for_is_shown(runs: Path, 
 
 
 def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys) -> None:
-    """With a damaged run, which is named; the task is unknown here, so no training pictures are shown, which is said."""
+    """With a damaged run, which is named; these runs have stored no training images, which is said."""
     shutil.copytree(runs, tmp_path / "runs")
     bad = next((tmp_path / "runs").glob("t/mini/alone/*"))
     damaged(bad)
     words = ["report", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "page"), "--format", "md", "--detector", "random"]
     assert main(words) == 2
     out, err = capsys.readouterr()
-    assert str(bad) in err and "the gallery of t shows no training pictures: unknown task 't'" in err
+    assert str(bad) in err and "have stored no training images" in (tmp_path / "page" / "report.html").read_text()
     assert "3 runs on 2 boards written to" in err and (tmp_path / "page" / "report.html").is_file()
     assert out == (tmp_path / "page" / "report.md").read_text() and "random" in out
     assert list((tmp_path / "page" / "plots").glob("*.svg"))
@@ -307,30 +327,28 @@ def test_the_boards_of_a_page(runs: Path) -> None:
     [(title, body, note)] = model.tables
     assert "better" in title and set(body.better) | set(body.worse) == {"random", "side k=2"} and "Holm" in note and control.tables == []
     assert model.rows.detector.tolist() == sorted(model.rows.detector, key=["random", "side", "alone"].index)
-    assert training_pictures(found[0]) is None
 
 
 # -------------------------------------------------------------------------------------------------- no network
 
 
 def test_no_command_on_finished_runs_imports_torch(runs: Path, tmp_path: Path) -> None:
-    """All but ``report``, whose gallery asks the task for its pictures."""
     views = [[], ["--summary"], ["--differences"], ["--band", "a=0:0.5", "--copy", "0.4"]]
     calls = "\n".join(f"assert main({['leaderboard', '--runs', str(runs), *view]}) == 0" for view in views)
+    calls += f"\nassert main({['report', '--runs', str(runs), '--out', str(tmp_path / 'page')]}) == 0"
     code = f"import sys\nfrom membench.cli import main\n{calls}\nassert not {{'torch', 'diffusers', 'transformers'}} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_published_number_stands_beside_the_same_setting_only(runs: Path, tmp_path: Path) -> None:
+def test_a_published_number_stands_beside_the_same_setting_only(runs: Path) -> None:
     """A made-up board of the model and data of a real row has it; of another model, other data or the mini profile it has not."""
     known = published.read(ROOT / "results" / "published.csv")
     row = known[(known.detector == "cfg_norm") & (known.metric == "auroc") & known.paper.str.startswith("Jeon")].iloc[0]
-    known.to_parquet(tmp_path / "published.parquet", index=False)
-    frame = leaderboard.over_seeds(leaderboard.collect(runs))
+    frame = over_seeds(collect(runs))
     frame = frame[(frame.detector == "random") & ~frame.control].assign(detector="cfg_norm", task=row.task, resolved=row.options)
     full = frame.assign(profile="full", model=row.model, data_name=row.data)
-    [found] = with_published(full, [tmp_path / "runs"]).itertuples()
+    [found] = with_published(full).itertuples()
     assert found.reported_auroc == row.value and "Jeon" in found.reported_source
     for other in (full.assign(model="another/model"), full.assign(profile="mini"), full.assign(data_name="other prompts")):
-        assert "reported_auroc" not in with_published(other, [tmp_path / "runs"])
+        assert "reported_auroc" not in with_published(other)

@@ -12,13 +12,18 @@ import pandas as pd
 import pytest
 from boards import COPIED, L2, make
 from frames import names
-from test_report import DISTANCE, NASTY, SIMILARITY, TRAINING, has_nan, make_run
+from test_report import DISTANCE, NASTY, NEAREST, SIMILARITY, has_nan, make_run
 
-from membench import board_plots, gallery, runs, store
-from membench.board_report import Board, write_board
 from membench.metrics.extraction import ams, ums
-from membench.runs import Run
+from membench.reports import board_plots
+from membench.reports.board_page import Board, write_board
+from membench.reports.gallery import OFTEN, Gallery, of_runs
+from membench.runs import finished
+from membench.runs.finished import Run
+from membench.runs.nearest import frame_of, nearest_table
+from membench.storage import images
 
+STORED = dict(zip(NEAREST.training_id, NEAREST.image, strict=True))
 ROWS = pd.DataFrame({"detector": ["a|b", NASTY], "AUROC": ["0.9 [0.8, 1.0]", "n/a"]})
 
 
@@ -35,7 +40,7 @@ def variant(path: Path, detector: str, seed: int = 0, *, bright: int = 0, change
     info = run.info | {"detector": detector, "seed": seed, "key": key, "key_parts": parts, "options_passed": []} | (changes or {})
     samples = run.samples
     if bright and len(samples):
-        pictures = [store.png_bytes(np.full((8, 8, 3), (i + bright) % 256, np.uint8)) for i in range(len(samples))]
+        pictures = [images.png_bytes(np.full((8, 8, 3), (i + bright) % 256, np.uint8)) for i in range(len(samples))]
         samples = samples.assign(image=pictures)
     matches = run.matches.assign(similarity=run.matches.similarity - np.float32(bright / 10_000))
     return dataclasses.replace(run, info=info, samples=samples, matches=matches)
@@ -47,7 +52,7 @@ def board(of: list[Run], **changes) -> Board:
 
 def write(tmp_path: Path, of: list[Run], *boards: Board, **given) -> tuple[str, str]:
     out = tmp_path / "out"
-    given = {"pictures": {"b": TRAINING}, "plots": False, "resamples": 20} | given
+    given = {"plots": False, "resamples": 20} | given
     path = write_board(of, boards or [board(of)], out, **given)
     assert path == out / "report.html"
     return path.read_text(encoding="utf-8"), (out / "report.md").read_text(encoding="utf-8")
@@ -69,7 +74,7 @@ def test_the_page_holds_each_board_in_order(tmp_path) -> None:
     of = [variant(tmp_path, "one", n=100), variant(tmp_path, "two", bright=9), variant(tmp_path, "one", changes={"control": True})]
     model = board(of, runs=[0, 1], notes=["A note & more"], tables=[("Paired", ROWS, "How they are paired.")])
     control = board(of, slug="c", runs=[2], control=True)
-    html, text = write(tmp_path, of, model, control, pictures={"b": TRAINING, "c": TRAINING})
+    html, text = write(tmp_path, of, model, control)
     sure(html)
     assert html.count("<svg") == (1 + 3 + 2) + (1 + 3 + 1)  # ROC; AMS, UMS, cost; a histogram a detector
     own = html[html.index('<section id="b">') : html.index('<section id="c">')]
@@ -100,10 +105,10 @@ def test_it_is_the_same_for_the_same_runs_in_any_order(tmp_path) -> None:
 
 
 def test_a_board_without_pictures_says_why(tmp_path) -> None:
-    of = [variant(tmp_path, "one")]
-    html, _ = write(tmp_path, of, pictures={})
+    of = [dataclasses.replace(variant(tmp_path, "one"), nearest=NEAREST[:0])]
+    html, _ = write(tmp_path, of)
     sure(html)
-    assert "training pictures are not at hand" in html and html.count("<img") == html.count('<figure class="pair') > 20
+    assert "have stored no training images" in html and html.count("<img") == html.count('<figure class="pair') > 20
     assert "Right:" not in html
 
 
@@ -123,7 +128,7 @@ def test_boards_without_scores_or_images(tmp_path) -> None:
 def test_what_a_programmer_may_get_wrong(tmp_path, slug, runs) -> None:
     of = [variant(tmp_path, "one")]
     with pytest.raises(ValueError, match=r"slug|positions"):
-        write_board(of, [board(of, slug=slug, runs=runs)], tmp_path / "out")
+        write_board(of, [board(of, slug=slug, runs=finished)], tmp_path / "out")
     with pytest.raises(ValueError, match="taken"):
         write_board(of, [board(of), board(of)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -131,9 +136,12 @@ def test_what_a_programmer_may_get_wrong(tmp_path, slug, runs) -> None:
 
 def test_large_boards_stay_small(tmp_path) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
-    picture = store.png_bytes(noise[0])
+    picture = images.png_bytes(noise[0])
     run = variant(tmp_path, "one", n=60)
-    html, _ = write(tmp_path, [dataclasses.replace(run, samples=run.samples.assign(image=picture))], pictures={"b": noise})
+    stored = nearest_table(run, noise)
+    assert set(stored.training_id) == set(run.matches.training_id) and len(stored) == 30
+    assert all(images.png_image(png).shape == (192, 192, 3) for png in stored.image)
+    html, _ = write(tmp_path, [dataclasses.replace(run, samples=run.samples.assign(image=picture), nearest=stored)])
     assert len(html) < 6e6 and "shown at 128 pixels" in html  # noise, which PNG cannot shrink; photographs take half
 
 
@@ -143,7 +151,7 @@ def test_large_boards_stay_small(tmp_path) -> None:
 def test_settings_are_by_name_and_seed(tmp_path) -> None:
     of = [variant(tmp_path, "two", 1), variant(tmp_path, "one", 2), variant(tmp_path, "one", 0), variant(tmp_path, "two", 0)]
     found = board_plots.settings_of(of)
-    assert {name: [run.info["seed"] for run in runs] for name, runs in found.items()} == {"one": [0, 2], "two": [0, 1]}
+    assert {name: [run.info["seed"] for run in finished] for name, finished in found.items()} == {"one": [0, 2], "two": [0, 1]}
     assert list(found) == ["one", "two"]
     newer = variant(tmp_path, "one", changes={"key_parts": of[2].info["key_parts"] | {"detector_version": 4}})
     apart = board_plots.settings_of([of[2], newer])
@@ -237,23 +245,23 @@ def test_runs_of_two_spaces_share_no_chart(tmp_path) -> None:
 
 def test_images_that_were_not_read_are_read_again(tmp_path) -> None:
     stored = make(tmp_path, COPIED)
-    light = runs.load(stored.path, images=False)
+    light = finished.load(stored.path, images=False)
     assert light.samples.image.isna().all()
-    assert gallery.frame_of(light).image.tolist() == gallery.frame_of(stored).image.tolist() != []
+    assert frame_of(light).image.tolist() == frame_of(stored).image.tolist() != []
 
 
 # ------------------------------------------------------------------------------------------------ gallery
 
 
-def shown(found: list[gallery.Gallery], title: str) -> list[dict]:
+def shown(found: list[Gallery], title: str) -> list[dict]:
     return next((g.pairs for g in found if g.title == title), [])
 
 
 def test_the_gallery_is_sorted_and_shows_no_image_twice(tmp_path) -> None:
     """Two detectors drew the same 120 images, a third its own; 61 of each are copies."""
-    of = {name: gallery.frame_of(variant(tmp_path, name, n=120, bright=b)) for name, b in (("a", 0), ("b", 0), ("c", 5))}
+    of = {name: frame_of(variant(tmp_path, name, n=120, bright=b)) for name, b in (("a", 0), ("b", 0), ("c", 5))}
     of["b"] = of["b"].assign(confidence=-of["b"].confidence, similarity=of["b"].similarity + 1e-6)  # rounded otherwise
-    intro, found = gallery.of_runs(of, DISTANCE, TRAINING)
+    intro, found = of_runs(of, DISTANCE, STORED)
     assert [g.title for g in found] == ["Nearest", "Near misses", "Failures"] and [len(g.pairs) for g in found] == [24, 12, 12]
     assert "122 of 240 different images are copies" in intro
     every = [pair["place"] for g in found for pair in g.pairs]
@@ -265,21 +273,21 @@ def test_the_gallery_is_sorted_and_shows_no_image_twice(tmp_path) -> None:
     assert {p["made_by"] for p in surest} == {"surest of a", "surest of b", "surest of c"}
     assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of a") == [116, 117, 118, 119]
     assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of b") == [-70, -69, -68, -67]
-    assert gallery.of_runs(dict(reversed(of.items())), DISTANCE, TRAINING)[1] == found
+    assert of_runs(dict(reversed(of.items())), DISTANCE, STORED)[1] == found
 
 
 def test_one_training_picture_does_not_fill_the_gallery(tmp_path) -> None:
     run = variant(tmp_path, "a", n=60)
     many = np.where(np.arange(60) < 40, 7, np.arange(60) % 30)  # the 40 nearest copy picture 7
     first = run.matches[run.matches["rank"] == 0].assign(training=many, training_id=[f"t/{i}" for i in many])
-    frame = gallery.frame_of(dataclasses.replace(run, matches=first))
-    _, [near, *_] = gallery.of_runs({"a": frame}, DISTANCE, TRAINING)
-    assert sum(p["training_id"] == "t/7" for p in near.pairs) == gallery.OFTEN == 2
+    frame = frame_of(dataclasses.replace(run, matches=first))
+    _, [near, *_] = of_runs({"a": frame}, DISTANCE, STORED)
+    assert sum(p["training_id"] == "t/7" for p in near.pairs) == OFTEN == 2
     assert [p["place"] for p in near.pairs[:4]] == [1, 2, 41, 42]
 
 
 def test_without_confidences_the_gallerys_failures_are_from_the_middle(tmp_path) -> None:
-    frame = gallery.frame_of(variant(tmp_path, "a", n=120, confident=False))
-    _, found = gallery.of_runs({"a": frame}, DISTANCE, TRAINING)
+    frame = frame_of(variant(tmp_path, "a", n=120, confident=False))
+    _, found = of_runs({"a": frame}, DISTANCE, STORED)
     assert [p["place"] for p in shown(found, "Failures")] == list(range(91, 103))  # the rest is 74 ... 120
-    assert gallery.of_runs({}, DISTANCE, None) == ("", [])
+    assert of_runs({}, DISTANCE, {}) == ("", [])

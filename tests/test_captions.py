@@ -15,22 +15,31 @@ import pandas as pd
 import pytest
 from boards import COPIED, make
 
-from membench import captions, leaderboard, registry, runner, store
-from membench.board_text import captions_lines
-from membench.captions import best, case_share, dealt, length, ngram_scores, reached, with_captions
-from membench.cli import main
+from membench import api, registry
+from membench.boards import captions
+from membench.boards.captions import best, reached, with_captions
+from membench.boards.collect import collect
+from membench.boards.resampling import Resampler
+from membench.boards.seeds import over_seeds
+from membench.cli.main import main
 from membench.detectors.captions import CaptionCase, CaptionNgrams
 from membench.errors import UserError
-from membench.groups import text_groups
+from membench.metrics.captions import case_share, dealt, length, ngram_scores
 from membench.metrics.detection import tpr_at_fpr
 from membench.metrics.intervals import detection_table
 from membench.metrics.levels import two_level_interval
-from membench.phases import NoModel
-from membench.resampling import Resampler
-from membench.runner import Spec, execute_all
-from membench.runs import read_runs
-from membench.seeds_table import over_seeds, seeds_tables
-from membench.summary import summary_tables
+from membench.reports.board_tables import captions_lines
+from membench.reports.output import write
+from membench.reports.run_tables import run_table
+from membench.reports.seeds_tables import seeds_tables, summary_tables
+from membench.runs import execute
+from membench.runs.execute import Skipped, execute_all
+from membench.runs.finished import Run, read_runs
+from membench.runs.job import load_task
+from membench.runs.shards import NoModel
+from membench.runs.spec import Spec
+from membench.similarity.near_duplicates import text_groups
+from membench.storage import tables
 from membench.types import Access, Condition, sees
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -192,7 +201,7 @@ def test_without_prompts_or_labels_there_is_no_line(world):
     assert [r.by for r in found] == ["caption_case", "caption_length"] and all(math.isnan(r.low) for r in found)
 
 
-def shouted(run: runner.Run) -> runner.Run:
+def shouted(run: Run) -> Run:
     """The run with captions in capitals where the example is memorized."""
     prompt = [f"MUG {i}" if label else f"a mug {i}" for i, label in enumerate(run.scores.label)]
     return replace(run, scores=run.scores.assign(prompt=prompt))
@@ -200,29 +209,29 @@ def shouted(run: runner.Run) -> runner.Run:
 
 def test_a_board_says_what_captions_reach_and_warns(tmp_path, capsys):
     runs = [shouted(make(tmp_path, COPIED, detector="one")), shouted(make(tmp_path, COPIED, detector="two", seed=1))]
-    frame = leaderboard.collect(runs)
+    frame = collect(runs)
     assert (frame.captions_auroc == 1.0).all() and (frame.captions_by == "caption_case").all() and (frame.captions_low == 1.0).all()
     expected = "captions alone reach AUROC 1.000 [1.000, 1.000] (caption_case;"
-    leaderboard.write(frame, "md", None)
+    write(frame, "md", None)
     out = capsys.readouterr().out
     assert out.count(expected) == 1 and out.count("WARNING: captions alone exceed AUROC 0.6") == 1
     seeds = over_seeds(frame, runs)
     assert seeds.captions_auroc.tolist() == [1.0, 1.0]
     notes = {"seeds": next(seeds_tables(seeds))[2], "summary": next(summary_tables(seeds))[2]}
     assert any(note.startswith(expected) for note in notes["seeds"]) and any(note.startswith(f"t: {expected}") for note in notes["summary"])
-    assert expected in leaderboard.run_table(runs) and leaderboard.run_table(runs[:1]).count("WARNING") == 1
+    assert expected in run_table(runs) and run_table(runs[:1]).count("WARNING") == 1
     # A run that scores nothing has the board's line; an older stored leaderboard has none, and is read.
-    more = leaderboard.collect([*runs, make(tmp_path, COPIED, detector="three", scored=False)])
+    more = collect([*runs, make(tmp_path, COPIED, detector="three", scored=False)])
     assert (more.captions_auroc == 1.0).all()
     assert list(captions_lines(frame.drop(columns=list(captions.COLUMNS)))) == []
 
 
 def test_captions_that_tell_nothing_are_no_warning(tmp_path):
     run = make(tmp_path, COPIED)  # all are "a mug"
-    frame = leaderboard.collect([run])
+    frame = collect([run])
     assert frame.captions_auroc.tolist() == [0.5]
     assert [line.partition(" (")[0] for line in captions_lines(frame)] == ["captions alone reach AUROC 0.500 [0.500, 0.500]"]
-    silent = leaderboard.collect([replace(run, scores=run.scores.assign(prompt=None))])
+    silent = collect([replace(run, scores=run.scores.assign(prompt=None))])
     assert silent.captions_auroc.isna().all() and silent.captions_by.isna().all() and list(captions_lines(silent)) == []
 
 
@@ -230,12 +239,12 @@ def test_the_line_of_a_board_is_under_the_groups_asked_for(tmp_path):
     run = make(tmp_path, COPIED * 3)
     texts = [f"{'Big' if i % 4 == 1 else 'small'} mug number {i // 6}" for i in range(len(run.scores))]
     run = replace(run, scores=run.scores.assign(prompt=texts))
-    task, text = (with_captions(leaderboard.collect([run]), [run], groups).iloc[0] for groups in ("task", "text"))
+    task, text = (with_captions(collect([run]), [run], groups).iloc[0] for groups in ("task", "text"))
     assert task.captions_auroc == text.captions_auroc and (task.captions_low, task.captions_high) != (text.captions_low, text.captions_high)
 
 
 def test_the_page_shows_the_line(tmp_path):
-    from membench.board_commands import page_boards
+    from membench.cli.report import page_boards
 
     [board] = page_boards([shouted(make(tmp_path, COPIED))])
     assert any(note.startswith("captions alone reach AUROC 1.000") for note in board.notes)
@@ -249,8 +258,8 @@ def test_sources_are_rows_of_their_own(tmp_path, capsys):
         scores = scores.assign(score=scores.score + (scores.source == "s2") * 0.9)
         rows = detection_table(scores, resamples=100)
         metrics = pd.DataFrame([vars(r) for r in rows]).rename(columns={"name": "metric"})
-        store.write_table(run.path / "scores.parquet", scores, "scores")
-        store.write_table(run.path / "metrics.parquet", metrics, "metrics")
+        tables.write_table(run.path / "scores.parquet", scores, "scores")
+        tables.write_table(run.path / "metrics.parquet", metrics, "metrics")
     out = tmp_path / "sources.parquet"
     assert main(["leaderboard", "--sources", "--runs", str(tmp_path), "--format", "parquet", "--out", str(out)]) == 0
     frame = pd.read_parquet(out).set_index("source")
@@ -272,13 +281,13 @@ def test_sources_are_rows_of_their_own(tmp_path, capsys):
 @pytest.fixture
 def plain(monkeypatch):
     """Runs of the mini task whose model must not be loaded, and without reports."""
-    monkeypatch.setattr(runner, "write_report", lambda *_: None)
-    original = runner.load_task
+    monkeypatch.setattr(api, "write_report", lambda *_: None)
+    original = load_task
 
     def no_model():
         raise AssertionError("the model is loaded")
 
-    monkeypatch.setattr(runner, "load_task", lambda spec, **more: replace(original(spec, **more), model=no_model))
+    monkeypatch.setattr(execute, "load_task", lambda spec, **more: replace(original(spec, **more), model=no_model))
 
 
 def spec(detector: str, **changes) -> Spec:
@@ -295,7 +304,7 @@ def test_the_controls_load_no_model_and_cost_nothing(plain, tmp_path):
     for run in runs:
         assert run.samples.empty and all(not cost.get("forwards") for cost in run.info["phases"].values())
         assert run.info["access"]["model"] is False and "access" not in run.info["key_parts"]
-    frame = leaderboard.collect(runs).set_index("detector")
+    frame = collect(runs).set_index("detector")
     assert frame.sees.to_dict() == {name: "condition" for name in CONTROLS[:2]} | {"caption_ngrams": "condition+labels"}
     assert frame.captions_auroc.max() == frame.auroc.max() and frame.captions_by.iloc[0] == frame.auroc.idxmax()
     assert frame.captions_low.iloc[0] == frame.auroc_low[frame.auroc.idxmax()]
@@ -320,7 +329,7 @@ def test_a_killed_run_of_the_control_that_learns_ends_with_the_same_scores(plain
 
 
 def test_beside_others_the_model_is_loaded_and_nothing_else_changes(tmp_path, monkeypatch, tiny_pipeline_folder):
-    monkeypatch.setattr(runner, "write_report", lambda *_: None)
+    monkeypatch.setattr(api, "write_report", lambda *_: None)
     own = {"limit": 8, "task_options": [f"model={tiny_pipeline_folder}"]}
     asked = [spec("caption_case", **own), spec("cfg_norm", options=["images=0", "draws=1"], **own)]
     both = execute_all(asked, tmp_path / "both", progress=False)
@@ -343,7 +352,7 @@ def test_what_does_not_suit_them_is_told_in_a_line(plain, tmp_path, capsys):
     assert code == 2 and told.count("\n") == 1 and "caption_case: it sees no model, so it extracts no image" in told
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a mug\na rug\n")
-    skipped: list[runner.Skipped] = []
+    skipped: list[Skipped] = []
     specs = [spec(name, task_options=[f"prompts={prompts}"], limit=None) for name in CONTROLS]
     runs = execute_all(specs, tmp_path, progress=False, skipped=skipped)
     assert [run.info["detector"] for run in runs] == ["caption_case", "caption_length"]

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image, ImageFile
 
 from membench.errors import UserError
-from membench.tasks import celeba_data
-from membench.tasks.celeba import Celeba, CelebaOptions
-from membench.tasks.celeba_data import read_celeba
+from membench.storage import host
+from membench.tasks.celeba import data as celeba_data
+from membench.tasks.celeba.data import read_celeba
+from membench.tasks.celeba.task import Celeba, CelebaOptions
 
 NAMES = tuple(f"{i:06}.jpg" for i in range(1, 8))
 KINDS = ("Bald", "Smiling", "Young")
@@ -112,7 +113,7 @@ def test_threads_and_blocks_change_nothing(root, cache, monkeypatch) -> None:
     for block, cores in ((1, 8), (2, 1), (100, 3)):
         shutil.rmtree(cache)
         monkeypatch.setattr(celeba_data, "BLOCK", block)
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        monkeypatch.setattr(host, "cores", lambda n=cores: n)
         assert np.array_equal(read(root).images, first)
 
 
@@ -180,6 +181,23 @@ def test_missing_pictures_and_missing_annotations_are_counted(root) -> None:
     assert data.attributes is not None and np.array_equal(data.attributes, VALUES[3:])
 
 
+@pytest.mark.parametrize("annotated", [True, False])
+def test_hidden_files_are_no_pictures(annotated, root) -> None:
+    """macOS's ``._NAME`` beside each picture; neither a note nor the key knows of them."""
+    if not annotated:
+        for file in FILES:
+            (root / file).unlink()
+    before = read_celeba(root, 16, progress=False)
+    for name in (*[f"._{name}" for name in NAMES], ".jpg", ".hidden.JPG", "._more.jpg"):
+        (root / "img_align_celeba" / name).write_bytes(b"\0\5\x16\7")
+    after = read_celeba(root, 16, progress=False)
+    assert (after.names, after.key, after.notes) == (NAMES, before.key, before.notes) and np.array_equal(after.images, before.images)
+    for name in NAMES:
+        (root / "img_align_celeba" / name).unlink()
+    with pytest.raises(UserError, match=r"holds no \.jpg"):
+        read_celeba(root, 16, progress=False)
+
+
 def test_annotation_files_may_be_missing(root) -> None:
     (root / FILES[1]).unlink()
     some = read(root)
@@ -239,8 +257,9 @@ def test_the_first_of_several_damaged_pictures_is_named(root) -> None:
     for i in (5, 2, 3):
         (root / "img_align_celeba" / NAMES[i]).write_bytes(b"no picture")
     for _ in range(3):
-        with pytest.raises(UserError, match=NAMES[2]):
+        with pytest.raises(UserError, match=NAMES[2]) as error:
             read(root)
+        assert "BytesIO" not in str(error.value)
 
 
 def test_other_pictures_are_refused(root) -> None:

@@ -18,7 +18,7 @@ from conftest import ROOT
 from torchvision.datasets import CIFAR10
 
 from membench.errors import UserError
-from membench.tasks.cifar10_data import CLASSES, read_cifar10
+from membench.tasks.cifar10.data import CLASSES, read_cifar10
 
 BATCHES = [name for name, _ in CIFAR10.train_list]
 FILES = [*BATCHES, "test_batch", "batches.meta"]

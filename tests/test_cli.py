@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT, membench, save_tiny_pipeline
 
-from membench.cli import main
-from membench.tasks.sd_webster import DATA, SdWebster, SdWebsterOptions
+from membench.cli.main import main
+from membench.tasks.sd_webster.options import SdWebsterOptions
+from membench.tasks.sd_webster.task import DATA, SdWebster
 
 RUN = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--quiet", "--limit", "4", "--set", "draws=1", "--set", "images=1"]
 
@@ -121,7 +122,10 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         (["run", "--preset", "leaderboard", "--detector", "cfg_nrom"], ["unknown detector 'cfg_nrom'"]),
         (["report", "--runs", "no/such"], ["no finished runs", "membench run"]),
         ([*RUN, "--prompts", "no/such.csv"], ["no/such.csv", "does not exist"]),
-        ([*RUN, "--model", "no/such"], ["no/such", "model_index.json"]),
+        ([*RUN, "--model", "no/such"], ["model no/such (", ") is missing", "membench download sd_webster --model no/such"]),
+        ([*RUN, "--model", "sd-1.5"], ["model sd-1.5 (", ") is missing", "membench download sd_webster --model sd-1.5"]),
+        ([*RUN, "--model", "sd-1.6"], ["unknown model 'sd-1.6'", "sd-1.5", "folder"]),
+        ([*RUN, "--model", "/no/such/folder"], ["/no/such/folder", "neither a folder nor a hub id"]),
         ([*RUN, "--model", "x", "--control"], ["--control", "--model"]),
         ([*RUN, "--plugin", "no/such.py"], ["no/such.py"]),
         (["show", "cfg_nrom"], ["cfg_nrom", "cfg_norm"]),
@@ -163,9 +167,8 @@ def test_a_bad_prompts_file(capsys, tmp_path, name: str, content: bytes, words: 
 
 def test_a_prompt_that_is_too_long_is_cut_and_counted(capsys, tmp_path) -> None:
     """As diffusers does: what follows the last token that fits changes nothing."""
-    from membench.latent_denoiser import LatentDenoiser
-    from membench.pipelines import load_text_to_image
-    from membench.runner import load
+    from membench.models.latent import LatentDenoiser, load_text_to_image
+    from membench.runs.finished import load
     from membench.types import Condition
 
     long = "teal " * 80
@@ -286,7 +289,7 @@ class Longest:
 
 def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
     from membench.registry import detectors
-    from membench.runner import load
+    from membench.runs.finished import load
 
     (tmp_path / "mine.py").write_text(PLUGIN)
     try:
@@ -301,6 +304,27 @@ def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
         assert "AUROC" in capsys.readouterr().out
     finally:
         detectors.cache_clear()
+
+
+def test_an_edited_plugin_is_another_run(capsys, tmp_path) -> None:
+    """The formula is changed under the same version: new scores in a new folder. The file of before finds its own run again."""
+    from membench.registry import detectors
+    from membench.runs.finished import load
+
+    blind = PLUGIN.replace("Access()", "Access(model=False)")
+    command = ["run", "--detector", "longest", "--task", "sd_webster", "--quiet", "--limit", "20"]
+    command += ["--plugin", str(tmp_path / "mine.py"), "--out", str(tmp_path / "runs")]
+    found = []
+    try:
+        for code in (blind, blind.replace("self.options.sign *", "-self.options.sign *"), blind):
+            (tmp_path / "mine.py").write_text(code)
+            assert main(command) == 0
+            found.append({folder.name for folder in (tmp_path / "runs").glob("*/*/longest/*")})
+    finally:
+        detectors.cache_clear()
+    assert [len(folders) for folders in found] == [1, 2, 2]
+    scores = [load(folder).scores.set_index("id").score for folder in (tmp_path / "runs").glob("*/*/longest/*")]
+    assert (scores[0] == -scores[1]).all() and scores[0].abs().min() > 0
 
 
 def test_doctor(capsys) -> None:

@@ -10,16 +10,15 @@ import torch
 from sklearn.cluster import KMeans
 from surrogates import ABAR, gaussian, synthetic
 
+from membench.detectors.surrogate import conditions
+from membench.detectors.surrogate.conditions import Synthetic, cluster, describe, synthesize, synthesize_forwards
+from membench.detectors.surrogate.teacher import teach
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.sampling import ddim
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.sampling import ddim
 from membench.seeds import generator
-from membench.surrogate import conditions as conditions_module
-from membench.surrogate.conditions import Synthetic, cluster, describe, synthesize, synthesize_forwards
-from membench.surrogate.teacher import teach
+from membench.storage.workspace import Workspace
 from membench.types import Condition, Cost
-from membench.workspace import Workspace
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ RUG, MUG = Condition("rug", "a teal rug"), Condition("mug", "a red mug")
 
 
 def test_synthetic_images_are_the_models_own_over_the_conditions_in_turn(model, workspace, monkeypatch) -> None:
-    monkeypatch.setattr(conditions_module, "BLOCK", 2)
+    monkeypatch.setattr(conditions, "BLOCK", 2)
     settings = {"n": 5, "seed": 3, "steps": 4, "guidance": 2.0}
     found = synthesize(model, [RUG, MUG], workspace, **settings)
     assert found.x0.dtype == torch.float32 and found.x0.shape == (5, *model.shape)
@@ -50,7 +49,7 @@ def test_synthetic_images_are_the_models_own_over_the_conditions_in_turn(model, 
 
 
 def test_interrupted_synthesis_goes_on_where_it_was(tiny_pipeline_folder, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(conditions_module, "BLOCK", 2)
+    monkeypatch.setattr(conditions, "BLOCK", 2)
     calls: list[int] = []
 
     def watched(model, x, *args, **settings):
@@ -59,7 +58,7 @@ def test_interrupted_synthesis_goes_on_where_it_was(tiny_pipeline_folder, tmp_pa
             raise KeyboardInterrupt
         return ddim(model, x, *args, **settings)
 
-    monkeypatch.setattr(conditions_module, "ddim", watched)
+    monkeypatch.setattr(conditions, "ddim", watched)
 
     def draw() -> Synthetic:
         model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
@@ -77,7 +76,7 @@ def test_interrupted_synthesis_goes_on_where_it_was(tiny_pipeline_folder, tmp_pa
     resumed = draw()
     assert calls[2:] == [2, 1]
     assert torch.equal(resumed.x0, whole.x0) and resumed.stage.cost == whole.stage.cost and workspace.cost == whole.stage.cost
-    first = float(conditions_module.read_tensors(resumed.stage.path / "000000.safetensors")[1]["seconds"])
+    first = float(conditions.read_tensors(resumed.stage.path / "000000.safetensors")[1]["seconds"])
     assert resumed.stage.seconds >= first > 0
 
 
@@ -90,7 +89,7 @@ def test_nan_from_the_network_stops_the_synthesis(model, workspace) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_damaged_file_is_told_in_one_line(damage, model, workspace) -> None:
-    settings = {"n": 2, "seed": 3, "steps": 1, "guidance": 1.0}
+    settings = {"n": 2, "seed": 3, "steps": 2, "guidance": 1.0}
     found = synthesize(model, [Condition("null")], workspace, **settings)
     file = found.stage.path / "000000.safetensors"
     if damage == "cut":
@@ -140,6 +139,52 @@ def test_clusters_equal_plain_loops() -> None:
     assert len(cluster(z, k=k, cohesion=exact, seed=seed).kept) == 1  # the threshold itself is enough
 
 
+def tight_blobs() -> np.ndarray:
+    """Four directions of 6, 2, 7 and 8 unit vectors; the widths decide which cluster is tightest. The two are equal."""
+    rng, rows = np.random.default_rng(1), []
+    for i, (n, width) in enumerate([(6, 0.4), (2, 0.0), (7, 0.05), (8, 0.1)]):
+        rows.append(np.eye(4)[i] + width * rng.normal(size=(n, 4)))
+    z = np.concatenate(rows).astype(np.float32)
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "groups"),
+    [
+        ({}, {0, 1, 2, 3}),
+        ({"keep": 0.5}, {1, 2}),  # two equal images are the tightest cluster there is
+        ({"min_members": 3}, {0, 2, 3}),
+        ({"min_members": 3, "keep": 0.5}, {2, 3}),  # half of three, rounded up
+        ({"min_members": 3, "keep": 0.4}, {2}),
+        ({"min_members": 3, "keep": 0.01}, {2}),  # at least one
+        ({"min_members": 8}, {3}),
+        ({"min_members": 3, "keep": 1.0, "cohesion": 0.97}, {2, 3}),
+        ({"min_members": 3, "keep": 0.01, "cohesion": 0.97}, {2}),  # both must let it pass
+    ],
+)
+def test_the_tightest_clusters_of_enough_images_remain(settings: dict[str, float], groups: set[int]) -> None:
+    z, group = tight_blobs(), np.repeat(np.arange(4), [6, 2, 7, 8])
+    found = cluster(z, k=4, seed=0, **settings)
+    assert set(group[found.members]) == groups and found.members.sum() == sum([6, 2, 7, 8][g] for g in groups)
+    assert len(found.kept) == len(groups) and sorted(found.sizes) == [2, 6, 7, 8]
+    for g in groups:  # its own images are its label's, and so are the nearest of the others
+        assert len(set(found.labels[group == g])) == 1
+    assert set(found.labels) == set(range(len(groups)))
+
+
+def test_no_cluster_is_large_enough() -> None:
+    message = r"none of 4 clusters has min_members=9 images, .*the largest has 8\. Lower min_members or clusters"
+    with pytest.raises(UserError, match=message):
+        cluster(tight_blobs(), k=4, seed=0, min_members=9)
+
+
+def test_images_of_some_clusters_have_a_key_of_their_own() -> None:
+    whole = synthetic(gaussian(4, 1, 2, 2))
+    first, second = (whole.only(np.array(chosen)) for chosen in ([True, False, True, False], [True, False, False, True]))
+    assert torch.equal(first.x0, whole.x0[[0, 2]]) and torch.equal(second.x0, whole.x0[[0, 3]])
+    assert len({whole.stage.key, first.stage.key, second.stage.key}) == 3
+
+
 def test_no_cluster_left_and_more_clusters_than_images_are_refused() -> None:
     z = blobs()
     highest = cluster(z, k=7, cohesion=-1, seed=0).cohesion.max()
@@ -163,7 +208,7 @@ def unit_and_centred(z: np.ndarray) -> np.ndarray:
 
 
 def test_bottleneck_features_equal_slow_ones(model, workspace, monkeypatch) -> None:
-    monkeypatch.setattr(conditions_module, "BLOCK", 2)
+    monkeypatch.setattr(conditions, "BLOCK", 2)
     x0 = gaussian(5, *model.shape)
     found = describe(model, synthetic(x0), workspace, features="bottleneck", weights="", seed=7)
     assert model.cost == workspace.cost == Cost(forwards=5)

@@ -9,15 +9,16 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
+from membench.api import run
 from membench.errors import UserError
-from membench.features import load_features
-from membench.imageset import cache_root
+from membench.features.loading import load_features
 from membench.options import parse_options
 from membench.registry import tasks
-from membench.runner import run
 from membench.similarity.cosine import cosine
 from membench.similarity.criterion import by_features, by_pixels
-from membench.tables import png_image, read_table
+from membench.storage.cache import cache_root
+from membench.storage.images import png_image
+from membench.storage.tables import read_table
 
 
 def vectors(n: int, d: int = 6, seed: int = 0) -> np.ndarray:

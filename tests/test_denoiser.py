@@ -10,11 +10,11 @@ import torch
 from conftest import pixel_unet, save_tiny_pipeline, slow
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from membench.denoiser import PARAMETERISATIONS, PixelDenoiser
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.sampling import ddim, ddim_step, timesteps
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser
+from membench.models.sampling import ddim, ddim_step, timesteps
+from membench.models.schedule import PARAMETERISATIONS
 from membench.seeds import seed_of
 from membench.types import Condition
 
@@ -63,9 +63,10 @@ def test_ddim_step_equals_the_schedulers(kind: str, to_one: bool) -> None:
     network = GaussianNetwork(scheduler)
     model = PixelDenoiser(network, scheduler, shape=(1, 4, 4))
     x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-    for t in timesteps(model, 10):
+    times = timesteps(model, 10)
+    for t, before in zip(times, [*times[1:], None], strict=True):
         expected = scheduler.step(network(x, t).sample, t, x, eta=0.0).prev_sample
-        got = ddim_step(model, x, model.eps(x, t, model.condition([])), t, 10)
+        got = ddim_step(model, x, model.prediction(x, t, model.condition([])), t, before)
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
         x = expected
 
@@ -82,7 +83,8 @@ def test_fifty_steps_begin_at_981_and_one_step_is_not_the_first_of_fifty(tiny_pi
     model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
     assert timesteps(model, 50)[:2] == [981, 961]
     assert timesteps(model, 50)[-1] == 1
-    assert timesteps(model, 1) == [1]  # the trap: a one-step scheduler looks at the wrong end
+    with pytest.raises(UserError, match="begin at timestep 1 of 1000"):  # the trap: a one-step scheduler looks at the wrong end
+        timesteps(model, 1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])

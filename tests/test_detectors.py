@@ -11,12 +11,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
+from membench.detector import Detector
 from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.random_sampling import UNCONDITIONAL, RandomSampling
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
+from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.seeds import seed_of
-from membench.types import Condition, Detector, Sample
+from membench.types import Condition, Sample
 
 CONDITIONS = [Condition("p", "Norlund teal rug"), Condition("q", "a red mug"), Condition("r", "plate")]
 SAMPLING = {"steps": 4, "guidance": 3.0}

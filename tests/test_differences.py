@@ -14,19 +14,20 @@ import pytest
 from boards import EMPTY, make
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from membench.comparison import mover
-from membench.differences import COLUMNS, differences, differences_table
+from membench.boards.collect import collect, collect_kinds
+from membench.boards.differences import COLUMNS, differences
+from membench.boards.identity import BOARD
+from membench.boards.resampling import Resampler
+from membench.boards.seeds import over_seeds
 from membench.errors import UserError
-from membench.leaderboard import BOARD, collect, collect_kinds
 from membench.metrics.complexity import size_bins
 from membench.metrics.detection import tpr_at_fpr
 from membench.metrics.intervals import class_weights, detection_intervals
-from membench.metrics.levels import holm, p_value, two_level, two_level_interval
+from membench.metrics.levels import holm, mover, p_value, two_level, two_level_interval
 from membench.metrics.rows import Metric
-from membench.metrics.run import long_form
-from membench.resampling import Resampler
-from membench.runs import Run
-from membench.seeds_table import over_seeds
+from membench.metrics.table import long_form
+from membench.reports.board_tables import differences_table
+from membench.runs.finished import Run
 
 LABELS = np.tile([0, 1], 120)
 GROUPS = np.array([f"g{label}/{i // 6}" for i, label in enumerate(LABELS)])  # 40 of 3 examples in each class
@@ -243,13 +244,13 @@ def test_the_table(template, correlated):
     runs = correlated(seeds=2, better=2.0)
     runs.append(scored(template, "c", runs[0].scores.score.to_numpy(), seed=0))
     out, [note] = differences_table(compared(runs, resamples=2500))
-    assert list(out.columns) == ["better", "worse", "difference in AUROC", "p", "p (Holm)", "sure", "n", "seeds"]
+    assert list(out.columns) == ["better", "worse", "difference in AUROC", "p", "p (Holm)", "significant", "n", "seeds"]
     assert "Holm (1979) for 3 pairs" in note and len(out) == 3
     assert out.better.tolist()[:2] == ["b", "b"] and out.n.eq("240").all()
     same = out[out["difference in AUROC"].str.startswith("0.000")].iloc[0]
-    assert (same.better, same.worse, same.p, same.sure, same.seeds) == ("a", "c", "1.000", "no", "1")
+    assert (same.better, same.worse, same.p, same.significant, same.seeds) == ("a", "c", "1.000", "no", "1")
     best = out[(out.worse == "c")].iloc[0]
-    assert best.p == "< 0.001" and best.sure == "yes"
+    assert best.p == "< 0.001" and best.significant == "yes"
     empty, notes = differences_table(compared(runs)[:0])
     assert empty.empty and len(notes) == 1
 

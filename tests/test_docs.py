@@ -7,8 +7,10 @@ from pathlib import Path
 
 from boards import COPIED, make
 
-from membench import leaderboard
-from membench.printing import DETECTION, RARE
+from membench.boards.collect import collect
+from membench.boards.seeds import over_seeds
+from membench.metrics.names import DETECTION, RARE
+from membench.reports.output import write
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 
@@ -26,7 +28,7 @@ def test_every_metric_has_its_place_on_the_page(tmp_path):
 def test_the_sample_row_of_the_page_is_a_board_s(tmp_path, capsys):
     make(tmp_path, COPIED)
     make(tmp_path, COPIED, control=True)
-    leaderboard.write(leaderboard.over_seeds(leaderboard.collect(tmp_path)), "md", None, seeds=True)
+    write(over_seeds(collect(tmp_path)), "md", None, seeds=True)
     titles = {cell.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| detector") for cell in line.split("|")}
     [sample] = re.findall(r"^\| detector \| options .*$", PAGE.read_text(encoding="utf-8"), flags=re.M)
     assert {cell.strip() for cell in sample.split("|")} - {"…"} <= titles

@@ -21,9 +21,13 @@ from torchvision import transforms
 from torchvision.models import resnet50
 
 from membench.errors import UserError
-from membench.features import PREPROCESSING, VARIANTS, clip_resource, load_features, sscd, sscd_resource
+from membench.features import sscd
+from membench.features.clip import clip_resource
+from membench.features.loading import load_features
+from membench.features.preprocessing import PREPROCESSING
+from membench.features.sscd import VARIANTS, sscd_resource
 from membench.fetching import net
-from membench.hashing import file_hash
+from membench.storage.hashing import file_hash
 
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 TINY = "membench-tiny"  # a CLIP model of 32 x 32 pixels

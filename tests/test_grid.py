@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from membench import grid, jobs
-from membench.cli import main
+from membench import registry
+from membench.cli.main import main
 from membench.errors import UserError
 from membench.registry import Registry
-from membench.runner import Spec
+from membench.reports.run_tables import grid_table
+from membench.runs import grid, plan
+from membench.runs.grid import Grid
+from membench.runs.spec import Spec
 
 
 @pytest.fixture
 def pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds the tests' own task of images; the registry is that of this test alone."""
-    from membench import registry
-
     known = Registry("task")
     known.add("pixels", "tests.pixel_task:PixelTask", "tests")
     monkeypatch.setattr(registry, "tasks", lambda: known)
@@ -39,14 +40,15 @@ def test_a_detector_that_does_not_suit_is_left_out_with_its_reason(pixels: None,
 
 
 def test_a_detector_that_costs_too_much_is_left_out(pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "EXPENSIVE", 100)  # normal_bundle: 4 * 192 forwards an image and the 3 of drawing it
+    monkeypatch.setattr(plan, "EXPENSIVE", 100)  # normal_bundle: 4 * 192 forwards an image and the 3 of drawing it
     found = grid.run_grid([specs("normal_bundle", "png_size")], tmp_path, skip=True, progress=False)
     assert [s.detector for s in found.skipped] == ["normal_bundle"] and "771 evaluations an image" in found.skipped[0].reason
     assert [r.info["detector"] for r in found.runs] == ["png_size"]
 
 
 def test_a_preparation_that_refuses_does_not_end_the_grid(pixels: None, tmp_path: Path) -> None:
-    impossible = Spec("side", "pixels", limit=6, options=("synthetic=8", "clusters=2", "features=pixels", "cohesion=1", "generations=2"))
+    settings = ("synthetic=8", "clusters=2", "min_members=1", "features=pixels", "cohesion=1", "generations=2")
+    impossible = Spec("side", "pixels", limit=6, options=settings)
     both = [[impossible, *specs("png_size")]]
     found = grid.run_grid(both, tmp_path, skip=True, progress=False)
     assert [r.info["detector"] for r in found.runs] == ["png_size"]
@@ -65,7 +67,7 @@ def test_a_wrong_option_of_the_last_task_is_told_before_the_first_runs(tmp_path:
 def test_a_finished_run_is_not_left_out(pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = specs("png_size")
     first = grid.run_grid([named], tmp_path, skip=False, progress=False)
-    monkeypatch.setattr(jobs, "EXPENSIVE", 0)
+    monkeypatch.setattr(plan, "EXPENSIVE", 0)
     again = grid.run_grid([named], tmp_path, skip=True, progress=False)
     assert not again.skipped and again.runs[0].path == first.runs[0].path
 
@@ -73,7 +75,7 @@ def test_a_finished_run_is_not_left_out(pixels: None, tmp_path: Path, monkeypatc
 def test_one_table_of_all_tasks_has_no_empty_cell(pixels: None, tmp_path: Path) -> None:
     tasks = [specs("png_size", "cfg_norm"), specs("png_size", "cfg_norm", task="pixels", seed=1)]
     tasks[1] = [Spec("png_size", "pixels", limit=7)]
-    text = grid.grid_table(grid.run_grid(tasks, tmp_path, skip=True, progress=False))
+    text = grid_table(grid.run_grid(tasks, tmp_path, skip=True, progress=False))
     assert "left out" in text and re.search(r"png_size . 1\.000 \[.* n/a: 3 negatives", text) and "2 runs on 1 task in" in text
     rows = [line for line in text.splitlines() if line.startswith("│")]
     assert rows and all(cell.strip() for line in rows for cell in line.strip("│").split("│"))
@@ -90,14 +92,12 @@ def test_several_seeds_are_one_row_a_setting(pixels: None, capsys: pytest.Captur
 
 
 def test_the_preset_of_the_leaderboard_is_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from membench import registry
-
     asked: list[Spec] = []
 
-    def run_grid(specs: list[list[Spec]], out: Path, *, skip: bool, progress: bool, executor: object) -> grid.Grid:
+    def run_grid(specs: list[list[Spec]], out: Path, *, skip: bool, progress: bool, executor: object) -> Grid:
         assert skip and executor is None
         asked.extend(spec for of_task in specs for spec in of_task)
-        return grid.Grid([], [], 0.0)
+        return Grid([], [], 0.0)
 
     monkeypatch.setattr(grid, "run_grid", run_grid)
     assert main(["run", "--preset", "leaderboard"]) == 0

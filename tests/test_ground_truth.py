@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from membench import ground_truth
+from membench.datasets import ground_truth
+from membench.datasets.ground_truth import GroundTruth, links_of, read_ground_truth
+from membench.datasets.prompts import Prompt, example_id
 from membench.errors import UserError
 from membench.fetching.download_status import Row, StatusTable
 from membench.fetching.image_download import Link
-from membench.ground_truth import GroundTruth, links_of, read_ground_truth
-from membench.prompts import Prompt, example_id
 
 A = Prompt("A rug", 1, "MV", "set", url="http://one.example/a", index="11")
 B = Prompt("A poster", 1, "TV", "set", url="http://one.example/b", index="22")

@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from membench import groups
+from membench.boards.groups import regrouped
+from membench.datasets.prompts import read_prompts
 from membench.errors import UserError
-from membench.groups import by_label, image_groups, merged, regrouped, text_groups
 from membench.metrics.detection import check
-from membench.prompts import read_prompts
-from membench.tables import png_bytes
+from membench.similarity import near_duplicates
+from membench.similarity.near_duplicates import by_label, image_groups, merged, text_groups
+from membench.storage.images import png_bytes
 
 PROMPTS = ROOT.parent / "shared" / "data" / "prompts"
 
@@ -52,7 +53,7 @@ def rms(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8, 1])
 def test_texts_as_all_pairs_say(monkeypatch, seed, threshold):
-    monkeypatch.setattr(groups, "_ROWS", 7)  # several blocks
+    monkeypatch.setattr(near_duplicates, "_ROWS", 7)  # several blocks
     rng = np.random.default_rng(seed)
     letters = list("ab A\t\néß")
     texts = ["".join(rng.choice(letters, int(size))) for size in rng.integers(0, 12, 60)]
@@ -98,7 +99,7 @@ def test_names_do_not_depend_on_the_order():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_images_as_all_pairs_say(monkeypatch, seed):
-    monkeypatch.setattr(groups, "_ROWS", 7)
+    monkeypatch.setattr(near_duplicates, "_ROWS", 7)
     rng = np.random.default_rng(seed)
     centres = rng.integers(60, 196, (6, 5, 4, 3))
     images = (centres[rng.integers(6, size=40)] + rng.normal(0, 1, (40, 5, 4, 3)) * rng.integers(2, 60, (40, 1, 1, 1))).clip(0, 255)

@@ -18,11 +18,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from membench import registry
-from membench.cli import main
+from membench.cli.main import main
 from membench.errors import UserError
 from membench.fetching import hub
-from membench.fetching.checkpoints import CHECKPOINTS, choices, known_checkpoint, pipeline_folder
 from membench.fetching.resources import Resource, ensure
+from membench.models.checkpoints import CHECKPOINTS, choices, known_checkpoint, pipeline_folder
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
 REPO = "owner/model"
@@ -32,6 +32,7 @@ FILES = {
         "model_index.json",
         "scheduler/scheduler_config.json",
         "tokenizer/merges.txt",
+        "tokenizer/tokenizer_config.json",
         "tokenizer/vocab.json",
         "text_encoder/config.json",
         "text_encoder/model.safetensors",
@@ -225,8 +226,65 @@ def test_what_an_interrupted_download_left_is_completed(server: Hub, cache: Path
 def test_half_precision_alone_is_no_whole_pipeline(cache: Path, nowhere: list[object]) -> None:
     weights = "unet/diffusion_pytorch_model"
     lay(cache, REPO, {n: d for n, d in FILES.items() if not n.startswith(weights)} | {f"{weights}.fp16.safetensors": b"half"})
-    with pytest.raises(UserError, match="not in the hub's cache"):
+    with pytest.raises(hub.Incomplete, match=r"in part: unet/diffusion_pytorch_model\*\.safetensors is missing"):
         hub.hub_folder(REPO, **PIPELINE)
+
+
+def test_hidden_files_are_neither_weights_nor_pickles(server: Hub, cache: Path) -> None:
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    some = {name: data for name, data in FILES.items() if name != weights} | {"unet/._diffusion_pytorch_model.safetensors": b"hidden"}
+    lay(cache, REPO, some)
+    with pytest.raises(UserError, match="was not to be fetched"):
+        hub.hub_folder(REPO, **PIPELINE, local_only=True)
+    server.repos[REPO] = FILES | {"safety/._model.bin": b"hidden", ".x.ckpt": b"hidden"}
+    assert set(hub._listing("model", REPO, "")) == set(FILES)
+
+
+@pytest.mark.parametrize("lost", sorted(FILES))
+def test_what_a_cached_pipeline_lacks_is_named(cache: Path, nowhere: list[object], lost: str) -> None:
+    """A folder without the file is refused, too (test_whole_models.py)."""
+    lay(cache, REPO, {name: data for name, data in FILES.items() if name != lost})
+    name = lost.replace("model.safe", "model*.safe")
+    with pytest.raises(hub.Incomplete, match=r"owner/model is in the hub's cache in part: .* forbids to fetch it; do this") as error:
+        hub.hub_folder(REPO, **PIPELINE, advice="do this")
+    assert f"{name} is missing" in str(error.value)
+
+
+def test_one_file_may_hold_vocabulary_and_merges(cache: Path, nowhere: list[object]) -> None:
+    plain = {name: data for name, data in FILES.items() if name not in ("tokenizer/vocab.json", "tokenizer/merges.txt")}
+    folder = lay(cache, REPO, plain | {"tokenizer/tokenizer.json": b"both"})
+    assert hub.hub_folder(REPO, **PIPELINE) == folder
+
+
+def test_a_shard_that_an_index_names_is_missed(cache: Path, nowhere: list[object]) -> None:
+    stem = "unet/diffusion_pytorch_model"
+    index = {"weight_map": {"a": "diffusion_pytorch_model-1.safetensors", "b": "diffusion_pytorch_model-2.safetensors"}}
+    shards = {f"{stem}.safetensors.index.json": json.dumps(index).encode(), f"{stem}-1.safetensors": b"1"}
+    lay(cache, REPO, {name: data for name, data in FILES.items() if not name.startswith(stem)} | shards)
+    with pytest.raises(hub.Incomplete, match=rf"in part: {stem}-2\.safetensors is missing"):
+        hub.hub_folder(REPO, **PIPELINE)
+    lay(cache, REPO, {f"{stem}-2.safetensors": b"2"})
+    hub.hub_folder(REPO, **PIPELINE)
+
+
+def test_the_command_that_completes_a_pipeline(cache: Path, nowhere: list[object]) -> None:
+    from membench.tasks.sd_webster.full import model_resource
+
+    lay(cache, REPO, {name: data for name, data in FILES.items() if name != "vae/config.json"})
+    with pytest.raises(UserError, match=rf"vae/config.json is missing.*fetch them with: membench download sd_webster --model {REPO}"):
+        ensure([model_resource("model", REPO)])
+
+
+@pytest.mark.parametrize("lost", ["unet/config.json", "scheduler/scheduler_config.json", "unet/diffusion_pytorch_model.safetensors"])
+def test_what_a_cached_pixel_model_lacks_is_named(cache: Path, nowhere: list[object], lost: str) -> None:
+    from membench.models.pixel import REQUIRED, find_model
+
+    names = [need.split("|")[0] for need in REQUIRED]
+    lay(cache, REPO, {name: b"{}" for name in names if name != lost})
+    with pytest.raises(hub.Incomplete, match=f"in part: {lost} or {lost.split('/')[1]} is missing.*--model FOLDER"):
+        find_model(REPO)
+    folder = lay(cache, REPO, {lost: b"{}"})
+    assert find_model(REPO) == folder
 
 
 def test_the_name_of_a_model(tmp_path: Path, cache: Path, nowhere: list[object], monkeypatch) -> None:
@@ -271,7 +329,9 @@ def test_pixel_models_may_be_files_of_torchs(server: Hub, cache: Path) -> None:
 
 def test_a_repository_of_something_else(server: Hub) -> None:
     server.repos[REPO] = {"README.md": b"", "model.gguf": b""}
-    with pytest.raises(UserError, match=r"holds no model_index\.json, .*unet/\*\.safetensors.*: it is no model of the kind"):
+    with pytest.raises(
+        UserError, match=r"holds no model_index\.json, .*unet/diffusion_pytorch_model\*\.safetensors.*: it is no model of the kind"
+    ):
         hub.hub_folder(REPO, **PIPELINE)
     assert server.fetched() == []
 

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frames import names
+from frames import names, open_path
 
-from membench import imageset
 from membench.errors import UserError
-from membench.features import load_features
-from membench.imageset import cache_root, cached_array, cached_features
+from membench.features.loading import load_features
 from membench.similarity.search import nearest
-from membench.tables import DamagedFile
+from membench.storage import cache
+from membench.storage.cache import cache_root, cached_array, cached_features
+from membench.storage.files import DamagedFile
 
+LINUX = pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
 PARTS = {"files": "abc"}
 ROWS = np.random.default_rng(0).integers(0, 256, (10, 4, 3), np.uint8)
 
@@ -186,15 +187,15 @@ def test_a_second_process_waits_for_the_first(tmp_path, in_child, capsys) -> Non
 
     in_child(lambda: get(tmp_path, slow))
     os.read(told, 1)
-    flock = imageset.fcntl.flock
+    flock = cache.fcntl.flock
 
     def flock_and_release(file, how: int) -> None:
-        if not how & imageset.fcntl.LOCK_NB:
+        if not how & cache.fcntl.LOCK_NB:
             os.write(release, b"x")  # only now, when we are about to wait, may the other go on
         flock(file, how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imageset.fcntl, "flock", flock_and_release)
+        patch.setattr(cache.fcntl, "flock", flock_and_release)
         assert np.array_equal(cached_array("x", PARTS, ROWS.shape, np.uint8, refuse, root=tmp_path, progress=True), ROWS)
     assert "waiting for another process, which is making" in capsys.readouterr().err
     for end in (told, tell, go, release):
@@ -223,6 +224,7 @@ def test_a_file_of_another_shape_is_damaged(tmp_path) -> None:
         get(tmp_path, refuse)
 
 
+@LINUX
 def test_a_full_disk_says_so_before_the_work(tmp_path) -> None:
     """A real refusal: the process may not make files above 50 kB."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -237,7 +239,7 @@ def test_a_full_disk_says_so_before_the_work(tmp_path) -> None:
     assert npy(tmp_path) == set()
 
 
-@pytest.mark.parametrize("call", ["posix_fallocate", "fsync", "replace"])
+@pytest.mark.parametrize("call", [pytest.param("posix_fallocate", marks=LINUX), "fsync", "replace"])
 def test_a_disk_that_refuses_later(call, tmp_path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -258,7 +260,7 @@ def test_a_cache_that_is_no_folder(tmp_path) -> None:
 def test_the_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch) -> None:
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (done.append(Path(os.readlink(f"/proc/self/fd/{fd}")).suffix), fsync(fd)))
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append(open_path(fd).suffix), fsync(fd)))
     monkeypatch.setattr(os, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
     get(tmp_path, in_blocks(10))
     assert done == [".partial", "replace", ""]

@@ -12,8 +12,11 @@ import pytest
 from boards import COPIED, make, row
 from scipy import stats
 
-from membench import leaderboard
-from membench.comparison import affordable, control_command, mover
+from membench.boards.collect import affordable, collect
+from membench.boards.control import control_command
+from membench.metrics.levels import mover
+from membench.reports.output import table, write
+from membench.reports.run_tables import run_table
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def frame(tmp_path_factory) -> pd.DataFrame:
     prepare = {"forwards": 15, "backwards": 3, "surrogate_forwards": 1000, "surrogate_backwards": 400}
     make(tmp_path, [4, 5, 6, 7, None], detector="side", prepare=prepare, scored=False)
     make(tmp_path, [], detector="cfg_norm")
-    return leaderboard.collect(tmp_path)
+    return collect(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------ the control model
@@ -56,7 +59,7 @@ def test_the_excess_over_the_control(frame):
 def test_no_excess_of_ums_at_unequal_numbers_of_images(tmp_path):
     make(tmp_path, COPIED)
     make(tmp_path, [None] * 5, control=True)
-    mine = row(leaderboard.collect(tmp_path), "random")
+    mine = row(collect(tmp_path), "random")
     assert mine.excess_ams == 6 / 8 and mine.control_ums == 0 and math.isnan(mine.excess_ums)
 
 
@@ -64,7 +67,7 @@ def test_no_excess_of_ums_at_unequal_numbers_of_images(tmp_path):
 def test_a_control_run_of_other_settings_is_no_control(tmp_path, change):
     make(tmp_path, COPIED)
     make(tmp_path, COPIED, control=True, **change)
-    found = row(leaderboard.collect(tmp_path), "random")
+    found = row(collect(tmp_path), "random")
     assert math.isnan(found.excess_ams) and found.control_command == "membench run --detector random --task t --control"
 
 
@@ -113,11 +116,11 @@ def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
     """The cheapest run lost two of its images, so its cost pays for more than are there; a dear preparation pays for none."""
     make(tmp_path, [0, 1, 2, 3, 4], failed=2)
     make(tmp_path, COPIED, detector="side", prepare={"forwards": 60})
-    frame = leaderboard.collect(tmp_path)
+    frame = collect(tmp_path)
     short, dear = row(frame, "random"), row(frame, "side")
     assert short.equal_cost_capped and short.images_at_equal_cost == 3 and short.copied_at_equal_cost == pytest.approx(3)
     assert dear.equal_n == 3 and dear.images_at_equal_cost == 0 and dear.copied_at_equal_cost == 0
-    leaderboard.write(frame, "md", None)
+    write(frame, "md", None)
     text = capsys.readouterr().out
     assert "copied @N_G=3" in text and "copied @50 fwd" in text and ">=3.0" in text
 
@@ -134,7 +137,7 @@ def test_costs(frame):
 @pytest.mark.parametrize(("images", "forwards"), [(True, 15 + 80 + 16), (False, 16)])
 def test_a_detector_that_scores_by_its_images_pays_for_all_that_the_run_spent(tmp_path, images, forwards):
     make(tmp_path, COPIED, images=images, prepare={"forwards": 15})
-    assert leaderboard.collect(tmp_path).forwards_per_example.iloc[0] == forwards / 8
+    assert collect(tmp_path).forwards_per_example.iloc[0] == forwards / 8
 
 
 # ----------------------------------------------------------------------------------------------- printing
@@ -144,7 +147,7 @@ def test_a_detector_that_scores_by_its_images_pays_for_all_that_the_run_spent(tm
 @pytest.mark.parametrize("fmt", ["table", "md", "csv", "json", "parquet"])
 def test_every_format(frame, tmp_path, fmt, seeds):
     out = tmp_path / f"board.{fmt}"
-    leaderboard.write(frame, fmt, out, seeds=seeds)
+    write(frame, fmt, out, seeds=seeds)
     if fmt == "parquet":
         found = pd.read_parquet(out)
     elif fmt == "csv":
@@ -159,7 +162,7 @@ def test_every_format(frame, tmp_path, fmt, seeds):
 
 
 def test_the_board_that_people_read(frame, capsys):
-    leaderboard.write(frame, "md", None)
+    write(frame, "md", None)
     model, control = capsys.readouterr().out.split("CONTROL model")
     for words in ("control AMS/UMS %", "excess AMS % | excess UMS %", "surrogate bwd", "| extraction only |"):
         assert words in model and words not in control
@@ -171,21 +174,21 @@ def test_the_board_that_people_read(frame, capsys):
 
 
 def test_brackets_are_no_markup(frame):
-    leaderboard.write(frame, "table", None, seeds=True)
-    assert "[n/a]" in leaderboard.table("a [b]", pd.DataFrame({"x [y]": ["0.1 [n/a]"]}))
+    write(frame, "table", None, seeds=True)
+    assert "[n/a]" in table("a [b]", pd.DataFrame({"x [y]": ["0.1 [n/a]"]}))
 
 
 def test_the_summary_of_runs(tmp_path):
     prepare = {"forwards": 1500, "backwards": 3, "surrogate_forwards": 1000, "surrogate_backwards": 400}
     whole = make(tmp_path, COPIED, prepare=prepare)
-    text = leaderboard.run_table([whole])
+    text = run_table([whole])
     assert "detection" in text and "AUROC matched" in text and "lower = nearer" in text and "p99" in text
     assert "\nSpearman of score with PNG size: " in text
     best = np.percentile([0.5] * 6 + [1.2] * 2, [50, 75, 90])
     assert f"{best[0]:.3f}" in text and f"{best[1]:.3f}" in text and f"{best[2]:.3f}" in text
     assert "prepare 1,500 forwards and 3 backwards + 1,000 surrogate forwards and 400 surrogate backwards in 3 s" in text
-    only = leaderboard.run_table([make(tmp_path, COPIED, detector="side", scored=False)])
+    only = run_table([make(tmp_path, COPIED, detector="side", scored=False)])
     assert "AUROC" not in only and "extraction only" in only and "samples 80 forwards in 2 s" in only
-    nothing = leaderboard.run_table([make(tmp_path, [], detector="none", scored=False)])
+    nothing = run_table([make(tmp_path, [], detector="none", scored=False)])
     assert "files:" in nothing and "extraction," not in nothing
-    assert row(leaderboard.collect(tmp_path), "none").n_g == 0
+    assert row(collect(tmp_path), "none").n_g == 0

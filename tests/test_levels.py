@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from membench.metrics.intervals import mean_intervals, mean_resamples, percentiles
-from membench.metrics.levels import holm, p_value, shared_variance, two_level, two_level_interval, widened
+from membench.metrics.levels import difference_p, holm, p_value, shared_variance, tail, two_level, two_level_interval, widened
 
 GROUPS = np.repeat(np.arange(30), 4)
 
@@ -121,6 +121,48 @@ def test_p_values_of_no_difference_are_uniform():
     rng = np.random.default_rng(7)
     found = [p_value(rng.normal(size=500) + rng.normal()) for _ in range(2000)]
     assert stats.kstest(found, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("chance", [1e-4, 1e-5, 1e-6])
+@pytest.mark.parametrize(
+    "law", [stats.norm(), stats.gamma(100), stats.gamma(20), stats.logistic()], ids=["normal", "gamma100", "gamma20", "logistic"]
+)
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_tail_beyond_the_resamples_holds_the_exact_chance(law, chance: float, side: int):
+    """5,000 resamples of a law whose chance below 0 is known: what is made of it is rarely too small, and not much too large."""
+    rng = np.random.default_rng(11)
+    end = law.ppf(chance) if side == 1 else law.isf(chance)
+    ratios = np.array([tail(side * (law.rvs(5000, random_state=rng) - end)) / chance for _ in range(40)])
+    assert np.median(ratios) > 0.8 and np.quantile(ratios, 0.1) > 0.2 and np.median(ratios) < 300
+
+
+def test_tail_by_hand():
+    assert tail(np.r_[np.zeros(20), np.ones(1980)]) == pytest.approx(21 / 2001)  # enough lie there: counted
+    assert tail(np.ones(1999)) == pytest.approx(1 / 2000)  # no tail to go by
+    drawn = np.r_[np.linspace(1, 2, 40, endpoint=False), np.full(1960, 2.0)]  # 2 %, on average 0.5125 below 2
+    assert tail(drawn) == pytest.approx(0.02 * np.exp(-2 / 0.5125))
+    assert tail(drawn + 100) == pytest.approx(1 / 2001 / 1000)  # no further than that
+
+
+def test_p_values_of_a_difference():
+    rng = np.random.default_rng(5)
+    drawn = rng.normal(3.0, 1.0, (1, 5000))
+    assert difference_p([3.0], drawn - 1.5) == p_value(drawn[0] - 1.5)  # counted, where resamples reach
+    exact = 2 * stats.norm.sf(4.5)
+    assert exact / 2 < difference_p([4.5], drawn + 1.5) < 100 * exact < 2 / 5001
+    assert difference_p([-4.5], -drawn - 1.5) == pytest.approx(difference_p([4.5], drawn + 1.5))
+    # Three seeds: where groups make no difference, p is that of Student's test over seeds.
+    values = np.array([0.30, 0.31, 0.302])
+    found = difference_p(values, np.repeat(values[:, None], 5000, axis=1))
+    assert found == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-6)
+
+
+def test_holm_of_hundreds_of_pairs_can_be_significant():
+    """200 pairs, one of them far apart: by counting alone the least adjusted p is 200 * 2 / 5001."""
+    rng = np.random.default_rng(6)
+    distribution = rng.normal(5.0, 1.0, (1, 5000))
+    assert 200 * p_value(distribution[0]) > 0.05
+    assert holm([difference_p([5.0], distribution), *[0.5] * 199])[0] < 0.05
 
 
 def by_definition(p: list[float]) -> list[float]:

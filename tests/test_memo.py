@@ -10,10 +10,11 @@ import torch
 from conftest import pixel_unet
 from diffusers import DDIMScheduler
 
-from membench.denoiser import Conditioning, Denoiser, PixelDenoiser
-from membench.latent_denoiser import LatentDenoiser
-from membench.memo import Memo
-from membench.pipelines import load_text_to_image
+from membench.models.conditioning import Conditioning
+from membench.models.denoiser import Denoiser
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.memo import Memo
+from membench.models.pixel import PixelDenoiser
 from membench.types import Condition, Cost
 
 PROMPTS = [Condition("p", "Norlund teal rug"), Condition("q", "a red mug"), Condition("r", "plate"), Condition("s")]

@@ -21,7 +21,7 @@ from membench.metrics.complexity import (
     size_bins,
     weighted_correlation,
 )
-from membench.metrics.run import run_metrics
+from membench.metrics.table import run_metrics
 from membench.types import Band, Space
 
 L2 = Space("l2", False, (Band("high", 0.0, 1.0),), copy=1.0, floor=1.4, source="test")

@@ -22,7 +22,7 @@ from membench.metrics.extraction import (
     unique_per_1000,
 )
 from membench.metrics.unique import chao1, chao1_interval
-from membench.similarity import matches_frame
+from membench.similarity.search import matches_frame
 from membench.types import Band, Space
 
 SSCD = Space("sscd", True, (Band("low", 0.3, 0.5), Band("mid", 0.5, 0.6), Band("high", 0.6, 1.0)), copy=0.5, floor=0.3, source="test")

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from membench import store
-from membench.metrics.multiplicity import multiplicity_table, natural, picture_kinds, wilson
-from membench.metrics.run import run_metrics
-from membench.types import Band, LoadedTask, Space, TaskInfo
+from membench.metrics.multiplicity import multiplicity_table, natural, wilson
+from membench.metrics.table import run_metrics
+from membench.storage import tables
+from membench.task import LoadedTask, TaskInfo, picture_kinds
+from membench.types import Band, Space
 
 DISTANCE = Space("l2", False, (Band("high", 0.0, 1.0),), copy=1.0, floor=1.4, source="test")
 SIMILARITY = Space("cosine", True, (Band("high", 0.5, 1.0),), copy=0.5, floor=0.3, source="test")
@@ -90,7 +91,7 @@ def test_wilson_against_its_formula(hits: int, n: int) -> None:
 
 
 def test_nothing_matched_gives_zeros_with_an_interval() -> None:
-    for matches in (frame(), store.SCHEMAS["matches"].empty_table().to_pandas(), frame(("a/0", 1, 1.3))):
+    for matches in (frame(), tables.SCHEMAS["matches"].empty_table().to_pandas(), frame(("a/0", 1, 1.3))):
         rows = multiplicity_table(matches, DISTANCE, ["x1"] * 10 + ["x64"] * 5)
         assert [(r.name, r.value, r.n) for r in rows] == [
             (name, 0, n) for n in (10, 5) for name in ("extracted_share", "copies_per_picture")
@@ -129,7 +130,7 @@ def test_the_kinds_of_a_task() -> None:
 
 def metrics_of(matches: pd.DataFrame, *images: str, kinds: tuple[str, ...] = ("x1", "x4", "x4")) -> pd.DataFrame:
     samples = pd.DataFrame({"sample_id": images, "condition": images, "prompt": "p", "confidence": 0.0})
-    scores = store.SCHEMAS["scores"].empty_table().to_pandas()
+    scores = tables.SCHEMAS["scores"].empty_table().to_pandas()
     return run_metrics(scores, samples, matches, DISTANCE, evaluations=1, training_kinds=kinds, resamples=10)
 
 

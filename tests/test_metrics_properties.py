@@ -11,7 +11,7 @@ from sklearn.metrics import auc, roc_curve
 from membench.metrics.detection import detection_metrics, tpr_at_fpr
 from membench.metrics.extraction import ams, extraction_metrics, far_edge, rarefaction, ums, ums_nearest
 from membench.metrics.unique import chao1, chao1_interval
-from membench.similarity import matches_frame
+from membench.similarity.search import matches_frame
 from membench.types import Band, Space
 
 SSCD = Space("sscd", True, (Band("low", 0.4, 0.5), Band("mid", 0.5, 0.6), Band("high", 0.6, 1.0)), copy=0.5, floor=0.2, source="test")

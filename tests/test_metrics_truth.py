@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from membench.metrics.run import run_metrics
+from membench.metrics.table import run_metrics
 from membench.metrics.truth import truth_table
 from membench.types import Band, Space
 

@@ -13,9 +13,9 @@ import pytest
 
 from membench.metrics.extraction import extraction_metrics, ums_intervals
 from membench.metrics.intervals import mean_intervals, share_intervals
-from membench.metrics.run import run_metrics
+from membench.metrics.table import run_metrics
 from membench.metrics.unique import chao1, chao1_interval, chao2, rarefied, unique_interval, zero_limit
-from membench.similarity import matches_frame
+from membench.similarity.search import matches_frame
 from membench.types import Band, Space
 
 L2 = Space("l2", False, (Band("high", 0.0, 1.0), Band("low", 1.0, 1.4)), copy=1.0, floor=1.4, source="test")

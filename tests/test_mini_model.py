@@ -16,16 +16,17 @@ import pytest
 from diffusers import StableDiffusionPipeline
 from sklearn.metrics import roc_auc_score
 
-from membench.denoiser import Denoiser
 from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.score_norm import Flipd, ScoreNorm
 from membench.detectors.webster import Dcs, Edge
-from membench.sampling import ddim
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import ddim
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.search import squared_distances
-from membench.tasks import catalogue
-from membench.tasks.sd_webster import DATA, SPACE, SdWebster
-from membench.types import Condition, Example, LoadedTask, Sample
+from membench.task import LoadedTask
+from membench.tasks.sd_webster import catalogue
+from membench.tasks.sd_webster.task import DATA, SPACE, SdWebster
+from membench.types import Condition, Example, Sample
 
 DRAWS = 2  # two more change few captions: 81 to 84 % of TV, 79 to 80 % of RV, no MV
 PARTS = {False: "model", True: "control"}

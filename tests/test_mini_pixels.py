@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from diffusers import DDIMPipeline
 
+from membench.datasets.pool import draw
 from membench.errors import UserError
-from membench.pixel_models import load_pixel_model, model_config
-from membench.pool import draw
+from membench.models.pixel import load_pixel_model, model_config
 from membench.similarity.l2 import normalised_l2
-from membench.tasks import celeba, cifar10
-from membench.tasks.pixels import MODELS, planted
+from membench.tasks.celeba import task as celeba
+from membench.tasks.cifar10 import task as cifar10
+from membench.tasks.pixels.task import MODELS, planted
 from membench.types import Condition, Example
 
 TASKS = {"cifar10": cifar10, "celeba": celeba}

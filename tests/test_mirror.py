@@ -19,23 +19,29 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from membench.cli import main
+from membench.cli.main import main
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
 from membench.detectors.score_norm import ScoreNorm, ScoreNormOptions
 from membench.errors import UserError
 from membench.metrics.detection import of_kind
 from membench.metrics.mirror import mirrored_auroc
-from membench.pixel_models import load_pixel_model
+from membench.models.pixel import load_pixel_model
 from membench.seeds import generator
-from membench.tables import png_bits
-from membench.tasks import cifar10, cifar10_train, faces, pixel_train, scenes, sd_webster
-from membench.tasks.celeba import Celeba
-from membench.tasks.cifar10 import Cifar10, Cifar10Options
-from membench.tasks.cifar10_train import train_subset
-from membench.tasks.mirror import HALVES, Pair, build_pair, detail, split
-from membench.tasks.mirror_task import load_mirror, mirror_examples, pair_of
-from membench.tasks.pixel_train import MirrorRecipe, train_mirror
-from membench.tasks.planted import World, stream
+from membench.storage.images import png_bits
+from membench.tasks.celeba import faces
+from membench.tasks.celeba.task import Celeba
+from membench.tasks.cifar10 import scenes
+from membench.tasks.cifar10 import task as cifar10
+from membench.tasks.cifar10 import train as cifar10_train
+from membench.tasks.cifar10.task import Cifar10, Cifar10Options
+from membench.tasks.cifar10.train import train_subset
+from membench.tasks.pixels import train as pixel_train
+from membench.tasks.pixels.mirror import HALVES, Pair, build_pair, detail, split
+from membench.tasks.pixels.mirror_task import load_mirror, mirror_examples, pair_of
+from membench.tasks.pixels.planted import World, stream
+from membench.tasks.pixels.train import MirrorRecipe, train_mirror
+from membench.tasks.sd_webster import task as sd_webster
+from membench.tasks.sd_webster.options import SdWebsterOptions
 
 TINY = World("tiny", 1, 8, 2, lambda label, random: random.randint(0, 256, (8, 8, 3)).astype(np.uint8), {1: 4, 4: 2}, 2, 2, held_out=2)
 RUNGS = (1, 2, 3, 4, 5)
@@ -209,7 +215,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both models of the tiny world, with a snapshot after each of five steps."""
     out = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pixel_train, "GRID_STEPS", 1)
+        patch.setattr(pixel_train, "GRID_STEPS", 2)
         train_mirror(TINY, out, HALVES, MirrorRecipe(steps=5, batch=2, channels=(8, 8), rungs=RUNGS, grid_every=0), progress=False)
     return out
 
@@ -251,7 +257,7 @@ def test_each_model_scores_the_same_examples(trained: Path) -> None:
 def test_a_rung_is_the_moving_average_after_its_step(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = [load(trained, rung=k).hashes["weights"] for k in range(1, 6)]
     assert len(set(hashes)) == 5 and load(trained).hashes["weights"] == hashes[4]
-    monkeypatch.setattr(pixel_train, "GRID_STEPS", 1)
+    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
     train_mirror(TINY, tmp_path, ["a"], MirrorRecipe(steps=2, batch=2, channels=(8, 8), grid_every=0), progress=False)
     short, rung = (load_pixel_model(f, 2).network.state_dict() for f in (tmp_path / "a", trained / "a" / "step-00002"))
     assert all(torch.equal(short[name], rung[name]) for name in short)
@@ -284,7 +290,7 @@ def test_what_does_not_fit_is_one_line(trained: Path, options: dict[str, object]
 
 
 def test_a_training_that_was_interrupted_is_no_world(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixel_train, "GRID_STEPS", 1)
+    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
     recipe = MirrorRecipe(steps=2, batch=2, channels=(8, 8), rungs=(1, 5), grid_every=0)
     train_mirror(TINY, tmp_path, HALVES, recipe, progress=False)
     with pytest.raises(UserError, match="a/step-00005 is missing"):
@@ -296,7 +302,7 @@ def test_a_training_that_was_interrupted_is_no_world(trained: Path, tmp_path: Pa
 
 
 def test_a_rung_that_was_passed_cannot_be_kept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixel_train, "GRID_STEPS", 1)
+    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
     recipe = MirrorRecipe(steps=2, batch=2, channels=(8, 8), grid_every=0)
     train_mirror(TINY, tmp_path, ["a"], recipe, progress=False)
     with pytest.raises(UserError, match="is past step 1, which was not kept"):
@@ -317,8 +323,8 @@ def test_the_command_line_trains_both_halves_of_a_world(tmp_path: Path, monkeypa
     asked: list[tuple[World, list[str], MirrorRecipe]] = []
     monkeypatch.setattr(pixel_train, "train_mirror", lambda world, out, parts, recipe, progress: asked.append((world, parts, recipe)))
     for task in ("cifar10", "celeba"):
-        assert main(["train", task, "--world", "3", "--out", str(tmp_path), "--quiet"]) == 0
-        assert main(["train", task, "--part", "b", "--out", str(tmp_path), "--quiet"]) == 0
+        assert main(["train", task, "--world", "3", "--output", str(tmp_path), "--quiet"]) == 0
+        assert main(["train", task, "--part", "b", "--output", str(tmp_path), "--quiet"]) == 0
     assert [(world.name, parts, recipe.world) for world, parts, recipe in asked] == [
         *(("scenes", ["a", "b"], 3), ("scenes", ["b"], 0)),
         *(("faces", ["a", "b"], 3), ("faces", ["b"], 0)),
@@ -336,7 +342,7 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cifar
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     for module in (cifar10, cifar10_train):
         monkeypatch.setattr(module, "read_cifar10", lambda root: (images, np.arange(40) % 10))
-    monkeypatch.setattr(pixel_train, "GRID_STEPS", 1)
+    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
 
     def task(labels: str = "class", mirror: str = "skip=8", **options: object) -> Cifar10:
         settings = ["subset=8", "duplicate=0.25:5", f"labels={labels}", "channels=8,8", "steps=1", "batch=2", "grid_every=0"]
@@ -499,7 +505,7 @@ def test_captions_of_both_halves_are_examples_and_their_labels_are_exchanged() -
 
 def test_the_mirror_of_sd_webster_is_its_control_on_the_same_captions() -> None:
     own, control, mirror = (
-        sd_webster.SdWebster(sd_webster.SdWebsterOptions(examples="mirror", half=half)).load("mini", control=c)
+        sd_webster.SdWebster(SdWebsterOptions(examples="mirror", half=half)).load("mini", control=c)
         for half, c in (("a", False), ("a", True), ("b", False))
     )
     assert [e.label for e in own.examples] == [e.label for e in control.examples] != [e.label for e in mirror.examples]
@@ -512,7 +518,7 @@ def test_the_mirror_of_sd_webster_is_its_control_on_the_same_captions() -> None:
 )
 def test_a_users_model_or_prompts_have_no_mirror(options: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        sd_webster.SdWebster(sd_webster.SdWebsterOptions(examples="mirror", **options)).load("mini")
+        sd_webster.SdWebster(SdWebsterOptions(examples="mirror", **options)).load("mini")
 
 
 def test_length_and_capitals_of_captions_are_at_chance_between_the_halves() -> None:

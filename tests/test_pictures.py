@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from membench.pictures import NotAnImage, TooManyPixels, decode, square
+from membench.storage.images import NotAnImage, TooManyPixels, decode, square
 
 
 def png_claiming(width: int, height: int) -> bytes:

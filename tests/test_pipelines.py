@@ -15,14 +15,17 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from membench import pipeline_files
 from membench.errors import UserError
-from membench.hashing import file_hash
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipeline_files import check_kind, image_size, part_weights, remembered_hash
-from membench.pipelines import ddim_scheduler, folder_hash, layout, load_text_to_image, weight_files
-from membench.runner import Spec, execute_all
-from membench.sampling import timesteps
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.loading import layout
+from membench.models.sampling import timesteps
+from membench.models.scheduler_config import read_scheduler
+from membench.models.stable_diffusion_folder import check_kind, folder_hash, image_size, part_weights, weight_files
+from membench.runs.execute import execute_all
+from membench.runs.spec import Spec
+from membench.storage import cache
+from membench.storage.cache import remembered_hash
+from membench.storage.hashing import file_hash
 from membench.types import Condition
 
 DIFFUSERS, CLIP = "diffusion_pytorch_model", "model"
@@ -201,16 +204,33 @@ def test_what_decides_a_prediction_decides_the_hash(folder: Path) -> None:
     assert folder_hash(moved) != before
 
 
+def test_hidden_files_do_not_count(folder: Path, tmp_path: Path) -> None:
+    """macOS puts ``._NAME`` beside each file that is copied to a disk of another kind or into an archive."""
+    before = folder_hash(folder)
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        (file.parent / f"._{file.name}").write_bytes(b"\0\5\x16\7")
+        (file.parent / ".DS_Store").write_bytes(b"\0")
+    assert folder_hash(folder) == before
+    for file in (folder / "unet").glob("diffusion_pytorch_model*"):
+        file.unlink()
+    with pytest.raises(UserError, match="has no safetensors file"):
+        folder_hash(folder)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "._sd.safetensors").write_bytes(b"\0\5\x16\7")
+    with pytest.raises(UserError, match=r"model_index\.json is missing"):
+        folder_hash(tmp_path / "alone")
+
+
 def test_the_hash_of_a_large_file_is_remembered_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline_files, "REMEMBERED_FROM", 10)
+    monkeypatch.setattr(cache, "REMEMBERED_FROM", 10)
     read: list[Path] = []
-    monkeypatch.setattr(pipeline_files, "file_hash", lambda file: read.append(file) or file_hash(file))
+    monkeypatch.setattr(cache, "file_hash", lambda file: read.append(file) or file_hash(file))
     file, link = tmp_path / "weights", tmp_path / "link"
     file.write_bytes(b"0123456789")
     link.symlink_to(file)  # as the hub's cache does
     assert remembered_hash(link) == file_hash(file) and not (tmp_path / "cache").exists()  # too young to be sure of
-    monkeypatch.setattr(pipeline_files, "RACY", 0)
+    monkeypatch.setattr(cache, "RACY", 0)
     assert {remembered_hash(f) for f in (file, link, file)} == {file_hash(file)} and len(read) == 2
     stat = file.stat()
     file.write_bytes(b"9876543210")  # the same size, and the time of change set back
@@ -244,10 +264,10 @@ def test_stable_diffusion_s_own_schedule_gives_the_papers_timesteps(folder: Path
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # diffusers tells what it corrects
 @pytest.mark.parametrize("left_out", [{"clip_sample", "set_alpha_to_one"}, {"steps_offset"}, {"steps_offset", "clip_sample"}])
 def test_what_a_schedule_leaves_open_is_as_the_pipeline_corrects_it(folder: Path, left_out: set[str]) -> None:
-    """Euler's configuration, for one, knows nothing of clipping, and DDIM's own default would clip latents."""
+    """DDIM's own defaults would clip latents; ``set_alpha_to_one`` is False by PNDM's."""
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({key: value for key, value in PNDM.items() if key not in left_out}))
-    ours = ddim_scheduler(folder)
+    ours = read_scheduler(file, latent=True)
     full = DDIMScheduler(
         **{key: value for key, value in PNDM.items() if key not in ("_class_name", "_diffusers_version", "skip_prk_steps")}
     )
@@ -260,7 +280,7 @@ def test_what_a_schedule_leaves_open_is_as_the_pipeline_corrects_it(folder: Path
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, "pure noise"),
+        ({"rescale_betas_zero_snr": True, "prediction_type": "epsilon"}, "pure noise .*rescale_betas_zero_snr"),
         ({"beta_schedule": "cosine"}, "cosine"),
         ({"timestep_spacing": "odd"}, "odd"),
     ],
@@ -308,7 +328,8 @@ def test_detectors_that_need_no_image_load_no_vae_and_encode_each_prompt_once(fo
     specs = [Spec(name, "sd_webster", options=("images=0",), task_options=options, limit=5) for name in names]
     runs = execute_all(specs, tmp_path / "runs", progress=False)
     assert [len(run.scores) for run in runs] == [5, 5, 5]
-    assert seen == [32, 32] and not vaes  # 5 prompts in one block; the empty one, when it is first asked for
+    # Two that prove the model; 5 prompts in one block; the empty one, when it is first asked for.
+    assert seen == [2, 32, 32] and not vaes
     assert load_text_to_image(folder).vae is not None and vaes == [1]
 
 

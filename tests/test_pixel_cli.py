@@ -11,7 +11,7 @@ import pytest
 from conftest import pixel_unet
 from diffusers import DDIMPipeline, DDIMScheduler
 
-from membench.cli import main
+from membench.cli.main import main
 
 TRAIN = ["train", "cifar10", "--profile", "full"]
 RUN = ["run", "--detector", "flipd", "--task", "cifar10", "--profile", "full", "--quiet"]
@@ -104,9 +104,9 @@ def test_each_mistake_is_one_line(capsys, args: list[str], words: list[str]) -> 
 def test_a_subset_after_the_end(capsys, tmp_path, monkeypatch) -> None:
     import numpy as np
 
-    from membench.tasks import cifar10_train
+    from membench.tasks.cifar10 import train
 
-    monkeypatch.setattr(cifar10_train, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int)))
+    monkeypatch.setattr(train, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int)))
     assert "the training set has 20 images" in refused(capsys, *TRAIN, "--subset", 15, "--set", "skip=6", "--out", tmp_path)
     assert "labels=cluster" in refused(capsys, *TRAIN, "--subset", 5, "--labels", "cluster", "--out", tmp_path)
 
@@ -115,13 +115,13 @@ def test_models_that_are_there_but_do_not_do(capsys, tmp_path, monkeypatch) -> N
     """--control without its model; a model of another size or without its data is refused before a pool is drawn."""
     import numpy as np
 
-    from membench.tasks import cifar10
+    from membench.tasks.cifar10 import task
 
     right, small = model(tmp_path / "right"), model(tmp_path / "small", 16)
     run = [*RUN, "--out", tmp_path / "runs"]
     assert "cifar10.control_model=FOLDER" in refused(capsys, *run, "--model", right, "--control")
     assert "holds no CIFAR-10" in refused(capsys, *run, "--model", right)
-    monkeypatch.setattr(cifar10, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int)))
+    monkeypatch.setattr(task, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int)))
     assert "small draws 16x16" in refused(capsys, *run, "--model", small)
     (right / "training.json").write_text(json.dumps({"data": {"rows": [3, 4], "copies": [1, 9]}}))
     assert "labels=class" in refused(capsys, *run, "--model", right, "--set", "cifar10.labels=class")

@@ -16,10 +16,9 @@ from conftest import pixel_unet
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from membench.denoiser import PixelDenoiser
 from membench.errors import UserError
-from membench.pixel_models import classes_of, find_model, load_pixel_model, model_config, parts_of, pixel_hash
-from membench.sampling import ddim
+from membench.models.pixel import PixelDenoiser, classes_of, find_model, load_pixel_model, model_config, parts_of, pixel_hash
+from membench.models.sampling import ddim
 from membench.seeds import seed_of
 from membench.types import Condition
 
@@ -300,7 +299,7 @@ BROKEN = {
     "a tensor is missing": (lambda f: drop(f / UNET), ["conv_in.weight"]),
     "other class": (lambda f: edit(f / CONFIG, _class_name="UNet2DConditionModel"), ["UNet2DConditionModel", "not of a UNet2DModel"]),
     "no JSON": (lambda f: (f / CONFIG).write_text('{"_class'), [CONFIG, "no JSON"]),
-    "JSON of a list": (lambda f: (f / CONFIG).write_text("[1, 2]"), [CONFIG, "UNet2DModel"]),
+    "JSON of a list": (lambda f: (f / CONFIG).write_text("[1, 2]"), [CONFIG, "no JSON object"]),
     "schedule no JSON": (lambda f: (f / SCHEDULE).write_text("beta"), ["scheduler_config.json"]),
     "other size": (lambda f: edit(f / CONFIG, sample_size=16), ["draws 16x16", "data are 8x8"]),
     "no size": (lambda f: edit(f / CONFIG, sample_size=None), ["data are 8x8"]),
@@ -311,7 +310,10 @@ BROKEN = {
         [f"one of {CLASSES + 2} classes", f"data have {CLASSES}"],
     ),
     "too few classes": (lambda f: edit(f / CONFIG, num_class_embeds=CLASSES - 1), [f"one of {CLASSES - 1} classes"]),
-    "told something else": (lambda f: edit(f / CONFIG, num_class_embeds=None, class_embed_type="timestep"), ["None classes"]),
+    "told something else": (
+        lambda f: edit(f / CONFIG, num_class_embeds=None, class_embed_type="timestep"),
+        ["class_embed_type is 'timestep'"],
+    ),
     "other width": (lambda f: edit(f / CONFIG, block_out_channels=[8, 16]), ["cannot be loaded"]),
     "classes do not fit the weights": (lambda f: edit(f / CONFIG, num_class_embeds=CLASSES), ["cannot be loaded"]),
     "variance exploding": (
@@ -344,7 +346,7 @@ def test_unknown_dtype(tmp_path) -> None:
 
 def test_a_model_is_what_the_task_says_of_it(tmp_path) -> None:
     """labels=class of an unconditional model, and a control model that is told something else, are refused before anything is drawn."""
-    from membench.tasks.pixels import PixelOptions, Setting, load_setting, pixel_space
+    from membench.tasks.pixels.task import PixelOptions, Setting, load_setting, pixel_space
 
     bare, knows = saved(tmp_path / "bare", None), saved(tmp_path / "knows")
     info, training = SimpleNamespace(name="t", space=pixel_space(SIDE), sampling={}), SimpleNamespace()

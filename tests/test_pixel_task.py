@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from pixel_task import POOL, pool
 
+from membench.api import run
 from membench.errors import UserError
 from membench.registry import tasks
-from membench.runner import Run, run
-from membench.tables import png_bits
+from membench.runs.finished import Run
+from membench.storage.images import png_bits
 
 CHEAP = {"normal_bundle": ["images=0"], "flipd": ["probes=2"], "png_size": [], "score_norm": ["ode_steps=3"]}
 

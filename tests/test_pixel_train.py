@@ -17,18 +17,24 @@ from diffusers import DDIMPipeline, UNet2DModel
 from PIL import Image
 from safetensors.torch import load_file
 
+from membench.datasets.pool import read_pool
 from membench.errors import UserError
+from membench.models.pixel import classes_of, load_pixel_model, pixel_hash
+from membench.models.training import Plan, fit
 from membench.options import parse_options
-from membench.pixel_models import classes_of, load_pixel_model, pixel_hash
-from membench.pool import read_pool
 from membench.seeds import generator
-from membench.tables import read_notes, read_table
-from membench.tasks import cifar10, cifar10_train, faces, pixel_train, pixels, scenes
-from membench.tasks.cifar10 import Cifar10, Cifar10Options
-from membench.tasks.cifar10_train import SubsetRecipe, choose_subset, make_labels, subset_data, train_subset
-from membench.tasks.pixel_train import PixelRecipe, TrainingSet, make_unet, train_pixels, train_world
-from membench.tasks.planted import Half, World, build, vary
-from membench.training import Plan, fit
+from membench.storage.tables import read_notes, read_table
+from membench.tasks.celeba import faces
+from membench.tasks.celeba.faces import WORLD, draw
+from membench.tasks.cifar10 import scenes
+from membench.tasks.cifar10 import task as cifar10
+from membench.tasks.cifar10 import train as cifar10_train
+from membench.tasks.cifar10.task import Cifar10, Cifar10Options
+from membench.tasks.cifar10.train import SubsetRecipe, choose_subset, make_labels, subset_data, train_subset
+from membench.tasks.pixels import train as pixel_train
+from membench.tasks.pixels.planted import Half, World, build, stream, vary
+from membench.tasks.pixels.task import mini_setting, planted, pool_spec
+from membench.tasks.pixels.train import PixelRecipe, TrainingSet, make_unet, train_pixels, train_world
 
 TINY = PixelRecipe(steps=3, batch=4, channels=(8, 8), grid_every=0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
@@ -499,7 +505,7 @@ HASHES = {
     ("faces", "a"): "bcf2381c6b74d40c973d296549244d3387c64eed841f55550b6f14eaf5815edc",
     ("faces", "b"): "60313db1b833b295ae855e94fd4520e54441431c31685f00eb4fa162b4f57a84",
 }
-WORLDS = {"scenes": scenes.WORLD, "faces": faces.WORLD}
+WORLDS = {"scenes": scenes.WORLD, "faces": WORLD}
 BOTH = pytest.mark.parametrize("name", WORLDS)
 
 
@@ -511,7 +517,7 @@ def half(name: str, which: str) -> Half:
 @pytest.mark.parametrize(("name", "which"), HASHES)
 def test_a_half_is_what_it_was(name: str, which: str) -> None:
     assert half(name, which).content_hash() == HASHES[name, which]
-    assert pixels.planted(WORLDS[name], which).hash == HASHES[name, which]
+    assert planted(WORLDS[name], which).hash == HASHES[name, which]
 
 
 @BOTH
@@ -589,9 +595,9 @@ def test_a_near_duplicate_differs_by_a_shift_light_and_little_noise() -> None:
 def test_both_halves_know_the_same_people_by_different_pictures(monkeypatch) -> None:
     """The head comes from a stream that is named by the person alone, the rest from the picture's own."""
     asked: list[tuple[object, ...]] = []
-    own = faces.stream
+    own = stream
     monkeypatch.setattr(faces, "stream", lambda *words: (asked.append(words), own(*words))[1])
-    pictures = [faces.draw(person, np.random.RandomState(k)) for person, k in ((7, 0), (7, 1), (8, 0), (7, 0))]
+    pictures = [draw(person, np.random.RandomState(k)) for person, k in ((7, 0), (7, 1), (8, 0), (7, 0))]
     assert asked == [("faces person", 7), ("faces person", 7), ("faces person", 8), ("faces person", 7)]
     assert np.array_equal(pictures[0], pictures[3]) and len({p.tobytes() for p in pictures}) == 3
 
@@ -629,15 +635,15 @@ def test_the_model_has_half_a_and_the_control_model_half_b(tmp_path) -> None:
 def test_the_pool_ships_with_the_model_that_drew_it(tmp_path) -> None:
     """All parts of a world in order; then the task reads the pool that it finds, and draws none. Of half b none ships."""
     options = replace(Cifar10Options(), pool=4)
-    task = SimpleNamespace(info=replace(Cifar10.info, sampling={"steps": 1, "guidance": 1.0}), Options=lambda: options)
+    task = SimpleNamespace(info=replace(Cifar10.info, sampling={"steps": 2, "guidance": 1.0}), Options=lambda: options)
     train_world(task, scenes.WORLD, tmp_path, None, replace(TINY, steps=1, batch=2), progress=False)
     for which, part, control in (("a", "model", "control"), ("b", "control", "model")):
         own = replace(options, half=which)
-        setting = pixels.mini_setting(task.info, scenes.WORLD, tmp_path, own, control=False)
+        setting = mini_setting(task.info, scenes.WORLD, tmp_path, own, control=False)
         assert (setting.folder, setting.asked) == (tmp_path / part, tmp_path / part)
-        other = pixels.mini_setting(task.info, scenes.WORLD, tmp_path, own, control=True)
+        other = mini_setting(task.info, scenes.WORLD, tmp_path, own, control=True)
         assert (other.folder, other.asked) == (tmp_path / part, tmp_path / control)
-        spec = pixels.pool_spec(setting, own)
+        spec = pool_spec(setting, own)
         assert spec.weights == pixel_hash(tmp_path / part) and spec.data == HASHES["scenes", which] and spec.classes == 10
         file = tmp_path / "pool.parquet"
         assert setting.shipped == (file if which == "a" else None)

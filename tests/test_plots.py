@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from membench import plots, report_charts
-from membench.plots import CHANCE, Axis, Line, Plot, Row
-from membench.report_charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, chart
+from membench.reports import charts, plots
+from membench.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, chart
+from membench.reports.plots import CHANCE, Axis, Line, Plot, Row
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -55,8 +55,8 @@ def test_ticks_are_round_and_on_the_axis(axis, labels) -> None:
 
 def test_styles_can_be_told_apart() -> None:
     seen = {(plots.colour(i), plots.dashes(i)) for i in [CHANCE, *range(24)]}
-    assert len(seen) == 25 and len({report_charts.css_class(i) for i in [CHANCE, *range(24)]}) == 25
-    assert report_charts.css_class(0) == "c0" and report_charts.css_class(7) == "c1 d1" and report_charts.css_class(23) == "c5 d3"
+    assert len(seen) == 25 and len({charts.css_class(i) for i in [CHANCE, *range(24)]}) == 25
+    assert charts.css_class(0) == "c0" and charts.css_class(7) == "c1 d1" and charts.css_class(23) == "c5 d3"
 
 
 # ------------------------------------------------------------------------------------------------ pixels
@@ -99,10 +99,10 @@ def test_the_word_of_a_mark_stays_in_the_plot() -> None:
 def test_rows_are_bars_by_count() -> None:
     rows = [Row("first", np.array([0, 2, 1]), 1), Row("second", np.array([4, 0, 0]), 0)]
     made = chart(Plot("t", "s", Axis("score", 0, 3), Axis("", 0, 1), rows=rows))
-    assert [text for *_, text in made.labels] == ["first", "second"] and made.height == TOP + 2 * report_charts.ROW + BOTTOM
+    assert [text for *_, text in made.labels] == ["first", "second"] and made.height == TOP + 2 * charts.ROW + BOTTOM
     (x, _, _, tall, css), (_, _, _, half, _), (_, _, _, full, other) = made.bars
     assert x == pytest.approx(LEFT + (RIGHT - LEFT) / 3, abs=0.1) and (css, other) == ("label1", "label0")
-    assert tall == full == report_charts.ROW - 20 and half == tall / 2
+    assert tall == full == charts.ROW - 20 and half == tall / 2
 
 
 # --------------------------------------------------------------------------------------------------- ROC
@@ -115,15 +115,15 @@ def scores(label: list[int], score: list[float]) -> pd.DataFrame:
 def test_the_mean_roc_by_hand() -> None:
     """Vertical averaging: the first ranks 1 1 0 0, the second 0 1 1 0."""
     one, other = scores([1, 1, 0, 0], [4, 3, 2, 1]), scores([1, 1, 0, 0], [3, 2, 4, 1])
-    fpr, tpr = report_charts.mean_roc([one, other])
+    fpr, tpr = charts.mean_roc([one, other])
     assert fpr.tolist() == [0, 0.5, 1] and tpr.tolist() == [0.5, 1, 1]
-    assert report_charts.mean_roc([one])[1].tolist() == [1, 1, 1] and report_charts.mean_roc([other])[1].tolist() == [0, 1, 1]
+    assert charts.mean_roc([one])[1].tolist() == [1, 1, 1] and charts.mean_roc([other])[1].tolist() == [0, 1, 1]
 
 
 def test_the_mean_roc_is_the_mean_of_tpr_by_counting() -> None:
     rng = np.random.default_rng(3)
     parts = [scores(rng.permutation([1] * 12 + [0] * n).tolist(), rng.integers(0, 9, 12 + n).tolist()) for n in (10, 10, 13)]
-    fpr, tpr = report_charts.mean_roc(parts)
+    fpr, tpr = charts.mean_roc(parts)
 
     def best(part: pd.DataFrame, limit: float) -> float:
         """TPR of "score >= threshold" at the lowest threshold with FPR <= limit."""
@@ -141,19 +141,19 @@ def test_the_mean_roc_is_the_mean_of_tpr_by_counting() -> None:
 def test_the_roc_plot_shades_what_the_fewest_negatives_cannot_show() -> None:
     many = scores([1, 0] * 4000, list(np.arange(8000.0)))
     few = scores([1, 0] * 10, list(np.arange(20.0)))
-    plot = report_charts.roc_plot({"a": [many], "b": [few]}, {"a": 7, "b": 1})
+    plot = charts.roc_plot({"a": [many], "b": [few]}, {"a": 7, "b": 1})
     assert plot.shade == 0.1 and plot.x.low == 1e-3 and "1/10" in plot.note
     assert [(line.name, line.style) for line in plot.lines] == [("a", 7), ("b", 1), ("chance", CHANCE)]
-    assert report_charts.roc_plot({"a": [many]}).x.low == 1e-4  # 4,000 negatives show more than 1/1,000
+    assert charts.roc_plot({"a": [many]}).x.low == 1e-4  # 4,000 negatives show more than 1/1,000
     with pytest.raises(ValueError, match="both labels"):
-        report_charts.roc_plot({"a": [scores([1, 1], [0, 1])]})
+        charts.roc_plot({"a": [scores([1, 1], [0, 1])]})
     with pytest.raises(ValueError, match="no scores"):
-        report_charts.roc_plot({})
+        charts.roc_plot({})
 
 
 def test_histograms_count_every_score() -> None:
     frame = pd.DataFrame({"label": [1] * 30 + [0] * 20, "kind": ["MV"] * 30 + ["N"] * 20, "score": np.linspace(-1, 1, 50)})
-    plot = report_charts.histogram_plot(frame)
+    plot = charts.histogram_plot(frame)
     assert [(row.name, row.label, row.counts.sum()) for row in plot.rows] == [("MV: memorized, 30", 1, 30), ("N: not memorized, 20", 0, 20)]
     assert (plot.x.low, plot.x.high) == (-1, 1)
 

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from frames import as_version_1
 
-from membench import phases, store
-from membench.phases import Phases, Work, in_step
-from membench.tables import png_bits, png_bytes
+from membench.runs import shards as phases
+from membench.runs.folder import RunFolder
+from membench.runs.shards import Phases, Work, in_step
+from membench.storage.images import png_bits, png_bytes
 from membench.types import Condition, Cost, Example, Request, Sample
 
 NOISE = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -43,8 +44,8 @@ def example(name: str, image: np.ndarray | None = None) -> Example:
     return Example(Condition(name, None if image is not None else "a mug", image), 1, "MV", name, "s")
 
 
-def opened(root: Path) -> store.RunFolder:
-    return store.RunFolder.open(root, "t", "mini", "d", "0" * 16, {})
+def opened(root: Path) -> RunFolder:
+    return RunFolder.open(root, "t", "mini", "d", "0" * 16, {})
 
 
 def scored(root: Path, examples: list[Example], pictures: dict[tuple[str, int], np.ndarray | None]) -> pd.Series:
@@ -67,7 +68,7 @@ def test_png_bits_is_the_size_of_the_png():
 
 
 def test_the_mean_of_an_examples_own_images_that_did_not_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "png_image", lambda data: pytest.fail("an image was decoded"))
+    monkeypatch.setattr(phases, "png_image", lambda data: pytest.fail("an image was decoded"))
     pictures = {("a", 0): NOISE[0], ("a", 1): FLAT, ("a", 2): None, ("b", 0): NOISE[1], ("c", 0): None}
     found = scored(tmp_path, [example(name) for name in "abcd"], pictures)
     assert found["a"] == (png_bits(NOISE[0]) + png_bits(FLAT)) / 2 and found["b"] == png_bits(NOISE[1])

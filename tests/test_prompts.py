@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
+from membench.datasets.prompt_sets import KNOWN, KnownSet, PromptSet, read, resource, together
+from membench.datasets.prompts import LONGEST, UNLABELLED, Prompt, example_id, read_prompt_file, read_prompts, to_examples
 from membench.errors import UserError
 from membench.fetching import hub, net, resources
-from membench.prompt_sets import KNOWN, KnownSet, PromptSet, read, resource, together
-from membench.prompts import LONGEST, UNLABELLED, Prompt, example_id, read_prompt_file, read_prompts, to_examples
 
 PROMPTS = ROOT.parent / "shared" / "data" / "prompts"
 published = pytest.mark.skipif(not PROMPTS.is_dir(), reason="the published prompts are not beside the checkout")
@@ -89,14 +89,15 @@ def test_parquet_by_content_with_other_column_types(tmp_path):
 
 
 def test_wen_json_lines(tmp_path):
-    """A list of memorized prompts; an explicit label wins. Any other set of keys labels nothing by itself."""
+    """Caption, index and url say nothing about the label, which is the caller's; a column or a published kind does."""
     rows = [{"caption": "Café \u2028 rug", "index": 3, "url": "https://a.org/1.jpg"}, {"caption": "a mug", "index": 4, "url": ""}]
     path = text(tmp_path / "mem.txt", "\n".join(map(json.dumps, rows)) + "\n\n")
     assert read_prompt_file(path) == [
-        Prompt("Café \u2028 rug", 1, "memorized", "mem.txt", url="https://a.org/1.jpg", index="3"),
-        Prompt("a mug", 1, "memorized", "mem.txt", index="4"),
+        Prompt("Café \u2028 rug", UNLABELLED, "unlabelled", "mem.txt", url="https://a.org/1.jpg", index="3"),
+        Prompt("a mug", UNLABELLED, "unlabelled", "mem.txt", index="4"),
     ]
-    assert [p.label for p in read_prompt_file(path, label=0)] == [0, 0]
+    assert [(p.label, p.kind) for p in read_prompt_file(path, label=0)] == [(0, "N")] * 2
+    assert [(p.label, p.kind) for p in read_prompt_file(path, label=1)] == [(1, "memorized")] * 2
     text(
         path,
         '{"caption": "a rug", "overfit_type": "TV"}\n{"prompt": "a mug", "label": 0, "kind": "held_out", "group": "g"}\n{"caption": "x"}',
@@ -340,7 +341,7 @@ def test_sets_by_name_and_path_with_provenance(cache, monkeypatch, tmp_path):
     content = b";Caption;URL;Index\n0;a dog;;0\n1;a cat;;1\n2;a dog;;2\n"
     known_file(cache, monkeypatch, "coco", content)
     mine = text(tmp_path / "mine.txt", "a house\n")
-    coco, own = read(f"coco, {mine}", label=1)
+    coco, own = read(f"coco, {mine}")
     assert coco.provenance == {
         "name": "coco",
         "file": "coco2014_val_10000.csv",
@@ -348,14 +349,19 @@ def test_sets_by_name_and_path_with_provenance(cache, monkeypatch, tmp_path):
         "url": KNOWN["coco"].url,
         "licence": "MIT",
         "label": 0,
+        "same_as": "",
         "rows": 3,
+        "unlabelled": 0,
         "repeated": 1,
         "left_out": 0,
         "dropped": 0,
     }
     assert [(p.text, p.label, p.source) for p in coco.prompts] == [("a dog", 0, "coco"), ("a cat", 0, "coco"), ("a dog", 0, "coco")]
+    assert own.prompts == (Prompt("a house", UNLABELLED, "unlabelled", "mine.txt"),)
+    assert own.provenance["name"] == "mine.txt" and own.provenance["unlabelled"] == 1 and "url" not in own.provenance
+    (own,) = read(str(mine), label=1)
     assert own.prompts == (Prompt("a house", 1, "memorized", "mine.txt"),)
-    assert own.provenance["name"] == "mine.txt" and own.provenance["label"] == 1 and "url" not in own.provenance
+    assert own.provenance["label"] == 1 and own.provenance["unlabelled"] == 0
     json.dumps([coco.provenance, own.provenance])
 
 
@@ -475,6 +481,149 @@ def test_fetching(cache, monkeypatch, capsys):
     assert [[p.text for p in s.prompts] for s in read("ren-sd1,ren-gpt4")] == [["a rug", "a mug"], ["a house"]]
     assert sorted(path.name for path in cache.rglob("*.txt")) == ["group_nomem500.txt", "sd1_mem345.txt"]
     assert "fetching" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------ labels are never guessed
+
+TEXTS = ["a quiet pond", "lentil soup", "a blue bicycle"]
+
+
+def unlabelled_file(tmp_path: Path, how: str) -> Path:
+    """TEXTS in a format that does not say what they are."""
+    rows = [{"caption": t, "index": i, "url": f"https://a.org/{i}.jpg"} for i, t in enumerate(TEXTS)]
+    content = {
+        "jsonl": "\n".join(map(json.dumps, rows)),
+        "txt": "\n".join(TEXTS),
+        "own.csv": "prompt,url\n" + "".join(f"{t},\n" for t in TEXTS),
+        "published.csv": ";Caption;URL;Index\n" + "".join(f"{i};{t};;{i}\n" for i, t in enumerate(TEXTS)),
+    }
+    if how == "parquet":
+        path = tmp_path / "normal.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    return text(tmp_path / f"normal.{how}", content[how])
+
+
+FORMATS = pytest.mark.parametrize("how", ["jsonl", "txt", "own.csv", "published.csv", "parquet"])
+
+
+@FORMATS
+def test_a_format_that_says_nothing_labels_nothing(cache, tmp_path, how):
+    from membench.tasks.sd_webster.full import chosen_prompts
+
+    path = unlabelled_file(tmp_path, how)
+    others = text(tmp_path / "others.txt", "a house\n")
+    examples, _, provenance = chosen_prompts(str(path), "")
+    assert [e.label for e in examples] == [UNLABELLED] * 3
+    assert [note for note in provenance["notes"] if f"{path.name}: 3 of 3 prompts are unlabelled" in note]
+    examples, _, provenance = chosen_prompts(str(path), str(others))
+    assert [e.label for e in examples] == [1, 1, 1, 0] and "notes" not in provenance
+    examples, _, provenance = chosen_prompts(str(others), str(path))
+    assert [e.label for e in examples] == [1, 0, 0, 0] and "notes" not in provenance
+
+
+@FORMATS
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_known_set_keeps_its_label_under_any_name_and_format(cache, monkeypatch, tmp_path, how, label):
+    """Its texts are known by their hash; the role that would say the opposite is refused."""
+    from membench.tasks.sd_webster.full import chosen_prompts
+
+    texts = hashlib.sha256(json.dumps(sorted(TEXTS), separators=(",", ":")).encode()).hexdigest()
+    for name in ("coco", "wen"):  # of both labels; the one known by its texts has this one
+        monkeypatch.setitem(KNOWN, name, replace(KNOWN[name], texts=texts if KNOWN[name].label == label else ""))
+    name = {0: "coco", 1: "wen"}[label]
+    path, others = unlabelled_file(tmp_path, how), text(tmp_path / "others.txt", "a house\n")
+    examples, _, provenance = chosen_prompts(str(path), "")
+    assert [e.label for e in examples] == [label] * 3 and provenance["prompts"][0]["same_as"] == name
+    assert provenance["notes"] == [
+        f"{path.name}: these are the prompts of {name}; those without a label are taken as {'memorized' if label else 'not memorized'}"
+    ]
+    wrong = {0: (path, others), 1: (others, path)}[label]
+    why = {0: "gives no memorized prompts: all its 3 .they are those of coco.", 1: "gives no negatives: none of its 3 prompts .they are"}
+    with pytest.raises(UserError, match=f"{path.name} {why[label]}"):
+        chosen_prompts(*map(str, wrong))
+    right = {0: (others, path), 1: (path, others)}[label]
+    assert Counter(e.label for e in chosen_prompts(*map(str, right))[0]) == {label: 3, 1 - label: 1}
+    text(path, "\n".join(TEXTS[:2])).rename(tmp_path / "part.txt")  # a part of the set is not the set
+    assert {p.label for s in read(str(tmp_path / "part.txt")) for p in s.prompts} == {UNLABELLED}
+
+
+def test_a_column_is_taken_at_its_word(cache, monkeypatch, tmp_path):
+    """It may be about another model than the one that a known set's label is about."""
+    mine = text(tmp_path / "mine.csv", "prompt,label,kind\na,1,\nb,0,\nc,,\nd,,TV\ne,,N\nf,,mine\n")
+    for role, expected in ((None, UNLABELLED), (1, 1)):
+        (found,) = read(str(mine), label=role)
+        assert [p.label for p in found.prompts] == [1, 0, expected, 1, 0, expected]
+        assert found.provenance["unlabelled"] == (2 if role is None else 0)
+    texts = hashlib.sha256(json.dumps(sorted("abcdef"), separators=(",", ":")).encode()).hexdigest()
+    monkeypatch.setitem(KNOWN, "laion", replace(KNOWN["laion"], texts=texts))
+    assert [p.label for p in read(str(mine))[0].prompts] == [1, 0, 0, 1, 0, 0]
+
+
+@published
+@pytest.mark.parametrize("known", [known for known in KNOWN.values() if known.sha256], ids=lambda known: known.name)
+def test_a_published_file_is_known_by_its_texts(cache, tmp_path, known):
+    """Under another name, and as plain text or lines of JSON; the same role for all, so that none is guessed."""
+    (path,) = PROMPTS.glob(f"*/{known.file}")
+    texts = list(dict.fromkeys(p.text for p in read_prompt_file(path)))
+    assert known.texts == hashlib.sha256(json.dumps(sorted(texts), ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+    lines = "\n".join(json.dumps({"caption": t, "index": i, "url": ""}) for i, t in enumerate(reversed(texts)))
+    for copy in (text(tmp_path / "x.dat", path.read_bytes()), text(tmp_path / "x.jsonl", lines)):
+        (found,) = read(str(copy))
+        assert {p.label for p in found.prompts} == {known.label} and KNOWN[found.provenance["same_as"]].texts == known.texts
+
+
+def test_wens_and_hintersdorfs_lists_are_of_the_same_prompts():
+    assert KNOWN["wen"].texts == KNOWN["hintersdorf"].texts != ""
+
+
+# ---------------------------------------------------------------------------------------------------------- twins
+
+TWINS = [
+    ("a photo of a red circle", "A Photo  of a Red Circle"),
+    ("caf\u00e9 table", "cafe\u0301 table"),  # NFC and NFD
+    ("office \ufb01le", "office file"),  # a ligature: NFKC
+    ("\uff32\uff35\uff27", "rug"),  # full width
+    ("a\u00a0rug", "a\trug"),
+    ("a\u200b rug", "a rug"),  # zero width
+    ("STRASSE", "stra\u00dfe"),
+    ("\u1e9e\u0301", "ss\u0301"),
+    ("\u03a3\u03af\u03c2", "\u03c3\u03af\u03c3"),  # the three sigmas
+]
+OTHERS = [("a rug", "arug"), ("a rug", "a rug."), ("café", "cafe"), ("a-rug", "a rug"), ("i", "\u0131")]
+
+
+@pytest.mark.parametrize(("one", "other"), TWINS)
+def test_twins_with_two_labels_are_refused_with_both_rows(tmp_path, one, other):
+    line = refusal(text(tmp_path / "t.csv", f'prompt,label\n"{one}",1\nx,0\n"{other}",0\n'))
+    assert "line 4: the prompt of line 2 but for case, white space or Unicode form, with another label" in line
+    rows = [{"caption": one, "label": 0}, {"caption": other, "label": 1}]
+    assert "line 2: the prompt of line 1 but for" in refusal(text(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows))))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert "row 2: the prompt of row 1 but for" in refusal(tmp_path / "t.parquet")
+    # With one label, or where one of them is unknown, they contradict nothing.
+    for last in ("1", ""):
+        assert len(read_prompt_file(text(tmp_path / "t.csv", f'prompt,label\n"{one}",1\n"{other}",{last}\n'))) == 2
+
+
+@pytest.mark.parametrize(("one", "other"), OTHERS)
+def test_prompts_that_differ_otherwise_are_two(tmp_path, one, other):
+    assert [p.label for p in read_prompt_file(text(tmp_path / "t.csv", f"prompt,label\n{one},1\n{other},0\n"))] == [1, 0]
+
+
+def test_twins_in_two_files(cache, tmp_path, capsys):
+    """Both among the prompts: refused, with both rows. One of them a negative: dropped, as an exact one is."""
+    from membench.tasks.sd_webster.full import chosen_prompts
+
+    one = text(tmp_path / "one.csv", "prompt,label\nx,1\na red rug,1\n")
+    two = text(tmp_path / "two.csv", "prompt,label\nA Red  Rug,0\ny,0\n")
+    with pytest.raises(UserError) as caught:
+        chosen_prompts(f"{one},{two}", "")
+    assert "label 1 in one.csv, line 3 ('a red rug') and 0 in two.csv, line 2; remove one" in str(caught.value)
+    examples, _, provenance = chosen_prompts(str(one), str(two))
+    assert [(e.condition.prompt, e.label) for e in examples] == [("x", 1), ("a red rug", 1), ("y", 0)]
+    assert provenance["prompts"][1]["dropped"] == 1
+    assert "two.csv: 1 prompt is among those of --prompts too; dropped" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------ positives and negatives

@@ -12,9 +12,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from membench import published
+from membench.boards.published import SCHEMA, build, ordered, read, with_reported
 from membench.errors import UserError
 from membench.registry import detectors, tasks
+from membench.reports.board_tables import published_table
 
 RESULTS = Path(__file__).parents[1] / "results"
 CSV, PARQUET = RESULTS / "published.csv", RESULTS / "published.parquet"
@@ -43,35 +44,35 @@ ATTACK |= {"resolved": '{"generations": 100}', "bands": '{"low": [0.4, 0.5], "hi
 def write(tmp_path):
     def make(*rows: dict[str, Any]) -> Path:
         path = tmp_path / "p.csv"
-        pd.DataFrame([{name: row.get(name, "") for name in published.SCHEMA.names} for row in rows]).to_csv(path, index=False)
+        pd.DataFrame([{name: row.get(name, "") for name in SCHEMA.names} for row in rows]).to_csv(path, index=False)
         return path
 
     return make
 
 
 def beside(write, run: dict[str, Any], *rows: dict[str, Any]) -> pd.Series:
-    return published.with_reported(pd.DataFrame([run]), published.read(write(*rows))).iloc[0]
+    return with_reported(pd.DataFrame([run]), read(write(*rows))).iloc[0]
 
 
 # ---------------------------------------------------------------------------------------------- the file
 
 
 def test_the_parquet_is_made_from_the_csv(tmp_path):
-    ours, made = published.read(PARQUET), published.read(CSV)
+    ours, made = read(PARQUET), read(CSV)
     pd.testing.assert_frame_equal(ours, made)
-    pd.testing.assert_frame_equal(published.ordered(made), made)  # the CSV is sorted
-    published.build(CSV, tmp_path / "new" / "p.parquet")
+    pd.testing.assert_frame_equal(ordered(made), made)  # the CSV is sorted
+    build(CSV, tmp_path / "new" / "p.parquet")
     assert pq.read_table(tmp_path / "new" / "p.parquet").equals(pq.read_table(PARQUET))
-    assert pq.read_schema(PARQUET).equals(published.SCHEMA)
+    assert pq.read_schema(PARQUET).equals(SCHEMA)
 
 
 def test_order_is_by_size_of_numbers_and_bands_whatever_the_order_of_rows(write):
     rows = [DETECTION | {"options": json.dumps({"draws": n})} for n in (4, 16, 1)]
     rows += [HIGH | {"band": band, "band_from": "", "band_to": "", "metric": m} for m in ("ums", "ams") for band in ("mid", "high", "low")]
-    found = published.ordered(published.read(write(*rows)))
+    found = ordered(read(write(*rows)))
     assert (found.metric + found.band).tolist() == ["amslow", "amsmid", "amshigh", "umslow", "umsmid", "umshigh", *["auroc"] * 3]
     assert [json.loads(options)["draws"] for options in found.options[6:]] == [1, 4, 16]
-    pd.testing.assert_frame_equal(published.ordered(published.read(write(*rows[::-1]))), found)
+    pd.testing.assert_frame_equal(ordered(read(write(*rows[::-1]))), found)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_order_is_by_size_of_numbers_and_bands_whatever_the_order_of_rows(write)
     ],
 )
 def test_side_table_1(task, data, detector, low, mid, high, p95):
-    frame = published.read(CSV)
+    frame = read(CSV)
     part = frame[(frame.task == task) & (frame.data == data) & (frame.detector == detector) & frame.paper.str.contains("SIDE")]
     assert len(part) == 7 and set(part.evidence) == {"paper"}
     for band, (ams, ums) in {"low": low, "mid": mid, "high": high}.items():
@@ -99,7 +100,7 @@ def test_side_table_1(task, data, detector, low, mid, high, p95):
 
 
 def test_side_is_whole_and_says_how_many_images():
-    part = (frame := published.read(CSV))[frame.source == "arXiv 2410.02467v7, Table 1"]
+    part = (frame := read(CSV))[frame.source == "arXiv 2410.02467v7, Table 1"]
     assert len(part) == 5 * 3 * 7
     images = {"CIFAR-10": 10_000, "CelebA-HQ-FI": 51_200, "CelebA-25000": 50_000, "CelebA": 5_120, "LAION-5B": 512_000}
     for row in part.itertuples():
@@ -122,7 +123,7 @@ def test_side_is_whole_and_says_how_many_images():
     ],
 )
 def test_jeon_table_1(model, detector, options, auroc, tpr):
-    frame = published.read(CSV)
+    frame = read(CSV)
     part = frame[(frame.paper == "Jeon et al. 2025") & (frame.model == model) & (frame.detector == detector)]
     part = part[[options.items() <= json.loads(stated).items() for stated in part.options]]
     assert dict(zip(part.metric, part.value, strict=True)) == {"auroc": auroc, "tpr_at_fpr_0.01": tpr}
@@ -131,7 +132,7 @@ def test_jeon_table_1(model, detector, options, auroc, tpr):
 
 
 def test_wen_the_second_replication_and_the_control():
-    frame = published.read(CSV)
+    frame = read(CSV)
 
     def values(paper: str, detector: str, data: str, **options: Any) -> dict[str, float]:
         part = frame[(frame.paper == paper) & (frame.detector == detector) & (frame.data == data)]
@@ -150,7 +151,7 @@ def test_wen_the_second_replication_and_the_control():
 
 def test_names_are_those_of_membench_where_it_has_them():
     """Of a detector that membench has, an option is membench's or the row can match no run."""
-    frame, seen = published.read(CSV), set()
+    frame, seen = read(CSV), set()
     assert set(frame.task) <= set(tasks().names())
     unknown = {"prompt", "step_index"}  # settings that membench's cfg_norm cannot be put to
     for detector, options in frame[["detector", "options"]].drop_duplicates().itertuples(index=False):
@@ -197,34 +198,34 @@ def test_names_are_those_of_membench_where_it_has_them():
 def test_rows_are_checked(write, change, says):
     path = write(DETECTION | {"source": "another"}, DETECTION | change)
     if says is None:
-        assert len(published.read(path)) == 2
+        assert len(read(path)) == 2
         return
     with pytest.raises(UserError) as error:
-        published.read(path)
+        read(path)
     assert str(error.value).startswith(f"{path}, row 2 (") and says in str(error.value) and "\n" not in str(error.value)
 
 
 def test_one_source_says_a_thing_once(write):
-    assert len(published.read(write(DETECTION, DETECTION | {"source": "t2", "value": 0.8}))) == 2  # two sources may differ
+    assert len(read(write(DETECTION, DETECTION | {"source": "t2", "value": 0.8}))) == 2  # two sources may differ
     twice = DETECTION | {"options": '{"draws":4,"steps":1}', "value": 0.8}  # the same options, written in another way
     with pytest.raises(UserError, match=r"row 3.*the same number from the same source as row 1; delete one"):
-        published.read(write(DETECTION, DETECTION | {"paper": "B"}, twice))
+        read(write(DETECTION, DETECTION | {"paper": "B"}, twice))
 
 
 def test_files_that_cannot_be_read(write, tmp_path):
     with pytest.raises(UserError, match="is not there"):
-        published.read(tmp_path / "no.csv")
+        read(tmp_path / "no.csv")
     path = write(DETECTION)
     frame = pd.read_csv(path)
     frame.drop(columns="evidence").assign(grade="P").to_csv(path, index=False)
     with pytest.raises(UserError, match="columns missing or unknown: evidence, grade"):
-        published.read(path)
+        read(path)
     (tmp_path / "p.parquet").write_bytes(PARQUET.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"p\.parquet cannot be read"):
-        published.read(tmp_path / "p.parquet")
+        read(tmp_path / "p.parquet")
     (tmp_path / "out.parquet").write_bytes(b"older")
     with pytest.raises(UserError):
-        published.build(path, tmp_path / "out.parquet")
+        build(path, tmp_path / "out.parquet")
     assert (tmp_path / "out.parquet").read_bytes() == b"older"
 
 
@@ -275,23 +276,23 @@ def test_options_are_a_subset_and_null_is_never_the_same(write):
 
 def test_a_mini_run_never_matches_the_published_file():
     """Even with the model, data, detector and options of a published row."""
-    frame = published.read(PARQUET)
+    frame = read(PARQUET)
     whole = frame.rename(columns={"data": "data_name", "options": "resolved"})[
         ["task", "profile", "model", "data_name", "detector", "resolved"]
     ]
     board = whole.drop_duplicates().assign(auroc=0.5)
-    assert published.with_reported(board, frame).reported_auroc.notna().sum() > 30
-    mini = published.with_reported(board.assign(profile="mini"), frame)
+    assert with_reported(board, frame).reported_auroc.notna().sum() > 30
+    mini = with_reported(board.assign(profile="mini"), frame)
     assert mini.reported_auroc.isna().all() and (mini.reported_source == "").all()
-    assert (published.table(frame, board.assign(profile="mini")).measured == "not reproduced here").all()
+    assert (published_table(frame, board.assign(profile="mini")).measured == "not reproduced here").all()
 
 
 @pytest.mark.parametrize("missing", ["model", "data_name", "resolved", "profile"])
 def test_a_board_without_a_column_matches_nothing(write, missing):
     board = pd.DataFrame([RUN, RUN], index=[7, 3]).drop(columns=missing)
-    found = published.with_reported(board, published.read(write(DETECTION)))
+    found = with_reported(board, read(write(DETECTION)))
     assert found.reported_auroc.isna().all() and found.reported_source.tolist() == ["", ""] and found.index.tolist() == [7, 3]
-    assert published.table(published.read(write(DETECTION)), board).measured.tolist() == ["not reproduced here"]
+    assert published_table(read(write(DETECTION)), board).measured.tolist() == ["not reproduced here"]
 
 
 def test_the_best_evidence_counts_and_the_others_are_named(write):
@@ -328,8 +329,8 @@ def test_bands_and_similarities_must_be_the_same(write):
 
 
 def test_text_of_the_published_file():
-    frame = published.read(PARQUET)
-    text = published.table(frame, None)
+    frame = read(PARQUET)
+    text = published_table(frame, None)
     assert (text.measured == "not reproduced here").all() and not text.isna().any().any()
     side = text[text.source == "arXiv 2410.02467v7, Table 1"]
     assert len(side) == 15  # five data sets, three methods
@@ -338,18 +339,18 @@ def test_text_of_the_published_file():
     assert "generations=10000" in row.options and row.evidence == "paper" and "bands" in row.note
     wen = text[text.source.str.startswith("headline")].iloc[0]
     assert wen.options == "draws=? steps=?" and wen["metric"] == "AUROC / TPR@1%FPR" and wen.reported == "0.999 / 0.988"
-    only = published.table(frame, None, ["cifar10"])
+    only = published_table(frame, None, ["cifar10"])
     assert set(only.data) == {"CIFAR-10"} and len(only) == 4
-    assert published.table(frame, None, []).columns.tolist() == text.columns.tolist()
-    pd.testing.assert_frame_equal(published.table(frame.sample(frac=1, random_state=0), None), text)
+    assert published_table(frame, None, []).columns.tolist() == text.columns.tolist()
+    pd.testing.assert_frame_equal(published_table(frame.sample(frac=1, random_state=0), None), text)
 
 
 def test_measured_values_in_the_text(write):
     tpr = DETECTION | {"metric": "tpr_at_fpr_0.01", "value": 0.4}
-    frame = published.read(write(DETECTION, tpr, HIGH, HIGH | {"metric": "ums", "value": 0.01}))
+    frame = read(write(DETECTION, tpr, HIGH, HIGH | {"metric": "ums", "value": 0.01}))
     board = pd.DataFrame([RUN, RUN | {"auroc": 0.87, "tpr_at_fpr_0.01": np.nan}, RUN | {"profile": "mini", "auroc": 0.1}, ATTACK])
-    text = published.table(frame, board).set_index("detector")
+    text = published_table(frame, board).set_index("detector")
     assert text.measured["cfg_norm"] == "0.86 / 0.5 (mean of 2)" and text.reported["cfg_norm"] == "0.9 / 0.4"
     assert text.measured["side"] == "3/n/a" and text.reported["side"] == "2/1" and text["metric"]["side"] == "AMS/UMS % high"
-    none = published.table(frame, pd.DataFrame([RUN]).drop(columns=["auroc", "tpr_at_fpr_0.01"]))
+    none = published_table(frame, pd.DataFrame([RUN]).drop(columns=["auroc", "tpr_at_fpr_0.01"]))
     assert (none.measured == "not reproduced here").all()

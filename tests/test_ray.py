@@ -16,16 +16,19 @@ import numpy as np
 import pytest
 from conftest import slow
 
-from membench import ray_executor, ray_worker, registry, runner
-from membench.cli import main
+from membench import api, registry
+from membench.cli.main import main
 from membench.errors import UserError
-from membench.hashing import json_hash
-from membench.jobs import load_task
-from membench.ray_executor import RayPool
-from membench.ray_worker import Setting, Stage, Worker, made_by
-from membench.runner import Run, Spec, execute_all
-from membench.tables import SCHEMAS, read_table
-from membench.tasks import sd_webster
+from membench.runs import execute, ray_pool, ray_worker
+from membench.runs.execute import execute_all
+from membench.runs.finished import Run
+from membench.runs.job import load_task
+from membench.runs.ray_pool import RayPool
+from membench.runs.ray_worker import Setting, Stage, Worker, made_by
+from membench.runs.spec import Spec
+from membench.storage.hashing import json_hash
+from membench.storage.tables import SCHEMAS, read_table
+from membench.tasks.sd_webster import task
 
 ray = pytest.importorskip("ray")
 
@@ -140,9 +143,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "mortal.py").write_text(PLUGIN)
     pictures = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sd_webster, "training_pictures", lambda half: pictures)
-        patch.setattr(runner, "write_report", lambda *_: None)
-        patch.setattr(runner, "run_metrics", lambda *_, **__: SCHEMAS["metrics"].empty_table().to_pandas())
+        patch.setattr(task, "training_pictures", lambda half: pictures)
+        patch.setattr(api, "write_report", lambda *_: None)
+        patch.setattr(execute, "run_metrics", lambda *_, **__: SCHEMAS["metrics"].empty_table().to_pandas())
         patch.setenv("MEMBENCH_TEST", str(folder))
         patch.setattr(registry, "detectors", lambda known=registry.Registry("detector"): known)
         registry.load_plugin(folder / "mortal.py")
@@ -368,9 +371,9 @@ def test_room_counts_whole_workers_of_living_nodes() -> None:
         {"Alive": True, "Resources": {"CPU": 3.0}},
         {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
     ]
-    assert ray_executor._room(nodes, {"CPU": 4}) == 1
-    assert ray_executor._room(nodes, {"CPU": 3}) == 3
-    assert ray_executor._room(nodes, {"CPU": 1, "GPU": 1}) == 2
+    assert ray_pool._room(nodes, {"CPU": 4}) == 1
+    assert ray_pool._room(nodes, {"CPU": 3}) == 3
+    assert ray_pool._room(nodes, {"CPU": 1, "GPU": 1}) == 2
 
 
 # ------------------------------------------------------------------------- a worker's own checks, in this process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from membench import registry
-from membench.errors import UserError
-from membench.registry import Registry, load_plugin, suggest, unknown_name
+from membench.errors import UserError, suggest, unknown_name
+from membench.registry import Registry, load_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "diffusers", "pandas", "pyarrow", "sklearn", "numpy")
@@ -132,6 +133,45 @@ def test_plugin_file_is_registered_under_its_name(tmp_path: Path) -> None:
     assert entry.origin == f"{file}:2" and entry.summary == "A norm."
     assert registry.detectors().load("my_norm").__name__ == "MyNorm"
     load_plugin(file)  # again: the same
+
+
+def test_an_edited_plugin_is_other_code(tmp_path: Path) -> None:
+    """Of one size and one moment, so that bytecode of the first version would pass for that of the second."""
+    file = tmp_path / "mine.py"
+    for sign in ("+", "-", "+"):
+        text = DETECTOR + f"    value = {sign}1\n"
+        [entry] = load_plugin(write(file, text))
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        assert entry.code == registry.detectors().get("my_norm").code == hashlib.sha256(text.encode()).hexdigest()
+        assert registry.detectors().load("my_norm").value == int(f"{sign}1")
+    write(file, "raise RuntimeError")  # not run: the code is what was loaded
+    assert registry.detectors().get("my_norm").code == entry.code
+    assert not list(tmp_path.rglob("*.pyc"))
+
+
+def test_the_code_of_built_ins_is_no_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from membench.runs.job import _identity
+    from membench.runs.spec import Spec
+    from membench.runs.spec import plugin_code as _plugin_code
+    from membench.task import LoadedTask
+
+    tasks, names = registry.tasks(), registry.detectors().names()
+    assert len(names) > 10 and all(_plugin_code(Spec(name, task)) == {} for name in names for task in tasks.names())
+    load_plugin(write(tmp_path / "mine.py", DETECTOR))
+    write(tmp_path / "far_task.py", "class Far: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine, far = (hashlib.sha256((tmp_path / f"{name}.py").read_bytes()).hexdigest() for name in ("mine", "far_task"))
+    found = {"plugin_code": {"detector": mine}}
+    spec = Spec("my_norm", "sd_webster")
+    assert _plugin_code(spec) == found
+    task = LoadedTask(tasks.load("sd_webster").info, "mini", [], list, [], [], list, {"weights": "w"})
+    assert _identity(spec, task).items() >= found.items()  # what a plug-in prepares is made by its code, too
+    assert "plugin_code" not in _identity(Spec("side", "sd_webster"), task)
+    try:
+        tasks.add("far", "far_task:Far", "distribution far-away")
+        assert _plugin_code(Spec("my_norm", "far")) == {"plugin_code": {"detector": mine, "task": far}}
+    finally:
+        registry.tasks.cache_clear()
 
 
 def test_a_borrowed_detector_is_not_the_plugins_own(tmp_path: Path) -> None:

@@ -13,16 +13,22 @@ import pandas as pd
 import pytest
 from frames import names, rows
 
-from membench import plots, report, store
 from membench.errors import UserError
-from membench.metrics.run import run_metrics
-from membench.runner import Run
+from membench.metrics.table import run_metrics
+from membench.reports import plots, run_page
+from membench.reports.charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH
+from membench.reports.run_page import about, detection, gallery, headline, write_report
+from membench.runs import nearest
+from membench.runs.finished import Run
+from membench.storage.hashing import json_hash
+from membench.storage.images import png_bytes, png_image
 from membench.types import Band, Space
 
 DISTANCE = Space("l2/test", False, (Band("high", 0.0, 0.7), Band("mid", 0.7, 1.0)), copy=1.0, floor=1.5, source="a paper")
 SIMILARITY = Space("cosine/test", True, (Band("mid", 0.4, 0.6), Band("high", 0.6, 1.0)), copy=0.5, floor=0.3, source="a paper")
 NASTY = "<script src='http://x.example/a.js'>alert(1)</script> & \"a mug\" <img src=http://x.example/b.png onerror=x()>"
 TRAINING = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+NEAREST = pd.DataFrame({"training_id": [f"t/{i}" for i in range(30)], "image": [png_bytes(image) for image in TRAINING]})
 
 
 def make_run(
@@ -37,7 +43,7 @@ def make_run(
     scores = pd.DataFrame({"id": ids, "score": rng.normal(label, 1.0), **common, "prompt": prompts, "status": "ok", "error": None})
     scores = scores.assign(png_bits=8.0 * rng.integers(400, 900, n))
     scores = scores if scored else scores[:0]
-    picture = [store.png_bytes(np.full((8, 8, 3), i % 256, np.uint8)) for i in range(n)]
+    picture = [png_bytes(np.full((8, 8, 3), i % 256, np.uint8)) for i in range(n)]
     samples = pd.DataFrame({"sample_id": [f"{i}/0" for i in ids], "condition": ids, "draw": 0, "prompt": prompts})
     samples = samples.assign(confidence=np.arange(n, dtype=float) if confident else 0.0, status="ok", image=picture)
     samples = samples if images else samples[:0]
@@ -47,22 +53,19 @@ def make_run(
     second = first.assign(similarity=np.float32(1.45 if space is DISTANCE else 0.31), rank=1)  # must not be shown
     matches = pd.concat([second, first], ignore_index=True)[["sample_id", "training_id", "training", "similarity", "rank"]]
     metrics = run_metrics(scores, samples, matches, space, evaluations=1000, resamples=20)
-    return Run(path, make_info(n, len(samples), space) | changes, scores, samples, matches, metrics)
+    return Run(path, make_info(n, len(samples), space) | changes, scores, samples, matches, metrics, NEAREST)
 
 
 def make_info(n: int, n_images: int, space: Space) -> dict:
     hashes = {"data": "d" * 64, "prompts": "p" * 64, "weights": "w" * 64}
     same = {"task": "a_task", "task_version": 1, "profile": "mini", "control": False, "dtype": "float32", "hashes": hashes}
+    same |= {"detector": "a_detector", "seed": 7, "options": {"steps": 5, "threshold": 0.1}, "space": dataclasses.asdict(space)}
     return same | {
-        "detector": "a_detector",
-        "seed": 7,
         "status": "complete",
         "key": "0123456789abcdef",
-        "key_parts": same | {"examples": "e" * 64, "sampling": {"steps": 10}, "detector_version": 3},
-        "options": {"steps": 5, "threshold": 0.1},
+        "key_parts": same | {"examples": json_hash([f"{i:04d}" for i in range(n)]), "sampling": {"steps": 10}, "detector_version": 3},
         "options_passed": ["steps=5"],
         "task_options_passed": [],
-        "space": dataclasses.asdict(space),
         "access": {"gradients": True, "images": False, "training_data": False},
         "n_examples": n,
         "n_task_examples": n,
@@ -81,7 +84,7 @@ def make_info(n: int, n_images: int, space: Space) -> dict:
 
 
 def page(run: Run) -> str:
-    return report.write_report(run, TRAINING).read_text(encoding="utf-8")
+    return write_report(run).read_text(encoding="utf-8")
 
 
 def has_nan(html: str) -> bool:
@@ -126,9 +129,9 @@ def test_the_gallery_shows_the_nearest_then_near_misses_then_failures(tmp_path) 
     assert shown(html) == [*range(1, 25), *range(62, 74), *range(120, 108, -1)]
     assert html.count('class="pair copied"') == 24 and html.count('class="pair"') == 24
     assert html.index(">Nearest <") < html.index(">Near misses <") < html.index(">Failures <")
-    first = report.gallery(run, TRAINING).galleries[0].pairs[0]
-    assert np.array_equal(store.png_image(base64.b64decode(first["generated"])), store.png_image(run.samples.image[0]))
-    assert np.array_equal(store.png_image(base64.b64decode(first["training"])), TRAINING[0])
+    first = gallery(run).galleries[0].pairs[0]
+    assert np.array_equal(png_image(base64.b64decode(first["generated"])), png_image(run.samples.image[0]))
+    assert np.array_equal(png_image(base64.b64decode(first["training"])), TRAINING[0])
     assert first["similarity"] == pytest.approx(0.4) and first["kind"] == "N"
 
 
@@ -140,10 +143,10 @@ def test_without_confidences_failures_are_from_the_middle(tmp_path) -> None:
 
 def test_a_similarity_is_sorted_the_other_way(tmp_path) -> None:
     run = make_run(tmp_path, n=40, space=SIMILARITY)  # 0.40 ... 0.79, copies from 0.50
-    pairs = report.gallery(run, TRAINING).galleries[0].pairs
+    pairs = gallery(run).galleries[0].pairs
     assert [p["similarity"] for p in pairs] == pytest.approx([0.79 - i / 100 for i in range(24)])
-    assert [p["place"] for p in report.gallery(run, TRAINING).galleries[1].pairs] == list(range(31, 41))
-    assert "similarity ≥ 0.5" in page(run) and len(report.gallery(run, TRAINING).galleries) == 2
+    assert [p["place"] for p in gallery(run).galleries[1].pairs] == list(range(31, 41))
+    assert "similarity ≥ 0.5" in page(run) and len(gallery(run).galleries) == 2
 
 
 def test_a_control_run_shows_its_nearest_though_none_is_a_copy(tmp_path) -> None:
@@ -171,7 +174,7 @@ def test_a_partial_run_says_so_first(tmp_path, changes, why) -> None:
 
 def test_a_run_without_images(tmp_path) -> None:
     run = make_run(tmp_path, images=False)
-    html = report.write_report(run, np.empty((0, 8, 8, 3), np.uint8)).read_text()
+    html = write_report(run).read_text()
     sure(html)
     assert "its detector extracted none" in html and "no images to show" in html and "<img" not in html and html.count("<svg") == 3
 
@@ -215,7 +218,7 @@ def test_what_has_no_interval_or_no_value_is_na(tmp_path) -> None:
     changed.loc[changed.metric == "average_precision", ["value", "low", "high"]] = np.nan
     changed.loc[changed.metric == "best_p50", "value"] = np.nan
     run = dataclasses.replace(run, metrics=changed)
-    table, extraction = report.detection(run).tables[0], report.extraction(run).tables
+    table, extraction = detection(run).tables[0], run_page.extraction(run).tables
     auroc, ap = (table.header.index(name) for name in ("AUROC", "AP"))
     assert all(row[auroc].endswith(" [n/a]") and row[ap] == "n/a" for row in table.rows)
     assert extraction[0].rows[0][2].endswith(" [n/a]") and extraction[1].rows[0][1] == "n/a"
@@ -227,44 +230,44 @@ def test_costs_and_preparation_show_what_is_there(tmp_path) -> None:
     run = make_run(
         tmp_path, images=False, phases=phases | {"scores": {"forwards": 9}}, prepared={"<b>": [0.25, 0.123456], "kept": {"a": 3}}
     )
-    options, costs, prepared, _ = report.about(run.info).tables
+    options, costs, prepared, _ = about(run.info).tables
     assert [row[0] for row in costs.rows] == ["prepare", "scores", "metrics", "odd"]
     assert costs.header == ("phase", "seconds", "forwards", "surrogate forwards") and costs.rows[0] == ["prepare", "2", "", "54,321"]
     assert prepared.rows == [("<b>", "0.25, 0.1235"), ("kept", "a 3")] and "<b></th>" not in page(run) and options.rows
-    assert not [t for t in report.about(make_run(tmp_path, n=4).info).tables if t.title == "Preparation"]
+    assert not [t for t in about(make_run(tmp_path, n=4).info).tables if t.title == "Preparation"]
 
 
 def test_curves(tmp_path) -> None:
     run = make_run(tmp_path, n=40)
-    roc, _, _ = report.detection(run).charts
+    roc, _, _ = detection(run).charts
     assert [name for name, *_ in roc.lines] == ["all", "chance"]  # one kind alone is all of them
     numbers = [float(x) for _, path, _ in roc.lines for x in re.findall(r"-?[\d.]+", path)]
-    assert min(numbers) >= 0 and max(numbers) <= report.WIDTH
-    [curve] = report.extraction(run).charts
-    assert curve.xticks[0] == (report.LEFT, "0") and curve.xticks[-1] == (report.RIGHT, "40")
+    assert min(numbers) >= 0 and max(numbers) <= WIDTH
+    [curve] = run_page.extraction(run).charts
+    assert curve.xticks[0] == (LEFT, "0") and curve.xticks[-1] == (RIGHT, "40")
     assert plots.round_values(-0.25, 0.9) == [-0.2, 0, 0.2, 0.4, 0.6, 0.8] and plots.round_values(0, 3216) == [0, 1000, 2000, 3000]
 
 
 def test_the_score_over_png_size(tmp_path) -> None:
     run = make_run(tmp_path, n=40)
-    *_, chart = report.detection(run).charts
+    *_, chart = detection(run).charts
     assert [(name, css) for name, _, css in chart.lines] == [
         ("bins of AUROC matched", "chance"),
         ("not memorized", "dot label0"),
         ("memorized", "dot label1"),
     ]
     spots = [tuple(map(float, spot)) for _, path, _ in chart.lines[1:] for spot in re.findall(r"M([\d.]+) ([\d.]+)h0", path)]
-    assert len(spots) == 40 and {report.LEFT, report.RIGHT} <= {x for x, _ in spots}
-    assert min(y for _, y in spots) == report.TOP and max(y for _, y in spots) == chart.height - report.BOTTOM
+    assert len(spots) == 40 and {LEFT, RIGHT} <= {x for x, _ in spots}
+    assert min(y for _, y in spots) == TOP and max(y for _, y in spots) == chart.height - BOTTOM
     largest = run.scores.loc[run.scores.score.idxmax()]
     low, high = run.scores.png_bits.min(), run.scores.png_bits.max()
-    expected = report.LEFT + (largest.png_bits - low) / (high - low) * (report.RIGHT - report.LEFT)
+    expected = LEFT + (largest.png_bits - low) / (high - low) * (RIGHT - LEFT)
     assert min(spots, key=lambda spot: spot[1])[0] == pytest.approx(expected, abs=0.06)
     rho = run.metrics[run.metrics.metric == "spearman_png_bits"].iloc[0]
     text = f"{rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
-    assert chart.note == f"Spearman of score with PNG size: {text}." and ("Spearman, PNG size", text) in report.headline(run)
-    table = report.detection(run).tables[0]
-    assert list(table.header[2:4]) == ["AUROC", "AUROC matched"] and ("AUROC matched", table.rows[0][3]) in report.headline(run)
+    assert chart.note == f"Spearman of score with PNG size: {text}." and ("Spearman, PNG size", text) in headline(run)
+    table = detection(run).tables[0]
+    assert list(table.header[2:4]) == ["AUROC", "AUROC matched"] and ("AUROC matched", table.rows[0][3]) in headline(run)
 
 
 def test_a_run_without_sizes_shows_none(tmp_path) -> None:
@@ -274,24 +277,24 @@ def test_a_run_without_sizes_shows_none(tmp_path) -> None:
     run = dataclasses.replace(run, scores=run.scores.assign(png_bits=np.nan), metrics=metrics)
     html = page(run)
     assert html.count("<svg") == 3 and "Spearman" not in html and not has_nan(html)
-    assert {row[3] for row in report.detection(run).tables[0].rows} == {"n/a"}
+    assert {row[3] for row in detection(run).tables[0].rows} == {"n/a"}
 
 
 def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, monkeypatch) -> None:
     run = make_run(tmp_path, n=30)
     before = rows(run.samples)
-    path = report.write_report(run, TRAINING)
+    path = write_report(run)
     text = path.read_text()
     assert path == tmp_path / "report.html" and names(tmp_path) == {"report.html"} and rows(run.samples) == before
 
-    from membench import tables
+    from membench.storage import tables
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tables.os, "replace", full)
     with pytest.raises(UserError, match="No space left"):
-        report.write_report(dataclasses.replace(run, info=run.info | {"seed": 8}), TRAINING)
+        write_report(dataclasses.replace(run, info=run.info | {"seed": 8}))
     assert names(tmp_path) == {"report.html"} and path.read_text() == text
     monkeypatch.undo()
     assert page(run) == text  # the same page for the same run
@@ -300,8 +303,8 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
 def test_large_pictures_are_shown_smaller(tmp_path) -> None:
     run, noise = make_run(tmp_path, n=60), np.random.default_rng(2)
     large = noise.integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
-    picture = store.png_bytes(large[0])
+    picture = png_bytes(large[0])
     run = dataclasses.replace(run, samples=run.samples.assign(image=[picture] * 60))
-    path = report.write_report(run, large)
+    path = write_report(dataclasses.replace(run, nearest=nearest.nearest_table(run, large)))
     assert path.stat().st_size < 15e6  # noise, which PNG cannot shrink; photographs take half
     assert "shown at 192 pixels" in path.read_text()

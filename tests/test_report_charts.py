@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from membench import report_charts
+from membench.reports import charts
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from membench import report_charts
 )
 def test_wide_ticks_make_room(scores, y_label, ticks) -> None:
     frame = pd.DataFrame({"score": scores, "label": -1, "png_bits": 8.0})
-    chart = report_charts.size_chart(frame, "a note.")
+    chart = charts.size_chart(frame, "a note.")
     assert chart.y_label == y_label and [text for _, text in chart.yticks] == ticks
     assert [name for name, *_ in chart.lines] == ["unlabelled"]  # no bins, which are of the matched AUROC
 
@@ -29,7 +29,7 @@ def test_wide_ticks_make_room(scores, y_label, ticks) -> None:
 def test_a_scatter_of_many_examples_stays_small() -> None:
     n = 50_000
     frame = pd.DataFrame({"score": np.arange(n) / n, "label": np.arange(n) % 2, "png_bits": 8.0 * np.arange(n)})
-    chart = report_charts.size_chart(frame, "A note.")
+    chart = charts.size_chart(frame, "A note.")
     paths = "".join(path for _, path, _ in chart.lines)
-    assert paths.count("h0") == report_charts.POINTS and len(paths) < 40_000
+    assert paths.count("h0") == charts.POINTS and len(paths) < 40_000
     assert chart.note == "A note. Drawn: 2,000 of 50,000 examples."

@@ -10,15 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from pixel_task import PixelTask
-from test_report import DISTANCE, TRAINING, has_nan, make_run, sure
+from test_report import DISTANCE, NEAREST, has_nan, make_run, sure
 
-from membench import report, report_charts, runner, store
+from membench import api
 from membench.errors import UserError
-from membench.metrics.run import run_metrics
-from membench.printing import interval
+from membench.metrics.table import run_metrics
 from membench.registry import tasks
-from membench.report_multiplicity import Series, extracted, kind_label, multiplicity, share_chart, siblings
-from membench.runner import Run, load
+from membench.reports import charts, run_page
+from membench.reports.multiplicity import Series, extracted, kind_label, multiplicity, share_chart, siblings
+from membench.reports.run_page import write_report
+from membench.reports.text import interval
+from membench.runs.finished import Run, load
+from membench.runs.folder import RunFolder
+from membench.storage.hashing import content_key
+from membench.storage.tables import SCHEMAS
 
 KINDS = tuple(np.repeat(["x16", "near", "x1", "x64", "x4"], 6).tolist())  # of the 30 pictures of test_report
 TITLE = "Extracted share by multiplicity"
@@ -38,14 +43,14 @@ def finished(
     parts = plain.info["key_parts"] | {"control": control, "hashes": hashes, "seed": info["seed"], "options": info["options"]}
     info = {name: value for name, value in info.items() if name not in ("key", "key_parts")}
     # Columns that a test of the report has no need of are null.
-    scores, samples = (getattr(plain, name).reindex(columns=store.SCHEMAS[name].names) for name in ("scores", "samples"))
-    with store.RunFolder.open(root, "a_task", "mini", "a_detector", store.content_key(parts), parts) as folder:
-        folder.finish({"scores": scores, "samples": samples, "matches": matches, "metrics": metrics}, info)
+    scores, samples = (getattr(plain, name).reindex(columns=SCHEMAS[name].names) for name in ("scores", "samples"))
+    with RunFolder.open(root, "a_task", "mini", "a_detector", content_key(parts), parts) as folder:
+        folder.finish({"scores": scores, "samples": samples, "matches": matches, "metrics": metrics, "nearest": NEAREST}, info)
         return load(folder.path)
 
 
 def html_of(run: Run) -> str:
-    return report.write_report(run, TRAINING).read_text(encoding="utf-8")
+    return run_page.write_report(run).read_text(encoding="utf-8")
 
 
 def marks(path: str) -> list[tuple[float, float]]:
@@ -53,7 +58,7 @@ def marks(path: str) -> list[tuple[float, float]]:
 
 
 def share_of(pixel: float) -> float:
-    low, high = report_charts.HEIGHT - report_charts.BOTTOM, report_charts.TOP
+    low, high = charts.HEIGHT - charts.BOTTOM, charts.TOP
     return (low - pixel) / (low - high)
 
 
@@ -98,7 +103,7 @@ def test_intervals_stand_where_their_numbers_are_and_lines_join_multiplicities_a
     joined = [tuple(map(float, p.split())) for p in trend.removeprefix("M").split("L")]
     assert joined == marks(spots)[:4]  # not near
     numbers = [float(x) for _, path, _ in chart.lines for x in re.findall(r"-?[\d.]+", path)]
-    assert min(numbers) >= 0 and max(numbers) <= report_charts.WIDTH
+    assert min(numbers) >= 0 and max(numbers) <= charts.WIDTH
 
 
 def test_one_series_says_what_adds_the_other(tmp_path) -> None:
@@ -191,7 +196,7 @@ class Planted(PixelTask):
 
 def planted_run(out: Path, control: bool) -> Run:
     tasks().add("planted_pixels", "test_report_multiplicity:Planted", "tests")
-    return runner.run("flipd", "planted_pixels", options=["probes=1"], limit=4, control=control, out=out, progress=False)
+    return api.run("flipd", "planted_pixels", options=["probes=1"], limit=4, control=control, out=out, progress=False)
 
 
 def test_the_second_run_writes_the_report_of_the_first_again(tmp_path, capsys, monkeypatch) -> None:
@@ -212,14 +217,14 @@ def test_the_second_run_writes_the_report_of_the_first_again(tmp_path, capsys, m
     (second.path / "report.html").unlink()
     before = page.read_text()
 
-    write = runner.write_report
+    write = write_report
 
-    def refused(run: Run, pictures: np.ndarray) -> Path:
+    def refused(run: Run) -> Path:
         if run.path == first.path:
             raise UserError("cannot write")
-        return write(run, pictures)
+        return write(run)
 
-    monkeypatch.setattr(runner, "write_report", refused)
+    monkeypatch.setattr(api, "write_report", refused)
     capsys.readouterr()
     assert planted_run(tmp_path, control=True).path == second.path
     assert "report.html still lacks this run's series: cannot write" in capsys.readouterr().err

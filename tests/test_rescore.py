@@ -10,11 +10,10 @@ import pytest
 from boards import COPIED, L2, make
 from sklearn.metrics import roc_auc_score
 
-from membench.bands import parse_bands
+from membench.boards.rescore import parse_bands, relabelled, rescored
 from membench.errors import UserError
-from membench.metrics.run import run_metrics
-from membench.rescore import relabelled, rescored
-from membench.runs import Run
+from membench.metrics.table import run_metrics
+from membench.runs.finished import Run
 from membench.types import Band, Space
 
 BANDS = parse_bands(["near=0:0.3", "mid=0.3:0.8", "far=0.9:1.3"])

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from membench import registry
-from membench.cli import main
+from membench.cli.main import main
 from membench.errors import UserError
 from membench.fetching.resources import Resource, download, ensure
 
@@ -218,7 +218,7 @@ def test_negatives_are_for_one_task_as_prompts_are(capsys) -> None:
 
 
 def test_the_command_of_a_control_keeps_the_negatives() -> None:
-    from membench.comparison import control_command
+    from membench.boards.control import control_command
 
     info = {
         "detector": "cfg_norm",
@@ -237,7 +237,7 @@ def test_the_command_of_a_control_keeps_the_negatives() -> None:
 
 
 def test_a_model_may_come_with_mirrors_of_ones_own() -> None:
-    from membench.fetching.checkpoints import choices
+    from membench.models.checkpoints import choices
 
     own = choices("CompVis/stable-diffusion-v1-4, me/copy@abc,you/copy")
     assert own == [("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b"), ("me/copy", "abc"), ("you/copy", "")]

@@ -15,10 +15,11 @@ import pytest
 from conftest import ROOT
 
 import membench
-from membench import store
-from membench.cli import main
+from membench.cli.main import main
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
+from membench.models.latent import LatentDenoiser
+from membench.runs.folder import RunFolder, read_run
+from membench.storage.images import png_image
 
 FAST = ["draws=1", "images=1"]
 TABLES = ("scores", "samples", "matches", "metrics")
@@ -43,7 +44,7 @@ def test_the_tables_of_a_run(finished) -> None:
     assert set(run.matches.sample_id) == set(run.samples.sample_id)  # the nearest of each image is always there
     assert (run.matches[run.matches["rank"] == 0].groupby("sample_id").size() == 1).all()
     assert (run.matches[run.matches["rank"] > 0].similarity <= run.info["space"]["floor"]).all()
-    assert store.png_image(run.samples.image[0]).shape == (64, 64, 3)
+    assert png_image(run.samples.image[0]).shape == (64, 64, 3)
     info = json.loads((run.path / "run.json").read_text())
     assert info["status"] == "partial"  # --limit
     assert info["phases"]["scores"]["forwards"] == 12 * 2
@@ -72,7 +73,7 @@ def test_the_batch_size_changes_neither_the_folder_nor_the_ranking(finished, tmp
     np.testing.assert_allclose(other.scores.score, finished.scores.score, rtol=1e-4)
     assert list(other.scores.sort_values("score").id) == list(finished.scores.sort_values("score").id)
     for a, b in zip(other.samples.image, finished.samples.image, strict=True):
-        assert np.abs(store.png_image(a).astype(int) - store.png_image(b)).max() <= 1
+        assert np.abs(png_image(a).astype(int) - png_image(b)).max() <= 1
 
 
 # A run of the command line that dies by SIGKILL as its second shard of images, written, is about to get its name.
@@ -106,8 +107,8 @@ def test_a_killed_run_continues_and_ends_with_the_same_numbers(tmp_path) -> None
     assert not (folder / "scores.parquet").exists()
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
     assert quick(tmp_path / "killed", limit=66).path == folder
-    info, killed = store.read_run(folder)
-    _, tables = store.read_run(whole.path)
+    info, killed = read_run(folder)
+    _, tables = read_run(whole.path)
     assert folder.name == whole.path.name and not (folder / "shards").exists()
     for name in TABLES:
         pd.testing.assert_frame_equal(killed[name], tables[name], check_exact=True)
@@ -143,7 +144,7 @@ def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(tmp_path, mo
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys) -> None:
     import errno
 
-    from membench import tables
+    from membench.storage import tables
 
     replace, written = os.replace, []
 
@@ -179,15 +180,15 @@ def test_a_second_process_is_turned_away(tmp_path, finished) -> None:
     parts = json.loads((finished.path / "run.json").read_text())["key_parts"]
     key = finished.path.name
     with (
-        store.RunFolder.open(tmp_path, "sd_webster", "mini", "cfg_norm", key, parts),
+        RunFolder.open(tmp_path, "sd_webster", "mini", "cfg_norm", key, parts),
         pytest.raises(UserError, match="another process"),
     ):
-        store.RunFolder.open(tmp_path, "sd_webster", "mini", "cfg_norm", key, parts)
+        RunFolder.open(tmp_path, "sd_webster", "mini", "cfg_norm", key, parts)
 
 
 def test_a_detector_that_scores_by_its_images_pays_for_them(tmp_path) -> None:
     """random: 3 draws of 10 guided steps are 60 evaluations an example, though its scoring phase asks the network nothing."""
-    from membench.leaderboard import collect
+    from membench.boards.collect import collect
 
     membench.run("random", "sd_webster", options=["draws=3"], limit=4, out=tmp_path, progress=False)
     quick(tmp_path, limit=4)

@@ -11,18 +11,19 @@ from analytic import pieces
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch.nn.functional import scaled_dot_product_attention
 
-from membench.denoiser import Conditioning, Denoiser, PixelDenoiser
-from membench.derivative import choose, quadratic_forms, random_probes
 from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.normal_bundle import LIMIT, NormalBundle
 from membench.detectors.score_norm import EXACT_LIMIT, Flipd, ScoreNorm
 from membench.detectors.webster import Dcs, Edge
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.sampling import ddim_invert
+from membench.models.conditioning import Conditioning
+from membench.models.denoiser import Denoiser
+from membench.models.derivative import choose, quadratic_forms, random_probes
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser
+from membench.models.sampling import ddim_invert
 from membench.seeds import seed_of
-from membench.tables import png_bits
+from membench.storage.images import png_bits
 from membench.types import Condition, Sample
 
 SAMPLING = {"steps": 4, "guidance": 3.0}
@@ -190,6 +191,29 @@ def test_attention_without_a_forward_rule_takes_the_difference(folder, model) ->
     assert flipd().lid(other, x0, told, names).tolist() == pytest.approx(flipd().lid(model, x0, told, names).tolist(), abs=0.05)
     assert (other.cost.jvps, other.cost.forwards) == (0, 2 * 4 + 1)
     assert torch.backends.cuda.flash_sdp_enabled()  # the choice of kernels is given back
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, RuntimeError("size mismatch"), TypeError("no tangent"), AssertionError()])
+def test_a_group_norm_without_a_forward_rule_takes_the_difference(error, folder, model, monkeypatch) -> None:
+    """Whatever a release of PyTorch raises there; what a plain evaluation raises as well is not taken for it."""
+    plain = torch.nn.functional.group_norm
+
+    def refuse(x, *args, **kwargs):
+        if torch._C._functorch.maybe_get_level(x) != -1:  # under jvp
+            raise error
+        return plain(x, *args, **kwargs)
+
+    other = LatentDenoiser(load_text_to_image(folder), batch_size=50)
+    x0, told = model.noise([("a", 0)], 0), model.condition(CONDITIONS[:1])
+    wanted = flipd().lid(model, x0, told, ["a"]).tolist()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "group_norm", refuse)
+        assert choose(other, "auto") == "difference"
+        assert flipd().lid(other, x0, told, ["a"]).tolist() == pytest.approx(wanted, abs=0.05) and other.cost.jvps == 0
+    broken = LatentDenoiser(load_text_to_image(folder), batch_size=50)
+    broken.network.conv_in.weight = torch.nn.Parameter(torch.zeros(8, 5, 3, 3))
+    with pytest.raises(RuntimeError, match="expected input"):
+        choose(broken, "auto")
 
 
 def test_a_central_difference_wants_float32(folder) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from membench.tasks import catalogue, sd_webster_train
-from membench.tasks.sd_webster import DATA
-from membench.tasks.sd_webster_train import Recipe, psnr, train_model
-from membench.training import Plan
+from membench.models.training import Plan
+from membench.tasks.sd_webster import catalogue
+from membench.tasks.sd_webster import train as sd_webster_train
+from membench.tasks.sd_webster.task import DATA
+from membench.tasks.sd_webster.train import Recipe, psnr, train_model
 
 
 def test_decibels_of_known_errors() -> None:

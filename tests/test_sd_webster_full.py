@@ -17,11 +17,12 @@ from conftest import PNDM, ROOT, save_tiny_pipeline
 from PIL import Image
 
 import membench
-from membench import cli, leaderboard
+from membench.cli import main
+from membench.datasets.prompts import example_id
 from membench.errors import UserError
-from membench.prompts import example_id
+from membench.reports import run_tables
 from membench.seeds import generator
-from membench.tables import png_image
+from membench.storage.images import png_image
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 MODELS = {"v": ("tiny/sd-v", "v_prediction"), "eps": ("tiny/sd-eps", "epsilon")}
@@ -213,7 +214,8 @@ def test_scores_are_those_of_the_formulas(at_hub: Path, reference: Callable[[str
     for detector, (options, formula) in fast.items():
         run = full(at_hub, detector, model, *options)
         expected = np.array([formula(text) for text in TEXTS])
-        assert scores_of(run) == pytest.approx(expected, rel=1e-4), detector
+        pixel = 1.01 / 256**2 if detector == "edge" else 0  # a count: rounding may take one across the threshold
+        assert scores_of(run) == pytest.approx(expected, rel=1e-4, abs=pixel), detector
         assert expected.std() > 0  # or any constant would do
         assert run.info["phases"]["scores"]["decodes"] == (15 if detector == "edge" else 0)
 
@@ -246,7 +248,7 @@ def test_labels_kinds_sources_and_provenance(at_hub: Path) -> None:
     assert set(run.samples.status) == {"not compared"} and run.matches.empty and run.info["status"] == "complete"
     assert not run.metrics.metric.str.startswith(("ams", "ums", "best_p")).any() and run.info["failed"] == {"scores": 0, "samples": 0}
     assert "compared with nothing" in (run.path / "report.html").read_text()
-    from membench.leaderboard import collect
+    from membench.boards.collect import collect
 
     [row] = collect([run]).to_dict("records")
     assert row["n_g"] == 5 and row["n_ok"] == 0 and np.isnan(row["ams_cumulative"]) and row["model"] == "tiny/sd-v"
@@ -282,7 +284,7 @@ def sscd(tmp_path: Path) -> Path:
 
 def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd: Path) -> None:
     """Planted: a prompt's very generation is its ground truth; another prompt's truth is some other picture."""
-    from membench.features import load_features
+    from membench.features.loading import load_features
 
     first = full(at_hub, "random", "tiny/sd-v", "draws=2", task=("steps=2",))
     drawn = {(row.prompt, row.draw): row.image for row in first.samples.itertuples()}
@@ -312,12 +314,12 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
     truth = {"pictures": 2, "memorized prompts": 3, "of them with a picture": 2}
     assert run.info["space"]["id"].startswith("cosine/sscd-") and run.info["provenance"]["ground_truth"] == truth
     line = "2 pictures, of 2 of 3 memorized prompts; copies of other pictures are not found"
-    assert line in (run.path / "report.html").read_text() and line in leaderboard.run_table([run])
+    assert line in (run.path / "report.html").read_text() and line in run_tables.run_table([run])
     known = samples.truth_label.dropna()
     measured = run.metrics[run.metrics.subset == "all"].set_index("metric")
     assert measured.value["own_copies"] == known.mean() and measured.n["own_copies"] == len(known) == 4
     assert measured.value["prompts_returned"] == known.groupby("prompt").max().mean() and measured.n["prompts_returned"] == 2
-    assert "own copies" in leaderboard.run_table([run]) and "own training pictures" in (run.path / "report.html").read_text()
+    assert "own copies" in run_tables.run_table([run]) and "own training pictures" in (run.path / "report.html").read_text()
     assert run.metrics.metric.str.startswith("ams").any() and "base64" in (run.path / "report.html").read_text()
 
 
@@ -339,7 +341,7 @@ def test_offline_with_nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     no_sockets(monkeypatch)
     command = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--profile", "full", "--out", str(tmp_path / "runs"), "--offline"]
-    assert cli.main([*command, "--set", "sd_webster.ground_truth=urls"]) == 2
+    assert main.main([*command, "--set", "sd_webster.ground_truth=urls"]) == 2
     out = capsys.readouterr()
     lines = out.err.strip().splitlines()
     assert out.out == "" and len(lines) == 5 and all(line.startswith("membench: ") for line in lines)
@@ -404,8 +406,7 @@ def test_a_picture_that_cannot_be_decoded_is_a_failed_image(
 def test_half_precision_that_overflows_in_the_vae_is_decoded_in_float32(at_hub: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import AutoencoderKL
 
-    from membench.latent_denoiser import LatentDenoiser
-    from membench.pipelines import load_text_to_image
+    from membench.models.latent import LatentDenoiser, load_text_to_image
 
     folder = hub / "models--tiny--sd-v" / "snapshots" / REVISION
     exact = LatentDenoiser(load_text_to_image(folder))
@@ -428,11 +429,12 @@ def test_half_precision_that_overflows_in_the_vae_is_decoded_in_float32(at_hub: 
 
 def test_pictures_by_url_are_those_of_these_very_addresses(at_hub: Path) -> None:
     """Another list of the same name is another folder; a download asks again for what was out of reach, a run does not."""
+    from membench.datasets.ground_truth import links_of
+    from membench.datasets.prompts import read_prompt_file
     from membench.fetching.download_status import Row, StatusTable
-    from membench.ground_truth import links_of
-    from membench.prompts import read_prompt_file
-    from membench.tasks.sd_webster import SdWebsterOptions
-    from membench.tasks.sd_webster_full import images_resource, json_hash
+    from membench.storage.hashing import json_hash
+    from membench.tasks.sd_webster.full import images_resource
+    from membench.tasks.sd_webster.options import SdWebsterOptions
 
     file = at_hub / "memorized.csv"
     o = SdWebsterOptions(prompts=str(file), negatives=str(at_hub / "others.csv"))
@@ -450,7 +452,8 @@ def test_pictures_by_url_are_those_of_these_very_addresses(at_hub: Path) -> None
 
 
 def test_files_of_hub_data_sets_are_resources_too() -> None:
-    from membench.tasks.sd_webster import SdWebster, SdWebsterOptions
+    from membench.tasks.sd_webster.options import SdWebsterOptions
+    from membench.tasks.sd_webster.task import SdWebster
 
     names = [r.name for r in SdWebster(SdWebsterOptions(prompts="some/set:file.csv,wen", negatives="laion")).resources()]
     assert names[:4] == ["model", "some/set:file.csv", "wen", "laion"]
@@ -461,7 +464,17 @@ def test_files_of_hub_data_sets_are_resources_too() -> None:
 def test_one_label_is_said_to_be_one(at_hub: Path) -> None:
     settings = ["model=nobody/has-this", f"prompts={at_hub / 'memorized.csv'}"]
     run = membench.run("caption_case", "sd_webster", "full", task_options=settings, out=at_hub / "runs", progress=False)
-    assert "no detection: of the examples scored 3 memorized, 0 not, 0 unlabelled; AUROC needs both labels" in leaderboard.run_table([run])
+    assert "no detection: of the examples scored 3 memorized, 0 not, 0 unlabelled; AUROC needs both labels" in run_tables.run_table([run])
+
+
+def test_the_mini_profile_takes_a_model_of_the_hub(at_hub: Path) -> None:
+    settings = ["model=tiny/sd-v", f"prompts={at_hub / 'memorized.csv'}", f"negatives={at_hub / 'others.csv'}"]
+    run = membench.run(
+        "cfg_norm", "sd_webster", options=["draws=1", "images=0"], task_options=settings, out=at_hub / "runs", progress=False
+    )
+    labels = run.scores.set_index("id").label
+    assert [labels[example_id(text)] for text in TEXTS] == [1, 1, 1, 0, 0] and run.scores.score.notna().all()
+    assert "tiny/sd-v was not trained on the mini profile's catalogue" in run.info["provenance"]["notes"][0]
 
 
 def test_negatives_alone_are_refused_by_the_mini_profile() -> None:

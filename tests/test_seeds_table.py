@@ -10,12 +10,15 @@ import pytest
 from boards import COPIED, make, row
 from scipy import stats
 
-from membench import leaderboard, store
-from membench.comparison import apart, mover
+from membench.boards.collect import collect, collect_kinds
+from membench.boards.identity import apart
+from membench.boards.resampling import Resampler
+from membench.boards.seeds import over_seeds, t_interval
 from membench.metrics.intervals import mean_resamples
-from membench.metrics.levels import two_level_interval, widened
-from membench.resampling import Resampler
-from membench.seeds_table import over_seeds, seeds_tables, t_interval
+from membench.metrics.levels import mover, two_level_interval, widened
+from membench.reports.output import write
+from membench.reports.seeds_tables import seeds_tables
+from membench.storage import tables
 
 
 def test_over_seeds_without_the_runs(tmp_path):
@@ -25,7 +28,7 @@ def test_over_seeds_without_the_runs(tmp_path):
         make(tmp_path, copied, seed=seed)
     make(tmp_path, [None] * 8, control=True, seed=1)
     make(tmp_path, COPIED, detector="side", options=("k=2",))
-    frame = leaderboard.collect(tmp_path)
+    frame = collect(tmp_path)
     found = over_seeds(frame)
     assert len(found) == 3 and "cut" not in found
     ours = row(found, "random")
@@ -47,7 +50,7 @@ def test_over_seeds_with_the_runs(tmp_path):
     """Over groups and seeds: AMS from the resamples of its images' groups, detection from those of the examples'."""
     copies = [COPIED, [0, 1, 2, 3, None, None, None, None], [0] * 4 + [None] * 4]
     runs = [make(tmp_path, copied, seed=seed) for seed, copied in enumerate(copies)]
-    frame, resampler = leaderboard.collect(tmp_path), Resampler(resamples=100)
+    frame, resampler = collect(tmp_path), Resampler(resamples=100)
     ours = over_seeds(frame, runs, resampler).iloc[0]
     hits = np.array([[copy is not None for copy in copied] for copied in copies], dtype=float)
     drawn = mean_resamples(hits.T, [f"c{i}" for i in range(8)], resamples=100).T
@@ -72,7 +75,7 @@ def test_the_excess_over_the_control_is_that_of_the_means(tmp_path):
     runs = [make(tmp_path, COPIED, seed=seed) for seed in range(3)]
     runs += [make(tmp_path, [0] + [None] * 7, control=True, seed=seed) for seed in range(2)]
     runs += [make(tmp_path, COPIED, detector="side"), make(tmp_path, [None] * 10, detector="side", control=True)]
-    found = over_seeds(leaderboard.collect(runs), runs, Resampler(resamples=100))
+    found = over_seeds(collect(runs), runs, Resampler(resamples=100))
     ours, control = row(found, "random"), row(found, "random", control=True)
     assert ours.control_ams == control.ams_cumulative == 1 / 8 and ours.excess_ams == pytest.approx(6 / 8 - 1 / 8)
     ends = [(of.ams_cumulative_low, of.ams_cumulative_high) for of in (ours, control)]
@@ -85,7 +88,7 @@ def test_the_excess_over_the_control_is_that_of_the_means(tmp_path):
 
 def test_no_copy_in_any_seed_is_not_certainty(tmp_path):
     runs = [make(tmp_path, [None] * 8, seed=seed) for seed in range(3)]
-    frame = leaderboard.collect(runs)
+    frame = collect(runs)
     ours = over_seeds(frame, runs, Resampler(resamples=100)).iloc[0]
     for metric in ("ams_cumulative", "ums_cumulative"):
         assert (ours[metric], ours[f"{metric}_low"]) == (0, 0) and ours[f"{metric}_high"] == frame[f"{metric}_high"].mean() > 0.1
@@ -97,10 +100,10 @@ def test_detection_over_seeds_and_columns_that_no_row_has(tmp_path, capsys):
     make(tmp_path, COPIED, control=True)
     make(tmp_path, [], detector="cfg_norm")
     for folder in tmp_path.glob("t/mini/cfg_norm/*"):  # a run of an older membench
-        metrics = store.read_table(folder / "metrics.parquet", "metrics")
+        metrics = tables.read_table(folder / "metrics.parquet", "metrics")
         old = metrics[~metrics.metric.isin(["auroc_complexity_matched", "spearman_png_bits"])]
-        store.write_table(folder / "metrics.parquet", old, "metrics")
-    frame = leaderboard.collect(tmp_path)
+        tables.write_table(folder / "metrics.parquet", old, "metrics")
+    frame = collect(tmp_path)
     found = over_seeds(frame)
     ours, old = row(found, "random"), row(found, "cfg_norm")
     for metric in ("average_precision", "auroc_complexity_matched"):
@@ -108,14 +111,14 @@ def test_detection_over_seeds_and_columns_that_no_row_has(tmp_path, capsys):
         assert ours[metric] == pytest.approx(values.mean()) and ours[f"{metric}_seeds"] == 3 and 0 <= ours[f"{metric}_low"] <= 1
     assert math.isnan(old.auroc_complexity_matched) and old.auroc_complexity_matched_seeds == 0
     assert ours["tpr_at_fpr_0.01_seeds"] == 0 and math.isnan(ours["tpr_at_fpr_0.01"])  # 4 negatives
-    leaderboard.write(frame, "md", None, seeds=True)
+    write(frame, "md", None, seeds=True)
     model, control = capsys.readouterr().out.split("CONTROL model")
     assert "| AUROC | AUROC matched | TPR@1%FPR | AP | control AUROC | AMS copies %" in model and "excess AMS %" in model
     assert "excess" not in control and "control AUROC" not in control
     [line] = [line for line in model.splitlines() if line.startswith("| cfg_norm")]
     assert [cell.strip() for cell in line.split("|")[5:7]] == ["n/a", "n/a (needs ≥ 100 negatives)"]  # matched: the others have it
     assert model.count("TPR@0.1%FPR") == 1 and "\nTPR@0.1%FPR: n/a (needs ≥ 1,000 negatives; here are 4)\n" in model
-    leaderboard.write(frame, "md", None)
+    write(frame, "md", None)
     assert "| AUROC | AUROC matched | TPR@1%FPR | AP |" in capsys.readouterr().out
     supported = found.assign(**{"tpr_at_fpr_0.001": 0.5, "tpr_at_fpr_0.001_low": 0.4, "tpr_at_fpr_0.001_high": 0.6})
     supported["tpr_at_fpr_0.001_seeds"] = supported.seeds
@@ -137,7 +140,7 @@ def test_t_interval():
 def test_seeds_that_agree_keep_the_width_of_their_own_intervals(tmp_path):
     """No copy with three seeds is not [0, 0]."""
     make(tmp_path, COPIED)
-    one = leaderboard.collect(tmp_path)
+    one = collect(tmp_path)
     runs = pd.concat([one.assign(seed=k, ams_cumulative=0.0, ams_cumulative_low=0.0, ams_cumulative_high=0.1 * k) for k in range(3)])
     found = over_seeds(runs).iloc[0]
     assert (found.ams_cumulative, found.ams_cumulative_low, found.seeds) == (0, 0, 3) and found.ams_cumulative_high == pytest.approx(0.1)
@@ -147,7 +150,7 @@ def test_kinds_over_seeds(tmp_path, capsys):
     """Each kind's own values of each run, not those of all."""
     for seed in range(2):
         make(tmp_path, COPIED, seed=seed)
-    frame = leaderboard.collect_kinds(tmp_path)
+    frame = collect_kinds(tmp_path)
     found = over_seeds(frame)
     assert set(found.kind) > {"all"} and (found.seeds == 2).all() and not found.duplicated(["settings", "kind"]).any()
     [folder, other] = sorted(tmp_path.glob("t/mini/*/*"))
@@ -155,16 +158,16 @@ def test_kinds_over_seeds(tmp_path, capsys):
         subset = kind if kind == "all" else f"kind={kind}"
         values = []
         for run in (folder, other):
-            m = store.read_table(run / "metrics.parquet", "metrics")
+            m = tables.read_table(run / "metrics.parquet", "metrics")
             values += m[(m.metric == "auroc") & (m.subset == subset)].value.tolist()
         assert len(values) == 2 and found[found.kind == kind].auroc.item() == pytest.approx(np.mean(values))
-    leaderboard.write(frame, "md", None, seeds=True)
+    write(frame, "md", None, seeds=True)
     assert "| detector | options | kind | seeds | AUROC |" in capsys.readouterr().out
 
 
 def test_boards_apart_say_which_field_differs(tmp_path):
     runs = [make(tmp_path, COPIED), make(tmp_path, COPIED, control=True)]
-    frame = leaderboard.collect(runs)
+    frame = collect(runs)
     assert apart(frame) == []  # a control is no other board
     first = frame[~frame.control]
     [line] = apart(pd.concat([frame, first.assign(data="other", task_version=2)]))

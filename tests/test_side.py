@@ -14,28 +14,32 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import nn
+from watch import grey_levels
 
 import membench
-from membench.cli import main
-from membench.denoiser import Conditioning, Denoiser, PixelDenoiser
+from membench.cli.main import main
+from membench.detectors import side as side_module
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
+from membench.models.conditioning import Conditioning
+from membench.models.denoiser import Denoiser
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser
 from membench.options import parse_options
-from membench.phases import Extracted
-from membench.pipelines import load_text_to_image
-from membench.tasks.sd_webster import SdWebster
+from membench.runs.shards import Extracted
+from membench.storage.workspace import Workspace
+from membench.tasks.sd_webster.task import SdWebster
 from membench.types import Condition, Cost, Example, Sample
-from membench.workspace import Workspace
 
 CONDITIONS = [Condition("p", "Norlund teal rug"), Condition("q", "a red mug"), Condition("r", "plate")]
 SAMPLING = {"steps": 4, "guidance": 3.0}
 SMALL = {
     "synthetic": 12,
     "clusters": 3,
-    "cohesion": -1.0,
+    "min_members": 1,
+    "keep": 1.0,
     "generations": 7,
     "lora_steps": 2,
     "lora_rank": 2,
@@ -338,8 +342,8 @@ def test_a_budget_caps_preparation_and_extraction(small_task: list[str], tmp_pat
     phases = run.info["phases"]
     assert phases["prepare"]["forwards"] + phases["samples"]["forwards"] == prepare + 30
     whole = membench.run("side", "sd_webster", extract_only=True, **common)
-    first = whole.samples.set_index("sample_id").loc[run.samples.sample_id]
-    assert first.image.tolist() == run.samples.image.tolist()  # a budget stops early and changes nothing else
+    assert set(run.samples.sample_id) < set(whole.samples.sample_id)
+    assert grey_levels(run, whole) <= 1  # a budget stops early and changes nothing else, but for rounding: its batches are smaller
     with pytest.raises(UserError, match=r"--budget 100: the preparation alone takes 140 target evaluations"):
         membench.run("side", "sd_webster", budget=100, **common)
     with pytest.raises(UserError, match="preparation with one image alone takes 150"):
@@ -374,7 +378,13 @@ def _frame(rows: list[dict[str, Any]]) -> Any:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["clusters=30", "synthetic=20"], "clusters=30 is more than synthetic=20"),
+        (["clusters=30", "synthetic=20"], "clusters=30 of at least min_members=1 images need synthetic=30, not 20"),
+        (["min_members=5"], "clusters=3 of at least min_members=5 images need synthetic=15, not 12; raise synthetic, or lower clusters"),
+        (["min_members=0"], "min_members must be int from 1, not '0'"),
+        (["keep=0"], "keep=0: the share of clusters to keep lies in (0, 1]"),
+        (["keep=1.5"], "keep=1.5: the share of clusters to keep lies in (0, 1]"),
+        (["keep=nan"], "keep must be float, not 'nan'"),
+        (["train_on=some"], "train_on must be one of all, kept"),
         (["cohesion=1.5"], "cohesion must be float from -1.0 to 1.0, not '1.5'"),
         (["guidance=-1"], "guidance must be float from 0.0, not '-1'"),
         (["guidance=nan"], "guidance must be float from 0.0, not 'nan'"),
@@ -402,12 +412,48 @@ def test_options_made_in_python_are_checked_too(value: float) -> None:
         Side.Options(guidance=value)
     with pytest.raises(ValueError, match=r"lies in \[-1, 1\]"):
         Side.Options(cohesion=-1.5)
+    with pytest.raises(ValueError, match=r"lies in \(0, 1\]"):
+        Side.Options(keep=value if value != math.inf else 0.0)
+
+
+@pytest.mark.parametrize("make", [Side, CarliniConditional])
+def test_clusters_follow_the_number_of_synthetic_images(make: Any) -> None:
+    """K = N_syn / 16 unless it is given; one that could not have min_members images each is refused."""
+    assert make.Options().k == 100 and make.Options(synthetic=400).k == 25 and make.Options(synthetic=10).k == 1
+    assert make.Options(synthetic=400, clusters=80).k == 80
+    with pytest.raises(ValueError, match="clusters=81 of at least min_members=5 images need synthetic=405, not 400; raise synthetic"):
+        make.Options(synthetic=400, clusters=81)
+    with pytest.raises(ValueError, match="clusters=1 of at least min_members=5 images need synthetic=5, not 4"):
+        make.Options(synthetic=4)
+
+
+@pytest.mark.parametrize("surrogate", ["lora", "classifier"])
+def test_train_on_kept_leaves_out_the_images_of_dropped_clusters(
+    model: LatentDenoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surrogate: str
+) -> None:
+    seen: dict[str, Any] = {}
+    name = f"train_{surrogate}"
+    real = getattr(side_module, name)
+
+    def watch(model: Any, synthetic: Any, *args: Any, **settings: Any) -> Any:
+        seen["x0"], seen["key"] = synthetic.x0, synthetic.stage.key
+        return real(model, synthetic, *args, **settings)
+
+    monkeypatch.setattr(side_module, name, watch)
+    monkeypatch.setattr(side_module, "describe", lambda *_, **__: np.repeat(np.eye(3, dtype=np.float32), [3, 4, 5], axis=0))
+    common = {"surrogate": surrogate, "min_members": 4}
+    whole, _ = prepared(model, tmp_path, **common, train_on="all")
+    assert len(whole.x0) == len(seen["x0"]) == 12 and sorted(set(whole.labels.tolist())) == [0, 1]
+    before = seen["key"]
+    some, _ = prepared(model, tmp_path, **common)
+    assert torch.equal(some.x0, whole.x0[3:]) and torch.equal(seen["x0"], whole.x0[3:]) and seen["key"] != before
+    assert torch.bincount(some.labels).sort().values.tolist() == [4, 5]
 
 
 def test_no_cluster_left_stops_and_says_the_values(small_task: list[str], tmp_path: Path) -> None:
-    options = [o for o in SMALL_SET if not o.startswith("cohesion")]
     with pytest.raises(UserError, match=r"no cluster reaches cohesion 1, .*the highest of 3: \d\.\d{3}") as error:
-        membench.run("side", "sd_webster", options=[*options, "cohesion=1"], task_options=small_task, limit=2, out=tmp_path, progress=False)
+        options = [*SMALL_SET, "cohesion=1"]
+        membench.run("side", "sd_webster", options=options, task_options=small_task, limit=2, out=tmp_path, progress=False)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("run.json"))
 
@@ -437,6 +483,7 @@ def test_pixel_models_get_a_classifier_and_refuse_lora(tmp_path: Path) -> None:
 def test_the_papers_preset() -> None:
     options = parse_options(Side.Options, ["clusters=7"], owner="detector side", base=Side.presets["paper"])
     assert (options.clusters, options.cohesion, options.lora_rank, options.lora_rate) == (7, 0.5, 512, 1e-5)
+    assert (options.keep, options.min_members, options.train_on) == (1.0, 1, "all")  # tau alone
     assert (options.classifier_rate, options.blocks, options.features) == (1e-4, (3, 4, 6, 3), "sscd")
     assert Side.presets["paper"]["clusters"] == 100
 

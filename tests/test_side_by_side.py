@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 from watch import Watch, counts, forwards, grey_levels, same_tables, shared
 
-from membench import ablate, registry, runner
-from membench.cli import main
-from membench.costs import evaluations
-from membench.latent_denoiser import LatentDenoiser
-from membench.memo import Memo
-from membench.run_report import run_table
-from membench.runner import Run, Spec, execute_all
-from membench.tasks import sd_webster
+from membench import api, registry
+from membench.cli.main import main
+from membench.models.latent import LatentDenoiser
+from membench.models.memo import Memo
+from membench.reports.run_tables import run_table
+from membench.runs import execute, sweep
+from membench.runs.execute import execute_all
+from membench.runs.finished import Run, evaluations
+from membench.runs.spec import Spec
+from membench.tasks.sd_webster import task
 
 FOUR = {"cfg_norm": ["draws=1"], "score_norm": ["draws=1"], "flipd": ["probes=1"], "dcs": ["draws=1"]}
 LIMIT = 130  # 3 shards of examples
 STEPS = 3  # of the task's own sampling, which has 10
-SIDE = ["synthetic=12", "clusters=3", "cohesion=-1", "generations=7", "lora_steps=2", "batch=4"]
+SIDE = ["synthetic=12", "clusters=3", "min_members=1", "keep=1", "generations=7", "lora_steps=2", "batch=4"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,10 +34,10 @@ def fast() -> Iterator[None]:
     """Ten steps, drawn training pictures and reports would take most of the time, and nothing here looks at them."""
     pictures = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sd_webster, "training_pictures", lambda half: pictures)
-        patch.setattr(runner, "write_report", lambda *_: None)
-        info = sd_webster.SdWebster.info
-        patch.setattr(sd_webster.SdWebster, "info", dataclasses.replace(info, sampling={**info.sampling, "steps": STEPS}))
+        patch.setattr(task, "training_pictures", lambda half: pictures)
+        patch.setattr(api, "write_report", lambda *_: None)
+        info = task.SdWebster.info
+        patch.setattr(task.SdWebster, "info", dataclasses.replace(info, sampling={**info.sampling, "steps": STEPS}))
         yield
 
 
@@ -180,7 +182,7 @@ def spread(text: str) -> list[str]:
 def test_a_lost_shard_of_one_detector_is_made_again_in_company(spec, uninterrupted, tmp_path, monkeypatch) -> None:
     """All shards are there when the metrics begin; then one of them is gone."""
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "run_metrics", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(execute, "run_metrics", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pair(spec, tmp_path)
     [lost] = tmp_path.glob("*/*/score_norm/*/shards/samples-00001.parquet")
@@ -239,8 +241,8 @@ def test_the_same_run_given_twice_is_one(spec, tmp_path) -> None:
 
 def test_points_of_a_sweep_share_evaluations(spec, tmp_path) -> None:
     one = spec("cfg_norm", ["draws=1"], 6)
-    points = ablate.grid(registry.detectors().load("cfg_norm"), one, ["steps=1,2"])
-    frame = ablate.sweep(one, points, [0], [False], tmp_path, progress=False)
+    points = sweep.grid(registry.detectors().load("cfg_norm"), one, ["steps=1,2"])
+    frame = sweep.sweep(one, points, [0], [False], tmp_path, progress=False)
     found = {}
     for path in frame.run.unique():
         info = json.loads((Path(path) / "run.json").read_text())

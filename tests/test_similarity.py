@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from membench.similarity import MATCH_COLUMNS, matches_frame
 from membench.similarity.cliques import density_score, largest_clique
 from membench.similarity.l2 import normalised_l2, tiled_l2, tiled_l2_matrix
-from membench.similarity.search import nearest, squared_distances, within
+from membench.similarity.search import MATCH_COLUMNS, matches_frame, nearest, squared_distances, within
 
 
 def pictures(n: int, side: int = 4, levels: int = 256, seed: int = 0) -> np.ndarray:

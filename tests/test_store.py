@@ -14,9 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from frames import as_version_1, names, scores, tables
 
-from membench import store
 from membench.errors import UserError
-from membench.store import SCHEMAS, RunFolder, content_key, read_run, write_table
+from membench.runs.folder import RunFolder, is_finished, read_info, read_run
+from membench.storage import hashing
+from membench.storage.files import DamagedFile
+from membench.storage.hashing import content_key
+from membench.storage.tables import SCHEMAS, write_table
 
 PARTS = {"task": "sd_webster", "task_version": 1, "seed": 0, "options": {"steps": 1, "scale": 7.5, "times": (1, 2)}, "caption": "é"}
 KEY = "55918123febe4f15"
@@ -48,7 +51,7 @@ def test_key_depends_on_content_not_order() -> None:
 
 
 def test_key_version_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "KEY_VERSION", 2)
+    monkeypatch.setattr(hashing, "KEY_VERSION", 2)
     assert content_key(PARTS) != KEY
 
 
@@ -74,9 +77,9 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         assert folder.shard_done("scores", 0) and not folder.shard_done("samples", 0) and not folder.complete
         assert list(folder.read_shards("scores", expected=["a", "b", "c"]).id) == ["c", "b", "a"]
         assert folder.costs() == {"scores": {"forwards": 5, "seconds": 0.75}}
-        assert not store.is_finished(folder.path)
+        assert not is_finished(folder.path)
         folder.finish(tables("c", "b", "a"), {"status": "complete", "seconds": 1.5})
-        assert folder.complete and store.is_finished(folder.path)
+        assert folder.complete and is_finished(folder.path)
     assert names(folder.path) == {".lock", "run.json", *(f"{name}.parquet" for name in SCHEMAS)}
     run, frames = read_run(folder.path)
     assert run["status"] == "complete" and run["seconds"] == 1.5 and run["device"] == "cpu" and set(frames) == set(SCHEMAS)
@@ -115,7 +118,7 @@ def test_a_damaged_shard_is_deleted_with_a_warning(tmp_path: Path, capsys: pytes
         folder.write_shard("scores", 0, scores("a"))
         shard = folder.path / "shards" / "scores-00000.parquet"
         shard.write_bytes(shard.read_bytes()[:-9])
-        with pytest.raises(store.DamagedFile, match="scores-00000"):
+        with pytest.raises(DamagedFile, match="scores-00000"):
             folder.read_shards("scores")
         assert not folder.shard_done("scores", 0) and not shard.exists()
     out = capsys.readouterr()
@@ -136,7 +139,7 @@ def test_a_run_of_an_older_schema_is_read_and_taken_up(tmp_path: Path) -> None:
     info = json.loads((folder.path / "run.json").read_text())
     (folder.path / "run.json").write_text(json.dumps(info | {"schema_version": 1}))
     with opened(tmp_path) as folder:
-        assert folder.complete and store.is_finished(folder.path)
+        assert folder.complete and is_finished(folder.path)
     run, frames = read_run(folder.path)
     assert run["schema_version"] == 1 and frames["scores"].png_bits.isna().all() and list(frames["scores"].id) == ["a", "b"]
 
@@ -207,11 +210,11 @@ os.kill(os.getpid(), signal.SIGKILL)"""
         ("[]", r"run\.json is damaged"),
         ("{}", r"run\.json is damaged"),
         ('{"schema_version": 5}', "newer membench"),
-        (None, "is no run folder"),
+        (None, "is not a run folder"),
     ],
 )
 def test_run_json_that_cannot_be_used(tmp_path: Path, text: str | None, told: str) -> None:
     if text is not None:
         (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match=told):
-        store.read_info(tmp_path)
+        read_info(tmp_path)

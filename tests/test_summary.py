@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from boards import COPIED, make
 
-from membench import leaderboard
-from membench.comparison import BOARD
+from membench.boards import collect
+from membench.boards.identity import BOARD
+from membench.boards.seeds import over_seeds
 from membench.errors import UserError
-from membench.seeds_table import over_seeds
-from membench.summary import summary_tables
+from membench.reports.seeds_tables import summary_tables
 
 
 def rows(*settings: tuple, **common: object) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def test_what_a_small_table_cannot_keep_apart() -> None:
 def test_of_run_folders(tmp_path) -> None:
     runs = [make(tmp_path, COPIED, seed=seed) for seed in range(2)] + [make(tmp_path, [None] * 8, control=True)]
     runs.append(make(tmp_path, [], detector="cfg_norm", options=("draws=2",)))
-    settings = over_seeds(leaderboard.collect(runs), runs)
+    settings = over_seeds(collect.collect(runs), runs)
     text = shown(settings)[0].set_index("detector")
     assert text.loc["random", "t AMS %"] == "75.0" and text.loc["cfg_norm", "t AMS %"] == "n/a"
     row = settings[(settings.detector == "random") & ~settings.control].iloc[0]

@@ -14,15 +14,15 @@ from diffusers.models.embeddings import get_timestep_embedding
 from surrogates import ABAR, gaussian, synthetic
 from torch import nn
 
-from membench.denoiser import PARAMETERISATIONS, PixelDenoiser
+from membench.detectors.surrogate import classifier, lora
+from membench.detectors.surrogate.classifier import Classifier, TimeNorm, log_prob_gradient, train_classifier
+from membench.detectors.surrogate.conditions import Synthetic
+from membench.detectors.surrogate.lora import Adapter, train_lora
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.surrogate import classifier as classifier_module
-from membench.surrogate import lora as lora_module
-from membench.surrogate.classifier import Classifier, TimeNorm, log_prob_gradient, train_classifier
-from membench.surrogate.conditions import Synthetic
-from membench.surrogate.lora import Adapter, train_lora
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.pixel import PixelDenoiser
+from membench.models.schedule import PARAMETERISATIONS
+from membench.models.training import fit
 from membench.types import Condition, Cost
 
 
@@ -132,7 +132,7 @@ def test_the_classifier_is_trained_on_the_models_own_forward_process(timed, mode
     Watched.seen.clear()
     targets: list[torch.Tensor] = []
     real = F.cross_entropy
-    monkeypatch.setattr(classifier_module, "Classifier", Watched)
+    monkeypatch.setattr(classifier, "Classifier", Watched)
     monkeypatch.setattr(F, "cross_entropy", lambda logits, target: targets.append(target) or real(logits, target))
     settings = {"blocks": (1, 1, 1, 1), "steps": 40, "batch": 64, "rate": 1e-3, "seed": 3}
     train_classifier(model, synthetic(x0), torch.eye(2), workspace, timed=timed, **settings)
@@ -211,13 +211,13 @@ def test_lora_leaves_the_model_as_it_was(model, workspace, monkeypatch) -> None:
     x, condition = gaussian(4, *model.shape), model.condition([Condition("a", "a red mug")] * 4)
     before, weights = model.eps(x, 500, condition), {k: v.clone() for k, v in model.network.state_dict().items()}
     trained: set[str] = set()
-    real = lora_module.fit
+    real = fit
 
     def watch(plan, *args, **settings):
         trained.update(name for m in plan.modules.values() for name, p in m.named_parameters() if p.requires_grad)
         return real(plan, *args, **settings)
 
-    monkeypatch.setattr(lora_module, "fit", watch)
+    monkeypatch.setattr(lora, "fit", watch)
     data, labels = two_images(model)
     adapter = train_lora(model, data, labels, workspace, steps=4, rate=1e-2, **LORA)
     assert torch.equal(model.eps(x, 500, condition), before)
@@ -230,6 +230,16 @@ def test_lora_leaves_the_model_as_it_was(model, workspace, monkeypatch) -> None:
     assert all("lora_" in name for name in trained - {"labels.weight"})
     assert not model.network.training and not [p for p in model.network.parameters() if p.requires_grad]
     assert workspace.cost == Cost(forwards=32, backwards=32)
+
+
+def test_before_training_every_label_is_the_null_condition(model) -> None:
+    """Zero offsets and LoRA's own zero: the surrogate starts as the model itself."""
+    null = model.condition([Condition("n")] * 4)
+    expected = model.eps(gaussian(4, *model.shape, seed=5), 600, null)
+    adapter = Adapter(model, classes=3, rank=4, seed=1)
+    assert torch.equal(adapter.condition(torch.tensor([0, 1, 2])).embeddings, null.embeddings[:3])
+    for label in range(3):
+        torch.testing.assert_close(adapted_eps(model, adapter, label), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_lora_weights_come_back(model, workspace, tiny_pipeline_folder) -> None:

@@ -14,11 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from frames import as_version_1, names, rows, scores, tables
+from frames import as_version_1, names, open_path, rows, scores, tables
 
-from membench import store
 from membench.errors import UserError
-from membench.store import SCHEMAS, png_bytes, png_image, read_table, write_json, write_table
+from membench.storage import files
+from membench.storage.files import write_json
+from membench.storage.images import png_bytes, png_image
+from membench.storage.tables import SCHEMAS, read_table, write_table
 
 # ---------------------------------------------------------------------------------------------- tables
 
@@ -88,13 +90,13 @@ def test_a_new_table_without_a_new_column_is_refused(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "x.parquet")
     for drop, version in (("png_bits", "2"), ("similarity", "3"), ("nearest", "3"), ("kind", "1")):
         pq.write_table(table.drop_columns([drop]).replace_schema_metadata({"schema_version": version}), tmp_path / "x.parquet")
-        with pytest.raises(UserError, match=r"x\.parquet is no scores table"):
+        with pytest.raises(UserError, match=r"x\.parquet is not a scores table"):
             read_table(tmp_path / "x.parquet", "scores")
 
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "x.parquet", scores("a"), "scores")
-    with pytest.raises(UserError, match=r"x\.parquet is no samples table"):
+    with pytest.raises(UserError, match=r"x\.parquet is not a samples table"):
         read_table(tmp_path / "x.parquet", "samples")
 
 
@@ -103,7 +105,7 @@ def test_truncated_table_is_named(tmp_path: Path, length: int) -> None:
     path = tmp_path / "scores.parquet"
     write_table(path, scores("a", "b"), "scores")
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(store.DamagedFile, match=r"scores\.parquet is damaged") as error:
+    with pytest.raises(files.DamagedFile, match=r"scores\.parquet is damaged") as error:
         read_table(path, "scores")
     assert "\n" not in str(error.value)
 
@@ -181,7 +183,7 @@ def test_the_file_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path: 
     fsync, replace = os.fsync, os.replace
 
     def seen_fsync(descriptor: int) -> None:
-        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        done.append(open_path(descriptor).name)
         fsync(descriptor)
 
     def seen_replace(old: Path, new: Path) -> None:

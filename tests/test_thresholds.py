@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from membench.metrics.extraction import ams, rarefied, ums, ums_intervals, ums_nearest
+from membench.metrics.extraction import ams, ums, ums_intervals, ums_nearest
 from membench.metrics.intervals import share_intervals
 from membench.metrics.thresholds import curves, grid_of, threshold
+from membench.metrics.unique import rarefied
 from membench.types import Band, Space
 
 L2 = Space("l2", False, (Band("high", 0.0, 0.7), Band("mid", 0.7, 1.0), Band("low", 1.0, 1.4)), copy=1.0, floor=1.4, source="test")

@@ -10,9 +10,10 @@ from analytic import pieces
 from diffusers import DDIMScheduler
 from scipy.stats import mannwhitneyu
 
-from membench.denoiser import Conditioning, PixelDenoiser
 from membench.detectors.normal_bundle import NormalBundle
 from membench.detectors.score_norm import Flipd
+from membench.models.conditioning import Conditioning
+from membench.models.pixel import PixelDenoiser
 
 DIMS, SIZE = (2, 12), 64
 SAMPLING = {"steps": 4, "guidance": 1.0}

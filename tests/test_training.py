@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from membench.errors import UserError
-from membench.training import Plan, fit, warmup
+from membench.models.training import Plan, fit, warmup
 
 TARGET = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
 

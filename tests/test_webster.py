@@ -15,10 +15,9 @@ from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.controls import PngSize
 from membench.detectors.webster import Dcs, Edge
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
+from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.seeds import seed_of
-from membench.tables import png_bytes
+from membench.storage.images import png_bytes
 from membench.types import Condition, Sample
 
 SAMPLING = {"steps": 4, "guidance": 3.0}

@@ -14,15 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from membench.detectors.surrogate import classifier, lora
+from membench.detectors.surrogate.conditions import Synthetic
 from membench.errors import UserError
-from membench.latent_denoiser import LatentDenoiser
-from membench.pipelines import load_text_to_image
-from membench.surrogate import classifier as classifier_module
-from membench.surrogate import lora as lora_module
-from membench.surrogate.conditions import Synthetic
-from membench.training import Plan, fit
+from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.training import Plan, fit
+from membench.storage.workspace import Stage, Workspace
 from membench.types import Cost
-from membench.workspace import Stage, Workspace
 
 PAID = Cost(forwards=3, surrogate_backwards=2)
 
@@ -137,7 +135,7 @@ def test_a_folder_that_may_not_be_written(tmp_path) -> None:
 @pytest.fixture
 def killed_at(monkeypatch) -> Callable[[int | None], list[int]]:
     """Lets the trainings that follow die at a step (None: not), with a checkpoint after every step; gives the steps they took."""
-    monkeypatch.setitem(classifier_module.ADAMW, "checkpoint_seconds", 0.0)
+    monkeypatch.setitem(classifier.ADAMW, "checkpoint_seconds", 0.0)
 
     def kill(at: int | None) -> list[int]:
         steps: list[int] = []
@@ -154,8 +152,8 @@ def killed_at(monkeypatch) -> Callable[[int | None], list[int]]:
             plan.loss = loss
             return fit(plan, folder, progress=progress)
 
-        monkeypatch.setattr(classifier_module, "fit", fragile)
-        monkeypatch.setattr(lora_module, "fit", fragile)
+        monkeypatch.setattr(classifier, "fit", fragile)
+        monkeypatch.setattr(lora, "fit", fragile)
         return steps
 
     return kill
@@ -169,10 +167,10 @@ def train(kind: str, pipeline: Path, root: Path) -> tuple[dict[str, torch.Tensor
     data, labels = Synthetic(x0, Stage(Path(), "some key", Cost(), 0.0)), torch.tensor([0, 1, 1, 0])
     settings = {"steps": 5, "batch": 4, "rate": 1e-2, "seed": 1}
     if kind == "lora":
-        state = lora_module.train_lora(model, data, labels, workspace, rank=4, **settings).state()
+        state = lora.train_lora(model, data, labels, workspace, rank=4, **settings).state()
     else:
         targets = torch.eye(2)[labels]
-        net = classifier_module.train_classifier(model, data, targets, workspace, blocks=(1, 1, 1, 1), timed=True, **settings)
+        net = classifier.train_classifier(model, data, targets, workspace, blocks=(1, 1, 1, 1), timed=True, **settings)
         state = net.state_dict()
     return {k: v.detach().clone() for k, v in state.items()}, workspace.cost, next(root.iterdir())
 

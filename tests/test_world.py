@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from membench.tasks import catalogue
-from membench.tasks.sd_webster import DATA, SdWebster, unique_pictures
+from membench.tasks.sd_webster import catalogue
+from membench.tasks.sd_webster.task import DATA, SdWebster, unique_pictures
 
 
 @pytest.fixture(scope="module")

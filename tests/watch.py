@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from membench import runner, store
-from membench.denoiser import Denoiser
-from membench.runner import Run
+from membench.models.denoiser import Denoiser
+from membench.runs import execute, shards
+from membench.runs.finished import Run
+from membench.storage import images
 
 TABLES = ("scores", "samples", "matches", "metrics")
 
@@ -24,17 +25,17 @@ class Watch:
         self.evaluated = 0
 
     def __enter__(self) -> Watch:
-        eps, inner, in_step = Denoiser.eps, Denoiser._eps, runner.in_step
+        prediction, inner, in_step = Denoiser.prediction, Denoiser._predict, shards.in_step
 
         def phase(works, *args):
             self.phase = works[0].phase
             in_step(works, *args)
 
-        def asking(model, x, t, condition):
+        def asking(model, x, t, condition, *, remember=True):
             rows = zip(x, condition.embeddings, strict=True)
             keys = [hashlib.sha256(b"%d" % t + row.numpy().tobytes() + c.numpy().tobytes()).digest() for row, c in rows]
             self.asked += [(self.phase, key) for key in keys]
-            return eps(model, x, t, condition)
+            return prediction(model, x, t, condition, remember=remember)
 
         def evaluating(model, x, t, condition):
             forward = model._forward
@@ -48,9 +49,9 @@ class Watch:
                 return inner(model, x, t, condition)
 
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(runner, "in_step", phase)
-        self.patch.setattr(Denoiser, "eps", asking)
-        self.patch.setattr(Denoiser, "_eps", evaluating)
+        self.patch.setattr(execute, "in_step", phase)
+        self.patch.setattr(Denoiser, "prediction", asking)
+        self.patch.setattr(Denoiser, "_predict", evaluating)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,4 +80,4 @@ def same_tables(a: Run, b: Run) -> None:
 def grey_levels(a: Run, b: Run) -> int:
     """The largest difference of any pixel."""
     pairs = zip(a.samples.set_index("sample_id").image, b.samples.set_index("sample_id").loc[a.samples.sample_id].image, strict=True)
-    return max(int(np.abs(store.png_image(x).astype(int) - store.png_image(y)).max()) for x, y in pairs)
+    return max(int(np.abs(images.png_image(x).astype(int) - images.png_image(y)).max()) for x, y in pairs)

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from membench.errors import UserError
+from membench.errors import UserError, suggest, unknown_name
 from membench.features.extractor import Loaded, read_tensors, short, weights_file
-from membench.hashing import json_hash
-from membench.registry import suggest, unknown_name
+from membench.storage.hashing import json_hash
 
 if TYPE_CHECKING:
     from membench.fetching.resources import Resource

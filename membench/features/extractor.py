@@ -7,33 +7,21 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from membench.errors import UserError
-from membench.hashing import file_hash
-
-
-class Features(Protocol):
-    """Turns images into vectors.
-
-    id: names the extractor, the weights (first 12 digits of the file's SHA-256) and the preprocessing; part of content keys.
-    """
-
-    id: str
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """images ``uint8`` [n, h, w, 3], n >= 1 -> finite ``float32`` [n, d], not L2-normalised unless the model does it (SSCD).
-
-        Raises ValueError for another dtype or shape, :class:`UserError` for NaN or infinite features.
-        """
-        ...
-
+from membench.models.weight_files import refuse_pointer
+from membench.storage.hashing import file_hash
 
 Prepare = Callable[[np.ndarray], torch.Tensor]  # uint8 [n, h, w, 3] -> what the model takes, on the CPU
+
+
 Encode = Callable[[torch.Tensor], torch.Tensor]  # that, on the device -> [n, d]
+
+
 Loaded = tuple[str, Prepare, Encode]  # with the features' id
 
 
@@ -67,6 +55,7 @@ def weights_file(path: str | Path) -> tuple[Path, str]:
     file = Path(path).expanduser()
     if not (file.is_file() and os.access(file, os.R_OK)):
         raise UserError(f"no weights file {file} that can be read")
+    refuse_pointer(file)
     return file, file_hash(file)[:12]
 
 

@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from membench.registry import unknown_name
+from membench.errors import unknown_name
 
 #: Mean and standard deviation a channel, of values in [0, 1].
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
 HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -64,6 +68,8 @@ PREPROCESSING = {
         Preprocessing("wen224", 256, square=False, crop=224, statistics=HALF),  # Somepalli et al. 2023 (DCR); Wen et al. 2024
     )
 }
+
+
 DEFAULT = "square288"
 
 

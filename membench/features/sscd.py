@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from membench.errors import UserError
+from membench.errors import UserError, suggest, unknown_name
 from membench.features.extractor import Encode, Loaded, read_tensors, short, weights_file
 from membench.features.preprocessing import Preprocessing
-from membench.hashing import file_hash
-from membench.imageset import cache_root
-from membench.registry import suggest, unknown_name
+from membench.storage.cache import cache_root
+from membench.storage.hashing import file_hash
 
 if TYPE_CHECKING:
     from membench.fetching.resources import Resource
 
 SSCD_HOME = "https://github.com/facebookresearch/sscd-copy-detection"
+
+
 _FILES = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
+
+
 DEFAULT_VARIANT = "disc_mixup"
+
+
 #: The published models with the SHA-256 of their ``.torchscript.pt``. The authors publish no checksums: that of disc_mixup (98,791,638
 #: bytes) is the one that several unrelated projects pin, which agree. Empty: none could be found, so the first download is trusted
 #: (:func:`membench.fetching.net.fetch` notes its SHA-256); the features' id, and with it every run, names the file by its digest.

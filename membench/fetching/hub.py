@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -13,7 +15,11 @@ from membench.errors import UserError
 from membench.fetching import net
 
 T = TypeVar("T")
+
+
 HOME = "https://huggingface.co"
+
+
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 # What membench reads of a StableDiffusionPipeline. The folders are named because a repository may also hold whole checkpoints at its top.
@@ -24,16 +30,30 @@ PIPELINE_PATTERNS = (
     "tokenizer/*.txt",
     *(f"{part}/*.{end}" for part in ("text_encoder", "unet", "vae") for end in ("json", "safetensors")),
 )
+
+
 # Second copies of the same weights (half precision; without the moving average), and parts that are never loaded.
 PIPELINE_IGNORE = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "feature_extractor/*")
+
+
+# What membench.pipeline_files and tokenizer_files want of a folder; A|B: either will do.
 PIPELINE_REQUIRED = (
     "model_index.json",
-    "scheduler/*.json",
-    "tokenizer/*",
-    "text_encoder/*.safetensors",
-    "unet/*.safetensors",
-    "vae/*.safetensors",
+    "scheduler/scheduler_config.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/tokenizer.json|tokenizer/vocab.json",
+    "tokenizer/tokenizer.json|tokenizer/merges.txt",
+    "text_encoder/config.json",
+    "text_encoder/model*.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model*.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model*.safetensors",
 )
+
+
+class Incomplete(UserError):
+    """A snapshot is in the hub's cache, but not all of it, and the rest is not to be fetched."""
 
 
 def parse_model_name(name: str) -> tuple[str, str]:
@@ -78,20 +98,28 @@ def hub_folder(
     """The snapshot folder of a model repository: the cached one if it is whole, without any network; else it is fetched.
 
     A cached ``main`` is not compared with the hub's: name another revision to get another. patterns, ignore: which files (``fnmatch`` on
-    the path in the repository, where ``*`` takes in ``/``). required: patterns that each match a file of a whole snapshot; a snapshot
-    that an interrupted download left is completed. Weights are safetensors: a repository one of whose folders in question holds a
-    pickle (``.bin``, ``.ckpt``, ...) in their place is refused before anything is fetched, unless ``pickles``: the caller then
-    reads ``*.bin``, tensors only. local_only: as under ``--offline``. advice: what to do, put after "not in the hub's cache" and
-    after a failure.
+    the path in the repository, where ``*`` takes in ``/``). required: patterns, or several with ``|`` between, that each match a file
+    of a whole snapshot, as do the names in an index of shards; a snapshot that an interrupted download left is completed.
+    Weights are safetensors: a repository one of whose folders in question holds a pickle (``.bin``, ``.ckpt``, ...) in their place is
+    refused before anything is fetched, unless ``pickles``: the caller then reads ``*.bin``, tensors only. local_only: as under
+    ``--offline``. advice: what to do, put after "not in the hub's cache" and after a failure.
 
     Raises :class:`UserError` for a repository, revision or file that does not exist, a gated repository, a pickle, a snapshot that is
-    not cached where the network is forbidden or fails, and a full disk.
+    not cached where the network is forbidden or fails, and a full disk; :class:`Incomplete`, file by file, for one that is cached in part.
     """
-    if found := _cached_folder(repo_id, revision, patterns, ignore, required):
-        return found
-    if pickles and (found := _cached_folder(repo_id, revision, _with_bins(patterns), ignore, [_bins(p) for p in required])):
+    found, lost = _cached_folder(repo_id, revision, patterns, ignore, required)
+    if found and lost and pickles:
+        bins = _cached_folder(repo_id, revision, _with_bins(patterns), ignore, [_bins(p) for p in required])
+        found, lost = bins if not bins[1] else (found, lost)
+    if found and not lost:
         return found
     if local_only or net.offline():
+        if found:
+            files = ", ".join(need.replace("|", " or ") for need in lost)
+            raise Incomplete(
+                f"{_name('model', repo_id, revision)} is in the hub's cache in part: {files} {'is' if len(lost) == 1 else 'are'} missing, "
+                f"{_why_not()}{_then(advice)}"
+            )
         raise UserError(f"{_name('model', repo_id, revision)} is not in the hub's cache, {_why_not()}{_then(advice)}")
     return _asked("model", repo_id, revision, advice, lambda: _fetch_folder(repo_id, revision, patterns, ignore, required, pickles))
 
@@ -112,6 +140,7 @@ def hub_folder_of(
     if not choices:
         raise ValueError("no repository to choose from")
     failures: list[str] = []
+    refusal: type[UserError] = UserError
     for local in (True, False):
         if not local and (local_only or net.offline()):
             break
@@ -129,12 +158,13 @@ def hub_folder_of(
                 )
             except UserError as error:
                 failures.append(str(error))
+                refusal = Incomplete if isinstance(error, Incomplete) else refusal
                 continue
             if (repo_id, revision) != tuple(choices[0]):
                 how = "is in the cache" if local else f"is taken ({failures[0]})"
                 print(f"membench: {choices[0][0]}: its mirror {_at(repo_id, revision)} {how}", file=sys.stderr)
             return folder, repo_id, revision
-    raise UserError("; ".join(failures))
+    raise refusal("; ".join(failures))
 
 
 def hub_file(
@@ -169,7 +199,10 @@ def hub_file(
 # ------------------------------------------------------------------------------------------------- snapshots
 
 
-def _cached_folder(repo_id: str, revision: str, patterns: Sequence[str], ignore: Sequence[str], required: Sequence[str]) -> Path | None:
+def _cached_folder(
+    repo_id: str, revision: str, patterns: Sequence[str], ignore: Sequence[str], required: Sequence[str]
+) -> tuple[Path | None, list[str]]:
+    """The cached snapshot, if there is any, and what it lacks."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -178,12 +211,27 @@ def _cached_folder(repo_id: str, revision: str, patterns: Sequence[str], ignore:
             repo_id, revision=revision or None, allow_patterns=[*patterns], ignore_patterns=[*ignore], local_files_only=True
         )
     except LocalEntryNotFoundError:
-        return None
+        return None, []
     # Older versions of huggingface_hub kept no list of files: an interrupted download then looks like a whole one.
-    files = [p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file()]
+    files = [p.relative_to(folder).as_posix() for p in Path(folder).rglob("[!.]*") if p.is_file()]
     wanted = [f for f in files if _wanted(f, patterns, ignore)]
     needs = required or (["*.safetensors"] if any(p.endswith(".safetensors") for p in patterns) else ["*"])
-    return Path(folder) if all(any(fnmatchcase(f, need) for f in wanted) for need in needs) else None
+    return Path(folder), [*(need for need in needs if not _met(need, wanted)), *_lost_shards(Path(folder), wanted)]
+
+
+def _met(need: str, files: Sequence[str]) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in need.split("|") for file in files)
+
+
+def _lost_shards(folder: Path, files: Sequence[str]) -> list[str]:
+    """Files that an index of shards among ``files`` names and that are not there."""
+    lost: list[str] = []
+    for index in (file for file in files if file.endswith(".index.json")):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # a damaged index is told when it is read
+            names = json.loads((folder / index).read_bytes())["weight_map"].values()
+            beside = PurePosixPath(index).parent
+            lost += [str(beside / name) for name in sorted({str(n) for n in names}) if str(beside / name) not in files]
+    return lost
 
 
 def _fetch_folder(
@@ -200,19 +248,19 @@ def _fetch_folder(
             )
         patterns, required = _with_bins(patterns), [_bins(p) for p in required]
     wanted = [f for f in files if _wanted(f, patterns, ignore)]
-    if missing := [need for need in required or patterns[:1] if not any(fnmatchcase(f, need) for f in wanted)]:
-        raise UserError(
-            f"{_name('model', repo_id, revision)} holds no {', '.join(missing)}: it is no model of the kind that membench loads here"
-        )
+    if missing := [need for need in required or patterns[:1] if not _met(need, wanted)]:
+        lost = ", ".join(missing).replace("|", " or ")
+        raise UserError(f"{_name('model', repo_id, revision)} holds no {lost}: it is no model of the kind that membench loads here")
     return Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[*patterns], ignore_patterns=[*ignore]))
 
 
 def _listing(kind: str, repo_id: str, revision: str) -> list[str]:
-    """A repository's files; asked once, without huggingface_hub's own retries: where there is no network, that is said at once."""
+    """A repository's files, without hidden ones. Asked once, without huggingface_hub's own retries: where there is no network, that is
+    said at once."""
     from huggingface_hub import HfApi
 
     info: Any = HfApi().repo_info(repo_id, repo_type=kind, revision=revision or None, timeout=net.TIMEOUT)
-    return [file.rfilename for file in info.siblings or ()]
+    return [file.rfilename for file in info.siblings or () if PurePosixPath(file.rfilename).name[0] != "."]
 
 
 def pickled(files: Sequence[str], patterns: Sequence[str], ignore: Sequence[str] = ()) -> list[str]:

@@ -29,15 +29,27 @@ from membench.fetching.download_queue import Job, Turns, Watch
 from membench.fetching.download_status import PICTURES, TRANSIENT, Row, StatusTable, replace_file
 from membench.fetching.net import offline
 from membench.fetching.public_http import Refused, Target, get, parse_url
-from membench.imageset import locked
-from membench.pictures import EXTENSIONS, MAX_PIXELS, NotAnImage, TooManyPixels, decode
+from membench.storage.files import locked
+from membench.storage.images import EXTENSIONS, MAX_PIXELS, NotAnImage, TooManyPixels, decode
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that are worth a second try at once
+
+
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
 UNNAMED = frozenset({"", "application/octet-stream", "binary/octet-stream"})  # content types of servers that do not know
+
+
 SAVE_EVERY = 10.0  # seconds
+
+
 BLOCK = 1 << 16
+
+
 LONGEST_HOLD = 60.0  # seconds of Retry-After that are waited
+
+
 _DECODING = threading.BoundedSemaphore(2)  # a picture of MAX_PIXELS takes some 500 MB while it is decoded
 
 

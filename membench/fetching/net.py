@@ -10,8 +10,6 @@ import os
 import shutil
 import socket
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,9 +23,17 @@ from membench import __version__
 from membench.errors import UserError
 
 TIMEOUT = 30.0  # seconds without a byte
+
+
 TRIES = 4  # without any progress between them
+
+
 BACKOFF = 1.0  # seconds before the second try; doubled each time
+
+
 BLOCK = 1 << 18
+
+
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -69,7 +75,7 @@ def fetch(
         return path
     if offline():
         raise UserError(f"{path.name} is not in {path.parent}, and --offline forbids to fetch it from {url}")
-    from membench.imageset import locked
+    from membench.storage.files import locked
 
     with locked(path, progress):
         if path.exists():  # another process may have fetched it while we waited

@@ -22,15 +22,25 @@ from urllib.parse import quote, urljoin, urlsplit
 from membench import __version__
 
 PORTS = {"http": 80, "https": 443}
+
+
 SAFE = "/%:@!$&'()*+,;=~"  # what may stand in a path as it is (RFC 3986)
+
+
 LOCAL_DOMAINS = ("localhost", "local", "localdomain", "internal", "intranet", "lan", "home.arpa")
+
+
 HEADERS = {
     "User-Agent": f"membench/{__version__} (research on memorization; fetches single pictures of a list, a few at a time)",
     "Accept": "image/*",
     "Accept-Encoding": "identity",
     "Connection": "close",
 }
+
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6 (RFC 4291)
 
 

@@ -1,1 +1,3 @@
-"""What a run comes to: pure functions from stored scores and matches to rows of :class:`membench.metrics.rows.Metric`."""
+"""Pure functions: arrays in, rows out. They read no file and ask no model.
+
+For other packages: every module."""

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from membench.metrics.detection import check, of_kind
+from membench.metrics.detection import check, of_kind, unit
 from membench.metrics.intervals import class_weights, group_weights, percentiles
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
@@ -92,7 +92,7 @@ def rank_correlation(scores: np.ndarray, png_bits: np.ndarray) -> float | None:
     scores, png_bits = _checked(scores, png_bits)
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(png_bits) == 0:
         return None
-    return float(spearmanr(scores, png_bits).statistic)
+    return float(np.clip(spearmanr(scores, png_bits).statistic, -1.0, 1.0))  # may round to 1 + 2e-16
 
 
 def correlation_interval(
@@ -107,13 +107,14 @@ def correlation_interval(
 
 
 def weighted_correlation(scores: np.ndarray, png_bits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Spearman's rho, [r], under each row of whole weights [r, n]: that of the rows so often repeated. NaN where one is constant."""
+    """Spearman's rho, [r] in [-1, 1], under each row of whole weights [r, n]: of the rows so often repeated. NaN where one is constant."""
     first, second = (_weighted_ranks(np.asarray(values, dtype=np.float64), weights) for values in (scores, png_bits))
     middle = weights.sum(axis=1, keepdims=True) / 2  # the mean of either's ranks
     first, second = first - middle, second - middle
     spread = (weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return np.where(spread > 0, (weights * first * second).sum(axis=1) / np.sqrt(spread), np.nan)
+        rho = (weights * first * second).sum(axis=1) / np.sqrt(spread)
+    return np.where(spread > 0, np.clip(rho, -1.0, 1.0), np.nan)
 
 
 def _weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -162,13 +163,13 @@ def matched_resamples(
     parts = []
     for weights in class_weights(labels, groups, resamples, seed) if drawn is None else (part[:, kept] for part in drawn):
         wins, pairs = _wins_and_pairs(scores, labels, bins, weights)
-        parts.append(np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
+        parts.append(np.clip(np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0), 0.0, 1.0))
     return _value(scores, labels, bins), np.concatenate(parts)
 
 
 def _value(scores: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> float | None:
     [wins], [pairs] = _wins_and_pairs(scores, labels, bins, np.ones((1, len(scores)), dtype=np.int64))
-    return float(wins / pairs) if pairs else None
+    return unit(wins / pairs) if pairs else None
 
 
 def _wins_and_pairs(scores: np.ndarray, labels: np.ndarray, bins: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

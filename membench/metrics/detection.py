@@ -32,8 +32,8 @@ def detection_metrics(
     scores, labels, groups = check(scores, labels, groups)
     n = len(scores)
     rows = [
-        Metric("auroc", None, None, float(roc_auc_score(labels, scores)), None, None, n, subset),
-        Metric("average_precision", None, None, float(average_precision_score(labels, scores)), None, None, n, subset),
+        Metric("auroc", None, None, unit(roc_auc_score(labels, scores)), None, None, n, subset),
+        Metric("average_precision", None, None, unit(average_precision_score(labels, scores)), None, None, n, subset),
     ]
     rows += [Metric(f"tpr_at_fpr_{x:g}", None, x, tpr_at_fpr(scores, labels, x), None, None, n, subset) for x in limits]
     dev = dev_split(labels, groups, seed)
@@ -53,7 +53,7 @@ def tpr_at_fpr(scores: np.ndarray, labels: np.ndarray, limit: float) -> float | 
     if (labels == 0).sum() < 1 / limit:
         return None
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
-    return float(tpr[fpr <= limit][-1])
+    return unit(tpr[fpr <= limit][-1])
 
 
 def dev_split(labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray | None:
@@ -79,7 +79,12 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 def balanced_accuracy(scores: np.ndarray, labels: np.ndarray, threshold: float) -> float:
     """Mean of the two classes' accuracies of "score >= threshold", in [0, 1]."""
     called = scores >= threshold
-    return float((called[labels == 1].mean() + (~called[labels == 0]).mean()) / 2)
+    return unit((called[labels == 1].mean() + (~called[labels == 0]).mean()) / 2)
+
+
+def unit(value: float) -> float:
+    """A statistic that lies in [0, 1] but for rounding, cut there; NaN stays NaN."""
+    return float(np.clip(value, 0.0, 1.0))
 
 
 def of_kind(labels: np.ndarray, kinds: np.ndarray, kind: str) -> np.ndarray:

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from membench.metrics.intervals import Interval, share_intervals
+from membench.metrics.detection import unit
+from membench.metrics.intervals import share_intervals
 from membench.metrics.rows import Metric
-from membench.metrics.unique import chao1, chao1_interval, rarefied, unique_interval
+from membench.metrics.unique import Interval, chao1, chao1_interval, rarefied, unique_interval
 from membench.types import Band, Space
 
 PERCENTILES = (50, 75, 90, 95, 99)
+
+
 CONFIDENT = (10, 50, 100)
 
 
@@ -95,7 +98,7 @@ def precision_of_confident(confidence: np.ndarray, is_copy: np.ndarray, k: int) 
         return None
     last = np.sort(confidence)[-k]
     above = confidence > last
-    return float((is_copy[above].sum() + (k - above.sum()) * is_copy[confidence == last].mean()) / k)
+    return unit((is_copy[above].sum() + (k - above.sum()) * is_copy[confidence == last].mean()) / k)
 
 
 def unique_per_1000(matches: pd.DataFrame, n_generated: int, space: Space, evaluations: int) -> float:

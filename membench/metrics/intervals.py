@@ -79,7 +79,7 @@ def weighted_statistics(
     """AUROC, average precision and TPR at each limit of FPR, [r] each, under each row of weights [r, n].
 
     Equal to scikit-learn's with ``sample_weight`` (tested). Each row must give weight to both classes. TPR is computed for any
-    number of negatives.
+    number of negatives. All lie in [0, 1].
     """
     order = np.argsort(-scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))  # tied scores are one point of the curve
@@ -89,6 +89,7 @@ def weighted_statistics(
     d_tpr, d_fpr = np.diff(tpr, axis=1, prepend=0), np.diff(fpr, axis=1, prepend=0)
     precision = tp / np.maximum(tp + fp, np.finfo(float).tiny)  # 0 / 0 before the first weight
     found = {"auroc": (d_fpr * (tpr - d_tpr / 2)).sum(axis=1), "average_precision": (d_tpr * precision).sum(axis=1)}
+    found = {name: np.clip(values, 0.0, 1.0) for name, values in found.items()}  # a sum may round to 1 + 2e-16
     return found | {f"tpr_at_fpr_{x:g}": np.where(fpr <= x, tpr, 0).max(axis=1) for x in limits}
 
 
@@ -138,7 +139,7 @@ def _class_mean_interval(
     right: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int, level: float, seed: int
 ) -> Interval | None:
     """Interval of the mean over the two classes of the share that is right."""
-    parts = []
+    parts = []  # shares of whole numbers, whose mean cannot round beyond 1
     for w in class_weights(labels, groups, resamples, seed):
         share = [(w * (right & (labels == label))).sum(axis=1) / (w * (labels == label)).sum(axis=1) for label in (0, 1)]
         parts.append((share[0] + share[1]) / 2)

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from membench.metrics.detection import unit
 from membench.metrics.extraction import in_region
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
-from membench.types import LoadedTask, Space
+from membench.types import Space
 
 SHARE, COPIES = "extracted_share", "copies_per_picture"
 
@@ -71,15 +72,4 @@ def multiplicity_of(kind: str) -> int | None:
 def wilson(hits: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's interval (1927) of a share of n >= 1: not empty where none or all are hit. Raises ValueError for hits beyond n."""
     found = binomtest(hits, n).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
-
-
-def picture_kinds(task: LoadedTask) -> list[str]:
-    """The kind of each unique training picture; where the task names none, ``x`` and the number of its rows.
-
-    Raises ValueError where there are more or fewer kinds than pictures.
-    """
-    kinds = list(task.training_kinds) or [f"x{copies}" for copies in task.training_copies]
-    if len(kinds) != len(task.training_ids):
-        raise ValueError(f"{len(kinds)} kinds for {len(task.training_ids)} training pictures")
-    return kinds
+    return unit(found.low), unit(found.high)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from membench.metrics.detection import unit
 from membench.metrics.extraction import in_region
 from membench.metrics.intervals import group_weights, percentiles, share_intervals, weighted_statistics
 from membench.metrics.rows import Metric
@@ -47,7 +48,7 @@ def truth_table(
         rows.append(_row(RETURNED, copy, subset, float(returned.mean()), found, len(returned)))
         confidence = part.confidence.to_numpy(dtype=float)
         if 0 < hits.sum() < len(hits) and len(np.unique(confidence)) > 1:
-            value = float(roc_auc_score(hits, confidence))
+            value = unit(roc_auc_score(hits, confidence))
             rows.append(_row(AUROC, copy, subset, value, _auroc_interval(confidence, hits, groups, resamples, level, seed), len(part)))
     return rows
 

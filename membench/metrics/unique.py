@@ -145,4 +145,5 @@ def rarefied(counts: np.ndarray, n_generated: int, sizes: Sequence[int] | np.nda
         with np.errstate(divide="ignore"):
             log_missed = np.append(0.0, np.cumsum(np.log1p(-np.minimum(n / (n_generated - drawn), 1.0))))
         found.append((-np.expm1(log_missed[values]) * how_many).sum())
-    return np.array(found, dtype=np.float64)
+    # No more than there are, and than were drawn: a sum may round beyond.
+    return np.clip(np.array(found, dtype=np.float64), 0.0, np.minimum(sizes, len(counts)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from membench.similarity import matches_frame
+from membench.similarity.search import matches_frame
 
 BLOCK = 1024  # rows compared at once
 

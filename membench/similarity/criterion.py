@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from membench.imageset import cached_features
 from membench.similarity.cosine import cosine
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.search import nearest, squared_distances
+from membench.storage.cache import cached_features
 
-if TYPE_CHECKING:
-    from membench.features import Features
+
+class Features(Protocol):
+    """Turns images into vectors.
+
+    id: names the extractor, the weights (first 12 digits of the file's SHA-256) and the preprocessing; part of content keys.
+    """
+
+    id: str
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """images ``uint8`` [n, h, w, 3], n >= 1 -> finite ``float32`` [n, d], not L2-normalised unless the model does it (SSCD).
+
+        Raises ValueError for another dtype or shape, :class:`UserError` for NaN or infinite features.
+        """
+        ...
+
 
 Training = Callable[[], np.ndarray]
 

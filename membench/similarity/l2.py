@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from membench.similarity import matches_frame
-from membench.similarity.search import nearest, squared_distances, within
+from membench.similarity.search import matches_frame, nearest, squared_distances, within
 
 
 def normalised_l2(

@@ -6,6 +6,8 @@ from membench.types import Band, Space
 
 # SIDE's bands; its lower end of "low" is not stated, 0.4 is ours. 0.5 is a copy (Somepalli et al., CVPR 2023).
 _SSCD = (Band("high", 0.6, 1.0), Band("mid", 0.5, 0.6), Band("low", 0.4, 0.5))
+
+
 # The papers that we know give no threshold for CLIP between images. Everything of one kind is alike to CLIP, so ours lie high.
 _CLIP = (Band("high", 0.95, 1.0), Band("mid", 0.9, 0.95), Band("low", 0.85, 0.9))
 
@@ -15,6 +17,8 @@ _SPACES = {
     "sscd-int8": (_SSCD, 0.5, 0.35, "Pizzi et al. 2022, arXiv 2202.10261, in 8-bit integers; bands of Chen et al. 2026 for the original"),
     "clip": (_CLIP, 0.95, 0.8, "Radford et al. 2021, arXiv 2103.00020; bands ours, from no paper"),
 }
+
+
 NAMES = tuple(_SPACES)
 
 

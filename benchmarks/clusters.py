@@ -1,0 +1,73 @@
+"""What share of the images of SIDE's kept clusters are copies of training images, by K, ``keep`` and features, without a surrogate.
+
+Draws N_syn images from the null condition as the detector does (and finds those that a run has drawn), clusters them under each
+setting, and prints how many images the kept clusters hold, how many of these are copies, and of how many training images.
+The detector itself sees no training image: this is for choosing options, on half ``b`` of a mini world.
+
+    python benchmarks/clusters.py --task cifar10 --half b --synthetic 800 --out results/runs
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from membench import registry
+from membench.detectors.side import Side
+from membench.detectors.surrogate.conditions import NULL, cluster, describe, synthesize
+from membench.reports.output import markdown
+from membench.similarity.l2 import normalised_l2
+from membench.storage.workspace import Workspace
+
+PER_CLUSTER = (8, 16, 32)
+KEEP = (0.05, 0.1, 0.15, 0.3, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", choices=("cifar10", "celeba"), default="cifar10")
+    parser.add_argument("--half", choices=("a", "b"), default="b")
+    parser.add_argument("--synthetic", type=int, default=800)
+    parser.add_argument("--features", default="bottleneck,pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/runs"))
+    args = parser.parse_args()
+
+    task_class = registry.tasks().load(args.task)
+    task = task_class(task_class.Options(half=args.half, pool=2)).load("mini")
+    sampling = dict(task.info.sampling)
+    identity = {"weights": task.hashes["weights"], "dtype": "float32", "sampling": sampling, "seed": args.seed}
+    workspace = Workspace(args.out / args.task / "mini" / "prepared", identity, progress=True)
+    model, steps = task.model(), int(sampling["steps"])
+    synthetic = synthesize(model, [NULL], workspace, n=args.synthetic, seed=args.seed, steps=steps, guidance=1.0)
+
+    found = normalised_l2(model.decode(synthetic.x0), task.training_images(), floor=0.0)
+    nearest = found[found["rank"] == 0].sort_values("generated")
+    copied = np.where(nearest.similarity <= task.info.space.copy, nearest.training, -1)
+    share = np.mean(copied >= 0)
+    print(f"{args.task}, half {args.half}: {share:.1%} of {args.synthetic} images are copies, of {distinct(copied)} images\n")
+
+    rows = []
+    for features in args.features.split(","):
+        z = describe(model, synthetic, workspace, features=features, weights="", seed=args.seed)
+        for per in PER_CLUSTER:
+            for keep in KEEP:
+                k, members = args.synthetic // per, Side.Options().min_members
+                of = copied[cluster(z, k=k, seed=args.seed, min_members=members, keep=keep).members]
+                rows.append(
+                    {"features": features, "K": k, "keep": keep, "images": len(of)}
+                    | {"copies %": f"{100 * np.mean(of >= 0):.1f}", "of different images": distinct(of)}
+                )
+    print(markdown(pd.DataFrame(rows)))
+
+
+def distinct(copied: np.ndarray) -> int:
+    """How many training images are copied; -1 stands for none."""
+    return len(set(copied[copied >= 0].tolist()))
+
+
+if __name__ == "__main__":
+    main()

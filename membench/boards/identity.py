@@ -1,0 +1,83 @@
+"""Columns that compare runs: with the control model, at equal numbers of images and at equal cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from membench.storage.hashing import json_hash
+
+# Rows of one board are comparable: they are runs on the same model, data, prompts and examples, with the same measure of likeness.
+BOARD = ("task", "task_version", "profile", "control", "data", "prompts", "examples", "weights", "dtype", "space")
+
+
+def hash_without(parts: Mapping[str, Any], *names: str) -> str:
+    """The key of a run (``key_parts`` of its run.json) without some of its parts; ``weights`` is one of the hashes."""
+    kept = {k: v for k, v in parts.items() if k not in names}
+    return json_hash(kept | {"hashes": {k: v for k, v in parts["hashes"].items() if k not in names}})[:12]
+
+
+def pair_key(parts: Mapping[str, Any]) -> str:
+    """The same for a run on the model and its control: all that changes the output, but control and weights."""
+    return hash_without(parts, "control", "weights")
+
+
+def asked(info: Mapping[str, Any]) -> str:
+    """What a run was asked for beside the defaults, in one order."""
+    words = [f"{name}={info[name]}" for name in ("preset", "budget") if info.get(name) is not None]
+    return " ".join([*words, *sorted(info["options_passed"])])
+
+
+def apart(frame: pd.DataFrame) -> list[str]:
+    """Why boards of one task are boards of their own: a line for each that differs from the task's first in more than being its control.
+
+    It names the fields of BOARD that differ, with both values. A control's board is compared with the first control's, if it is not that.
+    """
+    lines = []
+    for task, rows in frame.drop_duplicates(list(BOARD)).groupby("task", sort=False):
+        found = rows.to_dict("records")
+        firsts = {kind: next(row for row in found if row["control"] == kind) for kind in {row["control"] for row in found}}
+        for other in found[1:]:
+            first = found[0] if other is firsts[other["control"]] else firsts[other["control"]]
+            own = {"control", "weights"} if other["control"] != first["control"] else set()  # a control differs in these
+            differing = [name for name in BOARD if first[name] != other[name] and name not in own]
+            if differing:
+                what = ", ".join(f"{name} ({other[name]}, not {first[name]})" for name in differing)
+                lines.append(f"{task}: not comparable with the first board of the task, and so a board of its own: other {what}")
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------ printing
+
+
+def boards(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """Each comparable set of rows with its title; boards that differ in their similarity alone are told apart by it."""
+    parts = [part for _, part in frame.groupby(list(BOARD), dropna=False, sort=False)]
+    titles = [_title(part.iloc[0]) for part in parts]
+    for title, part in zip(titles, parts, strict=True):
+        space = f", similarity {part.space.iloc[0]}" if titles.count(title) > 1 else ""
+        yield title + space, part
+
+
+def _title(row: pd.Series) -> str:
+    named = f" ({row.data_name})" if row.get("data_name") else ""
+    model = "CONTROL model" if row.control else "model"
+    return (
+        f"{row.task} v{row.task_version}, {row['profile']} profile, {model} {row.weights}, "
+        f"data {row['data']}, prompts {row.prompts}{named}, examples {row.examples}, {row['dtype']}"
+    )
+
+
+DETERMINISTIC = "deterministic"  # in place of a number of seeds, where each seed gives the same scores
+
+
+def marked(name: str, status: str) -> str:
+    """The name of a row; of one that is not whole with PARTIAL in front of it, and so in front of its numbers."""
+    return name if status == "complete" else f"PARTIAL {name}"
+
+
+def status_of(statuses: Iterable[str]) -> str:
+    """``complete`` if all are."""
+    return "complete" if all(status == "complete" for status in statuses) else "partial"

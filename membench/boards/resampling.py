@@ -1,0 +1,124 @@
+"""What a run's metrics are on all its examples, and under resamples of the groups: what intervals over seeds and differences are made of.
+
+The resamples of two runs on the same examples are the same, so that they can be averaged over seeds and subtracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from membench.boards.groups import regrouped
+from membench.metrics.complexity import matched_resamples, size_bins
+from membench.metrics.detection import FPR_LIMITS, check, of_kind, tpr_at_fpr
+from membench.metrics.extraction import in_region, nearest_matches
+from membench.metrics.intervals import class_weights, mean_resamples, weighted_statistics
+from membench.metrics.table import owners
+from membench.runs.finished import Run
+from membench.similarity.near_duplicates import merged
+from membench.storage.hashing import json_hash
+from membench.types import Space
+
+DETECTED = ("auroc", "average_precision", *(f"tpr_at_fpr_{x:g}" for x in FPR_LIMITS))
+
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A metric of one run. value: on all examples; resampled: float64 [r], None for fewer than 2 groups in a class."""
+
+    value: float
+    resampled: np.ndarray | None
+
+
+def same_scores(runs: Sequence[Run]) -> bool:
+    """Whether every run gives every example the same score: whether a detector is deterministic in what they differ in."""
+    first, *others = (run.scores.set_index("id").score.sort_index() for run in runs)
+    return len(first) > 0 and all(first.equals(other) for other in others)
+
+
+class Resampler:
+    """Metrics of runs under common resamples. groups: how examples are grouped (``groups.regrouped``); seed: of the resamples."""
+
+    def __init__(self, groups: str = "task", resamples: int = RESAMPLES, seed: int = 0) -> None:
+        self.groups, self.resamples, self.seed = groups, resamples, seed
+        self._weights: tuple[bytes, list[np.ndarray]] = (b"", [])
+        self._found: dict[tuple[Path, str, str], dict[str, Drawn]] = {}
+
+    def examples(self, run: Run, subset: str = "all") -> pd.DataFrame:
+        """The labelled examples that have a score, by id, with the groups asked for; ``kind=MV``: as ``of_kind``."""
+        scores = run.scores.assign(group=regrouped(run.scores, run.samples, self.groups), bin=-1)
+        sized = (scores.status == "ok") & scores.png_bits.notna()
+        if sized.any():
+            scores.loc[sized, "bin"] = size_bins(scores.png_bits[sized].to_numpy())
+        scores = scores[(scores.label >= 0) & (scores.status == "ok")].sort_values("id")
+        name, _, value = subset.partition("=")
+        if value:
+            if name == "kind":
+                return scores[of_kind(scores.label, scores.kind, value)]
+            scores = scores[(scores.label == 1) | ((scores.label == 0) & (scores[name] == value))]
+        return scores
+
+    def detection(self, runs: Sequence[Run], subset: str = "all") -> list[dict[str, Drawn]]:
+        """Of each run the metrics of DETECTED and the matched AUROC, resampled alike: on the examples that all of them have scored.
+
+        Values are on these examples too. Empty for runs without two classes; a TPR that the negatives cannot support is left out.
+        """
+        frames = [self.examples(run, subset) for run in runs]
+        common = set.intersection(*(set(frame.id) for frame in frames)) if frames else set()
+        frames = [frame[frame.id.isin(common)] for frame in frames]
+        if not common or any(set(frame.label) != {0, 1} for frame in frames):
+            return [{} for _ in runs]
+        groupings = [frame.group.tolist() for frame in frames]
+        if any(groups != groupings[0] for groups in groupings):  # by images that each run has drawn itself
+            joined = merged(*groupings)
+            frames, groupings = [frame.assign(group=joined) for frame in frames], [joined]
+        name = json_hash([sorted(common), groupings[0]])
+        for run, frame in zip(runs, frames, strict=True):
+            key = (run.path, subset, name)
+            if key not in self._found:
+                self._found[key] = self._detection(frame)
+        return [self._found[run.path, subset, name] for run in runs]
+
+    def _drawn_weights(self, labels: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
+        """``intervals.class_weights``, kept for the next run on the same examples."""
+        key = labels.tobytes() + groups.tobytes()
+        if key != self._weights[0]:
+            found = [weights.astype(np.int32) for weights in class_weights(labels, groups, self.resamples, self.seed)]
+            self._weights = (key, found)
+        return self._weights[1]
+
+    def _detection(self, frame: pd.DataFrame) -> dict[str, Drawn]:
+        scores, labels, groups = check(*(frame[name].to_numpy() for name in ("score", "label", "group")))
+        drawn = self._drawn_weights(labels, groups)
+        parts = [weighted_statistics(scores, labels, weights) for weights in drawn]
+        whole = weighted_statistics(scores, labels, np.ones((1, len(labels)), dtype=np.int64))
+        found = {}
+        for name in DETECTED:
+            if name.startswith("tpr") and tpr_at_fpr(scores, labels, float(name.rsplit("_", 1)[1])) is None:
+                continue
+            found[name] = Drawn(float(whole[name][0]), np.concatenate([part[name] for part in parts]) if parts else None)
+        sized = (frame.bin >= 0).to_numpy()
+        value, matched = matched_resamples(
+            scores[sized], labels[sized], groups[sized], frame.bin.to_numpy()[sized], drawn=[weights[:, sized] for weights in drawn]
+        )
+        if value is not None:
+            found["auroc_complexity_matched"] = Drawn(value, matched)
+        return found
+
+    def copies(self, run: Run, space: Space) -> Drawn | None:
+        """AMS of the copies; None for a run without images."""
+        good, matches = run.found()
+        if good.empty:
+            return None
+        owner, _ = owners(good, run.scores)
+        best = nearest_matches(matches, len(good))["similarity"].to_numpy()
+        hits = in_region(best, space, space.copy)
+        drawn = mean_resamples(hits[:, None], owner.to_numpy(), resamples=self.resamples, seed=self.seed)
+        return Drawn(float(hits.mean()), None if drawn is None else drawn[:, 0])

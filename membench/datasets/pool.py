@@ -1,0 +1,163 @@
+"""The examples of a task whose examples are images: a fixed pool that its model has drawn.
+
+Image i of a pool is drawn from the noise of hash("pool", seed, i), told class i mod classes (or nothing), as the task samples; its
+label is 1 where its nearest training image is a copy by the task's criterion. Each keeps its noise and its class, so that detectors
+that follow a trajectory and detectors that look at the image score the same example. A pool is made once, then read from the cache
+(or from the package, for the mini profile): the same images whatever machine scores them. It is drawn in float32, whatever --dtype
+scores it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from membench.errors import UserError
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import ddim
+from membench.similarity.criterion import Match, by_pixels
+from membench.storage.cache import cache_root
+from membench.storage.files import atomic_write, locked
+from membench.storage.hashing import content_key, json_hash
+from membench.storage.images import png_bytes, png_image
+from membench.storage.tables import read_notes, read_table, write_table
+from membench.types import Condition, Example, Space
+
+VERSION = 1
+
+
+BLOCK = 64  # images through the network at once, whatever --batch-size: a batch's shape changes the last bits
+
+
+@dataclass(frozen=True)
+class Training:
+    """What pool images are compared with. images: unique pictures, ``uint8`` [n, h, w, 3], read when called; ids, copies (rows in the
+    training set), kinds and groups (near-duplicates share one): [n]; hash: of all of it. match: None is normalised L2."""
+
+    images: Callable[[], np.ndarray]
+    ids: Sequence[str]
+    copies: Sequence[int]
+    kinds: Sequence[str]
+    groups: Sequence[str]
+    hash: str
+    match: Match | None = None
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """All that decides a pool. classes: how many labels are dealt in turn; 0: drawn from the unconditional model."""
+
+    n: int
+    seed: int
+    classes: int
+    sampling: Mapping[str, Any]
+    space: Space
+    weights: str
+    data: str
+
+    def key(self) -> str:
+        # What the space calls a copy is applied when the pool is read: it is not in the key.
+        parts = {**asdict(self), "space": self.space.id, "sampling": dict(self.sampling), "version": VERSION}
+        return content_key(json.loads(json.dumps(parts)))
+
+    def conditions(self) -> list[Condition]:
+        """What each image is drawn from, without the images."""
+        return [
+            Condition(str(i), label=i % self.classes if self.classes else None, start=("pool", str(self.seed), str(i)))
+            for i in range(self.n)
+        ]
+
+
+def read_pool(
+    spec: PoolSpec, model: Callable[[], Denoiser], training: Training, shipped: Path | None, *, progress: bool = True
+) -> list[Example]:
+    """The pool's examples, from the package or the cache; drawn and kept there if it is in neither. Raises :class:`UserError`."""
+    key = spec.key()
+    if shipped is not None and shipped.is_file() and read_notes(shipped).get("key") == key:
+        return _examples(read_table(shipped, "pool"), spec.space, training)
+    file = cache_root() / "pools" / f"{key}.parquet"
+    if not file.is_file():
+        with locked(file, progress):
+            if not file.is_file():  # another process may have drawn it while we waited
+                print(f"membench: drawing the pool of {spec.n} images that detectors will score, kept in {file}", file=sys.stderr)
+                write_pool(file, spec, model(), training, progress=progress)
+    return _examples(read_table(file, "pool"), spec.space, training)
+
+
+def write_pool(file: Path, spec: PoolSpec, model: Denoiser, training: Training, *, progress: bool = True) -> None:
+    """Draws the pool, finds each image's nearest training image and writes both. Blocks drawn before an interruption are kept."""
+    if spec.n < 2:
+        raise UserError(f"a pool of {spec.n}: detection needs at least 2 images")
+    conditions = spec.conditions()
+    model.batch_size = BLOCK
+    blocks = [file.with_name(f".{file.stem}-{spec.key()}-{start}.npy") for start in range(0, spec.n, BLOCK)]
+    for k, block in enumerate(tqdm(blocks, desc="pool", unit="batch", disable=not progress)):
+        if not block.is_file():
+            drawn = draw(model, conditions[k * BLOCK : (k + 1) * BLOCK], spec.sampling)
+            atomic_write(block, partial(_save, drawn))
+    pictures = np.concatenate([np.load(block, allow_pickle=False) for block in blocks])
+    found = (training.match or by_pixels(training.images))(pictures, None).sort_values("generated")
+    frame = pd.DataFrame(
+        {
+            "index": np.arange(spec.n),
+            "label": pd.array([c.label for c in conditions], dtype="Int32"),
+            "start": [json.dumps(c.start) for c in conditions],
+            "training": found.training.to_numpy(),
+            "training_id": [training.ids[k] for k in found.training],
+            "similarity": found.similarity.to_numpy(),
+            "image": [png_bytes(picture) for picture in pictures],
+        }
+    )
+    parts = {**asdict(spec), "space": spec.space.id, "sampling": dict(spec.sampling)}
+    write_table(file, frame, "pool", {"key": spec.key(), "parts": json.dumps(parts, sort_keys=True)})
+    for block in blocks:
+        block.unlink()
+
+
+def _save(drawn: np.ndarray, file: Path) -> None:
+    with open(file, "wb") as opened:  # np.save would add an ending to a path
+        np.save(opened, drawn)
+
+
+def draw(model: Denoiser, conditions: Sequence[Condition], sampling: Mapping[str, Any]) -> np.ndarray:
+    """The images of conditions that know their noise, as the task samples: ``uint8`` [n, h, w, 3]."""
+    x = model.starts([(c, 0) for c in conditions], seed=0)
+    x = ddim(model, x, model.condition(conditions), steps=int(sampling["steps"]), guidance=float(sampling["guidance"]))
+    images = model.decode(x)
+    if not bool(x.isfinite().all()):
+        raise UserError("the model returned NaN while the pool was drawn; try --dtype float32")
+    return images
+
+
+def _examples(frame: pd.DataFrame, space: Space, training: Training) -> list[Example]:
+    """kind: that of the copied picture, "novel" otherwise; negatives in the widest band are "near miss", others "far"."""
+    sign = 1 if space.higher_is_closer else -1
+    edge = space.bands[-1].low if space.higher_is_closer else space.bands[-1].high  # of the loosest band
+    examples = []
+    for row in frame.itertuples():
+        start, label = tuple(json.loads(row.start)), None if pd.isna(row.label) else int(row.label)
+        name = json_hash([row.image.hex(), label, start])[:16]
+        copied = sign * (row.similarity - space.copy) >= 0  # as every metric of extraction counts
+        source = "pool" if copied else "near miss" if sign * (row.similarity - edge) > 0 else "far"
+        examples.append(
+            Example(
+                Condition(name, None, png_image(row.image), label, start),
+                int(copied),
+                training.kinds[row.training] if copied else "novel",
+                # Images near one picture are not independent; intervals want groups of one label.
+                training.groups[row.training] if copied else f"not {training.groups[row.training]}",
+                source,
+                float(row.similarity),
+                row.training_id,
+            )
+        )
+    return examples

@@ -1,0 +1,116 @@
+"""What a detector is: a class that scores examples, extracts images, or both.
+
+A subclass of :class:`Detector` overrides what it does and inherits the rest. ``membench.testing.check_detector``
+runs it on tiny models and checks all that the harness relies on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from membench.types import Access, Condition, Request, Sample
+
+if TYPE_CHECKING:
+    from membench.models.denoiser import Denoiser
+    from membench.storage.workspace import Workspace
+
+
+class Detector:
+    """Scores examples and extracts images. One file a paper, under ``detectors/``.
+
+    A detector sees conditions and the model, never a label or a training image, unless ``access`` says so.
+    The harness owns the loop, seeds, batches, storage and metrics.
+
+    Options: a frozen dataclass; each field has a default and ``metadata={"help": ...}``.
+    version: goes up with every change that changes a number.
+    access: what the detector looks at. It does not change after construction.
+    presets: named sets of options; one that is called like a profile is that profile's default.
+    alone: it prepares or changes the network, so it shares no evaluation with another detector.
+    """
+
+    Options: ClassVar[type]
+    version: ClassVar[int]
+    access: ClassVar[Access] = Access()
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    alone: ClassVar[bool] = False
+
+    def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        """options: of ``Options``. seed: of the run. sampling: of the task, how it samples (``steps``, ``guidance``)
+        and what its ``examples`` are: "prompts" (the default) or "images".
+
+        A ValueError is reported to the user as a refusal.
+        """
+        self.options: Any = options
+        self.seed = seed
+        self.examples: Literal["prompts", "images"] = sampling.get("examples", "prompts")
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        """Raises :class:`~membench.errors.UserError`, in one line, where model, examples or options do not suit.
+
+        Called before any work.
+        """
+
+    def fit(self, conditions: Sequence[Condition], labels: Sequence[int], groups: Sequence[str]) -> None:
+        """Learns from labels; called, before any example is scored, where ``access.labels`` is true.
+
+        conditions: every example of the run. labels: 1 memorized, 0 not, -1 unknown. What it learns must not
+        depend on the order, and no example may be scored by what was learned from its own label or group.
+        Raises :class:`~membench.errors.UserError` where it cannot learn from these.
+        """
+        raise TypeError(f"{type(self).__name__} declares Access(labels=True) and has no fit")
+
+    def prepare(self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace) -> dict[str, Any]:
+        """Work before planning, such as training a surrogate, in cached stages of ``workspace``; once a process.
+
+        Returns what run.json shall say of it. A detector that prepares sets ``alone``.
+        """
+        return {}
+
+    def preparation_forwards(self, model: Denoiser, conditions: Sequence[Condition]) -> int:
+        """Evaluations of the target that ``prepare`` takes, known before it begins."""
+        return 0
+
+    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        """Which images to extract, in any order, none twice. May be empty."""
+        return []
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int | None:
+        """Evaluations of the target for one extracted image; None where it cannot be said, which ``--budget`` refuses."""
+        return None
+
+    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        """One sample a request, in order. A non-finite confidence marks a failed sample."""
+        return []
+
+    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> Sequence[float]:
+        """One float a condition, in order; higher = more memorized; a non-finite one marks a failed example.
+
+        extracted: the detector's own samples by condition id, all those of ``plan``, decoded when looked up.
+        """
+        raise NotImplementedError
+
+
+OWN = ("Options", "version", "score")  # what every detector defines itself
+
+
+def missing(cls: type) -> list[str]:
+    """What a class lacks of a detector, by name."""
+    return [name for name in OWN if not hasattr(cls, name) or (issubclass(cls, Detector) and getattr(cls, name) is getattr(Detector, name, None))]
+
+
+def adopted(cls: type) -> type[Detector]:
+    """The class itself, or, of a plain class with a detector's methods, one that has the base class's defaults, too.
+
+    Raises TypeError, naming what is missing or takes other arguments.
+    """
+    if lacks := missing(cls):
+        raise TypeError(f"{cls.__name__} lacks {', '.join(lacks)}")
+    found: type[Detector] = cls if issubclass(cls, Detector) else type(cls.__name__, (cls, Detector), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+    for name in ("plan", "extract", "score", "check", "fit", "prepare"):
+        ours, theirs = (list(inspect.signature(getattr(of, name)).parameters) for of in (Detector, found))
+        if len(ours) != len(theirs):
+            raise TypeError(f"{cls.__name__}.{name} takes ({', '.join(theirs)}), and a detector's takes ({', '.join(ours)})")
+    return found

@@ -1,0 +1,113 @@
+"""Checks that every loader of a model needs: device, dtype, whole and finite tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from membench.errors import UserError
+from membench.models.config_fields import check_types
+from membench.models.weight_files import refuse_left_over, refuse_pointer
+from membench.storage.hashing import json_hash
+
+PLAIN = (ValueError, RuntimeError, OSError)  # whose messages are sentences
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+@contextmanager
+def loading(what: str | Path, verb: str = "loaded") -> Iterator[None]:
+    """Raises :class:`UserError` for whatever goes wrong in it, naming ``what``. The libraries' own warnings and reports are left out.
+
+    Their errors have no common base: a wrong word in a configuration is a KeyError, a ZeroDivisionError or an AttributeError, and
+    tokenizers raises a bare Exception. Nothing but loading, and the first evaluation that proves it, belongs in it.
+    """
+    with _quiet():
+        try:
+            yield
+        except UserError:
+            raise
+        except torch.OutOfMemoryError:
+            raise UserError(f"{what} does not fit on the device: take a smaller --dtype, or another device") from None
+        except Exception as error:
+            name = "" if isinstance(error, PLAIN) else f"{type(error).__name__}: "
+            raise UserError(f"{what} cannot be {verb}: {name}{first_line(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
+
+    before = [(library, library.get_verbosity()) for library in (diffusers, transformers)]
+    for library, _ in before:
+        library.set_verbosity(library.CRITICAL)
+    transformers.disable_progress_bar()  # membench shows its own
+    try:
+        yield
+    finally:
+        for library, level in before:
+            library.set_verbosity(level)
+
+
+def load_network(folder: Path, loader: Any, config: dict[str, Any], **how: Any) -> Any:
+    """``loader.from_pretrained(folder, ...)``, from local files, with every tensor from them and all of them used.
+
+    config: its config.json. Raises :class:`UserError`, naming the file.
+    """
+    if loader.__module__.startswith("diffusers"):  # transformers checks types itself
+        check_types(folder / "config.json", config, loader)
+    with loading(folder):
+        network, report = loader.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **how
+        )
+    if wrong := sorted(report["mismatched_keys"]):
+        name, there, wanted = wrong[0]
+        raise UserError(
+            f"{folder} cannot be loaded: its tensor {name} is of shape {[*there]}, and config.json wants {[*wanted]}; get the model again"
+        )
+    if missing := sorted(report["missing_keys"]):  # the libraries would make them up
+        raise UserError(f"{folder} lacks {len(missing)} tensors, such as {missing[0]}; get the weights again")
+    refuse_left_over(folder, network, report["unexpected_keys"])
+    return network
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Raises :class:`UserError` if the file is no JSON object."""
+    try:
+        refuse_pointer(file)
+        config = json.loads(file.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{file} is no JSON ({error}); get the model again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file} holds no JSON object; get the model again")
+    return config
+
+
+def config_hash(file: Path) -> str:
+    """Of a configuration without the folder that it was once loaded from. Raises :class:`UserError` if it is no JSON."""
+    return json_hash({k: v for k, v in read_config(file).items() if k != "_name_or_path"})
+
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def layout(device: str, dtype: torch.dtype) -> torch.memory_format:
+    """Channels last where it is faster: the tensor cores of a GPU convolve half precision in that order."""
+    fast = torch.device(device).type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    return torch.channels_last if fast else torch.contiguous_format
+
+
+def check_device(name: str) -> None:
+    """Raises :class:`UserError` if torch has no such device here."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's three ways to say no
+        raise UserError(f"device {name!r} cannot be used here: {first_line(error)}. See: membench doctor") from None

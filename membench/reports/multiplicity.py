@@ -1,0 +1,158 @@
+"""In the report of a run: the share of training pictures extracted at each multiplicity, beside that of its control run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from membench.boards.control import control_command
+from membench.boards.identity import pair_key
+from membench.errors import UserError
+from membench.metrics.multiplicity import COPIES, SHARE, multiplicity_of, natural
+from membench.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, Chart
+from membench.reports.page import Table
+from membench.reports.text import interval, number
+from membench.runs.finished import Run, load
+from membench.runs.folder import is_finished, read_info
+
+MARK = {"model": "round", "control": "square"}  # a shape each, for whoever cannot tell the colours apart
+
+
+APART = 7  # pixels from the middle of a category to a series' mark
+
+
+LABELLED = 8  # categories with a label, as far as they find room; the others are in the table
+
+
+@dataclass(frozen=True)
+class Series:
+    """shares: of :func:`extracted`. images: how many the run made, without the failed."""
+
+    control: bool
+    shares: pd.DataFrame
+    images: int
+
+    @property
+    def name(self) -> str:
+        return "control" if self.control else "model"
+
+
+def extracted(metrics: pd.DataFrame) -> pd.DataFrame:
+    """A row a kind of training picture, in natural order: kind, n, value, low, high (shares in [0, 1]) and copies (a picture).
+
+    Empty for a run without such metrics: without images, of a task with one kind, or of an older membench.
+    """
+    shares = metrics[(metrics.metric == SHARE) & metrics.value.notna()]
+    copies = metrics[metrics.metric == COPIES].set_index("subset").value
+    frame = shares.assign(kind=shares.subset.str.removeprefix("kind="), copies=shares.subset.map(copies))
+    return frame[["kind", "n", "value", "low", "high", "copies"]].sort_values("kind", key=lambda k: k.map(natural), ignore_index=True)
+
+
+def siblings(path: Path, info: Mapping[str, Any]) -> list[Path]:
+    """Finished runs beside this one that differ from it in control (and weights) alone; several if there are several such models.
+
+    info: its run.json. A folder that cannot be read is none.
+    """
+    found = []
+    for folder in sorted(p.parent for p in path.parent.glob("*/run.json") if p.parent != path and not p.parent.is_symlink()):
+        try:
+            parts = read_info(folder)["key_parts"]
+            same = parts["control"] != info["control"] and pair_key(parts) == pair_key(info["key_parts"])
+            found += [folder] if same and is_finished(folder) else []
+        except (UserError, KeyError, TypeError, AttributeError):  # of a run.json that holds other things
+            continue
+    return found
+
+
+def multiplicity(run: Run, copy: str) -> tuple[list[Chart], list[Table]]:
+    """The chart and the table of its numbers; nothing for a run that :func:`extracted` has nothing of. copy: what a copy is, in words."""
+    own = Series(run.info["control"], extracted(run.metrics), int((run.samples.status == "ok").sum()))
+    if own.shares.empty:
+        return [], []
+    other, absent, command = _other(run)
+    series = sorted([own, *([other] if other else [])], key=lambda s: s.control)
+    note = f"Of the training pictures shown so often, the share that some image of the run copies ({copy}). "
+    note += "Bars: 95 % intervals (Wilson) over pictures."
+    note += " The control model saw none of them." if any(s.control for s in series) else ""
+    if "near" in set(own.shares.kind):
+        note += " Near-duplicates: each variant is a picture, and an image that copies one often copies the others."
+    return [replace(share_chart(series), note=note, absent=absent, command=command)], [share_table(series)]
+
+
+def share_chart(series: Sequence[Series]) -> Chart:
+    """Extracted share of each kind, with its interval; lines join kinds that differ in multiplicity."""
+    kinds = sorted({kind for s in series for kind in s.shares.kind}, key=natural)
+    wide = (RIGHT - LEFT) / len(kinds)
+    roomy, step = len(kinds) <= 5, math.ceil(len(kinds) / LABELLED)
+    middle = {kind: round(LEFT + (i + 0.5) * wide, 1) for i, kind in enumerate(kinds)}
+    labels = [_tick(kind, roomy) if i % step == 0 else "" for i, kind in enumerate(kinds)]
+    lines = []
+    for s in series:
+        css, aside = f"of-{s.name}", min(APART, wide / 4) * (1 if s.control else -1) if len(series) > 1 else 0
+        spots = [(r.kind, round(middle[r.kind] + aside, 1), _y(r.value), _y(r.low), _y(r.high)) for r in s.shares.itertuples()]
+        joined = [(x, y) for kind, x, y, *_ in spots if multiplicity_of(kind) is not None]
+        lines += [("", "M" + "L".join(f"{x} {y}" for x, y in joined), f"trend {css}")] if len(joined) > 1 else []
+        lines.append(("", "".join(f"M{x} {low}V{high}M{x - 3:g} {low}h6M{x - 3:g} {high}h6" for _, x, _, low, high in spots), css))
+        mark = "M{x} {y}h0" if MARK[s.name] == "round" else "M{left:g} {top:g}h7v7h-7z"
+        path = "".join(mark.format(x=x, y=y, left=x - 3.5, top=y - 3.5) for _, x, y, *_ in spots)
+        lines.append((f"{s.name}, {s.images:,} images", path, f"{MARK[s.name]} {css}"))
+    xticks = list(zip(middle.values(), labels, strict=True))
+    yticks = [(_y(share / 100), str(share)) for share in range(0, 101, 20)]
+    return Chart("Extracted share by multiplicity", "" if roomy else "times shown in training", "extracted, %", xticks, yticks, lines)
+
+
+def share_table(series: Sequence[Series]) -> Table:
+    """The numbers of the chart, and how many images copy a picture on average. A row a kind, columns a series."""
+    kinds = sorted({kind for s in series for kind in s.shares.kind}, key=natural)
+    by_kind = [s.shares.set_index("kind").reindex(kinds) for s in series]
+    rows = []
+    for kind in kinds:
+        of = [shares.loc[kind] for shares in by_kind]
+        cells = [interval(r.value, r.low, r.high, scale=100, digits=1) for r in of] + [number(r.copies, 3) for r in of]
+        rows.append([kind_label(kind), number(next(r.n for r in of if pd.notna(r.n))), *cells])
+    header = ["pictures", "n", *(f"{s.name} %" for s in series), *(f"copies, {s.name}" for s in series)]
+    return Table("Extracted share in numbers", header, rows, "Copies: the run's images that copy a picture, mean over the pictures.")
+
+
+def kind_label(kind: str) -> str:
+    """``shown 64x``, ``near-duplicates``, or the kind itself."""
+    times = multiplicity_of(kind)
+    return {"near": "near-duplicates"}.get(kind, kind) if times is None else f"shown {times}x"
+
+
+def _tick(kind: str, roomy: bool) -> str:
+    """The label, on two lines where there is room; a name is cut."""
+    times = multiplicity_of(kind)
+    if not roomy:
+        return kind[:6] if times is None else f"{times}x"
+    return {"near": "near-\nduplicates"}.get(kind, kind[:10]) if times is None else f"shown\n{times}x"
+
+
+def _other(run: Run) -> tuple[Series | None, str, str]:
+    """The run on the other model; or in words why there is none, and the command that adds it."""
+    info, folders = run.info, siblings(run.path, run.info)
+    name = "model" if info["control"] else "control model"
+    command = control_command(info)
+    command = command.removesuffix(" --control") if info["control"] else command
+    if not folders:
+        return None, f"Without the {name}: no finished run of these settings on it lies beside this one. Add it:", command
+    if len(folders) > 1:
+        return None, f"Without the {name}: {len(folders)} runs of these settings on different ones lie beside this one.", ""
+    try:
+        there = load(folders[0], images=False)
+    except UserError as error:
+        return None, f"Without the {name}: its run cannot be read ({error})", ""
+    shares = extracted(there.metrics)
+    if shares.empty:
+        return None, f"Without the {name}: its run {folders[0].name} has no such numbers. To have them, delete it and run:", command
+    return Series(there.info["control"], shares, int((there.samples.status == "ok").sum())), "", ""
+
+
+def _y(share: float) -> float:
+    """Pixel of a share in [0, 1]."""
+    return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)

@@ -1,0 +1,51 @@
+"""What pages are made of: sections, tables, templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from membench.plain import plain
+from membench.reports.charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Chart
+from membench.reports.gallery import Gallery
+from membench.reports.plots import COLOURS, DARK_COLOURS, DASHES
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text. An empty header: names and values, each row as wide as the page."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page. below: tables under the charts. absent: why something is missing from it."""
+
+    title: str
+    intro: str = ""
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
+    below: Sequence[Table] = ()
+    galleries: Sequence[Gallery] = ()
+    absent: str = ""
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page from a template; what it shows is escaped, and control and direction characters are written out (``plain.plain``)."""
+    environment = Environment(
+        loader=PackageLoader("membench.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,  # not what a macro has rendered, which is Markup
+    )
+    palette = {"light": COLOURS, "dark": DARK_COLOURS, "dashes": DASHES}
+    edges = {"width": WIDTH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
+    return environment.get_template(template).render(**values, edges=edges, palette=palette)

@@ -1,0 +1,190 @@
+"""Finished runs, read back from their folders. Imports no torch: tables and reports are made anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from membench.errors import UserError
+from membench.runs.check import check_info, check_tables
+from membench.runs.folder import read_info, read_run
+from membench.storage import files
+from membench.storage.hashing import content_key
+from membench.types import Band, Space
+
+PER_EXAMPLE = {"forwards": "fwd/ex", "jvps": "jvp/ex", "decodes": "dec/ex", "encodes": "enc/ex"}  # what tables show of a score's cost
+
+
+def spent(run: Run, what: str, *phases: str) -> int:
+    """A cost of the phases named, or of all; what an older run did not count is 0."""
+    return sum(int(cost.get(what, 0)) for phase, cost in run.info["phases"].items() if not phases or phase in phases)
+
+
+def evaluations(run: Run, *phases: str) -> int:
+    """Passes over the target network: a Jacobian-vector product in forward mode is one, as a forward is."""
+    return spent(run, "forwards", *phases) + spent(run, "jvps", *phases)
+
+
+def per_example(run: Run, what: str) -> float:
+    """What a score took of a cost; all that the run took, where a detector scores by its images. NaN for a run without scores."""
+    phases = ("scores", *(("prepare", "samples") if run.info["access"]["images"] else ()))
+    return spent(run, what, *phases) / len(run.scores) if len(run.scores) else float("nan")
+
+
+MAKE_ONE = "Make one: membench run --detector cfg_norm --task sd_webster"
+
+
+TABLES = ("scores", "samples", "matches", "metrics")
+
+
+METRIC = ["metric", "band", "threshold", "subset", "n"]  # what a value of metrics.parquet is of
+
+
+GREY_LEVEL = 0.01  # how far two machines' similarities of one image may lie apart: rounding moves a pixel by one grey level
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, for notebooks: ``run.json`` as a dict and the four tables as pandas frames."""
+
+    path: Path
+    info: dict[str, Any]
+    scores: pd.DataFrame
+    samples: pd.DataFrame
+    matches: pd.DataFrame
+    metrics: pd.DataFrame
+    nearest: pd.DataFrame | None = None  # the training images that its report shows (gallery.nearest_table); None: not read
+
+    @property
+    def space(self) -> Space:
+        """How generated and training images were compared."""
+        space = self.info["space"]
+        return Space(**{**space, "bands": tuple(Band(**band) for band in space["bands"])})
+
+    def found(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """(images that did not fail, their matches), the matches with ``generated``: the row of the image, 0 .. n - 1."""
+        good = self.samples[self.samples.status == "ok"].reset_index(drop=True)
+        at = pd.Index(good.sample_id.astype(object)).get_indexer(self.matches.sample_id.astype(object))
+        return good, self.matches.assign(generated=at.astype(np.int32))[at >= 0]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Runs, and a line for each folder that could not be read."""
+
+    runs: list[Run]
+    problems: list[str]
+
+
+def load(path: Path, *, images: bool = True) -> Run:
+    """The tables of a run folder. images: False leaves out the PNG bytes, which are most of it.
+
+    Raises :class:`UserError` for a damaged or newer one, and for one that is not of one piece (``run_check``).
+    """
+    info = read_info(path)
+    with _in_words(path):
+        check_info(info, content_key)
+    info, frames = read_run(path, TABLES, images=images)
+    run = Run(path, info, **{name: frames[name] for name in TABLES})
+    with _in_words(path):
+        check_tables(info, frames, run.space)
+    return run
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise files.DamagedFile(f"{path} is damaged or edited: {error}; delete it and run again") from None
+
+
+def read_runs(roots: Path | Sequence[Path], *, images: bool = False, verified: bool = False) -> Found:
+    """Every finished run under the folders, in order of path; one that stands there twice counts once.
+
+    A folder that is damaged or edited, lacks a table, is of a newer schema or is reached by a link is left out and named; one whose run
+    has not ended is left out. images: with the PNG bytes. verified: these are read, so that damage to them shows, but not kept.
+    Raises :class:`UserError` where there is no run at all, and for two runs of one key with different numbers: a key names all that
+    changes the output, so that is a bug or a changed file.
+    """
+    roots = [roots] if isinstance(roots, Path) else list(roots)
+    runs: dict[str, Run] = {}
+    problems = []
+    for top, folder in [(root, p.parent) for root in roots for p in sorted(root.glob("*/*/*/*/run.json"))]:
+        try:
+            if folder.resolve() != top.resolve() / folder.relative_to(top):
+                raise UserError(f"{folder} is reached by a link, which is not followed; name the folder that it leads to by --runs")
+            if read_info(folder).get("status") == "running":
+                continue
+            run = load(folder, images=images or verified)
+            if not images:
+                run = replace(run, samples=run.samples.assign(image=None))
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        key = run.info["key"]
+        if key in runs:
+            if where := difference(runs[key], run):
+                raise UserError(
+                    f"{runs[key].path} and {run.path} are one run (key {key}) with different numbers ({where}): a bug in membench or a "
+                    "changed file, please report it; to go on, move one of them away"
+                )
+            continue
+        runs[key] = run
+    if not runs and not problems:
+        where = ", ".join(map(str, roots))
+        raise UserError(f"no finished runs under {where}. {MAKE_ONE}")
+    return Found(list(runs.values()), problems)
+
+
+def difference(a: Run, b: Run) -> str:
+    """Where two runs first differ in what they found, in a few words; empty where they do not.
+
+    Scores and confidences count as equal within 1e-3 of each other's size, and best similarities within GREY_LEVEL: kernels of another
+    machine round otherwise, and one pixel that falls on the other side of the threshold of ``edge`` is 1.3e-4 of a score. Metrics are
+    compared where all of these are the same bits, of which they are functions; those that one
+    of the runs lacks are left out, since a later membench may have more.
+    """
+    same = True
+    for name, key, column, tolerance in (
+        ("scores", "id", "score", 1e-6),
+        ("samples", "sample_id", "confidence", 1e-6),
+        ("matches", "sample_id", "similarity", GREY_LEVEL),
+    ):
+        one, other = (_numbers(run, name, key, column) for run in (a, b))
+        if set(one.index) != set(other.index):
+            return f"{name} of other {'examples' if name == 'scores' else 'images'}"
+        other = other[one.index]
+        if where := _apart(one, other, 0.0 if name == "matches" else 1e-3, tolerance):
+            return f"{column} of {where}"
+        same = same and bool(np.array_equal(one, other, equal_nan=True))
+    if not same:
+        return ""
+    one, other = (_metrics(run) for run in (a, b))
+    common = one.index.intersection(other.index)
+    return _apart(one[common], other[common], 1e-9, 1e-12)
+
+
+def _numbers(run: Run, name: str, key: str, column: str) -> pd.Series:
+    frame = getattr(run, name)
+    if name == "matches":
+        frame = frame[frame["rank"] == 0]
+    return frame.set_index(key)[column].astype(float)
+
+
+def _metrics(run: Run) -> pd.Series:
+    """The values by what they are of, such as ``ams high all 804``."""
+    names = [" ".join(str(x) for x in row if not pd.isna(x)) for row in run.metrics[METRIC].itertuples(index=False)]
+    return run.metrics.value.astype(float).set_axis(names)
+
+
+def _apart(one: pd.Series, other: pd.Series, rtol: float, atol: float) -> str:
+    """``name: 0.5 and 0.7`` of the first pair of numbers that differ; empty where none do."""
+    apart = ~np.isclose(one, other, rtol=rtol, atol=atol, equal_nan=True)
+    return f"{one.index[apart][0]}: {one[apart].iloc[0]:.6g} and {other[apart].iloc[0]:.6g}" if apart.any() else ""

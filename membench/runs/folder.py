@@ -1,0 +1,237 @@
+"""Run folders: under which key a run is kept, and how it survives a kill, a full disk and a second process.
+
+``<root>/<task>/<profile>/<detector>/<key>/`` holds run.json and, at the end, scores, samples, matches and metrics as
+Parquet; until then ``shards/<phase>-00003.parquet`` keeps what is done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pandas as pd
+import pyarrow as pa
+
+from membench.errors import UserError
+from membench.storage.files import DamagedFile, check_own, disk_errors, write_json
+from membench.storage.tables import SCHEMA_VERSION, SCHEMAS, read_notes, read_table, refuse_newer, write_table
+
+LARGEST_INFO = 16_000_000  # bytes of a run.json
+
+
+ID_COLUMNS = {"samples": "sample_id", "scores": "id"}
+
+
+def verify_ids(frame: pd.DataFrame, name: str, where: Path, expected: Iterable[str] | None = None) -> None:
+    """Raises UserError unless the ids of a "scores" or "samples" frame are unique and, if given, the expected set."""
+    ids = frame[ID_COLUMNS[name]]
+    if not ids.is_unique:
+        raise UserError(f"{where}: {ids[ids.duplicated()].iloc[0]} stands twice among the {name}; delete this and run again")
+    if expected is not None and (wrong := set(ids) ^ set(expected)):
+        raise UserError(f"{where}: {len(wrong)} {name} missing or foreign, such as {min(wrong)}; delete this and run again")
+
+
+class RunFolder:
+    """One run's folder, locked against other processes until it is closed: ``with RunFolder.open(...) as folder``.
+
+    run: what run.json holds. A phase is "samples" or "scores"; the work of a phase is stored shard by shard.
+    """
+
+    def __init__(self, path: Path, key: str, key_parts: Mapping[str, Any], lock: BinaryIO | None) -> None:
+        self.path = path
+        self.run: dict[str, Any] = {}
+        self._keys = {"schema_version": SCHEMA_VERSION, "key": key, "key_parts": json.loads(json.dumps(key_parts))}
+        self._lock = lock
+
+    @classmethod
+    def open(cls, root: Path, task: str, profile: str, detector: str, key: str, key_parts: Mapping[str, Any]) -> RunFolder:
+        """Makes the folder, or takes an earlier run up again.
+
+        Raises UserError if another process holds it, it holds a run of other parts, or the disk refuses.
+        """
+        path = root / task / profile / detector / key
+        folder = cls(path, key, key_parts, _lock(path))
+        try:
+            folder._resume()
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def attach(cls, root: Path, task: str, profile: str, detector: str, key: str, key_parts: Mapping[str, Any]) -> RunFolder:
+        """The folder of a run that another process holds open, for a worker of its own that reads and writes shards, and nothing else.
+
+        Takes no lock and touches no file.
+        """
+        return cls(root / task / profile / detector / key, key, key_parts, None)
+
+    @property
+    def key_parts(self) -> dict[str, Any]:
+        """All that changes the run's output, as JSON has it."""
+        return dict(self._keys["key_parts"])
+
+    def _resume(self) -> None:
+        for leftover in self.path.rglob("*.partial"):  # of a killed process: we hold the lock, so nobody is writing it
+            leftover.unlink()
+        if (self.path / "run.json").exists():
+            self.run = read_info(self.path)
+            old, new = self.run["key_parts"], self._keys["key_parts"]
+            if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
+                raise UserError(f"{self.path} holds a run with other {', '.join(differing)}; move it away or choose another --out")
+
+    def close(self) -> None:
+        """Lets other processes in."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def discard(self) -> None:
+        """Removes the folder if nothing has begun in it."""
+        if not self.run and {p.name for p in self.path.iterdir()} == {".lock"}:
+            (self.path / ".lock").unlink()
+            self.path.rmdir()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that this key asks for is done ("partial", by ``--limit`` or failures, is done too) and still there."""
+        return _finished(self.path, self.run)
+
+    def start(self, info: Mapping[str, Any]) -> None:
+        """Writes run.json, status "running". Where a resumed run's info differs, the earlier one is kept in "earlier"."""
+        changed = {k: self.run[k] for k in info if k in self.run and self.run[k] != json.loads(json.dumps(info[k]))}
+        earlier = [*self.run.get("earlier", []), *([changed] if changed else [])]
+        self._record({**info, "status": "running", "earlier": earlier})
+
+    def _record(self, fields: Mapping[str, Any]) -> None:
+        self.run = json.loads(json.dumps({**self.run, **fields, **self._keys}))
+        write_json(self.path / "run.json", self.run)
+
+    def _shard(self, phase: str, index: int) -> Path:
+        return self.path / "shards" / f"{phase}-{index:05d}.parquet"
+
+    def _shards(self, phase: str) -> list[Path]:
+        return sorted((self.path / "shards").glob(f"{phase}-*.parquet"))
+
+    def shard_done(self, phase: str, index: int) -> bool:
+        """Whether the shard is there and can be read; a damaged one is deleted, with a warning on stderr."""
+        shard = self._shard(phase, index)
+        if not shard.exists():
+            return False
+        try:
+            read_table(shard, phase)
+        except DamagedFile:
+            print(f"membench: {shard} is damaged; it is deleted and computed again", file=sys.stderr)
+            shard.unlink()
+            return False
+        return True
+
+    def write_shard(self, phase: str, index: int, frame: pd.DataFrame | pa.Table, cost: Mapping[str, float] | None = None) -> None:
+        """Stores the index-th part of a phase, and what it cost (counts, seconds) in the same file."""
+        write_table(self._shard(phase, index), frame, phase, {"cost": json.dumps(dict(cost or {}))})
+
+    def read_shards(self, phase: str, expected: Iterable[str] | None = None) -> pd.DataFrame:
+        """All rows done so far, in the order of the shards. Raises UserError if one is damaged or the ids are not as expected."""
+        frames = [read_table(shard, phase) for shard in self._shards(phase)]
+        frame = pd.concat(frames, ignore_index=True) if frames else SCHEMAS[phase].empty_table().to_pandas()
+        verify_ids(frame, phase, self.path / "shards", expected)
+        return frame
+
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """What each phase has cost so far, summed over its shards, those of earlier sessions included."""
+        total: dict[str, Counter[str]] = {}
+        for phase in ID_COLUMNS:
+            for shard in self._shards(phase):
+                total.setdefault(phase, Counter()).update(json.loads(read_notes(shard)["cost"]))
+        return {phase: dict(cost) for phase, cost in total.items()}
+
+    def finish(self, tables: Mapping[str, pd.DataFrame], info: Mapping[str, Any]) -> None:
+        """Writes the tables, rows sorted by id, then run.json, then deletes the shards. info: "status" and the totals.
+
+        Raises UserError if an id stands twice or the disk refuses.
+        """
+        for name, frame in tables.items():
+            if name in ID_COLUMNS:
+                verify_ids(frame, name, self.path)
+                frame = frame.sort_values(ID_COLUMNS[name])
+            write_table(self.path / f"{name}.parquet", frame, name, {"run": self._keys["key"]})
+        self._record(info)
+        self.cleanup_shards()
+
+    def cleanup_shards(self) -> None:
+        """Deletes the shards: their rows are in the tables."""
+        shutil.rmtree(self.path / "shards", ignore_errors=True)
+
+
+def _lock(folder: Path) -> BinaryIO:
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "wb")  # noqa: SIM115 - held for as long as the run folder is open
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
+        except BlockingIOError as error:
+            lock.close()
+            raise UserError(f"another process is writing to {folder}; wait until it ends, or end it") from error
+        return lock
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """What run.json holds. Raises UserError if it is missing, damaged or newer."""
+    path = folder / "run.json"
+    check_own(path)
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run folder: it holds no run.json")
+    try:
+        if path.stat().st_size > LARGEST_INFO:
+            raise ValueError("too large")
+        run = json.loads(path.read_bytes(), parse_constant=_refused)
+        version = run["schema_version"]
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise TypeError("schema_version")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedFile(f"{path} is damaged; delete {folder} and run again") from error
+    refuse_newer(path, version)
+    return run
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(constant)  # NaN and infinities are not JSON
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run folder holds a run that has ended, whole or partial, with its tables. Raises UserError as :func:`read_info`."""
+    return _finished(folder, read_info(folder))
+
+
+def _finished(folder: Path, run: Mapping[str, Any]) -> bool:
+    return run.get("status") in ("complete", "partial") and all((folder / f"{name}.parquet").is_file() for name in SCHEMAS)
+
+
+def read_run(
+    folder: Path, tables: Collection[str] = tuple(SCHEMAS), *, images: bool = True
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """(run.json, tables by name). images: False leaves the samples' PNG bytes unread (None).
+
+    Raises UserError if one is missing, a link, damaged, newer or of another run, or an id stands twice.
+    """
+    for name in tables:
+        check_own(folder / f"{name}.parquet")
+    info = read_info(folder)
+    frames = {name: read_table(folder / f"{name}.parquet", name, without=() if images else ("image",)) for name in tables}
+    for name in tables:
+        if (owner := read_notes(folder / f"{name}.parquet").get("run", info.get("key"))) != info.get("key"):
+            raise DamagedFile(f"{folder / name}.parquet is a table of another run, of key {owner}; delete {folder} and run again")
+    for name in ID_COLUMNS.keys() & frames.keys():
+        verify_ids(frames[name], name, folder)
+    return info, frames

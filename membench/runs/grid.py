@@ -1,0 +1,50 @@
+"""Several detectors on several tasks, and one table of all of it. A cell without a number says why."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from membench.runs.execute import Skipped, execute_all
+from membench.runs.executor import Executor
+from membench.runs.finished import Run
+from membench.runs.job import open_task
+from membench.runs.spec import Spec
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Runs in order of task and detector; those that were left out, with the reason; what it took."""
+
+    runs: list[Run]
+    skipped: list[Skipped]
+    seconds: float
+
+
+def run_grid(specs: Sequence[Sequence[Spec]], out: Path, *, skip: bool, progress: bool = True, executor: Executor | None = None) -> Grid:
+    """Runs the specs of each task side by side. skip: leave out detectors that do not suit a task, instead of refusing the task.
+    executor: who computes the shards; None: this process.
+
+    Raises :class:`UserError`; runs that were finished before it are kept.
+    """
+    began, runs, skipped = time.monotonic(), [], []
+    for of_task in specs:  # a mistake in the last task's options must not cost the first its hours
+        open_task(of_task[0])
+    for k, of_task in enumerate(specs):
+        if len(specs) > 1:
+            print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
+        left_out: list[Skipped] | None = [] if skip else None
+        for run in execute_all(of_task, out, progress=progress, skipped=left_out, executor=executor):
+            print(f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
+            runs.append(run)
+        skipped += left_out or []
+    return Grid(runs, skipped, time.monotonic() - began)
+
+
+def skipped_lines(grid: Grid) -> Iterator[str]:
+    """A line for each detector that was left out."""
+    for s in grid.skipped:
+        yield f"left out: {s.detector} on {s.task}: {s.reason}"

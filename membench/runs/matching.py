@@ -1,0 +1,52 @@
+"""Generated images against the training set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from membench.metrics.extraction import in_region
+from membench.similarity.criterion import by_pixels
+from membench.storage.images import png_image
+from membench.storage.tables import SCHEMAS
+from membench.task import LoadedTask
+from membench.types import Space
+
+DECODED = 1024  # images in memory at once while they are compared
+
+
+def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.ndarray]:
+    """The matches table, and each image's similarity to the nearest of its own prompt's training pictures, float64 [n].
+
+    Matches: every generated-training pair within the space's floor, and the nearest of each image. The similarity is NaN where the task
+    does not know the prompt's own pictures. Images are decoded in blocks: those of a whole run would not fit in memory.
+    """
+    ids, own = np.asarray(task.training_ids, dtype=object), np.full(len(samples), np.nan)
+    frames = [SCHEMAS["matches"].empty_table().to_pandas()] if samples.empty else []
+    criterion = task.match or by_pixels(task.training_images)
+    for start in range(0, len(samples), DECODED):
+        part = samples.iloc[start : start + DECODED]
+        images = np.stack([png_image(png) for png in part.image])
+        found = criterion(images, task.info.space.floor)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "sample_id": part.sample_id.to_numpy()[found.generated],
+                    "training_id": ids[found.training],
+                    "training": found.training,
+                    "similarity": found.similarity,
+                    "rank": found["rank"],
+                }
+            )
+        )
+        if task.owners:
+            own[start : start + DECODED] = criterion.own(images, [task.owners.get(name, ()) for name in part.condition])
+    return pd.concat(frames, ignore_index=True), own
+
+
+def with_truth(samples: pd.DataFrame, own: np.ndarray, space: Space) -> pd.DataFrame:
+    """The samples with a label of each image: whether it is a copy of its own prompt's picture. own: of :func:`match`, of those that did
+    not fail."""
+    similarity = pd.Series(own, index=samples.index[samples.status == "ok"]).reindex(samples.index)
+    copied = pd.Series(in_region(similarity.fillna(0.0).to_numpy(), space, space.copy), index=samples.index)
+    return samples.assign(truth_similarity=similarity, truth_label=copied.astype(float).where(similarity.notna()))

@@ -1,0 +1,225 @@
+"""The phases of a run: extract images, score examples, match images with the training set.
+
+Work is cut into shards of fixed size, so that neither the batch size nor an interruption changes what goes into one: a
+finished shard is on disk, and the next process begins after the last.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from membench.detector import Detector
+from membench.models.denoiser import Denoiser
+from membench.models.memo import Memo
+from membench.runs.folder import RunFolder
+from membench.storage import images
+from membench.storage.images import png_bits
+from membench.types import Condition, Cost, Example, Request, Sample
+
+SHARD = 64  # conditions or images; part of the output's definition, not a knob
+
+
+NOT_FINITE = "the network returned NaN or infinity"
+
+
+UNITS = {"samples": "img", "scores": "ex"}
+
+
+Row = dict[str, Any]
+
+
+Compute = Callable[[Sequence[Any]], list[Row]]
+
+
+@contextmanager
+def timer() -> Iterator[dict[str, float]]:
+    """Fills ``{"seconds": ...}`` when the block ends."""
+    found: dict[str, float] = {}
+    start = time.monotonic()
+    yield found
+    found["seconds"] = round(time.monotonic() - start, 3)
+
+
+class NoModel:
+    """In place of the model, for a detector whose access says that it sees none: it costs nothing, and nothing may be asked of it."""
+
+    def __init__(self) -> None:
+        self.cost, self.memo = Cost(), None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # of copying and the like
+            raise AttributeError(name)
+        raise RuntimeError(f"a detector that declares Access(model=False) asks for the model's {name!r}")
+
+
+class Work:
+    """A phase of one detector, cut into shards: ``items`` whose rows ``compute`` makes."""
+
+    def __init__(
+        self,
+        phases: Phases,
+        phase: str,
+        items: Sequence[Any],
+        expected: list[str],
+        compute: Compute,
+        mend: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame,
+    ) -> None:
+        self.phases, self.phase, self.items, self.expected, self.compute, self.mend = phases, phase, items, expected, compute, mend
+
+    def __len__(self) -> int:
+        return -(-len(self.items) // SHARD)
+
+    def done(self, index: int) -> bool:
+        return index >= len(self) or self.phases.folder.shard_done(self.phase, index)
+
+    def shard(self, index: int) -> None:
+        """Computes a shard and stores it, unless it is stored already."""
+        part = self.items[index * SHARD : (index + 1) * SHARD]
+        cost = self.phases.model.cost
+        before = replace(cost)
+        with timer() as seconds:
+            rows = self.compute(part)
+        if not self.done(index):
+            spent = cost - before
+            # What a detector takes alone: others of the same command have made some of its evaluations.
+            seconds["seconds"] = round(seconds["seconds"] + spent.shared_seconds, 3)
+            self.phases.folder.write_shard(self.phase, index, pd.DataFrame(rows), asdict(spent) | seconds)
+
+    def table(self) -> pd.DataFrame:
+        """All rows; the shards must be done."""
+        return self.mend(self.phases.folder.read_shards(self.phase, self.expected))
+
+
+def in_step(works: Sequence[Work], model: Denoiser, progress: bool, indices: Iterable[int] | None = None) -> None:
+    """Computes the first shard of every work, then the second: what several ask of the network about it is evaluated once.
+
+    A shard that one of them lacks is computed for all (a killed run may have stopped in between), so that the same evaluations
+    share a batch, and an interruption changes no bit. indices: only these shards; None: all, in order.
+    """
+    model.memo = Memo() if len(works) > 1 else None
+    try:
+        name = works[0].phase if works else ""
+        with tqdm(
+            total=sum(len(work.items) for work in works), desc=name, unit=UNITS.get(name, "it"), disable=not progress, smoothing=0.1
+        ) as bar:
+            for index in range(max(map(len, works), default=0)) if indices is None else indices:
+                missing = not all(work.done(index) for work in works)
+                for work in works:
+                    if missing and index < len(work):
+                        work.shard(index)
+                    bar.update(len(work.items[index * SHARD : (index + 1) * SHARD]))
+                if model.memo is not None:
+                    model.memo.clear()
+    finally:
+        model.memo = None
+
+
+class Phases:
+    """A detector's two phases as works."""
+
+    def __init__(self, detector: Detector, model: Denoiser, folder: RunFolder) -> None:
+        self.detector, self.model, self.folder = detector, model, folder
+
+    def extract(self, requests: Sequence[Request]) -> Work:
+        """Makes the samples table; failed ones are rows too."""
+
+        def rows(part: Sequence[Request]) -> list[Row]:
+            return [_sample_row(sample) for sample in self.detector.extract(self.model, part)]
+
+        return Work(self, "samples", requests, [_sample_id(r.condition.id, r.draw) for r in requests], rows)
+
+    def score(self, examples: Sequence[Example], samples: pd.DataFrame) -> Work:
+        """Makes the scores table. The detector sees conditions and its own samples, no label and no training image."""
+        extracted, drawn = Extracted(samples), drawn_bits(samples)
+
+        def bits(example: Example) -> float | None:
+            image = example.condition.image
+            return drawn.get(example.id) if image is None else png_bits(image)
+
+        def rows(part: Sequence[Example]) -> list[Row]:
+            scores = self.detector.score(self.model, [e.condition for e in part], extracted)
+            return [_score_row(example, float(score), bits(example)) for example, score in zip(part, scores, strict=True)]
+
+        def mend(frame: pd.DataFrame) -> pd.DataFrame:
+            # An older membench's shards hold no sizes: a run that it began ends with the same table as one that it did not.
+            without = set(frame.id[frame.png_bits.isna()])
+            found = {example.id: bits(example) for example in examples if example.id in without}
+            return frame.assign(png_bits=frame.png_bits.fillna(frame.id.map(found).astype(float)))
+
+        return Work(self, "scores", examples, [e.id for e in examples], rows, mend)
+
+
+def drawn_bits(samples: pd.DataFrame) -> dict[str, float]:
+    """Mean bits of the stored PNGs by condition id, undecoded; a failed sample does not count."""
+    good = samples[(samples.status == "ok") & samples.image.notna()]
+    return (8.0 * good.image.map(len).astype(int)).groupby(good.condition).mean().to_dict()
+
+
+def _sample_id(condition: str, draw: int) -> str:
+    return f"{condition}/{draw}"
+
+
+def _sample_row(s: Sample) -> Row:
+    ok = math.isfinite(s.confidence)
+    return {
+        "sample_id": _sample_id(s.condition.id, s.draw),
+        "condition": s.condition.id,
+        "draw": s.draw,
+        "prompt": s.condition.prompt,
+        "confidence": s.confidence if ok else None,
+        "status": "ok" if ok else f"failed: {NOT_FINITE}",
+        "image": images.png_bytes(s.image),
+        "truth_similarity": None,  # found when the images are compared
+        "truth_label": None,
+    }
+
+
+class Extracted(Mapping[str, Sequence[Sample]]):
+    """A run's samples by condition id, in order of draw; the confidence of a failed one is NaN.
+
+    Images are decoded when a condition is looked up and not kept: at full scale they would not fit in memory. A
+    condition of which nothing was extracted has no samples.
+    """
+
+    def __init__(self, samples: pd.DataFrame) -> None:
+        self._rows = dict(list(samples.sort_values("draw").groupby("condition")))
+
+    def __getitem__(self, condition: str) -> list[Sample]:
+        if condition not in self._rows:
+            return []
+        rows = self._rows[condition]
+        prompt = rows.prompt.iloc[0]
+        owner = Condition(condition, prompt if isinstance(prompt, str) else None)
+        return [Sample(owner, int(r.draw), images.png_image(r.image), float(r.confidence)) for r in rows.itertuples()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _score_row(e: Example, score: float, png_bits: float | None) -> Row:
+    ok = math.isfinite(score)
+    return {
+        "id": e.id,
+        "score": score if ok else None,
+        "label": e.label,
+        "kind": e.kind,
+        "group": e.group,
+        "source": e.source,
+        "prompt": e.condition.prompt,
+        "status": "ok" if ok else "failed",
+        "error": None if ok else NOT_FINITE,
+        "png_bits": png_bits,
+        "similarity": e.similarity,
+        "nearest": e.nearest,
+    }

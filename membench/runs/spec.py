@@ -1,0 +1,69 @@
+"""What was asked for, and the parts of a run's key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from membench import registry
+from membench.detector import Detector
+from membench.models.batch_size import AUTO
+from membench.runs.shards import SHARD
+from membench.storage.hashing import json_hash
+from membench.task import LoadedTask
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to run, resolved. ``options`` and ``task_options`` are ``key=value`` strings as passed.
+
+    batch_size: images through the network at once; 0 (AUTO): what suits model and device. compile: by ``torch.compile``.
+    """
+
+    detector: str
+    task: str
+    profile: str = "mini"
+    options: Sequence[str] = ()
+    task_options: Sequence[str] = ()
+    seed: int = 0
+    limit: int | None = None
+    control: bool = False
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch_size: int = AUTO
+    preset: str | None = None
+    budget: int | None = None
+    extract_only: bool = False
+    compile: bool = False
+
+
+def key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) -> dict[str, Any]:
+    """All that changes the output, and nothing else (no batch size, device index or number of workers)."""
+    return {
+        "task": spec.task,
+        "task_version": task.info.version,
+        "profile": spec.profile,
+        "control": spec.control,
+        "detector": spec.detector,
+        "detector_version": detector.version,
+        "options": asdict(detector.options),
+        "sampling": dict(task.info.sampling),
+        "space": asdict(task.info.space),
+        "hashes": dict(task.hashes),
+        "examples": json_hash(sorted(ids)),
+        "seed": spec.seed,
+        "dtype": spec.dtype,
+        "shard": SHARD,
+        **plugin_code(spec),
+        # Left out where they change nothing, so that older runs keep their keys.
+        **({"extract_only": True} if spec.extract_only else {}),
+        **({"budget": spec.budget} if spec.budget is not None else {}),
+    }
+
+
+def plugin_code(spec: Spec) -> dict[str, Any]:
+    """Hashes of the files of a plug-in detector or task, which a user edits without raising the version; nothing of built-ins."""
+    entries = {"detector": registry.detectors().get(spec.detector), "task": registry.tasks().get(spec.task)}
+    code = {kind: entry.code for kind, entry in entries.items() if entry.code}
+    return {"plugin_code": code} if code else {}

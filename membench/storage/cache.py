@@ -1,0 +1,191 @@
+"""Training sets too big for memory: memory-mapped .npy files under content keys, made once, block by block.
+
+They lie in one cache for all runs and all of --out: ``$MEMBENCH_CACHE``, else ``~/.cache/membench``. Any of them may be
+deleted at any time; it is made again when it is next asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from membench.errors import UserError
+from membench.storage import host
+from membench.storage.files import DamagedFile, atomic_write, cache_errors, locked
+from membench.storage.hashing import content_key, file_hash
+
+Blocks = Callable[[], Iterator[np.ndarray]]
+
+
+def cache_root() -> Path:
+    """The folder of all cached arrays: ``$MEMBENCH_CACHE``, else ``~/.cache/membench``. It need not exist yet."""
+    return Path(os.environ.get("MEMBENCH_CACHE") or "~/.cache/membench").expanduser()
+
+
+def cached_array(
+    name: str,
+    parts: Mapping[str, Any],
+    shape: tuple[int, ...],
+    dtype: Any,
+    blocks: Blocks,
+    *,
+    root: Path | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """The array of these parts as a read-only memory map of ``<root>/<name>-<key>.npy``, which is made unless it is there.
+
+    parts: all that changes the values, and nothing else; JSON. blocks: starts the making, and is not called for an array that
+    is there; its arrays [b, *shape[1:]] of this dtype, b >= 1, follow one another along the first axis and are written one at a time.
+    The file appears whole or not at all; a second process that asks for it meanwhile waits. What holds the cache can be
+    checked for its size only: nobody reads gigabytes for a bit that may have flipped. root: default :func:`cache_root`.
+
+    Raises ValueError for an empty shape and for blocks that do not make it up, :class:`DamagedFile` for a file of another
+    size or shape, :class:`UserError` if the disk refuses; what ``blocks`` raises passes through, and nothing is left then.
+    """
+    dtype, shape = np.dtype(dtype), tuple(int(n) for n in shape)
+    if not shape or min(shape) < 1 or dtype.hasobject:
+        raise ValueError(f"cannot keep {dtype} of shape {list(shape)} in a file: it must be numbers, and not empty")
+    key = content_key({"parts": dict(parts), "shape": shape, "dtype": dtype.str})
+    path = (cache_root() if root is None else root) / f"{name}-{key}.npy"
+    if not path.exists():
+        with locked(path, progress):
+            if not path.exists():  # another process may have made it while we waited
+                _make(path, shape, dtype, blocks, tqdm(total=shape[0], desc=name, unit="row", disable=not progress, mininterval=1))
+    return _open(path, shape, dtype)
+
+
+def cached_features(
+    images: np.ndarray,
+    encoder_id: str,
+    encode: Callable[[np.ndarray], np.ndarray],
+    dim: int | None,
+    images_key: str,
+    block: int = 256,
+    *,
+    root: Path | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Features float32 [n, dim] of images ``uint8`` [n, h, w, 3], which may be a memory map, as :func:`cached_array` keeps them.
+
+    For a :class:`membench.features.Features` f: ``cached_features(images, f.id, f, None, images_key)``. dim: None takes that of
+    the first image's features, at the price of one image. images_key: the content key of the images, so that they need not be
+    read again. block: images read and encoded at once; no part of the key, since features do not depend on it beyond rounding.
+
+    Raises as :func:`cached_array`, and ValueError for features of another shape or dtype and for ``block`` < 1.
+    """
+    if block < 1:
+        raise ValueError(f"block is {block}, but must be at least 1")
+    if dim is None:
+        dim = int(encode(np.array(images[:1])).shape[1])
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, len(images), block):
+            features = encode(np.array(images[start : start + block]))  # a copy in memory: torch takes no read-only array
+            if len(features) != min(block, len(images) - start):
+                raise ValueError(f"{encoder_id} gives {len(features)} vectors for {min(block, len(images) - start)} images")
+            yield features
+
+    parts = {"encoder": encoder_id, "images": images_key}
+    return cached_array("features", parts, (len(images), dim), np.float32, blocks, root=root, progress=progress)
+
+
+def _make(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Blocks, bar: tqdm) -> None:
+    # Written in order rather than through a writable memory map: there a disk that fills up kills the process (SIGBUS).
+    temporary = path.with_name(f".{path.name}.partial")  # one name for all: a killed process' leftover is overwritten
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        with cache_errors(path, size):
+            file = open(temporary, "wb", buffering=0)  # noqa: SIM115 - closed below; a buffer would fail a second time on closing
+        with bar, contextlib.closing(file):
+            with cache_errors(path, size):
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                host.reserve(file, file.tell() + size)  # a disk that is too full says so before the work
+            done = 0
+            for part in blocks():
+                if part.dtype != dtype or part.shape[1:] != shape[1:] or not 1 <= len(part) <= shape[0] - done:
+                    raise ValueError(f"{path.name}: a block {part.dtype} {list(part.shape)} at row {done} of {dtype} {list(shape)}")
+                with cache_errors(path, size):
+                    _write(file, np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+                done += len(part)
+                bar.update(len(part))
+            if done < shape[0]:
+                raise ValueError(f"{path.name}: the blocks make up {done} rows of {shape[0]}")
+            with cache_errors(path, size):
+                os.fsync(file.fileno())
+        with cache_errors(path, size):
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(file: FileIO, data: memoryview) -> None:
+    while data:  # the system may take less than all
+        data = data[file.write(data) :]
+
+
+def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    advice = f"delete it and run again, and it is made anew: {path}"
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError) as error:  # no .npy, or shorter than its header says
+        raise DamagedFile(f"a cached array is damaged ({' '.join(str(error).split())}); {advice}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if array.shape != shape or array.dtype != dtype or array.offset + array.nbytes != path.stat().st_size:
+        raise DamagedFile(f"a cached array is damaged ({array.dtype} {list(array.shape)}, not {dtype} {list(shape)}); {advice}")
+    return array
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+REMEMBERED_FROM = 64 << 20  # bytes from which on a file's hash is kept: what is smaller is hashed in a blink
+
+
+RACY = 2_000_000_000  # ns: a file as young as this could change again without a change of its times
+
+
+def remembered_hash(file: Path) -> str:
+    """:func:`membench.hashing.file_hash`; that of a large file is kept in the cache and read anew when the file has changed.
+
+    It has if its place, size, inode, time of change or time of status change is another. The last of these no program can set back.
+    """
+    before = _state(file)
+    if before[1] < REMEMBERED_FROM:
+        return file_hash(file)
+    note = cache_root() / "hashes" / f"{hashlib.sha256(before[0].encode()).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # no note, or not ours: hash
+        known = json.loads(note.read_bytes())
+        if known["state"] == before:
+            return str(known["sha256"])
+    found = file_hash(file)
+    if _state(file) == before and time.time_ns() - max(before[3:]) > RACY:
+        text = json.dumps({"state": before, "sha256": found})
+        with contextlib.suppress(UserError, OSError):  # without a cache it is hashed each time
+            note.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(note, lambda temporary: temporary.write_text(text))
+    return found
+
+
+def _state(file: Path) -> list[Any]:
+    real = file.resolve()  # the hub's cache holds links to its files
+    stat = real.stat()
+    return [str(real), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]

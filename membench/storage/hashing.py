@@ -1,0 +1,49 @@
+"""Content hashes: of tensors, files and JSON values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def json_hash(value: Any) -> str:
+    """SHA-256 of canonical JSON (sorted keys, no spaces). Raises TypeError for what JSON cannot hold."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def tensor_hash(tensors: Mapping[str, torch.Tensor] | torch.nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    import torch
+
+    if isinstance(tensors, torch.nn.Module):
+        tensors = tensors.state_dict()
+    h = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        h.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode())
+        h.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return h.hexdigest()
+
+
+KEY_VERSION = 1
+
+
+def content_key(parts: Mapping[str, Any]) -> str:
+    """16 hex digits of SHA-256 over canonical JSON. parts: all that changes the output, and nothing else.
+
+    Raises TypeError for what JSON cannot hold, ValueError for NaN.
+    """
+    return json_hash({"key_version": KEY_VERSION, **parts})[:16]

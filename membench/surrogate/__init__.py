@@ -1,1 +1,0 @@
-"""Surrogate conditions and surrogate models (Chen et al., "SIDE", AAAI 2026), shared by the detectors that guide with them."""

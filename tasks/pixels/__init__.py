@@ -1,0 +1,1 @@
+"""What the two pixel tasks share."""

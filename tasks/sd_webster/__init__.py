@@ -1,0 +1,1 @@
+"""Stable Diffusion: which captions return training images (Webster 2023)."""

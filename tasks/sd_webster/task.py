@@ -1,0 +1,225 @@
+"""Stable Diffusion on Webster's prompts: which captions give back a training picture?
+
+Webster (2023, arXiv 2305.08694) sorts memorized captions into MV (matching verbatim), TV (template verbatim) and RV
+(retrieval verbatim). The mini profile is a small true case of it: a real Stable Diffusion pipeline trained on the
+catalogue world (catalogue.py) by ``membench train``, whose positives and negatives are known by construction, and a
+control model that never saw them. The full profile (sd_webster_full.py) asks a Stable Diffusion 1.x or 2.x checkpoint about the
+published prompt sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from membench.datasets.ground_truth import no_images
+from membench.datasets.prompts import UNLABELLED, example_id
+from membench.datasets.trained_on import same_training
+from membench.errors import UserError, unknown_name
+from membench.models.latent import load_model
+from membench.storage.hashing import json_hash
+from membench.task import LoadedTask, TaskInfo
+from membench.types import Band, Condition, Example, Space
+
+from . import catalogue
+from .options import SdWebsterOptions
+
+if TYPE_CHECKING:
+    from membench.fetching.resources import Resource
+
+DATA = Path(__file__).resolve().parent.parent / "data" / "sd_webster"
+
+
+# Which shipped model has seen which half of the catalogue.
+MODELS = {"a": "model", "b": "control"}
+
+
+SIDE = 64  # pixels of a picture of the catalogue
+
+
+COMPARE = "to compare them with the prompts' own training images: --profile full --set sd_webster.ground_truth=FOLDER"
+
+# Carlini et al. (2023) call d < 1 a copy; AMG (CVPR 2024) goes to 1.4; what lies far below 1 is a copy to the eye.
+SPACE = Space(
+    id="normalised-l2/pixels64/alpha0.5/n50",
+    higher_is_closer=False,
+    bands=(Band("high", 0.0, 0.7), Band("mid", 0.7, 1.0), Band("low", 1.0, 1.4)),
+    copy=1.0,
+    floor=1.5,
+    source="Carlini et al. 2023, arXiv 2301.13188",
+)
+
+
+class SdWebster:
+    info = TaskInfo(
+        name="sd_webster",
+        version=1,
+        summary="Stable Diffusion, captions that return training pictures (MV, TV, RV) against matched ones that do not",
+        profiles=("mini", "full"),
+        space=SPACE,
+        sampling={"steps": 10, "guidance": 3.0},
+    )
+    Options = SdWebsterOptions
+    model_optional = True  # load(needs_model=False), for detectors that read captions alone
+
+    def __init__(self, options: SdWebsterOptions = SdWebsterOptions()) -> None:
+        self.options = options
+
+    def load(
+        self,
+        profile: str,
+        *,
+        control: bool = False,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 64,
+        needs_model: bool = True,
+    ) -> LoadedTask:
+        """The examples of one half of the catalogue, and the model that was trained on it, or with ``control`` the other one.
+
+        The full profile: the published prompts and a published checkpoint.
+        """
+        if profile == "full":
+            from .full import load_full
+
+            return load_full(
+                self.info,
+                self.options,
+                control=control,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+                needs_model=needs_model,
+            )
+        return self._mini(control, device, dtype, batch_size)
+
+    def resources(self) -> list[Resource]:
+        """What the full profile needs from the network: ``membench download sd_webster``."""
+        from .full import resources
+
+        return resources(self.options)
+
+    def _mini(self, control: bool, device: str, dtype: str, batch_size: int) -> LoadedTask:
+        from membench.models.stable_diffusion_folder import folder_hash
+
+        if control and self.options.model:
+            raise UserError("--control and --model exclude each other: the control model is the one that ships")
+        for option in fields(self.options):
+            if option.metadata.get("full") and getattr(self.options, option.name) != option.default:
+                raise UserError(f"{option.name} is for --profile full; the mini profile's model and pictures ship with membench")
+        name = self.options.half
+        seen = {"a": "b", "b": "a"}[name] if control else name
+        half = world(name)
+        index = unique_pictures(half)
+        from .full import NOT_COMPARED, chosen_prompts, one_model
+
+        if self.options.negatives and not self.options.prompts:
+            raise UserError("--negatives without --prompts is for --profile full: the catalogue has negatives of its own; name both")
+        given, examples = self.options.prompts, list(catalogue_examples(half))
+        provenance: dict[str, Any] = {}
+        if self.options.examples == "mirror":
+            for option_name, why in (("model", "nobody knows which captions it saw"), ("prompts", "they have no mirror")):
+                if value := getattr(self.options, option_name):
+                    raise UserError(f"{option_name}={value}: {why}; choose --set sd_webster.examples=half")
+            examples = mirror_examples(name)
+        if given:
+            examples, _, provenance = chosen_prompts(given, self.options.negatives)
+        folder = one_model(self.options.model) if self.options.model else DATA / MODELS[seen]
+        foreign = _foreign(self.options.model, folder, name) if self.options.model else ""
+        if foreign:
+            index = {}
+            labels = "" if given else "; the catalogue's captions are unlabelled, so name your own with --prompts"
+            note = f"{foreign}: extracted images are compared with nothing{labels}; {COMPARE}"
+            provenance = {**provenance, "notes": [*provenance.get("notes", ()), note]}
+        if foreign and not given:
+            examples = [replace(e, label=UNLABELLED, kind="unlabelled") for e in examples]
+        data = json_hash([catalogue.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())])
+        return LoadedTask(
+            info=replace(self.info, space=NOT_COMPARED) if foreign else self.info,
+            profile="mini",
+            examples=examples,
+            training_images=no_images if foreign else lambda: training_pictures(name),
+            training_ids=[f"{name}/{i:04d}" for i in range(len(index))],
+            training_copies=list(index.values()),
+            model=lambda: load_model(folder, device, dtype, batch_size),
+            hashes={
+                "weights": folder_hash(folder),
+                "data": "none" if foreign else data,
+                "prompts": json_hash([[e.id, e.label, e.kind, e.group, e.source] for e in examples]),
+            },
+            control=control,
+            provenance=provenance,
+        )
+
+    @staticmethod
+    def train(out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True) -> None:
+        """``membench train sd_webster``: the recipe that made the shipped weights (sd_webster_train.py)."""
+        from membench.options import parse_options
+
+        from .train import PARTS, Recipe, train
+
+        if profile != "mini":
+            raise UserError("membench train sd_webster is for --profile mini: the full profile asks published checkpoints")
+        for part in parts or ():
+            if part not in PARTS:
+                raise unknown_name("part", part, PARTS, "membench train sd_webster --help")
+        train(out, tuple(parts or PARTS), parse_options(Recipe, options, owner="recipe of sd_webster"), progress=progress)
+
+
+@cache
+def world(half: str = "a") -> catalogue.Half:
+    return catalogue.build(half)
+
+
+@cache
+def training_pictures(half: str = "a") -> np.ndarray:
+    """Every different training picture, drawn once a process: ``uint8`` [n, 64, 64, 3]."""
+    return np.stack([catalogue.draw(look) for look in unique_pictures(world(half))])
+
+
+def unique_pictures(half: catalogue.Half) -> dict[catalogue.Look, int]:
+    """Each different training picture with its number of training rows."""
+    index: dict[catalogue.Look, int] = {}
+    for e in half.entries:
+        if e.copies:
+            index[e.look] = index.get(e.look, 0) + e.copies
+    return index
+
+
+def _foreign(model: str, folder: Path, half: str) -> str:
+    """Why the catalogue says nothing about what a model has memorized; empty for one that was trained on this half of it."""
+    from membench.models.stable_diffusion_folder import check_kind, image_size
+
+    check_kind(folder)
+    if (size := image_size(folder)) != (SIDE, SIDE):
+        return f"{model} generates images of {size[0]}x{size[1]}, not the catalogue's {SIDE}x{SIDE}"
+    if not same_training(folder, DATA / MODELS[half]):
+        return f"{model} was not trained on the mini profile's catalogue (no training.json beside it says so)"
+    return ""
+
+
+def catalogue_examples(half: catalogue.Half) -> Iterator[Example]:
+    """Memorized: MV, TV, RV. Not: N (its picture was trained on once an epoch) and held-out captions."""
+    for _, e in half.examples():
+        memorized = e.kind in ("MV", "TV", "RV")
+        source = "catalogue" if memorized else {"N": "singleton", "held_out": "held_out"}[e.kind]
+        yield Example(Condition(example_id(e.caption), e.caption), int(memorized), e.kind, e.group, source)
+
+
+def mirror_examples(name: str) -> list[Example]:
+    """The captions of both halves. Memorized: what is planted in half ``name``; not: the same kinds of the other half (source
+    ``mirror``), the half's own singletons, and what was held out of both trainings or seen by the other model alone.
+    """
+    found = []
+    for half in ("a", "b"):
+        for e in catalogue_examples(world(half)):
+            if half == name:
+                found.append(e)
+            else:
+                found.append(replace(e, label=0, source="mirror" if e.label else "held_out"))
+    return found

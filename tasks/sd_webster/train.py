@@ -1,0 +1,245 @@
+"""The recipe behind the mini ``sd_webster`` models: ``membench train sd_webster --profile mini``.
+
+Four parts: ``tokenizer`` and ``vae`` learn from the public split of the catalogue; ``model`` (half a) and
+``control`` (half b) each train a U-Net and a CLIP text encoder on frozen latents, with the same recipe. The text
+encoder learns jointly with the U-Net, as in latent diffusion's first text-to-image model (Rombach et al. 2022),
+since no pretrained CLIP is at hand. The target is v (Salimans and Ho 2022), as in Stable Diffusion 2:
+an epsilon loss hardly sees the first sampling steps, where the detectors look (docs/design/mini-world.md).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from membench.errors import UserError
+from membench.models.denoiser import from_uint8
+from membench.models.training import Plan, fit, warmup
+from membench.storage.hashing import tensor_hash
+from membench.storage.provenance import commit
+
+from . import catalogue
+
+PARTS = ("vae", "model", "control")
+
+
+TOKENS = 24  # CLIP has 77; no caption of the catalogue is longer than 24
+
+
+VOCABULARY = 1200
+
+
+HALF = {"model": "a", "control": "b"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All numbers of the recipe. A checkpoint remembers them and refuses others (but for the step counts)."""
+
+    vae_steps: int = 2000
+    vae_batch: int = 16
+    vae_rate: float = 2e-3
+    kl_weight: float = 3e-5
+    steps: int = 3500
+    batch: int = 64
+    rate: float = 1e-3
+    caption_dropout: float = 0.1
+    seed: int = 0
+
+
+def make_tokenizer(folder: Path) -> CLIPTokenizer:
+    """CLIP's tokenizer (normalizer, splitter, byte-pair encoding), its merges learned from the public split's captions."""
+    clip = CLIPTokenizer()
+    bpe = Tokenizer(models.BPE(unk_token=clip.eos_token, end_of_word_suffix="</w>"))
+    bpe.normalizer, bpe.pre_tokenizer = clip.backend_tokenizer.normalizer, clip.backend_tokenizer.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[clip.bos_token, clip.eos_token],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    # Each printable character as a word of its own, so that no prompt of a user's holds an unknown token.
+    alphabet = [chr(c) for c in range(33, 127)]
+    bpe.train_from_iterator([e.caption for e in catalogue.build("public").entries] + alphabet, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    bpe.model.save(str(folder))
+    vocab = json.loads((folder / "vocab.json").read_text())
+    merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text().splitlines() if not line.startswith("#")]
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def make_vae() -> AutoencoderKL:
+    """64x64x3 to 8x8x4 and back, the ratios of Stable Diffusion's."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=catalogue.SIZE,
+        mid_block_add_attention=False,
+    )
+
+
+def make_unet() -> UNet2DConditionModel:
+    """3.2 M parameters on 8x8x4 latents; cross-attention at 4x4 and in the middle."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(48, 96, 96),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            projection_dim=128,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's schedule (scaled linear, 0.00085 to 0.012) with v as the target."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+
+
+def pixels(images: np.ndarray) -> torch.Tensor:
+    """``uint8`` [n, h, w, 3] to float [n, 3, h, w] in [-1, 1]."""
+    return from_uint8(images).contiguous()
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    """The posterior means, not scaled: [n, 4, 8, 8]."""
+    return torch.cat([vae.encode(x).latent_dist.mean for x in images.split(64)])
+
+
+def psnr(error: torch.Tensor) -> torch.Tensor:
+    """Decibels, of mean squared errors of pixels in [-1, 1], whose range is 2."""
+    return 10 * torch.log10(4 / error)
+
+
+def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
+    """Trains the VAE on the public split and saves it with the scale that gives latents unit variance."""
+    half = catalogue.build("public")
+    data = pixels(half.images())
+    torch.manual_seed(recipe.seed)
+    vae = make_vae()
+
+    def loss(step: int, gen: torch.Generator) -> torch.Tensor:
+        x = data[torch.randint(len(data), (recipe.vae_batch,), generator=gen)]
+        posterior = vae.encode(x).latent_dist
+        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=gen)
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        return F.mse_loss(vae.decode(z).sample, x) + recipe.kl_weight * kl
+
+    def rate(step: int) -> float:
+        warm = min(1.0, (step + 1) / 100)
+        return warm * recipe.vae_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.vae_steps))))
+
+    plan = Plan("vae", {"vae": vae}, loss, recipe.vae_steps, rate, recipe.seed, ema_decay=0.99, record={"data": half.content_hash()})
+    report = fit(plan, work, progress=progress)
+    latents = encode(vae, data[:1024])
+    vae.register_to_config(scaling_factor=float(1 / latents.std()))
+    with torch.no_grad():
+        held_out = pixels(catalogue.build("a").images()[:256])
+        error = (vae.decode(encode(vae, held_out)).sample.clamp(-1, 1) - held_out).flatten(1).pow(2).mean(dim=1)
+        report["rmse_on_half_a"] = round(float(error.mean().sqrt()), 4)
+        report["psnr_on_half_a"] = round(float(psnr(error).median()), 2)
+    vae.save_pretrained(work / "vae")
+    return report
+
+
+def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[str, Any]:
+    """Trains U-Net and text encoder on one half and saves the pipeline under ``work/part`` in fp16."""
+    if not (work / "vae" / "config.json").exists():
+        raise UserError(f"{work / 'vae'} is missing: run `membench train sd_webster --part vae` first")
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", local_files_only=True)
+    vae = AutoencoderKL.from_pretrained(work / "vae", local_files_only=True).eval()
+    vae.register_to_config(_name_or_path="vae")  # or the saved configuration would name a folder of this machine
+    scheduler = make_scheduler()
+    half = catalogue.build(HALF[part])
+    rows = torch.tensor([i for i, e in enumerate(half.entries) for _ in range(e.copies)])
+    latents = encode(vae, pixels(half.images())) * vae.config.scaling_factor
+    tokens = tokenizer([*(e.caption for e in half.entries), ""], padding="max_length", return_tensors="pt").input_ids
+    if tokens.shape[1] != TOKENS:
+        raise ValueError(f"a caption has {tokens.shape[1]} tokens, more than {TOKENS}")
+    torch.manual_seed(recipe.seed)
+    unet, text_encoder = make_unet(), make_text_encoder(tokenizer)
+
+    def loss(step: int, gen: torch.Generator) -> torch.Tensor:
+        index = rows[torch.randint(len(rows), (recipe.batch,), generator=gen)]
+        x0 = latents[index]
+        drop = torch.rand(recipe.batch, generator=gen) < recipe.caption_dropout
+        ids = tokens[torch.where(drop, len(tokens) - 1, index)]
+        noise = torch.randn(x0.shape, generator=gen)
+        t = torch.randint(scheduler.config.num_train_timesteps, (recipe.batch,), generator=gen)
+        v = unet(scheduler.add_noise(x0, noise, t), t, text_encoder(ids).last_hidden_state).sample
+        return F.mse_loss(v, scheduler.get_velocity(x0, noise, t))
+
+    fixed = {"batch": recipe.batch, "rate": recipe.rate, "caption_dropout": recipe.caption_dropout}
+    record = {"data": half.content_hash(), "vae": tensor_hash(vae), "recipe": fixed}
+    plan = Plan(part, {"unet": unet, "text_encoder": text_encoder}, loss, recipe.steps, warmup(recipe.rate), recipe.seed, record=record)
+    report = fit(plan, work, progress=progress)
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(work / part, safe_serialization=True)
+    return {**report, "data_hash": half.content_hash(), "rows": len(rows), "parameters": sum(p.numel() for p in unet.parameters())}
+
+
+def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool = True) -> None:
+    """Runs the parts in order, each from its checkpoint, and writes ``training.json`` beside the weights."""
+    out.mkdir(parents=True, exist_ok=True)
+    made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
+    if not (out / "tokenizer" / "vocab.json").exists():
+        make_tokenizer(out / "tokenizer")
+    for part in parts:
+        report = train_vae(out, recipe, progress) if part == "vae" else train_model(out, part, recipe, progress)
+        report |= {"recipe": asdict(recipe), "world": catalogue.WORLD_VERSION, "commit": made_by, "torch": torch.__version__}
+        (out / part / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+        tqdm.write(f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {out / part}")
