@@ -345,7 +345,8 @@ def test_no_command_on_finished_runs_imports_torch(runs: Path, tmp_path: Path) -
     views = [[], ["--by", "summary"], ["--by", "difference"], ["--band", "a=0:0.5", "--copy", "0.4"]]
     calls = "\n".join(f"assert main({['leaderboard', '--runs', str(runs), *view]}) == 0" for view in views)
     calls += f"\nassert main({['report', '--runs', str(runs), '--output', str(tmp_path / 'page')]}) == 0"
-    code = f"import sys\nfrom membench.cli.main import main\n{calls}\nassert not {{'torch._C', 'diffusers', 'transformers'}} & set(sys.modules)"
+    heavy = "{'torch._C', 'diffusers', 'transformers'}"
+    code = f"import sys\nfrom membench.cli.main import main\n{calls}\nassert not {heavy} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 

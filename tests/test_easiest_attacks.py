@@ -136,7 +136,7 @@ def clusters_are_images(w: World, x0: torch.Tensor, labels: torch.Tensor) -> dic
     return image_of if len(pairs) == len(image_of) == len(set(image_of.values())) == len(IMAGES) else {}
 
 
-@pytest.mark.parametrize(("make", "steps"), [(Side, 100), (CarliniConditional, 20)])
+@pytest.mark.parametrize(("make", "steps"), [(Side, 200), (CarliniConditional, 20)])
 def test_side_and_its_baseline_find_every_image_by_themselves(make: Any, steps: int, workspace: Workspace) -> None:
     """The whole of the algorithm, with a briefly trained classifier: all that is extracted are copies, and every image is among them.
 
