@@ -31,6 +31,9 @@ COMMANDS = {
     "doctor": doctor,
 }
 
+# These ask no model. A torch that is put off would be executed by scipy, which looks for it in sys.modules.
+READERS = ("leaderboard", "report", "list")
+
 
 def parser() -> Parser:
     top = Parser(
@@ -65,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise _unknown(rest[0], args)
         if getattr(args, "offline", False):  # the hub's library reads it when it is imported, membench at each use
             os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
-        torch_when_used()
+        if args.command not in READERS:
+            torch_when_used()
         for path in getattr(args, "plugin", []):
             registry.load_plugin(path)
         return int(args.call(args))
