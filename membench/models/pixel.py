@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -158,13 +157,6 @@ def load_pixel_model(folder: Path, classes: int, *, device: str = "cpu", dtype: 
     model = PixelDenoiser(network, schedule, shape=(3, size, size), batch_size=batch_size, classes=classes)
     prove_pixels(model, unet)
     return model
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}); get the model again") from None
 
 
 def _class_name(config: Any) -> str:
