@@ -120,7 +120,7 @@ class Request:
 class Access:
     """What a detector looks at besides the model's outputs; stands on every leaderboard row.
 
-    It must be right before ``plan`` as far as ``labels`` and ``model`` go: they say how the detector is run.
+    A detector's access does not change after construction: ``labels`` and ``model`` say how it is run.
     """
 
     gradients: bool = False
