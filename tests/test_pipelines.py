@@ -271,7 +271,8 @@ def test_what_a_schedule_leaves_open_is_as_the_pipeline_corrects_it(folder: Path
     full = DDIMScheduler(
         **{key: value for key, value in PNDM.items() if key not in ("_class_name", "_diffusers_version", "skip_prk_steps")}
     )
-    assert dict(ours.config) == dict(full.config)
+    # Which fields diffusers filled in by itself is bookkeeping of its own: ours names every field.
+    assert dict(ours.config) == {key: value for key, value in full.config.items() if key != "_use_default_values"}
     theirs = StableDiffusionPipeline.from_pretrained(folder, scheduler=DDIMScheduler.from_pretrained(folder, subfolder="scheduler"))
     for name in ("clip_sample", "steps_offset"):
         assert theirs.scheduler.config[name] == ours.config[name]

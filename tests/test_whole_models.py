@@ -318,7 +318,7 @@ def test_a_model_of_another_size_is_compared_with_nothing(folder: Path, tmp_path
     found = run("cfg_norm", "sd_webster", options=["images=1", "draws=1"], task_options=options, out=tmp_path / "out", progress=False)
     assert len(found.scores) == 2 and len(found.samples) and not len(found.matches)
     assert not found.metrics.metric.str.startswith(("ams", "ums")).any()
-    assert "draws 128x128" in capfd.readouterr().err
+    assert "generates images of 128x128" in capfd.readouterr().err
 
 
 # --------------------------------------------------------------------------------------------- pixel models
