@@ -84,7 +84,7 @@ def collect(source: Source, groups: str = "task") -> pd.DataFrame:
 
 
 def collect_kinds(source: Source, by: str = "kind") -> pd.DataFrame:
-    """One row a finished run and kind of memorized example ("all" first): the metrics of DETECTION, each kind against all negatives.
+    """One row a finished run and kind of memorized example ("all" first): the metrics of DETECTION, each kind as ``of_kind``.
 
     by: "source" in place of "kind" for a row a source of negatives, all memorized examples against those of each. The column has the
     same name. Raises :class:`UserError` where there is no run with scores.

@@ -14,7 +14,7 @@ import pandas as pd
 
 from membench.boards.groups import regrouped
 from membench.metrics.complexity import matched_resamples, size_bins
-from membench.metrics.detection import FPR_LIMITS, check, tpr_at_fpr
+from membench.metrics.detection import FPR_LIMITS, check, of_kind, tpr_at_fpr
 from membench.metrics.extraction import in_region, nearest_matches
 from membench.metrics.intervals import class_weights, mean_resamples, weighted_statistics
 from membench.metrics.table import owners
@@ -52,7 +52,7 @@ class Resampler:
         self._found: dict[tuple[Path, str, str], dict[str, Drawn]] = {}
 
     def examples(self, run: Run, subset: str = "all") -> pd.DataFrame:
-        """The labelled examples that have a score, by id, with the groups asked for; ``kind=MV``: those positives and all negatives."""
+        """The labelled examples that have a score, by id, with the groups asked for; ``kind=MV``: as ``of_kind``."""
         scores = run.scores.assign(group=regrouped(run.scores, run.samples, self.groups), bin=-1)
         sized = (scores.status == "ok") & scores.png_bits.notna()
         if sized.any():
@@ -60,8 +60,9 @@ class Resampler:
         scores = scores[(scores.label >= 0) & (scores.status == "ok")].sort_values("id")
         name, _, value = subset.partition("=")
         if value:
-            kept, other = (1, 0) if name == "kind" else (0, 1)
-            scores = scores[(scores.label == other) | ((scores.label == kept) & (scores[name] == value))]
+            if name == "kind":
+                return scores[of_kind(scores.label, scores.kind, value)]
+            scores = scores[(scores.label == 1) | ((scores.label == 0) & (scores[name] == value))]
         return scores
 
     def detection(self, runs: Sequence[Run], subset: str = "all") -> list[dict[str, Drawn]]:

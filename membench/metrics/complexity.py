@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from membench.metrics.detection import check, unit
+from membench.metrics.detection import check, of_kind, unit
 from membench.metrics.intervals import class_weights, group_weights, percentiles
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
@@ -41,7 +41,7 @@ def complexity_table(frame: pd.DataFrame, *, resamples: int = 1000, level: float
     if np.isin((0, 1), labels).all():
         kinds = rows["kind"].to_numpy()
         parts = {"all": labels >= 0}
-        parts |= {f"kind={kind}": (labels == 0) | ((labels == 1) & (kinds == kind)) for kind in sorted(set(kinds[labels == 1]))}
+        parts |= {f"kind={kind}": of_kind(labels, kinds, kind) for kind in sorted(set(kinds[labels == 1]))}
         for subset, part in parts.items():
             value, interval, n = _matched(*check(scores[part], labels[part], groups[part]), bins[part], resamples, level, seed)
             low, high = interval or (None, None)

@@ -87,6 +87,14 @@ def unit(value: float) -> float:
     return float(np.clip(value, 0.0, 1.0))
 
 
+def of_kind(labels: np.ndarray, kinds: np.ndarray, kind: str) -> np.ndarray:
+    """Rows, bool [n], that tell how well a kind is detected: its positives against the negatives of the same kind, where there are
+    any (mirror pairs: the other half's), and against all negatives otherwise."""
+    labels, alike = np.asarray(labels), np.asarray(kinds) == kind
+    negative = labels == 0
+    return (alike & (labels == 1)) | (negative & alike if (negative & alike).any() else negative)
+
+
 def check(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The three as float64, int64 and str arrays [n]. Raises ValueError as :func:`detection_metrics` does, and for a mixed group."""
     scores, labels, groups = np.asarray(scores, dtype=np.float64), np.asarray(labels), np.asarray(groups).astype(str)

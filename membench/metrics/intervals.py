@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from membench.metrics.detection import FPR_LIMITS, check, detection_metrics, dev_split
+from membench.metrics.detection import FPR_LIMITS, check, detection_metrics, dev_split, of_kind
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval, zero_limit
 
@@ -24,9 +24,9 @@ def detection_table(frame: pd.DataFrame, *, resamples: int = 1000, level: float 
     """Detection metrics with intervals: overall (subset ``all``), per positive kind and per source of negatives.
 
     frame: columns id, score, label, kind, group, source, status. Only rows with status ``ok`` count, and ``Metric.n`` says how
-    many; whether they are enough of the whole is for the caller to report. ``kind=MV``: the positives of kind MV against all
-    negatives. ``source=held_out``: all positives against the negatives of source held_out. Metrics are those of
-    :func:`detection_metrics`; the interval of ``balanced_accuracy`` holds the threshold fixed.
+    many; whether they are enough of the whole is for the caller to report. ``kind=MV``: the positives of kind MV against the
+    negatives of that kind, or all negatives where it has none. ``source=held_out``: all positives against the negatives of source
+    held_out. Metrics are those of :func:`detection_metrics`; the interval of ``balanced_accuracy`` holds the threshold fixed.
     Raises ValueError as :func:`detection_metrics` does, and for an id that stands twice.
     """
     rows = frame[frame["status"] == "ok"]
@@ -34,7 +34,7 @@ def detection_table(frame: pd.DataFrame, *, resamples: int = 1000, level: float 
         raise ValueError("an id stands twice")
     positive = rows["label"] == 1
     parts = {"all": rows}
-    parts |= {f"kind={kind}": rows[~positive | (rows["kind"] == kind)] for kind in sorted(rows["kind"][positive].unique())}
+    parts |= {f"kind={kind}": rows[of_kind(rows["label"], rows["kind"], kind)] for kind in sorted(rows["kind"][positive].unique())}
     parts |= {f"source={source}": rows[positive | (rows["source"] == source)] for source in sorted(rows["source"][~positive].unique())}
     table = []
     for subset, part in parts.items():

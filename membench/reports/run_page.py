@@ -146,7 +146,8 @@ def detection(run: Run) -> Section:
         unknown = len(good) - positives - negatives
         others = f", {unknown} are unlabelled" if unknown else ""
         absent = f"Detection needs scored examples of both labels; here {positives} are memorized and {negatives} are not{others}."
-    note = "Brackets: 95 % intervals over groups; n/a: the data cannot support it. kind: these positives against all negatives. "
+    note = "Brackets: 95 % intervals over groups; n/a: the data cannot support it. kind: these positives against the negatives of "
+    note += "that kind, where there are any, or all of them. "
     note += "source: all positives against these negatives. AUROC matched: over pairs of like PNG size. It is well below AUROC where a "
     note += "detector ranks visual complexity, and the memorized pictures happen to be simpler or more complex than the others."
     table = _table("", detection_rows(run.metrics), note)

@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 from membench.metrics.complexity import bin_edges
+from membench.metrics.detection import of_kind
 from membench.reports.plots import CHANCE, DOT, LABEL_STYLES, Axis, Line, Plot, Row, ends
 
 LOWEST_FPR = 1e-3
@@ -20,10 +21,9 @@ LABELS = {1: "memorized", 0: "not memorized", -1: "unlabelled"}
 
 
 def run_roc(scores: pd.DataFrame) -> Plot:
-    """TPR at the last ROC point with FPR <= x, over log x: all positives, and those of each kind, against all negatives."""
-    negative = scores.label == 0
-    kinds = sorted(scores.kind[~negative].unique())
-    parts = {"all": scores} | ({kind: scores[negative | (scores.kind == kind)] for kind in kinds} if len(kinds) > 1 else {})
+    """TPR at the last ROC point with FPR <= x, over log x: of all examples, and of each kind as ``of_kind``."""
+    kinds = sorted(scores.kind[scores.label == 1].unique())
+    parts = {"all": scores} | ({kind: scores[of_kind(scores.label, scores.kind, kind)] for kind in kinds} if len(kinds) > 1 else {})
     return roc_plot({name: [part] for name, part in parts.items()})
 
 

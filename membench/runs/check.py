@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from membench.metrics.detection import of_kind
 from membench.metrics.extraction import extraction_metrics
 from membench.metrics.intervals import weighted_statistics
 from membench.storage.hashing import json_hash
@@ -249,7 +250,7 @@ def _computed(scores: pd.DataFrame, matches: pd.DataFrame, images: int, space: S
     rows = scores[(scores.status == "ok") & (scores.label >= 0)]
     positive = (rows.label == 1).to_numpy()
     parts = {"all": np.ones(len(rows), dtype=bool)}
-    parts |= {f"kind={kind}": ~positive | (rows.kind == kind).to_numpy() for kind in rows.kind[positive].unique()}
+    parts |= {f"kind={kind}": of_kind(rows.label, rows.kind, kind) for kind in rows.kind[positive].unique()}
     parts |= {f"source={source}": positive | (rows.source == source).to_numpy() for source in rows.source[~positive].unique()}
     for subset, part in parts.items() if 0 < positive.sum() < len(rows) else ():
         weights = np.ones((1, int(part.sum())), dtype=np.int64)
