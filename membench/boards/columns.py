@@ -168,7 +168,7 @@ REPORTED = "reported_"
 BOARD_COLUMNS: dict[str, Column] = {
     **IDENTITY,
     **SETTING,
-    "kind": _text("kind of memorized example, against all others; all: every kind"),
+    "kind": _text("kind of memorized example, against negatives of that kind, or against all where it has none; all: every kind"),
     "source": _text("source of the examples that are not memorized; all: every source"),
     **OF_RUN,
     **OF_SEEDS,
