@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="mini", help="mini (default) or full")
     parser.add_argument("--part", action="append", help="only this part (repeatable; default: all, in order)")
     settings(parser, "a number of the recipe")
+    parser.add_argument("--world", type=int, metavar="N", help="the mirror pair that generator seed N draws (0: the development world)")
     real = parser.add_argument_group("real data (--profile full)")
     real.add_argument("--data-root", help="folder of the real data set")
     real.add_argument("--subset", type=int, metavar="N", help="train on N of its images")
@@ -44,7 +45,7 @@ def call(args: argparse.Namespace) -> int:
         import torch
 
         torch.set_num_threads(args.threads)
-    given = {key: getattr(args, key) for key in ("data_root", "subset", "duplicate", "labels", "device")}
+    given = {key: getattr(args, key) for key in ("data_root", "subset", "duplicate", "labels", "world", "device")}
     options = [*args.options, *(f"{key}={value}" for key, value in given.items() if value is not None)]
     task.train(args.output, args.part, options, profile=args.profile, progress=not args.quiet)
     return 0

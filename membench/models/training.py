@@ -41,6 +41,8 @@ class Plan:
     record: dict[str, Any] = field(default_factory=dict)
     watch: Callable[[int], None] | None = None  # called with the EMA weights in place, every ``watch_every`` steps
     watch_every: int = 0
+    keep: Callable[[int], None] | None = None  # the same, after each of the steps ``keep_at``
+    keep_at: tuple[int, ...] = ()
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for m in self.modules.values() for p in m.parameters() if p.requires_grad]
@@ -61,14 +63,13 @@ def _save(state: dict[str, Any], path: Path) -> None:
     atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
-def _watched(plan: Plan, ema: EMAModel, params: list[torch.nn.Parameter], step: int) -> None:
-    assert plan.watch is not None
+def _with_ema(see: Callable[[int], None], plan: Plan, ema: EMAModel, params: list[torch.nn.Parameter], step: int) -> None:
     ema.store(params)
     ema.copy_to(params)
     for module in plan.modules.values():
         module.eval()
     try:
-        plan.watch(step)
+        see(step)
     finally:
         ema.restore(params)
         for module in plan.modules.values():
@@ -140,7 +141,9 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
             curve.append([step + 1, round(running, 5)])
             bar.set_postfix(loss=f"{running:.4f}")
         if plan.watch is not None and plan.watch_every and (step + 1) % plan.watch_every == 0:
-            _watched(plan, ema, params, step + 1)
+            _with_ema(plan.watch, plan, ema, params, step + 1)
+        if plan.keep is not None and step + 1 in plan.keep_at:
+            _with_ema(plan.keep, plan, ema, params, step + 1)
         if time.monotonic() - saved_at > plan.checkpoint_seconds:
             checkpoint(step + 1)
             saved_at = time.monotonic()

@@ -61,4 +61,6 @@ def draw(identity: int, random: np.random.RandomState) -> np.ndarray:
     return c.done()
 
 
+# 20 people: as many images of each kind as the scenes' world has, shared out evenly.
+MIRROR = World("faces", 2, 64, 20, draw, {1: 100, 4: 100, 16: 80, 64: 20}, near=20, variants=4, held_out=160)
 WORLD = World("faces", 1, 64, IDENTITIES, draw, {1: 96, 4: 24, 16: 12, 64: 8}, near=6, variants=8)

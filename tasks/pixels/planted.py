@@ -31,6 +31,7 @@ class World:
     pictures: Mapping[int, int]
     near: int
     variants: int
+    held_out: int = 0  # images of neither half (mirror.py)
 
 
 @dataclass(frozen=True)

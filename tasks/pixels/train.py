@@ -33,6 +33,7 @@ from membench.storage.provenance import commit
 from membench.types import Condition
 
 from ..shared import HALVES
+from .mirror import build_pair
 from .planted import World, build
 from .task import mini_setting, pool_spec
 
@@ -65,6 +66,16 @@ class PixelRecipe:
     seed: int = field(default=0, metadata={"help": "of weights, batches and noise", "min": 0})
     grid_every: int = field(default=1000, metadata={"help": "steps between two grids of samples; 0: none", "min": 0})
     device: str = field(default="cpu", metadata={"help": "cpu, cuda, cuda:1 ..."})
+
+
+@dataclass(frozen=True)
+class MirrorRecipe(PixelRecipe):
+    """Of one half of a mirror pair (mirror.py)."""
+
+    batch: int = field(default=16, metadata={"help": "images a step", "min": 1})
+    label_dropout: float = field(default=0.3, metadata={"help": "share of labels that become the null class", "min": 0.0, "max": 1.0})
+    rungs: tuple[int, ...] = field(default=(), metadata={"help": "steps whose weights are kept, each under step-N", "min": 1})
+    world: int = field(default=0, metadata={"help": "seed of the generator; 0: the development world", "min": 0})
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,9 @@ def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, 
 
     folder = work / part
     folder.mkdir(parents=True, exist_ok=True)
-    fixed = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "grid_every", "device", "data_root")}
+    free = ("steps", "grid_every", "device", "data_root", "rungs", "world")  # the world stands in data.record
+    fixed = {k: v for k, v in asdict(recipe).items() if k not in free}
+    rungs = recipe.rungs if isinstance(recipe, MirrorRecipe) else ()
     plan = Plan(
         part,
         {"unet": unet},
@@ -149,18 +162,43 @@ def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, 
         record={"recipe": fixed, "data": data.record},
         watch=lambda step: _grid(unet, scheduler, classes, size, folder / "samples.png"),
         watch_every=recipe.grid_every,
+        keep=lambda step: _save_pipeline(unet, scheduler, rung_folder(folder, step)),
+        keep_at=rungs,
     )
     report = fit(plan, work, progress=progress)
+    for step in rungs:
+        if step <= report["steps"] and not rung_folder(folder, step).is_dir():
+            raise UserError(f"{work / part}.checkpoint.pt is past step {step}, which was not kept; delete it to train from the start")
     _grid(unet, scheduler, classes, size, folder / "samples.png")
     _loss_curve(report["loss_curve"], folder / "loss.png")
-    unet = unet.to(memory_format=torch.contiguous_format)
     report |= {"recipe": asdict(recipe), "data": data.record, "rows": len(rows), "parameters": sum(p.numel() for p in unet.parameters())}
     report |= {"commit": made_by, "torch": torch.__version__}
     # Before the weights: without it a model would be taken to have seen the whole data set.
     atomic_write(folder / "training.json", lambda temporary: temporary.write_text(json.dumps(report, indent=1) + "\n"))
-    DDIMPipeline(unet=unet.to("cpu", torch.float16), scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
+    _save_pipeline(unet, scheduler, folder)
     tqdm.write(f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {folder}")
     return report
+
+
+def rung_folder(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:05d}"
+
+
+def _save_pipeline(unet: UNet2DModel, scheduler: DDIMScheduler, folder: Path) -> None:
+    """The network in fp16 with its schedule; the network itself stays as it is."""
+    copied = UNet2DModel.from_config(unet.config)
+    copied.load_state_dict(unet.state_dict())
+    DDIMPipeline(unet=copied.to(torch.float16), scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
+
+
+def train_mirror(world: World, out: Path, parts: Sequence[str], recipe: MirrorRecipe, progress: bool) -> None:
+    """A model on each half of world ``recipe.world``, with the weights of its rungs."""
+    pair = build_pair(world, recipe.world)
+    for part in parts:
+        half = pair.halves[part]
+        record = {"source": f"{world.name} {recipe.world}, half {part}", "version": world.version, "hash": half.content_hash()}
+        record |= {"world": recipe.world}
+        train_pixels(out, part, TrainingSet(half.images, half.copies, half.labels, world.classes, record), recipe, progress)
 
 
 def train_world(task: Any, world: World, out: Path, parts: Sequence[str] | None, recipe: PixelRecipe, progress: bool) -> None:
