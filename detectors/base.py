@@ -39,7 +39,9 @@ def own_draws(conditions: Sequence[Condition], draws: int) -> int:
     Raises :class:`UserError` for an image of which neither noise nor prompt is known.
     """
     if any(c.image is not None and c.start is None and c.prompt is None for c in conditions):
-        raise UserError("the noise that these images were drawn from is not known, so their trajectory cannot be followed; choose flipd")
+        raise UserError(
+            "the noise that these images were drawn from is not known, so their trajectory cannot be followed; choose flipd or score_norm"
+        )
     started = {c.start is not None for c in conditions}
     if len(started) > 1:
         raise UserError("some examples are images and some are prompts, which are not scored alike; run them apart")
@@ -49,6 +51,21 @@ def own_draws(conditions: Sequence[Condition], draws: int) -> int:
 def own_images(conditions: Sequence[Condition]) -> np.ndarray:
     """The images of examples that are images: ``uint8`` [n, h, w, 3]."""
     return np.stack([c.image for c in conditions if c.image is not None])
+
+
+def unstarted(condition: Condition) -> bool:
+    """Whether the example is an image of which the noise is not known, as of a training image."""
+    return condition.image is not None and condition.start is None and condition.prompt is None
+
+
+def noised(model: Denoiser, images: np.ndarray, names: Sequence[str], *, t: int, draws: int, seed: int) -> torch.Tensor:
+    """alpha_t x + sigma_t noise of each image (``uint8`` [n, h, w, 3]), [n draws, *shape]; the ``draws`` of an image stand together.
+
+    names: of each image, fix its noises.
+    """
+    alpha, sigma = model.alpha_sigma(t)
+    noise = model.noise([(f"noised/{name}", draw) for name in names for draw in range(draws)], seed)
+    return alpha * model.encode(images).repeat_interleave(draws, dim=0) + sigma * noise
 
 
 def refuse_unread(options: Any, names: Sequence[str], why: str) -> None:

@@ -31,7 +31,7 @@ from membench.models.sampling import ddim, ddim_invert, pure_noise, timesteps
 from membench.storage.images import png_bits
 from membench.types import Access, Condition, Request, Sample
 
-from .base import IMAGES, ByCondition, own_draws, refuse_unread, samples
+from .base import IMAGES, ByCondition, noised, own_draws, refuse_unread, samples
 
 EXACT_LIMIT = 4096  # largest D whose trace is taken exactly: D JVPs an image
 
@@ -44,17 +44,18 @@ SMALL = 128  # up to this D the trace is exact unless Hutchinson's estimate is a
 
 @dataclass(frozen=True)
 class ScoreNormOptions:
-    at: Literal["auto", "trajectory", "image"] = field(
+    at: Literal["auto", "trajectory", "image", "noised"] = field(
         default="auto",
         metadata={
             "help": "trajectory: x_t on the model's own way from noise; image: the image carried to t by the deterministic "
-            "forward ODE; auto: image where the example is one"
+            "forward ODE; noised: the image with noise added, averaged over draws; auto: image where the example is one"
         },
     )
     t: float | None = field(
         default=None,
         metadata={
-            "help": "time in (0, 1]; none: 1 on a trajectory, whose nearest step counts; from an image 0.5 in latents, 0.2 in pixels",
+            "help": "time in (0, 1]; none: 1 on a trajectory, whose nearest step counts; "
+            "from an image 0.5 in latents, in pixels 0.2 (noised: 0.1)",
             "min": 0,
             "max": 1,
         },
@@ -68,7 +69,7 @@ class ScoreNormOptions:
         },
     )
     weight: float = field(default=7.5, metadata={"help": "w of condition=guided, and of a prompt's trajectory", "min": 0.0})
-    draws: int = field(default=4, metadata={"help": "trajectory: noises per prompt", "min": 1, "max": 10_000})
+    draws: int = field(default=4, metadata={"help": "trajectory: noises per prompt; noised: noises per image", "min": 1, "max": 10_000})
     trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory of a prompt's score", "min": 1, "max": 1000})
     ode_steps: int = field(default=10, metadata={"help": "image: steps of the forward ODE", "min": 1, "max": 1000})
     images: int = field(default=1, metadata=IMAGES)
@@ -85,7 +86,7 @@ class ScoreNorm(ByCondition):
 
     def __init__(self, options: ScoreNormOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
-        self.access = Access(images=options.at == "image" and self.examples == "prompts")
+        self.access = Access(images=options.at in ("image", "noised") and self.examples == "prompts")
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options
@@ -102,14 +103,15 @@ class ScoreNorm(ByCondition):
                 self._step(model, self.steps)
         if by_image:
             model.refuse_pure_noise(self._index(model, True), f"t={o.t}")
-            if o.ode_steps > self._index(model, True) + 1:
+            if o.at != "noised" and o.ode_steps > self._index(model, True) + 1:
                 raise UserError(f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it")
 
     def _by_image(self) -> bool:
-        return self.options.at == "image" or (self.options.at == "auto" and self.examples == "images")
+        return self.options.at in ("image", "noised") or (self.options.at == "auto" and self.examples == "images")
 
     def _index(self, model: Denoiser, image: bool) -> int:
-        default = (0.5 if model.takes_text else 0.2) if image else 1.0
+        pixels = 0.1 if self.options.at == "noised" else 0.2
+        default = (0.5 if model.takes_text else pixels) if image else 1.0
         return model.timestep(default if self.options.t is None else self.options.t)
 
     def _norm(self, model: Denoiser, t: int, null: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
@@ -173,16 +175,19 @@ class ScoreNorm(ByCondition):
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         if not self._by_image():
             return self.steps * (2 if model.has_condition else 1)
-        return (
-            self.sampling_forwards(model, request) + self.options.ode_steps + (2 if self.variant(model) in ("guided", "difference") else 1)
-        )
+        each = 2 if self.variant(model) in ("guided", "difference") else 1
+        measured = self.options.draws * each if self.options.at == "noised" else self.options.ode_steps + each
+        return self.sampling_forwards(model, request) + measured
 
     # (b) from an image
 
     def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> list[float]:
-        condition, t = model.condition(conditions), self._index(model, True)
+        o, condition, t = self.options, model.condition(conditions), self._index(model, True)
+        if o.at == "noised":
+            x = noised(model, images, names, t=t, draws=o.draws, seed=self.seed)
+            return self._norm_at(model, x, t, condition.repeat(o.draws)).view(len(images), o.draws).mean(dim=1).tolist()
         way = model.null_like(condition, len(images)) if self.variant(model) == "unconditional" else condition
-        x = ddim_invert(model, model.encode(images), way, t=t, steps=self.options.ode_steps)
+        x = ddim_invert(model, model.encode(images), way, t=t, steps=o.ode_steps)
         return self._norm_at(model, x, t, condition).tolist()
 
 

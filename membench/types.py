@@ -21,9 +21,9 @@ class Condition:
 
     id: hash of the content, the same in every run; seeds are made from it.
     prompt: the caption; class_label: the class, from 0. Without either it asks for the unconditional model.
-    image: ``uint8`` [h, w, 3], where the example is an image that the model has generated (never a training image);
-    None where it is a prompt. start: of such an image, the words whose hash is the seed of the noise that it was
-    sampled from; None where it is not known.
+    image: ``uint8`` [h, w, 3], where the example is an image: one that the model has generated, or one that it
+    may have been trained on; None where it is a prompt. start: of a generated image, the words whose hash is the seed of
+    the noise that it was sampled from; None where it is not known.
     """
 
     id: str
