@@ -149,6 +149,11 @@ def encode(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([vae.encode(x).latent_dist.mean for x in images.split(64)])
 
 
+def psnr(error: torch.Tensor) -> torch.Tensor:
+    """Decibels, of mean squared errors of pixels in [-1, 1], whose range is 2."""
+    return 10 * torch.log10(4 / error)
+
+
 def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
     """Trains the VAE on the public split and saves it with the scale that gives latents unit variance."""
     half = catalogue.build("public")
@@ -173,7 +178,9 @@ def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
     vae.register_to_config(scaling_factor=float(1 / latents.std()))
     with torch.no_grad():
         held_out = pixels(catalogue.build("a").images()[:256])
-        report["rmse_on_half_a"] = round(float(F.mse_loss(vae.decode(encode(vae, held_out)).sample, held_out).sqrt()), 4)
+        error = (vae.decode(encode(vae, held_out)).sample.clamp(-1, 1) - held_out).flatten(1).pow(2).mean(dim=1)
+        report["rmse_on_half_a"] = round(float(error.mean().sqrt()), 4)
+        report["psnr_on_half_a"] = round(float(psnr(error).median()), 2)
     vae.save_pretrained(work / "vae")
     return report
 
@@ -205,7 +212,8 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
         v = unet(scheduler.add_noise(x0, noise, t), t, text_encoder(ids).last_hidden_state).sample
         return F.mse_loss(v, scheduler.get_velocity(x0, noise, t))
 
-    record = {"data": half.content_hash(), "vae": tensor_hash(vae)}
+    fixed = {"batch": recipe.batch, "rate": recipe.rate, "caption_dropout": recipe.caption_dropout}
+    record = {"data": half.content_hash(), "vae": tensor_hash(vae), "recipe": fixed}
     plan = Plan(part, {"unet": unet, "text_encoder": text_encoder}, loss, recipe.steps, warmup(recipe.rate), recipe.seed, record=record)
     report = fit(plan, work, progress=progress)
     pipeline = StableDiffusionPipeline(

@@ -1,0 +1,51 @@
+"""The recipe of the mini Stable Diffusion: what its checkpoints belong to, and how sharp its VAE is said to be."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from membench.models.training import Plan
+from membench.tasks.sd_webster import catalogue
+from membench.tasks.sd_webster import train as sd_webster_train
+from membench.tasks.sd_webster.task import DATA
+from membench.tasks.sd_webster.train import Recipe, psnr, train_model
+
+
+def test_decibels_of_known_errors() -> None:
+    """An error of a tenth of the range is 20 dB, of a hundredth 40 dB."""
+    assert psnr(torch.tensor([0.2**2, 0.02**2])).tolist() == pytest.approx([20.0, 40.0])
+
+
+def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Seen(Exception):
+        pass
+
+    plans: list[Plan] = []
+
+    def stop(plan: Plan, *args: object, **kwargs: object) -> None:
+        plans.append(plan)
+        raise Seen
+
+    for part in ("vae", "tokenizer"):
+        shutil.copytree(DATA / "model" / part, tmp_path / part)
+    few = catalogue.Split("a", catalogue.build("a").entries[:9])
+    monkeypatch.setattr(catalogue, "build", lambda name: few)
+    monkeypatch.setattr(sd_webster_train, "fit", stop)
+    monkeypatch.setattr(sd_webster_train, "encode", lambda vae, images: torch.zeros(len(images), 4, 8, 8))
+    recipe = Recipe()
+    for other in (
+        recipe,
+        replace(recipe, caption_dropout=0.4),
+        replace(recipe, rate=2e-3),
+        replace(recipe, batch=8),
+        replace(recipe, steps=9),
+    ):
+        with pytest.raises(Seen):
+            train_model(tmp_path, "model", other, progress=False)
+    records = [repr(plan.record) for plan in plans]
+    assert len(set(records[:4])) == 4 and records[4] == records[0]  # more steps go on from the same checkpoint
