@@ -354,6 +354,7 @@ def test_offline_with_nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("settings", "told"),
     [
         (["half=b"], "half=b is for --profile mini"),
+        (["examples=mirror"], "examples=mirror is for --profile mini"),
         (["ground_truth=/no/such/folder", "criterion=clip"], "ground_truth=/no/such/folder is no folder"),
         (["prompts=hintersdorff"], "unknown prompt set 'hintersdorff'. Did you mean 'hintersdorf'"),
         (["model=no id at all"], "neither a folder nor a hub id"),

@@ -18,18 +18,22 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import Training
 
-from ..pixels.task import PixelOptions, full_setting, load_setting, mini_setting, pixel_space
+from ..pixels.mirror_task import MirrorOptions, load_mirror, mirror_parts, refuse_mirror_options
+from ..pixels.task import full_setting, load_setting, mini_setting, pixel_space
 from .data import read_celeba
-from .faces import WORLD
+from .faces import MIRROR, WORLD
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "celeba"
+
+
+RUNGS = (2500, 3000, 3500, 4000, 5000)  # steps of the snapshots of a mirror pair's models
 
 
 IDENTITIES = 10_177  # identity k of the file, 1 to 10,177, is class k - 1 of a model
 
 
 @dataclass(frozen=True)
-class CelebaOptions(PixelOptions):
+class CelebaOptions(MirrorOptions):
     size: Literal[64, 128] = field(default=64, metadata={"help": "pixels a side of model and data (--profile full)", "full": True})
     split: Literal["train", "all"] = field(
         default="train", metadata={"help": "what the model was trained on (--profile full)", "full": True}
@@ -49,10 +53,16 @@ class Celeba(Task):
     Options = CelebaOptions
 
     def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
-        """The pool of the model as examples; with ``control`` the same pool, scored by a model that never saw the training images."""
+        """The pool of the model, or the images of both halves of a mirror pair, as examples; with ``control`` the same examples,
+        scored by a model that never saw the training images."""
         o = self.options
+        if profile == "mini" and (o.examples == "training" or o.models):
+            return load_mirror(self.info, MIRROR, DATA, RUNGS, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
+        refuse_mirror_options(self.info, o)
         if profile == "mini":
             setting = mini_setting(self.info, WORLD, DATA, o, control)
+        elif o.examples == "training":
+            raise UserError("examples=training is for --profile mini: of a model of real faces no mirror is known; choose examples=auto")
         else:
             setting = full_setting(self.info, "", IDENTITIES, o.size, self.training, o, control)
         return load_setting(setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
@@ -75,10 +85,14 @@ class Celeba(Task):
         """``membench train celeba``: the recipe that made the shipped models."""
         from membench.options import parse_options
 
-        from ..pixels.train import FACES, PixelRecipe, train_world
+        from ..pixels.train import FACES, MirrorRecipe, PixelRecipe, train_mirror, train_world
 
         if profile != "mini":
             raise UserError(
                 "celeba has a recipe for --profile mini only; train on real faces with diffusers and give the model with --model"
             )
+        if halves := mirror_parts(parts, options):
+            base = {"channels": FACES["channels"], "steps": RUNGS[-1], "rungs": RUNGS}
+            train_mirror(MIRROR, out, halves, parse_options(MirrorRecipe, options, owner="recipe of celeba", base=base), progress)
+            return
         train_world(cls, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of celeba", base=FACES), progress)

@@ -18,9 +18,12 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import Training
 
-from ..pixels.task import PixelOptions, full_setting, load_setting, mini_setting, pixel_space, unique
+from ..pixels.mirror import Pair
+from ..pixels.mirror_task import MirrorOptions, load_mirror, loaded, mirror_examples, mirror_parts, refuse_mirror_options
+from ..pixels.task import full_setting, load_setting, mini_setting, pixel_space, unique
 from .data import CLASSES, read_cifar10
-from .scenes import WORLD
+from .mirror import real_pair
+from .scenes import MIRROR, WORLD
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "cifar10"
 
@@ -29,10 +32,11 @@ DEFAULT_MODEL = "google/ddpm-cifar10-32"
 
 
 SIZE = 32
+RUNGS = (2500, 3000, 3500, 4000, 5000)  # steps of the snapshots of a mirror pair's models
 
 
 @dataclass(frozen=True)
-class Cifar10Options(PixelOptions):
+class Cifar10Options(MirrorOptions):
     trained_on: str = field(
         default="",
         metadata={
@@ -55,12 +59,36 @@ class Cifar10(Task):
     Options = Cifar10Options
 
     def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
-        """The pool of the model as examples; with ``control`` the same pool, scored by a model that never saw the training images."""
+        """The pool of the model, or the images of both halves of a mirror pair, as examples; with ``control`` the same examples,
+        scored by a model that never saw the training images."""
+        from membench.models.pixel import classes_of
+
+        o = self.options
+        if profile == "mini" and (o.examples == "training" or o.models):
+            return load_mirror(self.info, MIRROR, DATA, RUNGS, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
+        refuse_mirror_options(self.info, o)
         if profile == "mini":
-            setting = mini_setting(self.info, WORLD, DATA, self.options, control)
+            setting = mini_setting(self.info, WORLD, DATA, o, control)
         else:
-            setting = full_setting(self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, self.options, control)
-        return load_setting(setting, self.options, control=control, device=device, dtype=dtype, batch_size=batch_size)
+            setting = full_setting(self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control)
+        if o.examples == "training":
+            pair = self.pair(setting.folder)
+            told = classes_of(setting.asked, len(CLASSES), SIZE)
+            examples = mirror_examples(pair, "a")
+            return loaded(setting, o, examples, told, control=control, device=device, dtype=dtype, batch_size=batch_size)
+        return load_setting(setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
+
+    def pair(self, folder: Path) -> Pair:
+        """The parts of CIFAR-10 that the model and its mirror were trained on."""
+        if not self.options.control_model:
+            raise UserError(
+                "examples=training compares a model with its mirror: membench train cifar10 --profile full --set skip=N, "
+                "then --set cifar10.control_model=FOLDER"
+            )
+        from membench.models.pixel import find_model
+
+        images, classes = read_cifar10(Path(self.options.data_root))
+        return real_pair(images, classes, folder, find_model(self.options.control_model))
 
     def training(self, folder: Path) -> Training:
         """The training images of a model: the subset that its training.json names, or the whole training set."""
@@ -87,10 +115,13 @@ class Cifar10(Task):
         """``membench train cifar10``: the shipped models, or with ``--profile full`` a memorizing model of real images."""
         from membench.options import parse_options
 
-        from ..pixels.train import PixelRecipe, train_world
+        from ..pixels.train import MirrorRecipe, PixelRecipe, train_mirror, train_world
         from .train import train_subset
 
-        if profile == "mini":
+        if profile == "mini" and (halves := mirror_parts(parts, options)):
+            recipe = parse_options(MirrorRecipe, options, owner="recipe of cifar10", base={"steps": RUNGS[-1], "rungs": RUNGS})
+            train_mirror(MIRROR, out, halves, recipe, progress)
+        elif profile == "mini":
             train_world(cls, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of cifar10"), progress)
         elif parts:
             raise unknown_name("part", parts[0], (), "membench train cifar10 --help")

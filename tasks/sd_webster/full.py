@@ -70,8 +70,9 @@ def load_full(
     from membench.fetching.resources import ensure
     from membench.models.stable_diffusion_folder import folder_hash
 
-    if o.half == "b":
-        raise UserError("half=b is for --profile mini")
+    for name in ("half", "examples"):
+        if (value := getattr(o, name)) != getattr(type(o)(), name):
+            raise UserError(f"{name}={value} is for --profile mini")
     if control and not o.control_model:  # before anything is fetched
         raise UserError(
             "--profile full ships no control model: name a model of the same kind that never saw the prompts' pictures, "

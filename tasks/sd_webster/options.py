@@ -28,6 +28,10 @@ class SdWebsterOptions:
     half: Literal["a", "b"] = field(
         default="a", metadata={"help": "mini: b lets the two models change roles, for choosing options apart from what is reported"}
     )
+    examples: Literal["half", "mirror"] = field(
+        default="half",
+        metadata={"help": "mini: the captions of one half, or those of both, of which the model's own are memorized (mirror pairs)"},
+    )
     control_model: str = field(
         default="", metadata={"help": "a model of the same kind that never saw the prompts' pictures, for --control", "full": True}
     )

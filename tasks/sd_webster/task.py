@@ -113,6 +113,11 @@ class SdWebster(Task):
             raise UserError("--negatives without --prompts is for --profile full: the catalogue has negatives of its own; name both")
         given, examples = self.options.prompts, list(catalogue_examples(half))
         provenance: dict[str, Any] = {}
+        if self.options.examples == "mirror":
+            for option_name, why in (("model", "nobody knows which captions it saw"), ("prompts", "they have no mirror")):
+                if value := getattr(self.options, option_name):
+                    raise UserError(f"{option_name}={value}: {why}; choose --set sd_webster.examples=half")
+            examples = mirror_examples(name)
         if given:
             examples, _, provenance = chosen_prompts(given, self.options.negatives)
         folder = one_model(self.options.model) if self.options.model else DATA / shipped_model(name, control=control)
@@ -195,3 +200,17 @@ def catalogue_examples(half: catalogue.Split) -> Iterator[Example]:
         memorized = e.kind in ("MV", "TV", "RV")
         source = "catalogue" if memorized else {"N": "singleton", "held_out": "held_out"}[e.kind]
         yield Example(Condition(example_id(e.caption), e.caption), int(memorized), e.kind, e.group, source)
+
+
+def mirror_examples(name: str) -> list[Example]:
+    """The captions of both halves. Memorized: what is planted in half ``name``; not: the same kinds of the other half (source
+    ``mirror``), the half's own singletons, and what was held out of both trainings or seen by the other model alone.
+    """
+    found = []
+    for half in ("a", "b"):
+        for e in catalogue_examples(world(half)):
+            if half == name:
+                found.append(e)
+            else:
+                found.append(replace(e, memorized=0, source="mirror" if e.memorized else "held_out"))
+    return found
