@@ -1,8 +1,11 @@
-"""What captions alone reach on the published prompt sets: the tables of docs/captions.md.
+"""What captions alone reach on the published prompt sets: the tables of
+docs/captions.md.
 
-python benchmarks/captions.py FOLDER: where the sets' files lie, under the names that their authors gave them, at any depth. Memorized
-prompts of each set against each source of negatives: AUROC of the three caption controls with 95 % intervals over groups of
-near-duplicate captions, and what n-grams seem to reach where near-duplicates may lie on both sides of a fold.
+python benchmarks/captions.py FOLDER: where the sets' files lie, under the names that
+their authors gave them, at any depth. Memorized prompts of each set against each source
+of negatives: AUROC of the three caption controls with 95 % intervals over groups of
+near-duplicate captions, and what n-grams seem to reach where near-duplicates may lie on
+both sides of a fold.
 """
 
 from __future__ import annotations
@@ -23,14 +26,30 @@ from membench.reports.output import markdown
 from membench.reports.text import interval
 from membench.similarity.near_duplicates import merged
 
-MEMORIZED = {"SD 1, 500": "memorized_laion_prompts.csv", "SD 1, 345": "sd1_mem345.txt", "SD 2, 219": "sd2_mem219.txt"}
-NEGATIVES = {"LAION": "unmemorized_laion_prompts.csv", "COCO": "coco2014_val_10000.csv", "GPT-4": "group_nomem500.txt"}
+MEMORIZED = {
+    "SD 1, 500": "memorized_laion_prompts.csv",
+    "SD 1, 345": "sd1_mem345.txt",
+    "SD 2, 219": "sd2_mem219.txt",
+}
+NEGATIVES = {
+    "LAION": "unmemorized_laion_prompts.csv",
+    "COCO": "coco2014_val_10000.csv",
+    "GPT-4": "group_nomem500.txt",
+}
 
 
 def pair(folder: Path, memorized: str, negatives: str) -> pd.DataFrame:
-    """The prompts of two files as a run stores them: columns id, prompt, label, group. A caption that stands twice is one prompt."""
-    files = {1: next(folder.rglob(MEMORIZED[memorized])), 0: next(folder.rglob(NEGATIVES[negatives]))}
-    examples = to_examples(prompt for label, file in files.items() for prompt in read_prompt_file(file, label=label))
+    """The prompts of two files as a run stores them: columns id, prompt, label, group.
+
+    A caption that stands twice is one prompt.
+    """
+    files = {
+        1: next(folder.rglob(MEMORIZED[memorized])),
+        0: next(folder.rglob(NEGATIVES[negatives])),
+    }
+    examples = to_examples(
+        prompt for label, file in files.items() for prompt in read_prompt_file(file, label=label)
+    )
     rows = [(e.id, e.condition.prompt, e.memorized, e.group) for e in examples]
     return pd.DataFrame(rows, columns=["id", "prompt", "label", "group"])
 
@@ -38,7 +57,9 @@ def pair(folder: Path, memorized: str, negatives: str) -> pd.DataFrame:
 def row(rows: pd.DataFrame) -> dict[str, str]:
     """Counts, and what each control reaches, as text."""
     of = {name: rows[rows.label == label] for name, label in (("memorized", 1), ("negatives", 0))}
-    cells = {f"{name} (groups)": f"{len(part):,} ({part.group.nunique():,})" for name, part in of.items()}
+    cells = {
+        f"{name} (groups)": f"{len(part):,} ({part.group.nunique():,})" for name, part in of.items()
+    }
     cells |= {found.by: interval(found.auroc, found.low, found.high) for found in reached(rows)}
     labels = rows.label.to_numpy()
     tpr = tpr_at_fpr(case_share(rows.prompt.tolist()), labels, 0.01)
@@ -51,29 +72,41 @@ def table(folder: Path) -> Iterator[dict[str, str]]:
     """A row a pair of sets."""
     for memorized in MEMORIZED:
         for negatives in NEGATIVES:
-            yield {"memorized set": memorized, "negatives of": negatives, **row(pair(folder, memorized, negatives))}
+            yield {
+                "memorized set": memorized,
+                "negatives of": negatives,
+                **row(pair(folder, memorized, negatives)),
+            }
 
 
 def of_letters(folder: Path) -> str:
-    """What capitals reach as a share of the letters alone, in place of all characters: a sentence."""
+    """What capitals reach as a share of the letters alone, in place of all characters:
+    a sentence.
+    """
     rows = pair(folder, "SD 1, 500", "LAION")
-    share = np.array([sum(map(str.isupper, text)) / max(1, sum(map(str.isalpha, text))) for text in rows.prompt])
+    share = np.array(
+        [sum(map(str.isupper, text)) / max(1, sum(map(str.isalpha, text))) for text in rows.prompt]
+    )
     labels = rows.label.to_numpy()
     return (
-        f"SD 1, 500 against LAION by the share of the letters that are capitals: AUROC {roc_auc_score(labels, share):.3f}, TPR "
-        f"{tpr_at_fpr(share, labels, 0.01):.3f} at 1 % FPR"
+        "SD 1, 500 against LAION by the share of the letters that are capitals: AUROC"
+        f" {roc_auc_score(labels, share):.3f}, TPR {tpr_at_fpr(share, labels, 0.01):.3f} at 1 % FPR"
     )
 
 
 def one_brand(folder: Path) -> str:
-    """What n-grams reach where the brand that has most of the memorized prompts is one group: a sentence."""
+    """What n-grams reach where the brand that has most of the memorized prompts is one
+    group: a sentence.
+    """
     rows = pair(folder, "SD 1, 500", "LAION")
     brand = rows.prompt.str.startswith("Shaw Floors") & (rows.label == 1)
     groups = merged(rows.group.tolist(), rows.group.where(~brand, "Shaw Floors").tolist())
-    found = roc_auc_score(rows.label, ngram_scores(rows.prompt.tolist(), rows.label.tolist(), groups))
+    found = roc_auc_score(
+        rows.label, ngram_scores(rows.prompt.tolist(), rows.label.tolist(), groups)
+    )
     return (
-        f'SD 1, 500 against LAION, the {brand.sum()} prompts that begin with "Shaw Floors", in {rows.group[brand].nunique()} groups, as '
-        f"one: caption_ngrams {found:.3f}"
+        f'SD 1, 500 against LAION, the {brand.sum()} prompts that begin with "Shaw Floors", in'
+        f" {rows.group[brand].nunique()} groups, as one: caption_ngrams {found:.3f}"
     )
 
 

@@ -1,8 +1,11 @@
-"""What share of the images of SIDE's kept clusters are copies of training images, by K, ``keep`` and features, without a surrogate.
+"""What share of the images of SIDE's kept clusters are copies of training images, by K,
+``keep`` and features, without a surrogate.
 
-Draws N_syn images from the null condition as the detector does (and finds those that a run has drawn), clusters them under each
-setting, and prints how many images the kept clusters hold, how many of these are copies, and of how many training images.
-The detector itself sees no training image: this is for choosing options, on half ``b`` of a mini world.
+Draws N_syn images from the null condition as the detector does (and finds those that a
+run has drawn), clusters them under each setting, and prints how many images the kept
+clusters hold, how many of these are copies, and of how many training images. The
+detector itself sees no training image: this is for choosing options, on half ``b`` of a
+mini world.
 
     python benchmarks/clusters.py --task cifar10 --half b --synthetic 800 --runs results/runs
 """
@@ -39,16 +42,26 @@ def main() -> None:
     task_class = registry.tasks().load(args.task)
     task = task_class(task_class.Options(half=args.half, pool=2)).load("mini")
     sampling = dict(task.info.sampling)
-    identity = {"weights": task.hashes["weights"], "dtype": "float32", "sampling": sampling, "seed": args.seed}
+    identity = {
+        "weights": task.hashes["weights"],
+        "dtype": "float32",
+        "sampling": sampling,
+        "seed": args.seed,
+    }
     workspace = Workspace(args.runs / args.task / "mini" / "prepared", identity, progress=True)
     model, steps = task.model(), int(sampling["steps"])
-    synthetic = synthesize(model, [NULL], workspace, n=args.synthetic, seed=args.seed, steps=steps, guidance=1.0)
+    synthetic = synthesize(
+        model, [NULL], workspace, n=args.synthetic, seed=args.seed, steps=steps, guidance=1.0
+    )
 
     found = normalised_l2(model.decode(synthetic.x0), task.training.images(), floor=0.0)
     nearest = found[found["rank"] == 0].sort_values("generated")
     copied = np.where(nearest.similarity <= task.info.space.copy, nearest.training, -1)
     share = np.mean(copied >= 0)
-    print(f"{args.task}, half {args.half}: {share:.1%} of {args.synthetic} images are copies, of {distinct(copied)} images\n")
+    print(
+        f"{args.task}, half {args.half}: {share:.1%} of {args.synthetic} images are copies, of"
+        f" {distinct(copied)} images\n"
+    )
 
     rows = []
     for features in args.features.split(","):
@@ -59,7 +72,10 @@ def main() -> None:
                 of = copied[cluster(z, k=k, seed=args.seed, min_members=members, keep=keep).members]
                 rows.append(
                     {"features": features, "K": k, "keep": keep, "images": len(of)}
-                    | {"copies %": f"{100 * np.mean(of >= 0):.1f}", "of different images": distinct(of)}
+                    | {
+                        "copies %": f"{100 * np.mean(of >= 0):.1f}",
+                        "of different images": distinct(of),
+                    }
                 )
     print(markdown(pd.DataFrame(rows)))
 

@@ -1,9 +1,11 @@
-"""How often the 95 % intervals hold the truth: worlds with known truth, clustered groups and several seeds.
+"""How often the 95 % intervals hold the truth: worlds with known truth, clustered
+groups and several seeds.
 
-``python benchmarks/coverage.py [--worlds 1000] [--resamples 1000]`` prints a row a world. An example's score is separation x label + group
-effect + example effect + noise of (seed, example) + effect of the seed on all memorized examples, all normal; groups hold 1 to 6
-examples. The truth is the expectation over groups and seeds in an endless population, which has a closed form (average precision:
-a quadrature).
+``python benchmarks/coverage.py [--worlds 1000] [--resamples 1000]`` prints a row a
+world. An example's score is separation x label + group effect + example effect + noise
+of (seed, example) + effect of the seed on all memorized examples, all normal; groups
+hold 1 to 6 examples. The truth is the expectation over groups and seeds in an endless
+population, which has a closed form (average precision: a quadrature).
 """
 
 from __future__ import annotations
@@ -48,8 +50,13 @@ WORLDS = (
 )
 
 
-def draw(world: World, rng: np.random.Generator, detectors: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores [detectors, seeds, n], labels [n], groups int [n], sorted. Detectors share the effects of groups and examples by half."""
+def draw(
+    world: World, rng: np.random.Generator, detectors: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores [detectors, seeds, n], labels [n], groups int [n], sorted.
+
+    Detectors share the effects of groups and examples by half.
+    """
     sizes = rng.integers(1, 7, size=2 * world.groups)
     groups = np.repeat(np.arange(2 * world.groups), sizes)
     labels = (groups >= world.groups).astype(int)
@@ -59,14 +66,25 @@ def draw(world: World, rng: np.random.Generator, detectors: int = 1) -> tuple[np
         own, shared = rng.normal(size=(detectors, 1, count)), rng.normal(size=(1, 1, count))
         return spread * (np.sqrt(0.5) * own + np.sqrt(0.5) * shared if detectors > 1 else own)
 
-    scores = world.separation * labels + effects(world.group, 2 * world.groups)[..., groups] + effects(world.example, n)
+    scores = (
+        world.separation * labels
+        + effects(world.group, 2 * world.groups)[..., groups]
+        + effects(world.example, n)
+    )
     scores = scores + world.noise * rng.normal(size=(detectors, world.seeds, n))
-    return scores + labels * world.seed * rng.normal(size=(detectors, world.seeds, 1)), labels, groups
+    return (
+        scores + labels * world.seed * rng.normal(size=(detectors, world.seeds, 1)),
+        labels,
+        groups,
+    )
 
 
 def truths(world: World) -> dict[str, float]:
-    """The expectation of each metric over groups and seeds, with as many memorized examples as others."""
-    spread = float(np.sqrt(world.group**2 + world.example**2 + world.noise**2))  # of one example's score
+    """The expectation of each metric over groups and seeds, with as many memorized
+    examples as others.
+    """
+    # Of one example's score
+    spread = float(np.sqrt(world.group**2 + world.example**2 + world.noise**2))
     both = float(np.hypot(spread, world.seed))
     nodes, weights = np.polynomial.hermite_e.hermegauss(41)  # of the seed's effect
     thresholds = np.linspace(-9 * both, world.separation + 9 * both, 20001)
@@ -82,13 +100,22 @@ def truths(world: World) -> dict[str, float]:
 
 
 def times(world: World, resamples: int, seed: int = 0) -> np.ndarray:
-    """How often each group of each class is drawn: int [2, resamples + 1, groups], the first row once each. Of use in every such world."""
-    drawn = [np.concatenate(list(draws(world.groups, resamples, np.random.default_rng([seed, label])))) for label in (0, 1)]
+    """How often each group of each class is drawn: int [2, resamples + 1, groups], the
+    first row once each. Of use in every such world.
+    """
+    drawn = [
+        np.concatenate(list(draws(world.groups, resamples, np.random.default_rng([seed, label]))))
+        for label in (0, 1)
+    ]
     return np.concatenate([np.ones((2, 1, world.groups), dtype=int), drawn], axis=1)
 
 
-def aurocs(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """AUROC, [r], of scores without ties under each row of :func:`times`: from the wins between groups, faster than of examples."""
+def aurocs(
+    scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, drawn: np.ndarray
+) -> np.ndarray:
+    """AUROC, [r], of scores without ties under each row of :func:`times`: from the wins
+    between groups, faster than of examples.
+    """
     wins = scores[labels == 1][:, None] > scores[labels == 0]
     first = [np.flatnonzero(np.diff(groups[labels == label], prepend=-1)) for label in (1, 0)]
     wins = np.add.reduceat(np.add.reduceat(wins.astype(float), first[0], axis=0), first[1], axis=1)
@@ -97,8 +124,12 @@ def aurocs(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, drawn: np
     return ((drawn[1].astype(float) @ wins) * drawn[0]).sum(axis=1) / pairs
 
 
-def simulated(world: World, worlds: int, resamples: int, detectors: int = 1) -> Iterator[np.ndarray]:
-    """AUROCs [detectors, seeds, 1 + resamples] of each simulated world: of all examples, then of each resample."""
+def simulated(
+    world: World, worlds: int, resamples: int, detectors: int = 1
+) -> Iterator[np.ndarray]:
+    """AUROCs [detectors, seeds, 1 + resamples] of each simulated world: of all
+    examples, then of each resample.
+    """
     drawn = times(world, resamples)
     for i in range(worlds):
         scores, labels, groups = draw(world, np.random.default_rng([2, i]), detectors)
@@ -108,7 +139,10 @@ def simulated(world: World, worlds: int, resamples: int, detectors: int = 1) -> 
 def auroc(world: World, worlds: int, resamples: int) -> float:
     """Share of worlds whose interval of AUROC holds the truth."""
     truth = truths(world)["auroc"]
-    found = (two_level_interval(of[:, 0], of[:, 1:], logit=True, seed=i) for i, [of] in enumerate(simulated(world, worlds, resamples)))
+    found = (
+        two_level_interval(of[:, 0], of[:, 1:], logit=True, seed=i)
+        for i, [of] in enumerate(simulated(world, worlds, resamples))
+    )
     return float(np.mean([low <= truth <= high for low, high in found]))
 
 
@@ -123,12 +157,19 @@ def difference(world: World, worlds: int, resamples: int) -> float:
 
 
 def naive(world: World, worlds: int, resamples: int) -> float:
-    """What a bootstrap of single examples, as if independent, of the first seed alone would give for AUROC."""
+    """What a bootstrap of single examples, as if independent, of the first seed alone
+    would give for AUROC.
+    """
     truth, held = truths(world)["auroc"], 0
     for i in range(worlds):
         scores, labels, _ = draw(world, np.random.default_rng([2, i]))
-        rng, wins = np.random.default_rng([5, i]), scores[0, 0, labels == 1][:, None] > scores[0, 0, labels == 0]
-        positive, negative = (np.concatenate(list(draws(count, resamples, rng))) for count in wins.shape)
+        rng, wins = (
+            np.random.default_rng([5, i]),
+            scores[0, 0, labels == 1][:, None] > scores[0, 0, labels == 0],
+        )
+        positive, negative = (
+            np.concatenate(list(draws(count, resamples, rng))) for count in wins.shape
+        )
         values = ((positive.astype(float) @ wins) * negative).sum(axis=1) / wins.size
         low, high = percentiles(values, 0.95)
         held += low <= truth <= high
@@ -145,13 +186,19 @@ def others(world: World, worlds: int, resamples: int) -> dict[str, float]:
         found = [weighted_statistics(of, labels, weights) for of in scores]
         for name in held:
             values = np.stack([of[name] for of in found])
-            low, high = two_level_interval(values[:, 0], values[:, 1:], logit=INFO[name].scale == "logit", seed=i)
+            low, high = two_level_interval(
+                values[:, 0], values[:, 1:], logit=INFO[name].scale == "logit", seed=i
+            )
             held[name] += low <= truth[name] <= high
     return {name: count / worlds for name, count in held.items()}
 
 
-def share(rate: float, cluster: float, groups: int, worlds: int, resamples: int) -> tuple[float, float]:
-    """Coverage of AMS's interval over clustered groups, and its mean width. cluster: 0 independent images, 1 all of a group alike."""
+def share(
+    rate: float, cluster: float, groups: int, worlds: int, resamples: int
+) -> tuple[float, float]:
+    """Coverage of AMS's interval over clustered groups, and its mean width. cluster: 0
+    independent images, 1 all of a group alike.
+    """
     held, width = 0, 0.0
     for i in range(worlds):
         rng = np.random.default_rng([4, i])
@@ -171,7 +218,10 @@ def main() -> None:
     args = parser.parse_args()
     few = -(-args.worlds // 4)  # of the slow ones
     error, larger = (1.96 * (0.05 * 0.95 / n) ** 0.5 for n in (args.worlds, few))
-    print(f"coverage of 95 % intervals, {args.worlds} worlds each (+-{error:.3f}); of TPR and average precision {few} (+-{larger:.3f})")
+    print(
+        f"coverage of 95 % intervals, {args.worlds} worlds each (+-{error:.3f}); of TPR and average"
+        f" precision {few} (+-{larger:.3f})"
+    )
     for world in WORLDS:
         found = {
             "AUROC": auroc(world, args.worlds, args.resamples),
@@ -179,11 +229,18 @@ def main() -> None:
             "groups and seeds ignored": naive(world, few, args.resamples),
         }
         found |= others(world, few, args.resamples)
-        print(f"{world.name:<40}" + "  ".join(f"{name} {value:.3f}" for name, value in found.items()), flush=True)
+        print(
+            f"{world.name:<40}" + "  ".join(f"{name} {value:.3f}" for name, value in found.items()),
+            flush=True,
+        )
     for rate in (0.02, 0.1, 0.3):
         for cluster in (0.0, 0.9):
             covered, width = share(rate, cluster, 100, args.worlds, args.resamples)
-            print(f"AMS {rate:.2f}, clustered {cluster:.1f}, 100 groups: {covered:.3f}, mean width {width:.3f}", flush=True)
+            print(
+                f"AMS {rate:.2f}, clustered {cluster:.1f}, 100 groups: {covered:.3f}, mean width"
+                f" {width:.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

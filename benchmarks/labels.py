@@ -1,10 +1,13 @@
-"""What a model is told of an image, and how much of its training set it then gives back: the experiment that SIDE's reviewers asked for.
+"""What a model is told of an image, and how much of its training set it then gives
+back: the experiment that SIDE's reviewers asked for.
 
-Trains one model a kind of label (class, random, cluster, none) on the same subset of real CIFAR-10 with the same recipe, draws
-``--images`` from each, conditionally and from the null class, and writes ``OUT/labels.parquet`` and ``OUT/labels.md``. Trained models and
-finished runs are found again.
+Trains one model a kind of label (class, random, cluster, none) on the same subset of
+real CIFAR-10 with the same recipe, draws ``--images`` from each, conditionally and from
+the null class, and writes ``OUT/labels.parquet`` and ``OUT/labels.md``. Trained models
+and finished runs are found again.
 
-    python benchmarks/labels.py --data-root DATA --work WORK --set subset=256 --set duplicate=0.1:20 --set steps=2500
+    python benchmarks/labels.py --data-root DATA --work WORK \\
+        --set subset=256 --set duplicate=0.1:20 --set steps=2500
 """
 
 from __future__ import annotations
@@ -30,11 +33,18 @@ def rows_of(kind: str, extraction: str, run: membench.Run, copies: int) -> dict[
     m = run.metrics
     row: dict[str, object] = {"labels": kind, "drawn from": extraction, "images": len(run.samples)}
     wanted = [(metric, "all", title) for metric, title in SHOWN.items()]
-    wanted += [("extracted_share", f"kind=x{copies}", f"x{copies} returned %"), ("extracted_share", "kind=x1", "x1 returned %")]
+    wanted += [
+        ("extracted_share", f"kind=x{copies}", f"x{copies} returned %"),
+        ("extracted_share", "kind=x1", "x1 returned %"),
+    ]
     for metric, subset, title in wanted:
         found = m[(m.metric == metric) & (m.subset == subset) & m.band.isna()].iloc[0]
         row |= {title: found["value"], f"{title} low": found.low, f"{title} high": found.high}
-    return row | {"weights": run.info["hashes"]["weights"], "commit": run.info["membench"]["commit"], "run": run.path.name}
+    return row | {
+        "weights": run.info["hashes"]["weights"],
+        "commit": run.info["membench"]["commit"],
+        "run": run.path.name,
+    }
 
 
 def main() -> None:
@@ -51,14 +61,31 @@ def main() -> None:
     for kind in KINDS:
         folder = args.work / f"cifar10-{recipe.subset}-{kind}"
         if not (folder / "training.json").is_file():
-            Cifar10.train(args.work, None, [*args.options, f"labels={kind}", f"data_root={args.data_root}"], profile="full")
-        # A pool of one image a class: it is not scored, and says which classes are drawn from.
+            Cifar10.train(
+                args.work,
+                None,
+                [*args.options, f"labels={kind}", f"data_root={args.data_root}"],
+                profile="full",
+            )
+        # A pool of one image a class: it is not scored, and says which classes are
+        # drawn from.
         task = [f"model={folder}", f"data_root={args.data_root}", "pool=10"]
         null = ["extraction=unconditional", f"generations={args.images}"]
-        ways = {"the model": null} if kind == "none" else {"its labels": [f"draws={args.images // 10}"], "the null class": null}
+        ways = (
+            {"the model": null}
+            if kind == "none"
+            else {"its labels": [f"draws={args.images // 10}"], "the null class": null}
+        )
         for way, options in ways.items():
             run = membench.run(
-                "random", "cifar10", "full", options=options, task_options=task, seed=args.seed, extract_only=True, out=args.work / "runs"
+                "random",
+                "cifar10",
+                "full",
+                options=options,
+                task_options=task,
+                seed=args.seed,
+                extract_only=True,
+                out=args.work / "runs",
             )
             rows.append(rows_of(kind, way, run, recipe.duplicates()[1]))
     frame = pd.DataFrame(rows)
@@ -68,11 +95,16 @@ def main() -> None:
     shown = pd.DataFrame(
         [
             {"labels": r["labels"], "drawn from": r["drawn from"], "images": f"{r['images']:,}"}
-            | {t: interval(r[t], r[f"{t} low"], r[f"{t} high"], scale=100, digits=1) for t in titles}
+            | {
+                t: interval(r[t], r[f"{t} low"], r[f"{t} high"], scale=100, digits=1)
+                for t in titles
+            }
             for _, r in frame.iterrows()
         ]
     )
-    atomic_write(args.output / "labels.md", lambda temporary: temporary.write_text(markdown(shown) + "\n"))
+    atomic_write(
+        args.output / "labels.md", lambda temporary: temporary.write_text(markdown(shown) + "\n")
+    )
     print(markdown(shown))
 
 

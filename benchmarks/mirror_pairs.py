@@ -1,10 +1,14 @@
-"""How much each snapshot of a mirror pair's models returns, and what detectors and content alone make of its images.
+"""How much each snapshot of a mirror pair's models returns, and what detectors and
+content alone make of its images.
 
-Of every rung it samples ``--images`` images from the null class and as many from the classes in turn, and writes OUT/rates.parquet: the
-share that copies an image of the model's own half, of the other half, and the share of the images of each kind that came back.
-OUT/detection.parquet: AUROC by kind of ``--detector`` on both models, and mirrored. What is finished is found again.
+Of every rung it samples ``--images`` images from the null class and as many from the
+classes in turn, and writes OUT/rates.parquet: the share that copies an image of the
+model's own half, of the other half, and the share of the images of each kind that came
+back. OUT/detection.parquet: AUROC by kind of ``--detector`` on both models, and
+mirrored. What is finished is found again.
 
-    python benchmarks/mirror_pairs.py --models WORK --rungs 2500,3000,3500 --out OUT --detector png_size --detector score_norm:at=noised
+    python benchmarks/mirror_pairs.py --models WORK --rungs 2500,3000,3500 \\
+        --out OUT --detector png_size --detector score_norm:at=noised
 """
 
 from __future__ import annotations
@@ -46,10 +50,22 @@ def sampled(folder: Path, world: World, way: str, n: int, cache: Path) -> np.nda
     if not cache.is_file():
         classes = world.classes
         model = load_pixel_model(folder, classes)
-        asked = [Condition(str(i), class_label=i % classes if way == "classes" else None, start=("rates", way, str(i))) for i in range(n)]
+        asked = [
+            Condition(
+                str(i),
+                class_label=i % classes if way == "classes" else None,
+                start=("rates", way, str(i)),
+            )
+            for i in range(n)
+        ]
         blocks = [draw(model, asked[i : i + 100], SAMPLING) for i in range(0, n, 100)]
         cache.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(cache, lambda temporary: Image.fromarray(np.concatenate(blocks).reshape(-1, world.size, 3)).save(temporary, "PNG"))
+        atomic_write(
+            cache,
+            lambda temporary: Image.fromarray(
+                np.concatenate(blocks).reshape(-1, world.size, 3)
+            ).save(temporary, "PNG"),
+        )
     return np.asarray(Image.open(cache)).reshape(-1, world.size, world.size, 3)
 
 
@@ -60,7 +76,9 @@ def copies(images: np.ndarray, training: np.ndarray) -> np.ndarray:
     return np.where(nearest.similarity <= pixel_space(images.shape[1]).copy, nearest.training, -1)
 
 
-def rates(models: Path, world: World, number: int, step: int, half: str, n: int, out: Path) -> list[dict[str, object]]:
+def rates(
+    models: Path, world: World, number: int, step: int, half: str, n: int, out: Path
+) -> list[dict[str, object]]:
     pair, began = pair_of(world, number), time.monotonic()
     own, other = pair.halves[half], pair.halves[pair.other(half)]
     rows: list[dict[str, object]] = []
@@ -69,7 +87,17 @@ def rates(models: Path, world: World, number: int, step: int, half: str, n: int,
     def row(way: str, what: str, hits: int, of: int) -> None:
         low, high = wilson(hits, of)
         rows.append(
-            {"half": half, "step": step, "way": way, "what": what, "hits": hits, "n": of, "share": hits / of, "low": low, "high": high}
+            {
+                "half": half,
+                "step": step,
+                "way": way,
+                "what": what,
+                "hits": hits,
+                "n": of,
+                "share": hits / of,
+                "low": low,
+                "high": high,
+            }
         )
 
     for way in WAYS:
@@ -90,24 +118,51 @@ def rates(models: Path, world: World, number: int, step: int, half: str, n: int,
 def detection(name: str, task: str, settings: list[str], out: Path) -> pd.DataFrame:
     detector, _, options = name.partition(":")
     given = [o for o in options.split(",") if o]
-    runs = [membench.run(detector, task, options=given, task_options=[*settings, f"half={h}"], out=out / "runs") for h in HALVES]
-    held = [float(r.metrics[(r.metrics.metric == "auroc") & (r.metrics.subset == "source=held_out")].value.iloc[0]) for r in runs]
+    runs = [
+        membench.run(
+            detector, task, options=given, task_options=[*settings, f"half={h}"], out=out / "runs"
+        )
+        for h in HALVES
+    ]
+    held = [
+        float(
+            r.metrics[
+                (r.metrics.metric == "auroc") & (r.metrics.subset == "source=held_out")
+            ].value.iloc[0]
+        )
+        for r in runs
+    ]
     found = mirrored_auroc(*(run.scores for run in runs))
     return found.assign(detector=detector, options=options, held_out_a=held[0], held_out_b=held[1])
 
 
 def show(frame: pd.DataFrame, value: str, columns: list[str], index: list[str]) -> str:
-    cells = frame.assign(cell=[interval(v, lo, hi) for v, lo, hi in zip(frame[value], frame.low, frame.high, strict=True)])
-    return markdown(cells.pivot_table(index=index, columns=columns, values="cell", aggfunc="first", sort=False).fillna("").reset_index())
+    cells = frame.assign(
+        cell=[
+            interval(v, lo, hi)
+            for v, lo, hi in zip(frame[value], frame.low, frame.high, strict=True)
+        ]
+    )
+    return markdown(
+        cells.pivot_table(index=index, columns=columns, values="cell", aggfunc="first", sort=False)
+        .fillna("")
+        .reset_index()
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=[*TASKS, CAPTIONS], default="cifar10")
-    parser.add_argument("--models", type=Path, help="pixel tasks: folder with a/ and b/; none: what ships")
+    parser.add_argument(
+        "--models", type=Path, help="pixel tasks: folder with a/ and b/; none: what ships"
+    )
     parser.add_argument("--world", type=int, default=0, help="pixel tasks: seed of the generator")
-    parser.add_argument("--rungs", help="steps of the snapshots whose rates are measured; none: the task's five")
-    parser.add_argument("--half", action="append", choices=HALVES, help="rates only of this half's model")
+    parser.add_argument(
+        "--rungs", help="steps of the snapshots whose rates are measured; none: the task's five"
+    )
+    parser.add_argument(
+        "--half", action="append", choices=HALVES, help="rates only of this half's model"
+    )
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--detector", action="append", default=[], metavar="NAME[:KEY=VALUE,...]")
     parser.add_argument("--rung", type=int, default=5, help="whose detection is measured")
@@ -119,15 +174,29 @@ def main() -> None:
     if args.task != CAPTIONS:
         module = TASKS[args.task]
         models = args.models or module.DATA
-        settings = ["examples=training", f"models={models}", f"world={args.world}", f"rung={args.rung}"]
-        for step in module.RUNGS if args.rungs is None else [int(s) for s in args.rungs.split(",") if s]:
+        settings = [
+            "examples=training",
+            f"models={models}",
+            f"world={args.world}",
+            f"rung={args.rung}",
+        ]
+        for step in (
+            module.RUNGS if args.rungs is None else [int(s) for s in args.rungs.split(",") if s]
+        ):
             for half in args.half or HALVES:
                 found += rates(models, module.MIRROR, args.world, step, half, args.images, args.out)
                 print(json.dumps(found[-9:]), flush=True)
     if found:
         frame = pd.DataFrame(found)
         frame.to_parquet(args.out / "rates.parquet")
-        print(show(frame.assign(what=frame.way + ": " + frame.what), "share", ["what"], ["half", "step"]))
+        print(
+            show(
+                frame.assign(what=frame.way + ": " + frame.what),
+                "share",
+                ["what"],
+                ["half", "step"],
+            )
+        )
     tables = []
     for name in args.detector:
         tables.append(detection(name, args.task, settings, args.out))

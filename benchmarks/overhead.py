@@ -1,9 +1,11 @@
-"""What the harness adds: wall time of the scoring phase over (forwards x time of a bare U-Net forward), in one run.
+"""What the harness adds: wall time of the scoring phase over (forwards x time of a bare
+U-Net forward), in one run.
 
     python benchmarks/overhead.py [--detector cfg_norm] [--batch-size 64] [--limit N]
 
-The bare forward is timed before and after the run on the same model, batch and device, and the faster one is used, so
-that a busy machine cannot make the harness look good. Goal: at most 1.15.
+The bare forward is timed before and after the run on the same model, batch and device,
+and the faster one is used, so that a busy machine cannot make the harness look good.
+Goal: at most 1.15.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ from membench.types import Condition
 
 
 def bare_forward(batch_size: int, repeats: int) -> float:
-    """Seconds per image of the network alone: no epsilon conversion, no guidance, no counting."""
+    """Seconds per image of the network alone: no epsilon conversion, no guidance, no
+    counting.
+    """
     model = SdWebster().load("mini", batch_size=batch_size).model()
     x = torch.randn(batch_size, *model.shape)
-    embeddings = model.condition([Condition("x", "Orvella Basto teal striped area rug, 5x8")]).embeddings
+    embeddings = model.condition(
+        [Condition("x", "Orvella Basto teal striped area rug, 5x8")]
+    ).embeddings
     embeddings = embeddings.expand(batch_size, -1, -1).contiguous()
     with torch.no_grad():
         for _ in range(3):
@@ -44,12 +50,21 @@ def main() -> None:
     before = bare_forward(args.batch_size, 40)
     with tempfile.TemporaryDirectory() as out:
         run = membench.run(
-            args.detector, "sd_webster", options=args.options, batch_size=args.batch_size, limit=args.limit, out=out, progress=False
+            args.detector,
+            "sd_webster",
+            options=args.options,
+            batch_size=args.batch_size,
+            limit=args.limit,
+            out=out,
+            progress=False,
         )
     bare = min(before, bare_forward(args.batch_size, 40))
     phase = run.info["phases"]["scores"]
     ratio = phase["seconds"] / (phase["forwards"] * bare)
-    print(f"{phase['forwards']} forwards in {phase['seconds']:.2f} s; bare {bare * 1e3:.3f} ms an image: ratio {ratio:.3f}")
+    print(
+        f"{phase['forwards']} forwards in {phase['seconds']:.2f} s; bare {bare * 1e3:.3f} ms an"
+        f" image: ratio {ratio:.3f}"
+    )
 
 
 if __name__ == "__main__":

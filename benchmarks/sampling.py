@@ -1,7 +1,9 @@
-"""Sampling of pixels against diffusers' own DDIMPipeline: the same network, batch and steps, taking turns in one run, each as it loads it.
+"""Sampling of pixels against diffusers' own DDIMPipeline: the same network, batch and
+steps, taking turns in one run, each as it loads it.
 
-Prints images a second of each and their ratio. An unconditional network, which is what DDIMPipeline can sample; its weights
-are random, which no time depends on. ``python benchmarks/sampling.py [--batch N] [--steps N] [--rounds N]``
+Prints images a second of each and their ratio. An unconditional network, which is what
+DDIMPipeline can sample; its weights are random, which no time depends on. ``python
+benchmarks/sampling.py [--batch N] [--steps N] [--rounds N]``
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        DDIMPipeline(unet=make_unet(32, None, PixelRecipe()), scheduler=make_scheduler()).save_pretrained(folder)
+        DDIMPipeline(
+            unet=make_unet(32, None, PixelRecipe()), scheduler=make_scheduler()
+        ).save_pretrained(folder)
         model = load_pixel_model(Path(folder), 0, batch_size=args.batch)
         pipeline = DDIMPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -51,7 +55,10 @@ def main() -> None:
     seconds(ours), seconds(theirs)  # warm
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(args.rounds)]
     a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"membench {args.batch / a:.1f} images/s, DDIMPipeline {args.batch / b:.1f} images/s, ratio {b / a:.3f}")
+    print(
+        f"membench {args.batch / a:.1f} images/s, DDIMPipeline {args.batch / b:.1f} images/s, ratio"
+        f" {b / a:.3f}"
+    )
     print("ratio in each round: " + ", ".join(f"{y / x:.3f}" for x, y in pairs))
 
 

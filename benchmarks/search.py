@@ -1,7 +1,10 @@
-"""Exact search at the size of CIFAR-10: 10,000 queries, 50,000 training images of 3,072 values, top 50, in one run.
+"""Exact search at the size of CIFAR-10: 10,000 queries, 50,000 training images of 3,072
+values, top 50, in one run.
 
-Prints the time as a ratio to a bare blocked matrix product of the same shapes (the least that any exact search takes), and
-the peak memory. ``python benchmarks/search.py [--queries N] [--base N]``; the base lies in a memory-mapped file, as a training set's does.
+Prints the time as a ratio to a bare blocked matrix product of the same shapes (the
+least that any exact search takes), and the peak memory. ``python benchmarks/search.py
+[--queries N] [--base N]``; the base lies in a memory-mapped file, as a training set's
+does.
 """
 
 from __future__ import annotations
@@ -47,11 +50,24 @@ def main() -> None:
         bare = product(queries, base)
         some = rng.integers(0, args.queries, 3)
         for k in some:  # against direct differences: a fast search that is wrong is worth nothing
-            true = np.sqrt(((base.astype(np.int32) - queries[k]) ** 2).reshape(len(base), -1).sum(axis=1)) / 255
-            assert np.allclose(distance[k], np.sort(true)[:50], rtol=1e-6) and np.allclose(true[position[k]], distance[k], rtol=1e-6)
+            true = (
+                np.sqrt(
+                    ((base.astype(np.int32) - queries[k]) ** 2).reshape(len(base), -1).sum(axis=1)
+                )
+                / 255
+            )
+            assert np.allclose(distance[k], np.sort(true)[:50], rtol=1e-6) and np.allclose(
+                true[position[k]], distance[k], rtol=1e-6
+            )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"top 50 of {args.base:,} for {args.queries:,} queries: {ours:.1f} s, bare product {bare:.1f} s, ratio {ours / bare:.2f}")
-    print(f"peak memory {peak:.2f} GB (of it the queries {queries.nbytes / 2**30:.2f}, the base {base.nbytes / 2**30:.2f})")
+    print(
+        f"top 50 of {args.base:,} for {args.queries:,} queries: {ours:.1f} s, bare product"
+        f" {bare:.1f} s, ratio {ours / bare:.2f}"
+    )
+    print(
+        f"peak memory {peak:.2f} GB (of it the queries {queries.nbytes / 2**30:.2f}, the base"
+        f" {base.nbytes / 2**30:.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""How the deal of each half was chosen: the first one whose captions say nothing of the label.
+"""How the deal of each half was chosen: the first one whose captions say nothing of the
+label.
 
-For each deal, the AUROC of two text-only classifiers (character 3-grams, cross-validated by group, three fold seeds
-each), of the share of capital letters and of the length; the first deal within 0.5 +- 0.04 on all of them is taken.
+For each deal, the AUROC of two text-only classifiers (character 3-grams,
+cross-validated by group, three fold seeds each), of the share of capital letters and of
+the length; the first deal within 0.5 +- 0.04 on all of them is taken.
 """
 
 from __future__ import annotations
@@ -26,16 +28,29 @@ def balance(half: catalogue.Split) -> dict[str, float]:
     text, label = [e.condition.prompt for e in examples], np.array([e.memorized for e in examples])
     groups = [e.group for e in examples]
     found = {
-        "capitals": roc_auc_score(label, [sum(c.isupper() for c in t) / sum(c.isalpha() for c in t) for t in text]),
+        "capitals": roc_auc_score(
+            label, [sum(c.isupper() for c in t) / sum(c.isalpha() for c in t) for t in text]
+        ),
         "length": roc_auc_score(label, [len(t) for t in text]),
     }
     for name, words, model in (
-        ("logistic", TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False), LogisticRegression(C=10, max_iter=1000)),
+        (
+            "logistic",
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False),
+            LogisticRegression(C=10, max_iter=1000),
+        ),
         ("bayes", CountVectorizer(analyzer="char", ngram_range=(3, 3)), MultinomialNB()),
     ):
         for seed in range(3):
             folds = GroupKFold(10, shuffle=True, random_state=seed)
-            guess = cross_val_predict(make_pipeline(words, model), text, label, groups=groups, cv=folds, method="predict_proba")[:, 1]
+            guess = cross_val_predict(
+                make_pipeline(words, model),
+                text,
+                label,
+                groups=groups,
+                cv=folds,
+                method="predict_proba",
+            )[:, 1]
             found[f"{name}{seed}"] = roc_auc_score(label, guess)
     return found
 

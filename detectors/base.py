@@ -1,4 +1,6 @@
-"""What scorers have in common: they draw images as the task does, and say of each how sure they are of it."""
+"""What scorers have in common: they draw images as the task does, and say of each how
+sure they are of it.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,19 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
 from membench.types import Access, Condition, Request, Sample
 
-IMAGES = {"help": "images to extract per condition; a prompt's score is the mean over them", "min": 0}  # of an option
+# Of an option
+IMAGES = {
+    "help": "images to extract per condition; a prompt's score is the mean over them",
+    "min": 0,
+}
 
 
 def requests(conditions: Sequence[Condition], times: int) -> list[Request]:
-    """``times`` images of each condition, every condition once, then again: what a budget pays for is spread over all of them.
+    """``times`` images of each condition, every condition once, then again: what a
+    budget pays for is spread over all of them.
 
-    Of examples that are images, as many images of what the model was told of them: their own noises would draw them again.
+    Of examples that are images, as many images of what the model was told of them:
+    their own noises would draw them again.
     """
     asked: Counter[str] = Counter()
     found = []
@@ -34,17 +42,22 @@ def requests(conditions: Sequence[Condition], times: int) -> list[Request]:
 
 
 def own_draws(conditions: Sequence[Condition], draws: int) -> int:
-    """Noises of a condition: ``draws``, or the single one that a generated image started from.
+    """Noises of a condition: ``draws``, or the single one that a generated image
+    started from.
 
     Raises :class:`UserError` for an image of which neither noise nor prompt is known.
     """
     if any(c.image is not None and c.start is None and c.prompt is None for c in conditions):
         raise UserError(
-            "the noise that these images were drawn from is not known, so their trajectory cannot be followed; choose flipd or score_norm"
+            "the noise that these images were drawn from is not known, so their trajectory cannot"
+            " be followed; choose flipd or score_norm"
         )
     started = {c.start is not None for c in conditions}
     if len(started) > 1:
-        raise UserError("some examples are images and some are prompts, which are not scored alike; run them apart")
+        raise UserError(
+            "some examples are images and some are prompts, which are not scored alike; run them"
+            " apart"
+        )
     return 1 if started == {True} else draws
 
 
@@ -54,12 +67,17 @@ def own_images(conditions: Sequence[Condition]) -> np.ndarray:
 
 
 def unstarted(condition: Condition) -> bool:
-    """Whether the example is an image of which the noise is not known, as of a training image."""
+    """Whether the example is an image of which the noise is not known, as of a training
+    image.
+    """
     return condition.image is not None and condition.start is None and condition.prompt is None
 
 
-def noised(model: Denoiser, images: np.ndarray, names: Sequence[str], *, t: int, draws: int, seed: int) -> torch.Tensor:
-    """alpha_t x + sigma_t noise of each image (``uint8`` [n, h, w, 3]), [n draws, *shape]; the ``draws`` of an image stand together.
+def noised(
+    model: Denoiser, images: np.ndarray, names: Sequence[str], *, t: int, draws: int, seed: int
+) -> torch.Tensor:
+    """alpha_t x + sigma_t noise of each image (``uint8`` [n, h, w, 3]), [n draws,
+    *shape]; the ``draws`` of an image stand together.
 
     names: of each image, fix its noises.
     """
@@ -69,14 +87,18 @@ def noised(model: Denoiser, images: np.ndarray, names: Sequence[str], *, t: int,
 
 
 def refuse_unread(options: Any, names: Sequence[str], why: str) -> None:
-    """Raises :class:`UserError` if an option that nobody would read is not at its default: a sweep of it would be a flat line."""
+    """Raises :class:`UserError` if an option that nobody would read is not at its
+    default: a sweep of it would be a flat line.
+    """
     for option in fields(options):
         if option.name in names and (value := getattr(options, option.name)) != option.default:
             raise UserError(f"{option.name}={value}: {why}")
 
 
 class Draws(Detector):
-    """Extracts ``options.images`` images of each condition with the task's own sampling, every condition once, then again."""
+    """Extracts ``options.images`` images of each condition with the task's own
+    sampling, every condition once, then again.
+    """
 
     def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
@@ -91,33 +113,59 @@ class Draws(Detector):
     def draw(self, model: Denoiser, requests: Sequence[Request]) -> torch.Tensor:
         """Final states [n, *shape]."""
         x = model.starts([(r.condition, r.draw) for r in requests], self.seed)
-        return ddim(model, x, model.condition([r.condition for r in requests]), steps=self.steps, guidance=self.weight)
+        return ddim(
+            model,
+            x,
+            model.condition([r.condition for r in requests]),
+            steps=self.steps,
+            guidance=self.weight,
+        )
 
 
-def samples(requests: Sequence[Request], x: torch.Tensor, images: np.ndarray, confidences: Sequence[float]) -> list[Sample]:
-    """One sample a request; one whose state ``x`` is not finite has failed, whatever its decoded image scores."""
+def samples(
+    requests: Sequence[Request], x: torch.Tensor, images: np.ndarray, confidences: Sequence[float]
+) -> list[Sample]:
+    """One sample a request; one whose state ``x`` is not finite has failed, whatever
+    its decoded image scores.
+    """
     finite = x.flatten(1).isfinite().all(dim=1).tolist()
     rows = zip(requests, images, confidences, finite, strict=True)
-    return [Sample(r.condition, r.draw, image, float(c) if ok else math.nan) for r, image, c, ok in rows]
+    return [
+        Sample(r.condition, r.draw, image, float(c) if ok else math.nan) for r, image, c, ok in rows
+    ]
 
 
 class MeasuresImages(Draws):
-    """A detector that measures an image: an example's own one or, where the example is a prompt, the mean over those drawn for it."""
+    """A detector that measures an image: an example's own one or, where the example is
+    a prompt, the mean over those drawn for it.
+    """
 
     access: Access = Access(images=True)
 
     def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
-        # An example that is an image is scored without the images that are extracted: their cost is not the score's.
+        # An example that is an image is scored without the images that are extracted:
+        # their cost is not the score's.
         self.access = replace(self.access, images=self.access.images and self.examples == "prompts")
 
-    def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> Sequence[float]:
-        """The score of each of ``images`` (``uint8`` [n, h, w, 3]) under its condition. names: fix what is random in it."""
+    def measure(
+        self,
+        model: Denoiser,
+        images: np.ndarray,
+        conditions: Sequence[Condition],
+        names: Sequence[str],
+    ) -> Sequence[float]:
+        """The score of each of ``images`` (``uint8`` [n, h, w, 3]) under its condition.
+        names: fix what is random in it.
+        """
         raise NotImplementedError
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not self.options.images and self.access.images:
-            raise UserError("an example that is a prompt is measured by images drawn for it: images must be at least 1")
+            raise UserError(
+                "an example that is a prompt is measured by images drawn for it: images must be at"
+                " least 1"
+            )
         given = [c.image for c in conditions if c.image is not None]
         if self.examples == "images" and len(given) < len(conditions):
             raise UserError("the task declares that its examples are images, and some have none")
@@ -128,18 +176,31 @@ class MeasuresImages(Draws):
         x = self.draw(model, requests)
         images = model.decode(x)
         names = [f"{r.condition.id}/{r.draw}" for r in requests]
-        return samples(requests, x, images, self.measure(model, images, [r.condition for r in requests], names))
+        return samples(
+            requests, x, images, self.measure(model, images, [r.condition for r in requests], names)
+        )
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         if self.examples == "prompts":
             return [_mean([s.confidence for s in extracted[c.id]]) for c in conditions]
-        return list(self.measure(model, own_images(conditions), conditions, [c.id for c in conditions]))
+        return list(
+            self.measure(model, own_images(conditions), conditions, [c.id for c in conditions])
+        )
 
 
 class ByCondition(MeasuresImages):
-    """A detector with a variant for each way to ask the model: ``options.condition``, of which "auto" is resolved here."""
+    """A detector with a variant for each way to ask the model: ``options.condition``,
+    of which "auto" is resolved here.
+    """
 
-    usual: ClassVar[str]  # "auto" for a text-to-image model; of a model with classes, whose images are drawn unguided, it is "conditional"
+    # "auto" for a text-to-image model; of a model with classes, whose images are drawn
+    # unguided, it is "conditional"
+    usual: ClassVar[str]
 
     def variant(self, model: Denoiser) -> str:
         wanted = self.options.condition
@@ -153,12 +214,21 @@ class ByCondition(MeasuresImages):
         super().check(model, conditions)
         wanted = self.variant(model)
         if wanted != "conditional" and not model.has_null:
-            raise UserError(f"this model has no null class, so condition={wanted} is not defined for it; choose condition=conditional")
-        if wanted != "unconditional" and not model.has_condition:
-            raise UserError(f"this model has no condition, so condition={wanted} is not defined for it; choose condition=unconditional")
-        if wanted != "unconditional" and any(c.image is not None and c.prompt is None and c.class_label is None for c in conditions):
             raise UserError(
-                f"these images have no prompt and no class, so condition={wanted} is not defined for them; choose condition=unconditional"
+                f"this model has no null class, so condition={wanted} is not defined for it; choose"
+                " condition=conditional"
+            )
+        if wanted != "unconditional" and not model.has_condition:
+            raise UserError(
+                f"this model has no condition, so condition={wanted} is not defined for it; choose"
+                " condition=unconditional"
+            )
+        if wanted != "unconditional" and any(
+            c.image is not None and c.prompt is None and c.class_label is None for c in conditions
+        ):
+            raise UserError(
+                f"these images have no prompt and no class, so condition={wanted} is not defined"
+                " for them; choose condition=unconditional"
             )
 
 

@@ -1,7 +1,8 @@
 """Caption controls: scores that read the prompt and ask no model anything.
 
-What these reach, the captions give away: on the prompt sets in use the share of capital letters alone separates memorized prompts from
-COCO captions with AUROC 0.99 (docs/captions.md). They cost no evaluation, load no model and extract no image.
+What these reach, the captions give away: on the prompt sets in use the share of capital
+letters alone separates memorized prompts from COCO captions with AUROC 0.99
+(docs/captions.md). They cost no evaluation, load no model and extract no image.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ class CaptionOptions:
 
 @dataclass(frozen=True)
 class CaptionNgramsOptions:
-    folds: int = field(default=FOLDS, metadata={"help": "parts of the cross-validation, by group", "min": 2, "max": 100})
+    folds: int = field(
+        default=FOLDS,
+        metadata={"help": "parts of the cross-validation, by group", "min": 2, "max": 100},
+    )
 
 
 class _Captions(Detector):
-    """Extracts nothing and asks no model; the scores are those of ``membench.metrics.captions``."""
+    """Extracts nothing and asks no model; the scores are those of
+    ``membench.metrics.captions``.
+    """
 
     Options: ClassVar[type] = CaptionOptions
     version = 1
@@ -36,7 +42,9 @@ class _Captions(Detector):
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if any(c.prompt is None for c in conditions):
-            raise UserError("these examples have no captions to read; png_size is the control of images")
+            raise UserError(
+                "these examples have no captions to read; png_size is the control of images"
+            )
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return 0
@@ -45,34 +53,59 @@ class _Captions(Detector):
 class CaptionCase(_Captions):
     """Caption control: the share of a prompt's characters that are upper-case letters."""
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         return case_share([c.prompt or "" for c in conditions]).tolist()
 
 
 class CaptionLength(_Captions):
     """Caption control: the number of a prompt's characters."""
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         return length([c.prompt or "" for c in conditions]).tolist()
 
 
 class CaptionNgrams(_Captions):
-    """Caption control that learns from labels: naive Bayes on character trigrams, cross-validated by group.
+    """Caption control that learns from labels: naive Bayes on character trigrams,
+    cross-validated by group.
 
-    The folds are the same for every seed, as the line under a leaderboard takes them: no noise of a model is in this score.
+    The folds are the same for every seed, as the line under a leaderboard takes them:
+    no noise of a model is in this score.
     """
 
     Options: ClassVar[type] = CaptionNgramsOptions
     access = Access(labels=True, model=False)
 
-    def __init__(self, options: CaptionNgramsOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
+    def __init__(
+        self, options: CaptionNgramsOptions, *, seed: int, sampling: Mapping[str, Any]
+    ) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
         self._scores: dict[str, float] = {}
 
-    def fit(self, conditions: Sequence[Condition], labels: Sequence[int], groups: Sequence[str]) -> None:
-        """The score of every example, each by what groups other than its own have taught."""
-        found = ngram_scores([c.prompt or "" for c in conditions], labels, groups, folds=self.options.folds)
+    def fit(
+        self, conditions: Sequence[Condition], labels: Sequence[int], groups: Sequence[str]
+    ) -> None:
+        """The score of every example, each by what groups other than its own have
+        taught.
+        """
+        found = ngram_scores(
+            [c.prompt or "" for c in conditions], labels, groups, folds=self.options.folds
+        )
         self._scores = {c.id: score for c, score in zip(conditions, found.tolist(), strict=True)}
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         return [self._scores[c.id] for c in conditions]

@@ -4,13 +4,17 @@
 
     d = mean over steps and draws of || eps(x_t, c) - eps(x_t, null) ||_2
 
-over all dimensions of one latent, before the guidance multiplies it, on the model's own guided DDIM trajectory from noise. No
-training image and no decoding is needed. An example that is a generated image is scored on the very trajectory that drew it: its
-own noise, the task's steps and weight, the first ``image_steps`` of them: late on that way a model that has memorized the image
-needs no class to draw it, and the norm is smallest for copies (docs/design/pixel-tasks.md). Of a training image no noise is known: it is
-scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at time ``image_t``. ``steps=k`` looks at the first k of 50
-steps and stops there (a scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards. A step
-from pure noise (zero terminal SNR) does not count as one of the k: there eps is x_t whatever the prompt, and the norm 0.
+over all dimensions of one latent, before the guidance multiplies it, on the model's own
+guided DDIM trajectory from noise. No training image and no decoding is needed. An
+example that is a generated image is scored on the very trajectory that drew it: its own
+noise, the task's steps and weight, the first ``image_steps`` of them: late on that way
+a model that has memorized the image needs no class to draw it, and the norm is smallest
+for copies (docs/design/pixel-tasks.md). Of a training image no noise is known: it is
+scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at time
+``image_t``. ``steps=k`` looks at the first k of 50 steps and stops there (a scheduler
+of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
+A step from pure noise (zero terminal SNR) does not count as one of the k: there eps is
+x_t whatever the prompt, and the norm 0.
 """
 
 from __future__ import annotations
@@ -31,16 +35,45 @@ from .base import Draws, noised, own_draws, own_images, refuse_unread, samples, 
 
 @dataclass(frozen=True)
 class CfgNormOptions:
-    draws: int = field(default=4, metadata={"help": "noises per prompt; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000})
-    steps: int = field(default=1, metadata={"help": "look at the first k of the trajectory's steps; the paper: 1, 10, 50", "min": 1})
-    image_steps: int = field(default=5, metadata={"help": "of an image, the first k steps of its own trajectory; 0: all", "min": 0})
-    image_draws: int = field(
-        default=4, metadata={"help": "of an image that no noise is known of: noises added to it", "min": 1, "max": 10_000}
+    draws: int = field(
+        default=4,
+        metadata={"help": "noises per prompt; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000},
     )
-    image_t: float = field(default=0.7, metadata={"help": "time in (0, 1] at which they are added", "min": 0, "max": 1})
-    trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000})
-    guidance: float = field(default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0})
-    images: int = field(default=1, metadata={"help": "images to extract per condition, ranked by their own norm; 0: none", "min": 0})
+    steps: int = field(
+        default=1,
+        metadata={
+            "help": "look at the first k of the trajectory's steps; the paper: 1, 10, 50",
+            "min": 1,
+        },
+    )
+    image_steps: int = field(
+        default=5,
+        metadata={"help": "of an image, the first k steps of its own trajectory; 0: all", "min": 0},
+    )
+    image_draws: int = field(
+        default=4,
+        metadata={
+            "help": "of an image that no noise is known of: noises added to it",
+            "min": 1,
+            "max": 10_000,
+        },
+    )
+    image_t: float = field(
+        default=0.7, metadata={"help": "time in (0, 1] at which they are added", "min": 0, "max": 1}
+    )
+    trajectory: int = field(
+        default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000}
+    )
+    guidance: float = field(
+        default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0}
+    )
+    images: int = field(
+        default=1,
+        metadata={
+            "help": "images to extract per condition, ranked by their own norm; 0: none",
+            "min": 0,
+        },
+    )
 
 
 class CfgNorm(Draws):
@@ -55,34 +88,67 @@ class CfgNorm(Draws):
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not model.has_condition:
-            raise UserError("this model has no condition: cfg_norm scores what a condition changes; choose flipd or score_norm")
+            raise UserError(
+                "this model has no condition: cfg_norm scores what a condition changes; choose"
+                " flipd or score_norm"
+            )
         if not model.has_null:
-            raise UserError("this model has no null class, so cfg_norm has nothing to compare its classes with; choose flipd")
+            raise UserError(
+                "this model has no null class, so cfg_norm has nothing to compare its classes with;"
+                " choose flipd"
+            )
         if any(c.class_label is None and c.prompt is None for c in conditions):
-            raise UserError("these images come without a condition: cfg_norm scores what a condition changes; choose flipd or score_norm")
+            raise UserError(
+                "these images come without a condition: cfg_norm scores what a condition changes;"
+                " choose flipd or score_norm"
+            )
         of_images = self.examples == "images"
         prompted = ("steps", "draws", "guidance", "trajectory")
         if any(unstarted(c) for c in conditions):
             if not all(unstarted(c) for c in conditions):
-                raise UserError("of some of these images the noise is known and of others not; score them apart")
-            why = "an image that was not generated is scored with noise added; set image_draws or image_t"
+                raise UserError(
+                    "of some of these images the noise is known and of others not; score them apart"
+                )
+            why = (
+                "an image that was not generated is scored with noise added; set image_draws or"
+                " image_t"
+            )
             refuse_unread(self.options, (*prompted, "image_steps"), why)
-            model.refuse_pure_noise(model.timestep(self.options.image_t), f"image_t={self.options.image_t}")
+            model.refuse_pure_noise(
+                model.timestep(self.options.image_t), f"image_t={self.options.image_t}"
+            )
         elif of_images:
-            why = "an image is scored on the trajectory that drew it, as the task samples; set image_steps"
+            why = (
+                "an image is scored on the trajectory that drew it, as the task samples; set"
+                " image_steps"
+            )
             refuse_unread(self.options, (*prompted, "image_draws", "image_t"), why)
         else:
-            refuse_unread(self.options, ("image_steps", "image_draws", "image_t"), "the examples are prompts; set steps")
+            refuse_unread(
+                self.options,
+                ("image_steps", "image_draws", "image_t"),
+                "the examples are prompts; set steps",
+            )
         trajectories = [] if of_images else [(self.options.trajectory, self.options.steps)]
         trajectories += [(self.steps, 1)] if of_images or self.options.images else []
         for steps, looked in trajectories:
             if (blind := pure_noise(model, steps)) and blind + looked > steps:
-                raise UserError(f"the first of {steps} steps is from pure noise (abar = 0), where no condition changes eps; take more")
+                raise UserError(
+                    f"the first of {steps} steps is from pure noise (abar = 0), where no condition"
+                    " changes eps; take more"
+                )
 
     def _norms(
-        self, model: Denoiser, rows: Sequence[tuple[Condition, int]], stop: int | None, guidance: float, steps: int
+        self,
+        model: Denoiser,
+        rows: Sequence[tuple[Condition, int]],
+        stop: int | None,
+        guidance: float,
+        steps: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Final (or last observed) state, and the mean norm over the observed steps [n]."""
+        """Final (or last observed) state, and the mean norm over the observed steps
+        [n].
+        """
         norms: list[torch.Tensor] = []
         blind = pure_noise(model, steps)
         looked = self._looked()
@@ -93,10 +159,23 @@ class CfgNorm(Draws):
 
         x = model.starts(rows, self.seed)
         stop = None if stop is None else min(blind + stop, steps)
-        x = ddim(model, x, model.condition([c for c, _ in rows]), steps=steps, guidance=guidance, stop=stop, observe=observe)
+        x = ddim(
+            model,
+            x,
+            model.condition([c for c, _ in rows]),
+            steps=steps,
+            guidance=guidance,
+            stop=stop,
+            observe=observe,
+        )
         return x, torch.stack(norms).mean(dim=0)
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         o = self.options
         if unstarted(conditions[0]):
             return self._noised(model, conditions)
@@ -111,19 +190,32 @@ class CfgNorm(Draws):
     def _noised(self, model: Denoiser, conditions: Sequence[Condition]) -> list[float]:
         """At noised versions of images that were not generated."""
         n, t = self.options.image_draws, model.timestep(self.options.image_t)
-        x = noised(model, own_images(conditions), [c.id for c in conditions], t=t, draws=n, seed=self.seed)
+        x = noised(
+            model, own_images(conditions), [c.id for c in conditions], t=t, draws=n, seed=self.seed
+        )
         null, conditional = model.eps_pair(x, t, model.condition(conditions).repeat(n))
-        return (conditional - null).flatten(1).norm(dim=1).view(len(conditions), n).mean(dim=1).tolist()
+        return (
+            (conditional - null)
+            .flatten(1)
+            .norm(dim=1)
+            .view(len(conditions), n)
+            .mean(dim=1)
+            .tolist()
+        )
 
     def _looked(self) -> int:
         """How many first steps count: of a prompt's trajectory, or of an image's own."""
         o = self.options
-        return min(o.image_steps or self.steps, self.steps) if self.examples == "images" else o.steps
+        return (
+            min(o.image_steps or self.steps, self.steps) if self.examples == "images" else o.steps
+        )
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return 2 * self.steps
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """Samples as the task samples, each as sure as the norm on its own first steps."""
-        x, norms = self._norms(model, [(r.condition, r.draw) for r in requests], None, self.weight, self.steps)
+        x, norms = self._norms(
+            model, [(r.condition, r.draw) for r in requests], None, self.weight, self.steps
+        )
         return samples(requests, x, model.decode(x), norms.tolist())

@@ -1,7 +1,7 @@
 """Complexity control: the size of an image's PNG, which no memorization is needed for.
 
-What this detector reaches, the data give away: LID estimators rank images by their complexity (Kamkari et al., NeurIPS 2024), and a
-plain picture is not a memorized one.
+What this detector reaches, the data give away: LID estimators rank images by their
+complexity (Kamkari et al., NeurIPS 2024), and a plain picture is not a memorized one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ class PngSize(MeasuresImages):
     version = 1
     access = Access(images=True)
 
-    def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> list[float]:
+    def measure(
+        self,
+        model: Denoiser,
+        images: np.ndarray,
+        conditions: Sequence[Condition],
+        names: Sequence[str],
+    ) -> list[float]:
         return [-float(png_bits(image)) for image in images]
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:

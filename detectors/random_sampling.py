@@ -1,10 +1,13 @@
-"""Random sampling and generation density (Carlini et al., USENIX Security 2023, arXiv 2301.13188).
+"""Random sampling and generation density (Carlini et al., USENIX Security 2023, arXiv
+2301.13188).
 
-Extraction draws images, either from the task's conditions (their attack on Stable Diffusion) or from the null
-condition (their unconditional attack, whose images tell nothing of a prompt: scoring then draws its own). Scoring is
-their generation density: among the n draws of one prompt, join two whose tiled L2 distance is small and take the size of
-the largest clique. A memorized prompt draws one picture again and again; any other draws n different ones. An example that is an image is
-scored by the density at its own place: the number of extracted images that lie within that distance of it.
+Extraction draws images, either from the task's conditions (their attack on Stable
+Diffusion) or from the null condition (their unconditional attack, whose images tell
+nothing of a prompt: scoring then draws its own). Scoring is their generation density:
+among the n draws of one prompt, join two whose tiled L2 distance is small and take the
+size of the largest clique. A memorized prompt draws one picture again and again; any
+other draws n different ones. An example that is an image is scored by the density at
+its own place: the number of extracted images that lie within that distance of it.
 """
 
 from __future__ import annotations
@@ -30,15 +33,32 @@ UNCONDITIONAL = Condition("unconditional")
 
 @dataclass(frozen=True)
 class RandomSamplingOptions:
-    draws: int = field(default=4, metadata={"help": "images per condition; the paper draws 500", "min": 2, "max": 10_000})
-    extraction: Literal["conditional", "unconditional"] = field(
-        default="conditional", metadata={"help": "extract from the task's conditions or from the null condition"}
+    draws: int = field(
+        default=4,
+        metadata={"help": "images per condition; the paper draws 500", "min": 2, "max": 10_000},
     )
-    generations: int = field(default=1000, metadata={"help": "N_G of unconditional extraction", "min": 1})
-    threshold: float = field(default=0.15, metadata={"help": "tiled L2 (pixels in [0, 1]) below which two draws are joined", "min": 0.0})
-    tiles: int = field(default=4, metadata={"help": "tiles per side; the paper: 128-pixel tiles of 512", "min": 1})
+    extraction: Literal["conditional", "unconditional"] = field(
+        default="conditional",
+        metadata={"help": "extract from the task's conditions or from the null condition"},
+    )
+    generations: int = field(
+        default=1000, metadata={"help": "N_G of unconditional extraction", "min": 1}
+    )
+    threshold: float = field(
+        default=0.15,
+        metadata={
+            "help": "tiled L2 (pixels in [0, 1]) below which two draws are joined",
+            "min": 0.0,
+        },
+    )
+    tiles: int = field(
+        default=4, metadata={"help": "tiles per side; the paper: 128-pixel tiles of 512", "min": 1}
+    )
     steps: int = field(default=0, metadata={"help": "DDIM steps; 0: the task's own", "min": 0})
-    guidance: float = field(default=0.0, metadata={"help": "guidance weight, 1 is plain sampling; 0: the task's own", "min": 0.0})
+    guidance: float = field(
+        default=0.0,
+        metadata={"help": "guidance weight, 1 is plain sampling; 0: the task's own", "min": 0.0},
+    )
 
 
 class RandomSampling(Detector):
@@ -46,12 +66,15 @@ class RandomSampling(Detector):
     version = 2
     access = Access(images=True)
 
-    def __init__(self, options: RandomSamplingOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
+    def __init__(
+        self, options: RandomSamplingOptions, *, seed: int, sampling: Mapping[str, Any]
+    ) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
         self.unconditional = options.extraction == "unconditional"
         self.steps = options.steps or int(sampling["steps"])
         self.guidance = options.guidance or float(sampling["guidance"])
-        # A prompt draws images of its own to be scored; around an image those are counted that were extracted.
+        # A prompt draws images of its own to be scored; around an image those are
+        # counted that were extracted.
         self.access = Access(images=not self.unconditional or self.examples == "images")
         self._drawn: list[np.ndarray] | None = None
 
@@ -61,22 +84,40 @@ class RandomSampling(Detector):
         return requests(conditions, self.options.draws)
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
-        return self.steps * step_forwards(model.condition([request.condition]), self._weight(request.condition))
+        return self.steps * step_forwards(
+            model.condition([request.condition]), self._weight(request.condition)
+        )
 
     def _weight(self, condition: Condition) -> float:
-        """The guidance weight; where the condition is the null condition itself, there is nothing to guide away from."""
+        """The guidance weight; where the condition is the null condition itself, there
+        is nothing to guide away from.
+        """
         return 1.0 if condition == UNCONDITIONAL else self.guidance
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """Plain sampling has no opinion of its images: every confidence is 0."""
         x = model.noise([(r.condition.id, r.draw) for r in requests], self.seed)
         conditions = [r.condition for r in requests]
-        x = ddim(model, x, model.condition(conditions), steps=self.steps, guidance=self._weight(conditions[0]))
+        x = ddim(
+            model,
+            x,
+            model.condition(conditions),
+            steps=self.steps,
+            guidance=self._weight(conditions[0]),
+        )
         images = model.decode(x)
         finite = x.flatten(1).isfinite().all(dim=1).tolist()
-        return [Sample(r.condition, r.draw, image, 0.0 if ok else math.nan) for r, image, ok in zip(requests, images, finite, strict=True)]
+        return [
+            Sample(r.condition, r.draw, image, 0.0 if ok else math.nan)
+            for r, image, ok in zip(requests, images, finite, strict=True)
+        ]
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         if self.examples == "images":
             return self._densities_at(own_images(conditions), extracted)
         if not self.unconditional:
@@ -85,14 +126,25 @@ class RandomSampling(Detector):
         samples = self.extract(model, [Request(c, draw) for c in conditions for draw in range(n)])
         return [self._density(samples[i : i + n]) for i in range(0, len(samples), n)]
 
-    def _densities_at(self, images: np.ndarray, extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
-        """Extracted images within the threshold of each image, and as a tie-break 0.5 / (1 + the distance to the nearest)."""
+    def _densities_at(
+        self, images: np.ndarray, extracted: Mapping[str, Sequence[Sample]]
+    ) -> list[float]:
+        """Extracted images within the threshold of each image, and as a tie-break 0.5 /
+        (1 + the distance to the nearest).
+        """
         if self._drawn is None:
-            self._drawn = [s.image for name in extracted for s in extracted[name] if not math.isnan(s.confidence)]
+            self._drawn = [
+                s.image
+                for name in extracted
+                for s in extracted[name]
+                if not math.isnan(s.confidence)
+            ]
         if not self._drawn:
             return [math.nan] * len(images)
         distance = tiled_l2_between(images, np.stack(self._drawn), tiles=self.options.tiles)
-        return ((distance <= self.options.threshold).sum(axis=1) + 0.5 / (1 + distance.min(axis=1))).tolist()
+        return (
+            (distance <= self.options.threshold).sum(axis=1) + 0.5 / (1 + distance.min(axis=1))
+        ).tolist()
 
     def _density(self, draws: Sequence[Sample]) -> float:
         if any(math.isnan(s.confidence) for s in draws):

@@ -1,16 +1,22 @@
-"""Score norms and local intrinsic dimension (Ross et al., ICLR 2025; FLIPD: Kamkari et al., NeurIPS 2024).
+"""Score norms and local intrinsic dimension (Ross et al., ICLR 2025; FLIPD: Kamkari et
+al., NeurIPS 2024).
 
-A model that has memorized an image x has learned a manifold of too low a dimension there: LID(x), the local intrinsic dimension, is
-small, and the score s(x_t, t) = -eps(x_t, t) / sigma_t, which points back to that manifold, is large. Three ways to see it, with
-alpha = sqrt(abar_t) and sigma = sqrt(1 - abar_t) of the model's own scheduler (the reference code assumes a linear schedule):
+A model that has memorized an image x has learned a manifold of too low a dimension
+there: LID(x), the local intrinsic dimension, is small, and the score s(x_t, t) =
+-eps(x_t, t) / sigma_t, which points back to that manifold, is large. Three ways to see
+it, with alpha = sqrt(abar_t) and sigma = sqrt(1 - abar_t) of the model's own scheduler
+(the reference code assumes a linear schedule):
 
     score_norm      || eps(x_t, t, c) ||, conditional or guided: eps_0 + w (eps_c - eps_0), w = 7.5
-    flipd           LID = D - sigma tr(d eps / d x) + || eps ||^2, both at (alpha x, t0): no noise is added
-    normal_bundle   LID = D - the number of large singular values of eps at 4 D noised copies of x (normal_bundle.py)
+    flipd           LID = D - sigma tr(d eps / d x) + || eps ||^2, both at (alpha x, t0):
+                    no noise is added
+    normal_bundle   LID = D - the number of large singular values of eps at 4 D noised
+                    copies of x (normal_bundle.py)
 
-A detector's score is the norm, or minus the LID: higher = more memorized. A simple image has a low LID without having been memorized,
-so read these beside ``png_size`` and the complexity-matched AUROC. Through a U-Net the LID is a rank, not a dimension: it can be
-negative, or greater than D.
+A detector's score is the norm, or minus the LID: higher = more memorized. A simple
+image has a low LID without having been memorized, so read these beside ``png_size`` and
+the complexity-matched AUROC. Through a U-Net the LID is a rank, not a dimension: it can
+be negative, or greater than D.
 """
 
 from __future__ import annotations
@@ -26,7 +32,14 @@ import torch
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
-from membench.models.derivative import Derivative, Probe, basis, choose, quadratic_forms, random_probes
+from membench.models.derivative import (
+    Derivative,
+    Probe,
+    basis,
+    choose,
+    quadratic_forms,
+    random_probes,
+)
 from membench.models.sampling import ddim, ddim_invert, pure_noise, timesteps
 from membench.storage.images import png_bits
 from membench.types import Access, Condition, Request, Sample
@@ -39,7 +52,7 @@ EXACT_LIMIT = 4096  # largest D whose trace is taken exactly: D JVPs an image
 SMALL = 128  # up to this D the trace is exact unless Hutchinson's estimate is asked for
 
 
-# ------------------------------------------------------------------------------------------------ score_norm
+# --------------------------------------------------------------------------- score_norm
 
 
 @dataclass(frozen=True)
@@ -47,36 +60,66 @@ class ScoreNormOptions:
     at: Literal["auto", "trajectory", "image", "noised"] = field(
         default="auto",
         metadata={
-            "help": "trajectory: x_t on the model's own way from noise; image: the image carried to t by the deterministic "
-            "forward ODE; noised: the image with noise added, averaged over draws; auto: image where the example is one"
+            "help": (
+                "trajectory: x_t on the model's own way from noise; image: the image carried to t"
+                " by the deterministic forward ODE; noised: the image with noise added, averaged"
+                " over draws; auto: image where the example is one"
+            )
         },
     )
     t: float | None = field(
         default=None,
         metadata={
-            "help": "time in (0, 1]; none: 1 on a trajectory, whose nearest step counts; "
-            "from an image 0.5 in latents, in pixels 0.2 (noised: 0.1)",
+            "help": (
+                "time in (0, 1]; none: 1 on a trajectory, whose nearest step counts; "
+                "from an image 0.5 in latents, in pixels 0.2 (noised: 0.1)"
+            ),
             "min": 0,
             "max": 1,
         },
     )
-    norm: Literal["eps", "score"] = field(default="eps", metadata={"help": "eps: ||eps||; score: ||s|| = ||eps|| / sigma_t"})
+    norm: Literal["eps", "score"] = field(
+        default="eps", metadata={"help": "eps: ||eps||; score: ||s|| = ||eps|| / sigma_t"}
+    )
     condition: Literal["auto", "conditional", "unconditional", "guided", "difference"] = field(
         default="auto",
         metadata={
-            "help": "guided: eps_0 + w (eps_c - eps_0); difference: eps_c - eps_0; auto: guided for captions, "
-            "conditional for classes, unconditional where it must be"
+            "help": (
+                "guided: eps_0 + w (eps_c - eps_0); difference: eps_c - eps_0; auto: guided for"
+                " captions, conditional for classes, unconditional where it must be"
+            )
         },
     )
-    weight: float = field(default=7.5, metadata={"help": "w of condition=guided, and of a prompt's trajectory", "min": 0.0})
-    draws: int = field(default=4, metadata={"help": "trajectory: noises per prompt; noised: noises per image", "min": 1, "max": 10_000})
-    trajectory: int = field(default=50, metadata={"help": "DDIM steps of the whole trajectory of a prompt's score", "min": 1, "max": 1000})
-    ode_steps: int = field(default=10, metadata={"help": "image: steps of the forward ODE", "min": 1, "max": 1000})
+    weight: float = field(
+        default=7.5,
+        metadata={"help": "w of condition=guided, and of a prompt's trajectory", "min": 0.0},
+    )
+    draws: int = field(
+        default=4,
+        metadata={
+            "help": "trajectory: noises per prompt; noised: noises per image",
+            "min": 1,
+            "max": 10_000,
+        },
+    )
+    trajectory: int = field(
+        default=50,
+        metadata={
+            "help": "DDIM steps of the whole trajectory of a prompt's score",
+            "min": 1,
+            "max": 1000,
+        },
+    )
+    ode_steps: int = field(
+        default=10, metadata={"help": "image: steps of the forward ODE", "min": 1, "max": 1000}
+    )
     images: int = field(default=1, metadata=IMAGES)
 
 
 class ScoreNorm(ByCondition):
-    """Norm of the score on a trajectory from noise, or at an image (Ross et al., ICLR 2025)."""
+    """Norm of the score on a trajectory from noise, or at an image (Ross et al., ICLR
+    2025).
+    """
 
     Options: ClassVar[type] = ScoreNormOptions
     version = 2
@@ -84,9 +127,13 @@ class ScoreNorm(ByCondition):
 
     usual = "guided"
 
-    def __init__(self, options: ScoreNormOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
+    def __init__(
+        self, options: ScoreNormOptions, *, seed: int, sampling: Mapping[str, Any]
+    ) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
-        self.access = Access(images=options.at in ("image", "noised") and self.examples == "prompts")
+        self.access = Access(
+            images=options.at in ("image", "noised") and self.examples == "prompts"
+        )
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options
@@ -96,7 +143,11 @@ class ScoreNorm(ByCondition):
         else:  # a prompt needs no image here
             super().check(model, [c for c in conditions if c.image is not None])
             if own_draws(conditions, 2) == 1:
-                refuse_unread(o, ("draws", "trajectory"), "an image is scored on the trajectory that drew it, as the task samples")
+                refuse_unread(
+                    o,
+                    ("draws", "trajectory"),
+                    "an image is scored on the trajectory that drew it, as the task samples",
+                )
             if own_draws(conditions, 2) > 1:
                 self._step(model, o.trajectory)
             if own_draws(conditions, 2) == 1 or o.images:
@@ -104,18 +155,26 @@ class ScoreNorm(ByCondition):
         if by_image:
             model.refuse_pure_noise(self._index(model, True), f"t={o.t}")
             if o.at != "noised" and o.ode_steps > self._index(model, True) + 1:
-                raise UserError(f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it")
+                raise UserError(
+                    f"ode_steps={o.ode_steps} is more than there are timesteps up to t; lower it"
+                )
 
     def _by_image(self) -> bool:
-        return self.options.at in ("image", "noised") or (self.options.at == "auto" and self.examples == "images")
+        return self.options.at in ("image", "noised") or (
+            self.options.at == "auto" and self.examples == "images"
+        )
 
     def _index(self, model: Denoiser, image: bool) -> int:
         pixels = 0.1 if self.options.at == "noised" else 0.2
         default = (0.5 if model.takes_text else pixels) if image else 1.0
         return model.timestep(default if self.options.t is None else self.options.t)
 
-    def _norm(self, model: Denoiser, t: int, null: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-        """The norm [n] of two predictions at timestep t, of which a variant may need one."""
+    def _norm(
+        self, model: Denoiser, t: int, null: torch.Tensor, told: torch.Tensor
+    ) -> torch.Tensor:
+        """The norm [n] of two predictions at timestep t, of which a variant may need
+        one.
+        """
         eps = {
             "unconditional": lambda: null,
             "conditional": lambda: told,
@@ -125,24 +184,38 @@ class ScoreNorm(ByCondition):
         norm = eps.flatten(1).norm(dim=1)
         return norm / model.alpha_sigma(t)[1] if self.options.norm == "score" else norm
 
-    def _norm_at(self, model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+    def _norm_at(
+        self, model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning
+    ) -> torch.Tensor:
         """The norm [n] at (x, t), in one forward an image or two."""
         variant = self.variant(model)
         if variant in ("guided", "difference"):
             return self._norm(model, t, *model.eps_pair(x, t, condition))
-        eps = model.eps(x, t, condition if variant == "conditional" else model.null_like(condition, len(x)))
+        eps = model.eps(
+            x, t, condition if variant == "conditional" else model.null_like(condition, len(x))
+        )
         return self._norm(model, t, eps, eps)
 
     # (a) on the trajectory
 
     def _step(self, model: Denoiser, steps: int) -> tuple[int, int]:
-        """(number, timestep) of the one of ``steps`` that is nearest to t, but for pure noise, whose norm is no prediction's."""
+        """(number, timestep) of the one of ``steps`` that is nearest to t, but for pure
+        noise, whose norm is no prediction's.
+        """
         wanted, times = self._index(model, False), list(enumerate(timesteps(model, steps)))
         if not (seen := times[pure_noise(model, steps) :]):
-            raise UserError(f"each of the {steps} steps begins at pure noise (abar = 0), where eps is x_t itself; take more steps")
+            raise UserError(
+                f"each of the {steps} steps begins at pure noise (abar = 0), where eps is x_t"
+                " itself; take more steps"
+            )
         return min(seen, key=lambda step: abs(step[1] - wanted))
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         if self._by_image():
             return super().score(model, conditions, extracted)
         o = self.options
@@ -150,13 +223,19 @@ class ScoreNorm(ByCondition):
         rows = [(c, draw) for c in conditions for draw in range(n)]
         x, told = model.starts(rows, self.seed), model.condition([c for c, _ in rows])
         # A generated image's own way is the task's.
-        steps, weight = (self.steps, self.weight) if all(c.start is not None for c in conditions) else (o.trajectory, o.weight)
+        steps, weight = (
+            (self.steps, self.weight)
+            if all(c.start is not None for c in conditions)
+            else (o.trajectory, o.weight)
+        )
         k, t = self._step(model, steps)
         x = ddim(model, x, told, steps=steps, guidance=weight, stop=k)
         return self._norm_at(model, x, t, told).view(len(conditions), n).mean(dim=1).tolist()
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
-        """On the trajectory an image is as sure as the norm on its own way, which is the task's."""
+        """On the trajectory an image is as sure as the norm on its own way, which is
+        the task's.
+        """
         conditions = [r.condition for r in requests]
         if self._by_image():
             return super().extract(model, requests)
@@ -168,7 +247,10 @@ class ScoreNorm(ByCondition):
             if k == wanted:
                 norms = self._norm(model, t, null, told)
 
-        x, told = model.starts([(r.condition, r.draw) for r in requests], self.seed), model.condition(conditions)
+        x, told = (
+            model.starts([(r.condition, r.draw) for r in requests], self.seed),
+            model.condition(conditions),
+        )
         x = ddim(model, x, told, steps=self.steps, guidance=self.weight, observe=observe)
         return samples(requests, x, model.decode(x), norms.tolist())
 
@@ -176,57 +258,109 @@ class ScoreNorm(ByCondition):
         if not self._by_image():
             return self.steps * (2 if model.has_condition else 1)
         each = 2 if self.variant(model) in ("guided", "difference") else 1
-        measured = self.options.draws * each if self.options.at == "noised" else self.options.ode_steps + each
+        measured = (
+            self.options.draws * each
+            if self.options.at == "noised"
+            else self.options.ode_steps + each
+        )
         return self.sampling_forwards(model, request) + measured
 
     # (b) from an image
 
-    def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> list[float]:
+    def measure(
+        self,
+        model: Denoiser,
+        images: np.ndarray,
+        conditions: Sequence[Condition],
+        names: Sequence[str],
+    ) -> list[float]:
         o, condition, t = self.options, model.condition(conditions), self._index(model, True)
         if o.at == "noised":
             x = noised(model, images, names, t=t, draws=o.draws, seed=self.seed)
-            return self._norm_at(model, x, t, condition.repeat(o.draws)).view(len(images), o.draws).mean(dim=1).tolist()
-        way = model.null_like(condition, len(images)) if self.variant(model) == "unconditional" else condition
+            return (
+                self._norm_at(model, x, t, condition.repeat(o.draws))
+                .view(len(images), o.draws)
+                .mean(dim=1)
+                .tolist()
+            )
+        way = (
+            model.null_like(condition, len(images))
+            if self.variant(model) == "unconditional"
+            else condition
+        )
         x = ddim_invert(model, model.encode(images), way, t=t, steps=o.ode_steps)
         return self._norm_at(model, x, t, condition).tolist()
 
 
-# ----------------------------------------------------------------------------------------------------- flipd
+# -------------------------------------------------------------------------------- flipd
 
 
 @dataclass(frozen=True)
 class FlipdOptions:
     t0: float | None = field(
         default=None,
-        metadata={"help": "time in (0, 1]; none: 0.3 in latents (the paper's, for Stable Diffusion), 0.01 in pixels", "min": 0, "max": 1},
+        metadata={
+            "help": (
+                "time in (0, 1]; none: 0.3 in latents (the paper's, for Stable Diffusion), 0.01 in"
+                " pixels"
+            ),
+            "min": 0,
+            "max": 1,
+        },
     )
     condition: Literal["auto", "conditional", "unconditional", "ratio", "difference"] = field(
         default="auto",
         metadata={
-            "help": "ratio: LID_c / LID_0, of no meaning where a LID is negative; difference: LID_c - LID_0 (membench's own); "
-            "auto: conditional, unconditional where it must be"
+            "help": (
+                "ratio: LID_c / LID_0, of no meaning where a LID is negative; difference: LID_c -"
+                " LID_0 (membench's own); auto: conditional, unconditional where it must be"
+            )
         },
     )
     per_png_bit: bool = field(
-        default=False, metadata={"help": "LID / bits of the image's PNG, against complexity; not with ratio or difference"}
+        default=False,
+        metadata={
+            "help": (
+                "LID / bits of the image's PNG, against complexity; not with ratio or difference"
+            )
+        },
     )
     trace: Literal["auto", "exact", "hutchinson"] = field(
-        default="auto", metadata={"help": f"exact: D JVPs, up to D = {EXACT_LIMIT:,}; auto: exact up to D = {SMALL}, or where D <= probes"}
+        default="auto",
+        metadata={
+            "help": (
+                f"exact: D JVPs, up to D = {EXACT_LIMIT:,}; auto: exact up to D = {SMALL}, or where"
+                " D <= probes"
+            )
+        },
     )
-    probes: int = field(default=4, metadata={"help": "Hutchinson's probes an image; the paper: 1 or 50", "min": 1})
+    probes: int = field(
+        default=4, metadata={"help": "Hutchinson's probes an image; the paper: 1 or 50", "min": 1}
+    )
     probe: Probe = field(default="rademacher", metadata={"help": "distribution of the probes"})
     derivative: Derivative = field(
-        default="auto", metadata={"help": "jvp: forward mode; difference: central, float32; auto: jvp where the attention allows it"}
+        default="auto",
+        metadata={
+            "help": (
+                "jvp: forward mode; difference: central, float32; auto: jvp where the attention"
+                " allows it"
+            )
+        },
     )
     images: int = field(default=1, metadata=IMAGES)
 
     def __post_init__(self) -> None:
         if self.per_png_bit and self.condition in ("ratio", "difference"):
-            raise ValueError(f"per_png_bit and condition={self.condition} are two ways to cancel complexity; choose one")
+            raise ValueError(
+                f"per_png_bit and condition={self.condition} are two ways to cancel complexity;"
+                " choose one"
+            )
 
 
 class Flipd(ByCondition):
-    """Local intrinsic dimension by FLIPD, negated (Kamkari et al., NeurIPS 2024; Ross et al., ICLR 2025)."""
+    """Local intrinsic dimension by FLIPD, negated (Kamkari et al., NeurIPS 2024; Ross
+    et al., ICLR 2025).
+    """
 
     Options: ClassVar[type] = FlipdOptions
     version = 1
@@ -239,7 +373,8 @@ class Flipd(ByCondition):
         size = math.prod(model.shape)
         if self.options.trace == "exact" and size > EXACT_LIMIT:
             raise UserError(
-                f"trace=exact takes D = {size:,} JVPs an image, and membench stops at D = {EXACT_LIMIT:,}; choose trace=hutchinson"
+                f"trace=exact takes D = {size:,} JVPs an image, and membench stops at D ="
+                f" {EXACT_LIMIT:,}; choose trace=hutchinson"
             )
         choose(model, self.options.derivative)
 
@@ -253,24 +388,48 @@ class Flipd(ByCondition):
         exact = o.trace == "exact" or (o.trace == "auto" and size <= max(SMALL, o.probes))
         return exact, size if exact else o.probes
 
-    def lid(self, model: Denoiser, x0: torch.Tensor, condition: Conditioning, names: Sequence[str]) -> torch.Tensor:
-        """LID [n] of clean states x0 [n, *shape], in double precision; names: fix the probes of each."""
+    def lid(
+        self, model: Denoiser, x0: torch.Tensor, condition: Conditioning, names: Sequence[str]
+    ) -> torch.Tensor:
+        """LID [n] of clean states x0 [n, *shape], in double precision; names: fix the
+        probes of each.
+        """
         o, size = self.options, math.prod(model.shape)
         t = self._index(model)
         alpha, sigma = model.alpha_sigma(t)
         exact, count = self._probes(model)
-        vectors = basis(model.shape, len(x0)) if exact else random_probes(model.shape, list(names), self.seed, count, o.probe)
-        eps, forms = quadratic_forms(model, alpha * x0, t, condition, vectors, count, choose(model, o.derivative))
+        vectors = (
+            basis(model.shape, len(x0))
+            if exact
+            else random_probes(model.shape, list(names), self.seed, count, o.probe)
+        )
+        eps, forms = quadratic_forms(
+            model, alpha * x0, t, condition, vectors, count, choose(model, o.derivative)
+        )
         trace = forms.sum(dim=0) if exact else forms.mean(dim=0)
         return size - sigma * trace + eps.double().flatten(1).pow(2).sum(dim=1).cpu()
 
-    def measure(self, model: Denoiser, images: np.ndarray, conditions: Sequence[Condition], names: Sequence[str]) -> list[float]:
+    def measure(
+        self,
+        model: Denoiser,
+        images: np.ndarray,
+        conditions: Sequence[Condition],
+        names: Sequence[str],
+    ) -> list[float]:
         x0, told = model.encode(images), model.condition(conditions)
         kind = self.variant(model)
         if kind in ("conditional", "unconditional"):
-            lid = self.lid(model, x0, told if kind == "conditional" else model.null_like(told, len(images)), names)
+            lid = self.lid(
+                model,
+                x0,
+                told if kind == "conditional" else model.null_like(told, len(images)),
+                names,
+            )
         else:
-            lid_c, lid_0 = (self.lid(model, x0, c, names) for c in (told, model.null_like(told, len(images))))  # the same probes
+            # The same probes
+            lid_c, lid_0 = (
+                self.lid(model, x0, c, names) for c in (told, model.null_like(told, len(images)))
+            )
             lid = lid_c / lid_0 if kind == "ratio" else lid_c - lid_0
         if self.options.per_png_bit:
             lid = lid / torch.tensor([png_bits(image) for image in images])

@@ -1,18 +1,23 @@
-"""SIDE: surrogate conditional data extraction (Chen et al., AAAI 2026, arXiv 2410.02467v7), Algorithm 1.
+"""SIDE: surrogate conditional data extraction (Chen et al., AAAI 2026, arXiv
+2410.02467v7), Algorithm 1.
 
-Part 1 makes conditions for a model that has none: draw N_syn images from the model itself, cluster them, drop small and
-loose clusters, and train a surrogate on the cluster labels. Part 2 draws N_G images, each guided to a cluster c
-that is drawn uniformly:
+Part 1 makes conditions for a model that has none: draw N_syn images from the model
+itself, cluster them, drop small and loose clusters, and train a surrogate on the
+cluster labels. Part 2 draws N_G images, each guided to a cluster c that is drawn
+uniformly:
 
     eps^ = eps(x_t, t) - sqrt(1 - abar_t) lambda grad log p_t(c | x_t)    (surrogate=classifier)
     eps^ = eps_{theta + LoRA}(x_t, t, c)                                  (surrogate=lora)
 
-White box: it needs weights and gradients of the surrogate, and no training image and no label.
+White box: it needs weights and gradients of the surrogate, and no training image and no
+label.
 
-Two things are membench's own, not the paper's. *Confidence* of an image: minus its distance to the nearest synthetic image of its
-cluster, in the model's own space: what the model draws twice is more surely memorized. *Score* of an example: minus Carlini's
-normalised distance from the example (an image, or what the model draws for a prompt) to the nearest extracted image, d_1 / mean(d_1
-.. d_n): how densely the attack's images gather around what the model draws for it, whatever the contrast of the picture.
+Two things are membench's own, not the paper's. *Confidence* of an image: minus its
+distance to the nearest synthetic image of its cluster, in the model's own space: what
+the model draws twice is more surely memorized. *Score* of an example: minus Carlini's
+normalised distance from the example (an image, or what the model draws for a prompt) to
+the nearest extracted image, d_1 / mean(d_1 .. d_n): how densely the attack's images
+gather around what the model draws for it, whatever the contrast of the picture.
 """
 
 from __future__ import annotations
@@ -43,9 +48,12 @@ from .surrogate.teacher import teach
 PER_CLUSTER = 16  # synthetic images for each cluster, where the number of clusters is not given
 
 
-FEW = 16  # pixels a side that a classifier looks at on a laptop; the latents of the mini sd_webster have 8
+# Pixels a side that a classifier looks at on a laptop; the latents of the mini
+# sd_webster have 8
+FEW = 16
 
-# What the paper states (section 5.1, Algorithm 1); what it leaves open keeps the default.
+# What the paper states (section 5.1, Algorithm 1); what it leaves open keeps the
+# default.
 PAPER = {
     "clusters": 100,
     "min_members": 1,
@@ -68,66 +76,146 @@ PAPER = {
 @dataclass(frozen=True)
 class SideOptions:
     source: Literal["null", "conditions"] = field(
-        default="null", metadata={"help": "draw the synthetic images from the null condition or from the task's conditions"}
+        default="null",
+        metadata={
+            "help": (
+                "draw the synthetic images from the null condition or from the task's conditions"
+            )
+        },
     )
     synthetic: int = field(default=1600, metadata={"help": "N_syn, synthetic images", "min": 2})
     features: Literal["bottleneck", "sscd", "sscd-int8", "clip", "pixels"] = field(
-        default="bottleneck", metadata={"help": "what is clustered; bottleneck: the target's own middle block; the paper: sscd"}
+        default="bottleneck",
+        metadata={
+            "help": "what is clustered; bottleneck: the target's own middle block; the paper: sscd"
+        },
     )
     features_weights: str = field(
-        default="", metadata={"help": "weights of sscd (a file, or a variant such as disc_mixup) or clip (MODEL:TAG or MODEL:FILE)"}
+        default="",
+        metadata={
+            "help": (
+                "weights of sscd (a file, or a variant such as disc_mixup) or clip (MODEL:TAG or"
+                " MODEL:FILE)"
+            )
+        },
     )
-    clusters: int = field(default=0, metadata={"help": "K of k-means; 0: synthetic / 16; the paper: 100", "min": 0})
+    clusters: int = field(
+        default=0, metadata={"help": "K of k-means; 0: synthetic / 16; the paper: 100", "min": 0}
+    )
     min_members: int = field(
-        default=5, metadata={"help": "drop clusters of fewer images, before they are ranked; the paper has no such rule", "min": 1}
+        default=5,
+        metadata={
+            "help": (
+                "drop clusters of fewer images, before they are ranked; the paper has no such rule"
+            ),
+            "min": 1,
+        },
     )
     keep: float = field(
-        default=0.15, metadata={"help": "share of the clusters to keep, those of highest cohesion, in (0, 1]; the paper: 1"}
+        default=0.15,
+        metadata={
+            "help": (
+                "share of the clusters to keep, those of highest cohesion, in (0, 1]; the paper: 1"
+            )
+        },
     )
     cohesion: float = field(
         default=-1.0,
         metadata={
-            "help": "tau: of those that keep leaves, drop clusters below this mean cosine; -1: none; the paper: 0.5",
+            "help": (
+                "tau: of those that keep leaves, drop clusters below this mean cosine; -1: none;"
+                " the paper: 0.5"
+            ),
             "min": -1.0,
             "max": 1.0,
         },
     )
     train_on: Literal["all", "kept"] = field(
         default="kept",
-        metadata={"help": "train on the kept clusters' images alone, or on all, each with its nearest kept cluster (the paper)"},
+        metadata={
+            "help": (
+                "train on the kept clusters' images alone, or on all, each with its nearest kept"
+                " cluster (the paper)"
+            )
+        },
     )
     labels: Literal["clusters", "teacher"] = field(
-        default="clusters", metadata={"help": "pseudo-labels, or the output of a given classifier to distil (the method's first version)"}
+        default="clusters",
+        metadata={
+            "help": (
+                "pseudo-labels, or the output of a given classifier to distil (the method's first"
+                " version)"
+            )
+        },
     )
-    teacher: str = field(default="", metadata={"help": "folder of an image classifier in transformers' layout, for labels=teacher"})
+    teacher: str = field(
+        default="",
+        metadata={
+            "help": "folder of an image classifier in transformers' layout, for labels=teacher"
+        },
+    )
     surrogate: Literal["auto", "classifier", "lora"] = field(
-        default="auto", metadata={"help": "auto: lora for text-to-image models, classifier otherwise"}
+        default="auto",
+        metadata={"help": "auto: lora for text-to-image models, classifier otherwise"},
     )
-    guidance: float = field(default=10.0, metadata={"help": "lambda, weight of the classifier's gradient; lora has none", "min": 0.0})
+    guidance: float = field(
+        default=10.0,
+        metadata={"help": "lambda, weight of the classifier's gradient; lora has none", "min": 0.0},
+    )
     generations: int = field(default=1000, metadata={"help": "N_G, images to extract", "min": 1})
     blocks: tuple[int, ...] = field(
-        default=(1, 1, 1, 1), metadata={"help": "classifier: residual blocks of its four stages; ResNet-34 (the paper): 3,4,6,3", "min": 1}
+        default=(1, 1, 1, 1),
+        metadata={
+            "help": (
+                "classifier: residual blocks of its four stages; ResNet-34 (the paper): 3,4,6,3"
+            ),
+            "min": 1,
+        },
     )
     stem: int = field(
         default=0,
-        metadata={"help": "classifier: stride of its first convolution; 0: what leaves at most 16 pixels a side", "min": 0, "max": 16},
+        metadata={
+            "help": (
+                "classifier: stride of its first convolution; 0: what leaves at most 16 pixels a"
+                " side"
+            ),
+            "min": 0,
+            "max": 16,
+        },
     )
-    classifier_steps: int = field(default=400, metadata={"help": "training steps of the classifier", "min": 1})
-    classifier_rate: float = field(default=1e-3, metadata={"help": "its learning rate; the paper: 1e-4", "min": 1e-9, "max": 1.0})
+    classifier_steps: int = field(
+        default=400, metadata={"help": "training steps of the classifier", "min": 1}
+    )
+    classifier_rate: float = field(
+        default=1e-3,
+        metadata={"help": "its learning rate; the paper: 1e-4", "min": 1e-9, "max": 1.0},
+    )
     lora_rank: int = field(default=32, metadata={"help": "LoRA rank; the paper: 512", "min": 1})
     lora_steps: int = field(default=100, metadata={"help": "training steps of LoRA", "min": 1})
-    lora_rate: float = field(default=5e-3, metadata={"help": "its learning rate; the paper: 1e-5", "min": 1e-9, "max": 1.0})
-    batch: int = field(default=64, metadata={"help": "training batch of either surrogate", "min": 1})
-    draws: int = field(default=1, metadata={"help": "an example's own generations, for its score", "min": 1, "max": 1000})
-    neighbours: int = field(default=50, metadata={"help": "n of the score's normalised distance; Carlini et al.: 50", "min": 2})
+    lora_rate: float = field(
+        default=5e-3,
+        metadata={"help": "its learning rate; the paper: 1e-5", "min": 1e-9, "max": 1.0},
+    )
+    batch: int = field(
+        default=64, metadata={"help": "training batch of either surrogate", "min": 1}
+    )
+    draws: int = field(
+        default=1,
+        metadata={"help": "an example's own generations, for its score", "min": 1, "max": 1000},
+    )
+    neighbours: int = field(
+        default=50,
+        metadata={"help": "n of the score's normalised distance; Carlini et al.: 50", "min": 2},
+    )
     steps: int = field(default=0, metadata={"help": "DDIM steps; 0: the task's own", "min": 0})
 
     def __post_init__(self) -> None:
         needed = self.k * self.min_members
         if self.labels == "clusters" and needed > self.synthetic:
             raise ValueError(
-                f"clusters={self.k} of at least min_members={self.min_members} images need synthetic={needed}, "
-                f"not {self.synthetic}; raise synthetic, or lower clusters or min_members"
+                f"clusters={self.k} of at least min_members={self.min_members} images need"
+                f" synthetic={needed}, not {self.synthetic}; raise synthetic, or lower clusters or"
+                " min_members"
             )
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep={self.keep:g}: the share of clusters to keep lies in (0, 1]")
@@ -136,7 +224,9 @@ class SideOptions:
         if not -1 <= self.cohesion <= 1:
             raise ValueError(f"cohesion={self.cohesion}: a mean cosine lies in [-1, 1]")
         if len(self.blocks) != 4:
-            raise ValueError(f"blocks={','.join(map(str, self.blocks))}: name four stages, such as 3,4,6,3")
+            raise ValueError(
+                f"blocks={','.join(map(str, self.blocks))}: name four stages, such as 3,4,6,3"
+            )
         if (self.labels == "teacher") != bool(self.teacher):
             raise ValueError("labels=teacher and teacher=FOLDER go together")
 
@@ -150,35 +240,70 @@ class Side(Detector):
     Options: ClassVar[type] = SideOptions
     version = 2
     access = Access(gradients=True, images=True)  # LoRA trains through the target
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"mini": {}, "paper": PAPER, "full": PAPER})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+        {"mini": {}, "paper": PAPER, "full": PAPER}
+    )
     alone = True  # LoRA changes the network while it generates
     timed = True  # the baseline of the conditional attack has a classifier that knows no timestep
 
     def __init__(self, options: SideOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
         self.steps = options.steps or int(sampling["steps"])
-        self.weight = float(sampling["guidance"])  # of the task's own sampling, for images of its conditions
+        # Of the task's own sampling, for images of its conditions
+        self.weight = float(sampling["guidance"])
         self._pixels: np.ndarray | None = None
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options
         if not (model.has_null or model.takes_text):
-            raise UserError("this model has no null class, whose predictions SIDE guides; choose another detector")
-        if o.labels == "clusters" and o.features in ("sscd", "sscd-int8", "clip"):  # before the images are drawn that it shall describe
+            raise UserError(
+                "this model has no null class, whose predictions SIDE guides; choose another"
+                " detector"
+            )
+        # Before the images are drawn that it shall describe
+        if o.labels == "clusters" and o.features in ("sscd", "sscd-int8", "clip"):
             load_features(o.features, o.features_weights)
         if self.examples == "images":
             refuse_unread(o, ("draws",), "an example that is an image is scored as it is")
 
-    # ------------------------------------------------------------------- part 1: surrogate conditions
+    # ----------------------------------------------------- part 1: surrogate conditions
 
-    def prepare(self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace) -> dict[str, Any]:
+    def prepare(
+        self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace
+    ) -> dict[str, Any]:
         o = self.options
         source, weight = self._source(model, conditions)
-        synthetic = synthesize(model, source, workspace, n=o.synthetic, seed=self.seed, steps=self.steps, guidance=weight)
-        facts: dict[str, Any] = {"surrogate": self._kind(model), "labels": o.labels, "synthetic images": o.synthetic}
+        synthetic = synthesize(
+            model,
+            source,
+            workspace,
+            n=o.synthetic,
+            seed=self.seed,
+            steps=self.steps,
+            guidance=weight,
+        )
+        facts: dict[str, Any] = {
+            "surrogate": self._kind(model),
+            "labels": o.labels,
+            "synthetic images": o.synthetic,
+        }
         if o.labels == "clusters":
-            z = describe(model, synthetic, workspace, features=o.features, weights=o.features_weights, seed=self.seed)
-            found = cluster(z, k=o.k, min_members=o.min_members, keep=o.keep, cohesion=o.cohesion, seed=self.seed)
+            z = describe(
+                model,
+                synthetic,
+                workspace,
+                features=o.features,
+                weights=o.features_weights,
+                seed=self.seed,
+            )
+            found = cluster(
+                z,
+                k=o.k,
+                min_members=o.min_members,
+                keep=o.keep,
+                cohesion=o.cohesion,
+                seed=self.seed,
+            )
             labels = torch.from_numpy(found.labels)
             facts |= {"features": o.features, "clusters kept": len(found.kept), "of": o.k}
             facts |= {"images of kept clusters": int(found.members.sum())}
@@ -198,7 +323,14 @@ class Side(Detector):
             from .surrogate.lora import train_lora
 
             self.adapter = train_lora(
-                model, synthetic, labels, workspace, rank=o.lora_rank, steps=o.lora_steps, rate=o.lora_rate, **training
+                model,
+                synthetic,
+                labels,
+                workspace,
+                rank=o.lora_rank,
+                steps=o.lora_steps,
+                rate=o.lora_rate,
+                **training,
             )
         else:
             from .surrogate.classifier import train_classifier
@@ -220,34 +352,49 @@ class Side(Detector):
     def preparation_forwards(self, model: Denoiser, conditions: Sequence[Condition]) -> int:
         o = self.options
         source, weight = self._source(model, conditions)
-        forwards = synthesize_forwards(model, source, o.synthetic, steps=self.steps, guidance=weight)
+        forwards = synthesize_forwards(
+            model, source, o.synthetic, steps=self.steps, guidance=weight
+        )
         forwards += o.synthetic if o.labels == "clusters" and o.features == "bottleneck" else 0
         return forwards + (o.lora_steps * o.batch if self._kind(model) == "lora" else 0)
 
-    def _source(self, model: Denoiser, conditions: Sequence[Condition]) -> tuple[Sequence[Condition], float]:
-        """Conditions to draw synthetic images from, and the weight of classifier-free guidance."""
+    def _source(
+        self, model: Denoiser, conditions: Sequence[Condition]
+    ) -> tuple[Sequence[Condition], float]:
+        """Conditions to draw synthetic images from, and the weight of classifier-free
+        guidance.
+        """
         if self.options.source == "conditions":
             return list(dict.fromkeys(c.bare for c in conditions)), self.weight
         if not model.has_null:
-            raise UserError("this model has no null condition to draw from; choose source=conditions")
+            raise UserError(
+                "this model has no null condition to draw from; choose source=conditions"
+            )
         return [NULL], 1.0
 
     def _kind(self, model: Denoiser) -> str:
         auto = "lora" if model.takes_text else "classifier"
         return auto if self.options.surrogate == "auto" else self.options.surrogate
 
-    # ------------------------------------------------------------------------------- part 2: extraction
+    # --------------------------------------------------------------- part 2: extraction
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        """N_G images; the target cluster of each is uniform over those that remain, a function of seed and draw alone."""
+        """N_G images; the target cluster of each is uniform over those that remain, a
+        function of seed and draw alone.
+        """
         count = int(self.labels.max()) + 1
-        return [Request(Condition(f"cluster-{seed_of(self.seed, 'cluster', k) % count:04d}"), k) for k in range(self.options.generations)]
+        return [
+            Request(Condition(f"cluster-{seed_of(self.seed, 'cluster', k) % count:04d}"), k)
+            for k in range(self.options.generations)
+        ]
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return self.steps
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
-        c = torch.tensor([int(r.condition.id.removeprefix("cluster-")) for r in requests], device=model.device)
+        c = torch.tensor(
+            [int(r.condition.id.removeprefix("cluster-")) for r in requests], device=model.device
+        )
         x = model.noise([("side", r.draw) for r in requests], self.seed)
         if self._kind(model) == "lora":
             with self.adapter.adapted():
@@ -259,14 +406,25 @@ class Side(Detector):
                 sigma = model.alpha_sigma(t)[1]
                 return eps - sigma * self.options.guidance * self._gradient(model, x_t, t, eps, c)
 
-            x = ddim(model, x, null, steps=self.steps, guidance=1.0, correct=correct if self.options.guidance else None)
+            x = ddim(
+                model,
+                x,
+                null,
+                steps=self.steps,
+                guidance=1.0,
+                correct=correct if self.options.guidance else None,
+            )
         images = model.decode(x)
         return [
             Sample(r.condition, r.draw, image, confidence)
-            for r, image, confidence in zip(requests, images, self._confidence(x.cpu(), c.cpu()), strict=True)
+            for r, image, confidence in zip(
+                requests, images, self._confidence(x.cpu(), c.cpu()), strict=True
+            )
         ]
 
-    def _gradient(self, model: Denoiser, x: torch.Tensor, t: int, eps: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    def _gradient(
+        self, model: Denoiser, x: torch.Tensor, t: int, eps: torch.Tensor, c: torch.Tensor
+    ) -> torch.Tensor:
         """grad log p_t(c | x_t)."""
         from .surrogate.classifier import log_prob_gradient
 
@@ -274,16 +432,30 @@ class Side(Detector):
 
     def _confidence(self, x: torch.Tensor, c: torch.Tensor) -> list[float]:
         nearest_of = [
-            float((self.x0[self.labels == label] - row).flatten(1).norm(dim=1).min()) if bool(row.isfinite().all()) else math.nan
+            (
+                float((self.x0[self.labels == label] - row).flatten(1).norm(dim=1).min())
+                if bool(row.isfinite().all())
+                else math.nan
+            )
             for row, label in zip(x.float(), c, strict=True)
         ]
         return [-d / math.sqrt(x[0].numel()) for d in nearest_of]
 
-    # ---------------------------------------------------------------------------------------- detection
+    # ------------------------------------------------------------------------ detection
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         if self._pixels is None:
-            good = [s.image for name in extracted for s in extracted[name] if math.isfinite(s.confidence)]
+            good = [
+                s.image
+                for name in extracted
+                for s in extracted[name]
+                if math.isfinite(s.confidence)
+            ]
             if not good:
                 return [math.nan] * len(conditions)
             self._pixels = np.stack(good)
@@ -293,9 +465,17 @@ class Side(Detector):
             n = self.options.draws
             rows = [(c, draw) for c in conditions for draw in range(n)]
             x = model.noise([(c.id, draw) for c, draw in rows], self.seed)
-            x = ddim(model, x, model.condition([c for c, _ in rows]), steps=self.steps, guidance=self.weight)
+            x = ddim(
+                model,
+                x,
+                model.condition([c for c, _ in rows]),
+                steps=self.steps,
+                guidance=self.weight,
+            )
             images, finite = model.decode(x), x.flatten(1).isfinite().all(dim=1).cpu().numpy()
-        near = nearest(images, self._pixels, min(self.options.neighbours, len(self._pixels)))[0].astype(np.float64)
+        near = nearest(images, self._pixels, min(self.options.neighbours, len(self._pixels)))[
+            0
+        ].astype(np.float64)
         distance = near[:, 0] / np.maximum(near.mean(axis=1), 1e-12)
         distance[~finite] = math.nan
         return (-distance.reshape(len(conditions), n).mean(axis=1)).tolist()

@@ -1,13 +1,18 @@
-"""Denoising confidence and edge consistency after one step (Webster 2023, arXiv 2305.08694).
+"""Denoising confidence and edge consistency after one step (Webster 2023, arXiv
+2305.08694).
 
-A memorized caption decides the picture at once: one guided step from pure noise lands on it, sharp, whatever the noise.
+A memorized caption decides the picture at once: one guided step from pure noise lands
+on it, sharp, whatever the noise.
 
-    dcs    mean((z - D(z; sigma_max))^2) = sigma_max^2 || eps_0 + w (eps_c - eps_0) ||^2 / D     (white box)
-    edge   the share of pixels that are an edge in more than half of the one-step images          (black box)
+    dcs    mean((z - D(z; sigma_max))^2)
+           = sigma_max^2 || eps_0 + w (eps_c - eps_0) ||^2 / D          (white box)
+    edge   the share of pixels that are an edge in more than half of
+           the one-step images                                          (black box)
 
-with z = sigma_max * noise in the units of the variance-exploding process, sigma_max = sqrt((1 - abar_T) / abar_T) (14.6 for Stable
-Diffusion) and D its denoised image. One Heun step to sigma = 0 is one Euler step: two evaluations (one at w = 1), at
-timestep T - 1. The published scores of dcs are sums, not means: divide them by D = 16,384.
+with z = sigma_max * noise in the units of the variance-exploding process, sigma_max =
+sqrt((1 - abar_T) / abar_T) (14.6 for Stable Diffusion) and D its denoised image. One
+Heun step to sigma = 0 is one Euler step: two evaluations (one at w = 1), at timestep T
+- 1. The published scores of dcs are sums, not means: divide them by D = 16,384.
 """
 
 from __future__ import annotations
@@ -33,24 +38,41 @@ class OneStep(Draws):
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not model.has_condition:
-            raise UserError("this model has no condition: dcs and edge score what a condition makes of noise; choose flipd or score_norm")
+            raise UserError(
+                "this model has no condition: dcs and edge score what a condition makes of noise;"
+                " choose flipd or score_norm"
+            )
         if not model.has_null and self.options.weight != 1:
-            raise UserError("this model has no null class, so nothing can be guided away from; choose weight=1")
+            raise UserError(
+                "this model has no null class, so nothing can be guided away from; choose weight=1"
+            )
         if own_draws(conditions, 2) == 1:
             if all(c.class_label is None and c.prompt is None for c in conditions):
-                raise UserError("these images were drawn without a condition, and dcs scores what a condition makes of noise; choose flipd")
+                raise UserError(
+                    "these images were drawn without a condition, and dcs scores what a condition"
+                    " makes of noise; choose flipd"
+                )
             refuse_unread(self.options, ("draws",), "an image was drawn from one noise")
         if model.alpha_sigma(model.steps - 1)[0] == 0:
-            raise UserError("this model's schedule ends in pure noise (abar = 0), where one step has no finite sigma to start from")
+            raise UserError(
+                "this model's schedule ends in pure noise (abar = 0), where one step has no finite"
+                " sigma to start from"
+            )
 
-    def step(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """x_T = sqrt(1 - abar_T) noise, as z is scaled for the network, and the guided eps there, [n, *shape] each."""
+    def step(
+        self, model: Denoiser, rows: Sequence[tuple[Condition, int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x_T = sqrt(1 - abar_T) noise, as z is scaled for the network, and the guided
+        eps there, [n, *shape] each.
+        """
         t = model.steps - 1
         x = model.alpha_sigma(t)[1] * model.starts(rows, self.seed)
         return x, model.guided(x, t, model.condition([c for c, _ in rows]), self.options.weight)
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
-        return self.sampling_forwards(model, request) + step_forwards(model.condition([request.condition]), self.options.weight)
+        return self.sampling_forwards(model, request) + step_forwards(
+            model.condition([request.condition]), self.options.weight
+        )
 
     def sure(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> Sequence[float]:
         """How sure each noise on its own makes us."""
@@ -59,12 +81,20 @@ class OneStep(Draws):
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """Samples as the task samples, each as sure as one step from its own noise."""
         x = self.draw(model, requests)
-        return samples(requests, x, model.decode(x), self.sure(model, [(r.condition, r.draw) for r in requests]))
+        return samples(
+            requests,
+            x,
+            model.decode(x),
+            self.sure(model, [(r.condition, r.draw) for r in requests]),
+        )
 
 
 @dataclass(frozen=True)
 class DcsOptions:
-    draws: int = field(default=4, metadata={"help": "noises per condition, averaged; the paper: 1", "min": 1, "max": 10_000})
+    draws: int = field(
+        default=4,
+        metadata={"help": "noises per condition, averaged; the paper: 1", "min": 1, "max": 10_000},
+    )
     weight: float = field(default=7.5, metadata={"help": "w of the guidance", "min": 0.0})
     images: int = field(default=1, metadata={"help": "images to extract per condition", "min": 0})
 
@@ -81,7 +111,12 @@ class Dcs(OneStep):
         _, eps = self.step(model, rows)
         return ((sigma / alpha) ** 2 * eps.flatten(1).pow(2).mean(dim=1)).tolist()
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         n = own_draws(conditions, self.options.draws)
         values = self.sure(model, [(c, draw) for c in conditions for draw in range(n)])
         return np.reshape(values, (len(conditions), n)).mean(axis=1).tolist()
@@ -89,12 +124,21 @@ class Dcs(OneStep):
 
 @dataclass(frozen=True)
 class EdgeOptions:
-    draws: int = field(default=4, metadata={"help": "one-step images per condition; the paper: 4", "min": 1, "max": 10_000})
+    draws: int = field(
+        default=4,
+        metadata={"help": "one-step images per condition; the paper: 4", "min": 1, "max": 10_000},
+    )
     weight: float = field(default=7.5, metadata={"help": "w of the guidance", "min": 0.0})
-    size: int = field(default=256, metadata={"help": "pixels a side at which edges are looked for; the paper: 256", "min": 2})
+    size: int = field(
+        default=256,
+        metadata={"help": "pixels a side at which edges are looked for; the paper: 256", "min": 2},
+    )
     strength: float = field(
         default=1.5,
-        metadata={"help": "least Sobel gradient of an edge, summed over RGB in [0, 1]; the paper: 1.5", "min": 0.0},
+        metadata={
+            "help": "least Sobel gradient of an edge, summed over RGB in [0, 1]; the paper: 1.5",
+            "min": 0.0,
+        },
     )
     images: int = field(default=1, metadata={"help": "images to extract per condition", "min": 0})
 
@@ -109,10 +153,17 @@ class Edge(OneStep):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
         if self.examples == "images":
-            raise UserError("edge compares what several noises of a prompt have in common, and an image was drawn from one; choose dcs")
+            raise UserError(
+                "edge compares what several noises of a prompt have in common, and an image was"
+                " drawn from one; choose dcs"
+            )
 
-    def edges(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Where each one-step image has an edge, bool [n, size, size], and which steps are finite, bool [n]."""
+    def edges(
+        self, model: Denoiser, rows: Sequence[tuple[Condition, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where each one-step image has an edge, bool [n, size, size], and which steps
+        are finite, bool [n].
+        """
         alpha, sigma = model.alpha_sigma(model.steps - 1)
         x, eps = self.step(model, rows)
         state = (x - sigma * eps) / alpha
@@ -123,8 +174,12 @@ class Edge(OneStep):
         from scipy import ndimage
 
         o = self.options
-        picture = np.asarray(Image.fromarray(image).resize((o.size, o.size), Image.Resampling.LANCZOS)) / 255
-        # On the [h, w, 3] array, as published: Sobel's smoothing then runs over the channels too.
+        picture = (
+            np.asarray(Image.fromarray(image).resize((o.size, o.size), Image.Resampling.LANCZOS))
+            / 255
+        )
+        # On the [h, w, 3] array, as published: Sobel's smoothing then runs over the
+        # channels too.
         gradient = np.hypot(ndimage.sobel(picture, axis=0), ndimage.sobel(picture, axis=1))
         return gradient.sum(axis=2) > o.strength
 
@@ -132,7 +187,12 @@ class Edge(OneStep):
         maps, finite = self.edges(model, rows)
         return np.where(finite, maps.mean(axis=(1, 2)), np.nan).tolist()
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> list[float]:
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
         n = self.options.draws
         maps, finite = self.edges(model, [(c, draw) for c in conditions for draw in range(n)])
         counts = maps.reshape(len(conditions), n, *maps.shape[1:]).sum(axis=1)

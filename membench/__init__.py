@@ -10,10 +10,14 @@ if _TYPE_CHECKING:
     from membench.api import run
     from membench.runs.finished import Run, load
 
-# In a checkout, detectors/ and tasks/ lie beside this package (they are what people come to read);
-# an installed package has them inside. Both are imported as membench.detectors and membench.tasks.
+# In a checkout, detectors/ and tasks/ lie beside this package (they are what people
+# come to read); an installed package has them inside. Both are imported as
+# membench.detectors and membench.tasks.
 _beside = _Path(__file__).resolve().parent.parent
-if not (_Path(__file__).resolve().parent / "detectors").is_dir() and (_beside / "detectors" / "__init__.py").is_file():
+if (
+    not (_Path(__file__).resolve().parent / "detectors").is_dir()
+    and (_beside / "detectors" / "__init__.py").is_file()
+):
     __path__.append(str(_beside))
 
 __version__ = "0.1.0"
@@ -22,7 +26,9 @@ __all__ = ["Run", "load", "run"]
 
 
 def __getattr__(name: str) -> _Any:
-    """``membench.run`` and its kin, imported when asked for, so that ``import membench`` stays light."""
+    """``membench.run`` and its kin, imported when asked for, so that ``import
+    membench`` stays light.
+    """
     if name in __all__:
         from membench import api
 

@@ -1,4 +1,6 @@
-"""Runs a detector on a task and writes its page: what Python users and the command line call."""
+"""Runs a detector on a task and writes its page: what Python users and the command line
+call.
+"""
 
 from __future__ import annotations
 
@@ -39,14 +41,16 @@ def run(
     progress: bool = True,
     executor: Executor | None = None,
 ) -> Run:
-    """Runs one detector on one task, or continues where a killed run stopped; returns its tables.
+    """Runs one detector on one task, or continues where a killed run stopped; returns
+    its tables.
 
-    options, task_options: ``["key=value", ...]`` (``membench show NAME`` lists them). limit: only the first examples
-    of a fixed shuffle (marks the run as partial). control: against the control model. batch_size: 0 is what fits. compile: by
-    ``torch.compile``. preset: a named set of the
-    detector's options. extract_only: no scores. budget: the most target evaluations that preparation and extraction may
-    take; implies extract_only. executor: who computes the shards (``ray_pool.RayPool``, entered); None: this process.
-    Raises :class:`UserError`.
+    options, task_options: ``["key=value", ...]`` (``membench show NAME`` lists them).
+    limit: only the first examples of a fixed shuffle (marks the run as partial).
+    control: against the control model. batch_size: 0 is what fits. compile: by
+    ``torch.compile``. preset: a named set of the detector's options. extract_only: no
+    scores. budget: the most target evaluations that preparation and extraction may
+    take; implies extract_only. executor: who computes the shards (``ray_pool.RayPool``,
+    entered); None: this process. Raises :class:`UserError`.
     """
     spec = Spec(
         detector,
@@ -73,7 +77,8 @@ def run(
 def write_pages(runs: Sequence[Run]) -> None:
     """Writes ``report.html`` of each finished run that has none, from its folder alone.
 
-    The pages of runs that show such a run beside their own are written again; one that cannot be written is named on stderr.
+    The pages of runs that show such a run beside their own are written again; one that
+    cannot be written is named on stderr.
     """
     for run in runs:
         if (run.path / "report.html").exists():

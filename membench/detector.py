@@ -1,7 +1,8 @@
 """What a detector is: a class that scores examples, extracts images, or both.
 
-A subclass of :class:`Detector` overrides what it does and inherits the rest. ``membench.testing.check_detector``
-runs it on tiny models and checks all that the harness relies on.
+A subclass of :class:`Detector` overrides what it does and inherits the rest.
+``membench.testing.check_detector`` runs it on tiny models and checks all that the
+harness relies on.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 class Detector:
     """Scores examples and extracts images. One file a paper, under ``detectors/``.
 
-    A detector sees conditions and the model, never a label or a training image, unless ``access`` says so.
-    The harness owns the loop, seeds, batches, storage and metrics.
+    A detector sees conditions and the model, never a label or a training image, unless
+    ``access`` says so. The harness owns the loop, seeds, batches, storage and metrics.
 
-    Options: a frozen dataclass; each field has a default and ``metadata={"help": ...}``.
-    version: goes up with every change that changes a number.
-    access: what the detector looks at. It does not change after construction.
-    presets: named sets of options; one that is called like a profile is that profile's default.
-    alone: it prepares or changes the network, so it shares no evaluation with another detector.
+    Options: a frozen dataclass; each field has a default and ``metadata={"help":
+    ...}``. version: goes up with every change that changes a number. access: what the
+    detector looks at. It does not change after construction. presets: named sets of
+    options; one that is called like a profile is that profile's default. alone: it
+    prepares or changes the network, so it shares no evaluation with another detector.
     """
 
     Options: ClassVar[type]
@@ -40,8 +41,9 @@ class Detector:
     alone: ClassVar[bool] = False
 
     def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
-        """options: of ``Options``. seed: of the run. sampling: of the task, how it samples (``steps``, ``guidance``)
-        and what its ``examples`` are: "prompts" (the default) or "images".
+        """options: of ``Options``. seed: of the run. sampling: of the task, how it
+        samples (``steps``, ``guidance``) and what its ``examples`` are: "prompts" (the
+        default) or "images".
 
         A ValueError is reported to the user as a refusal.
         """
@@ -50,22 +52,30 @@ class Detector:
         self.examples: Literal["prompts", "images"] = sampling.get("examples", "prompts")
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
-        """Raises :class:`~membench.errors.UserError`, in one line, where model, examples or options do not suit.
+        """Raises :class:`~membench.errors.UserError`, in one line, where model,
+        examples or options do not suit.
 
         Called before any work.
         """
 
-    def fit(self, conditions: Sequence[Condition], labels: Sequence[int], groups: Sequence[str]) -> None:
-        """Learns from labels; called, before any example is scored, where ``access.labels`` is true.
+    def fit(
+        self, conditions: Sequence[Condition], labels: Sequence[int], groups: Sequence[str]
+    ) -> None:
+        """Learns from labels; called, before any example is scored, where
+        ``access.labels`` is true.
 
-        conditions: every example of the run. labels: 1 memorized, 0 not, -1 unknown. What it learns must not
-        depend on the order, and no example may be scored by what was learned from its own label or group.
-        Raises :class:`~membench.errors.UserError` where it cannot learn from these.
+        conditions: every example of the run. labels: 1 memorized, 0 not, -1 unknown.
+        What it learns must not depend on the order, and no example may be scored by
+        what was learned from its own label or group. Raises
+        :class:`~membench.errors.UserError` where it cannot learn from these.
         """
         raise TypeError(f"{type(self).__name__} declares Access(labels=True) and has no fit")
 
-    def prepare(self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace) -> dict[str, Any]:
-        """Work before planning, such as training a surrogate, in cached stages of ``workspace``; once a process.
+    def prepare(
+        self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace
+    ) -> dict[str, Any]:
+        """Work before planning, such as training a surrogate, in cached stages of
+        ``workspace``; once a process.
 
         Returns what run.json shall say of it. A detector that prepares sets ``alone``.
         """
@@ -80,36 +90,61 @@ class Detector:
         return []
 
     def image_forwards(self, model: Denoiser, request: Request) -> int | None:
-        """Evaluations of the target for one extracted image; None where it cannot be said, which ``--budget`` refuses."""
+        """Evaluations of the target for one extracted image; None where it cannot be
+        said, which ``--budget`` refuses.
+        """
         return None
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
-        """One sample a request, in order. A non-finite confidence marks a failed sample."""
+        """One sample a request, in order.
+
+        A non-finite confidence marks a failed sample.
+        """
         return []
 
-    def score(self, model: Denoiser, conditions: Sequence[Condition], extracted: Mapping[str, Sequence[Sample]]) -> Sequence[float]:
-        """One float a condition, in order; higher = more memorized; a non-finite one marks a failed example.
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> Sequence[float]:
+        """One float a condition, in order; higher = more memorized; a non-finite one
+        marks a failed example.
 
-        extracted: the detector's own samples by condition id, all those of ``plan``, decoded when looked up.
+        extracted: the detector's own samples by condition id, all those of ``plan``,
+        decoded when looked up.
         """
         raise NotImplementedError
 
 
 OWN = ("Options", "version", "score")  # what every detector defines itself
-METHODS = ("check", "fit", "prepare", "preparation_forwards", "plan", "image_forwards", "extract", "score")
+METHODS = (
+    "check",
+    "fit",
+    "prepare",
+    "preparation_forwards",
+    "plan",
+    "image_forwards",
+    "extract",
+    "score",
+)
 
 
 def missing(cls: type) -> list[str]:
     """What a class lacks of a detector, by name."""
     own = vars(Detector)
-    return [name for name in OWN if inspect.getattr_static(cls, name, None) in (None, own.get(name))]
+    return [
+        name for name in OWN if inspect.getattr_static(cls, name, None) in (None, own.get(name))
+    ]
 
 
 @functools.cache
 def adopted(cls: type) -> type[Detector]:
-    """The class itself, or, of a plain class with a detector's methods, one that has the base class's defaults, too.
+    """The class itself, or, of a plain class with a detector's methods, one that has
+    the base class's defaults, too.
 
-    Raises TypeError, in one line, naming what is missing, of another kind, or takes other arguments.
+    Raises TypeError, in one line, naming what is missing, of another kind, or takes
+    other arguments.
     """
     name = cls.__name__
     if lacks := missing(cls):
@@ -126,14 +161,21 @@ def adopted(cls: type) -> type[Detector]:
         raw = inspect.getattr_static(found, method)
         given = wanted[1:] if isinstance(raw, staticmethod | classmethod) else wanted
         if not _takes(getattr(found, method), len(given)):
-            raise TypeError(f"{name}.{method} takes other arguments than a detector's ({', '.join(wanted)})")
+            raise TypeError(
+                f"{name}.{method} takes other arguments than a detector's ({', '.join(wanted)})"
+            )
     if not _takes(found.__init__, 2, seed=0, sampling={}):
-        raise TypeError(f"{name}.__init__ takes other arguments than a detector's (self, options, *, seed, sampling)")
+        raise TypeError(
+            f"{name}.__init__ takes other arguments than a detector's (self, options, *, seed,"
+            " sampling)"
+        )
     return found
 
 
 def _completed(cls: type) -> type[Detector]:
-    """A plain class with the base class behind it, whose own ``__init__`` runs after the base's."""
+    """A plain class with the base class behind it, whose own ``__init__`` runs after
+    the base's.
+    """
 
     own_init: Any = cls.__init__  # type: ignore[misc]  # of this very class
 

@@ -7,16 +7,23 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Says in one line what is wrong and what to do; the command line prints it and exits with 2."""
+    """Says in one line what is wrong and what to do; the command line prints it and
+    exits with 2.
+    """
 
 
 def suggest(word: str, options: Iterable[str]) -> str:
-    """``" Did you mean 'a' or 'b'?"``: up to three close names, nearest first; empty where none is close."""
+    """``" Did you mean 'a' or 'b'?"``: up to three close names, nearest first; empty
+    where none is close.
+    """
     by_lower = {option.lower(): option for option in options}
     close = [repr(by_lower[c]) for c in difflib.get_close_matches(word.lower(), by_lower, n=3)]
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def unknown_name(kind: str, name: str, options: Iterable[str], hint: str) -> UserError:
-    """The error for a name that is not there: ``unknown detector 'sied'. Did you mean 'side'? See: <hint>``."""
+    """The error for a name that is not there: ``unknown detector 'sied'.
+
+    Did you mean 'side'? See: <hint>``.
+    """
     return UserError(f"unknown {kind} {name!r}.{suggest(name, options)} See: {hint}")

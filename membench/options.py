@@ -1,7 +1,8 @@
 """``--set key=value`` into the frozen ``Options`` dataclass of a detector or a task.
 
-Field types: int, float, bool, str, ``Literal[...]``, ``tuple[int, ...]`` (also of the other types) and ``... | None``.
-Field metadata: ``help``, and ``min`` and ``max``, both inclusive.
+Field types: int, float, bool, str, ``Literal[...]``, ``tuple[int, ...]`` (also of the
+other types) and ``... | None``. Field metadata: ``help``, and ``min`` and ``max``, both
+inclusive.
 """
 
 from __future__ import annotations
@@ -18,11 +19,22 @@ from membench.errors import UserError, suggest, unknown_name
 T = TypeVar("T")
 
 
-BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+BOOLS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
 
 
 class OptionInfo(NamedTuple):
-    """One line of ``membench show``. type: as told to people, with its range; default: the value itself."""
+    """One line of ``membench show``. type: as told to people, with its range; default:
+    the value itself.
+    """
 
     name: str
     type: str
@@ -34,16 +46,27 @@ def describe_options(options: type) -> list[OptionInfo]:
     """The options in the order of their declaration."""
     hints = get_type_hints(options)
     fields = dataclasses.fields(options)
-    return [OptionInfo(f.name, _told(hints[f.name], f.metadata), _default(f), f.metadata.get("help", "")) for f in fields]
+    return [
+        OptionInfo(
+            f.name, _told(hints[f.name], f.metadata), _default(f), f.metadata.get("help", "")
+        )
+        for f in fields
+    ]
 
 
-def parse_options(options: type[T], settings: Iterable[str], owner: str, base: Mapping[str, Any] = MappingProxyType({})) -> T:
-    """``Options`` with the ``"key=value"`` settings applied. owner: ``"detector cfg_norm"``, for the messages.
+def parse_options(
+    options: type[T],
+    settings: Iterable[str],
+    owner: str,
+    base: Mapping[str, Any] = MappingProxyType({}),
+) -> T:
+    """``Options`` with the ``"key=value"`` settings applied. owner: ``"detector
+    cfg_norm"``, for the messages.
 
     base: values of a preset, in place of the defaults.
 
-    Raises UserError for an unknown or repeated key, a value of the wrong type or out of range, and for what the
-    dataclass itself refuses with ValueError.
+    Raises UserError for an unknown or repeated key, a value of the wrong type or out of
+    range, and for what the dataclass itself refuses with ValueError.
     """
     hints = get_type_hints(options)
     fields = {f.name: f for f in dataclasses.fields(options)}  # type: ignore[arg-type]  # a dataclass, by contract
@@ -54,42 +77,64 @@ def parse_options(options: type[T], settings: Iterable[str], owner: str, base: M
         if not equals:
             raise UserError(f"{owner}: cannot read --set {setting!r}; write --set key=value")
         if key not in fields:
-            raise unknown_name(f"option of {owner}:", key, fields, f"membench show {owner.split()[-1]}")
+            raise unknown_name(
+                f"option of {owner}:", key, fields, f"membench show {owner.split()[-1]}"
+            )
         if key in values:
             raise UserError(f"{owner}: option {key} is set twice; give it once")
         try:
             values[key] = _ranged(_convert(text.strip(), hints[key]), fields[key].metadata)
         except ValueError as error:
-            near = suggest(text, map(str, get_args(hints[key]))) if get_origin(hints[key]) is Literal else ""
-            raise UserError(f"{owner}: option {key} must be {_told(hints[key], fields[key].metadata)}, not {text!r}.{near}") from error
+            near = (
+                suggest(text, map(str, get_args(hints[key])))
+                if get_origin(hints[key]) is Literal
+                else ""
+            )
+            raise UserError(
+                f"{owner}: option {key} must be {_told(hints[key], fields[key].metadata)}, not"
+                f" {text!r}.{near}"
+            ) from error
     try:
         return options(**{**base, **values})
     except ValueError as error:  # options that do not fit each other, refused in __post_init__
         raise UserError(f"{owner}: {error}") from error
 
 
-def detector_options(name: str, detector: Any, settings: Iterable[str], preset: str | None, profile: str) -> Any:
-    """The options of a detector: its defaults, then the preset (or the one that is named like the profile), then the settings.
+def detector_options(
+    name: str, detector: Any, settings: Iterable[str], preset: str | None, profile: str
+) -> Any:
+    """The options of a detector: its defaults, then the preset (or the one that is
+    named like the profile), then the settings.
 
     Raises :class:`UserError` for an unknown preset or option.
     """
     presets: Mapping[str, Mapping[str, Any]] = detector.presets
     if preset is not None and preset not in presets:
         if not presets:
-            raise UserError(f"detector {name} has no presets; leave --preset out. See: membench show {name}")
+            raise UserError(
+                f"detector {name} has no presets; leave --preset out. See: membench show {name}"
+            )
         raise unknown_name(f"preset of detector {name}:", preset, presets, f"membench show {name}")
     chosen = presets.get(preset if preset is not None else profile, {})
     return parse_options(detector.Options, settings, owner=f"detector {name}", base=chosen)
 
 
 def _convert(text: str, kind: Any) -> Any:
-    """The value of a text. Raises ValueError if it is none of its kind, TypeError for a kind that options cannot have."""
+    """The value of a text.
+
+    Raises ValueError if it is none of its kind, TypeError for a kind that options
+    cannot have.
+    """
     if get_origin(kind) is Literal:
-        return {str(choice): choice for choice in get_args(kind)}[_member(text, map(str, get_args(kind)))]
+        return {str(choice): choice for choice in get_args(kind)}[
+            _member(text, map(str, get_args(kind)))
+        ]
     if get_origin(kind) in (Union, types.UnionType):
         return None if text.lower() == "none" else _convert(text, _inner(kind))
     if get_origin(kind) is tuple:
-        return tuple(_convert(part.strip(), get_args(kind)[0]) for part in text.split(",") if part.strip())
+        return tuple(
+            _convert(part.strip(), get_args(kind)[0]) for part in text.split(",") if part.strip()
+        )
     if kind is bool:
         return BOOLS[_member(text.lower(), BOOLS)]
     if kind is float and not math.isfinite(float(text)):
@@ -110,22 +155,34 @@ def _inner(union: Any) -> Any:
 
 
 def _ranged(value: Any, limits: Mapping[str, Any]) -> Any:
-    numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int | float)]
+    numbers = [
+        v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int | float)
+    ]
     if not all(limits.get("min", -math.inf) <= v <= limits.get("max", math.inf) for v in numbers):
         raise ValueError(f"{value} is out of range")
     return value
 
 
 def _told(kind: Any, limits: Mapping[str, Any]) -> str:
-    """``"int from 1 to 50"``, ``"one of ddim, dpm"``, ``"ints separated by commas"``, ``"float or none"``."""
+    """``"int from 1 to 50"``, ``"one of ddim, dpm"``, ``"ints separated by commas"``,
+    ``"float or none"``.
+    """
     if get_origin(kind) in (Union, types.UnionType):
         return f"{_told(_inner(kind), limits)} or none"
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
-    name = f"{get_args(kind)[0].__name__}s separated by commas" if get_origin(kind) is tuple else kind.__name__
-    ends = [f"{word} {limits[end]}" for end, word in (("min", "from"), ("max", "to")) if end in limits]
+    name = (
+        f"{get_args(kind)[0].__name__}s separated by commas"
+        if get_origin(kind) is tuple
+        else kind.__name__
+    )
+    ends = [
+        f"{word} {limits[end]}" for end, word in (("min", "from"), ("max", "to")) if end in limits
+    ]
     return " ".join([name, *ends])
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return (
+        field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    )

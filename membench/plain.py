@@ -1,7 +1,9 @@
-"""Text of unknown origin, made harmless for where it is shown: a terminal, Markdown, or a spreadsheet.
+"""Text of unknown origin, made harmless for where it is shown: a terminal, Markdown, or
+a spreadsheet.
 
-Prompts, kinds, options, names and paths come out of files that anybody may have written. A page escapes HTML by itself
-(``report.rendered``); JSON and Parquet are data and keep every character.
+Prompts, kinds, options, names and paths come out of files that anybody may have
+written. A page escapes HTML by itself (``report.rendered``); JSON and Parquet are data
+and keep every character.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ if TYPE_CHECKING:
 JOINERS = "\u200c\u200d"  # scripts and emoji need them, and they move nothing
 
 
-_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats such as right-to-left overrides, surrogates, line separators
+# Controls, formats such as right-to-left overrides, surrogates, line separators
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 _ASCII = re.compile(r"[ -~]*")
 
 
-# What begins a link, an image, code, emphasis, mathematics or a strike; an interval such as "[0.1, 0.2]" and "[n/a]" do not.
+# What begins a link, an image, code, emphasis, mathematics or a strike; an interval
+# such as "[0.1, 0.2]" and "[n/a]" do not.
 _INTERVAL = r"\[(?:-?[\d.,]+(?: %)?, -?[\d.,]+(?: %)?[\])]|n/a\])(?![(\[:])"
 
 
@@ -46,39 +50,53 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def plain(text: object) -> str:
-    """The text on one line, in which every control, direction and separator character is written as an escape: ``\\x1b``, ``\\u202e``.
+    """The text on one line, in which every control, direction and separator character
+    is written as an escape: ``\\x1b``, ``\\u202e``.
 
-    So it cannot colour, move or clear a terminal, hide or reorder what stands beside it, or begin a line of its own.
+    So it cannot colour, move or clear a terminal, hide or reorder what stands beside
+    it, or begin a line of its own.
     """
     shown = str(text)
     if _ASCII.fullmatch(shown):
         return shown
-    return "".join(_escape(c) if c not in JOINERS and unicodedata.category(c) in _HIDDEN else c for c in shown)
+    return "".join(
+        _escape(c) if c not in JOINERS and unicodedata.category(c) in _HIDDEN else c for c in shown
+    )
 
 
 def _escape(character: str) -> str:
     named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character)
     code = ord(character)
-    return named or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}")
+    return named or (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
 
 
 def marked_down(text: object) -> str:
-    """:func:`plain` text whose characters mean themselves in GitHub's Markdown, in a table or a paragraph: no link, image, HTML or code.
+    """:func:`plain` text whose characters mean themselves in GitHub's Markdown, in a
+    table or a paragraph: no link, image, HTML or code.
 
     Numbers, intervals and names such as cfg_norm stay as they are.
     """
     shown = _ENTITY.sub("&amp;", plain(text))
     shown = _TAG.sub("&lt;", _MARKS.sub(lambda found: "\\" + found[0], shown))
-    shown = _ADDRESS.sub(lambda found: found[0] + ("&#8203;" if found[0].lower() == "www" else "\\"), shown)
+    shown = _ADDRESS.sub(
+        lambda found: found[0] + ("&#8203;" if found[0].lower() == "www" else "\\"), shown
+    )
     return _BLOCK.sub(lambda found: f"{found[1] or found[3] or ''}\\{found[2] or found[4]}", shown)
 
 
 def for_spreadsheet(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame for CSV: its text :func:`plain`, and with an apostrophe in front where a spreadsheet would take it for a formula.
+    """A frame for CSV: its text :func:`plain`, and with an apostrophe in front where a
+    spreadsheet would take it for a formula.
 
     Numbers, also negative ones, are left alone.
     """
-    texts = {name: frame[name].astype(object).map(_cell) for name, kind in frame.dtypes.items() if kind.kind not in "biuf"}
+    texts = {
+        name: frame[name].astype(object).map(_cell)
+        for name, kind in frame.dtypes.items()
+        if kind.kind not in "biuf"
+    }
     return frame.assign(**texts).rename(columns=_cell)
 
 

@@ -1,6 +1,8 @@
-"""Names of detectors and tasks, known without importing them: ``list`` and ``--help`` must answer at once.
+"""Names of detectors and tasks, known without importing them: ``list`` and ``--help``
+must answer at once.
 
-Built-ins and plug-ins come through the same entry-point groups, ``membench.detectors`` and ``membench.tasks``.
+Built-ins and plug-ins come through the same entry-point groups, ``membench.detectors``
+and ``membench.tasks``.
 """
 
 from __future__ import annotations
@@ -31,13 +33,17 @@ def _cause(error: BaseException) -> str:
 
 
 def _source(module: str) -> Path | None:
-    """The source file of a module, found without importing it or any package above it; None if there is none."""
+    """The source file of a module, found without importing it or any package above it;
+    None if there is none.
+    """
     spec, path = None, None
     for i in range(1, module.count(".") + 2):
         name = ".".join(module.split(".")[:i])
-        if name in sys.modules:  # membench itself, whose __path__ reaches into the checkout, and plug-in files
+        # Membench itself, whose __path__ reaches into the checkout, and plug-in files
+        if name in sys.modules:
             spec, path = sys.modules[name].__spec__, getattr(sys.modules[name], "__path__", None)
-        elif i > 1 and path is None:  # the module above is no package: without a path, finders would look in sys.path
+        # The module above is no package: without a path, finders would look in sys.path
+        elif i > 1 and path is None:
             return None
         else:
             finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
@@ -47,17 +53,23 @@ def _source(module: str) -> Path | None:
 
 
 def _summary(source: Path, attribute: str) -> str:
-    """First paragraph of the class's docstring, else of its module's, read from the text: a module may hold several detectors."""
+    """First paragraph of the class's docstring, else of its module's, read from the
+    text: a module may hold several detectors.
+    """
     tree = ast.parse(source.read_bytes())
-    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute)
+    classes = (
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute
+    )
     text = next(filter(None, map(ast.get_docstring, classes)), "") or ast.get_docstring(tree) or ""
     return " ".join(text.partition("\n\n")[0].split())
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A name and where it leads. target: ``"module:Attr"``; origin: the file or the distribution that registers it.
-    ran: SHA-256 of the plug-in file that was run; empty for what is imported by name."""
+    """A name and where it leads. target: ``"module:Attr"``; origin: the file or the
+    distribution that registers it. ran: SHA-256 of the plug-in file that was run; empty
+    for what is imported by name.
+    """
 
     name: str
     kind: str
@@ -67,8 +79,10 @@ class Entry:
 
     @functools.cached_property
     def code(self) -> str:
-        """SHA-256 of the source file of a plug-in, as it was when it was loaded: an edited one gives other numbers under the same
-        version. Empty for what ships with membench, whose version says so, and where there is no source file."""
+        """SHA-256 of the source file of a plug-in, as it was when it was loaded: an
+        edited one gives other numbers under the same version. Empty for what ships with
+        membench, whose version says so, and where there is no source file.
+        """
         module = self.target.partition(":")[0]
         if self.ran or module.startswith("membench."):
             return self.ran
@@ -77,7 +91,9 @@ class Entry:
 
     @functools.cached_property
     def summary(self) -> str:
-        """One line from the source's docstring; nothing is imported, and a broken plug-in does not break the list."""
+        """One line from the source's docstring; nothing is imported, and a broken
+        plug-in does not break the list.
+        """
         module, _, attribute = self.target.partition(":")
         try:
             source = _source(module)
@@ -86,20 +102,30 @@ class Entry:
             return f"(unreadable, {_cause(error)})"
 
     def load(self) -> Any:
-        """Imports the target: a class with all that a detector or task has (``adopted``).
+        """Imports the target: a class with all that a detector or task has
+        (``adopted``).
 
         Raises UserError naming the origin and the cause if it cannot be had.
         """
         module, _, attribute = self.target.partition(":")
         try:
-            _ = self.code  # before the import: of the file that is imported, whatever becomes of it later
+            # Before the import: of the file that is imported, whatever becomes of it
+            # later
+            _ = self.code
             return CONTRACTS[self.kind].adopted(getattr(importlib.import_module(module), attribute))
-        except (Exception, SystemExit) as error:  # whatever a plug-in raises; the traceback is kept as the cause
-            raise UserError(f"{self.kind} {self.name!r} of {self.origin} ({self.target}) cannot be loaded: {_cause(error)}") from error
+        # Whatever a plug-in raises; the traceback is kept as the cause
+        except (Exception, SystemExit) as error:
+            raise UserError(
+                f"{self.kind} {self.name!r} of {self.origin} ({self.target}) cannot be loaded:"
+                f" {_cause(error)}"
+            ) from error
 
 
 class Registry:
-    """Names of one kind, ``"detector"`` or ``"task"``. Raises UserError if two places claim one name."""
+    """Names of one kind, ``"detector"`` or ``"task"``.
+
+    Raises UserError if two places claim one name.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -118,17 +144,25 @@ class Registry:
         return self._entries[name]
 
     def load(self, name: str) -> Any:
-        """The detector or task class itself; imports its module. Raises UserError if unknown or broken."""
+        """The detector or task class itself; imports its module.
+
+        Raises UserError if unknown or broken.
+        """
         return self.get(name).load()
 
     def add(self, name: str, target: str, origin: str, ran: str = "") -> Entry:
-        """Registers a name. The same target again is the same entry, unless its file has been edited and run anew; another target
-        raises UserError naming both places."""
+        """Registers a name.
+
+        The same target again is the same entry, unless its file has been edited and run
+        anew; another target raises UserError naming both places.
+        """
         new = Entry(name, self.kind, target, origin, ran)
         old = self._entries.setdefault(name, new)
         if old.target != target:
             places = " and ".join(f"{entry.origin} ({entry.target})" for entry in (old, new))
-            raise UserError(f"two {self.kind}s are called {name!r}: {places}; rename one, or uninstall it")
+            raise UserError(
+                f"two {self.kind}s are called {name!r}: {places}; rename one, or uninstall it"
+            )
         if old.ran != ran:
             self._entries[name] = new
         return self._entries[name]
@@ -147,7 +181,10 @@ def tasks() -> Registry:
 
 
 def _installed(group: str) -> Iterator[tuple[str, str, str]]:
-    """(name, target, origin) of each entry point. In a checkout its pyproject.toml speaks for membench, installed or not."""
+    """(name, target, origin) of each entry point.
+
+    In a checkout its pyproject.toml speaks for membench, installed or not.
+    """
     pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
     declared = _checkout(pyproject)
     for point in sorted(importlib.metadata.entry_points(group=group)):
@@ -159,7 +196,9 @@ def _installed(group: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _checkout(pyproject: Path) -> dict[str, dict[str, str]] | None:
-    """The entry points of membench's own pyproject.toml; None if membench runs from an installed wheel."""
+    """The entry points of membench's own pyproject.toml; None if membench runs from an
+    installed wheel.
+    """
     if not pyproject.is_file():
         return None
     project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
@@ -169,16 +208,23 @@ def _checkout(pyproject: Path) -> dict[str, dict[str, str]] | None:
 def load_plugin(path: str | Path) -> list[Entry]:
     """Runs a Python file and registers each detector and task class that it defines.
 
-    A detector has Options, version and score, and is called by its ``name`` or in snake case; a task has info and load,
-    and is called by ``info.name``. Classes that begin with ``_`` are left out. Raises UserError if the file is missing,
-    fails, holds neither, breaks the contract of one or claims a name that is taken.
+    A detector has Options, version and score, and is called by its ``name`` or in snake
+    case; a task has info and load, and is called by ``info.name``. Classes that begin
+    with ``_`` are left out. Raises UserError if the file is missing, fails, holds
+    neither, breaks the contract of one or claims a name that is taken.
     """
     file = Path(path).resolve()
     if not file.is_file():
         raise UserError(f"no plug-in file {path}; --plugin takes the path of a Python file")
     module, ran = _execute(file)
-    own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__ and not c.__name__.startswith("_")]
-    found = [(kind, c) for c in own for kind, contract in CONTRACTS.items() if not contract.missing(c)]
+    own = [
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and c.__module__ == module.__name__ and not c.__name__.startswith("_")
+    ]
+    found = [
+        (kind, c) for c in own for kind, contract in CONTRACTS.items() if not contract.missing(c)
+    ]
     if not found:
         raise UserError(f"plug-in {path} holds no detector and no task: {_nearest(own)}")
     entries = []
@@ -189,24 +235,37 @@ def load_plugin(path: str | Path) -> list[Entry]:
             raise UserError(f"plug-in {path}: {error}") from error
         name = adopted.info.name if kind == "task" else vars(cls).get("name", _snake(cls.__name__))
         known = tasks() if kind == "task" else detectors()
-        entries.append(known.add(name, f"{module.__name__}:{cls.__name__}", f"{file}:{_line(file, cls)}", ran))
+        entries.append(
+            known.add(name, f"{module.__name__}:{cls.__name__}", f"{file}:{_line(file, cls)}", ran)
+        )
     return entries
 
 
 def _nearest(classes: list[type]) -> str:
-    """What the classes of a file lack of a detector or a task, of the one that lacks least."""
+    """What the classes of a file lack of a detector or a task, of the one that lacks
+    least.
+    """
     needs = "a detector is a class with Options, version and score, a task one with info and load"
-    own = [(len(lacks), f"{c.__name__} lacks {', '.join(lacks)}") for c in classes if (lacks := detector.missing(c))]
+    own = [
+        (len(lacks), f"{c.__name__} lacks {', '.join(lacks)}")
+        for c in classes
+        if (lacks := detector.missing(c))
+    ]
     return f"{needs} ({min(own)[1]})" if own else needs
 
 
 def _execute(file: Path) -> tuple[ModuleType, str]:
-    """The module of a file, and the SHA-256 of the very bytes that were run: no bytecode of an earlier version is."""
+    """The module of a file, and the SHA-256 of the very bytes that were run: no
+    bytecode of an earlier version is.
+    """
     name = f"membench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or not isinstance(spec.loader, SourceLoader):
-        raise UserError(f"plug-in {file} is not a Python file; --plugin takes a path that ends in .py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up while it runs
+        raise UserError(
+            f"plug-in {file} is not a Python file; --plugin takes a path that ends in .py"
+        )
+    # Dataclasses look their module up while it runs
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         source = file.read_bytes()
         exec(spec.loader.source_to_code(source, str(file)), vars(module))
@@ -218,10 +277,23 @@ def _execute(file: Path) -> tuple[ModuleType, str]:
 
 def _line(file: Path, cls: type) -> int:
     tree = ast.parse(file.read_bytes())
-    return next((node.lineno for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__), 1)
+    return next(
+        (
+            node.lineno
+            for node in tree.body
+            if isinstance(node, ast.ClassDef) and node.name == cls.__name__
+        ),
+        1,
+    )
 
 
 def _snake(name: str) -> str:
     """``"CfgNorm"`` -> ``"cfg_norm"``, ``"SIDENorm2"`` -> ``"side_norm2"``."""
-    starts = [i for i, c in enumerate(name) if c.isupper() and i and (not name[i - 1].isupper() or name[i + 1 : i + 2].islower())]
-    return "_".join(name[a:b] for a, b in zip([0, *starts], [*starts, len(name)], strict=True)).lower()
+    starts = [
+        i
+        for i, c in enumerate(name)
+        if c.isupper() and i and (not name[i - 1].isupper() or name[i + 1 : i + 2].islower())
+    ]
+    return "_".join(
+        name[a:b] for a, b in zip([0, *starts], [*starts, len(name)], strict=True)
+    ).lower()

@@ -16,7 +16,10 @@ def seed_of(*words: object) -> int:
 
 
 def generator(*words: object) -> torch.Generator:
-    """A CPU generator seeded by :func:`seed_of`. Noise is drawn on the CPU, then moved, so that devices agree."""
+    """A CPU generator seeded by :func:`seed_of`.
+
+    Noise is drawn on the CPU, then moved, so that devices agree.
+    """
     import torch
 
     return torch.Generator(device="cpu").manual_seed(seed_of(*words))

@@ -1,7 +1,7 @@
 """What a task is: its declaration, and what it loads.
 
-A subclass of :class:`Task` defines ``info`` and ``load`` and inherits the rest. ``membench.testing.check_task`` loads it
-and checks all that the harness relies on.
+A subclass of :class:`Task` defines ``info`` and ``load`` and inherits the rest.
+``membench.testing.check_task`` loads it and checks all that the harness relies on.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 class TaskInfo:
     """A task's declaration: what ``membench show`` prints without loading anything.
 
-    version: goes up with every change that changes a number. profiles: the first is tried by ``check_task``. space: how
-    images are compared. sampling: how the task samples (``steps``, ``guidance``). examples: whether they are
-    prompts or images.
+    version: goes up with every change that changes a number. profiles: the first is
+    tried by ``check_task``. space: how images are compared. sampling: how the task
+    samples (``steps``, ``guidance``). examples: whether they are prompts or images.
     """
 
     name: str
@@ -44,11 +44,13 @@ class TaskInfo:
 class LoadedTask:
     """A task ready to run.
 
-    examples: what detectors score. training: what extracted images are compared with. model: loads the network, when
-    called. hashes: of "data", "prompts" and "weights"; they enter the run's key. control: whether ``model`` is the
-    control model. match: how images are compared; None: normalised L2 to the training images. owners: by example id the
-    positions of the prompt's own training images. names: "model" and "data" as a published table words them.
-    provenance: where prompts, model and images are from; it goes into run.json and not into the key.
+    examples: what detectors score. training: what extracted images are compared with.
+    model: loads the network, when called. hashes: of "data", "prompts" and "weights";
+    they enter the run's key. control: whether ``model`` is the control model. match:
+    how images are compared; None: normalised L2 to the training images. owners: by
+    example id the positions of the prompt's own training images. names: "model" and
+    "data" as a published table words them. provenance: where prompts, model and images
+    are from; it goes into run.json and not into the key.
     """
 
     info: TaskInfo
@@ -72,9 +74,9 @@ class NoOptions:
 class Task:
     """Declares itself and loads. One folder a task, under ``tasks/``.
 
-    Options: a frozen dataclass; each field has a default and ``metadata={"help": ...}``.
-    model_optional: ``load`` takes ``needs_model``; where it is False, every detector reads captions alone, and the
-    model need not be found.
+    Options: a frozen dataclass; each field has a default and ``metadata={"help":
+    ...}``. model_optional: ``load`` takes ``needs_model``; where it is False, every
+    detector reads captions alone, and the model need not be found.
     """
 
     info: ClassVar[TaskInfo]
@@ -85,20 +87,40 @@ class Task:
         """options: of ``Options``; None: its defaults."""
         self.options: Any = self.Options() if options is None else options
 
-    def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
+    def load(
+        self,
+        profile: str,
+        *,
+        control: bool = False,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 64,
+    ) -> LoadedTask:
         """Examples, training images, and how to load the model.
 
-        profile: one of ``info.profiles``. control: score the same examples by a model that never saw the training
-        images. Raises :class:`~membench.errors.UserError`, in one line, for what it cannot load.
+        profile: one of ``info.profiles``. control: score the same examples by a model
+        that never saw the training images. Raises :class:`~membench.errors.UserError`,
+        in one line, for what it cannot load.
         """
         raise NotImplementedError
 
     def resources(self) -> list[Resource]:
-        """What these options need from the network: ``membench download``. Empty where all ships with the task."""
+        """What these options need from the network: ``membench download``.
+
+        Empty where all ships with the task.
+        """
         return []
 
     @classmethod
-    def train(cls, out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True) -> None:
+    def train(
+        cls,
+        out: Path,
+        parts: Sequence[str] | None,
+        options: Sequence[str],
+        *,
+        profile: str = "mini",
+        progress: bool = True,
+    ) -> None:
         """``membench train``: makes the task's models under ``out`` by its own recipe.
 
         parts: of the recipe; None: all. options: ``key=value`` of the recipe.
@@ -109,12 +131,17 @@ class Task:
 def missing(cls: type) -> list[str]:
     """What a class lacks of a task, by name."""
     own = vars(Task)
-    return [name for name in ("info", "load") if inspect.getattr_static(cls, name, None) in (None, own.get(name))]
+    return [
+        name
+        for name in ("info", "load")
+        if inspect.getattr_static(cls, name, None) in (None, own.get(name))
+    ]
 
 
 @functools.cache
 def adopted(cls: type) -> type[Task]:
-    """The class itself, or, of a plain class with ``info`` and ``load``, one that has the base class's defaults, too.
+    """The class itself, or, of a plain class with ``info`` and ``load``, one that has
+    the base class's defaults, too.
 
     Raises TypeError, in one line, naming what is missing or of another kind.
     """
@@ -132,5 +159,7 @@ def adopted(cls: type) -> type[Task]:
     try:
         inspect.signature(found.load).bind(None, "mini", **keywords)
     except TypeError as error:
-        raise TypeError(f"{name}.load takes other arguments than (profile, *, {', '.join(keywords)}): {error}") from None
+        raise TypeError(
+            f"{name}.load takes other arguments than (profile, *, {', '.join(keywords)}): {error}"
+        ) from None
     return found

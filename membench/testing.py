@@ -1,9 +1,11 @@
-"""Checks of somebody's own detector or task: all that the harness relies on, on tiny models, in seconds.
+"""Checks of somebody's own detector or task: all that the harness relies on, on tiny
+models, in seconds.
 
     from membench.testing import check_detector
     check_detector(MyDetector)
 
-Each check raises :class:`Broken` with one line that names the rule. Nothing is downloaded.
+Each check raises :class:`Broken` with one line that names the rule. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from membench.task import LoadedTask
 from membench.types import Condition, Sample
 
 SAMPLING = {"steps": 4, "guidance": 2.0}
-TOLERANCE = 1e-2  # of scores and confidences between batches of other sizes; a surrogate's training amplifies rounding
+# Of scores and confidences between batches of other sizes; a surrogate's training
+# amplifies rounding
+TOLERANCE = 1e-2
 MANY = 64  # images; a detector that plans more is given options that make it quick
 FEW, SOME = 3, 24  # images at once in the second run; SOME where one takes thousands of evaluations
 
@@ -51,7 +55,7 @@ def require(kept: bool, rule: str) -> None:
         raise Broken(rule)
 
 
-# ------------------------------------------------------------------------------- tiny models
+# -------------------------------------------------------------------------- tiny models
 
 
 class TinyTextModel(Denoiser):
@@ -62,11 +66,15 @@ class TinyTextModel(Denoiser):
 
     takes_text = True
 
-    def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
+    def _forward(
+        self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning
+    ) -> torch.Tensor:
         return self._run(x, t, encoder_hidden_states=condition.embeddings).sample
 
     def condition(self, conditions: Sequence[Condition]) -> Conditioning:
-        rows = [torch.randn(6, 16, generator=generator("caption", c.prompt or "")) for c in conditions]
+        rows = [
+            torch.randn(6, 16, generator=generator("caption", c.prompt or "")) for c in conditions
+        ]
         return Conditioning(torch.stack(rows) if rows else None)
 
     def decode(self, x: torch.Tensor) -> np.ndarray:
@@ -75,7 +83,9 @@ class TinyTextModel(Denoiser):
 
     def encode(self, images: np.ndarray) -> torch.Tensor:
         if images.shape[1:] != (8, 8, 3):
-            raise UserError(f"images of {images.shape[1:]} are not of this model's 8x8; resize them")
+            raise UserError(
+                f"images of {images.shape[1:]} are not of this model's 8x8; resize them"
+            )
         self.cost.encodes += len(images)
         x = torch.nn.functional.avg_pool2d(from_uint8(images), 2) * 3
         return torch.cat([x, x.mean(dim=1, keepdim=True)], dim=1)
@@ -141,24 +151,32 @@ def settings(n: int = 6) -> Iterator[Setting]:
     yield Setting("captions", "prompts", tiny_text_model(), captions)
     noise = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), np.uint8)
     for name, classes in (("images with a class", 3), ("images without a class", 0)):
-        told = [Condition(f"image/{i}", None, noise[i], i % 3 if classes else None, ("start", str(i))) for i in range(n)]
+        told = [
+            Condition(f"image/{i}", None, noise[i], i % 3 if classes else None, ("start", str(i)))
+            for i in range(n)
+        ]
         yield Setting(name, "images", tiny_pixel_model(classes), tuple(told))
 
 
-# --------------------------------------------------------------------------------- detectors
+# ---------------------------------------------------------------------------- detectors
 
 
-def check_detector(cls: type, options: Mapping[str, Any] | None = None, *, seeds: Sequence[int] = (0, 1)) -> list[str]:
-    """Runs a detector class on tiny models and checks everything that the harness relies on.
+def check_detector(
+    cls: type, options: Mapping[str, Any] | None = None, *, seeds: Sequence[int] = (0, 1)
+) -> list[str]:
+    """Runs a detector class on tiny models and checks everything that the harness
+    relies on.
 
-    Declarations; lengths, types and order of what ``plan``, ``extract`` and ``score`` return; finite values; the same
-    numbers for the same seed whatever the batch size and the order; evaluations counted, and as many as
-    ``image_forwards`` says; no more looked at than ``access`` says; the network left as it was; and refusals in one
+    Declarations; lengths, types and order of what ``plan``, ``extract`` and ``score``
+    return; finite values; the same numbers for the same seed whatever the batch size
+    and the order; evaluations counted, and as many as ``image_forwards`` says; no more
+    looked at than ``access`` says; the network left as it was; and refusals in one
     line.
 
-    options: in place of the defaults, such as ``{"steps": 2}``, to make it quick. seeds: the first is compared, the
-    others are run. Returns the names of the settings (captions, images with a class, images without a class) that the
-    detector does not refuse. Raises :class:`Broken`, and whatever the class raises but UserError.
+    options: in place of the defaults, such as ``{"steps": 2}``, to make it quick.
+    seeds: the first is compared, the others are run. Returns the names of the settings
+    (captions, images with a class, images without a class) that the detector does not
+    refuse. Raises :class:`Broken`, and whatever the class raises but UserError.
     """
     try:
         found = detectors.adopted(cls)
@@ -184,7 +202,10 @@ def check_detector(cls: type, options: Mapping[str, Any] | None = None, *, seeds
 
 
 def _options(kind: type, given: Mapping[str, Any] | None, owner: str) -> Any:
-    words = [f"{k}={','.join(map(str, v)) if isinstance(v, tuple | list) else v}" for k, v in (given or {}).items()]
+    words = [
+        f"{k}={','.join(map(str, v)) if isinstance(v, tuple | list) else v}"
+        for k, v in (given or {}).items()
+    ]
     return parse_options(kind, words, owner=owner)
 
 
@@ -193,8 +214,17 @@ def _one_line(error: UserError, name: str) -> None:
     require(bool(text.strip()) and "\n" not in text, f"a refusal is one line; {name} says {text!r}")
 
 
-def _compared(cls: type[Detector], options: Any, setting: Setting, seed: int, first: Mapping[str, float], small: int) -> None:
-    """Raises :class:`Broken` where a run in another order and in other batches gives other numbers, and says why."""
+def _compared(
+    cls: type[Detector],
+    options: Any,
+    setting: Setting,
+    seed: int,
+    first: Mapping[str, float],
+    small: int,
+) -> None:
+    """Raises :class:`Broken` where a run in another order and in other batches gives
+    other numbers, and says why.
+    """
 
     def difference(**how: Any) -> str:
         other = _run(cls, options, setting, seed, **how)[0]
@@ -207,7 +237,10 @@ def _compared(cls: type[Detector], options: Any, setting: Setting, seed: int, fi
     if not difference(batch_size=small, reverse=True):
         return
     name = f"on {setting.name} {cls.__name__} gives "
-    ways: list[tuple[str, dict[str, Any]]] = [("a second time", {}), (f"at batch size {small}", {"batch_size": small})]
+    ways: list[tuple[str, dict[str, Any]]] = [
+        ("a second time", {}),
+        (f"at batch size {small}", {"batch_size": small}),
+    ]
     for words, how in ways:
         found = difference(**how)
         require(not found, name + found.format(words))
@@ -226,7 +259,10 @@ def _declared(cls: type[Detector]) -> None:
 
 def _fields(options: type, name: str) -> None:
     for field in dataclasses.fields(options):
-        has = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        has = (
+            field.default is not dataclasses.MISSING
+            or field.default_factory is not dataclasses.MISSING
+        )
         require(has, f"option {field.name} of {name} has no default")
         told = bool(field.metadata.get("help"))
         require(told, f"option {field.name} of {name} has no metadata={{'help': ...}}")
@@ -249,10 +285,17 @@ class _Counted:
 
 
 def _state(network: torch.nn.Module) -> tuple[Any, ...]:
-    """What a detector must leave as it was. An adapter that is switched off (SIDE's LoRA) is no part of it."""
+    """What a detector must leave as it was.
+
+    An adapter that is switched off (SIDE's LoRA) is no part of it.
+    """
     learning = sorted(name for name, p in network.named_parameters() if p.requires_grad)
     adapted = any(not m.disable_adapters for m in network.modules() if hasattr(m, "base_layer"))
-    weights = {k.replace(".base_layer.", "."): v for k, v in network.state_dict().items() if adapted or "lora_" not in k}
+    weights = {
+        k.replace(".base_layer.", "."): v
+        for k, v in network.state_dict().items()
+        if adapted or "lora_" not in k
+    }
     return tensor_hash(weights), network.training, learning, adapted
 
 
@@ -277,7 +320,9 @@ def _watched(model: Denoiser, name: str) -> Iterator[_Counted]:
 
 
 class _Extracted(dict[str, list[Sample]]):
-    """Samples by condition id, as the harness gives them; remembers whether they were read."""
+    """Samples by condition id, as the harness gives them; remembers whether they were
+    read.
+    """
 
     read = False
 
@@ -291,9 +336,17 @@ class _Extracted(dict[str, list[Sample]]):
 
 
 def _run(
-    cls: type[Detector], options: Any, setting: Setting, seed: int, *, batch_size: int = 64, reverse: bool = False
+    cls: type[Detector],
+    options: Any,
+    setting: Setting,
+    seed: int,
+    *,
+    batch_size: int = 64,
+    reverse: bool = False,
 ) -> tuple[dict[str, float], int]:
-    """Scores and confidences by id, every rule of one run checked; and the evaluations that it took."""
+    """Scores and confidences by id, every rule of one run checked; and the evaluations
+    that it took.
+    """
     name, model = cls.__name__, setting.model
     model.batch_size = batch_size
     sampling = {**SAMPLING, "examples": setting.examples}
@@ -312,7 +365,9 @@ def _run(
         before = dataclasses.replace(model.cost)
         if detector.alone:
             parts = {"weights": "tiny", "seed": seed}
-            contract.prepare(detector, seen, conditions, Workspace(Path(folder), parts, progress=False))
+            contract.prepare(
+                detector, seen, conditions, Workspace(Path(folder), parts, progress=False)
+            )
         requests = contract.plan(detector, conditions)
         many = f"{name} plans {len(requests)} images; give options that make it {MANY} at most"
         require(len(requests) <= MANY, many)
@@ -321,7 +376,10 @@ def _run(
             prices = [contract.price(detector, seen, request) for request in part]
             spent = _passes(model, before)
             drawn += contract.extract(detector, seen, part)
-            took, said = _passes(model, before) - spent, [price for price in prices if price is not None]
+            took, said = (
+                _passes(model, before) - spent,
+                [price for price in prices if price is not None],
+            )
             right = len(said) < len(part) or took == sum(said)
             require(right, f"{name}.image_forwards says {sum(said)} for images that took {took}")
         extracted = _Extracted()
@@ -334,9 +392,13 @@ def _run(
         require(finite, f"{name} returns NaN or infinity on {setting.name}")
         require(detector.access == access, f"{name}.access changes after construction")
         passes = _passes(model, before)
-        seen_by_network = f"{name}: the network saw {counted.forwards} rows, and {passes} are counted"
+        seen_by_network = (
+            f"{name}: the network saw {counted.forwards} rows, and {passes} are counted"
+        )
         require(counted.forwards <= passes, seen_by_network)
-        gradients = f"{name} takes gradients of the target, and its access does not say gradients=True"
+        gradients = (
+            f"{name} takes gradients of the target, and its access does not say gradients=True"
+        )
         require(not counted.backwards or access.gradients, gradients)
     found = {c.id: value for c, value in zip(conditions, scores, strict=True)}
     images = {f"{s.condition.id} image {s.draw}": float(s.confidence) for s in drawn}
@@ -349,16 +411,19 @@ def _passes(model: Denoiser, before: Any) -> int:
     return cost.forwards + cost.jvps
 
 
-# ------------------------------------------------------------------------------------- tasks
+# -------------------------------------------------------------------------------- tasks
 
 
 def check_task(cls: type, options: Mapping[str, Any] | None = None) -> LoadedTask:
-    """Loads the first profile of a task, twice, and checks everything that the harness relies on.
+    """Loads the first profile of a task, twice, and checks everything that the harness
+    relies on.
 
-    Its declaration; ids that are unique and the same each time; labels, kinds and groups; hashes; training images
-    beside their ids; a model that takes the examples; and a control model, if it has one, on the same examples.
+    Its declaration; ids that are unique and the same each time; labels, kinds and
+    groups; hashes; training images beside their ids; a model that takes the examples;
+    and a control model, if it has one, on the same examples.
 
-    options: in place of the defaults. Returns what was loaded. Raises :class:`Broken`, and whatever the class raises.
+    options: in place of the defaults. Returns what was loaded. Raises :class:`Broken`,
+    and whatever the class raises.
     """
     name = cls.__name__
     try:
@@ -375,18 +440,31 @@ def check_task(cls: type, options: Mapping[str, Any] | None = None) -> LoadedTas
     except ContractError as error:
         raise Broken(str(error)) from error
     ids = [e.id for e in loaded.examples]
-    require(len(set(ids)) == len(ids) > 0, f"{name}: the ids of its {len(ids)} examples are not unique")
+    require(
+        len(set(ids)) == len(ids) > 0, f"{name}: the ids of its {len(ids)} examples are not unique"
+    )
     same = ids == [e.id for e in again.examples] and dict(loaded.hashes) == dict(again.hashes)
     require(same, f"{name} loads other examples or hashes each time")
-    require({"data", "prompts", "weights"} <= set(loaded.hashes), f"{name}.hashes needs data, prompts and weights")
+    require(
+        {"data", "prompts", "weights"} <= set(loaded.hashes),
+        f"{name}.hashes needs data, prompts and weights",
+    )
     for e in loaded.examples:
         right = e.memorized in (1, 0, -1)
-        require(right, f"{name}: example {e.id} has memorized={e.memorized!r}; it must be 1, 0 or -1")
-        require(bool(e.kind and e.group and e.source), f"{name}: example {e.id} lacks kind, group or source")
+        require(
+            right, f"{name}: example {e.id} has memorized={e.memorized!r}; it must be 1, 0 or -1"
+        )
+        require(
+            bool(e.kind and e.group and e.source),
+            f"{name}: example {e.id} lacks kind, group or source",
+        )
     images = loaded.training.images()
     beside = len(images) == len(loaded.training.ids)
     require(beside, f"{name}: {len(images)} training images and {len(loaded.training.ids)} ids")
-    require(images.dtype == np.uint8 and images.ndim == 4, f"{name}: training images are not uint8 [n, h, w, 3]")
+    require(
+        images.dtype == np.uint8 and images.ndim == 4,
+        f"{name}: training images are not uint8 [n, h, w, 3]",
+    )
     model = loaded.model()
     with torch.no_grad():
         told = [e.condition for e in loaded.examples[:2]]
@@ -406,6 +484,13 @@ def _control(task: tasks.Task, loaded: LoadedTask, name: str) -> None:
     except UserError as error:
         return _one_line(error, name)
     same = [e.id for e in control.examples] == [e.id for e in loaded.examples]
-    require(same and control.control, f"{name}: with control=True it loads other examples, or does not say so")
+    require(
+        same and control.control,
+        f"{name}: with control=True it loads other examples, or does not say so",
+    )
     differ = control.hashes.get("weights") != loaded.hashes.get("weights")
-    require(differ, f"{name}: its control model has the weights of its model; refuse control where there is none")
+    require(
+        differ,
+        f"{name}: its control model has the weights of its model; refuse control where there is"
+        " none",
+    )

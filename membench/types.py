@@ -1,7 +1,10 @@
-"""The vocabulary on one page. Imports no torch: ``membench list`` and ``--help`` read it.
+"""The vocabulary on one page.
 
-An **example** is the thing under test. A detector never sees it: it sees the example's **condition** only, so that
-no label, kind or training image can leak into a score; one that learns from labels declares it (``Access.labels``). **Higher score = more
+Imports no torch: ``membench list`` and ``--help`` read it.
+
+An **example** is the thing under test. A detector never sees it: it sees the example's
+**condition** only, so that no label, kind or training image can leak into a score; one
+that learns from labels declares it (``Access.labels``). **Higher score = more
 memorized**, everywhere.
 """
 
@@ -19,22 +22,26 @@ if TYPE_CHECKING:
 class Condition:
     """What a detector may know of an example.
 
-    id: hash of the content, the same in every run; seeds are made from it.
-    prompt: the caption; class_label: the class, from 0. Without either it asks for the unconditional model.
-    image: ``uint8`` [h, w, 3], where the example is an image: one that the model has generated, or one that it
-    may have been trained on; None where it is a prompt. start: of a generated image, the words whose hash is the seed of
-    the noise that it was sampled from; None where it is not known.
+    id: hash of the content, the same in every run; seeds are made from it. prompt: the
+    caption; class_label: the class, from 0. Without either it asks for the
+    unconditional model. image: ``uint8`` [h, w, 3], where the example is an image: one
+    that the model has generated, or one that it may have been trained on; None where it
+    is a prompt. start: of a generated image, the words whose hash is the seed of the
+    noise that it was sampled from; None where it is not known.
     """
 
     id: str
     prompt: str | None = None
-    image: np.ndarray | None = field(default=None, compare=False, repr=False)  # the id is made from it
+    # The id is made from it
+    image: np.ndarray | None = field(default=None, compare=False, repr=False)
     class_label: int | None = None
     start: tuple[str, ...] | None = None
 
     @property
     def bare(self) -> Condition:
-        """What the model is told, without the image: the condition to draw more images from. A prompt is its own."""
+        """What the model is told, without the image: the condition to draw more images
+        from. A prompt is its own.
+        """
         if self.image is None:
             return self
         if self.prompt is not None:
@@ -47,10 +54,11 @@ class Condition:
 class Example:
     """A condition with what the benchmark knows about it.
 
-    memorized: 1 memorized, 0 not, -1 unknown; stored in the column ``label``. kind: why (MV, TV, RV, N, held_out ...).
-    group: near-duplicates share one; intervals resample groups. source: where it comes from (negatives are reported
-    per source). similarity, nearest: of an example that is an image, to its nearest training image, and the id of that
-    image; ``memorized`` was made from it.
+    memorized: 1 memorized, 0 not, -1 unknown; stored in the column ``label``. kind: why
+    (MV, TV, RV, N, held_out ...). group: near-duplicates share one; intervals resample
+    groups. source: where it comes from (negatives are reported per source). similarity,
+    nearest: of an example that is an image, to its nearest training image, and the id
+    of that image; ``memorized`` was made from it.
     """
 
     condition: Condition
@@ -70,10 +78,12 @@ class Example:
 class Training:
     """The different training images of a task's model, each once.
 
-    images: ``uint8`` [n, h, w, 3], generated or read when called. ids: [n]; none where the images are not at hand, so
-    that extracted images are compared with nothing. copies: how many rows of the training set each is, [n]. kinds:
-    "x1", "near" ..., [n]; empty: ``x`` and the number of copies. groups: near-duplicates share one, [n]; empty: each
-    image is its own. hash: of all of it. Raises ValueError where these differ in number.
+    images: ``uint8`` [n, h, w, 3], generated or read when called. ids: [n]; none where
+    the images are not at hand, so that extracted images are compared with nothing.
+    copies: how many rows of the training set each is, [n]. kinds: "x1", "near" ...,
+    [n]; empty: ``x`` and the number of copies. groups: near-duplicates share one, [n];
+    empty: each image is its own. hash: of all of it. Raises ValueError where these
+    differ in number.
     """
 
     images: Callable[[], np.ndarray]
@@ -100,7 +110,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Sample:
-    """One extracted image. image: ``uint8`` [h, w, 3]; confidence: higher = more surely a training copy."""
+    """One extracted image. image: ``uint8`` [h, w, 3]; confidence: higher = more surely
+    a training copy.
+    """
 
     condition: Condition
     draw: int
@@ -118,9 +130,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Access:
-    """What a detector looks at besides the model's outputs; stands on every leaderboard row.
+    """What a detector looks at besides the model's outputs; stands on every leaderboard
+    row.
 
-    A detector's access does not change after construction: ``labels`` and ``model`` say how it is run.
+    A detector's access does not change after construction: ``labels`` and ``model`` say
+    how it is run.
     """
 
     gradients: bool = False
@@ -135,19 +149,25 @@ class Access:
 
 
 def sees(access: Mapping[str, bool]) -> list[str]:
-    """What a run's detector looked at, from the ``access`` of its run.json: "outputs" of the model, or, of one that was given no
-    model, "condition"; then what else."""
-    return ["outputs" if access["model"] else "condition", *(name for name, used in access.items() if used and name != "model")]
+    """What a run's detector looked at, from the ``access`` of its run.json: "outputs"
+    of the model, or, of one that was given no model, "condition"; then what else.
+    """
+    return [
+        "outputs" if access["model"] else "condition",
+        *(name for name, used in access.items() if used and name != "model"),
+    ]
 
 
 @dataclass
 class Cost:
-    """Evaluations, counted per image in the batch (a pair conditional + unconditional counts 2).
+    """Evaluations, counted per image in the batch (a pair conditional + unconditional
+    counts 2).
 
-    forwards, backwards, jvps, decodes: of the target model, adapted by LoRA or not. surrogate_*: of a network of the
-    detector's own, such as SIDE's classifier. jvps: forward-mode Jacobian-vector products, each of which is a pass over
-    the network too. shared: those of the forwards that had been made already, as a rule for another detector of the same
-    command; shared_seconds: what they took.
+    forwards, backwards, jvps, decodes: of the target model, adapted by LoRA or not.
+    surrogate_*: of a network of the detector's own, such as SIDE's classifier. jvps:
+    forward-mode Jacobian-vector products, each of which is a pass over the network too.
+    shared: those of the forwards that had been made already, as a rule for another
+    detector of the same command; shared_seconds: what they took.
     """
 
     forwards: int = 0
@@ -169,7 +189,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Band:
-    """A half-open interval of similarity [low, high). For a distance, ``low`` is the nearer end."""
+    """A half-open interval of similarity [low, high).
+
+    For a distance, ``low`` is the nearer end.
+    """
 
     name: str
     low: float
@@ -180,8 +203,9 @@ class Band:
 class Space:
     """How generated and training images are compared.
 
-    id: names measure and settings, since values of two settings are not comparable. higher_is_closer: False for a distance.
-    copy: the threshold of a copy. floor: pairs beyond it are not stored (the nearest of each image always is).
+    id: names measure and settings, since values of two settings are not comparable.
+    higher_is_closer: False for a distance. copy: the threshold of a copy. floor: pairs
+    beyond it are not stored (the nearest of each image always is).
     """
 
     id: str

@@ -1,7 +1,9 @@
-"""Writes the tables of README.md and of the Markdown files here anew, from the Parquet files: ``python results/tables.py``.
+"""Writes the tables of README.md and of the Markdown files here anew, from the Parquet
+files: ``python results/tables.py``.
 
-A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends with ``<!-- end -->``; between the two stands what the
-command prints. A test fails where a block is not what its command prints.
+A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends with
+``<!-- end -->``; between the two stands what the command prints. A test fails where a
+block is not what its command prints.
 """
 
 from __future__ import annotations
@@ -18,11 +20,16 @@ from membench.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("README.md", "results/README.md")
-BLOCK = re.compile(r"(<!-- membench (?P<command>[^>]+) -->\n)(?:(?!<!-- ).)*(<!-- end -->)", flags=re.S)
+BLOCK = re.compile(
+    r"(<!-- membench (?P<command>[^>]+) -->\n)(?:(?!<!-- ).)*(<!-- end -->)", flags=re.S
+)
 
 
 def printed(command: str) -> str:
-    """What ``membench COMMAND`` prints, run in the project's folder. Raises RuntimeError if it fails."""
+    """What ``membench COMMAND`` prints, run in the project's folder.
+
+    Raises RuntimeError if it fails.
+    """
     out, before = io.StringIO(), Path.cwd()
     os.chdir(ROOT)
     try:

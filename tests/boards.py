@@ -17,7 +17,9 @@ from membench.storage.hashing import content_key, json_hash
 from membench.storage.tables import SCHEMAS
 from membench.types import Band, Space
 
-L2 = Space("l2", False, (Band("high", 0.0, 1.0), Band("low", 1.0, 1.4)), copy=1.0, floor=1.4, source="test")
+L2 = Space(
+    "l2", False, (Band("high", 0.0, 1.0), Band("low", 1.0, 1.4)), copy=1.0, floor=1.4, source="test"
+)
 EMPTY = SCHEMAS["scores"].empty_table().to_pandas()
 
 
@@ -25,8 +27,21 @@ def scores_of(conditions: list[str]) -> pd.DataFrame:
     """Half memorized; a score that tells, but not always."""
     n = len(conditions)
     label = np.arange(n) % 2
-    frame = pd.DataFrame({"id": conditions, "score": label + np.arange(n) % 3 * 0.6, "label": label, "kind": np.where(label, "MV", "N")})
-    frame = frame.assign(group=conditions, source=np.where(label, "planted", "held_out"), prompt="a mug", status="ok", error=None)
+    frame = pd.DataFrame(
+        {
+            "id": conditions,
+            "score": label + np.arange(n) % 3 * 0.6,
+            "label": label,
+            "kind": np.where(label, "MV", "N"),
+        }
+    )
+    frame = frame.assign(
+        group=conditions,
+        source=np.where(label, "planted", "held_out"),
+        prompt="a mug",
+        status="ok",
+        error=None,
+    )
     return frame.assign(png_bits=800.0 + np.arange(n) // 2)
 
 
@@ -46,12 +61,17 @@ def make(
     extra: dict | None = None,
     change: Callable[[pd.DataFrame], pd.DataFrame] = lambda scores: scores,
 ) -> Run:
-    """A run of one image a condition: which training image it copies, or None. The last ``failed`` images have failed."""
+    """A run of one image a condition: which training image it copies, or None.
+
+    The last ``failed`` images have failed.
+    """
     conditions = [f"c{i}" for i in range(max(len(copied), 8))]
     ids = [f"c{i}/0" for i in range(len(copied))]
     samples = sample_rows(*ids) if ids else SCHEMAS["samples"].empty_table().to_pandas()
     good = len(ids) - failed
-    samples = samples.assign(status=["ok"] * good + ["failed: NaN"] * failed, truth_similarity=None, truth_label=None)
+    samples = samples.assign(
+        status=["ok"] * good + ["failed: NaN"] * failed, truth_similarity=None, truth_label=None
+    )
     matches = pd.DataFrame(
         {
             "sample_id": ids[:good],
@@ -76,18 +96,39 @@ def make(
         "sampling": {"steps": 10},
         "space": asdict(L2),
         "detector_version": 1,
-        "hashes": {"data": "d" * 64, "prompts": "p" * 64, "weights": ("b" if control else "a") * 64},
+        "hashes": {
+            "data": "d" * 64,
+            "prompts": "p" * 64,
+            "weights": ("b" if control else "a") * 64,
+        },
         "examples": json_hash(sorted(conditions)),
         "seed": seed,
         "dtype": "float32",
     } | ({"extract_only": True} if not scored else {})
-    twice = ("task", "task_version", "profile", "control", "detector", "seed", "dtype", "hashes", "options", "space")
+    twice = (
+        "task",
+        "task_version",
+        "profile",
+        "control",
+        "detector",
+        "seed",
+        "dtype",
+        "hashes",
+        "options",
+        "space",
+    )
     info = {name: parts[name] for name in twice} | {
         "status": "partial" if failed else "complete",
         "failed": {"scores": 0, "samples": failed},
         "options_passed": list(options),
         "task_options_passed": [],
-        "access": {"gradients": False, "images": images, "training_data": False, "labels": False, "model": True},
+        "access": {
+            "gradients": False,
+            "images": images,
+            "training_data": False,
+            "labels": False,
+            "model": True,
+        },
         "n_images": len(ids),
         "truncated_prompts": 0,
         "versions": {"numpy": "2"},
@@ -102,10 +143,16 @@ def make(
         **({"extract_only": True} if not scored else {}),
         **(extra or {}),
     }
-    evaluations = sum(phases.get(name, {}).get(kind, 0) for name in ("prepare", "samples") for kind in ("forwards", "jvps"))
+    evaluations = sum(
+        phases.get(name, {}).get(kind, 0)
+        for name in ("prepare", "samples")
+        for kind in ("forwards", "jvps")
+    )
     scores = scores.reindex(columns=SCHEMAS["scores"].names)
     tables = {"scores": scores, "samples": samples, "matches": matches}
-    tables["metrics"] = run_metrics(scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100)
+    tables["metrics"] = run_metrics(
+        scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100
+    )
     with RunFolder.open(root, "t", "mini", detector, content_key(parts), parts) as folder:
         folder.finish(tables, info)
         return load(folder.path)

@@ -1,4 +1,6 @@
-"""Small real pipelines, built once: the mini recipe's own modules, narrower, with random weights."""
+"""Small real pipelines, built once: the mini recipe's own modules, narrower, with
+random weights.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,16 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Before torch is imported: the workers' thread pools would fight for the same cores, and be slower than one worker alone.
+    # Before torch is imported: the workers' thread pools would fight for the same
+    # cores, and be slower than one worker alone.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 if os.environ.get("MEMBENCH_ROUNDING"):
     import rounding
 
     rounding.install()
 ROOT = Path(__file__).resolve().parent.parent
-# scheduler/scheduler_config.json of CompVis/stable-diffusion-v1-4: of another class than DDIM, from whose settings the papers made theirs.
+# scheduler/scheduler_config.json of CompVis/stable-diffusion-v1-4: of another class
+# than DDIM, from whose settings the papers made theirs.
 PNDM = {
     "_class_name": "PNDMScheduler",
     "_diffusers_version": "0.7.0.dev0",
@@ -43,19 +47,25 @@ PNDM = {
 }
 
 
-slow = pytest.mark.skipif(os.environ.get("MEMBENCH_SLOW") != "1", reason="takes a quarter of a minute: MEMBENCH_SLOW=1")
+slow = pytest.mark.skipif(
+    os.environ.get("MEMBENCH_SLOW") != "1", reason="takes a quarter of a minute: MEMBENCH_SLOW=1"
+)
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--offline`` sets these for the rest of the process: each test begins with the first alone, whatever ran before."""
+    """``--offline`` sets these for the rest of the process: each test begins with the
+    first alone, whatever ran before.
+    """
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
 
 
 @pytest.fixture(scope="session")
 def tiny_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A StableDiffusionPipeline with random weights in the hub's layout, v-prediction, fp32, as if trained on the catalogue."""
+    """A StableDiffusionPipeline with random weights in the hub's layout, v-prediction,
+    fp32, as if trained on the catalogue.
+    """
     folder = save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny", "v_prediction")
     shutil.copy(ROOT / "tasks" / "data" / "sd_webster" / "model" / "training.json", folder)
     return folder
@@ -71,12 +81,19 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def save_tiny_pipeline(folder: Path, prediction_type: str) -> Path:
     import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # tests read stderr
-    tokenizer = CLIPTokenizer.from_pretrained(ROOT / "tasks" / "data" / "sd_webster" / "model" / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(
+        ROOT / "tasks" / "data" / "sd_webster" / "model" / "tokenizer"
+    )
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8,
@@ -147,8 +164,12 @@ def pixel_unet() -> UNet2DModel:
     )
 
 
-def membench(*args: str, cwd: Path = ROOT, timeout: float = 300, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def membench(
+    *args: str, cwd: Path = ROOT, timeout: float = 300, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     command = [sys.executable, "-m", "membench", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
+    )

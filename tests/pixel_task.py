@@ -1,4 +1,6 @@
-"""A task whose examples are images: a pool that a small unconditional UNet2DModel could have drawn. For whole runs in tests."""
+"""A task whose examples are images: a pool that a small unconditional UNet2DModel could
+have drawn. For whole runs in tests.
+"""
 
 from __future__ import annotations
 
@@ -46,16 +48,32 @@ def model() -> PixelDenoiser:
 
 
 class PixelTask(Task):
-    info: ClassVar[TaskInfo] = TaskInfo("pixels", 1, "images as examples", ("mini",), SPACE, {"steps": 3, "guidance": 1.0}, "images")
+    info: ClassVar[TaskInfo] = TaskInfo(
+        "pixels", 1, "images as examples", ("mini",), SPACE, {"steps": 3, "guidance": 1.0}, "images"
+    )
     Options: ClassVar[type] = Options
 
     def __init__(self, options: Options = Options()) -> None:
         pass
 
-    def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
+    def load(
+        self,
+        profile: str,
+        *,
+        control: bool = False,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 64,
+    ) -> LoadedTask:
         images = pool()
         examples = [
-            Example(Condition(f"image-{i:03d}", None, image), int(i % 2 == 0), "plain" if i % 2 == 0 else "noise", f"g{i}", f"s{i % 2}")
+            Example(
+                Condition(f"image-{i:03d}", None, image),
+                int(i % 2 == 0),
+                "plain" if i % 2 == 0 else "noise",
+                f"g{i}",
+                f"s{i % 2}",
+            )
             for i, image in enumerate(images)
         ]
         return LoadedTask(

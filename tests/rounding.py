@@ -1,9 +1,9 @@
 """``MEMBENCH_ROUNDING=1 pytest`` finds tests that ask for more bits than are promised.
 
-Kernels sum in another order for batches of other sizes, and which sizes differ depends on
-the processor. Here every convolution and linear layer differs by a few units in the last
-place with the size of its batch and the row in it: the same batch gives the same bits,
-any other does not (docs/design/determinism.md).
+Kernels sum in another order for batches of other sizes, and which sizes differ depends
+on the processor. Here every convolution and linear layer differs by a few units in the
+last place with the size of its batch and the row in it: the same batch gives the same
+bits, any other does not (docs/design/determinism.md).
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ FACTORS = 1 + SIZE * torch.randn(1 << 22, generator=torch.Generator().manual_see
 
 
 def factors(shape: torch.Size) -> torch.Tensor:
-    """Factors for an output [n, ...]: a function of n, of the row and of the place in it."""
+    """Factors for an output [n, ...]: a function of n, of the row and of the place in
+    it.
+    """
     n, each = shape[0], shape[1:].numel()
     start = 7919 * n % 1000
     if start + 13 * n + each > len(FACTORS):
         raise ValueError(f"an output {list(shape)} is larger than those of the tests")
-    return FACTORS.as_strided((n, *shape[1:]), (13, *torch.empty(shape[1:], device="meta").stride()), start)
+    return FACTORS.as_strided(
+        (n, *shape[1:]), (13, *torch.empty(shape[1:], device="meta").stride()), start
+    )
 
 
 def install() -> None:

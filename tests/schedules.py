@@ -1,8 +1,10 @@
-"""DDIM from the formulas, and the grid of schedules on which membench's is compared with it.
+"""DDIM from the formulas, and the grid of schedules on which membench's is compared
+with it.
 
-``python tests/schedules.py`` runs the whole grid and prints how many are equal and how many refused.
-Nothing here calls a scheduler of diffusers: betas, timesteps and steps are written from the papers
-in double precision. What a network is given and returns is single precision, on both sides.
+``python tests/schedules.py`` runs the whole grid and prints how many are equal and how
+many refused. Nothing here calls a scheduler of diffusers: betas, timesteps and steps
+are written from the papers in double precision. What a network is given and returns is
+single precision, on both sides.
 """
 
 from __future__ import annotations
@@ -44,22 +46,35 @@ STEPS = {4: (1, 3, 4), 10: (6, 10), 100: (7, 60), 1000: (1, 10, 61)}
 
 
 def grid() -> Iterator[dict[str, Any]]:
-    """Every combination: the fields of a scheduler_config.json, and ``steps``, ``latent``, ``guided`` of the sampling."""
+    """Every combination: the fields of a scheduler_config.json, and ``steps``,
+    ``latent``, ``guided`` of the sampling.
+    """
     fields = (
-        [{"num_train_timesteps": total, "steps": n} for total, steps in STEPS.items() for n in steps],
+        [
+            {"num_train_timesteps": total, "steps": n}
+            for total, steps in STEPS.items()
+            for n in steps
+        ],
         [{"timestep_spacing": s} for s in ("leading", "trailing", "linspace")],
-        [{"steps_offset": 0, "set_alpha_to_one": True}, {"steps_offset": 1, "set_alpha_to_one": False}],
+        [
+            {"steps_offset": 0, "set_alpha_to_one": True},
+            {"steps_offset": 1, "set_alpha_to_one": False},
+        ],
         LIMITS,
         [{"rescale_betas_zero_snr": zero} for zero in (False, True)],
         [{"prediction_type": kind} for kind in ("epsilon", "v_prediction", "sample")],
         BETAS,
-        [{"latent": False, "guided": False}, {"latent": False, "guided": True}, {"latent": True, "guided": False}],
+        [
+            {"latent": False, "guided": False},
+            {"latent": False, "guided": True},
+            {"latent": True, "guided": False},
+        ],
     )
     for parts in itertools.product(*fields):
         yield {key: value for part in parts for key, value in part.items()}
 
 
-# ------------------------------------------------------------------------------------- the formulas
+# ------------------------------------------------------------------------- the formulas
 
 
 def betas(c: dict[str, Any]) -> np.ndarray:
@@ -71,7 +86,9 @@ def betas(c: dict[str, Any]) -> np.ndarray:
     elif c["beta_schedule"] == "scaled_linear":
         found = np.linspace(c["beta_start"] ** 0.5, c["beta_end"] ** 0.5, total) ** 2
     elif c["beta_schedule"] == "sigmoid":
-        found = c["beta_start"] + (c["beta_end"] - c["beta_start"]) / (1 + np.exp(-np.linspace(-6, 6, total)))
+        found = c["beta_start"] + (c["beta_end"] - c["beta_start"]) / (
+            1 + np.exp(-np.linspace(-6, 6, total))
+        )
     else:  # Nichol and Dhariwal 2021, equation 17
         bar = np.cos((np.arange(total + 1) / total + 0.008) / 1.008 * np.pi / 2) ** 2
         found = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
@@ -88,7 +105,10 @@ def trained(total: int) -> list[float]:
 
 
 def positions(c: dict[str, Any]) -> list[Fraction]:
-    """Lin et al. 2023, table 2, before rounding. Leading spacing is whole from the start."""
+    """Lin et al. 2023, table 2, before rounding.
+
+    Leading spacing is whole from the start.
+    """
     total, n = c["num_train_timesteps"], c["steps"]
     if c["timestep_spacing"] == "leading":
         up = [Fraction(k * (total // n) + c["steps_offset"]) for k in range(n)]
@@ -100,9 +120,14 @@ def positions(c: dict[str, Any]) -> list[Fraction]:
 
 
 def rounded(times: list[int], c: dict[str, Any]) -> bool:
-    """Whether these are the positions, rounded. Of two neighbours of a half either may be taken: diffusers rounds floats."""
+    """Whether these are the positions, rounded.
+
+    Of two neighbours of a half either may be taken: diffusers rounds floats.
+    """
     wanted = positions(c)
-    return len(times) == len(wanted) and all(abs(t - p) <= Fraction(1, 2) for t, p in zip(times, wanted, strict=True))
+    return len(times) == len(wanted) and all(
+        abs(t - p) <= Fraction(1, 2) for t, p in zip(times, wanted, strict=True)
+    )
 
 
 def refusal(c: dict[str, Any]) -> str:
@@ -134,9 +159,16 @@ Predict = Callable[[np.ndarray, float, float], np.ndarray]
 
 
 def slow_ddim(
-    x: np.ndarray, times: list[int], abar: np.ndarray, c: dict[str, Any], network: Predict, guide: Predict | None = None
+    x: np.ndarray,
+    times: list[int],
+    abar: np.ndarray,
+    c: dict[str, Any],
+    network: Predict,
+    guide: Predict | None = None,
 ) -> np.ndarray:
-    """Song et al. 2021, equation 12 with eta = 0. abar: the table; x [n, *shape]: what sampling starts from."""
+    """Song et al. 2021, equation 12 with eta = 0. abar: the table; x [n, *shape]: what
+    sampling starts from.
+    """
     for k, t in enumerate(times):
         a, s = math.sqrt(abar[t]), math.sqrt(1 - abar[t])
         if k + 1 < len(times):
@@ -165,14 +197,16 @@ def single(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32).astype(np.float64)
 
 
-# --------------------------------------------------------------------------------- the same network
+# --------------------------------------------------------------------- the same network
 
 
 MEANS, STDS = (np.linspace(lo, hi, 12).reshape(SHAPE) for lo, hi in ((-1.6, 1.5), (0.2, 0.9)))
 
 
 def gaussian(kind: str) -> Predict:
-    """The exact prediction for data N(MEANS, STDS^2), some of which lie outside [-1, 1]."""
+    """The exact prediction for data N(MEANS, STDS^2), some of which lie outside [-1,
+    1].
+    """
 
     def predict(x: np.ndarray, a: float, s: float) -> np.ndarray:
         eps = s * (x - a * MEANS) / (a**2 * STDS**2 + s**2)
@@ -203,7 +237,9 @@ class Analytic(Denoiser):
 
 @dataclass(frozen=True)
 class Outcome:
-    """error: largest difference of any pixel from the formulas; None where membench refused, in the words of ``refused``."""
+    """error: largest difference of any pixel from the formulas; None where membench
+    refused, in the words of ``refused``.
+    """
 
     error: float | None
     refused: str = ""
@@ -211,7 +247,9 @@ class Outcome:
 
 def config(c: dict[str, Any]) -> dict[str, Any]:
     """The scheduler_config.json of a combination."""
-    found = {k: v for k, v in c.items() if k not in ("steps", "latent", "guided")} | {"_class_name": "DDIMScheduler"}
+    found = {k: v for k, v in c.items() if k not in ("steps", "latent", "guided")} | {
+        "_class_name": "DDIMScheduler"
+    }
     if c.get("trained_betas"):
         found["trained_betas"] = trained(c["num_train_timesteps"])
     return found
@@ -243,12 +281,16 @@ def compare(c: dict[str, Any], file: Path) -> Outcome:
     if not rounded(times, c):
         return Outcome(math.inf)
     table = model.alphas_cumprod.numpy()
-    wanted = slow_ddim(start.astype(np.float64), times, table, c, predict, push if c["guided"] else None)
+    wanted = slow_ddim(
+        start.astype(np.float64), times, table, c, predict, push if c["guided"] else None
+    )
     return Outcome(float(np.abs(got.numpy() - wanted).max()))
 
 
 def followed(c: dict[str, Any]) -> dict[str, Any]:
-    """The combination as a loader takes it: of latents, as StableDiffusionPipeline corrects them."""
+    """The combination as a loader takes it: of latents, as StableDiffusionPipeline
+    corrects them.
+    """
     return c | ({"clip_sample": False, "steps_offset": 1} if c["latent"] else {})
 
 
@@ -260,14 +302,21 @@ def main() -> None:
             wanted = followed(c)
             found, field = compare(wanted, Path(folder) / "scheduler_config.json"), refusal(wanted)
             if found.error is None:
-                counts[f"refused for {field}" if field and field in found.refused else "refused for no reason"] += 1
+                counts[
+                    f"refused for {field}"
+                    if field and field in found.refused
+                    else "refused for no reason"
+                ] += 1
             elif found.error <= 1e-5 and not field:
                 counts["equal"] += 1
                 worst = max(worst, found.error)
             else:
                 counts["DIFFERENT"] += 1
                 wrong.append((found, c))
-    print(f"{sum(counts.values()):,} combinations: " + ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())))
+    print(
+        f"{sum(counts.values()):,} combinations: "
+        + ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items()))
+    )
     print(f"largest difference of the equal ones: {worst:.1e}")
     for found, c in wrong[:10]:
         print(found, c)

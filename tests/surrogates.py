@@ -10,7 +10,8 @@ from membench.detectors.surrogate.conditions import Synthetic
 from membench.storage.workspace import Stage
 from membench.types import Cost
 
-ABAR = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)  # the tiny pipeline's
+# The tiny pipeline's
+ABAR = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)
 
 
 def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""Who may import whom. Read from the import statements, those inside functions included."""
+"""Who may import whom.
+
+Read from the import statements, those inside functions included.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# A package or root module, and what it may import of membench besides itself. Bottom to top.
+# A package or root module, and what it may import of membench besides itself. Bottom to
+# top.
 MAY = {
     "errors": "",
     "seeds": "",
@@ -39,7 +43,10 @@ MAY = {
 
 def modules() -> dict[str, Path]:
     files = [p for top in ("membench", "detectors", "tasks") for p in (ROOT / top).rglob("*.py")]
-    return {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in files}
+    return {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in files
+    }
 
 
 def imported(name: str, file: Path, known: set[str]) -> set[str]:
@@ -50,10 +57,18 @@ def imported(name: str, file: Path, known: set[str]) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            above = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             base = ".".join([*above, *([node.module] if node.module else [])])
-            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names}
-    found = {x.removeprefix("membench.") if x.startswith(("membench.detectors", "membench.tasks")) else x for x in found}
+            found |= {
+                f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base
+                for alias in node.names
+            }
+    found = {
+        x.removeprefix("membench.") if x.startswith(("membench.detectors", "membench.tasks")) else x
+        for x in found
+    }
     return {x for x in found if x in known} - {"membench", name}
 
 
@@ -62,13 +77,22 @@ def unit(module: str) -> str:
     return parts[1] if parts[0] == "membench" else parts[0]
 
 
-GRAPH = {name: imported(name, file, set(modules())) for name, file in modules().items() if name not in ("membench", "membench.__main__")}
+GRAPH = {
+    name: imported(name, file, set(modules()))
+    for name, file in modules().items()
+    if name not in ("membench", "membench.__main__")
+}
 
 
 @pytest.mark.parametrize("name", sorted(GRAPH))
 def test_a_module_imports_only_what_its_package_may(name: str) -> None:
-    wrong = {x for x in GRAPH[name] if unit(x) != unit(name) and unit(x) not in MAY[unit(name)].split()}
-    assert not wrong, f"{name} imports {', '.join(sorted(wrong))}; {unit(name)} may import {MAY[unit(name)] or 'nothing'}"
+    wrong = {
+        x for x in GRAPH[name] if unit(x) != unit(name) and unit(x) not in MAY[unit(name)].split()
+    }
+    assert not wrong, (
+        f"{name} imports {', '.join(sorted(wrong))}; {unit(name)} may import"
+        f" {MAY[unit(name)] or 'nothing'}"
+    )
 
 
 def test_no_circle() -> None:

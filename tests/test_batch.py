@@ -1,4 +1,6 @@
-"""How many images at once: the rule of the CPU, the line through measured peaks, and what a loaded model is set to."""
+"""How many images at once: the rule of the CPU, the line through measured peaks, and
+what a loaded model is set to.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def model(channels: tuple[int, ...], *shape: int) -> PixelDenoiser:
         ((2048,), (3, 128, 128), 1),
     ],
 )
-def test_the_rule_of_the_cpu(channels: tuple[int, ...], shape: tuple[int, ...], expected: int) -> None:
+def test_the_rule_of_the_cpu(
+    channels: tuple[int, ...], shape: tuple[int, ...], expected: int
+) -> None:
     assert by_size(model(channels, *shape)) == automatic(model(channels, *shape)) == expected
 
 
@@ -61,7 +65,9 @@ def test_the_shipped_models_keep_their_64() -> None:
     for file in (ROOT / "tasks" / "data").glob("*/*/unet/config.json"):
         config = json.loads(file.read_text())
         side = config["sample_size"]
-        found[file.parts[-4:-2]] = by_size(model(tuple(config["block_out_channels"]), config["in_channels"], side, side))
+        found[file.parts[-4:-2]] = by_size(
+            model(tuple(config["block_out_channels"]), config["in_channels"], side, side)
+        )
     assert len(found) == 6 and set(found.values()) == {64}
 
 
@@ -69,8 +75,15 @@ def test_the_largest_power_of_two_whose_peak_fits() -> None:
     gib = 2**30
     # 3 GiB fixed and 0.5 an image: 16 images take 11, 32 take 19.
     peaks = (4 * gib, 5 * gib)
-    assert [fitting((2, 4), peaks, memory * gib) for memory in (10.9, 11, 18.9, 19, 1000)] == [8, 16, 16, 32, 256]
-    assert fitting((2, 4), peaks, 3.1 * gib) == 1  # not even one by the line, though two were measured: the run will tell
+    assert [fitting((2, 4), peaks, memory * gib) for memory in (10.9, 11, 18.9, 19, 1000)] == [
+        8,
+        16,
+        16,
+        32,
+        256,
+    ]
+    # Not even one by the line, though two were measured: the run will tell
+    assert fitting((2, 4), peaks, 3.1 * gib) == 1
     assert fitting((2, 4), (gib, gib), 2 * gib) == 256  # a workspace that hides the images
 
 
@@ -85,7 +98,9 @@ def test_the_line_against_a_search(seed: int) -> None:
 
 @dataclass
 class FakeMeter:
-    """A device on which a batch of n images takes fixed + n * each bytes, and the first call a workspace beside."""
+    """A device on which a batch of n images takes fixed + n * each bytes, and the first
+    call a workspace beside.
+    """
 
     network: Network
     fixed: int = 1000
@@ -106,9 +121,13 @@ class FakeMeter:
         return taken + (5000 if len(self.calls) == 1 and self.memory > 7000 else 0)
 
 
-@pytest.mark.parametrize(("memory", "expected"), [(10_000, 64), (9_250, 64), (9_249, 32), (10**9, 256), (1_399, 2)])
+@pytest.mark.parametrize(
+    ("memory", "expected"), [(10_000, 64), (9_250, 64), (9_249, 32), (10**9, 256), (1_399, 2)]
+)
 def test_memory_is_measured_on_one_pair_and_on_two(memory: int, expected: int) -> None:
-    """SHARE * memory >= 1000 + 100 n; where two pairs do not fit, one is what is known to fit."""
+    """SHARE * memory >= 1000 + 100 n; where two pairs do not fit, one is what is known
+    to fit.
+    """
     m = model((8,), 3, 8, 8)
     meter = FakeMeter(m.network, memory=memory)
     assert by_memory(m, meter) == expected
@@ -155,7 +174,12 @@ def test_out_of_memory_is_one_line(tiny_pipeline_folder) -> None:
     m._run = m.network
     m.network.forward = full
     x = torch.zeros(1, *m.shape)
-    with pytest.raises(UserError, match=r"^out of memory on cpu at batch size 6: set --batch-size 3; what is finished is kept$"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"^out of memory on cpu at batch size 6: set --batch-size 3; what is finished is kept$"
+        ),
+    ):
         m.eps(x, 5, m.null_like(m.condition([]), 1))
     m.batch_size = 1
     with pytest.raises(UserError, match="at batch size 1: take a larger device"):
@@ -166,7 +190,9 @@ def test_out_of_memory_is_one_line(tiny_pipeline_folder) -> None:
 
 
 def test_pictures_that_do_not_fit_go_by_halves(tiny_pipeline_folder, monkeypatch) -> None:
-    """Of what takes more memory than an evaluation fewer go at once, with the same pictures, and no count twice."""
+    """Of what takes more memory than an evaluation fewer go at once, with the same
+    pictures, and no count twice.
+    """
     from diffusers import AutoencoderKL
 
     m = LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=8)
@@ -181,11 +207,20 @@ def test_pictures_that_do_not_fit_go_by_halves(tiny_pipeline_folder, monkeypatch
 
     monkeypatch.setattr(AutoencoderKL, "decode", small)
     m.cost.decodes = 0
-    assert np.abs(m.decode(x.clone()).astype(int) - expected).max() <= 1 and sizes == [7, 4, 2, 2, 2, 1] and m.cost.decodes == 7
+    assert (
+        np.abs(m.decode(x.clone()).astype(int) - expected).max() <= 1
+        and sizes == [7, 4, 2, 2, 2, 1]
+        and m.cost.decodes == 7
+    )
     sizes.clear()
     m.decode(x.clone())
-    assert sizes == [2, 2, 2, 1] and m.batch_size == 8  # it is not tried again; evaluations keep their own
-    monkeypatch.setattr(AutoencoderKL, "decode", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory.")))
+    # It is not tried again; evaluations keep their own
+    assert sizes == [2, 2, 2, 1] and m.batch_size == 8
+    monkeypatch.setattr(
+        AutoencoderKL,
+        "decode",
+        lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory.")),
+    )
     with pytest.raises(UserError, match="out of memory on cpu"):
         m.decode(x)
 
@@ -213,20 +248,41 @@ def test_derivatives_that_do_not_fit_go_by_halves(tiny_pipeline_folder) -> None:
     m.cost.jvps = 0
     again, others = derivative.quadratic_forms(m, x, 5, told, vectors, 4, how)
     assert m.cost.jvps == jvps == 12 and tried[0] == 2 and tried[-1] == 1
-    assert torch.allclose(again, eps, atol=1e-5) and torch.allclose(others, forms, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(again, eps, atol=1e-5) and torch.allclose(
+        others, forms, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("size", ["0", "-3", "many", ""])
 def test_a_batch_size_that_is_none(capsys, size: str) -> None:
-    assert main(["run", "--detector", "cfg_norm", "--task", "sd_webster", f"--batch-size={size}"]) == 2
+    assert (
+        main(["run", "--detector", "cfg_norm", "--task", "sd_webster", f"--batch-size={size}"]) == 2
+    )
     assert f"--batch-size {size}: it must be auto or a number" in capsys.readouterr().err
 
 
 def test_the_run_says_what_it_used(tmp_path: Path, capsys) -> None:
     folder = save_tiny_pipeline(tmp_path / "model", "epsilon")
-    base = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--model", str(folder), "--limit", "3", "--quiet"]
-    for name, more, expected in (("a", [], 64), ("b", ["--batch-size", "auto"], 64), ("c", ["--batch-size", "2"], 2)):
-        assert main([*base, "--set", "images=0", "--runs", str(tmp_path / name), *more]) == 0, capsys.readouterr().err
+    base = [
+        "run",
+        "--detector",
+        "cfg_norm",
+        "--task",
+        "sd_webster",
+        "--model",
+        str(folder),
+        "--limit",
+        "3",
+        "--quiet",
+    ]
+    for name, more, expected in (
+        ("a", [], 64),
+        ("b", ["--batch-size", "auto"], 64),
+        ("c", ["--batch-size", "2"], 2),
+    ):
+        assert main([*base, "--set", "images=0", "--runs", str(tmp_path / name), *more]) == 0, (
+            capsys.readouterr().err
+        )
         [file] = (tmp_path / name).rglob("run.json")
         info = json.loads(file.read_text())
         assert info["batch_size"] == expected and info["compile"] is False

@@ -1,4 +1,6 @@
-"""``membench report``: the page about many runs, its Markdown, its plots and its gallery."""
+"""``membench report``: the page about many runs, its Markdown, its plots and its
+gallery.
+"""
 
 from __future__ import annotations
 
@@ -32,22 +34,41 @@ def few_thresholds(monkeypatch) -> None:
     monkeypatch.setattr(board_plots, "EDGES", 6)
 
 
-def variant(path: Path, detector: str, seed: int = 0, *, bright: int = 0, changes: dict | None = None, **given) -> Run:
-    """A run of test_report under another name; bright: images of its own, a little nearer than the others'."""
+def variant(
+    path: Path,
+    detector: str,
+    seed: int = 0,
+    *,
+    bright: int = 0,
+    changes: dict | None = None,
+    **given,
+) -> Run:
+    """A run of test_report under another name; bright: images of its own, a little
+    nearer than the others'.
+    """
     run = make_run(path, **{"n": 40, **given})
     parts = run.info["key_parts"] | {"detector": detector, "seed": seed}
     key = f"{detector}-{seed}"
-    info = run.info | {"detector": detector, "seed": seed, "key": key, "key_parts": parts, "options_passed": []} | (changes or {})
+    info = (
+        run.info
+        | {"detector": detector, "seed": seed, "key": key, "key_parts": parts, "options_passed": []}
+        | (changes or {})
+    )
     samples = run.samples
     if bright and len(samples):
-        pictures = [png_bytes(np.full((8, 8, 3), (i + bright) % 256, np.uint8)) for i in range(len(samples))]
+        pictures = [
+            png_bytes(np.full((8, 8, 3), (i + bright) % 256, np.uint8)) for i in range(len(samples))
+        ]
         samples = samples.assign(image=pictures)
     matches = run.matches.assign(similarity=run.matches.similarity - np.float32(bright / 10_000))
     return dataclasses.replace(run, info=info, samples=samples, matches=matches)
 
 
 def board(of: list[Run], **changes) -> Board:
-    return Board(**{"title": "a_task v1, mini profile", "slug": "b", "rows": ROWS, "runs": range(len(of))} | changes)
+    return Board(
+        **{"title": "a_task v1, mini profile", "slug": "b", "rows": ROWS, "runs": range(len(of))}
+        | changes
+    )
 
 
 def write(tmp_path: Path, of: list[Run], *boards: Board, **given) -> tuple[str, str]:
@@ -60,33 +81,58 @@ def write(tmp_path: Path, of: list[Run], *boards: Board, **given) -> tuple[str, 
 
 def sure(html: str) -> None:
     """Nothing is fetched, nothing runs, and no text becomes markup."""
-    for value in re.findall(r"<[^>]*?\s(?:src|href|srcset|data|action)\s*=\s*[\"']?([^\"'\s>]*)", html):
+    for value in re.findall(
+        r"<[^>]*?\s(?:src|href|srcset|data|action)\s*=\s*[\"']?([^\"'\s>]*)", html
+    ):
         assert value.startswith(("data:image/png;base64,", "#")), value[:60]
     for word in ("<script", "<link", "<iframe", "<object", "@import", "url(", "onerror=x()>"):
         assert word not in html, word
     assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html and not has_nan(html)
 
 
-# -------------------------------------------------------------------------------------------------- page
+# --------------------------------------------------------------------------------- page
 
 
 def test_the_page_holds_each_board_in_order(tmp_path) -> None:
-    of = [variant(tmp_path, "one", n=100), variant(tmp_path, "two", bright=9), variant(tmp_path, "one", changes={"control": True})]
-    model = board(of, runs=[0, 1], notes=["A note & more"], tables=[("Paired", ROWS, "How they are paired.")])
+    of = [
+        variant(tmp_path, "one", n=100),
+        variant(tmp_path, "two", bright=9),
+        variant(tmp_path, "one", changes={"control": True}),
+    ]
+    model = board(
+        of, runs=[0, 1], notes=["A note & more"], tables=[("Paired", ROWS, "How they are paired.")]
+    )
     control = board(of, slug="c", runs=[2], control=True)
     html, text = write(tmp_path, of, model, control)
     sure(html)
-    assert html.count("<svg") == (1 + 3 + 2) + (1 + 3 + 1)  # ROC; AMS, UMS, cost; a histogram a detector
+    # ROC; AMS, UMS, cost; a histogram a detector
+    assert html.count("<svg") == (1 + 3 + 2) + (1 + 3 + 1)
     own = html[html.index('<section id="b">') : html.index('<section id="c">')]
     order = [
         own.index(word)
-        for word in ("0.9 [0.8, 1.0]", "A note &amp; more", ">ROC<", ">AMS ag", ">UMS ag", ">Unique", ">Paired<", ">Scores by")
+        for word in (
+            "0.9 [0.8, 1.0]",
+            "A note &amp; more",
+            ">ROC<",
+            ">AMS ag",
+            ">UMS ag",
+            ">Unique",
+            ">Paired<",
+            ">Scores by",
+        )
     ]
     order += [own.index(word) for word in (">Gallery<", ">Nearest <", ">Failures <", "The 2 runs")]
     assert order == sorted(order)
-    assert 'href="#b"' in html and 'href="#c"' in html and "CONTROL" not in own and "CONTROL" in html
-    assert own.count('<figure class="pair') == 48 and html[html.index('<section id="c">') :].count('<figure class="pair') == 12
-    assert "3 runs on 2 boards" in html and "How they are paired." in text and text.count("a\\|b") == 3
+    assert (
+        'href="#b"' in html and 'href="#c"' in html and "CONTROL" not in own and "CONTROL" in html
+    )
+    assert (
+        own.count('<figure class="pair') == 48
+        and html[html.index('<section id="c">') :].count('<figure class="pair') == 12
+    )
+    assert (
+        "3 runs on 2 boards" in html and "How they are paired." in text and text.count("a\\|b") == 3
+    )
     assert "![" not in text and names(tmp_path / "out") == {"report.html", "report.md"}
 
 
@@ -95,11 +141,18 @@ def test_the_plots_are_files_that_the_markdown_links(tmp_path) -> None:
     _, text = write(tmp_path, of, plots=True)
     linked = set(re.findall(r"\]\(plots/([^)]*)\)", text))
     assert names(tmp_path / "out" / "plots") == linked
-    assert linked == {f"b-{name}.{kind}" for name in ("roc", "scores", "ams", "ums", "cost") for kind in ("png", "svg")}
+    assert linked == {
+        f"b-{name}.{kind}"
+        for name in ("roc", "scores", "ams", "ums", "cost")
+        for kind in ("png", "svg")
+    }
 
 
 def test_it_is_the_same_for_the_same_runs_in_any_order(tmp_path) -> None:
-    of = [variant(tmp_path, name, seed, bright=b) for name, seed, b in (("one", 0, 0), ("one", 1, 3), ("two", 0, 9), ("three", 0, 9))]
+    of = [
+        variant(tmp_path, name, seed, bright=b)
+        for name, seed, b in (("one", 0, 0), ("one", 1, 3), ("two", 0, 9), ("three", 0, 9))
+    ]
     first = write(tmp_path, of)
     assert write(tmp_path, of[::-1], board(of, runs=[2, 0, 3, 1])) == first
 
@@ -108,7 +161,10 @@ def test_a_board_without_pictures_says_why(tmp_path) -> None:
     of = [dataclasses.replace(variant(tmp_path, "one"), nearest=NEAREST[:0])]
     html, _ = write(tmp_path, of)
     sure(html)
-    assert "have stored no training images" in html and html.count("<img") == html.count('<figure class="pair') > 20
+    assert (
+        "have stored no training images" in html
+        and html.count("<img") == html.count('<figure class="pair') > 20
+    )
     assert "Right:" not in html
 
 
@@ -141,22 +197,40 @@ def test_large_boards_stay_small(tmp_path) -> None:
     stored = nearest_table(run, noise)
     assert set(stored.training_id) == set(run.matches.training_id) and len(stored) == 30
     assert all(png_image(png).shape == (192, 192, 3) for png in stored.image)
-    html, _ = write(tmp_path, [dataclasses.replace(run, samples=run.samples.assign(image=picture), nearest=stored)])
-    assert len(html) < 6e6 and "shown at 128 pixels" in html  # noise, which PNG cannot shrink; photographs take half
+    html, _ = write(
+        tmp_path,
+        [dataclasses.replace(run, samples=run.samples.assign(image=picture), nearest=stored)],
+    )
+    # Noise, which PNG cannot shrink; photographs take half
+    assert len(html) < 6e6 and "shown at 128 pixels" in html
 
 
-# ------------------------------------------------------------------------------------- settings and seeds
+# ------------------------------------------------------------------- settings and seeds
 
 
 def test_settings_are_by_name_and_seed(tmp_path) -> None:
-    of = [variant(tmp_path, "two", 1), variant(tmp_path, "one", 2), variant(tmp_path, "one", 0), variant(tmp_path, "two", 0)]
+    of = [
+        variant(tmp_path, "two", 1),
+        variant(tmp_path, "one", 2),
+        variant(tmp_path, "one", 0),
+        variant(tmp_path, "two", 0),
+    ]
     found = board_plots.settings_of(of)
-    assert {name: [run.info["seed"] for run in finished] for name, finished in found.items()} == {"one": [0, 2], "two": [0, 1]}
+    assert {name: [run.info["seed"] for run in finished] for name, finished in found.items()} == {
+        "one": [0, 2],
+        "two": [0, 1],
+    }
     assert list(found) == ["one", "two"]
-    newer = variant(tmp_path, "one", changes={"key_parts": of[2].info["key_parts"] | {"detector_version": 4}})
+    newer = variant(
+        tmp_path, "one", changes={"key_parts": of[2].info["key_parts"] | {"detector_version": 4}}
+    )
     apart = board_plots.settings_of([of[2], newer])
     assert len(apart) == 2 and all(re.fullmatch(r"one \(\w{6}\)", name) for name in apart)
-    partial = variant(tmp_path, "one", changes={"status": "partial", "options_passed": ["k=2", "a=1"], "preset": "paper"})
+    partial = variant(
+        tmp_path,
+        "one",
+        changes={"status": "partial", "options_passed": ["k=2", "a=1"], "preset": "paper"},
+    )
     assert list(board_plots.settings_of([partial])) == ["PARTIAL one preset=paper a=1 k=2"]
 
 
@@ -168,11 +242,17 @@ def test_the_roc_curve_is_the_mean_over_seeds(tmp_path) -> None:
     both = [board_plots.roc({"one": [run]}, {"one": 0}).lines[0] for run in of]
     line = plot.lines[0]
     at = [line.y[np.searchsorted(line.x, x, side="right") - 1] for x in (0, 0.1, 0.5)]
-    each = [[one.y[np.searchsorted(one.x, x, side="right") - 1] for x in (0, 0.1, 0.5)] for one in both]
-    assert at == pytest.approx(np.mean(each, axis=0)) and each[0] != each[1] and "the mean of their TPR" in plot.note
+    each = [
+        [one.y[np.searchsorted(one.x, x, side="right") - 1] for x in (0, 0.1, 0.5)] for one in both
+    ]
+    assert (
+        at == pytest.approx(np.mean(each, axis=0))
+        and each[0] != each[1]
+        and "the mean of their TPR" in plot.note
+    )
 
 
-# ------------------------------------------------------------------------------------------------ curves
+# ------------------------------------------------------------------------------- curves
 
 
 def styles(of: dict[str, Run]) -> dict[str, int]:
@@ -185,30 +265,48 @@ def test_thresholds_agree_with_the_metrics(tmp_path, space) -> None:
     of_ams, of_ums = board_plots.threshold_plots(space, {"one": run}, {"one": 3}, resamples=30)
     good, matches = run.found()
     [share], [distinct] = of_ams.lines, of_ums.lines
-    assert share.style == 3 and (np.diff(share.x) > 0).all() and of_ams.x.low <= space.copy <= of_ams.x.high
+    assert (
+        share.style == 3
+        and (np.diff(share.x) > 0).all()
+        and of_ams.x.low <= space.copy <= of_ams.x.high
+    )
     for edge, value, other in zip(share.x, share.y, distinct.y, strict=True):
         assert value == pytest.approx(100 * ams(matches, len(good), space, float(edge)))
         assert other == pytest.approx(100 * ums(matches, len(good), space, float(edge)))
     inside = (share.x >= of_ams.x.low) & (share.x <= of_ams.x.high)
     assert np.isclose(share.y[~inside], 0).all()  # only where nothing is found yet is left out
-    assert (share.low <= share.y + 1e-9).all() and (share.y <= share.high + 1e-9).all() and (share.high > share.low).all()
+    assert (
+        (share.low <= share.y + 1e-9).all()
+        and (share.y <= share.high + 1e-9).all()
+        and (share.high > share.low).all()
+    )
     assert of_ams.y.high >= np.nanmax(share.high) and of_ums.y.high >= np.nanmax(distinct.high)
 
 
 def test_ums_is_compared_at_the_smallest_number_of_images(tmp_path) -> None:
-    """Of 8 images 3, 2 and 1 copy pictures 0, 1 and 2; expected among 5 of them, by counting subsets."""
-    of = {"large": make(tmp_path, COPIED, images=True), "small": make(tmp_path, [4, 5, 6, 7, None], detector="side")}
+    """Of 8 images 3, 2 and 1 copy pictures 0, 1 and 2; expected among 5 of them, by
+    counting subsets.
+    """
+    of = {
+        "large": make(tmp_path, COPIED, images=True),
+        "small": make(tmp_path, [4, 5, 6, 7, None], detector="side"),
+    }
     _, plot = board_plots.threshold_plots(L2, of, styles(of), resamples=20)
     large, small = plot.lines
     at = large.x.tolist().index(1.0)
     expected = sum(1 - comb(8 - c, 5) / comb(8, 5) for c in (3, 2, 1)) / 5
-    assert large.y[at] == pytest.approx(100 * expected) and small.y[at] == pytest.approx(100 * 4 / 5)
+    assert large.y[at] == pytest.approx(100 * expected) and small.y[at] == pytest.approx(
+        100 * 4 / 5
+    )
     assert np.isnan(large.high).all() and not np.isnan(small.high).any() and "N_G = 5" in plot.note
 
 
 def test_cost_is_preparation_first_then_images(tmp_path) -> None:
     prepare = {"forwards": 15, "jvps": 5, "surrogate_forwards": 1000}
-    of = {"plain": make(tmp_path, COPIED), "side": make(tmp_path, [4, 5, 6, 7, None], detector="side", prepare=prepare)}
+    of = {
+        "plain": make(tmp_path, COPIED),
+        "side": make(tmp_path, [4, 5, 6, 7, None], detector="side", prepare=prepare),
+    }
     plot = board_plots.cost_plot(L2, of, styles(of))
     plain, side = plot.lines
     assert plain.x[0] == 0 and plain.x[-1] == 80 and side.x[0] == 20 and side.x[-1] == 20 + 5 * 10
@@ -223,24 +321,42 @@ def test_cost_is_preparation_first_then_images(tmp_path) -> None:
 def test_nothing_copied_is_drawn_and_said(tmp_path) -> None:
     of = {"one": make(tmp_path, [None] * 6)}
     near, _, cost = board_plots.extraction_plots(L2, of, {"one": 0}, resamples=20)
-    assert "No image of these runs is a copy." in cost.note and cost.y.high == 5 and near.x.low < L2.copy
+    assert (
+        "No image of these runs is a copy." in cost.note
+        and cost.y.high == 5
+        and near.x.low < L2.copy
+    )
 
 
 def test_runs_of_the_same_images_are_one_line(tmp_path) -> None:
-    of = {name: variant(tmp_path, name, bright=b) for name, b in (("a", 0), ("b", 0), ("c", 0), ("d", 7))}
+    of = {
+        name: variant(tmp_path, name, bright=b)
+        for name, b in (("a", 0), ("b", 0), ("c", 0), ("d", 7))
+    }
     rounded = of["b"].matches.similarity * np.float32(1 + 1e-6)
     of["b"] = dataclasses.replace(of["b"], matches=of["b"].matches.assign(similarity=rounded))
     phases = of["c"].info["phases"] | {"samples": {"seconds": 1.0, "forwards": 99}}
     of["c"] = dataclasses.replace(of["c"], info=of["c"].info | {"phases": phases})
     near, distinct, cost = board_plots.extraction_plots(DISTANCE, of, styles(of), resamples=20)
-    assert [(line.name, line.style) for line in near.lines] == [("a and 2 more", 0), ("d", 3)] and "a and 2 more: a, b, c." in distinct.note
-    assert [line.name for line in cost.lines] == ["a and 1 more", "c", "d"] and "a and 1 more: a, b." in cost.note
+    assert [(line.name, line.style) for line in near.lines] == [
+        ("a and 2 more", 0),
+        ("d", 3),
+    ] and "a and 2 more: a, b, c." in distinct.note
+    assert [line.name for line in cost.lines] == [
+        "a and 1 more",
+        "c",
+        "d",
+    ] and "a and 1 more: a, b." in cost.note
 
 
 def test_runs_of_two_spaces_share_no_chart(tmp_path) -> None:
     of = [variant(tmp_path, "one"), variant(tmp_path, "two", space=SIMILARITY)]
     html, _ = write(tmp_path, of)
-    assert html.count("<h3>AMS against the threshold, ") == 2 and "cosine/test</h3>" in html and html.count(">Gallery<") == 2
+    assert (
+        html.count("<h3>AMS against the threshold, ") == 2
+        and "cosine/test</h3>" in html
+        and html.count(">Gallery<") == 2
+    )
 
 
 def test_images_that_were_not_read_are_read_again(tmp_path) -> None:
@@ -250,7 +366,7 @@ def test_images_that_were_not_read_are_read_again(tmp_path) -> None:
     assert frame_of(light).image.tolist() == frame_of(stored).image.tolist() != []
 
 
-# ------------------------------------------------------------------------------------------------ gallery
+# ------------------------------------------------------------------------------ gallery
 
 
 def shown(found: list[Gallery], title: str) -> list[dict]:
@@ -259,27 +375,52 @@ def shown(found: list[Gallery], title: str) -> list[dict]:
 
 def test_the_gallery_is_sorted_and_shows_no_image_twice(tmp_path) -> None:
     """Two detectors drew the same 120 images, a third its own; 61 of each are copies."""
-    of = {name: frame_of(variant(tmp_path, name, n=120, bright=b)) for name, b in (("a", 0), ("b", 0), ("c", 5))}
-    of["b"] = of["b"].assign(confidence=-of["b"].confidence, similarity=of["b"].similarity + 1e-6)  # rounded otherwise
+    of = {
+        name: frame_of(variant(tmp_path, name, n=120, bright=b))
+        for name, b in (("a", 0), ("b", 0), ("c", 5))
+    }
+    # Rounded otherwise
+    of["b"] = of["b"].assign(confidence=-of["b"].confidence, similarity=of["b"].similarity + 1e-6)
     intro, found = of_runs(of, DISTANCE, STORED)
-    assert [g.title for g in found] == ["Nearest", "Near misses", "Failures"] and [len(g.pairs) for g in found] == [24, 12, 12]
+    assert [g.title for g in found] == ["Nearest", "Near misses", "Failures"] and [
+        len(g.pairs) for g in found
+    ] == [24, 12, 12]
     assert "122 of 240 different images are copies" in intro
     every = [pair["place"] for g in found for pair in g.pairs]
-    assert len(set(every)) == 48 and all(sorted(s) == s for s in ([p["similarity"] for p in g.pairs] for g in found))
+    assert len(set(every)) == 48 and all(
+        sorted(s) == s for s in ([p["similarity"] for p in g.pairs] for g in found)
+    )
     near = shown(found, "Nearest")
-    assert {p["made_by"] for p in near} == {"a and 1 more", "c"} and all(p["copied"] and p["confidence"] is None for p in near)
-    assert not any(p["copied"] for title in ("Near misses", "Failures") for p in shown(found, title))
-    surest = shown(found, "Failures")  # the most confident of a and c are their farthest, of b its nearest that are left
+    assert {p["made_by"] for p in near} == {"a and 1 more", "c"} and all(
+        p["copied"] and p["confidence"] is None for p in near
+    )
+    assert not any(
+        p["copied"] for title in ("Near misses", "Failures") for p in shown(found, title)
+    )
+    # The most confident of a and c are their farthest, of b its nearest that are left
+    surest = shown(found, "Failures")
     assert {p["made_by"] for p in surest} == {"surest of a", "surest of b", "surest of c"}
-    assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of a") == [116, 117, 118, 119]
-    assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of b") == [-70, -69, -68, -67]
+    assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of a") == [
+        116,
+        117,
+        118,
+        119,
+    ]
+    assert sorted(p["confidence"] for p in surest if p["made_by"] == "surest of b") == [
+        -70,
+        -69,
+        -68,
+        -67,
+    ]
     assert of_runs(dict(reversed(of.items())), DISTANCE, STORED)[1] == found
 
 
 def test_one_training_picture_does_not_fill_the_gallery(tmp_path) -> None:
     run = variant(tmp_path, "a", n=60)
     many = np.where(np.arange(60) < 40, 7, np.arange(60) % 30)  # the 40 nearest copy picture 7
-    first = run.matches[run.matches["rank"] == 0].assign(training=many, training_id=[f"t/{i}" for i in many])
+    first = run.matches[run.matches["rank"] == 0].assign(
+        training=many, training_id=[f"t/{i}" for i in many]
+    )
     frame = frame_of(dataclasses.replace(run, matches=first))
     _, [near, *_] = of_runs({"a": frame}, DISTANCE, STORED)
     assert sum(p["training_id"] == "t/7" for p in near.pairs) == OFTEN == 2
@@ -289,5 +430,6 @@ def test_one_training_picture_does_not_fill_the_gallery(tmp_path) -> None:
 def test_without_confidences_the_gallerys_failures_are_from_the_middle(tmp_path) -> None:
     frame = frame_of(variant(tmp_path, "a", n=120, confident=False))
     _, found = of_runs({"a": frame}, DISTANCE, STORED)
-    assert [p["place"] for p in shown(found, "Failures")] == list(range(91, 103))  # the rest is 74 ... 120
+    # The rest is 74 ... 120
+    assert [p["place"] for p in shown(found, "Failures")] == list(range(91, 103))
     assert of_runs({}, DISTANCE, {}) == ("", [])

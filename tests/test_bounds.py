@@ -1,4 +1,6 @@
-"""Every statistic that is bounded stays within its bounds to the last bit, also where a sum rounds beyond."""
+"""Every statistic that is bounded stays within its bounds to the last bit, also where a
+sum rounds beyond.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def test_resamples_of_a_perfect_detector_are_one(perfect) -> None:
     drawn = weighted_statistics(scores, labels, weights)["auroc"]
     low, high = two_level_interval([1.0, 1.0], np.stack([drawn, drawn]), logit=True)
     assert low == pytest.approx(1) and high <= 1
-    value, matched = matched_resamples(scores, labels, groups, np.zeros(N, dtype=int), drawn=[weights])
+    value, matched = matched_resamples(
+        scores, labels, groups, np.zeros(N, dtype=int), drawn=[weights]
+    )
     assert value == 1 and (matched <= 1).all()
 
 
@@ -67,11 +71,24 @@ def test_shares_and_counts_stay_within_their_bounds() -> None:
     assert (drawn == 1).all()
 
 
-def test_kinds_of_a_perfect_detector_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kinds_of_a_perfect_detector_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """``leaderboard --by kind`` on two valid runs of a detector that is always right."""
     root = tmp_path / "runs"
     for seed in range(2):
-        make(root, [None] * N, seed=seed, change=lambda scores: scores.assign(score=scores.label * 1000.0 + np.arange(len(scores))))
+        make(
+            root,
+            [None] * N,
+            seed=seed,
+            change=lambda scores: scores.assign(
+                score=scores.label * 1000.0 + np.arange(len(scores))
+            ),
+        )
     assert main(["leaderboard", "--runs", str(root), "--by", "kind", "--format", "json"]) == 0
     frame = pd.read_json(io.StringIO(capsys.readouterr().out))
-    assert set(frame.kind) == {"all", "MV"} and frame.auroc.eq(1).all() and frame.auroc_high.le(1).all()
+    assert (
+        set(frame.kind) == {"all", "MV"}
+        and frame.auroc.eq(1).all()
+        and frame.auroc_high.le(1).all()
+    )

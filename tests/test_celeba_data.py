@@ -1,4 +1,6 @@
-"""CelebA's layout: which pictures are taken and what is said about the others; pixels; what is read again and what is not."""
+"""CelebA's layout: which pictures are taken and what is said about the others; pixels;
+what is read again and what is not.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def root(tmp_path) -> Path:
     for i in (3, 0, 6, 1, 5, 2, 4):
         picture(root / "img_align_celeba" / NAMES[i], seed=i)
     (root / FILES[0]).write_text("".join(f"{n} {100 + i // 2}\n" for i, n in enumerate(NAMES)))
-    rows = "".join(f"{n} {'  '.join(f'{v:2}' for v in row)}\n" for n, row in zip(NAMES, VALUES, strict=True))
+    rows = "".join(
+        f"{n} {'  '.join(f'{v:2}' for v in row)}\n" for n, row in zip(NAMES, VALUES, strict=True)
+    )
     (root / FILES[1]).write_text(
         f"7\n{' '.join(KINDS)} \n{rows}"
     )  # two blanks before a 1, and one behind the names, as in the official file
@@ -44,13 +48,19 @@ def root(tmp_path) -> Path:
     return root
 
 
-def picture(file: Path, seed: int = 0, size: tuple[int, int] = (178, 218), mode: str = "RGB") -> None:
+def picture(
+    file: Path, seed: int = 0, size: tuple[int, int] = (178, 218), mode: str = "RGB"
+) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (28, 23, 3), np.uint8)
-    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode).save(file, "JPEG", quality=95)
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode).save(
+        file, "JPEG", quality=95
+    )
 
 
 def by_hand(file: Path, size: int) -> np.ndarray:
-    """float [size, size, 3]: rows 57 to 184 and columns 25 to 152, under a triangle as wide as two pixels of the coarser grid."""
+    """float [size, size, 3]: rows 57 to 184 and columns 25 to 152, under a triangle as
+    wide as two pixels of the coarser grid.
+    """
     pixels = np.asarray(Image.open(file).convert("RGB"), dtype=float)[57:185, 25:153]
     middles, scale = (np.arange(size) + 0.5) * 128 / size, max(128 / size, 1)
     weights = np.maximum(1 - np.abs(np.arange(128) + 0.5 - middles[:, None]) / scale, 0)
@@ -73,7 +83,7 @@ def edit(file: Path, line: int, text: str) -> None:
     file.write_text("\n".join(lines) + "\n")
 
 
-# --------------------------------------------------------------------------------------------------- pixels
+# ------------------------------------------------------------------------------- pixels
 
 
 @pytest.mark.parametrize("size", [64, 128, 15])
@@ -81,17 +91,30 @@ def test_pixels_and_annotations(size, root, monkeypatch) -> None:
     monkeypatch.setattr(celeba_data, "BLOCK", 3)
     data = read(root, size)
     assert data.names == NAMES and data.notes == ()
-    assert isinstance(data.images, np.memmap) and data.images.dtype == np.uint8 and data.images.shape == (7, size, size, 3)
+    assert (
+        isinstance(data.images, np.memmap)
+        and data.images.dtype == np.uint8
+        and data.images.shape == (7, size, size, 3)
+    )
     for name, image in zip(NAMES, data.images, strict=True):
         assert same(image, root / "img_align_celeba" / name), name
-    assert data.identities.tolist() == [100, 100, 101, 101, 102, 102, 103] and data.identities.dtype == np.int64
+    assert (
+        data.identities.tolist() == [100, 100, 101, 101, 102, 102, 103]
+        and data.identities.dtype == np.int64
+    )
     assert data.partition.tolist() == [0, 1, 2, 0, 1, 2, 0] and data.partition.dtype == np.int8
     assert data.attribute_names == KINDS
-    assert data.attributes is not None and np.array_equal(data.attributes, VALUES) and data.attributes.dtype == np.int8
+    assert (
+        data.attributes is not None
+        and np.array_equal(data.attributes, VALUES)
+        and data.attributes.dtype == np.int8
+    )
 
 
 def test_the_crop_is_the_literature_s_and_the_resize_antialiased(root) -> None:
-    """Closed form: a picture dark outside the crop and bright inside; and stripes of one pixel, which average to grey."""
+    """Closed form: a picture dark outside the crop and bright inside; and stripes of
+    one pixel, which average to grey.
+    """
     pixels = np.zeros((218, 178, 3), np.uint8)
     pixels[121 - 64 : 121 + 64, 89 - 64 : 89 + 64] = 255
     file = root / "img_align_celeba" / NAMES[0]
@@ -117,17 +140,23 @@ def test_threads_and_blocks_change_nothing(root, cache, monkeypatch) -> None:
         assert np.array_equal(read(root).images, first)
 
 
-# ---------------------------------------------------------------------------------------------------- cache
+# -------------------------------------------------------------------------------- cache
 
 
-def test_an_untouched_folder_is_not_read_again_and_a_touched_one_not_decoded(root, monkeypatch) -> None:
+def test_an_untouched_folder_is_not_read_again_and_a_touched_one_not_decoded(
+    root, monkeypatch
+) -> None:
     first = read(root)
     read_bytes: list[Path] = []
     whole = celeba_data._bytes
-    monkeypatch.setattr(celeba_data, "_bytes", lambda file: (read_bytes.append(file), whole(file))[1])
+    monkeypatch.setattr(
+        celeba_data, "_bytes", lambda file: (read_bytes.append(file), whole(file))[1]
+    )
     monkeypatch.setattr(celeba_data.Image, "open", None)
     again = read(root)
-    assert again.key == first.key and np.array_equal(again.images, first.images) and read_bytes == []
+    assert (
+        again.key == first.key and np.array_equal(again.images, first.images) and read_bytes == []
+    )
     os.utime(root / "img_align_celeba" / NAMES[2], (1, 1))
     assert read(root).key == first.key and len(read_bytes) == 7
     moved = root.rename(root.with_name("elsewhere"))
@@ -156,10 +185,14 @@ def test_size_and_choice_of_pictures_are_in_the_key(root) -> None:
     assert read(root, 17).key != first.key
     (root / "img_align_celeba" / NAMES[6]).unlink()
     fewer = read(root)
-    assert fewer.key != first.key and fewer.names == NAMES[:6] and np.array_equal(fewer.images, first.images[:6])
+    assert (
+        fewer.key != first.key
+        and fewer.names == NAMES[:6]
+        and np.array_equal(fewer.images, first.images[:6])
+    )
 
 
-# ---------------------------------------------------------------------------------------- what is missing
+# ---------------------------------------------------------------------- what is missing
 
 
 def test_missing_pictures_and_missing_annotations_are_counted(root) -> None:
@@ -176,7 +209,12 @@ def test_missing_pictures_and_missing_annotations_are_counted(root) -> None:
         "1 image is without annotation and left out",
         "1 image is not named in identity_CelebA.txt",
     )
-    assert data.identities.tolist() == [101, -1, 102, 103] and data.partition.tolist() == [0, 1, 2, 0]
+    assert data.identities.tolist() == [101, -1, 102, 103] and data.partition.tolist() == [
+        0,
+        1,
+        2,
+        0,
+    ]
     assert same(data.images[0], folder / NAMES[3])
     assert data.attributes is not None and np.array_equal(data.attributes, VALUES[3:])
 
@@ -191,7 +229,11 @@ def test_hidden_files_are_no_pictures(annotated, root) -> None:
     for name in (*[f"._{name}" for name in NAMES], ".jpg", ".hidden.JPG", "._more.jpg"):
         (root / "img_align_celeba" / name).write_bytes(b"\0\5\x16\7")
     after = read_celeba(root, 16, progress=False)
-    assert (after.names, after.key, after.notes) == (NAMES, before.key, before.notes) and np.array_equal(after.images, before.images)
+    assert (after.names, after.key, after.notes) == (
+        NAMES,
+        before.key,
+        before.notes,
+    ) and np.array_equal(after.images, before.images)
     for name in NAMES:
         (root / "img_align_celeba" / name).unlink()
     with pytest.raises(UserError, match=r"holds no \.jpg"):
@@ -201,7 +243,12 @@ def test_hidden_files_are_no_pictures(annotated, root) -> None:
 def test_annotation_files_may_be_missing(root) -> None:
     (root / FILES[1]).unlink()
     some = read(root)
-    assert some.attributes is None and some.attribute_names == () and some.identities[6] == 103 and some.partition[2] == 2
+    assert (
+        some.attributes is None
+        and some.attribute_names == ()
+        and some.identities[6] == 103
+        and some.partition[2] == 2
+    )
     assert some.notes == ("list_attr_celeba.txt is not there",)
     for file in (FILES[0], FILES[2]):
         (root / file).unlink()
@@ -216,7 +263,11 @@ def test_a_picture_that_some_file_does_not_name_is_unknown_there(root) -> None:
     (root / FILES[1]).write_text("\n".join(["6", *lines[1:-1]]))  # nor a line end
     edit(root / FILES[2], 2, "")
     data = read(root)
-    assert data.attributes is not None and data.attributes[6].tolist() == [0, 0, 0] and np.array_equal(data.attributes[:6], VALUES[:6])
+    assert (
+        data.attributes is not None
+        and data.attributes[6].tolist() == [0, 0, 0]
+        and np.array_equal(data.attributes[:6], VALUES[:6])
+    )
     assert data.partition.tolist() == [0, -1, 2, 0, 1, 2, 0]
 
 
@@ -230,14 +281,16 @@ def test_another_layout_is_refused(what, root) -> None:
         folder.mkdir()
     if what == "foreign":
         picture(folder / "x.jpg")
-    with pytest.raises(UserError, match=r"img_align_celeba/\*\.jpg, identity_CelebA\.txt, .* side by side") as error:
+    with pytest.raises(
+        UserError, match=r"img_align_celeba/\*\.jpg, identity_CelebA\.txt, .* side by side"
+    ) as error:
         read(root)
     assert str(root) in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(ValueError, match="size is 0"):
         read(root, 0)
 
 
-# -------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------- damage
 
 
 @pytest.mark.parametrize("length", [0, 2, 300, 0.5, -100])
@@ -246,7 +299,12 @@ def test_a_truncated_picture_is_named(length, root, cache) -> None:
     file = root / "img_align_celeba" / NAMES[4]
     data = file.read_bytes()
     file.write_bytes(data[: int(length * len(data)) if isinstance(length, float) else length])
-    with pytest.raises(UserError, match=rf"{file} is no whole JPEG .*; fetch it again, or delete it, and it counts as missing") as error:
+    with pytest.raises(
+        UserError,
+        match=(
+            rf"{file} is no whole JPEG .*; fetch it again, or delete it, and it counts as missing"
+        ),
+    ) as error:
         read(root)
     assert "\n" not in str(error.value) and not list(cache.glob("celeba-????????????????.npy"))
     file.unlink()
@@ -264,7 +322,9 @@ def test_the_first_of_several_damaged_pictures_is_named(root) -> None:
 
 def test_other_pictures_are_refused(root) -> None:
     picture(root / "img_align_celeba" / NAMES[1], size=(178, 219))
-    with pytest.raises(UserError, match=rf"{NAMES[1]} is 178 x 219, not 178 x 218: take the aligned images"):
+    with pytest.raises(
+        UserError, match=rf"{NAMES[1]} is 178 x 219, not 178 x 218: take the aligned images"
+    ):
         read(root)
     Image.new("RGB", (178, 218)).save(root / "img_align_celeba" / NAMES[1], "PNG")
     with pytest.raises(UserError, match=rf"{NAMES[1]} is no whole JPEG"):
@@ -294,7 +354,11 @@ def test_a_malformed_line_is_named(file, line, text, why, root) -> None:
     edit(root / FILES[file], line, text)
     with pytest.raises(UserError) as error:
         read(root)
-    assert str(root / FILES[file]) in str(error.value) and why in str(error.value) and "fetch it again" in str(error.value)
+    assert (
+        str(root / FILES[file]) in str(error.value)
+        and why in str(error.value)
+        and "fetch it again" in str(error.value)
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"7\n", b"\xff\xfe\x00"])
@@ -305,7 +369,9 @@ def test_a_damaged_attribute_file_is_named(content, root) -> None:
 
 
 def test_the_training_split_alone(root) -> None:
-    """Pictures 1, 4 and 7 are of split 0: no stretch of the names, and still a memory map of these alone."""
+    """Pictures 1, 4 and 7 are of split 0: no stretch of the names, and still a memory
+    map of these alone.
+    """
     data = read_celeba(root, 16, training=True, progress=False)
     assert data.names == (NAMES[0], NAMES[3], NAMES[6]) and list(data.partition) == [0, 0, 0]
     assert isinstance(data.images, np.memmap) and data.images.shape == (3, 16, 16, 3)
@@ -324,7 +390,11 @@ def test_the_task_s_training_set_changes_with_the_split(root, capsys) -> None:
         return Celeba(CelebaOptions(data_root=str(root), split=split)).training(root)
 
     whole, part = training("all"), training("train")
-    assert len(whole.ids) == 7 and part.ids == (NAMES[0], NAMES[3], NAMES[6]) and part.images().shape == (3, 64, 64, 3)
+    assert (
+        len(whole.ids) == 7
+        and part.ids == (NAMES[0], NAMES[3], NAMES[6])
+        and part.images().shape == (3, 64, 64, 3)
+    )
     assert part.groups == ["100", "101", "103"] and set(part.kinds) == {"x1"}
     (root / FILES[2]).write_text("".join(f"{n} {(i + 1) % 3}\n" for i, n in enumerate(NAMES)))
     assert len({whole.hash, part.hash, training("train").hash}) == 3

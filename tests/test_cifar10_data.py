@@ -1,4 +1,6 @@
-"""CIFAR-10 on disk: what is missing or not official is refused before a byte of it is unpickled."""
+"""CIFAR-10 on disk: what is missing or not official is refused before a byte of it is
+unpickled.
+"""
 
 from __future__ import annotations
 
@@ -73,10 +75,15 @@ def test_images_and_classes_in_the_order_of_the_files(tmp_path, monkeypatch) -> 
     images, classes = read_cifar10(tmp_path)
     assert images.shape == (10, 32, 32, 3) and images.dtype == np.uint8
     wanted = np.concatenate([pixels(i) for i in range(5)]).reshape(-1, 3, 32, 32)
-    assert np.array_equal(images[..., 2], wanted[:, 2]) and np.array_equal(images[3, 5], wanted[3, :, 5].T)
+    assert np.array_equal(images[..., 2], wanted[:, 2]) and np.array_equal(
+        images[3, 5], wanted[3, :, 5].T
+    )
     assert classes.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
     test_images, test_classes = read_cifar10(tmp_path, train=False)
-    assert np.array_equal(test_images[0, 0, :, 0], pixels(5)[0, :32]) and test_classes.tolist() == [5, 4]
+    assert np.array_equal(test_images[0, 0, :, 0], pixels(5)[0, :32]) and test_classes.tolist() == [
+        5,
+        4,
+    ]
 
 
 @pytest.mark.parametrize("made", ["nothing", "root", "folder"])
@@ -99,15 +106,22 @@ def test_a_file_is_missing(tmp_path, monkeypatch, name: str) -> None:
 
 
 def test_files_that_are_not_the_official_ones(tmp_path) -> None:
-    """The checksums are torchvision's: fake files, none of which is the real one, are named each."""
+    """The checksums are torchvision's: fake files, none of which is the real one, are
+    named each.
+    """
     fake(tmp_path)
-    with pytest.raises(UserError, match=r"wrong checksum of data_batch_1, data_batch_2, .*, test_batch, batches.meta"):
+    with pytest.raises(
+        UserError,
+        match=r"wrong checksum of data_batch_1, data_batch_2, .*, test_batch, batches.meta",
+    ):
         read_cifar10(tmp_path)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_is_unpickled_where_one_checksum_is_wrong(tmp_path, monkeypatch, name: str) -> None:
-    """Neither the file that was changed nor one that was not, whose own checksum is right."""
+    """Neither the file that was changed nor one that was not, whose own checksum is
+    right.
+    """
     folder = fake(tmp_path)
     for other in FILES:  # as if the official files were traps too
         (folder / other).write_bytes(pickle.dumps(Trap(tmp_path / f"sprung by {other}")))
@@ -121,7 +135,7 @@ def test_nothing_is_unpickled_where_one_checksum_is_wrong(tmp_path, monkeypatch,
     assert (tmp_path / "sprung").is_dir()  # the trap works
 
 
-# ------------------------------------------------------------------------------------------------ download
+# ----------------------------------------------------------------------------- download
 
 
 class Response(io.BytesIO):
@@ -163,7 +177,10 @@ def test_it_is_fetched_where_it_is_missing(tmp_path, monkeypatch, capsys) -> Non
 
 @pytest.mark.parametrize(
     ("body", "words"),
-    [(urllib.error.URLError("no route"), "cannot be fetched .*no route.*--data-root"), (b"a login page", "delete what is there")],
+    [
+        (urllib.error.URLError("no route"), "cannot be fetched .*no route.*--data-root"),
+        (b"a login page", "delete what is there"),
+    ],
 )
 def test_it_cannot_be_fetched(tmp_path, monkeypatch, body: bytes | Exception, words: str) -> None:
     served(monkeypatch, body)
@@ -172,11 +189,14 @@ def test_it_cannot_be_fetched(tmp_path, monkeypatch, body: bytes | Exception, wo
     assert "\n" not in str(error.value)
 
 
-# ----------------------------------------------------------------------------------------------- real data
+# ---------------------------------------------------------------------------- real data
 
 
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"{ARCHIVE} is not there")
-@pytest.mark.skipif(os.environ.get("MEMBENCH_SLOW") != "1", reason="reading 180 MB takes a quarter of a minute: MEMBENCH_SLOW=1")
+@pytest.mark.skipif(
+    os.environ.get("MEMBENCH_SLOW") != "1",
+    reason="reading 180 MB takes a quarter of a minute: MEMBENCH_SLOW=1",
+)
 def test_the_real_data_set(tmp_path) -> None:
     with tarfile.open(ARCHIVE) as tar:
         tar.extractall(tmp_path, filter="data")

@@ -1,4 +1,6 @@
-"""The command line as a user meets it: one clear line and exit code 2 for each mistake, and a light start."""
+"""The command line as a user meets it: one clear line and exit code 2 for each mistake,
+and a light start.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,20 @@ from membench.cli.main import COMMANDS, main, parser
 from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.sd_webster.task import DATA, SdWebster
 
-RUN = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--quiet", "--limit", "4", "--set", "draws=1", "--set", "images=1"]
+RUN = [
+    "run",
+    "--detector",
+    "cfg_norm",
+    "--task",
+    "sd_webster",
+    "--quiet",
+    "--limit",
+    "4",
+    "--set",
+    "draws=1",
+    "--set",
+    "images=1",
+]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
@@ -31,11 +46,13 @@ def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
     return err
 
 
-# --------------------------------------------------------------------------------------------------- start
+# -------------------------------------------------------------------------------- start
 
 
 def test_list_and_help_are_light() -> None:
-    """No torch, and less than a quarter of the time of ``import torch`` (fastest of three each, in one run)."""
+    """No torch, and less than a quarter of the time of ``import torch`` (fastest of
+    three each, in one run).
+    """
 
     def seconds(*command: str) -> float:
         times = []
@@ -50,7 +67,10 @@ def test_list_and_help_are_light() -> None:
     assert seconds("-m", "membench", "--help") < torch / 4
     heavy = "{'torch._C', 'transformers', 'diffusers', 'pandas', 'pyarrow', 'sklearn', 'numpy'}"
     for command in ("['list']", "['--help']", "['run', '--help']"):
-        call = f"import sys\nfrom membench.cli.main import main\ntry: main({command})\nexcept SystemExit: pass\n"
+        call = (
+            f"import sys\nfrom membench.cli.main import main\ntry: main({command})\nexcept"
+            " SystemExit: pass\n"
+        )
         code = f"{call}assert not {heavy} & set(sys.modules)"
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
@@ -74,7 +94,9 @@ def test_each_command_s_help_has_examples_that_parse(capsys, name: str) -> None:
 
 
 def test_flags_mean_one_thing() -> None:
-    """--runs is where runs are, --output what is written, --seeds a list of seeds, in each command that has it."""
+    """--runs is where runs are, --output what is written, --seeds a list of seeds, in
+    each command that has it.
+    """
     for name, module in COMMANDS.items():
         of = Parser(prog=name)
         module.arguments(of)
@@ -90,7 +112,10 @@ def test_the_halves_of_the_catalogue_change_roles() -> None:
     """Options are chosen on one half's model and reported on the other's."""
     a, b = (SdWebster(SdWebsterOptions(half=half)) for half in ("a", "b"))
     for control in (False, True):
-        assert a.load("mini", control=control).hashes["weights"] == b.load("mini", control=not control).hashes["weights"]
+        assert (
+            a.load("mini", control=control).hashes["weights"]
+            == b.load("mini", control=not control).hashes["weights"]
+        )
     first, second = a.load("mini"), b.load("mini")
     assert first.hashes["data"] != second.hashes["data"]
     assert not {e.id for e in first.examples} & {e.id for e in second.examples}
@@ -98,19 +123,27 @@ def test_the_halves_of_the_catalogue_change_roles() -> None:
 
 def test_task_options_on_the_command_line(capsys) -> None:
     assert "half must be one of a, b" in refused(capsys, *RUN, "--set", "sd_webster.half=c")
-    assert "'cifar' is not a name of this run (cfg_norm, sd_webster)" in refused(capsys, *RUN, "--set", "cifar.half=b")
+    assert "'cifar' is not a name of this run (cfg_norm, sd_webster)" in refused(
+        capsys, *RUN, "--set", "cifar.half=b"
+    )
     assert "--budget 0: it must be at least 1" in refused(capsys, *RUN, "--budget", 0)
 
 
 def test_list_names_everything_with_a_line_of_text(capsys) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^  cfg_norm +\S.*Wen", out, re.M) and re.search(r"^  random +\S.*Carlini", out, re.M)
+    assert re.search(r"^  cfg_norm +\S.*Wen", out, re.M) and re.search(
+        r"^  random +\S.*Carlini", out, re.M
+    )
     assert re.search(r"^  sd_webster +\S", out, re.M)
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("cfg_norm", ["draws", "guidance", "7.5"]), ("sd_webster", ["normalised-l2", "bands", "mini"])]
+    ("name", "words"),
+    [
+        ("cfg_norm", ["draws", "guidance", "7.5"]),
+        ("sd_webster", ["normalised-l2", "bands", "mini"]),
+    ],
 )
 def test_show(capsys, name: str, words: list[str]) -> None:
     assert main(["show", name]) == 0
@@ -118,7 +151,7 @@ def test_show(capsys, name: str, words: list[str]) -> None:
     assert all(word in out for word in words)
 
 
-# ------------------------------------------------------------------------------------------------ mistakes
+# ----------------------------------------------------------------------------- mistakes
 
 
 @pytest.mark.parametrize(
@@ -128,11 +161,23 @@ def test_show(capsys, name: str, words: list[str]) -> None:
             ["run", "--detector", "cfg_nrom", "--task", "sd_webster"],
             ["unknown detector 'cfg_nrom'", "'cfg_norm'", "membench list detectors"],
         ),
-        (["run", "--detector", "random,cfg", "--task", "sd_webster"], ["unknown detector 'cfg'", "membench list detectors"]),
-        (["run", "--detector", "cfg_norm", "--task", "sd_webstr"], ["unknown task 'sd_webstr'", "'sd_webster'", "membench list tasks"]),
-        ([*RUN, "--profile", "mimi"], ["unknown profile 'mimi'", "'mini'", "membench show sd_webster"]),
+        (
+            ["run", "--detector", "random,cfg", "--task", "sd_webster"],
+            ["unknown detector 'cfg'", "membench list detectors"],
+        ),
+        (
+            ["run", "--detector", "cfg_norm", "--task", "sd_webstr"],
+            ["unknown task 'sd_webstr'", "'sd_webster'", "membench list tasks"],
+        ),
+        (
+            [*RUN, "--profile", "mimi"],
+            ["unknown profile 'mimi'", "'mini'", "membench show sd_webster"],
+        ),
         ([*RUN, "--set", "random.draws=3"], ["'random' is not a name"]),
-        (["run", "--detector", "cfg_norm,random", "--task", "sd_webster", "--set", "images=1"], ["detector random", "images"]),
+        (
+            ["run", "--detector", "cfg_norm,random", "--task", "sd_webster", "--set", "images=1"],
+            ["detector random", "images"],
+        ),
         ([*RUN, "--set", "drawz=3"], ["'drawz'", "'draws'"]),
         ([*RUN, "--set", "steps=three"], ["steps", "three"]),
         ([*RUN, "--set", "steps=0"], ["steps", "0"]),
@@ -148,20 +193,38 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         ([*RUN, "--seeds", "x"], ["--seeds 'x'"]),
         ([*RUN, "--seeds", ""], ["--seeds ''"]),
         ([*RUN, "--seeds", "1,-2"], ["--seeds '1,-2'"]),
-        ([*RUN, "--seed", "2"], ["unknown option --seed. Did you mean '--seeds' or '--set'? See: membench run --help"]),
+        (
+            [*RUN, "--seed", "2"],
+            ["unknown option --seed. Did you mean '--seeds' or '--set'? See: membench run --help"],
+        ),
         ([*RUN, "--out", "runs"], ["unknown option --out.", "See: membench run --help"]),
         ([*RUN, "more"], ["unexpected argument 'more'. See: membench run --help"]),
-        (["rnu", "--task", "sd_webster"], ["invalid choice: 'rnu'", "'run'", "See: membench --help"]),
-        (["run", "--task", "sd_webster"], ["the following arguments are required: --detector. See: membench run --help"]),
+        (
+            ["rnu", "--task", "sd_webster"],
+            ["invalid choice: 'rnu'", "'run'", "See: membench --help"],
+        ),
+        (
+            ["run", "--task", "sd_webster"],
+            ["the following arguments are required: --detector. See: membench run --help"],
+        ),
         (["run", "--detector", "cfg_norm"], ["required: --task."]),
         (["run"], ["required: --detector, --task."]),
         (["reference", "--detector", "cfg_nrom"], ["unknown detector 'cfg_nrom'"]),
         (["report", "--runs", "no/such"], ["no finished runs", "membench run"]),
         ([*RUN, "--prompts", "no/such.csv"], ["no/such.csv", "does not exist"]),
-        ([*RUN, "--model", "no/such"], ["model no/such (", ") is missing", "membench download sd_webster --model no/such"]),
-        ([*RUN, "--model", "sd-1.5"], ["model sd-1.5 (", ") is missing", "membench download sd_webster --model sd-1.5"]),
+        (
+            [*RUN, "--model", "no/such"],
+            ["model no/such (", ") is missing", "membench download sd_webster --model no/such"],
+        ),
+        (
+            [*RUN, "--model", "sd-1.5"],
+            ["model sd-1.5 (", ") is missing", "membench download sd_webster --model sd-1.5"],
+        ),
         ([*RUN, "--model", "sd-1.6"], ["unknown model 'sd-1.6'", "sd-1.5", "folder"]),
-        ([*RUN, "--model", "/no/such/folder"], ["/no/such/folder", "neither a folder nor a hub id"]),
+        (
+            [*RUN, "--model", "/no/such/folder"],
+            ["/no/such/folder", "neither a folder nor a hub id"],
+        ),
         ([*RUN, "--model", "x", "--control"], ["--control", "--model"]),
         ([*RUN, "--plugin", "no/such.py"], ["no/such.py"]),
         (["show", "cfg_nrom"], ["cfg_nrom", "cfg_norm"]),
@@ -174,7 +237,9 @@ def test_show(capsys, name: str, words: list[str]) -> None:
     ],
     ids=lambda value: " ".join(value)[-60:] if isinstance(value, list) else None,
 )
-def test_each_mistake_is_one_line(capsys, tmp_path, monkeypatch, args: list[str], words: list[str]) -> None:
+def test_each_mistake_is_one_line(
+    capsys, tmp_path, monkeypatch, args: list[str], words: list[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     error = refused(capsys, *args)
     assert all(word in error for word in words), error
@@ -209,13 +274,23 @@ def test_a_prompt_that_is_too_long_is_cut_and_counted(capsys, tmp_path) -> None:
     long = "teal " * 80
     folder = save_tiny_pipeline(tmp_path / "model", "epsilon")
     (tmp_path / "long.csv").write_text(f"prompt\n{long}rug\na mug\n")
-    command = [*RUN, "--model", folder, "--prompts", tmp_path / "long.csv", "--runs", tmp_path / "runs"]
+    command = [
+        *RUN,
+        "--model",
+        folder,
+        "--prompts",
+        tmp_path / "long.csv",
+        "--runs",
+        tmp_path / "runs",
+    ]
     assert main([str(word) for word in command]) == 0
     assert "1 prompt is longer than the tokenizer's limit" in capsys.readouterr().err
     [path] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
     assert load(path).info["truncated_prompts"] == 1
     model = LatentDenoiser(load_text_to_image(folder))
-    rug, mug, short = model.condition([Condition("a", long + "rug"), Condition("b", long + "mug"), Condition("c", "rug")]).embeddings
+    rug, mug, short = model.condition(
+        [Condition("a", long + "rug"), Condition("b", long + "mug"), Condition("c", "rug")]
+    ).embeddings
     assert rug.equal(mug) and not rug.equal(short) and len(model.truncated) == 2
 
 
@@ -228,7 +303,9 @@ def broken_model(tmp_path: Path, how: str) -> Path:
         weights.write_bytes(weights.read_bytes()[:-1000])
     elif how == "wrong shape":
         config = json.loads((folder / "unet" / "config.json").read_text())
-        (folder / "unet" / "config.json").write_text(json.dumps(config | {"block_out_channels": [8, 24]}))
+        (folder / "unet" / "config.json").write_text(
+            json.dumps(config | {"block_out_channels": [8, 24]})
+        )
     elif how == "wrong width":
         other = save_tiny_pipeline(tmp_path / "other", "v_prediction")
         shutil.rmtree(folder / "text_encoder")
@@ -244,7 +321,9 @@ def broken_model(tmp_path: Path, how: str) -> Path:
         save_file(tensors, weights, metadata={"format": "pt"})
     elif how == "flow":
         path = folder / "scheduler" / "scheduler_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "flow_prediction"}))
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"prediction_type": "flow_prediction"})
+        )
     return folder
 
 
@@ -261,7 +340,9 @@ def broken_model(tmp_path: Path, how: str) -> Path:
     ],
 )
 def test_a_broken_model_folder(capsys, tmp_path, how: str, words: list[str]) -> None:
-    error = refused(capsys, *RUN, "--model", broken_model(tmp_path, how), "--runs", tmp_path / "runs")
+    error = refused(
+        capsys, *RUN, "--model", broken_model(tmp_path, how), "--runs", tmp_path / "runs"
+    )
     assert all(word in error for word in words), error
 
 
@@ -271,11 +352,13 @@ def test_an_output_folder_that_cannot_be_written(capsys, tmp_path) -> None:
     assert "cannot write" in error and "--runs" in error
 
 
-# ---------------------------------------------------------------------------------------------- whole runs
+# --------------------------------------------------------------------------- whole runs
 
 
 def test_run_prints_tables_and_where_they_are(capsys, tmp_path) -> None:
-    """The run in a process of its own: stdout is data, stderr is talk; a real folder of the hub's layout as --model."""
+    """The run in a process of its own: stdout is data, stderr is talk; a real folder of
+    the hub's layout as --model.
+    """
     model = save_tiny_pipeline(tmp_path / "model", "epsilon")
     done = membench(*RUN, "--offline", "--model", model, "--runs", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
@@ -334,7 +417,9 @@ def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
         [folder] = (tmp_path / "runs").glob("*/*/longest/*")
         run = load(folder)
         assert (run.scores.score == -run.scores.prompt.str.len()).all() and len(run.samples) == 0
-        auroc = run.metrics[(run.metrics.metric == "auroc") & (run.metrics.subset == "all")].value.iloc[0]
+        auroc = run.metrics[
+            (run.metrics.metric == "auroc") & (run.metrics.subset == "all")
+        ].value.iloc[0]
         assert abs(auroc - 0.5) < 0.08  # the captions are matched
         assert "AUROC" in capsys.readouterr().out
     finally:
@@ -342,7 +427,10 @@ def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
 
 
 def test_an_edited_plugin_is_another_run(capsys, tmp_path) -> None:
-    """The formula is changed under the same version: new scores in a new folder. The file of before finds its own run again."""
+    """The formula is changed under the same version: new scores in a new folder.
+
+    The file of before finds its own run again.
+    """
     from membench.registry import detectors
     from membench.runs.finished import load
 
@@ -358,7 +446,10 @@ def test_an_edited_plugin_is_another_run(capsys, tmp_path) -> None:
     finally:
         detectors.cache_clear()
     assert [len(folders) for folders in found] == [1, 2, 2]
-    scores = [load(folder).scores.set_index("id").score for folder in (tmp_path / "runs").glob("*/*/longest/*")]
+    scores = [
+        load(folder).scores.set_index("id").score
+        for folder in (tmp_path / "runs").glob("*/*/longest/*")
+    ]
     assert (scores[0] == -scores[1]).all() and scores[0].abs().min() > 0
 
 
@@ -375,7 +466,22 @@ def test_the_readmes_detector_runs(capsys, monkeypatch, tmp_path) -> None:
     (tmp_path / "eps_norm.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     try:
-        assert main(["run", "--plugin", "eps_norm.py", "--detector", "eps_norm", "--task", "sd_webster", "--limit", "150"]) == 0
+        assert (
+            main(
+                [
+                    "run",
+                    "--plugin",
+                    "eps_norm.py",
+                    "--detector",
+                    "eps_norm",
+                    "--task",
+                    "sd_webster",
+                    "--limit",
+                    "150",
+                ]
+            )
+            == 0
+        )
         assert "AUROC" in capsys.readouterr().out
     finally:
         detectors.cache_clear()

@@ -1,4 +1,6 @@
-"""Every column of a leaderboard has a type and a description, which the Parquet file and docs/columns.md hold."""
+"""Every column of a leaderboard has a type and a description, which the Parquet file
+and docs/columns.md hold.
+"""
 
 from __future__ import annotations
 
@@ -48,16 +50,27 @@ def test_each_column_is_described(runs: list[Run], tmp_path: Path, by: By) -> No
     found = pq.ParquetFile(tmp_path / "board.parquet").read().to_pandas()
     for name in frame:
         missing = frame[name].isna()
-        assert found[name].isna().tolist() == missing.tolist() and found[name][~missing].tolist() == frame[name][~missing].tolist()
+        assert (
+            found[name].isna().tolist() == missing.tolist()
+            and found[name][~missing].tolist() == frame[name][~missing].tolist()
+        )
 
 
 def test_the_table_of_published_numbers_is_described() -> None:
-    frame = published_table.published_table(published_table.read(ROOT / "results" / "published.csv"), None)
+    frame = published_table.published_table(
+        published_table.read(ROOT / "results" / "published.csv"), None
+    )
     table = to_arrow(frame, "published")
-    assert table.num_rows == len(frame) > 10 and all(field.metadata[b"description"] for field in table.schema)
+    assert table.num_rows == len(frame) > 10 and all(
+        field.metadata[b"description"] for field in table.schema
+    )
 
 
-STORED = [p for p in sorted((ROOT / "results").rglob("*.parquet")) if b"membench.by" in (pq.read_schema(p).metadata or {})]
+STORED = [
+    p
+    for p in sorted((ROOT / "results").rglob("*.parquet"))
+    if b"membench.by" in (pq.read_schema(p).metadata or {})
+]
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda p: p.stem)
@@ -65,7 +78,9 @@ def test_the_tables_of_the_repository_are_described(path: Path) -> None:
     assert len(STORED) >= 8
     schema = pq.read_schema(path)
     by = schema.metadata[b"membench.by"].decode()
-    assert all(field.metadata[b"description"].decode() == column(field.name, by).about for field in schema)
+    assert all(
+        field.metadata[b"description"].decode() == column(field.name, by).about for field in schema
+    )
 
 
 def test_a_column_that_nothing_describes_is_refused(runs: list[Run], tmp_path: Path) -> None:
@@ -76,8 +91,13 @@ def test_a_column_that_nothing_describes_is_refused(runs: list[Run], tmp_path: P
     assert not (tmp_path / "board.parquet").exists()
     odd = frame.assign(ams_in_near=0.5, reported_auroc=np.nan, reported_ams_in_near=0.5)
     fields = to_arrow(odd, "seeds").schema
-    assert fields.field("ams_in_near").metadata == {b"description": b"AMS in the band near", b"unit": b"share"}
-    assert fields.field("reported_auroc").metadata == {b"description": b"published auroc of the same setting"}
+    assert fields.field("ams_in_near").metadata == {
+        b"description": b"AMS in the band near",
+        b"unit": b"share",
+    }
+    assert fields.field("reported_auroc").metadata == {
+        b"description": b"published auroc of the same setting"
+    }
 
 
 def test_a_new_metric_is_in_the_table_by_itself() -> None:
@@ -94,10 +114,14 @@ def test_every_metric_of_a_run_is_known_and_in_its_range(runs: list[Run]) -> Non
             info = INFO[row.metric]
             assert pd.isna(row.value) or info.low <= row.value <= info.high, row
     assert {"ams", "ums_cumulative", "best_p50", "auroc", "tpr_at_fpr_0.01"} < set(SWEPT)
-    assert not {"rarefaction", "chao1_estimate", "precision_at_10", "balanced_accuracy"} & set(SWEPT)
+    assert not {"rarefaction", "chao1_estimate", "precision_at_10", "balanced_accuracy"} & set(
+        SWEPT
+    )
 
 
 def test_the_document_is_made_from_the_table() -> None:
     text = (ROOT / "docs" / "columns.md").read_text(encoding="utf-8")
-    assert text == "\n".join(document()) + "\n", "python -m membench.boards.columns > docs/columns.md"
+    assert text == "\n".join(document()) + "\n", (
+        "python -m membench.boards.columns > docs/columns.md"
+    )
     assert all(f"| `{name}` |" in text for columns in TABLES.values() for name in columns)

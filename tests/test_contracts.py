@@ -1,4 +1,6 @@
-"""``membench.testing``: every built-in detector and task keeps its contract, and what breaks it is named."""
+"""``membench.testing``: every built-in detector and task keeps its contract, and what
+breaks it is named.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ from membench.testing import Broken, check_detector, check_task, tiny_pixel_mode
 from membench.types import Access, Condition, Example, Request, Sample, Training
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILT_IN = [n for n in registry.detectors().names() if registry.detectors().get(n).target.startswith("membench.")]
+BUILT_IN = [
+    n
+    for n in registry.detectors().names()
+    if registry.detectors().get(n).target.startswith("membench.")
+]
 CAPTIONS, CLASSES, NOTHING = "captions", "images with a class", "images without a class"
 SIDE = {
     "synthetic": 8,
@@ -38,7 +44,8 @@ SIDE = {
     "batch": 4,
     "steps": 2,
 }
-# Of each built-in detector the options that make it quick, and the settings that it takes.
+# Of each built-in detector the options that make it quick, and the settings that it
+# takes.
 EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "caption_case": ({}, [CAPTIONS]),
     "caption_length": ({}, [CAPTIONS]),
@@ -58,14 +65,18 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_detector_keeps_the_contract(name: str) -> None:
-    assert name in EXPECTED, f"{name} is new: say here which options make it quick and which settings it takes"
+    assert name in EXPECTED, (
+        f"{name} is new: say here which options make it quick and which settings it takes"
+    )
     options, settings = EXPECTED[name]
     assert check_detector(registry.detectors().load(name), options, seeds=(0,)) == settings
 
 
 def test_the_example_of_the_readme_keeps_the_contract(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    [code] = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "def score(" in block]
+    [code] = [
+        block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "def score(" in block
+    ]
     file = tmp_path / "eps_norm.py"
     file.write_text(code)
     registry.detectors.cache_clear()
@@ -77,7 +88,7 @@ def test_the_example_of_the_readme_keeps_the_contract(tmp_path: Path) -> None:
         registry.detectors.cache_clear()
 
 
-# ------------------------------------------------------------------- detectors that break a rule
+# ---------------------------------------------------------- detectors that break a rule
 
 
 @dataclass(frozen=True)
@@ -103,9 +114,16 @@ class Plain(Detector):
         rows = zip(requests, model.decode(x), x.flatten(1).norm(dim=1).tolist(), strict=True)
         return [Sample(r.condition, r.draw, image, confidence) for r, image, confidence in rows]
 
-    def score(self, model: Any, conditions: Sequence[Condition], extracted: Mapping[str, Any]) -> Sequence[float]:
+    def score(
+        self, model: Any, conditions: Sequence[Condition], extracted: Mapping[str, Any]
+    ) -> Sequence[float]:
         x = model.noise([(c.id, 0) for c in conditions], self.seed)
-        return model.eps(x, self.options.t, model.condition(conditions)).flatten(1).norm(dim=1).tolist()
+        return (
+            model.eps(x, self.options.t, model.condition(conditions))
+            .flatten(1)
+            .norm(dim=1)
+            .tolist()
+        )
 
 
 class ShortScores(Plain):
@@ -136,12 +154,17 @@ class ByPlace(Plain):
 class BatchNoise(Plain):
     def score(self, model, conditions, extracted):
         generator = torch.Generator().manual_seed(model.batch_size)
-        return (torch.tensor(super().score(model, conditions, extracted)) + 100 * torch.rand(1, generator=generator)).tolist()
+        return (
+            torch.tensor(super().score(model, conditions, extracted))
+            + 100 * torch.rand(1, generator=generator)
+        ).tolist()
 
 
 class GlobalNoise(Plain):
     def score(self, model, conditions, extracted):
-        return (torch.tensor(super().score(model, conditions, extracted)) + 100 * torch.rand(1)).tolist()
+        return (
+            torch.tensor(super().score(model, conditions, extracted)) + 100 * torch.rand(1)
+        ).tolist()
 
 
 class Hooked(Plain):
@@ -162,7 +185,9 @@ class Gradients(Plain):
         x = model.noise([(c.id, 0) for c in conditions], self.seed).requires_grad_(True)
         model.cost.forwards += len(x)
         with torch.enable_grad():
-            norms = model.raw_eps(x, self.options.t, model.condition(conditions)).flatten(1).norm(dim=1)
+            norms = (
+                model.raw_eps(x, self.options.t, model.condition(conditions)).flatten(1).norm(dim=1)
+            )
             return torch.autograd.grad(norms.sum(), x)[0].flatten(1).norm(dim=1).tolist()
 
 
@@ -179,13 +204,22 @@ class Chatty(Plain):
 class Uncounted(Plain):
     def score(self, model, conditions, extracted):
         x = model.noise([(c.id, 0) for c in conditions], self.seed)
-        return model.raw_eps(x, self.options.t, model.condition(conditions)).flatten(1).norm(dim=1).tolist()
+        return (
+            model.raw_eps(x, self.options.t, model.condition(conditions))
+            .flatten(1)
+            .norm(dim=1)
+            .tolist()
+        )
 
 
 class Cheap(Plain):
     def extract(self, model, requests):
         found = super().extract(model, requests)
-        model.eps(model.noise([(r.condition.id, 0) for r in requests], 0), 0, model.condition([r.condition for r in requests]))
+        model.eps(
+            model.noise([(r.condition.id, 0) for r in requests], 0),
+            0,
+            model.condition([r.condition for r in requests]),
+        )
         return found
 
 
@@ -196,12 +230,20 @@ class Shuffled(Plain):
 
 class Floats(Plain):
     def extract(self, model, requests):
-        return [Sample(s.condition, s.draw, s.image / 255, s.confidence) for s in super().extract(model, requests)]
+        return [
+            Sample(s.condition, s.draw, s.image / 255, s.confidence)
+            for s in super().extract(model, requests)
+        ]
 
 
 class Peeks(Plain):
     def score(self, model, conditions, extracted):
-        return [len(extracted[c.id]) + value for c, value in zip(conditions, super().score(model, conditions, extracted), strict=True)]
+        return [
+            len(extracted[c.id]) + value
+            for c, value in zip(
+                conditions, super().score(model, conditions, extracted), strict=True
+            )
+        ]
 
 
 class Leaves(Plain):
@@ -239,7 +281,10 @@ def test_a_whole_detector_is_whole() -> None:
     ("cls", "told"),
     [
         (ShortScores, "ShortScores.score returns 5 values for 6 conditions"),
-        (Tensors, "Tensors.score returns an object of type Tensor; it must return a list of floats"),
+        (
+            Tensors,
+            "Tensors.score returns an object of type Tensor; it must return a list of floats",
+        ),
         (Columns, "Columns.score returns a float64 array of shape [6, 1]"),
         (NaN, "NaN returns NaN or infinity on captions"),
         (ByPlace, "on captions ByPlace gives caption/0 .* and in another order"),
@@ -247,19 +292,34 @@ def test_a_whole_detector_is_whole() -> None:
         (GlobalNoise, "on captions GlobalNoise gives caption/0 .* and a second time"),
         (Hooked, "Hooked leaves 1 hooks on the network"),
         (Trained, "Trained leaves the network changed"),
-        (Gradients, "Gradients takes gradients of the target, and its access does not say gradients=True"),
+        (
+            Gradients,
+            "Gradients takes gradients of the target, and its access does not say gradients=True",
+        ),
         (Twice, "Twice.plan asks for the same image twice (caption/0, draw 0)"),
         (Chatty, "a refusal is one line; Chatty says"),
         (Uncounted, "Uncounted: the network saw 6 rows, and 0 are counted"),
         (Cheap, "Cheap.image_forwards says 0 for images that took 3"),
         (Shuffled, "Shuffled.extract returns samples in another order than was asked for"),
-        (Floats, "Floats.extract returns an image of a float64 array of shape [8, 8, 3]; it must be a uint8 array"),
+        (
+            Floats,
+            (
+                "Floats.extract returns an image of a float64 array of shape [8, 8, 3]; it must be"
+                " a uint8 array"
+            ),
+        ),
         (Peeks, "Peeks scores by its extracted images, and its access does not say images=True"),
         (Leaves, "Leaves.score ends the process (exit 0)"),
         (Changes, "Changes.access changes after construction"),
         (Forgets, "Forgets.__init__ does not call super().__init__"),
         (NoHelp, "option t of NoHelp has no metadata"),
-        (Other, "Other.score takes other arguments than a detector's (self, model, conditions, extracted)"),
+        (
+            Other,
+            (
+                "Other.score takes other arguments than a detector's (self, model, conditions,"
+                " extracted)"
+            ),
+        ),
     ],
 )
 def test_what_breaks_the_contract_is_named(cls: type, told: str) -> None:
@@ -285,7 +345,12 @@ def test_a_plain_class_is_completed_by_the_defaults() -> None:
     found = adopted(Bare)
     assert issubclass(found, Bare) and issubclass(found, Detector) and adopted(Bare) is found
     detector = found(Options(), seed=3, sampling={"examples": "images"})
-    assert (detector.seed, detector.options, detector.examples, detector.mine) == (3, Options(), "images", 500)  # type: ignore[attr-defined]
+    assert (detector.seed, detector.options, detector.examples, detector.mine) == (
+        3,
+        Options(),
+        "images",
+        500,
+    )  # type: ignore[attr-defined]
     assert detector.plan([]) == [] and detector.access == Access() and check_detector(Bare)
     for name, value, told in (
         ("version", 0, "version is 0, not a whole number from 1"),
@@ -297,7 +362,7 @@ def test_a_plain_class_is_completed_by_the_defaults() -> None:
             adopted(type("Wrong", (Bare,), {name: value}))
 
 
-# ------------------------------------------------------------------------------------------ tasks
+# -------------------------------------------------------------------------------- tasks
 
 
 class Whole(PixelTask):
@@ -345,18 +410,35 @@ def test_a_small_task_is_whole() -> None:
     [
         (_with_first(memorized=2), "memorized=2; it must be 1, 0 or -1"),
         (_with_first(group=""), "lacks kind, group or source"),
-        (_with_first(condition=Condition("image-001", "a rug")), "info says examples='images', and example image-001 is not an image"),
-        (lambda loaded, how: _replaced(loaded, examples=[loaded.examples[0]] * 2), "the ids of its 2 examples are not unique"),
-        (lambda loaded, how: _replaced(loaded, hashes={"weights": "w"}), "hashes needs data, prompts and weights"),
         (
-            lambda loaded, how: _replaced(loaded, hashes=dict(loaded.hashes) | {"data": str(next(COUNTS))}),
+            _with_first(condition=Condition("image-001", "a rug")),
+            "info says examples='images', and example image-001 is not an image",
+        ),
+        (
+            lambda loaded, how: _replaced(loaded, examples=[loaded.examples[0]] * 2),
+            "the ids of its 2 examples are not unique",
+        ),
+        (
+            lambda loaded, how: _replaced(loaded, hashes={"weights": "w"}),
+            "hashes needs data, prompts and weights",
+        ),
+        (
+            lambda loaded, how: _replaced(
+                loaded, hashes=dict(loaded.hashes) | {"data": str(next(COUNTS))}
+            ),
             "loads other examples or hashes each time",
         ),
         (
-            lambda loaded, how: _replaced(loaded, training=Training(lambda: np.zeros((4, 8, 8, 3), np.uint8), list("abc"), [1] * 3)),
+            lambda loaded, how: _replaced(
+                loaded,
+                training=Training(lambda: np.zeros((4, 8, 8, 3), np.uint8), list("abc"), [1] * 3),
+            ),
             "4 training images and 3 ids",
         ),
-        (lambda loaded, how: _replaced(loaded, hashes=dict(loaded.hashes) | {"weights": "w"}), "its control model has the weights"),
+        (
+            lambda loaded, how: _replaced(loaded, hashes=dict(loaded.hashes) | {"weights": "w"}),
+            "its control model has the weights",
+        ),
         (lambda loaded, how: None, "load returns None; it must return a membench.task.LoadedTask"),
         (lambda loaded, how: sys.exit(3), "load ends the process (exit 3)"),
     ],
@@ -389,7 +471,7 @@ def test_every_built_in_task_keeps_the_contract(name: str) -> None:
     assert loaded.profile == "mini" and len(loaded.training.ids) > 100
 
 
-# ----------------------------------------------------------------------------------------- plug-ins
+# ----------------------------------------------------------------------------- plug-ins
 
 PLUGIN = '''
 import sys
@@ -419,7 +501,12 @@ class Mine(PixelTask):
             from membench.errors import UserError
             raise UserError("it has no control model")
         loaded = super().load(profile, **how)
-        return replace(loaded, info=self.info, examples=loaded.examples[: self.options.n], model=lambda: tiny_pixel_model(0))
+        return replace(
+            loaded,
+            info=self.info,
+            examples=loaded.examples[: self.options.n],
+            model=lambda: tiny_pixel_model(0),
+        )
 
 
 class Level:
@@ -452,33 +539,64 @@ def plugin(folder: Path, score: str) -> ModuleType | Path:
 def run(file: Any, out: Path, *more: str) -> int:
     from membench.cli.main import main
 
-    command = ["run", "--plugin", str(file), "--detector", "level", "--task", "mine", "--runs", str(out), "--quiet"]
+    command = [
+        "run",
+        "--plugin",
+        str(file),
+        "--detector",
+        "level",
+        "--task",
+        "mine",
+        "--runs",
+        str(out),
+        "--quiet",
+    ]
     return main([*command, *more])
 
 
-def test_a_plugin_file_brings_a_task_and_a_detector(tmp_path: Path, fresh: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plugin_file_brings_a_task_and_a_detector(
+    tmp_path: Path, fresh: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = plugin(tmp_path, "return [float(c.image.mean()) for c in conditions]")
     assert run(file, tmp_path / "runs", "--set", "mine.n=6") == 0
     from membench.runs.finished import read_runs
 
     [found] = read_runs(tmp_path / "runs").runs
-    assert found.info["task"] == "mine" and found.info["detector"] == "level" and len(found.scores) == 6
+    assert (
+        found.info["task"] == "mine"
+        and found.info["detector"] == "level"
+        and len(found.scores) == 6
+    )
     examples: list[Example] = list(PixelTask().load("mini").examples[:6])
-    expected = {e.id: float(e.condition.image.mean()) for e in examples if e.condition.image is not None}
+    expected = {
+        e.id: float(e.condition.image.mean()) for e in examples if e.condition.image is not None
+    }
     assert dict(zip(found.scores.id, found.scores.score, strict=True)) == pytest.approx(expected)
-    assert {"detector", "task"} <= set(found.info["key_parts"]["plugin_code"]) if "key_parts" in found.info else True
+    assert (
+        {"detector", "task"} <= set(found.info["key_parts"]["plugin_code"])
+        if "key_parts" in found.info
+        else True
+    )
 
 
 @pytest.mark.parametrize(
     ("score", "told"),
     [
-        ("return [0.0]", "Level.score returns 1 values for 4 conditions; it must return one each, in order"),
-        ("return ['a'] * len(conditions)", "Level.score returns a list of str; it must return a list of floats"),
+        (
+            "return [0.0]",
+            "Level.score returns 1 values for 4 conditions; it must return one each, in order",
+        ),
+        (
+            "return ['a'] * len(conditions)",
+            "Level.score returns a list of str; it must return a list of floats",
+        ),
         ("return None", "Level.score returns None"),
         ("sys.exit(0)", "Level.score ends the process (exit 0)"),
     ],
 )
-def test_a_plugins_mistake_is_one_line(tmp_path: Path, fresh: Any, capsys: pytest.CaptureFixture[str], score: str, told: str) -> None:
+def test_a_plugins_mistake_is_one_line(
+    tmp_path: Path, fresh: Any, capsys: pytest.CaptureFixture[str], score: str, told: str
+) -> None:
     assert run(plugin(tmp_path, score), tmp_path / "runs") == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1 and "Traceback" not in err

@@ -1,4 +1,6 @@
-"""What makes a copy where pixels do not decide: cosine of a copy detector's features, kept in the cache."""
+"""What makes a copy where pixels do not decide: cosine of a copy detector's features,
+kept in the cache.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +42,22 @@ def test_cosine_equals_the_whole_matrix(floor, block) -> None:
         assert len(got) == 20
     else:
         pairs = {(g, t) for g, t in zip(got.generated, got.training, strict=True)}
-        clearly = {(g, t) for g, t in np.argwhere(whole >= floor + 1e-5)} | {(g, int(whole[g].argmax())) for g in range(20) if g != 7}
-        at_most = {(g, t) for g, t in np.argwhere(whole >= floor - 1e-5)} | {(g, int(whole[g].argmax())) for g in range(20)}
+        clearly = {(g, t) for g, t in np.argwhere(whole >= floor + 1e-5)} | {
+            (g, int(whole[g].argmax())) for g in range(20) if g != 7
+        }
+        at_most = {(g, t) for g, t in np.argwhere(whole >= floor - 1e-5)} | {
+            (g, int(whole[g].argmax())) for g in range(20)
+        }
         assert clearly <= pairs <= at_most | {(7, 3)} and len(pairs) == len(got)
 
 
 def test_cosine_refuses_what_has_none() -> None:
     a = vectors(3)
-    for generated, training, floor, why in [(a, a[:0], 0.0, "empty"), (a * 0, a, 0.0, "length 0"), (a, a, 1.5, "floor")]:
+    for generated, training, floor, why in [
+        (a, a[:0], 0.0, "empty"),
+        (a * 0, a, 0.0, "length 0"),
+        (a, a, 1.5, "floor"),
+    ]:
         with pytest.raises(ValueError, match=why):
             cosine(generated, training, floor=floor)
 
@@ -61,7 +71,9 @@ def random_pictures(n: int, seed: int, side: int = 6) -> np.ndarray:
 
 @pytest.mark.parametrize("n_neighbours", [4, 50])
 def test_own_by_pixels(n_neighbours) -> None:
-    """The distance to given pictures, scaled by the nearest of all: against loops, and against the matches."""
+    """The distance to given pictures, scaled by the nearest of all: against loops, and
+    against the matches.
+    """
     images, known = random_pictures(6, 0), random_pictures(12, 1)
     images[2] = known[7]  # a copy of one of its own
     match = by_pixels(lambda: known)
@@ -79,7 +91,9 @@ def test_own_by_pixels(n_neighbours) -> None:
 
 
 def test_own_by_pixels_among_equal_pictures() -> None:
-    """Where the neighbours all equal the image, it is a copy of these and of nothing else."""
+    """Where the neighbours all equal the image, it is a copy of these and of nothing
+    else.
+    """
     known = np.concatenate([np.zeros((3, 2, 2, 3), np.uint8), np.full((1, 2, 2, 3), 255, np.uint8)])
     got = by_pixels(lambda: known).own(known[[0, 0]], [[1], [3]], n_neighbours=3)
     np.testing.assert_array_equal(got, [0, np.inf])
@@ -96,7 +110,9 @@ class Counted:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         self.images += len(images)
         x = images.reshape(len(images), -1).astype(np.float32)
-        return np.stack([x[:, ::3].mean(axis=1) - 100, x[:, 1::5].std(axis=1) - 70, x[:, 7] - 128], axis=1)
+        return np.stack(
+            [x[:, ::3].mean(axis=1) - 100, x[:, 1::5].std(axis=1) - 70, x[:, 7] - 128], axis=1
+        )
 
 
 def test_own_by_features(tmp_path, monkeypatch) -> None:
@@ -105,19 +121,26 @@ def test_own_by_features(tmp_path, monkeypatch) -> None:
     images[3] = known[11]
     match = by_features(features, lambda: known, "known", progress=False)
     got = match.own(images, OWNERS)
-    whole = cosine_similarity(features(images).astype(np.float64), features(known).astype(np.float64))
-    expected = [max((whole[i, j] for j in positions), default=np.nan) for i, positions in enumerate(OWNERS)]
+    whole = cosine_similarity(
+        features(images).astype(np.float64), features(known).astype(np.float64)
+    )
+    expected = [
+        max((whole[i, j] for j in positions), default=np.nan) for i, positions in enumerate(OWNERS)
+    ]
     np.testing.assert_allclose(got, expected, atol=1e-6)
     assert got.dtype == np.float64 and got[3] == 1 and np.isnan(got[[1, 5]]).all()
     nearest = match(images, None)
     np.testing.assert_allclose(got[4], nearest.similarity[4], atol=1e-7)
 
-    assert features.images == 1 + 12 + 6 + 18  # one for the dimension, the training set, the images; and those of this test
+    # One for the dimension, the training set, the images; and those of this test
+    assert features.images == 1 + 12 + 6 + 18
     match(images, 0.5), match.own(images, OWNERS)
     assert features.images == 37
-    np.testing.assert_allclose(match.own(images.copy()[::-1], OWNERS[::-1]), got[::-1], atol=1e-7)  # another array
+    # Another array
+    np.testing.assert_allclose(match.own(images.copy()[::-1], OWNERS[::-1]), got[::-1], atol=1e-7)
     assert features.images == 37 + 6
-    fresh = match(random_pictures(6, 2), None)  # an array that is gone: another may lie where it lay
+    # An array that is gone: another may lie where it lay
+    fresh = match(random_pictures(6, 2), None)
     assert not np.allclose(match(random_pictures(6, 3), None).similarity, fresh.similarity)
     before = features.images
     assert np.isnan(match.own(random_pictures(2, 4), [[], []])).all() and features.images == before
@@ -126,8 +149,15 @@ def test_own_by_features(tmp_path, monkeypatch) -> None:
 def test_own_refuses_what_is_not_there(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path))
     images, known = random_pictures(2, 0), random_pictures(12, 1)
-    for match in (by_pixels(lambda: known), by_features(Counted(), lambda: known, "known", progress=False)):
-        for owners, why in (([[0]], "1 lists of training pictures for 2"), ([[0], [12]], "outside"), ([[-1], [0]], "outside")):
+    for match in (
+        by_pixels(lambda: known),
+        by_features(Counted(), lambda: known, "known", progress=False),
+    ):
+        for owners, why in (
+            ([[0]], "1 lists of training pictures for 2"),
+            ([[0], [12]], "outside"),
+            ([[-1], [0]], "outside"),
+        ):
             with pytest.raises(ValueError, match=why):
                 match.own(images, owners)
     with pytest.raises(ValueError, match="uint8"):
@@ -147,13 +177,16 @@ def weights(tmp_path, monkeypatch) -> str:
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "coarse.torchscript.pt"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and what the authors of SSCD publish
+        # TorchScript is deprecated, and what the authors of SSCD publish
+        warnings.simplefilter("ignore")
         torch.jit.script(Coarse()).save(str(file))
     return str(file)
 
 
 def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
-    """Labels, similarities and the matches of a run are those of the features, which are made once."""
+    """Labels, similarities and the matches of a run are those of the features, which
+    are made once.
+    """
     options = ["criterion=sscd", f"criterion_weights={weights}", "pool=12"]
     found = run("png_size", "celeba", task_options=options, out=tmp_path / "runs", progress=False)
     features = load_features("sscd", weights)
@@ -164,15 +197,29 @@ def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
     nearest = found.matches[found.matches["rank"] == 0].sort_values("sample_id")
     order = found.samples.reset_index(drop=True).sort_values("sample_id").index
     np.testing.assert_allclose(nearest.similarity, whole.max(axis=1)[order], atol=1e-5)
-    assert abs(len(found.matches) - np.sum((whole >= 0.35) | (whole == whole.max(axis=1, keepdims=True)))) <= 2  # rounding at the floor
+    # Rounding at the floor
+    assert (
+        abs(
+            len(found.matches)
+            - np.sum((whole >= 0.35) | (whole == whole.max(axis=1, keepdims=True)))
+        )
+        <= 2
+    )
 
-    assert found.info["space"]["id"] == f"cosine/{features.id}" and found.info["space"]["higher_is_closer"]
+    assert (
+        found.info["space"]["id"] == f"cosine/{features.id}"
+        and found.info["space"]["higher_is_closer"]
+    )
     (pool,) = (cache_root() / "pools").glob("*.parquet")
     images = read_table(pool, "pool").image.map(png_image)
     best = cosine_similarity(features(np.stack(images)), known).max(axis=1)
     np.testing.assert_allclose(np.sort(found.scores.similarity), np.sort(best), atol=1e-5)
-    assert (found.scores.label == (found.scores.similarity >= 0.5)).all() and set(found.scores.label) == {0, 1}
-    copies = found.metrics[(found.metrics.metric == "ams_cumulative") & (found.metrics.threshold == 0.5)].iloc[0]
+    assert (found.scores.label == (found.scores.similarity >= 0.5)).all() and set(
+        found.scores.label
+    ) == {0, 1}
+    copies = found.metrics[
+        (found.metrics.metric == "ams_cumulative") & (found.metrics.threshold == 0.5)
+    ].iloc[0]
     assert copies["value"] == pytest.approx((whole.max(axis=1) >= 0.5).mean())
 
     files = {file: file.stat().st_mtime_ns for file in cache_root().glob("features-*.npy")}
@@ -188,7 +235,10 @@ def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
     [
         (["criterion=sscd"], "criterion=sscd needs its weights.*celeba.criterion_weights"),
         (["criterion_weights=x.pt"], "read with criterion=sscd only"),
-        (["criterion=sscd", "criterion_weights=x.pt"], "x.pt.*no weights file|no weights file.*x.pt"),
+        (
+            ["criterion=sscd", "criterion_weights=x.pt"],
+            "x.pt.*no weights file|no weights file.*x.pt",
+        ),
         (["criterion=scsd"], "sscd"),
     ],
 )

@@ -36,12 +36,18 @@ class GaussianNetwork(torch.nn.Module):
         alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
         eps = sigma * (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2)
         x0 = (x - sigma * eps) / alpha
-        return SimpleNamespace(sample={"epsilon": eps, "sample": x0, "v_prediction": alpha * eps - sigma * x0}[self.kind])
+        return SimpleNamespace(
+            sample={"epsilon": eps, "sample": x0, "v_prediction": alpha * eps - sigma * x0}[
+                self.kind
+            ]
+        )
 
 
 def gaussian(kind: str, batch_size: int = 64) -> PixelDenoiser:
     scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)
-    return PixelDenoiser(GaussianNetwork(scheduler), scheduler, shape=(1, 4, 4), batch_size=batch_size)
+    return PixelDenoiser(
+        GaussianNetwork(scheduler), scheduler, shape=(1, 4, 4), batch_size=batch_size
+    )
 
 
 @pytest.mark.parametrize("kind", PARAMETERISATIONS)
@@ -59,7 +65,9 @@ def test_every_parameterisation_gives_the_closed_form_epsilon(kind: str, t: int)
 @pytest.mark.parametrize("kind", PARAMETERISATIONS)
 @pytest.mark.parametrize("to_one", [True, False])
 def test_ddim_step_equals_the_schedulers(kind: str, to_one: bool) -> None:
-    scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False, set_alpha_to_one=to_one, steps_offset=1)
+    scheduler = DDIMScheduler(
+        prediction_type=kind, clip_sample=False, set_alpha_to_one=to_one, steps_offset=1
+    )
     network = GaussianNetwork(scheduler)
     model = PixelDenoiser(network, scheduler, shape=(1, 4, 4))
     x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
@@ -72,18 +80,23 @@ def test_ddim_step_equals_the_schedulers(kind: str, to_one: bool) -> None:
 
 
 def test_ddim_carries_noise_to_the_gaussian() -> None:
-    """The probability-flow ODE of a Gaussian is linear: x_T to MEAN + STD x_T, up to the discretisation."""
+    """The probability-flow ODE of a Gaussian is linear: x_T to MEAN + STD x_T, up to
+    the discretisation.
+    """
     model = gaussian("epsilon")
     x = model.noise([("e", k) for k in range(64)], seed=0)
     end = ddim(model, x, model.condition([]), steps=500, guidance=1.0)
     torch.testing.assert_close(end, MEAN + STD * x, rtol=0, atol=0.02)
 
 
-def test_fifty_steps_begin_at_981_and_one_step_is_not_the_first_of_fifty(tiny_pipeline_folder) -> None:
+def test_fifty_steps_begin_at_981_and_one_step_is_not_the_first_of_fifty(
+    tiny_pipeline_folder,
+) -> None:
     model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
     assert timesteps(model, 50)[:2] == [981, 961]
     assert timesteps(model, 50)[-1] == 1
-    with pytest.raises(UserError, match="begin at timestep 1 of 1000"):  # the trap: a one-step scheduler looks at the wrong end
+    # The trap: a one-step scheduler looks at the wrong end
+    with pytest.raises(UserError, match="begin at timestep 1 of 1000"):
         timesteps(model, 1)
 
 
@@ -110,7 +123,9 @@ def test_noise_depends_on_seed_id_and_draw_alone() -> None:
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_guided_sampling_gives_the_pipelines_own_images(kind: str, tmp_path) -> None:
-    """Same noise, same prompts: our images are those of diffusers' StableDiffusionPipeline."""
+    """Same noise, same prompts: our images are those of diffusers'
+    StableDiffusionPipeline.
+    """
     folder = save_tiny_pipeline(tmp_path / kind, kind)
     model = LatentDenoiser(load_text_to_image(folder), batch_size=3)
     prompts = ["Norlund teal rug", "a red mug"]
@@ -119,7 +134,9 @@ def test_guided_sampling_gives_the_pipelines_own_images(kind: str, tmp_path) -> 
     ours = model.decode(ddim(model, x, model.condition(conditions), steps=7, guidance=7.5))
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    theirs = pipeline(prompts, num_inference_steps=7, guidance_scale=7.5, latents=x, output_type="np").images
+    theirs = pipeline(
+        prompts, num_inference_steps=7, guidance_scale=7.5, latents=x, output_type="np"
+    ).images
     assert np.abs(ours.astype(int) - (theirs * 255).round().astype(int)).max() <= 1
     assert model.cost.forwards == 2 * 7 * 2
     assert model.cost.decodes == 2
@@ -131,20 +148,32 @@ def test_pair_is_null_and_conditional(tiny_pipeline_folder) -> None:
     x = model.noise([("a", 0), ("b", 0)], seed=0)
     null, conditional = model.eps_pair(x, 981, model.condition(conditions))
     assert model.cost.forwards == 4
-    torch.testing.assert_close(null, model.eps(x, 981, model.condition([Condition("n")] * 2)), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(conditional, model.eps(x, 981, model.condition(conditions)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
-        model.guided(x, 981, model.condition(conditions), 3.0), null + 3.0 * (conditional - null), rtol=1e-5, atol=1e-5
+        null, model.eps(x, 981, model.condition([Condition("n")] * 2)), rtol=1e-5, atol=1e-6
+    )
+    torch.testing.assert_close(
+        conditional, model.eps(x, 981, model.condition(conditions)), rtol=1e-5, atol=1e-6
+    )
+    torch.testing.assert_close(
+        model.guided(x, 981, model.condition(conditions), 3.0),
+        null + 3.0 * (conditional - null),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
 def test_v_prediction_differences_shrink_by_alpha(tiny_pipeline_folder) -> None:
-    """eps_c - eps_0 = alpha_t (v_c - v_0): the same weights read as v give a norm smaller by 0.068 at t = 981."""
+    """eps_c - eps_0 = alpha_t (v_c - v_0): the same weights read as v give a norm
+    smaller by 0.068 at t = 981.
+    """
     model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
     condition = model.condition([Condition("a", "red mug")])
     x = model.noise([("a", 0)], seed=0)
     null, conditional = model.eps_pair(x, 981, condition)
-    raw = [model.network(x, 981, c.embeddings).sample for c in (model.null_like(condition, 1), condition)]
+    raw = [
+        model.network(x, 981, c.embeddings).sample
+        for c in (model.null_like(condition, 1), condition)
+    ]
     alpha = float(model.alphas_cumprod[981]) ** 0.5
     assert 0.06 < alpha < 0.08
     torch.testing.assert_close(conditional - null, alpha * (raw[1] - raw[0]), rtol=1e-3, atol=1e-6)
@@ -152,7 +181,9 @@ def test_v_prediction_differences_shrink_by_alpha(tiny_pipeline_folder) -> None:
 
 def test_a_pixel_unet_is_unconditional() -> None:
     model = PixelDenoiser(pixel_unet(), DDIMScheduler(), shape=(3, 8, 8))
-    images = model.decode(ddim(model, model.noise([("a", 0)], seed=0), model.condition([]), steps=2, guidance=1.0))
+    images = model.decode(
+        ddim(model, model.noise([("a", 0)], seed=0), model.condition([]), steps=2, guidance=1.0)
+    )
     assert images.shape == (1, 8, 8, 3) and images.dtype == np.uint8
     with pytest.raises(UserError, match="takes no text"):
         model.condition([Condition("a", "a rug")])
@@ -169,12 +200,19 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="the model wants"):
         model.eps(torch.zeros(1, 3, 4, 4), 5, model.condition([]))
     with pytest.raises(UserError, match="predicts 'flow'"):
-        PixelDenoiser(model.network, SimpleNamespace(config=SimpleNamespace(prediction_type="flow")), shape=(1, 4, 4))
+        PixelDenoiser(
+            model.network,
+            SimpleNamespace(config=SimpleNamespace(prediction_type="flow")),
+            shape=(1, 4, 4),
+        )
 
 
 @slow
 def test_compiled_evaluations_are_the_networks_own(tiny_pipeline_folder) -> None:
-    """With dynamo's own interpreter as back end, which needs no compiler. One graph for all timesteps; hooks and derivatives do without."""
+    """With dynamo's own interpreter as back end, which needs no compiler.
+
+    One graph for all timesteps; hooks and derivatives do without.
+    """
     torch._dynamo.reset()
     graphs: list[int] = []
 
@@ -182,12 +220,16 @@ def test_compiled_evaluations_are_the_networks_own(tiny_pipeline_folder) -> None
         graphs.append(len(inputs))
         return graph.forward
 
-    plain, model = (LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=4) for _ in range(2))
+    plain, model = (
+        LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=4) for _ in range(2)
+    )
     model.compile(interpreted)
     x = model.noise([("a", 0), ("b", 0)], seed=0)
     told = model.condition([Condition("a", "red mug"), Condition("b", "teal rug")])
     for t in (981, 500, 1):
-        torch.testing.assert_close(model.eps(x, t, told), plain.eps(x, t, told), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            model.eps(x, t, told), plain.eps(x, t, told), rtol=1e-5, atol=1e-6
+        )
     assert len(graphs) == 1
     assert torch.equal(model.bottleneck(x, 100), plain.bottleneck(x, 100))
     assert torch.equal(model.raw_eps(x, 500, told), plain.raw_eps(x, 500, told))
@@ -201,7 +243,11 @@ def test_a_network_with_an_adapter_is_not_compiled(tiny_pipeline_folder) -> None
     model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
     model.compile(lambda graph, inputs: pytest.fail("compiled"))
     model.network.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), "a")
-    assert model.eps(torch.zeros(1, *model.shape), 500, model.condition([Condition("a", "mug")])).isfinite().all()
+    assert (
+        model.eps(torch.zeros(1, *model.shape), 500, model.condition([Condition("a", "mug")]))
+        .isfinite()
+        .all()
+    )
 
 
 def test_a_compiler_that_fails_is_one_line() -> None:

@@ -1,4 +1,6 @@
-"""The page on metrics names every metric that a run stores, and every column of a board that people see."""
+"""The page on metrics names every metric that a run stores, and every column of a board
+that people see.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ def test_every_metric_has_its_place_on_the_page(tmp_path):
     names |= {*DETECTION, *RARE, "extracted_share", "copies_per_picture"}
     text = PAGE.read_text(encoding="utf-8")
     named = set(re.findall(r"`([a-z0-9_.]+)`", text))
-    named |= {f"best_p{q}" for q in (50, 75, 90, 95, 99)} | {f"precision_at_{k}" for k in (10, 50, 100)}  # written as a range
+    # Written as a range
+    named |= {f"best_p{q}" for q in (50, 75, 90, 95, 99)} | {
+        f"precision_at_{k}" for k in (10, 50, 100)
+    }
     assert len(names) > 15 and names <= named, sorted(names - named)
 
 
@@ -30,6 +35,13 @@ def test_the_sample_row_of_the_page_is_a_board_s(tmp_path, capsys):
     make(tmp_path, COPIED)
     make(tmp_path, COPIED, control=True)
     write_boards(of_frame(over_seeds(collect(tmp_path)), "seeds"), "md", None)
-    titles = {cell.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| detector") for cell in line.split("|")}
-    [sample] = re.findall(r"^\| detector \| options .*$", PAGE.read_text(encoding="utf-8"), flags=re.M)
+    titles = {
+        cell.strip()
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("| detector")
+        for cell in line.split("|")
+    }
+    [sample] = re.findall(
+        r"^\| detector \| options .*$", PAGE.read_text(encoding="utf-8"), flags=re.M
+    )
     assert {cell.strip() for cell in sample.split("|")} - {"…"} <= titles

@@ -1,4 +1,6 @@
-"""Every attack where it must win: on a model that is the exact score of a few images (memorizer.py) it returns those images."""
+"""Every attack where it must win: on a model that is the exact score of a few images
+(memorizer.py) it returns those images.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,14 @@ from membench.storage.workspace import Workspace
 from membench.types import Band, Sample, Space
 
 SAMPLING = {"pixels": {"steps": 10, "guidance": 1.0}, "latents": {"steps": 10, "guidance": 3.0}}
-MODELS = [("pixels", True, "epsilon"), ("pixels", False, "v_prediction"), ("latents", True, "epsilon"), ("latents", False, "v_prediction")]
-# A quarter of the usual threshold in pixels, where only rounding and the last step's gradient are left; behind the VAE its round trip, too.
+MODELS = [
+    ("pixels", True, "epsilon"),
+    ("pixels", False, "v_prediction"),
+    ("latents", True, "epsilon"),
+    ("latents", False, "v_prediction"),
+]
+# A quarter of the usual threshold in pixels, where only rounding and the last step's
+# gradient are left; behind the VAE its round trip, too.
 COPY = {"pixels": 0.25, "latents": 0.9}
 SHARES = np.array(MULTIPLICITY) / sum(MULTIPLICITY)
 
@@ -36,7 +44,9 @@ def alone(kind: str, clip: bool, prediction: str) -> World:
 
 
 def space(kind: str) -> Space:
-    return Space("normalised L2", False, (Band("copy", 0.0, COPY[kind]),), COPY[kind], COPY[kind], "")
+    return Space(
+        "normalised L2", False, (Band("copy", 0.0, COPY[kind]),), COPY[kind], COPY[kind], ""
+    )
 
 
 def returned(w: World, samples: list[Sample]) -> tuple[np.ndarray, np.ndarray]:
@@ -46,23 +56,42 @@ def returned(w: World, samples: list[Sample]) -> tuple[np.ndarray, np.ndarray]:
     return found.training.to_numpy(), found.similarity.to_numpy()
 
 
-def guided(model: tuple[str, bool, str], make: Any, n: int, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Target, nearest image and distance of n images that are guided by the true classifier."""
+def guided(
+    model: tuple[str, bool, str], make: Any, n: int, **options: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Target, nearest image and distance of n images that are guided by the true
+    classifier.
+    """
     w = alone(*model)
-    detector = make(make.Options(generations=n, surrogate="classifier", **options), seed=0, sampling=SAMPLING[model[0]])
+    detector = make(
+        make.Options(generations=n, surrogate="classifier", **options),
+        seed=0,
+        sampling=SAMPLING[model[0]],
+    )
     detector.classifier = Classifier(w.exact, [[k] for k in IMAGES], timed=make.timed)
-    detector.x0, detector.labels = w.exact.means[IMAGES].float().view(len(IMAGES), *w.model.shape), torch.arange(len(IMAGES))
+    detector.x0, detector.labels = (
+        w.exact.means[IMAGES].float().view(len(IMAGES), *w.model.shape),
+        torch.arange(len(IMAGES)),
+    )
     requests = detector.plan([])
     samples = detector.extract(w.model, requests)
     assert np.isfinite([s.confidence for s in samples]).all()
-    return np.array([int(r.condition.id.removeprefix("cluster-")) for r in requests]), *returned(w, samples)
+    return np.array([int(r.condition.id.removeprefix("cluster-")) for r in requests]), *returned(
+        w, samples
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_unconditional_sampling_returns_each_image_as_often_as_it_was_shown(model: tuple[str, bool, str]) -> None:
+def test_unconditional_sampling_returns_each_image_as_often_as_it_was_shown(
+    model: tuple[str, bool, str],
+) -> None:
     """In latents within a factor of two, for a reason that the next test shows."""
     w, n = alone(*model), 400 if model[0] == "pixels" else 120
-    attack = RandomSampling(RandomSampling.Options(extraction="unconditional", generations=n), seed=0, sampling=SAMPLING[model[0]])
+    attack = RandomSampling(
+        RandomSampling.Options(extraction="unconditional", generations=n),
+        seed=0,
+        sampling=SAMPLING[model[0]],
+    )
     nearest, distance = returned(w, attack.extract(w.model, attack.plan([])))
     assert (distance < COPY[model[0]]).mean() > 0.99
     counts = np.bincount(nearest, minlength=len(IMAGES))
@@ -73,7 +102,9 @@ def test_unconditional_sampling_returns_each_image_as_often_as_it_was_shown(mode
 
 
 def test_shares_are_exact_in_latents_too_where_sampling_starts_at_the_models_own_noise() -> None:
-    """Stable Diffusion's schedule does not end in pure noise: p_T has the mean alpha_T E x0, and a start at N(0, 1) shifts the shares."""
+    """Stable Diffusion's schedule does not end in pure noise: p_T has the mean alpha_T
+    E x0, and a start at N(0, 1) shifts the shares.
+    """
     w, n = alone(*MODELS[3]), 400
     t = timesteps(w.model, 10)[0]
     alpha, sigma = w.model.alpha_sigma(t)
@@ -82,15 +113,24 @@ def test_shares_are_exact_in_latents_too_where_sampling_starts_at_the_models_own
 
     def counts(x: torch.Tensor) -> np.ndarray:
         x = ddim(w.model, x, condition, steps=10, guidance=1.0)
-        return np.bincount(torch.cdist(x.flatten(1).double(), means).argmin(dim=1).numpy(), minlength=len(IMAGES))
+        return np.bincount(
+            torch.cdist(x.flatten(1).double(), means).argmin(dim=1).numpy(), minlength=len(IMAGES)
+        )
 
     shown = np.random.RandomState(0).choice(len(IMAGES), n, p=SHARES)
-    assert chisquare(counts(alpha * means[shown].float().view_as(noise) + sigma * noise), n * SHARES).pvalue > 0.01
+    assert (
+        chisquare(
+            counts(alpha * means[shown].float().view_as(noise) + sigma * noise), n * SHARES
+        ).pvalue
+        > 0.01
+    )
     assert chisquare(counts(noise), n * SHARES).pvalue < 1e-4
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_conditional_sampling_returns_the_conditions_own_image(model: tuple[str, bool, str]) -> None:
+def test_conditional_sampling_returns_the_conditions_own_image(
+    model: tuple[str, bool, str],
+) -> None:
     w = alone(*model)
     attack = RandomSampling(RandomSampling.Options(draws=2), seed=0, sampling=SAMPLING[model[0]])
     requests = attack.plan(w.memorized)
@@ -101,22 +141,36 @@ def test_conditional_sampling_returns_the_conditions_own_image(model: tuple[str,
 
 @pytest.mark.parametrize("guidance", [1.0, 10.0])
 @pytest.mark.parametrize("model", MODELS)
-def test_guidance_by_the_true_classifier_returns_the_image_that_it_names(model: tuple[str, bool, str], guidance: float) -> None:
-    """At weight 1 it is the conditional model itself, by Bayes; at SIDE's own 10 x0 is clipped, and eps must follow it."""
-    target, nearest, distance = guided(model, Side, 60 if model[0] == "pixels" else 20, guidance=guidance)
+def test_guidance_by_the_true_classifier_returns_the_image_that_it_names(
+    model: tuple[str, bool, str], guidance: float
+) -> None:
+    """At weight 1 it is the conditional model itself, by Bayes; at SIDE's own 10 x0 is
+    clipped, and eps must follow it.
+    """
+    target, nearest, distance = guided(
+        model, Side, 60 if model[0] == "pixels" else 20, guidance=guidance
+    )
     assert (nearest == target).mean() > 0.97 and (distance < COPY[model[0]]).mean() > 0.97
 
 
 @pytest.mark.parametrize("guidance", [1.0, 10.0])
 @pytest.mark.parametrize("at", ["xt", "x0"])
-def test_a_classifier_that_knows_no_timestep_returns_it_where_x0_is_clipped(at: str, guidance: float) -> None:
-    """Its posterior is that of clean images, certain everywhere, with a gradient of (x_c - x_j) / s^2: thousands of times too long.
+def test_a_classifier_that_knows_no_timestep_returns_it_where_x0_is_clipped(
+    at: str, guidance: float
+) -> None:
+    """Its posterior is that of clean images, certain everywhere, with a gradient of
+    (x_c - x_j) / s^2: thousands of times too long.
 
-    The clip makes a direction of it, which leads to the image. Without a clip it leads to the image's side of the space, past the image.
+    The clip makes a direction of it, which leads to the image. Without a clip it leads
+    to the image's side of the space, past the image.
     """
-    target, nearest, distance = guided(("pixels", True, "epsilon"), CarliniConditional, 60, guidance=guidance, at=at)
+    target, nearest, distance = guided(
+        ("pixels", True, "epsilon"), CarliniConditional, 60, guidance=guidance, at=at
+    )
     assert (nearest == target).mean() > 0.97 and (distance < 1).mean() > 0.97
-    target, nearest, distance = guided(("pixels", False, "v_prediction"), CarliniConditional, 60, guidance=guidance, at=at)
+    target, nearest, distance = guided(
+        ("pixels", False, "v_prediction"), CarliniConditional, 60, guidance=guidance, at=at
+    )
     assert (nearest == target).mean() > 0.97 and (distance < 1).mean() < 0.5
 
 
@@ -125,29 +179,49 @@ def test_the_clusters_are_the_images(features: str, workspace: Workspace) -> Non
     w = alone(*MODELS[0])
     synthetic = synthesize(w.model, [NULL], workspace, n=200, seed=0, steps=10, guidance=1.0)
     z = describe(w.model, synthetic, workspace, features=features, weights="", seed=0)
-    assert clusters_are_images(w, synthetic.x0, torch.from_numpy(cluster(z, k=len(IMAGES), cohesion=0.99, seed=0).labels))
+    assert clusters_are_images(
+        w, synthetic.x0, torch.from_numpy(cluster(z, k=len(IMAGES), cohesion=0.99, seed=0).labels)
+    )
 
 
 def clusters_are_images(w: World, x0: torch.Tensor, labels: torch.Tensor) -> dict[int, int]:
-    """Of each cluster its image; empty unless clusters and images are the same partition of the synthetic images, and all are there."""
+    """Of each cluster its image; empty unless clusters and images are the same
+    partition of the synthetic images, and all are there.
+    """
     known = torch.cdist(x0.flatten(1).double(), w.exact.means[IMAGES]).argmin(dim=1)
     pairs = {(int(label), int(image)) for label, image in zip(labels, known, strict=True)}
     image_of = dict(pairs)
-    return image_of if len(pairs) == len(image_of) == len(set(image_of.values())) == len(IMAGES) else {}
+    return (
+        image_of
+        if len(pairs) == len(image_of) == len(set(image_of.values())) == len(IMAGES)
+        else {}
+    )
 
 
 @pytest.mark.parametrize(("make", "steps"), [(Side, 200), (CarliniConditional, 20)])
-def test_side_and_its_baseline_find_every_image_by_themselves(make: Any, steps: int, workspace: Workspace) -> None:
-    """The whole of the algorithm, with a briefly trained classifier: all that is extracted are copies, and every image is among them.
+def test_side_and_its_baseline_find_every_image_by_themselves(
+    make: Any, steps: int, workspace: Workspace
+) -> None:
+    """The whole of the algorithm, with a briefly trained classifier: all that is
+    extracted are copies, and every image is among them.
 
-    The expected number of unique images, sum_k 1 - (1 - 1/K)^N, is K to 1e-4. SIDE's classifier steers: without it, one image in K would
-    be that of its target.
+    The expected number of unique images, sum_k 1 - (1 - 1/K)^N, is K to 1e-4. SIDE's
+    classifier steers: without it, one image in K would be that of its target.
     """
     w, k, n = alone(*MODELS[0]), len(IMAGES), 60
-    options: dict[str, Any] = {"synthetic": 200, "clusters": k, "cohesion": 0.5, "generations": n, "stem": 4, "batch": 16}
+    options: dict[str, Any] = {
+        "synthetic": 200,
+        "clusters": k,
+        "cohesion": 0.5,
+        "generations": n,
+        "stem": 4,
+        "batch": 16,
+    }
     if "keep" in {f.name for f in fields(make.Options)}:
         options["keep"] = 1.0
-    attack = make(make.Options(**options, classifier_steps=steps), seed=0, sampling=SAMPLING["pixels"])
+    attack = make(
+        make.Options(**options, classifier_steps=steps), seed=0, sampling=SAMPLING["pixels"]
+    )
     facts = attack.prepare(w.model, [], workspace)
     image_of = clusters_are_images(w, attack.x0, attack.labels)
     assert facts["clusters kept"] == k and image_of
@@ -158,5 +232,7 @@ def test_side_and_its_baseline_find_every_image_by_themselves(make: Any, steps: 
     assert ams(matches, n, space("pixels"), COPY["pixels"]) > 0.95
     assert ums_nearest(matches, n, space("pixels"), COPY["pixels"]) == k / n
     if make is Side:
-        target = np.array([image_of[int(r.condition.id.removeprefix("cluster-"))] for r in requests])
+        target = np.array(
+            [image_of[int(r.condition.id.removeprefix("cluster-"))] for r in requests]
+        )
         assert (returned(w, samples)[0] == target).mean() > 0.4

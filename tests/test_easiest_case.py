@@ -1,6 +1,8 @@
-"""Every detector where it must win: a model that is the exact score of a few images (memorizer.py).
+"""Every detector where it must win: a model that is the exact score of a few images
+(memorizer.py).
 
-Each separates what the model has memorized from what it has not, as its own theory says; where a method cannot, the test says so.
+Each separates what the model has memorized from what it has not, as its own theory
+says; where a method cannot, the test says so.
 """
 
 from __future__ import annotations
@@ -34,17 +36,29 @@ SEED = 3
 
 @cache
 def world(kind: str, clip: bool | None = None, prediction: str | None = None) -> World:
-    """By default pixels that are clipped and predict epsilon, and latents that are not and predict v, as the shipped models do."""
+    """By default pixels that are clipped and predict epsilon, and latents that are not
+    and predict v, as the shipped models do.
+    """
     make = pixels if kind == "pixels" else latents
-    return make(clip=(kind == "pixels") if clip is None else clip, prediction=prediction or ("epsilon", "v_prediction")[kind == "latents"])
+    return make(
+        clip=(kind == "pixels") if clip is None else clip,
+        prediction=prediction or ("epsilon", "v_prediction")[kind == "latents"],
+    )
 
 
 def built_in() -> list[str]:
-    return [name for name in detectors().names() if detectors().get(name).target.startswith("membench.detectors.")]
+    return [
+        name
+        for name in detectors().names()
+        if detectors().get(name).target.startswith("membench.detectors.")
+    ]
 
 
 def score(kind: str, name: str, conditions: list[Condition], **options: Any) -> np.ndarray:
-    """What the runner does: check, plan, extract, score. The surrogate of SIDE and its baseline is the true classifier."""
+    """What the runner does: check, plan, extract, score.
+
+    The surrogate of SIDE and its baseline is the true classifier.
+    """
     w, cls = world(kind), detectors().load(name)
     images = conditions[0].image is not None or conditions[0].start is not None
     examples = {"examples": "images" if images else "prompts"}
@@ -53,9 +67,14 @@ def score(kind: str, name: str, conditions: list[Condition], **options: Any) -> 
     if isinstance(detector, Side):
         detector.options = replace(detector.options, surrogate="classifier")
         detector.classifier = Classifier(w.exact, [[k] for k in range(PIECE)], timed=detector.timed)  # type: ignore[assignment]
-        detector.x0, detector.labels = w.exact.means[:PIECE].float().view(PIECE, *w.model.shape), torch.arange(PIECE)
+        detector.x0, detector.labels = (
+            w.exact.means[:PIECE].float().view(PIECE, *w.model.shape),
+            torch.arange(PIECE),
+        )
     extracted: dict[str, list[Sample]] = {}
-    for sample in detector.extract(w.model, requests) if (requests := detector.plan(conditions)) else []:
+    for sample in (
+        detector.extract(w.model, requests) if (requests := detector.plan(conditions)) else []
+    ):
         extracted.setdefault(sample.condition.id, []).append(sample)
     found = np.array(detector.score(w.model, conditions, extracted))
     assert np.isfinite(found).all()
@@ -63,7 +82,11 @@ def score(kind: str, name: str, conditions: list[Condition], **options: Any) -> 
 
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
-    return float(roc_auc_score([1] * len(positive) + [0] * len(negative), np.concatenate([positive, negative])))
+    return float(
+        roc_auc_score(
+            [1] * len(positive) + [0] * len(negative), np.concatenate([positive, negative])
+        )
+    )
 
 
 @cache
@@ -82,19 +105,27 @@ def pictured(conditions: list[Condition], images: np.ndarray) -> list[Condition]
     ]
 
 
-# --------------------------------------------------------------------------------------------- the model itself
+# --------------------------------------------------------------------- the model itself
 
 
 def slow_eps(w: World, x: torch.Tensor, t: int, told: list[int]) -> torch.Tensor:
-    """-sigma grad log p_t by automatic differentiation of torch's own mixture density, of one condition."""
+    """-sigma grad log p_t by automatic differentiation of torch's own mixture density,
+    of one condition.
+    """
     abar = float(w.model.alphas_cumprod[t])
     bases = w.exact.bases.split([p.dims for p in w.exact.pieces])
     eye = torch.eye(x[0].numel(), dtype=torch.float64)
     means = torch.stack([abar**0.5 * w.exact.pieces[k].mean.double().flatten() for k in told])
     covariances = torch.stack(
-        [abar * (NARROW**2 * eye + w.exact.pieces[k].spread ** 2 * bases[k].T @ bases[k]) + (1 - abar) * eye for k in told]
+        [
+            abar * (NARROW**2 * eye + w.exact.pieces[k].spread ** 2 * bases[k].T @ bases[k])
+            + (1 - abar) * eye
+            for k in told
+        ]
     )
-    weights = torch.distributions.Categorical(torch.tensor([w.exact.pieces[k].weight for k in told], dtype=torch.float64))
+    weights = torch.distributions.Categorical(
+        torch.tensor([w.exact.pieces[k].weight for k in told], dtype=torch.float64)
+    )
     parts = torch.distributions.MultivariateNormal(means, covariances)
     flat = x.flatten(1).double().requires_grad_(True)
     log_density = torch.distributions.MixtureSameFamily(weights, parts).log_prob(flat).sum()
@@ -106,7 +137,12 @@ def slow_eps(w: World, x: torch.Tensor, t: int, told: list[int]) -> torch.Tensor
 def test_the_model_is_the_exact_score_of_its_pieces(kind: str, prediction: str) -> None:
     w = world(kind, None, prediction)
     noise = w.model.noise([("a", 0), ("b", 0)], SEED)
-    told = {w.memorized[0]: [0], w.template: [TEMPLATE], w.learned[0]: [PIECE], w.ignored[0]: [*range(PIECE + 1)]}
+    told = {
+        w.memorized[0]: [0],
+        w.template: [TEMPLATE],
+        w.learned[0]: [PIECE],
+        w.ignored[0]: [*range(PIECE + 1)],
+    }
     told |= {Condition("null"): [*range(PIECE + 1)]}
     if kind == "latents":
         told[Condition("x", "a prompt that nobody has seen")] = [*range(PIECE + 1)]
@@ -115,7 +151,9 @@ def test_the_model_is_the_exact_score_of_its_pieces(kind: str, prediction: str) 
         x = alpha * w.exact.means[[0, 1]].float().view_as(noise) + sigma * noise
         for condition, selected in told.items():
             got = w.model.eps(x, t, w.model.condition([condition] * 2))
-            torch.testing.assert_close(got.double(), slow_eps(w, x, t, selected), rtol=1e-3, atol=2e-4)
+            torch.testing.assert_close(
+                got.double(), slow_eps(w, x, t, selected), rtol=1e-3, atol=2e-4
+            )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,24 +162,40 @@ def test_clipping_changes_no_unguided_image_and_no_image_of_its_own_condition(ki
     ends = []
     for clip in (False, True):
         model = world(kind, clip).model
-        told = model.condition([world(kind).memorized[0], Condition("null"), world(kind).memorized[1], Condition("null")])
-        ends.append(ddim(model, model.noise([("a", k) for k in range(4)], 0), told, steps=10, guidance=1.0))
+        told = model.condition(
+            [
+                world(kind).memorized[0],
+                Condition("null"),
+                world(kind).memorized[1],
+                Condition("null"),
+            ]
+        )
+        ends.append(
+            ddim(model, model.noise([("a", k) for k in range(4)], 0), told, steps=10, guidance=1.0)
+        )
     torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------- at conditions
+# ------------------------------------------------------------------------ at conditions
 
-# Options of each kind where the default does not suit a tiny model: of pixels the guidance must outweigh the noise (below), and an edge
-# of an 8x8 image is looked for at 8x8. Then, whether the images that an ignored condition draws, which are copies, are what is scored.
+# Options of each kind where the default does not suit a tiny model: of pixels the
+# guidance must outweigh the noise (below), and an edge of an 8x8 image is looked for at
+# 8x8. Then, whether the images that an ignored condition draws, which are copies, are
+# what is scored.
 CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "cfg_norm": ({}, {}, False),
     "dcs": ({"weight": 60.0, "draws": 64}, {"draws": 64}, False),
     "edge": ({"size": 8, "strength": 3.0}, {"size": 64}, False),
-    "score_norm": ({"at": "trajectory", "condition": "guided", "weight": 60.0, "draws": 64}, {"draws": 64}, False),
+    "score_norm": (
+        {"at": "trajectory", "condition": "guided", "weight": 60.0, "draws": 64},
+        {"draws": 64},
+        False,
+    ),
     "random": ({"draws": 8}, {"draws": 8}, False),
     "flipd": ({}, {}, True),
     "side": ({"generations": 60}, {"generations": 30}, True),
-    # Without a clip the gradient of a classifier that knows no timestep throws the image away (test_easiest_attacks.py).
+    # Without a clip the gradient of a classifier that knows no timestep throws the
+    # image away (test_easiest_attacks.py).
     "carlini_conditional": ({"generations": 60}, {}, True),
 }
 # What the rest of them is held to in tests of its own.
@@ -152,12 +206,17 @@ def test_no_detector_is_left_out() -> None:
     assert sorted({*CONDITIONS, *ELSEWHERE}) == built_in() and not CONDITIONS.keys() & ELSEWHERE
 
 
-@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in KINDS for n in CONDITIONS if (k, n) != ("latents", "carlini_conditional")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(k, n) for k in KINDS for n in CONDITIONS if (k, n) != ("latents", "carlini_conditional")],
+)
 def test_memorized_conditions_are_told_from_those_that_are_not(kind: str, name: str) -> None:
-    """AUROC 1 against learned conditions, and against ignored ones where the score is of the condition.
+    """AUROC 1 against learned conditions, and against ignored ones where the score is
+    of the condition.
 
-    Where it is of the images that the condition draws, an ignored condition cannot be told apart: it draws the memorized images too. Then
-    each scores as what it has drawn.
+    Where it is of the images that the condition draws, an ignored condition cannot be
+    told apart: it draws the memorized images too. Then each scores as what it has
+    drawn.
     """
     w, (options, in_latents, of_images) = world(kind), CONDITIONS[name]
     options = options if kind == "pixels" else in_latents
@@ -167,46 +226,67 @@ def test_memorized_conditions_are_told_from_those_that_are_not(kind: str, name: 
     if not of_images:
         assert auroc(memorized, ignored) == 1.0
         return
-    copies = normalised_l2(drawn(kind, "ignored"), np.concatenate([w.images, w.pattern[None]]), floor=0.0)
+    copies = normalised_l2(
+        drawn(kind, "ignored"), np.concatenate([w.images, w.pattern[None]]), floor=0.0
+    )
     copies = copies[copies["rank"] == 0].sort_values("generated").similarity.to_numpy() < 0.6
     assert copies.any()
-    assert ignored[copies].min() > learned.max() and memorized.min() > ignored[~copies].max(initial=-np.inf)
+    assert ignored[copies].min() > learned.max() and memorized.min() > ignored[~copies].max(
+        initial=-np.inf
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_guidance_norm_has_its_closed_form(kind: str) -> None:
-    """|| eps_c - eps_0 || at the first step; of a condition that changes nothing it is 0."""
+    """|| eps_c - eps_0 || at the first step; of a condition that changes nothing it is
+    0.
+    """
     w = world(kind)
     got = score(kind, "cfg_norm", w.memorized, **({"trajectory": 10} if kind == "pixels" else {}))
     w.model.scheduler.set_timesteps(50 if kind == "latents" else 10)
     t = int(w.model.scheduler.timesteps[0])
     for k, (condition, value) in enumerate(zip(w.memorized, got, strict=True)):
-        x = torch.stack([torch.randn(w.model.shape, generator=generator(SEED, condition.id, draw)) for draw in range(4)])
-        norms = (slow_eps(w, x, t, [k]) - slow_eps(w, x, t, [*range(PIECE + 1)])).flatten(1).norm(dim=1)
+        x = torch.stack(
+            [
+                torch.randn(w.model.shape, generator=generator(SEED, condition.id, draw))
+                for draw in range(4)
+            ]
+        )
+        norms = (
+            (slow_eps(w, x, t, [k]) - slow_eps(w, x, t, [*range(PIECE + 1)])).flatten(1).norm(dim=1)
+        )
         assert value == pytest.approx(float(norms.mean()), rel=1e-3)
     assert not score(kind, "cfg_norm", w.ignored).any()
 
 
 def test_one_step_scores_rise_with_the_square_of_the_weight_and_pixels_need_it() -> None:
-    """E || eps_0 + w d ||^2 = E || eps_0 ||^2 + w^2 || d ||^2, d = (alpha / sigma)(x_c - E x0), the noise of which is about sqrt(2 D).
+    """E || eps_0 + w d ||^2 = E || eps_0 ||^2 + w^2 || d ||^2, d = (alpha / sigma)(x_c
+    - E x0), the noise of which is about sqrt(2 D).
 
-    At w = 7.5 the second term is smaller than the noise of one draw: about 2 against 20. So dcs and score_norm see little on a small image
-    at the paper's weight, and 60 is used above.
+    At w = 7.5 the second term is smaller than the noise of one draw: about 2 against
+    20. So dcs and score_norm see little on a small image at the paper's weight, and 60
+    is used above.
     """
     w = world("pixels")
     alpha, sigma = w.model.alpha_sigma(999)
     weights = torch.tensor([p.weight for p in w.exact.pieces], dtype=torch.float64)
     centre = (weights / weights.sum()) @ w.exact.means
     for weight in (7.5, 60.0):
-        got, base = (score("pixels", "dcs", c, weight=weight, draws=400) for c in (w.memorized, w.ignored[:1]))
+        got, base = (
+            score("pixels", "dcs", c, weight=weight, draws=400)
+            for c in (w.memorized, w.ignored[:1])
+        )
         for k, value in enumerate(got - base):
             d = (alpha / sigma) * (w.exact.means[k] - centre).norm()
-            noise = math.sqrt(2 * (2 * 192 + (2 * weight * float(d)) ** 2) / 400)  # of the difference of two means of 400
+            # Of the difference of two means of 400
+            noise = math.sqrt(2 * (2 * 192 + (2 * weight * float(d)) ** 2) / 400)
             gain = value * 192 * (alpha / sigma) ** 2
-            assert abs(gain - weight**2 * float(d) ** 2) < 4 * noise + 0.15 * weight**2 * float(d) ** 2
+            assert (
+                abs(gain - weight**2 * float(d) ** 2) < 4 * noise + 0.15 * weight**2 * float(d) ** 2
+            )
 
 
-# ---------------------------------------------------------------------------------------------------- at images
+# ---------------------------------------------------------------------------- at images
 
 
 def never(w: World) -> list[Condition]:
@@ -223,13 +303,18 @@ def test_memorized_images_are_told_from_those_that_were_never_shown(name: str) -
 
 
 def test_flipd_has_its_closed_form_at_each_kind_of_image() -> None:
-    """D alpha^2 s^2 / v_s, nearly 0, at a memorized image; near d where the condition is learned; a large number far from every piece."""
+    """D alpha^2 s^2 / v_s, nearly 0, at a memorized image; near d where the condition
+    is learned; a large number far from every piece.
+    """
     w, t = world("pixels"), 9
     alpha, sigma = w.model.alpha_sigma(t)
     v_s, size = alpha**2 * NARROW**2 + sigma**2, 192
 
     def by_hand(image: np.ndarray, k: int) -> float:
-        r = from_uint8(image[None])[0].double().flatten() - w.exact.pieces[k].mean.double().flatten()
+        r = (
+            from_uint8(image[None])[0].double().flatten()
+            - w.exact.pieces[k].mean.double().flatten()
+        )
         basis = w.exact.bases.split([p.dims for p in w.exact.pieces])[k]
         a, d, v_a = basis @ r, len(basis), v_s + alpha**2 * w.exact.pieces[k].spread ** 2
         across = float(r @ r - a @ a)
@@ -238,21 +323,35 @@ def test_flipd_has_its_closed_form_at_each_kind_of_image() -> None:
 
     learned = drawn("pixels", "learned")
     rows = [(c, k) for k, c in enumerate(pictured(w.memorized, w.images))]
-    rows += [(c, PIECE) for c in pictured(w.learned, learned)] + [(c, k % len(IMAGES)) for k, c in enumerate(never(w))]
+    rows += [(c, PIECE) for c in pictured(w.learned, learned)] + [
+        (c, k % len(IMAGES)) for k, c in enumerate(never(w))
+    ]
     lid = -score("pixels", "flipd", [c for c, _ in rows], trace="exact")
-    assert lid == pytest.approx([by_hand(c.image, k) for c, k in rows if c.image is not None], rel=1e-3, abs=0.05)
+    assert lid == pytest.approx(
+        [by_hand(c.image, k) for c, k in rows if c.image is not None], rel=1e-3, abs=0.05
+    )
     assert lid[: len(IMAGES)] == pytest.approx(size * alpha**2 * NARROW**2 / v_s, abs=0.05)
-    assert np.abs(lid[len(IMAGES) : -len(w.never)] - BROAD).max() < BROAD / 2 and lid[-len(w.never) :].min() > 5 * size
+    assert (
+        np.abs(lid[len(IMAGES) : -len(w.never)] - BROAD).max() < BROAD / 2
+        and lid[-len(w.never) :].min() > 5 * size
+    )
 
 
 def test_the_normal_bundle_counts_dimensions_but_cannot_see_dimension_zero() -> None:
-    """Exact for a template (1) and a learned condition (24); D - 1 far from every piece, where eps is one vector and little else.
+    """Exact for a template (1) and a learned condition (24); D - 1 far from every
+    piece, where eps is one vector and little else.
 
-    At an image that stands alone there is no tangent direction and so no gap: the place of the widest one is that of the noise.
+    At an image that stands alone there is no tangent direction and so no gap: the place
+    of the widest one is that of the noise.
     """
     w, size = world("pixels"), 192
     template = pictured([w.template], w.pattern[None])
-    given = [*template, *pictured(w.learned[:2], drawn("pixels", "learned")[:2]), *never(w)[:2], *pictured(w.memorized, w.images)[:2]]
+    given = [
+        *template,
+        *pictured(w.learned[:2], drawn("pixels", "learned")[:2]),
+        *never(w)[:2],
+        *pictured(w.memorized, w.images)[:2],
+    ]
     lid = -score("pixels", "normal_bundle", given, t0=0.001, images=0)
     assert lid[:5].tolist() == [1, BROAD, BROAD, size - 1, size - 1]
     for c, value in zip(given[5:], lid[5:], strict=True):
@@ -262,17 +361,24 @@ def test_the_normal_bundle_counts_dimensions_but_cannot_see_dimension_zero() -> 
 
 
 def test_behind_a_vae_the_normal_bundle_sees_the_round_trip_alone() -> None:
-    """What the VAE changes moves all copies alike: one large singular value, D - 1, memorized or not."""
+    """What the VAE changes moves all copies alike: one large singular value, D - 1,
+    memorized or not.
+    """
     w = world("latents")
-    given = [*pictured([w.template], drawn("latents", "memorized")[:1]), *pictured(w.learned[:1], drawn("latents", "learned")[:1])]
+    given = [
+        *pictured([w.template], drawn("latents", "memorized")[:1]),
+        *pictured(w.learned[:1], drawn("latents", "learned")[:1]),
+    ]
     assert (-score("latents", "normal_bundle", given, images=0)).tolist() == [255, 255]
 
 
 def test_at_an_image_the_score_norm_is_smallest_where_it_is_memorized() -> None:
-    """The forward ODE keeps the centre of a piece at its centre, where the score is 0: carried there, a memorized image has norm 0.
+    """The forward ODE keeps the centre of a piece at its centre, where the score is 0:
+    carried there, a memorized image has norm 0.
 
-    One of a learned condition has the norm of its place along the piece's directions and of its rounding, and one that lies on no piece
-    that of its distance. So this variant ranks them the other way round, AUROC 0.
+    One of a learned condition has the norm of its place along the piece's directions
+    and of its rounding, and one that lies on no piece that of its distance. So this
+    variant ranks them the other way round, AUROC 0.
     """
     w = world("pixels")
     memorized = score("pixels", "score_norm", pictured(w.memorized, w.images))
@@ -283,7 +389,9 @@ def test_at_an_image_the_score_norm_is_smallest_where_it_is_memorized() -> None:
 
 
 def test_at_an_image_that_both_predictions_know_the_guidance_norm_is_smallest() -> None:
-    """|| eps_c - eps_0 || at the noised image is 0 there, and (alpha sigma / v_s) || x_c - E x0 || at an image that was never shown."""
+    """|| eps_c - eps_0 || at the noised image is 0 there, and (alpha sigma / v_s) ||
+    x_c - E x0 || at an image that was never shown.
+    """
     w = world("pixels")
     options = {"condition": "difference", "at": "image", "t": 0.1}
     memorized = score("pixels", "score_norm", pictured(w.memorized, w.images), **options)
@@ -292,24 +400,32 @@ def test_at_an_image_that_both_predictions_know_the_guidance_norm_is_smallest() 
 
 
 def test_on_the_trajectory_that_drew_an_image_the_guidance_norm_is_all_in_its_first_steps() -> None:
-    """At the first step it separates; in the last ones the null prediction knows the image as well and the norm is 0.
+    """At the first step it separates; in the last ones the null prediction knows the
+    image as well and the norm is 0.
 
-    In between it depends on whether the image's own noise would have led there without the condition.
+    In between it depends on whether the image's own noise would have led there without
+    the condition.
     """
     w, norms = world("pixels"), {}
     for group in ("memorized", "learned"):
-        conditions = [replace(c, start=("easiest", group, str(i))) for i, c in enumerate(getattr(w, group))]
+        conditions = [
+            replace(c, start=("easiest", group, str(i))) for i, c in enumerate(getattr(w, group))
+        ]
         norms[group] = [score("pixels", "cfg_norm", conditions, image_steps=k) for k in (1, 8, 0)]
     first, eight, whole = norms["memorized"]
     last = (10 * whole - 8 * eight) / 2
-    assert auroc(first, norms["learned"][0]) == 1.0 and first.min() > 0.2 and np.abs(last).max() < 1e-3
+    assert (
+        auroc(first, norms["learned"][0]) == 1.0 and first.min() > 0.2 and np.abs(last).max() < 1e-3
+    )
 
 
-# ---------------------------------------------------------------------------------------- controls need no model
+# --------------------------------------------------------------- controls need no model
 
 
 def test_controls_are_given_no_model_and_say_nothing_of_it() -> None:
-    """Captions: no model at all, and an image has none. png_size measures a given image without one evaluation, memorized or not."""
+    """Captions: no model at all, and an image has none. png_size measures a given image
+    without one evaluation, memorized or not.
+    """
     w = world("latents")
     prompts, labels = [*w.memorized, *w.learned], [1] * len(w.memorized) + [0] * len(w.learned)
     for name in ("caption_case", "caption_length", "caption_ngrams"):
@@ -322,11 +438,16 @@ def test_controls_are_given_no_model_and_say_nothing_of_it() -> None:
         with pytest.raises(UserError, match="no captions"):
             detector.check(None, pictured(world("pixels").memorized, world("pixels").images))
     cls = detectors().load("png_size")
-    detector = cls(cls.Options(images=0), seed=SEED, sampling=SAMPLING["pixels"] | {"examples": "images"})
+    detector = cls(
+        cls.Options(images=0), seed=SEED, sampling=SAMPLING["pixels"] | {"examples": "images"}
+    )
     given = [*pictured(world("pixels").memorized, world("pixels").images), *never(world("pixels"))]
     before = replace(world("pixels").model.cost)
     scores = detector.score(None, given, {})
-    assert np.isfinite(scores).all() and scores == score("pixels", "png_size", given, images=0).tolist()
+    assert (
+        np.isfinite(scores).all()
+        and scores == score("pixels", "png_size", given, images=0).tolist()
+    )
     assert world("pixels").model.cost - before == Cost()
 
 

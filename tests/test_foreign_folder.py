@@ -1,4 +1,6 @@
-"""A results folder is data: reading one that somebody else made runs nothing, asks nobody, and reads nothing beside it."""
+"""A results folder is data: reading one that somebody else made runs nothing, asks
+nobody, and reads nothing beside it.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +46,20 @@ def foreign(made: Path, tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, *, keep_key: bool = True, **fields: object) -> None:
-    """Changes run.json, in the key's parts too where they hold a field of the name, and makes the key fit them again."""
+    """Changes run.json, in the key's parts too where they hold a field of the name, and
+    makes the key fit them again.
+    """
     info = json.loads((folder / "run.json").read_text())
-    parts = info["key_parts"] | {name: value for name, value in fields.items() if name in info["key_parts"] and keep_key}
+    parts = info["key_parts"] | {
+        name: value for name, value in fields.items() if name in info["key_parts"] and keep_key
+    }
     key = hashing.content_key(parts)
     (folder / "run.json").write_text(json.dumps(info | fields | {"key_parts": parts, "key": key}))
     for table in folder.glob("*.parquet"):
         held = pq.read_table(table)
-        pq.write_table(held.replace_schema_metadata({**held.schema.metadata, b"run": key.encode()}), table)
+        pq.write_table(
+            held.replace_schema_metadata({**held.schema.metadata, b"run": key.encode()}), table
+        )
 
 
 def change(folder: Path, table: str, **columns: object) -> None:
@@ -60,7 +68,9 @@ def change(folder: Path, table: str, **columns: object) -> None:
     for name, values in columns.items():
         at = held.column_names.index(name)
         filled = values if isinstance(values, list) else [values] * len(held)
-        held = held.set_column(at, held.schema.field(name), pa.array(filled, held.schema.field(name).type))
+        held = held.set_column(
+            at, held.schema.field(name), pa.array(filled, held.schema.field(name).type)
+        )
     pq.write_table(held, folder / f"{table}.parquet")
 
 
@@ -73,7 +83,7 @@ def one(root: Path, detector: str = "side") -> Path:
     return next(root.glob(f"*/*/{detector}/*"))
 
 
-# ------------------------------------------------------------------------------------------- nothing is executed
+# ------------------------------------------------------------------ nothing is executed
 
 WATCHED = """
 import os, sys
@@ -98,7 +108,9 @@ assert not seen, seen
 
 
 def test_a_foreign_folder_runs_nothing(foreign: Path, tmp_path: Path) -> None:
-    """Its run.json names a task that ships, with a program as the option of it, a model on the hub, and files of the user's."""
+    """Its run.json names a task that ships, with a program as the option of it, a model
+    on the hub, and files of the user's.
+    """
     secret = tmp_path / "secret"
     secret.mkdir()
     for name in ("weights.pt", "published.parquet"):
@@ -107,24 +119,51 @@ def test_a_foreign_folder_runs_nothing(foreign: Path, tmp_path: Path) -> None:
     weights = secret / "weights.pt"
     for folder in list(foreign.glob("*/*/*/*")):
         renamed(folder / "run.json", "cifar10")
-        edit(folder, task_options_passed=["criterion=sscd", f"criterion_weights={weights}", "model=evil/model", f"data_root={secret}"])
+        edit(
+            folder,
+            task_options_passed=[
+                "criterion=sscd",
+                f"criterion_weights={weights}",
+                "model=evil/model",
+                f"data_root={secret}",
+            ],
+        )
     (foreign / "evil.py").write_text("raise SystemExit('run')")
     runs = str(foreign)
     views = ("run", "seeds", "summary", "kind", "band", "difference", "leaders", "published")
-    commands = [["leaderboard", "--runs", runs, "--by", view, *(["--copy", "0.9"] if view == "band" else [])] for view in views]
+    commands = [
+        [
+            "leaderboard",
+            "--runs",
+            runs,
+            "--by",
+            view,
+            *(["--copy", "0.9"] if view == "band" else []),
+        ]
+        for view in views
+    ]
     commands.append(["report", "--runs", runs, "--output", str(tmp_path / "page")])
     code = WATCHED.format(own=[runs], secret=str(secret), commands=commands)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=foreign, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=foreign,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "page" / "report.html").is_file() and "Traceback" not in done.stderr
 
 
-# ------------------------------------------------------------------------------------------- what does not fit is left out
+# -------------------------------------------------------- what does not fit is left out
 
 INFO = {
     "seed": lambda f: edit(f, keep_key=False, seed=7),
-    "another copy threshold": lambda f: edit(f, keep_key=False, space=load(f).info["space"] | {"copy": 0.2}),
+    "another copy threshold": lambda f: edit(
+        f, keep_key=False, space=load(f).info["space"] | {"copy": 0.2}
+    ),
     "other options": lambda f: edit(f, keep_key=False, options={"k": "9"}),
     "control": lambda f: edit(f, keep_key=False, control=True),
     "a key of other parts": lambda f: (f / "run.json").write_text(
@@ -138,22 +177,32 @@ INFO = {
     "a number as detector": lambda f: edit(f, detector=5),
     "null hashes": lambda f: edit(f, hashes=None),
     "a list as space": lambda f: edit(f, space=[]),
-    "bands reversed": lambda f: edit(f, space=load(f).info["space"] | {"bands": [{"name": "a", "low": 2.0, "high": 1.0}]}),
+    "bands reversed": lambda f: edit(
+        f, space=load(f).info["space"] | {"bands": [{"name": "a", "low": 2.0, "high": 1.0}]}
+    ),
     "no bands": lambda f: edit(f, space=load(f).info["space"] | {"bands": []}),
     "a band with more in it": lambda f: edit(f, space=load(f).info["space"] | {"extra": 1}),
     "phases nested": lambda f: edit(f, phases={"scores": {"forwards": [1], "seconds": 1}}),
     "a huge count": lambda f: edit(f, phases={"scores": {"forwards": 10**400, "seconds": 1}}),
     "a flag as number": lambda f: edit(f, peak_memory_mb=True),
-    "deep": lambda f: (f / "run.json").write_text('{"schema_version": 1, "a": ' + "[" * 500 + "]" * 500 + "}"),
+    "deep": lambda f: (f / "run.json").write_text(
+        '{"schema_version": 1, "a": ' + "[" * 500 + "]" * 500 + "}"
+    ),
     "deeper": lambda f: (f / "run.json").write_bytes(b"[" * 100_000),
-    "NaN": lambda f: (f / "run.json").write_text((f / "run.json").read_text().replace('"seconds": 5.0', '"seconds": NaN')),
+    "NaN": lambda f: (f / "run.json").write_text(
+        (f / "run.json").read_text().replace('"seconds": 5.0', '"seconds": NaN')
+    ),
     "status": lambda f: edit(f, status=["complete"]),
     "version": lambda f: edit(f, schema_version="1"),
     "an array": lambda f: (f / "run.json").write_text("[]"),
 }
 TABLES = {
-    "scores of another run": lambda f: shutil.copy(one(f.parents[3], "random") / "scores.parquet", f),
-    "all tables of another run": lambda f: [shutil.copy(p, f) for p in one(f.parents[3], "random").glob("*.parquet")],
+    "scores of another run": lambda f: shutil.copy(
+        one(f.parents[3], "random") / "scores.parquet", f
+    ),
+    "all tables of another run": lambda f: [
+        shutil.copy(p, f) for p in one(f.parents[3], "random").glob("*.parquet")
+    ],
     "rows missing": lambda f: rows(f, "scores", lambda t: t.slice(0, 5)),
     "rows twice": lambda f: rows(f, "matches", lambda t: pa.concat_tables([t, t])),
     "no matches": lambda f: rows(f, "matches", lambda t: t.slice(0, 0)),
@@ -174,29 +223,52 @@ TABLES = {
 
 
 @pytest.mark.parametrize("what", [*INFO, *TABLES])
-def test_a_run_that_is_not_of_one_piece_is_left_out_and_named(foreign: Path, capsys: pytest.CaptureFixture[str], what: str) -> None:
+def test_a_run_that_is_not_of_one_piece_is_left_out_and_named(
+    foreign: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
     folder = one(foreign)
     (INFO | TABLES)[what](folder)
     assert main(["leaderboard", "--runs", str(foreign)]) == 2
     out, err = capsys.readouterr()
     first, last = err.splitlines()
-    assert first.startswith(f"membench: left out: {folder}") and last.startswith("membench: 1 run folder could not be read")
+    assert first.startswith(f"membench: left out: {folder}") and last.startswith(
+        "membench: 1 run folder could not be read"
+    )
     assert "random" in out and "side" not in out
 
 
-@pytest.mark.parametrize("field", ["key_parts", "space", "phases", "failed", "access", "membench", "n_examples", "seconds", "versions"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "key_parts",
+        "space",
+        "phases",
+        "failed",
+        "access",
+        "membench",
+        "n_examples",
+        "seconds",
+        "versions",
+    ],
+)
 def test_a_field_that_is_missing(foreign: Path, field: str) -> None:
     path = one(foreign) / "run.json"
-    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != field}))
+    path.write_text(
+        json.dumps(
+            {name: value for name, value in json.loads(path.read_text()).items() if name != field}
+        )
+    )
     found = read_runs(foreign)
-    assert [run.info["detector"] for run in found.runs] == ["random"] and f"lacks {field}" in found.problems[0]
+    assert [run.info["detector"] for run in found.runs] == [
+        "random"
+    ] and f"lacks {field}" in found.problems[0]
 
 
 def test_the_untouched_folder_is_read(foreign: Path) -> None:
     assert len(read_runs(foreign, verified=True).runs) == 2 and not read_runs(foreign).problems
 
 
-# ------------------------------------------------------------------------------------------- links, and what is written
+# ----------------------------------------------------------- links, and what is written
 
 
 @pytest.mark.parametrize("name", ["run.json", "scores.parquet", "samples.parquet"])
@@ -208,7 +280,9 @@ def test_links_are_not_followed(foreign: Path, tmp_path: Path, name: str) -> Non
     assert "is a link" in problem and name in problem
 
 
-def test_a_linked_folder_is_not_followed_and_a_linked_root_is(foreign: Path, tmp_path: Path) -> None:
+def test_a_linked_folder_is_not_followed_and_a_linked_root_is(
+    foreign: Path, tmp_path: Path
+) -> None:
     folder = one(foreign)
     folder.rename(tmp_path / "aside")
     folder.symlink_to(tmp_path / "aside")
@@ -224,10 +298,14 @@ def specials(folder: Path) -> dict[str, Path]:
     (folder / "a link").symlink_to(folder / "target")
     (folder / "a dangling link").symlink_to(folder / "none")
     os.mkfifo(folder / "a pipe")
-    return {name: folder / name for name in ("a folder", "a link", "a dangling link", "a pipe")} | {"a device": Path("/dev/null")}
+    return {name: folder / name for name in ("a folder", "a link", "a dangling link", "a pipe")} | {
+        "a device": Path("/dev/null")
+    }
 
 
-@pytest.mark.parametrize("name", ["a folder", "a link", "a dangling link", "a pipe", "a device", "too long", "a null"])
+@pytest.mark.parametrize(
+    "name", ["a folder", "a link", "a dangling link", "a pipe", "a device", "too long", "a null"]
+)
 @pytest.mark.parametrize("fmt", ["table", "csv", "parquet"])
 def test_what_is_not_a_regular_file_is_not_replaced(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, fmt: str
@@ -237,20 +315,27 @@ def test_what_is_not_a_regular_file_is_not_replaced(
     assert main(["leaderboard", "--runs", str(made), "--format", fmt, "--output", str(path)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "choose another name" in err
-    assert (kind is None or path.lstat().st_mode == kind) and (tmp_path / "target").read_text() == "mine"
+    assert (kind is None or path.lstat().st_mode == kind) and (
+        tmp_path / "target"
+    ).read_text() == "mine"
 
 
-def test_a_page_does_not_replace_a_link(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_does_not_replace_a_link(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "page").mkdir()
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "page" / "report.html").symlink_to(tmp_path / "mine")
     assert main(["report", "--runs", str(made), "--output", str(tmp_path / "page")]) == 2
-    assert "is a symbolic link" in capsys.readouterr().err and (tmp_path / "mine").read_text() == "mine"
+    assert (
+        "is a symbolic link" in capsys.readouterr().err
+        and (tmp_path / "mine").read_text() == "mine"
+    )
     with pytest.raises(UserError, match="symbolic link"):
         atomic_write(tmp_path / "page" / "report.html", lambda path: path.write_text("x"))
 
 
-# ------------------------------------------------------------------------------------------- what is shown
+# ------------------------------------------------------------------------ what is shown
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -261,13 +346,21 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return captured.out
 
 
-def test_nothing_in_a_folder_becomes_more_than_text(foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Names of detectors, options and kinds with escapes, Markdown, HTML and formulas, in every format."""
+def test_nothing_in_a_folder_becomes_more_than_text(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names of detectors, options and kinds with escapes, Markdown, HTML and formulas,
+    in every format.
+    """
     folder = one(foreign)
     change(folder, "scores", kind=[f"{NASTY} {i % 2}" for i in range(8)], prompt=NASTY)
     metrics = pq.read_table(folder / "metrics.parquet")
     names = [NASTY + " 1" if s == "kind=MV" else s for s in metrics["subset"].to_pylist()]
-    change(folder, "metrics", subset=[f"kind={name}" if name.startswith(NASTY) else name for name in names])
+    change(
+        folder,
+        "metrics",
+        subset=[f"kind={name}" if name.startswith(NASTY) else name for name in names],
+    )
     edit(folder, detector=f"={NASTY}", options_passed=[f"@{NASTY}"])
     runs = str(foreign)
     assert not read_runs(foreign).problems
@@ -276,7 +369,8 @@ def test_nothing_in_a_folder_becomes_more_than_text(foreign: Path, tmp_path: Pat
         assert "\x1b" not in text and "\u202e" not in text and "\\x1b[2J" in text
         text = shown(capsys, "--runs", runs, "--by", by, "--format", "md")
         assert "\x1b" not in text and "\u202e" not in text and "<img" not in text
-        assert "](http:" not in text and not re.search(r"(?<!\\)\[[^]]*\]\(http", text)  # no bracket opens a link
+        # No bracket opens a link
+        assert "](http:" not in text and not re.search(r"(?<!\\)\[[^]]*\]\(http", text)
         assert "\\[b](http\\://c.example)&lt;img" in text and "\\`a\\`\\|" in text
     csv = shown(capsys, "--runs", runs, "--format", "csv")
     assert "\x1b" not in csv and ",'=" in csv and ",'@" in csv and ",=" not in csv
@@ -284,10 +378,17 @@ def test_nothing_in_a_folder_becomes_more_than_text(foreign: Path, tmp_path: Pat
     assert f"={NASTY}" in set(frame.detector)  # data, exact
     made = tmp_path / "board.parquet"
     shown(capsys, "--runs", runs, "--format", "parquet", "--output", str(made))
-    assert f"={NASTY}" in set(pd.read_parquet(made).detector) and "\x1b" not in shown(capsys, "--runs", str(made))
+    assert f"={NASTY}" in set(pd.read_parquet(made).detector) and "\x1b" not in shown(
+        capsys, "--runs", str(made)
+    )
     assert main(["report", "--runs", runs, "--output", str(tmp_path / "page")]) == 0
     html, md = ((tmp_path / "page" / name).read_text() for name in ("report.html", "report.md"))
-    assert "\x1b" not in html + md and "\u202e" not in html + md and "<img src=http" not in html + md and "Content-Security-Policy" in html
+    assert (
+        "\x1b" not in html + md
+        and "\u202e" not in html + md
+        and "<img src=http" not in html + md
+        and "Content-Security-Policy" in html
+    )
     for svg in (tmp_path / "page" / "plots").glob("*.svg"):
         assert "\x1b" not in svg.read_text() and "<img" not in svg.read_text()
 

@@ -1,4 +1,6 @@
-"""Several detectors on several tasks from one command: what does not suit a task is left out with a reason."""
+"""Several detectors on several tasks from one command: what does not suit a task is
+left out with a reason.
+"""
 
 from __future__ import annotations
 
@@ -31,30 +33,52 @@ def specs(*names: str, task: str = "pixels", **given: object) -> list[Spec]:
     return [Spec(name, task, limit=6, **given) for name in names]
 
 
-def test_a_detector_that_does_not_suit_is_left_out_with_its_reason(pixels: None, tmp_path: Path) -> None:
-    found = grid.run_grid([specs("cfg_norm", "png_size", "dcs")], tmp_path, skip=True, progress=False)
+def test_a_detector_that_does_not_suit_is_left_out_with_its_reason(
+    pixels: None, tmp_path: Path
+) -> None:
+    found = grid.run_grid(
+        [specs("cfg_norm", "png_size", "dcs")], tmp_path, skip=True, progress=False
+    )
     assert [r.info["detector"] for r in found.runs] == ["png_size"]
-    assert [(s.task, s.detector) for s in found.skipped] == [("pixels", "cfg_norm"), ("pixels", "dcs")]
+    assert [(s.task, s.detector) for s in found.skipped] == [
+        ("pixels", "cfg_norm"),
+        ("pixels", "dcs"),
+    ]
     assert all("no condition" in s.reason for s in found.skipped)
-    assert not list((tmp_path / "pixels" / "mini" / "cfg_norm").iterdir())  # no empty folder of a run
+    # No empty folder of a run
+    assert not list((tmp_path / "pixels" / "mini" / "cfg_norm").iterdir())
     with pytest.raises(UserError, match="detector cfg_norm: this model has no condition"):
         grid.run_grid([specs("cfg_norm", "png_size")], tmp_path, skip=False, progress=False)
 
 
-def test_a_detector_that_costs_too_much_is_left_out(pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "EXPENSIVE", 100)  # normal_bundle: 4 * 192 forwards an image and the 3 of drawing it
+def test_a_detector_that_costs_too_much_is_left_out(
+    pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Normal_bundle: 4 * 192 forwards an image and the 3 of drawing it
+    monkeypatch.setattr(plan, "EXPENSIVE", 100)
     found = grid.run_grid([specs("normal_bundle", "png_size")], tmp_path, skip=True, progress=False)
-    assert [s.detector for s in found.skipped] == ["normal_bundle"] and "771 evaluations an image" in found.skipped[0].reason
+    assert [s.detector for s in found.skipped] == [
+        "normal_bundle"
+    ] and "771 evaluations an image" in found.skipped[0].reason
     assert [r.info["detector"] for r in found.runs] == ["png_size"]
 
 
 def test_a_preparation_that_refuses_does_not_end_the_grid(pixels: None, tmp_path: Path) -> None:
-    settings = ("synthetic=8", "clusters=2", "min_members=1", "features=pixels", "cohesion=1", "generations=2")
+    settings = (
+        "synthetic=8",
+        "clusters=2",
+        "min_members=1",
+        "features=pixels",
+        "cohesion=1",
+        "generations=2",
+    )
     impossible = Spec("side", "pixels", limit=6, options=settings)
     both = [[impossible, *specs("png_size")]]
     found = grid.run_grid(both, tmp_path, skip=True, progress=False)
     assert [r.info["detector"] for r in found.runs] == ["png_size"]
-    assert [s.detector for s in found.skipped] == ["side"] and "no cluster reaches cohesion 1" in found.skipped[0].reason
+    assert [s.detector for s in found.skipped] == [
+        "side"
+    ] and "no cluster reaches cohesion 1" in found.skipped[0].reason
     with pytest.raises(UserError, match="detector side: no cluster reaches cohesion 1"):
         grid.run_grid(both, tmp_path, skip=False, progress=False)
 
@@ -66,7 +90,9 @@ def test_a_wrong_option_of_the_last_task_is_told_before_the_first_runs(tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_run_is_not_left_out(pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_not_left_out(
+    pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     named = specs("png_size")
     first = grid.run_grid([named], tmp_path, skip=False, progress=False)
     monkeypatch.setattr(plan, "EXPENSIVE", 0)
@@ -78,16 +104,34 @@ def test_one_table_of_all_tasks_has_no_empty_cell(pixels: None, tmp_path: Path) 
     tasks = [specs("png_size", "cfg_norm"), specs("png_size", "cfg_norm", task="pixels", seed=1)]
     tasks[1] = [Spec("png_size", "pixels", limit=7)]
     text = grid_table(grid.run_grid(tasks, tmp_path, skip=True, progress=False))
-    assert "left out" in text and re.search(r"png_size . 1\.000 \[.* n/a: 3 negatives", text) and "2 runs on 1 task in" in text
+    assert (
+        "left out" in text
+        and re.search(r"png_size . 1\.000 \[.* n/a: 3 negatives", text)
+        and "2 runs on 1 task in" in text
+    )
     rows = [line for line in text.splitlines() if line.startswith("│")]
     assert rows and all(cell.strip() for line in rows for cell in line.strip("│").split("│"))
 
 
-def test_several_seeds_are_one_row_a_setting(pixels: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ["run", "--detector", "png_size", "--task", "pixels", "--limit", "6", "--runs", str(tmp_path), "--quiet"]
+def test_several_seeds_are_one_row_a_setting(
+    pixels: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [
+        "run",
+        "--detector",
+        "png_size",
+        "--task",
+        "pixels",
+        "--limit",
+        "6",
+        "--runs",
+        str(tmp_path),
+        "--quiet",
+    ]
     assert main([*words, "--seeds", "2,0"]) == 0
     out, err = capsys.readouterr()
-    assert re.search(r"png_size +│ +│ deterministic ", out) and err.count("written to") == 2  # it looks at the image alone
+    # It looks at the image alone
+    assert re.search(r"png_size +│ +│ deterministic ", out) and err.count("written to") == 2
     assert list(board(read_runs(tmp_path).runs, by="seeds").frame.seeds) == [2]
     assert main(["reference", *words[1:]]) == 0  # three seeds, two of which are there
     assert re.search(r"png_size +│ +│ deterministic ", capsys.readouterr().out)
@@ -95,42 +139,81 @@ def test_several_seeds_are_one_row_a_setting(pixels: None, capsys: pytest.Captur
     assert len(list(tmp_path.glob("pixels/mini/png_size/*"))) == 3
 
 
-def test_the_reference_leaderboard_is_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reference_leaderboard_is_everything(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: list[Spec] = []
 
-    def run_grid(specs: list[list[Spec]], out: Path, *, skip: bool, progress: bool, executor: object) -> Grid:
+    def run_grid(
+        specs: list[list[Spec]], out: Path, *, skip: bool, progress: bool, executor: object
+    ) -> Grid:
         assert skip and executor is None
         asked.extend(spec for of_task in specs for spec in of_task)
         return Grid([], [], 0.0)
 
     monkeypatch.setattr(grid, "run_grid", run_grid)
     assert main(["reference"]) == 0
-    every = {(d, t, s) for d in registry.detectors().names() for t in registry.tasks().names() for s in range(3)}
-    assert {(spec.detector, spec.task, spec.seed) for spec in asked} == every and {spec.preset for spec in asked} == {None}
+    every = {
+        (d, t, s)
+        for d in registry.detectors().names()
+        for t in registry.tasks().names()
+        for s in range(3)
+    }
+    assert {(spec.detector, spec.task, spec.seed) for spec in asked} == every and {
+        spec.preset for spec in asked
+    } == {None}
     asked.clear()
-    assert main(["run", "--preset", "paper", "--detector", "all", "--task", "sd_webster"]) == 0  # for those that have it
-    assert {spec.detector: spec.preset for spec in asked} | {"side": "paper", "random": None} == {s.detector: s.preset for s in asked}
+    # For those that have it
+    assert main(["run", "--preset", "paper", "--detector", "all", "--task", "sd_webster"]) == 0
+    assert {spec.detector: spec.preset for spec in asked} | {"side": "paper", "random": None} == {
+        s.detector: s.preset for s in asked
+    }
 
 
 def test_what_is_left_out_is_told_once_for_all_seeds(
-    pixels: None, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pixels: None,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from membench import registry
 
     monkeypatch.setattr(registry.detectors(), "names", lambda: ["cfg_norm"])
     for seeds in (["--seeds", "0,1"], ["--seeds", "1"]):
-        assert main(["run", "--detector", "all", "--task", "pixels", "--limit", "6", "--runs", str(tmp_path), "--quiet", *seeds]) == 0
+        assert (
+            main(
+                [
+                    "run",
+                    "--detector",
+                    "all",
+                    "--task",
+                    "pixels",
+                    "--limit",
+                    "6",
+                    "--runs",
+                    str(tmp_path),
+                    "--quiet",
+                    *seeds,
+                ]
+            )
+            == 0
+        )
         out, err = capsys.readouterr()
         assert (out + err).count("left out: cfg_norm on pixels: this model has no condition") == 1
 
 
-def test_the_command_line_names_several_tasks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_command_line_names_several_tasks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     for words, told in (
         (["--detector", "png_size", "--task", "cifar10,sd_webstr"], "unknown task 'sd_webstr'"),
         (["--detector", "png_size", "--task", ","], "--task names no task"),
         (["--detector", ",", "--task", "cifar10"], "--detector names no detector"),
         (["--detector", "png_size", "--task", "all", "--model", "m"], "--model is for one task"),
-        (["--detector", "png_size", "--task", "cifar10,celeba", "--data-root", "d"], "--data-root is for one task"),
+        (
+            ["--detector", "png_size", "--task", "cifar10,celeba", "--data-root", "d"],
+            "--data-root is for one task",
+        ),
     ):
         assert main(["run", *words, "--runs", str(tmp_path), "--quiet"]) == 2
         assert told in capsys.readouterr().err

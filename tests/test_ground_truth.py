@@ -1,4 +1,6 @@
-"""Which picture belongs to which prompt, in every layout, and what a folder may not hold."""
+"""Which picture belongs to which prompt, in every layout, and what a folder may not
+hold.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def put(path: Path, data: bytes) -> Path:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    return lambda folder, prompts=PROMPTS, side=SIDE: read_ground_truth(folder, prompts, side, root=tmp_path / "cache")
+    return lambda folder, prompts=PROMPTS, side=SIDE: read_ground_truth(
+        folder, prompts, side, root=tmp_path / "cache"
+    )
 
 
 @pytest.fixture
@@ -64,14 +68,23 @@ def folder(tmp_path: Path) -> Path:
 def colours(truth: GroundTruth) -> dict[str, list[str]]:
     """By prompt, the colours of its pictures, sorted."""
     images = truth.images()
-    assert images.dtype == np.uint8 and images.shape == (len(truth.ids), SIDE, SIDE, 3) and truth.copies == (1,) * len(truth.ids)
+    assert (
+        images.dtype == np.uint8
+        and images.shape == (len(truth.ids), SIDE, SIDE, 3)
+        and truth.copies == (1,) * len(truth.ids)
+    )
     names = {example_id(p.text): p.text for p in PROMPTS}
-    named = [next(name for name, rgb in COLOURS.items() if (image == rgb).all()) for image in images]
+    named = [
+        next(name for name, rgb in COLOURS.items() if (image == rgb).all()) for image in images
+    ]
     assert all(positions == sorted(set(positions)) for positions in truth.owners.values())
-    return {names[example]: sorted(named[i] for i in positions) for example, positions in truth.owners.items()}
+    return {
+        names[example]: sorted(named[i] for i in positions)
+        for example, positions in truth.owners.items()
+    }
 
 
-# --------------------------------------------------------------------------------------------------------- layouts
+# ------------------------------------------------------------------------------ layouts
 
 
 def test_folders_of_an_index(folder: Path, read: Read, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,10 +96,14 @@ def test_folders_of_an_index(folder: Path, read: Read, capsys: pytest.CaptureFix
     put(folder / "gt_images/99/0.png", b"of no prompt, and never read")
     truth = read(folder)
     assert colours(truth) == {A.text: ["red"], B.text: ["blue", "green"]}
-    assert set(truth.ids) >= {hashlib.sha256(first.read_bytes()).hexdigest()[:16]} and list(truth.ids) == sorted(truth.ids)
+    assert set(truth.ids) >= {hashlib.sha256(first.read_bytes()).hexdigest()[:16]} and list(
+        truth.ids
+    ) == sorted(truth.ids)
     assert truth.missing == (C, COCO)  # COCO's 11 is not LAION's
-    assert capsys.readouterr().err == (
-        "membench: 2 of 4 prompts have no ground-truth picture (N 1, RV 1); 1 ground-truth picture of no prompt left out\n"
+    assert (
+        capsys.readouterr().err
+        == "membench: 2 of 4 prompts have no ground-truth picture (N 1, RV 1); 1 ground-truth"
+        " picture of no prompt left out\n"
     )
     assert colours(read(folder / "gt_images")) == colours(truth)
 
@@ -94,7 +111,10 @@ def test_folders_of_an_index(folder: Path, read: Read, capsys: pytest.CaptureFix
 def test_json_lines_tell_captions_and_addresses(folder: Path, read: Read) -> None:
     put(folder / "gt_images/11/0.png", png("red"))
     put(folder / "gt_images/500/0.png", png("blue"))
-    rows = [{"caption": B.text, "index": 11, "url": "http://two.example/x"}, {"caption": "Other", "index": 500, "url": C.url}]
+    rows = [
+        {"caption": B.text, "index": 11, "url": "http://two.example/x"},
+        {"caption": "Other", "index": 500, "url": C.url},
+    ]
     put(folder / "set.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     by_text = Prompt(B.text, 1, "memorized", "mine.txt")
     no_address = Prompt("of an index, but whose?", 1, "memorized", "mine.txt", index="11")
@@ -105,8 +125,12 @@ def test_json_lines_tell_captions_and_addresses(folder: Path, read: Read) -> Non
     assert list(read(folder, [by_text, C, no_address]).owners) == [example_id(no_address.text)]
 
 
-def img2dataset(folder: Path, layout: str, rows: list[dict[str, object]], **changed: object) -> None:
-    """What img2dataset 1.47 writes: shard 00000 of these rows, each with its image under "data" if it came."""
+def img2dataset(
+    folder: Path, layout: str, rows: list[dict[str, object]], **changed: object
+) -> None:
+    """What img2dataset 1.47 writes: shard 00000 of these rows, each with its image
+    under "data" if it came.
+    """
     metadata = []
     members: dict[str, bytes] = {}
     for i, row in enumerate(rows):
@@ -116,7 +140,14 @@ def img2dataset(folder: Path, layout: str, rows: list[dict[str, object]], **chan
             "status": "success" if data else "failed_to_download",
             "error_message": None if data else "HTTP Error 404",
         }
-        told |= {"width": 40, "height": 24, "original_width": 40, "original_height": 24, "exif": "{}", "sha256": "0" * 64} | row
+        told |= {
+            "width": 40,
+            "height": 24,
+            "original_width": 40,
+            "original_height": 24,
+            "exif": "{}",
+            "sha256": "0" * 64,
+        } | row
         metadata.append(told | changed)
         if data:
             members[f"{i:09}.png"] = data  # type: ignore[assignment]
@@ -147,11 +178,19 @@ def shard() -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("layout", ["files", "tar", "json"])
-def test_img2dataset(folder: Path, read: Read, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_img2dataset(
+    folder: Path, read: Read, layout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     img2dataset(folder, layout, shard())
-    number = Prompt("whose index is a key", 1, "MV", "set", url="http://three.example/x", index="000000003")
+    number = Prompt(
+        "whose index is a key", 1, "MV", "set", url="http://three.example/x", index="000000003"
+    )
     truth = read(folder, [*PROMPTS, number])
-    assert colours(truth) == {A.text: ["red"], C.text: ["blue"]} and truth.missing == (B, COCO, number)
+    assert colours(truth) == {A.text: ["red"], C.text: ["blue"]} and truth.missing == (
+        B,
+        COCO,
+        number,
+    )
     assert "1 ground-truth picture of no prompt left out" in capsys.readouterr().err
     other = folder.with_name("as_files")
     put(other / "truth.csv", f"prompt,file\n{A.text},a\n{C.text},b\n".encode())
@@ -165,22 +204,45 @@ def test_a_shard_folder_of_img2dataset_alone(folder: Path, read: Read) -> None:
     assert colours(read(folder / "00000")) == {A.text: ["red"], C.text: ["blue"]}
 
 
-def test_bars_of_img2dataset_are_told(folder: Path, read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bars_of_img2dataset_are_told(
+    folder: Path, read: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
     img2dataset(folder, "files", shard(), width=256, height=256)
     read(folder)
-    assert "3 of 3 images in" in (told := capsys.readouterr().err) and "--resize_mode border (the default) adds white bars" in told
+    assert (
+        "3 of 3 images in" in (told := capsys.readouterr().err)
+        and "--resize_mode border (the default) adds white bars" in told
+    )
 
 
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda f: (f / "00000/000000002.png").unlink(), r"00000/000000002.jpg is not there, though img2dataset has downloaded it"),
-        (lambda f: put(f / "00000.parquet", b"PAR1"), r"00000.parquet is damaged; download its shard again"),
-        (lambda f: (shutil.rmtree(f / "00000"), put(f / "00000.tar", b"x" * 600)), r"00000.tar is damaged"),
-        (lambda f: pd.read_parquet(f / "00000.parquet").assign(key="../00000").to_parquet(f / "00000.parquet"), "not a file's name"),
+        (
+            lambda f: (f / "00000/000000002.png").unlink(),
+            r"00000/000000002.jpg is not there, though img2dataset has downloaded it",
+        ),
+        (
+            lambda f: put(f / "00000.parquet", b"PAR1"),
+            r"00000.parquet is damaged; download its shard again",
+        ),
+        (
+            lambda f: (shutil.rmtree(f / "00000"), put(f / "00000.tar", b"x" * 600)),
+            r"00000.tar is damaged",
+        ),
+        (
+            lambda f: (
+                pd.read_parquet(f / "00000.parquet")
+                .assign(key="../00000")
+                .to_parquet(f / "00000.parquet")
+            ),
+            "not a file's name",
+        ),
     ],
 )
-def test_a_damaged_output_of_img2dataset(folder: Path, read: Read, spoil: Callable[[Path], object], told: str) -> None:
+def test_a_damaged_output_of_img2dataset(
+    folder: Path, read: Read, spoil: Callable[[Path], object], told: str
+) -> None:
     img2dataset(folder, "files", shard())
     spoil(folder)
     with pytest.raises(UserError, match=told) as error:
@@ -188,13 +250,18 @@ def test_a_damaged_output_of_img2dataset(folder: Path, read: Read, spoil: Callab
     assert "\n" not in str(error.value)
 
 
-def test_files_of_an_index_or_example_id(folder: Path, read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_an_index_or_example_id(
+    folder: Path, read: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(folder / "11.jpeg", png("red"))
     put(folder / f"{example_id(B.text)}.webp", png("green"))
     put(folder / "33/a.png", png("blue"))
     put(folder / "11.json", b"{}")
     truth = read(folder, [A, B, C])
-    assert colours(truth) == {A.text: ["red"], B.text: ["green"], C.text: ["blue"]} and not truth.missing
+    assert (
+        colours(truth) == {A.text: ["red"], B.text: ["green"], C.text: ["blue"]}
+        and not truth.missing
+    )
     assert not capsys.readouterr().err
     assert set(read(folder, [COCO]).owners) == {example_id(COCO.text)}  # nobody else has the number
 
@@ -203,7 +270,9 @@ def test_a_table_of_prompts_and_files(folder: Path, read: Read) -> None:
     put(folder / "in/x.png", png("red"))
     put(folder / "11.png", png("blue"))  # by the table only
     with open(folder / "truth.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["file", "prompt", "note"], ["in/x.png", A.text, ""], ["in/x.png", C.text, "again"]])
+        csv.writer(file).writerows(
+            [["file", "prompt", "note"], ["in/x.png", A.text, ""], ["in/x.png", C.text, "again"]]
+        )
         csv.writer(file).writerow(["11.png", C.text, "a, b"])
     assert colours(read(folder)) == {A.text: ["red"], C.text: ["blue", "red"]}
 
@@ -214,31 +283,64 @@ def downloaded(folder: Path, rows: list[tuple[str, str, str, bytes]]) -> None:
         file = f"images/{i}.png" if data else ""
         if data:
             put(folder / file, data)
-        table.enter(Row(name, url, status, file, 40, 24, len(data), hashlib.sha256(data).hexdigest() if data else "", "", 1, url))
+        table.enter(
+            Row(
+                name,
+                url,
+                status,
+                file,
+                40,
+                24,
+                len(data),
+                hashlib.sha256(data).hexdigest() if data else "",
+                "",
+                1,
+                url,
+            )
+        )
     folder.mkdir(exist_ok=True)
     table.save()
 
 
 def test_a_download(folder: Path, read: Read) -> None:
-    rows = [("11", A.url, "ok", png("red")), ("22", B.url, "gone", b""), ("33", C.url, "placeholder?", png("white"))]
-    downloaded(folder, [*rows, ("33/2", "http://one.example/c2", "ok", png("blue")), ("x", B.url, "ok", png("green"))])
+    rows = [
+        ("11", A.url, "ok", png("red")),
+        ("22", B.url, "gone", b""),
+        ("33", C.url, "placeholder?", png("white")),
+    ]
+    downloaded(
+        folder,
+        [
+            *rows,
+            ("33/2", "http://one.example/c2", "ok", png("blue")),
+            ("x", B.url, "ok", png("green")),
+        ],
+    )
     truth = read(folder)
     assert colours(truth) == {A.text: ["red"], B.text: ["green"], C.text: ["blue"]}
     assert truth.missing == (COCO,)
     alone = [COCO, B]
-    assert set(read(folder, alone).owners) == {example_id(B.text)}  # the address of 11 is known, and is not COCO's
+    # The address of 11 is known, and is not COCO's
+    assert set(read(folder, alone).owners) == {example_id(B.text)}
 
 
 def test_links_of_prompts() -> None:
     twin = Prompt("A rug, twice", 1, "MV", "set", url=A.url, index="11")
     second = Prompt(A.text, 1, "MV", "set", url="http://two.example/a", index="11")
     own = Prompt("no index", 1, "MV", "set", url="http://one.example/own")
-    expected = [Link("11", A.url), Link("11/2", second.url), Link("22", B.url), Link(example_id(own.text), own.url)]
+    expected = [
+        Link("11", A.url),
+        Link("11/2", second.url),
+        Link("22", B.url),
+        Link(example_id(own.text), own.url),
+    ]
     prompts = [own, second, B, twin, A, COCO]
-    assert links_of(prompts) == sorted(expected, key=lambda link: link.id) == links_of(prompts[::-1])
+    assert (
+        links_of(prompts) == sorted(expected, key=lambda link: link.id) == links_of(prompts[::-1])
+    )
 
 
-# -------------------------------------------------------------------------------------------------- what it gives
+# ------------------------------------------------------------------------ what it gives
 
 
 def test_equal_files_are_one_picture(folder: Path, read: Read) -> None:
@@ -248,7 +350,11 @@ def test_equal_files_are_one_picture(folder: Path, read: Read) -> None:
     truth = read(folder)
     assert len(truth.ids) == 2
     assert colours(truth) == {A.text: ["red"], B.text: ["red"], C.text: ["red"]}
-    assert truth.owners[example_id(A.text)] == truth.owners[example_id(B.text)] != truth.owners[example_id(C.text)]
+    assert (
+        truth.owners[example_id(A.text)]
+        == truth.owners[example_id(B.text)]
+        != truth.owners[example_id(C.text)]
+    )
 
 
 def test_the_hash_is_of_contents_and_owners(folder: Path, read: Read, tmp_path: Path) -> None:
@@ -275,7 +381,9 @@ def test_pixels_are_made_once(folder: Path, read: Read, monkeypatch: pytest.Monk
     assert colours(read(folder)) == {A.text: ["red"]}
 
 
-def test_prompts_of_one_text_are_one_example(folder: Path, read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompts_of_one_text_are_one_example(
+    folder: Path, read: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(folder / "11.png", png("red"))
     put(folder / "12.png", png("blue"))
     again = Prompt(A.text, 1, "MV", "set", url="http://one.example/a12", index="12")
@@ -284,16 +392,20 @@ def test_prompts_of_one_text_are_one_example(folder: Path, read: Read, capsys: p
     assert "1 of 2 prompts" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------------- a user's errors
+# ---------------------------------------------------------------------- a user's errors
 
 
 def refused(read: Read, folder: Path, *words: str) -> None:
     with pytest.raises(UserError) as caught:
         read(folder)
-    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), str(caught.value)
+    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), str(
+        caught.value
+    )
 
 
-def test_files_that_are_no_pictures(folder: Path, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_no_pictures(
+    folder: Path, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = png("red")
     for name, data, why in [
         ("11.png", good[:60], "cannot be read as a picture"),

@@ -1,4 +1,6 @@
-"""Groups of near-duplicates against loops over all pairs, hand-made cases and the real prompts."""
+"""Groups of near-duplicates against loops over all pairs, hand-made cases and the real
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def linked(rows: Sequence, together: Callable) -> set[frozenset[int]]:
     """Single linkage by asking of every pair."""
     graph = nx.Graph()
     graph.add_nodes_from(range(len(rows)))
-    graph.add_edges_from((i, j) for i, j in itertools.combinations(range(len(rows)), 2) if together(rows[i], rows[j]))
+    graph.add_edges_from(
+        (i, j) for i, j in itertools.combinations(range(len(rows)), 2) if together(rows[i], rows[j])
+    )
     return {frozenset(part) for part in nx.connected_components(graph)}
 
 
@@ -62,12 +66,21 @@ def test_texts_as_all_pairs_say(monkeypatch, seed, threshold):
 
 
 def test_texts_by_hand():
-    # abcd has the trigrams abc, bcd; abcde has cde too: 2 of 3 are shared. abcdefg shares 3 of its 5 with abcde, 2 with abcd.
+    # abcd has the trigrams abc, bcd; abcde has cde too: 2 of 3 are shared. abcdefg
+    # shares 3 of its 5 with abcde, 2 with abcd.
     texts = ["abcd", "abcde", "abcdefg"]
-    assert parts(text_groups(texts, threshold=0.7)) == {frozenset([0]), frozenset([1]), frozenset([2])}
+    assert parts(text_groups(texts, threshold=0.7)) == {
+        frozenset([0]),
+        frozenset([1]),
+        frozenset([2]),
+    }
     assert parts(text_groups(texts, threshold=2 / 3)) == {frozenset([0, 1]), frozenset([2])}
-    assert parts(text_groups(texts, threshold=0.6)) == {frozenset([0, 1, 2])}  # by way of the second: 2 of 5 is below
-    assert parts(text_groups(["abcd", "abcdefg"], threshold=0.6)) == {frozenset([0]), frozenset([1])}
+    # By way of the second: 2 of 5 is below
+    assert parts(text_groups(texts, threshold=0.6)) == {frozenset([0, 1, 2])}
+    assert parts(text_groups(["abcd", "abcdefg"], threshold=0.6)) == {
+        frozenset([0]),
+        frozenset([1]),
+    }
 
 
 def test_short_empty_and_equal_texts():
@@ -84,7 +97,11 @@ def test_a_threshold_that_means_nothing(threshold):
 
 def test_names_do_not_depend_on_the_order():
     rng = np.random.default_rng(0)
-    texts = [f"{line}, size {n}" for line in ("teal area rug", "canvas tote bag", "poster of Rome", "coffee mug") for n in range(5)]
+    texts = [
+        f"{line}, size {n}"
+        for line in ("teal area rug", "canvas tote bag", "poster of Rome", "coffee mug")
+        for n in range(5)
+    ]
     images = rng.integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
     images[10:] = images[:10] ^ 1
     rows = rng.permutation(20)
@@ -92,7 +109,9 @@ def test_names_do_not_depend_on_the_order():
     both = merged(by_text, by_image)
     assert text_groups([texts[i] for i in rows]) == [by_text[i] for i in rows]
     assert image_groups(images[rows]) == [by_image[i] for i in rows]
-    assert merged([by_text[i] for i in rows], [by_image[i] for i in rows]) == [both[i] for i in rows]
+    assert merged([by_text[i] for i in rows], [by_image[i] for i in rows]) == [
+        both[i] for i in rows
+    ]
     assert len(set(by_text)) == 4 and len(set(by_image)) == 10 and len(set(both)) == 2
     assert set(text_groups(texts[:5])) == {by_text[0]}  # nor on what else is there
 
@@ -102,28 +121,44 @@ def test_images_as_all_pairs_say(monkeypatch, seed):
     monkeypatch.setattr(near_duplicates, "_ROWS", 7)
     rng = np.random.default_rng(seed)
     centres = rng.integers(60, 196, (6, 5, 4, 3))
-    images = (centres[rng.integers(6, size=40)] + rng.normal(0, 1, (40, 5, 4, 3)) * rng.integers(2, 60, (40, 1, 1, 1))).clip(0, 255)
+    images = (
+        centres[rng.integers(6, size=40)]
+        + rng.normal(0, 1, (40, 5, 4, 3)) * rng.integers(2, 60, (40, 1, 1, 1))
+    ).clip(0, 255)
     images = images.astype(np.uint8)
     for threshold in (0.05, 0.1, 0.2):
         expected = linked(images, lambda a, b, threshold=threshold: rms(a, b) <= threshold)
-        assert parts(image_groups(images, threshold=threshold)) == expected and 1 < len(expected) < 40
+        assert (
+            parts(image_groups(images, threshold=threshold)) == expected and 1 < len(expected) < 40
+        )
     assert image_groups(images) == image_groups(images, threshold=0.1)
 
 
 def test_images_by_hand():
-    grey = np.stack([np.full((2, 2, 3), value, np.uint8) for value in (0, 51, 102, 204)])  # 0.2, 0.2 and 0.4 apart
+    # 0.2, 0.2 and 0.4 apart
+    grey = np.stack([np.full((2, 2, 3), value, np.uint8) for value in (0, 51, 102, 204)])
     assert parts(image_groups(grey, threshold=0.2)) == {frozenset([0, 1, 2]), frozenset([3])}
-    assert len(set(image_groups(grey, threshold=0.199))) == 4 and len(set(image_groups(grey, threshold=0.4))) == 1
+    assert (
+        len(set(image_groups(grey, threshold=0.199))) == 4
+        and len(set(image_groups(grey, threshold=0.4))) == 1
+    )
     half = grey[:2].copy()
     half[1, 1] = 0  # half of the pixels differ by 0.2
-    assert len(set(image_groups(half, threshold=0.1415))) == 1 and len(set(image_groups(half, threshold=0.1414))) == 2
+    assert (
+        len(set(image_groups(half, threshold=0.1415))) == 1
+        and len(set(image_groups(half, threshold=0.1414))) == 2
+    )
     equal = grey[[3, 0, 3]]
     assert parts(image_groups(equal, threshold=0)) == {frozenset([0, 2]), frozenset([1])}
     assert image_groups(grey[:0]) == []
 
 
 def test_images_of_another_kind():
-    for images in (np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4), np.uint8), np.zeros((2, 4, 4, 1), np.uint8)):
+    for images in (
+        np.zeros((2, 4, 4, 3)),
+        np.zeros((2, 4, 4), np.uint8),
+        np.zeros((2, 4, 4, 1), np.uint8),
+    ):
         with pytest.raises(ValueError, match="uint8"):
             image_groups(images)
     with pytest.raises(ValueError, match="threshold"):
@@ -166,17 +201,39 @@ def test_labels_are_kept_apart():
 
 
 def run_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Eight examples under an index of their own. a and b: like prompts. b and c: like images. d: a prompt and a failed image. e: c's
-    image, but no prompt. f and g: neither; g's label differs. h: an image of its own, but no prompt."""
+    """Eight examples under an index of their own. a and b: like prompts. b and c: like
+    images. d: a prompt and a failed image. e: c's image, but no prompt. f and g:
+    neither; g's label differs. h: an image of its own, but no prompt.
+    """
     scores = frames.scores(*"abcdefgh").set_index(pd.Index(range(10, 90, 10)))
-    scores["prompt"] = ["teal striped rug, 5x8", "teal striped rug, 8x10", "plain mug", "a poster of Rome", None, None, None, None]
+    scores["prompt"] = [
+        "teal striped rug, 5x8",
+        "teal striped rug, 8x10",
+        "plain mug",
+        "a poster of Rome",
+        None,
+        None,
+        None,
+        None,
+    ]
     scores["group"] = ["A", "B", "B", "A", "A", "F", "F", "A"]
     scores["label"] = [1, 1, 1, 1, 1, 1, 0, 1]
-    shades = {"a/0": 0, "b/10": 0, "b/2": 100, "c/0": 103, "d/0": 0, "e/5": 105, "h/0": 200, "other/0": 0}
+    shades = {
+        "a/0": 0,
+        "b/10": 0,
+        "b/2": 100,
+        "c/0": 103,
+        "d/0": 0,
+        "e/5": 105,
+        "h/0": 200,
+        "other/0": 0,
+    }
     samples = frames.samples(*shades)
     samples["image"] = [png_bytes(np.full((4, 4, 3), shade, np.uint8)) for shade in shades.values()]
     failed = samples["sample_id"] == "d/0"
-    return scores, samples.assign(status=np.where(failed, "failed", "ok"), image=samples["image"].where(~failed, None))
+    return scores, samples.assign(
+        status=np.where(failed, "failed", "ok"), image=samples["image"].where(~failed, None)
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,14 +248,19 @@ def run_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_new_groups_of_stored_tables(how, expected):
     scores, samples = run_tables()
     found = regrouped(scores, samples, how)
-    assert {frozenset(scores["id"].to_numpy()[list(part)]) for part in parts(found.tolist())} == set(map(frozenset, expected))
+    assert {
+        frozenset(scores["id"].to_numpy()[list(part)]) for part in parts(found.tolist())
+    } == set(map(frozenset, expected))
     assert found.index.equals(scores.index) and found.name == "group"
-    # e and h of "text" and d of "image" keep the stored group A, which a left. It joins nothing in "text+image", where they have a part.
+    # e and h of "text" and d of "image" keep the stored group A, which a left. It joins
+    # nothing in "text+image", where they have a part.
     kept = {"text": {50: "A"}, "image": {40: "A"}}.get(how, {})
     assert all(found[i] == name for i, name in kept.items())
     if how != "task":
         assert found[60] == "F/label=1" and found[70] == "F/label=0"
-    shuffled = regrouped(scores.sample(frac=1, random_state=1), samples.sample(frac=1, random_state=2), how)
+    shuffled = regrouped(
+        scores.sample(frac=1, random_state=1), samples.sample(frac=1, random_state=2), how
+    )
     assert shuffled.sort_index().equals(found)
 
 
@@ -209,14 +271,22 @@ def test_near_duplicates_of_both_labels_stay_apart():
         found = regrouped(scores, samples, how)
         assert (found == found[20]).sum() == 1
         check(np.arange(8), scores["label"].to_numpy(), found.to_numpy())
-    assert parts(regrouped(scores, samples, "text+image").tolist()) >= {frozenset([0, 2, 4])}  # a, c and e, linked by b alone
+    # A, c and e, linked by b alone
+    assert parts(regrouped(scores, samples, "text+image").tolist()) >= {frozenset([0, 2, 4])}
 
 
 def test_groups_that_cannot_be_had():
     scores, samples = run_tables()
-    with pytest.raises(UserError, match=r"'txt'\. Did you mean 'text'.*task, text, image, text\+image"):
+    with pytest.raises(
+        UserError, match=r"'txt'\. Did you mean 'text'.*task, text, image, text\+image"
+    ):
         regrouped(scores, samples, "txt")
-    for none in (None, samples[:0], samples[samples["condition"] == "other"], samples.assign(status="failed")):
+    for none in (
+        None,
+        samples[:0],
+        samples[samples["condition"] == "other"],
+        samples.assign(status="failed"),
+    ):
         for how in ("image", "text+image"):
             with pytest.raises(UserError, match="no example has an extracted image"):
                 regrouped(scores, none, how)
@@ -229,14 +299,28 @@ def test_groups_that_cannot_be_had():
 def test_a_prompts_file_without_groups_is_grouped_by_text(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text(
-        "prompt,label,group\n"
-        "teal striped area rug 5x8,1,\nteal striped area rug 8x10,1,\nteal striped area rug 9x12,0,\n"
-        "plain mug,0,\nteal striped area rug 2x3,1,mine\n"
+        "prompt,label,group\nteal striped area rug 5x8,1,\nteal striped area rug 8x10,1,\nteal"
+        " striped area rug 9x12,0,\nplain mug,0,\nteal striped area rug 2x3,1,mine\n"
     )
     found = read_prompts(path)
-    rug, mug = text_groups(["teal striped area rug 5x8", "teal striped area rug 8x10", "teal striped area rug 9x12", "plain mug"])[::3]
-    assert [e.group for e in found] == [f"{rug}/label=1", f"{rug}/label=1", f"{rug}/label=0", mug, "mine"]
-    assert [e.memorized for e in found] == [1, 1, 0, 0, 1] and found[3].condition.prompt == "plain mug"
+    rug, mug = text_groups(
+        [
+            "teal striped area rug 5x8",
+            "teal striped area rug 8x10",
+            "teal striped area rug 9x12",
+            "plain mug",
+        ]
+    )[::3]
+    assert [e.group for e in found] == [
+        f"{rug}/label=1",
+        f"{rug}/label=1",
+        f"{rug}/label=0",
+        mug,
+        "mine",
+    ]
+    assert [e.memorized for e in found] == [1, 1, 0, 0, 1] and found[
+        3
+    ].condition.prompt == "plain mug"
     plain = tmp_path / "mine.txt"
     plain.write_text("teal striped area rug 5x8\n\nplain mug\nteal striped area rug 8x10\n")
     assert parts([e.group for e in read_prompts(plain)]) == {frozenset([0, 2]), frozenset([1])}
@@ -256,15 +340,30 @@ def test_a_group_of_both_labels_is_refused(tmp_path):
     assert [e.group for e in read_prompts(path)] == ["g", "g", "h"]
 
 
-@pytest.mark.skipif(not PROMPTS.is_dir(), reason="the published prompts are not beside the checkout")
+@pytest.mark.skipif(
+    not PROMPTS.is_dir(), reason="the published prompts are not beside the checkout"
+)
 def test_the_published_prompts():
     webster = captions("memorized_laion_prompts.csv")
-    sd2 = [line for line in Path(PROMPTS / "memattn_ren2024" / "sd2_mem219.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
+    sd2 = [
+        line
+        for line in (
+            Path(PROMPTS / "memattn_ren2024" / "sd2_mem219.txt")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        )
+        if line.strip()
+    ]
     assert (len(webster), len(sd2)) == (500, 219)
     assert (len(set(text_groups(webster))), len(set(text_groups(sd2)))) == (349, 141)
-    floors = [group for group, text in zip(text_groups(webster), webster, strict=True) if text.startswith("Shaw Floors")]
+    floors = [
+        group
+        for group, text in zip(text_groups(webster), webster, strict=True)
+        if text.startswith("Shaw Floors")
+    ]
     assert (len(floors), len(set(floors))) == (148, 92)
     assert parts(text_groups(sd2[:80])) == linked(sd2[:80], lambda a, b: jaccard(a, b) >= 0.5)
     others = captions("unmemorized_laion_prompts.csv")
     joined = text_groups(webster + others)
-    assert len(set(joined)) == 848 and by_label(joined, [1] * 500 + [0] * 500) == joined  # no group holds both
+    # No group holds both
+    assert len(set(joined)) == 848 and by_label(joined, [1] * 500 + [0] * 500) == joined

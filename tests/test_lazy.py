@@ -1,4 +1,6 @@
-"""A wrong option is answered without torch: neither detectors nor tasks read an attribute of it while they are imported."""
+"""A wrong option is answered without torch: neither detectors nor tasks read an
+attribute of it while they are imported.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("diffusers", "transformers", "torchvision", "sklearn", "pandas", "scipy", "peft", "matplotlib", "networkx")
+HEAVY = (
+    "diffusers",
+    "transformers",
+    "torchvision",
+    "sklearn",
+    "pandas",
+    "scipy",
+    "peft",
+    "matplotlib",
+    "networkx",
+)
 CODE = f"""
 import sys
 from membench import registry
@@ -16,7 +28,8 @@ torch_when_used()
 for known in (registry.detectors(), registry.tasks()):
     for name in known.names():
         known.load(name)
-        assert "torch._C" not in sys.modules, f"{{name}} reads an attribute of torch while it is imported"
+        early = f"{{name}} reads an attribute of torch while it is imported"
+        assert "torch._C" not in sys.modules, early
 print([name for name in {HEAVY} if name in sys.modules])
 """
 WRONG = """
@@ -29,7 +42,9 @@ sys.exit(code)
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_importing_every_detector_and_task_leaves_torch_unread() -> None:
@@ -41,4 +56,6 @@ def test_importing_every_detector_and_task_leaves_torch_unread() -> None:
 def test_a_wrong_option_leaves_torch_unread() -> None:
     for setting, told in (("stpes=1", "stpes"), ("sd_webster.modle=x", "modle")):
         done = python(WRONG, setting)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr, done.stderr
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr, (
+            done.stderr
+        )

@@ -1,4 +1,6 @@
-"""The leaderboard on run folders made by hand: comparisons with the control model, and at equal terms."""
+"""The leaderboard on run folders made by hand: comparisons with the control model, and
+at equal terms.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +24,40 @@ from membench.reports.run_tables import run_table
 
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory) -> pd.DataFrame:
-    """Two detectors of different size and cost, one with a preparation, a control run of one of them, and a scorer."""
+    """Two detectors of different size and cost, one with a preparation, a control run
+    of one of them, and a scorer.
+    """
     tmp_path = tmp_path_factory.mktemp("runs")
     make(tmp_path, COPIED)
     make(tmp_path, [None] * 7 + [5], control=True)
-    prepare = {"forwards": 15, "backwards": 3, "surrogate_forwards": 1000, "surrogate_backwards": 400}
+    prepare = {
+        "forwards": 15,
+        "backwards": 3,
+        "surrogate_forwards": 1000,
+        "surrogate_backwards": 400,
+    }
     make(tmp_path, [4, 5, 6, 7, None], detector="side", prepare=prepare, scored=False)
     make(tmp_path, [], detector="cfg_norm")
     return collect(tmp_path)
 
 
-# ------------------------------------------------------------------------------------------ the control model
+# -------------------------------------------------------------------- the control model
 
 
 def test_mover_is_newcombes_hybrid():
-    """Newcombe 1998 (Stat. Med. 17:873), method 10, example (a): 56/70 - 48/80, from Wilson's intervals: [0.0524, 0.3339]."""
+    """Newcombe 1998 (Stat.
+
+    Med. 17:873), method 10, example (a): 56/70 - 48/80, from Wilson's intervals:
+    [0.0524, 0.3339].
+    """
 
     def wilson(hits: int, n: int) -> tuple[float, float]:
         found = stats.binomtest(hits, n).proportion_ci(method="wilson")
         return found.low, found.high
 
-    assert mover(56 / 70, wilson(56, 70), 48 / 80, wilson(48, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert mover(56 / 70, wilson(56, 70), 48 / 80, wilson(48, 80)) == pytest.approx(
+        (0.0524, 0.3339), abs=5e-5
+    )
 
 
 def test_the_excess_over_the_control(frame):
@@ -50,11 +65,21 @@ def test_the_excess_over_the_control(frame):
     assert mine.control_weights == control.weights == "b" * 8
     for score, expected in (("ams", 6 / 8 - 1 / 8), ("ums", 3 / 8 - 1 / 8)):
         column = f"{score}_cumulative"
-        assert mine[f"control_{score}"] == control[column] and mine[f"excess_{score}"] == pytest.approx(expected)
-        low = expected - math.hypot(mine[column] - mine[f"{column}_low"], control[f"{column}_high"] - control[column])
-        high = expected + math.hypot(mine[f"{column}_high"] - mine[column], control[column] - control[f"{column}_low"])
-        assert (mine[f"excess_{score}_low"], mine[f"excess_{score}_high"]) == pytest.approx((low, high))
-        assert math.isnan(control[f"excess_{score}"]) and math.isnan(row(frame, "side")[f"excess_{score}"])
+        assert mine[f"control_{score}"] == control[column] and mine[
+            f"excess_{score}"
+        ] == pytest.approx(expected)
+        low = expected - math.hypot(
+            mine[column] - mine[f"{column}_low"], control[f"{column}_high"] - control[column]
+        )
+        high = expected + math.hypot(
+            mine[f"{column}_high"] - mine[column], control[column] - control[f"{column}_low"]
+        )
+        assert (mine[f"excess_{score}_low"], mine[f"excess_{score}_high"]) == pytest.approx(
+            (low, high)
+        )
+        assert math.isnan(control[f"excess_{score}"]) and math.isnan(
+            row(frame, "side")[f"excess_{score}"]
+        )
 
 
 def test_no_excess_of_ums_at_unequal_numbers_of_images(tmp_path):
@@ -69,57 +94,119 @@ def test_a_control_run_of_other_settings_is_no_control(tmp_path, change):
     make(tmp_path, COPIED)
     make(tmp_path, COPIED, control=True, **change)
     found = row(collect(tmp_path), "random")
-    assert math.isnan(found.excess_ams) and found.control_command == "membench run --detector random --task t --control"
+    assert (
+        math.isnan(found.excess_ams)
+        and found.control_command == "membench run --detector random --task t --control"
+    )
 
 
 def test_the_command_that_makes_the_control_run(frame):
-    assert row(frame, "side").control_command == "membench run --detector side --task t --extract-only --control"
-    assert pd.isna(row(frame, "random").control_command) and pd.isna(row(frame, "cfg_norm").control_command)
-    info = {"detector": "side", "task": "t", "profile": "full", "preset": "paper", "options_passed": ["k=3"], "seed": 2, "dtype": "float16"}
-    info |= {"task_options_passed": ["model=m", "prompts=my prompts.csv", "x=1"], "n_examples": 5, "n_task_examples": 9, "budget": 70}
-    assert control_command(info) == (
-        "membench run --detector side --task t --profile full --preset paper --set k=3 --prompts 'my prompts.csv' --set t.x=1 "
-        "--seeds 2 --dtype float16 --limit 5 --budget 70 --control"
+    assert (
+        row(frame, "side").control_command
+        == "membench run --detector side --task t --extract-only --control"
     )
-    info |= {"task": "cifar10", "preset": None, "options_passed": [], "seed": 0, "dtype": "float32", "n_examples": 9, "budget": None}
+    assert pd.isna(row(frame, "random").control_command) and pd.isna(
+        row(frame, "cfg_norm").control_command
+    )
+    info = {
+        "detector": "side",
+        "task": "t",
+        "profile": "full",
+        "preset": "paper",
+        "options_passed": ["k=3"],
+        "seed": 2,
+        "dtype": "float16",
+    }
+    info |= {
+        "task_options_passed": ["model=m", "prompts=my prompts.csv", "x=1"],
+        "n_examples": 5,
+        "n_task_examples": 9,
+        "budget": 70,
+    }
+    assert (
+        control_command(info)
+        == "membench run --detector side --task t --profile full --preset paper --set k=3 --prompts"
+        " 'my prompts.csv' --set t.x=1 --seeds 2 --dtype float16 --limit 5 --budget 70 --control"
+    )
+    info |= {
+        "task": "cifar10",
+        "preset": None,
+        "options_passed": [],
+        "seed": 0,
+        "dtype": "float32",
+        "n_examples": 9,
+        "budget": None,
+    }
     told = info | {"task_options_passed": ["model=m", "data_root=d", "pool=10"]}
-    asked = "membench run --detector side --task cifar10 --profile full --model m --data-root d --set cifar10.pool=10"
+    asked = (
+        "membench run --detector side --task cifar10 --profile full --model m --data-root d --set"
+        " cifar10.pool=10"
+    )
     assert control_command(told) == f"{asked} --set cifar10.control_model=FOLDER --control"
     named = told | {"task_options_passed": [*told["task_options_passed"], "control_model=c"]}
     assert control_command(named) == f"{asked} --set cifar10.control_model=c --control"
 
 
-# ---------------------------------------------------------------------------------------------- equal terms
+# -------------------------------------------------------------------------- equal terms
 
 
 def mean_copied(copied: list[int | None], size: int) -> float:
-    return float(np.mean([len({copied[i] for i in s} - {None}) for s in combinations(range(len(copied)), size)]))
+    return float(
+        np.mean(
+            [len({copied[i] for i in s} - {None}) for s in combinations(range(len(copied)), size)]
+        )
+    )
 
 
 def test_copies_at_equal_numbers_of_images_and_at_equal_cost(frame):
-    """8 images at 10 forwards; 5 images at 10 and 15 before: the cheapest is the second, 65."""
+    """8 images at 10 forwards; 5 images at 10 and 15 before: the cheapest is the
+    second, 65.
+    """
     random, side = row(frame, "random"), row(frame, "side")
     assert random.equal_n == side.equal_n == 5 and random.equal_cost == side.equal_cost == 65
-    assert random.copied_at_equal_n == pytest.approx(mean_copied(COPIED, 5)) and side.copied_at_equal_n == pytest.approx(4)
-    assert random.images_at_equal_cost == 6 and random.copied_at_equal_cost == pytest.approx(mean_copied(COPIED, 6))
+    assert random.copied_at_equal_n == pytest.approx(
+        mean_copied(COPIED, 5)
+    ) and side.copied_at_equal_n == pytest.approx(4)
+    assert random.images_at_equal_cost == 6 and random.copied_at_equal_cost == pytest.approx(
+        mean_copied(COPIED, 6)
+    )
     assert side.images_at_equal_cost == 5 and side.copied_at_equal_cost == pytest.approx(4)
     control, scorer = row(frame, "random", control=True), row(frame, "cfg_norm")
-    assert control.equal_n == 8 and control.equal_cost == 80 and control.copied_at_equal_n == pytest.approx(1)  # a board of its own
-    assert pd.isna(scorer.equal_n) and pd.isna(scorer.images_at_equal_cost) and math.isnan(scorer.copied_at_equal_cost)
+    # A board of its own
+    assert (
+        control.equal_n == 8
+        and control.equal_cost == 80
+        and control.copied_at_equal_n == pytest.approx(1)
+    )
+    assert (
+        pd.isna(scorer.equal_n)
+        and pd.isna(scorer.images_at_equal_cost)
+        and math.isnan(scorer.copied_at_equal_cost)
+    )
 
 
 def test_what_a_budget_pays_for():
-    assert affordable(100, 30, 60, 6) == 7 and affordable(30, 30, 60, 6) == 0 and affordable(29, 30, 60, 6) == 0
+    assert (
+        affordable(100, 30, 60, 6) == 7
+        and affordable(30, 30, 60, 6) == 0
+        and affordable(29, 30, 60, 6) == 0
+    )
     assert affordable(99, 0, 70, 7) == 9 and affordable(10, 5, 0, 4) == 4
 
 
 def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
-    """The cheapest run lost two of its images, so its cost pays for more than are there; a dear preparation pays for none."""
+    """The cheapest run lost two of its images, so its cost pays for more than are
+    there; a dear preparation pays for none.
+    """
     make(tmp_path, [0, 1, 2, 3, 4], failed=2)
     make(tmp_path, COPIED, detector="side", prepare={"forwards": 60})
     frame = collect(tmp_path)
     short, dear = row(frame, "random"), row(frame, "side")
-    assert short.equal_cost_capped and short.images_at_equal_cost == 3 and short.copied_at_equal_cost == pytest.approx(3)
+    assert (
+        short.equal_cost_capped
+        and short.images_at_equal_cost == 3
+        and short.copied_at_equal_cost == pytest.approx(3)
+    )
     assert dear.equal_n == 3 and dear.images_at_equal_cost == 0 and dear.copied_at_equal_cost == 0
     write_boards(of_frame(frame, "run"), "md", None)
     text = capsys.readouterr().out
@@ -128,20 +215,35 @@ def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
 
 def test_costs(frame):
     side = row(frame, "side")
-    found = {name: side[name] for name in ("prepare_forwards", "sample_forwards", "backwards", "surrogate_forwards", "surrogate_backwards")}
+    found = {
+        name: side[name]
+        for name in (
+            "prepare_forwards",
+            "sample_forwards",
+            "backwards",
+            "surrogate_forwards",
+            "surrogate_backwards",
+        )
+    }
     assert list(found.values()) == [15, 50, 3, 1000, 400]
-    assert side.forwards_per_image == 10 and side.unique_per_1000_evaluations == pytest.approx(1000 * 4 / 65)
-    assert math.isnan(side.forwards_per_example) and math.isnan(row(frame, "cfg_norm").forwards_per_image)
+    assert side.forwards_per_image == 10 and side.unique_per_1000_evaluations == pytest.approx(
+        1000 * 4 / 65
+    )
+    assert math.isnan(side.forwards_per_example) and math.isnan(
+        row(frame, "cfg_norm").forwards_per_image
+    )
     assert row(frame, "random").surrogate_forwards == 0  # an older run, which did not count them
 
 
 @pytest.mark.parametrize(("images", "forwards"), [(True, 15 + 80 + 16), (False, 16)])
-def test_a_detector_that_scores_by_its_images_pays_for_all_that_the_run_spent(tmp_path, images, forwards):
+def test_a_detector_that_scores_by_its_images_pays_for_all_that_the_run_spent(
+    tmp_path, images, forwards
+):
     make(tmp_path, COPIED, images=images, prepare={"forwards": 15})
     assert collect(tmp_path).forwards_per_example.iloc[0] == forwards / 8
 
 
-# ----------------------------------------------------------------------------------------------- printing
+# ----------------------------------------------------------------------------- printing
 
 
 @pytest.mark.parametrize("seeds", [False, True])
@@ -165,10 +267,21 @@ def test_every_format(frame, tmp_path, fmt, seeds):
 def test_the_board_that_people_read(frame, capsys):
     write_boards(of_frame(frame, "run"), "md", None)
     model, control = capsys.readouterr().out.split("CONTROL model")
-    for words in ("control AMS/UMS %", "excess AMS % | excess UMS %", "surrogate bwd", "| extraction only |"):
+    for words in (
+        "control AMS/UMS %",
+        "excess AMS % | excess UMS %",
+        "surrogate bwd",
+        "| extraction only |",
+    ):
         assert words in model and words not in control
-    assert "| copied @N_G=5 | copied @65 fwd |" in model and "| copied @N_G=8 | copied @80 fwd |" in control
-    assert "--detector side --task t --extract-only --control" in model and "control and excess" not in control
+    assert (
+        "| copied @N_G=5 | copied @65 fwd |" in model
+        and "| copied @N_G=8 | copied @80 fwd |" in control
+    )
+    assert (
+        "--detector side --task t --extract-only --control" in model
+        and "control and excess" not in control
+    )
     detection = model.split("Extraction:")[0]
     assert "cfg_norm" in detection and "| side |" not in detection  # nothing was scored
     assert "| 12.5 / 12.5 |" in model
@@ -180,16 +293,31 @@ def test_brackets_are_no_markup(frame):
 
 
 def test_the_summary_of_runs(tmp_path):
-    prepare = {"forwards": 1500, "backwards": 3, "surrogate_forwards": 1000, "surrogate_backwards": 400}
+    prepare = {
+        "forwards": 1500,
+        "backwards": 3,
+        "surrogate_forwards": 1000,
+        "surrogate_backwards": 400,
+    }
     whole = make(tmp_path, COPIED, prepare=prepare)
     text = run_table([whole])
-    assert "detection" in text and "AUROC matched" in text and "lower = nearer" in text and "p99" in text
+    assert (
+        "detection" in text
+        and "AUROC matched" in text
+        and "lower = nearer" in text
+        and "p99" in text
+    )
     assert "\nSpearman of score with PNG size: " in text
     best = np.percentile([0.5] * 6 + [1.2] * 2, [50, 75, 90])
     assert f"{best[0]:.3f}" in text and f"{best[1]:.3f}" in text and f"{best[2]:.3f}" in text
-    assert "prepare 1,500 forwards and 3 backwards + 1,000 surrogate forwards and 400 surrogate backwards in 2 s" in text
+    assert (
+        "prepare 1,500 forwards and 3 backwards + 1,000 surrogate forwards and 400 surrogate"
+        " backwards in 2 s" in text
+    )
     only = run_table([make(tmp_path, COPIED, detector="side", scored=False)])
-    assert "AUROC" not in only and "extraction only" in only and "samples 80 forwards in 2 s" in only
+    assert (
+        "AUROC" not in only and "extraction only" in only and "samples 80 forwards in 2 s" in only
+    )
     nothing = run_table([make(tmp_path, [], detector="none", scored=False)])
     assert "files:" in nothing and "extraction," not in nothing
     assert row(collect(tmp_path), "none").n_g == 0

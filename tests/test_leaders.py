@@ -60,7 +60,10 @@ def pairs(*found: tuple[str, str, float, float], **more: object) -> pd.DataFrame
         ),
         (
             [("p", "q", 0.1, 0.01), ("q", "r", 0.1, 0.01)],
-            "p leads: significantly better than q (Holm p ≤ 0.01); not compared with p, for want of a common seed: r",
+            (
+                "p leads: significantly better than q (Holm p ≤ 0.01); not compared with p, for"
+                " want of a common seed: r"
+            ),
         ),
     ],
 )
@@ -76,20 +79,32 @@ def test_a_partial_run_is_marked_in_the_sentence_and_in_the_table() -> None:
     assert leaders(rows) == "PARTIAL p leads: significantly better than q (Holm p ≤ 0.001)"
     rows = rows.assign(low=0.0, high=0.2, p=0.001, n=10, seeds=3, deterministic=True)
     shown, _ = differences_table(rows)
-    assert shown.better.tolist() == ["PARTIAL p"] and shown.worse.tolist() == ["q"] and shown.seeds.tolist() == ["deterministic"]
+    assert (
+        shown.better.tolist() == ["PARTIAL p"]
+        and shown.worse.tolist() == ["q"]
+        and shown.seeds.tolist() == ["deterministic"]
+    )
 
 
 def test_the_differences_that_ship(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who leads on sd_webster by the stored pairs, found here by another way: all whom the one with no loss does not beat significantly."""
+    """Who leads on sd_webster by the stored pairs, found here by another way: all whom
+    the one with no loss does not beat significantly.
+    """
     path = ROOT / "results" / "differences.parquet"
     table = pd.read_parquet(path)
     rows = table[(table.task == "sd_webster") & (table.metric == "auroc") & ~table.control]
     [top] = set(rows.a) - set(rows.b)
     beaten = set(rows.b[(rows.a == top) & (rows.p_holm < 0.05)])
-    assert main(["leaderboard", "--by", "leaders", "--runs", str(path), "--task", "sd_webster"]) == 0
+    assert (
+        main(["leaderboard", "--by", "leaders", "--runs", str(path), "--task", "sd_webster"]) == 0
+    )
     line = capsys.readouterr().out
-    named = set(line.partition("AUROC: ")[2].partition(" lead")[0].replace(" and ", ", ").split(", "))
-    assert named == (set(rows.a) | set(rows.b)) - beaten and line.startswith("sd_webster, AUROC: " + top)
+    named = set(
+        line.partition("AUROC: ")[2].partition(" lead")[0].replace(" and ", ", ").split(", ")
+    )
+    assert named == (set(rows.a) | set(rows.b)) - beaten and line.startswith(
+        "sd_webster, AUROC: " + top
+    )
     assert main(["leaderboard", "--by", "leaders", "--runs", str(path), "--task", "x"]) == 2
     assert main(["leaderboard", "--by", "leaders", "--runs", str(path), "--format", "csv"]) == 2
 
@@ -105,17 +120,31 @@ def test_partial_runs_are_marked_in_front_of_the_numbers_and_deterministic_ones_
     for view in ([], ["--by", "seeds"], ["--by", "band"], ["--by", "difference"], ["--by", "kind"]):
         assert main(["leaderboard", "--runs", str(root), *view, "--format", "md"]) == 0
         text = capsys.readouterr().out
-        lines = [line for line in text.splitlines() if "| side |" in line or "PARTIAL side |" in line]
+        lines = [
+            line for line in text.splitlines() if "| side |" in line or "PARTIAL side |" in line
+        ]
         assert lines and all("PARTIAL side |" in line for line in lines), view
-        assert "| PARTIAL random |" in text or view == ["--by", "difference"] or "PARTIAL random" in text
+        assert (
+            "| PARTIAL random |" in text
+            or view == ["--by", "difference"]
+            or "PARTIAL random" in text
+        )
     assert main(["leaderboard", "--runs", str(root), "--by", "summary", "--format", "md"]) == 0
-    header, _, *body = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    header, _, *body = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("|")
+    ]
     by = {
-        line.split(" | ")[0].strip("| "): dict(zip(header.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=False))
+        line.split(" | ")[0].strip("| "): dict(
+            zip(header.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=False)
+        )
         for line in body
     }
-    assert by["side"]["t AUROC"].startswith("PARTIAL ") and not by["random"]["t AUROC"].startswith("PARTIAL")
-    assert by["random"]["t control"].startswith("PARTIAL ") and by["random"]["t AUROC"].endswith("(deterministic)")
+    assert by["side"]["t AUROC"].startswith("PARTIAL ") and not by["random"]["t AUROC"].startswith(
+        "PARTIAL"
+    )
+    assert by["random"]["t control"].startswith("PARTIAL ") and by["random"]["t AUROC"].endswith(
+        "(deterministic)"
+    )
     assert main(["leaderboard", "--runs", str(root), "--by", "seeds", "--format", "md"]) == 0
     assert "| random |  | deterministic |" in capsys.readouterr().out
     runs = read_runs(root).runs

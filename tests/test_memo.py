@@ -1,4 +1,6 @@
-"""The memo: every evaluation once, whoever asks, and the answers that the network gives without it."""
+"""The memo: every evaluation once, whoever asks, and the answers that the network gives
+without it.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,15 @@ from membench.models.memo import Memo
 from membench.models.pixel import PixelDenoiser
 from membench.types import Condition, Cost
 
-PROMPTS = [Condition("p", "Norlund teal rug"), Condition("q", "a red mug"), Condition("r", "plate"), Condition("s")]
+PROMPTS = [
+    Condition("p", "Norlund teal rug"),
+    Condition("q", "a red mug"),
+    Condition("r", "plate"),
+    Condition("s"),
+]
 ROW = 4 * 8 * 8 * 4  # bytes of one answer of the tiny pipeline
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # a row's last bits depend on the batch that it is evaluated in
+# A row's last bits depend on the batch that it is evaluated in
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +76,11 @@ def alone(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning) -> 
 def test_what_has_been_asked_is_not_evaluated_again(model, batches) -> None:
     x, told = noise(4), model.condition(PROMPTS)
     first = model.eps(x, 500, told)
-    assert batches == [4] and (model.cost.forwards, model.cost.shared, model.cost.shared_seconds) == (4, 0, 0.0)
+    assert batches == [4] and (
+        model.cost.forwards,
+        model.cost.shared,
+        model.cost.shared_seconds,
+    ) == (4, 0, 0.0)
     order = torch.tensor([3, 1, 0, 2])
     assert torch.equal(model.eps(x[order], 500, told[order]), first[order])
     assert batches == [4] and (model.cost.forwards, model.cost.shared) == (8, 4)
@@ -80,8 +92,14 @@ def test_equal_rows_of_one_batch_are_evaluated_once(model, batches) -> None:
     x, told = noise(3), model.condition(PROMPTS[:3])
     rows = torch.tensor([0, 1, 0, 2, 2, 0])
     got = model.eps(x[rows], 500, told[rows])
-    assert batches == [3] and (model.cost.forwards, model.cost.shared) == (6, 3) and model.cost.shared_seconds > 0
-    assert torch.equal(got[0], got[2]) and torch.equal(got[0], got[5]) and torch.equal(got[3], got[4])
+    assert (
+        batches == [3]
+        and (model.cost.forwards, model.cost.shared) == (6, 3)
+        and model.cost.shared_seconds > 0
+    )
+    assert (
+        torch.equal(got[0], got[2]) and torch.equal(got[0], got[5]) and torch.equal(got[3], got[4])
+    )
     torch.testing.assert_close(got, alone(model, x[rows], 500, told[rows]), **CLOSE)
 
 
@@ -112,7 +130,9 @@ def test_whatever_the_network_is_told_makes_another_evaluation(model, batches, o
 
 
 def test_each_distinct_evaluation_goes_through_the_network_exactly_once(model, batches) -> None:
-    """Random batches of 6 states, 3 timesteps and 4 prompts, as several detectors would ask for them."""
+    """Random batches of 6 states, 3 timesteps and 4 prompts, as several detectors would
+    ask for them.
+    """
     x, told = noise(6), model.condition(PROMPTS)
     rng, asked, seen = np.random.default_rng(0), 0, set()
     for _ in range(25):
@@ -136,8 +156,12 @@ def test_a_pair_shares_its_null_half_with_whoever_asked_for_it(model, batches) -
     assert torch.equal(pair[0], null) and torch.equal(guided, pair[0] + 7.5 * (pair[1] - pair[0]))
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(0, 0), (ROW - 1, 0), (ROW, 1), (3 * ROW - 1, 2), (3 * ROW, 3)])
-def test_what_does_not_fit_is_forgotten_and_computed_again(model, batches, limit: int, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(0, 0), (ROW - 1, 0), (ROW, 1), (3 * ROW - 1, 2), (3 * ROW, 3)]
+)
+def test_what_does_not_fit_is_forgotten_and_computed_again(
+    model, batches, limit: int, kept: int
+) -> None:
     model.memo = Memo(limit)
     x, told = noise(5), model.condition([PROMPTS[0]] * 5)
     want = alone(model, x, 500, told)
@@ -145,20 +169,27 @@ def test_what_does_not_fit_is_forgotten_and_computed_again(model, batches, limit
     torch.testing.assert_close(model.eps(x, 500, told), want, **CLOSE)
     assert len(model.memo) == kept and batches == [5]
     if kept:  # the youngest are those that stay
-        torch.testing.assert_close(model.eps(x[5 - kept :], 500, told[5 - kept :]), want[5 - kept :], **CLOSE)
+        torch.testing.assert_close(
+            model.eps(x[5 - kept :], 500, told[5 - kept :]), want[5 - kept :], **CLOSE
+        )
         assert batches == [5]
     for rows in ([4, 0, 1], [0, 0, 3], [2, 4, 2, 1]):
-        torch.testing.assert_close(model.eps(x[rows], 500, told[torch.tensor(rows)]), want[rows], **CLOSE)
+        torch.testing.assert_close(
+            model.eps(x[rows], 500, told[torch.tensor(rows)]), want[rows], **CLOSE
+        )
         assert len(model.memo) <= kept
     assert model.cost.forwards - model.cost.shared == sum(batches)
 
 
-def test_a_row_that_is_asked_for_again_while_it_is_pushed_out_is_still_answered(model, batches) -> None:
+def test_a_row_that_is_asked_for_again_while_it_is_pushed_out_is_still_answered(
+    model, batches
+) -> None:
     model.memo = Memo(2 * ROW)
     x, told = noise(4), model.condition([PROMPTS[0]] * 4)
     want = alone(model, x, 500, told)
     model.eps(x[:2], 500, told[:2])
-    torch.testing.assert_close(model.eps(x, 500, told), want, **CLOSE)  # rows 2 and 3 take the place of 0 and 1
+    # Rows 2 and 3 take the place of 0 and 1
+    torch.testing.assert_close(model.eps(x, 500, told), want, **CLOSE)
     assert batches == [4, 2, 2] and model.cost.shared == 2
 
 
@@ -206,7 +237,9 @@ def test_clear_forgets(model, batches) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (64, [5])])
-def test_no_more_rows_than_the_batch_size_go_through_the_network_at_once(pipeline, monkeypatch, batch_size: int, sizes: list[int]) -> None:
+def test_no_more_rows_than_the_batch_size_go_through_the_network_at_once(
+    pipeline, monkeypatch, batch_size: int, sizes: list[int]
+) -> None:
     model = LatentDenoiser(pipeline, batch_size=batch_size)
     model.memo, batches = Memo(), watched(model, monkeypatch)
     x, told = noise(7), model.condition([PROMPTS[i % 3] for i in range(7)])

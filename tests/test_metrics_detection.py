@@ -1,4 +1,6 @@
-"""Detection metrics and their bootstrap against scikit-learn, loops and hand-made cases."""
+"""Detection metrics and their bootstrap against scikit-learn, loops and hand-made
+cases.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,36 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    roc_auc_score,
+    roc_curve,
+)
 
-from membench.metrics.detection import balanced_accuracy, best_threshold, detection_metrics, dev_split, tpr_at_fpr
-from membench.metrics.intervals import detection_intervals, detection_table, mean_intervals, weighted_statistics
+from membench.metrics.detection import (
+    balanced_accuracy,
+    best_threshold,
+    detection_metrics,
+    dev_split,
+    tpr_at_fpr,
+)
+from membench.metrics.intervals import (
+    detection_intervals,
+    detection_table,
+    mean_intervals,
+    weighted_statistics,
+)
 
 NAMES = ("auroc", "average_precision", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001")
 
 
-def data(n: int = 300, seed: int = 0, levels: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores with many ties, labels, and groups of up to three that hold one label each."""
+def data(
+    n: int = 300, seed: int = 0, levels: int = 12
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores with many ties, labels, and groups of up to three that hold one label
+    each.
+    """
     rng = np.random.default_rng(seed)
     groups = np.arange(n) // 3
     labels = (groups % 3 == 0).astype(int)
@@ -36,7 +58,10 @@ def loop_auroc(scores, labels) -> float:
 
 
 def loop_tpr(scores, labels, limit) -> float:
-    rates = [((scores >= t)[labels == 0].mean(), (scores >= t)[labels == 1].mean()) for t in (*np.unique(scores), np.inf)]
+    rates = [
+        ((scores >= t)[labels == 0].mean(), (scores >= t)[labels == 1].mean())
+        for t in (*np.unique(scores), np.inf)
+    ]
     return max(tpr for fpr, tpr in rates if fpr <= limit)
 
 
@@ -60,7 +85,8 @@ def test_tpr_takes_the_last_point_within_the_limit():
     negatives = np.arange(100) / 1000
     negatives[:3] = 0.9, 0.5, 0.5  # one false positive at 0.9: exactly 1 %; a tied pair at 0.5: 3 %
     scores = np.array([1.0, 0.9, 0.6, 0.5, *negatives])
-    assert tpr_at_fpr(scores, labels, 0.01) == 0.75  # the 0.5 is tied with two negatives; interpolation would say more
+    # The 0.5 is tied with two negatives; interpolation would say more
+    assert tpr_at_fpr(scores, labels, 0.01) == 0.75
     assert tpr_at_fpr(scores, labels, 0.02) == 0.75
     assert tpr_at_fpr(scores, labels, 0.03) == 1.0
     assert tpr_at_fpr(scores[:-1], labels[:-1], 0.01) is None  # 99 negatives cannot show 1 %
@@ -93,13 +119,23 @@ def test_development_half():
     order = np.random.default_rng(1).permutation(300)
     np.testing.assert_array_equal(dev_split(labels[order], groups[order], 0), dev[order])
     assert not np.array_equal(dev_split(labels, groups, 1), dev)
-    scores = scores + np.where(dev, 0, np.random.default_rng(4).normal(size=300))  # the two halves differ
+    # The two halves differ
+    scores = scores + np.where(dev, 0, np.random.default_rng(4).normal(size=300))
     metric = detection_metrics(scores, labels, groups)[-1]
-    best = max(np.unique(scores), key=lambda t: (balanced_accuracy_score(labels[dev], scores[dev] >= t), t))
+    best = max(
+        np.unique(scores), key=lambda t: (balanced_accuracy_score(labels[dev], scores[dev] >= t), t)
+    )
     assert metric.threshold == best and metric.n == (~dev).sum()
-    assert metric.value == pytest.approx(balanced_accuracy_score(labels[~dev], scores[~dev] >= best))
+    assert metric.value == pytest.approx(
+        balanced_accuracy_score(labels[~dev], scores[~dev] >= best)
+    )
     assert dev_split(np.array([0, 0, 1, 1]), np.array(["a", "b", "c", "c"])) is None
-    assert detection_metrics(np.arange(4), np.array([0, 0, 1, 1]), np.array(["a", "b", "c", "c"]))[-1].value is None
+    assert (
+        detection_metrics(np.arange(4), np.array([0, 0, 1, 1]), np.array(["a", "b", "c", "c"]))[
+            -1
+        ].value
+        is None
+    )
 
 
 def test_threshold_can_be_never():
@@ -128,26 +164,45 @@ def test_weighted_statistics_equal_scikit_learn(seed, levels, limit):
 
 
 def test_bootstrap_resamples_groups_of_each_class():
-    """Against a plain bootstrap that copies rows: other random numbers, so equal only up to its noise."""
+    """Against a plain bootstrap that copies rows: other random numbers, so equal only
+    up to its noise.
+    """
     scores, labels, groups = data(150)
     rng = np.random.default_rng(5)
-    members = {label: [np.flatnonzero(groups == g) for g in np.unique(groups[labels == label])] for label in (0, 1)}
+    members = {
+        label: [np.flatnonzero(groups == g) for g in np.unique(groups[labels == label])]
+        for label in (0, 1)
+    }
     plain = []
     for _ in range(1000):
-        rows = np.concatenate([members[label][i] for label in (0, 1) for i in rng.integers(len(members[label]), size=len(members[label]))])
+        rows = np.concatenate(
+            [
+                members[label][i]
+                for label in (0, 1)
+                for i in rng.integers(len(members[label]), size=len(members[label]))
+            ]
+        )
         plain.append(loop_rank_auroc(scores[rows], labels[rows]))
     found = detection_intervals(scores, labels, groups, resamples=4000)["auroc"]
     assert found == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.02)
-    # Tripling every row inside its group adds nothing: the same draws, the same interval.
-    again = detection_intervals(np.repeat(scores, 3), np.repeat(labels, 3), np.repeat(groups, 3), resamples=4000)["auroc"]
+    # Tripling every row inside its group adds nothing: the same draws, the same
+    # interval.
+    again = detection_intervals(
+        np.repeat(scores, 3), np.repeat(labels, 3), np.repeat(groups, 3), resamples=4000
+    )["auroc"]
     assert again == pytest.approx(found)
-    alone = detection_intervals(np.repeat(scores, 3), np.repeat(labels, 3), np.arange(450), resamples=1000)["auroc"]
+    alone = detection_intervals(
+        np.repeat(scores, 3), np.repeat(labels, 3), np.arange(450), resamples=1000
+    )["auroc"]
     assert alone[1] - alone[0] < 0.7 * (found[1] - found[0])
 
 
 def loop_rank_auroc(scores, labels) -> float:
     positive, negative = scores[labels == 1], np.sort(scores[labels == 0])
-    below, upto = np.searchsorted(negative, positive, "left"), np.searchsorted(negative, positive, "right")
+    below, upto = (
+        np.searchsorted(negative, positive, "left"),
+        np.searchsorted(negative, positive, "right"),
+    )
     return float((below + upto).mean() / 2 / len(negative))
 
 
@@ -171,7 +226,10 @@ def test_intervals_are_the_same_again_and_quick():
 
 def test_no_interval_from_one_group():
     scores, labels = np.arange(6.0), np.array([0, 0, 0, 1, 1, 1])
-    assert detection_intervals(scores, labels, np.array(["a", "b", "c", "d", "d", "d"]))["auroc"] is None
+    assert (
+        detection_intervals(scores, labels, np.array(["a", "b", "c", "d", "d", "d"]))["auroc"]
+        is None
+    )
     assert mean_intervals(np.ones((3, 2)), np.array(["a", "a", "a"])) == [None, None]
 
 
@@ -186,7 +244,11 @@ def test_mean_intervals():
         plain.append(hits[rows].mean(axis=0))
     np.testing.assert_allclose(found, np.quantile(plain, [0.025, 0.975], axis=0).T, atol=0.025)
     assert found[2] == (1.0, 1.0)
-    np.testing.assert_allclose(mean_intervals(hits, groups, level=0.5), np.quantile(plain, [0.25, 0.75], axis=0).T, atol=0.015)
+    np.testing.assert_allclose(
+        mean_intervals(hits, groups, level=0.5),
+        np.quantile(plain, [0.25, 0.75], axis=0).T,
+        atol=0.015,
+    )
     assert mean_intervals(hits, groups, resamples=4000) == found
     with pytest.raises(ValueError, match="finite"):
         mean_intervals(np.full((2, 1), np.nan), np.array([0, 1]))
@@ -200,7 +262,11 @@ def scores_frame() -> pd.DataFrame:
     kind = np.where(labels == 1, np.where(groups.astype(int) % 2 == 0, "MV", "TV"), "N")
     source = np.where(labels == 1, "catalogue", rng.choice(["held_out", "singleton"], size=300))
     ids = [f"e{i}" for i in range(300)]
-    return pd.DataFrame(dict(id=ids, score=scores, label=labels, kind=kind, group=groups, source=source, status="ok"))
+    return pd.DataFrame(
+        dict(
+            id=ids, score=scores, label=labels, kind=kind, group=groups, source=source, status="ok"
+        )
+    )
 
 
 def test_detection_table():
@@ -221,9 +287,14 @@ def test_detection_table():
         for name in NAMES:
             metric = found[subset, name]
             assert metric.value == points[name] and metric.n == len(part)
-            assert (metric.low, metric.high) == ((None, None) if metric.value is None else intervals[name])
+            assert (metric.low, metric.high) == (
+                (None, None) if metric.value is None else intervals[name]
+            )
         accuracy = found[subset, "balanced_accuracy"]
-        assert accuracy.value == points["balanced_accuracy"] and accuracy.low <= accuracy.value <= accuracy.high
+        assert (
+            accuracy.value == points["balanced_accuracy"]
+            and accuracy.low <= accuracy.value <= accuracy.high
+        )
         assert accuracy.low < accuracy.high
 
 

@@ -1,4 +1,6 @@
-"""Metrics of generations against their own prompt's picture: by hand, by loops and by scikit-learn."""
+"""Metrics of generations against their own prompt's picture: by hand, by loops and by
+scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +13,51 @@ from membench.metrics.table import run_metrics
 from membench.metrics.truth import truth_table
 from membench.types import Band, Space
 
-SSCD = Space("cosine/x", True, (Band("high", 0.6, 1.0), Band("mid", 0.5, 0.6), Band("low", 0.4, 0.5)), 0.5, 0.35, "")
+SSCD = Space(
+    "cosine/x",
+    True,
+    (Band("high", 0.6, 1.0), Band("mid", 0.5, 0.6), Band("low", 0.4, 0.5)),
+    0.5,
+    0.35,
+    "",
+)
 L2 = Space("l2", False, (Band("high", 0.0, 0.7),), 1.0, 1.5, "")
 
 
-def frame(similarity: list[list[float | None]], confidence: list[list[float]] | None = None) -> pd.DataFrame:
+def frame(
+    similarity: list[list[float | None]], confidence: list[list[float]] | None = None
+) -> pd.DataFrame:
     """A row a draw; similarity: of each prompt's draws."""
     rows = [(f"p{i}", k, s) for i, draws in enumerate(similarity) for k, s in enumerate(draws)]
-    found = pd.DataFrame(rows, columns=["condition", "draw", "truth_similarity"]).astype({"truth_similarity": float})
-    return found.assign(confidence=np.ravel(confidence) if confidence else 0.0, sample_id=found.condition + "/" + found.draw.astype(str))
+    found = pd.DataFrame(rows, columns=["condition", "draw", "truth_similarity"]).astype(
+        {"truth_similarity": float}
+    )
+    return found.assign(
+        confidence=np.ravel(confidence) if confidence else 0.0,
+        sample_id=found.condition + "/" + found.draw.astype(str),
+    )
 
 
-def table(samples: pd.DataFrame, space: Space = SSCD, kinds: str = "", groups: str = "") -> dict[tuple[str, str], tuple]:
+def table(
+    samples: pd.DataFrame, space: Space = SSCD, kinds: str = "", groups: str = ""
+) -> dict[tuple[str, str], tuple]:
     number = samples.condition.str.removeprefix("p").astype(int)
     kind = number.map(lambda i: kinds[i] if kinds else "A")
     group = number.map(lambda i: groups[i] if groups else str(i))
-    return {(m.name, m.subset): (m.value, m.low, m.high, m.n) for m in truth_table(samples, group, kind, space, resamples=500)}
+    return {
+        (m.name, m.subset): (m.value, m.low, m.high, m.n)
+        for m in truth_table(samples, group, kind, space, resamples=500)
+    }
 
 
 def test_by_hand() -> None:
-    samples = frame([[0.9, 0.2], [0.1, 0.5], [0.3, 0.49], [None, None]], [[3.0, 1.0], [0.0, 2.5], [2.0, 0.5], [9.0, 9.0]])
+    samples = frame(
+        [[0.9, 0.2], [0.1, 0.5], [0.3, 0.49], [None, None]],
+        [[3.0, 1.0], [0.0, 2.5], [2.0, 0.5], [9.0, 9.0]],
+    )
     found = table(samples, kinds="AABB")
-    assert found["own_copies", "all"][0] == 2 / 6 and found["own_copies", "all"][3] == 6  # 0.5 is a copy; no truth, no label
+    # 0.5 is a copy; no truth, no label
+    assert found["own_copies", "all"][0] == 2 / 6 and found["own_copies", "all"][3] == 6
     assert found["prompts_returned", "all"][0] == 2 / 3 and found["prompts_returned", "all"][3] == 3
     # copies have 3.0 and 2.5: above all of 1.0, 0.0, 2.0, 0.5
     assert found["auroc_of_generations", "all"][0] == 1.0
@@ -49,7 +74,8 @@ def test_a_distance_counts_downwards() -> None:
 def test_nothing_is_known() -> None:
     assert table(frame([[None], [None]])) == {} and table(frame([[0.9], [0.9]]).iloc[:0]) == {}
     same = table(frame([[0.9], [0.1]]))
-    assert ("auroc_of_generations", "all") not in same  # every confidence is the same: there is nothing to rank
+    # Every confidence is the same: there is nothing to rank
+    assert ("auroc_of_generations", "all") not in same
 
 
 def test_intervals_are_over_groups(subtests: pytest.Subtests) -> None:
@@ -57,7 +83,10 @@ def test_intervals_are_over_groups(subtests: pytest.Subtests) -> None:
     similarity = rng.uniform(0.2, 0.8, size=(40, 3))
     confidence = similarity + rng.normal(0, 0.2, size=similarity.shape)
     samples = frame(similarity.tolist(), confidence.tolist())
-    alone, together = table(samples), table(samples, groups="".join("abcdefgh"[i // 5] for i in range(40)))
+    alone, together = (
+        table(samples),
+        table(samples, groups="".join("abcdefgh"[i // 5] for i in range(40))),
+    )
     for name in ("own_copies", "prompts_returned", "auroc_of_generations"):
         with subtests.test(name):
             value, low, high, _ = alone[name, "all"]
@@ -68,7 +97,9 @@ def test_intervals_are_over_groups(subtests: pytest.Subtests) -> None:
         rows = samples.set_index("condition").loc[[f"p{i}" for i in rng.integers(40, size=40)]]
         values.append(roc_auc_score(rows.truth_similarity >= 0.5, rows.confidence))
     value, low, high, _ = alone["auroc_of_generations", "all"]
-    assert value == pytest.approx(roc_auc_score(samples.truth_similarity >= 0.5, samples.confidence))
+    assert value == pytest.approx(
+        roc_auc_score(samples.truth_similarity >= 0.5, samples.confidence)
+    )
     assert (low, high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.02)
     shuffled = table(samples.sample(frac=1, random_state=1))
     for key, row in alone.items():
@@ -76,9 +107,24 @@ def test_intervals_are_over_groups(subtests: pytest.Subtests) -> None:
 
 
 def test_they_are_in_the_runs_table() -> None:
-    samples = frame([[0.9, 0.2], [0.1, 0.1]], [[1.0, 0.5], [0.1, 0.2]]).assign(prompt="a", status="ok")
+    samples = frame([[0.9, 0.2], [0.1, 0.1]], [[1.0, 0.5], [0.1, 0.2]]).assign(
+        prompt="a", status="ok"
+    )
     examples = pd.DataFrame({"id": ["p0", "p1"], "group": ["a", "b"], "kind": ["MV", "N"]})
-    empty = pd.DataFrame(columns=["id", "score", "label", "kind", "group", "source", "status", "png_bits"]).astype({"score": float})
-    matches = pd.DataFrame({"sample_id": samples.sample_id, "training": np.arange(4), "similarity": [0.9, 0.2, 0.1, 0.1], "rank": 0})
-    metrics = run_metrics(empty, samples, matches, SSCD, evaluations=8, examples=examples).set_index(["metric", "subset"]).value
+    empty = pd.DataFrame(
+        columns=["id", "score", "label", "kind", "group", "source", "status", "png_bits"]
+    ).astype({"score": float})
+    matches = pd.DataFrame(
+        {
+            "sample_id": samples.sample_id,
+            "training": np.arange(4),
+            "similarity": [0.9, 0.2, 0.1, 0.1],
+            "rank": 0,
+        }
+    )
+    metrics = (
+        run_metrics(empty, samples, matches, SSCD, evaluations=8, examples=examples)
+        .set_index(["metric", "subset"])
+        .value
+    )
     assert metrics["own_copies", "all"] == 0.25 and metrics["prompts_returned", "kind=MV"] == 1.0

@@ -1,9 +1,12 @@
-"""What the shipped weights show: planted captions come back, held-out ones do not, the control model knows neither.
+"""What the shipped weights show: planted captions come back, held-out ones do not, the
+control model knows neither.
 
-A copy is an image whose normalised L2 distance (Carlini et al. 2023; alpha = 0.5, n = 50, unique training pictures) to
-the caption's own training picture is below 1. Images: 2 draws a caption, the task's own sampling. Captions: every fourth or
-fifth of a kind, for time. Of all of them, in 4 draws, 97.5 % of MV, 84 % of TV, 80 % of RV and 0.5 % of the held-out ones come
-back, and on the control model none; of those drawn here 100 %, 86 %, 82 %, 0 % and none.
+A copy is an image whose normalised L2 distance (Carlini et al. 2023; alpha = 0.5, n =
+50, unique training pictures) to the caption's own training picture is below 1. Images:
+2 draws a caption, the task's own sampling. Captions: every fourth or fifth of a kind,
+for time. Of all of them, in 4 draws, 97.5 % of MV, 84 % of TV, 80 % of RV and 0.5 % of
+the held-out ones come back, and on the control model none; of those drawn here 100 %,
+86 %, 82 %, 0 % and none.
 """
 
 from __future__ import annotations
@@ -60,25 +63,39 @@ def draw(control: bool, chosen: list[Example]) -> tuple[np.ndarray, np.ndarray]:
     rows = [(e.condition, draw) for e in chosen for draw in range(DRAWS)]
     x = model.noise([(c.id, draw) for c, draw in rows], seed=0)
     sampling = loaded.info.sampling
-    x = ddim(model, x, model.condition([c for c, _ in rows]), steps=sampling["steps"], guidance=sampling["guidance"])
+    x = ddim(
+        model,
+        x,
+        model.condition([c for c, _ in rows]),
+        steps=sampling["steps"],
+        guidance=sampling["guidance"],
+    )
     return model.decode(x), np.array([c.prompt for c, _ in rows], dtype=object)
 
 
 def copies(control: bool, chosen: list[Example], own: bool) -> float:
-    """Share of captions with a copy among their draws: of their own picture, or (held-out: they have none) of any."""
+    """Share of captions with a copy among their draws: of their own picture, or
+    (held-out: they have none) of any.
+    """
     images, captions = draw(control, chosen)
     pictures, mine = training()
     found = normalised_l2(images, pictures, floor=SPACE.copy)
     found = found[found.similarity < SPACE.copy]
     caption = captions[found.generated]
-    hit = np.ones(len(found), dtype=bool) if not own else np.array([mine[c] for c in caption], dtype=int) == found.training.to_numpy()
+    hit = (
+        np.ones(len(found), dtype=bool)
+        if not own
+        else np.array([mine[c] for c in caption], dtype=int) == found.training.to_numpy()
+    )
     return len(set(caption[hit])) / len(chosen)
 
 
 def template_copies(control: bool, chosen: list[Example]) -> float:
-    """Share of TV captions that return their template: the same distance on the part that no texture changes.
+    """Share of TV captions that return their template: the same distance on the part
+    that no texture changes.
 
-    The neighbours are pictures of other lines, since those of one template are all alike there.
+    The neighbours are pictures of other lines, since those of one template are all
+    alike there.
     """
     images, captions = draw(control, chosen)
     pictures, mine = training()
@@ -89,8 +106,12 @@ def template_copies(control: bool, chosen: list[Example]) -> float:
     hit = set()
     for e in chosen:
         mask = np.repeat(catalogue.template_mask(entries[e.condition.prompt].look).ravel(), 3)
-        # compress: an index of the second axis would be laid out transposed, and ten times as slow
-        x, base = (np.compress(mask, v.reshape(len(v), -1), axis=1) for v in (images[captions == e.condition.prompt], pictures))
+        # compress: an index of the second axis would be laid out transposed, and ten
+        # times as slow
+        x, base = (
+            np.compress(mask, v.reshape(len(v), -1), axis=1)
+            for v in (images[captions == e.condition.prompt], pictures)
+        )
         distance, own = np.sqrt(squared_distances(x, base)), mine[e.condition.prompt]
         neighbours = np.sort(distance[:, groups != e.group], axis=1)[:, :50].mean(axis=1)
         if (distance[:, own] < SPACE.copy * 0.5 * neighbours).any():
@@ -103,7 +124,9 @@ def test_planted_duplicates_come_back() -> None:
 
 
 def test_templates_and_retrieved_pictures_come_back() -> None:
-    """What the labels TV and RV say is true of most such captions, and of none on the control model."""
+    """What the labels TV and RV say is true of most such captions, and of none on the
+    control model.
+    """
     assert template_copies(False, examples("TV")[::5]) >= 0.6
     assert template_copies(True, examples("TV")[::5]) <= 0.02
     assert copies(False, examples("RV")[::5], own=False) >= 0.6
@@ -118,7 +141,9 @@ def test_the_control_model_does_not_know_the_duplicates() -> None:
 
 
 @pytest.mark.parametrize("control", [False, True])
-def test_cfg_norm_tells_duplicates_from_held_out_captions_and_only_on_the_model(control: bool) -> None:
+def test_cfg_norm_tells_duplicates_from_held_out_captions_and_only_on_the_model(
+    control: bool,
+) -> None:
     loaded, model = task(control)
     chosen = examples("MV") + examples("held_out")
     detector = CfgNorm(CfgNorm.Options(draws=2, steps=1), seed=0, sampling=loaded.info.sampling)
@@ -130,9 +155,16 @@ def test_cfg_norm_tells_duplicates_from_held_out_captions_and_only_on_the_model(
 @pytest.mark.parametrize("control", [False, True])
 @pytest.mark.parametrize(
     ("detector", "options", "least"),
-    [(ScoreNorm, {"draws": 2}, 0.9), (Dcs, {"draws": 2}, 0.85), (Edge, {}, 0.75), (Flipd, {"probes": 2}, 0.85)],
+    [
+        (ScoreNorm, {"draws": 2}, 0.9),
+        (Dcs, {"draws": 2}, 0.85),
+        (Edge, {}, 0.75),
+        (Flipd, {"probes": 2}, 0.85),
+    ],
 )
-def test_other_detectors_tell_them_too_and_only_on_the_model(detector: type, options: dict, least: float, control: bool) -> None:
+def test_other_detectors_tell_them_too_and_only_on_the_model(
+    detector: type, options: dict, least: float, control: bool
+) -> None:
     loaded, model = task(control)
     chosen = examples("MV")[::4] + examples("held_out")[::6]
     conditions = [e.condition for e in chosen]
@@ -145,17 +177,28 @@ def test_other_detectors_tell_them_too_and_only_on_the_model(detector: type, opt
 
 
 @pytest.mark.parametrize("control", [False, True])
-def test_the_weights_are_a_stable_diffusion_pipeline_and_say_how_they_were_made(control: bool) -> None:
+def test_the_weights_are_a_stable_diffusion_pipeline_and_say_how_they_were_made(
+    control: bool,
+) -> None:
     folder = DATA / PARTS[control]
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     assert 2.5e6 < sum(p.numel() for p in pipeline.unet.parameters()) < 3.5e6
-    assert pipeline.unet.config.sample_size == 8 and pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert (
+        pipeline.unet.config.sample_size == 8
+        and pipeline.scheduler.config.prediction_type == "v_prediction"
+    )
     report = json.loads((folder / "training.json").read_text())
-    assert report["steps"] == report["recipe"]["steps"] and report["seconds"] > 0 and report["commit"]["commit"]
+    assert (
+        report["steps"] == report["recipe"]["steps"]
+        and report["seconds"] > 0
+        and report["commit"]["commit"]
+    )
     assert report["loss_curve"][-1][1] < report["loss_curve"][0][1] / 2
     assert sum(f.stat().st_size for f in folder.rglob("*.safetensors")) < 10e6
 
 
 def test_a_condition_is_all_that_a_detector_sees() -> None:
-    """The class it is drawn of, yes; the answer (memorized or not, of which kind) is no part of what is handed to a detector."""
+    """The class it is drawn of, yes; the answer (memorized or not, of which kind) is no
+    part of what is handed to a detector.
+    """
     assert set(Condition.__dataclass_fields__) == {"id", "prompt", "image", "class_label", "start"}

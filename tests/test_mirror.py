@@ -1,4 +1,6 @@
-"""Mirror pairs: halves that differ by coin flips alone, content-only classifiers at chance, and what a task makes of them."""
+"""Mirror pairs: halves that differ by coin flips alone, content-only classifiers at
+chance, and what a task makes of them.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,17 @@ from membench.tasks.pixels.train import MirrorRecipe, train_mirror
 from membench.tasks.sd_webster import task as sd_webster
 from membench.tasks.sd_webster.options import SdWebsterOptions
 
-TINY = World("tiny", 1, 8, 2, lambda label, random: random.randint(0, 256, (8, 8, 3)).astype(np.uint8), {1: 4, 4: 2}, 2, 2, held_out=2)
+TINY = World(
+    "tiny",
+    1,
+    8,
+    2,
+    lambda label, random: random.randint(0, 256, (8, 8, 3)).astype(np.uint8),
+    {1: 4, 4: 2},
+    2,
+    2,
+    held_out=2,
+)
 RUNGS = (1, 2, 3, 4, 5)
 SAMPLING = {"steps": 4, "guidance": 1.0}
 IMAGES = {**SAMPLING, "examples": "images"}
@@ -73,14 +85,19 @@ def pair() -> Pair:
     return pair_of(scenes.MIRROR, 0)
 
 
-# --------------------------------------------------------------------------------------- what is drawn
+# ------------------------------------------------------------------------ what is drawn
 
 
 @NAMES
 def test_the_development_world_is_the_one_that_the_models_were_trained_on(name: str) -> None:
-    """Golden hashes: another platform or numpy must draw the same bytes, part the same pairs and flip the same coins."""
+    """Golden hashes: another platform or numpy must draw the same bytes, part the same
+    pairs and flip the same coins.
+    """
     pair = pair_of(WORLDS[name], 0)
-    assert {part: half.content_hash() for part, half in {**pair.halves, "held_out": pair.held_out}.items()} == HASHES[name]
+    assert {
+        part: half.content_hash()
+        for part, half in {**pair.halves, "held_out": pair.held_out}.items()
+    } == HASHES[name]
 
 
 @NAMES
@@ -88,8 +105,13 @@ def test_every_kind_and_label_has_as_many_images_in_either_half(name: str) -> No
     pair, classes = pair_of(WORLDS[name], 0), WORLDS[name].classes
     for half in pair.halves.values():
         assert Counter(half.kinds) == KINDS
-        assert set(Counter(zip(half.kinds, half.labels.tolist(), strict=True)).values()) == {n // classes for n in KINDS.values()}
-        assert all(n == (int(kind[1:]) if kind != "near" else 1) for kind, n in zip(half.kinds, half.copies.tolist(), strict=True))
+        assert set(Counter(zip(half.kinds, half.labels.tolist(), strict=True)).values()) == {
+            n // classes for n in KINDS.values()
+        }
+        assert all(
+            n == (int(kind[1:]) if kind != "near" else 1)
+            for kind, n in zip(half.kinds, half.copies.tolist(), strict=True)
+        )
         assert half.copies.sum() == 3140
     assert len(pair.held_out.images) == 160 and not pair.held_out.copies.any()
 
@@ -97,7 +119,9 @@ def test_every_kind_and_label_has_as_many_images_in_either_half(name: str) -> No
 @NAMES
 def test_no_image_stands_in_two_places(name: str) -> None:
     pair = pair_of(WORLDS[name], 0)
-    every = [image.tobytes() for half in (*pair.halves.values(), pair.held_out) for image in half.images]
+    every = [
+        image.tobytes() for half in (*pair.halves.values(), pair.held_out) for image in half.images
+    ]
     assert len(set(every)) == len(every) == 2 * 380 + 160
     groups = [set(half.groups) for half in (*pair.halves.values(), pair.held_out)]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 2 * (300 + 20) + 160
@@ -105,8 +129,13 @@ def test_no_image_stands_in_two_places(name: str) -> None:
 
 def test_another_world_draws_other_images() -> None:
     first, second = build_pair(TINY, 0), build_pair(TINY, 1)
-    assert not {i.tobytes() for i in first.halves["a"].images} & {i.tobytes() for h in second.halves.values() for i in h.images}
-    assert all(build_pair(TINY, 0).halves[h].content_hash() == first.halves[h].content_hash() for h in HALVES)
+    assert not {i.tobytes() for i in first.halves["a"].images} & {
+        i.tobytes() for h in second.halves.values() for i in h.images
+    }
+    assert all(
+        build_pair(TINY, 0).halves[h].content_hash() == first.halves[h].content_hash()
+        for h in HALVES
+    )
 
 
 def test_detail_counts_the_colours_of_the_mixed_difference() -> None:
@@ -122,21 +151,30 @@ def test_neighbours_in_detail_are_parted_by_fair_coins() -> None:
     went = []
     for seed in range(100):
         a, b = split(images, np.random.RandomState(seed))
-        assert all({x, y} == set(two) for x, y, two in zip(a.tolist(), b.tolist(), order.tolist(), strict=True))
+        assert all(
+            {x, y} == set(two)
+            for x, y, two in zip(a.tolist(), b.tolist(), order.tolist(), strict=True)
+        )
         went.append(a == order[:, 0])
     assert abs(np.mean(went, axis=0) - 0.5).max() < 4 * (0.25 / 100) ** 0.5  # each coin is fair
-    assert abs(np.corrcoef(np.array(went).T) - np.eye(4)).max() < 4 / 100**0.5  # and none knows of another
+    # And none knows of another
+    assert abs(np.corrcoef(np.array(went).T) - np.eye(4)).max() < 4 / 100**0.5
 
 
-# --------------------------------------------------------------------------- that content tells nothing
+# ----------------------------------------------------------- that content tells nothing
 
 
 def pair_of_rows(pair: Pair) -> np.ndarray:
-    """Which coin decided each row of a half: near-duplicates of one image share theirs. Row i of a and row i of b are a pair."""
+    """Which coin decided each row of a half: near-duplicates of one image share theirs.
+
+    Row i of a and row i of b are a pair.
+    """
     return np.unique(pair.halves["a"].groups, return_inverse=True)[1]
 
 
-def permuted(values: dict[str, np.ndarray], coins: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def permuted(
+    values: dict[str, np.ndarray], coins: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The two halves' values after the coins were flipped anew."""
     heads = np.random.RandomState(seed).randint(2, size=coins.max() + 1)[coins].astype(bool)
     return np.where(heads, values["b"], values["a"]), np.where(heads, values["a"], values["b"])
@@ -148,7 +186,9 @@ def auroc(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def p_value(values: dict[str, np.ndarray], coins: np.ndarray, flips: int = 400) -> float:
-    """Of |AUROC - 0.5| of half a against half b under new coins: the permutation test of exchangeability."""
+    """Of |AUROC - 0.5| of half a against half b under new coins: the permutation test
+    of exchangeability.
+    """
     found = abs(auroc(values["a"], values["b"]) - 0.5)
     null = [abs(auroc(*permuted(values, coins, seed)) - 0.5) for seed in range(flips)]
     return (1 + sum(x >= found - 1e-12 for x in null)) / (1 + flips)
@@ -167,11 +207,16 @@ def content(pair: Pair) -> dict[str, dict[str, np.ndarray]]:
         "contrast": lambda image: image.std(),
         "red": lambda image: image[..., 0].mean(),
     }
-    return {name: {h: np.array([float(f(i)) for i in pair.halves[h].images]) for h in HALVES} for name, f in measures.items()}
+    return {
+        name: {h: np.array([float(f(i)) for i in pair.halves[h].images]) for h in HALVES}
+        for name, f in measures.items()
+    }
 
 
 @pytest.mark.parametrize(("name", "number"), [("scenes", 0), ("scenes", 1), ("faces", 0)])
-def test_the_size_of_the_png_is_at_chance_in_every_cell_of_a_hundred(name: str, number: int) -> None:
+def test_the_size_of_the_png_is_at_chance_in_every_cell_of_a_hundred(
+    name: str, number: int
+) -> None:
     pair = pair_of(WORLDS[name], number)
     sizes = content(pair)["png"]
     for kind in ("x1", "x4"):
@@ -185,34 +230,47 @@ def test_pairs_make_the_size_of_the_png_vary_less_than_a_free_draw_would(pair: P
     coins = pair_of_rows(pair)
     spread = np.std([auroc(*permuted(sizes, coins, seed)) for seed in range(200)])
     both, n = np.r_[sizes["a"], sizes["b"]], len(sizes["a"])
-    free = np.std([auroc(both[order[:n]], both[order[n:]]) for order in (np.random.RandomState(s).permutation(2 * n) for s in range(200))])
+    free = np.std(
+        [
+            auroc(both[order[:n]], both[order[n:]])
+            for order in (np.random.RandomState(s).permutation(2 * n) for s in range(200))
+        ]
+    )
     assert spread < 0.6 * free
 
 
 def test_coins_flipped_anew_leave_every_content_only_measure_where_it_is(pair: Pair) -> None:
-    """The permutation test: with 4 measures, the smallest p-value is below 0.01 in 4 % of worlds; the world is fixed."""
+    """The permutation test: with 4 measures, the smallest p-value is below 0.01 in 4 %
+    of worlds; the world is fixed.
+    """
     coins = pair_of_rows(pair)
     assert min(p_value(values, coins) for values in content(pair).values()) > 0.01
 
 
 def test_the_permutation_test_finds_what_a_half_gives_away(pair: Pair) -> None:
-    """The control of the control: half a two grey levels brighter in each image's own pair is seen at once."""
+    """The control of the control: half a two grey levels brighter in each image's own
+    pair is seen at once.
+    """
     values = content(pair)["brightness"]
     order = np.sort(np.stack([values["a"], values["b"]]), axis=0)
     assert p_value({"a": order[1], "b": order[0]}, pair_of_rows(pair)) < 0.01
 
 
 def test_a_trained_classifier_of_content_is_at_chance(pair: Pair) -> None:
-    """Logistic regression on 8 x 8 means, cross-validated with both images of a pair on one side."""
+    """Logistic regression on 8 x 8 means, cross-validated with both images of a pair on
+    one side.
+    """
     images = np.concatenate([pair.halves[h].images for h in HALVES]).astype(np.float64)
     small = images.reshape(len(images), 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(images), -1)
     labels, coins = np.repeat([1, 0], len(images) // 2), np.tile(pair_of_rows(pair), 2)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    guess = cross_val_predict(model, small, labels, groups=coins, cv=GroupKFold(5), method="decision_function")
+    guess = cross_val_predict(
+        model, small, labels, groups=coins, cv=GroupKFold(5), method="decision_function"
+    )
     assert abs(roc_auc_score(labels, guess) - 0.5) <= 0.08
 
 
-# ----------------------------------------------------------------------------------- examples and models
+# ------------------------------------------------------------------ examples and models
 
 
 @pytest.fixture(scope="module")
@@ -221,14 +279,30 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pixel_train, "GRID_STEPS", 2)
-        train_mirror(TINY, out, HALVES, MirrorRecipe(steps=5, batch=2, channels=(8, 8), rungs=RUNGS, grid_every=0), progress=False)
+        train_mirror(
+            TINY,
+            out,
+            HALVES,
+            MirrorRecipe(steps=5, batch=2, channels=(8, 8), rungs=RUNGS, grid_every=0),
+            progress=False,
+        )
     return out
 
 
 def load(folder: Path, control: bool = False, **options: object):
     given = Cifar10Options(**{"examples": "training", "models": str(folder), **options})
     task = replace(Cifar10.info, sampling=SAMPLING)
-    return load_mirror(task, TINY, folder, RUNGS, given, control=control, device="cpu", dtype="float32", batch_size=8)
+    return load_mirror(
+        task,
+        TINY,
+        folder,
+        RUNGS,
+        given,
+        control=control,
+        device="cpu",
+        dtype="float32",
+        batch_size=8,
+    )
 
 
 def test_examples_are_the_images_of_both_halves_and_of_neither() -> None:
@@ -237,13 +311,25 @@ def test_examples_are_the_images_of_both_halves_and_of_neither() -> None:
     for half, examples in found.items():
         assert len({e.id for e in examples}) == len(examples) == 2 * 10 + 2
         assert all(e.memorized == int(e.source == half) for e in examples)
-        kinds = {s: Counter(e.kind for e in examples if e.source == s) for s in ("a", "b", "held_out")}
-        assert kinds["a"] == kinds["b"] == {"x1": 4, "x4": 2, "near": 4} and kinds["held_out"] == {"held_out": 2}
+        kinds = {
+            s: Counter(e.kind for e in examples if e.source == s) for s in ("a", "b", "held_out")
+        }
+        assert kinds["a"] == kinds["b"] == {"x1": 4, "x4": 2, "near": 4} and kinds["held_out"] == {
+            "held_out": 2
+        }
         for e in examples:
             assert e.condition.start is None and e.condition.prompt is None
             source = pair.held_out if e.source == "held_out" else pair.halves[e.source]
-            row = next(i for i, image in enumerate(source.images) if np.array_equal(image, e.condition.image))
-            assert (e.kind, e.group, e.condition.class_label) == (source.kinds[row], source.groups[row], source.labels[row])
+            row = next(
+                i
+                for i, image in enumerate(source.images)
+                if np.array_equal(image, e.condition.image)
+            )
+            assert (e.kind, e.group, e.condition.class_label) == (
+                source.kinds[row],
+                source.groups[row],
+                source.labels[row],
+            )
     assert [e.id for e in found["a"]] == [e.id for e in found["b"]]
     flipped = [1 - e.memorized if e.source != "held_out" else 0 for e in found["b"]]
     assert [e.memorized for e in found["a"]] == flipped
@@ -251,29 +337,52 @@ def test_examples_are_the_images_of_both_halves_and_of_neither() -> None:
 
 def test_each_model_scores_the_same_examples(trained: Path) -> None:
     own, control, mirror = load(trained), load(trained, control=True), load(trained, half="b")
-    assert [e.memorized for e in own.examples] == [e.memorized for e in control.examples] != [e.memorized for e in mirror.examples]
+    assert (
+        [e.memorized for e in own.examples]
+        == [e.memorized for e in control.examples]
+        != [e.memorized for e in mirror.examples]
+    )
     assert own.hashes["prompts"] == control.hashes["prompts"] != mirror.hashes["prompts"]
     assert control.hashes["weights"] == mirror.hashes["weights"] != own.hashes["weights"]
-    assert own.training.ids == control.training.ids and own.training.ids[0] == "a/0000" and mirror.training.ids[0] == "b/0000"
+    assert (
+        own.training.ids == control.training.ids
+        and own.training.ids[0] == "a/0000"
+        and mirror.training.ids[0] == "b/0000"
+    )
     assert np.array_equal(own.training.images(), build_pair(TINY).halves["a"].images)
     assert set(own.training.kinds) == {"x1", "x4", "near"} and sum(own.training.copies) == 4 + 8 + 4
 
 
-def test_a_rung_is_the_moving_average_after_its_step(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rung_is_the_moving_average_after_its_step(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hashes = [load(trained, rung=k).hashes["weights"] for k in range(1, 6)]
     assert len(set(hashes)) == 5 and load(trained).hashes["weights"] == hashes[4]
     monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
-    train_mirror(TINY, tmp_path, ["a"], MirrorRecipe(steps=2, batch=2, channels=(8, 8), grid_every=0), progress=False)
-    short, rung = (load_pixel_model(f, 2).network.state_dict() for f in (tmp_path / "a", trained / "a" / "step-00002"))
+    train_mirror(
+        TINY,
+        tmp_path,
+        ["a"],
+        MirrorRecipe(steps=2, batch=2, channels=(8, 8), grid_every=0),
+        progress=False,
+    )
+    short, rung = (
+        load_pixel_model(f, 2).network.state_dict()
+        for f in (tmp_path / "a", trained / "a" / "step-00002")
+    )
     assert all(torch.equal(short[name], rung[name]) for name in short)
 
 
-def test_the_generated_pool_is_of_the_rung_and_half(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_generated_pool_is_of_the_rung_and_half(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path))
     own, other = (load(trained, examples="generated", pool=3, half=half) for half in HALVES)
     assert len(own.examples) == 3 and all(e.condition.start for e in own.examples)
     assert {e.id for e in own.examples}.isdisjoint(e.id for e in other.examples)
-    assert all(e.nearest.startswith("a/") for e in own.examples) and all(e.nearest.startswith("b/") for e in other.examples)
+    assert all(e.nearest.startswith("a/") for e in own.examples) and all(
+        e.nearest.startswith("b/") for e in other.examples
+    )
 
 
 @pytest.mark.parametrize(
@@ -285,16 +394,23 @@ def test_the_generated_pool_is_of_the_rung_and_half(trained: Path, tmp_path: Pat
         ({"pool": 7}, "pool=7: the examples are training images"),
         ({"labels": "none"}, "labels=none"),
         ({"data_root": "d"}, "is for --profile full"),
-        ({"models": "nowhere"}, "nowhere/a/step-00005 is missing: its training has not come so far"),
+        (
+            {"models": "nowhere"},
+            "nowhere/a/step-00005 is missing: its training has not come so far",
+        ),
     ],
 )
-def test_what_does_not_fit_is_one_line(trained: Path, options: dict[str, object], words: str) -> None:
+def test_what_does_not_fit_is_one_line(
+    trained: Path, options: dict[str, object], words: str
+) -> None:
     with pytest.raises(UserError, match=words) as error:
         load(trained, **options)
     assert "\n" not in str(error.value)
 
 
-def test_a_training_that_was_interrupted_is_no_world(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_was_interrupted_is_no_world(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
     recipe = MirrorRecipe(steps=2, batch=2, channels=(8, 8), rungs=(1, 5), grid_every=0)
     train_mirror(TINY, tmp_path, HALVES, recipe, progress=False)
@@ -306,7 +422,9 @@ def test_a_training_that_was_interrupted_is_no_world(trained: Path, tmp_path: Pa
         load(tmp_path, rung=1)
 
 
-def test_a_rung_that_was_passed_cannot_be_kept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rung_that_was_passed_cannot_be_kept_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
     recipe = MirrorRecipe(steps=2, batch=2, channels=(8, 8), grid_every=0)
     train_mirror(TINY, tmp_path, ["a"], recipe, progress=False)
@@ -314,19 +432,31 @@ def test_a_rung_that_was_passed_cannot_be_kept_later(tmp_path: Path, monkeypatch
         train_mirror(TINY, tmp_path, ["a"], replace(recipe, rungs=(1,)), progress=False)
     train_mirror(TINY, tmp_path, ["a"], replace(recipe, steps=3, rungs=(3,)), progress=False)
     report = json.loads((tmp_path / "a" / "training.json").read_text())
-    assert report["data"] | {"hash": build_pair(TINY).halves["a"].content_hash(), "world": 0} == report["data"]
+    assert (
+        report["data"] | {"hash": build_pair(TINY).halves["a"].content_hash(), "world": 0}
+        == report["data"]
+    )
     assert report["steps"] == 3 and report["rows"] == 16
 
 
-@pytest.mark.parametrize(("task", "options"), [(Cifar10, {"world": 1}), (Cifar10, {"rung": 2}), (Celeba, {"examples": "training"})])
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [(Cifar10, {"world": 1}), (Cifar10, {"rung": 2}), (Celeba, {"examples": "training"})],
+)
 def test_what_only_drawn_worlds_have(task: type, options: dict[str, object]) -> None:
     with pytest.raises(UserError, match="is for --profile mini"):
         task(task.Options(**options)).load("full")
 
 
-def test_the_command_line_trains_both_halves_of_a_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_trains_both_halves_of_a_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[World, list[str], MirrorRecipe]] = []
-    monkeypatch.setattr(pixel_train, "train_mirror", lambda world, out, parts, recipe, progress: asked.append((world, parts, recipe)))
+    monkeypatch.setattr(
+        pixel_train,
+        "train_mirror",
+        lambda world, out, parts, recipe, progress: asked.append((world, parts, recipe)),
+    )
     for task in ("cifar10", "celeba"):
         assert main(["train", task, "--world", "3", "--output", str(tmp_path), "--quiet"]) == 0
         assert main(["train", task, "--part", "b", "--output", str(tmp_path), "--quiet"]) == 0
@@ -334,11 +464,14 @@ def test_the_command_line_trains_both_halves_of_a_world(tmp_path: Path, monkeypa
         *(("scenes", ["a", "b"], 3), ("scenes", ["b"], 0)),
         *(("faces", ["a", "b"], 3), ("faces", ["b"], 0)),
     ]
-    assert all(recipe.rungs == cifar10.RUNGS and recipe.steps == cifar10.RUNGS[-1] for _, _, recipe in asked[:2])
+    assert all(
+        recipe.rungs == cifar10.RUNGS and recipe.steps == cifar10.RUNGS[-1]
+        for _, _, recipe in asked[:2]
+    )
     assert main(["train", "cifar10", "--world", "-1"]) == 2
 
 
-# --------------------------------------------------------------------------------------- real CIFAR-10
+# ------------------------------------------------------------------------ real CIFAR-10
 
 
 @pytest.fixture
@@ -350,11 +483,27 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cifar
     monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
 
     def task(labels: str = "class", mirror: str = "skip=8", **options: object) -> Cifar10:
-        settings = ["subset=8", "duplicate=0.25:5", f"labels={labels}", "channels=8,8", "steps=1", "batch=2", "grid_every=0"]
+        settings = [
+            "subset=8",
+            "duplicate=0.25:5",
+            f"labels={labels}",
+            "channels=8,8",
+            "steps=1",
+            "batch=2",
+            "grid_every=0",
+        ]
         train_subset(tmp_path / "own", settings, progress=False)
-        train_subset(tmp_path / "mirror", [s for s in settings if s.split("=")[0] != mirror.split("=")[0]] + [mirror], progress=False)
+        train_subset(
+            tmp_path / "mirror",
+            [s for s in settings if s.split("=")[0] != mirror.split("=")[0]] + [mirror],
+            progress=False,
+        )
         [other] = [f.parent for f in (tmp_path / "mirror").glob("*/training.json")]
-        given = {"examples": "training", "model": str(tmp_path / "own" / f"cifar10-8-{labels}"), "control_model": str(other)}
+        given = {
+            "examples": "training",
+            "model": str(tmp_path / "own" / f"cifar10-8-{labels}"),
+            "control_model": str(other),
+        }
         return Cifar10(Cifar10Options(**{**given, **options}))
 
     return task
@@ -365,14 +514,24 @@ def test_a_model_of_real_images_and_its_mirror(real: Callable[..., Cifar10], lab
     task = real(labels)
     own, control = task.load("full"), task.load("full", control=True)
     count = Counter((e.source, e.kind, e.memorized) for e in own.examples)
-    assert count == {("a", "x5", 1): 2, ("a", "x1", 1): 6, ("b", "x5", 0): 2, ("b", "x1", 0): 6, ("held_out", "held_out", 0): 8}
+    assert count == {
+        ("a", "x5", 1): 2,
+        ("a", "x1", 1): 6,
+        ("b", "x5", 0): 2,
+        ("b", "x1", 0): 6,
+        ("held_out", "held_out", 0): 8,
+    }
     for e in own.examples:
         row = int(e.group.removeprefix("train/"))
         assert np.array_equal(e.condition.image, cifar10.read_cifar10(None)[0][row])
         assert e.condition.class_label == (row % 10 if labels == "class" else None)
     assert {e.group for e in own.examples if e.memorized} == set(own.training.ids)
-    assert [e.id for e in own.examples] == [e.id for e in control.examples] and own.profile == "full"
-    assert own.hashes["weights"] != control.hashes["weights"] and own.model().classes == (10 if labels == "class" else 0)
+    assert [e.id for e in own.examples] == [
+        e.id for e in control.examples
+    ] and own.profile == "full"
+    assert own.hashes["weights"] != control.hashes["weights"] and own.model().classes == (
+        10 if labels == "class" else 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -384,7 +543,9 @@ def test_a_model_of_real_images_and_its_mirror(real: Callable[..., Cifar10], lab
         ({"control_model": ""}, "compares a model with its mirror"),
     ],
 )
-def test_models_of_real_images_that_are_no_mirror(real: Callable[..., Cifar10], changes: dict[str, str], words: str) -> None:
+def test_models_of_real_images_that_are_no_mirror(
+    real: Callable[..., Cifar10], changes: dict[str, str], words: str
+) -> None:
     with pytest.raises(UserError, match=words):
         real(**changes).load("full")
 
@@ -402,18 +563,30 @@ def test_a_mirror_by_another_recipe_is_refused(real: Callable[..., Cifar10]) -> 
         task.load("full")
 
 
-# ------------------------------------------------------------------------------------------- how it counts
+# ------------------------------------------------------------------------ how it counts
 
 
 def test_a_kind_is_compared_with_the_same_kind_of_the_other_half() -> None:
-    labels, kinds = np.array([1, 1, 0, 0, 0, 1]), np.array(["x1", "x4", "x1", "x4", "held_out", "RV"])
+    labels, kinds = (
+        np.array([1, 1, 0, 0, 0, 1]),
+        np.array(["x1", "x4", "x1", "x4", "held_out", "RV"]),
+    )
     assert of_kind(labels, kinds, "x1").tolist() == [True, False, True, False, False, False]
-    assert of_kind(labels, kinds, "RV").tolist() == [False, False, True, True, True, True]  # no such negative: all of them
+    # No such negative: all of them
+    assert of_kind(labels, kinds, "RV").tolist() == [False, False, True, True, True, True]
 
 
 def test_a_run_holds_the_metrics_of_each_kind_against_the_same_kind(tmp_path: Path) -> None:
-    """From the scores to the stored table, which is computed again when the folder is read, and to the board."""
-    run = membench.run("caption_length", "sd_webster", task_options=["examples=mirror"], out=tmp_path, progress=False)
+    """From the scores to the stored table, which is computed again when the folder is
+    read, and to the board.
+    """
+    run = membench.run(
+        "caption_length",
+        "sd_webster",
+        task_options=["examples=mirror"],
+        out=tmp_path,
+        progress=False,
+    )
     found = run.metrics[run.metrics.metric == "auroc"].set_index("subset").value
     kinds = collect_kinds([run]).set_index("kind").auroc
     resampler = Resampler(resamples=2)
@@ -426,7 +599,9 @@ def test_a_run_holds_the_metrics_of_each_kind_against_the_same_kind(tmp_path: Pa
 
 
 def test_the_roc_of_a_kind_is_against_the_same_kind_of_the_other_half() -> None:
-    """Held-out images score above all others: they lower the curve of all examples, and none of a kind's."""
+    """Held-out images score above all others: they lower the curve of all examples, and
+    none of a kind's.
+    """
     frame = pd.DataFrame(
         {
             "score": [2, 2, 1, 1, 9, 9],
@@ -450,9 +625,14 @@ def test_norms_at_an_image_with_noise_added(trained: Path) -> None:
         x0 = torch.tensor(c.image / 127.5 - 1, dtype=torch.float32).permute(2, 0, 1)
         found = []
         for draw in range(3):
-            x = (alpha * x0 + sigma * torch.randn(3, 8, 8, generator=generator(5, f"noised/{c.id}", draw)))[None]
+            x = (
+                alpha * x0
+                + sigma * torch.randn(3, 8, 8, generator=generator(5, f"noised/{c.id}", draw))
+            )[None]
             v_c, v_0 = (model.network(x, t, torch.tensor([k])).sample for k in (c.class_label, 2))
-            found.append([(alpha * (v_c - v_0)).norm().item(), (alpha * v_c + sigma * x).norm().item()])
+            found.append(
+                [(alpha * (v_c - v_0)).norm().item(), (alpha * v_c + sigma * x).norm().item()]
+            )
         for name, column in zip(norms, np.mean(found, axis=0), strict=True):
             norms[name].append(column)
     guided = CfgNorm(CfgNormOptions(image_draws=3, image_t=0.4), seed=5, sampling=IMAGES)
@@ -469,7 +649,9 @@ def test_options_that_a_training_image_does_not_read(trained: Path) -> None:
     model = load_pixel_model(trained / "a" / "step-00005", 2)
     asked = [e.condition for e in mirror_examples(build_pair(TINY), "a")][:4]
     for given in ({"steps": 2}, {"draws": 3}, {"trajectory": 20}, {"guidance": 2.0}):
-        with pytest.raises(UserError, match="an image that was not generated is scored with noise added"):
+        with pytest.raises(
+            UserError, match="an image that was not generated is scored with noise added"
+        ):
             CfgNorm(CfgNormOptions(**given), seed=0, sampling=IMAGES).check(model, asked)
     drawn = [replace(c, start=("pool", "0", "1")) for c in asked]
     with pytest.raises(UserError, match="image_draws=2"):
@@ -480,7 +662,14 @@ def test_options_that_a_training_image_does_not_read(trained: Path) -> None:
 
 def scored(scores: list[float], labels: list[int], **columns: object) -> pd.DataFrame:
     n = len(scores)
-    frame = pd.DataFrame({"id": [f"e{i}" for i in range(n)], "score": scores, "label": labels, "kind": ["x1", "x4"] * (n // 2)})
+    frame = pd.DataFrame(
+        {
+            "id": [f"e{i}" for i in range(n)],
+            "score": scores,
+            "label": labels,
+            "kind": ["x1", "x4"] * (n // 2),
+        }
+    )
     return frame.assign(group=[f"g{i}" for i in range(n)], status="ok").assign(**columns)
 
 
@@ -490,17 +679,24 @@ def test_the_mirrored_auroc_is_the_mean_of_both_models() -> None:
     a = scored([5, 1, 2, 6, 4, 3, 0, 1, 99, 99], labels)
     b = scored([0, 1, 2, 3, 7, 2, 8, 2, 99, 99], other).sample(frac=1, random_state=0)
     found = mirrored_auroc(a, b).set_index("kind")
-    # By hand, over the pairs of a memorized and another image: x1 are rows 0, 2 | 4, 6, x4 rows 1, 3 | 5, 7.
+    # By hand, over the pairs of a memorized and another image: x1 are rows 0, 2 | 4, 6,
+    # x4 rows 1, 3 | 5, 7.
     assert found.a.to_dict() == pytest.approx({"all": 11.5 / 16, "x1": 3 / 4, "x4": 2.5 / 4})
     assert found.b.to_dict() == pytest.approx({"all": 13 / 16, "x1": 1.0, "x4": 2 / 4})
-    assert found.mirrored.to_dict() == pytest.approx({k: (found.a[k] + found.b[k]) / 2 for k in found.index})
+    assert found.mirrored.to_dict() == pytest.approx(
+        {k: (found.a[k] + found.b[k]) / 2 for k in found.index}
+    )
     assert (
-        found.n.to_dict() == {"all": 8, "x1": 4, "x4": 4} and (found.low <= found.mirrored).all() and (found.mirrored <= found.high).all()
+        found.n.to_dict() == {"all": 8, "x1": 4, "x4": 4}
+        and (found.low <= found.mirrored).all()
+        and (found.mirrored <= found.high).all()
     )
 
 
 def test_what_content_gives_away_cancels_in_the_mirrored_auroc() -> None:
-    """One and the same score of both models: whatever the images are, the mean is 0.5, and so is every resample."""
+    """One and the same score of both models: whatever the images are, the mean is 0.5,
+    and so is every resample.
+    """
     labels = np.tile([1, 0, 0, 1], 10)
     score = np.random.default_rng(0).normal(labels, 1).tolist()
     found = mirrored_auroc(scored(score, labels.tolist()), scored(score, (1 - labels).tolist()))
@@ -516,14 +712,18 @@ def test_runs_that_are_no_mirror_are_refused() -> None:
         mirrored_auroc(a, scored([1, 2], [0, 0]))
 
 
-# --------------------------------------------------------------------------------------------- sd_webster
+# --------------------------------------------------------------------------- sd_webster
 
 
 def test_captions_of_both_halves_are_examples_and_their_labels_are_exchanged() -> None:
     a, b = ({e.id: e for e in sd_webster.mirror_examples(half)} for half in HALVES)
     assert a.keys() == b.keys() and len(a) == 2 * 804
     planted = Counter(e.kind for e in a.values() if e.memorized)
-    assert planted == Counter(e.kind for e in a.values() if e.source == "mirror") == {"MV": 120, "TV": 140, "RV": 140}
+    assert (
+        planted
+        == Counter(e.kind for e in a.values() if e.source == "mirror")
+        == {"MV": 120, "TV": 140, "RV": 140}
+    )
     assert sum(not e.memorized for e in a.values()) == 1208 >= 1000
     for name, e in a.items():
         other = b[name]
@@ -533,7 +733,9 @@ def test_captions_of_both_halves_are_examples_and_their_labels_are_exchanged() -
         else:
             assert e.memorized == other.memorized == 0
             # A singleton was seen by the model of its own half alone.
-            assert {e.source, other.source} == ({"singleton", "held_out"} if e.kind == "N" else {"held_out"})
+            assert {e.source, other.source} == (
+                {"singleton", "held_out"} if e.kind == "N" else {"held_out"}
+            )
 
 
 def test_the_mirror_of_sd_webster_is_its_control_on_the_same_captions() -> None:
@@ -541,13 +743,21 @@ def test_the_mirror_of_sd_webster_is_its_control_on_the_same_captions() -> None:
         sd_webster.SdWebster(SdWebsterOptions(examples="mirror", half=half)).load("mini", control=c)
         for half, c in (("a", False), ("a", True), ("b", False))
     )
-    assert [e.memorized for e in own.examples] == [e.memorized for e in control.examples] != [e.memorized for e in mirror.examples]
+    assert (
+        [e.memorized for e in own.examples]
+        == [e.memorized for e in control.examples]
+        != [e.memorized for e in mirror.examples]
+    )
     assert control.hashes["weights"] == mirror.hashes["weights"] != own.hashes["weights"]
     assert own.training.ids == control.training.ids != mirror.training.ids
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"model": "m"}, "nobody knows which captions it saw"), ({"prompts": "p.csv"}, "have no mirror")]
+    ("options", "words"),
+    [
+        ({"model": "m"}, "nobody knows which captions it saw"),
+        ({"prompts": "p.csv"}, "have no mirror"),
+    ],
 )
 def test_a_users_model_or_prompts_have_no_mirror(options: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words):
@@ -558,4 +768,7 @@ def test_length_and_capitals_of_captions_are_at_chance_between_the_halves() -> N
     examples = [e for e in sd_webster.mirror_examples("a") if e.memorized or e.source == "mirror"]
     labels, prompts = [e.memorized for e in examples], [e.condition.prompt or "" for e in examples]
     assert abs(roc_auc_score(labels, [len(p) for p in prompts]) - 0.5) <= 0.05
-    assert abs(roc_auc_score(labels, [sum(c.isupper() for c in p) / len(p) for p in prompts]) - 0.5) <= 0.05
+    assert (
+        abs(roc_auc_score(labels, [sum(c.isupper() for c in p) / len(p) for p in prompts]) - 0.5)
+        <= 0.05
+    )

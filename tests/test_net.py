@@ -1,4 +1,6 @@
-"""Downloads against a server of this machine that misbehaves in the ways that servers do."""
+"""Downloads against a server of this machine that misbehaves in the ways that servers
+do.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,16 @@ import pytest
 from membench.errors import UserError
 from membench.fetching import net
 
-BODY = np.random.default_rng(0).integers(0, 256, 700_001, np.uint8).tobytes()  # several blocks, and not a whole number of them
+# Several blocks, and not a whole number of them
+BODY = np.random.default_rng(0).integers(0, 256, 700_001, np.uint8).tobytes()
 SHA = hashlib.sha256(BODY).hexdigest()
 OTHER = BODY[::-1]
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Gives ``body`` at every path; ``faults`` answer the first requests in its place. seen: their paths."""
+    """Gives ``body`` at every path; ``faults`` answer the first requests in its place.
+    seen: their paths.
+    """
 
     daemon_threads = True
 
@@ -79,11 +84,20 @@ def cut(after: int) -> Callable[[Handler], None]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(net, "BACKOFF", 0.001)
     with Server() as made:
-        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         yield made
         made.shutdown()
 
@@ -101,7 +115,7 @@ def left(path: Path) -> set[str]:
     return {p.name for p in path.parent.iterdir()} - {f".{path.name}.lock"}
 
 
-# ------------------------------------------------------------------------------------------------- the file
+# ----------------------------------------------------------------------------- the file
 
 
 def test_a_file_is_fetched_once_and_checked(server: Server, path: Path) -> None:
@@ -123,13 +137,17 @@ def test_a_file_that_is_there_needs_no_network(server: Server, path: Path, monke
 def test_a_wrong_file_that_is_there_is_left_as_it_is(server: Server, path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(OTHER)
-    with pytest.raises(UserError, match=f"{hashlib.sha256(OTHER).hexdigest()}, but {SHA} is expected; move it away"):
+    with pytest.raises(
+        UserError, match=f"{hashlib.sha256(OTHER).hexdigest()}, but {SHA} is expected; move it away"
+    ):
         fetch(server.url, path, sha256=SHA)
     assert path.read_bytes() == OTHER and not server.seen
 
 
 def test_a_wrong_download_is_thrown_away(server: Server, path: Path) -> None:
-    with pytest.raises(UserError, match=f"SHA256 {SHA}, but {'0' * 64} is expected; it is not kept"):
+    with pytest.raises(
+        UserError, match=f"SHA256 {SHA}, but {'0' * 64} is expected; it is not kept"
+    ):
         fetch(server.url, path, sha256="0" * 64)
     assert left(path) == set()
 
@@ -153,7 +171,10 @@ def test_a_file_of_the_users_without_a_checksum_is_recorded(server: Server, path
     path.parent.mkdir()
     path.write_bytes(OTHER)
     fetch(server.url, path)
-    assert hashlib.sha256(OTHER).hexdigest() in path.with_name("file.bin.sha256").read_text() and not server.seen
+    assert (
+        hashlib.sha256(OTHER).hexdigest() in path.with_name("file.bin.sha256").read_text()
+        and not server.seen
+    )
 
 
 def test_a_folder_in_the_way(server: Server, path: Path) -> None:
@@ -162,18 +183,23 @@ def test_a_folder_in_the_way(server: Server, path: Path) -> None:
         fetch(server.url, path)
 
 
-# ---------------------------------------------------------------------------------------------- tries again
+# -------------------------------------------------------------------------- tries again
 
 
 @pytest.mark.parametrize("checksum", [SHA, ""])
-def test_a_broken_connection_is_tried_again_from_the_start(server: Server, path: Path, checksum: str) -> None:
+def test_a_broken_connection_is_tried_again_from_the_start(
+    server: Server, path: Path, checksum: str
+) -> None:
     server.faults = [cut(300_000), cut(1)]
     fetch(server.url, path, sha256=checksum)
-    assert path.read_bytes() == BODY and server.seen == ["/file.bin"] * 3  # and no piece of the first two
+    # And no piece of the first two
+    assert path.read_bytes() == BODY and server.seen == ["/file.bin"] * 3
     assert left(path) == {"file.bin"} | ({"file.bin.sha256"} if not checksum else set())
 
 
-def test_what_a_killed_process_left_is_overwritten(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_process_left_is_overwritten(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(temporary: str, final: str) -> None:
         raise SystemExit
 
@@ -192,7 +218,7 @@ def test_chunks_without_a_length(server: Server, path: Path) -> None:
     assert path.read_bytes() == BODY and len(server.seen) == 1
 
 
-# --------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
@@ -214,7 +240,13 @@ def test_the_pauses_double_and_obey_the_server(server: Server, path: Path, monke
     monkeypatch.setattr(net, "BACKOFF", 1.0)
     monkeypatch.setattr(net.time, "sleep", paused.append)
     monkeypatch.setattr(net, "TRIES", 6)
-    server.faults = [status(503), status(503), status(429, Retry_After="7"), status(503), status(503, Retry_After="9999")]
+    server.faults = [
+        status(503),
+        status(503),
+        status(429, Retry_After="7"),
+        status(503),
+        status(503, Retry_After="9999"),
+    ]
     fetch(server.url, path)
     assert paused == [1.0, 2.0, 7.0, 8.0, 60.0]
 
@@ -248,17 +280,26 @@ def test_nobody_listens(path: Path, server: Server) -> None:
 @pytest.mark.parametrize("length", [True, False])
 def test_too_long_a_file(server: Server, path: Path, length: bool) -> None:
     server.faults = [lambda handler: handler.give(length=length)]
-    with pytest.raises(UserError, match=r"700,001 bytes long, .*not fetched" if length else r"longer than the 700,000 .*not kept"):
+    with pytest.raises(
+        UserError,
+        match=r"700,001 bytes long, .*not fetched"
+        if length
+        else r"longer than the 700,000 .*not kept",
+    ):
         fetch(server.url, path, max_bytes=700_000)
     assert left(path) == set()
     fetch(server.url, path, max_bytes=700_001)
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("target", ["http://example.org/file.bin", "ftp://example.org/file.bin", "file:///etc/hostname"])
+@pytest.mark.parametrize(
+    "target", ["http://example.org/file.bin", "ftp://example.org/file.bin", "file:///etc/hostname"]
+)
 def test_redirects_lead_to_https_only(server: Server, path: Path, target: str, code: int) -> None:
     server.faults = [status(302, Location="/next"), status(code, Location=target)]
-    with pytest.raises(UserError, match=re.escape(f"{server.url} leads to {target}, and only https is fetched")):
+    with pytest.raises(
+        UserError, match=re.escape(f"{server.url} leads to {target}, and only https is fetched")
+    ):
         fetch(server.url, path)
     assert left(path) == set() and len(server.seen) == 2
 
@@ -276,7 +317,16 @@ def test_a_redirect_is_followed(server: Server, path: Path) -> None:
     assert server.seen == ["/file.bin", "/moved.bin"] and path.read_bytes() == BODY
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/file", "http://example.org/file", "ftp://example.org/file", "file:///etc/passwd", "x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/file",
+        "http://example.org/file",
+        "ftp://example.org/file",
+        "file:///etc/passwd",
+        "x",
+    ],
+)
 def test_https_only(path: Path, url: str) -> None:
     with pytest.raises(ValueError, match="only https"):
         net.fetch(url, path)
@@ -295,7 +345,10 @@ def test_a_disk_that_fills_up_meanwhile(server: Server, path: Path, monkeypatch)
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"cannot write file.bin in .*No space left on device"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(UserError, match=r"cannot write file.bin in .*No space left on device"),
+    ):
         patch.setattr(net.os, "fsync", full)
         fetch(server.url, path)
     assert not path.exists()
@@ -329,7 +382,7 @@ def test_a_second_call_meanwhile_waits_and_fetches_nothing(server: Server, path:
     assert path.read_bytes() == BODY and len(server.seen) == 1
 
 
-# -------------------------------------------------------------------------------------------------- offline
+# ------------------------------------------------------------------------------ offline
 
 
 @pytest.mark.parametrize(
@@ -344,7 +397,9 @@ def test_a_second_call_meanwhile_waits_and_fetches_nothing(server: Server, path:
         ({"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"}, False),
     ],
 )
-def test_offline_as_the_hubs_own_library_reads_it(monkeypatch, environment: dict[str, str], forbidden: bool) -> None:
+def test_offline_as_the_hubs_own_library_reads_it(
+    monkeypatch, environment: dict[str, str], forbidden: bool
+) -> None:
     from huggingface_hub import constants
 
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
@@ -352,7 +407,12 @@ def test_offline_as_the_hubs_own_library_reads_it(monkeypatch, environment: dict
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert net.offline() is forbidden
-    assert constants._is_true(environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE")) is forbidden
+    assert (
+        constants._is_true(
+            environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE")
+        )
+        is forbidden
+    )
 
 
 def test_offline_opens_no_socket(path: Path, monkeypatch) -> None:
@@ -362,6 +422,9 @@ def test_offline_opens_no_socket(path: Path, monkeypatch) -> None:
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"file.bin is not in .*--offline forbids to fetch it from https://example.org/file.bin"):
+    with pytest.raises(
+        UserError,
+        match=r"file.bin is not in .*--offline forbids to fetch it from https://example.org/file.bin",
+    ):
         net.fetch("https://example.org/file.bin", path)
     assert not path.parent.exists()

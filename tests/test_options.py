@@ -68,7 +68,13 @@ def test_defaults_and_several_at_once() -> None:
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("stepz=3", "unknown option of detector cfg_norm: 'stepz'. Did you mean 'steps'? See: membench show cfg_norm"),
+        (
+            "stepz=3",
+            (
+                "unknown option of detector cfg_norm: 'stepz'. Did you mean 'steps'? See: membench"
+                " show cfg_norm"
+            ),
+        ),
         ("steps", "detector cfg_norm: cannot read --set 'steps'; write --set key=value"),
         ("steps=many", "detector cfg_norm: option steps must be int from 1 to 50, not 'many'."),
         ("steps=2.5", "detector cfg_norm: option steps must be int from 1 to 50, not '2.5'."),
@@ -78,10 +84,22 @@ def test_defaults_and_several_at_once() -> None:
         ("scale=inf", "detector cfg_norm: option scale must be float from 0, not 'inf'."),
         ("scale=-1", "detector cfg_norm: option scale must be float from 0, not '-1'."),
         ("tiled=maybe", "detector cfg_norm: option tiled must be bool, not 'maybe'."),
-        ("sampler=dim", "detector cfg_norm: option sampler must be one of ddim, dpm, not 'dim'. Did you mean 'ddim' or 'dpm'?"),
+        (
+            "sampler=dim",
+            (
+                "detector cfg_norm: option sampler must be one of ddim, dpm, not 'dim'. Did you"
+                " mean 'ddim' or 'dpm'?"
+            ),
+        ),
         ("order=3", "detector cfg_norm: option order must be one of 1, 2, not '3'."),
-        ("times=1,x", "detector cfg_norm: option times must be ints separated by commas from 0, not '1,x'."),
-        ("times=1,-1", "detector cfg_norm: option times must be ints separated by commas from 0, not '1,-1'."),
+        (
+            "times=1,x",
+            "detector cfg_norm: option times must be ints separated by commas from 0, not '1,x'.",
+        ),
+        (
+            "times=1,-1",
+            "detector cfg_norm: option times must be ints separated by commas from 0, not '1,-1'.",
+        ),
         ("cut=soon", "detector cfg_norm: option cut must be float or none, not 'soon'."),
         ("low=9", "detector cfg_norm: low=9 must not be above high=5"),
     ],
@@ -116,5 +134,13 @@ def test_description() -> None:
 
 
 def test_imports_no_torch() -> None:
-    code = "import sys, membench.options; print([m for m in ('torch', 'numpy', 'pandas') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    code = (
+        "import sys, membench.options; print([m for m in ('torch', 'numpy', 'pandas') if m in"
+        " sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )

@@ -1,4 +1,6 @@
-"""A model of the user's in the mini profile: what is known of it, and what a run says where nothing is."""
+"""A model of the user's in the mini profile: what is known of it, and what a run says
+where nothing is.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ from membench.tasks.pixels.task import mini_setting
 from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.sd_webster.task import DATA, SdWebster, catalogue_examples, world
 
-CAPTIONS = ["Orvella Basto teal striped area rug, 5x8", "Orvella Basto red plain tote bag, Large", "a mug"]
+CAPTIONS = [
+    "Orvella Basto teal striped area rug, 5x8",
+    "Orvella Basto red plain tote bag, Large",
+    "a mug",
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +43,44 @@ def test_a_model_that_was_not_trained_on_the_catalogue(foreign: Path, tmp_path: 
     task = loaded(foreign)
     assert len(task.training.images()) == len(task.training.ids) == len(task.training.copies) == 0
     assert task.info.space.id == "none" and task.hashes["data"] == "none"
-    assert [e.condition for e in task.examples] == [e.condition for e in catalogue_examples(world("a"))]
+    assert [e.condition for e in task.examples] == [
+        e.condition for e in catalogue_examples(world("a"))
+    ]
     assert {(e.memorized, e.kind) for e in task.examples} == {(-1, "unlabelled")}
     [note] = task.provenance["notes"]
-    for words in (str(foreign), "compared with nothing", "are unlabelled", "--prompts", "--profile full", "ground_truth"):
+    for words in (
+        str(foreign),
+        "compared with nothing",
+        "are unlabelled",
+        "--prompts",
+        "--profile full",
+        "ground_truth",
+    ):
         assert words in note
     (tmp_path / "mine.csv").write_text("prompt,label\na,1\nb,0\n")
     task = loaded(foreign, prompts=str(tmp_path / "mine.csv"))
-    assert [e.memorized for e in task.examples] == [1, 0] and task.training.ids == []  # its owner knows its labels
+    # Its owner knows its labels
+    assert [e.memorized for e in task.examples] == [1, 0] and task.training.ids == []
 
 
 def test_a_model_that_was(tiny_pipeline_folder: Path, foreign: Path, tmp_path: Path) -> None:
-    """By its training.json, which ``membench train`` writes; of the other half, or of another size, it is not."""
+    """By its training.json, which ``membench train`` writes; of the other half, or of
+    another size, it is not.
+    """
     ours = SdWebster().load("mini")
     task = loaded(tiny_pipeline_folder)
-    assert task.provenance == ours.provenance == {} and task.info == ours.info and task.training.ids == ours.training.ids != []
-    assert task.examples == ours.examples and task.hashes == ours.hashes | {"weights": task.hashes["weights"]}
-    assert loaded(DATA / "control").training.ids == [] and loaded(DATA / "control", half="b").training.ids != []
+    assert (
+        task.provenance == ours.provenance == {}
+        and task.info == ours.info
+        and task.training.ids == ours.training.ids != []
+    )
+    assert task.examples == ours.examples and task.hashes == ours.hashes | {
+        "weights": task.hashes["weights"]
+    }
+    assert (
+        loaded(DATA / "control").training.ids == []
+        and loaded(DATA / "control", half="b").training.ids != []
+    )
     copy = shutil.copytree(tiny_pipeline_folder, tmp_path / "large")
     config = json.loads((copy / "unet" / "config.json").read_text())
     (copy / "unet" / "config.json").write_text(json.dumps(config | {"sample_size": 16}))
@@ -61,25 +88,57 @@ def test_a_model_that_was(tiny_pipeline_folder: Path, foreign: Path, tmp_path: P
     assert "generates images of 128x128, not the catalogue's 64x64" in note
 
 
-@pytest.mark.parametrize("told", ["", "[]", "{}", '{"data": 3}', '{"data_hash": null}', '{"data_hash": "x"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "told",
+    ["", "[]", "{}", '{"data": 3}', '{"data_hash": null}', '{"data_hash": "x"}', "[" * 100_000],
+)
 def test_a_training_json_that_names_no_training_set(tmp_path: Path, told: str) -> None:
     (tmp_path / "training.json").write_text(told)
-    assert not same_training(tmp_path, DATA / "model") and not same_training(tmp_path, tmp_path / "none")
+    assert not same_training(tmp_path, DATA / "model") and not same_training(
+        tmp_path, tmp_path / "none"
+    )
 
 
 def test_run_compares_nothing_and_says_so(foreign: Path, tmp_path: Path, capsys) -> None:
-    """No AMS of images against images that are not the model's, no AUROC of captions without labels; scores and images are kept."""
+    """No AMS of images against images that are not the model's, no AUROC of captions
+    without labels; scores and images are kept.
+    """
     (tmp_path / "mine.txt").write_text("\n".join(CAPTIONS))
-    command = ["run", "--task", "sd_webster", "--detector", "cfg_norm", "--set", "draws=1", "--set", "images=1", "--quiet"]
-    command += ["--model", str(foreign), "--prompts", str(tmp_path / "mine.txt"), "--runs", str(tmp_path / "runs")]
+    command = [
+        "run",
+        "--task",
+        "sd_webster",
+        "--detector",
+        "cfg_norm",
+        "--set",
+        "draws=1",
+        "--set",
+        "images=1",
+        "--quiet",
+    ]
+    command += [
+        "--model",
+        str(foreign),
+        "--prompts",
+        str(tmp_path / "mine.txt"),
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert "compared with nothing" in err and "mine.txt: 3 of 3 prompts are unlabelled" in err
     assert "0 memorized, 0 not, 3 unlabelled" in out and "copies" not in out
     [folder] = (tmp_path / "runs").glob("*/*/*/*")
     run = load(folder)
-    assert run.scores.score.notna().all() and set(run.scores.label) == {-1} and set(run.samples.status) == {NOT_COMPARED}
-    assert not set(run.metrics.metric) & {"auroc", "ams", "ums", "ams_cumulative"} and run.matches.empty
+    assert (
+        run.scores.score.notna().all()
+        and set(run.scores.label) == {-1}
+        and set(run.samples.status) == {NOT_COMPARED}
+    )
+    assert (
+        not set(run.metrics.metric) & {"auroc", "ams", "ums", "ams_cumulative"}
+        and run.matches.empty
+    )
     assert run.info["provenance"]["notes"] and run.info["status"] == "complete"
     assert "3 are unlabelled" in (folder / "report.html").read_text()
     [row] = collect(tmp_path / "runs").itertuples()
@@ -87,7 +146,10 @@ def test_run_compares_nothing_and_says_so(foreign: Path, tmp_path: Path, capsys)
     for by in ("run", "seeds"):
         assert main(["leaderboard", "--runs", str(tmp_path / "runs"), "--by", by]) == 0
         shown = capsys.readouterr().out
-        assert "3/3, 3 unlabelled" in shown and "unlabelled: nothing says whether the example is memorized" in shown
+        assert (
+            "3/3, 3 unlabelled" in shown
+            and "unlabelled: nothing says whether the example is memorized" in shown
+        )
 
 
 def test_a_pixel_model_that_was_not_trained_on_the_scenes_is_refused(tmp_path: Path) -> None:
@@ -98,7 +160,11 @@ def test_a_pixel_model_that_was_not_trained_on_the_scenes_is_refused(tmp_path: P
     (copy / "training.json").unlink()
     with pytest.raises(UserError) as caught:
         Cifar10(options).load("mini")
-    for words in (str(copy), "was not trained on the mini profile's images", "--profile full --data-root"):
+    for words in (
+        str(copy),
+        "was not trained on the mini profile's images",
+        "--profile full --data-root",
+    ):
         assert words in str(caught.value)
     other = Cifar10Options(model=str(DATA / "control"))
     with pytest.raises(UserError, match="was not trained on"):

@@ -1,4 +1,6 @@
-"""The wheel holds everything, and works from a folder whose own ``tasks.py`` and ``detectors.py`` would explode."""
+"""The wheel holds everything, and works from a folder whose own ``tasks.py`` and
+``detectors.py`` would explode.
+"""
 
 from __future__ import annotations
 
@@ -50,16 +52,30 @@ raise RuntimeError("imported for a list")
 '''
 
 
-def command(*words: object, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | ({"PYTHONPATH": str(path)} if path else {})
-    done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=cwd, env=env, capture_output=True, text=True)
+def command(
+    *words: object, cwd: Path, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | (
+        {"PYTHONPATH": str(path)} if path else {}
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, words)], cwd=cwd, env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def install(package: Path, target: Path) -> None:
     command(
-        *("pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--no-compile"),
+        *(
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+            "--no-compile",
+        ),
         *("--disable-pip-version-check", "--target", target, package),
         cwd=target.parent,
     )
@@ -98,7 +114,9 @@ def test_wheel_holds_the_sources_and_data_and_nothing_else(wheel: Path) -> None:
         inside = Path("membench") if folder == "membench" else Path("membench", folder)
         for file in (ROOT / folder).rglob("*"):
             relative = file.relative_to(ROOT / folder)
-            if file.suffix == ".py" or ({"data", "templates"} & set(relative.parts[:-1]) and file.is_file()):
+            if file.suffix == ".py" or (
+                {"data", "templates"} & set(relative.parts[:-1]) and file.is_file()
+            ):
                 expected.add((inside / relative).as_posix())
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -106,22 +124,43 @@ def test_wheel_holds_the_sources_and_data_and_nothing_else(wheel: Path) -> None:
 
 
 def test_list_from_the_wheel(installed: Path, elsewhere: Path) -> None:
-    lines = {words[0]: words[1] for line in listed(installed, elsewhere).splitlines() if len(words := line.split(None, 1)) == 2}
+    lines = {
+        words[0]: words[1]
+        for line in listed(installed, elsewhere).splitlines()
+        if len(words := line.split(None, 1)) == 2
+    }
     for group in ("membench.detectors", "membench.tasks"):
-        for name in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][group]:
+        for name in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][
+            group
+        ]:
             assert lines[name] and not lines[name].startswith("("), name
 
 
 def listed(path: Path, cwd: Path) -> str:
     """stdout of ``membench list`` for both kinds."""
-    return "".join(command("membench", "list", kind, cwd=cwd, path=path).stdout for kind in ("detectors", "tasks"))
+    return "".join(
+        command("membench", "list", kind, cwd=cwd, path=path).stdout
+        for kind in ("detectors", "tasks")
+    )
 
 
 def test_submodules_come_from_the_wheel(installed: Path, elsewhere: Path) -> None:
-    code = "import membench.detectors, membench.tasks as t; print(membench.__file__, membench.detectors.__file__, t.__file__)"
+    code = (
+        "import membench.detectors, membench.tasks as t; print(membench.__file__,"
+        " membench.detectors.__file__, t.__file__)"
+    )
     env = os.environ | {"PYTHONPATH": str(installed)}
-    out = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=env, capture_output=True, text=True, check=True).stdout
-    assert out.split() == [str(installed / "membench" / f"{sub}__init__.py") for sub in ("", "detectors/", "tasks/")]
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=elsewhere,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert out.split() == [
+        str(installed / "membench" / f"{sub}__init__.py") for sub in ("", "detectors/", "tasks/")
+    ]
 
 
 def test_list_from_the_checkout() -> None:
@@ -129,14 +168,17 @@ def test_list_from_the_checkout() -> None:
 
 
 def third_party(code: str, tmp_path: Path, installed: Path) -> Path:
-    """A folder of installed packages: ours, and a tiny one of somebody else's with a detector ``far``."""
+    """A folder of installed packages: ours, and a tiny one of somebody else's with a
+    detector ``far``.
+    """
     source = tmp_path / "far-away"
     source.mkdir()
     (source / "far_module.py").write_text(code)
     (source / "pyproject.toml").write_text(
-        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
-        '[project]\nname = "far-away"\nversion = "1.0"\n[project.entry-points."membench.detectors"]\nfar = "far_module:Far"\n'
-        '[tool.setuptools]\npy-modules = ["far_module"]\n'
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend ='
+        ' "setuptools.build_meta"\n[project]\nname = "far-away"\nversion ='
+        ' "1.0"\n[project.entry-points."membench.detectors"]\nfar ='
+        ' "far_module:Far"\n[tool.setuptools]\npy-modules = ["far_module"]\n'
     )
     target = tmp_path / "packages"
     shutil.copytree(installed, target)
@@ -144,17 +186,34 @@ def third_party(code: str, tmp_path: Path, installed: Path) -> Path:
     return target
 
 
-def test_third_party_detector_is_listed_without_being_imported(installed: Path, elsewhere: Path, tmp_path: Path) -> None:
+def test_third_party_detector_is_listed_without_being_imported(
+    installed: Path, elsewhere: Path, tmp_path: Path
+) -> None:
     target = third_party(PLUGIN.lstrip(), tmp_path, installed)
     line = next(line for line in listed(target, elsewhere).splitlines() if line.split()[0] == "far")
     assert "A detector from elsewhere." in line
 
 
-def test_the_wheel_runs_with_a_third_party_detector(installed: Path, elsewhere: Path, tmp_path: Path) -> None:
-    """The whole way in an empty folder: model and world from the wheel, ours and theirs in one command."""
+def test_the_wheel_runs_with_a_third_party_detector(
+    installed: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    """The whole way in an empty folder: model and world from the wheel, ours and theirs
+    in one command.
+    """
     target = third_party(FAR, tmp_path, installed)
-    arguments = ["--detector", "far,cfg_norm", "--task", "sd_webster", "--limit", "6", "--quiet", "--offline"]
-    out = command("membench", "run", *arguments, "--set", "cfg_norm.draws=1", cwd=elsewhere, path=target).stdout
+    arguments = [
+        "--detector",
+        "far,cfg_norm",
+        "--task",
+        "sd_webster",
+        "--limit",
+        "6",
+        "--quiet",
+        "--offline",
+    ]
+    out = command(
+        "membench", "run", *arguments, "--set", "cfg_norm.draws=1", cwd=elsewhere, path=target
+    ).stdout
     assert "far: " in out and "cfg_norm: " in out
     folders = sorted(p.parent.name for p in elsewhere.glob("results/runs/sd_webster/mini/*/*"))
     assert folders == ["cfg_norm", "far"]

@@ -15,10 +15,17 @@ from membench.storage.images import NotAnImage, TooManyPixels, decode, square
 
 def png_claiming(width: int, height: int) -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_pictures_of_all_modes_are_decoded() -> None:
@@ -40,9 +47,14 @@ def test_pictures_of_all_modes_are_decoded() -> None:
     palette.putpalette([0, 0, 0, 255, 0, 0])
     assert (first(palette) == red).all() and (first(palette, "GIF") == red).all()
     assert (first(palette, transparency=1) == 255).all()
-    assert (first(Image.fromarray(np.full((20, 20), 0x8000, np.uint16))) == 128).all()  # not cut off at 255
-    assert first(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")[0, 0] == pytest.approx(red, abs=3)
-    assert (first(Image.new("1", (20, 20), 1)) == 255).all() and (first(Image.new("L", (20, 20), 7)) == 7).all()
+    # Not cut off at 255
+    assert (first(Image.fromarray(np.full((20, 20), 0x8000, np.uint16))) == 128).all()
+    assert first(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")[0, 0] == pytest.approx(
+        red, abs=3
+    )
+    assert (first(Image.new("1", (20, 20), 1)) == 255).all() and (
+        first(Image.new("L", (20, 20), 7)) == 7
+    ).all()
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     assert (first(frames[0], "GIF", save_all=True, append_images=frames[1:]) == red).all()
     upper = Image.new("RGB", (32, 16), "white")
@@ -66,7 +78,8 @@ def test_a_wrong_checksum_is_damage() -> None:
 
 def test_a_bomb_is_known_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
-    for width, height in ((8001, 8000), (60_000, 60_000)):  # the second is beyond Pillow's own bound
+    # The second is beyond Pillow's own bound
+    for width, height in ((8001, 8000), (60_000, 60_000)):
         with pytest.raises(TooManyPixels):
             decode(png_claiming(width, height))
 
@@ -77,12 +90,16 @@ def test_the_square_is_the_resized_and_cropped_centre(size: tuple[int, int]) -> 
     image = Image.fromarray(np.stack([x, y, (x + y) / 2], 2).astype(np.uint8))
     side = 32
     scale = side / min(size)
-    resized = image.resize((round(size[0] * scale), round(size[1] * scale)), Image.Resampling.LANCZOS)
+    resized = image.resize(
+        (round(size[0] * scale), round(size[1] * scale)), Image.Resampling.LANCZOS
+    )
     left, upper = (resized.width - side) // 2, (resized.height - side) // 2
     reference = np.asarray(resized.crop((left, upper, left + side, upper + side))).astype(int)
     found = square(image, side).astype(int)
     assert found.shape == (side, side, 3)
-    assert np.abs(found - reference)[1:-1, 1:-1].max() <= 4 and np.abs(found - reference).max() <= 10
+    assert (
+        np.abs(found - reference)[1:-1, 1:-1].max() <= 4 and np.abs(found - reference).max() <= 10
+    )
     assert np.abs(found - reference).mean() < 1.5
 
 

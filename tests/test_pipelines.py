@@ -1,4 +1,6 @@
-"""Which folders are Stable Diffusion 1.x or 2.x, which of their files are read, and what becomes of them."""
+"""Which folders are Stable Diffusion 1.x or 2.x, which of their files are read, and
+what becomes of them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,13 @@ from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.loading import layout
 from membench.models.sampling import timesteps
 from membench.models.scheduler_config import read_scheduler
-from membench.models.stable_diffusion_folder import check_kind, folder_hash, image_size, part_weights, weight_files
+from membench.models.stable_diffusion_folder import (
+    check_kind,
+    folder_hash,
+    image_size,
+    part_weights,
+    weight_files,
+)
 from membench.runs.execute import execute_all
 from membench.runs.spec import Spec
 from membench.storage import cache
@@ -40,16 +48,22 @@ def folder(tmp_path: Path, tiny_pipeline_folder: Path) -> Path:
 def change(file: Path, **values: Any) -> None:
     """None drops a setting."""
     config = json.loads(file.read_text()) | values
-    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None or key not in values}))
+    file.write_text(
+        json.dumps(
+            {key: value for key, value in config.items() if value is not None or key not in values}
+        )
+    )
 
 
 def eps(folder: Path) -> torch.Tensor:
     model = LatentDenoiser(load_text_to_image(folder))
     x = model.noise([("a", 0), ("b", 0)], seed=0)
-    return model.eps(x, 500, model.condition([Condition("a", "red mug"), Condition("b", "teal rug")]))
+    return model.eps(
+        x, 500, model.condition([Condition("a", "red mug"), Condition("b", "teal rug")])
+    )
 
 
-# --------------------------------------------------------------------------------------------- which kinds
+# -------------------------------------------------------------------------- which kinds
 
 
 @pytest.mark.parametrize(
@@ -88,7 +102,9 @@ def test_other_pipelines_are_refused_by_name(folder: Path, name: str, words: str
         ("vae", {"shift_factor": 0.1}, "shift_factor"),
     ],
 )
-def test_a_network_that_is_told_more_is_refused(folder: Path, part: str, values: dict[str, Any], words: str) -> None:
+def test_a_network_that_is_told_more_is_refused(
+    folder: Path, part: str, values: dict[str, Any], words: str
+) -> None:
     change(folder / part / "config.json", **values)
     with pytest.raises(UserError, match=words):
         load_text_to_image(folder)
@@ -96,15 +112,23 @@ def test_a_network_that_is_told_more_is_refused(folder: Path, part: str, values:
 
 def test_another_text_encoder_is_refused(folder: Path) -> None:
     change(folder / "model_index.json", text_encoder=["transformers", "T5EncoderModel"])
-    with pytest.raises(UserError, match="its text_encoder is a T5EncoderModel, not a CLIPTextModel"):
+    with pytest.raises(
+        UserError, match="its text_encoder is a T5EncoderModel, not a CLIPTextModel"
+    ):
         check_kind(folder)
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("sd.safetensors", ["from_single_file", "--model FOLDER"]), ("sd.ckpt", ["pickled", "any code"])]
+    ("name", "words"),
+    [
+        ("sd.safetensors", ["from_single_file", "--model FOLDER"]),
+        ("sd.ckpt", ["pickled", "any code"]),
+    ],
 )
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_checkpoint_in_one_file(tmp_path: Path, name: str, words: list[str], inside: bool) -> None:
+def test_a_checkpoint_in_one_file(
+    tmp_path: Path, name: str, words: list[str], inside: bool
+) -> None:
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(UserError) as error:
         folder_hash(tmp_path if inside else tmp_path / name)
@@ -122,18 +146,30 @@ def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
         load_text_to_image(folder)
 
 
-# --------------------------------------------------------------------------------------------- which files
+# -------------------------------------------------------------------------- which files
 
 
 def test_a_pickle_is_refused_with_the_reason(folder: Path) -> None:
-    (folder / "text_encoder" / "model.safetensors").rename(folder / "text_encoder" / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"text_encoder holds pickled weights only \(pytorch_model.bin\).* any code.*safe_serialization"):
+    (folder / "text_encoder" / "model.safetensors").rename(
+        folder / "text_encoder" / "pytorch_model.bin"
+    )
+    with pytest.raises(
+        UserError,
+        match=(
+            r"text_encoder holds pickled weights only \(pytorch_model.bin\).* any"
+            r" code.*safe_serialization"
+        ),
+    ):
         load_text_to_image(folder)
 
 
 def test_weights_of_another_name_are_not_taken_for_the_models(folder: Path) -> None:
-    (folder / "unet" / f"{DIFFUSERS}.safetensors").rename(folder / "unet" / f"{DIFFUSERS}.non_ema.safetensors")
-    with pytest.raises(UserError, match=r"lacks diffusion_pytorch_model.safetensors \(there is .*non_ema"):
+    (folder / "unet" / f"{DIFFUSERS}.safetensors").rename(
+        folder / "unet" / f"{DIFFUSERS}.non_ema.safetensors"
+    )
+    with pytest.raises(
+        UserError, match=r"lacks diffusion_pytorch_model.safetensors \(there is .*non_ema"
+    ):
         load_text_to_image(folder)
 
 
@@ -149,7 +185,11 @@ def test_a_missing_tensor_is_not_made_up(folder: Path, part: str) -> None:
 
 def variant_of(folder: Path, variant: str | None, shard: str | None) -> None:
     """Saves all three parts again, as diffusers and transformers write them."""
-    for part, loader in (("unet", UNet2DConditionModel), ("text_encoder", CLIPTextModel), ("vae", AutoencoderKL)):
+    for part, loader in (
+        ("unet", UNet2DConditionModel),
+        ("text_encoder", CLIPTextModel),
+        ("vae", AutoencoderKL),
+    ):
         model = loader.from_pretrained(folder / part)
         for file in part_weights(folder, part).files:
             file.unlink()
@@ -160,20 +200,29 @@ def variant_of(folder: Path, variant: str | None, shard: str | None) -> None:
 
 
 @pytest.mark.parametrize(("variant", "shard"), [(None, "20KB"), ("fp16", None), ("fp16", "20KB")])
-def test_shards_and_half_precision_files_load_as_their_libraries_write_them(folder: Path, variant: str | None, shard: str | None) -> None:
+def test_shards_and_half_precision_files_load_as_their_libraries_write_them(
+    folder: Path, variant: str | None, shard: str | None
+) -> None:
     before, plain = eps(folder), folder_hash(folder)
     variant_of(folder, variant, shard)
     unet = part_weights(folder, "unet")
     assert unet.variant == (variant or "") and (len(unet.files) > 2) == bool(shard)
     files = set(weight_files(folder))
-    on_disk = {f for part in ("unet", "text_encoder", "vae") for f in (folder / part).iterdir() if f.name != "config.json"}
+    on_disk = {
+        f
+        for part in ("unet", "text_encoder", "vae")
+        for f in (folder / part).iterdir()
+        if f.name != "config.json"
+    }
     assert files == on_disk
     torch.testing.assert_close(eps(folder), before, rtol=0, atol=1e-2 if variant else 0)
     assert folder_hash(folder) != plain
 
 
 def test_plain_weights_go_before_half_precision(folder: Path) -> None:
-    """As from_pretrained without a variant; half precision and training weights beside them change neither file nor hash."""
+    """As from_pretrained without a variant; half precision and training weights beside
+    them change neither file nor hash.
+    """
     before, files = folder_hash(folder), weight_files(folder)
     for part, stem in (("unet", DIFFUSERS), ("text_encoder", CLIP), ("vae", DIFFUSERS)):
         for other in ("fp16", "non_ema"):
@@ -205,7 +254,9 @@ def test_what_decides_a_prediction_decides_the_hash(folder: Path) -> None:
 
 
 def test_hidden_files_do_not_count(folder: Path, tmp_path: Path) -> None:
-    """macOS puts ``._NAME`` beside each file that is copied to a disk of another kind or into an archive."""
+    """macOS puts ``._NAME`` beside each file that is copied to a disk of another kind
+    or into an archive.
+    """
     before = folder_hash(folder)
     for file in [file for file in folder.rglob("*") if file.is_file()]:
         (file.parent / f"._{file.name}").write_bytes(b"\0\5\x16\7")
@@ -221,7 +272,9 @@ def test_hidden_files_do_not_count(folder: Path, tmp_path: Path) -> None:
         folder_hash(tmp_path / "alone")
 
 
-def test_the_hash_of_a_large_file_is_remembered_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hash_of_a_large_file_is_remembered_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "REMEMBERED_FROM", 10)
     read: list[Path] = []
@@ -229,7 +282,8 @@ def test_the_hash_of_a_large_file_is_remembered_until_it_changes(tmp_path: Path,
     file, link = tmp_path / "weights", tmp_path / "link"
     file.write_bytes(b"0123456789")
     link.symlink_to(file)  # as the hub's cache does
-    assert remembered_hash(link) == file_hash(file) and not (tmp_path / "cache").exists()  # too young to be sure of
+    # Too young to be sure of
+    assert remembered_hash(link) == file_hash(file) and not (tmp_path / "cache").exists()
     monkeypatch.setattr(cache, "RACY", 0)
     assert {remembered_hash(f) for f in (file, link, file)} == {file_hash(file)} and len(read) == 2
     stat = file.stat()
@@ -246,7 +300,7 @@ def test_the_hash_of_a_large_file_is_remembered_until_it_changes(tmp_path: Path,
     assert remembered_hash(file) == file_hash(file)  # without a cache, too
 
 
-# ----------------------------------------------------------------------------------------------- schedules
+# ---------------------------------------------------------------------------- schedules
 
 
 def test_stable_diffusion_s_own_schedule_gives_the_papers_timesteps(folder: Path, capfd) -> None:
@@ -262,18 +316,32 @@ def test_stable_diffusion_s_own_schedule_gives_the_papers_timesteps(folder: Path
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # diffusers tells what it corrects
-@pytest.mark.parametrize("left_out", [{"clip_sample", "set_alpha_to_one"}, {"steps_offset"}, {"steps_offset", "clip_sample"}])
-def test_what_a_schedule_leaves_open_is_as_the_pipeline_corrects_it(folder: Path, left_out: set[str]) -> None:
+@pytest.mark.parametrize(
+    "left_out",
+    [{"clip_sample", "set_alpha_to_one"}, {"steps_offset"}, {"steps_offset", "clip_sample"}],
+)
+def test_what_a_schedule_leaves_open_is_as_the_pipeline_corrects_it(
+    folder: Path, left_out: set[str]
+) -> None:
     """DDIM's own defaults would clip latents; ``set_alpha_to_one`` is False by PNDM's."""
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({key: value for key, value in PNDM.items() if key not in left_out}))
     ours = read_scheduler(file, latent=True)
     full = DDIMScheduler(
-        **{key: value for key, value in PNDM.items() if key not in ("_class_name", "_diffusers_version", "skip_prk_steps")}
+        **{
+            key: value
+            for key, value in PNDM.items()
+            if key not in ("_class_name", "_diffusers_version", "skip_prk_steps")
+        }
     )
-    # Which fields diffusers filled in by itself is bookkeeping of its own: ours names every field.
-    assert dict(ours.config) == {key: value for key, value in full.config.items() if key != "_use_default_values"}
-    theirs = StableDiffusionPipeline.from_pretrained(folder, scheduler=DDIMScheduler.from_pretrained(folder, subfolder="scheduler"))
+    # Which fields diffusers filled in by itself is bookkeeping of its own: ours names
+    # every field.
+    assert dict(ours.config) == {
+        key: value for key, value in full.config.items() if key != "_use_default_values"
+    }
+    theirs = StableDiffusionPipeline.from_pretrained(
+        folder, scheduler=DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    )
     for name in ("clip_sample", "steps_offset"):
         assert theirs.scheduler.config[name] == ours.config[name]
 
@@ -281,19 +349,26 @@ def test_what_a_schedule_leaves_open_is_as_the_pipeline_corrects_it(folder: Path
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"rescale_betas_zero_snr": True, "prediction_type": "epsilon"}, "pure noise .*rescale_betas_zero_snr"),
+        (
+            {"rescale_betas_zero_snr": True, "prediction_type": "epsilon"},
+            "pure noise .*rescale_betas_zero_snr",
+        ),
         ({"beta_schedule": "cosine"}, "cosine"),
         ({"timestep_spacing": "odd"}, "odd"),
     ],
 )
-def test_a_schedule_that_ddim_cannot_follow(folder: Path, values: dict[str, Any], words: str) -> None:
+def test_a_schedule_that_ddim_cannot_follow(
+    folder: Path, values: dict[str, Any], words: str
+) -> None:
     change(folder / "scheduler" / "scheduler_config.json", **values)
     with pytest.raises(UserError, match=words):
         load_text_to_image(folder)
 
 
 def test_a_flow_has_no_betas(folder: Path) -> None:
-    (folder / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}')
+    (folder / "scheduler" / "scheduler_config.json").write_text(
+        '{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}'
+    )
     with pytest.raises(UserError, match="of a FlowMatchEulerDiscreteScheduler, which has no betas"):
         load_text_to_image(folder)
 
@@ -304,7 +379,7 @@ def test_trailing_steps_end_as_diffusers_does(folder: Path) -> None:
     assert timesteps(model, 4) == [999, 749, 499, 249]
 
 
-# ------------------------------------------------------------------------------------------------ the parts
+# ---------------------------------------------------------------------------- the parts
 
 
 def test_the_vae_is_loaded_by_what_decodes_and_by_nothing_else(folder: Path) -> None:
@@ -317,19 +392,35 @@ def test_the_vae_is_loaded_by_what_decodes_and_by_nothing_else(folder: Path) -> 
     assert "vae" in vars(pipeline) and model.vae is pipeline.vae
 
 
-def test_detectors_that_need_no_image_load_no_vae_and_encode_each_prompt_once(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    """Three detectors of one command: 5 prompts and the empty one go through the text encoder in blocks, once in all."""
+def test_detectors_that_need_no_image_load_no_vae_and_encode_each_prompt_once(
+    folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Three detectors of one command: 5 prompts and the empty one go through the text
+    encoder in blocks, once in all.
+    """
     seen: list[int] = []
     vaes: list[int] = []
     forward, load = CLIPTextModel.forward, AutoencoderKL.from_pretrained
-    monkeypatch.setattr(CLIPTextModel, "forward", lambda self, ids, **more: seen.append(len(ids)) or forward(self, ids, **more))
-    monkeypatch.setattr(AutoencoderKL, "from_pretrained", lambda *args, **more: vaes.append(1) or load(*args, **more))
+    monkeypatch.setattr(
+        CLIPTextModel,
+        "forward",
+        lambda self, ids, **more: seen.append(len(ids)) or forward(self, ids, **more),
+    )
+    monkeypatch.setattr(
+        AutoencoderKL,
+        "from_pretrained",
+        lambda *args, **more: vaes.append(1) or load(*args, **more),
+    )
     names = ("cfg_norm", "score_norm", "dcs")
     options = [f"model={folder}"]
-    specs = [Spec(name, "sd_webster", options=("images=0",), task_options=options, limit=5) for name in names]
+    specs = [
+        Spec(name, "sd_webster", options=("images=0",), task_options=options, limit=5)
+        for name in names
+    ]
     runs = execute_all(specs, tmp_path / "runs", progress=False).runs
     assert [len(run.scores) for run in runs] == [5, 5, 5]
-    # Two that prove the model; 5 prompts in one block; the empty one, when it is first asked for.
+    # Two that prove the model; 5 prompts in one block; the empty one, when it is first
+    # asked for.
     assert seen == [2, 32, 32] and not vaes
     assert load_text_to_image(folder).vae is not None and vaes == [1]
 
@@ -348,18 +439,26 @@ def test_a_vae_is_checked_before_it_is_needed(folder: Path) -> None:
 
 
 def test_text_embeddings_are_kept_on_the_host_bit_for_bit(folder: Path) -> None:
-    """What is asked for is what the text encoder says to a block of 32, whoever asks and in whatever order."""
+    """What is asked for is what the text encoder says to a block of 32, whoever asks
+    and in whatever order.
+    """
     pipeline = load_text_to_image(folder)
     model = LatentDenoiser(pipeline)
     prompts = ["red mug", "", "teal rug", "red mug"]
     got = model.condition([Condition(p or "n", p) for p in prompts]).embeddings
     ids = pipeline.tokenizer(
-        ["red mug", "", "teal rug", *[""] * 29], padding="max_length", max_length=pipeline.tokenizer.model_max_length, return_tensors="pt"
+        ["red mug", "", "teal rug", *[""] * 29],
+        padding="max_length",
+        max_length=pipeline.tokenizer.model_max_length,
+        return_tensors="pt",
     ).input_ids
     with torch.no_grad():
         expected = pipeline.text_encoder(ids).last_hidden_state[[0, 1, 2, 0]]
     assert got is not None and torch.equal(got, expected)
-    assert all(row.device.type == "cpu" and row.untyped_storage().nbytes() == expected[:3].nbytes for row in model._prompts.values())
+    assert all(
+        row.device.type == "cpu" and row.untyped_storage().nbytes() == expected[:3].nbytes
+        for row in model._prompts.values()
+    )
     null = model.condition([Condition("null")] * 2).embeddings
     assert null is not None and null.is_contiguous() and torch.equal(null, expected[[1, 1]])
     assert torch.equal(model.null_like(model.condition([]), 3).embeddings, expected[[1, 1, 1]])
@@ -396,7 +495,10 @@ def test_a_tokenizer_of_the_hub_s_layout(folder: Path) -> None:
     change(folder / "tokenizer" / "tokenizer_config.json", model_max_length=None)
     after = load_text_to_image(folder)
     assert after.tokenizer.model_max_length == limit
-    ids = [p.tokenizer(prompts, padding="max_length", truncation=True, max_length=limit).input_ids for p in (before, after)]
+    ids = [
+        p.tokenizer(prompts, padding="max_length", truncation=True, max_length=limit).input_ids
+        for p in (before, after)
+    ]
     assert ids[0] == ids[1]
 
 
@@ -411,15 +513,22 @@ def test_latents_that_are_not_square(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(64, [2, 2, 1]), (1, [1] * 5)])
-def test_a_vae_takes_fewer_pictures_at_once_than_the_network(folder: Path, monkeypatch, batch_size: int, sizes: list[int]) -> None:
+def test_a_vae_takes_fewer_pictures_at_once_than_the_network(
+    folder: Path, monkeypatch, batch_size: int, sizes: list[int]
+) -> None:
     monkeypatch.setattr("membench.models.latent.PIXELS", {"cpu": 2 * 64 * 64 + 1})
     model = LatentDenoiser(load_text_to_image(folder), batch_size=batch_size)
     seen: dict[str, list[int]] = {"encoder": [], "decoder": []}
     for name, rows in seen.items():
-        getattr(model.vae, name).register_forward_pre_hook(lambda module, args, rows=rows: rows.append(len(args[0])))
+        getattr(model.vae, name).register_forward_pre_hook(
+            lambda module, args, rows=rows: rows.append(len(args[0]))
+        )
     images = model.decode(torch.zeros(5, 4, 8, 8))
     model.encode(images)
-    assert seen == {"encoder": sizes, "decoder": sizes} and (model.cost.encodes, model.cost.decodes) == (5, 5)
+    assert seen == {"encoder": sizes, "decoder": sizes} and (
+        model.cost.encodes,
+        model.cost.decodes,
+    ) == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -432,7 +541,9 @@ def test_a_vae_takes_fewer_pictures_at_once_than_the_network(folder: Path, monke
         ("cuda", torch.bfloat16, True),
     ],
 )
-def test_channels_last_in_half_precision_on_a_gpu(device: str, dtype: torch.dtype, last: bool) -> None:
+def test_channels_last_in_half_precision_on_a_gpu(
+    device: str, dtype: torch.dtype, last: bool
+) -> None:
     assert layout(device, dtype) == (torch.channels_last if last else torch.contiguous_format)
 
 
@@ -463,5 +574,10 @@ def test_number_types_reach_every_part(folder: Path, dtype: str) -> None:
 
 def test_the_shipped_models_load_without_a_word(capfd) -> None:
     for name in ("model", "control"):
-        assert load_text_to_image(ROOT / "tasks" / "data" / "sd_webster" / name).tokenizer.model_max_length == 24
+        assert (
+            load_text_to_image(
+                ROOT / "tasks" / "data" / "sd_webster" / name
+            ).tokenizer.model_max_length
+            == 24
+        )
     assert isinstance(CLIPTokenizer, type) and not capfd.readouterr().err

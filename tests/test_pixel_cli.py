@@ -1,4 +1,6 @@
-"""Mistakes with pixel models on the command line: one line, exit code 2, nothing fetched and nothing written."""
+"""Mistakes with pixel models on the command line: one line, exit code 2, nothing
+fetched and nothing written.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ RUN = ["run", "--detector", "flipd", "--task", "cifar10", "--profile", "full", "
 
 @pytest.fixture(autouse=True)
 def nothing_around(tmp_path, monkeypatch) -> Iterator[None]:
-    """No data, no cache, no network: a try to connect fails the test, and so does a file that is left."""
+    """No data, no cache, no network: a try to connect fails the test, and so does a
+    file that is left.
+    """
     from huggingface_hub import constants
 
     (tmp_path / "empty").mkdir()
@@ -37,7 +41,11 @@ def nothing_around(tmp_path, monkeypatch) -> Iterator[None]:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     yield
-    assert not tried and not list((tmp_path / "empty").rglob("*")) and not (tmp_path / "cache").exists()
+    assert (
+        not tried
+        and not list((tmp_path / "empty").rglob("*"))
+        and not (tmp_path / "cache").exists()
+    )
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
@@ -45,14 +53,21 @@ def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
     capsys.readouterr()
     assert main([str(a) for a in args]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("membench: ") and err.count("\n") == 1 and "Traceback" not in err, err
+    assert (
+        out == ""
+        and err.startswith("membench: ")
+        and err.count("\n") == 1
+        and "Traceback" not in err
+    ), err
     return err
 
 
 def model(folder: Path, size: int = 32) -> Path:
     unet = pixel_unet()
     unet.register_to_config(sample_size=size)
-    DDIMPipeline(unet=unet, scheduler=DDIMScheduler()).save_pretrained(folder, safe_serialization=True)
+    DDIMPipeline(unet=unet, scheduler=DDIMScheduler()).save_pretrained(
+        folder, safe_serialization=True
+    )
     return folder
 
 
@@ -72,9 +87,18 @@ def model(folder: Path, size: int = 32) -> Path:
         ([*TRAIN, "--data-root", "no/such"], ["no/such holds no CIFAR-10"]),
         ([*TRAIN, "--part", "model"], ["unknown part 'model'"]),
         ([*TRAIN, "--subset", "8", "--set", "subset=9"], ["subset is set twice"]),
-        (["train", "cifar10", "--part", "modle"], ["unknown part 'modle'", "'model'", "membench train cifar10 --help"]),
-        (["train", "celeba", "--part", "model", "--part", "unet"], ["unknown part 'unet'", "celeba"]),
-        (["train", "cifar10", "--part", "pool", "--output", "nowhere"], ["nowhere", "no UNet2DModel"]),
+        (
+            ["train", "cifar10", "--part", "modle"],
+            ["unknown part 'modle'", "'model'", "membench train cifar10 --help"],
+        ),
+        (
+            ["train", "celeba", "--part", "model", "--part", "unet"],
+            ["unknown part 'unet'", "celeba"],
+        ),
+        (
+            ["train", "cifar10", "--part", "pool", "--output", "nowhere"],
+            ["nowhere", "no UNet2DModel"],
+        ),
         (["train", "cifar10", "--labels", "none"], ["unknown option", "'labels'"]),
         (["train", "cifar10", "--set", "steps=0"], ["steps", "'0'"]),
         (["train", "cifar10", "--set", "channels=8,4"], ["channels", "8,4"]),
@@ -89,10 +113,22 @@ def model(folder: Path, size: int = 32) -> Path:
         ([*RUN, "--set", "cifar10.half=b"], ["half=b is for --profile mini"]),
         ([*RUN, "--set", "cifar10.labels=random"], ["labels", "auto, class, none"]),
         ([*RUN, "--set", "cifar10.pool=1"], ["pool", "from 2"]),
-        (["run", "--detector", "flipd", "--task", "celeba", "--profile", "full"], ["no published UNet2DModel", "64x64", "--model"]),
-        (["run", "--detector", "flipd", "--task", "celeba", "--set", "celeba.size=32"], ["size", "64, 128"]),
-        (["run", "--detector", "flipd", "--task", "cifar10", "--control", "--model", "m"], ["--control and --model exclude"]),
-        (["run", "--detector", "flipd", "--task", "cifar10", "--set", "cifar10.control_model=m"], ["control_model is for --profile full"]),
+        (
+            ["run", "--detector", "flipd", "--task", "celeba", "--profile", "full"],
+            ["no published UNet2DModel", "64x64", "--model"],
+        ),
+        (
+            ["run", "--detector", "flipd", "--task", "celeba", "--set", "celeba.size=32"],
+            ["size", "64, 128"],
+        ),
+        (
+            ["run", "--detector", "flipd", "--task", "cifar10", "--control", "--model", "m"],
+            ["--control and --model exclude"],
+        ),
+        (
+            ["run", "--detector", "flipd", "--task", "cifar10", "--set", "cifar10.control_model=m"],
+            ["control_model is for --profile full"],
+        ),
     ],
     ids=lambda value: " ".join(value)[-60:] if isinstance(value, list) else None,
 )
@@ -106,13 +142,21 @@ def test_a_subset_after_the_end(capsys, tmp_path, monkeypatch) -> None:
 
     from membench.tasks.cifar10 import train
 
-    monkeypatch.setattr(train, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int)))
-    assert "the training set has 20 images" in refused(capsys, *TRAIN, "--subset", 15, "--set", "skip=6", "--output", tmp_path)
-    assert "labels=cluster" in refused(capsys, *TRAIN, "--subset", 5, "--labels", "cluster", "--output", tmp_path)
+    monkeypatch.setattr(
+        train, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int))
+    )
+    assert "the training set has 20 images" in refused(
+        capsys, *TRAIN, "--subset", 15, "--set", "skip=6", "--output", tmp_path
+    )
+    assert "labels=cluster" in refused(
+        capsys, *TRAIN, "--subset", 5, "--labels", "cluster", "--output", tmp_path
+    )
 
 
 def test_models_that_are_there_but_do_not_do(capsys, tmp_path, monkeypatch) -> None:
-    """--control without its model; a model of another size or without its data is refused before a pool is drawn."""
+    """--control without its model; a model of another size or without its data is
+    refused before a pool is drawn.
+    """
     import numpy as np
 
     from membench.tasks.cifar10 import task
@@ -121,15 +165,21 @@ def test_models_that_are_there_but_do_not_do(capsys, tmp_path, monkeypatch) -> N
     run = [*RUN, "--runs", tmp_path / "runs"]
     assert "cifar10.control_model=FOLDER" in refused(capsys, *run, "--model", right, "--control")
     assert "holds no CIFAR-10" in refused(capsys, *run, "--model", right)
-    monkeypatch.setattr(task, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int)))
+    monkeypatch.setattr(
+        task, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int))
+    )
     assert "small draws 16x16" in refused(capsys, *run, "--model", small)
     (right / "training.json").write_text(json.dumps({"data": {"rows": [3, 4], "copies": [1, 9]}}))
-    assert "labels=class" in refused(capsys, *run, "--model", right, "--set", "cifar10.labels=class")
+    assert "labels=class" in refused(
+        capsys, *run, "--model", right, "--set", "cifar10.labels=class"
+    )
     other = model(tmp_path / "other")
     (other / "training.json").write_text(json.dumps({"data": {"rows": [4, 5], "copies": [1, 1]}}))
     both = ["--model", right, "--control", "--set", f"cifar10.control_model={other}"]
     assert "was trained on 1 of the images" in refused(capsys, *run, *both)
-    assert "trained_on=no/such is not there" in refused(capsys, *run, "--model", right, "--set", "cifar10.trained_on=no/such")
+    assert "trained_on=no/such is not there" in refused(
+        capsys, *run, "--model", right, "--set", "cifar10.trained_on=no/such"
+    )
     (right / "training.json").write_text(json.dumps({"data": {"rows": [99], "copies": [1]}}))
     assert "do not fit CIFAR-10's 20" in refused(capsys, *run, "--model", right)
     assert not (tmp_path / "runs").exists()

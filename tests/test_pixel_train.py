@@ -1,4 +1,6 @@
-"""Pixel models' training: what is shown how often, what the network is told and asked, what is written; and the worlds that are drawn."""
+"""Pixel models' training: what is shown how often, what the network is told and asked,
+what is written; and the worlds that are drawn.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,23 @@ from membench.tasks.cifar10 import scenes
 from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.cifar10 import train as cifar10_train
 from membench.tasks.cifar10.task import Cifar10, Cifar10Options
-from membench.tasks.cifar10.train import SubsetRecipe, choose_subset, make_labels, subset_data, train_subset
+from membench.tasks.cifar10.train import (
+    SubsetRecipe,
+    choose_subset,
+    make_labels,
+    subset_data,
+    train_subset,
+)
 from membench.tasks.pixels import train as pixel_train
 from membench.tasks.pixels.planted import Half, World, build, stream, vary
 from membench.tasks.pixels.task import mini_setting, planted, pool_spec
-from membench.tasks.pixels.train import PixelRecipe, TrainingSet, make_unet, train_pixels, train_world
+from membench.tasks.pixels.train import (
+    PixelRecipe,
+    TrainingSet,
+    make_unet,
+    train_pixels,
+    train_world,
+)
 
 TINY = PixelRecipe(steps=3, batch=4, channels=(8, 8), grid_every=0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
@@ -43,10 +57,13 @@ WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 
 @pytest.fixture(autouse=True)
 def quick_grids(monkeypatch) -> None:
-    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)  # one step begins at timestep 0, which is refused
+    # One step begins at timestep 0, which is refused
+    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
 
 
-def training_set(labels: Sequence[int] | None = (0, 1, 2) * 2, copies: Sequence[int] = (1,) * 6, **record: Any) -> TrainingSet:
+def training_set(
+    labels: Sequence[int] | None = (0, 1, 2) * 2, copies: Sequence[int] = (1,) * 6, **record: Any
+) -> TrainingSet:
     told = None if labels is None else np.array(labels)
     return TrainingSet(IMAGES, np.array(copies), told, 3, {"hash": "h", **record})
 
@@ -61,17 +78,36 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-# ------------------------------------------------------------------------------------------- what is chosen
+# ----------------------------------------------------------------------- what is chosen
 
 
-@pytest.mark.parametrize(("text", "wanted"), [("0.1:16", (0.1, 16)), ("0:1", (0.0, 1)), ("1:3", (1.0, 3)), (".5:2", (0.5, 2))])
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("0.1:16", (0.1, 16)), ("0:1", (0.0, 1)), ("1:3", (1.0, 3)), (".5:2", (0.5, 2))],
+)
 def test_duplicates(text: str, wanted: tuple[float, int]) -> None:
     assert SubsetRecipe(duplicate=text).duplicates() == wanted
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0.1", "16", "0.1:", ":16", "0.1:16:2", "a:b", "0.1:1.5", "-0.1:2", "0.1.2:3", ".:3", "0,1:16", "nan:2", "1e-1:2", " 0.1:2"],
+    [
+        "",
+        "0.1",
+        "16",
+        "0.1:",
+        ":16",
+        "0.1:16:2",
+        "a:b",
+        "0.1:1.5",
+        "-0.1:2",
+        "0.1.2:3",
+        ".:3",
+        "0,1:16",
+        "nan:2",
+        "1e-1:2",
+        " 0.1:2",
+    ],
 )
 def test_duplicates_that_cannot_be_read(text: str) -> None:
     with pytest.raises(UserError, match=r"duplicate=[^:]*.*: write FRACTION:TIMES, such as 0.1:16"):
@@ -86,12 +122,19 @@ def test_duplicates_out_of_range(text: str) -> None:
 
 def test_a_subset() -> None:
     found = choose_subset(1000, 200, 0.1, 16, seed=0)
-    assert len(set(found.rows.tolist())) == 200 and found.rows.min() >= 0 and found.rows.max() < 1000
+    assert (
+        len(set(found.rows.tolist())) == 200 and found.rows.min() >= 0 and found.rows.max() < 1000
+    )
     assert found.copies.tolist() == [16] * 20 + [1] * 180
-    assert found.rows.mean() == pytest.approx(500, abs=60) and (np.diff(found.rows) < 0).any()  # of all rows, in no order
-    again, other = choose_subset(1000, 200, 0.1, 16, seed=0), choose_subset(1000, 200, 0.1, 16, seed=1)
+    # Of all rows, in no order
+    assert found.rows.mean() == pytest.approx(500, abs=60) and (np.diff(found.rows) < 0).any()
+    again, other = (
+        choose_subset(1000, 200, 0.1, 16, seed=0),
+        choose_subset(1000, 200, 0.1, 16, seed=1),
+    )
     assert np.array_equal(found.rows, again.rows) and not np.array_equal(found.rows, other.rows)
-    # A smaller subset is the beginning of a larger one, and more copies choose no other images.
+    # A smaller subset is the beginning of a larger one, and more copies choose no other
+    # images.
     assert np.array_equal(choose_subset(1000, 50, 0.5, 2, seed=0).rows, found.rows[:50])
     assert choose_subset(10, 10, 0.0, 5, seed=0).copies.tolist() == [1] * 10
     assert sorted(choose_subset(10, 10, 1.0, 5, seed=0).rows) == list(range(10))
@@ -123,22 +166,32 @@ def test_labels() -> None:
     assert make_labels("none", images, classes, 0) is None
     assert np.array_equal(make_labels("class", images, classes, 0), classes)
     chance = make_labels("random", images, classes, 0)
-    assert np.array_equal(chance, make_labels("random", images[::-1], classes[::-1], 0))  # of neither images nor classes
+    # Of neither images nor classes
+    assert np.array_equal(chance, make_labels("random", images[::-1], classes[::-1], 0))
     assert not np.array_equal(chance, make_labels("random", images, classes, 1))
-    assert np.bincount(chance, minlength=10).min() > 20 and chance.max() == 9 and (chance == classes).mean() < 0.2
+    assert (
+        np.bincount(chance, minlength=10).min() > 20
+        and chance.max() == 9
+        and (chance == classes).mean() < 0.2
+    )
 
 
 def test_clusters_are_of_what_images_look_like() -> None:
-    """Ten plain colours, five equal images each and five that differ from them by little: a cluster a colour."""
+    """Ten plain colours, five equal images each and five that differ from them by
+    little: a cluster a colour.
+    """
     colours = np.random.default_rng(1).integers(0, 256, (10, 1, 1, 3))
     noise = np.random.default_rng(2).integers(-3, 4, (10, 5, 32, 32, 3))
-    images = np.concatenate([np.broadcast_to(colours[:, None], noise.shape), colours[:, None] + noise], axis=1)
+    images = np.concatenate(
+        [np.broadcast_to(colours[:, None], noise.shape), colours[:, None] + noise], axis=1
+    )
     images = images.clip(0, 255).astype(np.uint8).reshape(100, 32, 32, 3)
     order = np.random.default_rng(3).permutation(100)
     labels = make_labels("cluster", images[order], np.zeros(100, int), 0)
     of_colour = [set(labels[order // 10 == k].tolist()) for k in range(10)]
     assert all(len(s) == 1 for s in of_colour) and set.union(*of_colour) == set(range(10))
-    assert np.array_equal(labels, make_labels("cluster", images[order], np.arange(100) % 10, 0))  # whatever the classes
+    # Whatever the classes
+    assert np.array_equal(labels, make_labels("cluster", images[order], np.arange(100) % 10, 0))
 
 
 def test_fewer_images_than_clusters() -> None:
@@ -160,34 +213,66 @@ def test_the_record_of_a_subset_says_all_that_was_shown(cifar) -> None:
     recipe = SubsetRecipe(subset=12, duplicate="0.25:5", labels="class")
     data = subset_data(recipe)
     rows, copies = data.record["rows"], data.record["copies"]
-    assert np.array_equal(data.images, cifar[rows]) and data.copies.tolist() == copies == [5] * 3 + [1] * 9
-    assert data.labels.tolist() == data.record["told"] == [row % 10 for row in rows] and data.classes == 10
+    assert (
+        np.array_equal(data.images, cifar[rows])
+        and data.copies.tolist() == copies == [5] * 3 + [1] * 9
+    )
+    assert (
+        data.labels.tolist() == data.record["told"] == [row % 10 for row in rows]
+        and data.classes == 10
+    )
     assert json.loads(json.dumps(data.record)) == data.record
-    others = [replace(recipe, seed=1), replace(recipe, duplicate="0.5:5"), replace(recipe, subset=11)]
+    others = [
+        replace(recipe, seed=1),
+        replace(recipe, duplicate="0.5:5"),
+        replace(recipe, subset=11),
+    ]
     assert len({subset_data(r).record["hash"] for r in (recipe, *others)}) == 4
     assert subset_data(replace(recipe, labels="none")).record["told"] is None
-    assert subset_data(replace(recipe, labels="none")).record["hash"] == data.record["hash"]  # of the images
+    # Of the images
+    assert subset_data(replace(recipe, labels="none")).record["hash"] == data.record["hash"]
 
 
 def test_a_mistake_costs_no_data(monkeypatch) -> None:
     """Duplicates are read before CIFAR-10 is, which may have to be fetched."""
-    monkeypatch.setattr(cifar10_train, "read_cifar10", lambda root: pytest.fail("the data were read"))
+    monkeypatch.setattr(
+        cifar10_train, "read_cifar10", lambda root: pytest.fail("the data were read")
+    )
     with pytest.raises(UserError, match="duplicate=2:3"):
         subset_data(SubsetRecipe(duplicate="2:3"))
 
 
 def test_a_trained_subset_and_its_task_agree_on_the_images(cifar, tmp_path) -> None:
-    """train --profile full writes, run --profile full reads: rows, copies and what a label means."""
-    settings = ["subset=12", "duplicate=0.25:5", "labels=random", "channels=8,8", "steps=1", "batch=2", "grid_every=0"]
+    """train --profile full writes, run --profile full reads: rows, copies and what a
+    label means.
+    """
+    settings = [
+        "subset=12",
+        "duplicate=0.25:5",
+        "labels=random",
+        "channels=8,8",
+        "steps=1",
+        "batch=2",
+        "grid_every=0",
+    ]
     train_subset(tmp_path, settings, progress=False)
     folder = tmp_path / "cifar10-12-random"
     record = json.loads((folder / "training.json").read_text())
-    assert record["rows"] == 3 * 5 + 9 and record["steps"] == 1 and record["recipe"]["labels"] == "random"
+    assert (
+        record["rows"] == 3 * 5 + 9
+        and record["steps"] == 1
+        and record["recipe"]["labels"] == "random"
+    )
     assert classes_of(folder, 10, 32) == 10
     training = Cifar10().training(folder)
     assert np.array_equal(training.images(), cifar[record["data"]["rows"]])
-    assert list(training.copies) == [5] * 3 + [1] * 9 and list(training.kinds) == ["x5"] * 3 + ["x1"] * 9
-    assert training.ids[0] == f"train/{record['data']['rows'][0]:05d}" and len(set(training.ids)) == 12
+    assert (
+        list(training.copies) == [5] * 3 + [1] * 9
+        and list(training.kinds) == ["x5"] * 3 + ["x1"] * 9
+    )
+    assert (
+        training.ids[0] == f"train/{record['data']['rows'][0]:05d}" and len(set(training.ids)) == 12
+    )
     named = Cifar10(Cifar10Options(trained_on=str(folder / "training.json"))).training(tmp_path)
     assert named.hash == training.hash != Cifar10().training(tmp_path).hash
     whole = Cifar10().training(tmp_path)  # no training.json: all of them, equal ones once
@@ -212,22 +297,30 @@ def test_a_trained_subset_and_its_task_agree_on_the_images(cifar, tmp_path) -> N
 )
 def test_a_training_json_that_names_no_images(cifar, tmp_path, text: str) -> None:
     (tmp_path / "training.json").write_text(text)
-    with pytest.raises(UserError, match=r"training.json(: its rows and copies do not fit| does not say which)"):
+    with pytest.raises(
+        UserError, match=r"training.json(: its rows and copies do not fit| does not say which)"
+    ):
         Cifar10().training(tmp_path)
     with pytest.raises(UserError, match=r"trained_on=no/such.json is not there"):
         Cifar10(Cifar10Options(trained_on="no/such.json")).training(tmp_path)
 
 
-# ------------------------------------------------------------------------------------------- what is trained
+# ---------------------------------------------------------------------- what is trained
 
 
 @pytest.fixture
 def seen(monkeypatch) -> Iterator[SimpleNamespace]:
     """What goes into the network and the loss of each step."""
     found = SimpleNamespace(x=[], t=[], told=[], x0=[], noise=[], target=[])
-    forward, noisy, mse = UNet2DModel.forward, pixel_train.DDIMScheduler.add_noise, torch.nn.functional.mse_loss
+    forward, noisy, mse = (
+        UNet2DModel.forward,
+        pixel_train.DDIMScheduler.add_noise,
+        torch.nn.functional.mse_loss,
+    )
 
-    def spied_forward(self: Any, x: Any, t: Any, told: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def spied_forward(
+        self: Any, x: Any, t: Any, told: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         if torch.is_tensor(t) and t.ndim:  # not the grid
             found.x.append(x.clone()), found.t.append(t), found.told.append(told)
         return forward(self, x, t, told, *args, **kwargs)
@@ -250,7 +343,9 @@ def which(x0: torch.Tensor) -> tuple[list[int], list[bool]]:
     """Of each row, the image that it is and whether it is mirrored."""
     clean = torch.from_numpy(IMAGES).permute(0, 3, 1, 2) / 127.5 - 1
     both = torch.cat([clean, clean.flip(-1)]).flatten(1)
-    far, index = torch.cdist(x0.flatten(1), both, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
+    far, index = torch.cdist(x0.flatten(1), both, compute_mode="donot_use_mm_for_euclid_dist").min(
+        dim=1
+    )
     assert far.max() < 1e-4
     return [int(i) % len(IMAGES) for i in index], [bool(i >= len(IMAGES)) for i in index]
 
@@ -260,9 +355,15 @@ def test_a_step_asks_for_v_at_a_noised_image(seen, tmp_path) -> None:
     abar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
     assert len(seen.x) == len(seen.target) == 3
     for k in range(3):
-        alpha, sigma = (a[seen.t[k]].float()[:, None, None, None] for a in (abar.sqrt(), (1 - abar).sqrt()))
-        torch.testing.assert_close(seen.x[k], alpha * seen.x0[k] + sigma * seen.noise[k], rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(seen.target[k], alpha * seen.noise[k] - sigma * seen.x0[k], rtol=1e-3, atol=1e-4)
+        alpha, sigma = (
+            a[seen.t[k]].float()[:, None, None, None] for a in (abar.sqrt(), (1 - abar).sqrt())
+        )
+        torch.testing.assert_close(
+            seen.x[k], alpha * seen.x0[k] + sigma * seen.noise[k], rtol=1e-3, atol=1e-4
+        )
+        torch.testing.assert_close(
+            seen.target[k], alpha * seen.noise[k] - sigma * seen.x0[k], rtol=1e-3, atol=1e-4
+        )
     times, noise = torch.cat(seen.t), torch.cat(seen.noise)
     assert times.min() < 100 and times.max() > 900 and len(set(times.tolist())) > 40
     assert abs(float(noise.mean())) < 0.05 and abs(float(noise.std()) - 1) < 0.05
@@ -274,10 +375,16 @@ def test_images_are_shown_as_often_as_they_are_copied_with_their_own_labels(seen
     index, mirrored = which(torch.cat(seen.x0))
     told = torch.cat(seen.told).tolist()
     share = np.bincount(index, minlength=6) / len(index)
-    assert share[5] == pytest.approx(0.75, abs=0.08) and share[:5].min() > 0.015 and not any(mirrored)
+    assert (
+        share[5] == pytest.approx(0.75, abs=0.08) and share[:5].min() > 0.015 and not any(mirrored)
+    )
     null = [label == 3 for label in told]
     assert np.mean(null) == pytest.approx(0.5, abs=0.1)
-    assert all(label == labels[i] for label, i, dropped in zip(told, index, null, strict=True) if not dropped)
+    assert all(
+        label == labels[i]
+        for label, i, dropped in zip(told, index, null, strict=True)
+        if not dropped
+    )
     assert json.loads((tmp_path / "m" / "training.json").read_text())["rows"] == 20
 
 
@@ -293,14 +400,15 @@ def test_flips_are_of_half_of_the_images(seen, tmp_path) -> None:
     assert np.mean(mirrored) == pytest.approx(0.5, abs=0.15)
 
 
-# ------------------------------------------------------------------------------------------- what is written
+# ---------------------------------------------------------------------- what is written
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     work = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pixel_train, "GRID_STEPS", 2)  # one step begins at timestep 0, which is refused
+        # One step begins at timestep 0, which is refused
+        patch.setattr(pixel_train, "GRID_STEPS", 2)
         train(work)
     return work
 
@@ -308,11 +416,25 @@ def made(tmp_path_factory) -> Path:
 def test_a_pipeline_with_its_record(made) -> None:
     folder = made / "m"
     assert {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()} == {
-        "model_index.json", "samples.png", "training.json", "scheduler/scheduler_config.json", "unet/config.json", str(WEIGHTS)
-    }  # fmt: skip
+        "model_index.json",
+        "samples.png",
+        "training.json",
+        "scheduler/scheduler_config.json",
+        "unet/config.json",
+        str(WEIGHTS),
+    }
     record = json.loads((folder / "training.json").read_text())
-    assert record["steps"] == 3 and record["rows"] == 6 and record["data"] == {"hash": "h"} and record["loss_curve"] == []
-    assert record["recipe"] == json.loads(json.dumps(asdict(TINY))) and record["commit"] and record["torch"] == torch.__version__
+    assert (
+        record["steps"] == 3
+        and record["rows"] == 6
+        and record["data"] == {"hash": "h"}
+        and record["loss_curve"] == []
+    )
+    assert (
+        record["recipe"] == json.loads(json.dumps(asdict(TINY)))
+        and record["commit"]
+        and record["torch"] == torch.__version__
+    )
     tensors = load_file(folder / WEIGHTS)
     assert record["parameters"] == sum(t.numel() for t in tensors.values())
     assert {t.dtype for t in tensors.values()} == {torch.float16}
@@ -323,20 +445,29 @@ def test_a_pipeline_with_its_record(made) -> None:
 def test_diffusers_and_membench_load_the_same_model(made) -> None:
     pipeline = DDIMPipeline.from_pretrained(made / "m")
     config = pipeline.scheduler.config
-    assert (config.prediction_type, config.clip_sample, config.beta_schedule) == ("v_prediction", True, "linear")
+    assert (config.prediction_type, config.clip_sample, config.beta_schedule) == (
+        "v_prediction",
+        True,
+        "linear",
+    )
     assert pipeline.unet.config.num_class_embeds == 4 and pipeline.unet.config.sample_size == 8
     model = load_pixel_model(made / "m", classes_of(made / "m", 3, 8))
     assert (model.classes, model.has_null, model.shape) == (3, True, (3, 8, 8))
     x, labels = torch.randn(3, 3, 8, 8, generator=generator("x")), torch.tensor([0, 2, 3])
     with torch.no_grad():
         theirs = pipeline.unet(x, 400, labels).sample
-        torch.testing.assert_close(model.network(x, 400, labels).sample, theirs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            model.network(x, 400, labels).sample, theirs, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_no_labels_make_an_unconditional_model(tmp_path) -> None:
     tensors = train(tmp_path, training_set(None), steps=1)
     assert not any("class" in name for name in tensors)
-    assert classes_of(tmp_path / "m", 3, 8) == 0 and not load_pixel_model(tmp_path / "m", 0).has_condition
+    assert (
+        classes_of(tmp_path / "m", 3, 8) == 0
+        and not load_pixel_model(tmp_path / "m", 0).has_condition
+    )
     pipeline = DDIMPipeline.from_pretrained(tmp_path / "m")
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline(num_inference_steps=2, output_type="np").images.shape == (1, 8, 8, 3)
@@ -369,7 +500,7 @@ def test_the_grid_shows_the_classes_in_turn_from_the_same_noise(tmp_path, monkey
     assert len(sheet) == 64 and (np.diff(sheet.astype(int)) > 0).all()  # image 0 first, row by row
 
 
-# ------------------------------------------------------------------------------------------------ continuing
+# --------------------------------------------------------------------------- continuing
 
 
 def test_watching_changes_nothing(made, tmp_path, monkeypatch) -> None:
@@ -379,7 +510,8 @@ def test_watching_changes_nothing(made, tmp_path, monkeypatch) -> None:
     watched = train(tmp_path, grid_every=1)
     assert len(drawn) == 3 + 1
     assert equal(watched, load_file(made / "m" / WEIGHTS))
-    assert not equal(watched, train(tmp_path / "first", steps=1))  # the steps after a grid did train
+    # The steps after a grid did train
+    assert not equal(watched, train(tmp_path / "first", steps=1))
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(made, tmp_path, monkeypatch) -> None:
@@ -396,7 +528,10 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(made, tmp_path, mon
     monkeypatch.setattr(pixel_train, "_grid", killed)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, grid_every=1)
-    assert torch.load(tmp_path / "m.checkpoint.pt", weights_only=True)["step"] == 1 and not (tmp_path / "m" / WEIGHTS).exists()
+    assert (
+        torch.load(tmp_path / "m.checkpoint.pt", weights_only=True)["step"] == 1
+        and not (tmp_path / "m" / WEIGHTS).exists()
+    )
     monkeypatch.setattr(pixel_train, "_grid", grid)
     assert equal(train(tmp_path), load_file(made / "m" / WEIGHTS))
 
@@ -404,16 +539,29 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(made, tmp_path, mon
 def test_more_steps_go_on_from_the_end(made, tmp_path, seen) -> None:
     train(tmp_path, steps=2)
     assert equal(train(tmp_path, steps=3), load_file(made / "m" / WEIGHTS)) and len(seen.x) == 3
-    assert equal(train(tmp_path, steps=3), load_file(made / "m" / WEIGHTS)) and len(seen.x) == 3  # nothing is left to do
+    # Nothing is left to do
+    assert equal(train(tmp_path, steps=3), load_file(made / "m" / WEIGHTS)) and len(seen.x) == 3
     assert json.loads((tmp_path / "m" / "training.json").read_text())["steps"] == 3
 
 
-@pytest.mark.parametrize("change", ["seed=1", "rate=0.01", "batch=5", "label_dropout=0.2", "flip=1", "layers=2", "data"])
+@pytest.mark.parametrize(
+    "change", ["seed=1", "rate=0.01", "batch=5", "label_dropout=0.2", "flip=1", "layers=2", "data"]
+)
 def test_another_recipe_is_refused(made, change: str) -> None:
     before = (made / "m" / WEIGHTS).read_bytes()
-    recipe = TINY if change == "data" else parse_options(PixelRecipe, [change], owner="recipe", base=asdict(TINY))
+    recipe = (
+        TINY
+        if change == "data"
+        else parse_options(PixelRecipe, [change], owner="recipe", base=asdict(TINY))
+    )
     with pytest.raises(UserError, match="another recipe"):
-        train_pixels(made, "m", training_set(hash="other") if change == "data" else training_set(), recipe, progress=False)
+        train_pixels(
+            made,
+            "m",
+            training_set(hash="other") if change == "data" else training_set(),
+            recipe,
+            progress=False,
+        )
     assert (made / "m" / WEIGHTS).read_bytes() == before
 
 
@@ -425,7 +573,9 @@ def test_where_the_data_lie_is_no_part_of_the_recipe(cifar, tmp_path) -> None:
 
 
 def test_the_watch_sees_the_moving_average_in_evaluation(tmp_path) -> None:
-    """By hand: average = 0.5 average + 0.5 weights after warm-up, min(0.5, (1 + k) / (10 + k)); training goes on with the weights."""
+    """By hand: average = 0.5 average + 0.5 weights after warm-up, min(0.5, (1 + k) /
+    (10 + k)); training goes on with the weights.
+    """
 
     def plan(watch: Any, every: int) -> Plan:
         torch.manual_seed(0)
@@ -435,7 +585,16 @@ def test_the_watch_sees_the_moving_average_in_evaluation(tmp_path) -> None:
             trajectory.append((module.training, module.weight.detach().clone()))
             return (module(torch.randn(4, 2, generator=gen)) ** 2).mean()
 
-        return Plan("line", {"module": module}, loss, 5, lambda step: 0.1, ema_decay=0.5, watch=watch, watch_every=every)
+        return Plan(
+            "line",
+            {"module": module},
+            loss,
+            5,
+            lambda step: 0.1,
+            ema_decay=0.5,
+            watch=watch,
+            watch_every=every,
+        )
 
     trajectory: list[tuple[bool, torch.Tensor]] = []
     alone = plan(None, 0)
@@ -443,7 +602,9 @@ def test_the_watch_sees_the_moving_average_in_evaluation(tmp_path) -> None:
     plain = trajectory.copy()
     trajectory.clear()
     watched: dict[int, tuple[bool, torch.Tensor]] = {}
-    p = plan(lambda step: watched.update({step: (module.training, module.weight.detach().clone())}), 2)
+    p = plan(
+        lambda step: watched.update({step: (module.training, module.weight.detach().clone())}), 2
+    )
     module = p.modules["module"]
     fit(p, tmp_path / "watched", progress=False)
     assert sorted(watched) == [2, 4] and not any(training for training, _ in watched.values())
@@ -470,18 +631,27 @@ def test_a_watch_that_fails_leaves_the_weights(tmp_path) -> None:
         return module(torch.ones(1, 1)).sum()
 
     with pytest.raises(RuntimeError, match="no disk"):
-        fit(Plan("w", {"m": module}, loss, 9, lambda step: 0.5, watch=watch, watch_every=4), tmp_path, progress=False)
-    assert module.training and (before[-1] - module.weight).item() == pytest.approx(0.5, abs=0.05)  # one step of Adam on
+        fit(
+            Plan("w", {"m": module}, loss, 9, lambda step: 0.5, watch=watch, watch_every=4),
+            tmp_path,
+            progress=False,
+        )
+    # One step of Adam on
+    assert module.training and (before[-1] - module.weight).item() == pytest.approx(0.5, abs=0.05)
 
 
-# ---------------------------------------------------------------------------------------------------- shapes
+# ------------------------------------------------------------------------------- shapes
 
 
 def test_networks_of_the_recipe() -> None:
     unet = make_unet(16, 10, PixelRecipe(channels=(8, 16, 24), layers=2))
     assert unet.config.down_block_types == ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D")
     assert unet.config.up_block_types == ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D")
-    assert (unet.config.num_class_embeds, unet.config.sample_size, unet.config.layers_per_block) == (11, 16, 2)
+    assert (
+        unet.config.num_class_embeds,
+        unet.config.sample_size,
+        unet.config.layers_per_block,
+    ) == (11, 16, 2)
     assert make_unet(16, None, TINY).config.num_class_embeds is None
     with torch.no_grad():
         assert unet(torch.zeros(1, 3, 16, 16), 3, torch.tensor([10])).sample.shape == (1, 3, 16, 16)
@@ -489,17 +659,22 @@ def test_networks_of_the_recipe() -> None:
 
 @pytest.mark.parametrize(
     ("channels", "size", "words"),
-    [((8,), 8, "at least two"), ((8, 12), 8, "multiples"), ((8, 8, 8, 8, 8), 8, "do not halve 8 pixels evenly")],
+    [
+        ((8,), 8, "at least two"),
+        ((8, 12), 8, "multiples"),
+        ((8, 8, 8, 8, 8), 8, "do not halve 8 pixels evenly"),
+    ],
 )
 def test_networks_that_cannot_be(channels: tuple[int, ...], size: int, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_unet(size, 3, PixelRecipe(channels=channels))
 
 
-# ---------------------------------------------------------------------------------------------------- worlds
+# ------------------------------------------------------------------------------- worlds
 
 HASHES = {
-    # A stored number is only worth its training set: these must not change with a new version.
+    # A stored number is only worth its training set: these must not change with a new
+    # version.
     ("scenes", "a"): "e1c62ea7b4e844fed0ab4ac1134130024ced65b4c42fcc8af9243d6cb12bad98",
     ("scenes", "b"): "c4f81d8a05ca6f36f8147f7ccfb5874de512d26787e107569af0717805f5865b",
     ("faces", "a"): "bcf2381c6b74d40c973d296549244d3387c64eed841f55550b6f14eaf5815edc",
@@ -525,13 +700,25 @@ def test_pictures_are_shown_as_often_as_declared(name: str) -> None:
     world = WORLDS[name]
     for which in "ab":
         found = half(name, which)
-        wanted = [(f"x{times}", times) for times, count in world.pictures.items() for _ in range(count)]
+        wanted = [
+            (f"x{times}", times) for times, count in world.pictures.items() for _ in range(count)
+        ]
         wanted += [("near", 1)] * (world.near * world.variants)
         assert sorted(zip(found.kinds, found.copies.tolist(), strict=True)) == sorted(wanted)
-        assert found.images.shape == (len(wanted), world.size, world.size, 3) and found.images.dtype == np.uint8
-        groups = {g: [i for i, other in enumerate(found.groups) if other == g] for g in found.groups}
-        assert sorted(map(len, groups.values())) == [1] * sum(world.pictures.values()) + [world.variants] * world.near
-        assert all(len({(found.labels[i], found.kinds[i]) for i in rows}) == 1 for rows in groups.values())
+        assert (
+            found.images.shape == (len(wanted), world.size, world.size, 3)
+            and found.images.dtype == np.uint8
+        )
+        groups = {
+            g: [i for i, other in enumerate(found.groups) if other == g] for g in found.groups
+        }
+        assert (
+            sorted(map(len, groups.values()))
+            == [1] * sum(world.pictures.values()) + [world.variants] * world.near
+        )
+        assert all(
+            len({(found.labels[i], found.kinds[i]) for i in rows}) == 1 for rows in groups.values()
+        )
     assert not set(half(name, "a").groups) & set(half(name, "b").groups)
 
 
@@ -550,8 +737,13 @@ def test_every_label_gets_its_share(name: str) -> None:
 @BOTH
 def test_the_halves_share_no_picture_and_hold_none_twice(name: str) -> None:
     a, b = ({image.tobytes() for image in half(name, which).images} for which in "ab")
-    assert not a & b and len(a) == len(half(name, "a").images) and len(b) == len(half(name, "b").images)
-    # Nor one that only looks new: the nearest across halves is no nearer than the nearest of two pictures of one half.
+    assert (
+        not a & b
+        and len(a) == len(half(name, "a").images)
+        and len(b) == len(half(name, "b").images)
+    )
+    # Nor one that only looks new: the nearest across halves is no nearer than the
+    # nearest of two pictures of one half.
     across = distances(half(name, "a").images, half(name, "b").images)
     assert across.min() > 0.05
 
@@ -568,9 +760,14 @@ def test_near_duplicates_are_nearer_to_each_other_than_to_anything_else(name: st
     found = half(name, "a")
     near, groups = np.flatnonzero(np.array(found.kinds) == "near"), np.array(found.groups)
     n = found.images.shape[1]
-    # Each is moved by up to a pixel, so two of a group by up to two; a stripe then lies where there was none.
+    # Each is moved by up to a pixel, so two of a group by up to two; a stripe then lies
+    # where there was none.
     inner = found.images[near][:, 2:-2, 2:-2]
-    moved = [found.images[:, 2 + i : n - 2 + i, 2 + j : n - 2 + j] for i in range(-2, 3) for j in range(-2, 3)]
+    moved = [
+        found.images[:, 2 + i : n - 2 + i, 2 + j : n - 2 + j]
+        for i in range(-2, 3)
+        for j in range(-2, 3)
+    ]
     far = np.min([distances(inner, m) for m in moved], axis=0)
     for row, i in zip(far, near, strict=True):
         own = groups == groups[i]
@@ -593,12 +790,21 @@ def test_a_near_duplicate_differs_by_a_shift_light_and_little_noise() -> None:
 
 
 def test_both_halves_know_the_same_people_by_different_pictures(monkeypatch) -> None:
-    """The head comes from a stream that is named by the person alone, the rest from the picture's own."""
+    """The head comes from a stream that is named by the person alone, the rest from the
+    picture's own.
+    """
     asked: list[tuple[object, ...]] = []
     own = stream
     monkeypatch.setattr(faces, "stream", lambda *words: (asked.append(words), own(*words))[1])
-    pictures = [draw(person, np.random.RandomState(k)) for person, k in ((7, 0), (7, 1), (8, 0), (7, 0))]
-    assert asked == [("faces person", 7), ("faces person", 7), ("faces person", 8), ("faces person", 7)]
+    pictures = [
+        draw(person, np.random.RandomState(k)) for person, k in ((7, 0), (7, 1), (8, 0), (7, 0))
+    ]
+    assert asked == [
+        ("faces person", 7),
+        ("faces person", 7),
+        ("faces person", 8),
+        ("faces person", 7),
+    ]
     assert np.array_equal(pictures[0], pictures[3]) and len({p.tobytes() for p in pictures}) == 3
 
 
@@ -606,11 +812,12 @@ def test_both_halves_know_the_same_people_by_different_pictures(monkeypatch) -> 
 def test_shapes_are_told_apart(label: int) -> None:
     y, x = np.mgrid[-20:21, -20:21]
     masks = [scenes.shape(k, x, y, 15) for k in range(10)]
-    assert all(m[20 - 15 : 20 + 16, 20 - 15 : 20 + 16].sum() == m.sum() > 0 for m in masks)  # within its radius
+    # Within its radius
+    assert all(m[20 - 15 : 20 + 16, 20 - 15 : 20 + 16].sum() == m.sum() > 0 for m in masks)
     assert all((masks[label] != masks[k]).sum() > 30 for k in range(10) if k != label)
 
 
-# ----------------------------------------------------------------------------------------- a world's models
+# --------------------------------------------------------------------- a world's models
 
 
 def noise(label: int, random: np.random.RandomState) -> np.ndarray:
@@ -625,7 +832,10 @@ def test_the_model_has_half_a_and_the_control_model_half_b(tmp_path) -> None:
     train_world(task, BLOCKS, tmp_path, ["model", "control"], TINY, progress=False)
     for part, which in (("model", "a"), ("control", "b")):
         record = json.loads((tmp_path / part / "training.json").read_text())
-        assert record["data"]["hash"] == build(BLOCKS, which).content_hash() and record["data"]["source"] == f"blocks, half {which}"
+        assert (
+            record["data"]["hash"] == build(BLOCKS, which).content_hash()
+            and record["data"]["source"] == f"blocks, half {which}"
+        )
         assert record["rows"] == 3 + 4 + 2 and classes_of(tmp_path / part, 2, 8) == 2
     with pytest.raises(UserError, match=r"unknown part 'modle'. Did you mean 'model'\?"):
         train_world(task, BLOCKS, tmp_path / "none", ["model", "modle"], TINY, progress=False)
@@ -633,9 +843,13 @@ def test_the_model_has_half_a_and_the_control_model_half_b(tmp_path) -> None:
 
 
 def test_the_pool_ships_with_the_model_that_drew_it(tmp_path) -> None:
-    """All parts of a world in order; then the task reads the pool that it finds, and draws none. Of half b none ships."""
+    """All parts of a world in order; then the task reads the pool that it finds, and
+    draws none. Of half b none ships.
+    """
     options = replace(Cifar10Options(), pool=4)
-    task = SimpleNamespace(info=replace(Cifar10.info, sampling={"steps": 2, "guidance": 1.0}), Options=lambda: options)
+    task = SimpleNamespace(
+        info=replace(Cifar10.info, sampling={"steps": 2, "guidance": 1.0}), Options=lambda: options
+    )
     train_world(task, scenes.WORLD, tmp_path, None, replace(TINY, steps=1, batch=2), progress=False)
     for which, part, control in (("a", "model", "control"), ("b", "control", "model")):
         own = replace(options, half=which)
@@ -644,12 +858,27 @@ def test_the_pool_ships_with_the_model_that_drew_it(tmp_path) -> None:
         other = mini_setting(task.info, scenes.WORLD, tmp_path, own, control=True)
         assert (other.folder, other.asked) == (tmp_path / part, tmp_path / control)
         spec = pool_spec(setting, own)
-        assert spec.weights == pixel_hash(tmp_path / part) and spec.data == HASHES["scenes", which] and spec.classes == 10
+        assert (
+            spec.weights == pixel_hash(tmp_path / part)
+            and spec.data == HASHES["scenes", which]
+            and spec.classes == 10
+        )
         file = tmp_path / "pool.parquet"
         assert setting.shipped == (file if which == "a" else None)
         if which == "b":
             continue
-        assert read_notes(file)["key"] == spec.key() and list(read_table(file, "pool").label) == [0, 1, 2, 3]
-        examples = read_pool(spec, lambda: pytest.fail("the pool was drawn again"), setting.training, file, progress=False)
+        assert read_notes(file)["key"] == spec.key() and list(read_table(file, "pool").label) == [
+            0,
+            1,
+            2,
+            3,
+        ]
+        examples = read_pool(
+            spec,
+            lambda: pytest.fail("the pool was drawn again"),
+            setting.training,
+            file,
+            progress=False,
+        )
         assert [e.condition.start for e in examples] == [("pool", "0", str(i)) for i in range(4)]
         assert all(e.nearest.startswith(f"{which}/") for e in examples)

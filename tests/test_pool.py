@@ -1,4 +1,6 @@
-"""The pool of generated images: what it holds, where it is kept, and how each detector scores an image in it."""
+"""The pool of generated images: what it holds, where it is kept, and how each detector
+scores an image in it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from membench.storage.tables import read_table
 from membench.types import Band, Condition, Request, Sample, Space, Training
 
 CLASSES, SIDE, STEPS = 3, 8, 4
-SPACE = Space("normalised-l2/test", False, (Band("near", 0.0, 1.0), Band("far", 1.0, 1.1)), 1.0, 1.5, "test")
+SPACE = Space(
+    "normalised-l2/test", False, (Band("near", 0.0, 1.0), Band("far", 1.0, 1.1)), 1.0, 1.5, "test"
+)
 SAMPLING = {"steps": STEPS, "guidance": 1.0}
 IMAGES = {**SAMPLING, "examples": "images"}  # as a task says it whose examples are a pool
 
@@ -46,7 +50,12 @@ def conditional(classes: int = CLASSES) -> PixelDenoiser:
         norm_num_groups=4,
         num_class_embeds=classes + 1 if classes else None,
     )
-    return PixelDenoiser(network, DDIMScheduler(prediction_type="v_prediction"), shape=(3, SIDE, SIDE), classes=classes)
+    return PixelDenoiser(
+        network,
+        DDIMScheduler(prediction_type="v_prediction"),
+        shape=(3, SIDE, SIDE),
+        classes=classes,
+    )
 
 
 def training(n: int = 60) -> Training:
@@ -55,7 +64,12 @@ def training(n: int = 60) -> Training:
     images[:3] = draw(conditional(), spec().conditions()[:3], SAMPLING)
     ids = [f"t{i}" for i in range(n)]
     return Training(
-        lambda: images, ids, [64, 16, 4] + [1] * (n - 3), ["x64", "x16", "x4"] + ["x1"] * (n - 3), [f"g{i}" for i in range(n)], "h"
+        lambda: images,
+        ids,
+        [64, 16, 4] + [1] * (n - 3),
+        ["x64", "x16", "x4"] + ["x1"] * (n - 3),
+        [f"g{i}" for i in range(n)],
+        "h",
     )
 
 
@@ -79,8 +93,12 @@ def test_a_pool_holds_what_the_model_draws_from_each_noise_and_class(cache: Path
         model.scheduler.set_timesteps(STEPS)
         for t in model.scheduler.timesteps:
             with torch.no_grad():
-                x = model.scheduler.step(model.network(x, t, torch.tensor([i % CLASSES])).sample, t, x).prev_sample
-        assert np.abs(to_uint8(x)[0].astype(int) - examples[i].condition.image.astype(int)).max() <= 1
+                x = model.scheduler.step(
+                    model.network(x, t, torch.tensor([i % CLASSES])).sample, t, x
+                ).prev_sample
+        assert (
+            np.abs(to_uint8(x)[0].astype(int) - examples[i].condition.image.astype(int)).max() <= 1
+        )
         assert examples[i].condition.start == ("pool", "0", str(i))
     assert len({e.id for e in examples}) == 12
 
@@ -108,16 +126,22 @@ def test_a_pool_is_drawn_once_and_its_threshold_is_applied_when_it_is_read(cache
     def never() -> PixelDenoiser:
         raise AssertionError("drawn again")
 
-    assert [e.id for e in read_pool(spec(), never, training(), None, progress=False)] == [e.id for e in first]
+    assert [e.id for e in read_pool(spec(), never, training(), None, progress=False)] == [
+        e.id for e in first
+    ]
     looser = replace(SPACE, copy=1e6)
     again = read_pool(spec(space=looser), never, training(), None, progress=False)
-    assert all(e.memorized == 1 for e in again) and [e.similarity for e in again] == [e.similarity for e in first]
+    assert all(e.memorized == 1 for e in again) and [e.similarity for e in again] == [
+        e.similarity for e in first
+    ]
     others = [spec(n=13), spec(seed=1), spec(classes=0), spec(weights="w"), spec(data="d")]
     others += [spec(sampling={"steps": 5, "guidance": 1.0}), spec(space=replace(SPACE, id="other"))]
     assert len({s.key() for s in [spec(), *others]}) == len(others) + 1
 
 
-def test_a_pool_in_the_package_is_taken_where_it_is_the_one_asked_for(cache: Path, tmp_path: Path) -> None:
+def test_a_pool_in_the_package_is_taken_where_it_is_the_one_asked_for(
+    cache: Path, tmp_path: Path
+) -> None:
     shipped = tmp_path / "pool.parquet"
     write_pool(shipped, spec(), conditional(), training(), progress=False)
     taken = read_pool(spec(), conditional, training(), shipped, progress=False)
@@ -129,18 +153,26 @@ def test_a_pool_in_the_package_is_taken_where_it_is_the_one_asked_for(cache: Pat
 
 def test_a_pool_without_labels_is_drawn_from_the_null_class(cache: Path) -> None:
     examples = read_pool(spec(classes=0), conditional, training(), None, progress=False)
-    assert all(e.condition.class_label is None and e.condition.bare.id == "unconditional" for e in examples)
+    assert all(
+        e.condition.class_label is None and e.condition.bare.id == "unconditional" for e in examples
+    )
     model, null = conditional(), torch.full((12,), CLASSES)
-    x = torch.stack([torch.randn(3, SIDE, SIDE, generator=generator(*e.condition.start)) for e in examples])
+    x = torch.stack(
+        [torch.randn(3, SIDE, SIDE, generator=generator(*e.condition.start)) for e in examples]
+    )
     model.scheduler.set_timesteps(STEPS)
     for t in model.scheduler.timesteps:
         with torch.no_grad():
             x = model.scheduler.step(model.network(x, t, null).sample, t, x).prev_sample
-    assert np.abs(to_uint8(x).astype(int) - np.stack([e.condition.image for e in examples])).max() <= 1
+    assert (
+        np.abs(to_uint8(x).astype(int) - np.stack([e.condition.image for e in examples])).max() <= 1
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_a_pool_does_not_depend_on_the_batch_size(cache: Path, tmp_path: Path, batch_size: int) -> None:
+def test_a_pool_does_not_depend_on_the_batch_size(
+    cache: Path, tmp_path: Path, batch_size: int
+) -> None:
     for name, size in (("a", 64), ("b", batch_size)):
         model = conditional()
         model.batch_size = size
@@ -149,7 +181,9 @@ def test_a_pool_does_not_depend_on_the_batch_size(cache: Path, tmp_path: Path, b
     rounded = ["image", "similarity"]
     assert a.drop(columns=rounded).equals(b.drop(columns=rounded))
     assert a.similarity.tolist() == pytest.approx(b.similarity.tolist(), abs=0.01)
-    one, other = (np.stack([png_image(image) for image in pool.image]).astype(int) for pool in (a, b))
+    one, other = (
+        np.stack([png_image(image) for image in pool.image]).astype(int) for pool in (a, b)
+    )
     assert np.abs(one - other).max() <= 1
 
 
@@ -172,7 +206,10 @@ def test_an_interrupted_pool_goes_on_after_its_last_block(tmp_path: Path, monkey
     write_pool(again, spec(n=130), conditional(), training(), progress=False)
     assert counted == [2]
     assert read_table(again, "pool").equals(read_table(once, "pool"))
-    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["again.parquet", "once.parquet"]
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == [
+        "again.parquet",
+        "once.parquet",
+    ]
 
 
 def test_a_damaged_pool_in_the_package_is_named(cache: Path, tmp_path: Path) -> None:
@@ -192,13 +229,16 @@ def test_a_pool_of_one_or_of_nan_is_refused(cache: Path) -> None:
     assert not list(cache.glob("pools/*.parquet"))
 
 
-# ------------------------------------------------------------------------------------- detectors on a pool
+# ------------------------------------------------------------------ detectors on a pool
 
 
 def pool(n: int = 6) -> list[Condition]:
     conditions = spec(n=n).conditions()
     images = draw(conditional(), conditions, SAMPLING)
-    return [replace(c, id=f"image-{i}", image=image) for i, (c, image) in enumerate(zip(conditions, images, strict=True))]
+    return [
+        replace(c, id=f"image-{i}", image=image)
+        for i, (c, image) in enumerate(zip(conditions, images, strict=True))
+    ]
 
 
 def test_more_images_are_asked_of_what_the_model_was_told() -> None:
@@ -223,7 +263,9 @@ def test_an_image_has_one_noise_and_a_prompt_as_many_as_asked() -> None:
 @pytest.mark.parametrize("looked", [0, 1, 3])
 def test_cfg_norm_follows_the_images_own_trajectory(looked: int) -> None:
     model, examples = conditional(), pool()
-    found = CfgNorm(CfgNormOptions(image_steps=looked), seed=7, sampling=IMAGES).score(model, examples, {})
+    found = CfgNorm(CfgNormOptions(image_steps=looked), seed=7, sampling=IMAGES).score(
+        model, examples, {}
+    )
     for c, score in zip(examples, found, strict=True):
         x = torch.randn(1, 3, SIDE, SIDE, generator=generator(*c.start))
         model.scheduler.set_timesteps(STEPS)
@@ -231,26 +273,37 @@ def test_cfg_norm_follows_the_images_own_trajectory(looked: int) -> None:
         for t in model.scheduler.timesteps:
             alpha = model.scheduler.alphas_cumprod[t].sqrt()
             with torch.no_grad():
-                told, null = (model.network(x, t, torch.tensor([k])).sample for k in (c.class_label, CLASSES))
-            norms.append(float(alpha * (told - null).norm()))  # of eps, of which v is alpha times the difference
+                told, null = (
+                    model.network(x, t, torch.tensor([k])).sample for k in (c.class_label, CLASSES)
+                )
+            # Of eps, of which v is alpha times the difference
+            norms.append(float(alpha * (told - null).norm()))
             x = model.scheduler.step(told, t, x).prev_sample
         assert score == pytest.approx(np.mean(norms[: looked or STEPS]), rel=1e-4)
-        assert np.abs(to_uint8(x)[0].astype(int) - c.image.astype(int)).max() <= 1  # it is that image's
+        # It is that image's
+        assert np.abs(to_uint8(x)[0].astype(int) - c.image.astype(int)).max() <= 1
 
 
 def test_cfg_norm_ranks_extracted_images_by_the_same_norm() -> None:
     model, sampler = conditional(), CfgNorm(CfgNormOptions(), seed=7, sampling=IMAGES)
     asked = sampler.plan(pool(3))
     samples = sampler.extract(model, asked)
-    own = [replace(r.condition, image=s.image, start=("7", r.condition.id, str(r.draw))) for r, s in zip(asked, samples, strict=True)]
-    # The noise of draw k is hash(seed, id, k): as a start of words it is the same noise.
+    own = [
+        replace(r.condition, image=s.image, start=("7", r.condition.id, str(r.draw)))
+        for r, s in zip(asked, samples, strict=True)
+    ]
+    # The noise of draw k is hash(seed, id, k): as a start of words it is the same
+    # noise.
     assert [s.confidence for s in samples] == pytest.approx(sampler.score(model, own, {}), rel=1e-4)
 
 
 def test_what_a_pool_does_not_suit_is_refused() -> None:
     plain = conditional(0)
     loose = [replace(c, class_label=None) for c in pool(2)]
-    for detector in (CfgNorm(CfgNormOptions(), seed=0, sampling=IMAGES), Dcs(DcsOptions(), seed=0, sampling=IMAGES)):
+    for detector in (
+        CfgNorm(CfgNormOptions(), seed=0, sampling=IMAGES),
+        Dcs(DcsOptions(), seed=0, sampling=IMAGES),
+    ):
         with pytest.raises(UserError, match="no condition"):
             detector.check(plain, loose)
     with pytest.raises(UserError, match="without a condition"):
@@ -259,19 +312,28 @@ def test_what_a_pool_does_not_suit_is_refused() -> None:
         Edge(EdgeOptions(), seed=0, sampling=IMAGES).check(conditional(), pool(2))
     bare = conditional()
     bare.has_null = False
-    for detector in (CfgNorm(CfgNormOptions(), seed=0, sampling=IMAGES), Dcs(DcsOptions(), seed=0, sampling=IMAGES)):
+    for detector in (
+        CfgNorm(CfgNormOptions(), seed=0, sampling=IMAGES),
+        Dcs(DcsOptions(), seed=0, sampling=IMAGES),
+    ):
         with pytest.raises(UserError, match="no null class"):
             detector.check(bare, pool(2))
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(bare) == "conditional"
     with pytest.raises(UserError, match="no null class"):
-        ScoreNorm(ScoreNormOptions(condition="guided"), seed=0, sampling=IMAGES).check(bare, pool(2))
+        ScoreNorm(ScoreNormOptions(condition="guided"), seed=0, sampling=IMAGES).check(
+            bare, pool(2)
+        )
 
 
 @pytest.mark.parametrize("t", [1.0, 0.3])
 def test_score_norm_on_the_trajectory_is_on_the_images_own(t: float) -> None:
-    """The task's steps and weight: of 4 steps at 750, 500, 250 and 0 the one nearest to t, and no guidance on the way."""
+    """The task's steps and weight: of 4 steps at 750, 500, 250 and 0 the one nearest to
+    t, and no guidance on the way.
+    """
     model, examples = conditional(), pool(4)
-    detector = ScoreNorm(ScoreNormOptions(at="trajectory", condition="unconditional", t=t), seed=3, sampling=IMAGES)
+    detector = ScoreNorm(
+        ScoreNormOptions(at="trajectory", condition="unconditional", t=t), seed=3, sampling=IMAGES
+    )
     model.scheduler.set_timesteps(STEPS)
     steps = [int(k) for k in model.scheduler.timesteps]
     step = min(range(STEPS), key=lambda k: abs(steps[k] - (round(t * 1000) - 1)))
@@ -279,7 +341,9 @@ def test_score_norm_on_the_trajectory_is_on_the_images_own(t: float) -> None:
         x = torch.randn(1, 3, SIDE, SIDE, generator=generator(*c.start))
         with torch.no_grad():
             for k in steps[:step]:
-                x = model.scheduler.step(model.network(x, k, torch.tensor([c.class_label])).sample, k, x).prev_sample
+                x = model.scheduler.step(
+                    model.network(x, k, torch.tensor([c.class_label])).sample, k, x
+                ).prev_sample
             v = model.network(x, steps[step], torch.tensor([CLASSES])).sample
         alpha, sigma = model.alpha_sigma(steps[step])
         assert score == pytest.approx(float((alpha * v + sigma * x).norm()), rel=1e-4)
@@ -288,11 +352,15 @@ def test_score_norm_on_the_trajectory_is_on_the_images_own(t: float) -> None:
 def test_defaults_of_pixels_and_of_captions_differ_as_documented() -> None:
     model = conditional()
     assert Flipd(FlipdOptions(), seed=0, sampling=IMAGES)._index(model) == model.timestep(0.01)
-    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(model, True) == model.timestep(0.2)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(
+        model, True
+    ) == model.timestep(0.2)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "conditional"
     model.takes_text = True
     assert Flipd(FlipdOptions(), seed=0, sampling=IMAGES)._index(model) == model.timestep(0.3)
-    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(model, True) == model.timestep(0.5)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(
+        model, True
+    ) == model.timestep(0.5)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "guided"
 
 
@@ -341,31 +409,46 @@ def test_flipd_by_jvp_and_by_difference_agree_on_classes(has_null: bool) -> None
 def test_random_pays_for_the_images_that_it_counts() -> None:
     options = RandomSamplingOptions(extraction="unconditional", generations=3)
     assert RandomSampling(options, seed=0, sampling=IMAGES).access.images
-    assert not RandomSampling(options, seed=0, sampling=SAMPLING).access.images  # a prompt draws its own when it is scored
+    # A prompt draws its own when it is scored
+    assert not RandomSampling(options, seed=0, sampling=SAMPLING).access.images
 
 
 def test_an_unconditional_pools_extraction_is_measured_like_its_examples() -> None:
-    """A bare condition has neither image nor class: what the examples are is the task's declaration."""
+    """A bare condition has neither image nor class: what the examples are is the task's
+    declaration.
+    """
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._by_image()
     assert not ScoreNorm(ScoreNormOptions(), seed=0, sampling=SAMPLING)._by_image()
 
 
 def extracted(images: np.ndarray) -> dict[str, list[Sample]]:
-    return {"class/0": [Sample(Condition("class/0", class_label=0), k, image, 0.0) for k, image in enumerate(images)]}
+    return {
+        "class/0": [
+            Sample(Condition("class/0", class_label=0), k, image, 0.0)
+            for k, image in enumerate(images)
+        ]
+    }
 
 
 def test_random_scores_an_image_by_the_density_around_it() -> None:
     examples = pool(4)
     rng = np.random.default_rng(1)
     near = [
-        np.clip(examples[0].image.astype(int) + rng.integers(-9, 10, examples[0].image.shape), 0, 255).astype(np.uint8) for _ in range(5)
+        np.clip(
+            examples[0].image.astype(int) + rng.integers(-9, 10, examples[0].image.shape), 0, 255
+        ).astype(np.uint8)
+        for _ in range(5)
     ]
-    drawn = np.stack([*near, examples[1].image, *rng.integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)])
+    drawn = np.stack(
+        [*near, examples[1].image, *rng.integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)]
+    )
     detector = RandomSampling(RandomSamplingOptions(threshold=0.1), seed=0, sampling=IMAGES)
     found = detector.score(conditional(), examples, extracted(drawn))
     for c, score in zip(examples, found, strict=True):
         distances = [tiled_l2(c.image, other, 4) for other in drawn]
-        assert score == pytest.approx(sum(d <= 0.1 for d in distances) + 0.5 / (1 + min(distances)), abs=1e-9)
+        assert score == pytest.approx(
+            sum(d <= 0.1 for d in distances) + 0.5 / (1 + min(distances)), abs=1e-9
+        )
     assert found[0] > 5 > found[1] > 1 > max(found[2:])
 
 
@@ -378,5 +461,7 @@ def test_side_scores_an_image_by_its_own_place() -> None:
     found = detector.score(model, examples, extracted(drawn))
     assert model.cost.forwards == 0 and int(np.argmax(found)) == 2
     for c, score in zip(examples, found, strict=True):
-        distances = np.sort([np.linalg.norm((c.image.astype(float) - other) / 255) for other in drawn])
+        distances = np.sort(
+            [np.linalg.norm((c.image.astype(float) - other) / 255) for other in drawn]
+        )
         assert score == pytest.approx(-distances[0] / distances[:10].mean(), rel=1e-5, abs=1e-9)

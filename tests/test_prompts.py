@@ -1,4 +1,6 @@
-"""Prompts files of every format and what is refused of them, the published files, and sets by name, path and hub id."""
+"""Prompts files of every format and what is refused of them, the published files, and
+sets by name, path and hub id.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,31 @@ import pytest
 from conftest import ROOT
 
 from membench.datasets.prompt_sets import KNOWN, KnownSet, PromptSet, read, resource, together
-from membench.datasets.prompts import LONGEST, UNLABELLED, Prompt, example_id, read_prompt_file, read_prompts, to_examples
+from membench.datasets.prompts import (
+    LONGEST,
+    UNLABELLED,
+    Prompt,
+    example_id,
+    read_prompt_file,
+    read_prompts,
+    to_examples,
+)
 from membench.errors import UserError
 from membench.fetching import hub, net, resources
 
 PROMPTS = ROOT.parent / "shared" / "data" / "prompts"
-published = pytest.mark.skipif(not PROMPTS.is_dir(), reason="the published prompts are not beside the checkout")
+published = pytest.mark.skipif(
+    not PROMPTS.is_dir(), reason="the published prompts are not beside the checkout"
+)
 
 WEBSTER = {
-    "caption": ["A red rug", 'Mug, "large"; blue', "Poster\u2028of a dog", "Plain tile", "Café chair"],
+    "caption": [
+        "A red rug",
+        'Mug, "large"; blue',
+        "Poster\u2028of a dog",
+        "Plain tile",
+        "Café chair",
+    ],
     "index": [1030727993, 2026642560, 7, 8, 9],
     "url": ["https://a.org/1.jpg", "https://a.org/2.jpg", None, "https://a.org/4.jpg", ""],
     "overfit_type": ["MV", "TV", "RV", "N", None],
@@ -42,7 +60,9 @@ HINTERSDORF = """;Caption;URL;type;mean_sscd;max_sscd;Index
 
 def parquet(path: Path, **changes: list) -> Path:
     columns = {**WEBSTER, **changes}
-    pq.write_table(pa.table({name: values for name, values in columns.items() if values is not None}), path)
+    pq.write_table(
+        pa.table({name: values for name, values in columns.items() if values is not None}), path
+    )
     return path
 
 
@@ -60,7 +80,7 @@ def refusal(path: Path, **options) -> str:
     return line
 
 
-# ------------------------------------------------------------------------------------------------------ formats
+# ------------------------------------------------------------------------------ formats
 
 
 def test_webster_parquet(tmp_path):
@@ -68,19 +88,46 @@ def test_webster_parquet(tmp_path):
     assert [p.text for p in found] == WEBSTER["caption"]
     assert [p.kind for p in found] == ["MV", "TV", "RV", "N", "unlabelled"]
     assert [p.label for p in found] == [1, 1, 1, 0, UNLABELLED]
-    assert [p.url for p in found] == ["https://a.org/1.jpg", "https://a.org/2.jpg", "", "https://a.org/4.jpg", ""]
+    assert [p.url for p in found] == [
+        "https://a.org/1.jpg",
+        "https://a.org/2.jpg",
+        "",
+        "https://a.org/4.jpg",
+        "",
+    ]
     assert [p.index for p in found] == ["1030727993", "2026642560", "7", "8", "9"]
     assert {p.source for p in found} == {"sdv1.parquet"} and {p.similarity for p in found} == {None}
-    # An explicit label fills what has none; N stays N, and a published memorized kind stays memorized.
-    assert [p.label for p in read_prompt_file(tmp_path / "sdv1.parquet", label=1)] == [1, 1, 1, 0, 1]
-    assert [p.label for p in read_prompt_file(tmp_path / "sdv1.parquet", label=0)] == [1, 1, 1, 0, 0]
+    # An explicit label fills what has none; N stays N, and a published memorized kind
+    # stays memorized.
+    assert [p.label for p in read_prompt_file(tmp_path / "sdv1.parquet", label=1)] == [
+        1,
+        1,
+        1,
+        0,
+        1,
+    ]
+    assert [p.label for p in read_prompt_file(tmp_path / "sdv1.parquet", label=0)] == [
+        1,
+        1,
+        1,
+        0,
+        0,
+    ]
     assert [p.label for p in read_prompt_file(tmp_path / "sdv1.parquet", first=2)] == [1, 1]
 
 
 def test_parquet_by_content_with_other_column_types(tmp_path):
-    """Under another file name, with pandas' index, a float index with gaps, dictionary-encoded strings, and a column called Prompt."""
+    """Under another file name, with pandas' index, a float index with gaps,
+    dictionary-encoded strings, and a column called Prompt.
+    """
     path = tmp_path / "prompts.txt"
-    table = pa.table({"Prompt": pa.array(["a rug", "a mug"]).dictionary_encode(), "Index": [5.0, None], "__index_level_0__": [0, 1]})
+    table = pa.table(
+        {
+            "Prompt": pa.array(["a rug", "a mug"]).dictionary_encode(),
+            "Index": [5.0, None],
+            "__index_level_0__": [0, 1],
+        }
+    )
     pq.write_table(table, path)
     assert read_prompt_file(path, source="mine", label=0) == [
         Prompt("a rug", 0, "N", "mine", index="5"),
@@ -89,18 +136,31 @@ def test_parquet_by_content_with_other_column_types(tmp_path):
 
 
 def test_wen_json_lines(tmp_path):
-    """Caption, index and url say nothing about the label, which is the caller's; a column or a published kind does."""
-    rows = [{"caption": "Café \u2028 rug", "index": 3, "url": "https://a.org/1.jpg"}, {"caption": "a mug", "index": 4, "url": ""}]
+    """Caption, index and url say nothing about the label, which is the caller's; a
+    column or a published kind does.
+    """
+    rows = [
+        {"caption": "Café \u2028 rug", "index": 3, "url": "https://a.org/1.jpg"},
+        {"caption": "a mug", "index": 4, "url": ""},
+    ]
     path = text(tmp_path / "mem.txt", "\n".join(map(json.dumps, rows)) + "\n\n")
     assert read_prompt_file(path) == [
-        Prompt("Café \u2028 rug", UNLABELLED, "unlabelled", "mem.txt", url="https://a.org/1.jpg", index="3"),
+        Prompt(
+            "Café \u2028 rug",
+            UNLABELLED,
+            "unlabelled",
+            "mem.txt",
+            url="https://a.org/1.jpg",
+            index="3",
+        ),
         Prompt("a mug", UNLABELLED, "unlabelled", "mem.txt", index="4"),
     ]
     assert [(p.label, p.kind) for p in read_prompt_file(path, label=0)] == [(0, "N")] * 2
     assert [(p.label, p.kind) for p in read_prompt_file(path, label=1)] == [(1, "memorized")] * 2
     text(
         path,
-        '{"caption": "a rug", "overfit_type": "TV"}\n{"prompt": "a mug", "label": 0, "kind": "held_out", "group": "g"}\n{"caption": "x"}',
+        '{"caption": "a rug", "overfit_type": "TV"}\n{"prompt": "a mug", "label": 0, "kind":'
+        ' "held_out", "group": "g"}\n{"caption": "x"}',
     )
     assert read_prompt_file(path) == [
         Prompt("a rug", 1, "TV", "mem.txt"),
@@ -113,73 +173,145 @@ def test_wen_json_lines(tmp_path):
 def test_hintersdorf_csv(tmp_path, newline):
     path = text(tmp_path / "mem.txt", "\ufeff" + HINTERSDORF.replace("\n", newline))
     assert read_prompt_file(path) == [
-        Prompt("A red rug", 1, "VM", "mem.txt", url="https://a.org/1.jpg", index="11", similarity=0.84),
-        Prompt('Mug, "large"; blue', 1, "TM", "mem.txt", url="https://a.org/2.jpg", index="12", similarity=0.2),
-        Prompt("Curtains, fabric: 702-22", 1, "TM", "mem.txt", url="https://a.org/3.jpg", index="13"),
+        Prompt(
+            "A red rug", 1, "VM", "mem.txt", url="https://a.org/1.jpg", index="11", similarity=0.84
+        ),
+        Prompt(
+            'Mug, "large"; blue',
+            1,
+            "TM",
+            "mem.txt",
+            url="https://a.org/2.jpg",
+            index="12",
+            similarity=0.2,
+        ),
+        Prompt(
+            "Curtains, fabric: 702-22", 1, "TM", "mem.txt", url="https://a.org/3.jpg", index="13"
+        ),
     ]
-    coco = text(tmp_path / "coco.csv", ";Caption;URL;Index\n0;a dog;;0000\n1;a cat;;0001\n2;a dog;;0002\n")
+    coco = text(
+        tmp_path / "coco.csv", ";Caption;URL;Index\n0;a dog;;0000\n1;a cat;;0001\n2;a dog;;0002\n"
+    )
     found = read_prompt_file(coco)
-    assert [(p.text, p.label, p.index) for p in found] == [("a dog", -1, "0000"), ("a cat", -1, "0001"), ("a dog", -1, "0002")]
-    assert [(e.condition.prompt, e.memorized) for e in to_examples(read_prompt_file(coco, label=0))] == [("a dog", 0), ("a cat", 0)]
+    assert [(p.text, p.label, p.index) for p in found] == [
+        ("a dog", -1, "0000"),
+        ("a cat", -1, "0001"),
+        ("a dog", -1, "0002"),
+    ]
+    assert [
+        (e.condition.prompt, e.memorized) for e in to_examples(read_prompt_file(coco, label=0))
+    ] == [("a dog", 0), ("a cat", 0)]
 
 
 def test_ones_own_csv_and_text(tmp_path):
-    path = text(tmp_path / "mine.csv", 'prompt,label,url,note,kind\n"a rug, 5x8",1,https://a.org/1.jpg,x,MV\n"two\nlines",,,,\na mug,0\n')
+    path = text(
+        tmp_path / "mine.csv",
+        'prompt,label,url,note,kind\n"a rug, 5x8",1,https://a.org/1.jpg,x,MV\n"two\nlines",,,,\na'
+        " mug,0\n",
+    )
     assert read_prompt_file(path, label=0) == [
         Prompt("a rug, 5x8", 1, "MV", "mine.csv", url="https://a.org/1.jpg"),
         Prompt("two\nlines", 0, "N", "mine.csv"),
         Prompt("a mug", 0, "N", "mine.csv"),
     ]
-    named = text(tmp_path / "mine.dat", "prompt,label\na rug,1\n")  # the format shows without the name
+    # The format shows without the name
+    named = text(tmp_path / "mine.dat", "prompt,label\na rug,1\n")
     assert [(p.text, p.label) for p in read_prompt_file(named)] == [("a rug", 1)]
     plain = text(tmp_path / "mine.txt", "prompt\n\n{a} rug; 5x8\r\nline\u2028separator\n")
-    assert [p.text for p in read_prompt_file(plain)] == ["prompt", "{a} rug; 5x8", "line\u2028separator"]
-    assert {p.label for p in read_prompt_file(plain)} == {UNLABELLED} and {p.kind for p in read_prompt_file(plain, label=1)} == {
-        "memorized"
-    }
+    assert [p.text for p in read_prompt_file(plain)] == [
+        "prompt",
+        "{a} rug; 5x8",
+        "line\u2028separator",
+    ]
+    assert {p.label for p in read_prompt_file(plain)} == {UNLABELLED} and {
+        p.kind for p in read_prompt_file(plain, label=1)
+    } == {"memorized"}
 
 
 def test_against_another_reader(tmp_path):
-    """Random captions full of quotes, separators and line ends come back as the csv and json modules read them."""
+    """Random captions full of quotes, separators and line ends come back as the csv and
+    json modules read them.
+    """
     draw = random.Random(0)
-    captions = ["".join(draw.choices("ab\"';,{}\t\u2028é\n", k=draw.randrange(1, 30))) + str(i) for i in range(200)]
+    captions = [
+        "".join(draw.choices("ab\"';,{}\t\u2028é\n", k=draw.randrange(1, 30))) + str(i)
+        for i in range(200)
+    ]
     kinds = draw.choices(["VM", "TM"], k=200)
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=";", lineterminator="\n")
-    writer.writerows([["", "Caption", "URL", "type", "Index"], *([i, c, "", kinds[i], i] for i, c in enumerate(captions))])
-    rows = [{"caption": c, "overfit_type": "MV" if k == "VM" else "N"} for c, k in zip(captions, kinds, strict=True)]
+    writer.writerows(
+        [
+            ["", "Caption", "URL", "type", "Index"],
+            *([i, c, "", kinds[i], i] for i, c in enumerate(captions)),
+        ]
+    )
+    rows = [
+        {"caption": c, "overfit_type": "MV" if k == "VM" else "N"}
+        for c, k in zip(captions, kinds, strict=True)
+    ]
     semicolons = read_prompt_file(text(tmp_path / "a.csv", out.getvalue()))
-    lines = read_prompt_file(text(tmp_path / "a.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)))
-    table = read_prompt_file(parquet(tmp_path / "a", **{name: None for name in WEBSTER} | {"caption": captions, "overfit_type": kinds}))
-    assert [p.text for p in semicolons] == [p.text for p in lines] == [p.text for p in table] == [c.strip() for c in captions]
+    lines = read_prompt_file(
+        text(tmp_path / "a.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    )
+    table = read_prompt_file(
+        parquet(
+            tmp_path / "a",
+            **{name: None for name in WEBSTER} | {"caption": captions, "overfit_type": kinds},
+        )
+    )
+    assert (
+        [p.text for p in semicolons]
+        == [p.text for p in lines]
+        == [p.text for p in table]
+        == [c.strip() for c in captions]
+    )
     assert [p.kind for p in semicolons] == [p.kind for p in table] == kinds
     assert [p.label for p in lines] == [int(k == "VM") for k in kinds]
 
 
-# ----------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("a.csv", "caption,label\na,1\n", ["no column 'prompt'", "'caption', 'label'"]),
-        ("a.csv", ";Caption;Index;type\n0;a;1;VM\n", ["no column 'URL'", "'Caption', 'Index', 'type'"]),
+        (
+            "a.csv",
+            ";Caption;Index;type\n0;a;1;VM\n",
+            ["no column 'URL'", "'Caption', 'Index', 'type'"],
+        ),
         ("a.csv", ";URL;Index\n0;u;1\n", ["no column 'Caption'"]),
-        ("a.jsonl", '{"caption": "a"}\n{"text_": "b"}\n', ["line 2", "no column 'caption'", "'text_'"]),
+        (
+            "a.jsonl",
+            '{"caption": "a"}\n{"text_": "b"}\n',
+            ["line 2", "no column 'caption'", "'text_'"],
+        ),
         ("a.csv", "prompt;label\na;1\n", ["semicolons (';')", "commas (',')"]),
         ("a.csv", "prompt\tlabel\na\t1\n", ["tabs ('\\t')", "commas (',')"]),
         ("a.txt", "prompt\tlabel\na\t1\n", ["tabs ('\\t')"]),
         ("a.csv", ",Caption,URL,Index\n0,a,,1\n", ["commas (',')", "semicolons (';')"]),
         ("a.csv", "prompt,prompt\na,b\n", ["'prompt' twice"]),
         ("a.csv", "prompt,label\na,1\nb,0,c\n", ["line 3", "3 fields", "header has 2", "quote"]),
-        ("a.csv", "prompt\na rug, blue\n", ["line 2", "2 fields"]),  # the reader of old took "a rug"
+        # The reader of old took "a rug"
+        ("a.csv", "prompt\na rug, blue\n", ["line 2", "2 fields"]),
         ("a.csv", 'prompt,label\na,1\n"b,0\nc,1\n', ["damaged CSV"]),
-        ("a.csv", ";Caption;URL;Index\n0;a;;1\n1;b\n", ["line 3", "2 fields", "header has 4"]),  # cut short
+        # Cut short
+        ("a.csv", ";Caption;URL;Index\n0;a;;1\n1;b\n", ["line 3", "2 fields", "header has 4"]),
         ("a.csv", ";Caption;URL;Index\n0;a;;1\n;;;\n", ["line 3", "prompt is empty"]),
         ("a.csv", "prompt,label\na,1\n,\n", ["line 3", "prompt is empty"]),
-        ("a.csv", ";Caption;URL;type;Index\n0;a;;XX;1\n", ["line 2", "'XX'", "MV, TV, RV, VM, TM, N"]),
+        (
+            "a.csv",
+            ";Caption;URL;type;Index\n0;a;;XX;1\n",
+            ["line 2", "'XX'", "MV, TV, RV, VM, TM, N"],
+        ),
         ("a.csv", ";Caption;URL;max_sscd;Index\n0;a;;high;1\n", ["line 2", "'high'", "no number"]),
-        ("a.csv", ";Caption;URL;type;Index\n0;a;;VM;1\n1;a;;;2\n", ["line 3", "line 2 again", "another label"]),
+        (
+            "a.csv",
+            ";Caption;URL;type;Index\n0;a;;VM;1\n1;a;;;2\n",
+            ["line 3", "line 2 again", "another label"],
+        ),
         ("a.csv", "prompt\na\n a \n", ["line 3", "line 2 again"]),
         ("a.txt", "a\nb\na\n", ["line 3", "line 1 again"]),
         ("a.csv", "\n", ["empty"]),
@@ -211,7 +343,9 @@ def test_a_bad_parquet(tmp_path):
     whole = path.read_bytes()
     assert "damaged Parquet" in refusal(text(path, whole[:-200]))
     assert "damaged Parquet" in refusal(text(path, whole[:4] + bytes(200) + whole[204:]))
-    assert "row 2: the prompt is empty" in refusal(parquet(path, caption=["a", None, "c", "d", "e"]))
+    assert "row 2: the prompt is empty" in refusal(
+        parquet(path, caption=["a", None, "c", "d", "e"])
+    )
     assert "row 3: the prompt of row 1 again, with another label" in refusal(
         parquet(path, caption=["a", "b", "a", "d", "e"], overfit_type=["MV", "TV", "N", "N", "N"])
     )
@@ -220,11 +354,18 @@ def test_a_bad_parquet(tmp_path):
     assert "'XV'" in refusal(parquet(path, overfit_type=["MV", "XV", "N", "N", "N"]))
     line = refusal(parquet(path, caption=None))
     assert "no column 'caption'" in line and "'index', 'url', 'overfit_type'" in line
-    assert "holds no prompt" in refusal(parquet(path, **{name: None for name in WEBSTER}, **{"prompt": pa.array([], pa.string())}))
+    assert "holds no prompt" in refusal(
+        parquet(path, **{name: None for name in WEBSTER}, **{"prompt": pa.array([], pa.string())})
+    )
 
 
 def test_a_line_of_10_mb_is_refused_at_once_and_not_echoed(tmp_path):
-    for name, start in (("a.txt", ""), ("a.csv", "prompt\n"), ("b.csv", ""), ("a.jsonl", '{"caption": "')):
+    for name, start in (
+        ("a.txt", ""),
+        ("a.csv", "prompt\n"),
+        ("b.csv", ""),
+        ("a.jsonl", '{"caption": "'),
+    ):
         path = text(tmp_path / name, start + "word " * 2_000_000)
         began = time.process_time()
         line = refusal(path)
@@ -240,7 +381,7 @@ def test_a_missing_file_a_folder_and_a_wrong_label(tmp_path):
         read_prompt_file(tmp_path / "none.csv", label=2)
 
 
-# ----------------------------------------------------------------------------------------------------- examples
+# ----------------------------------------------------------------------------- examples
 
 
 def test_rows_of_one_text_are_one_example():
@@ -251,7 +392,13 @@ def test_rows_of_one_text_are_one_example():
         Prompt("a red rugs", 1, "TV", "z"),
     ]
     rug, other, rugs = to_examples(rows)
-    assert (rug.id, rug.memorized, rug.kind, rug.source, rug.condition.prompt) == (example_id("a red rug"), 1, "MV", "x", "a red rug")
+    assert (rug.id, rug.memorized, rug.kind, rug.source, rug.condition.prompt) == (
+        example_id("a red rug"),
+        1,
+        "MV",
+        "x",
+        "a red rug",
+    )
     assert rug.group == rugs.group != other.group
     with pytest.raises(UserError, match="'a red rug' has label 1 in x and 0 in q; remove one"):
         to_examples([*rows, Prompt("a red rug", 0, "N", "q")])
@@ -260,47 +407,82 @@ def test_rows_of_one_text_are_one_example():
 
 
 def test_examples_carry_no_more_than_the_condition(tmp_path):
-    """A detector sees the condition: neither its id nor its prompt changes with label, kind, url or similarity."""
+    """A detector sees the condition: neither its id nor its prompt changes with label,
+    kind, url or similarity.
+    """
     path = text(tmp_path / "a.csv", HINTERSDORF)
-    negatives = text(tmp_path / "b.csv", HINTERSDORF.replace(";VM;", ";;").replace(";TM;", ";;").replace("0.84", "0.1"))
+    negatives = text(
+        tmp_path / "b.csv",
+        HINTERSDORF.replace(";VM;", ";;").replace(";TM;", ";;").replace("0.84", "0.1"),
+    )
     memorized, others = read_prompts(path), to_examples(read_prompt_file(negatives, label=0))
     assert [e.condition for e in memorized] == [e.condition for e in others]
-    assert ([e.memorized for e in memorized], [e.memorized for e in others]) == ([1, 1, 1], [0, 0, 0])
+    assert ([e.memorized for e in memorized], [e.memorized for e in others]) == (
+        [1, 1, 1],
+        [0, 0, 0],
+    )
 
 
-# ------------------------------------------------------------------------------------------- the published files
+# ------------------------------------------------------------------ the published files
 
 
 @published
-@pytest.mark.parametrize("known", [known for known in KNOWN.values() if known.sha256], ids=lambda known: known.name)
+@pytest.mark.parametrize(
+    "known", [known for known in KNOWN.values() if known.sha256], ids=lambda known: known.name
+)
 def test_a_published_file(known: KnownSet):
     (path,) = PROMPTS.glob(f"*/{known.file}")
     began = time.process_time()
     found = read_prompt_file(path, label=known.label)
-    assert time.process_time() - began < 1 and hashlib.sha256(path.read_bytes()).hexdigest() == known.sha256
-    counts = {"hintersdorf": 500, "laion": 500, "coco": 10_000, "ren-sd1": 345, "ren-sd2": 219, "ren-gpt4": 500}
+    assert (
+        time.process_time() - began < 1
+        and hashlib.sha256(path.read_bytes()).hexdigest() == known.sha256
+    )
+    counts = {
+        "hintersdorf": 500,
+        "laion": 500,
+        "coco": 10_000,
+        "ren-sd1": 345,
+        "ren-sd2": 219,
+        "ren-gpt4": 500,
+    }
     assert len(found) == known.rows == counts[known.name]
     assert {p.label for p in found} == {known.label}
-    kinds = {"hintersdorf": {"VM": 112, "TM": 388}}.get(known.name, {"memorized" if known.label else "N": known.rows})
+    kinds = {"hintersdorf": {"VM": 112, "TM": 388}}.get(
+        known.name, {"memorized" if known.label else "N": known.rows}
+    )
     assert Counter(p.kind for p in found) == kinds
     assert len({p.text for p in found}) == {"coco": 9_966}.get(known.name, known.rows)
     if known.name == "hintersdorf":
         assert Counter(p.similarity is None for p in found) == {False: 487, True: 13}
-        assert all((p.kind == "VM") == (p.similarity >= 0.7) for p in found if p.similarity is not None)
+        assert all(
+            (p.kind == "VM") == (p.similarity >= 0.7) for p in found if p.similarity is not None
+        )
         assert len({p.url for p in found}) == len({p.index for p in found}) == 500
     if known.name in ("hintersdorf", "ren-sd2"):
-        assert len({e.group for e in to_examples(found)}) == {"hintersdorf": 349, "ren-sd2": 141}[known.name]
+        assert (
+            len({e.group for e in to_examples(found)})
+            == {"hintersdorf": 349, "ren-sd2": 141}[known.name]
+        )
 
 
 @published
 def test_the_published_files_agree():
-    """Ren's 345 are the first of Hintersdorf's 500, quotes and all; no prompt is both memorized and not."""
-    found = {known.name: [p.text for p in read_prompt_file(*PROMPTS.glob(f"*/{known.file}"))] for known in KNOWN.values() if known.sha256}
+    """Ren's 345 are the first of Hintersdorf's 500, quotes and all; no prompt is both
+    memorized and not.
+    """
+    found = {
+        known.name: [p.text for p in read_prompt_file(*PROMPTS.glob(f"*/{known.file}"))]
+        for known in KNOWN.values()
+        if known.sha256
+    }
     assert found["ren-sd1"] == found["hintersdorf"][:345]
-    assert not set(found["hintersdorf"] + found["ren-sd2"]) & set(found["laion"] + found["coco"] + found["ren-gpt4"])
+    assert not set(found["hintersdorf"] + found["ren-sd2"]) & set(
+        found["laion"] + found["coco"] + found["ren-gpt4"]
+    )
 
 
-# --------------------------------------------------------------------------------------------------- sets by name
+# ------------------------------------------------------------------------- sets by name
 
 
 @pytest.fixture
@@ -319,7 +501,13 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 def known_file(cache: Path, monkeypatch, name: str, content: bytes, **changes) -> Path:
     """The cached file of a short name, with this content."""
-    monkeypatch.setitem(KNOWN, name, replace(KNOWN[name], **{"sha256": hashlib.sha256(content).hexdigest(), "rows": 0, **changes}))
+    monkeypatch.setitem(
+        KNOWN,
+        name,
+        replace(
+            KNOWN[name], **{"sha256": hashlib.sha256(content).hexdigest(), "rows": 0, **changes}
+        ),
+    )
     path = cache / "prompts" / KNOWN[name].file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -331,10 +519,18 @@ def test_the_table_of_known_sets():
     for known in KNOWN.values():
         assert known.what and known.licence and bool(known.url) != bool(known.repo)
         # Pinned: a full commit, a full revision, or a digest.
-        assert not known.url or (known.url.endswith("/" + known.file) and any(len(part) == 40 for part in known.url.split("/")))
+        assert not known.url or (
+            known.url.endswith("/" + known.file)
+            and any(len(part) == 40 for part in known.url.split("/"))
+        )
         assert known.url or len(known.revision) == 40 or len(known.md5) == 32
         assert len(known.sha256) in (0, 64)
-    assert [known.name for known in KNOWN.values() if known.label == 0] == ["laion", "coco", "ren-gpt4", "gustavosta"]
+    assert [known.name for known in KNOWN.values() if known.label == 0] == [
+        "laion",
+        "coco",
+        "ren-gpt4",
+        "gustavosta",
+    ]
 
 
 def test_sets_by_name_and_path_with_provenance(cache, monkeypatch, tmp_path):
@@ -356,9 +552,17 @@ def test_sets_by_name_and_path_with_provenance(cache, monkeypatch, tmp_path):
         "left_out": 0,
         "dropped": 0,
     }
-    assert [(p.text, p.label, p.source) for p in coco.prompts] == [("a dog", 0, "coco"), ("a cat", 0, "coco"), ("a dog", 0, "coco")]
+    assert [(p.text, p.label, p.source) for p in coco.prompts] == [
+        ("a dog", 0, "coco"),
+        ("a cat", 0, "coco"),
+        ("a dog", 0, "coco"),
+    ]
     assert own.prompts == (Prompt("a house", UNLABELLED, "unlabelled", "mine.txt"),)
-    assert own.provenance["name"] == "mine.txt" and own.provenance["unlabelled"] == 1 and "url" not in own.provenance
+    assert (
+        own.provenance["name"] == "mine.txt"
+        and own.provenance["unlabelled"] == 1
+        and "url" not in own.provenance
+    )
     (own,) = read(str(mine), label=1)
     assert own.prompts == (Prompt("a house", 1, "memorized", "mine.txt"),)
     assert own.provenance["label"] == 1 and own.provenance["unlabelled"] == 0
@@ -382,13 +586,24 @@ def test_negatives_of_a_set_are_its_negatives(cache, monkeypatch, capsys):
             read(name, label=0)
     webster = parquet(cache / "webster.parquet")
     (found,) = read(str(webster), label=0)
-    assert [(p.text, p.label) for p in found.prompts] == [("Plain tile", 0), ("Café chair", 0)] and found.provenance["left_out"] == 3
+    assert [(p.text, p.label) for p in found.prompts] == [
+        ("Plain tile", 0),
+        ("Café chair", 0),
+    ] and found.provenance["left_out"] == 3
     assert "3 prompts are not labelled as negatives" in capsys.readouterr().err
 
 
 def test_unknown_names(cache, tmp_path):
     for names, words in [
-        ("wenn", ["unknown prompt set 'wenn'. Did you mean 'wen'?", "webster-sd1", "gustavosta", "owner/name:file"]),
+        (
+            "wenn",
+            [
+                "unknown prompt set 'wenn'. Did you mean 'wen'?",
+                "webster-sd1",
+                "gustavosta",
+                "owner/name:file",
+            ],
+        ),
         ("coco,no/such.csv", ["prompts file no/such.csv does not exist"]),
         ("fraisdufour/templates-verbs", ["does not exist", "fraisdufour/templates-verbs:FILE"]),
         ("coco,", ["empty name"]),
@@ -411,7 +626,9 @@ def test_what_is_missing_offline_is_named_with_its_command(cache, capsys):
         read("ren-sd1,webster-sd1,someone/prompts:a b.csv@v1")
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
-    for name, line in zip(["ren-sd1", "webster-sd1", "someone/prompts:a b.csv@v1"], lines, strict=True):
+    for name, line in zip(
+        ["ren-sd1", "webster-sd1", "someone/prompts:a b.csv@v1"], lines, strict=True
+    ):
         assert line.endswith(f"membench download sd_webster --prompts {name}")
     assert "licence: MIT" in lines[0]
     assert resources.download([resource("wen")]) == 2 and "wen: missing" in capsys.readouterr().out
@@ -429,11 +646,15 @@ def test_a_changed_file_is_refused(cache, monkeypatch):
 
 
 def test_hub_files(cache, monkeypatch, tmp_path):
-    """By short name with the MD5, and by id with a revision; the hub's own cache is asked first, without a network."""
+    """By short name with the MD5, and by id with a revision; the hub's own cache is
+    asked first, without a network.
+    """
     file = parquet(tmp_path / "in the hub's cache.parquet")
     asked = []
 
-    def hub_file(repo_id, filename, revision="", *, repo_type="dataset", local_only=False, advice=""):
+    def hub_file(
+        repo_id, filename, revision="", *, repo_type="dataset", local_only=False, advice=""
+    ):
         asked.append((repo_id, filename, revision, repo_type, local_only))
         return file
 
@@ -442,27 +663,51 @@ def test_hub_files(cache, monkeypatch, tmp_path):
     assert asked == [("someone/prompts", "data/a.parquet", "v1.0", "dataset", True)]
     assert [p.label for p in found.prompts] == [0, 0] and found.provenance["left_out"] == 3
     assert (found.provenance["repo"], found.provenance["revision"]) == ("someone/prompts", "v1.0")
-    with pytest.raises(UserError, match=f"webster-sd1 is {KNOWN['webster-sd1'].md5}; take the file as it is now by fraisdufour"):
+    with pytest.raises(
+        UserError,
+        match=(
+            f"webster-sd1 is {KNOWN['webster-sd1'].md5}; take the file as it is now by fraisdufour"
+        ),
+    ):
         read("webster-sd1")
     md5 = hashlib.md5(file.read_bytes()).hexdigest()
     monkeypatch.setitem(KNOWN, "webster-sd1", replace(KNOWN["webster-sd1"], md5=md5))
     (webster,) = read("webster-sd1")
-    assert asked[-1] == ("fraisdufour/templates-verbs", "groundtruth_parquets/sdv1_bb_edge_groundtruth.parquet", "", "dataset", True)
-    assert [p.label for p in webster.prompts] == [1, 1, 1, 0, UNLABELLED] and webster.provenance["revision"] == "main"
-    (negatives,) = read("webster-sd1", label=0)  # a row that Webster left without a kind is not a negative
-    assert [p.text for p in negatives.prompts] == ["Plain tile"] and negatives.provenance["left_out"] == 4
+    assert asked[-1] == (
+        "fraisdufour/templates-verbs",
+        "groundtruth_parquets/sdv1_bb_edge_groundtruth.parquet",
+        "",
+        "dataset",
+        True,
+    )
+    assert [p.label for p in webster.prompts] == [1, 1, 1, 0, UNLABELLED] and webster.provenance[
+        "revision"
+    ] == "main"
+    # A row that Webster left without a kind is not a negative
+    (negatives,) = read("webster-sd1", label=0)
+    assert [p.text for p in negatives.prompts] == ["Plain tile"] and negatives.provenance[
+        "left_out"
+    ] == 4
     # The first 500 of a longer file, and no fewer.
     captions = [f"prompt {i}" for i in range(501)] + [""]  # what follows is not looked at
-    file = parquet(tmp_path / "eval.parquet", **{name: None for name in WEBSTER}, **{"Prompt": captions})
+    file = parquet(
+        tmp_path / "eval.parquet", **{name: None for name in WEBSTER}, **{"Prompt": captions}
+    )
     (gustavosta,) = read("gustavosta")
-    assert [p.text for p in gustavosta.prompts] == captions[:500] and {p.label for p in gustavosta.prompts} == {0}
-    file = parquet(tmp_path / "eval.parquet", **{name: None for name in WEBSTER}, **{"Prompt": captions[:499]})
+    assert [p.text for p in gustavosta.prompts] == captions[:500] and {
+        p.label for p in gustavosta.prompts
+    } == {0}
+    file = parquet(
+        tmp_path / "eval.parquet", **{name: None for name in WEBSTER}, **{"Prompt": captions[:499]}
+    )
     with pytest.raises(UserError, match="has 499 prompts, not 500"):
         read("gustavosta")
 
 
 def test_fetching(cache, monkeypatch, capsys):
-    """Through membench.fetching.net.fetch, with the pinned address and checksum, into the cache; all of it or none."""
+    """Through membench.fetching.net.fetch, with the pinned address and checksum, into
+    the cache; all of it or none.
+    """
     monkeypatch.delenv("HF_HUB_OFFLINE")
     files = {"ren-sd1": b"a rug\na mug\n", "ren-gpt4": b"a house\n"}
     for name, content in files.items():
@@ -478,24 +723,34 @@ def test_fetching(cache, monkeypatch, capsys):
     with pytest.raises(UserError, match="unknown prompt set 'cocoa'"):
         read("ren-sd1,cocoa")
     assert not list(cache.rglob("*.txt"))
-    assert [[p.text for p in s.prompts] for s in read("ren-sd1,ren-gpt4")] == [["a rug", "a mug"], ["a house"]]
-    assert sorted(path.name for path in cache.rglob("*.txt")) == ["group_nomem500.txt", "sd1_mem345.txt"]
+    assert [[p.text for p in s.prompts] for s in read("ren-sd1,ren-gpt4")] == [
+        ["a rug", "a mug"],
+        ["a house"],
+    ]
+    assert sorted(path.name for path in cache.rglob("*.txt")) == [
+        "group_nomem500.txt",
+        "sd1_mem345.txt",
+    ]
     assert "fetching" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------ labels are never guessed
+# ------------------------------------------------------------- labels are never guessed
 
 TEXTS = ["a quiet pond", "lentil soup", "a blue bicycle"]
 
 
 def unlabelled_file(tmp_path: Path, how: str) -> Path:
     """TEXTS in a format that does not say what they are."""
-    rows = [{"caption": t, "index": i, "url": f"https://a.org/{i}.jpg"} for i, t in enumerate(TEXTS)]
+    rows = [
+        {"caption": t, "index": i, "url": f"https://a.org/{i}.jpg"} for i, t in enumerate(TEXTS)
+    ]
     content = {
         "jsonl": "\n".join(map(json.dumps, rows)),
         "txt": "\n".join(TEXTS),
         "own.csv": "prompt,url\n" + "".join(f"{t},\n" for t in TEXTS),
-        "published.csv": ";Caption;URL;Index\n" + "".join(f"{i};{t};;{i}\n" for i, t in enumerate(TEXTS)),
+        "published.csv": (
+            ";Caption;URL;Index\n" + "".join(f"{i};{t};;{i}\n" for i, t in enumerate(TEXTS))
+        ),
     }
     if how == "parquet":
         path = tmp_path / "normal.parquet"
@@ -515,7 +770,11 @@ def test_a_format_that_says_nothing_labels_nothing(cache, tmp_path, how):
     others = text(tmp_path / "others.txt", "a house\n")
     examples, _, provenance = chosen_prompts(str(path), "")
     assert [e.memorized for e in examples] == [UNLABELLED] * 3
-    assert [note for note in provenance["notes"] if f"{path.name}: 3 of 3 prompts are unlabelled" in note]
+    assert [
+        note
+        for note in provenance["notes"]
+        if f"{path.name}: 3 of 3 prompts are unlabelled" in note
+    ]
     examples, _, provenance = chosen_prompts(str(path), str(others))
     assert [e.memorized for e in examples] == [1, 1, 1, 0] and "notes" not in provenance
     examples, _, provenance = chosen_prompts(str(others), str(path))
@@ -524,27 +783,43 @@ def test_a_format_that_says_nothing_labels_nothing(cache, tmp_path, how):
 
 @FORMATS
 @pytest.mark.parametrize("label", [0, 1])
-def test_a_known_set_keeps_its_label_under_any_name_and_format(cache, monkeypatch, tmp_path, how, label):
-    """Its texts are known by their hash; the role that would say the opposite is refused."""
+def test_a_known_set_keeps_its_label_under_any_name_and_format(
+    cache, monkeypatch, tmp_path, how, label
+):
+    """Its texts are known by their hash; the role that would say the opposite is
+    refused.
+    """
     from membench.tasks.sd_webster.full import chosen_prompts
 
     texts = hashlib.sha256(json.dumps(sorted(TEXTS), separators=(",", ":")).encode()).hexdigest()
     for name in ("coco", "wen"):  # of both labels; the one known by its texts has this one
-        monkeypatch.setitem(KNOWN, name, replace(KNOWN[name], texts=texts if KNOWN[name].label == label else ""))
+        monkeypatch.setitem(
+            KNOWN, name, replace(KNOWN[name], texts=texts if KNOWN[name].label == label else "")
+        )
     name = {0: "coco", 1: "wen"}[label]
     path, others = unlabelled_file(tmp_path, how), text(tmp_path / "others.txt", "a house\n")
     examples, _, provenance = chosen_prompts(str(path), "")
-    assert [e.memorized for e in examples] == [label] * 3 and provenance["prompts"][0]["same_as"] == name
+    assert [e.memorized for e in examples] == [label] * 3 and provenance["prompts"][0][
+        "same_as"
+    ] == name
     assert provenance["notes"] == [
-        f"{path.name}: these are the prompts of {name}; those without a label are taken as {'memorized' if label else 'not memorized'}"
+        f"{path.name}: these are the prompts of {name}; those without a label are taken as"
+        f" {'memorized' if label else 'not memorized'}"
     ]
     wrong = {0: (path, others), 1: (others, path)}[label]
-    why = {0: "gives no memorized prompts: all its 3 .they are those of coco.", 1: "gives no negatives: none of its 3 prompts .they are"}
+    why = {
+        0: "gives no memorized prompts: all its 3 .they are those of coco.",
+        1: "gives no negatives: none of its 3 prompts .they are",
+    }
     with pytest.raises(UserError, match=f"{path.name} {why[label]}"):
         chosen_prompts(*map(str, wrong))
     right = {0: (others, path), 1: (path, others)}[label]
-    assert Counter(e.memorized for e in chosen_prompts(*map(str, right))[0]) == {label: 3, 1 - label: 1}
-    text(path, "\n".join(TEXTS[:2])).rename(tmp_path / "part.txt")  # a part of the set is not the set
+    assert Counter(e.memorized for e in chosen_prompts(*map(str, right))[0]) == {
+        label: 3,
+        1 - label: 1,
+    }
+    # A part of the set is not the set
+    text(path, "\n".join(TEXTS[:2])).rename(tmp_path / "part.txt")
     assert {p.label for s in read(str(tmp_path / "part.txt")) for p in s.prompts} == {UNLABELLED}
 
 
@@ -561,23 +836,36 @@ def test_a_column_is_taken_at_its_word(cache, monkeypatch, tmp_path):
 
 
 @published
-@pytest.mark.parametrize("known", [known for known in KNOWN.values() if known.sha256], ids=lambda known: known.name)
+@pytest.mark.parametrize(
+    "known", [known for known in KNOWN.values() if known.sha256], ids=lambda known: known.name
+)
 def test_a_published_file_is_known_by_its_texts(cache, tmp_path, known):
-    """Under another name, and as plain text or lines of JSON; the same role for all, so that none is guessed."""
+    """Under another name, and as plain text or lines of JSON; the same role for all, so
+    that none is guessed.
+    """
     (path,) = PROMPTS.glob(f"*/{known.file}")
     texts = list(dict.fromkeys(p.text for p in read_prompt_file(path)))
-    assert known.texts == hashlib.sha256(json.dumps(sorted(texts), ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
-    lines = "\n".join(json.dumps({"caption": t, "index": i, "url": ""}) for i, t in enumerate(reversed(texts)))
+    assert (
+        known.texts
+        == hashlib.sha256(
+            json.dumps(sorted(texts), ensure_ascii=False, separators=(",", ":")).encode()
+        ).hexdigest()
+    )
+    lines = "\n".join(
+        json.dumps({"caption": t, "index": i, "url": ""}) for i, t in enumerate(reversed(texts))
+    )
     for copy in (text(tmp_path / "x.dat", path.read_bytes()), text(tmp_path / "x.jsonl", lines)):
         (found,) = read(str(copy))
-        assert {p.label for p in found.prompts} == {known.label} and KNOWN[found.provenance["same_as"]].texts == known.texts
+        assert {p.label for p in found.prompts} == {known.label} and KNOWN[
+            found.provenance["same_as"]
+        ].texts == known.texts
 
 
 def test_wens_and_hintersdorfs_lists_are_of_the_same_prompts():
     assert KNOWN["wen"].texts == KNOWN["hintersdorf"].texts != ""
 
 
-# ---------------------------------------------------------------------------------------------------------- twins
+# -------------------------------------------------------------------------------- twins
 
 TWINS = [
     ("a photo of a red circle", "A Photo  of a Red Circle"),
@@ -590,43 +878,73 @@ TWINS = [
     ("\u1e9e\u0301", "ss\u0301"),
     ("\u03a3\u03af\u03c2", "\u03c3\u03af\u03c3"),  # the three sigmas
 ]
-OTHERS = [("a rug", "arug"), ("a rug", "a rug."), ("café", "cafe"), ("a-rug", "a rug"), ("i", "\u0131")]
+OTHERS = [
+    ("a rug", "arug"),
+    ("a rug", "a rug."),
+    ("café", "cafe"),
+    ("a-rug", "a rug"),
+    ("i", "\u0131"),
+]
 
 
 @pytest.mark.parametrize(("one", "other"), TWINS)
 def test_twins_with_two_labels_are_refused_with_both_rows(tmp_path, one, other):
     line = refusal(text(tmp_path / "t.csv", f'prompt,label\n"{one}",1\nx,0\n"{other}",0\n'))
-    assert "line 4: the prompt of line 2 but for case, white space or Unicode form, with another label" in line
+    assert (
+        "line 4: the prompt of line 2 but for case, white space or Unicode form, with another label"
+        in line
+    )
     rows = [{"caption": one, "label": 0}, {"caption": other, "label": 1}]
-    assert "line 2: the prompt of line 1 but for" in refusal(text(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows))))
+    assert "line 2: the prompt of line 1 but for" in refusal(
+        text(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)))
+    )
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     assert "row 2: the prompt of row 1 but for" in refusal(tmp_path / "t.parquet")
     # With one label, or where one of them is unknown, they contradict nothing.
     for last in ("1", ""):
-        assert len(read_prompt_file(text(tmp_path / "t.csv", f'prompt,label\n"{one}",1\n"{other}",{last}\n'))) == 2
+        assert (
+            len(
+                read_prompt_file(
+                    text(tmp_path / "t.csv", f'prompt,label\n"{one}",1\n"{other}",{last}\n')
+                )
+            )
+            == 2
+        )
 
 
 @pytest.mark.parametrize(("one", "other"), OTHERS)
 def test_prompts_that_differ_otherwise_are_two(tmp_path, one, other):
-    assert [p.label for p in read_prompt_file(text(tmp_path / "t.csv", f"prompt,label\n{one},1\n{other},0\n"))] == [1, 0]
+    assert [
+        p.label
+        for p in read_prompt_file(text(tmp_path / "t.csv", f"prompt,label\n{one},1\n{other},0\n"))
+    ] == [1, 0]
 
 
 def test_twins_in_two_files(cache, tmp_path, capsys):
-    """Both among the prompts: refused, with both rows. One of them a negative: dropped, as an exact one is."""
+    """Both among the prompts: refused, with both rows.
+
+    One of them a negative: dropped, as an exact one is.
+    """
     from membench.tasks.sd_webster.full import chosen_prompts
 
     one = text(tmp_path / "one.csv", "prompt,label\nx,1\na red rug,1\n")
     two = text(tmp_path / "two.csv", "prompt,label\nA Red  Rug,0\ny,0\n")
     with pytest.raises(UserError) as caught:
         chosen_prompts(f"{one},{two}", "")
-    assert "label 1 in one.csv, line 3 ('a red rug') and 0 in two.csv, line 2; remove one" in str(caught.value)
+    assert "label 1 in one.csv, line 3 ('a red rug') and 0 in two.csv, line 2; remove one" in str(
+        caught.value
+    )
     examples, _, provenance = chosen_prompts(str(one), str(two))
-    assert [(e.condition.prompt, e.memorized) for e in examples] == [("x", 1), ("a red rug", 1), ("y", 0)]
+    assert [(e.condition.prompt, e.memorized) for e in examples] == [
+        ("x", 1),
+        ("a red rug", 1),
+        ("y", 0),
+    ]
     assert provenance["prompts"][1]["dropped"] == 1
     assert "two.csv: 1 prompt is among those of --prompts too; dropped" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------ positives and negatives
+# -------------------------------------------------------------- positives and negatives
 
 
 def a_set(name: str, *rows: tuple[str, int]) -> PromptSet:
@@ -635,21 +953,37 @@ def a_set(name: str, *rows: tuple[str, int]) -> PromptSet:
 
 
 def test_a_negative_that_is_a_positive_is_dropped(capsys):
-    positives = [a_set("mem", ("a", 1), ("b", 1), ("c", 0)), a_set("more", ("a", 1), ("d", UNLABELLED))]
-    negatives = [a_set("neg", ("a", 0), ("c", 0), ("d", 0), ("e", 0)), a_set("clear", ("f", 0), ("e", 0))]
+    positives = [
+        a_set("mem", ("a", 1), ("b", 1), ("c", 0)),
+        a_set("more", ("a", 1), ("d", UNLABELLED)),
+    ]
+    negatives = [
+        a_set("neg", ("a", 0), ("c", 0), ("d", 0), ("e", 0)),
+        a_set("clear", ("f", 0), ("e", 0)),
+    ]
     found = together(positives, negatives)
     assert found[:2] == positives and [s.provenance["dropped"] for s in found] == [0, 0, 2, 0]
     assert [[p.text for p in s.prompts] for s in found[2:]] == [["c", "e"], ["f", "e"]]
-    assert capsys.readouterr().err == "membench: neg: 2 prompts are among those of --prompts too; dropped from the negatives\n"
+    assert (
+        capsys.readouterr().err
+        == "membench: neg: 2 prompts are among those of --prompts too; dropped from the negatives\n"
+    )
     examples = to_examples(p for s in found for p in s.prompts)
     assert {e.condition.prompt: (e.memorized, e.source) for e in examples} == {
-        "a": (1, "mem"), "b": (1, "mem"), "c": (0, "mem"), "d": (UNLABELLED, "more"), "e": (0, "neg"), "f": (0, "clear"),
-    }  # fmt: skip
+        "a": (1, "mem"),
+        "b": (1, "mem"),
+        "c": (0, "mem"),
+        "d": (UNLABELLED, "more"),
+        "e": (0, "neg"),
+        "f": (0, "clear"),
+    }
     assert negatives[0].provenance["dropped"] == 0  # what was given is left as it is
 
 
 def test_two_labels_among_the_positives_are_refused():
-    with pytest.raises(UserError, match="'a' has label 0 in webster and 1 in wen; give one of the two"):
+    with pytest.raises(
+        UserError, match="'a' has label 0 in webster and 1 in wen; give one of the two"
+    ):
         together([a_set("webster", ("a", 0)), a_set("wen", ("a", 1))], [])
     with pytest.raises(UserError, match="neg: each of its prompts is among those of --prompts"):
         together([a_set("wen", ("a", 1))], [a_set("neg", ("a", 0))])

@@ -8,14 +8,19 @@ from membench.fetching.image_download import Link, check_links
 from membench.fetching.public_http import Refused, is_public, parse_url
 
 PRIVATE = """
-127.0.0.1 127.9.9.9 0.0.0.0 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 192.0.2.1 198.18.0.1 224.0.0.1 240.0.0.1
-255.255.255.255 :: ::1 ::ffff:127.0.0.1 ::ffff:8.8.8.8 ::127.0.0.1 fe80::1 fe80::1%eth0 fc00::1 fd12::1 fec0::1 ff02::1 2001:db8::1
-2002:7f00:1:: 2002:808:808:: 2001:0:4136:e378:8000:63bf:3fff:fdd2 64:ff9b::7f00:1 64:ff9b::a00:1 64:ff9b:1::808:808
+127.0.0.1 127.9.9.9 0.0.0.0 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1
+192.0.2.1 198.18.0.1 224.0.0.1 240.0.0.1 255.255.255.255 :: ::1 ::ffff:127.0.0.1
+::ffff:8.8.8.8 ::127.0.0.1 fe80::1 fe80::1%eth0 fc00::1 fd12::1 fec0::1 ff02::1
+2001:db8::1 2002:7f00:1:: 2002:808:808:: 2001:0:4136:e378:8000:63bf:3fff:fdd2
+64:ff9b::7f00:1 64:ff9b::a00:1 64:ff9b:1::808:808
 """
 PUBLIC = "8.8.8.8 93.184.215.14 2001:4860:4860::8888 2606:4700::1111 64:ff9b::808:808"
 
 
-@pytest.mark.parametrize(("address", "public"), [(a, False) for a in PRIVATE.split()] + [(a, True) for a in PUBLIC.split()])
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [(a, False) for a in PRIVATE.split()] + [(a, True) for a in PUBLIC.split()],
+)
 def test_public_addresses(address: str, public: bool) -> None:
     assert is_public(address) is public
 
@@ -23,8 +28,20 @@ def test_public_addresses(address: str, public: bool) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("http://one.example:22/", "http://one.example:99999/", "http://one.example:x/", "http://u@one.example/", "http:///a.png"),
-        *("http://one.example\\@127.0.0.1/", "http://one.example/\r\nX: y", "http://one..example/", "http://[::1/", "http://a b.example/"),
+        *(
+            "http://one.example:22/",
+            "http://one.example:99999/",
+            "http://one.example:x/",
+            "http://u@one.example/",
+            "http:///a.png",
+        ),
+        *(
+            "http://one.example\\@127.0.0.1/",
+            "http://one.example/\r\nX: y",
+            "http://one..example/",
+            "http://[::1/",
+            "http://a b.example/",
+        ),
         *("http://" + "a" * 64 + ".example/", "http://one.example%00.x/", "http://[v1.x]/"),
     ],
 )
@@ -36,10 +53,16 @@ def test_a_malformed_address_is_refused_alone(url: str) -> None:
 
 
 def test_addresses_are_written_as_a_browser_writes_them() -> None:
-    assert parse_url(" https://B\u00fccher.Example./a b/\u00e9.png?q=\u00fc&x=%20#part ").url == (
-        "https://xn--bcher-kva.example/a%20b/%C3%A9.png?q=%C3%BC&x=%20"
+    assert (
+        parse_url(" https://B\u00fccher.Example./a b/\u00e9.png?q=\u00fc&x=%20#part ").url
+        == "https://xn--bcher-kva.example/a%20b/%C3%A9.png?q=%C3%BC&x=%20"
     )
     assert parse_url("http://8.8.8.8").url == "http://8.8.8.8/"
-    assert parse_url("http://[2001:4860:4860:0::8888]:443/x").url == "http://[2001:4860:4860::8888]:443/x"
+    assert (
+        parse_url("http://[2001:4860:4860:0::8888]:443/x").url
+        == "http://[2001:4860:4860::8888]:443/x"
+    )
     assert parse_url("http://one.example/a/b").redirect("../c?d").url == "http://one.example/c?d"
-    assert parse_url("http://one.example/a/b").redirect("//two.example").url == "http://two.example/"
+    assert (
+        parse_url("http://one.example/a/b").redirect("//two.example").url == "http://two.example/"
+    )

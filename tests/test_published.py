@@ -1,4 +1,6 @@
-"""Published numbers: the file is right, and stands beside a measured number of the same setting only."""
+"""Published numbers: the file is right, and stands beside a measured number of the same
+setting only.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,55 @@ CSV, PARQUET = RESULTS / "published.csv", RESULTS / "published.parquet"
 
 V14 = "CompVis/stable-diffusion-v1-4"
 JEON = "webster500 vs 500 COCO+Lexica+Tuxemon+GPT-4"
-DETECTION = {"task": "sd_webster", "profile": "full", "model": V14, "data": JEON, "detector": "cfg_norm", "metric": "auroc", "value": 0.9}
-DETECTION |= {"options": '{"steps": 1, "draws": 4}', "paper": "A", "source": "t1", "evidence": "paper"}
-EXTRACTION = {"task": "celeba", "profile": "full", "model": "m", "data": "CelebA", "detector": "side", "paper": "B", "source": "t2"}
-EXTRACTION |= {"options": '{"generations": 100}', "evidence": "paper", "similarity": "cosine/sscd", "n_generated": "100"}
-HIGH = EXTRACTION | {"metric": "ams", "band": "high", "band_from": 0.6, "band_to": 1.0, "value": 0.02}
-RUN = {"task": "sd_webster", "profile": "full", "model": V14, "data_name": JEON, "detector": "cfg_norm"}
-RUN |= {"resolved": '{"draws": 4, "steps": 1, "guidance": 7.5}', "auroc": 0.85, "tpr_at_fpr_0.01": 0.5}
+DETECTION = {
+    "task": "sd_webster",
+    "profile": "full",
+    "model": V14,
+    "data": JEON,
+    "detector": "cfg_norm",
+    "metric": "auroc",
+    "value": 0.9,
+}
+DETECTION |= {
+    "options": '{"steps": 1, "draws": 4}',
+    "paper": "A",
+    "source": "t1",
+    "evidence": "paper",
+}
+EXTRACTION = {
+    "task": "celeba",
+    "profile": "full",
+    "model": "m",
+    "data": "CelebA",
+    "detector": "side",
+    "paper": "B",
+    "source": "t2",
+}
+EXTRACTION |= {
+    "options": '{"generations": 100}',
+    "evidence": "paper",
+    "similarity": "cosine/sscd",
+    "n_generated": "100",
+}
+HIGH = EXTRACTION | {
+    "metric": "ams",
+    "band": "high",
+    "band_from": 0.6,
+    "band_to": 1.0,
+    "value": 0.02,
+}
+RUN = {
+    "task": "sd_webster",
+    "profile": "full",
+    "model": V14,
+    "data_name": JEON,
+    "detector": "cfg_norm",
+}
+RUN |= {
+    "resolved": '{"draws": 4, "steps": 1, "guidance": 7.5}',
+    "auroc": 0.85,
+    "tpr_at_fpr_0.01": 0.5,
+}
 ATTACK = {
     "task": "celeba",
     "profile": "full",
@@ -37,14 +81,21 @@ ATTACK = {
     "detector": "side",
     "space": "cosine/sscd-0123-square288",
 }
-ATTACK |= {"resolved": '{"generations": 100}', "bands": '{"low": [0.4, 0.5], "high": [0.6, 1.0]}', "ams_in_high": 0.03, "best_p95": 0.5}
+ATTACK |= {
+    "resolved": '{"generations": 100}',
+    "bands": '{"low": [0.4, 0.5], "high": [0.6, 1.0]}',
+    "ams_in_high": 0.03,
+    "best_p95": 0.5,
+}
 
 
 @pytest.fixture
 def write(tmp_path):
     def make(*rows: dict[str, Any]) -> Path:
         path = tmp_path / "p.csv"
-        pd.DataFrame([{name: row.get(name, "") for name in SCHEMA.names} for row in rows]).to_csv(path, index=False)
+        pd.DataFrame([{name: row.get(name, "") for name in SCHEMA.names} for row in rows]).to_csv(
+            path, index=False
+        )
         return path
 
     return make
@@ -54,7 +105,7 @@ def beside(write, run: dict[str, Any], *rows: dict[str, Any]) -> pd.Series:
     return with_reported(pd.DataFrame([run]), read(write(*rows))).iloc[0]
 
 
-# ---------------------------------------------------------------------------------------------- the file
+# ----------------------------------------------------------------------------- the file
 
 
 def test_the_parquet_is_made_from_the_csv(tmp_path):
@@ -68,9 +119,21 @@ def test_the_parquet_is_made_from_the_csv(tmp_path):
 
 def test_order_is_by_size_of_numbers_and_bands_whatever_the_order_of_rows(write):
     rows = [DETECTION | {"options": json.dumps({"draws": n})} for n in (4, 16, 1)]
-    rows += [HIGH | {"band": band, "band_from": "", "band_to": "", "metric": m} for m in ("ums", "ams") for band in ("mid", "high", "low")]
+    rows += [
+        HIGH | {"band": band, "band_from": "", "band_to": "", "metric": m}
+        for m in ("ums", "ams")
+        for band in ("mid", "high", "low")
+    ]
     found = ordered(read(write(*rows)))
-    assert (found.metric + found.band).tolist() == ["amslow", "amsmid", "amshigh", "umslow", "umsmid", "umshigh", *["auroc"] * 3]
+    assert (found.metric + found.band).tolist() == [
+        "amslow",
+        "amsmid",
+        "amshigh",
+        "umslow",
+        "umsmid",
+        "umshigh",
+        *["auroc"] * 3,
+    ]
     assert [json.loads(options)["draws"] for options in found.options[6:]] == [1, 4, 16]
     pd.testing.assert_frame_equal(ordered(read(write(*rows[::-1]))), found)
 
@@ -80,20 +143,43 @@ def test_order_is_by_size_of_numbers_and_bands_whatever_the_order_of_rows(write)
     [  # Chen et al., Table 1: AMS/UMS in per cent
         ("cifar10", "CIFAR-10", "random", (2.470, 1.770), (0.910, 0.710), (0.510, 0.420), 1.85),
         ("cifar10", "CIFAR-10", "side", (7.830, 2.730), (3.830, 1.190), (2.610, 0.760), 1.41),
-        ("celeba", "CelebA-HQ-FI", "carlini_conditional", (15.010, 2.624), (1.310, 0.554), (0.090, 0.082), 0.485),
+        (
+            "celeba",
+            "CelebA-HQ-FI",
+            "carlini_conditional",
+            (15.010, 2.624),
+            (1.310, 0.554),
+            (0.090, 0.082),
+            0.485,
+        ),
         ("celeba", "CelebA-HQ-FI", "side", (23.266, 4.198), (2.227, 0.842), (0.141, 0.148), 0.543),
         ("celeba", "CelebA-25000", "side", (20.527, 11.446), (1.842, 1.164), (0.030, 0.030), 0.542),
-        ("celeba", "CelebA", "carlini_conditional", (4.682, 4.706), (0.098, 0.098), (0.0, 0.0), 0.436),
+        (
+            "celeba",
+            "CelebA",
+            "carlini_conditional",
+            (4.682, 4.706),
+            (0.098, 0.098),
+            (0.0, 0.0),
+            0.436,
+        ),
         ("sd_webster", "LAION-5B", "side", (2.221, 0.013), (0.805, 0.007), (0.131, 0.006), 0.394),
     ],
 )
 def test_side_table_1(task, data, detector, low, mid, high, p95):
     frame = read(CSV)
-    part = frame[(frame.task == task) & (frame.data == data) & (frame.detector == detector) & frame.paper.str.contains("SIDE")]
+    part = frame[
+        (frame.task == task)
+        & (frame.data == data)
+        & (frame.detector == detector)
+        & frame.paper.str.contains("SIDE")
+    ]
     assert len(part) == 7 and set(part.evidence) == {"paper"}
     for band, (ams, ums) in {"low": low, "mid": mid, "high": high}.items():
         values = part[part.band == band].set_index("metric").value
-        assert values["ams"] == pytest.approx(ams / 100, abs=1e-12) and values["ums"] == pytest.approx(ums / 100, abs=1e-12)
+        assert values["ams"] == pytest.approx(ams / 100, abs=1e-12) and values[
+            "ums"
+        ] == pytest.approx(ums / 100, abs=1e-12)
     assert part[part.metric == "best_p95"].value.tolist() == [p95]
     assert part[part.band == "low"].band_from.isna().all()  # its lower end is not stated
     assert part.band_to.notna().any() == (data != "CIFAR-10")  # nor any band of L2
@@ -102,7 +188,13 @@ def test_side_table_1(task, data, detector, low, mid, high, p95):
 def test_side_is_whole_and_says_how_many_images():
     part = (frame := read(CSV))[frame.source == "arXiv 2410.02467v7, Table 1"]
     assert len(part) == 5 * 3 * 7
-    images = {"CIFAR-10": 10_000, "CelebA-HQ-FI": 51_200, "CelebA-25000": 50_000, "CelebA": 5_120, "LAION-5B": 512_000}
+    images = {
+        "CIFAR-10": 10_000,
+        "CelebA-HQ-FI": 51_200,
+        "CelebA-25000": 50_000,
+        "CelebA": 5_120,
+        "LAION-5B": 512_000,
+    }
     for row in part.itertuples():
         assert row.n_generated == images[row.data] == json.loads(row.options)["generations"]
 
@@ -124,9 +216,14 @@ def test_side_is_whole_and_says_how_many_images():
 )
 def test_jeon_table_1(model, detector, options, auroc, tpr):
     frame = read(CSV)
-    part = frame[(frame.paper == "Jeon et al. 2025") & (frame.model == model) & (frame.detector == detector)]
+    part = frame[
+        (frame.paper == "Jeon et al. 2025") & (frame.model == model) & (frame.detector == detector)
+    ]
     part = part[[options.items() <= json.loads(stated).items() for stated in part.options]]
-    assert dict(zip(part.metric, part.value, strict=True)) == {"auroc": auroc, "tpr_at_fpr_0.01": tpr}
+    assert dict(zip(part.metric, part.value, strict=True)) == {
+        "auroc": auroc,
+        "tpr_at_fpr_0.01": tpr,
+    }
     assert set(part.n_positive) == {500 if model == V14 else 219} and set(part.n_negative) == {500}
     assert ("inferred" in part.note.iloc[0]) == (detector == "cfg_norm")
 
@@ -139,22 +236,43 @@ def test_wen_the_second_replication_and_the_control():
         part = part[[json.loads(stated) == options for stated in part.options]]
         return dict(zip(part.metric, part.value, strict=True))
 
-    notebook = values("Wen et al. 2024", "cfg_norm", "webster500 vs 500 Gustavosta", draws=4, steps=50, trajectory=50, guidance=7.5)
+    notebook = values(
+        "Wen et al. 2024",
+        "cfg_norm",
+        "webster500 vs 500 Gustavosta",
+        draws=4,
+        steps=50,
+        trajectory=50,
+        guidance=7.5,
+    )
     assert notebook == {"auroc": 0.994, "tpr_at_fpr_0.01": 0.982, "best_balanced_accuracy": 0.990}
     wen = "webster500 vs 2,000 LAION+COCO+Lexica+random strings"
-    assert values("Wen et al. 2024", "cfg_norm", wen, draws=None, steps=None) == {"auroc": 0.999, "tpr_at_fpr_0.01": 0.988}
+    assert values("Wen et al. 2024", "cfg_norm", wen, draws=None, steps=None) == {
+        "auroc": 0.999,
+        "tpr_at_fpr_0.01": 0.988,
+    }
     other = "500 memorized vs 500 others, not stated which"
-    assert values("anonymous 2026 (DSM)", "cfg_norm", other, draws=1, steps=1) == {"auroc": 0.9406, "tpr_at_fpr_0.01": 0.734}
+    assert values("anonymous 2026 (DSM)", "cfg_norm", other, draws=1, steps=1) == {
+        "auroc": 0.9406,
+        "tpr_at_fpr_0.01": 0.734,
+    }
     assert values("membench", "caption_case", JEON) == {"auroc": 0.989, "tpr_at_fpr_0.01": 0.934}
-    assert values("membench", "caption_case", "webster500 vs 500 LAION") == {"auroc": 0.794, "tpr_at_fpr_0.01": 0.026}
+    assert values("membench", "caption_case", "webster500 vs 500 LAION") == {
+        "auroc": 0.794,
+        "tpr_at_fpr_0.01": 0.026,
+    }
 
 
 def test_names_are_those_of_membench_where_it_has_them():
-    """Of a detector that membench has, an option is membench's or the row can match no run."""
+    """Of a detector that membench has, an option is membench's or the row can match no
+    run.
+    """
     frame, seen = read(CSV), set()
     assert set(frame.task) <= set(tasks().names())
     unknown = {"prompt", "step_index"}  # settings that membench's cfg_norm cannot be put to
-    for detector, options in frame[["detector", "options"]].drop_duplicates().itertuples(index=False):
+    for detector, options in (
+        frame[["detector", "options"]].drop_duplicates().itertuples(index=False)
+    ):
         if detector in detectors().names():
             fields = set(detectors().load(detector).Options.__dataclass_fields__)
             assert set(json.loads(options)) <= fields | unknown, (detector, options)
@@ -162,7 +280,7 @@ def test_names_are_those_of_membench_where_it_has_them():
     assert seen == {"side", "random", "carlini_conditional", "cfg_norm", "caption_case"}
 
 
-# ---------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(
@@ -202,13 +320,21 @@ def test_rows_are_checked(write, change, says):
         return
     with pytest.raises(UserError) as error:
         read(path)
-    assert str(error.value).startswith(f"{path}, row 2 (") and says in str(error.value) and "\n" not in str(error.value)
+    assert (
+        str(error.value).startswith(f"{path}, row 2 (")
+        and says in str(error.value)
+        and "\n" not in str(error.value)
+    )
 
 
 def test_one_source_says_a_thing_once(write):
-    assert len(read(write(DETECTION, DETECTION | {"source": "t2", "value": 0.8}))) == 2  # two sources may differ
-    twice = DETECTION | {"options": '{"draws":4,"steps":1}', "value": 0.8}  # the same options, written in another way
-    with pytest.raises(UserError, match=r"row 3.*the same number from the same source as row 1; delete one"):
+    # Two sources may differ
+    assert len(read(write(DETECTION, DETECTION | {"source": "t2", "value": 0.8}))) == 2
+    # The same options, written in another way
+    twice = DETECTION | {"options": '{"draws":4,"steps":1}', "value": 0.8}
+    with pytest.raises(
+        UserError, match=r"row 3.*the same number from the same source as row 1; delete one"
+    ):
         read(write(DETECTION, DETECTION | {"paper": "B"}, twice))
 
 
@@ -229,7 +355,7 @@ def test_files_that_cannot_be_read(write, tmp_path):
     assert (tmp_path / "out.parquet").read_bytes() == b"older"
 
 
-# ---------------------------------------------------------------------------------------------- beside a board
+# ----------------------------------------------------------------------- beside a board
 
 
 def test_reported_beside_measured(write):
@@ -258,20 +384,34 @@ def test_reported_beside_measured(write):
     ],
 )
 def test_one_thing_that_differs_is_another_setting(write, change):
-    assert beside(write, RUN | {"control": False, "status": "complete"}, DETECTION)["reported_auroc"] == 0.9
+    assert (
+        beside(write, RUN | {"control": False, "status": "complete"}, DETECTION)["reported_auroc"]
+        == 0.9
+    )
     row = beside(write, RUN | change, DETECTION)
     assert math.isnan(row["reported_auroc"]) and row["reported_source"] == ""
 
 
 def test_options_are_a_subset_and_null_is_never_the_same(write):
     assert beside(write, RUN, DETECTION | {"options": "{}"})["reported_auroc"] == 0.9
-    assert beside(write, RUN, DETECTION | {"options": '{"guidance": 7.5, "draws": 4.0}'})["reported_auroc"] == 0.9
+    assert (
+        beside(write, RUN, DETECTION | {"options": '{"guidance": 7.5, "draws": 4.0}'})[
+            "reported_auroc"
+        ]
+        == 0.9
+    )
     for resolved in (RUN["resolved"], '{"draws": 4, "steps": null}'):
-        row = beside(write, RUN | {"resolved": resolved}, DETECTION | {"options": '{"draws": 4, "steps": null}'})
+        row = beside(
+            write,
+            RUN | {"resolved": resolved},
+            DETECTION | {"options": '{"draws": 4, "steps": null}'},
+        )
         assert math.isnan(row["reported_auroc"])
     lists = DETECTION | {"options": '{"blocks": [3, 4]}'}
     assert beside(write, RUN | {"resolved": '{"blocks": [3, 4]}'}, lists)["reported_auroc"] == 0.9
-    assert math.isnan(beside(write, RUN | {"resolved": '{"blocks": [4, 3]}'}, lists)["reported_auroc"])
+    assert math.isnan(
+        beside(write, RUN | {"resolved": '{"blocks": [4, 3]}'}, lists)["reported_auroc"]
+    )
 
 
 def test_a_mini_run_never_matches_the_published_file():
@@ -284,28 +424,46 @@ def test_a_mini_run_never_matches_the_published_file():
     assert with_reported(board, frame).reported_auroc.notna().sum() > 30
     mini = with_reported(board.assign(profile="mini"), frame)
     assert mini.reported_auroc.isna().all() and (mini.reported_source == "").all()
-    assert (published_table(frame, board.assign(profile="mini")).measured == "not reproduced here").all()
+    assert (
+        published_table(frame, board.assign(profile="mini")).measured == "not reproduced here"
+    ).all()
 
 
 @pytest.mark.parametrize("missing", ["model", "data_name", "resolved", "profile"])
 def test_a_board_without_a_column_matches_nothing(write, missing):
     board = pd.DataFrame([RUN, RUN], index=[7, 3]).drop(columns=missing)
     found = with_reported(board, read(write(DETECTION)))
-    assert found.reported_auroc.isna().all() and found.reported_source.tolist() == ["", ""] and found.index.tolist() == [7, 3]
-    assert published_table(read(write(DETECTION)), board).measured.tolist() == ["not reproduced here"]
+    assert (
+        found.reported_auroc.isna().all()
+        and found.reported_source.tolist() == ["", ""]
+        and found.index.tolist() == [7, 3]
+    )
+    assert published_table(read(write(DETECTION)), board).measured.tolist() == [
+        "not reproduced here"
+    ]
 
 
 def test_the_best_evidence_counts_and_the_others_are_named(write):
     grades = {"third_party": 0.6, "computed": 0.7, "code": 0.8, "paper": 0.9}
-    rows = [DETECTION | {"evidence": grade, "value": value, "source": grade} for grade, value in grades.items()]
+    rows = [
+        DETECTION | {"evidence": grade, "value": value, "source": grade}
+        for grade, value in grades.items()
+    ]
     for given in (rows, rows[::-1]):
         row = beside(write, RUN, *given)
         assert row["reported_auroc"] == 0.9
-        expected = "A, paper (paper); also AUROC 0.8 by A, code (code or data); also AUROC 0.7 by A, computed (computed)"
-        assert row["reported_source"] == f"{expected}; also AUROC 0.6 by A, third_party (third party)"
+        expected = (
+            "A, paper (paper); also AUROC 0.8 by A, code (code or data); also AUROC 0.7 by A,"
+            " computed (computed)"
+        )
+        assert (
+            row["reported_source"] == f"{expected}; also AUROC 0.6 by A, third_party (third party)"
+        )
     row = beside(write, RUN, *rows[:2], rows[0] | {"metric": "tpr_at_fpr_0.01", "value": 0.1})
     assert row["reported_auroc"] == 0.7 and row["reported_tpr_at_fpr_0.01"] == 0.1
-    assert row["reported_source"].startswith("A, computed (computed); A, third_party (third party); also AUROC 0.6")
+    assert row["reported_source"].startswith(
+        "A, computed (computed); A, third_party (third party); also AUROC 0.6"
+    )
 
 
 def test_bands_and_similarities_must_be_the_same(write):
@@ -322,10 +480,13 @@ def test_bands_and_similarities_must_be_the_same(write):
         assert math.isnan(row["reported_ams_in_high"]) and math.isnan(row["reported_best_p95"])
     unknown = {name: value for name, value in ATTACK.items() if name != "bands"}
     assert math.isnan(beside(write, unknown, *rows)["reported_ams_in_high"])
-    assert math.isnan(beside(write, ATTACK | {"resolved": '{"generations": 50}'}, *rows)["reported_ams_in_high"])  # another N_G
+    # Another N_G
+    assert math.isnan(
+        beside(write, ATTACK | {"resolved": '{"generations": 50}'}, *rows)["reported_ams_in_high"]
+    )
 
 
-# ---------------------------------------------------------------------------------------------- as text
+# ------------------------------------------------------------------------------ as text
 
 
 def test_text_of_the_published_file():
@@ -335,10 +496,17 @@ def test_text_of_the_published_file():
     side = text[text.source == "arXiv 2410.02467v7, Table 1"]
     assert len(side) == 15  # five data sets, three methods
     row = side[(side.data == "CIFAR-10") & (side.detector == "side")].iloc[0]
-    assert row["metric"] == "AMS/UMS % low, mid, high; p95 L2" and row.reported == "7.83/2.73, 3.83/1.19, 2.61/0.76; 1.41"
+    assert (
+        row["metric"] == "AMS/UMS % low, mid, high; p95 L2"
+        and row.reported == "7.83/2.73, 3.83/1.19, 2.61/0.76; 1.41"
+    )
     assert "generations=10000" in row.options and row.evidence == "paper" and "bands" in row.note
     wen = text[text.source.str.startswith("headline")].iloc[0]
-    assert wen.options == "draws=? steps=?" and wen["metric"] == "AUROC / TPR@1%FPR" and wen.reported == "0.999 / 0.988"
+    assert (
+        wen.options == "draws=? steps=?"
+        and wen["metric"] == "AUROC / TPR@1%FPR"
+        and wen.reported == "0.999 / 0.988"
+    )
     only = published_table(frame, None, ["cifar10"])
     assert set(only.data) == {"CIFAR-10"} and len(only) == 4
     assert published_table(frame, None, []).columns.tolist() == text.columns.tolist()
@@ -348,9 +516,23 @@ def test_text_of_the_published_file():
 def test_measured_values_in_the_text(write):
     tpr = DETECTION | {"metric": "tpr_at_fpr_0.01", "value": 0.4}
     frame = read(write(DETECTION, tpr, HIGH, HIGH | {"metric": "ums", "value": 0.01}))
-    board = pd.DataFrame([RUN, RUN | {"auroc": 0.87, "tpr_at_fpr_0.01": np.nan}, RUN | {"profile": "mini", "auroc": 0.1}, ATTACK])
+    board = pd.DataFrame(
+        [
+            RUN,
+            RUN | {"auroc": 0.87, "tpr_at_fpr_0.01": np.nan},
+            RUN | {"profile": "mini", "auroc": 0.1},
+            ATTACK,
+        ]
+    )
     text = published_table(frame, board).set_index("detector")
-    assert text.measured["cfg_norm"] == "0.86 / 0.5 (mean of 2)" and text.reported["cfg_norm"] == "0.9 / 0.4"
-    assert text.measured["side"] == "3/n/a" and text.reported["side"] == "2/1" and text["metric"]["side"] == "AMS/UMS % high"
+    assert (
+        text.measured["cfg_norm"] == "0.86 / 0.5 (mean of 2)"
+        and text.reported["cfg_norm"] == "0.9 / 0.4"
+    )
+    assert (
+        text.measured["side"] == "3/n/a"
+        and text.reported["side"] == "2/1"
+        and text["metric"]["side"] == "AMS/UMS % high"
+    )
     none = published_table(frame, pd.DataFrame([RUN]).drop(columns=["auroc", "tpr_at_fpr_0.01"]))
     assert (none.measured == "not reproduced here").all()

@@ -1,4 +1,6 @@
-"""Shards computed by Ray workers: the bytes that one process makes, whatever is lost on the way."""
+"""Shards computed by Ray workers: the bytes that one process makes, whatever is lost on
+the way.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,9 @@ ray = pytest.importorskip("ray")
 
 LIMIT = 150  # 3 shards of examples, the last one shorter
 TABLES = ("scores", "samples", "matches")
-# Detectors that ask the network once an example, score by their own images and by what they were told of labels, say in a log what
-# they do, and go wrong on the first shard that they are given while a file says so.
+# Detectors that ask the network once an example, score by their own images and by what
+# they were told of labels, say in a log what they do, and go wrong on the first shard
+# that they are given while a file says so.
 PLUGIN = '''
 """Detectors that go wrong."""
 import json, os, signal, time
@@ -68,7 +71,10 @@ def told(what):
 
 
 def meet():
-    """Waits until a second worker is there, where a file asks for that: else the first may have done all before."""
+    """Waits until a second worker is there, where a file asks for that.
+
+    Else the first may have done all before.
+    """
     if os.path.exists(os.environ["MEMBENCH_TEST"] + "/meet"):
         end = time.monotonic() + 120
         while time.monotonic() < end:
@@ -99,8 +105,16 @@ class Mortal:
             os.kill(os.getpid(), signal.SIGKILL)
         if told("refuse"):
             raise UserError("no image today; come back tomorrow")
-        drawn = [np.random.default_rng(seed_of(self.seed, r.condition.id)).integers(0, 256, (64, 64, 3), dtype=np.uint8) for r in requests]
-        return [Sample(r.condition, r.draw, image, float(image.mean())) for r, image in zip(requests, drawn)]
+        drawn = [
+            np.random.default_rng(seed_of(self.seed, r.condition.id)).integers(
+                0, 256, (64, 64, 3), dtype=np.uint8
+            )
+            for r in requests
+        ]
+        return [
+            Sample(r.condition, r.draw, image, float(image.mean()))
+            for r, image in zip(requests, drawn)
+        ]
 
     def score(self, model, conditions, extracted):
         note("scores", conditions[0].id, os.getpid())
@@ -139,7 +153,8 @@ class Prepared(Mortal):
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of the plug-in, its log and the files that tell it to go wrong.
 
-    Training pictures are noise, and metrics and report left out: nothing here looks at them.
+    Training pictures are noise, and metrics and report left out: nothing here looks at
+    them.
     """
     folder = tmp_path_factory.mktemp("world")
     (folder / "mortal.py").write_text(PLUGIN)
@@ -147,7 +162,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task, "training_pictures", lambda half: pictures)
         patch.setattr(api, "write_report", lambda *_: None)
-        patch.setattr(execute, "run_metrics", lambda *_, **__: SCHEMAS["metrics"].empty_table().to_pandas())
+        patch.setattr(
+            execute, "run_metrics", lambda *_, **__: SCHEMAS["metrics"].empty_table().to_pandas()
+        )
         patch.setattr(check, "_check_metrics", lambda *_: None)  # so the loaded run has none
         patch.setenv("MEMBENCH_TEST", str(folder))
         patch.setattr(registry, "detectors", lambda known=registry.Registry("detector"): known)
@@ -165,7 +182,13 @@ def pool(world: Path) -> Iterator[RayPool]:
 @pytest.fixture(scope="module")
 def spec(tiny_pipeline_folder: Path) -> Callable[..., Spec]:
     def make(detector: str = "mortal", options: Sequence[str] = (), **changes) -> Spec:
-        return Spec(detector, "sd_webster", options=options, task_options=[f"model={tiny_pipeline_folder}"], **{"limit": LIMIT} | changes)
+        return Spec(
+            detector,
+            "sd_webster",
+            options=options,
+            task_options=[f"model={tiny_pipeline_folder}"],
+            **{"limit": LIMIT} | changes,
+        )
 
     return make
 
@@ -186,19 +209,26 @@ def alone(spec, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def assert_equal(run: Run, other: Run) -> None:
     assert run.path.name == other.path.name and run.path != other.path
     for name in TABLES:
-        assert (run.path / f"{name}.parquet").read_bytes() == (other.path / f"{name}.parquet").read_bytes(), name
+        assert (run.path / f"{name}.parquet").read_bytes() == (
+            other.path / f"{name}.parquet"
+        ).read_bytes(), name
 
 
 def counted(run: Run) -> dict[str, dict[str, int]]:
     """Evaluations by phase; no seconds."""
-    return {phase: {k: v for k, v in cost.items() if "seconds" not in k} for phase, cost in run.info["phases"].items()}
+    return {
+        phase: {k: v for k, v in cost.items() if "seconds" not in k}
+        for phase, cost in run.info["phases"].items()
+    }
 
 
-# ----------------------------------------------------------------------------------------- the same numbers
+# --------------------------------------------------------------------- the same numbers
 
 
 def test_two_workers_make_the_bytes_of_one_process(spec, pool: RayPool, tmp_path: Path) -> None:
-    """Detectors in step, which share evaluations within a shard: rows, costs and what was shared are those of one process."""
+    """Detectors in step, which share evaluations within a shard: rows, costs and what
+    was shared are those of one process.
+    """
     specs = [spec("cfg_norm", ["draws=1", "images=0"]), spec("score_norm", ["draws=1", "images=1"])]
     here = execute_all(specs, tmp_path / "here", progress=False).runs
     there = execute_all(specs, tmp_path / "there", progress=False, executor=pool).runs
@@ -206,20 +236,28 @@ def test_two_workers_make_the_bytes_of_one_process(spec, pool: RayPool, tmp_path
         assert len(one.scores) == LIMIT and one.scores.score.notna().all()
         assert_equal(one, two)
         assert counted(one) == counted(two)
-        assert (one.info["executor"], one.info["workers"]) == ("local", 1) and (two.info["executor"], two.info["workers"]) == ("ray", 2)
+        assert (one.info["executor"], one.info["workers"]) == ("local", 1) and (
+            two.info["executor"],
+            two.info["workers"],
+        ) == ("ray", 2)
         assert "workers" not in one.info["key_parts"] and two.info["peak_memory_mb"] > 100
     assert sum(run.info["phases"]["scores"]["shared"] for run in there) > 0
 
 
-def test_a_killed_worker_loses_its_shard_and_nothing_else(alone: Run, spec, pool: RayPool, world: Path, log, tmp_path: Path, capfd) -> None:
-    """One of two workers dies by SIGKILL at its first shard; every other shard is computed once, and the bytes are the same."""
+def test_a_killed_worker_loses_its_shard_and_nothing_else(
+    alone: Run, spec, pool: RayPool, world: Path, log, tmp_path: Path, capfd
+) -> None:
+    """One of two workers dies by SIGKILL at its first shard; every other shard is
+    computed once, and the bytes are the same.
+    """
     (world / "meet").touch()
     (world / "exit").touch()
     [run] = execute_all([spec()], tmp_path, progress=False, executor=pool).runs
     assert_equal(alone, run)
     assert counted(alone) == counted(run)
     calls = Counter((phase, first) for phase, first, _ in log())
-    assert sorted(calls.values()) == [1, 1, 1, 1, 1, 2]  # 3 shards of each of two phases, and one of them again
+    # 3 shards of each of two phases, and one of them again
+    assert sorted(calls.values()) == [1, 1, 1, 1, 1, 2]
     assert len({pid for _, _, pid in log()} - {os.getpid()}) >= 2
     captured = capfd.readouterr()
     [told] = [line for line in captured.err.splitlines() if "lost" in line]
@@ -227,8 +265,12 @@ def test_a_killed_worker_loses_its_shard_and_nothing_else(alone: Run, spec, pool
     assert captured.out == ""  # stdout is data
 
 
-def test_a_run_that_was_stopped_goes_on_in_workers(alone: Run, spec, pool: RayPool, log, tmp_path: Path, monkeypatch) -> None:
-    """Ctrl-C after the first shard of one process: workers compute the rest, and the bytes are the same."""
+def test_a_run_that_was_stopped_goes_on_in_workers(
+    alone: Run, spec, pool: RayPool, log, tmp_path: Path, monkeypatch
+) -> None:
+    """Ctrl-C after the first shard of one process: workers compute the rest, and the
+    bytes are the same.
+    """
 
     def stop(*_) -> None:
         raise KeyboardInterrupt
@@ -244,25 +286,34 @@ def test_a_run_that_was_stopped_goes_on_in_workers(alone: Run, spec, pool: RayPo
 
 
 @slow
-def test_workers_prepare_one_after_another_from_the_drivers_stages(spec, pool: RayPool, world: Path, log, tmp_path: Path) -> None:
+def test_workers_prepare_one_after_another_from_the_drivers_stages(
+    spec, pool: RayPool, world: Path, log, tmp_path: Path
+) -> None:
     (world / "meet").touch()
     [run] = execute_all([spec("prepared")], tmp_path, progress=False, executor=pool).runs
     lines = log()
-    assert [line for line in lines if line[0] == "made"] == [["made", os.getpid()]]  # by the driver, once
+    # By the driver, once
+    assert [line for line in lines if line[0] == "made"] == [["made", os.getpid()]]
     prepared = [line for line in lines if line[0] in ("begin", "end")]
     assert [word for word, _ in prepared] == ["begin", "end"] * (len(prepared) // 2)
     assert len({pid for _, pid in prepared}) == 3
-    assert run.info["prepared"] == {"added": os.getpid()} and run.info["phases"]["prepare"]["forwards"] == 5
+    assert (
+        run.info["prepared"] == {"added": os.getpid()}
+        and run.info["phases"]["prepare"]["forwards"] == 5
+    )
     assert (run.scores.score > os.getpid()).all()
 
 
-# ------------------------------------------------------------------------------------------ what goes wrong
+# ---------------------------------------------------------------------- what goes wrong
 
 
 def test_what_a_worker_refuses_is_the_users_line_and_the_rest_goes_on_here(
     alone: Run, spec, pool: RayPool, world: Path, log, tmp_path: Path
 ) -> None:
-    """The second of two workers refuses its shard. What is finished is kept, and one process ends with the same bytes."""
+    """The second of two workers refuses its shard.
+
+    What is finished is kept, and one process ends with the same bytes.
+    """
     (world / "meet").touch()
     (world / "refuse").touch()
     with pytest.raises(UserError, match=r"^no image today; come back tomorrow$"):
@@ -282,7 +333,9 @@ class Call:
 
 
 class Cluster:
-    """In place of Ray: a worker makes ready, and is lost at the second shard of three; ``error`` says how."""
+    """In place of Ray: a worker makes ready, and is lost at the second shard of three;
+    ``error`` says how.
+    """
 
     exceptions = ray.exceptions
 
@@ -302,7 +355,9 @@ class Cluster:
             self.most = max(self.most, self.entering)
             return Call("somewhere")
 
-        return SimpleNamespace(enter=SimpleNamespace(remote=enter), shard=SimpleNamespace(remote=shard))
+        return SimpleNamespace(
+            enter=SimpleNamespace(remote=enter), shard=SimpleNamespace(remote=shard)
+        )
 
     def wait(self, calls: list[Call], **_) -> tuple[list[Call], list[Call]]:
         return calls[:1], calls[1:]
@@ -326,10 +381,21 @@ def pool_of(cluster: Cluster) -> RayPool:
 def test_a_shard_that_loses_every_worker_ends_the_run(capsys) -> None:
     cluster, finished = Cluster(ray.exceptions.ActorDiedError()), []
     stage = Stage((), (), "", "", "scores", "")
-    with pytest.raises(UserError, match=r"^3 workers were lost at shard 1 of scores .* what is finished is kept, and the same command"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"^3 workers were lost at shard 1 of scores .* what is finished is kept, and the same"
+            r" command"
+        ),
+    ):
         pool_of(cluster)._hand_out(stage, deque([0, 1, 2]), False, finished.append)
     assert cluster.shards == [0, 1, 1, 1] and finished == [0] and cluster.killed == 3
-    assert capsys.readouterr().err.count("a worker (somewhere) was lost at shard 1 of scores; another one takes over") == 2
+    assert (
+        capsys.readouterr().err.count(
+            "a worker (somewhere) was lost at shard 1 of scores; another one takes over"
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize(("one_by_one", "most"), [(True, 1), (False, 2)])
@@ -337,25 +403,44 @@ def test_workers_make_ready_one_by_one_where_they_must(one_by_one: bool, most: i
     cluster, finished = Cluster(ValueError()), []
     pool = pool_of(cluster)
     pool._count = 2
-    pool._hand_out(Stage((), (), "", "", "scores", ""), deque([0, 2, 3, 4]), one_by_one, finished.append)
+    pool._hand_out(
+        Stage((), (), "", "", "scores", ""), deque([0, 2, 3, 4]), one_by_one, finished.append
+    )
     assert sorted(finished) == [0, 2, 3, 4] == sorted(cluster.shards)
     assert cluster.most == most
 
 
 def test_a_defect_in_a_worker_shows_the_workers_traceback_once() -> None:
     trace = "Traceback of the worker:\n  mine.py, line 7\nZeroDivisionError: an honest defect"
-    cluster = Cluster(ray.exceptions.RayTaskError("shard", trace, ZeroDivisionError("an honest defect")).as_instanceof_cause())
+    cluster = Cluster(
+        ray.exceptions.RayTaskError(
+            "shard", trace, ZeroDivisionError("an honest defect")
+        ).as_instanceof_cause()
+    )
     with pytest.raises(ZeroDivisionError) as caught:
-        pool_of(cluster)._hand_out(Stage((), (), "", "", "scores", ""), deque([1]), False, lambda _: None)
+        pool_of(cluster)._hand_out(
+            Stage((), (), "", "", "scores", ""), deque([1]), False, lambda _: None
+        )
     assert str(caught.value).count("mine.py, line 7") == 1 and caught.value.__cause__ is None
     assert cluster.shards == [1]
 
 
 def test_a_machine_without_membench_is_one_line() -> None:
-    failed = ray.exceptions.RayActorError(error_msg="The actor died\nModuleNotFoundError: No module named 'x'\n", actor_init_failed=True)
+    failed = ray.exceptions.RayActorError(
+        error_msg="The actor died\nModuleNotFoundError: No module named 'x'\n",
+        actor_init_failed=True,
+    )
     cluster = Cluster(failed)
-    with pytest.raises(UserError, match=r"^a worker cannot start \(ModuleNotFoundError: No module named 'x'\); membench must be installed"):
-        pool_of(cluster)._hand_out(Stage((), (), "", "", "scores", ""), deque([1]), False, lambda _: None)
+    with pytest.raises(
+        UserError,
+        match=(
+            r"^a worker cannot start \(ModuleNotFoundError: No module named 'x'\); membench must be"
+            r" installed"
+        ),
+    ):
+        pool_of(cluster)._hand_out(
+            Stage((), (), "", "", "scores", ""), deque([1]), False, lambda _: None
+        )
     assert cluster.shards == [1]  # it is not tried again
 
 
@@ -363,7 +448,10 @@ def test_more_workers_than_the_cluster_holds_are_refused(pool: RayPool) -> None:
     assert pool.info["workers"] == 2
     with (
         RayPool(3) as other,
-        pytest.raises(UserError, match=r"^--workers 3: there is room for 2, since a worker takes a core for each of 1 "),
+        pytest.raises(
+            UserError,
+            match=r"^--workers 3: there is room for 2, since a worker takes a core for each of 1 ",
+        ),
     ):
         other.info  # noqa: B018 - it connects
 
@@ -379,11 +467,17 @@ def test_room_counts_whole_workers_of_living_nodes() -> None:
     assert ray_pool._room(nodes, {"CPU": 1, "GPU": 1}) == 2
 
 
-# ------------------------------------------------------------------------- a worker's own checks, in this process
+# ----------------------------------------------- a worker's own checks, in this process
 
 
 def setting(**changes) -> Setting:
-    arguments = {"folder": os.getcwd(), "environment": {}, "threads": 1, "plugins": (), "made_by": made_by()} | changes
+    arguments = {
+        "folder": os.getcwd(),
+        "environment": {},
+        "threads": 1,
+        "plugins": (),
+        "made_by": made_by(),
+    } | changes
     return Setting(**arguments)
 
 
@@ -396,7 +490,9 @@ def test_a_worker_that_does_not_see_the_folder_says_so(spec, tmp_path: Path, mon
     monkeypatch.setattr(ray_worker, "VISIBLE", 0.0)
     there = stage(spec(), tmp_path, {})
     (tmp_path / "token").unlink()
-    with pytest.raises(UserError, match=r"does not see .*--runs must be a folder that all machines share"):
+    with pytest.raises(
+        UserError, match=r"does not see .*--runs must be a folder that all machines share"
+    ):
         Worker(setting()).enter(there)
 
 
@@ -417,7 +513,9 @@ def test_a_worker_with_another_model_or_plan_says_so(alone: Run, spec, tmp_path:
 
 
 def test_a_shard_holds_the_next_64_of_the_tasks_list(alone: Run, spec, tmp_path: Path) -> None:
-    """Whoever computes it: of the examples that --limit keeps, those with the smallest ids, in the task's order."""
+    """Whoever computes it: of the examples that --limit keeps, those with the smallest
+    ids, in the task's order.
+    """
     known = [e.id for e in load_task(spec()).examples]
     ids = [name for name in known if name in sorted(known)[:LIMIT]]
     plan = json_hash([["samples", *(f"{name}/0" for name in ids)]])
@@ -438,15 +536,21 @@ def test_workers_take_over_the_environment_but_no_access_token(monkeypatch) -> N
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     found = ray_worker.environment()
     assert found["HF_HUB_OFFLINE"] == "1" and found["MEMBENCH_CACHE"] == "/somewhere"
-    assert (found["OMP_NUM_THREADS"], found["OPENBLAS_NUM_THREADS"], found["MKL_NUM_THREADS"]) == ("3", "3", None)
+    assert (found["OMP_NUM_THREADS"], found["OPENBLAS_NUM_THREADS"], found["MKL_NUM_THREADS"]) == (
+        "3",
+        "3",
+        None,
+    )
     assert "secret" not in found.values()
 
 
-# ----------------------------------------------------------------------------------------- the command line
+# --------------------------------------------------------------------- the command line
 
 
 def refused(capsys, *words: str) -> str:
-    assert main(["run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "1", *words]) == 2
+    assert (
+        main(["run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "1", *words]) == 2
+    )
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     return captured.err
@@ -474,4 +578,6 @@ def test_a_cluster_that_is_not_there_is_one_line(capsys) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert f"127.0.0.1:{port}: nothing answers there" in refused(capsys, "--executor", "ray", "--address", f"127.0.0.1:{port}")
+    assert f"127.0.0.1:{port}: nothing answers there" in refused(
+        capsys, "--executor", "ray", "--address", f"127.0.0.1:{port}"
+    )

@@ -25,7 +25,8 @@ def test_wide_ticks_find_room_beside_the_label(scores, ticks) -> None:
     frame = pd.DataFrame({"score": scores, "label": -1, "png_bits": 8.0})
     plot = run_plots.size_plot(frame, "a note.")
     assert [text for _, text in plot.y.ticks()] == ticks
-    assert [line.name for line in plot.lines] == ["unlabelled"]  # no bins, which are of the matched AUROC
+    # No bins, which are of the matched AUROC
+    assert [line.name for line in plot.lines] == ["unlabelled"]
     drawn = Drawn(plot)
     boxes = [box for box in drawn.boxes() if box[3] <= drawn.left]  # left of the frame
     assert [text for text, *_ in boxes] == [*ticks, "score"]
@@ -35,15 +36,23 @@ def test_wide_ticks_find_room_beside_the_label(scores, ticks) -> None:
 
 def test_a_scatter_of_many_examples_stays_small() -> None:
     n = 50_000
-    frame = pd.DataFrame({"score": np.arange(n) / n, "label": np.arange(n) % 2, "png_bits": 8.0 * np.arange(n)})
+    frame = pd.DataFrame(
+        {"score": np.arange(n) / n, "label": np.arange(n) % 2, "png_bits": 8.0 * np.arange(n)}
+    )
     plot = run_plots.size_plot(frame, "A note.")
     bins, negative, positive = plot.lines
-    assert len(negative.x) + len(positive.x) == run_plots.POINTS and (negative.style, positive.style) == (NEGATIVE, POSITIVE)
+    assert len(negative.x) + len(positive.x) == run_plots.POINTS and (
+        negative.style,
+        positive.style,
+    ) == (NEGATIVE, POSITIVE)
     assert bins.style == CHANCE and np.isnan(bins.y[2::3]).all()
     assert plot.note == "A note. Drawn: 2,000 of 50,000 examples."
     drawn = Drawn(plot)
     dots = [node for name in ("neg", "c1") for node in drawn.nodes("stroke", name)]
-    assert sum(node.attrib["d"].count("h0") for node in dots) == run_plots.POINTS and len(drawn.text) < 50_000
+    assert (
+        sum(node.attrib["d"].count("h0") for node in dots) == run_plots.POINTS
+        and len(drawn.text) < 50_000
+    )
     assert all("stroke-linecap:round" in node.attrib["style"] for node in dots)
     spots = np.concatenate([corners(node) for node in dots])
     assert spots.min(axis=0) == pytest.approx([drawn.left, drawn.top], abs=0.2)

@@ -1,4 +1,6 @@
-"""The plot of the extracted share against multiplicity: both series, one, or none; and the report that is written again."""
+"""The plot of the extracted share against multiplicity: both series, one, or none; and
+the report that is written again.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from membench.errors import UserError
 from membench.metrics.table import run_metrics
 from membench.registry import tasks
 from membench.reports import run_page
-from membench.reports.multiplicity import Series, extracted, kind_label, multiplicity, share_plot, siblings
+from membench.reports.multiplicity import (
+    Series,
+    extracted,
+    kind_label,
+    multiplicity,
+    share_plot,
+    siblings,
+)
 from membench.reports.plots import NEGATIVE, POSITIVE, Line, Plot
 from membench.reports.run_page import write_report
 from membench.reports.text import interval
@@ -27,27 +36,58 @@ from membench.runs.folder import RunFolder
 from membench.storage.hashing import content_key
 from membench.storage.tables import SCHEMAS
 
-KINDS = tuple(np.repeat(["x16", "near", "x1", "x64", "x4"], 6).tolist())  # of the 30 pictures of test_report
+# Of the 30 pictures of test_report
+KINDS = tuple(np.repeat(["x16", "near", "x1", "x64", "x4"], 6).tolist())
 TITLE = "Extracted share by multiplicity"
 
 
 def finished(
-    root: Path, *, control: bool = False, kinds: tuple[str, ...] = KINDS, copied: int = 12, weights: str = "", n: int = 40, **changes
+    root: Path,
+    *,
+    control: bool = False,
+    kinds: tuple[str, ...] = KINDS,
+    copied: int = 12,
+    weights: str = "",
+    n: int = 40,
+    **changes,
 ) -> Run:
-    """A stored run of n images of which the first ``copied`` copy one training picture each: 0, 1, 2 ..."""
+    """A stored run of n images of which the first ``copied`` copy one training picture
+    each: 0, 1, 2 ...
+    """
     plain = make_run(root, n)
-    near = np.where(np.arange(2 * n) % n < copied, 0.5, 1.2).astype(np.float32)  # rank 0 is the second half
-    matches = plain.matches.assign(similarity=np.where(plain.matches["rank"] == 0, near, np.float32(1.4)))
+    # Rank 0 is the second half
+    near = np.where(np.arange(2 * n) % n < copied, 0.5, 1.2).astype(np.float32)
+    matches = plain.matches.assign(
+        similarity=np.where(plain.matches["rank"] == 0, near, np.float32(1.4))
+    )
     good = plain.samples[plain.samples.status == "ok"]
-    metrics = run_metrics(plain.scores, good, matches, DISTANCE, evaluations=10, training_kinds=kinds, resamples=10)
+    metrics = run_metrics(
+        plain.scores, good, matches, DISTANCE, evaluations=10, training_kinds=kinds, resamples=10
+    )
     hashes = plain.info["hashes"] | {"weights": weights or ("c" if control else "w") * 64}
     info = plain.info | {"control": control, "hashes": hashes, "preset": None} | changes
-    parts = plain.info["key_parts"] | {"control": control, "hashes": hashes, "seed": info["seed"], "options": info["options"]}
+    parts = plain.info["key_parts"] | {
+        "control": control,
+        "hashes": hashes,
+        "seed": info["seed"],
+        "options": info["options"],
+    }
     info = {name: value for name, value in info.items() if name not in ("key", "key_parts")}
     # Columns that a test of the report has no need of are null.
-    scores, samples = (getattr(plain, name).reindex(columns=SCHEMAS[name].names) for name in ("scores", "samples"))
+    scores, samples = (
+        getattr(plain, name).reindex(columns=SCHEMAS[name].names) for name in ("scores", "samples")
+    )
     with RunFolder.open(root, "a_task", "mini", "a_detector", content_key(parts), parts) as folder:
-        folder.finish({"scores": scores, "samples": samples, "matches": matches, "metrics": metrics, "nearest": NEAREST}, info)
+        folder.finish(
+            {
+                "scores": scores,
+                "samples": samples,
+                "matches": matches,
+                "metrics": metrics,
+                "nearest": NEAREST,
+            },
+            info,
+        )
         return load(folder.path)
 
 
@@ -63,42 +103,91 @@ def test_both_series(tmp_path) -> None:
     model, control = finished(tmp_path), finished(tmp_path, control=True, copied=2)
     for run in (model, control):
         [plot], [table] = multiplicity(run, "distance ≤ 1")
-        assert [text for _, text in plot.x.ticks()] == ["shown\n1x", "shown\n4x", "shown\n16x", "shown\n64x", "near-\nduplicates"]
+        assert [text for _, text in plot.x.ticks()] == [
+            "shown\n1x",
+            "shown\n4x",
+            "shown\n16x",
+            "shown\n64x",
+            "near-\nduplicates",
+        ]
         assert [text for _, text in plot.y.ticks()] == ["0", "20", "40", "60", "80", "100"]
         model_line, control_line = markers(plot)
         assert (model_line.name, control_line.name) == ("model, 40 images", "control, 40 images")
         assert (model_line.style, model_line.marker, model_line.hollow) == (POSITIVE, "o", False)
-        assert (control_line.style, control_line.marker, control_line.hollow) == (NEGATIVE, "s", True)
+        assert (control_line.style, control_line.marker, control_line.hollow) == (
+            NEGATIVE,
+            "s",
+            True,
+        )
         # The first 12 pictures are all of x16 and near; 10 more images copy nothing.
-        assert model_line.y == pytest.approx([0, 0, 100, 0, 100]) and control_line.y == pytest.approx([0, 0, 200 / 6, 0, 0])
-        assert model_line.x.tolist() == control_line.x.tolist() == [0, 1, 2, 3, 4] == [x for x, _ in plot.x.ticks()]
+        assert model_line.y == pytest.approx(
+            [0, 0, 100, 0, 100]
+        ) and control_line.y == pytest.approx([0, 0, 200 / 6, 0, 0])
+        assert (
+            model_line.x.tolist()
+            == control_line.x.tolist()
+            == [0, 1, 2, 3, 4]
+            == [x for x, _ in plot.x.ticks()]
+        )
         drawn = Drawn(plot)
-        m, c = (np.concatenate([at for at in drawn.inner("fill", name) if len(at) == 1]) for name in ("c1", "bg"))
+        m, c = (
+            np.concatenate([at for at in drawn.inner("fill", name) if len(at) == 1])
+            for name in ("c1", "bg")
+        )
         m, c = m[-5:], c[-5:]  # after the whiskers' ends
-        assert m[:, 1] == pytest.approx(model_line.y / 100, abs=1e-3) and c[:, 1] == pytest.approx(control_line.y / 100, abs=1e-3)
+        assert m[:, 1] == pytest.approx(model_line.y / 100, abs=1e-3) and c[:, 1] == pytest.approx(
+            control_line.y / 100, abs=1e-3
+        )
         middle = plot.x.share(np.arange(5))
-        assert (m[:, 0] < middle - 0.01).all() and (middle + 0.01 < c[:, 0]).all()  # beside each other, not on each other
+        # Beside each other, not on each other
+        assert (m[:, 0] < middle - 0.01).all() and (middle + 0.01 < c[:, 0]).all()
         assert plot.note.endswith("an image that copies one often copies the others.")
         assert plot.absent == plot.command == ""
         assert table.header[2:] == ["model %", "control %", "copies, model", "copies, control"]
-        row = model.metrics[(model.metrics.metric == "extracted_share") & (model.metrics.subset == "kind=x16")].iloc[0]
-        assert table.rows[2][:3] == ["shown 16x", "6", interval(1, row.low, row.high, scale=100, digits=1)]
+        row = model.metrics[
+            (model.metrics.metric == "extracted_share") & (model.metrics.subset == "kind=x16")
+        ].iloc[0]
+        assert table.rows[2][:3] == [
+            "shown 16x",
+            "6",
+            interval(1, row.low, row.high, scale=100, digits=1),
+        ]
         assert table.rows[2][3].startswith("33.3 [") and table.rows[2][4:] == ["1.000", "0.333"]
         html = html_of(run)
         sure(html)
-        assert html.count(f"<h3>{TITLE}</h3>") == 1 and "copies, control" in html and not has_nan(html)
-        assert re.search(r">shown</text><text [^>]*>64x</text>", html) and "model, 40 images</text>" in html
-        assert html.index(f"<h3>{TITLE}</h3>") < html.index("<h3>Extracted share in numbers</h3>") < html.index("<h2>Gallery")
+        assert (
+            html.count(f"<h3>{TITLE}</h3>") == 1 and "copies, control" in html and not has_nan(html)
+        )
+        assert (
+            re.search(r">shown</text><text [^>]*>64x</text>", html)
+            and "model, 40 images</text>" in html
+        )
+        assert (
+            html.index(f"<h3>{TITLE}</h3>")
+            < html.index("<h3>Extracted share in numbers</h3>")
+            < html.index("<h2>Gallery")
+        )
 
 
-def test_intervals_stand_where_their_numbers_are_and_lines_join_multiplicities_alone(tmp_path) -> None:
+def test_intervals_stand_where_their_numbers_are_and_lines_join_multiplicities_alone(
+    tmp_path,
+) -> None:
     run = finished(tmp_path, copied=9)  # all 6 of x16, 3 of 6 of near
     [plot], _ = multiplicity(run, "")
     trend, spots = plot.lines
     shares = extracted(run.metrics)
-    assert spots.low == pytest.approx(100 * shares.low) and spots.high == pytest.approx(100 * shares.high) and spots.whiskers
+    assert (
+        spots.low == pytest.approx(100 * shares.low)
+        and spots.high == pytest.approx(100 * shares.high)
+        and spots.whiskers
+    )
     assert spots.y == pytest.approx([0, 0, 100, 0, 50]) and not spots.joined
-    assert trend.x.tolist() == [0, 1, 2, 3] and trend.y.tolist() == spots.y[:4].tolist() and not trend.name  # not near
+    # Not near
+    assert (
+        trend.x.tolist() == [0, 1, 2, 3]
+        and trend.y.tolist() == spots.y[:4].tolist()
+        and not trend.name
+    )
     drawn = Drawn(plot)
     paths = drawn.inner("stroke", "c1")
     bars = [at for at in paths if len(at) == 2]
@@ -119,7 +208,9 @@ def test_one_series_says_what_adds_the_other(tmp_path) -> None:
         "model %",
         "copies, model",
     ]
-    assert plot.command == f"{command} --control" and plot.absent.startswith("Without the control model: no finished run")
+    assert plot.command == f"{command} --control" and plot.absent.startswith(
+        "Without the control model: no finished run"
+    )
     [shown] = re.findall(r"<code>(.*?)</code>", html_of(run))
     assert re.sub("<[^>]*>", "", shown).strip() == f"{command} --control"
     control = finished(tmp_path / "other", control=True)
@@ -130,11 +221,17 @@ def test_one_series_says_what_adds_the_other(tmp_path) -> None:
 
 def test_only_the_same_settings_on_the_other_model_are_a_sibling(tmp_path) -> None:
     run = finished(tmp_path)
-    for changes in ({"seed": 8}, {"options": {"steps": 6, "threshold": 0.1}}, {"control": False, "weights": "z" * 64}):
+    for changes in (
+        {"seed": 8},
+        {"options": {"steps": 6, "threshold": 0.1}},
+        {"control": False, "weights": "z" * 64},
+    ):
         finished(tmp_path, **({"control": True} | changes))
     assert siblings(run.path, run.info) == []
     control = finished(tmp_path, control=True)
-    assert siblings(run.path, run.info) == [control.path] and run.path in siblings(control.path, control.info)
+    assert siblings(run.path, run.info) == [control.path] and run.path in siblings(
+        control.path, control.info
+    )
     running = control.path / "run.json"
     text = running.read_text()
     running.write_text(text.replace('"status": "complete"', '"status": "running"'))
@@ -152,7 +249,10 @@ def test_only_the_same_settings_on_the_other_model_are_a_sibling(tmp_path) -> No
 def test_a_sibling_without_shares_or_damaged_is_told(tmp_path) -> None:
     run, control = finished(tmp_path), finished(tmp_path, control=True, kinds=())
     [plot], _ = multiplicity(run, "")
-    assert f"its run {control.path.name} has no such numbers" in plot.absent and plot.command.endswith(" --control")
+    assert (
+        f"its run {control.path.name} has no such numbers" in plot.absent
+        and plot.command.endswith(" --control")
+    )
     assert len(markers(plot)) == 1
     (control.path / "metrics.parquet").write_bytes(b"PAR1")
     [plot], _ = multiplicity(run, "")
@@ -163,16 +263,22 @@ def test_absent_with_one_kind_without_images_or_beyond_the_floor(tmp_path) -> No
     one = finished(tmp_path, kinds=("x1",) * 30)
     assert multiplicity(one, "") == ([], []) and TITLE not in html_of(one)
     old = make_run(tmp_path / "old", 30)
-    assert multiplicity(old, "") == ([], []) and TITLE not in html_of(dataclasses.replace(old, path=one.path))
+    assert multiplicity(old, "") == ([], []) and TITLE not in html_of(
+        dataclasses.replace(old, path=one.path)
+    )
     none = finished(tmp_path / "none")
-    gone = none.metrics.assign(value=none.metrics.value.where(none.metrics.metric != "extracted_share"))
+    gone = none.metrics.assign(
+        value=none.metrics.value.where(none.metrics.metric != "extracted_share")
+    )
     assert multiplicity(dataclasses.replace(none, metrics=gone), "") == ([], [])
     assert extracted(none.metrics[:0]).empty
 
 
 def test_many_kinds_find_room() -> None:
     kinds = [f"x{2**i}" for i in range(20)] + ["near"]
-    shares = pd.DataFrame({"kind": kinds, "n": 3, "value": 0.5, "low": 0.2, "high": 0.8, "copies": 1.0})
+    shares = pd.DataFrame(
+        {"kind": kinds, "n": 3, "value": 0.5, "low": 0.2, "high": 0.8, "copies": 1.0}
+    )
     plot = share_plot([Series(False, shares, 9), Series(True, shares, 9)])
     labels = [text for _, text in plot.x.ticks() if text]
     assert (
@@ -180,11 +286,20 @@ def test_many_kinds_find_room() -> None:
         and labels == ["1x", "8x", "64x", "512x", "4096x", "32768x", "262144x"]
         and plot.x.label == "times shown in training"
     )
-    assert [kind_label(k) for k in ("near", "x4", "a long kind's name")] == ["near-duplicates", "shown 4x", "a long kind's name"]
-    assert [text for _, text in share_plot([Series(False, shares.replace("x1", "a long kind's name")[:1], 9)]).x.ticks()] == ["a long kin"]
+    assert [kind_label(k) for k in ("near", "x4", "a long kind's name")] == [
+        "near-duplicates",
+        "shown 4x",
+        "a long kind's name",
+    ]
+    assert [
+        text
+        for _, text in share_plot(
+            [Series(False, shares.replace("x1", "a long kind's name")[:1], 9)]
+        ).x.ticks()
+    ] == ["a long kin"]
 
 
-# ------------------------------------------------------------------------------------------- whole runs
+# --------------------------------------------------------------------------- whole runs
 
 
 class Planted(PixelTask):
@@ -202,14 +317,26 @@ class Planted(PixelTask):
 
 def planted_run(out: Path, control: bool) -> Run:
     tasks().add("planted_pixels", "test_report_multiplicity:Planted", "tests")
-    return api.run("flipd", "planted_pixels", options=["probes=1"], limit=4, control=control, out=out, progress=False)
+    return api.run(
+        "flipd",
+        "planted_pixels",
+        options=["probes=1"],
+        limit=4,
+        control=control,
+        out=out,
+        progress=False,
+    )
 
 
 def test_the_second_run_writes_the_report_of_the_first_again(tmp_path, capsys, monkeypatch) -> None:
     first = planted_run(tmp_path, control=False)
     page = first.path / "report.html"
     shares = first.metrics[first.metrics.metric == "extracted_share"]
-    assert shares.subset.tolist() == ["kind=x1", "kind=x4", "kind=near"] and shares.n.tolist() == [2, 1, 2]
+    assert shares.subset.tolist() == ["kind=x1", "kind=x4", "kind=near"] and shares.n.tolist() == [
+        2,
+        1,
+        2,
+    ]
     assert "control, 4 images" not in page.read_text() and "<code>" in page.read_text()
     second = planted_run(tmp_path, control=True)
     for run in (first, second):

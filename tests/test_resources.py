@@ -1,4 +1,6 @@
-"""What a task needs: found, fetched, or named with the command that fetches it; and the command itself."""
+"""What a task needs: found, fetched, or named with the command that fetches it; and the
+command itself.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from membench.fetching.resources import Resource, download, ensure
 
 
 class Shelf:
-    """Resources that are files of a folder; done: what was looked for and fetched, in order."""
+    """Resources that are files of a folder; done: what was looked for and fetched, in
+    order.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root, self.done = root, list[str]()
@@ -100,7 +104,12 @@ def test_two_of_one_name(shelf: Shelf, use: Callable[[list[Resource]], object]) 
 
 def test_download_goes_on_after_a_failure(shelf: Shelf, capsys) -> None:
     (shelf.root / "a").write_text("here")
-    wanted = [shelf.get("a"), shelf.get("b", fails="it is\ngated"), shelf.get("c"), shelf.get("d", damaged="wrong")]
+    wanted = [
+        shelf.get("a"),
+        shelf.get("b", fails="it is\ngated"),
+        shelf.get("c"),
+        shelf.get("d", damaged="wrong"),
+    ]
     assert download(wanted) == 2
     out, err = capsys.readouterr()
     assert out.splitlines() == [
@@ -118,12 +127,16 @@ def test_download_offline_says_what_is_missing(shelf: Shelf, capsys, monkeypatch
     (shelf.root / "a").write_text("here")
     assert download([shelf.get("a"), shelf.get("b")]) == 2
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("a: present") and out[1].startswith("b: missing: --offline") and "membench download task --b" in out[1]
+    assert (
+        out[0].startswith("a: present")
+        and out[1].startswith("b: missing: --offline")
+        and "membench download task --b" in out[1]
+    )
     assert "fetch b" not in shelf.done
     assert download([shelf.get("a")]) == 0
 
 
-# ----------------------------------------------------------------------------------------- the command line
+# --------------------------------------------------------------------- the command line
 
 
 @dataclass(frozen=True)
@@ -150,18 +163,34 @@ def task(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     Task.Options, Task.info = Options, SimpleNamespace(profiles=("mini",))  # type: ignore[attr-defined]
     known = registry.tasks()
     load = known.load
-    monkeypatch.setitem(known._entries, "shelf", registry.Entry("shelf", "task", "nowhere:Task", "a test"))
+    monkeypatch.setitem(
+        known._entries, "shelf", registry.Entry("shelf", "task", "nowhere:Task", "a test")
+    )
     monkeypatch.setattr(known, "load", lambda name: Task if name == "shelf" else load(name))
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # what --offline sets is taken back after the test
+    # What --offline sets is taken back after the test
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.setenv(name, "0")
     return made
 
 
 def test_the_command(task: list[Options], shelf: Shelf, capsys) -> None:
-    command = ["download", "shelf", "--model", "o/m@v1", "--prompts", "p.csv,coco", "--negatives", "n", "--set", "shelf.steps=3"]
+    command = [
+        "download",
+        "shelf",
+        "--model",
+        "o/m@v1",
+        "--prompts",
+        "p.csv,coco",
+        "--negatives",
+        "n",
+        "--set",
+        "shelf.steps=3",
+    ]
     assert main(command) == 0
     assert task == [Options("o/m@v1", "p.csv,coco", "n", "", 3)]
-    assert capsys.readouterr().out.splitlines() == [f"{name}: fetched: {shelf.root / name}" for name in "ab"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name}: fetched: {shelf.root / name}" for name in "ab"
+    ]
     assert main(["download", "shelf", "--images"]) == 0 and task[-1] == Options(ground_truth="urls")
 
 
@@ -181,7 +210,9 @@ def test_the_command_offline(task: list[Options], shelf: Shelf, capsys) -> None:
         ([], "task"),
     ],
 )
-def test_what_a_user_can_do_wrong(task: list[Options], capsys, arguments: list[str], words: str) -> None:
+def test_what_a_user_can_do_wrong(
+    task: list[Options], capsys, arguments: list[str], words: str
+) -> None:
     assert main(["download", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and err.startswith("membench: ") and words in err, err
@@ -213,7 +244,10 @@ def test_every_line_of_an_error_says_whose_it_is(capsys, monkeypatch) -> None:
 
 
 def test_negatives_are_for_one_task_as_prompts_are(capsys) -> None:
-    assert main(["run", "--detector", "cfg_norm", "--task", "cifar10,celeba", "--negatives", "n.csv"]) == 2
+    assert (
+        main(["run", "--detector", "cfg_norm", "--task", "cifar10,celeba", "--negatives", "n.csv"])
+        == 2
+    )
     assert "--negatives is for one task, and --task names 2" in capsys.readouterr().err
 
 
@@ -232,7 +266,10 @@ def test_the_command_of_a_control_keeps_the_negatives() -> None:
         "n_task_examples": 4,
     }
     words = control_command(info).split()
-    assert words[words.index("--negatives") + 1] == "n.csv" and words[words.index("--prompts") + 1] == "p.csv"
+    assert (
+        words[words.index("--negatives") + 1] == "n.csv"
+        and words[words.index("--prompts") + 1] == "p.csv"
+    )
     assert "sd_webster.half=b" in words
 
 
@@ -240,7 +277,11 @@ def test_a_model_may_come_with_mirrors_of_ones_own() -> None:
     from membench.models.checkpoints import choices
 
     own = choices("CompVis/stable-diffusion-v1-4, me/copy@abc,you/copy")
-    assert own == [("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b"), ("me/copy", "abc"), ("you/copy", "")]
+    assert own == [
+        ("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b"),
+        ("me/copy", "abc"),
+        ("you/copy", ""),
+    ]
     assert choices("sd-1.4,CompVis/stable-diffusion-v1-4") == own[:1]
     with pytest.raises(UserError, match="neither a folder nor a hub id"):
         choices("sd-1.4,")

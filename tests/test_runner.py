@@ -1,4 +1,6 @@
-"""Whole runs of the shipped mini task: resume, batch sizes, failures, and what the tables hold."""
+"""Whole runs of the shipped mini task: resume, batch sizes, failures, and what the
+tables hold.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,18 @@ def finished(tmp_path_factory) -> membench.Run:
 
 def test_the_tables_of_a_run(finished) -> None:
     run = finished
-    assert len(run.scores) == 12 and set(run.scores.status) == {"ok"} and run.scores.score.notna().all()
+    assert (
+        len(run.scores) == 12
+        and set(run.scores.status) == {"ok"}
+        and run.scores.score.notna().all()
+    )
     assert len(run.samples) == 12
-    assert (run.scores.set_index("id").png_bits == 8 * run.samples.set_index("condition").image.map(len)).all()
+    assert (
+        run.scores.set_index("id").png_bits == 8 * run.samples.set_index("condition").image.map(len)
+    ).all()
     assert {"auroc_complexity_matched", "spearman_png_bits"} <= set(run.metrics.metric)
-    assert set(run.matches.sample_id) == set(run.samples.sample_id)  # the nearest of each image is always there
+    # The nearest of each image is always there
+    assert set(run.matches.sample_id) == set(run.samples.sample_id)
     assert (run.matches[run.matches["rank"] == 0].groupby("sample_id").size() == 1).all()
     assert (run.matches[run.matches["rank"] > 0].similarity <= run.info["space"]["floor"]).all()
     assert png_image(run.samples.image[0]).shape == (64, 64, 3)
@@ -54,29 +63,40 @@ def test_the_tables_of_a_run(finished) -> None:
 
 
 def test_the_same_command_again_computes_nothing(finished, monkeypatch) -> None:
-    monkeypatch.setattr(LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called"))
+    monkeypatch.setattr(
+        LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called")
+    )
     again = quick(finished.path.parents[3])
     assert again.path == finished.path
     pd.testing.assert_frame_equal(again.scores, finished.scores)
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"options": ["draws=2", "images=1"]}, {"limit": 11}, {"control": True}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"options": ["draws=2", "images=1"]}, {"limit": 11}, {"control": True}]
+)
 def test_what_changes_the_output_changes_the_folder(finished, change) -> None:
     assert quick(finished.path.parents[3], **change).path != finished.path
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_the_batch_size_changes_neither_the_folder_nor_the_ranking(finished, tmp_path, batch_size: int) -> None:
-    """Tolerance: 1e-4 relative on scores, one grey level on images; sums of floats in another order, nothing else."""
+def test_the_batch_size_changes_neither_the_folder_nor_the_ranking(
+    finished, tmp_path, batch_size: int
+) -> None:
+    """Tolerance: 1e-4 relative on scores, one grey level on images; sums of floats in
+    another order, nothing else.
+    """
     other = quick(tmp_path, batch_size=batch_size)
     assert other.path.name == finished.path.name
     np.testing.assert_allclose(other.scores.score, finished.scores.score, rtol=1e-4)
-    assert list(other.scores.sort_values("score").id) == list(finished.scores.sort_values("score").id)
+    assert list(other.scores.sort_values("score").id) == list(
+        finished.scores.sort_values("score").id
+    )
     for a, b in zip(other.samples.image, finished.samples.image, strict=True):
         assert np.abs(png_image(a).astype(int) - png_image(b)).max() <= 1
 
 
-# A run of the command line that dies by SIGKILL as its second shard of images, written, is about to get its name.
+# A run of the command line that dies by SIGKILL as its second shard of images, written,
+# is about to get its name.
 KILLED = """
 import os, signal, sys
 from membench.cli.main import main
@@ -94,12 +114,20 @@ main(sys.argv[1:])
 
 
 def test_a_killed_run_continues_and_ends_with_the_same_numbers(tmp_path) -> None:
-    """SIGKILL after the first finished shard of 2 + 2; then every column of every table is compared, exactly."""
-    words = f"run --detector cfg_norm --task sd_webster --limit 66 --quiet --set {FAST[0]} --set {FAST[1]} --runs"
+    """SIGKILL after the first finished shard of 2 + 2; then every column of every table
+    is compared, exactly.
+    """
+    words = (
+        f"run --detector cfg_norm --task sd_webster --limit 66 --quiet --set {FAST[0]} --set"
+        f" {FAST[1]} --runs"
+    )
     command = [sys.executable, "-c", KILLED, *words.split(), str(tmp_path / "killed")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        whole = quick(tmp_path / "whole", limit=66)  # meanwhile: most of the process's time goes into its imports
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        # Meanwhile: most of the process's time goes into its imports
+        whole = quick(tmp_path / "whole", limit=66)
         _, error = process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL, error
     [folder] = tmp_path.glob("killed/*/*/*/*")
@@ -113,10 +141,14 @@ def test_a_killed_run_continues_and_ends_with_the_same_numbers(tmp_path) -> None
     for name in TABLES:
         pd.testing.assert_frame_equal(killed[name], tables[name], check_exact=True)
     assert info["phases"]["scores"]["forwards"] == whole.info["phases"]["scores"]["forwards"] == 132
-    assert info["phases"]["samples"]["forwards"] == whole.info["phases"]["samples"]["forwards"] == 1320
+    assert (
+        info["phases"]["samples"]["forwards"] == whole.info["phases"]["samples"]["forwards"] == 1320
+    )
 
 
-def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(tmp_path, monkeypatch, capsys) -> None:
+def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(
+    tmp_path, monkeypatch, capsys
+) -> None:
     forward, calls = LatentDenoiser._forward, []
 
     def broken(self, x, t, condition):
@@ -153,7 +185,18 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys
         written.append(target)
         replace(source, target)
 
-    command = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "70", "--quiet", "--set", "draws=1"]
+    command = [
+        "run",
+        "--detector",
+        "cfg_norm",
+        "--task",
+        "sd_webster",
+        "--limit",
+        "70",
+        "--quiet",
+        "--set",
+        "draws=1",
+    ]
     command += ["--set", "images=1", "--runs", str(tmp_path)]
     monkeypatch.setattr(os, "replace", full)
     assert main(command) == 2
@@ -169,7 +212,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys
 
 def test_an_unlabelled_prompts_file_is_extracted_from_and_scored(tmp_path) -> None:
     prompts = tmp_path / "mine.txt"
-    prompts.write_text("Orvella Basto teal striped area rug, 5x8\nOrvella Basto red plain tote bag, Large\n")
+    prompts.write_text(
+        "Orvella Basto teal striped area rug, 5x8\nOrvella Basto red plain tote bag, Large\n"
+    )
     run = quick(tmp_path / "runs", limit=None, task_options=[f"prompts={prompts}"])
     assert len(run.scores) == 2 and len(run.samples) == 2
     assert set(run.metrics.metric) & {"ams", "ums"} and "auroc" not in set(run.metrics.metric)
@@ -186,7 +231,9 @@ def test_a_second_process_is_turned_away(tmp_path, finished) -> None:
 
 
 def test_a_detector_that_scores_by_its_images_pays_for_them(tmp_path) -> None:
-    """random: 3 draws of 10 guided steps are 60 evaluations an example, though its scoring phase asks the network nothing."""
+    """random: 3 draws of 10 guided steps are 60 evaluations an example, though its
+    scoring phase asks the network nothing.
+    """
     from membench.boards.collect import collect
 
     membench.run("random", "sd_webster", options=["draws=3"], limit=4, out=tmp_path, progress=False)

@@ -1,4 +1,6 @@
-"""Finished runs read back: what is left out, what counts once, and what is a bug to report."""
+"""Finished runs read back: what is left out, what counts once, and what is a bug to
+report.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,12 @@ def altered(folder: Path, table: str, column: str, row: int, change: float) -> N
     values = held[column].to_pylist()
     values[row] += change
     at = held.column_names.index(column)
-    pq.write_table(held.set_column(at, held.schema.field(column), pa.array(values, held.schema.field(column).type)), path)
+    pq.write_table(
+        held.set_column(
+            at, held.schema.field(column), pa.array(values, held.schema.field(column).type)
+        ),
+        path,
+    )
 
 
 def test_a_run_and_its_copies_count_once(one: Run, other: Run, tmp_path: Path) -> None:
@@ -53,9 +60,14 @@ def test_a_run_and_its_copies_count_once(one: Run, other: Run, tmp_path: Path) -
     copied_to(one, tmp_path / "a")
     copied_to(one, tmp_path / "b")
     found = read_runs([tmp_path / "a", tmp_path / "b", tmp_path / "a"])
-    assert [run.info["detector"] for run in found.runs] == ["random", "side"] and found.problems == []
+    assert [run.info["detector"] for run in found.runs] == [
+        "random",
+        "side",
+    ] and found.problems == []
     assert found.runs[0].path.is_relative_to(tmp_path / "a")
-    assert [run.path for run in read_runs(tmp_path / "b").runs] == sorted(run.path for run in read_runs(tmp_path / "b").runs)
+    assert [run.path for run in read_runs(tmp_path / "b").runs] == sorted(
+        run.path for run in read_runs(tmp_path / "b").runs
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,33 +80,50 @@ def test_a_run_and_its_copies_count_once(one: Run, other: Run, tmp_path: Path) -
         ("matches", "similarity", 0, 0.005, ""),  # a grey level
     ],
 )
-def test_two_runs_of_one_key(one: Run, tmp_path: Path, table: str, column: str, row: int, change: float, told: str) -> None:
+def test_two_runs_of_one_key(
+    one: Run, tmp_path: Path, table: str, column: str, row: int, change: float, told: str
+) -> None:
     copied_to(one, tmp_path / "a")
     altered(copied_to(one, tmp_path / "b"), table, column, row, change)
     roots = [tmp_path / "a", tmp_path / "b"]
     if not told:
         assert len(read_runs(roots).runs) == 1
         return
-    with pytest.raises(UserError, match=r"are one run .*a bug in membench or a changed file, please report it") as error:
+    with pytest.raises(
+        UserError, match=r"are one run .*a bug in membench or a changed file, please report it"
+    ) as error:
         read_runs(roots)
-    assert one.info["key"] in str(error.value) and told in str(error.value) and "\n" not in str(error.value)
+    assert (
+        one.info["key"] in str(error.value)
+        and told in str(error.value)
+        and "\n" not in str(error.value)
+    )
     assert all(str(root) in str(error.value) for root in roots)
 
 
 def test_differences_that_are_no_numbers(one: Run) -> None:
     assert difference(one, one) == ""
-    shuffled = replace(one, scores=one.scores.sample(frac=1, random_state=1), matches=one.matches.sample(frac=1, random_state=1))
+    shuffled = replace(
+        one,
+        scores=one.scores.sample(frac=1, random_state=1),
+        matches=one.matches.sample(frac=1, random_state=1),
+    )
     assert difference(one, shuffled) == ""
     assert difference(one, replace(one, scores=one.scores.iloc[1:])) == "scores of other examples"
     assert difference(one, replace(one, samples=one.samples.iloc[1:])) == "samples of other images"
     failed = one.scores.assign(score=one.scores.score.where(one.scores.index != 3))
     assert difference(one, replace(one, scores=failed)) == "score of c3: 1 and nan"
     assert difference(replace(one, scores=failed), replace(one, scores=failed)) == ""
-    fewer = one.metrics[one.metrics.metric != "auroc"]  # of a membench that had not yet thought of it
-    assert difference(one, replace(one, metrics=fewer)) == "" == difference(replace(one, metrics=fewer), one)
+    # Of a membench that had not yet thought of it
+    fewer = one.metrics[one.metrics.metric != "auroc"]
+    assert (
+        difference(one, replace(one, metrics=fewer))
+        == ""
+        == difference(replace(one, metrics=fewer), one)
+    )
 
 
-# ------------------------------------------------------------------------------------------- what is left out
+# --------------------------------------------------------------------- what is left out
 
 
 def newer(folder: Path) -> None:
@@ -122,13 +151,18 @@ def no_json(folder: Path) -> None:
 
 def lacking(folder: Path) -> None:
     info = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({name: value for name, value in info.items() if name not in ("space", "phases")}))
+    (folder / "run.json").write_text(
+        json.dumps({name: value for name, value in info.items() if name not in ("space", "phases")})
+    )
 
 
 def twice(folder: Path) -> None:
     path = folder / "scores.parquet"
     held = pq.read_table(path)
-    pq.write_table(pa.concat_tables([held, held.slice(0, 1)]).replace_schema_metadata(held.schema.metadata), path)
+    pq.write_table(
+        pa.concat_tables([held, held.slice(0, 1)]).replace_schema_metadata(held.schema.metadata),
+        path,
+    )
 
 
 DAMAGE = {
@@ -143,13 +177,17 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("how", DAMAGE, ids=lambda how: how.__name__)
-def test_what_cannot_be_read_is_named_and_the_others_stay(one: Run, other: Run, tmp_path: Path, how) -> None:
+def test_what_cannot_be_read_is_named_and_the_others_stay(
+    one: Run, other: Run, tmp_path: Path, how
+) -> None:
     bad, good = copied_to(one, tmp_path), copied_to(other, tmp_path)
     how(bad)
     found = read_runs(tmp_path)
     assert [run.path for run in found.runs] == [good]
     [problem] = found.problems
-    assert str(bad) in problem and all(word in problem for word in DAMAGE[how]) and "\n" not in problem
+    assert (
+        str(bad) in problem and all(word in problem for word in DAMAGE[how]) and "\n" not in problem
+    )
     with pytest.raises(UserError, match=re.escape(str(bad))):
         load(bad)
     shutil.rmtree(good)
@@ -168,34 +206,50 @@ def test_a_run_that_has_not_ended_is_no_run_and_no_problem(one: Run, tmp_path: P
 
 
 def test_no_runs(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"no finished runs under {tmp_path}, {tmp_path}/b. Make one"):
+    with pytest.raises(
+        UserError, match=f"no finished runs under {tmp_path}, {tmp_path}/b. Make one"
+    ):
         read_runs([tmp_path, tmp_path / "b"])
 
 
-# -------------------------------------------------------------------------------------------------- one run
+# ------------------------------------------------------------------------------ one run
 
 
 def test_found_leaves_failed_images_out_and_numbers_the_rest(tmp_path: Path) -> None:
     run = make(tmp_path, [0, 1, None, 2], failed=1)
     samples = run.samples.iloc[::-1]  # whatever the order of rows
-    matches = pd.concat([run.matches, run.matches.assign(sample_id="c3/0")])  # also of the image that failed
+    # Also of the image that failed
+    matches = pd.concat([run.matches, run.matches.assign(sample_id="c3/0")])
     good, found = replace(run, samples=samples, matches=matches.iloc[::-1]).found()
     assert good.sample_id.tolist() == ["c2/0", "c1/0", "c0/0"] and good.index.tolist() == [0, 1, 2]
-    assert set(zip(found.sample_id, found.generated, strict=True)) == {("c2/0", 0), ("c1/0", 1), ("c0/0", 2)}
+    assert set(zip(found.sample_id, found.generated, strict=True)) == {
+        ("c2/0", 0),
+        ("c1/0", 1),
+        ("c0/0", 2),
+    }
     assert len(found) == 3 and found.generated.dtype == np.int32
 
 
 def test_images_are_read_only_when_asked_for(one: Run) -> None:
     with_images, without = load(one.path), load(one.path, images=False)
-    assert with_images.samples.image.map(type).eq(bytes).all() and without.samples.image.isna().all()
-    pd.testing.assert_frame_equal(with_images.samples.drop(columns="image"), without.samples.drop(columns="image"))
+    assert (
+        with_images.samples.image.map(type).eq(bytes).all() and without.samples.image.isna().all()
+    )
+    pd.testing.assert_frame_equal(
+        with_images.samples.drop(columns="image"), without.samples.drop(columns="image")
+    )
     assert list(without.samples) == list(with_images.samples) == SCHEMAS["samples"].names
 
 
-def test_a_table_without_a_column_that_it_should_hold_is_another_table(one: Run, tmp_path: Path) -> None:
+def test_a_table_without_a_column_that_it_should_hold_is_another_table(
+    one: Run, tmp_path: Path
+) -> None:
     held = pq.read_table(one.path / "samples.parquet")
     pq.write_table(held.drop_columns(["image"]), tmp_path / "samples.parquet")
-    pq.write_table(held.rename_columns(["picture" if n == "image" else n for n in held.column_names]), tmp_path / "other.parquet")
+    pq.write_table(
+        held.rename_columns(["picture" if n == "image" else n for n in held.column_names]),
+        tmp_path / "other.parquet",
+    )
     for name in ("samples", "other"):
         with pytest.raises(UserError, match="is not a samples table"):
             read_table(tmp_path / f"{name}.parquet", "samples", without=("image",))

@@ -1,4 +1,6 @@
-"""LID by FLIPD and by the normal bundle where the dimension is known, and score norms against plain loops."""
+"""LID by FLIPD and by the normal bundle where the dimension is known, and score norms
+against plain loops.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ from membench.types import Condition, Sample
 
 SAMPLING = {"steps": 4, "guidance": 3.0}
 IMAGES = {**SAMPLING, "examples": "images"}
-CONDITIONS = [Condition("p", "Norlund teal rug"), Condition("q", "a red mug"), Condition("r", "plate")]
+CONDITIONS = [
+    Condition("p", "Norlund teal rug"),
+    Condition("q", "a red mug"),
+    Condition("r", "plate"),
+]
 NONE = Conditioning(None)
 
 
@@ -51,10 +57,13 @@ def images(n: int, size: int = 64) -> np.ndarray:
 
 
 def with_images(conditions: list[Condition]) -> list[Condition]:
-    return [Condition(c.id, c.prompt, image) for c, image in zip(conditions, images(len(conditions)), strict=True)]
+    return [
+        Condition(c.id, c.prompt, image)
+        for c, image in zip(conditions, images(len(conditions)), strict=True)
+    ]
 
 
-# ------------------------------------------------------------------------------------------ known dimension
+# ---------------------------------------------------------------------- known dimension
 
 
 def test_flipd_of_a_degenerate_gaussian_is_its_dimension() -> None:
@@ -73,7 +82,9 @@ def test_flipd_of_a_degenerate_gaussian_is_its_dimension() -> None:
 def test_flipd_tells_the_pieces_of_a_union_apart() -> None:
     model = pieces(3, 10, 40)
     for piece, d in enumerate((3, 10, 40)):
-        lid = flipd(t0=0.01, trace="exact").lid(model, model.network.draw(piece, 4), NONE, list("abcd"))
+        lid = flipd(t0=0.01, trace="exact").lid(
+            model, model.network.draw(piece, 4), NONE, list("abcd")
+        )
         assert (lid - d).abs().max() < 0.15
 
 
@@ -87,19 +98,25 @@ def test_the_normal_bundle_counts_the_dimension_exactly() -> None:
             assert model.cost.forwards == 2 * 4 * 100
 
 
-# --------------------------------------------------------------------------------------------------- traces
+# ------------------------------------------------------------------------------- traces
 
 
-def slow_jacobian(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
+def slow_jacobian(
+    model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning
+) -> torch.Tensor:
     """The whole D x D matrix of one row, by reverse mode, a row of it at a time."""
     x = x.clone().requires_grad_(True)
     eps = model.raw_eps(x, t, condition).flatten()
-    return torch.stack([torch.autograd.grad(value, x, retain_graph=True)[0].flatten() for value in eps]).double()
+    return torch.stack(
+        [torch.autograd.grad(value, x, retain_graph=True)[0].flatten() for value in eps]
+    ).double()
 
 
 @pytest.mark.parametrize("how", ["jvp", "difference"])
 def test_exact_trace_and_probes_are_those_of_the_jacobian(model, how: str) -> None:
-    """On a v-prediction U-Net with cross-attention; J by reverse mode is the independent version."""
+    """On a v-prediction U-Net with cross-attention; J by reverse mode is the
+    independent version.
+    """
     condition, t = model.condition(CONDITIONS[:2]), 300
     x = model.noise([("a", 0), ("b", 0)], 0)
     jacobians = [slow_jacobian(model, x[i : i + 1], t, condition[slice(i, i + 1)]) for i in (0, 1)]
@@ -107,13 +124,20 @@ def test_exact_trace_and_probes_are_those_of_the_jacobian(model, how: str) -> No
     alpha, sigma = model.alpha_sigma(t)
     lid = detector.lid(model, x / alpha, condition, ["a", "b"])
     eps = model.eps(x, t, condition).double()
-    expected = [256 - sigma * float(j.trace()) + float(e.pow(2).sum()) for j, e in zip(jacobians, eps, strict=True)]
+    expected = [
+        256 - sigma * float(j.trace()) + float(e.pow(2).sum())
+        for j, e in zip(jacobians, eps, strict=True)
+    ]
     assert lid.tolist() == pytest.approx(expected, abs=0.02)
     probes = random_probes(model.shape, ["a", "b"], 0, 3, "gaussian")
     found, forms = quadratic_forms(model, x, t, condition, probes, 3, how)
     v = probes(slice(0, 3), slice(0, 2)).flatten(2).double()
-    by_hand = torch.stack([torch.stack([v[k, i] @ jacobians[i] @ v[k, i] for i in (0, 1)]) for k in range(3)])
-    assert torch.allclose(forms, by_hand, rtol=2e-3, atol=2e-2) and torch.allclose(found, eps.float(), atol=1e-5)
+    by_hand = torch.stack(
+        [torch.stack([v[k, i] @ jacobians[i] @ v[k, i] for i in (0, 1)]) for k in range(3)]
+    )
+    assert torch.allclose(forms, by_hand, rtol=2e-3, atol=2e-2) and torch.allclose(
+        found, eps.float(), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("probe", ["rademacher", "gaussian"])
@@ -122,8 +146,11 @@ def test_hutchinson_is_unbiased(probe: str) -> None:
     model = pieces(10)
     x0, names = model.network.draw(0, 1), ["a"]
     exact = flipd(t0=0.1, trace="exact").lid(model, x0, NONE, names)
-    estimate = flipd(t0=0.1, trace="hutchinson", probes=2000, probe=probe).lid(model, x0, NONE, names)
-    spread = math.sqrt(2 * (100 - 10) / 2000)  # of Gaussian probes: var v'Pv = 2 tr P for a projection P
+    estimate = flipd(t0=0.1, trace="hutchinson", probes=2000, probe=probe).lid(
+        model, x0, NONE, names
+    )
+    # Of Gaussian probes: var v'Pv = 2 tr P for a projection P
+    spread = math.sqrt(2 * (100 - 10) / 2000)
     assert abs(float(estimate - exact)) < 4 * spread
 
 
@@ -132,7 +159,9 @@ def test_rademacher_probes_are_surer_than_gaussian_ones(model) -> None:
     names = [str(i) for i in range(40)]
     spreads = {
         probe: float(
-            flipd(t0=0.3, trace="hutchinson", probes=1, probe=probe).lid(model, x0, model.condition([CONDITIONS[0]] * 40), names).std()
+            flipd(t0=0.3, trace="hutchinson", probes=1, probe=probe)
+            .lid(model, x0, model.condition([CONDITIONS[0]] * 40), names)
+            .std()
         )
         for probe in ("rademacher", "gaussian")
     }
@@ -143,12 +172,17 @@ def test_probes_belong_to_the_example_not_to_its_place_in_the_batch() -> None:
     all_of = random_probes((2, 3), ["a", "b", "c"], 7, 4, "rademacher")(slice(0, 4), slice(0, 3))
     one = random_probes((2, 3), ["c"], 7, 9, "rademacher")(slice(2, 4), slice(0, 1))
     assert torch.equal(all_of[2:4, 2], one[:, 0]) and set(all_of.unique().tolist()) == {-1.0, 1.0}
-    assert not torch.equal(all_of[0, 0], all_of[0, 1]) and not torch.equal(all_of[0, 0], all_of[1, 0])
+    assert not torch.equal(all_of[0, 0], all_of[0, 1]) and not torch.equal(
+        all_of[0, 0], all_of[1, 0]
+    )
 
 
 def test_the_trace_of_a_small_model_is_exact_unless_an_estimate_is_asked_for() -> None:
     model, x0 = pieces(4, size=16), pieces(4, size=16).network.draw(0, 2)
-    assert torch.equal(flipd(probes=1).lid(model, x0, NONE, ["a", "b"]), flipd(trace="exact").lid(model, x0, NONE, ["c", "d"]))
+    assert torch.equal(
+        flipd(probes=1).lid(model, x0, NONE, ["a", "b"]),
+        flipd(trace="exact").lid(model, x0, NONE, ["c", "d"]),
+    )
     assert model.cost.jvps == 2 * 2 * 16
     flipd(probes=3, trace="hutchinson").lid(model, x0, NONE, ["a", "b"])
     assert model.cost.jvps == 2 * 2 * 16 + 2 * 3
@@ -189,14 +223,23 @@ def test_attention_without_a_forward_rule_takes_the_difference(folder, model) ->
         flipd(derivative="jvp").check(other, with_images(CONDITIONS))
     flipd().check(other, with_images(CONDITIONS))
     assert choose(other, "auto") == "difference" and choose(model, "auto") == "jvp"
-    assert flipd().lid(other, x0, told, names).tolist() == pytest.approx(flipd().lid(model, x0, told, names).tolist(), abs=0.05)
+    assert flipd().lid(other, x0, told, names).tolist() == pytest.approx(
+        flipd().lid(model, x0, told, names).tolist(), abs=0.05
+    )
     assert (other.cost.jvps, other.cost.forwards) == (0, 2 * 4 + 1)
     assert torch.backends.cuda.flash_sdp_enabled()  # the choice of kernels is given back
 
 
-@pytest.mark.parametrize("error", [NotImplementedError, RuntimeError("size mismatch"), TypeError("no tangent"), AssertionError()])
-def test_a_group_norm_without_a_forward_rule_takes_the_difference(error, folder, model, monkeypatch) -> None:
-    """Whatever a release of PyTorch raises there; what a plain evaluation raises as well is not taken for it."""
+@pytest.mark.parametrize(
+    "error",
+    [NotImplementedError, RuntimeError("size mismatch"), TypeError("no tangent"), AssertionError()],
+)
+def test_a_group_norm_without_a_forward_rule_takes_the_difference(
+    error, folder, model, monkeypatch
+) -> None:
+    """Whatever a release of PyTorch raises there; what a plain evaluation raises as
+    well is not taken for it.
+    """
     plain = torch.nn.functional.group_norm
 
     def refuse(x, *args, **kwargs):
@@ -210,7 +253,10 @@ def test_a_group_norm_without_a_forward_rule_takes_the_difference(error, folder,
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.functional, "group_norm", refuse)
         assert choose(other, "auto") == "difference"
-        assert flipd().lid(other, x0, told, ["a"]).tolist() == pytest.approx(wanted, abs=0.05) and other.cost.jvps == 0
+        assert (
+            flipd().lid(other, x0, told, ["a"]).tolist() == pytest.approx(wanted, abs=0.05)
+            and other.cost.jvps == 0
+        )
     broken = LatentDenoiser(load_text_to_image(folder), batch_size=50)
     broken.network.conv_in.weight = torch.nn.Parameter(torch.zeros(8, 5, 3, 3))
     with pytest.raises(RuntimeError, match="expected input"):
@@ -223,7 +269,7 @@ def test_a_central_difference_wants_float32(folder) -> None:
         flipd(derivative="difference").check(half, with_images(CONDITIONS))
 
 
-# ------------------------------------------------------------------------------------------ score_norm, slow
+# --------------------------------------------------------------------- score_norm, slow
 
 
 class Slow:
@@ -234,14 +280,21 @@ class Slow:
         self.abar = self.pipe.scheduler.alphas_cumprod.double()
 
     def eps(self, x: torch.Tensor, t: int, text: str) -> torch.Tensor:
-        ids = self.pipe.tokenizer([text], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        ids = self.pipe.tokenizer(
+            [text], padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
         with torch.no_grad():
             v = self.pipe.unet(x, t, self.pipe.text_encoder(ids).last_hidden_state).sample
         return (self.abar[t].sqrt() * v + (1 - self.abar[t]).sqrt() * x).float()
 
     def norm(self, x: torch.Tensor, t: int, prompt: str, condition: str, kind: str) -> float:
         null, c = self.eps(x, t, ""), self.eps(x, t, prompt)
-        eps = {"conditional": c, "unconditional": null, "guided": null + 7.5 * (c - null), "difference": c - null}[condition]
+        eps = {
+            "conditional": c,
+            "unconditional": null,
+            "guided": null + 7.5 * (c - null),
+            "difference": c - null,
+        }[condition]
         value = math.sqrt(float((eps.double() ** 2).sum()))
         return value / math.sqrt(float(1 - self.abar[t])) if kind == "score" else value
 
@@ -253,9 +306,16 @@ class Slow:
 
 @pytest.mark.parametrize(
     ("condition", "kind", "t", "step"),
-    [("conditional", "eps", 1.0, 0), ("unconditional", "score", None, 0), ("guided", "eps", 0.4, 2), ("difference", "score", 0.001, 4)],
+    [
+        ("conditional", "eps", 1.0, 0),
+        ("unconditional", "score", None, 0),
+        ("guided", "eps", 0.4, 2),
+        ("difference", "score", 0.001, 4),
+    ],
 )
-def test_score_norm_on_the_trajectory_is_the_formula(folder, model, condition: str, kind: str, t: float | None, step: int) -> None:
+def test_score_norm_on_the_trajectory_is_the_formula(
+    folder, model, condition: str, kind: str, t: float | None, step: int
+) -> None:
     options = ScoreNorm.Options(condition=condition, norm=kind, t=t, draws=2, trajectory=5)
     got = ScoreNorm(options, seed=3, sampling=SAMPLING).score(model, CONDITIONS, {})
     slow = Slow(folder)
@@ -266,7 +326,9 @@ def test_score_norm_on_the_trajectory_is_the_formula(folder, model, condition: s
     for c, value in zip(CONDITIONS, got, strict=True):
         norms = []
         for draw in (0, 1):
-            x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(seed_of(3, c.id, draw)))
+            x = torch.randn(
+                (1, 4, 8, 8), generator=torch.Generator().manual_seed(seed_of(3, c.id, draw))
+            )
             for at in times[:step]:
                 eps = slow.eps(x, at, "") + 7.5 * (slow.eps(x, at, c.prompt) - slow.eps(x, at, ""))
                 v = (eps - (1 - slow.abar[at]).sqrt() * x) / slow.abar[at].sqrt()
@@ -279,10 +341,17 @@ def test_score_norm_on_the_trajectory_is_the_formula(folder, model, condition: s
 
 @pytest.mark.parametrize("condition", ["conditional", "unconditional", "guided", "difference"])
 def test_score_norm_of_an_image_follows_the_forward_ode(folder, model, condition: str) -> None:
-    """10 steps to t = 0.5: timesteps 0, 49, 99 ... 449, then 499; the last is where the norm is taken."""
+    """10 steps to t = 0.5: timesteps 0, 49, 99 ... 449, then 499; the last is where the
+    norm is taken.
+    """
     given = with_images(CONDITIONS)
-    got = ScoreNorm(ScoreNorm.Options(condition=condition), seed=0, sampling=IMAGES).score(model, given, {})
-    assert model.cost.forwards == 3 * (10 + {"conditional": 1, "unconditional": 1}.get(condition, 2)) and model.cost.encodes == 3
+    got = ScoreNorm(ScoreNorm.Options(condition=condition), seed=0, sampling=IMAGES).score(
+        model, given, {}
+    )
+    assert (
+        model.cost.forwards == 3 * (10 + {"conditional": 1, "unconditional": 1}.get(condition, 2))
+        and model.cost.encodes == 3
+    )
     slow = Slow(folder)
     for c, value in zip(given, got, strict=True):
         assert c.image is not None
@@ -297,8 +366,10 @@ def test_score_norm_of_an_image_follows_the_forward_ode(folder, model, condition
 
 
 def test_the_forward_ode_of_a_gaussian_has_its_closed_form() -> None:
-    """x_t = x0 sqrt(abar s^2 + sigma^2) / s for data N(0, s^2): here s = 1 in every direction, so the ODE stands still; and
-    across a piece (s = 0) a point that lies on it stays on alpha x0 = 0."""
+    """x_t = x0 sqrt(abar s^2 + sigma^2) / s for data N(0, s^2): here s = 1 in every
+    direction, so the ODE stands still; and across a piece (s = 0) a point that lies on
+    it stays on alpha x0 = 0.
+    """
     model = pieces(100)
     x0 = model.network.draw(0, 3)
     ends = {steps: ddim_invert(model, x0, NONE, t=499, steps=steps) for steps in (10, 40, 160)}
@@ -311,7 +382,7 @@ def test_the_forward_ode_of_a_gaussian_has_its_closed_form() -> None:
     assert (away - away @ basis @ basis.T).abs().max() < 1e-3
 
 
-# --------------------------------------------------------------------------------------------------- counts
+# ------------------------------------------------------------------------------- counts
 
 
 @pytest.mark.parametrize(
@@ -331,7 +402,10 @@ def test_the_forward_ode_of_a_gaussian_has_its_closed_form() -> None:
 def test_what_flipd_costs(model, options: dict, jvps: int, forwards: int) -> None:
     detector, given = flipd("images", **options), with_images(CONDITIONS)
     detector.score(model, given, {})
-    assert (model.cost.jvps, model.cost.forwards) == (3 * jvps, 3 * forwards) and model.cost.encodes == 3
+    assert (model.cost.jvps, model.cost.forwards) == (
+        3 * jvps,
+        3 * forwards,
+    ) and model.cost.encodes == 3
     [request, *_] = detector.plan(CONDITIONS)
     assert detector.image_forwards(model, request) == 4 * 2 + jvps + forwards
     before = (model.cost.jvps, model.cost.forwards)
@@ -340,7 +414,13 @@ def test_what_flipd_costs(model, options: dict, jvps: int, forwards: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"condition": "conditional"}, {"at": "image"}, {"at": "image", "condition": "unconditional", "t": 0.1}]
+    "options",
+    [
+        {},
+        {"condition": "conditional"},
+        {"at": "image"},
+        {"at": "image", "condition": "unconditional", "t": 0.1},
+    ],
 )
 def test_what_an_image_of_score_norm_costs(model, options: dict) -> None:
     detector = ScoreNorm(ScoreNorm.Options(**options), seed=0, sampling=SAMPLING)
@@ -349,14 +429,20 @@ def test_what_an_image_of_score_norm_costs(model, options: dict) -> None:
     assert model.cost.forwards == detector.image_forwards(model, request)
 
 
-# ------------------------------------------------------------------------------- conditions, images, prompts
+# ---------------------------------------------------------- conditions, images, prompts
 
 
 def test_ratio_difference_and_png_bits_are_made_of_the_same_two_lids(model) -> None:
     given = with_images(CONDITIONS)
     c, u, ratio, difference, per_bit = (
         np.array(flipd("images", **o).score(model, given, {}))
-        for o in ({}, {"condition": "unconditional"}, {"condition": "ratio"}, {"condition": "difference"}, {"per_png_bit": True})
+        for o in (
+            {},
+            {"condition": "unconditional"},
+            {"condition": "ratio"},
+            {"condition": "difference"},
+            {"per_png_bit": True},
+        )
     )
     assert ratio == pytest.approx(-c / u, rel=1e-4) and difference == pytest.approx(c - u, abs=1e-2)
     assert per_bit == pytest.approx(c / [png_bits(g.image) for g in given], rel=1e-6)
@@ -365,23 +451,37 @@ def test_ratio_difference_and_png_bits_are_made_of_the_same_two_lids(model) -> N
 
 @pytest.mark.parametrize("name", ["flipd", "score_norm"])
 def test_a_prompt_scores_by_the_mean_over_the_images_drawn_for_it(model, name: str) -> None:
-    detector = flipd(images=2) if name == "flipd" else ScoreNorm(ScoreNorm.Options(images=2, at="image"), seed=0, sampling=SAMPLING)
+    detector = (
+        flipd(images=2)
+        if name == "flipd"
+        else ScoreNorm(ScoreNorm.Options(images=2, at="image"), seed=0, sampling=SAMPLING)
+    )
     requests = detector.plan(CONDITIONS)
     assert len(requests) == 6 and detector.access.images
     drawn = detector.extract(model, requests)
     extracted = {c.id: [s for s in drawn if s.condition == c] for c in CONDITIONS}
     scores = detector.score(model, CONDITIONS, extracted)
-    assert scores == pytest.approx([np.mean([s.confidence for s in extracted[c.id]]) for c in CONDITIONS])
+    assert scores == pytest.approx(
+        [np.mean([s.confidence for s in extracted[c.id]]) for c in CONDITIONS]
+    )
     again = [Condition(s.condition.id, s.condition.prompt, s.image) for s in drawn if s.draw == 0]
-    own = detector.measure(model, np.stack([c.image for c in again]), again, [f"{c.id}/0" for c in again])
-    assert list(own) == pytest.approx([s.confidence for s in drawn if s.draw == 0], rel=1e-3)  # measured as an image is
+    own = detector.measure(
+        model, np.stack([c.image for c in again]), again, [f"{c.id}/0" for c in again]
+    )
+    # Measured as an image is
+    assert list(own) == pytest.approx([s.confidence for s in drawn if s.draw == 0], rel=1e-3)
     of_images = type(detector)(detector.options, seed=0, sampling=IMAGES)
     assert not of_images.access.images  # an example that is an image pays for no drawn one
 
 
-@pytest.mark.parametrize("name", ["flipd", "flipd ratio", "score_norm image", "score_norm", "normal_bundle", "dcs", "edge"])
+@pytest.mark.parametrize(
+    "name",
+    ["flipd", "flipd ratio", "score_norm image", "score_norm", "normal_bundle", "dcs", "edge"],
+)
 def test_a_nan_stays_in_its_own_row(model, monkeypatch, name: str) -> None:
-    """A network that fails for one prompt: its score is NaN, those of the others are what they were."""
+    """A network that fails for one prompt: its score is NaN, those of the others are
+    what they were.
+    """
     forward, poisoned = model._forward, model.condition(CONDITIONS[1:2]).embeddings
 
     def broken(x, t, condition):
@@ -407,11 +507,15 @@ def test_a_nan_stays_in_its_own_row(model, monkeypatch, name: str) -> None:
 
 def test_failed_images_fail_alone(model) -> None:
     detector = flipd()
-    assert math.isnan(detector.score(model, CONDITIONS[:1], {"p": [Sample(CONDITIONS[0], 0, images(1)[0], math.nan)]})[0])
+    assert math.isnan(
+        detector.score(
+            model, CONDITIONS[:1], {"p": [Sample(CONDITIONS[0], 0, images(1)[0], math.nan)]}
+        )[0]
+    )
     assert math.isnan(detector.score(model, CONDITIONS[:1], {"p": []})[0])
 
 
-# ------------------------------------------------------------------------------------------------ bad input
+# ---------------------------------------------------------------------------- bad input
 
 
 def refusal(detector, model: Denoiser, conditions: list[Condition] = CONDITIONS) -> str:
@@ -422,47 +526,80 @@ def refusal(detector, model: Denoiser, conditions: list[Condition] = CONDITIONS)
 
 
 def test_times_are_those_of_the_models_own_schedule() -> None:
-    """sigma^2 of Stable Diffusion's scaled-linear schedule at t (a linear one, which the reference code assumes, has 0.53 at 0.3)."""
+    """sigma^2 of Stable Diffusion's scaled-linear schedule at t (a linear one, which
+    the reference code assumes, has 0.53 at 0.3).
+    """
     model = pieces(4, size=16)
-    model.alphas_cumprod = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod.double()
+    model.alphas_cumprod = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+    ).alphas_cumprod.double()
     for t, sigma2 in ((0.01, 0.0087), (0.05, 0.0474), (0.1, 0.105), (0.3, 0.408), (0.5, 0.722)):
         assert model.alpha_sigma(model.timestep(t))[1] ** 2 == pytest.approx(sigma2, rel=0.01)
     assert (model.timestep(1.0), model.timestep(0.001)) == (999, 0)
 
 
 def test_what_does_not_fit_the_model_is_refused_before_any_work(model) -> None:
-    for detector in (flipd(t0=0.0001), NormalBundle(NormalBundle.Options(t0=0.0), seed=0, sampling=SAMPLING)):
+    for detector in (
+        flipd(t0=0.0001),
+        NormalBundle(NormalBundle.Options(t0=0.0), seed=0, sampling=SAMPLING),
+    ):
         assert "outside the model's schedule: choose 0.001" in refusal(detector, model)
-    assert "outside" in refusal(ScoreNorm(ScoreNorm.Options(t=0.0), seed=0, sampling=SAMPLING), model)
-    assert "ode_steps=500" in refusal(ScoreNorm(ScoreNorm.Options(at="image", t=0.1, ode_steps=500), seed=0, sampling=SAMPLING), model)
-    assert "ode_steps=600" in refusal(ScoreNorm(ScoreNorm.Options(at="image", ode_steps=600), seed=0, sampling=SAMPLING), model)
-    for detector in (flipd(images=0), ScoreNorm(ScoreNorm.Options(images=0, at="image"), seed=0, sampling=SAMPLING)):
+    assert "outside" in refusal(
+        ScoreNorm(ScoreNorm.Options(t=0.0), seed=0, sampling=SAMPLING), model
+    )
+    assert "ode_steps=500" in refusal(
+        ScoreNorm(ScoreNorm.Options(at="image", t=0.1, ode_steps=500), seed=0, sampling=SAMPLING),
+        model,
+    )
+    assert "ode_steps=600" in refusal(
+        ScoreNorm(ScoreNorm.Options(at="image", ode_steps=600), seed=0, sampling=SAMPLING), model
+    )
+    for detector in (
+        flipd(images=0),
+        ScoreNorm(ScoreNorm.Options(images=0, at="image"), seed=0, sampling=SAMPLING),
+    ):
         assert "images must be at least 1" in refusal(detector, model)
-        type(detector)(detector.options, seed=0, sampling=IMAGES).check(model, with_images(CONDITIONS))
+        type(detector)(detector.options, seed=0, sampling=IMAGES).check(
+            model, with_images(CONDITIONS)
+        )
     assert model.cost.forwards == model.cost.decodes == 0
 
 
 def test_a_model_that_is_too_large_is_told_the_cost() -> None:
     large = pieces(4, size=16)
     large.shape = (1, 65, 65)  # D = 4,225
-    assert f"D = 4,225 JVPs an image, and membench stops at D = {EXACT_LIMIT:,}" in refusal(flipd(trace="exact"), large, [])
+    assert f"D = 4,225 JVPs an image, and membench stops at D = {EXACT_LIMIT:,}" in refusal(
+        flipd(trace="exact"), large, []
+    )
     bundle = NormalBundle(NormalBundle.Options(), seed=0, sampling=SAMPLING)
-    assert "4 D = 16,900 evaluations" in refusal(bundle, large, []) and f"{LIMIT:,}" in refusal(bundle, large, [])
+    assert "4 D = 16,900 evaluations" in refusal(bundle, large, []) and f"{LIMIT:,}" in refusal(
+        bundle, large, []
+    )
 
 
 def test_a_model_without_a_condition_says_so() -> None:
     model, pool = pieces(4, size=16), [Condition("x", None, np.zeros((4, 4, 1), np.uint8))]
     for kind in ("conditional", "ratio", "difference"):
-        assert f"condition={kind} is not defined for it" in refusal(flipd(condition=kind), model, pool)
+        assert f"condition={kind} is not defined for it" in refusal(
+            flipd(condition=kind), model, pool
+        )
     for kind in ("conditional", "guided", "difference"):
-        assert "no condition" in refusal(ScoreNorm(ScoreNorm.Options(condition=kind), seed=0, sampling=SAMPLING), model, pool)
-    assert "no condition" in refusal(NormalBundle(NormalBundle.Options(condition="conditional"), seed=0, sampling=SAMPLING), model, pool)
+        assert "no condition" in refusal(
+            ScoreNorm(ScoreNorm.Options(condition=kind), seed=0, sampling=SAMPLING), model, pool
+        )
+    assert "no condition" in refusal(
+        NormalBundle(NormalBundle.Options(condition="conditional"), seed=0, sampling=SAMPLING),
+        model,
+        pool,
+    )
     flipd().check(model, pool)
 
 
 def test_an_image_without_a_prompt_is_not_scored_by_the_null_condition_in_silence(model) -> None:
     pool = [Condition("x", None, images(1)[0])]
-    assert "these images have no prompt and no class, so condition=conditional" in refusal(flipd(), model, pool)
+    assert "these images have no prompt and no class, so condition=conditional" in refusal(
+        flipd(), model, pool
+    )
     flipd(condition="unconditional").check(model, pool)
 
 
@@ -474,13 +611,20 @@ def test_two_ways_to_cancel_complexity_are_one_too_many() -> None:
 def test_examples_that_are_declared_to_be_images_have_one(model) -> None:
     mixed = [*with_images(CONDITIONS[:1]), CONDITIONS[1]]
     for detector in (flipd("images"), ScoreNorm(ScoreNorm.Options(), seed=0, sampling=IMAGES)):
-        assert "declares that its examples are images, and some have none" in refusal(detector, model, mixed)
+        assert "declares that its examples are images, and some have none" in refusal(
+            detector, model, mixed
+        )
 
 
 @pytest.mark.parametrize("make", [ScoreNorm, CfgNorm])
 def test_a_trajectory_longer_than_the_schedule_is_refused_at_once(model, make) -> None:
-    model.scheduler, model.alphas_cumprod = DDIMScheduler(num_train_timesteps=500), model.alphas_cumprod[:500]
-    assert "choose 1 to 500" in refusal(make(make.Options(trajectory=900), seed=0, sampling=SAMPLING), model)
+    model.scheduler, model.alphas_cumprod = (
+        DDIMScheduler(num_train_timesteps=500),
+        model.alphas_cumprod[:500],
+    )
+    assert "choose 1 to 500" in refusal(
+        make(make.Options(trajectory=900), seed=0, sampling=SAMPLING), model
+    )
 
 
 def test_a_given_image_of_another_size_is_refused_at_once(model) -> None:
@@ -492,7 +636,9 @@ def test_an_image_of_another_size_is_refused(model) -> None:
     with pytest.raises(UserError, match="images of 32x32x3 become states of"):
         model.encode(images(1, 32))
     with pytest.raises(UserError, match="resize the images"):
-        PixelDenoiser(pieces(4, size=16).network, DDIMScheduler(), shape=(3, 8, 8)).encode(images(1, 16))
+        PixelDenoiser(pieces(4, size=16).network, DDIMScheduler(), shape=(3, 8, 8)).encode(
+            images(1, 16)
+        )
 
 
 def test_encoding_undoes_decoding(model) -> None:

@@ -1,4 +1,6 @@
-"""The recipe of the mini Stable Diffusion: what its checkpoints belong to, and how sharp its VAE is said to be."""
+"""The recipe of the mini Stable Diffusion: what its checkpoints belong to, and how
+sharp its VAE is said to be.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def test_decibels_of_known_errors() -> None:
     assert psnr(torch.tensor([0.2**2, 0.02**2])).tolist() == pytest.approx([20.0, 40.0])
 
 
-def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Seen(Exception):
         pass
 
@@ -36,7 +40,9 @@ def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(tmp_path: Path, monke
     few = catalogue.Split("a", catalogue.build("a").entries[:9])
     monkeypatch.setattr(catalogue, "build", lambda name: few)
     monkeypatch.setattr(sd_webster_train, "fit", stop)
-    monkeypatch.setattr(sd_webster_train, "encode", lambda vae, images: torch.zeros(len(images), 4, 8, 8))
+    monkeypatch.setattr(
+        sd_webster_train, "encode", lambda vae, images: torch.zeros(len(images), 4, 8, 8)
+    )
     recipe = Recipe()
     for other in (
         recipe,
@@ -48,4 +54,5 @@ def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(tmp_path: Path, monke
         with pytest.raises(Seen):
             train_model(tmp_path, "model", other, progress=False)
     records = [repr(plan.record) for plan in plans]
-    assert len(set(records[:4])) == 4 and records[4] == records[0]  # more steps go on from the same checkpoint
+    # More steps go on from the same checkpoint
+    assert len(set(records[:4])) == 4 and records[4] == records[0]

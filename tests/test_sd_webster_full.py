@@ -1,4 +1,6 @@
-"""The full profile's path from end to end: a small pipeline in the hub's own layout, against a slow reference from the formulas."""
+"""The full profile's path from end to end: a small pipeline in the hub's own layout,
+against a slow reference from the formulas.
+"""
 
 from __future__ import annotations
 
@@ -77,10 +79,25 @@ def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def full(folder: Path, detector: str, model: str, *options: str, task: tuple[str, ...] = (), **more: Any) -> Any:
-    settings = [f"model={model}", f"prompts={folder / 'memorized.csv'}", f"negatives={folder / 'others.csv'}", *task]
+def full(
+    folder: Path, detector: str, model: str, *options: str, task: tuple[str, ...] = (), **more: Any
+) -> Any:
+    settings = [
+        f"model={model}",
+        f"prompts={folder / 'memorized.csv'}",
+        f"negatives={folder / 'others.csv'}",
+        *task,
+    ]
     return membench.run(
-        detector, "sd_webster", "full", options=options, task_options=settings, out=folder / "runs", progress=False, seed=3, **more
+        detector,
+        "sd_webster",
+        "full",
+        options=options,
+        task_options=settings,
+        out=folder / "runs",
+        progress=False,
+        seed=3,
+        **more,
     )
 
 
@@ -89,16 +106,20 @@ def scores_of(run: Any) -> np.ndarray:
     return frame[[example_id(text) for text in TEXTS]].to_numpy()
 
 
-# ------------------------------------------------------------------------------------------- slow reference
+# ----------------------------------------------------------------------- slow reference
 
 
 class Reference:
-    """Stable Diffusion by diffusers' own components, one latent at a time; every formula is written out."""
+    """Stable Diffusion by diffusers' own components, one latent at a time; every
+    formula is written out.
+    """
 
     def __init__(self, folder: Path) -> None:
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-        self.pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+        self.pipe = StableDiffusionPipeline.from_pretrained(
+            folder, local_files_only=True, safety_checker=None
+        )
         self.pipe.set_progress_bar_config(disable=True)
         self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
         self.scheduler = self.pipe.scheduler
@@ -123,7 +144,9 @@ class Reference:
         return self.abar[t].sqrt() * out + (1 - self.abar[t]).sqrt() * x.double() if self.v else out
 
     def cfg_norm(self, prompt: str, draws: int, steps: int) -> float:
-        """Wen et al.: mean over draws and the first steps of 50 of || eps_c - eps_0 ||_2, on the guided way."""
+        """Wen et al.: mean over draws and the first steps of 50 of || eps_c - eps_0
+        ||_2, on the guided way.
+        """
         told, null = self.embeddings(prompt)
         norms = []
         for draw in range(draws):
@@ -145,10 +168,19 @@ class Reference:
         self.scheduler.set_timesteps(50)
         t = int(self.scheduler.timesteps[0])
         assert t == 981
-        return float(np.mean([float(self.guided(self.noise(prompt, draw), t, prompt).norm()) for draw in range(draws)]))
+        return float(
+            np.mean(
+                [
+                    float(self.guided(self.noise(prompt, draw), t, prompt).norm())
+                    for draw in range(draws)
+                ]
+            )
+        )
 
     def dcs(self, prompt: str, draws: int) -> float:
-        """Webster: mean((z - D(z; sigma_max))^2), z = sigma_max * noise, in the units of the variance-exploding process."""
+        """Webster: mean((z - D(z; sigma_max))^2), z = sigma_max * noise, in the units
+        of the variance-exploding process.
+        """
         sigma = float(((1 - self.abar[999]) / self.abar[999]).sqrt())
         assert sigma == pytest.approx(SIGMA_MAX, rel=1e-4)
         values = []
@@ -160,7 +192,9 @@ class Reference:
         return float(np.mean(values))
 
     def edge(self, prompt: str, draws: int) -> float:
-        """Webster: the share of pixels that are an edge in more than half of the one-step images."""
+        """Webster: the share of pixels that are an edge in more than half of the
+        one-step images.
+        """
         from scipy import ndimage
 
         sigma, maps = float(((1 - self.abar[999]) / self.abar[999]).sqrt()), []
@@ -168,15 +202,26 @@ class Reference:
             x = (sigma * self.noise(prompt, draw).double() / (1 + sigma**2) ** 0.5).float()
             latent = x * (1 + sigma**2) ** 0.5 - sigma * self.guided(x, 999, prompt)
             with torch.no_grad():
-                out = self.pipe.vae.decode(latent.float() / self.pipe.vae.config.scaling_factor).sample
-            picture = ((out / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-            small = np.asarray(Image.fromarray(picture).resize((256, 256), Image.Resampling.LANCZOS)) / 255
+                out = self.pipe.vae.decode(
+                    latent.float() / self.pipe.vae.config.scaling_factor
+                ).sample
+            picture = (
+                ((out / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).numpy() * 255)
+                .round()
+                .astype(np.uint8)
+            )
+            small = (
+                np.asarray(Image.fromarray(picture).resize((256, 256), Image.Resampling.LANCZOS))
+                / 255
+            )
             size = np.hypot(ndimage.sobel(small, axis=0), ndimage.sobel(small, axis=1)).sum(axis=2)
             maps.append(size > 1.5)
         return float((np.mean(maps, axis=0) > 0.5).mean())
 
     def flipd(self, prompt: str, image: np.ndarray) -> float:
-        """FLIPD of a picture's latent at t0 = 0.3: D - sigma tr(d eps / d x) + || eps ||^2 at (alpha x0, t0); its negative scores."""
+        """FLIPD of a picture's latent at t0 = 0.3: D - sigma tr(d eps / d x) + || eps
+        ||^2 at (alpha x0, t0); its negative scores.
+        """
         told, _ = self.embeddings(prompt)
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.no_grad():
@@ -196,12 +241,17 @@ class Reference:
 
 @pytest.fixture(scope="module")
 def reference(hub: Path) -> Callable[[str], Reference]:
-    made = {key: Reference(hub / f"models--{model.replace('/', '--')}" / "snapshots" / REVISION) for key, (model, _) in MODELS.items()}
+    made = {
+        key: Reference(hub / f"models--{model.replace('/', '--')}" / "snapshots" / REVISION)
+        for key, (model, _) in MODELS.items()
+    }
     return made.__getitem__
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
-def test_scores_are_those_of_the_formulas(at_hub: Path, reference: Callable[[str], Reference], kind: str) -> None:
+def test_scores_are_those_of_the_formulas(
+    at_hub: Path, reference: Callable[[str], Reference], kind: str
+) -> None:
     """v-prediction too: a norm is one of epsilon whatever the network predicts."""
     slow, model = reference(kind), MODELS[kind][0]
     assert slow.v == (kind == "v")
@@ -214,25 +264,37 @@ def test_scores_are_those_of_the_formulas(at_hub: Path, reference: Callable[[str
     for detector, (options, formula) in fast.items():
         run = full(at_hub, detector, model, *options)
         expected = np.array([formula(text) for text in TEXTS])
-        pixel = 1.01 / 256**2 if detector == "edge" else 0  # a count: rounding may take one across the threshold
+        # A count: rounding may take one across the threshold
+        pixel = 1.01 / 256**2 if detector == "edge" else 0
         assert scores_of(run) == pytest.approx(expected, rel=1e-4, abs=pixel), detector
         assert expected.std() > 0  # or any constant would do
         assert run.info["phases"]["scores"]["decodes"] == (15 if detector == "edge" else 0)
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
-def test_images_are_those_of_the_pipeline_and_flipd_scores_them(at_hub: Path, reference: Callable[[str], Reference], kind: str) -> None:
+def test_images_are_those_of_the_pipeline_and_flipd_scores_them(
+    at_hub: Path, reference: Callable[[str], Reference], kind: str
+) -> None:
     slow, model = reference(kind), MODELS[kind][0]
-    run = full(at_hub, "flipd", model, "trace=exact", task=("steps=4", "guidance=3.0"), limit=2)  # 256 derivatives a prompt
+    # 256 derivatives a prompt
+    run = full(at_hub, "flipd", model, "trace=exact", task=("steps=4", "guidance=3.0"), limit=2)
     drawn = {row.prompt: png_image(row.image) for row in run.samples.itertuples()}
     for text in drawn:
-        out = slow.pipe(text, latents=slow.noise(text, 0), num_inference_steps=4, guidance_scale=3.0, output_type="np").images[0]
+        out = slow.pipe(
+            text,
+            latents=slow.noise(text, 0),
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            output_type="np",
+        ).images[0]
         assert np.abs(drawn[text] / 255 - out).max() <= 1.01 / 255
     expected = [slow.flipd(text, drawn[text]) for text in drawn]
-    assert len(drawn) == 2 and run.scores.set_index("prompt").score[list(drawn)].tolist() == pytest.approx(expected, rel=1e-4)
+    assert len(drawn) == 2 and run.scores.set_index("prompt").score[
+        list(drawn)
+    ].tolist() == pytest.approx(expected, rel=1e-4)
 
 
-# ------------------------------------------------------------------------------------------ what is stored
+# ----------------------------------------------------------------------- what is stored
 
 
 def test_labels_kinds_sources_and_provenance(at_hub: Path) -> None:
@@ -242,16 +304,33 @@ def test_labels_kinds_sources_and_provenance(at_hub: Path) -> None:
     assert told.kind[TEXTS].tolist() == ["VM", "TM", "TM", "N", "N"]
     assert told.source[TEXTS].tolist() == ["memorized.csv"] * 3 + ["others.csv"] * 2
     assert told.group[TEXTS[1]] == told.group[TEXTS[2]] != told.group[TEXTS[0]]  # one product line
-    assert run.info["model_name"] == "tiny/sd-v" and run.info["data_name"] == "memorized.csv vs others.csv"
-    assert [p["rows"] for p in run.info["provenance"]["prompts"]] == [3, 2] and run.info["provenance"]["revision"] == REVISION
-    # Without ground truth images are drawn and compared with nothing: no metric speaks of copies.
-    assert set(run.samples.status) == {"not compared"} and run.matches.empty and run.info["status"] == "complete"
-    assert not run.metrics.metric.str.startswith(("ams", "ums", "best_p")).any() and run.info["failed"] == {"scores": 0, "samples": 0}
+    assert (
+        run.info["model_name"] == "tiny/sd-v"
+        and run.info["data_name"] == "memorized.csv vs others.csv"
+    )
+    assert [p["rows"] for p in run.info["provenance"]["prompts"]] == [3, 2] and run.info[
+        "provenance"
+    ]["revision"] == REVISION
+    # Without ground truth images are drawn and compared with nothing: no metric speaks
+    # of copies.
+    assert (
+        set(run.samples.status) == {"not compared"}
+        and run.matches.empty
+        and run.info["status"] == "complete"
+    )
+    assert not run.metrics.metric.str.startswith(("ams", "ums", "best_p")).any() and run.info[
+        "failed"
+    ] == {"scores": 0, "samples": 0}
     assert "compared with nothing" in (run.path / "report.html").read_text()
     from membench.boards.collect import collect
 
     [row] = collect([run]).to_dict("records")
-    assert row["n_g"] == 5 and row["n_ok"] == 0 and np.isnan(row["ams_cumulative"]) and row["model"] == "tiny/sd-v"
+    assert (
+        row["n_g"] == 5
+        and row["n_ok"] == 0
+        and np.isnan(row["ams_cumulative"])
+        and row["model"] == "tiny/sd-v"
+    )
 
 
 def test_a_revision_and_a_folder_give_the_same_run(at_hub: Path, hub: Path) -> None:
@@ -283,7 +362,9 @@ def sscd(tmp_path: Path) -> Path:
 
 
 def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd: Path) -> None:
-    """Planted: a prompt's very generation is its ground truth; another prompt's truth is some other picture."""
+    """Planted: a prompt's very generation is its ground truth; another prompt's truth
+    is some other picture.
+    """
     from membench.features.loading import load_features
 
     first = full(at_hub, "random", "tiny/sd-v", "draws=2", task=("steps=2",))
@@ -295,11 +376,20 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
     (truth / "101.png").write_bytes(drawn[TEXTS[0], 1])  # draw 1 comes back, whatever draw 0 does
     Image.fromarray(other).save(truth / "102.png")
     run = full(
-        at_hub, "random", "tiny/sd-v", "draws=2", task=("steps=2", f"ground_truth={truth}", "criterion=sscd", f"criterion_weights={sscd}")
+        at_hub,
+        "random",
+        "tiny/sd-v",
+        "draws=2",
+        task=("steps=2", f"ground_truth={truth}", "criterion=sscd", f"criterion_weights={sscd}"),
     )
     samples = run.samples.set_index(["prompt", "draw"])
-    assert samples.truth_label[TEXTS[0], 1] == 1 and samples.truth_similarity[TEXTS[0], 1] == pytest.approx(1, abs=1e-3)
-    assert samples.truth_label[TEXTS[2]].isna().all() and samples.truth_similarity[TEXTS[3]].isna().all()
+    assert samples.truth_label[TEXTS[0], 1] == 1 and samples.truth_similarity[
+        TEXTS[0], 1
+    ] == pytest.approx(1, abs=1e-3)
+    assert (
+        samples.truth_label[TEXTS[2]].isna().all()
+        and samples.truth_similarity[TEXTS[3]].isna().all()
+    )
     assert set(run.samples.status) == {"ok"} and len(set(run.matches.training_id)) == 2
     features = load_features("sscd", str(sscd))
 
@@ -312,40 +402,83 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
     assert samples.truth_similarity[TEXTS[1], 0] == pytest.approx(expected, abs=1e-5)
     assert bool(samples.truth_label[TEXTS[1], 0]) == (expected >= 0.5)
     truth = {"pictures": 2, "memorized prompts": 3, "of them with a picture": 2}
-    assert run.info["space"]["id"].startswith("cosine/sscd-") and run.info["provenance"]["ground_truth"] == truth
+    assert (
+        run.info["space"]["id"].startswith("cosine/sscd-")
+        and run.info["provenance"]["ground_truth"] == truth
+    )
     line = "2 pictures, of 2 of 3 memorized prompts; copies of other pictures are not found"
     assert line in (run.path / "report.html").read_text() and line in run_tables.run_table([run])
     known = samples.truth_label.dropna()
     measured = run.metrics[run.metrics.subset == "all"].set_index("metric")
-    assert measured.value["own_copies"] == known.mean() and measured.n["own_copies"] == len(known) == 4
-    assert measured.value["prompts_returned"] == known.groupby("prompt").max().mean() and measured.n["prompts_returned"] == 2
-    assert "own copies" in run_tables.run_table([run]) and "own training pictures" in (run.path / "report.html").read_text()
-    assert run.metrics.metric.str.startswith("ams").any() and "base64" in (run.path / "report.html").read_text()
+    assert (
+        measured.value["own_copies"] == known.mean() and measured.n["own_copies"] == len(known) == 4
+    )
+    assert (
+        measured.value["prompts_returned"] == known.groupby("prompt").max().mean()
+        and measured.n["prompts_returned"] == 2
+    )
+    assert (
+        "own copies" in run_tables.run_table([run])
+        and "own training pictures" in (run.path / "report.html").read_text()
+    )
+    assert (
+        run.metrics.metric.str.startswith("ams").any()
+        and "base64" in (run.path / "report.html").read_text()
+    )
 
 
-# ---------------------------------------------------------------------------------------- captions, offline
+# -------------------------------------------------------------------- captions, offline
 
 
 def test_captions_alone_need_no_model(at_hub: Path) -> None:
     run = full(at_hub, "caption_case", "nobody/has-this")
-    assert len(run.scores) == 5 and (run.scores.status == "ok").all() and run.info["hashes"]["weights"] == "none"
-    with pytest.raises(UserError, match=r"model nobody/has-this.* is missing; fetch it with: membench download sd_webster --model"):
+    assert (
+        len(run.scores) == 5
+        and (run.scores.status == "ok").all()
+        and run.info["hashes"]["weights"] == "none"
+    )
+    with pytest.raises(
+        UserError,
+        match=(
+            r"model nobody/has-this.* is missing; fetch it with: membench download sd_webster"
+            r" --model"
+        ),
+    ):
         full(at_hub, "cfg_norm", "nobody/has-this")
 
 
-def test_offline_with_nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_offline_with_nothing_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "no-hub"))
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     no_sockets(monkeypatch)
-    command = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--profile", "full", "--runs", str(tmp_path / "runs"), "--offline"]
+    command = [
+        "run",
+        "--detector",
+        "cfg_norm",
+        "--task",
+        "sd_webster",
+        "--profile",
+        "full",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--offline",
+    ]
     assert main.main([*command, "--set", "sd_webster.ground_truth=urls"]) == 2
     out = capsys.readouterr()
     lines = out.err.strip().splitlines()
-    assert out.out == "" and len(lines) == 5 and all(line.startswith("membench: ") for line in lines)
-    for line, what in zip(lines, ("CompVis/stable-diffusion-v1-4", "500 memorized", "LAION", "sscd", "training pictures"), strict=True):
+    assert (
+        out.out == "" and len(lines) == 5 and all(line.startswith("membench: ") for line in lines)
+    )
+    for line, what in zip(
+        lines,
+        ("CompVis/stable-diffusion-v1-4", "500 memorized", "LAION", "sscd", "training pictures"),
+        strict=True,
+    ):
         assert what in line and "fetch it with: membench download sd_webster" in line
     assert not (tmp_path / "runs").exists()
 
@@ -355,25 +488,48 @@ def test_offline_with_nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         (["half=b"], "half=b is for --profile mini"),
         (["examples=mirror"], "examples=mirror is for --profile mini"),
-        (["ground_truth=/no/such/folder", "criterion=clip"], "ground_truth=/no/such/folder is no folder"),
+        (
+            ["ground_truth=/no/such/folder", "criterion=clip"],
+            "ground_truth=/no/such/folder is no folder",
+        ),
         (["prompts=hintersdorff"], "unknown prompt set 'hintersdorff'. Did you mean 'hintersdorf'"),
         (["model=no id at all"], "neither a folder nor a hub id"),
         (["model=sd-9"], "unknown model 'sd-9'. Did you mean"),
-        (["ground_truth=.", "criterion=clip"], "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG"),
+        (
+            ["ground_truth=.", "criterion=clip"],
+            "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG",
+        ),
     ],
 )
 def test_wrong_options_are_one_line(at_hub: Path, settings: list[str], told: str) -> None:
-    given = {"model": "tiny/sd-v", "prompts": str(at_hub / "memorized.csv"), "negatives": str(at_hub / "others.csv")}
+    given = {
+        "model": "tiny/sd-v",
+        "prompts": str(at_hub / "memorized.csv"),
+        "negatives": str(at_hub / "others.csv"),
+    }
     given |= dict(setting.split("=", 1) for setting in settings)
     with pytest.raises(UserError) as caught:
-        membench.run("cfg_norm", "sd_webster", "full", task_options=[f"{k}={v}" for k, v in given.items()], out=at_hub / "runs")
+        membench.run(
+            "cfg_norm",
+            "sd_webster",
+            "full",
+            task_options=[f"{k}={v}" for k, v in given.items()],
+            out=at_hub / "runs",
+        )
     assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_control_has_to_be_named(at_hub: Path) -> None:
     with pytest.raises(UserError, match="ships no control model"):
         full(at_hub, "cfg_norm", "tiny/sd-v", control=True)
-    run = full(at_hub, "cfg_norm", "tiny/sd-v", "images=0", task=("control_model=tiny/sd-eps",), control=True)
+    run = full(
+        at_hub,
+        "cfg_norm",
+        "tiny/sd-v",
+        "images=0",
+        task=("control_model=tiny/sd-eps",),
+        control=True,
+    )
     assert run.info["model_name"] == "tiny/sd-eps" and run.info["control"]
 
 
@@ -381,7 +537,9 @@ def test_the_control_has_to_be_named(at_hub: Path) -> None:
 def test_a_picture_that_cannot_be_decoded_is_a_failed_image(
     at_hub: Path, monkeypatch: pytest.MonkeyPatch, detector: str, images: int
 ) -> None:
-    """And no black one, which would look like its black neighbours: a high score for generation density."""
+    """And no black one, which would look like its black neighbours: a high score for
+    generation density.
+    """
     from diffusers import AutoencoderKL
 
     decode = AutoencoderKL.decode
@@ -394,17 +552,25 @@ def test_a_picture_that_cannot_be_decoded_is_a_failed_image(
         return out
 
     monkeypatch.setattr(AutoencoderKL, "decode", broken)
-    monkeypatch.setattr("membench.models.latent.prove_vae", lambda *_: None)  # it would refuse such a VAE before any work
+    # It would refuse such a VAE before any work
+    monkeypatch.setattr("membench.models.latent.prove_vae", lambda *_: None)
     options = {"random": ["draws=2"], "edge": ["draws=2", "images=1"]}[detector]
     run = full(at_hub, detector, "tiny/sd-v", *options, task=("steps=2",))
     status = run.samples.set_index(["prompt", "draw"]).status
     last = run.samples[run.samples.status.str.startswith("failed")]
-    assert len(run.samples) == 5 * images and len(last) == 1 and run.info["status"] == "partial" and calls
+    assert (
+        len(run.samples) == 5 * images
+        and len(last) == 1
+        and run.info["status"] == "partial"
+        and calls
+    )
     failed = run.scores[run.scores.status == "failed"]
     assert len(failed) == 1 and status.notna().all()
 
 
-def test_half_precision_that_overflows_in_the_vae_is_decoded_in_float32(at_hub: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_that_overflows_in_the_vae_is_decoded_in_float32(
+    at_hub: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from diffusers import AutoencoderKL
 
     from membench.models.latent import LatentDenoiser, load_text_to_image
@@ -424,12 +590,18 @@ def test_half_precision_that_overflows_in_the_vae_is_decoded_in_float32(at_hub: 
 
     monkeypatch.setattr(AutoencoderKL, "decode", overflows)
     found = half.decode(state := x.clone())
-    assert np.array_equal(found[[0, 2]], plain[[0, 2]]) and state.isfinite().all() and not np.array_equal(plain[1], expected[1])
+    assert (
+        np.array_equal(found[[0, 2]], plain[[0, 2]])
+        and state.isfinite().all()
+        and not np.array_equal(plain[1], expected[1])
+    )
     assert np.abs(found[1].astype(int) - expected[1]).max() <= 3  # the weights are rounded still
 
 
 def test_pictures_by_url_are_those_of_these_very_addresses(at_hub: Path) -> None:
-    """Another list of the same name is another folder; a download asks again for what was out of reach, a run does not."""
+    """Another list of the same name is another folder; a download asks again for what
+    was out of reach, a run does not.
+    """
     from membench.datasets.ground_truth import links_of
     from membench.datasets.prompts import read_prompt_file
     from membench.fetching.download_status import Row, StatusTable
@@ -441,13 +613,21 @@ def test_pictures_by_url_are_those_of_these_very_addresses(at_hub: Path) -> None
     o = SdWebsterOptions(prompts=str(file), negatives=str(at_hub / "others.csv"))
     assert images_resource(o, again=False).find() is None
     links = links_of([*read_prompt_file(file), *read_prompt_file(at_hub / "others.csv")])
-    place = at_hub / "cache" / "ground_truth" / json_hash(sorted((link.id, link.url) for link in links))[:16]
+    place = (
+        at_hub
+        / "cache"
+        / "ground_truth"
+        / json_hash(sorted((link.id, link.url) for link in links))[:16]
+    )
     place.mkdir(parents=True)
     table = StatusTable(place)
     for link in links:
         table.enter(Row(link.id, link.url, "gone" if link.id == "101" else "timeout"))
     table.save()
-    assert images_resource(o, again=False).find() == place and images_resource(o, again=True).find() is None
+    assert (
+        images_resource(o, again=False).find() == place
+        and images_resource(o, again=True).find() is None
+    )
     file.write_text(MEMORIZED.replace("a.jpg", "new.jpg"))
     assert images_resource(o, again=False).find() is None
 
@@ -456,7 +636,12 @@ def test_files_of_hub_data_sets_are_resources_too() -> None:
     from membench.tasks.sd_webster.options import SdWebsterOptions
     from membench.tasks.sd_webster.task import SdWebster
 
-    names = [r.name for r in SdWebster(SdWebsterOptions(prompts="some/set:file.csv,wen", negatives="laion")).resources()]
+    names = [
+        r.name
+        for r in SdWebster(
+            SdWebsterOptions(prompts="some/set:file.csv,wen", negatives="laion")
+        ).resources()
+    ]
     assert names[:4] == ["model", "some/set:file.csv", "wen", "laion"]
     with pytest.raises(UserError, match=r"unknown prompt set 'lion'\. Did you mean 'laion'"):
         SdWebster(SdWebsterOptions(negatives="lion")).resources()
@@ -464,18 +649,46 @@ def test_files_of_hub_data_sets_are_resources_too() -> None:
 
 def test_one_label_is_said_to_be_one(at_hub: Path) -> None:
     settings = ["model=nobody/has-this", f"prompts={at_hub / 'memorized.csv'}"]
-    run = membench.run("caption_case", "sd_webster", "full", task_options=settings, out=at_hub / "runs", progress=False)
-    assert "no detection: of the examples scored 3 memorized, 0 not, 0 unlabelled; AUROC needs both labels" in run_tables.run_table([run])
+    run = membench.run(
+        "caption_case",
+        "sd_webster",
+        "full",
+        task_options=settings,
+        out=at_hub / "runs",
+        progress=False,
+    )
+    assert (
+        "no detection: of the examples scored 3 memorized, 0 not, 0 unlabelled; AUROC needs both"
+        " labels" in run_tables.run_table([run])
+    )
 
 
 def test_the_mini_profile_takes_a_model_of_the_hub(at_hub: Path) -> None:
-    settings = ["model=tiny/sd-v", f"prompts={at_hub / 'memorized.csv'}", f"negatives={at_hub / 'others.csv'}"]
+    settings = [
+        "model=tiny/sd-v",
+        f"prompts={at_hub / 'memorized.csv'}",
+        f"negatives={at_hub / 'others.csv'}",
+    ]
     run = membench.run(
-        "cfg_norm", "sd_webster", options=["draws=1", "images=0"], task_options=settings, out=at_hub / "runs", progress=False
+        "cfg_norm",
+        "sd_webster",
+        options=["draws=1", "images=0"],
+        task_options=settings,
+        out=at_hub / "runs",
+        progress=False,
     )
     labels = run.scores.set_index("id").label
-    assert [labels[example_id(text)] for text in TEXTS] == [1, 1, 1, 0, 0] and run.scores.score.notna().all()
-    assert "tiny/sd-v was not trained on the mini profile's catalogue" in run.info["provenance"]["notes"][0]
+    assert [labels[example_id(text)] for text in TEXTS] == [
+        1,
+        1,
+        1,
+        0,
+        0,
+    ] and run.scores.score.notna().all()
+    assert (
+        "tiny/sd-v was not trained on the mini profile's catalogue"
+        in run.info["provenance"]["notes"][0]
+    )
 
 
 def test_negatives_alone_are_refused_by_the_mini_profile() -> None:
@@ -488,7 +701,7 @@ def test_full_options_are_refused_by_the_mini_profile() -> None:
         membench.run("cfg_norm", "sd_webster", task_options=["ground_truth=x"])
 
 
-# ------------------------------------------------------------------------------------------ the real files
+# ----------------------------------------------------------------------- the real files
 
 
 REAL = ROOT.parent / "shared" / "data" / "prompts"
@@ -496,14 +709,18 @@ REAL = ROOT.parent / "shared" / "data" / "prompts"
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real prompt files are not here")
 def test_the_published_prompts_through_the_task(tmp_path: Path) -> None:
-    """500 memorized (VM 112, TM 388) against 500 of LAION: counts, and what the share of capitals reaches."""
+    """500 memorized (VM 112, TM 388) against 500 of LAION: counts, and what the share
+    of capitals reaches.
+    """
     files = REAL / "hintersdorf2024"
     settings = [
         f"prompts={files / 'memorized_laion_prompts.csv'}",
         f"negatives={files / 'unmemorized_laion_prompts.csv'}",
         "model=no/model",
     ]
-    run = membench.run("caption_case", "sd_webster", "full", task_options=settings, out=tmp_path, progress=False)
+    run = membench.run(
+        "caption_case", "sd_webster", "full", task_options=settings, out=tmp_path, progress=False
+    )
     counts = pd.crosstab(run.scores.label, run.scores.kind)
     assert counts.to_dict() == {"N": {0: 500, 1: 0}, "TM": {0: 0, 1: 388}, "VM": {0: 0, 1: 112}}
     m = run.metrics[(run.metrics.metric == "auroc") & (run.metrics.subset == "all")].iloc[0]

@@ -23,7 +23,9 @@ from membench.storage.tables import read_table, write_table
 
 
 def test_over_seeds_without_the_runs(tmp_path):
-    """Student's t over seeds alone, as of a stored leaderboard; a single seed keeps its own interval."""
+    """Student's t over seeds alone, as of a stored leaderboard; a single seed keeps its
+    own interval.
+    """
     runs = {0: COPIED, 1: [0, 1, 2, 3, None, None, None, None], 2: [0] * 8}
     for seed, copied in runs.items():
         make(tmp_path, copied, seed=seed)
@@ -35,8 +37,11 @@ def test_over_seeds_without_the_runs(tmp_path):
     ours = row(found, "random")
     ams, ums = [0.75, 0.5, 1.0], [3 / 8, 4 / 8, 1 / 8]
     half = stats.t.ppf(0.975, 2) * np.std(ams, ddof=1) / np.sqrt(3)
-    assert ours.seeds == 3 and ours.seed_list == "0 1 2" and ours.ams_cumulative == pytest.approx(0.75)
-    assert ours.ams_cumulative_low == pytest.approx(0.75 - half) and ours.ams_cumulative_high == 1.0  # beyond 1, and cut
+    assert (
+        ours.seeds == 3 and ours.seed_list == "0 1 2" and ours.ams_cumulative == pytest.approx(0.75)
+    )
+    # Beyond 1, and cut
+    assert ours.ams_cumulative_low == pytest.approx(0.75 - half) and ours.ams_cumulative_high == 1.0
     own = frame[(frame.detector == "random") & ~frame.control]
     assert (ours.ums_cumulative_low, ours.ums_cumulative_high) == pytest.approx(
         np.maximum(0, widened(ums, own.ums_cumulative_low, own.ums_cumulative_high))
@@ -44,47 +49,81 @@ def test_over_seeds_without_the_runs(tmp_path):
     alone, one = row(frame, "side"), row(found, "side")
     assert one.seeds == 1 and one.ams_cumulative == 0.75
     for metric in ("ams_cumulative", "ums_cumulative", "auroc"):
-        assert (one[f"{metric}_low"], one[f"{metric}_high"]) == (alone[f"{metric}_low"], alone[f"{metric}_high"])
+        assert (one[f"{metric}_low"], one[f"{metric}_high"]) == (
+            alone[f"{metric}_low"],
+            alone[f"{metric}_high"],
+        )
 
 
 def test_over_seeds_with_the_runs(tmp_path):
-    """Over groups and seeds: AMS from the resamples of its images' groups, detection from those of the examples'."""
+    """Over groups and seeds: AMS from the resamples of its images' groups, detection
+    from those of the examples'.
+    """
     copies = [COPIED, [0, 1, 2, 3, None, None, None, None], [0] * 4 + [None] * 4]
     runs = [make(tmp_path, copied, seed=seed) for seed, copied in enumerate(copies)]
     frame, resampler = collect(tmp_path), Resampler(resamples=100)
     ours = over_seeds(frame, runs, resampler).iloc[0]
     hits = np.array([[copy is not None for copy in copied] for copied in copies], dtype=float)
     drawn = mean_resamples(hits.T, [f"c{i}" for i in range(8)], resamples=100).T
-    assert (ours.ams_cumulative_low, ours.ams_cumulative_high) == pytest.approx(two_level_interval(hits.mean(axis=1), drawn))
+    assert (ours.ams_cumulative_low, ours.ams_cumulative_high) == pytest.approx(
+        two_level_interval(hits.mean(axis=1), drawn)
+    )
     by_run = resampler.detection(runs)
     for metric in ("auroc", "auroc_complexity_matched", "average_precision"):
         found = [of[metric] for of in by_run]
         drawn = np.stack([d.resampled for d in found])
-        drawn = drawn[:, np.isfinite(drawn).all(axis=0)]  # a resample may leave no bin with both classes
+        # A resample may leave no bin with both classes
+        drawn = drawn[:, np.isfinite(drawn).all(axis=0)]
         expected = two_level_interval([d.value for d in found], drawn, logit=True)
-        assert (ours[f"{metric}_low"], ours[f"{metric}_high"]) == pytest.approx(expected) and ours[f"{metric}_seeds"] == 3
-    single = over_seeds(frame[frame.seed == 1], runs, resampler).iloc[0]  # of one seed: its own, as stored
-    for metric in ("auroc", "average_precision", "auroc_complexity_matched", "ams_cumulative", "ums_cumulative"):
+        assert (ours[f"{metric}_low"], ours[f"{metric}_high"]) == pytest.approx(expected) and ours[
+            f"{metric}_seeds"
+        ] == 3
+    # Of one seed: its own, as stored
+    single = over_seeds(frame[frame.seed == 1], runs, resampler).iloc[0]
+    for metric in (
+        "auroc",
+        "average_precision",
+        "auroc_complexity_matched",
+        "ams_cumulative",
+        "ums_cumulative",
+    ):
         for end in ("", "_low", "_high"):
-            assert single[metric + end] == pytest.approx(frame[frame.seed == 1].iloc[0][metric + end])
+            assert single[metric + end] == pytest.approx(
+                frame[frame.seed == 1].iloc[0][metric + end]
+            )
     shuffled = over_seeds(frame.iloc[::-1], runs[::-1], Resampler(resamples=100)).iloc[0]
-    assert shuffled[["auroc_low", "ams_cumulative_high"]].tolist() == pytest.approx(ours[["auroc_low", "ams_cumulative_high"]].tolist())
+    assert shuffled[["auroc_low", "ams_cumulative_high"]].tolist() == pytest.approx(
+        ours[["auroc_low", "ams_cumulative_high"]].tolist()
+    )
 
 
 def test_the_excess_over_the_control_is_that_of_the_means(tmp_path):
     """Also where the control has fewer seeds; of UMS only at equal N_G."""
     runs = [make(tmp_path, COPIED, seed=seed) for seed in range(3)]
     runs += [make(tmp_path, [0] + [None] * 7, control=True, seed=seed) for seed in range(2)]
-    runs += [make(tmp_path, COPIED, detector="side"), make(tmp_path, [None] * 6, detector="side", control=True)]
+    runs += [
+        make(tmp_path, COPIED, detector="side"),
+        make(tmp_path, [None] * 6, detector="side", control=True),
+    ]
     found = over_seeds(collect(runs), runs, Resampler(resamples=100))
     ours, control = row(found, "random"), row(found, "random", control=True)
-    assert ours.control_ams == control.ams_cumulative == 1 / 8 and ours.excess_ams == pytest.approx(6 / 8 - 1 / 8)
+    assert ours.control_ams == control.ams_cumulative == 1 / 8 and ours.excess_ams == pytest.approx(
+        6 / 8 - 1 / 8
+    )
     ends = [(of.ams_cumulative_low, of.ams_cumulative_high) for of in (ours, control)]
-    assert (ours.excess_ams_low, ours.excess_ams_high) == pytest.approx(mover(6 / 8, ends[0], 1 / 8, ends[1]))
-    assert ours.control_auroc == control.auroc and ours.control_auroc_low == control.auroc_low and "excess_auroc" not in found
+    assert (ours.excess_ams_low, ours.excess_ams_high) == pytest.approx(
+        mover(6 / 8, ends[0], 1 / 8, ends[1])
+    )
+    assert (
+        ours.control_auroc == control.auroc
+        and ours.control_auroc_low == control.auroc_low
+        and "excess_auroc" not in found
+    )
     assert ours.excess_ums == pytest.approx(3 / 8 - 1 / 8) and math.isnan(control.excess_ams)
     side = row(found, "side")
-    assert side.excess_ams == 0.75 and math.isnan(side.excess_ums) and math.isnan(side.excess_ums_low)
+    assert (
+        side.excess_ams == 0.75 and math.isnan(side.excess_ums) and math.isnan(side.excess_ums_low)
+    )
 
 
 def test_no_copy_in_any_seed_is_not_certainty(tmp_path):
@@ -92,7 +131,9 @@ def test_no_copy_in_any_seed_is_not_certainty(tmp_path):
     frame = collect(runs)
     ours = over_seeds(frame, runs, Resampler(resamples=100)).iloc[0]
     for metric in ("ams_cumulative", "ums_cumulative"):
-        assert (ours[metric], ours[f"{metric}_low"]) == (0, 0) and ours[f"{metric}_high"] == frame[f"{metric}_high"].mean() > 0.1
+        assert (ours[metric], ours[f"{metric}_low"]) == (0, 0) and ours[f"{metric}_high"] == frame[
+            f"{metric}_high"
+        ].mean() > 0.1
 
 
 def test_detection_over_seeds_and_columns_that_no_row_has(tmp_path, capsys):
@@ -109,24 +150,40 @@ def test_detection_over_seeds_and_columns_that_no_row_has(tmp_path, capsys):
     ours, old = row(found, "random"), row(found, "cfg_norm")
     for metric in ("average_precision", "auroc_complexity_matched"):
         values = frame[(frame.detector == "random") & ~frame.control][metric]
-        assert ours[metric] == pytest.approx(values.mean()) and ours[f"{metric}_seeds"] == 3 and 0 <= ours[f"{metric}_low"] <= 1
+        assert (
+            ours[metric] == pytest.approx(values.mean())
+            and ours[f"{metric}_seeds"] == 3
+            and 0 <= ours[f"{metric}_low"] <= 1
+        )
     assert math.isnan(old.auroc_complexity_matched) and old.auroc_complexity_matched_seeds == 0
     assert ours["tpr_at_fpr_0.01_seeds"] == 0 and math.isnan(ours["tpr_at_fpr_0.01"])  # 4 negatives
     write_boards(of_frame(frame, "seeds"), "md", None)
     model, control = capsys.readouterr().out.split("CONTROL model")
-    assert "| AUROC | AUROC matched | TPR@1%FPR | AP | control AUROC | AMS copies %" in model and "excess AMS %" in model
+    assert (
+        "| AUROC | AUROC matched | TPR@1%FPR | AP | control AUROC | AMS copies %" in model
+        and "excess AMS %" in model
+    )
     assert "excess" not in control and "control AUROC" not in control
     [line] = [line for line in model.splitlines() if line.startswith("| cfg_norm")]
-    assert [cell.strip() for cell in line.split("|")[5:7]] == ["n/a", "n/a (needs ≥ 100 negatives)"]  # matched: the others have it
-    assert model.count("TPR@0.1%FPR") == 1 and "\nTPR@0.1%FPR: n/a (needs ≥ 1,000 negatives; here are 4)\n" in model
+    # Matched: the others have it
+    assert [cell.strip() for cell in line.split("|")[5:7]] == ["n/a", "n/a (needs ≥ 100 negatives)"]
+    assert (
+        model.count("TPR@0.1%FPR") == 1
+        and "\nTPR@0.1%FPR: n/a (needs ≥ 1,000 negatives; here are 4)\n" in model
+    )
     write_boards(of_frame(frame, "run"), "md", None)
     assert "| AUROC | AUROC matched | TPR@1%FPR | AP |" in capsys.readouterr().out
-    supported = found.assign(**{"tpr_at_fpr_0.001": 0.5, "tpr_at_fpr_0.001_low": 0.4, "tpr_at_fpr_0.001_high": 0.6})
+    supported = found.assign(
+        **{"tpr_at_fpr_0.001": 0.5, "tpr_at_fpr_0.001_low": 0.4, "tpr_at_fpr_0.001_high": 0.6}
+    )
     supported["tpr_at_fpr_0.001_seeds"] = supported.seeds
-    supported.loc[supported.detector == "cfg_norm", ["tpr_at_fpr_0.001", "tpr_at_fpr_0.001_seeds"]] = [np.nan, 0]
+    supported.loc[
+        supported.detector == "cfg_norm", ["tpr_at_fpr_0.001", "tpr_at_fpr_0.001_seeds"]
+    ] = [np.nan, 0]
     [(_, text, notes)] = seeds_tables(supported[~supported.control])
     assert text["TPR@0.1%FPR"].to_dict() == {
-        i: "n/a (needs ≥ 1,000 negatives)" if name == "cfg_norm" else "0.500 [0.400, 0.600]" for i, name in text.detector.items()
+        i: "n/a (needs ≥ 1,000 negatives)" if name == "cfg_norm" else "0.500 [0.400, 0.600]"
+        for i, name in text.detector.items()
     }
     assert not any("TPR" in note for note in notes)
 
@@ -142,9 +199,20 @@ def test_seeds_that_agree_keep_the_width_of_their_own_intervals(tmp_path):
     """No copy with three seeds is not [0, 0]."""
     make(tmp_path, COPIED)
     one = collect(tmp_path)
-    runs = pd.concat([one.assign(seed=k, ams_cumulative=0.0, ams_cumulative_low=0.0, ams_cumulative_high=0.1 * k) for k in range(3)])
+    runs = pd.concat(
+        [
+            one.assign(
+                seed=k, ams_cumulative=0.0, ams_cumulative_low=0.0, ams_cumulative_high=0.1 * k
+            )
+            for k in range(3)
+        ]
+    )
     found = over_seeds(runs).iloc[0]
-    assert (found.ams_cumulative, found.ams_cumulative_low, found.seeds) == (0, 0, 3) and found.ams_cumulative_high == pytest.approx(0.1)
+    assert (found.ams_cumulative, found.ams_cumulative_low, found.seeds) == (
+        0,
+        0,
+        3,
+    ) and found.ams_cumulative_high == pytest.approx(0.1)
 
 
 def test_kinds_over_seeds(tmp_path, capsys):
@@ -153,7 +221,11 @@ def test_kinds_over_seeds(tmp_path, capsys):
         make(tmp_path, COPIED, seed=seed)
     frame = collect_kinds(tmp_path)
     found = over_seeds(frame)
-    assert set(found.kind) > {"all"} and (found.seeds == 2).all() and not found.duplicated(["settings", "kind"]).any()
+    assert (
+        set(found.kind) > {"all"}
+        and (found.seeds == 2).all()
+        and not found.duplicated(["settings", "kind"]).any()
+    )
     [folder, other] = sorted(tmp_path.glob("t/mini/*/*"))
     for kind in set(found.kind):
         subset = kind if kind == "all" else f"kind={kind}"
@@ -161,7 +233,9 @@ def test_kinds_over_seeds(tmp_path, capsys):
         for run in (folder, other):
             m = read_table(run / "metrics.parquet", "metrics")
             values += m[(m.metric == "auroc") & (m.subset == subset)].value.tolist()
-        assert len(values) == 2 and found[found.kind == kind].auroc.item() == pytest.approx(np.mean(values))
+        assert len(values) == 2 and found[found.kind == kind].auroc.item() == pytest.approx(
+            np.mean(values)
+        )
     write_boards(of_frame(frame, "seeds"), "md", None)
     assert "| detector | options | kind | seeds | AUROC |" in capsys.readouterr().out
 
@@ -172,7 +246,9 @@ def test_boards_apart_say_which_field_differs(tmp_path):
     assert apart(frame) == []  # a control is no other board
     first = frame[~frame.control]
     [line] = apart(pd.concat([frame, first.assign(data="other", task_version=2)]))
-    assert line.startswith("t: not comparable") and line.endswith("other task_version (2, not 1), data (other, not dddddddd)")
+    assert line.startswith("t: not comparable") and line.endswith(
+        "other task_version (2, not 1), data (other, not dddddddd)"
+    )
     [line] = apart(pd.concat([frame, first.assign(weights="cccccccc")]))
     assert line.endswith("other weights (cccccccc, not aaaaaaaa)")
     [line] = apart(pd.concat([frame, frame[frame.control].assign(weights="cccccccc")]))

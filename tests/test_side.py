@@ -1,4 +1,6 @@
-"""SIDE and the conditional baseline: guidance against closed forms, what they may see, what they cost, what they refuse."""
+"""SIDE and the conditional baseline: guidance against closed forms, what they may see,
+what they cost, what they refuse.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ from membench.storage.workspace import Workspace
 from membench.tasks.sd_webster.task import SdWebster
 from membench.types import Condition, Cost, Example, Sample
 
-CONDITIONS = [Condition("p", "Norlund teal rug"), Condition("q", "a red mug"), Condition("r", "plate")]
+CONDITIONS = [
+    Condition("p", "Norlund teal rug"),
+    Condition("q", "a red mug"),
+    Condition("r", "plate"),
+]
 SAMPLING = {"steps": 4, "guidance": 3.0}
 SMALL = {
     "synthetic": 12,
@@ -49,17 +55,24 @@ SMALL = {
 }
 SMALL_SET = [f"{k}={v}" for k, v in SMALL.items()]
 
-# ------------------------------------------------------------------------------------ guidance, closed form
+# ---------------------------------------------------------------- guidance, closed form
 
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 MEANS = torch.tensor([[1.0, 0.5], [-1.0, 0.8], [0.2, -1.2]], dtype=torch.float64)
-COVARIANCES = torch.tensor([[[0.1, 0.05], [0.05, 0.2]], [[0.3, -0.1], [-0.1, 0.15]], [[0.05, 0.0], [0.0, 0.25]]], dtype=torch.float64)
+COVARIANCES = torch.tensor(
+    [[[0.1, 0.05], [0.05, 0.2]], [[0.3, -0.1], [-0.1, 0.15]], [[0.05, 0.0], [0.0, 0.25]]],
+    dtype=torch.float64,
+)
 
 
 def log_joint(x: torch.Tensor, abar: torch.Tensor) -> torch.Tensor:
-    """log pi_c + log N(x; sqrt(abar) mu_c, abar Sigma_c + (1 - abar) I): [n, classes] for x [n, 2], one abar for all."""
+    """log pi_c + log N(x; sqrt(abar) mu_c, abar Sigma_c + (1 - abar) I): [n, classes]
+    for x [n, 2], one abar for all.
+    """
     abar = abar.reshape(1, 1, 1)
-    covariance = abar[..., None] * COVARIANCES + (1 - abar[..., None]) * torch.eye(2, dtype=torch.float64)
+    covariance = abar[..., None] * COVARIANCES + (1 - abar[..., None]) * torch.eye(
+        2, dtype=torch.float64
+    )
     each = torch.distributions.MultivariateNormal(abar.sqrt() * MEANS, covariance)
     return each.log_prob(x.double()[:, None]) + WEIGHTS.log()
 
@@ -68,7 +81,12 @@ class Mixture(Denoiser):
     """The exact epsilon of a Gaussian mixture: -sqrt(1 - abar) grad log p_t(x)."""
 
     def __init__(self) -> None:
-        super().__init__(nn.Linear(1, 1), DDIMScheduler(clip_sample=False, set_alpha_to_one=True), shape=(2, 1, 1), batch_size=5000)
+        super().__init__(
+            nn.Linear(1, 1),
+            DDIMScheduler(clip_sample=False, set_alpha_to_one=True),
+            shape=(2, 1, 1),
+            batch_size=5000,
+        )
         self.final: list[torch.Tensor] = []
 
     def _forward(self, x: torch.Tensor, t: Any, condition: Conditioning) -> torch.Tensor:
@@ -87,7 +105,9 @@ class Mixture(Denoiser):
 
 
 class Posterior(nn.Module):
-    """The exact class posterior at x_t as logits; at t = 0 and ``timed=False`` the clean one."""
+    """The exact class posterior at x_t as logits; at t = 0 and ``timed=False`` the
+    clean one.
+    """
 
     def __init__(self, model: Mixture, timed: bool) -> None:
         super().__init__()
@@ -95,26 +115,39 @@ class Posterior(nn.Module):
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         assert (t == t[0]).all()
-        abar = self.model.alphas_cumprod[t[0]] if self.timed else torch.tensor(1.0, dtype=torch.float64)
+        abar = (
+            self.model.alphas_cumprod[t[0]]
+            if self.timed
+            else torch.tensor(1.0, dtype=torch.float64)
+        )
         return log_joint(x.flatten(1), abar)
 
 
 def guided(guidance: float, c: int | None, n: int = 3000, steps: int = 100) -> torch.Tensor:
-    """Final states [n, 2] of SIDE's own extraction with an exact denoiser and an exact classifier."""
+    """Final states [n, 2] of SIDE's own extraction with an exact denoiser and an exact
+    classifier.
+    """
     model = Mixture()
-    side = Side(Side.Options(guidance=guidance, generations=n, steps=steps), seed=0, sampling=SAMPLING)
+    side = Side(
+        Side.Options(guidance=guidance, generations=n, steps=steps), seed=0, sampling=SAMPLING
+    )
     side.classifier = Posterior(model, timed=True)  # type: ignore[assignment]
     side.x0, side.labels = torch.zeros(3, 2, 1, 1), torch.arange(3)
     requests = side.plan([])
     if c is not None:
-        requests = [dataclasses.replace(r, condition=Condition(f"cluster-{c:04d}")) for r in requests]
+        requests = [
+            dataclasses.replace(r, condition=Condition(f"cluster-{c:04d}")) for r in requests
+        ]
     side.extract(model, requests)
     return torch.cat(model.final)
 
 
 @pytest.mark.parametrize("c", [0, 1, 2])
 def test_weight_one_follows_the_conditional_distribution(c: int) -> None:
-    """Bayes: grad log p(x) + grad log p(c|x) = grad log p(x|c). Tolerance: sampling error of 3,000, and 100 DDIM steps."""
+    """Bayes: grad log p(x) + grad log p(c|x) = grad log p(x|c).
+
+    Tolerance: sampling error of 3,000, and 100 DDIM steps.
+    """
     x = guided(1.0, c)
     assert (x.mean(dim=0) - MEANS[c]).abs().max() < 0.04
     assert (x.T.cov() - COVARIANCES[c]).abs().max() < 0.03
@@ -125,15 +158,21 @@ def test_weight_zero_follows_the_unconditional_distribution(c: int | None) -> No
     x = guided(0.0, c)
     mean = WEIGHTS @ MEANS
     centred = MEANS - mean
-    covariance = (WEIGHTS[:, None, None] * (COVARIANCES + centred[:, :, None] * centred[:, None, :])).sum(dim=0)
+    covariance = (
+        WEIGHTS[:, None, None] * (COVARIANCES + centred[:, :, None] * centred[:, None, :])
+    ).sum(dim=0)
     assert (x.mean(dim=0) - mean).abs().max() < 0.06
     assert (x.T.cov() - covariance).abs().max() < 0.06
-    nearest = torch.distributions.Categorical(logits=log_joint(x, torch.tensor(1.0, dtype=torch.float64))).probs.mean(dim=0)
+    nearest = torch.distributions.Categorical(
+        logits=log_joint(x, torch.tensor(1.0, dtype=torch.float64))
+    ).probs.mean(dim=0)
     assert (nearest - WEIGHTS).abs().max() < 0.04
 
 
 def test_the_correction_is_the_papers() -> None:
-    """eps - sqrt(1 - abar) lambda grad log p_t(c|x): one step of one sample, by finite differences of the log posterior."""
+    """eps - sqrt(1 - abar) lambda grad log p_t(c|x): one step of one sample, by finite
+    differences of the log posterior.
+    """
     model, weight, t, c = Mixture(), 3.0, 500, 1
     side = Side(Side.Options(guidance=weight, steps=2), seed=0, sampling=SAMPLING)
     side.classifier = Posterior(model, timed=True)  # type: ignore[assignment]
@@ -150,11 +189,15 @@ def test_the_correction_is_the_papers() -> None:
     assert model.cost == Cost(surrogate_forwards=1, surrogate_backwards=1)
 
 
-def test_the_classifier_is_asked_at_the_samplers_own_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_classifier_is_asked_at_the_samplers_own_timesteps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, asked = Mixture(), []
     side = Side(Side.Options(generations=2, steps=5), seed=0, sampling=SAMPLING)
     side.x0, side.labels = torch.zeros(3, 2, 1, 1), torch.arange(3)
-    monkeypatch.setattr(side, "_gradient", lambda model, x, t, eps, c: asked.append(t) or torch.zeros_like(x))
+    monkeypatch.setattr(
+        side, "_gradient", lambda model, x, t, eps, c: asked.append(t) or torch.zeros_like(x)
+    )
     side.extract(model, side.plan([]))
     model.scheduler.set_timesteps(5)
     assert asked == model.scheduler.timesteps.tolist()
@@ -170,17 +213,23 @@ def test_the_baseline_asks_a_classifier_that_knows_no_timestep(at: str) -> None:
     abar, step = float(model.alphas_cumprod[t]), 1e-5
 
     def log_posterior(x_t: torch.Tensor) -> torch.Tensor:
-        point = x_t if at == "xt" else (x_t - math.sqrt(1 - abar) * eps.flatten(1).double()) / math.sqrt(abar)
+        point = (
+            x_t
+            if at == "xt"
+            else (x_t - math.sqrt(1 - abar) * eps.flatten(1).double()) / math.sqrt(abar)
+        )
         return log_joint(point, torch.tensor(1.0, dtype=torch.float64)).log_softmax(dim=1)[0, c]
 
     for i in range(2):
         up, down = x.flatten(1).double().clone(), x.flatten(1).double().clone()
         up[0, i] += step
         down[0, i] -= step
-        assert float(got[i]) == pytest.approx(float((log_posterior(up) - log_posterior(down)) / (2 * step)), rel=1e-3)
+        assert float(got[i]) == pytest.approx(
+            float((log_posterior(up) - log_posterior(down)) / (2 * step)), rel=1e-3
+        )
 
 
-# ----------------------------------------------------------------------------------- on a small real pipeline
+# ------------------------------------------------------------- on a small real pipeline
 
 
 @pytest.fixture
@@ -188,7 +237,9 @@ def model(tiny_pipeline_folder: Path) -> LatentDenoiser:
     return LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=5)
 
 
-def prepared(model: Denoiser, folder: Path, make: Any = Side, **options: Any) -> tuple[Side, Workspace]:
+def prepared(
+    model: Denoiser, folder: Path, make: Any = Side, **options: Any
+) -> tuple[Side, Workspace]:
     detector = make(make.Options(**{**SMALL, **options}), seed=0, sampling=SAMPLING)
     workspace = Workspace(folder, {"weights": "w"})
     detector.prepare(model, CONDITIONS, workspace)
@@ -205,9 +256,15 @@ def prepared(model: Denoiser, folder: Path, make: Any = Side, **options: Any) ->
         (CarliniConditional, {"at": "xt"}),
     ],
 )
-def test_costs_are_known_beforehand_and_counted(model: LatentDenoiser, tmp_path: Path, make: Any, options: dict[str, Any]) -> None:
+def test_costs_are_known_beforehand_and_counted(
+    model: LatentDenoiser, tmp_path: Path, make: Any, options: dict[str, Any]
+) -> None:
     detector, workspace = prepared(model, tmp_path, make, **options)
-    assert workspace.cost.forwards == model.cost.forwards == detector.preparation_forwards(model, CONDITIONS)
+    assert (
+        workspace.cost.forwards
+        == model.cost.forwards
+        == detector.preparation_forwards(model, CONDITIONS)
+    )
     requests = detector.plan(CONDITIONS)
     before = dataclasses.replace(model.cost)
     detector.extract(model, requests)
@@ -221,7 +278,9 @@ def test_costs_are_known_beforehand_and_counted(model: LatentDenoiser, tmp_path:
     assert workspace.cost.backwards == (0 if classifier else o.lora_steps * o.batch)
 
 
-def test_a_second_run_reuses_the_surrogate_and_pays_for_it(model: LatentDenoiser, tmp_path: Path) -> None:
+def test_a_second_run_reuses_the_surrogate_and_pays_for_it(
+    model: LatentDenoiser, tmp_path: Path
+) -> None:
     _, first = prepared(model, tmp_path)
     before = dataclasses.replace(model.cost)
     _, second = prepared(model, tmp_path, guidance=9.0)
@@ -231,11 +290,14 @@ def test_a_second_run_reuses_the_surrogate_and_pays_for_it(model: LatentDenoiser
 
 
 @pytest.mark.parametrize("surrogate", ["lora", "classifier"])
-def test_images_do_not_depend_on_the_batch_size(tiny_pipeline_folder: Path, tmp_path: Path, surrogate: str) -> None:
+def test_images_do_not_depend_on_the_batch_size(
+    tiny_pipeline_folder: Path, tmp_path: Path, surrogate: str
+) -> None:
     found = []
     for batch_size in (64, 2):
         model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=batch_size)
-        detector, _ = prepared(model, tmp_path / str(batch_size), surrogate=surrogate, guidance=1.0)  # a large weight multiplies rounding
+        # A large weight multiplies rounding
+        detector, _ = prepared(model, tmp_path / str(batch_size), surrogate=surrogate, guidance=1.0)
         requests = detector.plan(CONDITIONS)
         samples = detector.extract(model, requests if batch_size == 64 else requests[::-1])
         found.append({s.draw: s for s in samples})
@@ -253,31 +315,51 @@ def test_target_clusters_are_uniform_over_those_kept(model: LatentDenoiser, tmp_
     assert len({r.draw for r in detector.plan(CONDITIONS)}) == 3000
 
 
-def test_confidence_is_nearness_to_the_clusters_own_synthetic_images(model: LatentDenoiser, tmp_path: Path) -> None:
+def test_confidence_is_nearness_to_the_clusters_own_synthetic_images(
+    model: LatentDenoiser, tmp_path: Path
+) -> None:
     detector, _ = prepared(model, tmp_path)
     x = torch.stack([detector.x0[0] + 0.5, torch.full_like(detector.x0[0], math.nan)])
     got = detector._confidence(x, detector.labels[[0, 0]])
     mine = detector.x0[detector.labels == detector.labels[0]]
-    assert got[0] == pytest.approx(-min(float(((x[0] - row) ** 2).mean().sqrt()) for row in mine), rel=1e-5)
+    assert got[0] == pytest.approx(
+        -min(float(((x[0] - row) ** 2).mean().sqrt()) for row in mine), rel=1e-5
+    )
     assert math.isnan(got[1])
 
 
-def test_score_is_the_normalised_distance_to_the_nearest_extracted_image(model: LatentDenoiser) -> None:
+def test_score_is_the_normalised_distance_to_the_nearest_extracted_image(
+    model: LatentDenoiser,
+) -> None:
     detector = Side(Side.Options(draws=2, neighbours=3), seed=0, sampling=SAMPLING)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
-    extracted = {"cluster-0000": [Sample(Condition("cluster-0000"), k, image, -1.0) for k, image in enumerate(images[:5])]}
-    extracted["cluster-0001"] = [Sample(Condition("cluster-0001"), k, image, -1.0) for k, image in enumerate(images[5:])]
-    extracted["cluster-0001"].append(Sample(Condition("cluster-0001"), 9, np.zeros((64, 64, 3), np.uint8), math.nan))  # failed
+    extracted = {
+        "cluster-0000": [
+            Sample(Condition("cluster-0000"), k, image, -1.0) for k, image in enumerate(images[:5])
+        ]
+    }
+    extracted["cluster-0001"] = [
+        Sample(Condition("cluster-0001"), k, image, -1.0) for k, image in enumerate(images[5:])
+    ]
+    # Failed
+    extracted["cluster-0001"].append(
+        Sample(Condition("cluster-0001"), 9, np.zeros((64, 64, 3), np.uint8), math.nan)
+    )
     got = detector.score(model, CONDITIONS, extracted)
     drawn = RandomSampling(RandomSampling.Options(draws=2), seed=0, sampling=SAMPLING)
     for condition, score in zip(CONDITIONS, got, strict=True):
         own = drawn.extract(model, [r for r in drawn.plan(CONDITIONS) if r.condition == condition])
-        each = [np.sort([np.sqrt(((s.image / 255.0 - image / 255.0) ** 2).sum()) for image in images])[:3] for s in own]
+        each = [
+            np.sort([np.sqrt(((s.image / 255.0 - image / 255.0) ** 2).sum()) for image in images])[
+                :3
+            ]
+            for s in own
+        ]
         assert score == pytest.approx(-np.mean([d[0] / d.mean() for d in each]), rel=1e-4)
 
 
-# --------------------------------------------------------------------------------------- through the runner
+# ------------------------------------------------------------------- through the runner
 
 
 @pytest.fixture
@@ -285,8 +367,12 @@ def small_task(tiny_pipeline_folder: Path) -> list[str]:
     return [f"model={tiny_pipeline_folder}"]
 
 
-def test_no_training_image_and_no_label_is_read(small_task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the detector is at work, training images and all that the benchmark knows of an example are tripwires."""
+def test_no_training_image_and_no_label_is_read(
+    small_task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the detector is at work, training images and all that the benchmark knows
+    of an example are tripwires.
+    """
     inside = SimpleNamespace(detector=0, touched=0)
 
     class Trip(Example):
@@ -305,8 +391,13 @@ def test_no_training_image_and_no_label_is_read(small_task: list[str], tmp_path:
             assert not inside.detector, "the detector read the training images"
             return task.training.images()
 
-        examples = [Trip(**{f.name: getattr(e, f.name) for f in dataclasses.fields(Example)}) for e in task.examples]
-        return dataclasses.replace(task, examples=examples, training=dataclasses.replace(task.training, images=images))
+        examples = [
+            Trip(**{f.name: getattr(e, f.name) for f in dataclasses.fields(Example)})
+            for e in task.examples
+        ]
+        return dataclasses.replace(
+            task, examples=examples, training=dataclasses.replace(task.training, images=images)
+        )
 
     def watched(method: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -321,66 +412,124 @@ def test_no_training_image_and_no_label_is_read(small_task: list[str], tmp_path:
     monkeypatch.setattr(SdWebster, "load", tripped)
     for name in ("prepare", "plan", "extract", "score"):
         monkeypatch.setattr(Side, name, watched(getattr(Side, name)))
-    run = membench.run("side", "sd_webster", options=SMALL_SET, task_options=small_task, limit=3, out=tmp_path, progress=False)
+    run = membench.run(
+        "side",
+        "sd_webster",
+        options=SMALL_SET,
+        task_options=small_task,
+        limit=3,
+        out=tmp_path,
+        progress=False,
+    )
     assert len(run.scores) == 3 and run.scores.score.notna().all() and len(run.samples) == 7
     assert inside.touched  # by the matching, after the detector was done
-    assert run.info["access"] == {"gradients": True, "images": True, "training_data": False, "labels": False, "model": True}
+    assert run.info["access"] == {
+        "gradients": True,
+        "images": True,
+        "training_data": False,
+        "labels": False,
+        "model": True,
+    }
     assert run.info["prepared"]["clusters kept"] == 3 and len(run.info["prepared"]["cohesion"]) == 3
     phases = run.info["phases"]
-    assert phases["prepare"]["forwards"] == 12 * 10 + 12 + 2 * 4 and phases["prepare"]["backwards"] == 2 * 4
+    assert (
+        phases["prepare"]["forwards"] == 12 * 10 + 12 + 2 * 4
+        and phases["prepare"]["backwards"] == 2 * 4
+    )
     evaluations = phases["prepare"]["forwards"] + phases["samples"]["forwards"]
     unique = run.metrics.set_index("metric").loc["unique_per_1000_evaluations"]
-    copied = run.metrics[(run.metrics.metric == "ums_nearest_cumulative") & run.metrics.band.isna() & (run.metrics.subset == "all")]
+    copied = run.metrics[
+        (run.metrics.metric == "ums_nearest_cumulative")
+        & run.metrics.band.isna()
+        & (run.metrics.subset == "all")
+    ]
     assert unique.value == pytest.approx(1000 * copied.value.iloc[0] * 7 / evaluations)
     assert (run.path / "report.html").is_file()
 
 
 def test_a_budget_caps_preparation_and_extraction(small_task: list[str], tmp_path: Path) -> None:
     prepare = 12 * 10 + 12 + 2 * 4
-    common: dict[str, Any] = {"options": SMALL_SET, "task_options": small_task, "limit": 3, "out": tmp_path, "progress": False}
+    common: dict[str, Any] = {
+        "options": SMALL_SET,
+        "task_options": small_task,
+        "limit": 3,
+        "out": tmp_path,
+        "progress": False,
+    }
     run = membench.run("side", "sd_webster", budget=prepare + 3 * 10 + 9, **common)
     assert len(run.samples) == 3 and len(run.scores) == 0 and run.info["budget"] == prepare + 39
     phases = run.info["phases"]
     assert phases["prepare"]["forwards"] + phases["samples"]["forwards"] == prepare + 30
     whole = membench.run("side", "sd_webster", extract_only=True, **common)
     assert set(run.samples.sample_id) < set(whole.samples.sample_id)
-    assert grey_levels(run, whole) <= 1  # a budget stops early and changes nothing else, but for rounding: its batches are smaller
-    with pytest.raises(UserError, match=r"--budget 100: the preparation alone takes 140 target evaluations"):
+    # A budget stops early and changes nothing else, but for rounding: its batches are
+    # smaller
+    assert grey_levels(run, whole) <= 1
+    with pytest.raises(
+        UserError, match=r"--budget 100: the preparation alone takes 140 target evaluations"
+    ):
         membench.run("side", "sd_webster", budget=100, **common)
     with pytest.raises(UserError, match="preparation with one image alone takes 150"):
         membench.run("side", "sd_webster", budget=145, **common)
     random = membench.run(
-        "random", "sd_webster", options=["draws=2"], task_options=small_task, limit=3, out=tmp_path, progress=False, budget=90
+        "random",
+        "sd_webster",
+        options=["draws=2"],
+        task_options=small_task,
+        limit=3,
+        out=tmp_path,
+        progress=False,
+        budget=90,
     )
-    assert random.samples.condition.nunique() == 3 and len(random.samples) == 4  # a guided step costs two
+    # A guided step costs two
+    assert random.samples.condition.nunique() == 3 and len(random.samples) == 4
 
 
 def test_unconditional_random_extraction_holds_nothing_else(model: LatentDenoiser) -> None:
-    detector = RandomSampling(RandomSampling.Options(draws=2, extraction="unconditional", generations=5), seed=0, sampling=SAMPLING)
+    detector = RandomSampling(
+        RandomSampling.Options(draws=2, extraction="unconditional", generations=5),
+        seed=0,
+        sampling=SAMPLING,
+    )
     requests = detector.plan(CONDITIONS)
-    assert [r.condition.id for r in requests] == ["unconditional"] * 5 and not detector.access.images
+    assert [r.condition.id for r in requests] == [
+        "unconditional"
+    ] * 5 and not detector.access.images
     detector.extract(model, requests)
     assert model.cost.forwards == 5 * 4 == sum(detector.image_forwards(model, r) for r in requests)
     conditional = RandomSampling(RandomSampling.Options(draws=2), seed=0, sampling=SAMPLING)
     samples = conditional.extract(model, conditional.plan(CONDITIONS))
     by_condition = {c.id: [s for s in samples if s.condition == c] for c in CONDITIONS}
-    assert detector.score(model, CONDITIONS, Extracted(_frame([]))) == conditional.score(model, CONDITIONS, by_condition)
+    assert detector.score(model, CONDITIONS, Extracted(_frame([]))) == conditional.score(
+        model, CONDITIONS, by_condition
+    )
 
 
 def _frame(rows: list[dict[str, Any]]) -> Any:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=["sample_id", "condition", "draw", "prompt", "confidence", "status", "image"])
+    return pd.DataFrame(
+        rows, columns=["sample_id", "condition", "draw", "prompt", "confidence", "status", "image"]
+    )
 
 
-# ------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["clusters=30", "synthetic=20"], "clusters=30 of at least min_members=1 images need synthetic=30, not 20"),
-        (["min_members=5"], "clusters=3 of at least min_members=5 images need synthetic=15, not 12; raise synthetic, or lower clusters"),
+        (
+            ["clusters=30", "synthetic=20"],
+            "clusters=30 of at least min_members=1 images need synthetic=30, not 20",
+        ),
+        (
+            ["min_members=5"],
+            (
+                "clusters=3 of at least min_members=5 images need synthetic=15, not 12; raise"
+                " synthetic, or lower clusters"
+            ),
+        ),
         (["min_members=0"], "min_members must be int from 1, not '0'"),
         (["keep=0"], "keep=0: the share of clusters to keep lies in (0, 1]"),
         (["keep=1.5"], "keep=1.5: the share of clusters to keep lies in (0, 1]"),
@@ -397,11 +546,31 @@ def _frame(rows: list[dict[str, Any]]) -> Any:
     ],
 )
 def test_wrong_options_are_one_line(
-    options: list[str], message: str, tiny_pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    message: str,
+    tiny_pipeline_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = [part for option in options for part in ("--set", option)]
-    small = [part for o in SMALL_SET if o.split("=")[0] not in {x.split("=")[0] for x in options} for part in ("--set", o)]
-    command = ["run", "--detector", "side", "--task", "sd_webster", "--limit", "2", "--quiet", "--runs", str(tmp_path)]
+    small = [
+        part
+        for o in SMALL_SET
+        if o.split("=")[0] not in {x.split("=")[0] for x in options}
+        for part in ("--set", o)
+    ]
+    command = [
+        "run",
+        "--detector",
+        "side",
+        "--task",
+        "sd_webster",
+        "--limit",
+        "2",
+        "--quiet",
+        "--runs",
+        str(tmp_path),
+    ]
     assert main([*command, "--model", str(tiny_pipeline_folder), *small, *settings]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
@@ -419,12 +588,26 @@ def test_options_made_in_python_are_checked_too(value: float) -> None:
 
 @pytest.mark.parametrize("make", [Side, CarliniConditional])
 def test_clusters_follow_the_number_of_synthetic_images(make: Any) -> None:
-    """K = N_syn / 16 unless it is given; one that could not have min_members images each is refused."""
-    assert make.Options().k == 100 and make.Options(synthetic=400).k == 25 and make.Options(synthetic=10).k == 1
+    """K = N_syn / 16 unless it is given; one that could not have min_members images
+    each is refused.
+    """
+    assert (
+        make.Options().k == 100
+        and make.Options(synthetic=400).k == 25
+        and make.Options(synthetic=10).k == 1
+    )
     assert make.Options(synthetic=400, clusters=80).k == 80
-    with pytest.raises(ValueError, match="clusters=81 of at least min_members=5 images need synthetic=405, not 400; raise synthetic"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            "clusters=81 of at least min_members=5 images need synthetic=405, not 400; raise"
+            " synthetic"
+        ),
+    ):
         make.Options(synthetic=400, clusters=81)
-    with pytest.raises(ValueError, match="clusters=1 of at least min_members=5 images need synthetic=5, not 4"):
+    with pytest.raises(
+        ValueError, match="clusters=1 of at least min_members=5 images need synthetic=5, not 4"
+    ):
         make.Options(synthetic=4)
 
 
@@ -441,20 +624,38 @@ def test_train_on_kept_leaves_out_the_images_of_dropped_clusters(
         return real(model, synthetic, *args, **settings)
 
     monkeypatch.setattr(module, name, watch)
-    monkeypatch.setattr(side_module, "describe", lambda *_, **__: np.repeat(np.eye(3, dtype=np.float32), [3, 4, 5], axis=0))
+    monkeypatch.setattr(
+        side_module,
+        "describe",
+        lambda *_, **__: np.repeat(np.eye(3, dtype=np.float32), [3, 4, 5], axis=0),
+    )
     common = {"surrogate": surrogate, "min_members": 4}
     whole, _ = prepared(model, tmp_path, **common, train_on="all")
     assert len(whole.x0) == len(seen["x0"]) == 12 and sorted(set(whole.labels.tolist())) == [0, 1]
     before = seen["key"]
     some, _ = prepared(model, tmp_path, **common)
-    assert torch.equal(some.x0, whole.x0[3:]) and torch.equal(seen["x0"], whole.x0[3:]) and seen["key"] != before
+    assert (
+        torch.equal(some.x0, whole.x0[3:])
+        and torch.equal(seen["x0"], whole.x0[3:])
+        and seen["key"] != before
+    )
     assert torch.bincount(some.labels).sort().values.tolist() == [4, 5]
 
 
 def test_no_cluster_left_stops_and_says_the_values(small_task: list[str], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no cluster reaches cohesion 1, .*the highest of 3: \d\.\d{3}") as error:
+    with pytest.raises(
+        UserError, match=r"no cluster reaches cohesion 1, .*the highest of 3: \d\.\d{3}"
+    ) as error:
         options = [*SMALL_SET, "cohesion=1"]
-        membench.run("side", "sd_webster", options=options, task_options=small_task, limit=2, out=tmp_path, progress=False)
+        membench.run(
+            "side",
+            "sd_webster",
+            options=options,
+            task_options=small_task,
+            limit=2,
+            out=tmp_path,
+            progress=False,
+        )
     assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("run.json"))
 
@@ -469,23 +670,41 @@ def test_a_model_without_a_null_condition_is_refused(model: LatentDenoiser, tmp_
 def test_pixel_models_get_a_classifier_and_refuse_lora(tmp_path: Path) -> None:
     torch.manual_seed(0)
     unet = UNet2DModel(
-        sample_size=16, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), attention_head_dim=4,
-    )  # fmt: skip
+        sample_size=16,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+    )
     model = PixelDenoiser(unet, DDIMScheduler(), shape=(3, 16, 16))
     detector, workspace = prepared(model, tmp_path)
     assert detector._kind(model) == "classifier" and workspace.cost.surrogate_backwards == 8
     samples = detector.extract(model, detector.plan([]))
-    assert samples[0].image.shape == (16, 16, 3) and all(math.isfinite(s.confidence) for s in samples)
+    assert samples[0].image.shape == (16, 16, 3) and all(
+        math.isfinite(s.confidence) for s in samples
+    )
     with pytest.raises(UserError, match="surrogate=lora needs a text-to-image model"):
         prepared(model, tmp_path, surrogate="lora")
 
 
 def test_the_papers_preset() -> None:
-    options = parse_options(Side.Options, ["clusters=7"], owner="detector side", base=Side.presets["paper"])
-    assert (options.clusters, options.cohesion, options.lora_rank, options.lora_rate) == (7, 0.5, 512, 1e-5)
+    options = parse_options(
+        Side.Options, ["clusters=7"], owner="detector side", base=Side.presets["paper"]
+    )
+    assert (options.clusters, options.cohesion, options.lora_rank, options.lora_rate) == (
+        7,
+        0.5,
+        512,
+        1e-5,
+    )
     assert (options.keep, options.min_members, options.train_on) == (1.0, 1, "all")  # tau alone
-    assert (options.classifier_rate, options.blocks, options.features) == (1e-4, (3, 4, 6, 3), "sscd")
+    assert (options.classifier_rate, options.blocks, options.features) == (
+        1e-4,
+        (3, 4, 6, 3),
+        "sscd",
+    )
     assert Side.presets["paper"]["clusters"] == 100
 
 

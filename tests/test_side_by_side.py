@@ -1,4 +1,6 @@
-"""Detectors in one command: the numbers that each gets alone, every evaluation once, and interruptions that leave no trace."""
+"""Detectors in one command: the numbers that each gets alone, every evaluation once,
+and interruptions that leave no trace.
+"""
 
 from __future__ import annotations
 
@@ -24,39 +26,69 @@ from membench.runs.finished import Run, evaluations
 from membench.runs.spec import Spec
 from membench.tasks.sd_webster import task
 
-FOUR = {"cfg_norm": ["draws=1"], "score_norm": ["draws=1"], "flipd": ["probes=1"], "dcs": ["draws=1"]}
+FOUR = {
+    "cfg_norm": ["draws=1"],
+    "score_norm": ["draws=1"],
+    "flipd": ["probes=1"],
+    "dcs": ["draws=1"],
+}
 LIMIT = 130  # 3 shards of examples
 STEPS = 3  # of the task's own sampling, which has 10
-SIDE = ["synthetic=12", "clusters=3", "min_members=1", "keep=1", "generations=7", "lora_steps=2", "batch=4"]
+SIDE = [
+    "synthetic=12",
+    "clusters=3",
+    "min_members=1",
+    "keep=1",
+    "generations=7",
+    "lora_steps=2",
+    "batch=4",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def fast() -> Iterator[None]:
-    """Ten steps, drawn training pictures and reports would take most of the time, and nothing here looks at them."""
+    """Ten steps, drawn training pictures and reports would take most of the time, and
+    nothing here looks at them.
+    """
     pictures = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task, "training_pictures", lambda half: pictures)
         patch.setattr(api, "write_report", lambda *_: None)
         info = task.SdWebster.info
-        patch.setattr(task.SdWebster, "info", dataclasses.replace(info, sampling={**info.sampling, "steps": STEPS}))
+        patch.setattr(
+            task.SdWebster,
+            "info",
+            dataclasses.replace(info, sampling={**info.sampling, "steps": STEPS}),
+        )
         yield
 
 
 @pytest.fixture(scope="module")
 def spec(tiny_pipeline_folder: Path) -> Callable[..., Spec]:
     def make(detector: str, options: Sequence[str] = (), limit: int = LIMIT, **changes) -> Spec:
-        return Spec(detector, "sd_webster", options=options, limit=limit, task_options=[f"model={tiny_pipeline_folder}"], **changes)
+        return Spec(
+            detector,
+            "sd_webster",
+            options=options,
+            limit=limit,
+            task_options=[f"model={tiny_pipeline_folder}"],
+            **changes,
+        )
 
     return make
 
 
-# --------------------------------------------------------------------------------- together as each alone
+# --------------------------------------------------------------- together as each alone
 
 
 @pytest.fixture(scope="module")
 def together(spec, tmp_path_factory) -> tuple[dict[str, Run], Watch]:
     with Watch() as watch:
-        runs = execute_all([spec(*item) for item in FOUR.items()], tmp_path_factory.mktemp("together"), progress=False).runs
+        runs = execute_all(
+            [spec(*item) for item in FOUR.items()],
+            tmp_path_factory.mktemp("together"),
+            progress=False,
+        ).runs
     return dict(zip(FOUR, runs, strict=True)), watch
 
 
@@ -64,15 +96,23 @@ def together(spec, tmp_path_factory) -> tuple[dict[str, Run], Watch]:
 def alone(spec, tmp_path_factory) -> tuple[dict[str, Run], Watch]:
     out = tmp_path_factory.mktemp("alone")
     with Watch() as watch:
-        return {name: execute_all([spec(name, options)], out, progress=False).runs[0] for name, options in FOUR.items()}, watch
+        return {
+            name: execute_all([spec(name, options)], out, progress=False).runs[0]
+            for name, options in FOUR.items()
+        }, watch
 
 
 @pytest.mark.parametrize("name", FOUR)
 def test_together_each_detector_gets_what_it_gets_alone(together, alone, name: str) -> None:
-    """Tolerance: 1e-4 relative on scores, one grey level on images; batches of other rows, nothing else."""
+    """Tolerance: 1e-4 relative on scores, one grey level on images; batches of other
+    rows, nothing else.
+    """
     a, b = together[0][name], alone[0][name]
     assert len(a.scores) == len(a.samples) == LIMIT and a.scores.score.notna().all()
-    assert a.scores.id.tolist() == b.scores.id.tolist() and a.samples.sample_id.tolist() == b.samples.sample_id.tolist()
+    assert (
+        a.scores.id.tolist() == b.scores.id.tolist()
+        and a.samples.sample_id.tolist() == b.samples.sample_id.tolist()
+    )
     np.testing.assert_allclose(a.scores.score, b.scores.score, rtol=1e-4)
     np.testing.assert_allclose(a.samples.confidence, b.samples.confidence, rtol=1e-4)
     assert grey_levels(a, b) <= 1
@@ -93,14 +133,22 @@ def test_together_each_detector_counts_what_it_takes_alone(together, alone) -> N
         assert sum(shared(alone[0][name]).values()) == 0
 
 
-def test_the_network_is_given_every_distinct_row_once_and_the_shared_ones_add_up(together, alone) -> None:
+def test_the_network_is_given_every_distinct_row_once_and_the_shared_ones_add_up(
+    together, alone
+) -> None:
     runs, watch = together
     apart = alone[1]
-    assert len(apart.asked) == apart.evaluated == len(watch.asked) == sum(map(forwards, runs.values()))
+    assert (
+        len(apart.asked) == apart.evaluated == len(watch.asked) == sum(map(forwards, runs.values()))
+    )
     assert watch.evaluated == len(set(watch.asked)) == len(set(apart.asked)) < len(watch.asked)
-    assert sum(sum(shared(run).values()) for run in runs.values()) == len(watch.asked) - watch.evaluated
+    assert (
+        sum(sum(shared(run).values()) for run in runs.values())
+        == len(watch.asked) - watch.evaluated
+    )
     sampling, norms = 2 * STEPS * LIMIT, 2 * LIMIT
-    # By hand: one trajectory and dcs's own step for all images; of the scores two kinds of first step.
+    # By hand: one trajectory and dcs's own step for all images; of the scores two kinds
+    # of first step.
     assert watch.evaluated == sampling + norms + 2 * norms
     assert {name: tuple(shared(run).values()) for name, run in runs.items()} == {
         "cfg_norm": (0, 0),
@@ -118,15 +166,18 @@ def test_the_seconds_of_a_run_hold_those_of_the_evaluations_that_another_made(to
         assert run.info["seconds"] >= sum(phase["seconds"] for phase in run.info["phases"].values())
 
 
-# ----------------------------------------------------------------------------------------- interruptions
+# ------------------------------------------------------------------------ interruptions
 
-# Works of 2 and 3 shards, the second of which batches otherwise where the first detector has answered some of its rows.
+# Works of 2 and 3 shards, the second of which batches otherwise where the first
+# detector has answered some of its rows.
 PAIR = {"cfg_norm": ["draws=1"], "score_norm": ["draws=2", "images=2"]}
 PAIR_LIMIT = 66
 
 
 def pair(spec, out: Path) -> list[Run]:
-    return execute_all([spec(name, options, PAIR_LIMIT) for name, options in PAIR.items()], out, progress=False).runs
+    return execute_all(
+        [spec(name, options, PAIR_LIMIT) for name, options in PAIR.items()], out, progress=False
+    ).runs
 
 
 @pytest.fixture(scope="module")
@@ -138,19 +189,35 @@ def uninterrupted(spec, tmp_path_factory) -> list[Run]:
     ("name", "method", "kept"),
     [
         ("cfg_norm", "extract", {"cfg_norm": ["samples-0"], "score_norm": ["samples-0"]}),
-        ("score_norm", "extract", {"cfg_norm": ["samples-0", "samples-1"], "score_norm": ["samples-0"]}),
-        ("cfg_norm", "score", {"cfg_norm": ["samples-0", "samples-1", "scores-0"], "score_norm": ["samples-0-1-2", "scores-0"]}),
+        (
+            "score_norm",
+            "extract",
+            {"cfg_norm": ["samples-0", "samples-1"], "score_norm": ["samples-0"]},
+        ),
+        (
+            "cfg_norm",
+            "score",
+            {
+                "cfg_norm": ["samples-0", "samples-1", "scores-0"],
+                "score_norm": ["samples-0-1-2", "scores-0"],
+            },
+        ),
         (
             "score_norm",
             "score",
-            {"cfg_norm": ["samples-0", "samples-1", "scores-0", "scores-1"], "score_norm": ["samples-0-1-2", "scores-0"]},
+            {
+                "cfg_norm": ["samples-0", "samples-1", "scores-0", "scores-1"],
+                "score_norm": ["samples-0-1-2", "scores-0"],
+            },
         ),
     ],
 )
 def test_an_interrupted_command_ends_with_the_same_bits(
     spec, uninterrupted, tmp_path, monkeypatch, name: str, method: str, kept: dict[str, list[str]]
 ) -> None:
-    """Stopped between two shards (before the first detector's second) or between two detectors (before the other's)."""
+    """Stopped between two shards (before the first detector's second) or between two
+    detectors (before the other's).
+    """
     detector, calls = registry.detectors().load(name), []
     act = getattr(detector, method)
 
@@ -164,7 +231,10 @@ def test_an_interrupted_command_ends_with_the_same_bits(
         patch.setattr(detector, method, stopped)
         with pytest.raises(KeyboardInterrupt):
             pair(spec, tmp_path)
-    shards = {d: sorted(s.stem.replace("0000", "") for s in tmp_path.glob(f"*/*/{d}/*/shards/*.parquet")) for d in PAIR}
+    shards = {
+        d: sorted(s.stem.replace("0000", "") for s in tmp_path.glob(f"*/*/{d}/*/shards/*.parquet"))
+        for d in PAIR
+    }
     assert shards == {d: [s for text in texts for s in spread(text)] for d, texts in kept.items()}
     assert not list(tmp_path.rglob("scores.parquet"))
     for again, whole in zip(pair(spec, tmp_path), uninterrupted, strict=True):
@@ -180,10 +250,14 @@ def spread(text: str) -> list[str]:
     return [f"{phase}-{number}" for number in numbers]
 
 
-def test_a_lost_shard_of_one_detector_is_made_again_in_company(spec, uninterrupted, tmp_path, monkeypatch) -> None:
+def test_a_lost_shard_of_one_detector_is_made_again_in_company(
+    spec, uninterrupted, tmp_path, monkeypatch
+) -> None:
     """All shards are there when the metrics begin; then one of them is gone."""
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "run_metrics", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            execute, "run_metrics", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             pair(spec, tmp_path)
     [lost] = tmp_path.glob("*/*/score_norm/*/shards/samples-00001.parquet")
@@ -199,26 +273,38 @@ def test_a_lost_shard_of_one_detector_is_made_again_in_company(spec, uninterrupt
 
 def test_a_finished_detector_is_not_run_again_for_another(spec, uninterrupted, monkeypatch) -> None:
     out = uninterrupted[0].path.parents[3]
-    monkeypatch.setattr(LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called"))
+    monkeypatch.setattr(
+        LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called")
+    )
     for again, whole in zip(pair(spec, out), uninterrupted, strict=True):
         same_tables(again, whole)
 
 
-# ------------------------------------------------------------------------------------ who runs with whom
+# ------------------------------------------------------------------- who runs with whom
 
 
 def test_detectors_that_prepare_run_alone(spec, tmp_path) -> None:
-    """Two surrogates of other ranks on one network: neither sees the other, nor does who comes after them."""
+    """Two surrogates of other ranks on one network: neither sees the other, nor does
+    who comes after them.
+    """
     sides = [spec("side", [*SIDE, f"lora_rank={rank}"], 6) for rank in (2, 4)]
     others = [spec("cfg_norm", ["draws=1"], 6), spec("score_norm", ["draws=1"], 6)]
-    cfg_norm, *found, score_norm = execute_all([others[0], *sides, others[1]], tmp_path / "all", progress=False).runs
+    cfg_norm, *found, score_norm = execute_all(
+        [others[0], *sides, others[1]], tmp_path / "all", progress=False
+    ).runs
     for side, one in zip(found, sides, strict=True):
         assert shared(side) == {"prepare": 0, "samples": 0, "scores": 0}
         [alone] = execute_all([one], tmp_path / "alone" / one.options[-1], progress=False).runs
         same_tables(side, alone)
         assert counts(side) == counts(alone)
-    assert sum(shared(cfg_norm).values()) == 0 and sum(shared(score_norm).values()) == forwards(score_norm)
-    for run, other in zip((cfg_norm, score_norm), execute_all(others, tmp_path / "two", progress=False).runs, strict=True):
+    assert sum(shared(cfg_norm).values()) == 0 and sum(shared(score_norm).values()) == forwards(
+        score_norm
+    )
+    for run, other in zip(
+        (cfg_norm, score_norm),
+        execute_all(others, tmp_path / "two", progress=False).runs,
+        strict=True,
+    ):
         same_tables(run, other)
         assert counts(run) == counts(other) and shared(run) == shared(other)
 
@@ -231,7 +317,12 @@ def test_a_detector_alone_has_no_memo(spec, tmp_path, monkeypatch) -> None:
 def test_the_same_run_given_twice_is_one(spec, tmp_path) -> None:
     with Watch() as watch:
         runs = execute_all(
-            [spec("cfg_norm", options, 3) for options in (["draws=1"], ["draws=2"], ["draws=1", "steps=1"])], tmp_path, progress=False
+            [
+                spec("cfg_norm", options, 3)
+                for options in (["draws=1"], ["draws=2"], ["draws=1", "steps=1"])
+            ],
+            tmp_path,
+            progress=False,
         ).runs
     assert runs[0].path == runs[2].path != runs[1].path  # steps=1 is the default
     assert len(list(tmp_path.glob("*/*/*/*/run.json"))) == 2
@@ -247,43 +338,89 @@ def test_points_of_a_sweep_share_evaluations(spec, tmp_path) -> None:
     found = {}
     for path in frame.run.unique():
         info = json.loads((Path(path) / "run.json").read_text())
-        found[info["options"]["steps"]] = {k: (info["phases"][k]["forwards"], info["phases"][k]["shared"]) for k in ("samples", "scores")}
+        found[info["options"]["steps"]] = {
+            k: (info["phases"][k]["forwards"], info["phases"][k]["shared"])
+            for k in ("samples", "scores")
+        }
     images = 6 * 2 * STEPS
-    assert found == {1: {"samples": (images, 0), "scores": (12, 0)}, 2: {"samples": (images, images), "scores": (24, 12)}}
+    assert found == {
+        1: {"samples": (images, 0), "scores": (12, 0)},
+        2: {"samples": (images, images), "scores": (24, 12)},
+    }
     assert set(frame.forwards) == {images}  # what a point costs, whoever has paid
 
 
-# ------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
     ("detectors", "setting", "words"),
     [
-        ("cfg_norm,flipd", "flipd.t0=0.0001", "detector flipd: time 0.0001 is outside the model's schedule: choose 0.001"),
-        ("cfg_norm,flipd", "flipd.images=0", "detector flipd: an example that is a prompt .*images must be at least 1"),
-        ("side,normal_bundle", "normal_bundle.t0=0.0001", "detector normal_bundle: time 0.0001 is outside the model's schedule"),
+        (
+            "cfg_norm,flipd",
+            "flipd.t0=0.0001",
+            "detector flipd: time 0.0001 is outside the model's schedule: choose 0.001",
+        ),
+        (
+            "cfg_norm,flipd",
+            "flipd.images=0",
+            "detector flipd: an example that is a prompt .*images must be at least 1",
+        ),
+        (
+            "side,normal_bundle",
+            "normal_bundle.t0=0.0001",
+            "detector normal_bundle: time 0.0001 is outside the model's schedule",
+        ),
         ("side,png_size", "png_size.images=0", "detector png_size: .*images must be at least 1"),
-        ("cfg_norm,score_norm", "score_norm.t=0", "detector score_norm: time 0 is outside the model's schedule"),
+        (
+            "cfg_norm,score_norm",
+            "score_norm.t=0",
+            "detector score_norm: time 0 is outside the model's schedule",
+        ),
     ],
 )
 def test_what_does_not_suit_is_refused_before_anything_is_made(
     tiny_pipeline_folder, tmp_path, monkeypatch, capsys, detectors: str, setting: str, words: str
 ) -> None:
-    monkeypatch.setattr(latent, "prove_text", lambda *_: None)  # on loading: it asks the network, of nothing that is run
-    monkeypatch.setattr(LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called"))
-    command = f"run --detector {detectors} --task sd_webster --limit 3 --quiet --set {setting}".split()
+    # On loading: it asks the network, of nothing that is run
+    monkeypatch.setattr(latent, "prove_text", lambda *_: None)
+    monkeypatch.setattr(
+        LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called")
+    )
+    command = (
+        f"run --detector {detectors} --task sd_webster --limit 3 --quiet --set {setting}".split()
+    )
     assert main([*command, "--model", str(tiny_pipeline_folder), "--runs", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and re.match(f"membench: {words}", err), err
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {".lock"}
 
 
-def test_a_budget_that_one_of_them_cannot_keep_is_refused_with_its_name(tiny_pipeline_folder, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(latent, "prove_text", lambda *_: None)  # on loading: it asks the network, of nothing that is run
-    monkeypatch.setattr(LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called"))
-    command = ["run", "--detector", "cfg_norm,dcs", "--task", "sd_webster", "--limit", "3", "--quiet", "--budget", str(2 * STEPS + 1)]
+def test_a_budget_that_one_of_them_cannot_keep_is_refused_with_its_name(
+    tiny_pipeline_folder, tmp_path, monkeypatch, capsys
+) -> None:
+    # On loading: it asks the network, of nothing that is run
+    monkeypatch.setattr(latent, "prove_text", lambda *_: None)
+    monkeypatch.setattr(
+        LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called")
+    )
+    command = [
+        "run",
+        "--detector",
+        "cfg_norm,dcs",
+        "--task",
+        "sd_webster",
+        "--limit",
+        "3",
+        "--quiet",
+        "--budget",
+        str(2 * STEPS + 1),
+    ]
     assert main([*command, "--model", str(tiny_pipeline_folder), "--runs", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "membench: detector dcs: --budget 7 pays for no image; one takes 8 target evaluations\n"
+    assert (
+        capsys.readouterr().err
+        == "membench: detector dcs: --budget 7 pays for no image; one takes 8 target evaluations\n"
+    )
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {".lock"}
 
 
@@ -294,10 +431,12 @@ def test_exact_traces_and_normal_bundles_suit_256_dimensions(spec, tmp_path) -> 
     assert counts(flipd)["samples"]["jvps"] == size and forwards(flipd) == 2 * STEPS
     assert forwards(bundle) == 2 * STEPS + 4 * size and shared(bundle)["samples"] == 2 * STEPS
     assert np.isfinite(flipd.scores.score).all()
-    assert bundle.scores.score.between(-(size - 1), -1).all() and (bundle.scores.score % 1 == 0).all()
+    assert (
+        bundle.scores.score.between(-(size - 1), -1).all() and (bundle.scores.score % 1 == 0).all()
+    )
 
 
-# --------------------------------------------------------------------------------------------- the tables
+# --------------------------------------------------------------------------- the tables
 
 
 def test_the_table_of_several_runs_has_a_row_a_detector_and_says_what_was_shared(together) -> None:
@@ -307,18 +446,41 @@ def test_the_table_of_several_runs_has_a_row_a_detector_and_says_what_was_shared
     for part in (detection, extraction):
         first = re.findall(r"^\W*(?:PARTIAL )?(\w+)\s", part, flags=re.M)
         assert sorted(word for word in first if word in runs) == sorted(runs)
-    asked, common = sum(map(evaluations, runs.values())), sum(sum(shared(run).values()) for run in runs.values())
-    assert f"the 4 runs need {asked:,} network evaluations; {common:,} ({100 * common / asked:.0f} %) were shared" in text
+    asked, common = (
+        sum(map(evaluations, runs.values())),
+        sum(sum(shared(run).values()) for run in runs.values()),
+    )
+    assert (
+        f"the 4 runs need {asked:,} network evaluations; {common:,} ({100 * common / asked:.0f} %)"
+        " were shared" in text
+    )
     assert sum(map(forwards, runs.values())) - common == together[1].evaluated
     images = 2 * STEPS * LIMIT
-    assert f"flipd: samples {images} forwards ({images} shared) and {LIMIT} jvps and {LIMIT} decodes and {LIMIT} encodes in" in text
+    assert (
+        f"flipd: samples {images} forwards ({images} shared) and {LIMIT} jvps and {LIMIT} decodes"
+        f" and {LIMIT} encodes in" in text
+    )
     assert text.count("PARTIAL RUN") == text.count("report: ") == 4
     assert "shared" not in run_table([runs["cfg_norm"]])
 
 
 def test_the_command_line_prints_that_table(tiny_pipeline_folder, tmp_path, capsys) -> None:
-    command = ["run", "--detector", "cfg_norm,dcs,cfg_norm", "--task", "sd_webster", "--limit", "3", "--quiet", "--set", "draws=1"]
+    command = [
+        "run",
+        "--detector",
+        "cfg_norm,dcs,cfg_norm",
+        "--task",
+        "sd_webster",
+        "--limit",
+        "3",
+        "--quiet",
+        "--set",
+        "draws=1",
+    ]
     assert main([*command, "--model", str(tiny_pipeline_folder), "--runs", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     asked, common = 3 * (2 * 2 * STEPS + 2 * 3), 3 * 2 * STEPS
-    assert f"the 2 runs need {asked} network evaluations; {common} ({100 * common / asked:.0f} %) were shared" in out
+    assert (
+        f"the 2 runs need {asked} network evaluations; {common} ({100 * common / asked:.0f} %) were"
+        " shared" in out
+    )

@@ -11,12 +11,20 @@ from hypothesis import strategies as st
 
 from membench.similarity.cliques import density_score, largest_clique
 from membench.similarity.l2 import normalised_l2, tiled_l2, tiled_l2_matrix
-from membench.similarity.search import MATCH_COLUMNS, matches_frame, nearest, squared_distances, within
+from membench.similarity.search import (
+    MATCH_COLUMNS,
+    matches_frame,
+    nearest,
+    squared_distances,
+    within,
+)
 
 
 def pictures(n: int, side: int = 4, levels: int = 256, seed: int = 0) -> np.ndarray:
     step = 255 // (levels - 1)
-    return (np.random.default_rng(seed).integers(levels, size=(n, side, side, 3)) * step).astype(np.uint8)
+    return (np.random.default_rng(seed).integers(levels, size=(n, side, side, 3)) * step).astype(
+        np.uint8
+    )
 
 
 def l2(a: np.ndarray, b: np.ndarray) -> float:
@@ -26,12 +34,15 @@ def l2(a: np.ndarray, b: np.ndarray) -> float:
 
 def loop_nearest(queries: np.ndarray, base: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     found = [sorted((l2(q, b), j) for j, b in enumerate(base))[:k] for q in queries]
-    return np.array([[d for d, _ in row] for row in found]), np.array([[j for _, j in row] for row in found])
+    return np.array([[d for d, _ in row] for row in found]), np.array(
+        [[j for _, j in row] for row in found]
+    )
 
 
 @pytest.mark.parametrize("block", [1, 3, 7, 40, 1000, None])
 def test_nearest_is_exact_whatever_the_block(block, tmp_path):
-    queries, base = pictures(9, levels=2, seed=1), pictures(40, levels=2, seed=2)  # two levels: many ties
+    # Two levels: many ties
+    queries, base = pictures(9, levels=2, seed=1), pictures(40, levels=2, seed=2)
     base[31] = base[4] = queries[3]
     distance, position = loop_nearest(queries, base, 6)
     got = nearest(queries, base, 6, block=block)
@@ -51,7 +62,9 @@ def test_nearest_is_exact_whatever_the_block(block, tmp_path):
 
 
 def test_nearest_does_not_cancel():
-    """1,500 bright dimensions in two products, and neighbours that differ by one grey level in one of them."""
+    """1,500 bright dimensions in two products, and neighbours that differ by one grey
+    level in one of them.
+    """
     base = np.full((5, 1500), 255, np.uint8)
     for i in range(5):
         base[i, i] -= i
@@ -59,7 +72,9 @@ def test_nearest_does_not_cancel():
     np.testing.assert_array_equal(distance[0], (np.arange(5) / 255).astype(np.float32))
     assert position[0].tolist() == [0, 1, 2, 3, 4]
     floats = 1e4 + np.arange(4)[:, None] * np.full((4, 8), 1e-6)
-    np.testing.assert_allclose(nearest(floats[:1], floats, 4)[0][0], np.arange(4) * 1e-6 * np.sqrt(8), rtol=1e-5)
+    np.testing.assert_allclose(
+        nearest(floats[:1], floats, 4)[0][0], np.arange(4) * 1e-6 * np.sqrt(8), rtol=1e-5
+    )
 
 
 def test_squared_distances_are_whole_numbers_at_the_extremes():
@@ -71,8 +86,13 @@ def test_squared_distances_are_whole_numbers_at_the_extremes():
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 999), st.integers(1, 12), st.integers(1, 15))
 def test_nearest_property(seed, k, block):
-    queries, base = pictures(3, side=1, levels=3, seed=seed), pictures(12, side=1, levels=3, seed=seed + 1)
-    np.testing.assert_array_equal(nearest(queries, base, k, block=block)[1], loop_nearest(queries, base, k)[1])
+    queries, base = (
+        pictures(3, side=1, levels=3, seed=seed),
+        pictures(12, side=1, levels=3, seed=seed + 1),
+    )
+    np.testing.assert_array_equal(
+        nearest(queries, base, k, block=block)[1], loop_nearest(queries, base, k)[1]
+    )
 
 
 def test_nearest_over_several_blocks_of_queries():
@@ -80,7 +100,9 @@ def test_nearest_over_several_blocks_of_queries():
     whole = squared_distances(queries, base).argsort(axis=1, kind="stable")[:, :4]
     np.testing.assert_array_equal(nearest(queries, base, 4, block=11)[1], whole)
     i, j, _ = within(queries, base, np.full(2100, 0.3), block=11)
-    np.testing.assert_array_equal(np.sort(i * 30 + j), np.flatnonzero(np.sqrt(squared_distances(queries, base)) / 255 <= 0.3))
+    np.testing.assert_array_equal(
+        np.sort(i * 30 + j), np.flatnonzero(np.sqrt(squared_distances(queries, base)) / 255 <= 0.3)
+    )
 
 
 def test_nearest_refuses():
@@ -96,7 +118,12 @@ def test_nearest_refuses():
 
 
 def test_matches_frame_ranks_by_closeness_then_position():
-    frame = matches_frame(np.array([1, 0, 0, 0]), np.array([5, 9, 2, 7]), np.array([0.1, 0.5, 0.5, 0.9]), higher_is_closer=True)
+    frame = matches_frame(
+        np.array([1, 0, 0, 0]),
+        np.array([5, 9, 2, 7]),
+        np.array([0.1, 0.5, 0.5, 0.9]),
+        higher_is_closer=True,
+    )
     assert frame["generated"].tolist() == [0, 0, 0, 1]
     assert frame["training"].tolist() == [7, 2, 9, 5]
     assert frame["rank"].tolist() == [0, 1, 2, 0]
@@ -115,7 +142,11 @@ def loop_normalised(generated, training, alpha, n, floor):
         else:
             values = [0.0 if d == 0 else np.inf for d in distance]
         order = sorted(range(len(training)), key=lambda j: (np.float32(values[j]), j))
-        rows += [(i, j, values[j], rank) for rank, j in enumerate(order) if values[j] <= floor or rank == 0]
+        rows += [
+            (i, j, values[j], rank)
+            for rank, j in enumerate(order)
+            if values[j] <= floor or rank == 0
+        ]
     return rows
 
 
@@ -129,7 +160,9 @@ def test_normalised_l2(n, floor, block):
     generated[2] = (training[9] // 2 + training[10] // 2).astype(np.uint8)
     frame = normalised_l2(generated, training, n_neighbours=n, floor=floor, block=block)
     expected = loop_normalised(generated, training, 0.5, n, floor)
-    assert list(zip(frame["generated"], frame["training"], frame["rank"], strict=True)) == [(i, j, r) for i, j, _, r in expected]
+    assert list(zip(frame["generated"], frame["training"], frame["rank"], strict=True)) == [
+        (i, j, r) for i, j, _, r in expected
+    ]
     np.testing.assert_allclose(frame["similarity"], [v for *_, v, _ in expected], rtol=1e-6)
 
 
@@ -137,16 +170,23 @@ def test_normalised_l2_by_hand():
     training = np.zeros((3, 1, 1, 3), np.uint8)
     training[1, ..., 0], training[2, ..., 0] = 10, 50
     frame = normalised_l2(training[:1], training, n_neighbours=3, floor=2.0)
-    assert frame["similarity"].tolist() == [0.0, 1.0]  # 10 / (0.5 * (0 + 10 + 50) / 3) = 1; the floor keeps its edge, 50 lies beyond
-    assert normalised_l2(training[:1], training, n_neighbours=3, floor=1.0)["training"].tolist() == [0, 1]
-    assert normalised_l2(training[:1], training, n_neighbours=3, floor=0.5)["training"].tolist() == [0]
-    assert normalised_l2(training[1:2], training[2:], floor=1.0)["similarity"].tolist() == [2.0]  # beyond the floor, but nearest
+    # 10 / (0.5 * (0 + 10 + 50) / 3) = 1; the floor keeps its edge, 50 lies beyond
+    assert frame["similarity"].tolist() == [0.0, 1.0]
+    assert normalised_l2(training[:1], training, n_neighbours=3, floor=1.0)[
+        "training"
+    ].tolist() == [0, 1]
+    assert normalised_l2(training[:1], training, n_neighbours=3, floor=0.5)[
+        "training"
+    ].tolist() == [0]
+    # Beyond the floor, but nearest
+    assert normalised_l2(training[1:2], training[2:], floor=1.0)["similarity"].tolist() == [2.0]
 
 
 def test_normalised_l2_without_a_denominator():
     training = np.concatenate([np.repeat(pictures(1), 4, axis=0), pictures(2, seed=8)])
     frame = normalised_l2(training[:1], training, n_neighbours=3, floor=1.0)
-    assert frame["training"].tolist() == [0, 1, 2, 3]  # the fourth lies beyond the 3 neighbours, and still counts
+    # The fourth lies beyond the 3 neighbours, and still counts
+    assert frame["training"].tolist() == [0, 1, 2, 3]
     assert frame["similarity"].tolist() == [0.0] * 4
     with pytest.raises(ValueError, match="empty"):
         normalised_l2(training, training[:0], floor=1.0)
@@ -170,7 +210,9 @@ def test_tiled_l2(tiles):
     images[3, :2, 6:] = 255 - images[0, :2, 6:]  # one tile differs
     matrix = tiled_l2_matrix(images, tiles)
     for i, j in np.ndindex(4, 4):
-        assert tiled_l2(images[i], images[j], tiles) == pytest.approx(loop_tiled(images[i], images[j], tiles))
+        assert tiled_l2(images[i], images[j], tiles) == pytest.approx(
+            loop_tiled(images[i], images[j], tiles)
+        )
         assert matrix[i, j] == pytest.approx(loop_tiled(images[i], images[j], tiles))
     assert np.array_equal(matrix, matrix.T) and not matrix.diagonal().any()
 
@@ -190,13 +232,16 @@ def test_tiled_l2_bounds_and_refusals():
 def loop_clique(distances, threshold):
     n = len(distances)
     sets = (s for size in range(n, 0, -1) for s in combinations(range(n), size))
-    return next(len(s) for s in sets if all(distances[i, j] <= threshold for i, j in combinations(s, 2)))
+    return next(
+        len(s) for s in sets if all(distances[i, j] <= threshold for i, j in combinations(s, 2))
+    )
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 9999), st.integers(2, 8), st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0]))
 def test_largest_clique(seed, n, threshold):
-    distances = np.random.default_rng(seed).integers(11, size=(n, n)) / 10  # values on the threshold
+    # Values on the threshold
+    distances = np.random.default_rng(seed).integers(11, size=(n, n)) / 10
     distances = np.triu(distances, 1) + np.triu(distances, 1).T
     assert largest_clique(distances, threshold) == loop_clique(distances, threshold)
 
@@ -215,6 +260,10 @@ def test_density_score():
     looser = near.copy()
     looser[0, 1] = looser[1, 0] = 0.15  # on the threshold: still an edge
     assert 4 < density_score(looser, 0.15) < density_score(near, 0.15)
-    for wrong, words in ((np.zeros((1, 1)), "at least 2"), (np.zeros((2, 3)), "square"), (np.full((2, 2), np.nan), "NaN")):
+    for wrong, words in (
+        (np.zeros((1, 1)), "at least 2"),
+        (np.zeros((2, 3)), "square"),
+        (np.full((2, 2), np.nan), "NaN"),
+    ):
         with pytest.raises(ValueError, match=words):
             density_score(wrong, 0.15)

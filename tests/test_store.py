@@ -21,7 +21,13 @@ from membench.storage.files import DamagedFile
 from membench.storage.hashing import content_key
 from membench.storage.tables import SCHEMAS, write_table
 
-PARTS = {"task": "sd_webster", "task_version": 1, "seed": 0, "options": {"steps": 1, "scale": 7.5, "times": (1, 2)}, "caption": "é"}
+PARTS = {
+    "task": "sd_webster",
+    "task_version": 1,
+    "seed": 0,
+    "options": {"steps": 1, "scale": 7.5, "times": (1, 2)},
+    "caption": "é",
+}
 KEY = "55918123febe4f15"
 
 
@@ -29,14 +35,17 @@ def opened(root: Path, parts: dict = PARTS) -> RunFolder:
     return RunFolder.open(root, "sd_webster", "mini", "cfg_norm", KEY, parts)
 
 
-# ------------------------------------------------------------------------------------------------ keys
+# --------------------------------------------------------------------------------- keys
 
 
 def test_golden_key() -> None:
-    """A key that drifts orphans everybody's runs: change it only together with KEY_VERSION."""
+    """A key that drifts orphans everybody's runs: change it only together with
+    KEY_VERSION.
+    """
     assert content_key(PARTS) == KEY
     canonical = (
-        '{"caption":"é","key_version":1,"options":{"scale":7.5,"steps":1,"times":[1,2]},"seed":0,"task":"sd_webster","task_version":1}'
+        '{"caption":"é","key_version":1,"options":{"scale":7.5,"steps":1,"times":[1,2]},'
+        '"seed":0,"task":"sd_webster","task_version":1}'
     )
     assert hashlib.sha256(canonical.encode()).hexdigest()[:16] == KEY
 
@@ -55,7 +64,7 @@ def test_key_version_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert content_key(PARTS) != KEY
 
 
-# ---------------------------------------------------------------------------------------------- folders
+# ------------------------------------------------------------------------------ folders
 
 
 def test_a_root_that_is_a_file_is_one_line(tmp_path: Path) -> None:
@@ -66,15 +75,31 @@ def test_a_root_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 
 def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
-        assert folder.path == tmp_path / "sd_webster" / "mini" / "cfg_norm" / KEY and not folder.complete
+        assert (
+            folder.path == tmp_path / "sd_webster" / "mini" / "cfg_norm" / KEY
+            and not folder.complete
+        )
         folder.start({"device": "cpu", "seed": 0})
         run = json.loads((folder.path / "run.json").read_text())
-        assert run["status"] == "running" and run["schema_version"] == 1 and run["key"] == KEY and run["device"] == "cpu"
+        assert (
+            run["status"] == "running"
+            and run["schema_version"] == 1
+            and run["key"] == KEY
+            and run["device"] == "cpu"
+        )
         assert run["key_parts"]["options"]["times"] == [1, 2]
-        assert not folder.shard_done("scores", 0) and len(folder.read_shards("scores")) == 0 and folder.costs() == {}
+        assert (
+            not folder.shard_done("scores", 0)
+            and len(folder.read_shards("scores")) == 0
+            and folder.costs() == {}
+        )
         folder.write_shard("scores", 1, scores("a"), {"forwards": 2, "seconds": 0.5})
         folder.write_shard("scores", 0, scores("c", "b"), {"forwards": 3, "seconds": 0.25})
-        assert folder.shard_done("scores", 0) and not folder.shard_done("samples", 0) and not folder.complete
+        assert (
+            folder.shard_done("scores", 0)
+            and not folder.shard_done("samples", 0)
+            and not folder.complete
+        )
         assert list(folder.read_shards("scores", expected=["a", "b", "c"]).id) == ["c", "b", "a"]
         assert folder.costs() == {"scores": {"forwards": 5, "seconds": 0.75}}
         assert not is_finished(folder.path)
@@ -82,8 +107,17 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         assert folder.complete and is_finished(folder.path)
     assert names(folder.path) == {".lock", "run.json", *(f"{name}.parquet" for name in SCHEMAS)}
     run, frames = read_run(folder.path)
-    assert run["status"] == "complete" and run["seconds"] == 1.5 and run["device"] == "cpu" and set(frames) == set(SCHEMAS)
-    assert list(frames["scores"].id) == ["a", "b", "c"] and list(frames["samples"].sample_id) == ["a/0", "b/0", "c/0"]
+    assert (
+        run["status"] == "complete"
+        and run["seconds"] == 1.5
+        and run["device"] == "cpu"
+        and set(frames) == set(SCHEMAS)
+    )
+    assert list(frames["scores"].id) == ["a", "b", "c"] and list(frames["samples"].sample_id) == [
+        "a/0",
+        "b/0",
+        "c/0",
+    ]
     assert set(read_run(folder.path, ["metrics"])[1]) == {"metrics"}
 
 
@@ -106,14 +140,20 @@ def test_resuming_keeps_shards_and_tells_what_differed(tmp_path: Path) -> None:
         (folder.path / "shards" / ".scores-00001.parquet.99.partial").write_bytes(b"half")
     with opened(tmp_path) as folder:
         folder.start({"versions": {"torch": "2"}, "device": "cpu"})
-        assert folder.shard_done("scores", 0) and names(folder.path / "shards") == {"scores-00000.parquet"}
-    assert folder.run["earlier"] == [{"versions": {"torch": "1"}}] and folder.run["versions"] == {"torch": "2"}
+        assert folder.shard_done("scores", 0) and names(folder.path / "shards") == {
+            "scores-00000.parquet"
+        }
+    assert folder.run["earlier"] == [{"versions": {"torch": "1"}}] and folder.run["versions"] == {
+        "torch": "2"
+    }
     with opened(tmp_path) as folder:
         folder.start({"versions": {"torch": "2"}, "device": "cpu"})
     assert len(folder.run["earlier"]) == 1
 
 
-def test_a_damaged_shard_is_deleted_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_shard_is_deleted_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with opened(tmp_path) as folder:
         folder.write_shard("scores", 0, scores("a"))
         shard = folder.path / "shards" / "scores-00000.parquet"
@@ -122,7 +162,10 @@ def test_a_damaged_shard_is_deleted_with_a_warning(tmp_path: Path, capsys: pytes
             folder.read_shards("scores")
         assert not folder.shard_done("scores", 0) and not shard.exists()
     out = capsys.readouterr()
-    assert out.out == "" and "scores-00000.parquet is damaged; it is deleted and computed again" in out.err
+    assert (
+        out.out == ""
+        and "scores-00000.parquet is damaged; it is deleted and computed again" in out.err
+    )
 
 
 def test_a_newer_shard_is_not_deleted(tmp_path: Path) -> None:
@@ -158,7 +201,9 @@ def test_ids_must_be_unique_and_complete(tmp_path: Path) -> None:
 def test_other_parts_under_the_same_key_are_refused(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         folder.start({})
-    with pytest.raises(UserError, match="holds a run with other seed, task_version; move it away") as error:
+    with pytest.raises(
+        UserError, match="holds a run with other seed, task_version; move it away"
+    ) as error:
         opened(tmp_path, {**PARTS, "seed": 1, "task_version": 2})
     opened(tmp_path).close()  # the refusal let go of the lock, also while somebody looks at it:
     assert error.tb
@@ -175,7 +220,8 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path; import os, signal; from membench.runs.folder import RunFolder
-folder = RunFolder.open(Path({str(tmp_path)!r}), "sd_webster", "mini", "cfg_norm", {KEY!r}, {PARTS!r})
+place = Path({str(tmp_path)!r})
+folder = RunFolder.open(place, "sd_webster", "mini", "cfg_norm", {KEY!r}, {PARTS!r})
 folder.start({{}})
 os.kill(os.getpid(), signal.SIGKILL)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent)

@@ -21,7 +21,7 @@ from membench.storage.files import DamagedFile, write_json
 from membench.storage.images import png_bytes, png_image
 from membench.storage.tables import SCHEMAS, read_table, write_table
 
-# ---------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------- tables
 
 
 @pytest.mark.parametrize("name", list(SCHEMAS))
@@ -30,7 +30,9 @@ def test_table_round_trip(tmp_path: Path, name: str) -> None:
     write_table(path, frame, name)
     assert rows(read_table(path, name)) == rows(frame[SCHEMAS[name].names])
     written = pq.read_table(path)
-    assert written.schema.equals(SCHEMAS[name]) and written.schema.metadata == {b"schema_version": b"1"}
+    assert written.schema.equals(SCHEMAS[name]) and written.schema.metadata == {
+        b"schema_version": b"1"
+    }
     write_table(tmp_path / "again.parquet", written, name)  # Arrow tables are taken too
     assert (tmp_path / "again.parquet").read_bytes() == path.read_bytes()
 
@@ -43,24 +45,43 @@ def test_empty_table(tmp_path: Path, name: str) -> None:
 
 
 def test_failed_row_is_null_and_infinity_stays(tmp_path: Path) -> None:
-    frame = scores("a", "b", "c").assign(score=[np.nan, np.inf, 1.0], error=pd.Series(["bad", None, None]))
+    frame = scores("a", "b", "c").assign(
+        score=[np.nan, np.inf, 1.0], error=pd.Series(["bad", None, None])
+    )
     write_table(tmp_path / "x.parquet", frame, "scores")
     assert pq.read_table(tmp_path / "x.parquet")["score"].null_count == 1
     back = read_table(tmp_path / "x.parquet", "scores")
-    assert np.isnan(back.score[0]) and np.isinf(back.score[1]) and back.error[0] == "bad" and back.error.isna()[1]
+    assert (
+        np.isnan(back.score[0])
+        and np.isinf(back.score[1])
+        and back.error[0] == "bad"
+        and back.error.isna()[1]
+    )
 
 
 def test_wrong_columns_and_nulls_are_refused(tmp_path: Path) -> None:
-    for bad in (scores("a").drop(columns="kind"), scores("a").assign(extra=1), scores("a").assign(kind=None)):
+    for bad in (
+        scores("a").drop(columns="kind"),
+        scores("a").assign(extra=1),
+        scores("a").assign(kind=None),
+    ):
         with pytest.raises(ValueError, match=r"kind|extra"):
             write_table(tmp_path / "x.parquet", bad, "scores")
     assert names(tmp_path) == set()
 
 
 def test_newer_schema_is_refused(tmp_path: Path) -> None:
-    newer = pa.Table.from_pandas(scores("a"), schema=SCHEMAS["scores"]).replace_schema_metadata({"schema_version": "5"})
+    newer = pa.Table.from_pandas(scores("a"), schema=SCHEMAS["scores"]).replace_schema_metadata(
+        {"schema_version": "5"}
+    )
     pq.write_table(newer, tmp_path / "x.parquet")
-    with pytest.raises(UserError, match=r"x\.parquet was written by a newer membench \(schema 5, this one reads 1\); update membench"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"x\.parquet was written by a newer membench \(schema 5, this one reads 1\); update"
+            r" membench"
+        ),
+    ):
         read_table(tmp_path / "x.parquet", "scores")
 
 
@@ -97,7 +118,8 @@ def test_a_flipped_byte_is_never_read_as_data(tmp_path: Path) -> None:
     for at in range(0, len(data), 13):
         path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
         try:
-            assert read_table(path, "scores").equals(sound), at  # some bytes, as those of statistics, carry no data
+            # Some bytes, as those of statistics, carry no data
+            assert read_table(path, "scores").equals(sound), at
         except UserError:
             told += 1
     assert told > 0.8 * len(data) / 13
@@ -111,7 +133,11 @@ def test_missing_table_says_what_makes_it(tmp_path: Path) -> None:
 def test_png_round_trip() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     data = png_bytes(image)
-    assert data == png_bytes(image.copy()) and np.array_equal(png_image(data), image) and png_image(data).dtype == np.uint8
+    assert (
+        data == png_bytes(image.copy())
+        and np.array_equal(png_image(data), image)
+        and png_image(data).dtype == np.uint8
+    )
     chunks, at = [], 8
     while at < len(data):
         chunks.append(data[at + 4 : at + 8])
@@ -122,11 +148,13 @@ def test_png_round_trip() -> None:
             png_bytes(bad)
 
 
-# ------------------------------------------------------------------------------------- disks that refuse
+# -------------------------------------------------------------------- disks that refuse
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_disk_refusal_is_one_line_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_disk_refusal_is_one_line_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     path = tmp_path / "x.json"
     write_json(path, {"old": 1})
 
@@ -137,12 +165,19 @@ def test_disk_refusal_is_one_line_and_leaves_the_old_file(tmp_path: Path, monkey
     with pytest.raises(UserError) as error:
         write_json(path, {"new": 2})
     message = str(error.value)
-    assert str(tmp_path) in message and os.strerror(code) in message and "is kept" in message and "\n" not in message
+    assert (
+        str(tmp_path) in message
+        and os.strerror(code) in message
+        and "is kept" in message
+        and "\n" not in message
+    )
     assert json.loads(path.read_text()) == {"old": 1} and names(tmp_path) == {"x.json"}
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_table(tmp_path: Path) -> None:
-    """A real short write: the process may not make files above 50 kB, as if the disk were full."""
+    """A real short write: the process may not make files above 50 kB, as if the disk
+    were full.
+    """
     write_table(tmp_path / "x.parquet", scores("old"), "scores")
     noise = [np.random.default_rng(i).bytes(100).hex() for i in range(5000)]
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -154,10 +189,14 @@ def test_a_write_that_fails_half_way_leaves_the_old_table(tmp_path: Path) -> Non
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    assert list(read_table(tmp_path / "x.parquet", "scores").id) == ["old"] and names(tmp_path) == {"x.parquet"}
+    assert list(read_table(tmp_path / "x.parquet", "scores").id) == ["old"] and names(tmp_path) == {
+        "x.parquet"
+    }
 
 
-def test_the_file_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_synced_before_it_is_renamed_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
 

@@ -1,4 +1,6 @@
-"""A network that has learned its data: LID by FLIPD and by the normal bundle is about the dimension of each piece."""
+"""A network that has learned its data: LID by FLIPD and by the normal bundle is about
+the dimension of each piece.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ NAMES = [str(i) for i in range(20)]
 
 
 class Residual(torch.nn.Module):
-    """Three residual blocks on the pixels and Fourier features of log SNR; predicts eps."""
+    """Three residual blocks on the pixels and Fourier features of log SNR; predicts
+    eps.
+    """
 
     def __init__(self, scheduler: DDIMScheduler, width: int = 192) -> None:
         super().__init__()
@@ -34,14 +38,24 @@ class Residual(torch.nn.Module):
     def forward(self, x: torch.Tensor, t: torch.Tensor | int) -> SimpleNamespace:
         abar = self.abar[torch.as_tensor(t).expand(len(x))]
         snr = (((1 - abar) / abar).log() / 10)[:, None]
-        h = self.first(torch.cat([x.flatten(1), (snr * self.frequencies).sin(), (snr * self.frequencies).cos(), snr], dim=1))
+        h = self.first(
+            torch.cat(
+                [x.flatten(1), (snr * self.frequencies).sin(), (snr * self.frequencies).cos(), snr],
+                dim=1,
+            )
+        )
         for layer in self.layers:
             h = h + layer(h)
         return SimpleNamespace(sample=self.last(h).view_as(x))
 
 
 def block(width: int) -> torch.nn.Sequential:
-    return torch.nn.Sequential(torch.nn.SiLU(), torch.nn.Linear(width, width), torch.nn.SiLU(), torch.nn.Linear(width, width))
+    return torch.nn.Sequential(
+        torch.nn.SiLU(),
+        torch.nn.Linear(width, width),
+        torch.nn.SiLU(),
+        torch.nn.Linear(width, width),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +70,9 @@ def trained() -> tuple[PixelDenoiser, list[torch.Tensor]]:
     for _ in range(steps):
         x0, t = data[torch.randint(len(data), (256,))], torch.randint(1000, (256,))
         noise = torch.randn_like(x0)
-        loss = torch.nn.functional.mse_loss(network(scheduler.add_noise(x0, noise, t), t).sample, noise)
+        loss = torch.nn.functional.mse_loss(
+            network(scheduler.add_noise(x0, noise, t), t).sample, noise
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -70,7 +86,8 @@ def test_flipd_is_about_the_dimension_and_tells_the_pieces_apart(trained) -> Non
     detector = Flipd(Flipd.Options(t0=0.1, trace="exact"), seed=0, sampling=SAMPLING)
     low, high = (detector.lid(model, x, Conditioning(None), NAMES) for x in points)
     assert abs(float(low.mean()) - 2) < 3 and abs(float(high.mean()) - 12) < 3
-    assert mannwhitneyu(high, low).statistic == len(low) * len(high)  # every point of 12 dimensions above every one of 2
+    # Every point of 12 dimensions above every one of 2
+    assert mannwhitneyu(high, low).statistic == len(low) * len(high)
 
 
 def test_the_normal_bundle_finds_the_dimension_to_one(trained) -> None:

@@ -1,4 +1,6 @@
-"""The training loop: an interrupted training ends with the weights of an uninterrupted one."""
+"""The training loop: an interrupted training ends with the weights of an uninterrupted
+one.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,12 @@ def test_it_learns(tmp_path: Path) -> None:
     p = plan(400)
     report = fit(p, tmp_path, progress=False)
     torch.testing.assert_close(weights(p), TARGET, rtol=0, atol=0.02)
-    assert report["steps"] == 400 and [step for step, _ in report["loss_curve"]] == [100, 200, 300, 400]
+    assert report["steps"] == 400 and [step for step, _ in report["loss_curve"]] == [
+        100,
+        200,
+        300,
+        400,
+    ]
     assert report["loss_curve"][-1][1] < report["loss_curve"][0][1] / 10
 
 

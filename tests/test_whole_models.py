@@ -1,4 +1,6 @@
-"""A model that is not whole is refused in one line, whatever is missing; one that is whole proves it."""
+"""A model that is not whole is refused in one line, whatever is missing; one that is
+whole proves it.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,14 @@ from membench.models.pixel import PixelDenoiser, classes_of, load_pixel_model, p
 from membench.models.stable_diffusion_folder import check_kind
 from membench.types import Condition, Cost
 
-UNET, TEXT, VAE = "unet/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1059962\n"
+UNET, TEXT, VAE = (
+    "unet/diffusion_pytorch_model",
+    "text_encoder/model",
+    "vae/diffusion_pytorch_model",
+)
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1059962\n"
+)
 Damage = Callable[[Path], Any]
 
 
@@ -40,7 +48,9 @@ def load(folder: Path) -> LatentDenoiser:
     return model
 
 
-def tensors(name: str, edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Damage:
+def tensors(
+    name: str, edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+) -> Damage:
     def damage(folder: Path) -> None:
         file = folder / f"{name}.safetensors"
         save_file(edit(load_file(file)), file, metadata={"format": "pt"})
@@ -48,7 +58,9 @@ def tensors(name: str, edit: Callable[[dict[str, torch.Tensor]], dict[str, torch
     return damage
 
 
-def each(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+def each(
+    edit: Callable[[torch.Tensor], torch.Tensor],
+) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     return lambda held: {name: edit(tensor).contiguous() for name, tensor in held.items()}
 
 
@@ -63,16 +75,24 @@ def config(part: str, **values: Any) -> Damage:
 
 
 def slow_tokenizer(folder: Path, **specials: str | None) -> None:
-    """vocab.json and merges.txt in place of tokenizer.json, as Stable Diffusion 1.x has them."""
+    """vocab.json and merges.txt in place of tokenizer.json, as Stable Diffusion 1.x has
+    them.
+    """
     where = folder / "tokenizer"
     model = json.loads((where / "tokenizer.json").read_text())["model"]
     (where / "tokenizer.json").unlink()
     (where / "vocab.json").write_text(json.dumps(model["vocab"]))
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     (where / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
-    named = {f"{role}_token": "<|endoftext|>" for role in ("eos", "unk", "pad")} | {"bos_token": "<|startoftext|>"} | specials
+    named = (
+        {f"{role}_token": "<|endoftext|>" for role in ("eos", "unk", "pad")}
+        | {"bos_token": "<|startoftext|>"}
+        | specials
+    )
     (where / "special_tokens_map.json").write_text(json.dumps(named))
-    (where / "tokenizer_config.json").write_text(json.dumps(named | {"model_max_length": 24, "tokenizer_class": "CLIPTokenizer"}))
+    (where / "tokenizer_config.json").write_text(
+        json.dumps(named | {"model_max_length": 24, "tokenizer_class": "CLIPTokenizer"})
+    )
 
 
 def slow(damage: Damage, **specials: str | None) -> Damage:
@@ -99,7 +119,11 @@ def shrink(folder: Path) -> None:
     held = json.loads(file.read_text())
     merges = held["model"]["merges"][:100]
     made = {"".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in merges}
-    kept = [t for t in held["model"]["vocab"] if len(t.removesuffix("</w>")) == 1 or t in made or t.startswith("<|")]
+    kept = [
+        t
+        for t in held["model"]["vocab"]
+        if len(t.removesuffix("</w>")) == 1 or t in made or t.startswith("<|")
+    ]
     held["model"] |= {"merges": merges, "vocab": {token: i for i, token in enumerate(kept)}}
     file.write_text(json.dumps(held))
 
@@ -137,28 +161,64 @@ def blind(held: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 LORA = {"unet.down_blocks.0.attentions.0.lora_A.weight": torch.zeros(4, 4)}
 TOKENIZER = {
-    "no tokenizer.json": (lambda f: (f / "tokenizer" / "tokenizer.json").unlink(), "lacks vocab.json and merges.txt"),
+    "no tokenizer.json": (
+        lambda f: (f / "tokenizer" / "tokenizer.json").unlink(),
+        "lacks vocab.json and merges.txt",
+    ),
     "no vocabulary": (slow(lambda t: (t / "vocab.json").unlink()), "lacks vocab.json"),
     "no merges": (slow(lambda t: (t / "merges.txt").unlink()), "lacks merges.txt"),
-    "empty vocabulary": (slow(lambda t: (t / "vocab.json").write_text("")), "vocab.json is no JSON"),
-    "a vocabulary of nothing": (slow(lambda t: (t / "vocab.json").write_text("{}")), "vocab.json is empty"),
-    "a list for a vocabulary": (slow(lambda t: (t / "vocab.json").write_text('["a"]')), "vocab.json holds no JSON object"),
+    "empty vocabulary": (
+        slow(lambda t: (t / "vocab.json").write_text("")),
+        "vocab.json is no JSON",
+    ),
+    "a vocabulary of nothing": (
+        slow(lambda t: (t / "vocab.json").write_text("{}")),
+        "vocab.json is empty",
+    ),
+    "a list for a vocabulary": (
+        slow(lambda t: (t / "vocab.json").write_text('["a"]')),
+        "vocab.json holds no JSON object",
+    ),
     "empty merges": (slow(lambda t: (t / "merges.txt").write_text("")), "merges.txt is empty"),
-    "merges of a heading": (slow(lambda t: (t / "merges.txt").write_text("#version: 0.2\n")), "merges.txt is empty"),
-    "merges cut in a line": (slow(lambda t: cut_merges(t, 300, 2)), "tokenizer cannot be loaded|merges are cut"),
+    "merges of a heading": (
+        slow(lambda t: (t / "merges.txt").write_text("#version: 0.2\n")),
+        "merges.txt is empty",
+    ),
+    "merges cut in a line": (
+        slow(lambda t: cut_merges(t, 300, 2)),
+        "tokenizer cannot be loaded|merges are cut",
+    ),
     "merges cut at a line": (slow(lambda t: cut_merges(t, 300)), "the merges are cut short"),
     "one merge is lost": (slow(lambda t: cut_merges(t, 874)), "the merges are cut short"),
-    "merges of binary": (slow(lambda t: (t / "merges.txt").write_bytes(b"\xff\xfe\x00")), "merges.txt cannot be read"),
+    "merges of binary": (
+        slow(lambda t: (t / "merges.txt").write_bytes(b"\xff\xfe\x00")),
+        "merges.txt cannot be read",
+    ),
     "vocabulary cut short": (slow(cut_vocabulary), "tokenizer cannot be loaded"),
-    "vocabulary cut in a line": (slow(lambda t: (t / "vocab.json").write_bytes((t / "vocab.json").read_bytes()[:900])), "no JSON"),
-    "tokenizer.json cut short": (lambda f: (f / "tokenizer" / "tokenizer.json").write_text('{"model": {'), "no JSON"),
-    "tokenizer.json of nothing": (lambda f: (f / "tokenizer" / "tokenizer.json").write_text("{}"), "tokenizer.json is empty"),
+    "vocabulary cut in a line": (
+        slow(lambda t: (t / "vocab.json").write_bytes((t / "vocab.json").read_bytes()[:900])),
+        "no JSON",
+    ),
+    "tokenizer.json cut short": (
+        lambda f: (f / "tokenizer" / "tokenizer.json").write_text('{"model": {'),
+        "no JSON",
+    ),
+    "tokenizer.json of nothing": (
+        lambda f: (f / "tokenizer" / "tokenizer.json").write_text("{}"),
+        "tokenizer.json is empty",
+    ),
     "vocabulary behind a pointer": (slow(pointer("vocab.json")), "git lfs pull"),
     "merges behind a pointer": (slow(pointer("merges.txt")), "git lfs pull"),
     "tokenizer behind a pointer": (pointer("tokenizer/tokenizer.json"), "git lfs pull"),
     "a smaller model's": (shrink, "the text encoder embeddings for 1200"),
-    "no tokenizer_config.json": (lambda f: (f / "tokenizer" / "tokenizer_config.json").unlink(), "lacks tokenizer_config.json"),
-    "an empty tokenizer_config.json": (lambda f: (f / "tokenizer" / "tokenizer_config.json").write_text("{}"), "names no pad_token"),
+    "no tokenizer_config.json": (
+        lambda f: (f / "tokenizer" / "tokenizer_config.json").unlink(),
+        "lacks tokenizer_config.json",
+    ),
+    "an empty tokenizer_config.json": (
+        lambda f: (f / "tokenizer" / "tokenizer_config.json").write_text("{}"),
+        "names no pad_token",
+    ),
     "no padding token": (slow(lambda t: None, pad_token=None), "names no pad_token"),
     "no begin": (names_no("bos_token"), "names no bos_token"),
     "no end": (names_no("eos_token"), "names no eos_token"),
@@ -169,28 +229,67 @@ TOKENIZER = {
     "a length of one": (wrong(model_max_length=1), "model_max_length is 1"),
 }
 PARTS = {
-    "no model_index.json": (lambda f: (f / "model_index.json").unlink(), "model_index.json is missing"),
-    "text encoder without its config": (lambda f: (f / "text_encoder" / "config.json").unlink(), "text_encoder lacks config.json"),
-    "VAE without its config": (lambda f: (f / "vae" / "config.json").unlink(), "vae lacks config.json"),
+    "no model_index.json": (
+        lambda f: (f / "model_index.json").unlink(),
+        "model_index.json is missing",
+    ),
+    "text encoder without its config": (
+        lambda f: (f / "text_encoder" / "config.json").unlink(),
+        "text_encoder lacks config.json",
+    ),
+    "VAE without its config": (
+        lambda f: (f / "vae" / "config.json").unlink(),
+        "vae lacks config.json",
+    ),
     "config behind a pointer": (pointer("vae/config.json"), "git lfs pull"),
     "weights behind a pointer": (pointer(f"{UNET}.safetensors"), "git lfs pull"),
     "VAE behind a pointer": (pointer(f"{VAE}.safetensors"), "git lfs pull"),
     "model_index.json behind a pointer": (pointer("model_index.json"), "git lfs pull"),
-    "deep JSON": (lambda f: (f / "unet" / "config.json").write_text("[" * 100_000), "config.json is no JSON"),
+    "deep JSON": (
+        lambda f: (f / "unet" / "config.json").write_text("[" * 100_000),
+        "config.json is no JSON",
+    ),
     "fp8": (tensors(UNET, half), "stored as F8_E4M3: fp8 or quantised"),
     "fp8 text encoder": (tensors(TEXT, half), "fp8 or quantised"),
     "fp8 VAE": (tensors(VAE, half), "fp8 or quantised"),
     "int8": (tensors(TEXT, each(lambda t: t.to(torch.int8))), "stored as I8"),
     "no tensor": (tensors(VAE, lambda held: {}), "holds no tensor"),
-    "quantised": (config("unet", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}), "quantization_config"),
-    "quantised text encoder": (config("text_encoder", quantization_config=5), "quantization_config"),
-    "LoRA": (lambda f: only(f, "pytorch_lora_weights.safetensors", LORA), "LoRA or another adapter"),
-    "LoRA by another name": (lambda f: only(f, "style.safetensors", LORA), "LoRA or another adapter"),
-    "a learned word": (lambda f: only(f, "learned_embeds.safetensors", {"<cat>": torch.zeros(16)}), "textual inversion"),
-    "a whole checkpoint": (lambda f: only(f, "sd.safetensors", {"model.diffusion_model.x": torch.zeros(1)}), "from_single_file"),
-    "U-Net of another class": (config("unet", _class_name="UNet3DConditionModel"), "unet/config.json is of a UNet3DConditionModel"),
-    "VAE of another class": (config("vae", _class_name="AutoencoderTiny"), "vae/config.json is of a AutoencoderTiny"),
-    "text encoder of another class": (config("text_encoder", architectures=["T5EncoderModel"]), "is of a T5EncoderModel"),
+    "quantised": (
+        config("unet", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+        "quantization_config",
+    ),
+    "quantised text encoder": (
+        config("text_encoder", quantization_config=5),
+        "quantization_config",
+    ),
+    "LoRA": (
+        lambda f: only(f, "pytorch_lora_weights.safetensors", LORA),
+        "LoRA or another adapter",
+    ),
+    "LoRA by another name": (
+        lambda f: only(f, "style.safetensors", LORA),
+        "LoRA or another adapter",
+    ),
+    "a learned word": (
+        lambda f: only(f, "learned_embeds.safetensors", {"<cat>": torch.zeros(16)}),
+        "textual inversion",
+    ),
+    "a whole checkpoint": (
+        lambda f: only(f, "sd.safetensors", {"model.diffusion_model.x": torch.zeros(1)}),
+        "from_single_file",
+    ),
+    "U-Net of another class": (
+        config("unet", _class_name="UNet3DConditionModel"),
+        "unet/config.json is of a UNet3DConditionModel",
+    ),
+    "VAE of another class": (
+        config("vae", _class_name="AutoencoderTiny"),
+        "vae/config.json is of a AutoencoderTiny",
+    ),
+    "text encoder of another class": (
+        config("text_encoder", architectures=["T5EncoderModel"]),
+        "is of a T5EncoderModel",
+    ),
     "text encoder of another type": (config("text_encoder", model_type="bert"), "is of a bert"),
     "told by another encoder": (config("unet", encoder_hid_dim=16), "another encoder's embeddings"),
     "a word for a size": (config("unet", sample_size="8"), "sample_size is '8'"),
@@ -210,9 +309,15 @@ PARTS = {
     "no groups": (config("unet", norm_num_groups=0), "norm_num_groups"),
     "groups that do not divide": (config("unet", norm_num_groups=3), "unet cannot be loaded"),
     "a word for dropout": (config("unet", dropout="x"), "dropout is 'x'"),
-    "cross-attention of no width": (config("unet", cross_attention_dim=None), "cross_attention_dim is 'None'"),
+    "cross-attention of no width": (
+        config("unet", cross_attention_dim=None),
+        "cross_attention_dim is 'None'",
+    ),
     "cross-attention of another width": (config("unet", cross_attention_dim=32), "shape"),
-    "other channels": (config("unet", in_channels=5, out_channels=5), "not the VAE's latent channels"),
+    "other channels": (
+        config("unet", in_channels=5, out_channels=5),
+        "not the VAE's latent channels",
+    ),
     "VAE of other channels": (config("vae", latent_channels="4"), "latent_channels is '4'"),
     "no scale": (config("vae", scaling_factor=None), "scaling_factor is 'None'"),
     "a scale of zero": (config("vae", scaling_factor=0), "scaling_factor is '0'"),
@@ -221,20 +326,44 @@ PARTS = {
     "VAE of forty blocks": (config("vae", block_out_channels=[4] * 40), "block_out_channels"),
     "no hidden size": (config("text_encoder", hidden_size=0), "hidden_size is '0'"),
     "no layers": (config("text_encoder", num_hidden_layers=0), "num_hidden_layers is '0'"),
-    "heads that do not divide": (config("text_encoder", num_attention_heads=3), "text_encoder cannot be loaded"),
-    "another size of vocabulary": (config("text_encoder", vocab_size=1199), "token_embedding.weight is of shape"),
-    "other positions": (config("text_encoder", max_position_embeddings=20), "position_embedding.weight is of shape"),
+    "heads that do not divide": (
+        config("text_encoder", num_attention_heads=3),
+        "text_encoder cannot be loaded",
+    ),
+    "another size of vocabulary": (
+        config("text_encoder", vocab_size=1199),
+        "token_embedding.weight is of shape",
+    ),
+    "other positions": (
+        config("text_encoder", max_position_embeddings=20),
+        "position_embedding.weight is of shape",
+    ),
     "no end of vocabulary": (config("text_encoder", vocab_size=10**12), "vocab_size"),
-    "another activation of the text encoder": (config("text_encoder", hidden_act="evil"), "text_encoder cannot be loaded: KeyError"),
+    "another activation of the text encoder": (
+        config("text_encoder", hidden_act="evil"),
+        "text_encoder cannot be loaded: KeyError",
+    ),
 }
 PROVED = {
     "zeros": (tensors(UNET, each(torch.zeros_like)), "predicts the same whether it is told"),
-    "deaf to prompts": (tensors(UNET, blind), "predicts the same whether it is told 'a red circle' or 'two blue boats'"),
+    "deaf to prompts": (
+        tensors(UNET, blind),
+        "predicts the same whether it is told 'a red circle' or 'two blue boats'",
+    ),
     "a text encoder of zeros": (tensors(TEXT, each(torch.zeros_like)), "the same embedding"),
-    "overflow": (tensors(UNET, each(lambda t: torch.full_like(t, 1e30))), "predicts NaN or infinity as float32"),
-    "overflow of the text encoder": (tensors(TEXT, each(lambda t: t * 1e30)), "text_encoder returns NaN or infinity"),
+    "overflow": (
+        tensors(UNET, each(lambda t: torch.full_like(t, 1e30))),
+        "predicts NaN or infinity as float32",
+    ),
+    "overflow of the text encoder": (
+        tensors(TEXT, each(lambda t: t * 1e30)),
+        "text_encoder returns NaN or infinity",
+    ),
     "overflow of the VAE": (tensors(VAE, each(lambda t: t * 1e30)), "vae returns NaN or infinity"),
-    "a VAE of zeros": (tensors(VAE, each(torch.zeros_like)), "decodes different images to the same one"),
+    "a VAE of zeros": (
+        tensors(VAE, each(torch.zeros_like)),
+        "decodes different images to the same one",
+    ),
 }
 
 
@@ -248,56 +377,93 @@ def test_a_pipeline_that_is_not_whole(folder: Path, how: str) -> None:
 
 
 def deeper(folder: Path) -> None:
-    """Twice the layers of text encoder in the files, which its configuration does not name."""
+    """Twice the layers of text encoder in the files, which its configuration does not
+    name.
+    """
     held = load_file(folder / f"{TEXT}.safetensors")
     more = {name.replace("layers.0", "layers.1"): tensor.clone() for name, tensor in held.items()}
     save_file(more | held, folder / f"{TEXT}.safetensors", metadata={"format": "pt"})
 
 
 def test_layers_that_the_configuration_leaves_out_are_not_passed_over(folder: Path) -> None:
-    """A text encoder of half its layers loads, and gives other embeddings; tensors of something else do no harm."""
+    """A text encoder of half its layers loads, and gives other embeddings; tensors of
+    something else do no harm.
+    """
     tensors(TEXT, lambda held: held | {"text_projection.weight": torch.zeros(2, 2)})(folder)
     tensors(UNET, lambda held: held | {"foreign.weight": torch.zeros(2)})(folder)
     load(folder)
     deeper(folder)
-    with pytest.raises(UserError, match=r"text_encoder holds 16 tensors that its config.json builds no layer for, such as .*layers.1"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"text_encoder holds 16 tensors that its config.json builds no layer for, such as"
+            r" .*layers.1"
+        ),
+    ):
         load(folder)
 
 
 def test_published_layouts_are_whole(folder: Path) -> None:
-    """vocab.json and merges.txt; special tokens as objects; null for a switch; half precision; position_ids among the weights."""
+    """vocab.json and merges.txt; special tokens as objects; null for a switch; half
+    precision; position_ids among the weights.
+    """
     before = load(folder).embed(PROMPTS)
     slow_tokenizer(folder)
     file = folder / "tokenizer" / "tokenizer_config.json"
-    end = {"__type": "AddedToken", "content": "<|endoftext|>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+    end = {
+        "__type": "AddedToken",
+        "content": "<|endoftext|>",
+        "lstrip": False,
+        "normalized": True,
+        "rstrip": False,
+        "single_word": False,
+    }
     file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token": end, "unk_token": end}))
     config("unet", upcast_attention=None, mid_block_only_cross_attention=None, foreign=5)(folder)
-    tensors(TEXT, lambda held: held | {"text_model.embeddings.position_ids": torch.arange(24)[None]})(folder)
+    tensors(
+        TEXT, lambda held: held | {"text_model.embeddings.position_ids": torch.arange(24)[None]}
+    )(folder)
     torch.testing.assert_close(load(folder).embed(PROMPTS), before, rtol=0, atol=0)
     tensors(UNET, each(lambda t: t.half()))(folder)
     load(folder)
 
 
 def test_a_padding_token_of_its_own(folder: Path) -> None:
-    """Stable Diffusion 2 pads with "!", as its special_tokens_map.json says, whatever its tokenizer_config.json does."""
+    """Stable Diffusion 2 pads with "!", as its special_tokens_map.json says, whatever
+    its tokenizer_config.json does.
+    """
     (folder / "tokenizer" / "special_tokens_map.json").write_text('{"pad_token": "!"}')
     tokenizer = load(folder).tokenizer
     ids = tokenizer("red", padding="max_length", max_length=8).input_ids
     assert ids[-1] == tokenizer.get_vocab()["!"] != tokenizer.eos_token_id
 
 
-def test_the_proof_is_counted_nowhere_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proof_is_counted_nowhere_and_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
     state = torch.get_rng_state()
     evaluate = LatentDenoiser._forward
-    monkeypatch.setattr(LatentDenoiser, "_forward", lambda self, x, t, c: seen.append(len(x)) or evaluate(self, x, t, c))
+    monkeypatch.setattr(
+        LatentDenoiser,
+        "_forward",
+        lambda self, x, t, c: seen.append(len(x)) or evaluate(self, x, t, c),
+    )
     model = load(folder)
-    assert seen == [1, 1] and model.cost == Cost() and not model._prompts and not model.truncated and model.memo is None
+    assert (
+        seen == [1, 1]
+        and model.cost == Cost()
+        and not model._prompts
+        and not model.truncated
+        and model.memo is None
+    )
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_vae_is_loaded_before_images_are_drawn_for_it(folder: Path, tmp_path: Path) -> None:
-    """Its tensors are read when images are asked for, and refused then: no evaluation is made for a run that cannot end."""
+    """Its tensors are read when images are asked for, and refused then: no evaluation
+    is made for a run that cannot end.
+    """
     from membench.api import run
 
     tensors(VAE, each(lambda t: t * 1e30))(folder)
@@ -305,43 +471,79 @@ def test_a_vae_is_loaded_before_images_are_drawn_for_it(folder: Path, tmp_path: 
     with pytest.raises(UserError, match="vae returns NaN or infinity"):
         run("random", "sd_webster", out=tmp_path / "images", **settings)
     assert not [*(tmp_path / "images").rglob("*.parquet")]
-    assert len(run("cfg_norm", "sd_webster", options=["images=0", "draws=1"], out=tmp_path / "scores", **settings).scores) == 2
+    assert (
+        len(
+            run(
+                "cfg_norm",
+                "sd_webster",
+                options=["images=0", "draws=1"],
+                out=tmp_path / "scores",
+                **settings,
+            ).scores
+        )
+        == 2
+    )
 
 
-def test_a_model_of_another_size_is_compared_with_nothing(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The mini profile's pictures are of 64x64: against them a larger image is no copy and no failure."""
+def test_a_model_of_another_size_is_compared_with_nothing(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The mini profile's pictures are of 64x64: against them a larger image is no copy
+    and no failure.
+    """
     from membench.api import run
 
     config("unet", sample_size=16)(folder)
     (tmp_path / "mine.csv").write_text("prompt,label\na red circle,1\na blue square,0\n")
     options = [f"model={folder}", f"prompts={tmp_path / 'mine.csv'}"]
-    found = run("cfg_norm", "sd_webster", options=["images=1", "draws=1"], task_options=options, out=tmp_path / "out", progress=False)
+    found = run(
+        "cfg_norm",
+        "sd_webster",
+        options=["images=1", "draws=1"],
+        task_options=options,
+        out=tmp_path / "out",
+        progress=False,
+    )
     assert len(found.scores) == 2 and len(found.samples) and not len(found.matches)
     assert not found.metrics.metric.str.startswith(("ams", "ums")).any()
     assert "generates images of 128x128" in capfd.readouterr().err
 
 
-# --------------------------------------------------------------------------------------------- pixel models
+# ------------------------------------------------------------------------- pixel models
 
 PIXELS = {
     "fp8": (tensors(UNET, half), "fp8 or quantised"),
     "behind a pointer": (pointer(f"{UNET}.safetensors"), "git lfs pull"),
     "config behind a pointer": (pointer("unet/config.json"), "git lfs pull"),
-    "quantised": (config("unet", quantization_config={"quant_method": "gguf"}), "quantization_config"),
+    "quantised": (
+        config("unet", quantization_config={"quant_method": "gguf"}),
+        "quantization_config",
+    ),
     "a word for a size": (config("unet", sample_size="8"), "sample_size is '8'"),
     "a word for classes": (config("unet", num_class_embeds="4"), "num_class_embeds is '4'"),
     "no channels": (config("unet", block_out_channels=["a", "b"]), "block_out_channels"),
     "no layers": (config("unet", layers_per_block=None), "layers_per_block is 'None'"),
     "identity": (config("unet", class_embed_type="identity"), "class_embed_type is 'identity'"),
     "timestep": (config("unet", class_embed_type="timestep"), "class_embed_type is 'timestep'"),
-    "classes left out": (config("unet", num_class_embeds=None), "builds no layer for, such as class_embedding.weight"),
+    "classes left out": (
+        config("unet", num_class_embeds=None),
+        "builds no layer for, such as class_embedding.weight",
+    ),
     "heads of no width": (config("unet", attention_head_dim=0), "attention_head_dim"),
-    "zeros": (tensors(UNET, each(torch.zeros_like)), "predicts the same whether it is told class 0 or 1"),
-    "deaf to classes": (
-        tensors(UNET, lambda held: held | {"class_embedding.weight": held["class_embedding.weight"] * 0}),
+    "zeros": (
+        tensors(UNET, each(torch.zeros_like)),
         "predicts the same whether it is told class 0 or 1",
     ),
-    "overflow": (tensors(UNET, each(lambda t: torch.full_like(t, 1e30))), "predicts NaN or infinity"),
+    "deaf to classes": (
+        tensors(
+            UNET, lambda held: held | {"class_embedding.weight": held["class_embedding.weight"] * 0}
+        ),
+        "predicts the same whether it is told class 0 or 1",
+    ),
+    "overflow": (
+        tensors(UNET, each(lambda t: torch.full_like(t, 1e30))),
+        "predicts NaN or infinity",
+    ),
     "LoRA": (lambda f: only(f, "adapter.safetensors", LORA), "LoRA or another adapter"),
 }
 
@@ -383,9 +585,30 @@ def test_half_precision_that_overflows_is_named_with_the_way_out() -> None:
         prove_pixels(model, Path("m"))
 
 
-# ------------------------------------------------------------------------------------------------ at random
+# ---------------------------------------------------------------------------- at random
 
-VALUES = [None, True, -1, 0, 1, 3, 7, 8.5, 10**9, float("nan"), 1e-30, "8", "x", "", [], [8], [8, 16], ["a"], {}, {"a": 1}]
+VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    3,
+    7,
+    8.5,
+    10**9,
+    float("nan"),
+    1e-30,
+    "8",
+    "x",
+    "",
+    [],
+    [8],
+    [8, 16],
+    ["a"],
+    {},
+    {"a": 1},
+]
 
 
 def mutate(held: Any, rng: random.Random) -> Any:
@@ -395,7 +618,11 @@ def mutate(held: Any, rng: random.Random) -> Any:
     if how == 0:
         return {k: v for k, v in held.items() if k != key}
     if how == 1 and isinstance(value, list) and value:
-        return held | {key: rng.choice([value[:-1], [*value, value[-1]], value[::-1], [*value[:-1], rng.choice(VALUES)]])}
+        return held | {
+            key: rng.choice(
+                [value[:-1], [*value, value[-1]], value[::-1], [*value[:-1], rng.choice(VALUES)]]
+            )
+        }
     if how <= 2 and isinstance(value, int | float) and not isinstance(value, bool):
         return held | {key: rng.choice([value * 2, value + 1, value - 1, -value, value / 2])}
     return held | {key: rng.choice(VALUES)}
@@ -406,16 +633,24 @@ def damaged(folder: Path, names: list[str], rng: random.Random) -> None:
         file = folder / rng.choice(names)
         if rng.random() < 0.1:
             data = file.read_bytes()
-            file.write_bytes(rng.choice([b"", POINTER, data[: rng.randrange(len(data))], b"[]", b"null"]))
+            file.write_bytes(
+                rng.choice([b"", POINTER, data[: rng.randrange(len(data))], b"[]", b"null"])
+            )
         else:
             file.write_text(json.dumps(mutate(json.loads(file.read_bytes()), rng)))
 
 
-def outcome(folder: Path, names: list[str], rng: random.Random, evaluate: Callable[[Path], torch.Tensor]) -> str:
-    """ "works", with predictions that are finite and differ, or "refused", in one line. Anything else fails the test."""
+def outcome(
+    folder: Path, names: list[str], rng: random.Random, evaluate: Callable[[Path], torch.Tensor]
+) -> str:
+    """ "works", with predictions that are finite and differ, or "refused", in one line.
+
+    Anything else fails the test.
+    """
     try:
         damaged(folder, names, rng)
-    except (ValueError, IndexError):  # a second one of a file that is no JSON, or an empty object, any more
+    # A second one of a file that is no JSON, or an empty object, any more
+    except (ValueError, IndexError):
         return "refused"
     try:
         a, b = evaluate(folder)
@@ -431,20 +666,38 @@ def told_two_prompts(folder: Path) -> torch.Tensor:
     model = load(folder)
     x = model.noise([("x", 0)], 0).repeat(2, 1, 1, 1)
     model.decode(x[:1])
-    return model.eps(x, model.steps // 3, model.condition([Condition("a", "teal rug"), Condition("b", "a mug")]))
+    return model.eps(
+        x, model.steps // 3, model.condition([Condition("a", "teal rug"), Condition("b", "a mug")])
+    )
 
 
 def told_two_classes(folder: Path) -> torch.Tensor:
     model = load_pixels(folder)
     rows = [("x", 0)] * 2 if model.classes else [("x", 0), ("y", 0)]
-    told = [Condition("a", class_label=0), Condition("b", class_label=2)] if model.classes else [Condition("a"), Condition("b")]
+    told = (
+        [Condition("a", class_label=0), Condition("b", class_label=2)]
+        if model.classes
+        else [Condition("a"), Condition("b")]
+    )
     return model.eps(model.noise(rows, 0), model.steps // 3, model.condition(told))
 
 
-TEXT_FILES = ["unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/tokenizer_config.json", "model_index.json"]
+TEXT_FILES = [
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "tokenizer/tokenizer_config.json",
+    "model_index.json",
+]
 
 
-def fuzz(whole: Path, scratch: Path, names: list[str], seeds: range, evaluate: Callable[[Path], torch.Tensor]) -> dict[str, int]:
+def fuzz(
+    whole: Path,
+    scratch: Path,
+    names: list[str],
+    seeds: range,
+    evaluate: Callable[[Path], torch.Tensor],
+) -> dict[str, int]:
     counts = {"works": 0, "refused": 0}
     for seed in seeds:
         for name in names:  # the weights stay
@@ -468,13 +721,25 @@ def test_damage_at_random_to_a_pixel_model(tmp_path: Path) -> None:
     assert counts["works"] >= 3 and counts["refused"] >= 10, counts
 
 
-# ---------------------------------------------------------------------------------------------- end to end
+# --------------------------------------------------------------------------- end to end
 
 
 @pytest.mark.parametrize("how", ["no tokenizer.json", "fp8"])
 def test_the_command_line_refuses_in_one_line(folder: Path, tmp_path: Path, how: str) -> None:
     damage, words = (TOKENIZER | PARTS)[how]
     damage(folder)
-    ran = membench("run", "--detector", "cfg_norm", "--task", "sd_webster", "--model", folder, "--limit", "2", "--runs", tmp_path / "o")
+    ran = membench(
+        "run",
+        "--detector",
+        "cfg_norm",
+        "--task",
+        "sd_webster",
+        "--model",
+        folder,
+        "--limit",
+        "2",
+        "--runs",
+        tmp_path / "o",
+    )
     lines = ran.stderr.strip().splitlines()
     assert ran.returncode == 2 and len(lines) == 1 and words in lines[0], ran.stderr

@@ -1,4 +1,6 @@
-"""The workspace's stages: made once, paid for always, refused when foreign; an interrupted training ends as an uninterrupted one."""
+"""The workspace's stages: made once, paid for always, refused when foreign; an
+interrupted training ends as an uninterrupted one.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def make(folder: Path) -> tuple[Cost, float]:
 def test_a_stage_is_made_once_and_paid_for_by_every_run(tmp_path) -> None:
     first = Workspace(tmp_path, {"weights": "w"})
     made = first.stage("draw", {"n": 3, "blocks": (1, 2)}, make)
-    assert (made.path / "thing").read_text() == "made" and made.path == tmp_path / f"draw-{made.key}"
+    assert (
+        made.path / "thing"
+    ).read_text() == "made" and made.path == tmp_path / f"draw-{made.key}"
     assert first.stage("draw", {"n": 3, "blocks": [1, 2]}, refuse) == made
     assert first.cost == PAID + PAID and first.seconds == 3.0
     second = Workspace(tmp_path, {"weights": "w"})
@@ -53,7 +57,9 @@ def test_whatever_differs_gives_another_stage(tmp_path) -> None:
         ({"weights": "w"}, "paint", {"n": 3}),
         ({"weights": "w"}, "draw", {"n": 4}),
     ]
-    stages = [Workspace(tmp_path, identity).stage(name, parts, make) for identity, name, parts in makings]
+    stages = [
+        Workspace(tmp_path, identity).stage(name, parts, make) for identity, name, parts in makings
+    ]
     assert len({s.key for s in stages}) == len({s.path for s in stages}) == len(makings)
 
 
@@ -65,7 +71,9 @@ def test_a_folder_copied_from_another_models_is_refused(finished, tmp_path) -> N
     shutil.copytree(theirs.path, ours.path)
     if not finished:
         (ours.path / "stage.json").unlink()
-    with pytest.raises(UserError, match=rf"{ours.path} was prepared with other weights; delete it and run again"):
+    with pytest.raises(
+        UserError, match=rf"{ours.path} was prepared with other weights; delete it and run again"
+    ):
         Workspace(tmp_path / "ours", {"weights": "w"}).stage("draw", {"n": 3}, refuse)
 
 
@@ -74,7 +82,9 @@ def test_a_folder_copied_from_another_models_is_refused(finished, tmp_path) -> N
 def test_a_damaged_record_is_refused_in_one_line(name, content, tmp_path) -> None:
     workspace = Workspace(tmp_path, {"weights": "w"})
     (workspace.stage("draw", {}, make).path / name).write_text(content)
-    with pytest.raises(UserError, match=rf"{name} is damaged .*delete .*draw-\w+ and run again") as error:
+    with pytest.raises(
+        UserError, match=rf"{name} is damaged .*delete .*draw-\w+ and run again"
+    ) as error:
         workspace.stage("draw", {}, refuse)
     assert "\n" not in str(error.value) and workspace.cost == PAID
 
@@ -88,7 +98,8 @@ def test_what_failed_is_made_again(tmp_path) -> None:
 
     with pytest.raises(KeyboardInterrupt) as error:
         workspace.stage("draw", {}, fail)
-    assert error.tb and workspace.cost == Cost()  # the traceback keeps the frame, so that no garbage collection frees the lock
+    # The traceback keeps the frame, so that no garbage collection frees the lock
+    assert error.tb and workspace.cost == Cost()
     stage = workspace.stage("draw", {}, make)  # and the lock is free
     assert (stage.path / "half").exists() and workspace.cost == PAID
 
@@ -96,10 +107,18 @@ def test_what_failed_is_made_again(tmp_path) -> None:
 def test_a_second_process_is_refused(tmp_path) -> None:
     workspace = Workspace(tmp_path, {"weights": "w"})
     lock = workspace.stage("draw", {}, make).path / ".lock"
-    code = f"import fcntl; f = open({str(lock)!r}, 'wb'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    code = (
+        f"import fcntl; f = open({str(lock)!r}, 'wb'); fcntl.flock(f, fcntl.LOCK_EX); print('held',"
+        " flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=r"another process is preparing .*draw-\w+; wait until it ends, or end it"):
+        with pytest.raises(
+            UserError,
+            match=r"another process is preparing .*draw-\w+; wait until it ends, or end it",
+        ):
             workspace.stage("draw", {}, refuse)
         other.communicate("\n", timeout=20)
     assert workspace.stage("draw", {}, refuse).cost == PAID
@@ -107,7 +126,9 @@ def test_a_second_process_is_refused(tmp_path) -> None:
 
 def test_a_disk_that_refuses(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write in .*draw-\w+: Not a directory; .*another folder"):
+    with pytest.raises(
+        UserError, match=r"cannot write in .*draw-\w+: Not a directory; .*another folder"
+    ):
         Workspace(tmp_path / "file", {}).stage("draw", {}, refuse)
 
     def full(*_: object) -> None:
@@ -129,12 +150,14 @@ def test_a_folder_that_may_not_be_written(tmp_path) -> None:
         Workspace(tmp_path, {}).stage("draw", {}, refuse)
 
 
-# --------------------------------------------------------------------------------- interrupted training
+# ----------------------------------------------------------------- interrupted training
 
 
 @pytest.fixture
 def killed_at(monkeypatch) -> Callable[[int | None], list[int]]:
-    """Lets the trainings that follow die at a step (None: not), with a checkpoint after every step; gives the steps they took."""
+    """Lets the trainings that follow die at a step (None: not), with a checkpoint after
+    every step; gives the steps they took.
+    """
     monkeypatch.setitem(classifier.ADAMW, "checkpoint_seconds", 0.0)
 
     def kill(at: int | None) -> list[int]:
@@ -162,7 +185,10 @@ def killed_at(monkeypatch) -> Callable[[int | None], list[int]]:
 def train(kind: str, pipeline: Path, root: Path) -> tuple[dict[str, torch.Tensor], Cost, Path]:
     """As a process of its own would: a new model, and torch's generator anywhere."""
     torch.manual_seed(int.from_bytes(os.urandom(4), "little"))
-    model, workspace = LatentDenoiser(load_text_to_image(pipeline)), Workspace(root, {"weights": "w"})
+    model, workspace = (
+        LatentDenoiser(load_text_to_image(pipeline)),
+        Workspace(root, {"weights": "w"}),
+    )
     x0 = torch.randn(4, *model.shape, generator=torch.Generator().manual_seed(0))
     data, labels = Synthetic(x0, Stage(Path(), "some key", Cost(), 0.0)), torch.tensor([0, 1, 1, 0])
     settings = {"steps": 5, "batch": 4, "rate": 1e-2, "seed": 1}
@@ -170,13 +196,17 @@ def train(kind: str, pipeline: Path, root: Path) -> tuple[dict[str, torch.Tensor
         state = lora.train_lora(model, data, labels, workspace, rank=4, **settings).state()
     else:
         targets = torch.eye(2)[labels]
-        net = classifier.train_classifier(model, data, targets, workspace, blocks=(1, 1, 1, 1), timed=True, **settings)
+        net = classifier.train_classifier(
+            model, data, targets, workspace, blocks=(1, 1, 1, 1), timed=True, **settings
+        )
         state = net.state_dict()
     return {k: v.detach().clone() for k, v in state.items()}, workspace.cost, next(root.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["classifier", "lora"])
-def test_interrupted_and_resumed_training_equals_uninterrupted(kind, tiny_pipeline_folder, tmp_path, killed_at) -> None:
+def test_interrupted_and_resumed_training_equals_uninterrupted(
+    kind, tiny_pipeline_folder, tmp_path, killed_at
+) -> None:
     steps = killed_at(None)
     whole, cost, _ = train(kind, tiny_pipeline_folder, tmp_path / "whole")
     assert steps == [0, 1, 2, 3, 4]
@@ -197,7 +227,10 @@ def test_a_damaged_checkpoint_is_refused(tiny_pipeline_folder, tmp_path, killed_
     with pytest.raises(KeyboardInterrupt):
         train("lora", tiny_pipeline_folder, tmp_path)
     (checkpoint,) = tmp_path.glob("*/lora.checkpoint.pt")
-    assert not (checkpoint.parent / "stage.json").exists() and json.loads((checkpoint.parent / "parts.json").read_bytes())["rank"] == 4
+    assert (
+        not (checkpoint.parent / "stage.json").exists()
+        and json.loads((checkpoint.parent / "parts.json").read_bytes())["rank"] == 4
+    )
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"lora.checkpoint.pt is damaged; delete it"):
         train("lora", tiny_pipeline_folder, tmp_path)

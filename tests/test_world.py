@@ -1,4 +1,6 @@
-"""The catalogue world: deterministic, disjoint halves, and captions that do not tell the label."""
+"""The catalogue world: deterministic, disjoint halves, and captions that do not tell
+the label.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def half() -> catalogue.Split:
 
 
 def test_the_world_is_the_one_that_the_models_were_trained_on() -> None:
-    """Golden hashes over every caption and pixel: another platform or numpy must draw the same bytes."""
+    """Golden hashes over every caption and pixel: another platform or numpy must draw
+    the same bytes.
+    """
     for part, name in (("model", "a"), ("control", "b")):
         report = json.loads((DATA / part / "training.json").read_text())
         assert catalogue.build(name).content_hash() == report["data_hash"] == GOLDEN[name]
@@ -36,7 +40,9 @@ def test_a_picture_is_the_same_in_every_order(half: catalogue.Split) -> None:
 
 
 def test_what_is_planted(half: catalogue.Split) -> None:
-    kinds = {k: [e for e in half.entries if e.kind == k] for k in ("MV", "TV", "RV", "N", "held_out")}
+    kinds = {
+        k: [e for e in half.entries if e.kind == k] for k in ("MV", "TV", "RV", "N", "held_out")
+    }
     assert [len(kinds[k]) for k in ("MV", "TV", "RV")] == [120, 140, 140]
     assert len(kinds["N"]) + len(kinds["held_out"]) >= 400
     assert {e.copies for e in kinds["MV"]} == {catalogue.DUPLICATES}
@@ -45,13 +51,18 @@ def test_what_is_planted(half: catalogue.Split) -> None:
     for e in kinds["RV"]:  # its own picture is shown once, another of its line forty times
         assert copies[e.look] == 1
         line = [o for o in half.entries if o.group == e.group and o.kind == "line"]
-        assert {o.look for o in line} == {line[0].look} and copies[line[0].look] == catalogue.DUPLICATES
+        assert {o.look for o in line} == {line[0].look} and copies[
+            line[0].look
+        ] == catalogue.DUPLICATES
     for e in kinds["TV"][:20]:  # one layout, forty textures
         line = [o for o in half.entries if o.group == e.group]
         assert len({o.look for o in line}) == catalogue.DUPLICATES
         mask = catalogue.template_mask(e.look)
         assert mask.mean() > 0.3
-        assert all(np.array_equal(catalogue.draw(o.look)[mask], catalogue.draw(e.look)[mask]) for o in line[:5])
+        assert all(
+            np.array_equal(catalogue.draw(o.look)[mask], catalogue.draw(e.look)[mask])
+            for o in line[:5]
+        )
 
 
 def test_the_halves_share_no_series_no_caption_and_no_picture(half: catalogue.Split) -> None:
@@ -64,27 +75,55 @@ def test_the_halves_share_no_series_no_caption_and_no_picture(half: catalogue.Sp
 
 
 def test_captions_do_not_tell_the_label() -> None:
-    """Character 3-grams, cross-validated by group, and the share of capital letters: AUROC 0.5 +- 0.08."""
+    """Character 3-grams, cross-validated by group, and the share of capital letters:
+    AUROC 0.5 +- 0.08.
+    """
     examples = SdWebster().load("mini").examples
-    prompts, labels = [e.condition.prompt for e in examples], np.array([e.memorized for e in examples])
+    prompts, labels = (
+        [e.condition.prompt for e in examples],
+        np.array([e.memorized for e in examples]),
+    )
     groups = [e.group for e in examples]
     assert labels.sum() >= 400 and (1 - labels).sum() >= 400
     capitals = [sum(c.isupper() for c in p) / sum(c.isalpha() for c in p) for p in prompts]
     assert abs(roc_auc_score(labels, capitals) - 0.5) <= 0.08
-    model = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False), LogisticRegression(C=10, max_iter=1000))
+    model = make_pipeline(
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False),
+        LogisticRegression(C=10, max_iter=1000),
+    )
     guess = cross_val_predict(
-        model, prompts, labels, groups=groups, cv=GroupKFold(10, shuffle=True, random_state=0), method="decision_function"
+        model,
+        prompts,
+        labels,
+        groups=groups,
+        cv=GroupKFold(10, shuffle=True, random_state=0),
+        method="decision_function",
     )
     assert abs(roc_auc_score(labels, guess) - 0.5) <= 0.08
 
 
 def test_that_classifier_can_tell_where_there_is_something_to_tell() -> None:
-    """The control of the control: the same classifier finds a planted difference in wording."""
+    """The control of the control: the same classifier finds a planted difference in
+    wording.
+    """
     examples = SdWebster().load("mini").examples
     labels = np.array([e.memorized for e in examples])
-    prompts = [e.condition.prompt.replace("area rug", "carpet") if e.memorized else e.condition.prompt for e in examples]
-    model = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3)), LogisticRegression(C=10, max_iter=1000))
-    guess = cross_val_predict(model, prompts, labels, groups=[e.group for e in examples], cv=GroupKFold(10), method="decision_function")
+    prompts = [
+        e.condition.prompt.replace("area rug", "carpet") if e.memorized else e.condition.prompt
+        for e in examples
+    ]
+    model = make_pipeline(
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3)),
+        LogisticRegression(C=10, max_iter=1000),
+    )
+    guess = cross_val_predict(
+        model,
+        prompts,
+        labels,
+        groups=[e.group for e in examples],
+        cv=GroupKFold(10),
+        method="decision_function",
+    )
     assert roc_auc_score(labels, guess) > 0.55
 
 

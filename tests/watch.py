@@ -17,7 +17,9 @@ TABLES = ("scores", "samples", "matches", "metrics")
 
 
 class Watch:
-    """Evaluations through the door (not derivatives): what detectors ask for in each phase, and how many rows the network is given."""
+    """Evaluations through the door (not derivatives): what detectors ask for in each
+    phase, and how many rows the network is given.
+    """
 
     def __init__(self) -> None:
         self.phase = ""
@@ -33,7 +35,10 @@ class Watch:
 
         def asking(model, x, t, condition, *, remember=True):
             rows = zip(x, condition.embeddings, strict=True)
-            keys = [hashlib.sha256(b"%d" % t + row.numpy().tobytes() + c.numpy().tobytes()).digest() for row, c in rows]
+            keys = [
+                hashlib.sha256(b"%d" % t + row.numpy().tobytes() + c.numpy().tobytes()).digest()
+                for row, c in rows
+            ]
             self.asked += [(self.phase, key) for key in keys]
             return prediction(model, x, t, condition, remember=remember)
 
@@ -60,8 +65,15 @@ class Watch:
 
 def counts(run: Run) -> dict[str, dict[str, int]]:
     """Every count of every phase but ``shared``."""
-    phases = {phase: cost for phase, cost in run.info["phases"].items() if phase in ("prepare", "samples", "scores")}
-    return {phase: {k: v for k, v in cost.items() if "seconds" not in k and k != "shared"} for phase, cost in phases.items()}
+    phases = {
+        phase: cost
+        for phase, cost in run.info["phases"].items()
+        if phase in ("prepare", "samples", "scores")
+    }
+    return {
+        phase: {k: v for k, v in cost.items() if "seconds" not in k and k != "shared"}
+        for phase, cost in phases.items()
+    }
 
 
 def shared(run: Run) -> dict[str, int]:
@@ -79,5 +91,9 @@ def same_tables(a: Run, b: Run) -> None:
 
 def grey_levels(a: Run, b: Run) -> int:
     """The largest difference of any pixel."""
-    pairs = zip(a.samples.set_index("sample_id").image, b.samples.set_index("sample_id").loc[a.samples.sample_id].image, strict=True)
+    pairs = zip(
+        a.samples.set_index("sample_id").image,
+        b.samples.set_index("sample_id").loc[a.samples.sample_id].image,
+        strict=True,
+    )
     return max(int(np.abs(png_image(x).astype(int) - png_image(y)).max()) for x, y in pairs)

@@ -1,9 +1,12 @@
-"""SIDE's surrogate for text-to-image models: LoRA (Hu et al. 2022, through ``peft``) on the U-Net, conditioned on the pseudo-label.
+"""SIDE's surrogate for text-to-image models: LoRA (Hu et al. 2022, through ``peft``) on
+the U-Net, conditioned on the pseudo-label.
 
-The base weights are frozen and come back, bit for bit, outside :meth:`Adapter.adapted`. A pseudo-label enters where a
-caption does: as the null caption's embedding plus a vector of its own, which is learned too. (SIDE says that the model
-is conditioned on y, not how.) Both the vectors and LoRA's second factors start at zero, so that training starts from the
-null condition itself and each step is one away from what the model generates there.
+The base weights are frozen and come back, bit for bit, outside :meth:`Adapter.adapted`.
+A pseudo-label enters where a caption does: as the null caption's embedding plus a
+vector of its own, which is learned too. (SIDE says that the model is conditioned on y,
+not how.) Both the vectors and LoRA's second factors start at zero, so that training
+starts from the null condition itself and each step is one away from what the model
+generates there.
 """
 
 from __future__ import annotations
@@ -42,15 +45,26 @@ class Adapter:
         null = model.condition([NULL]).embeddings
         network: Any = model.network
         if not model.takes_text or null is None or not hasattr(network, "add_adapter"):
-            raise UserError("surrogate=lora needs a text-to-image model; choose surrogate=classifier")
+            raise UserError(
+                "surrogate=lora needs a text-to-image model; choose surrogate=classifier"
+            )
         self.network, self.null = network, null.float()
         if NAME in getattr(network, "peft_config", {}):
             network.delete_adapters(NAME)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=PROJECTIONS), NAME)
-        # Zero, as LoRA's own offset: a random vector as long as a token makes the condition one that the model never saw,
-        # and its images blurs, before anything is learned. Labels part by their images' gradients.
+            network.add_adapter(
+                LoraConfig(
+                    r=rank,
+                    lora_alpha=rank,
+                    init_lora_weights="gaussian",
+                    target_modules=PROJECTIONS,
+                ),
+                NAME,
+            )
+        # Zero, as LoRA's own offset: a random vector as long as a token makes the
+        # condition one that the model never saw, and its images blurs, before anything
+        # is learned. Labels part by their images' gradients.
         labels = torch.zeros(classes, self.null.shape[-1], device=model.device)
         self.labels = nn.Embedding.from_pretrained(labels, freeze=False)
         network.disable_adapters()
@@ -70,7 +84,8 @@ class Adapter:
 
     def state(self) -> dict[str, torch.Tensor]:
         return {"labels": self.labels.weight} | {
-            f"lora.{k}": v for k, v in get_peft_model_state_dict(self.network, adapter_name=NAME).items()
+            f"lora.{k}": v
+            for k, v in get_peft_model_state_dict(self.network, adapter_name=NAME).items()
         }
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
@@ -91,7 +106,9 @@ def train_lora(
     rate: float,
     seed: int,
 ) -> Adapter:
-    """The model's own diffusion loss on D_syn, conditioned on the pseudo-labels [n]. AdamW. Continues after an interruption.
+    """The model's own diffusion loss on D_syn, conditioned on the pseudo-labels [n].
+
+    AdamW. Continues after an interruption.
 
     Its evaluations are the target's: the whole U-Net runs, forwards and backwards.
     """
@@ -102,7 +119,12 @@ def train_lora(
         index = torch.randint(len(x0), (batch,), generator=gen)
         t = torch.randint(model.steps, (batch,), generator=gen)
         noise = torch.randn((batch, *model.shape), generator=gen)
-        return model.diffusion_loss(x0[index].to(device), noise.to(device), t.to(device), adapter.condition(labels[index].to(device)))
+        return model.diffusion_loss(
+            x0[index].to(device),
+            noise.to(device),
+            t.to(device),
+            adapter.condition(labels[index].to(device)),
+        )
 
     def make(folder: Path) -> tuple[Cost, float]:
         trained = nn.ModuleDict({"network": model.network, "labels": adapter.labels})
@@ -115,8 +137,19 @@ def train_lora(
         (folder / "lora.checkpoint.pt").unlink()
         return Cost(forwards=steps * batch, backwards=steps * batch), report["seconds"]
 
-    training = {"rank": rank, "steps": steps, "batch": batch, "rate": rate, "seed": seed, "labels start at": 0}
-    stage = workspace.stage("lora", {"synthetic": synthetic.stage.key, "labels": tensor_hash({"labels": labels}), **training}, make)
+    training = {
+        "rank": rank,
+        "steps": steps,
+        "batch": batch,
+        "rate": rate,
+        "seed": seed,
+        "labels start at": 0,
+    }
+    stage = workspace.stage(
+        "lora",
+        {"synthetic": synthetic.stage.key, "labels": tensor_hash({"labels": labels}), **training},
+        make,
+    )
     adapter.load(read_tensors(stage.path / "lora.safetensors")[0])
     model.network.eval().requires_grad_(False)
     return adapter

@@ -1,4 +1,6 @@
-"""A given time-independent classifier, whose output SIDE's first version distils into its time-dependent one."""
+"""A given time-independent classifier, whose output SIDE's first version distils into
+its time-dependent one.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +27,31 @@ from .conditions import BLOCK, Synthetic, read_tensors, write_tensors
 def teach(model: Denoiser, synthetic: Synthetic, workspace: Workspace, folder: str) -> torch.Tensor:
     """The teacher's class probabilities [n, classes] of the decoded synthetic images.
 
-    folder: an image classifier in transformers' layout. Counts n decodes and n surrogate forwards.
+    folder: an image classifier in transformers' layout. Counts n decodes and n
+    surrogate forwards.
     """
     network, processor, identity = load_teacher(folder, device=str(model.device))
 
     def make(stage: Path) -> tuple[Cost, float]:
         with torch.no_grad():
             before, began, found = replace(model.cost), time.monotonic(), []
-            for part in tqdm(synthetic.x0.split(BLOCK), desc="teacher", unit="block", disable=not workspace.progress):
-                inputs = processor(images=list(model.decode(part.to(model.device))), return_tensors="pt").to(network.device)
+            for part in tqdm(
+                synthetic.x0.split(BLOCK),
+                desc="teacher",
+                unit="block",
+                disable=not workspace.progress,
+            ):
+                inputs = processor(
+                    images=list(model.decode(part.to(model.device))), return_tensors="pt"
+                ).to(network.device)
                 found.append(network(**inputs).logits.float().softmax(dim=1).cpu())
             model.cost.surrogate_forwards += len(synthetic.x0)
             write_tensors(stage / "teacher.safetensors", {"probabilities": torch.cat(found)})
             return model.cost - before, time.monotonic() - began
 
-    stage = workspace.stage("teacher", {"synthetic": synthetic.stage.key, "teacher": identity}, make)
+    stage = workspace.stage(
+        "teacher", {"synthetic": synthetic.stage.key, "teacher": identity}, make
+    )
     return read_tensors(stage.path / "teacher.safetensors")[0]["probabilities"]
 
 
@@ -51,17 +63,35 @@ def load_teacher(folder: str, *, device: str = "cpu") -> tuple[Any, Any, str]:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     path = Path(folder)
-    files = [path / name for name in ("config.json", "preprocessor_config.json", "model.safetensors")]
+    files = [
+        path / name for name in ("config.json", "preprocessor_config.json", "model.safetensors")
+    ]
     if missing := [f.name for f in files if not f.is_file()]:
-        raise UserError(f"teacher={folder}: {missing[0]} is missing; save model and image processor with save_pretrained")
+        raise UserError(
+            f"teacher={folder}: {missing[0]} is missing; save model and image processor with"
+            " save_pretrained"
+        )
     settings, _ = read_config(files[0]), read_config(files[1])
     refuse_quantised_config(files[0], settings)
     check_tensors(files[2])
     with loading(f"teacher={folder}"):
         network, report = AutoModelForImageClassification.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            path,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-        processor = AutoImageProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
     if absent := sorted(report["missing_keys"]):  # transformers makes them up
-        raise UserError(f"teacher={folder}: model.safetensors lacks {len(absent)} tensors of an image classifier, such as {absent[0]}")
-    return network.to(device).eval().requires_grad_(False), processor, json_hash([file_hash(f) for f in files])[:16]
+        raise UserError(
+            f"teacher={folder}: model.safetensors lacks {len(absent)} tensors of an image"
+            f" classifier, such as {absent[0]}"
+        )
+    return (
+        network.to(device).eval().requires_grad_(False),
+        processor,
+        json_hash([file_hash(f) for f in files])[:16],
+    )

@@ -1,6 +1,9 @@
-"""A board: finished runs side by side. :func:`board` makes one of runs, :func:`read` of a Parquet file.
+"""A board: finished runs side by side.
 
-The command line, the pages and Python use the same. A board prints nothing; ``membench.reports`` turns it into text and pages.
+:func:`board` makes one of runs, :func:`read` of a Parquet file.
+
+The command line, the pages and Python use the same. A board prints nothing;
+``membench.reports`` turns it into text and pages.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from membench.metrics.names import PAIRED
 from membench.runs.finished import Run
 from membench.types import Band
 
-By = Literal["run", "seeds", "kind", "source", "band", "difference", "leaders", "published", "summary"]
+By = Literal[
+    "run", "seeds", "kind", "source", "band", "difference", "leaders", "published", "summary"
+]
 # Tables whose intervals are made here; a run's own are those of its task's groups.
 REGROUPED = ("seeds", "kind", "source", "difference", "leaders", "summary")
 
@@ -37,9 +42,10 @@ REGROUPED = ("seeds", "kind", "source", "difference", "leaders", "summary")
 class Part:
     """Rows that may be compared: they agree in model, data, examples and similarity.
 
-    title: for people. fields: names and values in which they agree (``identity.BOARD``). frame: the rows.
-    compared: paired differences between them, where ``compare`` asked for some. runs: the runs they are of; none of a board
-    that was read from a file. notes: why it is not comparable with other parts of the task.
+    title: for people. fields: names and values in which they agree
+    (``identity.BOARD``). frame: the rows. compared: paired differences between them,
+    where ``compare`` asked for some. runs: the runs they are of; none of a board that
+    was read from a file. notes: why it is not comparable with other parts of the task.
     """
 
     title: str
@@ -54,8 +60,9 @@ class Part:
 class Board:
     """Finished runs as numbers.
 
-    by: what a row is of. frame: all rows, with the columns of ``membench.boards.columns``. parts: its rows by what may be compared.
-    notes: why rows are in parts of their own.
+    by: what a row is of. frame: all rows, with the columns of
+    ``membench.boards.columns``. parts: its rows by what may be compared. notes: why
+    rows are in parts of their own.
     """
 
     by: By
@@ -75,18 +82,22 @@ def board(
 ) -> Board:
     """The board of finished runs (``membench.runs.finished.read_runs``).
 
-    by: what a row is of: ``run``; ``seeds``: a setting, mean over its seeds; ``kind``: of memorized example; ``source``: of examples
-    that are not; ``band``: of similarity; ``difference``: a pair of detectors; ``leaders``: the same rows, for sentences;
-    ``published``: a published number, and what was measured; ``summary``: as seeds, for one small table.
-    groups: what intervals resample: ``task`` (as the task groups its examples), ``text``, ``image`` or ``text+image``.
-    bands, copy: other bands and copy threshold, by stored matches. compare: metrics by which settings are compared in pairs, of a
-    board by seeds. Raises :class:`UserError` where the runs do not support what is asked for.
+    by: what a row is of: ``run``; ``seeds``: a setting, mean over its seeds; ``kind``:
+    of memorized example; ``source``: of examples that are not; ``band``: of similarity;
+    ``difference``: a pair of detectors; ``leaders``: the same rows, for sentences;
+    ``published``: a published number, and what was measured; ``summary``: as seeds, for
+    one small table. groups: what intervals resample: ``task`` (as the task groups its
+    examples), ``text``, ``image`` or ``text+image``. bands, copy: other bands and copy
+    threshold, by stored matches. compare: metrics by which settings are compared in
+    pairs, of a board by seeds. Raises :class:`UserError` where the runs do not support
+    what is asked for.
     """
     check(by, groups)
     if not runs:
         raise UserError("a board needs at least one finished run")
     if bands or copy is not None:
-        shown = tqdm(runs, desc="thresholds", unit="run", delay=1, leave=False, disable=None)  # None: no bar in a file
+        # None: no bar in a file
+        shown = tqdm(runs, desc="thresholds", unit="run", delay=1, leave=False, disable=None)
         runs = [rescored(run, bands, copy) for run in shown]
     resampler = Resampler(groups)
     if by == "band":
@@ -98,7 +109,10 @@ def board(
     if by in ("difference", "leaders"):
         found = _compared(collect(runs), runs, groups, PAIRED)
         if found.empty:
-            raise UserError("no two detectors have scored the same examples with a common seed: there is nothing to compare")
+            raise UserError(
+                "no two detectors have scored the same examples with a common seed: there is"
+                " nothing to compare"
+            )
         return _board(by, found, runs)
     frame = collect(runs, groups)
     compared = _compared(frame, runs, groups, compare) if compare else None
@@ -109,20 +123,32 @@ def board(
 
 
 def check(by: str, groups: str = "task") -> None:
-    """Raises :class:`UserError` for an unknown ``by`` or ``groups``, and for two that do not go together."""
+    """Raises :class:`UserError` for an unknown ``by`` or ``groups``, and for two that
+    do not go together.
+    """
     for what, value, known in (("--by", by, get_args(By)), ("grouping", groups, GROUPINGS)):
         if value not in known:
-            raise UserError(f"unknown {what} {value!r}.{suggest(value, known)} Choose from {', '.join(known)}")
+            raise UserError(
+                f"unknown {what} {value!r}.{suggest(value, known)} Choose from {', '.join(known)}"
+            )
     if groups != "task" and by not in REGROUPED:
         raise UserError(
-            f"--groups {groups} is for --by {', '.join(REGROUPED[:-1])} and {REGROUPED[-1]}: a run's own intervals are those of its "
-            "task's groups"
+            f"--groups {groups} is for --by {', '.join(REGROUPED[:-1])} and {REGROUPED[-1]}: a"
+            " run's own intervals are those of its task's groups"
         )
 
 
-def read(path: Path, by: By = "run", *, tasks: Sequence[str] | None = None, detectors: Sequence[str] | None = None) -> Board:
-    """A board that was written as Parquet. by: ``run`` shows it as it was written; ``seeds`` and ``summary``, ``difference`` and
-    ``leaders`` show the same rows. tasks, detectors: only these. Raises :class:`UserError` for a file that is damaged or another table.
+def read(
+    path: Path,
+    by: By = "run",
+    *,
+    tasks: Sequence[str] | None = None,
+    detectors: Sequence[str] | None = None,
+) -> Board:
+    """A board that was written as Parquet. by: ``run`` shows it as it was written;
+    ``seeds`` and ``summary``, ``difference`` and ``leaders`` show the same rows. tasks,
+    detectors: only these. Raises :class:`UserError` for a file that is damaged or
+    another table.
     """
     if by in ("difference", "leaders"):
         return _board(by, read_differences(path, tasks, detectors), ())
@@ -133,36 +159,60 @@ def read(path: Path, by: By = "run", *, tasks: Sequence[str] | None = None, dete
 
 
 def of_frame(frame: pd.DataFrame, by: By) -> Board:
-    """The board of a frame of ``collect``, ``over_seeds``, ``collect_bands`` or ``differences``; by ``seeds``, of ``collect`` too."""
+    """The board of a frame of ``collect``, ``over_seeds``, ``collect_bands`` or
+    ``differences``; by ``seeds``, of ``collect`` too.
+    """
     return _board(by, over_seeds(frame) if by == "seeds" and "seeds" not in frame else frame, ())
 
 
-def selected(frame: pd.DataFrame, tasks: Sequence[str] | None, detectors: Sequence[str] | None) -> pd.DataFrame:
-    """The rows of these tasks and detectors; None: of all. Raises :class:`UserError` for one that has none."""
+def selected(
+    frame: pd.DataFrame, tasks: Sequence[str] | None, detectors: Sequence[str] | None
+) -> pd.DataFrame:
+    """The rows of these tasks and detectors; None: of all.
+
+    Raises :class:`UserError` for one that has none.
+    """
     for what, asked in (("task", tasks), ("detector", detectors)):
         if asked is not None:
             there = sorted(set(frame[what]))
             if unknown := [name for name in asked if name not in there]:
                 close = suggest(unknown[0], there)
-                raise UserError(f"--{what} {unknown[0]}: no finished run of it here.{close} There are runs of {', '.join(there)}")
+                raise UserError(
+                    f"--{what} {unknown[0]}: no finished run of it here.{close} There are runs of"
+                    f" {', '.join(there)}"
+                )
             frame = frame[frame[what].isin(asked)]
     return frame.reset_index(drop=True)
 
 
-def _board(by: By, frame: pd.DataFrame, runs: Sequence[Run], compared: pd.DataFrame | None = None) -> Board:
+def _board(
+    by: By, frame: pd.DataFrame, runs: Sequence[Run], compared: pd.DataFrame | None = None
+) -> Board:
     notes = identity.apart(frame)
     places = [tuple(about(run)[name] for name in BOARD) for run in runs]
     parts = []
     for title, rows in identity.boards(frame):
         fields = {name: rows[name].iloc[0] for name in BOARD}
-        own = [run for run, place in zip(runs, places, strict=True) if place == tuple(fields.values())]
-        of_part = compared.merge(rows[list(BOARD)].drop_duplicates(), on=list(BOARD)) if compared is not None else pd.DataFrame()
-        why = [] if fields["control"] else [line for line in notes if line.startswith(f"{fields['task']}:")]
+        own = [
+            run for run, place in zip(runs, places, strict=True) if place == tuple(fields.values())
+        ]
+        of_part = (
+            compared.merge(rows[list(BOARD)].drop_duplicates(), on=list(BOARD))
+            if compared is not None
+            else pd.DataFrame()
+        )
+        why = (
+            []
+            if fields["control"]
+            else [line for line in notes if line.startswith(f"{fields['task']}:")]
+        )
         parts.append(Part(title, fields, rows, of_part, own, why))
     return Board(by, frame, parts, notes)
 
 
-def _compared(frame: pd.DataFrame, runs: Sequence[Run], groups: str, metrics: Sequence[str]) -> pd.DataFrame:
+def _compared(
+    frame: pd.DataFrame, runs: Sequence[Run], groups: str, metrics: Sequence[str]
+) -> pd.DataFrame:
     return differences(frame, runs, metrics, Resampler(groups, resamples_for(frame)))
 
 

@@ -1,7 +1,10 @@
-"""What captions alone give away: three scores of texts that no model is needed for, and the line that a detector has to beat.
+"""What captions alone give away: three scores of texts that no model is needed for, and
+the line that a detector has to beat.
 
-Published prompt sets are told apart by how their captions are written: the memorized are LAION alt texts, the others often COCO captions
-or sentences of a chat model. A detector that looks good on them may have learned the style (docs/captions.md). Higher = more memorized.
+Published prompt sets are told apart by how their captions are written: the memorized
+are LAION alt texts, the others often COCO captions or sentences of a chat model. A
+detector that looks good on them may have learned the style (docs/captions.md). Higher =
+more memorized.
 """
 
 from __future__ import annotations
@@ -26,12 +29,14 @@ from membench.storage.hashing import json_hash
 COLUMNS = ("captions_auroc", "captions_low", "captions_high", "captions_by")
 
 
-# ------------------------------------------------------------------------------------------- the line to beat
+# --------------------------------------------------------------------- the line to beat
 
 
 @dataclass(frozen=True)
 class Reached:
-    """AUROC of a score of captions. low, high: of the 95 % interval over groups; NaN for fewer than 2 groups in a class."""
+    """AUROC of a score of captions. low, high: of the 95 % interval over groups; NaN
+    for fewer than 2 groups in a class.
+    """
 
     by: str
     auroc: float
@@ -42,7 +47,9 @@ class Reached:
 CONTROLS: dict[str, Callable[[pd.DataFrame], np.ndarray]] = {  # by the names of their detectors
     "caption_case": lambda rows: case_share(rows.prompt.tolist()),
     "caption_length": lambda rows: length(rows.prompt.tolist()),
-    "caption_ngrams": lambda rows: ngram_scores(rows.prompt.tolist(), rows.label.to_numpy(), rows.group.to_numpy()),
+    "caption_ngrams": lambda rows: ngram_scores(
+        rows.prompt.tolist(), rows.label.to_numpy(), rows.group.to_numpy()
+    ),
 }
 
 
@@ -52,18 +59,25 @@ _KEPT = 64
 _found: OrderedDict[str, tuple[Reached, ...]] = OrderedDict()
 
 
-def reached(scores: pd.DataFrame, groups: pd.Series | None = None, *, resamples: int = 1000, seed: int = 0) -> tuple[Reached, ...]:
-    """What each of CONTROLS reaches on the prompts of a run's stored scores; nothing where there are not prompts of both labels.
+def reached(
+    scores: pd.DataFrame, groups: pd.Series | None = None, *, resamples: int = 1000, seed: int = 0
+) -> tuple[Reached, ...]:
+    """What each of CONTROLS reaches on the prompts of a run's stored scores; nothing
+    where there are not prompts of both labels.
 
-    scores: columns id, prompt, label, group; whether the run's own detector failed on a row has no influence. groups: what the
-    intervals resample, indexed as scores; default: the stored ones, by which ``caption_ngrams`` is cross-validated in any case. It is
-    left out where a label has one group. The numbers are those that the detectors of these names get. Kept for the next call.
+    scores: columns id, prompt, label, group; whether the run's own detector failed on a
+    row has no influence. groups: what the intervals resample, indexed as scores;
+    default: the stored ones, by which ``caption_ngrams`` is cross-validated in any
+    case. It is left out where a label has one group. The numbers are those that the
+    detectors of these names get. Kept for the next call.
     """
     rows = scores.assign(drawn=scores["group"] if groups is None else groups)
     rows = rows[rows.prompt.notna()].sort_values("id")
     if not {0, 1} <= set(rows.label):
         return ()
-    key = json_hash([*(rows[name].tolist() for name in ("prompt", "label", "group", "drawn")), resamples, seed])
+    key = json_hash(
+        [*(rows[name].tolist() for name in ("prompt", "label", "group", "drawn")), resamples, seed]
+    )
     if key not in _found:
         _found[key] = _reached(rows, resamples, seed)
         while len(_found) > _KEPT:
@@ -73,7 +87,9 @@ def reached(scores: pd.DataFrame, groups: pd.Series | None = None, *, resamples:
 
 def _reached(rows: pd.DataFrame, resamples: int, seed: int) -> tuple[Reached, ...]:
     labelled = (rows.label >= 0).to_numpy()
-    _, labels, groups = check(np.zeros(labelled.sum()), rows.label[labelled].to_numpy(), rows.drawn[labelled].to_numpy())
+    _, labels, groups = check(
+        np.zeros(labelled.sum()), rows.label[labelled].to_numpy(), rows.drawn[labelled].to_numpy()
+    )
     values = {}
     for name, score in CONTROLS.items():
         try:
@@ -84,8 +100,14 @@ def _reached(rows: pd.DataFrame, resamples: int, seed: int) -> tuple[Reached, ..
     for weights in class_weights(labels, groups, resamples, seed):
         for name, score in values.items():
             drawn[name].append(weighted_statistics(score, labels, weights, ())["auroc"])
-    ends = {name: percentiles(np.concatenate(parts), 0.95) if parts else (np.nan, np.nan) for name, parts in drawn.items()}
-    return tuple(Reached(name, unit(roc_auc_score(labels, score)), *ends[name]) for name, score in values.items())
+    ends = {
+        name: percentiles(np.concatenate(parts), 0.95) if parts else (np.nan, np.nan)
+        for name, parts in drawn.items()
+    }
+    return tuple(
+        Reached(name, unit(roc_auc_score(labels, score)), *ends[name])
+        for name, score in values.items()
+    )
 
 
 def best(found: Sequence[Reached]) -> Reached | None:
@@ -99,11 +121,13 @@ def line_columns(line: Reached) -> pd.DataFrame:
 
 
 def with_captions(frame: pd.DataFrame, runs: Sequence[Run], groups: str = "task") -> pd.DataFrame:
-    """Adds COLUMNS to rows of ``leaderboard.collect``: what the best of CONTROLS reaches on the prompts of the row's board, the same in
-    all its rows; missing where the board has none, or none of both labels.
+    """Adds COLUMNS to rows of ``leaderboard.collect``: what the best of CONTROLS
+    reaches on the prompts of the row's board, the same in all its rows; missing where
+    the board has none, or none of both labels.
 
-    All runs of a board score the same examples, so any of them will do. groups: what intervals resample (``groups.regrouped``); by
-    images, those that the first run with images has drawn.
+    All runs of a board score the same examples, so any of them will do. groups: what
+    intervals resample (``groups.regrouped``); by images, those that the first run with
+    images has drawn.
     """
     known = {str(run.path): run for run in runs}
     found = dict.fromkeys(COLUMNS[:3], np.nan) | {COLUMNS[3]: None}
@@ -111,8 +135,16 @@ def with_captions(frame: pd.DataFrame, runs: Sequence[Run], groups: str = "task"
     frame[COLUMNS[3]] = frame[COLUMNS[3]].astype(object)
     for _, part in frame.groupby(list(BOARD), dropna=False):
         of_board = [known[path] for path in part.sort_values(["detector", "settings", "seed"]).run]
-        usable = [run for run in of_board if len(run.scores) and ("image" not in groups or len(run.samples))]
-        line = best(reached(usable[0].scores, regrouped(usable[0].scores, usable[0].samples, groups))) if usable else None
+        usable = [
+            run
+            for run in of_board
+            if len(run.scores) and ("image" not in groups or len(run.samples))
+        ]
+        line = (
+            best(reached(usable[0].scores, regrouped(usable[0].scores, usable[0].samples, groups)))
+            if usable
+            else None
+        )
         if line is not None:
             frame.loc[part.index, list(COLUMNS)] = [line.auroc, line.low, line.high, line.by]
     return frame

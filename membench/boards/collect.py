@@ -1,6 +1,7 @@
 """``membench leaderboard``: a pure function of the run folders.
 
-Runs that differ in task version, profile, data, examples, weights, similarity or control never share a table (``identity.BOARD``).
+Runs that differ in task version, profile, data, examples, weights, similarity or
+control never share a table (``identity.BOARD``).
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ from membench.types import sees
 
 
 def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Adds how many different training images a row's run copies at its board's smallest N_G, and at its smallest cost.
+    """Adds how many different training images a row's run copies at its board's
+    smallest N_G, and at its smallest cost.
 
-    counts: of each row, by how many of its ``n_ok`` images each copied training image is copied (``extraction.copy_counts``). Exact
-    rarefaction, no interpolation. Columns ``equal_n`` and ``copied_at_equal_n``; ``equal_cost`` (target evaluations of preparation
-    and extraction of the cheapest run), ``images_at_equal_cost`` (floor((cost - preparation) / price of an image), 0 if
-    negative, at most ``n_ok``), ``copied_at_equal_cost`` and ``equal_cost_capped`` (the cost would pay for more than ``n_ok`` images,
-    so the number is a lower bound). Rows that extracted nothing have none and set no terms.
+    counts: of each row, by how many of its ``n_ok`` images each copied training image
+    is copied (``extraction.copy_counts``). Exact rarefaction, no interpolation. Columns
+    ``equal_n`` and ``copied_at_equal_n``; ``equal_cost`` (target evaluations of
+    preparation and extraction of the cheapest run), ``images_at_equal_cost``
+    (floor((cost - preparation) / price of an image), 0 if negative, at most ``n_ok``),
+    ``copied_at_equal_cost`` and ``equal_cost_capped`` (the cost would pay for more than
+    ``n_ok`` images, so the number is a lower bound). Rows that extracted nothing have
+    none and set no terms.
     """
     n, cost = (pd.Series(pd.NA, index=frame.index, dtype="Int64") for _ in range(2))
     images = n.copy()
@@ -46,7 +51,9 @@ def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.Da
             paid = affordable(budget, row.prepare_forwards, row.sample_evaluations, row.n_g)
             n[label], cost[label], images[label] = size, budget, min(paid, row.n_ok)
             capped[label] = paid > row.n_ok
-            copied_n[label], copied_cost[label] = rarefied(counts[position[label]], row.n_ok, [size, images[label]])
+            copied_n[label], copied_cost[label] = rarefied(
+                counts[position[label]], row.n_ok, [size, images[label]]
+            )
     return frame.assign(
         equal_n=n,
         copied_at_equal_n=copied_n,
@@ -58,7 +65,9 @@ def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.Da
 
 
 def affordable(budget: int, preparation: int, extraction: int, n_images: int) -> int:
-    """How many images a budget of target evaluations pays for when ``n_images`` took ``extraction`` after the preparation."""
+    """How many images a budget of target evaluations pays for when ``n_images`` took
+    ``extraction`` after the preparation.
+    """
     if budget < preparation:
         return 0
     return int((budget - preparation) * n_images // extraction) if extraction else n_images
@@ -68,58 +77,93 @@ Source = Path | Sequence[Run]
 
 
 def collect(source: Source, groups: str = "task") -> pd.DataFrame:
-    """One row a finished run: those under a folder, or those given. Raises :class:`UserError` where there is none.
+    """One row a finished run: those under a folder, or those given.
 
-    Columns that compare runs are those of ``control.with_control`` and :func:`with_equal_terms`; with what, ``captions_...``,
-    captions alone reach on the row's board (``captions.with_captions``; groups: what the interval of these resamples). Of a folder, one
-    that cannot be read is refused; ``finished.read_runs`` leaves it out and names it.
+    Raises :class:`UserError` where there is none.
+
+    Columns that compare runs are those of ``control.with_control`` and
+    :func:`with_equal_terms`; with what, ``captions_...``, captions alone reach on the
+    row's board (``captions.with_captions``; groups: what the interval of these
+    resamples). Of a folder, one that cannot be read is refused; ``finished.read_runs``
+    leaves it out and names it.
     """
     runs = _runs(source)
-    frame = with_equal_terms(with_control(pd.DataFrame([_row(run) for run in runs])), [_copies(run) for run in runs])
+    frame = with_equal_terms(
+        with_control(pd.DataFrame([_row(run) for run in runs])), [_copies(run) for run in runs]
+    )
     frame["budget"] = frame.budget.astype("Int64")
     alone = ~frame.control & frame.control_weights.isna() & (frame.n_g > 0)
     frame["control_command"] = frame.control_command.where(alone, None)
     frame = with_captions(frame, runs, groups)
-    return frame.sort_values([*BOARD, "auroc", "detector", "seed"], ascending=[*[True] * len(BOARD), False, True, True], ignore_index=True)
+    return frame.sort_values(
+        [*BOARD, "auroc", "detector", "seed"],
+        ascending=[*[True] * len(BOARD), False, True, True],
+        ignore_index=True,
+    )
 
 
 def collect_kinds(source: Source, by: str = "kind") -> pd.DataFrame:
-    """One row a finished run and kind of memorized example ("all" first): the metrics of DETECTION, each kind as ``of_kind``.
+    """One row a finished run and kind of memorized example ("all" first): the metrics
+    of DETECTION, each kind as ``of_kind``.
 
-    by: "source" in place of "kind" for a row a source of negatives, all memorized examples against those of each. The column has the
-    same name. Raises :class:`UserError` where there is no run with scores.
+    by: "source" in place of "kind" for a row a source of negatives, all memorized
+    examples against those of each. The column has the same name. Raises
+    :class:`UserError` where there is no run with scores.
     """
     rows = []
     for run in _runs(source):
         m = run.metrics[run.metrics.metric.isin(DETECTION)]
         row = about(run)
         for subset in m.subset[(m.subset == "all") | m.subset.str.startswith(f"{by}=")].unique():
-            rows.append(row | {by: subset.removeprefix(f"{by}=")} | _values(m[m.subset == subset], DETECTION))
+            rows.append(
+                row
+                | {by: subset.removeprefix(f"{by}=")}
+                | _values(m[m.subset == subset], DETECTION)
+            )
     if not rows:
-        raise UserError("no run has scores of both labels" + (f" under {source}" if isinstance(source, Path) else ""))
-    return pd.DataFrame(rows).sort_values([*BOARD, "detector", "options", by, "seed"], ignore_index=True)
+        raise UserError(
+            "no run has scores of both labels"
+            + (f" under {source}" if isinstance(source, Path) else "")
+        )
+    return pd.DataFrame(rows).sort_values(
+        [*BOARD, "detector", "options", by, "seed"], ignore_index=True
+    )
 
 
 def collect_bands(source: Source) -> pd.DataFrame:
-    """One row a run with images and region: ``ams``, ``ums`` and ``ums_nearest`` with intervals in each band ("banded"), up to the
-    band's far edge ("cumulative") and of the copies (band ""). ``edge``: the threshold of a cumulative row.
+    """One row a run with images and region: ``ams``, ``ums`` and ``ums_nearest`` with
+    intervals in each band ("banded"), up to the band's far edge ("cumulative") and of
+    the copies (band ""). ``edge``: the threshold of a cumulative row.
 
     Raises :class:`UserError` where no run has images.
     """
     rows = []
     for run in _runs(source):
-        m = run.metrics[(run.metrics.subset == "all") & run.metrics.metric.str.match("(ams|ums|ums_nearest)(_cumulative)?$")]
-        for (band, form), part in m.groupby([m.band.fillna(""), m.metric.str.endswith("_cumulative")], sort=False):
+        m = run.metrics[
+            (run.metrics.subset == "all")
+            & run.metrics.metric.str.match("(ams|ums|ums_nearest)(_cumulative)?$")
+        ]
+        for (band, form), part in m.groupby(
+            [m.band.fillna(""), m.metric.str.endswith("_cumulative")], sort=False
+        ):
             plain = part.assign(metric=part.metric.str.removesuffix("_cumulative"), band=None)
             edge = float(part.threshold.iloc[0]) if form else np.nan
             place = [b.name for b in run.space.bands].index(band) if band else len(run.space.bands)
             rows.append(
                 about(run)
-                | {"place": place, "band": band, "form": "cumulative" if form else "banded", "edge": edge, "n": int(part.n.iloc[0])}
+                | {
+                    "place": place,
+                    "band": band,
+                    "form": "cumulative" if form else "banded",
+                    "edge": edge,
+                    "n": int(part.n.iloc[0]),
+                }
                 | _values(plain, ("ams", "ums", "ums_nearest"))
             )
     if not rows:
-        raise UserError("no run has images" + (f" under {source}" if isinstance(source, Path) else ""))
+        raise UserError(
+            "no run has images" + (f" under {source}" if isinstance(source, Path) else "")
+        )
     order = [*BOARD, "detector", "options", "seed", "place", "form"]
     return pd.DataFrame(rows).sort_values(order, ignore_index=True).drop(columns="place")
 
@@ -136,20 +180,34 @@ def _runs(source: Source) -> Sequence[Run]:
 def about(run: Run) -> dict[str, Any]:
     """Which board, setting and seed a run is of."""
     info, parts = run.info, run.info["key_parts"]
-    row: dict[str, Any] = {name: parts[name] for name in ("task", "task_version", "profile", "control", "examples", "dtype")}
+    row: dict[str, Any] = {
+        name: parts[name]
+        for name in ("task", "task_version", "profile", "control", "examples", "dtype")
+    }
     row |= {name: parts["hashes"][name][:8] for name in ("data", "prompts", "weights")}
     space = {name: value for name, value in info["space"].items() if name != "source"}
     row |= {"examples": row["examples"][:8], "space": json_hash(space)[:8], "space_id": space["id"]}
     settings = hash_without(parts, "seed")
-    row |= {"detector": info["detector"], "options": asked(info), "seed": info["seed"], "status": info["status"]}
+    row |= {
+        "detector": info["detector"],
+        "options": asked(info),
+        "seed": info["seed"],
+        "status": info["status"],
+    }
     return row | {"settings": settings, "run": str(run.path)}
 
 
 def _values(metrics: pd.DataFrame, names: Iterable[str]) -> dict[str, float]:
-    """Value and interval of each metric, of rows that hold it once without a band; NaN for one that is not there."""
+    """Value and interval of each metric, of rows that hold it once without a band; NaN
+    for one that is not there.
+    """
     found = {r.metric: r for r in metrics[metrics.band.isna()].itertuples()}
     ends = (("", "value"), ("_low", "low"), ("_high", "high"))
-    held = {name + end: getattr(found[name], column) if name in found else None for name in names for end, column in ends}
+    held = {
+        name + end: getattr(found[name], column) if name in found else None
+        for name in names
+        for end, column in ends
+    }
     return {name: float("nan") if value is None else float(value) for name, value in held.items()}
 
 
@@ -158,11 +216,18 @@ def _row(run: Run) -> dict[str, Any]:
     row = about(run) | _values(m[m.subset == "all"], (*DETECTION, *RARE, *COPIES, *NUMBERS))
     for band in run.space.bands:  # named as in published.py, since ams_low is an interval's end
         of_band = m[(m.subset == "all") & (m.band == band.name)].assign(band=None)
-        row |= {f"{name}_in_{band.name}": _values(of_band, (name,))[name] for name in ("ams", "ums")}
-    scored, good, drawn = run.scores[run.scores.status == "ok"], int((run.samples.status == "ok").sum()), len(run.samples)
+        row |= {
+            f"{name}_in_{band.name}": _values(of_band, (name,))[name] for name in ("ams", "ums")
+        }
+    scored, good, drawn = (
+        run.scores[run.scores.status == "ok"],
+        int((run.samples.status == "ok").sum()),
+        len(run.samples),
+    )
     passed = dict(setting.partition("=")[::2] for setting in info.get("task_options_passed", ()))
     row |= {
-        "model": info.get("model_name") or passed.get("model", "shipped" if info["profile"] == "mini" else "default"),
+        "model": info.get("model_name")
+        or passed.get("model", "shipped" if info["profile"] == "mini" else "default"),
         "data_name": info.get("data_name", ""),
         "bands": json.dumps({band.name: [band.low, band.high] for band in run.space.bands}),
         "resolved": json.dumps(info.get("options", {}), sort_keys=True),
@@ -186,9 +251,11 @@ def _row(run: Run) -> dict[str, Any]:
         "surrogate_forwards": spent(run, "surrogate_forwards"),
         "surrogate_backwards": spent(run, "surrogate_backwards"),
         "sees": "+".join(sees(info["access"])).removeprefix("outputs+"),
-        # Of all sessions, and of a preparation that another run has paid for in time: what it would take alone.
+        # Of all sessions, and of a preparation that another run has paid for in time:
+        # what it would take alone.
         "seconds": max(info["seconds"], sum(phase["seconds"] for phase in info["phases"].values())),
-        "commit": (info["membench"]["commit"] or "")[:8] + ("+dirty" if info["membench"]["dirty"] else ""),
+        "commit": (info["membench"]["commit"] or "")[:8]
+        + ("+dirty" if info["membench"]["dirty"] else ""),
         "dirty": bool(info["membench"]["dirty"]),
         "pair": pair_key(info["key_parts"]),
         "pair_settings": hash_without(info["key_parts"], "control", "weights", "seed"),

@@ -1,4 +1,6 @@
-"""The columns of a leaderboard: type, unit and what each holds. Written into Parquet files and docs/columns.md.
+"""The columns of a leaderboard: type, unit and what each holds.
+
+Written into Parquet files and docs/columns.md.
 
 ``python -m membench.boards.columns > docs/columns.md`` makes the document.
 """
@@ -50,7 +52,9 @@ def _count(unit: str, about: str) -> Column:
 
 def _interval(name: str, unit: str, about: str) -> dict[str, Column]:
     ends = {"low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
-    return {name: _real(unit, about)} | {f"{name}_{end}": _real(unit, f"{text} of {name}") for end, text in ends.items()}
+    return {name: _real(unit, about)} | {
+        f"{name}_{end}": _real(unit, f"{text} of {name}") for end, text in ends.items()
+    }
 
 
 IDENTITY = {
@@ -75,19 +79,25 @@ SETTING = {
 OF_SEEDS = {
     "seeds": Column("whole", "seeds", "how many seeds the row is a mean of"),
     "seed_list": _text("these seeds", empty=True),
-    "deterministic": Column("flag", "", "whether each of several seeds gives every example the same score"),
+    "deterministic": Column(
+        "flag", "", "whether each of several seeds gives every example the same score"
+    ),
 }
 OF_RUN = {
     "seed": Column("whole", "", "seed of the run"),
     "run": _text("folder of the run", empty=True),
 }
 ABOUT = {
-    "model": _text("model: a hub id or folder; shipped: the one that comes with membench", empty=True),
+    "model": _text(
+        "model: a hub id or folder; shipped: the one that comes with membench", empty=True
+    ),
     "data_name": _text("name of the data or prompt sets", empty=True),
     "bands": _text("bands of similarity: JSON of name: [from, to]", empty=True),
     "resolved": _text("options that the run resolved to: JSON", empty=True),
     "extract_only": Column("flag", "", "whether images were extracted and no example was scored"),
-    "budget": _count("evaluations", "the most evaluations that preparation and extraction were allowed"),
+    "budget": _count(
+        "evaluations", "the most evaluations that preparation and extraction were allowed"
+    ),
     "sees": _text("what the detector sees beside the model's outputs"),
     "pair": _text("hash that a run shares with the same run on the control model", empty=True),
     "pair_settings": _text("the same without the seed", empty=True),
@@ -100,10 +110,14 @@ COUNTS = {
     "scored": _count("examples", "examples with a score"),
     "positives": _count("examples", "memorized examples with a score"),
     "negatives": _count("examples", "examples that are not memorized, with a score"),
-    "unlabelled": _count("examples", "examples with a score of which nothing says whether they are memorized"),
+    "unlabelled": _count(
+        "examples", "examples with a score of which nothing says whether they are memorized"
+    ),
     "n_g": _count("images", "images extracted (N_G)"),
     "n_ok": _count("images", "those that did not fail: what AMS and UMS are shares of"),
-    "unique_copies": _count("training images", "different training images that are the nearest of a copy"),
+    "unique_copies": _count(
+        "training images", "different training images that are the nearest of a copy"
+    ),
 }
 COSTS = {
     **{
@@ -118,23 +132,35 @@ COSTS = {
     "forwards_per_image": _real("evaluations", "evaluations of the network an extracted image"),
     "prepare_forwards": _count("evaluations", "evaluations of the network in preparation"),
     "sample_forwards": _count("evaluations", "evaluations of the network for extracting images"),
-    "sample_evaluations": _count("evaluations", "the same, a Jacobian-vector product counted as one"),
+    "sample_evaluations": _count(
+        "evaluations", "the same, a Jacobian-vector product counted as one"
+    ),
     "backwards": _count("passes", "backward passes"),
     "jvps": _count("products", "Jacobian-vector products"),
-    "surrogate_forwards": _count("evaluations", "evaluations of networks that the detector trains itself"),
+    "surrogate_forwards": _count(
+        "evaluations", "evaluations of networks that the detector trains itself"
+    ),
     "surrogate_backwards": _count("passes", "backward passes of these"),
     "seconds": _real("s", "wall-clock time, all sessions"),
 }
 EQUAL_TERMS = {
     "equal_n": _count("images", "smallest number of images among the board's runs"),
-    "copied_at_equal_n": _real("training images", "different training images copied by that many images (rarefaction)"),
+    "copied_at_equal_n": _real(
+        "training images", "different training images copied by that many images (rarefaction)"
+    ),
     "equal_cost": _count("evaluations", "cost of the cheapest run of the board"),
     "images_at_equal_cost": _count("images", "how many images this cost pays for"),
-    "copied_at_equal_cost": _real("training images", "different training images copied by these (rarefaction)"),
-    "equal_cost_capped": Column("flag", "", "whether the cost pays for more images than the run has: a lower bound"),
+    "copied_at_equal_cost": _real(
+        "training images", "different training images copied by these (rarefaction)"
+    ),
+    "equal_cost_capped": Column(
+        "flag", "", "whether the cost pays for more images than the run has: a lower bound"
+    ),
 }
 CAPTIONS = {
-    "captions_auroc": _real("", "AUROC of the best of three scores of captions alone, on the board's prompts"),
+    "captions_auroc": _real(
+        "", "AUROC of the best of three scores of captions alone, on the board's prompts"
+    ),
     "captions_low": _real("", "lower end of its 95 % interval"),
     "captions_high": _real("", "upper end of its 95 % interval"),
     "captions_by": _text("the control detector that reaches it", empty=True),
@@ -161,14 +187,18 @@ def _of_metrics() -> dict[str, Column]:
 
 
 METRIC_COLUMNS = _of_metrics()
-# Columns named after a task's bands, such as ams_in_high; and after a column of this table, such as reported_auroc.
+# Columns named after a task's bands, such as ams_in_high; and after a column of this
+# table, such as reported_auroc.
 IN_BAND = re.compile(r"(ams|ums)_in_(.+)")
 REPORTED = "reported_"
 
 BOARD_COLUMNS: dict[str, Column] = {
     **IDENTITY,
     **SETTING,
-    "kind": _text("kind of memorized example, against negatives of that kind, or against all where it has none; all: every kind"),
+    "kind": _text(
+        "kind of memorized example, against negatives of that kind, or against all where it has"
+        " none; all: every kind"
+    ),
     "source": _text("source of the examples that are not memorized; all: every source"),
     **OF_RUN,
     **OF_SEEDS,
@@ -189,7 +219,11 @@ BAND_COLUMNS = {
     "form": _text("banded: in the band; cumulative: up to its far edge"),
     "edge": _real("similarity or distance", "that edge, of a cumulative row"),
     "n": Column("whole", "images", "images that did not fail"),
-    **{k: v for name in ("ams", "ums", "ums_nearest") for k, v in _interval(name, "share", INFO[name].about).items()},
+    **{
+        k: v
+        for name in ("ams", "ums", "ums_nearest")
+        for k, v in _interval(name, "share", INFO[name].about).items()
+    },
 }
 DIFFERENCE_COLUMNS = {
     **IDENTITY,
@@ -231,52 +265,95 @@ TABLES = {
 
 
 def column(name: str, by: str = "run") -> Column:
-    """The column of a table of ``--by BY``. Raises KeyError for one that this module does not know."""
-    known = next(columns for views, columns in TABLES.items() if (by if by != "leaders" else "difference") in re.split(", | and ", views))
+    """The column of a table of ``--by BY``.
+
+    Raises KeyError for one that this module does not know.
+    """
+    known = next(
+        columns
+        for views, columns in TABLES.items()
+        if (by if by != "leaders" else "difference") in re.split(", | and ", views)
+    )
     if name in known:
         return known[name]
     if known is BOARD_COLUMNS and (found := IN_BAND.fullmatch(name)):
         metric, band = found.groups()
         return _real("share", f"{INFO[metric].title.removesuffix(' %')} in the band {band}")
     if known is BOARD_COLUMNS and name.startswith(REPORTED):
-        return _real(column(name.removeprefix(REPORTED)).unit, f"published {name.removeprefix(REPORTED)} of the same setting")
+        return _real(
+            column(name.removeprefix(REPORTED)).unit,
+            f"published {name.removeprefix(REPORTED)} of the same setting",
+        )
     raise KeyError(f"{name} is not a column of membench.boards.columns")
 
 
 def to_arrow(frame: pd.DataFrame, by: str) -> pa.Table:
-    """The frame with a type and a description for every column. Raises KeyError for an unknown column."""
+    """The frame with a type and a description for every column.
+
+    Raises KeyError for an unknown column.
+    """
     fields = []
     for name in frame:
         about = column(str(name), by)
-        kind = {"text": pa.string(), "flag": pa.bool_(), "whole": pa.int64(), "real": pa.float64()}.get(about.kind)
+        kind = {
+            "text": pa.string(),
+            "flag": pa.bool_(),
+            "whole": pa.int64(),
+            "real": pa.float64(),
+        }.get(about.kind)
         if kind is None:
-            kind = pa.float64() if pd.api.types.is_float_dtype(frame[name].dtype) or by not in ("run", "band") else pa.int64()
+            kind = (
+                pa.float64()
+                if pd.api.types.is_float_dtype(frame[name].dtype) or by not in ("run", "band")
+                else pa.int64()
+            )
         metadata = {"description": about.about, "unit": about.unit}
-        fields.append(pa.field(str(name), kind, metadata={key: value for key, value in metadata.items() if value}))
+        fields.append(
+            pa.field(
+                str(name), kind, metadata={key: value for key, value in metadata.items() if value}
+            )
+        )
     schema = pa.schema(fields, metadata={"membench.by": by})
-    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(schema.metadata)
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(
+        schema.metadata
+    )
 
 
 def document() -> Iterator[str]:
     """docs/columns.md, line by line."""
     yield "# Columns of a leaderboard"
     yield ""
-    yield "Made by `python -m membench.boards.columns > docs/columns.md`. `membench leaderboard --by BY --format parquet`"
+    yield (
+        "Made by `python -m membench.boards.columns > docs/columns.md`. `membench leaderboard --by"
+        " BY --format parquet`"
+    )
     yield "stores each description with its column; csv and json have the same columns."
     for views, columns in TABLES.items():
         yield ""
         yield f"## --by {views}"
         yield ""
         if columns is BOARD_COLUMNS:
-            yield "A table holds those that apply. Rows that agree in the first ten columns (`task` to `space`) may be"
-            yield "compared. `..._low` and `..._high` are ends of 95 % intervals. Besides these there are `ams_in_BAND` and"
-            yield "`ums_in_BAND` (share) for each band of the similarity, and `reported_METRIC`, a published number of the"
+            yield (
+                "A table holds those that apply. Rows that agree in the first ten columns (`task`"
+                " to `space`) may be"
+            )
+            yield (
+                "compared. `..._low` and `..._high` are ends of 95 % intervals. Besides these there"
+                " are `ams_in_BAND` and"
+            )
+            yield (
+                "`ums_in_BAND` (share) for each band of the similarity, and `reported_METRIC`, a"
+                " published number of the"
+            )
             yield "same setting."
             yield ""
         yield "| column | type | unit | what it holds |"
         yield "| --- | --- | --- | --- |"
         for name, of in columns.items():
-            yield f"| `{name}` | {KINDS[of.kind]}{', may be missing' if of.empty else ''} | {of.unit} | {of.about} |"
+            yield (
+                f"| `{name}` | {KINDS[of.kind]}{', may be missing' if of.empty else ''} | {of.unit}"
+                f" | {of.about} |"
+            )
     yield ""
     yield "## Metrics"
     yield ""

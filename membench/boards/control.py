@@ -16,21 +16,34 @@ from membench.options import describe_options
 SCORES = {"ams": "ams_cumulative", "ums": "ums_cumulative", "auroc": "auroc"}
 
 
-EXCESS = ("ams", "ums")  # of which the control's is subtracted; an AUROC on the control is a line to compare with
+# Of which the control's is subtracted; an AUROC on the control is a line to compare
+# with
+EXCESS = ("ams", "ums")
 
 
 def with_control(frame: pd.DataFrame) -> pd.DataFrame:
-    """Adds the control run's scores and the excess over them, with intervals, to each run on the model.
+    """Adds the control run's scores and the excess over them, with intervals, to each
+    run on the model.
 
-    Pairs have the same ``pair`` (all that changes the output, but control and weights; of rows over seeds ``pair_settings``, without the
-    seed). Columns ``control_auroc``, ``control_ams``, ``control_ums``, ``excess_ams``, ``excess_ums``, each with ``_low`` and
-    ``_high``, ``control_weights``, ``control_seeds`` (how many seeds the control row has) and ``control_status``. Missing without a
-    control run, or with runs on several control models; the excess of UMS also where the numbers of images differ, on which UMS depends.
+    Pairs have the same ``pair`` (all that changes the output, but control and weights;
+    of rows over seeds ``pair_settings``, without the seed). Columns ``control_auroc``,
+    ``control_ams``, ``control_ums``, ``excess_ams``, ``excess_ums``, each with ``_low``
+    and ``_high``, ``control_weights``, ``control_seeds`` (how many seeds the control
+    row has) and ``control_status``. Missing without a control run, or with runs on
+    several control models; the excess of UMS also where the numbers of images differ,
+    on which UMS depends.
     """
     frame = frame.copy()
-    names = [f"{what}_{score}{end}" for score in SCORES for what in ("control", "excess") for end in ("", "_low", "_high")]
+    names = [
+        f"{what}_{score}{end}"
+        for score in SCORES
+        for what in ("control", "excess")
+        for end in ("", "_low", "_high")
+    ]
     names = [name for name in names if not name.startswith("excess_auroc")]
-    found: dict[str, list[Any]] = {name: [np.nan] * len(frame) for name in names} | {"control_weights": [None] * len(frame)}
+    found: dict[str, list[Any]] = {name: [np.nan] * len(frame) for name in names} | {
+        "control_weights": [None] * len(frame)
+    }
     found["control_seeds"] = [0] * len(frame)
     found["control_status"] = [None] * len(frame)
     pair = "pair_settings" if "seeds" in frame else "pair"
@@ -40,10 +53,16 @@ def with_control(frame: pd.DataFrame) -> pd.DataFrame:
         if row.control or rows is None or len(rows) != 1:
             continue
         control = rows.iloc[0]
-        found["control_weights"][i], found["control_seeds"][i] = control.weights, control.get("seeds", 1)
+        found["control_weights"][i], found["control_seeds"][i] = (
+            control.weights,
+            control.get("seeds", 1),
+        )
         found["control_status"][i] = control.get("status", "complete")
         for score, column in SCORES.items():
-            mine, other = (tuple(float(r[column + end]) for end in ("", "_low", "_high")) for r in (row, control))
+            mine, other = (
+                tuple(float(r[column + end]) for end in ("", "_low", "_high"))
+                for r in (row, control)
+            )
             for end, value in zip(("", "_low", "_high"), other, strict=True):
                 found[f"control_{score}{end}"][i] = value
             if score not in EXCESS:
@@ -61,7 +80,9 @@ def with_control(frame: pd.DataFrame) -> pd.DataFrame:
 def _takes(task: str, option: str) -> bool:
     """Whether a task that is known here has an option of that name."""
     known = registry.tasks()
-    return task in known.names() and any(o.name == option for o in describe_options(known.load(task).Options))
+    return task in known.names() and any(
+        o.name == option for o in describe_options(known.load(task).Options)
+    )
 
 
 def control_command(info: Mapping[str, Any]) -> str:
@@ -70,20 +91,32 @@ def control_command(info: Mapping[str, Any]) -> str:
     words += ["--profile", info["profile"]] if info["profile"] != "mini" else []
     words += ["--preset", info["preset"]] if info.get("preset") else []
     words += [word for option in info["options_passed"] for word in ("--set", option)]
-    # A shipped control model is named by --control alone; of a user's model the user has to name it.
+    # A shipped control model is named by --control alone; of a user's model the user
+    # has to name it.
     own, flags = (
         info["profile"] == "full" and _takes(info["task"], "control_model"),
-        {"prompts": "--prompts", "negatives": "--negatives", "data_root": "--data-root", "model": "--model"},
+        {
+            "prompts": "--prompts",
+            "negatives": "--negatives",
+            "data_root": "--data-root",
+            "model": "--model",
+        },
     )
     given = [setting.partition("=")[::2] for setting in info.get("task_options_passed", ())]
     for name, value in given:
         if name != "model" or own:
-            words += [flags[name], value] if name in flags else ["--set", f"{info['task']}.{name}={value}"]
+            words += (
+                [flags[name], value]
+                if name in flags
+                else ["--set", f"{info['task']}.{name}={value}"]
+            )
     if own and "control_model" not in dict(given):
         words += ["--set", f"{info['task']}.control_model=FOLDER"]
     words += ["--seeds", str(info["seed"])] if info["seed"] else []
     words += ["--dtype", info["dtype"]] if info["dtype"] != "float32" else []
-    words += ["--limit", str(info["n_examples"])] if info["n_examples"] < info["n_task_examples"] else []
+    words += (
+        ["--limit", str(info["n_examples"])] if info["n_examples"] < info["n_task_examples"] else []
+    )
     if info.get("budget") is not None:
         words += ["--budget", str(info["budget"])]
     elif info.get("extract_only"):

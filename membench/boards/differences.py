@@ -1,7 +1,10 @@
-"""Which of two detectors is better, and is the difference significant? Paired, on the same examples, corrected for how many are looked at.
+"""Which of two detectors is better, and is the difference significant?
 
-Both detectors are resampled alike (``resampling.Resampler``): a group of examples that happens to be easy is easy for both, and
-cancels. Only examples that both have scored and seeds that both have run count.
+Paired, on the same examples, corrected for how many are looked at.
+
+Both detectors are resampled alike (``resampling.Resampler``): a group of examples that
+happens to be easy is easy for both, and cancels. Only examples that both have scored
+and seeds that both have run count.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from membench.metrics.levels import difference_p, holm, two_level
 from membench.metrics.names import PAIRED
 from membench.runs.finished import Run
 
-RESAMPLES, MOST_RESAMPLES = 5000, 20_000  # the least count of r resamples is p = 2 / (1 + r), times as many pairs by Holm
+# The least count of r resamples is p = 2 / (1 + r), times as many pairs by Holm
+RESAMPLES, MOST_RESAMPLES = 5000, 20_000
 
 
 LEVEL = 0.05
@@ -47,41 +51,65 @@ COLUMNS = (
 
 
 def differences(
-    frame: pd.DataFrame, runs: Sequence[Run], metrics: Sequence[str] = PAIRED, resampler: Resampler | None = None
+    frame: pd.DataFrame,
+    runs: Sequence[Run],
+    metrics: Sequence[str] = PAIRED,
+    resampler: Resampler | None = None,
 ) -> pd.DataFrame:
-    """One row a board, metric and pair of settings: metric of ``a`` less that of ``b``, ``a`` the better one.
+    """One row a board, metric and pair of settings: metric of ``a`` less that of ``b``,
+    ``a`` the better one.
 
-    frame: of ``leaderboard.collect``; runs: its runs. Columns: the board's and COLUMNS. ``low``, ``high``: 95 % interval over groups
-    and seeds (``metrics.levels``). ``p``: two-sided, from the same distribution (``levels.difference_p``); ``p_holm``: Holm's adjustment
-    over all pairs of this board and metric. ``n``: examples; ``seeds``: how many both have; ``a_status``, ``b_status``: partial if a run
-    of it is; ``deterministic``: of several seeds each gives both the same scores. A pair without a common seed, or with fewer than 2
-    groups in a class, is left out.
+    frame: of ``leaderboard.collect``; runs: its runs. Columns: the board's and COLUMNS.
+    ``low``, ``high``: 95 % interval over groups and seeds (``metrics.levels``). ``p``:
+    two-sided, from the same distribution (``levels.difference_p``); ``p_holm``: Holm's
+    adjustment over all pairs of this board and metric. ``n``: examples; ``seeds``: how
+    many both have; ``a_status``, ``b_status``: partial if a run of it is;
+    ``deterministic``: of several seeds each gives both the same scores. A pair without
+    a common seed, or with fewer than 2 groups in a class, is left out.
     """
-    known, resampler = {str(run.path): run for run in runs}, resampler or Resampler(resamples=resamples_for(frame))
+    known, resampler = (
+        {str(run.path): run for run in runs},
+        resampler or Resampler(resamples=resamples_for(frame)),
+    )
     rows: list[dict[str, Any]] = []
     for names, part in frame.groupby(list(BOARD), dropna=False, sort=False):
         board = dict(zip(BOARD, names, strict=True))
         scored = part[part.auroc.notna()].sort_values(["detector", "options", "settings", "seed"])
         settings = [of for _, of in scored.groupby("settings", sort=False)]
         pairs = list(itertools.combinations(settings, 2))
-        shown = tqdm(pairs, desc="differences", unit="pair", delay=1, leave=False, disable=None)  # None: no bar in a file
+        # None: no bar in a file
+        shown = tqdm(pairs, desc="differences", unit="pair", delay=1, leave=False, disable=None)
         found = [row for a, b in shown for row in _pair(a, b, known, metrics, resampler)]
         for metric in metrics:
             of_metric = [row for row in found if row["metric"] == metric]
             for row, adjusted in zip(of_metric, holm([row["p"] for row in of_metric]), strict=True):
                 rows.append(board | row | {"p_holm": adjusted})
     table = pd.DataFrame(rows, columns=[*BOARD, *COLUMNS])
-    return table.sort_values([*BOARD, "metric", "a", "a_options", "b", "b_options"], ignore_index=True)
+    return table.sort_values(
+        [*BOARD, "metric", "a", "a_options", "b", "b_options"], ignore_index=True
+    )
 
 
 def resamples_for(frame: pd.DataFrame) -> int:
-    """How many resamples the pairs of the largest board of ``leaderboard.collect`` ask for, so that Holm's least p is below LEVEL."""
+    """How many resamples the pairs of the largest board of ``leaderboard.collect`` ask
+    for, so that Holm's least p is below LEVEL.
+    """
     scored = frame[frame.auroc.notna()]
-    settings = scored.groupby(list(BOARD), dropna=False).settings.nunique().max() if len(scored) else 0
-    return max(RESAMPLES, min(MOST_RESAMPLES, round(1.5 * 2 / LEVEL * settings * (settings - 1) / 2)))
+    settings = (
+        scored.groupby(list(BOARD), dropna=False).settings.nunique().max() if len(scored) else 0
+    )
+    return max(
+        RESAMPLES, min(MOST_RESAMPLES, round(1.5 * 2 / LEVEL * settings * (settings - 1) / 2))
+    )
 
 
-def _pair(a: pd.DataFrame, b: pd.DataFrame, known: dict[str, Run], metrics: Sequence[str], resampler: Resampler) -> list[dict[str, Any]]:
+def _pair(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    known: dict[str, Run],
+    metrics: Sequence[str],
+    resampler: Resampler,
+) -> list[dict[str, Any]]:
     """A row a metric that both have."""
     seeds = sorted(set(a.seed) & set(b.seed))
     if not seeds:
@@ -95,18 +123,32 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, known: dict[str, Run], metrics: Sequ
         if any(d is None or d.resampled is None for d in drawn):
             continue
         values = np.array([d.value for d in drawn if d]).reshape(2, -1)
-        resampled = np.stack([d.resampled for d in drawn if d and d.resampled is not None]).reshape(2, len(seeds), -1)
+        resampled = np.stack([d.resampled for d in drawn if d and d.resampled is not None]).reshape(
+            2, len(seeds), -1
+        )
         sign = -1 if values[0].mean() < values[1].mean() else 1
         between = sign * (values[0] - values[1]), sign * (resampled[0] - resampled[1])
         spread = two_level(*between)
         low, high = percentiles(spread, 0.95)
         (first, second) = (a, b) if sign == 1 else (b, a)
         rows.append(
-            {"metric": metric, "difference": float(abs(values[0].mean() - values[1].mean())), "low": low, "high": high}
+            {
+                "metric": metric,
+                "difference": float(abs(values[0].mean() - values[1].mean())),
+                "low": low,
+                "high": high,
+            }
             | {"p": difference_p(*between), "n": examples, "seeds": len(seeds)}
-            | {f"{name}{end}": of[column].iloc[0] for name, of in (("a", first), ("b", second)) for end, column in _NAMES}
+            | {
+                f"{name}{end}": of[column].iloc[0]
+                for name, of in (("a", first), ("b", second))
+                for end, column in _NAMES
+            }
             | {f"{name}_status": status_of(of.status) for name, of in (("a", first), ("b", second))}
-            | {"deterministic": len(seeds) > 1 and all(same_scores(of) for of in (runs[: len(seeds)], runs[len(seeds) :]))}
+            | {
+                "deterministic": len(seeds) > 1
+                and all(same_scores(of) for of in (runs[: len(seeds)], runs[len(seeds) :]))
+            }
         )
     return rows
 
@@ -115,7 +157,9 @@ _NAMES = (("", "detector"), ("_options", "options"))
 
 
 def named(rows: pd.DataFrame, which: str) -> list[str]:
-    """Detector and options of "a" or "b" in each row, PARTIAL in front where its runs are."""
+    """Detector and options of "a" or "b" in each row, PARTIAL in front where its runs
+    are.
+    """
     status = rows.get(f"{which}_status", pd.Series("complete", rows.index))
     named = zip(rows[which], rows[f"{which}_options"], status, strict=True)
     return [marked(f"{name} {options}".strip(), of) for name, options, of in named]

@@ -13,26 +13,43 @@ GROUPINGS = ("task", "text", "image", "text+image")
 
 
 def regrouped(scores: pd.DataFrame, samples: pd.DataFrame | None, how: str) -> pd.Series:
-    """New groups, indexed as scores, of a run's stored tables ``scores`` and ``samples`` (None: it has none).
+    """New groups, indexed as scores, of a run's stored tables ``scores`` and
+    ``samples`` (None: it has none).
 
-    how: "task", as stored. "text", by prompt (:func:`text_groups`). "image", by the image that was extracted for the example's own
-    condition, the one of the lowest draw among those that did not fail (:func:`image_groups`). "text+image", both, :func:`merged`.
-    These replace the stored groups; a row that has neither the prompt nor the image that ``how`` asks for keeps its stored one. Labels
-    are kept apart (:func:`by_label`), but for "task".
-    Raises UserError for another ``how``, and if no row has a prompt or an image and ``how`` asks for it.
+    how: "task", as stored. "text", by prompt (:func:`text_groups`). "image", by the
+    image that was extracted for the example's own condition, the one of the lowest draw
+    among those that did not fail (:func:`image_groups`). "text+image", both,
+    :func:`merged`. These replace the stored groups; a row that has neither the prompt
+    nor the image that ``how`` asks for keeps its stored one. Labels are kept apart
+    (:func:`by_label`), but for "task". Raises UserError for another ``how``, and if no
+    row has a prompt or an image and ``how`` asks for it.
     """
     if how not in GROUPINGS:
-        raise UserError(f"unknown grouping {how!r}.{suggest(how, GROUPINGS)} Choose from {', '.join(GROUPINGS)}")
+        raise UserError(
+            f"unknown grouping {how!r}.{suggest(how, GROUPINGS)} Choose from {', '.join(GROUPINGS)}"
+        )
     stored = scores["group"].astype(object).rename("group")
     if how == "task":
         return stored
-    parts = [_by_prompt(scores) if part == "text" else _by_first_image(scores, samples) for part in how.split("+")]
+    parts = [
+        _by_prompt(scores) if part == "text" else _by_first_image(scores, samples)
+        for part in how.split("+")
+    ]
     known = np.any([part.notna() for part in parts], axis=0)
-    # In one of two groupings a row may be alone, in no group of the run's own: it is joined by the other alone.
-    alone = [part[known].where(part[known].notna(), "alone/" + scores["id"][known]).tolist() for part in parts]
+    # In one of two groupings a row may be alone, in no group of the run's own: it is
+    # joined by the other alone.
+    alone = [
+        part[known].where(part[known].notna(), "alone/" + scores["id"][known]).tolist()
+        for part in parts
+    ]
     groups = stored.copy()
     groups[known] = alone[0] if len(alone) == 1 else merged(*alone)
-    return pd.Series(by_label(groups.tolist(), scores["label"].tolist()), scores.index, dtype=object, name="group")
+    return pd.Series(
+        by_label(groups.tolist(), scores["label"].tolist()),
+        scores.index,
+        dtype=object,
+        name="group",
+    )
 
 
 def _by_prompt(scores: pd.DataFrame) -> pd.Series:
@@ -48,9 +65,16 @@ def _by_prompt(scores: pd.DataFrame) -> pd.Series:
 def _by_first_image(scores: pd.DataFrame, samples: pd.DataFrame | None) -> pd.Series:
     """The group of each row by the first image of its condition; None without one."""
     if samples is not None:
-        samples = samples[(samples["status"] == "ok") & samples["image"].notna() & samples["condition"].isin(scores["id"])]
+        samples = samples[
+            (samples["status"] == "ok")
+            & samples["image"].notna()
+            & samples["condition"].isin(scores["id"])
+        ]
     if samples is None or samples.empty:
-        raise UserError("no example has an extracted image of its own to group by; group by text, or as the task does")
+        raise UserError(
+            "no example has an extracted image of its own to group by; group by text, or as the"
+            " task does"
+        )
     first = samples.sort_values(["draw", "sample_id"]).drop_duplicates("condition")
     groups = image_groups(np.stack([png_image(image) for image in first["image"]]))
     return scores["id"].map(dict(zip(first["condition"], groups, strict=True))).astype(object)

@@ -1,4 +1,6 @@
-"""Which runs may share a table, which settings they were asked for, and what a table is called."""
+"""Which runs may share a table, which settings they were asked for, and what a table is
+called.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +11,36 @@ import pandas as pd
 
 from membench.storage.hashing import json_hash
 
-# Rows of one board are comparable: they are runs on the same model, data, prompts and examples, with the same measure of likeness.
-BOARD = ("task", "task_version", "profile", "control", "data", "prompts", "examples", "weights", "dtype", "space")
+# Rows of one board are comparable: they are runs on the same model, data, prompts and
+# examples, with the same measure of likeness.
+BOARD = (
+    "task",
+    "task_version",
+    "profile",
+    "control",
+    "data",
+    "prompts",
+    "examples",
+    "weights",
+    "dtype",
+    "space",
+)
 
 
 def hash_without(parts: Mapping[str, Any], *names: str) -> str:
-    """The key of a run (``key_parts`` of its run.json) without some of its parts; ``weights`` is one of the hashes."""
+    """The key of a run (``key_parts`` of its run.json) without some of its parts;
+    ``weights`` is one of the hashes.
+    """
     kept = {k: v for k, v in parts.items() if k not in names}
-    return json_hash(kept | {"hashes": {k: v for k, v in parts["hashes"].items() if k not in names}})[:12]
+    return json_hash(
+        kept | {"hashes": {k: v for k, v in parts["hashes"].items() if k not in names}}
+    )[:12]
 
 
 def pair_key(parts: Mapping[str, Any]) -> str:
-    """The same for a run on the model and its control: all that changes the output, but control and weights."""
+    """The same for a run on the model and its control: all that changes the output, but
+    control and weights.
+    """
     return hash_without(parts, "control", "weights")
 
 
@@ -31,29 +51,40 @@ def asked(info: Mapping[str, Any]) -> str:
 
 
 def apart(frame: pd.DataFrame) -> list[str]:
-    """Why boards of one task are boards of their own: a line for each that differs from the task's first in more than being its control.
+    """Why boards of one task are boards of their own: a line for each that differs from
+    the task's first in more than being its control.
 
-    It names the fields of BOARD that differ, with both values. A control's board is compared with the first control's, if it is not that.
+    It names the fields of BOARD that differ, with both values. A control's board is
+    compared with the first control's, if it is not that.
     """
     lines = []
     for task, rows in frame.drop_duplicates(list(BOARD)).groupby("task", sort=False):
         found = rows.to_dict("records")
-        firsts = {kind: next(row for row in found if row["control"] == kind) for kind in {row["control"] for row in found}}
+        firsts = {
+            kind: next(row for row in found if row["control"] == kind)
+            for kind in {row["control"] for row in found}
+        }
         for other in found[1:]:
             first = found[0] if other is firsts[other["control"]] else firsts[other["control"]]
-            own = {"control", "weights"} if other["control"] != first["control"] else set()  # a control differs in these
+            # A control differs in these
+            own = {"control", "weights"} if other["control"] != first["control"] else set()
             differing = [name for name in BOARD if first[name] != other[name] and name not in own]
             if differing:
                 what = ", ".join(f"{name} ({other[name]}, not {first[name]})" for name in differing)
-                lines.append(f"{task}: not comparable with the first board of the task, and so a board of its own: other {what}")
+                lines.append(
+                    f"{task}: not comparable with the first board of the task, and so a board of"
+                    f" its own: other {what}"
+                )
     return lines
 
 
-# ------------------------------------------------------------------------------------------------ printing
+# ----------------------------------------------------------------------------- printing
 
 
 def boards(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
-    """Each comparable set of rows with its title; boards that differ in their similarity alone are told apart by it."""
+    """Each comparable set of rows with its title; boards that differ in their
+    similarity alone are told apart by it.
+    """
     parts = [part for _, part in frame.groupby(list(BOARD), dropna=False, sort=False)]
     titles = [_title(part.iloc[0]) for part in parts]
     for title, part in zip(titles, parts, strict=True):
@@ -70,11 +101,14 @@ def _title(row: pd.Series) -> str:
     )
 
 
-DETERMINISTIC = "deterministic"  # in place of a number of seeds, where each seed gives the same scores
+# In place of a number of seeds, where each seed gives the same scores
+DETERMINISTIC = "deterministic"
 
 
 def marked(name: str, status: str) -> str:
-    """The name of a row; of one that is not whole with PARTIAL in front of it, and so in front of its numbers."""
+    """The name of a row; of one that is not whole with PARTIAL in front of it, and so
+    in front of its numbers.
+    """
     return name if status == "complete" else f"PARTIAL {name}"
 
 

@@ -1,4 +1,6 @@
-"""Who leads a board, as the paired differences say it: a sentence made from them, so that no text claims more than they show."""
+"""Who leads a board, as the paired differences say it: a sentence made from them, so
+that no text claims more than they show.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +15,72 @@ from membench.metrics.names import DETECTION
 
 
 def leaders(rows: pd.DataFrame) -> str:
-    """``cfg_norm and dcs lead: no significant difference between them (Holm p ≥ 0.67)``, of one board's rows of one metric.
+    """``cfg_norm and dcs lead: no significant difference between them (Holm p ≥
+    0.67)``, of one board's rows of one metric.
 
-    rows: of ``differences.differences``, at least one. The best is the setting of the highest mean; with it lead those that do not differ
-    significantly from it (Holm-adjusted p at least LEVEL). p is rounded so that what is said of it holds.
+    rows: of ``differences.differences``, at least one. The best is the setting of the
+    highest mean; with it lead those that do not differ significantly from it
+    (Holm-adjusted p at least LEVEL). p is rounded so that what is said of it holds.
     """
     pairs = {}
-    for a, b, difference, p in zip(named(rows, "a"), named(rows, "b"), rows.difference, rows.p_holm, strict=True):
+    for a, b, difference, p in zip(
+        named(rows, "a"), named(rows, "b"), rows.difference, rows.p_holm, strict=True
+    ):
         pairs[a, b], pairs[b, a] = (float(difference), float(p)), (-float(difference), float(p))
     names = list(dict.fromkeys(name for name, _ in pairs))
     ahead = {name: [found[0] for (one, _), found in pairs.items() if one == name] for name in names}
     top = max(names, key=lambda name: sum(ahead[name]) / len(ahead[name]))
-    others = sorted((other for one, other in pairs if one == top), key=lambda other: pairs[top, other][0])
+    others = sorted(
+        (other for one, other in pairs if one == top), key=lambda other: pairs[top, other][0]
+    )
     tied = [other for other in others if pairs[top, other][1] >= LEVEL]
-    among = [pairs[one, other][1] for one in (top, *tied) for other in (top, *tied) if (one, other) in pairs]
+    among = [
+        pairs[one, other][1]
+        for one in (top, *tied)
+        for other in (top, *tied)
+        if (one, other) in pairs
+    ]
     if not tied:
-        text = f"{top} leads: significantly better than {_joined(others)} (Holm p ≤ {_ceil(max(pairs[top, o][1] for o in others))})"
+        text = (
+            f"{top} leads: significantly better than {_joined(others)} (Holm p ≤"
+            f" {_ceil(max(pairs[top, o][1] for o in others))})"
+        )
     elif min(among) < LEVEL:  # two of them differ from each other, and neither from the best
-        text = f"{top} has the highest {DETECTION.get(rows.metric.iloc[0], rows.metric.iloc[0])}; not significantly lower "
-        text += f"{'is' if len(tied) == 1 else 'are'} {_joined(tied)} (Holm p ≥ {_floor(min(pairs[top, o][1] for o in tied))})"
+        text = (
+            f"{top} has the highest {DETECTION.get(rows.metric.iloc[0], rows.metric.iloc[0])}; not"
+            " significantly lower "
+        )
+        text += (
+            f"{'is' if len(tied) == 1 else 'are'} {_joined(tied)} (Holm p ≥"
+            f" {_floor(min(pairs[top, o][1] for o in tied))})"
+        )
     else:
         between = "between them" if len(tied) == 1 else "among them"
-        who = f"{_joined([top, *tied])} lead" if len(tied) < len(others) else f"none of {_joined([top, *tied])} leads"
+        who = (
+            f"{_joined([top, *tied])} lead"
+            if len(tied) < len(others)
+            else f"none of {_joined([top, *tied])} leads"
+        )
         text = f"{who}: no significant difference {between} (Holm p ≥ {_floor(min(among))})"
     apart = sorted(set(names) - {top, *others})
-    return text + (f"; not compared with {top}, for want of a common seed: {_joined(apart)}" if apart else "")
+    return text + (
+        f"; not compared with {top}, for want of a common seed: {_joined(apart)}" if apart else ""
+    )
 
 
 def leaders_lines(table: pd.DataFrame, metric: str = "auroc") -> Iterator[str]:
-    """A line a board of a model (on a control there is nothing to lead in): ``sd_webster, AUROC: cfg_norm leads ...``."""
+    """A line a board of a model (on a control there is nothing to lead in):
+    ``sd_webster, AUROC: cfg_norm leads ...``.
+    """
     rows = table[(table.metric == metric) & ~table.control.astype(bool)]
     boards = [part for _, part in rows.groupby(list(BOARD), dropna=False, sort=False)]
     tasks = [part.task.iloc[0] for part in boards]
     for task, part in zip(tasks, boards, strict=True):
         first = part.iloc[0]
-        which = "" if tasks.count(task) == 1 else f" ({', '.join(str(first[name]) for name in BOARD if name not in ('task', 'control'))})"
+        which = ""
+        if tasks.count(task) > 1:
+            rest = [str(first[name]) for name in BOARD if name not in ("task", "control")]
+            which = f" ({', '.join(rest)})"
         yield f"{task}{which}, {DETECTION.get(metric, metric)}: {leaders(part)}"
 
 

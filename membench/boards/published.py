@@ -1,20 +1,28 @@
-"""Published numbers beside measured ones: ``results/published.csv``, which people review and edit, and the Parquet made from it.
+"""Published numbers beside measured ones: ``results/published.csv``, which people
+review and edit, and the Parquet made from it.
 
 One row a number. Columns:
 
-- task, profile, model, data: what was attacked. profile is ``full``: nothing was ever published of a mini model. model: a hub id, or a
-  plain name where the source gives no more. data: the training set, or the prompts and their negatives (``webster500 vs 500 LAION``).
-- detector, options: membench's names where it has the detector. options: a JSON object of what the source states. null: it leaves
-  open what defines the score (how many draws or steps it averages); such a row is never the same setting. What is not named was
-  not stated, and may be anything.
-- metric, value: a name of METRICS. ``ams`` and ``ums`` are shares, not per cent. ``best_balanced_accuracy``: threshold chosen on the
-  same examples, which membench's ``balanced_accuracy`` is not.
-- band, band_from, band_to: of AMS and UMS; an end is empty where the source does not state it (SIDE: the lower end of "low", and all
-  bands of the L2 distance). similarity: of AMS, UMS and ``best_p95``: how a :class:`membench.types.Space` id begins.
+- task, profile, model, data: what was attacked. profile is ``full``: nothing was ever
+  published of a mini model. model: a hub id, or a plain name where the source gives no
+  more. data: the training set, or the prompts and their negatives (``webster500 vs 500
+  LAION``).
+- detector, options: membench's names where it has the detector. options: a JSON object
+  of what the source states. null: it leaves open what defines the score (how many draws
+  or steps it averages); such a row is never the same setting. What is not named was not
+  stated, and may be anything.
+- metric, value: a name of METRICS. ``ams`` and ``ums`` are shares, not per cent.
+  ``best_balanced_accuracy``: threshold chosen on the same examples, which membench's
+  ``balanced_accuracy`` is not.
+- band, band_from, band_to: of AMS and UMS; an end is empty where the source does not
+  state it (SIDE: the lower end of "low", and all bands of the L2 distance). similarity:
+  of AMS, UMS and ``best_p95``: how a :class:`membench.types.Space` id begins.
 - n_generated, n_positive, n_negative: empty where unknown or not applicable.
-- paper, source: who published the number, and where. note: what a reader must know to use it.
-- evidence, best first: ``paper``, the paper's own text was read; ``code``, its code or stored output was read; ``computed``, by
-  membench's authors from published files; ``third_party``, quoted by a review, a survey or a tracker, the original not read.
+- paper, source: who published the number, and where. note: what a reader must know to
+  use it.
+- evidence, best first: ``paper``, the paper's own text was read; ``code``, its code or
+  stored output was read; ``computed``, by membench's authors from published files;
+  ``third_party``, quoted by a review, a survey or a tracker, the original not read.
 """
 
 from __future__ import annotations
@@ -50,10 +58,16 @@ BANDED = ("ams", "ums")
 BANDS = ("low", "mid", "high")
 
 
-SIMILARITIES = {"cosine/sscd": ("SSCD", -1.0, 1.0), "normalised-l2": ("L2", 0.0, math.inf)}  # title, range
+# Title, range
+SIMILARITIES = {"cosine/sscd": ("SSCD", -1.0, 1.0), "normalised-l2": ("L2", 0.0, math.inf)}
 
 
-EVIDENCE = {"paper": "paper", "code": "code or data", "computed": "computed", "third_party": "third party"}
+EVIDENCE = {
+    "paper": "paper",
+    "code": "code or data",
+    "computed": "computed",
+    "third_party": "third party",
+}
 
 
 NOT_REPRODUCED = "not reproduced here"
@@ -62,7 +76,9 @@ _TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
 
 
 SCHEMA = pa.schema(
-    dict.fromkeys(("task", "profile", "model", "data", "detector", "options", "metric", "band"), _TEXT)
+    dict.fromkeys(
+        ("task", "profile", "model", "data", "detector", "options", "metric", "band"), _TEXT
+    )
     | dict.fromkeys(("band_from", "band_to"), _REAL)
     | {"similarity": _TEXT, "value": _REAL}
     | dict.fromkeys(("n_generated", "n_positive", "n_negative"), _COUNT)
@@ -70,31 +86,65 @@ SCHEMA = pa.schema(
 )
 
 
-MAY_BE_EMPTY = ("band", "band_from", "band_to", "similarity", "n_generated", "n_positive", "n_negative", "note")
+MAY_BE_EMPTY = (
+    "band",
+    "band_from",
+    "band_to",
+    "similarity",
+    "n_generated",
+    "n_positive",
+    "n_negative",
+    "note",
+)
 
 
 # What a number is of, and who says so: no two rows agree in all of it.
-IDENTITY = ("task", "profile", "model", "data", "detector", "options", "paper", "source", "metric", "band")
+IDENTITY = (
+    "task",
+    "profile",
+    "model",
+    "data",
+    "detector",
+    "options",
+    "paper",
+    "source",
+    "metric",
+    "band",
+)
 
 
 SETTING = ("task", "model", "data", "detector", "options", "paper", "source", "evidence")
 
 
 # Column of a published table, and the board's column that must be equal.
-KEYS = {"task": "task", "profile": "profile", "model": "model", "data": "data_name", "detector": "detector"}
+KEYS = {
+    "task": "task",
+    "profile": "profile",
+    "model": "model",
+    "data": "data_name",
+    "detector": "detector",
+}
 
 
-REPORTED = ("auroc", "tpr_at_fpr_0.01", "best_p95", *(f"{metric}_in_{band}" for metric in BANDED for band in BANDS))
+REPORTED = (
+    "auroc",
+    "tpr_at_fpr_0.01",
+    "best_p95",
+    *(f"{metric}_in_{band}" for metric in BANDED for band in BANDS),
+)
 
-# ---------------------------------------------------------------------------------------------- the file
+# ----------------------------------------------------------------------------- the file
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The published numbers of a ``.csv`` or ``.parquet`` file, in the file's order: columns of SCHEMA.
+    """The published numbers of a ``.csv`` or ``.parquet`` file, in the file's order:
+    columns of SCHEMA.
 
-    Text is never missing (empty instead); a missing band end is NaN, a missing count is ``pd.NA``. options are canonical JSON. Raises
-    UserError naming the file, and the row (the first is 1), for columns missing or unknown, a value of the wrong type or out of
-    range, and the same number twice from one source; DamagedFile for a file that cannot be read at all.
+    Text is never missing (empty instead); a missing band end is NaN, a missing count is
+    ``pd.NA``. options are canonical JSON. Raises UserError naming the file, and the row
+    (the first is 1), for columns missing or unknown, a value of the wrong type or out
+    of range, and the same number twice from one source; DamagedFile for a file that
+    cannot be read at all.
     """
     if not path.is_file():
         raise UserError(f"{path} is not there; give the .csv or .parquet of published numbers")
@@ -102,11 +152,23 @@ def read(path: Path) -> pd.DataFrame:
         if path.suffix == ".csv":
             frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         else:
-            frame = pq.ParquetFile(path, page_checksum_verification=True).read().to_pandas(types_mapper=_NULLABLE.get)
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: pandas' parser errors, and text that is no UTF-8
-        raise DamagedFile(f"{path} cannot be read ({' '.join(str(error).split())}); get it again, or mend it") from error
-    if wrong := [name for name in SCHEMA.names if name not in frame] + [name for name in frame if name not in SCHEMA.names]:
-        raise UserError(f"{path}: columns missing or unknown: {', '.join(map(str, wrong))}; the columns are {', '.join(SCHEMA.names)}")
+            frame = (
+                pq.ParquetFile(path, page_checksum_verification=True)
+                .read()
+                .to_pandas(types_mapper=_NULLABLE.get)
+            )
+    # ValueError: pandas' parser errors, and text that is no UTF-8
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedFile(
+            f"{path} cannot be read ({' '.join(str(error).split())}); get it again, or mend it"
+        ) from error
+    if wrong := [name for name in SCHEMA.names if name not in frame] + [
+        name for name in frame if name not in SCHEMA.names
+    ]:
+        raise UserError(
+            f"{path}: columns missing or unknown: {', '.join(map(str, wrong))}; the columns are"
+            f" {', '.join(SCHEMA.names)}"
+        )
     rows: list[dict[str, Any]] = []
     seen: dict[tuple[Any, ...], int] = {}
     for number, record in enumerate(frame[SCHEMA.names].to_dict("records"), start=1):
@@ -114,9 +176,13 @@ def read(path: Path) -> pd.DataFrame:
             row = _checked({str(name): value for name, value in record.items()})
             identity = tuple(row[name] for name in IDENTITY)
             if identity in seen:
-                raise ValueError(f"the same number from the same source as row {seen[identity]}; delete one")
+                raise ValueError(
+                    f"the same number from the same source as row {seen[identity]}; delete one"
+                )
         except ValueError as error:
-            about = " ".join(str(record[name]) for name in ("paper", "detector", "metric", "band")).strip()
+            about = " ".join(
+                str(record[name]) for name in ("paper", "detector", "metric", "band")
+            ).strip()
             raise UserError(f"{path}, row {number} ({about}): {error}") from None
         seen[identity] = number
         rows.append(row)
@@ -124,7 +190,9 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def ordered(published: pd.DataFrame) -> pd.DataFrame:
-    """The rows of :func:`read` in the order of the file in the repository: by IDENTITY, numbers within a text by their size."""
+    """The rows of :func:`read` in the order of the file in the repository: by IDENTITY,
+    numbers within a text by their size.
+    """
 
     def natural(text: str) -> str:
         return re.sub(r"\d+", lambda digits: digits.group().zfill(6), text)
@@ -132,14 +200,30 @@ def ordered(published: pd.DataFrame) -> pd.DataFrame:
     keys = []
     for record in published.to_dict("records"):
         band = BANDS.index(record["band"]) if record["band"] else -1
-        keys.append((*(natural(record[name]) for name in IDENTITY[:-2]), list(METRICS).index(record["metric"]), band))
+        keys.append(
+            (
+                *(natural(record[name]) for name in IDENTITY[:-2]),
+                list(METRICS).index(record["metric"]),
+                band,
+            )
+        )
     return published.iloc[sorted(range(len(keys)), key=keys.__getitem__)].reset_index(drop=True)
 
 
 def build(csv: Path, parquet: Path) -> None:
-    """Makes the Parquet from the CSV, atomically, in the order of :func:`ordered`. Raises UserError as :func:`read` does."""
-    made = pa.Table.from_pandas(ordered(read(csv)), schema=SCHEMA, preserve_index=False).replace_schema_metadata(None)
-    atomic_write(parquet, lambda temporary: pq.write_table(made, temporary, compression="zstd", write_page_checksum=True))
+    """Makes the Parquet from the CSV, atomically, in the order of :func:`ordered`.
+
+    Raises UserError as :func:`read` does.
+    """
+    made = pa.Table.from_pandas(
+        ordered(read(csv)), schema=SCHEMA, preserve_index=False
+    ).replace_schema_metadata(None)
+    atomic_write(
+        parquet,
+        lambda temporary: pq.write_table(
+            made, temporary, compression="zstd", write_page_checksum=True
+        ),
+    )
 
 
 _NULLABLE = {_COUNT: pd.Int64Dtype()}
@@ -162,23 +246,35 @@ def _checked(record: Mapping[str, Any]) -> dict[str, Any]:
             if row[field.name] != row[field.name].strip():
                 raise ValueError(f"{field.name} begins or ends with a space")
         else:
-            row[field.name] = None if missing else _number(field.name, value, whole=field.type == _COUNT)
+            row[field.name] = (
+                None if missing else _number(field.name, value, whole=field.type == _COUNT)
+            )
     row["options"] = _canonical(row["options"])
     for name, allowed in (("profile", ("full",)), ("metric", METRICS), ("evidence", EVIDENCE)):
         if row[name] not in allowed:
             raise ValueError(f"{name} is {row[name]!r}; it must be one of {', '.join(allowed)}")
     banded, ends = row["metric"] in BANDED, (row["band_from"], row["band_to"])
     if row["band"] not in (BANDS if banded else ("",)) or (not banded and ends != (None, None)):
-        raise ValueError(f"{row['metric']} needs " + (f"a band, one of {', '.join(BANDS)}" if banded else "no band"))
+        raise ValueError(
+            f"{row['metric']} needs "
+            + (f"a band, one of {', '.join(BANDS)}" if banded else "no band")
+        )
     if None not in ends and ends[0] >= ends[1]:
         raise ValueError(f"the band from {ends[0]:g} to {ends[1]:g} is empty")
     similar = banded or row["metric"] == "best_p95"
     if row["similarity"] not in (SIMILARITIES if similar else ("",)):
-        raise ValueError(f"{row['metric']} needs " + (f"a similarity, one of {', '.join(SIMILARITIES)}" if similar else "no similarity"))
-    # UMS can exceed 1 by its definition; no published one does, and a value above 1 is a percentage by mistake.
+        raise ValueError(
+            f"{row['metric']} needs "
+            + (f"a similarity, one of {', '.join(SIMILARITIES)}" if similar else "no similarity")
+        )
+    # UMS can exceed 1 by its definition; no published one does, and a value above 1 is
+    # a percentage by mistake.
     low, high = SIMILARITIES[row["similarity"]][1:] if row["metric"] == "best_p95" else (0.0, 1.0)
     if not low <= row["value"] <= high:
-        raise ValueError(f"value {row['value']:g} is outside [{low:g}, {high:g}]" + ("; write a share, not per cent" if high == 1 else ""))
+        raise ValueError(
+            f"value {row['value']:g} is outside [{low:g}, {high:g}]"
+            + ("; write a share, not per cent" if high == 1 else "")
+        )
     return row
 
 
@@ -207,22 +303,29 @@ def _canonical(text: str) -> str:
     return json.dumps(options, sort_keys=True, ensure_ascii=False)
 
 
-# ---------------------------------------------------------------------------------------------- beside a board
+# ----------------------------------------------------------------------- beside a board
 
 
 def with_reported(board: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Adds what was published for each row's setting: ``reported_<metric>`` for each of REPORTED that the board has.
+    """Adds what was published for each row's setting: ``reported_<metric>`` for each of
+    REPORTED that the board has.
 
-    board: one row a run or setting. Columns task, profile, model, data_name (the last two worded as in the published table), detector,
-    resolved (JSON of the options that the run resolved to). Optional: control and status (a control run, or one that is not
-    complete, is never a published setting); space (id of its ``Space``) and bands (JSON, ``{"high": [0.6, 1.0]}``), without which
-    AMS, UMS and ``best_p95`` match nothing: values of two similarities or bands are not comparable. AMS of a band is ``ams_in_high``.
+    board: one row a run or setting. Columns task, profile, model, data_name (the last
+    two worded as in the published table), detector, resolved (JSON of the options that
+    the run resolved to). Optional: control and status (a control run, or one that is
+    not complete, is never a published setting); space (id of its ``Space``) and bands
+    (JSON, ``{"high": [0.6, 1.0]}``), without which AMS, UMS and ``best_p95`` match
+    nothing: values of two similarities or bands are not comparable. AMS of a band is
+    ``ams_in_high``.
 
-    A published number is of the same setting if task, profile, model, data and detector are equal and each of its options is among
-    the resolved ones with an equal value, which null never is. Of a band, both ends must be stated and equal. Of several numbers
-    the one of the best evidence counts (then the first by paper and source); ``reported_source`` says where those of the row are
-    from, and names the others with their values. Without a match: NaN and "". A board that lacks a required column matches
-    nothing, nor does a row in which one is missing: no error, since older runs name no model. Raises ValueError for broken JSON.
+    A published number is of the same setting if task, profile, model, data and detector
+    are equal and each of its options is among the resolved ones with an equal value,
+    which null never is. Of a band, both ends must be stated and equal. Of several
+    numbers the one of the best evidence counts (then the first by paper and source);
+    ``reported_source`` says where those of the row are from, and names the others with
+    their values. Without a match: NaN and "". A board that lacks a required column
+    matches nothing, nor does a row in which one is missing: no error, since older runs
+    name no model. Raises ValueError for broken JSON.
     """
     columns = [name for name in REPORTED if name in board]
     values: dict[str, list[float]] = {f"reported_{name}": [] for name in columns}
@@ -232,13 +335,16 @@ def with_reported(board: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
         kept: list[str] = []
         others: list[str] = []
         for name in columns:
-            found = sorted((row for row in rows if row["column"] == name and same_setting(run, row)), key=_rank)
+            found = sorted(
+                (row for row in rows if row["column"] == name and same_setting(run, row)), key=_rank
+            )
             values[f"reported_{name}"].append(found[0]["value"] if found else math.nan)
             kept += [_source(row) for row in found[:1]]
             others += [f"{title_of(row)} {row['value']:g} by {_source(row)}" for row in found[1:]]
         sources.append("; ".join([*dict.fromkeys(kept), *(f"also {other}" for other in others)]))
     return board.assign(
-        **{name: np.array(column, dtype=float) for name, column in values.items()}, reported_source=np.array(sources, dtype=object)
+        **{name: np.array(column, dtype=float) for name, column in values.items()},
+        reported_source=np.array(sources, dtype=object),
     )
 
 
@@ -246,13 +352,19 @@ def numbers_of(published: pd.DataFrame) -> list[dict[str, Any]]:
     """Records with the board's column of each number and the parsed options."""
     return [
         {str(name): value for name, value in record.items()}
-        | {"column": record["metric"] + (f"_in_{record['band']}" if record["band"] else ""), "parsed": json.loads(record["options"])}
+        | {
+            "column": record["metric"] + (f"_in_{record['band']}" if record["band"] else ""),
+            "parsed": json.loads(record["options"]),
+        }
         for record in published.to_dict("records")
     ]
 
 
 def settings_of(board: pd.DataFrame) -> Iterable[dict[str, Any]]:
-    """The board's rows with parsed JSON. ``comparable``: whether a published number can be of this row at all."""
+    """The board's rows with parsed JSON.
+
+    ``comparable``: whether a published number can be of this row at all.
+    """
     needed = (*KEYS.values(), "resolved")
     for record in board.to_dict("records"):
         run = {str(name): value for name, value in record.items()}
@@ -274,12 +386,19 @@ def same_setting(run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
         return False
     if row["similarity"] and not run["space"].startswith(row["similarity"]):
         return False
-    return not row["band"] or run["bands"].get(row["band"]) == [row["band_from"], row["band_to"]]  # an unstated end is NaN
+    # An unstated end is NaN
+    return not row["band"] or run["bands"].get(row["band"]) == [row["band_from"], row["band_to"]]
 
 
 def _equal(stated: Any, resolved: Any) -> bool:
-    """Equality of JSON values: 1 is 1.0 but not true, and null, which is not known, equals nothing."""
-    return stated is not None and isinstance(stated, bool) == isinstance(resolved, bool) and stated == resolved
+    """Equality of JSON values: 1 is 1.0 but not true, and null, which is not known,
+    equals nothing.
+    """
+    return (
+        stated is not None
+        and isinstance(stated, bool) == isinstance(resolved, bool)
+        and stated == resolved
+    )
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,4 +1,6 @@
-"""Published numbers as a table beside what was measured, and beside the rows of a board."""
+"""Published numbers as a table beside what was measured, and beside the rows of a
+board.
+"""
 
 from __future__ import annotations
 
@@ -27,43 +29,75 @@ from membench.boards.published import (
 )
 from membench.errors import UserError
 
-# Of the checkout that membench lies in: a file beside a folder of runs could be anybody's.
+# Of the checkout that membench lies in: a file beside a folder of runs could be
+# anybody's.
 PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published.parquet"
 
 
 def published_path() -> Path:
-    """The published numbers that come with membench's repository. Raises :class:`UserError` where it was installed without."""
+    """The published numbers that come with membench's repository.
+
+    Raises :class:`UserError` where it was installed without.
+    """
     if not PUBLISHED.is_file():
-        raise UserError(f"{PUBLISHED} is not there: it comes with membench's repository; run membench from a checkout of it")
+        raise UserError(
+            f"{PUBLISHED} is not there: it comes with membench's repository; run membench from a"
+            " checkout of it"
+        )
     return PUBLISHED
 
 
 def with_published(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows over seeds, with ``reported_...`` columns where a paper reports a number for the very setting of a row (never of a mini one)."""
+    """Rows over seeds, with ``reported_...`` columns where a paper reports a number for
+    the very setting of a row (never of a mini one).
+    """
     if not PUBLISHED.is_file() or (frame.profile == "mini").all():
         return frame
     known = with_reported(frame.assign(space=frame.space_id), read(PUBLISHED))
-    numbers = [name for name in known if name.startswith("reported_") and name != "reported_source" and known[name].notna().any()]
-    return frame.assign(**{name: known[name] for name in [*numbers, *(["reported_source"] if numbers else [])]})
+    numbers = [
+        name
+        for name in known
+        if name.startswith("reported_") and name != "reported_source" and known[name].notna().any()
+    ]
+    return frame.assign(
+        **{name: known[name] for name in [*numbers, *(["reported_source"] if numbers else [])]}
+    )
 
 
-def published_table(published: pd.DataFrame, board: pd.DataFrame | None, tasks: Sequence[str] | None = None) -> pd.DataFrame:
-    """The published numbers as text for people, one line a setting and source, in the order of :func:`ordered`.
+def published_table(
+    published: pd.DataFrame, board: pd.DataFrame | None, tasks: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """The published numbers as text for people, one line a setting and source, in the
+    order of :func:`ordered`.
 
-    board: as for :func:`with_reported`; None: nothing was measured. tasks: only these. Columns paper, model, data, detector, options,
-    metric, reported, measured, source, evidence, note. AMS and UMS of the bands stand in one cell, in per cent. measured: in the same
-    form, the mean where several rows of the board are of that setting, n/a for what they lack; "not reproduced here" without any.
+    board: as for :func:`with_reported`; None: nothing was measured. tasks: only these.
+    Columns paper, model, data, detector, options, metric, reported, measured, source,
+    evidence, note. AMS and UMS of the bands stand in one cell, in per cent. measured:
+    in the same form, the mean where several rows of the board are of that setting, n/a
+    for what they lack; "not reproduced here" without any.
     """
     runs = [] if board is None else list(settings_of(board))
     chosen = ordered(published if tasks is None else published[published.task.isin(tasks)])
     lines = []
     for _, part in chosen.groupby(list(SETTING), sort=False):
         rows = numbers_of(part)
-        same = {row["column"]: [run[row["column"]] for run in runs if row["column"] in run and same_setting(run, row)] for row in rows}
-        present = {name: [value for value in found if not pd.isna(value)] for name, found in same.items()}
+        same = {
+            row["column"]: [
+                run[row["column"]]
+                for run in runs
+                if row["column"] in run and same_setting(run, row)
+            ]
+            for row in rows
+        }
+        present = {
+            name: [value for value in found if not pd.isna(value)] for name, found in same.items()
+        }
         measured, most = NOT_REPRODUCED, max(map(len, present.values()))
         if most:
-            means = {name: math.fsum(found) / len(found) if found else math.nan for name, found in present.items()}
+            means = {
+                name: math.fsum(found) / len(found) if found else math.nan
+                for name, found in present.items()
+            }
             measured = _published_line(rows, means)[1] + (f" (mean of {most})" if most > 1 else "")
         metric, reported = _published_line(rows, {row["column"]: row["value"] for row in rows})
         first = rows[0]
@@ -76,16 +110,35 @@ def published_table(published: pd.DataFrame, board: pd.DataFrame | None, tasks: 
                 "measured": measured,
                 "source": first["source"],
             }
-            | {"evidence": EVIDENCE[first["evidence"]], "note": "; ".join(dict.fromkeys(row["note"] for row in rows if row["note"]))}
+            | {
+                "evidence": EVIDENCE[first["evidence"]],
+                "note": "; ".join(dict.fromkeys(row["note"] for row in rows if row["note"])),
+            }
         )
-    names = ("paper", "model", "data", "detector", "options", "metric", "reported", "measured", "source", "evidence", "note")
+    names = (
+        "paper",
+        "model",
+        "data",
+        "detector",
+        "options",
+        "metric",
+        "reported",
+        "measured",
+        "source",
+        "evidence",
+        "note",
+    )
     return pd.DataFrame(lines, columns=list(names))
 
 
-def _published_line(rows: Sequence[Mapping[str, Any]], values: Mapping[str, float]) -> tuple[str, str]:
-    """Title and cell of one setting's numbers: those of the bands together, then the others.
+def _published_line(
+    rows: Sequence[Mapping[str, Any]], values: Mapping[str, float]
+) -> tuple[str, str]:
+    """Title and cell of one setting's numbers: those of the bands together, then the
+    others.
 
-    ``AMS/UMS % low, mid, high; p95 L2`` and ``7.83/2.73, 3.83/1.19, 2.61/0.76; 1.41``, or ``AUROC / TPR@1%FPR`` and ``0.976 / 0.896``.
+    ``AMS/UMS % low, mid, high; p95 L2`` and ``7.83/2.73, 3.83/1.19, 2.61/0.76; 1.41``,
+    or ``AUROC / TPR@1%FPR`` and ``0.976 / 0.896``.
     """
     metrics = [m for m in BANDED if any(row["metric"] == m for row in rows)]
     bands = [b for b in BANDS if any(row["band"] == b for row in rows)]
@@ -96,7 +149,11 @@ def _published_line(rows: Sequence[Mapping[str, Any]], values: Mapping[str, floa
         return "n/a" if math.isnan(value) else f"{scale * value:.{digits}g}"
 
     title = [f"{'/'.join(METRICS[m] for m in metrics)} % {', '.join(bands)}"] if bands else []
-    cell = [", ".join("/".join(text(f"{m}_in_{b}", 100, 5) for m in metrics) for b in bands)] if bands else []
+    cell = (
+        [", ".join("/".join(text(f"{m}_in_{b}", 100, 5) for m in metrics) for b in bands)]
+        if bands
+        else []
+    )
     title += [" / ".join(map(title_of, others))] if others else []
     cell += [" / ".join(text(row["column"]) for row in others)] if others else []
     return "; ".join(title), "; ".join(cell)
@@ -104,4 +161,7 @@ def _published_line(rows: Sequence[Mapping[str, Any]], values: Mapping[str, floa
 
 def _published_options(options: Mapping[str, Any]) -> str:
     """``draws=4 steps=1``; ``draws=?`` where the source leaves it open."""
-    return " ".join(f"{name}={'?' if value is None else json.dumps(value).strip(chr(34))}" for name, value in options.items())
+    return " ".join(
+        f"{name}={'?' if value is None else json.dumps(value).strip(chr(34))}"
+        for name, value in options.items()
+    )

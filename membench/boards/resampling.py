@@ -1,6 +1,8 @@
-"""What a run's metrics are on all its examples, and under resamples of the groups: what intervals over seeds and differences are made of.
+"""What a run's metrics are on all its examples, and under resamples of the groups: what
+intervals over seeds and differences are made of.
 
-The resamples of two runs on the same examples are the same, so that they can be averaged over seeds and subtracted.
+The resamples of two runs on the same examples are the same, so that they can be
+averaged over seeds and subtracted.
 """
 
 from __future__ import annotations
@@ -31,20 +33,26 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Drawn:
-    """A metric of one run. value: on all examples; resampled: float64 [r], None for fewer than 2 groups in a class."""
+    """A metric of one run. value: on all examples; resampled: float64 [r], None for
+    fewer than 2 groups in a class.
+    """
 
     value: float
     resampled: np.ndarray | None
 
 
 def same_scores(runs: Sequence[Run]) -> bool:
-    """Whether every run gives every example the same score: whether a detector is deterministic in what they differ in."""
+    """Whether every run gives every example the same score: whether a detector is
+    deterministic in what they differ in.
+    """
     first, *others = (run.scores.set_index("id").score.sort_index() for run in runs)
     return len(first) > 0 and all(first.equals(other) for other in others)
 
 
 class Resampler:
-    """Metrics of runs under common resamples. groups: how examples are grouped (``groups.regrouped``); seed: of the resamples."""
+    """Metrics of runs under common resamples. groups: how examples are grouped
+    (``groups.regrouped``); seed: of the resamples.
+    """
 
     def __init__(self, groups: str = "task", resamples: int = RESAMPLES, seed: int = 0) -> None:
         self.groups, self.resamples, self.seed = groups, resamples, seed
@@ -52,7 +60,9 @@ class Resampler:
         self._found: dict[tuple[Path, str, str], dict[str, Drawn]] = {}
 
     def examples(self, run: Run, subset: str = "all") -> pd.DataFrame:
-        """The labelled examples that have a score, by id, with the groups asked for; ``kind=MV``: as ``of_kind``."""
+        """The labelled examples that have a score, by id, with the groups asked for;
+        ``kind=MV``: as ``of_kind``.
+        """
         scores = run.scores.assign(group=regrouped(run.scores, run.samples, self.groups), bin=-1)
         sized = (scores.status == "ok") & scores.png_bits.notna()
         if sized.any():
@@ -66,9 +76,11 @@ class Resampler:
         return scores
 
     def detection(self, runs: Sequence[Run], subset: str = "all") -> list[dict[str, Drawn]]:
-        """Of each run the metrics of DETECTED and the matched AUROC, resampled alike: on the examples that all of them have scored.
+        """Of each run the metrics of DETECTED and the matched AUROC, resampled alike:
+        on the examples that all of them have scored.
 
-        Values are on these examples too. Empty for runs without two classes; a TPR that the negatives cannot support is left out.
+        Values are on these examples too. Empty for runs without two classes; a TPR that
+        the negatives cannot support is left out.
         """
         frames = [self.examples(run, subset) for run in runs]
         common = set.intersection(*(set(frame.id) for frame in frames)) if frames else set()
@@ -76,7 +88,8 @@ class Resampler:
         if not common or any(set(frame.label) != {0, 1} for frame in frames):
             return [{} for _ in runs]
         groupings = [frame.group.tolist() for frame in frames]
-        if any(groups != groupings[0] for groups in groupings):  # by images that each run has drawn itself
+        # By images that each run has drawn itself
+        if any(groups != groupings[0] for groups in groupings):
             joined = merged(*groupings)
             frames, groupings = [frame.assign(group=joined) for frame in frames], [joined]
         name = json_hash([sorted(common), groupings[0]])
@@ -90,23 +103,38 @@ class Resampler:
         """``intervals.class_weights``, kept for the next run on the same examples."""
         key = labels.tobytes() + groups.tobytes()
         if key != self._weights[0]:
-            found = [weights.astype(np.int32) for weights in class_weights(labels, groups, self.resamples, self.seed)]
+            found = [
+                weights.astype(np.int32)
+                for weights in class_weights(labels, groups, self.resamples, self.seed)
+            ]
             self._weights = (key, found)
         return self._weights[1]
 
     def _detection(self, frame: pd.DataFrame) -> dict[str, Drawn]:
-        scores, labels, groups = check(*(frame[name].to_numpy() for name in ("score", "label", "group")))
+        scores, labels, groups = check(
+            *(frame[name].to_numpy() for name in ("score", "label", "group"))
+        )
         drawn = self._drawn_weights(labels, groups)
         parts = [weighted_statistics(scores, labels, weights) for weights in drawn]
         whole = weighted_statistics(scores, labels, np.ones((1, len(labels)), dtype=np.int64))
         found = {}
         for name in DETECTED:
-            if name.startswith("tpr") and tpr_at_fpr(scores, labels, float(name.rsplit("_", 1)[1])) is None:
+            if (
+                name.startswith("tpr")
+                and tpr_at_fpr(scores, labels, float(name.rsplit("_", 1)[1])) is None
+            ):
                 continue
-            found[name] = Drawn(float(whole[name][0]), np.concatenate([part[name] for part in parts]) if parts else None)
+            found[name] = Drawn(
+                float(whole[name][0]),
+                np.concatenate([part[name] for part in parts]) if parts else None,
+            )
         sized = (frame.bin >= 0).to_numpy()
         value, matched = matched_resamples(
-            scores[sized], labels[sized], groups[sized], frame.bin.to_numpy()[sized], drawn=[weights[:, sized] for weights in drawn]
+            scores[sized],
+            labels[sized],
+            groups[sized],
+            frame.bin.to_numpy()[sized],
+            drawn=[weights[:, sized] for weights in drawn],
         )
         if value is not None:
             found["auroc_complexity_matched"] = Drawn(value, matched)
@@ -120,5 +148,7 @@ class Resampler:
         owner, _ = owners(good, run.scores)
         best = nearest_matches(matches, len(good))["similarity"].to_numpy()
         hits = in_region(best, space, space.copy)
-        drawn = mean_resamples(hits[:, None], owner.to_numpy(), resamples=self.resamples, seed=self.seed)
+        drawn = mean_resamples(
+            hits[:, None], owner.to_numpy(), resamples=self.resamples, seed=self.seed
+        )
         return Drawn(float(hits.mean()), None if drawn is None else drawn[:, 0])

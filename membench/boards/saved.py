@@ -1,4 +1,6 @@
-"""Leaderboards that were written as Parquet, read back: ``membench leaderboard --runs results/leaderboard.parquet``."""
+"""Leaderboards that were written as Parquet, read back: ``membench leaderboard --runs
+results/leaderboard.parquet``.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,59 @@ _ENDS = ("", "_low", "_high")
 _INTERVALS = (*DETECTION, *COPIES, "control_auroc", "excess_ams", "excess_ums")
 
 
-_COSTS = ("forwards_per_example", "jvps_per_example", "n_g", "seconds", "sees", "commit", "scored", "of", "extract_only", "negatives")
+_COSTS = (
+    "forwards_per_example",
+    "jvps_per_example",
+    "n_g",
+    "seconds",
+    "sees",
+    "commit",
+    "scored",
+    "of",
+    "extract_only",
+    "negatives",
+)
 
 
 # What the tables show, of any leaderboard and of one with a row a run.
-COLUMNS = {*BOARD, "detector", "options", "status", *(f"{name}{end}" for name in _INTERVALS for end in _ENDS), *_COSTS}
+COLUMNS = {
+    *BOARD,
+    "detector",
+    "options",
+    "status",
+    *(f"{name}{end}" for name in _INTERVALS for end in _ENDS),
+    *_COSTS,
+}
 
 
 OF_RUNS = {
-    *("seed", "n_ok", "unique_copies", "control_ams", "control_ums", "control_command", "best_p50", "best_p95", "settings"),
-    *("equal_n", "copied_at_equal_n", "equal_cost", "copied_at_equal_cost", "equal_cost_capped", "unique_per_1000_evaluations"),
-    *("forwards_per_image", "prepare_forwards", "backwards", "jvps", "surrogate_forwards", "surrogate_backwards"),
+    *(
+        "seed",
+        "n_ok",
+        "unique_copies",
+        "control_ams",
+        "control_ums",
+        "control_command",
+        "best_p50",
+        "best_p95",
+        "settings",
+    ),
+    *(
+        "equal_n",
+        "copied_at_equal_n",
+        "equal_cost",
+        "copied_at_equal_cost",
+        "equal_cost_capped",
+        "unique_per_1000_evaluations",
+    ),
+    *(
+        "forwards_per_image",
+        "prepare_forwards",
+        "backwards",
+        "jvps",
+        "surrogate_forwards",
+        "surrogate_backwards",
+    ),
     *("decodes_per_example", "encodes_per_example", *(f"chao1_estimate{end}" for end in _ENDS)),
 }
 
@@ -43,29 +87,45 @@ OF_DIFFERENCES = (*BOARD, "metric", "a", "a_options", "b", "b_options", *_DIFFER
 
 
 def read_board(path: Path) -> pd.DataFrame:
-    """A leaderboard of ``--format parquet``. Raises :class:`UserError` for a file that is missing, damaged or none."""
+    """A leaderboard of ``--format parquet``.
+
+    Raises :class:`UserError` for a file that is missing, damaged or none.
+    """
     frame = read_parquet(path, "membench leaderboard --by seeds --format parquet --output")
     if missing := sorted((COLUMNS if "seeds" in frame else COLUMNS | OF_RUNS) - set(frame)):
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise UserError(f"{path} is not a leaderboard of this membench: it has no column {', '.join(missing[:3])}{more}")
+        raise UserError(
+            f"{path} is not a leaderboard of this membench: it has no column"
+            f" {', '.join(missing[:3])}{more}"
+        )
     if frame.empty:
         raise UserError(f"{path} is a leaderboard without rows; make it again")
     known = {name: of for name in frame if (of := _known(name)) is not None}
     for name, of in known.items():
         if trouble := _trouble(of, frame[name]):
-            raise UserError(f"{path} is damaged or edited: its column {name} {trouble}; make it again")
-    unset = [name for name, of in known.items() if of.kind in ("real", "count") and frame[name].isna().all()]
+            raise UserError(
+                f"{path} is damaged or edited: its column {name} {trouble}; make it again"
+            )
+    unset = [
+        name
+        for name, of in known.items()
+        if of.kind in ("real", "count") and frame[name].isna().all()
+    ]
     return frame.astype(dict.fromkeys(unset, float))
 
 
 def write(frame: pd.DataFrame, by: str, path: Path) -> None:
-    """Writes a board's rows as Parquet, a description with every column, whole or not at all. Raises :class:`UserError`."""
+    """Writes a board's rows as Parquet, a description with every column, whole or not
+    at all. Raises :class:`UserError`.
+    """
     table = to_arrow(frame, by)
     atomic_write(path, lambda temporary: pq.write_table(table, temporary))
 
 
 def _known(name: str) -> Column | None:
-    """What a column of a stored file holds; None for one of another membench, which is not shown."""
+    """What a column of a stored file holds; None for one of another membench, which is
+    not shown.
+    """
     try:
         return column(name)
     except KeyError:
@@ -73,7 +133,8 @@ def _known(name: str) -> Column | None:
 
 
 def read_parquet(path: Path, command: str) -> pd.DataFrame:
-    """A Parquet file's columns as they are, whatever pandas has noted beside them. command: what makes it.
+    """A Parquet file's columns as they are, whatever pandas has noted beside them.
+    command: what makes it.
 
     Raises :class:`UserError` for a file that is missing or damaged.
     """
@@ -82,23 +143,37 @@ def read_parquet(path: Path, command: str) -> pd.DataFrame:
     try:
         return pq.ParquetFile(path).read().to_pandas(ignore_metadata=True)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{path} is damaged or not Parquet ({' '.join(str(error).split())[:120]}); make it again") from None
+        raise UserError(
+            f"{path} is damaged or not Parquet ({' '.join(str(error).split())[:120]}); make it"
+            " again"
+        ) from None
 
 
-def read_differences(path: Path, tasks: Sequence[str] | None = None, detectors: Sequence[str] | None = None) -> pd.DataFrame:
+def read_differences(
+    path: Path, tasks: Sequence[str] | None = None, detectors: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Differences that were written as Parquet; tasks, detectors: only of these.
 
     Raises :class:`UserError` for a file that is missing, damaged or of another table.
     """
     frame = read_parquet(path, "membench leaderboard --by difference --format parquet --output")
     if missing := [name for name in OF_DIFFERENCES if name not in frame]:
-        raise UserError(f"{path} holds no differences of this membench: it has no column {missing[0]}")
+        raise UserError(
+            f"{path} holds no differences of this membench: it has no column {missing[0]}"
+        )
     texts = frame[["task", "metric", "a", "a_options", "b", "b_options"]]
-    odd = [name for name in _DIFFERENCE if frame[name].dtype.kind != "f" or frame[name].isna().any()]
+    odd = [
+        name for name in _DIFFERENCE if frame[name].dtype.kind != "f" or frame[name].isna().any()
+    ]
     odd += [name for name in texts if not texts[name].map(lambda cell: isinstance(cell, str)).all()]
-    odd += [name for name in ("p", "p_holm") if name not in odd and not frame[name].between(0, 1).all()]
+    odd += [
+        name for name in ("p", "p_holm") if name not in odd and not frame[name].between(0, 1).all()
+    ]
     if odd or frame.empty or not pd.api.types.is_bool_dtype(frame.control.dtype):
-        raise UserError(f"{path} is damaged or edited: its column {[*odd, 'control'][0]} holds what no difference has; make it again")
+        raise UserError(
+            f"{path} is damaged or edited: its column {[*odd, 'control'][0]} holds what no"
+            " difference has; make it again"
+        )
     for what, asked, columns in (("task", tasks, ["task"]), ("detector", detectors, ["a", "b"])):
         there = set(frame[columns].to_numpy().ravel())
         if unknown := [name for name in asked or () if name not in there]:
@@ -111,15 +186,27 @@ def read_differences(path: Path, tasks: Sequence[str] | None = None, detectors: 
 
 
 def _trouble(of: Column, column: pd.Series) -> str:
-    """What is odd about a column, in a few words; empty for one of the type that a leaderboard has."""
+    """What is odd about a column, in a few words; empty for one of the type that a
+    leaderboard has.
+    """
     missing = column.isna()
     if of.kind == "text":
         texts = column[~missing].map(lambda cell: isinstance(cell, str)).all()
-        return "" if texts and (of.empty or not missing.any()) else "holds something other than text"
+        return (
+            "" if texts and (of.empty or not missing.any()) else "holds something other than text"
+        )
     if of.kind == "flag":
-        return "" if pd.api.types.is_bool_dtype(column.dtype) and not missing.any() else "holds something other than true and false"
+        return (
+            ""
+            if pd.api.types.is_bool_dtype(column.dtype) and not missing.any()
+            else "holds something other than true and false"
+        )
     if of.kind == "whole":
-        fits = pd.api.types.is_integer_dtype(column.dtype) and not missing.any() and column.ge(0).all()
+        fits = (
+            pd.api.types.is_integer_dtype(column.dtype) and not missing.any() and column.ge(0).all()
+        )
         return "" if fits else "holds something other than whole numbers"
-    numbers = (pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)) or missing.all()
+    numbers = (
+        pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
+    ) or missing.all()
     return "" if numbers else "holds something other than numbers"

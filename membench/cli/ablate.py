@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from membench import registry
-from membench.cli.common import how_to_run, names_of, own_settings, presets_of, seeds_of, settings, task_settings, what_to_run
+from membench.cli.common import (
+    how_to_run,
+    names_of,
+    own_settings,
+    presets_of,
+    seeds_of,
+    settings,
+    task_settings,
+    what_to_run,
+)
 from membench.errors import UserError
 from membench.options import describe_options, detector_options
 
@@ -18,7 +27,10 @@ if TYPE_CHECKING:
     from membench.runs.spec import Spec
 
 HELP = "sweep options of a detector, or thresholds of AMS and UMS"
-DESCRIPTION = "Plot AMS and UMS against their thresholds (several detectors), or against options of one detector (--sweep)."
+DESCRIPTION = (
+    "Plot AMS and UMS against their thresholds (several detectors), or against options of one"
+    " detector (--sweep)."
+)
 EXAMPLES = (
     "ablate --detector side --task cifar10 --sweep clusters=30,100 --extract-only",
     "ablate --detector side,random --task cifar10 --seeds 0,1,2",
@@ -28,32 +40,59 @@ WHERE = Path("results/ablations")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     what = what_to_run(parser, control="each point on the control model too")
-    what.add_argument("--detector", required=True, metavar="A,B", help="names; with --sweep one (membench list detectors)")
+    what.add_argument(
+        "--detector",
+        required=True,
+        metavar="A,B",
+        help="names; with --sweep one (membench list detectors)",
+    )
     what.add_argument("--task", required=True, help="a name (membench list tasks)")
     what.add_argument(
-        "--sweep", action="append", default=[], metavar="K=V,V", help="an option and its values; several give their full grid"
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="K=V,V",
+        help="an option and its values; several give their full grid",
     )
-    what.add_argument("--thresholds", metavar="GRID", help="auto (default), LOW:HIGH:N or X,X,X, where no option is swept")
-    what.add_argument("--seeds", default="0", metavar="N,N", help="each point with each seed (default 0)")
+    what.add_argument(
+        "--thresholds",
+        metavar="GRID",
+        help="auto (default), LOW:HIGH:N or X,X,X, where no option is swept",
+    )
+    what.add_argument(
+        "--seeds", default="0", metavar="N,N", help="each point with each seed (default 0)"
+    )
     settings(what, "an option, the same at every point")
     how = how_to_run(parser)
     how.add_argument(
         "--output",
         type=Path,
         metavar="NAME",
-        help="NAME.parquet, .png and .svg (default results/ablations/<task>-<detector>-<what is swept>)",
+        help=(
+            "NAME.parquet, .png and .svg (default results/ablations/<task>-<detector>-<what is"
+            " swept>)"
+        ),
     )
 
 
 def call(args: argparse.Namespace) -> int:
     registry.tasks().get(args.task)
     detectors = names_of(args.detector, registry.detectors(), "detector")
-    if args.model and args.control and args.profile == "mini":  # of a full profile the task is told which model is the control
-        raise UserError("--control and --model exclude each other: the control model is the one that ships")
+    # Of a full profile the task is told which model is the control
+    if args.model and args.control and args.profile == "mini":
+        raise UserError(
+            "--control and --model exclude each other: the control model is the one that ships"
+        )
     if args.sweep and args.thresholds:
-        raise UserError("--sweep and --thresholds exclude each other: sweep options, then the thresholds of the runs that are left")
+        raise UserError(
+            "--sweep and --thresholds exclude each other: sweep options, then the thresholds of the"
+            " runs that are left"
+        )
     if args.sweep and len(detectors) > 1:
-        raise UserError(f"--sweep is for the options of one detector, and --detector names {len(detectors)}; sweep them apart")
+        raise UserError(
+            f"--sweep is for the options of one detector, and --detector names {len(detectors)};"
+            " sweep them apart"
+        )
     names, seeds = [*detectors, args.task], seeds_of(args.seeds)
     classes = {name: registry.detectors().load(name) for name in detectors}
     presets = presets_of(args.preset, classes)
@@ -63,14 +102,20 @@ def call(args: argparse.Namespace) -> int:
     from membench.runs.spec import Spec
 
     same = ("task", "profile", "limit", "device", "dtype", "batch_size", "compile", "budget")
-    shared: dict[str, Any] = {name: getattr(args, name) for name in same} | {"task_options": task_settings(args, args.task, names)}
+    shared: dict[str, Any] = {name: getattr(args, name) for name in same} | {
+        "task_options": task_settings(args, args.task, names)
+    }
     shared["extract_only"] = args.extract_only or args.budget is not None
-    specs = [Spec(name, options=options[name], preset=presets[name], **shared) for name in detectors]
+    specs = [
+        Spec(name, options=options[name], preset=presets[name], **shared) for name in detectors
+    ]
     models = [False, True] if args.control else [False]
     return (_options if args.sweep else _thresholds)(args, specs, seeds, models)
 
 
-def _options(args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence[int], models: Sequence[bool]) -> int:
+def _options(
+    args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence[int], models: Sequence[bool]
+) -> int:
     """A grid of one detector's options: a run a point, seed and model."""
     from membench.reports.output import table
     from membench.reports.sweep import summary, write
@@ -87,8 +132,12 @@ def _options(args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence[in
     return 0
 
 
-def _thresholds(args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence[int], models: Sequence[bool]) -> int:
-    """AMS and UMS of several detectors over a grid of thresholds; runs that are finished are read, others are made first."""
+def _thresholds(
+    args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence[int], models: Sequence[bool]
+) -> int:
+    """AMS and UMS of several detectors over a grid of thresholds; runs that are
+    finished are read, others are made first.
+    """
     from membench.boards.identity import boards
     from membench.boards.thresholds import flips, over_seeds, parse_grid, sweep_thresholds
     from membench.reports.output import table
@@ -98,7 +147,8 @@ def _thresholds(args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence
     from membench.runs.job import open_task
 
     grid = args.thresholds or "auto"
-    parse_grid(grid, open_task(specs[0]).info.space)  # before any work: a typing mistake must not cost hours
+    # Before any work: a typing mistake must not cost hours
+    parse_grid(grid, open_task(specs[0]).info.space)
     runs: list[Run] = []
     skipped: list[Skipped] = []
     every = args.detector == "all"
@@ -110,13 +160,19 @@ def _thresholds(args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence
             skipped += found.skipped
     for line in dict.fromkeys(f"left out: {s.detector}: {s.reason}" for s in skipped):
         print(f"membench: {line}", file=sys.stderr)
-    for name in dict.fromkeys(run.info["detector"] for run in runs if not (run.samples.status == "ok").any()):
+    for name in dict.fromkeys(
+        run.info["detector"] for run in runs if not (run.samples.status == "ok").any()
+    ):
         print(f"membench: left out: {name} has no images", file=sys.stderr)
     swept = sweep_thresholds(runs, grid)
     settings = over_seeds(swept[swept.form == "cumulative"])
     named = "all" if every else "-".join(s.detector for s in specs)
     where = args.output or WHERE / "-".join([specs[0].task, named, "thresholds"])
-    write(swept, settings, where.with_suffix("") if where.suffix in (".parquet", ".png", ".svg") else where)
+    write(
+        swept,
+        settings,
+        where.with_suffix("") if where.suffix in (".parquet", ".png", ".svg") else where,
+    )
     for title, part in boards(settings):
         print(table(title, summary(part)))
     for sentence in sentences(flips(settings)):

@@ -22,7 +22,9 @@ TASK_FLAGS = ("model", "prompts", "negatives", "data_root")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line that names the command's help, and whose options are written out."""
+    """argparse whose errors are one line that names the command's help, and whose
+    options are written out.
+    """
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **given})
@@ -35,16 +37,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. See: {self.prog} --help")
 
 
-# -------------------------------------------------------------------------------- arguments
+# ---------------------------------------------------------------------------- arguments
 
 
 def what_to_run(parser: argparse.ArgumentParser, *, control: str) -> argparse._ArgumentGroup:
-    """The arguments of a command that makes runs: which model, data, examples and options."""
+    """The arguments of a command that makes runs: which model, data, examples and
+    options.
+    """
     what = parser.add_argument_group("what to run")
     what.add_argument("--profile", default="mini", help="mini (default): ships with membench")
     what.add_argument("--preset", metavar="NAME", help="a named set of options (membench show)")
     what.add_argument("--control", action="store_true", help=control)
-    what.add_argument("--limit", type=int, metavar="N", help="only N examples; marks the run PARTIAL")
+    what.add_argument(
+        "--limit", type=int, metavar="N", help="only N examples; marks the run PARTIAL"
+    )
     what.add_argument("--extract-only", action="store_true", help="extract images, score nothing")
     what.add_argument(
         "--budget",
@@ -61,9 +67,13 @@ def what_to_run(parser: argparse.ArgumentParser, *, control: str) -> argparse._A
 
 
 def how_to_run(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """The arguments that change how long a run takes and where it is kept, and no number beyond rounding (but --dtype)."""
+    """The arguments that change how long a run takes and where it is kept, and no
+    number beyond rounding (but --dtype).
+    """
     how = parser.add_argument_group("how to run it")
-    how.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help=f"folder of runs (default {RUNS})")
+    how.add_argument(
+        "--runs", type=Path, default=RUNS, metavar="DIR", help=f"folder of runs (default {RUNS})"
+    )
     how.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps ...")
     how.add_argument("--dtype", default="float32", choices=DTYPES)
     how.add_argument(
@@ -73,20 +83,30 @@ def how_to_run(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         metavar="N",
         help="images through the network at once; auto (default): what fits",
     )
-    how.add_argument("--compile", action="store_true", help="torch.compile the network: for long runs on a GPU")
+    how.add_argument(
+        "--compile", action="store_true", help="torch.compile the network: for long runs on a GPU"
+    )
     how.add_argument("--quiet", action="store_true", help="no progress bars")
     return how
 
 
 def settings(parser: Any, help: str) -> None:
-    parser.add_argument("--set", dest="options", action="append", default=[], metavar="K=V", help=help)
+    parser.add_argument(
+        "--set", dest="options", action="append", default=[], metavar="K=V", help=help
+    )
 
 
 def assets(parser: Any) -> None:
     """What a task may be told to use in place of its own."""
-    parser.add_argument("--model", help="folder, hub id or ID@REVISION of a model of the task's kind")
+    parser.add_argument(
+        "--model", help="folder, hub id or ID@REVISION of a model of the task's kind"
+    )
     parser.add_argument("--prompts", metavar="A,B", help="files or names of prompt sets")
-    parser.add_argument("--negatives", metavar="A,B", help="files or names of sets of prompts that are not memorized")
+    parser.add_argument(
+        "--negatives",
+        metavar="A,B",
+        help="files or names of sets of prompts that are not memorized",
+    )
 
 
 def plugin(parser: Any) -> None:
@@ -101,12 +121,23 @@ def plugin(parser: Any) -> None:
 
 
 def finished_runs(parser: argparse.ArgumentParser, runs: str) -> None:
-    """The arguments of a command that reads finished runs. runs: what it may be given as such."""
+    """The arguments of a command that reads finished runs. runs: what it may be given
+    as such.
+    """
     which = parser.add_argument_group("which runs")
-    which.add_argument("--runs", type=Path, nargs="+", default=[RUNS], metavar="DIR", help=f"{runs} (default {RUNS})")
+    which.add_argument(
+        "--runs",
+        type=Path,
+        nargs="+",
+        default=[RUNS],
+        metavar="DIR",
+        help=f"{runs} (default {RUNS})",
+    )
     which.add_argument("--task", metavar="A,B", help="only these tasks")
     which.add_argument("--detector", metavar="A,B", help="only these detectors")
-    which.add_argument("--keep-going", action="store_true", help="exit 0 although a run could not be read")
+    which.add_argument(
+        "--keep-going", action="store_true", help="exit 0 although a run could not be read"
+    )
     stored = parser.add_argument_group("other thresholds and intervals, from stored numbers")
     stored.add_argument(
         "--band",
@@ -129,24 +160,41 @@ def _images(text: str) -> int:
     if text == "auto":
         return 0
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:20]) <= 2**20:
-        raise UserError(f"--batch-size {text[:40]}: it must be auto or a number from 1 to {2**20:,}")
+        raise UserError(
+            f"--batch-size {text[:40]}: it must be auto or a number from 1 to {2**20:,}"
+        )
     return int(text)
 
 
-# ----------------------------------------------------------------- names, seeds and settings
+# ------------------------------------------------------------ names, seeds and settings
 
 
 def seeds_of(text: str) -> list[int]:
-    """``0,1,2`` as numbers. Raises :class:`UserError` for a list of seeds that is not one."""
+    """``0,1,2`` as numbers.
+
+    Raises :class:`UserError` for a list of seeds that is not one.
+    """
     words = [word.strip() for word in text.split(",")]
-    if not all(w.isascii() and w.isdecimal() and len(w) <= 18 for w in words) or len(set(map(int, words))) < len(words):
-        raise UserError(f"--seeds {text[:60]!r}: it must be different whole numbers of up to 18 digits with commas between, such as 0,1,2")
+    if not all(w.isascii() and w.isdecimal() and len(w) <= 18 for w in words) or len(
+        set(map(int, words))
+    ) < len(words):
+        raise UserError(
+            f"--seeds {text[:60]!r}: it must be different whole numbers of up to 18 digits with"
+            " commas between, such as 0,1,2"
+        )
     return [int(word) for word in words]
 
 
 def names_of(text: str, known: registry.Registry, kind: str) -> list[str]:
-    """The names of a comma-separated list, or all of them. Raises :class:`UserError` for an unknown one."""
-    names = known.names() if text == "all" else list(dict.fromkeys(n.strip() for n in text.split(",") if n.strip()))
+    """The names of a comma-separated list, or all of them.
+
+    Raises :class:`UserError` for an unknown one.
+    """
+    names = (
+        known.names()
+        if text == "all"
+        else list(dict.fromkeys(n.strip() for n in text.split(",") if n.strip()))
+    )
     if not names:
         raise UserError(f"--{kind} names no {kind}. See: membench list {kind}s")
     for name in names:
@@ -154,34 +202,49 @@ def names_of(text: str, known: registry.Registry, kind: str) -> list[str]:
     return names
 
 
-def own_settings(given: Sequence[str], name: str, names: Sequence[str], *, unscoped: bool = True) -> list[str]:
-    """The settings of one detector, or of the task: ``key=value`` is for all detectors, ``name.key=value`` for one name."""
+def own_settings(
+    given: Sequence[str], name: str, names: Sequence[str], *, unscoped: bool = True
+) -> list[str]:
+    """The settings of one detector, or of the task: ``key=value`` is for all detectors,
+    ``name.key=value`` for one name.
+    """
     mine = []
     for setting in given:
         owner, dot, rest = setting.partition(".")
         scoped = bool(dot) and "=" not in owner
         if scoped and owner not in names:
-            raise UserError(f"--set {setting}: {owner!r} is not a name of this run ({', '.join(names)})")
+            raise UserError(
+                f"--set {setting}: {owner!r} is not a name of this run ({', '.join(names)})"
+            )
         if owner == name if scoped else unscoped:
             mine.append(rest if scoped else setting)
     return mine
 
 
 def task_settings(args: argparse.Namespace, task: str, names: Sequence[str]) -> list[str]:
-    given = [f"{key}={value}" for key in TASK_FLAGS if (value := getattr(args, key, None)) is not None]
+    given = [
+        f"{key}={value}" for key in TASK_FLAGS if (value := getattr(args, key, None)) is not None
+    ]
     return given + own_settings(args.options, task, names, unscoped=False)
 
 
 def presets_of(preset: str | None, classes: Mapping[str, Any]) -> dict[str, str | None]:
-    """The preset of each detector: of those that have it, or, where none has, of all, so that the first is refused."""
+    """The preset of each detector: of those that have it, or, where none has, of all,
+    so that the first is refused.
+    """
     owners = [name for name, of in classes.items() if preset in of.presets] or list(classes)
     return {name: preset if name in owners else None for name in classes}
 
 
 def executor_of(args: argparse.Namespace) -> AbstractContextManager[Executor | None]:
-    """Who computes the shards; None: this process. Raises :class:`UserError` for options of an executor that was not chosen."""
+    """Who computes the shards; None: this process.
+
+    Raises :class:`UserError` for options of an executor that was not chosen.
+    """
     if args.executor == "local":
-        if given := [f"--{name}" for name in ("workers", "address") if getattr(args, name) is not None]:
+        if given := [
+            f"--{name}" for name in ("workers", "address") if getattr(args, name) is not None
+        ]:
             raise UserError(f"{given[0]} is for --executor ray; add that, or leave {given[0]} out")
         return nullcontext()
     from membench.runs.ray_pool import RayPool

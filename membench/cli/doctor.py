@@ -1,4 +1,6 @@
-"""``membench doctor``: what is installed, which device, which tasks' data and weights are there."""
+"""``membench doctor``: what is installed, which device, which tasks' data and weights
+are there.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from membench import __version__, registry
 from membench.errors import UserError
 
 HELP = "what is installed, which device, what is ready"
-DESCRIPTION = "Say what is installed, which device there is, and which tasks' data and weights are there."
+DESCRIPTION = (
+    "Say what is installed, which device there is, and which tasks' data and weights are there."
+)
 EXAMPLES = ("doctor",)
 
 
@@ -28,7 +32,10 @@ def call(args: argparse.Namespace) -> int:
 
     made_by = provenance.commit()
     changed = " with changes" if made_by["dirty"] else ""
-    print(f"membench {__version__}, commit {made_by['commit'] or 'unknown (installed package)'}{changed}")
+    print(
+        f"membench {__version__}, commit"
+        f" {made_by['commit'] or 'unknown (installed package)'}{changed}"
+    )
     print(f"python {platform.python_version()}, {platform.system()} {platform.machine()}")
     print(f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} torch threads")
     for name, version in provenance.versions().items():
@@ -39,15 +46,27 @@ def call(args: argparse.Namespace) -> int:
             print(f"device cuda:{i}: {p.name}, {p.total_memory / 2**30:.0f} GiB")
     else:
         print("device: cpu only (no CUDA device is visible)")
-    forbidding = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)]
-    print(f"network: {'forbidden by ' + ', '.join(forbidding) if net.offline() else 'allowed; the mini profiles need none'}")
+    forbidding = [
+        name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)
+    ]
+    print(
+        "network: "
+        + (
+            f"forbidden by {', '.join(forbidding)}"
+            if net.offline()
+            else "allowed; the mini profiles need none"
+        )
+    )
     missing = 0
     tasks = registry.tasks()
     for name in tasks.names():
         task = tasks.load(name)
         others = [profile for profile in task.info.profiles if profile != "mini"]
         if others:
-            print(f"task {name}, {' and '.join(others)} profile: data and models are the user's (membench show {name})")
+            print(
+                f"task {name}, {' and '.join(others)} profile: data and models are the user's"
+                f" (membench show {name})"
+            )
         for profile in set(task.info.profiles) - set(others):
             for control in (False, True):
                 what = f"task {name}, {profile} profile, {'control model' if control else 'model'}"
@@ -57,7 +76,10 @@ def call(args: argparse.Namespace) -> int:
                     print(f"{what}: MISSING: {error}")
                     missing += 1
                 else:
-                    print(f"{what}: ready, {len(loaded.examples)} examples, weights {loaded.hashes['weights'][:8]}")
+                    print(
+                        f"{what}: ready, {len(loaded.examples)} examples, weights"
+                        f" {loaded.hashes['weights'][:8]}"
+                    )
     out = Path("results/runs")
     print(f"runs: {len(list(out.glob('*/*/*/*/run.json')))} under {out.resolve()}")
     return 2 if missing else 0

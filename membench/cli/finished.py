@@ -14,16 +14,24 @@ from membench.runs.finished import MAKE_ONE, Found, read_runs
 
 
 def chosen(args: argparse.Namespace, verified: bool = False) -> Found:
-    """The runs that the arguments ask for. verified: of ``read_runs``. Raises :class:`UserError` where none is left."""
+    """The runs that the arguments ask for. verified: of ``read_runs``.
+
+    Raises :class:`UserError` where none is left.
+    """
     for path in args.runs:
         if not path.is_dir():
-            raise UserError(f"--runs {path} is not a folder, so there are no finished runs. {MAKE_ONE}")
+            raise UserError(
+                f"--runs {path} is not a folder, so there are no finished runs. {MAKE_ONE}"
+            )
     found = read_runs(args.runs, images="image" in args.groups, verified=verified)
     for problem in found.problems:
         say(f"left out: {problem}")
     if not found.runs:
         raise UserError("none of the run folders could be read, see above")
-    named = pd.DataFrame([(run.info["task"], run.info["detector"]) for run in found.runs], columns=["task", "detector"])
+    named = pd.DataFrame(
+        [(run.info["task"], run.info["detector"]) for run in found.runs],
+        columns=["task", "detector"],
+    )
     kept = selected(named.assign(place=range(len(named))), names(args.task), names(args.detector))
     return Found([found.runs[i] for i in kept.place], found.problems)
 
@@ -34,7 +42,9 @@ def names(text: str | None) -> Sequence[str] | None:
 
 
 def ended(found: Found, keep_going: bool) -> int:
-    """The exit code; 2, with a line, where a folder was left out and that was not allowed."""
+    """The exit code; 2, with a line, where a folder was left out and that was not
+    allowed.
+    """
     if not found.problems or keep_going:
         return 0
     many = "1 run folder" if len(found.problems) == 1 else f"{len(found.problems)} run folders"

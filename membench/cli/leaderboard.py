@@ -8,7 +8,9 @@ from pathlib import Path
 from membench.cli.common import FORMATS, finished_runs
 
 HELP = "finished runs, compared"
-DESCRIPTION = "Compare finished runs: a table for each set of runs on the same model, data and examples."
+DESCRIPTION = (
+    "Compare finished runs: a table for each set of runs on the same model, data and examples."
+)
 EXAMPLES = (
     "leaderboard --by seeds",
     "leaderboard --by difference --task sd_webster",
@@ -33,13 +35,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     finished_runs(parser, "folders of runs, or one .parquet of a leaderboard")
     shown = parser.add_argument_group("what is shown")
     rows = "; ".join(f"{name}: {text}" for name, text in BY.items())
-    shown.add_argument("--by", choices=tuple(BY), metavar="WHAT", help=f"what a row is. {rows} (default run; with --band: band)")
-    shown.add_argument("--format", choices=FORMATS, default="table", help="table (default) and md: text; the others: numbers")
-    shown.add_argument("--output", type=Path, metavar="FILE", help="write to FILE in place of printing")
+    shown.add_argument(
+        "--by",
+        choices=tuple(BY),
+        metavar="WHAT",
+        help=f"what a row is. {rows} (default run; with --band: band)",
+    )
+    shown.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="table",
+        help="table (default) and md: text; the others: numbers",
+    )
+    shown.add_argument(
+        "--output", type=Path, metavar="FILE", help="write to FILE in place of printing"
+    )
 
 
 def call(args: argparse.Namespace) -> int:
-    """Reads, compares and prints; 2 where a folder could not be read, unless --keep-going."""
+    """Reads, compares and prints; 2 where a folder could not be read, unless
+    --keep-going.
+    """
     from membench.boards import board as boards
     from membench.boards.rescore import parse_bands
     from membench.cli.finished import chosen, ended, names
@@ -53,9 +69,15 @@ def call(args: argparse.Namespace) -> int:
         check_target(args.output)
     if len(args.runs) == 1 and args.runs[0].suffix == ".parquet":
         [path] = args.runs
-        if given := [f"--{name}" for name in ("band", "copy") if getattr(args, name)] + ["--groups"] * (args.groups != "task"):
+        if given := [f"--{name}" for name in ("band", "copy") if getattr(args, name)] + [
+            "--groups"
+        ] * (args.groups != "task"):
             raise UserError(f"{path} is a finished table: {given[0]} needs the folders of its runs")
-        write_boards(boards.read(path, by, tasks=names(args.task), detectors=names(args.detector)), args.format, args.output)
+        write_boards(
+            boards.read(path, by, tasks=names(args.task), detectors=names(args.detector)),
+            args.format,
+            args.output,
+        )
         return 0
     bands = parse_bands(args.band)
     found = chosen(args)

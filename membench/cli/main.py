@@ -1,6 +1,9 @@
-"""``membench``: a thin layer over the Python interface. A command's modules are imported when it is called.
+"""``membench``: a thin layer over the Python interface.
 
-stdout is data, stderr is talk. A user's mistake is one line on stderr (a list of what is missing: a line each) and exit code 2.
+A command's modules are imported when it is called.
+
+stdout is data, stderr is talk. A user's mistake is one line on stderr (a list of what
+is missing: a line each) and exit code 2.
 """
 
 from __future__ import annotations
@@ -14,7 +17,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from membench import __version__, registry
-from membench.cli import ablate, doctor, download, leaderboard, names, reference, report, run, show, train
+from membench.cli import (
+    ablate,
+    doctor,
+    download,
+    leaderboard,
+    names,
+    reference,
+    report,
+    run,
+    show,
+    train,
+)
 from membench.cli.common import Parser
 from membench.errors import UserError, suggest
 
@@ -31,7 +45,8 @@ COMMANDS = {
     "doctor": doctor,
 }
 
-# These ask no model. A torch that is put off would be executed by scipy, which looks for it in sys.modules.
+# These ask no model. A torch that is put off would be executed by scipy, which looks
+# for it in sys.modules.
 READERS = ("leaderboard", "report", "list")
 
 
@@ -42,7 +57,9 @@ def parser() -> Parser:
         epilog="example: membench run --detector cfg_norm --task sd_webster",
     )
     top.add_argument("--version", action="version", version=f"membench {__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
+    commands = top.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands", parser_class=Parser
+    )
     for name, module in COMMANDS.items():
         sub = commands.add_parser(
             name,
@@ -66,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if rest:
             raise _unknown(rest[0], args)
-        if getattr(args, "offline", False):  # the hub's library reads it when it is imported, membench at each use
+        # The hub's library reads it when it is imported, membench at each use
+        if getattr(args, "offline", False):
             os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
         if args.command not in READERS:
             torch_when_used()
@@ -80,13 +98,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        print("membench: out of memory on the device: set a smaller --batch-size; what is finished is kept", file=sys.stderr)
+        print(
+            "membench: out of memory on the device: set a smaller --batch-size; what is finished is"
+            " kept",
+            file=sys.stderr,
+        )
         return 2
     except BrokenPipeError:  # `membench list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("membench: stopped; what is finished is kept, and the same command continues", file=sys.stderr)
+        print(
+            "membench: stopped; what is finished is kept, and the same command continues",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -116,10 +141,12 @@ class _Later(types.ModuleType):
 
 
 def torch_when_used() -> None:
-    """Puts off the import of torch until one of its attributes is read: it takes seconds, and a wrong option shall answer at once.
+    """Puts off the import of torch until one of its attributes is read: it takes
+    seconds, and a wrong option shall answer at once.
 
-    Detectors and tasks therefore read no attribute of torch while they are imported. Not ``importlib.util.LazyLoader``:
-    its module is executed by a second ``import torch`` already, which reads ``__spec__`` (Python 3.11).
+    Detectors and tasks therefore read no attribute of torch while they are imported.
+    Not ``importlib.util.LazyLoader``: its module is executed by a second ``import
+    torch`` already, which reads ``__spec__`` (Python 3.11).
     """
     if "torch" in sys.modules or (spec := importlib.util.find_spec("torch")) is None:
         return

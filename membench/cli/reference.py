@@ -9,7 +9,10 @@ from membench.cli.common import how_to_run, names_of, settings, what_to_run
 from membench.cli.run import executors, run
 
 HELP = "run every detector on every task, three seeds"
-DESCRIPTION = "Make the runs of the reference leaderboard: every detector on every task, seeds 0, 1 and 2 (results/README.md)."
+DESCRIPTION = (
+    "Make the runs of the reference leaderboard: every detector on every task, seeds 0, 1 and 2"
+    " (results/README.md)."
+)
 EXAMPLES = ("reference", "reference --control --task cifar10")
 
 
@@ -23,4 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    return run(args, names_of(args.detector, registry.detectors(), "detector"), names_of(args.task, registry.tasks(), "task"))
+    return run(
+        args,
+        names_of(args.detector, registry.detectors(), "detector"),
+        names_of(args.task, registry.tasks(), "task"),
+    )

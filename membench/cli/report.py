@@ -16,8 +16,16 @@ EXAMPLES = ("report", "report --task sd_webster --output results/report")
 def arguments(parser: argparse.ArgumentParser) -> None:
     finished_runs(parser, "folders of runs")
     shown = parser.add_argument_group("what is written")
-    shown.add_argument("--output", type=Path, default=Path("results/report"), metavar="DIR", help="folder (default results/report)")
-    shown.add_argument("--format", choices=("html", "md"), default="html", help="md: print the Markdown, too")
+    shown.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results/report"),
+        metavar="DIR",
+        help="folder (default results/report)",
+    )
+    shown.add_argument(
+        "--format", choices=("html", "md"), default="html", help="md: print the Markdown, too"
+    )
 
 
 def call(args: argparse.Namespace) -> int:
@@ -35,10 +43,15 @@ def call(args: argparse.Namespace) -> int:
     with disk_errors(args.output):
         args.output.mkdir(parents=True, exist_ok=True)
     found = chosen(args, verified=True)
-    made = boards.board(found.runs, "seeds", groups=args.groups, bands=bands, copy=args.copy, compare=("auroc",))
+    made = boards.board(
+        found.runs, "seeds", groups=args.groups, bands=bands, copy=args.copy, compare=("auroc",)
+    )
     page = write_page(made, args.output, progress=True)
     if args.format == "md":
         sys.stdout.write((args.output / "report.md").read_text(encoding="utf-8"))
     size = page.stat().st_size / 1e6
-    say(f"{len(found.runs)} runs on {len(made.parts)} boards written to {page} ({size:.1f} MB), plots to {args.output / 'plots'}")
+    say(
+        f"{len(found.runs)} runs on {len(made.parts)} boards written to {page} ({size:.1f} MB),"
+        f" plots to {args.output / 'plots'}"
+    )
     return ended(found, args.keep_going)

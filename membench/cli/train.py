@@ -10,7 +10,10 @@ from membench.cli.common import settings
 from membench.errors import UserError, unknown_name
 
 HELP = "train a task's models"
-DESCRIPTION = "Train a task's models by its own recipe. The same command continues a training that was stopped."
+DESCRIPTION = (
+    "Train a task's models by its own recipe. The same command continues a training that was"
+    " stopped."
+)
 EXAMPLES = (
     "train sd_webster",
     "train cifar10 --profile full --data-root DATA --subset 256 --duplicate 0.1:20 --labels class",
@@ -20,16 +23,33 @@ EXAMPLES = (
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", help="a name (membench list tasks)")
     parser.add_argument("--profile", default="mini", help="mini (default) or full")
-    parser.add_argument("--part", action="append", help="only this part (repeatable; default: all, in order)")
+    parser.add_argument(
+        "--part", action="append", help="only this part (repeatable; default: all, in order)"
+    )
     settings(parser, "a number of the recipe")
-    parser.add_argument("--world", type=int, metavar="N", help="the mirror pair that generator seed N draws (0: the development world)")
+    parser.add_argument(
+        "--world",
+        type=int,
+        metavar="N",
+        help="the mirror pair that generator seed N draws (0: the development world)",
+    )
     real = parser.add_argument_group("real data (--profile full)")
     real.add_argument("--data-root", help="folder of the real data set")
     real.add_argument("--subset", type=int, metavar="N", help="train on N of its images")
-    real.add_argument("--duplicate", metavar="FRACTION:TIMES", help="show this share of them more often")
-    real.add_argument("--labels", metavar="KIND", help="what the model is told: class, random, cluster or none")
+    real.add_argument(
+        "--duplicate", metavar="FRACTION:TIMES", help="show this share of them more often"
+    )
+    real.add_argument(
+        "--labels", metavar="KIND", help="what the model is told: class, random, cluster or none"
+    )
     how = parser.add_argument_group("how")
-    how.add_argument("--output", type=Path, default=Path("work"), metavar="DIR", help="checkpoints and models (default ./work)")
+    how.add_argument(
+        "--output",
+        type=Path,
+        default=Path("work"),
+        metavar="DIR",
+        help="checkpoints and models (default ./work)",
+    )
     how.add_argument("--device", help="cpu, cuda, cuda:1 ...")
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     how.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -38,14 +58,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> int:
     task = registry.tasks().load(args.task)
     if args.profile not in task.info.profiles:
-        raise unknown_name("profile", args.profile, task.info.profiles, f"membench show {args.task}")
+        raise unknown_name(
+            "profile", args.profile, task.info.profiles, f"membench show {args.task}"
+        )
     if args.threads is not None:
         if not 1 <= args.threads <= 4096:
             raise UserError(f"--threads {args.threads}: choose 1 to 4096")
         import torch
 
         torch.set_num_threads(args.threads)
-    given = {key: getattr(args, key) for key in ("data_root", "subset", "duplicate", "labels", "world", "device")}
-    options = [*args.options, *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    given = {
+        key: getattr(args, key)
+        for key in ("data_root", "subset", "duplicate", "labels", "world", "device")
+    }
+    options = [
+        *args.options,
+        *(f"{key}={value}" for key, value in given.items() if value is not None),
+    ]
     task.train(args.output, args.part, options, profile=args.profile, progress=not args.quiet)
     return 0

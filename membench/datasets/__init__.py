@@ -1,3 +1,5 @@
-"""What tasks build their examples from: prompt files, published prompt sets, ground truth, pools.
+"""What tasks build their examples from: prompt files, published prompt sets, ground
+truth, pools.
 
-For other packages: every module."""
+For other packages: every module.
+"""

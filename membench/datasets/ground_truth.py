@@ -1,4 +1,6 @@
-"""The training pictures that memorized prompts return, from a folder: which picture belongs to which prompt, and its pixels."""
+"""The training pictures that memorized prompts return, from a folder: which picture
+belongs to which prompt, and its pixels.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,14 @@ from membench.storage.images import NotAnImage, TooManyPixels, decode, square
 TRUTH, FOLDERS = "truth.csv", "gt_images"
 
 
-LAYOUTS = f"{STATUS} of a download, img2dataset's output, {FOLDERS}/INDEX/*.png, INDEX.jpg, or {TRUTH} with columns prompt,file"
+LAYOUTS = (
+    f"{STATUS} of a download, img2dataset's output, {FOLDERS}/INDEX/*.png, INDEX.jpg, or {TRUTH}"
+    " with columns prompt,file"
+)
 
 
-BESIDE = frozenset({".csv", ".json", ".jsonl", ".md", ".parquet", ".txt"})  # what lies beside pictures, as img2dataset writes it
+# What lies beside pictures, as img2dataset writes it
+BESIDE = frozenset({".csv", ".json", ".jsonl", ".md", ".parquet", ".txt"})
 
 
 MAX_BYTES = 64 << 20  # of a picture's file
@@ -45,10 +51,12 @@ VERSION = 1  # goes up when the same files give other pixels
 class GroundTruth:
     """n different pictures, in the order of their SHA-256.
 
-    images: gives them, ``uint8`` [n, side, side, 3], a read-only memory map. ids: the first 16 hex digits of each file's SHA-256.
-    owners: by example id, the positions of its pictures, ascending; no entry for an example without one. hash: of the files' bytes,
-    the side and the owners, wherever the folder lies; pictures: the same without owners. missing: a prompt for each example without a
-    picture. copies: 1 each, since nobody has counted how often the training set holds them.
+    images: gives them, ``uint8`` [n, side, side, 3], a read-only memory map. ids: the
+    first 16 hex digits of each file's SHA-256. owners: by example id, the positions of
+    its pictures, ascending; no entry for an example without one. hash: of the files'
+    bytes, the side and the owners, wherever the folder lies; pictures: the same without
+    owners. missing: a prompt for each example without a picture. copies: 1 each, since
+    nobody has counted how often the training set holds them.
     """
 
     images: Callable[[], np.ndarray]
@@ -62,7 +70,9 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A file and what it is said to be: a key (LAION index, example id or prompt), addresses, captions. sha256: "" where not known."""
+    """A file and what it is said to be: a key (LAION index, example id or prompt),
+    addresses, captions. sha256: "" where not known.
+    """
 
     path: Path
     key: str = ""
@@ -72,10 +82,11 @@ class _Picture:
 
 
 def links_of(prompts: Iterable[Prompt]) -> list[Link]:
-    """What to download for prompts: each address once, in their order of ids and addresses.
+    """What to download for prompts: each address once, in their order of ids and
+    addresses.
 
-    The id is the prompt's index, else its example id; the second and further addresses of an id get "/2", "/3" ... Prompts without
-    an address give none.
+    The id is the prompt's index, else its example id; the second and further addresses
+    of an id get "/2", "/3" ... Prompts without an address give none.
     """
     urls: dict[str, set[str]] = defaultdict(set)
     known: set[str] = set()
@@ -83,34 +94,54 @@ def links_of(prompts: Iterable[Prompt]) -> list[Link]:
         if url not in known:
             known.add(url)
             urls[key].add(url)
-    return [Link(f"{key}/{i}" if i > 1 else key, url) for key in sorted(urls) for i, url in enumerate(sorted(urls[key]), 1)]
+    return [
+        Link(f"{key}/{i}" if i > 1 else key, url)
+        for key in sorted(urls)
+        for i, url in enumerate(sorted(urls[key]), 1)
+    ]
 
 
 def read_ground_truth(
-    folder: str | Path, prompts: Sequence[Prompt], side: int, *, root: Path | None = None, progress: bool = False
+    folder: str | Path,
+    prompts: Sequence[Prompt],
+    side: int,
+    *,
+    root: Path | None = None,
+    progress: bool = False,
 ) -> GroundTruth:
-    """The pictures in a folder that belong to prompts, ``side`` x ``side`` pixels. The first of these layouts that is there is read:
+    """The pictures in a folder that belong to prompts, ``side`` x ``side`` pixels.
+
+    The first of these layouts that is there is read:
 
     - ``truth.csv`` with columns prompt and file (below the folder), a row a pair;
-    - what :func:`membench.fetching.image_download.download_images` made: pictures of status "ok", by address, then by id;
-    - the output of img2dataset, as files or tar archives (:mod:`membench.img2dataset`): images of status "success", by address and caption;
-    - the folders of Wen et al. (2024), ``gt_images/<index>/*.png`` with one or several pictures each, with or without their JSON lines
-      (caption, index, url) beside ``gt_images``; also without the folder ``gt_images``;
+    - what :func:`membench.fetching.image_download.download_images` made: pictures of
+      status "ok", by address, then by id;
+    - the output of img2dataset, as files or tar archives (:mod:`membench.img2dataset`):
+      images of status "success", by address and caption;
+    - the folders of Wen et al. (2024), ``gt_images/<index>/*.png`` with one or several
+      pictures each, with or without their JSON lines (caption, index, url) beside
+      ``gt_images``; also without the folder ``gt_images``;
     - files ``<index>.<extension>``, among such folders or alone.
 
-    index: the prompt's, which is LAION's, or its example id. Where prompts with and without an address share an index, it is that of
-    the former, and a picture with a known address belongs to the former only: COCO's captions are numbered, too. A prompt may have
-    several pictures, and a picture several prompts; files of equal bytes are one picture. Pictures of no prompt are not read.
-    Prompts without a picture are counted on stderr, in one line.
+    index: the prompt's, which is LAION's, or its example id. Where prompts with and
+    without an address share an index, it is that of the former, and a picture with a
+    known address belongs to the former only: COCO's captions are numbered, too. A
+    prompt may have several pictures, and a picture several prompts; files of equal
+    bytes are one picture. Pictures of no prompt are not read. Prompts without a picture
+    are counted on stderr, in one line.
 
-    Each picture is turned by its EXIF orientation, put on white where it is transparent, and cut to its centred square, which is resized by
-    Pillow's Lanczos filter (:func:`membench.storage.images.square`). Stable Diffusion was trained on squares of pictures whose shorter
-    edge was resized to the side; its crops and filter may have differed, which a similarity of copies must bear anyway.
-    The pixels are kept by :func:`membench.storage.cache.cached_array`. root: default its cache. progress: a bar on stderr.
+    Each picture is turned by its EXIF orientation, put on white where it is
+    transparent, and cut to its centred square, which is resized by Pillow's Lanczos
+    filter (:func:`membench.storage.images.square`). Stable Diffusion was trained on
+    squares of pictures whose shorter edge was resized to the side; its crops and filter
+    may have differed, which a similarity of copies must bear anyway. The pixels are
+    kept by :func:`membench.storage.cache.cached_array`. root: default its cache.
+    progress: a bar on stderr.
 
-    Raises :class:`UserError`, which names the file, for a folder that is missing, empty or without a picture of these prompts, a file
-    that is damaged, too big, no picture or not what was downloaded, a link out of the folder, and a malformed table; ValueError for
-    ``side`` < 1.
+    Raises :class:`UserError`, which names the file, for a folder that is missing, empty
+    or without a picture of these prompts, a file that is damaged, too big, no picture
+    or not what was downloaded, a link out of the folder, and a malformed table;
+    ValueError for ``side`` < 1.
     """
     if side < 1:
         raise ValueError(f"side is {side}, but must be at least 1")
@@ -120,20 +151,29 @@ def read_ground_truth(
     pictures = _listed(folder)
     if not pictures and (folder / STATUS).is_file():
         raise UserError(
-            f"ground truth: of the pictures that {folder} was to hold none came; fetch them again, or give a folder that has some"
+            f"ground truth: of the pictures that {folder} was to hold none came; fetch them again,"
+            " or give a folder that has some"
         )
     if not pictures:
         raise UserError(f"ground truth: {folder} holds no picture; expected are {LAYOUTS}")
     owned = _owned(pictures, prompts)
     if not owned:
-        raise UserError(f"ground truth: none of the {len(pictures)} pictures in {folder} belongs to a prompt; expected are {LAYOUTS}")
+        raise UserError(
+            f"ground truth: none of the {len(pictures)} pictures in {folder} belongs to a prompt;"
+            f" expected are {LAYOUTS}"
+        )
 
     files: dict[str, Path] = {}
     owners_of: dict[str, set[str]] = defaultdict(set)
-    for picture, examples in tqdm(owned, desc="ground truth", unit="", disable=not progress, delay=1):
+    for picture, examples in tqdm(
+        owned, desc="ground truth", unit="", disable=not progress, delay=1
+    ):
         digest = hashlib.sha256(_bytes(folder, picture.path)).hexdigest()
         if picture.sha256 not in ("", digest):
-            raise UserError(f"{picture.path} is not what was downloaded (by its SHA-256); delete it and download it again")
+            raise UserError(
+                f"{picture.path} is not what was downloaded (by its SHA-256); delete it and"
+                " download it again"
+            )
         files.setdefault(digest, picture.path)
         owners_of[digest] |= examples
     digests = sorted(files)
@@ -148,7 +188,9 @@ def read_ground_truth(
 
     parts = {"version": VERSION, "side": side, "files": digests}
     shape = (len(digests), side, side, 3)
-    images = cached_array("ground-truth", parts, shape, np.uint8, squares, root=root, progress=progress)
+    images = cached_array(
+        "ground-truth", parts, shape, np.uint8, squares, root=root, progress=progress
+    )
     missing = _missing(prompts, owners)
     _tell(prompts, missing, len(pictures) - len(owned))
     return GroundTruth(
@@ -162,7 +204,7 @@ def read_ground_truth(
     )
 
 
-# -------------------------------------------------------------------------------------------------- layouts
+# ------------------------------------------------------------------------------ layouts
 
 
 def _listed(folder: Path) -> list[_Picture]:
@@ -171,7 +213,11 @@ def _listed(folder: Path) -> list[_Picture]:
         return list(_truth(folder))
     if (folder / STATUS).is_file():
         rows = StatusTable(folder).rows.values()
-        return [_Picture(folder / r.file, r.id.partition("/")[0], (r.url,), (), r.sha256) for r in rows if r.status == "ok"]
+        return [
+            _Picture(folder / r.file, r.id.partition("/")[0], (r.url,), (), r.sha256)
+            for r in rows
+            if r.status == "ok"
+        ]
     if downloads := read_downloads(folder):  # their keys are running numbers, no index
         return [_Picture(d.path, "", (d.url,), (d.caption,)) for d in downloads]
     told = _json_lines(folder)
@@ -180,13 +226,21 @@ def _listed(folder: Path) -> list[_Picture]:
     for entry in _entries(place):
         key = entry.name if entry.is_dir() else entry.stem
         urls, texts = told.get(key, ((), ()))
-        found += [_Picture(file, key, urls, texts) for file in (_entries(entry) if entry.is_dir() else [entry]) if not file.is_dir()]
+        found += [
+            _Picture(file, key, urls, texts)
+            for file in (_entries(entry) if entry.is_dir() else [entry])
+            if not file.is_dir()
+        ]
     return found
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix.lower() not in BESIDE)
+        return sorted(
+            p
+            for p in folder.iterdir()
+            if not p.name.startswith(".") and p.suffix.lower() not in BESIDE
+        )
     except OSError as error:
         raise UserError(f"ground truth: cannot read {folder}: {error.strerror or error}") from error
 
@@ -197,11 +251,16 @@ def _truth(folder: Path) -> Iterator[_Picture]:
         text = path.read_text(encoding="utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         if lacking := {"prompt", "file"} - set(reader.fieldnames or []):
-            raise UserError(f"{path} has no column {' and '.join(sorted(lacking))}; it has {', '.join(reader.fieldnames or [])}")
+            raise UserError(
+                f"{path} has no column {' and '.join(sorted(lacking))}; it has"
+                f" {', '.join(reader.fieldnames or [])}"
+            )
         for row in reader:
             prompt, name = (row["prompt"] or "").strip(), (row["file"] or "").strip()
             if not (prompt and name):
-                raise UserError(f"{path}, line {reader.line_num}: the {'file' if prompt else 'prompt'} is empty")
+                raise UserError(
+                    f"{path}, line {reader.line_num}: the {'file' if prompt else 'prompt'} is empty"
+                )
             yield _Picture(folder / name, texts=(prompt,))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
@@ -210,7 +269,9 @@ def _truth(folder: Path) -> Iterator[_Picture]:
 
 
 def _json_lines(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """(addresses, captions) by index, of the one JSON-lines file beside the folders of pictures, if there is one."""
+    """(addresses, captions) by index, of the one JSON-lines file beside the folders of
+    pictures, if there is one.
+    """
     files = [path for path in sorted(folder.glob("*.jsonl")) if not path.name.startswith(".")]
     told: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     if len(files) == 1 and (folder / FOLDERS).is_dir():
@@ -220,10 +281,12 @@ def _json_lines(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...
     return told
 
 
-# --------------------------------------------------------------------------------------------------- owners
+# ------------------------------------------------------------------------------- owners
 
 
-def _owned(pictures: Sequence[_Picture], prompts: Sequence[Prompt]) -> list[tuple[_Picture, set[str]]]:
+def _owned(
+    pictures: Sequence[_Picture], prompts: Sequence[Prompt]
+) -> list[tuple[_Picture, set[str]]]:
     """The pictures that have prompts, each with the ids of these."""
     ids: dict[tuple[str, str], set[str]] = defaultdict(set)
     for p in prompts:
@@ -241,7 +304,9 @@ def _owned(pictures: Sequence[_Picture], prompts: Sequence[Prompt]) -> list[tupl
     found = []
     for picture in pictures:
         examples = of("id", picture.key) | of("index of an address", picture.key)
-        examples = examples.union(*(of("url", url) for url in picture.urls), *(of("text", text) for text in picture.texts))
+        examples = examples.union(
+            *(of("url", url) for url in picture.urls), *(of("text", text) for text in picture.texts)
+        )
         if not (picture.urls or of("index of an address", picture.key)):
             examples |= of("bare index", picture.key)
         if examples:
@@ -259,21 +324,33 @@ def _missing(prompts: Sequence[Prompt], owners: Mapping[str, list[int]]) -> tupl
 def _tell(prompts: Sequence[Prompt], missing: Sequence[Prompt], foreign: int) -> None:
     told = []
     if missing:
-        kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(Counter(p.kind for p in missing).items()))
-        told.append(f"{len(missing)} of {len({p.text for p in prompts})} prompts have no ground-truth picture ({kinds})")
+        kinds = ", ".join(
+            f"{kind} {n}" for kind, n in sorted(Counter(p.kind for p in missing).items())
+        )
+        told.append(
+            f"{len(missing)} of {len({p.text for p in prompts})} prompts have no ground-truth"
+            f" picture ({kinds})"
+        )
     if foreign:
-        told.append(f"{foreign} ground-truth picture{'' if foreign == 1 else 's'} of no prompt left out")
+        told.append(
+            f"{foreign} ground-truth picture{'' if foreign == 1 else 's'} of no prompt left out"
+        )
     if told:
         print(f"membench: {'; '.join(told)}", file=sys.stderr)
 
 
-# --------------------------------------------------------------------------------------------------- pixels
+# ------------------------------------------------------------------------------- pixels
 
 
 def _bytes(folder: Path, path: Path) -> bytes:
-    """A picture's file, which must be a plain one inside the folder, or inside an archive there."""
+    """A picture's file, which must be a plain one inside the folder, or inside an
+    archive there.
+    """
     try:
-        if path.parent.resolve(strict=True).is_relative_to(folder.resolve()) and (data := member_bytes(path, MAX_BYTES)) is not None:
+        if (
+            path.parent.resolve(strict=True).is_relative_to(folder.resolve())
+            and (data := member_bytes(path, MAX_BYTES)) is not None
+        ):
             return data
         if not path.resolve(strict=True).is_relative_to(folder.resolve()):
             raise UserError(f"{path} lies outside {folder}; copy the picture into the folder")
@@ -281,10 +358,15 @@ def _bytes(folder: Path, path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path} is no file; remove it")
         if status.st_size > MAX_BYTES:
-            raise UserError(f"{path} has {status.st_size:,} bytes, more than the {MAX_BYTES:,} of a ground-truth picture; make it smaller")
+            raise UserError(
+                f"{path} has {status.st_size:,} bytes, more than the {MAX_BYTES:,} of a"
+                " ground-truth picture; make it smaller"
+            )
         return path.read_bytes()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; mend or remove it") from None
+        raise UserError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; mend or remove it"
+        ) from None
 
 
 def _pixels(folder: Path, path: Path, digest: str, side: int) -> np.ndarray:
@@ -298,4 +380,6 @@ def _pixels(folder: Path, path: Path, digest: str, side: int) -> np.ndarray:
     except TooManyPixels as error:
         raise UserError(f"{path} has {error}; make it smaller") from None
     except NotAnImage as error:
-        raise UserError(f"{path} cannot be read as a picture ({error}); replace or remove it") from None
+        raise UserError(
+            f"{path} cannot be read as a picture ({error}); replace or remove it"
+        ) from None

@@ -1,7 +1,9 @@
-"""The output folder of img2dataset (https://github.com/rom1504/img2dataset): which image was downloaded from where.
+"""The output folder of img2dataset (https://github.com/rom1504/img2dataset): which
+image was downloaded from where.
 
-One shard is ``00000.parquet`` with a row an address, beside the folder ``00000/`` of ``KEY.jpg`` or the archive
-``00000.tar`` of the same files. Without the tables, the ``KEY.json`` beside the images say the same.
+One shard is ``00000.parquet`` with a row an address, beside the folder ``00000/`` of
+``KEY.jpg`` or the archive ``00000.tar`` of the same files. Without the tables, the
+``KEY.json`` beside the images say the same.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ LONGEST_JSON = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Download:
-    """An image that came. path: its file; in an archive, that of the archive with the member's name behind."""
+    """An image that came. path: its file; in an archive, that of the archive with the
+    member's name behind.
+    """
 
     path: Path
     url: str
@@ -42,36 +46,58 @@ class Download:
 
 
 def read_downloads(folder: Path) -> list[Download]:
-    """The images of status "success" in the order of the shards and rows; empty for a folder that img2dataset did not write.
+    """The images of status "success" in the order of the shards and rows; empty for a
+    folder that img2dataset did not write.
 
-    img2dataset's ``--resize_mode border``, its default, puts white bars beside images that are not square: how many images
-    may have them is said on stderr. Raises :class:`UserError` for a damaged table, or an image that is listed and not there.
+    img2dataset's ``--resize_mode border``, its default, puts white bars beside images
+    that are not square: how many images may have them is said on stderr. Raises
+    :class:`UserError` for a damaged table, or an image that is listed and not there.
     """
     found, squared = [], 0
     for shard, row in _rows(folder):
         if row["status"] == "success":
-            found.append(Download(_file(shard, str(row["key"])), str(row["url"] or ""), str(row.get("caption") or "").strip()))
+            found.append(
+                Download(
+                    _file(shard, str(row["key"])),
+                    str(row["url"] or ""),
+                    str(row.get("caption") or "").strip(),
+                )
+            )
             width, height, *original = (row.get(name) for name in SIZES)
             squared += width == height and original[0] != original[1]
     if squared:
-        told = f"membench: {squared} of {len(found)} images in {folder} were made square by img2dataset: its --resize_mode border"
-        print(f"{told} (the default) adds white bars, which no generation has; keep_ratio or no do not", file=sys.stderr)
+        told = (
+            f"membench: {squared} of {len(found)} images in {folder} were made square by"
+            " img2dataset: its --resize_mode border"
+        )
+        print(
+            f"{told} (the default) adds white bars, which no generation has; keep_ratio or no"
+            " do not",
+            file=sys.stderr,
+        )
     return found
 
 
 def member_bytes(path: Path, most: int) -> bytes | None:
-    """The bytes of a file in an archive, None for any other path; at most ``most``, else UserError."""
+    """The bytes of a file in an archive, None for any other path; at most ``most``,
+    else UserError.
+    """
     archive = path.parent
     if archive.suffix != ".tar" or not archive.is_file():
         return None
     offset, size = _members(archive, archive.stat().st_mtime_ns)[path.name]
     if size > most:
-        raise UserError(f"{path} has {size:,} bytes, more than the {most:,} of a ground-truth image; make it smaller")
+        raise UserError(
+            f"{path} has {size:,} bytes, more than the {most:,} of a ground-truth image; make it"
+            " smaller"
+        )
     with open(archive, "rb") as file:
         file.seek(offset)
         data = file.read(size)
     if len(data) < size:
-        raise UserError(f"{archive} is damaged (it ends before {path.name} does); download it again")
+        raise UserError(
+            f"{archive} is damaged (it ends before {path.name} does); download it again"
+        )
     return data
 
 
@@ -83,19 +109,28 @@ def _rows(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
             columns = [name for name in (*NEEDED, "caption", *SIZES) if name in _columns(path)]
             rows = pq.read_table(path, columns=columns).to_pylist()
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); download its shard again") from None
+            raise UserError(
+                f"{path} is damaged ({' '.join(str(error).split())[:200]}); download its shard"
+                " again"
+            ) from None
         yield from ((path.with_suffix(""), row) for row in rows)
     for path in [] if tables else [*_visible(folder, "*.json"), *_visible(folder, "*/*.json")]:
         try:
             row = json.loads(path.read_bytes()) if path.stat().st_size <= LONGEST_JSON else None
         except (OSError, ValueError, RecursionError):  # something else's
             continue
-        if isinstance(row, dict) and all(isinstance(row.get(name), str) for name in NEEDED) and row["key"] == path.stem:
+        if (
+            isinstance(row, dict)
+            and all(isinstance(row.get(name), str) for name in NEEDED)
+            and row["key"] == path.stem
+        ):
             yield path.parent, row
 
 
 def _visible(folder: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith(".") and path.is_file())
+    return sorted(
+        path for path in folder.glob(pattern) if not path.name.startswith(".") and path.is_file()
+    )
 
 
 def _columns(path: Path) -> list[str]:
@@ -117,7 +152,10 @@ def _file(shard: Path, key: str) -> Path:
     else:
         names = [shard / f"{key}{end}" for end in EXTENSIONS if (shard / f"{key}{end}").is_file()]
     if not names:
-        raise UserError(f"{shard / key}.jpg is not there, though img2dataset has downloaded it; download its shard again")
+        raise UserError(
+            f"{shard / key}.jpg is not there, though img2dataset has downloaded it; download its"
+            " shard again"
+        )
     return names[0]
 
 
@@ -127,6 +165,9 @@ def _members(archive: Path, changed: int) -> dict[str, tuple[int, int]]:
     try:
         with tarfile.open(archive, "r:") as opened:
             plain = (member for member in opened if member.isreg() and not member.issparse())
-            return {member.name.removeprefix("./"): (member.offset_data, member.size) for member in plain}
+            return {
+                member.name.removeprefix("./"): (member.offset_data, member.size)
+                for member in plain
+            }
     except (OSError, tarfile.TarError) as error:
         raise UserError(f"{archive} is damaged ({error}); download its shard again") from None

@@ -1,10 +1,13 @@
-"""The examples of a task whose examples are images: a fixed pool that its model has drawn.
+"""The examples of a task whose examples are images: a fixed pool that its model has
+drawn.
 
-Image i of a pool is drawn from the noise of hash("pool", seed, i), told class i mod classes (or nothing), as the task samples; its
-label is 1 where its nearest training image is a copy by the task's criterion. Each keeps its noise and its class, so that detectors
-that follow a trajectory and detectors that look at the image score the same example. A pool is made once, then read from the cache
-(or from the package, for the mini profile): the same images whatever machine scores them. It is drawn in float32, whatever --dtype
-scores it.
+Image i of a pool is drawn from the noise of hash("pool", seed, i), told class i mod
+classes (or nothing), as the task samples; its label is 1 where its nearest training
+image is a copy by the task's criterion. Each keeps its noise and its class, so that
+detectors that follow a trajectory and detectors that look at the image score the same
+example. A pool is made once, then read from the cache (or from the package, for the
+mini profile): the same images whatever machine scores them. It is drawn in float32,
+whatever --dtype scores it.
 """
 
 from __future__ import annotations
@@ -37,12 +40,16 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-BLOCK = 64  # images through the network at once, whatever --batch-size: a batch's shape changes the last bits
+# Images through the network at once, whatever --batch-size: a batch's shape changes the
+# last bits
+BLOCK = 64
 
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """All that decides a pool. classes: how many labels are dealt in turn; 0: drawn from the unconditional model."""
+    """All that decides a pool. classes: how many labels are dealt in turn; 0: drawn
+    from the unconditional model.
+    """
 
     n: int
     seed: int
@@ -53,14 +60,24 @@ class PoolSpec:
     data: str
 
     def key(self) -> str:
-        # What the space calls a copy is applied when the pool is read: it is not in the key.
-        parts = {**asdict(self), "space": self.space.id, "sampling": dict(self.sampling), "version": VERSION}
+        # What the space calls a copy is applied when the pool is read: it is not in the
+        # key.
+        parts = {
+            **asdict(self),
+            "space": self.space.id,
+            "sampling": dict(self.sampling),
+            "version": VERSION,
+        }
         return content_key(json.loads(json.dumps(parts)))
 
     def conditions(self) -> list[Condition]:
         """What each image is drawn from, without the images."""
         return [
-            Condition(str(i), class_label=i % self.classes if self.classes else None, start=("pool", str(self.seed), str(i)))
+            Condition(
+                str(i),
+                class_label=i % self.classes if self.classes else None,
+                start=("pool", str(self.seed), str(i)),
+            )
             for i in range(self.n)
         ]
 
@@ -74,7 +91,8 @@ def read_pool(
     match: Match | None = None,
     progress: bool = True,
 ) -> list[Example]:
-    """The pool's examples, from the package or the cache; drawn and kept there if it is in neither. Raises :class:`UserError`.
+    """The pool's examples, from the package or the cache; drawn and kept there if it is
+    in neither. Raises :class:`UserError`.
 
     match: how images are compared with ``training``; None: by normalised L2.
     """
@@ -85,20 +103,36 @@ def read_pool(
     if not file.is_file():
         with locked(file, progress):
             if not file.is_file():  # another process may have drawn it while we waited
-                print(f"membench: drawing the pool of {spec.n} images that detectors will score, kept in {file}", file=sys.stderr)
+                print(
+                    f"membench: drawing the pool of {spec.n} images that detectors will score, kept"
+                    f" in {file}",
+                    file=sys.stderr,
+                )
                 write_pool(file, spec, model(), training, match=match, progress=progress)
     return _examples(read_table(file, "pool"), spec.space, training)
 
 
 def write_pool(
-    file: Path, spec: PoolSpec, model: Denoiser, training: Training, *, match: Match | None = None, progress: bool = True
+    file: Path,
+    spec: PoolSpec,
+    model: Denoiser,
+    training: Training,
+    *,
+    match: Match | None = None,
+    progress: bool = True,
 ) -> None:
-    """Draws the pool, finds each image's nearest training image and writes both. Blocks drawn before an interruption are kept."""
+    """Draws the pool, finds each image's nearest training image and writes both.
+
+    Blocks drawn before an interruption are kept.
+    """
     if spec.n < 2:
         raise UserError(f"a pool of {spec.n}: detection needs at least 2 images")
     conditions = spec.conditions()
     model.batch_size = BLOCK
-    blocks = [file.with_name(f".{file.stem}-{spec.key()}-{start}.npy") for start in range(0, spec.n, BLOCK)]
+    blocks = [
+        file.with_name(f".{file.stem}-{spec.key()}-{start}.npy")
+        for start in range(0, spec.n, BLOCK)
+    ]
     for k, block in enumerate(tqdm(blocks, desc="pool", unit="batch", disable=not progress)):
         if not block.is_file():
             drawn = draw(model, conditions[k * BLOCK : (k + 1) * BLOCK], spec.sampling)
@@ -119,7 +153,9 @@ def write_pool(
         }
     )
     parts = {**asdict(spec), "space": spec.space.id, "sampling": dict(spec.sampling)}
-    write_table(file, frame, "pool", {"key": spec.key(), "parts": json.dumps(parts, sort_keys=True)})
+    write_table(
+        file, frame, "pool", {"key": spec.key(), "parts": json.dumps(parts, sort_keys=True)}
+    )
     for block in blocks:
         block.unlink()
 
@@ -129,10 +165,20 @@ def _save(drawn: np.ndarray, file: Path) -> None:
         np.save(opened, drawn)
 
 
-def draw(model: Denoiser, conditions: Sequence[Condition], sampling: Mapping[str, Any]) -> np.ndarray:
-    """The images of conditions that know their noise, as the task samples: ``uint8`` [n, h, w, 3]."""
+def draw(
+    model: Denoiser, conditions: Sequence[Condition], sampling: Mapping[str, Any]
+) -> np.ndarray:
+    """The images of conditions that know their noise, as the task samples: ``uint8``
+    [n, h, w, 3].
+    """
     x = model.starts([(c, 0) for c in conditions], seed=0)
-    x = ddim(model, x, model.condition(conditions), steps=int(sampling["steps"]), guidance=float(sampling["guidance"]))
+    x = ddim(
+        model,
+        x,
+        model.condition(conditions),
+        steps=int(sampling["steps"]),
+        guidance=float(sampling["guidance"]),
+    )
     images = model.decode(x)
     if not bool(x.isfinite().all()):
         raise UserError("the model returned NaN while the pool was drawn; try --dtype float32")
@@ -140,11 +186,14 @@ def draw(model: Denoiser, conditions: Sequence[Condition], sampling: Mapping[str
 
 
 def _examples(frame: pd.DataFrame, space: Space, training: Training) -> list[Example]:
-    """kind: that of the copied picture, "novel" otherwise; negatives in the widest band are "near miss", others "far"."""
+    """kind: that of the copied picture, "novel" otherwise; negatives in the widest band
+    are "near miss", others "far".
+    """
     import pandas as pd
 
     sign = 1 if space.higher_is_closer else -1
-    edge = space.bands[-1].low if space.higher_is_closer else space.bands[-1].high  # of the loosest band
+    # Of the loosest band
+    edge = space.bands[-1].low if space.higher_is_closer else space.bands[-1].high
     examples = []
     for row in frame.itertuples():
         start, label = tuple(json.loads(row.start)), None if pd.isna(row.label) else int(row.label)
@@ -156,7 +205,8 @@ def _examples(frame: pd.DataFrame, space: Space, training: Training) -> list[Exa
                 Condition(name, None, png_image(row.image), label, start),
                 int(copied),
                 training.kinds[row.training] if copied else "novel",
-                # Images near one picture are not independent; intervals want groups of one label.
+                # Images near one picture are not independent; intervals want groups of
+                # one label.
                 training.groups[row.training] if copied else f"not {training.groups[row.training]}",
                 source,
                 float(row.similarity),

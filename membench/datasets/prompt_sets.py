@@ -1,7 +1,9 @@
-"""Published prompt sets by short name, files and hub data sets, behind one loader: where they come from, content hashes, labels.
+"""Published prompt sets by short name, files and hub data sets, behind one loader:
+where they come from, content hashes, labels.
 
-None ships with membench: some have no licence, and the others are a small download. docs/design/prompt-sets.md says how labels,
-repeated prompts and prompts of two sets are dealt with.
+None ships with membench: some have no licence, and the others are a small download.
+docs/design/prompt-sets.md says how labels, repeated prompts and prompts of two sets are
+dealt with.
 """
 
 from __future__ import annotations
@@ -34,10 +36,14 @@ _FILE_ENDS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A published set. label: of rows whose kind does not give one; None: as the caller says. url: at a full commit; else repo (a hub
-    data set), file and revision (empty: main). sha256, md5: of the file; empty where no digest of the very bytes is at hand.
-    rows: as many as the set must have; 0 where that is not known for certain. first: rows that are read, from the start; None is all.
-    texts: :func:`texts_hash` of its prompts, by which a copy is known under any name and in any format; empty where it is not known."""
+    """A published set. label: of rows whose kind does not give one; None: as the caller
+    says. url: at a full commit; else repo (a hub data set), file and revision (empty:
+    main). sha256, md5: of the file; empty where no digest of the very bytes is at hand.
+    rows: as many as the set must have; 0 where that is not known for certain. first:
+    rows that are read, from the start; None is all. texts: :func:`texts_hash` of its
+    prompts, by which a copy is known under any name and in any format; empty where it
+    is not known.
+    """
 
     name: str
     what: str
@@ -56,10 +62,13 @@ class KnownSet:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The prompts of one set, one a row of its file. provenance, JSON: name, file, sha256, url or repo and revision, licence ("" of a
-    file), label (what rows without one of their own got), same_as (of a file: the known set that has the same prompts, which gave that
-    label, or ""), rows (read), unlabelled (prompts whose label is unknown), repeated (prompts whose text stands in an earlier one),
-    left_out (rows of another label, of a set asked for as negatives), dropped (see :func:`together`)."""
+    """The prompts of one set, one a row of its file. provenance, JSON: name, file,
+    sha256, url or repo and revision, licence ("" of a file), label (what rows without
+    one of their own got), same_as (of a file: the known set that has the same prompts,
+    which gave that label, or ""), rows (read), unlabelled (prompts whose label is
+    unknown), repeated (prompts whose text stands in an earlier one), left_out (rows of
+    another label, of a set asked for as negatives), dropped (see :func:`together`).
+    """
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -67,29 +76,77 @@ class PromptSet:
 
 
 def _webster(name: str, file: str, md5: str, what: str) -> KnownSet:
-    # The MD5 are those of another project that downloads the files; they pin the bytes, since no revision of the data set is known here.
+    # The MD5 are those of another project that downloads the files; they pin the bytes,
+    # since no revision of the data set is known here.
     path = f"groundtruth_parquets/{file}_groundtruth.parquet"
-    return KnownSet(name, f"Webster's prompts for {what}", UNLABELLED, path, "none stated", repo="fraisdufour/templates-verbs", md5=md5)
+    return KnownSet(
+        name,
+        f"Webster's prompts for {what}",
+        UNLABELLED,
+        path,
+        "none stated",
+        repo="fraisdufour/templates-verbs",
+        md5=md5,
+    )
 
 
-def _hintersdorf(name: str, file: str, what: str, label: int, rows: int, sha256: str, texts: str) -> KnownSet:
-    place = "ml-research/localizing_memorization_in_diffusion_models/c8de0c620ec511cdb9e937905d1503cd9758910b/prompts"
-    return KnownSet(name, what, label, file, "MIT", url=f"{GITHUB}/{place}/{file}", sha256=sha256, rows=rows, texts=texts)
+def _hintersdorf(
+    name: str, file: str, what: str, label: int, rows: int, sha256: str, texts: str
+) -> KnownSet:
+    commit = "c8de0c620ec511cdb9e937905d1503cd9758910b"
+    place = f"ml-research/localizing_memorization_in_diffusion_models/{commit}/prompts"
+    return KnownSet(
+        name,
+        what,
+        label,
+        file,
+        "MIT",
+        url=f"{GITHUB}/{place}/{file}",
+        sha256=sha256,
+        rows=rows,
+        texts=texts,
+    )
 
 
-def _ren(name: str, file: str, what: str, label: int, rows: int, sha256: str, texts: str) -> KnownSet:
+def _ren(
+    name: str, file: str, what: str, label: int, rows: int, sha256: str, texts: str
+) -> KnownSet:
     place = "renjie3/MemAttn/b1d476c36624a74e10145f889ce1d8268588f5c3/prompt"
-    return KnownSet(name, what, label, file, "MIT", url=f"{GITHUB}/{place}/{file}", sha256=sha256, rows=rows, texts=texts)
+    return KnownSet(
+        name,
+        what,
+        label,
+        file,
+        "MIT",
+        url=f"{GITHUB}/{place}/{file}",
+        sha256=sha256,
+        rows=rows,
+        texts=texts,
+    )
 
 
-_SD1_500 = "de66d4ad44e6fc33b157db2c7b1dd2f4cecd5fad5b8ab5e2fffda96bc116a27d"  # the prompts of Wen's and of Hintersdorf's list
+# The prompts of Wen's and of Hintersdorf's list
+_SD1_500 = "de66d4ad44e6fc33b157db2c7b1dd2f4cecd5fad5b8ab5e2fffda96bc116a27d"
 
 _ALL = (
-    _webster("webster-sd1", "sdv1_bb_edge", "72c2dded275dda496de9c3f7c33c4f3d", "Stable Diffusion 1"),
-    _webster("webster-sd2", "sdv2_bb_edge", "c700ae1d156a9330940d339a24740ed1", "Stable Diffusion 2"),
-    _webster("webster-realistic-vision", "realistic_vision_sdv1_edge", "d4ce3781e41efb78289c936d87a79edf", "Realistic Vision"),
-    _webster("webster-deep-if", "deep_if_sdv1_wb", "b21661ba27499b23cde515988292266e", "DeepFloyd IF"),
-    _webster("webster-midjourney", "midjourney", "0c4329ae105832ce94d032e2c3012f25", "Midjourney v4"),
+    _webster(
+        "webster-sd1", "sdv1_bb_edge", "72c2dded275dda496de9c3f7c33c4f3d", "Stable Diffusion 1"
+    ),
+    _webster(
+        "webster-sd2", "sdv2_bb_edge", "c700ae1d156a9330940d339a24740ed1", "Stable Diffusion 2"
+    ),
+    _webster(
+        "webster-realistic-vision",
+        "realistic_vision_sdv1_edge",
+        "d4ce3781e41efb78289c936d87a79edf",
+        "Realistic Vision",
+    ),
+    _webster(
+        "webster-deep-if", "deep_if_sdv1_wb", "b21661ba27499b23cde515988292266e", "DeepFloyd IF"
+    ),
+    _webster(
+        "webster-midjourney", "midjourney", "0c4329ae105832ce94d032e2c3012f25", "Midjourney v4"
+    ),
     KnownSet(
         "wen",
         "Wen's 500 memorized prompts of Stable Diffusion 1",
@@ -172,10 +229,12 @@ KNOWN: dict[str, KnownSet] = {known.name: known for known in _ALL}
 
 
 def resource(name: str) -> Resource:
-    """How to find and fetch a set: a short name, or a hub data set's file, ``owner/name:file`` or ``owner/name:file@revision``.
+    """How to find and fetch a set: a short name, or a hub data set's file,
+    ``owner/name:file`` or ``owner/name:file@revision``.
 
-    Files of GitHub lie in ``<cache_root()>/prompts``, those of the hub in its own cache. Their checksum is compared at every call.
-    Raises :class:`UserError` for another name, with those that are near.
+    Files of GitHub lie in ``<cache_root()>/prompts``, those of the hub in its own
+    cache. Their checksum is compared at every call. Raises :class:`UserError` for
+    another name, with those that are near.
     """
     from membench.fetching.resources import Resource
 
@@ -183,7 +242,8 @@ def resource(name: str) -> Resource:
 
     def find() -> Path | None:
         if known.url:
-            return _fetched(known) if _cache_path(known).exists() else None  # checks what is there; no network
+            # Checks what is there; no network
+            return _fetched(known) if _cache_path(known).exists() else None
         from membench.fetching.hub import hub_file
 
         try:
@@ -192,65 +252,101 @@ def resource(name: str) -> Resource:
             return None
         return _checked(known, path)
 
-    note = ", ".join(filter(None, (known.revision and f"revision {known.revision[:12]}", f"licence: {known.licence}")))
+    note = ", ".join(
+        filter(
+            None,
+            (known.revision and f"revision {known.revision[:12]}", f"licence: {known.licence}"),
+        )
+    )
     command = f"membench download sd_webster --prompts {name}"
     return Resource(name, f"prompt set {known.what}", find, lambda: _fetched(known), command, note)
 
 
 def texts_hash(prompts: Iterable[Prompt]) -> str:
-    """SHA-256 of the different texts, whatever their order, file format and other columns."""
+    """SHA-256 of the different texts, whatever their order, file format and other
+    columns.
+    """
     return json_hash(sorted({prompt.text for prompt in prompts}))
 
 
 def read(names: str, *, label: int | None = None) -> list[PromptSet]:
-    """The sets in a comma-separated list of short names (KNOWN), paths of prompts files, and hub data sets (see :func:`resource`).
-    What exists as a path is one, whatever else it could be. What is missing is fetched, all of it or none.
+    """The sets in a comma-separated list of short names (KNOWN), paths of prompts
+    files, and hub data sets (see :func:`resource`). What exists as a path is one,
+    whatever else it could be. What is missing is fetched, all of it or none.
 
-    label: the role of the sets, given to rows that have no label from a column or a published kind
-    (:func:`membench.datasets.prompts.read_prompt_file`) nor from a known set, whose label a copy under another name keeps. None: no
-    role is known, and such rows are unlabelled. 0 asks for negatives: rows of another label are left out, with a line on stderr, so that
-    "webster-sd1" gives its N. 1 asks for memorized prompts; rows of label 0 among them stay.
+    label: the role of the sets, given to rows that have no label from a column or a
+    published kind (:func:`membench.datasets.prompts.read_prompt_file`) nor from a known
+    set, whose label a copy under another name keeps. None: no role is known, and such
+    rows are unlabelled. 0 asks for negatives: rows of another label are left out, with
+    a line on stderr, so that "webster-sd1" gives its N. 1 asks for memorized prompts;
+    rows of label 0 among them stay.
 
-    Raises :class:`UserError` for an unknown name, a set given twice, a file that cannot be read, fetched or is of another number of rows
-    than its authors state, for negatives of which none are left, and for memorized prompts that are all labelled as not memorized.
+    Raises :class:`UserError` for an unknown name, a set given twice, a file that cannot
+    be read, fetched or is of another number of rows than its authors state, for
+    negatives of which none are left, and for memorized prompts that are all labelled as
+    not memorized.
     """
     wanted = [names] if os.path.isfile(names) else [name.strip() for name in names.split(",")]
     if not all(wanted):
-        raise UserError(f"prompts {names!r}: an empty name; give short names, files or owner/name:file, with commas between")
+        raise UserError(
+            f"prompts {names!r}: an empty name; give short names, files or owner/name:file, with"
+            " commas between"
+        )
     titles = [name if name in KNOWN or ":" in name else os.path.basename(name) for name in wanted]
-    if twice := {title for title in titles if titles.count(title) > 1}:  # metrics are made by source, so each needs its own name
-        raise UserError(f"prompts {names!r} has two sets called {min(twice)}; leave one out, or rename a file")
+    # Metrics are made by source, so each needs its own name
+    if twice := {title for title in titles if titles.count(title) > 1}:
+        raise UserError(
+            f"prompts {names!r} has two sets called {min(twice)}; leave one out, or rename a file"
+        )
     remote = [name for name in wanted if not os.path.isfile(name)]
     from membench.fetching.resources import ensure
 
-    paths = ensure([resource(name) for name in remote])  # all names are looked up before anything is fetched
+    # All names are looked up before anything is fetched
+    paths = ensure([resource(name) for name in remote])
     return [_prompt_set(name, paths.get(name), label) for name in wanted]
 
 
 def together(positives: Sequence[PromptSet], negatives: Sequence[PromptSet]) -> list[PromptSet]:
-    """Positives and negatives as one list, for :func:`membench.datasets.prompts.to_examples` of all their prompts.
+    """Positives and negatives as one list, for
+    :func:`membench.datasets.prompts.to_examples` of all their prompts.
 
-    A negative whose text is among the positives with another label, or is a memorized one but for case, white space or Unicode form
-    (:mod:`membench.datasets.twins`), is dropped, with a line on stderr, and counted in its set's provenance.
+    A negative whose text is among the positives with another label, or is a memorized
+    one but for case, white space or Unicode form (:mod:`membench.datasets.twins`), is
+    dropped, with a line on stderr, and counted in its set's provenance.
 
-    Raises :class:`UserError` for a text with two labels among the positives, naming both sets: which of them is right is not for
-    membench to say. Sets without any prompt left are refused too.
+    Raises :class:`UserError` for a text with two labels among the positives, naming
+    both sets: which of them is right is not for membench to say. Sets without any
+    prompt left are refused too.
     """
     label: dict[str, tuple[int, str]] = {}
     for one in positives:
         for prompt in one.prompts:
             before, where = label.setdefault(prompt.text, (prompt.label, one.name))
             if before != prompt.label:
-                text = f"the prompt {prompt.text[:60]!r} has label {before} in {where} and {prompt.label} in {one.name}"
+                text = (
+                    f"the prompt {prompt.text[:60]!r} has label {before} in {where} and"
+                    f" {prompt.label} in {one.name}"
+                )
                 raise UserError(f"{text}; give one of the two, or the other as --negatives")
     memorized = {plain(text) for text, (value, _) in label.items() if value == 1}
     kept: list[PromptSet] = list(positives)
     for one in negatives:
-        clear = tuple(p for p in one.prompts if label.get(p.text, (p.label, ""))[0] == p.label and plain(p.text) not in memorized)
+        clear = tuple(
+            p
+            for p in one.prompts
+            if label.get(p.text, (p.label, ""))[0] == p.label and plain(p.text) not in memorized
+        )
         if not clear:
-            raise UserError(f"{one.name}: each of its prompts is among those of --prompts with another label; give other negatives")
+            raise UserError(
+                f"{one.name}: each of its prompts is among those of --prompts with another label;"
+                " give other negatives"
+            )
         if dropped := len(one.prompts) - len(clear):
-            print(f"membench: {one.name}: {_count(dropped)} among those of --prompts too; dropped from the negatives", file=sys.stderr)
+            print(
+                f"membench: {one.name}: {_count(dropped)} among those of --prompts too; dropped"
+                " from the negatives",
+                file=sys.stderr,
+            )
         kept.append(replace(one, prompts=clear, provenance={**one.provenance, "dropped": dropped}))
     return kept
 
@@ -262,11 +358,25 @@ def _known(name: str) -> KnownSet:
     if match := _HUB_ID.fullmatch(name):
         repo, file, revision = match["repo"], match["file"], match["revision"] or ""
         return KnownSet(name, name, None, file, "see its page", repo=repo, revision=revision)
-    if os.path.exists(name) or name.lower().endswith(_FILE_ENDS) or name.startswith((".", "/", "~")):
-        raise UserError(f"prompts file {name} {'is no file' if os.path.exists(name) else 'does not exist'}")
+    if (
+        os.path.exists(name)
+        or name.lower().endswith(_FILE_ENDS)
+        or name.startswith((".", "/", "~"))
+    ):
+        raise UserError(
+            f"prompts file {name} {'is no file' if os.path.exists(name) else 'does not exist'}"
+        )
     if "/" in name:
-        raise UserError(f"prompts file {name} does not exist; a hub data set needs its file too: {name.partition(':')[0]}:FILE")
-    raise unknown_name("prompt set", name, KNOWN, f"the short names {', '.join(KNOWN)}; or give a file, or owner/name:file")
+        raise UserError(
+            f"prompts file {name} does not exist; a hub data set needs its file too:"
+            f" {name.partition(':')[0]}:FILE"
+        )
+    raise unknown_name(
+        "prompt set",
+        name,
+        KNOWN,
+        f"the short names {', '.join(KNOWN)}; or give a file, or owner/name:file",
+    )
 
 
 def _prompt_set(name: str, fetched: Path | None, label: int | None) -> PromptSet:
@@ -277,25 +387,41 @@ def _prompt_set(name: str, fetched: Path | None, label: int | None) -> PromptSet
     otherwise = fixed if fixed is not None else UNLABELLED if label is None else label
     rows = read_prompt_file(path, label=otherwise, source=title, first=first)
     if known and len(rows) != (stated := known.rows or first or len(rows)):
-        raise UserError(f"{title}: {path} has {len(rows)} prompts, not {stated}; delete it, and it is fetched anew")
+        raise UserError(
+            f"{title}: {path} has {len(rows)} prompts, not {stated}; delete it, and it is fetched"
+            " anew"
+        )
     if fixed is None and (published := _published(rows)) and published.label is not None:
         same, otherwise = published.name, published.label
         rows = read_prompt_file(path, label=otherwise, source=title)
     prompts = [p for p in rows if p.label == 0] if label == 0 else rows
     what = f" (they are those of {same})" if same else ""
     if not prompts:
-        raise UserError(f"{title} gives no negatives: none of its {len(rows)} prompts{what} is labelled as not memorized")
+        raise UserError(
+            f"{title} gives no negatives: none of its {len(rows)} prompts{what} is labelled as not"
+            " memorized"
+        )
     if label == 1 and all(p.label == 0 for p in rows):
         advice = "beside --negatives, --prompts names memorized ones; give it to --negatives"
-        raise UserError(f"{title} gives no memorized prompts: all its {len(rows)}{what} are labelled as not memorized; {advice}")
+        raise UserError(
+            f"{title} gives no memorized prompts: all its {len(rows)}{what} are labelled as not"
+            f" memorized; {advice}"
+        )
     if left_out := len(rows) - len(prompts):
-        print(f"membench: {title}: {_count(left_out)} not labelled as negatives; left out", file=sys.stderr)
+        print(
+            f"membench: {title}: {_count(left_out)} not labelled as negatives; left out",
+            file=sys.stderr,
+        )
     provenance = {
         "name": title,
         "file": known.file if known else path.name,
         "sha256": file_hash(path),
         **({"url": known.url} if known and known.url else {}),
-        **({"repo": known.repo, "revision": known.revision or "main"} if known and known.repo else {}),
+        **(
+            {"repo": known.repo, "revision": known.revision or "main"}
+            if known and known.repo
+            else {}
+        ),
         "licence": known.licence if known else "",
         "label": otherwise,
         "same_as": same,
@@ -311,7 +437,9 @@ def _prompt_set(name: str, fetched: Path | None, label: int | None) -> PromptSet
 def _published(rows: Sequence[Prompt]) -> KnownSet | None:
     """The known set, all of which has one label, with these very prompts."""
     found = texts_hash(rows)
-    return next((known for known in KNOWN.values() if known.texts == found and known.label in (0, 1)), None)
+    return next(
+        (known for known in KNOWN.values() if known.texts == found and known.label in (0, 1)), None
+    )
 
 
 def _count(n: int) -> str:
@@ -335,8 +463,17 @@ def _fetched(known: KnownSet) -> Path:
 
 
 def _checked(known: KnownSet, path: Path) -> Path:
-    """The hub's file, if it has the MD5. Another one is what its authors put there since."""
-    if known.md5 and (md5 := hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()) != known.md5:
-        advice = f"take the file as it is now by {known.repo}:{known.file}, or of a revision by ...@REVISION"
+    """The hub's file, if it has the MD5.
+
+    Another one is what its authors put there since.
+    """
+    if (
+        known.md5
+        and (md5 := hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()) != known.md5
+    ):
+        advice = (
+            f"take the file as it is now by {known.repo}:{known.file}, or of a revision by"
+            " ...@REVISION"
+        )
         raise UserError(f"{path} has MD5 {md5}, but {known.name} is {known.md5}; {advice}")
     return path

@@ -1,4 +1,6 @@
-"""Prompts from files: the formats in which memorized prompts were published, a CSV of one's own, and plain text."""
+"""Prompts from files: the formats in which memorized prompts were published, a CSV of
+one's own, and plain text.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +23,36 @@ from membench.types import Condition, Example
 UNLABELLED = -1
 
 
-KINDS = {"MV": 1, "TV": 1, "RV": 1, "VM": 1, "TM": 1, "N": 0}  # the label that a published kind stands for
+# The label that a published kind stands for
+KINDS = {"MV": 1, "TV": 1, "RV": 1, "VM": 1, "TM": 1, "N": 0}
 
 
-LONGEST = 10_000  # characters of a prompt; text encoders read some 77 tokens, and the longest published prompt has 356 characters
+# Characters of a prompt; text encoders read some 77 tokens, and the longest published
+# prompt has 356 characters
+LONGEST = 10_000
 
 
 LONGEST_LINE = 100_000  # characters of a line of a text file, with its other columns
 
-_OWN = {name: name for name in ("label", "kind", "group", "source", "url", "index")} | {"text": "prompt"}
+_OWN = {name: name for name in ("label", "kind", "group", "source", "url", "index")} | {
+    "text": "prompt"
+}
 
 
-_HINTERSDORF = {"text": "Caption", "kind": "type", "url": "URL", "index": "Index", "similarity": "max_sscd"}
+_HINTERSDORF = {
+    "text": "Caption",
+    "kind": "type",
+    "url": "URL",
+    "index": "Index",
+    "similarity": "max_sscd",
+}
 
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-# Columns of Parquet and keys of JSON lines, in any case; the first that is there is taken.
+# Columns of Parquet and keys of JSON lines, in any case; the first that is there is
+# taken.
 _TABLE = {
     "text": ("caption", "prompt", "text"),
     "kind": ("overfit_type", "kind"),
@@ -48,19 +62,23 @@ _TABLE = {
 
 _DEFAULT_KIND = {1: "memorized", 0: "N", UNLABELLED: "unlabelled"}
 
-Row = tuple[str, Mapping[str, Any]]  # where it stands ("line 3") and its values, by the names of _TABLE
+# Where it stands ("line 3") and its values, by the names of _TABLE
+Row = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Prompt:
     """One row of a prompts file.
 
-    label: 1 memorized, 0 not, -1 unknown (UNLABELLED). kind: Webster's (2023, arXiv 2305.08694) MV, TV and RV (matching, template,
-    retrieval verbatim) and N (none of them); Hintersdorf's (2024, arXiv 2406.02366) VM and TM, which are verbatim and template by another
-    rule (VM where max_sscd >= 0.7) and so are kept apart; else what the file says, "memorized", "N" or "unlabelled".
-    source: the file or set. group: the file's, or "". url, index: of its training picture, the index being LAION's; "" where unknown.
-    similarity: the largest SSCD between the picture and generations that the set's authors report (max_sscd); None where they do not.
-    where: the row of the file that it was read from, such as "line 3".
+    label: 1 memorized, 0 not, -1 unknown (UNLABELLED). kind: Webster's (2023, arXiv
+    2305.08694) MV, TV and RV (matching, template, retrieval verbatim) and N (none of
+    them); Hintersdorf's (2024, arXiv 2406.02366) VM and TM, which are verbatim and
+    template by another rule (VM where max_sscd >= 0.7) and so are kept apart; else what
+    the file says, "memorized", "N" or "unlabelled". source: the file or set. group: the
+    file's, or "". url, index: of its training picture, the index being LAION's; ""
+    where unknown. similarity: the largest SSCD between the picture and generations that
+    the set's authors report (max_sscd); None where they do not. where: the row of the
+    file that it was read from, such as "line 3".
     """
 
     text: str
@@ -81,42 +99,60 @@ class Prompt:
 
 @dataclass(frozen=True)
 class _Format:
-    """What a file holds. published: its kinds are those of KINDS, and it may repeat a prompt."""
+    """What a file holds. published: its kinds are those of KINDS, and it may repeat a
+    prompt.
+    """
 
     rows: Iterable[Row]
     published: bool = False
 
 
 def example_id(prompt: str) -> str:
-    """16 hex digits of SHA-256: the same prompt has the same id, and so the same noise, in every file."""
+    """16 hex digits of SHA-256: the same prompt has the same id, and so the same noise,
+    in every file.
+    """
     return hashlib.sha256(f"prompt\x1f{prompt}".encode()).hexdigest()[:16]
 
 
 def read_prompts(path: Path) -> list[Example]:
-    """Examples of a prompts file of any format: :func:`to_examples` of :func:`read_prompt_file`, which say what is refused."""
+    """Examples of a prompts file of any format: :func:`to_examples` of
+    :func:`read_prompt_file`, which say what is refused.
+    """
     return to_examples(read_prompt_file(path))
 
 
-def read_prompt_file(path: str | Path, *, label: int = UNLABELLED, source: str = "", first: int | None = None) -> list[Prompt]:
-    """The prompts of a file, one a row, in its order. The format is told by what the file holds:
+def read_prompt_file(
+    path: str | Path, *, label: int = UNLABELLED, source: str = "", first: int | None = None
+) -> list[Prompt]:
+    """The prompts of a file, one a row, in its order.
 
-    - Parquet as Webster publishes it: caption, and if there index, url, overfit_type. Other columns are not read.
-    - JSON lines as Wen et al. (2024) do: caption, index, url; they may have the other columns of the Parquet files. Lists of prompts
-      that are not memorized are published with the same three keys, so the format says nothing about the label.
-    - CSV as Hintersdorf et al. do: separated by ";", with Caption, URL, Index, and if there type, max_sscd.
-    - CSV of one's own (".csv", separated by ","): prompt, and if there label, kind, group, source, url, index.
+    The format is told by what the file holds:
+
+    - Parquet as Webster publishes it: caption, and if there index, url, overfit_type.
+      Other columns are not read.
+    - JSON lines as Wen et al. (2024) do: caption, index, url; they may have the other
+      columns of the Parquet files. Lists of prompts that are not memorized are
+      published with the same three keys, so the format says nothing about the label.
+    - CSV as Hintersdorf et al. do: separated by ";", with Caption, URL, Index, and if
+      there type, max_sscd.
+    - CSV of one's own (".csv", separated by ","): prompt, and if there label, kind,
+      group, source, url, index.
     - Anything else is text with a prompt a line; blank lines are skipped.
 
-    A row's label is that of its column ``label``, else that of its kind, if that is one of KINDS: 1, and 0 for N ("not memorized *by
-    Webster's rule*"). label (1, 0 or -1, unlabelled) is given to rows without either. source: of rows that do not say; default the
-    file's name. first: read so many rows, and none that follow; None: all.
+    A row's label is that of its column ``label``, else that of its kind, if that is one
+    of KINDS: 1, and 0 for N ("not memorized *by Webster's rule*"). label (1, 0 or -1,
+    unlabelled) is given to rows without either. source: of rows that do not say;
+    default the file's name. first: read so many rows, and none that follow; None: all.
 
-    Published files repeat captions (34 of COCO's 10,000): such rows are all returned, since each may have a picture of its own.
-    Raises :class:`UserError`, one line, for a file that is missing, empty, damaged or not UTF-8, a missing column, another separator,
-    a row with too many fields, an empty prompt or one of more than LONGEST characters, NUL characters, another label than 0 or 1,
-    another published kind than those of KINDS, a repeated prompt in text and in a CSV of one's own, and in any file one with two
-    labels, and two with the labels 1 and 0 that are the same but for case, white space or Unicode form (:mod:`membench.datasets.twins`).
-    ValueError for another ``label``.
+    Published files repeat captions (34 of COCO's 10,000): such rows are all returned,
+    since each may have a picture of its own. Raises :class:`UserError`, one line, for a
+    file that is missing, empty, damaged or not UTF-8, a missing column, another
+    separator, a row with too many fields, an empty prompt or one of more than LONGEST
+    characters, NUL characters, another label than 0 or 1, another published kind than
+    those of KINDS, a repeated prompt in text and in a CSV of one's own, and in any file
+    one with two labels, and two with the labels 1 and 0 that are the same but for case,
+    white space or Unicode form (:mod:`membench.datasets.twins`). ValueError for another
+    ``label``.
     """
     if label not in (0, 1, UNLABELLED):
         raise ValueError(f"label is {label}, but must be 1, 0 or {UNLABELLED}")
@@ -132,25 +168,40 @@ def read_prompt_file(path: str | Path, *, label: int = UNLABELLED, source: str =
             raise UserError(f"{path}, {where}: {error}") from None
         before, its_label = seen.setdefault(prompt.text, (where, prompt.label))
         if before != where and not found.published:
-            raise UserError(f"{path}, {where}: the prompt of {before} again; remove one ({prompt.text[:60]!r})")
+            raise UserError(
+                f"{path}, {where}: the prompt of {before} again; remove one ({prompt.text[:60]!r})"
+            )
         if its_label != prompt.label:
-            raise UserError(f"{path}, {where}: the prompt of {before} again, with another label; remove one ({prompt.text[:60]!r})")
+            raise UserError(
+                f"{path}, {where}: the prompt of {before} again, with another label; remove one"
+                f" ({prompt.text[:60]!r})"
+            )
         if twin := labelled.enter(prompt.text, prompt.label, where):
             both = f"{prompt.text[:60]!r} and {twin[0][:60]!r}"
-            raise UserError(f"{path}, {where}: the prompt of {twin[1]} {BUT_FOR}, with another label; remove one ({both})")
+            raise UserError(
+                f"{path}, {where}: the prompt of {twin[1]} {BUT_FOR}, with another label; remove"
+                f" one ({both})"
+            )
         prompts.append(prompt)
     if not prompts:
-        raise UserError(f"{path} has a header and no prompt" if path.suffix.lower() == ".csv" else f"{path} holds no prompt")
+        raise UserError(
+            f"{path} has a header and no prompt"
+            if path.suffix.lower() == ".csv"
+            else f"{path} holds no prompt"
+        )
     return prompts
 
 
 def to_examples(prompts: Iterable[Prompt]) -> list[Example]:
-    """An example for each different text, in the order of the first row that has it, which also gives kind, group and source.
+    """An example for each different text, in the order of the first row that has it,
+    which also gives kind, group and source.
 
-    A row without a label is extracted from and scored, but takes no part in detection metrics. Those without a group are grouped with
-    one another, by near-duplicate text and label (:func:`membench.similarity.near_duplicates.text_groups`, ``by_label``).
-    Raises :class:`UserError` for a text with two labels, for two texts with the labels 1 and 0 that are the same but for case, white
-    space or Unicode form, and for a group that holds memorized and other prompts, which intervals cannot resample.
+    A row without a label is extracted from and scored, but takes no part in detection
+    metrics. Those without a group are grouped with one another, by near-duplicate text
+    and label (:func:`membench.similarity.near_duplicates.text_groups`, ``by_label``).
+    Raises :class:`UserError` for a text with two labels, for two texts with the labels
+    1 and 0 that are the same but for case, white space or Unicode form, and for a group
+    that holds memorized and other prompts, which intervals cannot resample.
     """
     rows: dict[str, Prompt] = {}
     labels: dict[str, int] = {}
@@ -161,12 +212,26 @@ def to_examples(prompts: Iterable[Prompt]) -> list[Example]:
             both = f"label {first.label} in {first.place} and {row.label} in {row.place}"
             raise UserError(f"the prompt {row.text[:60]!r} has {both}; remove one")
         if twin := labelled.enter(row.text, row.label, row.place):
-            both = f"label {1 - row.label} in {twin[1]} ({twin[0][:60]!r}) and {row.label} in {row.place}"
+            both = (
+                f"label {1 - row.label} in {twin[1]} ({twin[0][:60]!r}) and {row.label} in"
+                f" {row.place}"
+            )
             raise UserError(f"the prompt {row.text[:60]!r} has, {BUT_FOR}, {both}; remove one")
-        if row.group and row.label != UNLABELLED and labels.setdefault(row.group, row.label) != row.label:
+        if (
+            row.group
+            and row.label != UNLABELLED
+            and labels.setdefault(row.group, row.label) != row.label
+        ):
             advice = "give those of each label a group of their own"
-            raise UserError(f"{row.source}: group {row.group!r} holds memorized and other prompts; {advice}")
-    return _grouped([Example(Condition(example_id(r.text), r.text), r.label, r.kind, r.group, r.source) for r in rows.values()])
+            raise UserError(
+                f"{row.source}: group {row.group!r} holds memorized and other prompts; {advice}"
+            )
+    return _grouped(
+        [
+            Example(Condition(example_id(r.text), r.text), r.label, r.kind, r.group, r.source)
+            for r in rows.values()
+        ]
+    )
 
 
 def _grouped(examples: list[Example]) -> list[Example]:
@@ -174,19 +239,24 @@ def _grouped(examples: list[Example]) -> list[Example]:
     alone = [i for i, example in enumerate(examples) if not example.group]
     if not alone:
         return examples
-    from membench.similarity.near_duplicates import by_label, text_groups  # imports scikit-learn and pandas
+    # Imports scikit-learn and pandas
+    from membench.similarity.near_duplicates import by_label, text_groups
 
     texts = [examples[i].condition.prompt or "" for i in alone]
     groups = by_label(text_groups(texts), [examples[i].memorized for i in alone])
     found = dict(zip(alone, groups, strict=True))
-    return [replace(example, group=found.get(i, example.group)) for i, example in enumerate(examples)]
+    return [
+        replace(example, group=found.get(i, example.group)) for i, example in enumerate(examples)
+    ]
 
 
 class _BadRow(Exception):
     """What is wrong with a row; its reader knows where the row stands."""
 
 
-def _prompt(row: Mapping[str, Any], otherwise: int, source: str, published: bool, where: str) -> Prompt:
+def _prompt(
+    row: Mapping[str, Any], otherwise: int, source: str, published: bool, where: str
+) -> Prompt:
     text = row["text"]
     if text is not None and not isinstance(text, str):
         raise _BadRow(f"the prompt is not text but {type(text).__name__}")
@@ -209,11 +279,23 @@ def _prompt(row: Mapping[str, Any], otherwise: int, source: str, published: bool
     except ValueError:
         raise _BadRow(f"max_sscd {similarity[:20]!r} is no number") from None
     url, index, group = (_string(row.get(name)) for name in ("url", "index", "group"))
-    return Prompt(text, value, kind or _DEFAULT_KIND[value], _string(row.get("source")) or source, group, url, index, number, where)
+    return Prompt(
+        text,
+        value,
+        kind or _DEFAULT_KIND[value],
+        _string(row.get("source")) or source,
+        group,
+        url,
+        index,
+        number,
+        where,
+    )
 
 
 def _string(value: Any) -> str:
-    """A value of any column but the prompt: "" where it is missing; whole numbers without ".0", which pandas adds to ones with gaps."""
+    """A value of any column but the prompt: "" where it is missing; whole numbers
+    without ".0", which pandas adds to ones with gaps.
+    """
     if value is None or value != value:  # NaN
         return ""
     if isinstance(value, bool | float) and float(value).is_integer():
@@ -222,9 +304,14 @@ def _string(value: Any) -> str:
 
 
 def _format(path: Path) -> _Format:
-    """What the file holds, told by its first bytes. Raises UserError for what cannot be read at all."""
+    """What the file holds, told by its first bytes.
+
+    Raises UserError for what cannot be read at all.
+    """
     if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
-        raise UserError(f"prompts file {path} {'is a folder' if os.path.isdir(path) else 'does not exist'}")
+        raise UserError(
+            f"prompts file {path} {'is a folder' if os.path.isdir(path) else 'does not exist'}"
+        )
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -238,13 +325,21 @@ def _format(path: Path) -> _Format:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     if not text.strip():
-        raise UserError(f"{path} is empty; it needs one prompt a line, or a CSV with a column 'prompt'")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # splitlines would also split at U+2028 and others within a prompt
+        raise UserError(
+            f"{path} is empty; it needs one prompt a line, or a CSV with a column 'prompt'"
+        )
+    # Splitlines would also split at U+2028 and others within a prompt
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for i, line in enumerate(lines, 1):
         if len(line) > LONGEST_LINE:
-            raise UserError(f"{path}, line {i}: {len(line):,} characters in one line; a prompt may have {LONGEST:,}")
+            raise UserError(
+                f"{path}, line {i}: {len(line):,} characters in one line; a prompt may have"
+                f" {LONGEST:,}"
+            )
         if "\0" in line:
-            raise UserError(f"{path}, line {i}: a NUL character; is it a text file? Save it as UTF-8")
+            raise UserError(
+                f"{path}, line {i}: a NUL character; is it a text file? Save it as UTF-8"
+            )
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or re.match(r'\s*\{\s*"', text):
         return _json_lines(path, lines)
     separator, columns = _csv_columns(path, lines[0])
@@ -255,13 +350,22 @@ def _format(path: Path) -> _Format:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name[:40]) for name in names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
+    return (
+        ", ".join(repr(name[:40]) for name in names[:20])
+        + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        or "none"
+    )
 
 
 def _table_columns(names: Sequence[str], place: str) -> dict[str, str]:
-    """The columns or keys to read, by what they are to us. place: of the table, for the error if it has no prompt."""
+    """The columns or keys to read, by what they are to us. place: of the table, for the
+    error if it has no prompt.
+    """
     lower = {name.lower(): name for name in reversed(names)}
-    columns = {what: next((lower[o] for o in options if o in lower), "") for what, options in _TABLE.items()}
+    columns = {
+        what: next((lower[o] for o in options if o in lower), "")
+        for what, options in _TABLE.items()
+    }
     if not columns["text"]:
         raise UserError(f"{place} has no column 'caption'; it has {_listed(names)}")
     return {what: name for what, name in columns.items() if name}
@@ -274,10 +378,15 @@ def _parquet_rows(path: Path, data: bytes) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         columns = _table_columns(file.schema_arrow.names, str(path))
-        # Only these columns: others hold arrays and lists that pandas wrote. Types are checked a value at a time.
-        values = {what: file.read(columns=[name]).column(0).to_pylist() for what, name in columns.items()}
+        # Only these columns: others hold arrays and lists that pandas wrote. Types are
+        # checked a value at a time.
+        values = {
+            what: file.read(columns=[name]).column(0).to_pylist() for what, name in columns.items()
+        }
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged Parquet ({' '.join(str(error).split())[:200]}); fetch it again") from None
+        raise UserError(
+            f"{path} is damaged Parquet ({' '.join(str(error).split())[:200]}); fetch it again"
+        ) from None
     if len({len(column) for column in values.values()}) > 1:
         raise UserError(f"{path} is damaged Parquet (columns of different lengths); fetch it again")
     for i, row in enumerate(zip(*values.values(), strict=True), 1):
@@ -293,38 +402,59 @@ def _json_lines(path: Path, lines: list[str]) -> _Format:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-            raise UserError(f"{path}, line {i}: damaged JSON ({reason}); it needs one object a line") from None
+            raise UserError(
+                f"{path}, line {i}: damaged JSON ({reason}); it needs one object a line"
+            ) from None
         if not isinstance(value, dict):
-            raise UserError(f"{path}, line {i}: not a JSON object with a key 'caption'; it needs one a line")
+            raise UserError(
+                f"{path}, line {i}: not a JSON object with a key 'caption'; it needs one a line"
+            )
         columns = _table_columns(list(value), f"{path}, line {i},")
         rows.append((f"line {i}", {what: value[name] for what, name in columns.items()}))
     return _Format(rows, published=True)
 
 
 def _csv_columns(path: Path, header: str) -> tuple[str, dict[str, str]]:
-    """(separator, columns by what they are to us) of a CSV with this first line; ("", {}) for text. Raises UserError for another
-    separator than the format's, and for a missing column."""
+    """(separator, columns by what they are to us) of a CSV with this first line; ("",
+    {}) for text. Raises UserError for another separator than the format's, and for a
+    missing column.
+    """
     known = (_HINTERSDORF, ("Caption", "URL", "Index")), (_OWN, ("prompt",))
-    split = {separator: [name.strip() for name in next(csv.reader([header], delimiter=separator))] for separator in _SEPARATORS}
+    split = {
+        separator: [name.strip() for name in next(csv.reader([header], delimiter=separator))]
+        for separator in _SEPARATORS
+    }
     for (columns, needed), right in zip(known, ";,", strict=True):
-        hits = {separator: len(set(names) & set(columns.values())) for separator, names in split.items()}
+        hits = {
+            separator: len(set(names) & set(columns.values())) for separator, names in split.items()
+        }
         used = max(hits, key=lambda separator: hits[separator])  # a tie: the first, a comma
         if columns is _OWN and path.suffix.lower() == ".csv":
             used = used if hits[used] else right  # whatever it holds: it has to be one of one's own
         elif hits[used] < 2:
             continue
         if used != right:
-            raise UserError(f"{path} is separated by {_SEPARATORS[used]} ({used!r}) where {_SEPARATORS[right]} ({right!r}) belong")
+            raise UserError(
+                f"{path} is separated by {_SEPARATORS[used]} ({used!r}) where {_SEPARATORS[right]}"
+                f" ({right!r}) belong"
+            )
         if missing := [name for name in needed if name not in split[used]]:
-            raise UserError(f"{path} has no column {', '.join(map(repr, missing))}; it has {_listed(split[used])}")
+            raise UserError(
+                f"{path} has no column {', '.join(map(repr, missing))}; it has"
+                f" {_listed(split[used])}"
+            )
         if repeated := [name for name in columns.values() if split[used].count(name) > 1]:
             raise UserError(f"{path} has the column {repeated[0]!r} twice")
         return used, columns
     return "", {}
 
 
-def _csv_rows(path: Path, text: str, separator: str, columns: Mapping[str, str], *, whole: bool) -> Iterator[Row]:
-    """whole: a row with fewer fields than the header is refused; a file of one's own may leave out the last ones."""
+def _csv_rows(
+    path: Path, text: str, separator: str, columns: Mapping[str, str], *, whole: bool
+) -> Iterator[Row]:
+    """whole: a row with fewer fields than the header is refused; a file of one's own
+    may leave out the last ones.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = [name.strip() for name in next(reader)]
@@ -333,10 +463,16 @@ def _csv_rows(path: Path, text: str, separator: str, columns: Mapping[str, str],
             where = f"line {reader.line_num}"
             if len(fields) > len(header) or (whole and 0 < len(fields) < len(header)):
                 advice = f"quote a prompt that holds {separator!r}"
-                raise UserError(f"{path}, {where}: {len(fields)} fields, where the header has {len(header)}; {advice}")
+                raise UserError(
+                    f"{path}, {where}: {len(fields)} fields, where the header has {len(header)};"
+                    f" {advice}"
+                )
             if not fields and whole:
                 raise UserError(f"{path}, {where}: an empty row; remove it")
             if fields:
-                yield where, {what: fields[i] if i < len(fields) else None for what, i in places.items()}
+                yield (
+                    where,
+                    {what: fields[i] if i < len(fields) else None for what, i in places.items()},
+                )
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: damaged CSV ({error})") from None

@@ -1,4 +1,6 @@
-"""Prompts that are the same but for case, white space or Unicode form: CLIP's tokenizer reads the same tokens."""
+"""Prompts that are the same but for case, white space or Unicode form: CLIP's tokenizer
+reads the same tokens.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,9 @@ BUT_FOR = "but for case, white space or Unicode form"
 
 
 def plain(text: str) -> str:
-    """The form that twins share: Unicode's NFKC and case folding, without invisible format
-    characters, each run of white space as one space, none at the ends."""
+    """The form that twins share: Unicode's NFKC and case folding, without invisible
+    format characters, each run of white space as one space, none at the ends.
+    """
     if text.isascii():  # the usual case, and faster
         return " ".join(text.lower().split())
     for _ in range(2):  # folding may undo the normal form, and the normal form bring new capitals
@@ -26,7 +29,8 @@ class Labelled:
     def enter(self, text: str, label: int, place: str) -> tuple[str, str] | None:
         """(text, place) of the first twin with the opposite label, or None.
 
-        label: 1 or 0; a prompt of another label (unknown) contradicts none, and is not entered.
+        label: 1 or 0; a prompt of another label (unknown) contradicts none, and is not
+        entered.
         """
         if label not in (0, 1):
             return None

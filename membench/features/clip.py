@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def clip_resource(weights: str) -> Resource:
-    """The weights ``MODEL:TAG`` where open_clip keeps them: the hub's cache. ``MODEL:FILE``: the file, which is not fetched.
+    """The weights ``MODEL:TAG`` where open_clip keeps them: the hub's cache.
+
+    ``MODEL:FILE``: the file, which is not fetched.
 
     Raises :class:`UserError` for an unknown model or tag.
     """
@@ -36,7 +38,10 @@ def clip_resource(weights: str) -> Resource:
         what="CLIP's weights",
         find=find,
         fetch=lambda: _fetched(name, source, tag),
-        command=f"membench download sd_webster --set sd_webster.criterion=clip --set sd_webster.criterion_weights={name}:{source}",
+        command=(
+            "membench download sd_webster --set sd_webster.criterion=clip --set"
+            f" sd_webster.criterion_weights={name}:{source}"
+        ),
         note=tag.get("hf_hub", "").rstrip("/"),
     )
 
@@ -48,9 +53,13 @@ def load_clip(weights: str, device: str) -> Loaded:
 
     name, source, config, tag = _named(weights)
     file, digest = weights_file(_fetched(name, source, tag) if tag else source)
-    read_tensors(file)  # open_clip falls back to pickle's own loader in one case: what gets past this has no code in it
+    # Open_clip falls back to pickle's own loader in one case: what gets past this has
+    # no code in it
+    read_tensors(file)
     try:
-        model = open_clip.create_model(name, str(file), device=device, force_preprocess_cfg=tag, weights_only=True).eval()
+        model = open_clip.create_model(
+            name, str(file), device=device, force_preprocess_cfg=tag, weights_only=True
+        ).eval()
     except Exception as error:  # whatever another model's file raises
         raise UserError(f"{file} does not fit CLIP model {name}: {short(error)}") from error
     settings = PreprocessCfg(**model.visual.preprocess_cfg)
@@ -61,16 +70,25 @@ def load_clip(weights: str, device: str) -> Loaded:
 
     size = "x".join(map(str, settings.input_size[1:]))
     details = json_hash({"model": config, "preprocessing": model.visual.preprocess_cfg})[:8]
-    return f"clip-{name}-{digest}-{settings.resize_mode}{size}-{details}", prepare, model.encode_image
+    return (
+        f"clip-{name}-{digest}-{settings.resize_mode}{size}-{details}",
+        prepare,
+        model.encode_image,
+    )
 
 
 def _named(weights: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
-    """Model, tag or file, open_clip's configuration of the model, and that of the tag ({} for a file)."""
+    """Model, tag or file, open_clip's configuration of the model, and that of the tag
+    ({} for a file).
+    """
     import open_clip
 
     name, _, source = weights.partition(":")
     if not name or not source:
-        raise UserError("clip needs --set features_weights=MODEL:TAG or MODEL:FILE, such as ViT-B-32:laion2b_s34b_b79k")
+        raise UserError(
+            "clip needs --set features_weights=MODEL:TAG or MODEL:FILE, such as"
+            " ViT-B-32:laion2b_s34b_b79k"
+        )
     name = name.replace("/", "-")  # OpenAI's spelling, ViT-B/32
     config = open_clip.get_model_config(name)
     if config is None:
@@ -78,11 +96,17 @@ def _named(weights: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     tag = open_clip.get_pretrained_cfg(name, source)
     if not tag and not Path(source).expanduser().is_file():
         near = suggest(source, open_clip.list_pretrained_tags_by_model(name))
-        raise UserError(f"weights {source!r} of CLIP model {name} are no file and no tag.{near} See: open_clip.list_pretrained()")
+        raise UserError(
+            f"weights {source!r} of CLIP model {name} are no file and no tag.{near} See:"
+            " open_clip.list_pretrained()"
+        )
     if tag and bool(tag.get("quick_gelu")) != bool(config.get("quick_gelu")):
         # open_clip only warns, and the features would be wrong.
         other = f"{name}-quickgelu" if tag.get("quick_gelu") else name.removesuffix("-quickgelu")
-        raise UserError(f"weights {source!r} were trained with another activation than CLIP model {name}: take {other}:{source}")
+        raise UserError(
+            f"weights {source!r} were trained with another activation than CLIP model {name}: take"
+            f" {other}:{source}"
+        )
     return name, source, config, tag
 
 
@@ -105,7 +129,9 @@ def _cached(tag: dict[str, Any]) -> Path | None:
 
 
 def _fetched(name: str, source: str, tag: dict[str, Any]) -> Path:
-    """A tag's file: that of an earlier download without asking the network, else downloaded by open_clip."""
+    """A tag's file: that of an earlier download without asking the network, else
+    downloaded by open_clip.
+    """
     import open_clip
 
     from membench.fetching import net
@@ -114,10 +140,14 @@ def _fetched(name: str, source: str, tag: dict[str, Any]) -> Path:
         return file
     if net.offline():
         raise UserError(
-            f"weights {source!r} of CLIP model {name} are not in the cache and cannot be downloaded offline; fetch them with "
-            f"`{clip_resource(f'{name}:{source}').command}`, or give a file instead"
+            f"weights {source!r} of CLIP model {name} are not in the cache and cannot be downloaded"
+            f" offline; fetch them with `{clip_resource(f'{name}:{source}').command}`, or give a"
+            " file instead"
         )
     try:
         return Path(open_clip.download_pretrained(tag))
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"weights {source!r} of CLIP model {name} cannot be downloaded ({short(error)}); give a file instead") from error
+        raise UserError(
+            f"weights {source!r} of CLIP model {name} cannot be downloaded ({short(error)}); give a"
+            " file instead"
+        ) from error

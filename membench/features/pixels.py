@@ -24,7 +24,9 @@ def load_pixels(weights: str, device: str) -> Loaded:
 
 
 def _area_average(side: int) -> torch.Tensor:
-    """float32 [min(side, 32), side]: the share of each pixel in each cell of equal width; rows sum to 1."""
+    """float32 [min(side, 32), side]: the share of each pixel in each cell of equal
+    width; rows sum to 1.
+    """
     cells = min(side, PIXELS_SIDE)
     edges = torch.arange(cells + 1, dtype=torch.float64) * side / cells
     pixel = torch.arange(side, dtype=torch.float64)

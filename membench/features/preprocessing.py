@@ -1,4 +1,7 @@
-"""How a picture is brought to SSCD's input. Published papers differ in it, and their similarities with it."""
+"""How a picture is brought to SSCD's input.
+
+Published papers differ in it, and their similarities with it.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,12 @@ HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resizing by PIL's bilinear filter on 8-bit pictures, as torchvision's transforms do on PIL images, then normalising.
+    """Resizing by PIL's bilinear filter on 8-bit pictures, as torchvision's transforms
+    do on PIL images, then normalising.
 
-    side: of the resized picture, in pixels. square: both sides, whatever the aspect ratio; otherwise the shorter one, and the longer
-    in proportion, rounded down. crop: side of the square that is cut out of the middle; 0: none.
+    side: of the resized picture, in pixels. square: both sides, whatever the aspect
+    ratio; otherwise the shorter one, and the longer in proportion, rounded down. crop:
+    side of the square that is cut out of the middle; 0: none.
     """
 
     name: str
@@ -35,10 +40,18 @@ class Preprocessing:
     statistics: Statistics = IMAGENET
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
-        """images ``uint8`` [n, h, w, 3] -> ``uint8`` [n, h', w', 3], resized and cropped."""
-        # On 8-bit pictures as the authors do, not on tensors, whose resizing differs by up to a grey level.
+        """images ``uint8`` [n, h, w, 3] -> ``uint8`` [n, h', w', 3], resized and
+        cropped.
+        """
+        # On 8-bit pictures as the authors do, not on tensors, whose resizing differs by
+        # up to a grey level.
         height, width = self._size(*images.shape[1:3])
-        resized = np.stack([np.asarray(Image.fromarray(i).resize((width, height), Image.Resampling.BILINEAR)) for i in images])
+        resized = np.stack(
+            [
+                np.asarray(Image.fromarray(i).resize((width, height), Image.Resampling.BILINEAR))
+                for i in images
+            ]
+        )
         if not self.crop:
             return resized
         top, left = (round((side - self.crop) / 2) for side in (height, width))
@@ -62,10 +75,15 @@ class Preprocessing:
 PREPROCESSING = {
     p.name: p
     for p in (
-        Preprocessing("square288", 288),  # the size of the authors' evaluation, as their README's skewed variant; MemBench (2025)
-        Preprocessing("small288", 288, square=False),  # the authors' first recommendation: the shorter edge, the aspect ratio kept
-        Preprocessing("square320", 320),  # the authors' skewed variant; NeMo (Hintersdorf et al. 2024)
-        Preprocessing("wen224", 256, square=False, crop=224, statistics=HALF),  # Somepalli et al. 2023 (DCR); Wen et al. 2024
+        # The size of the authors' evaluation, as their README's skewed variant;
+        # MemBench (2025)
+        Preprocessing("square288", 288),
+        # The authors' first recommendation: the shorter edge, the aspect ratio kept
+        Preprocessing("small288", 288, square=False),
+        # The authors' skewed variant; NeMo (Hintersdorf et al. 2024)
+        Preprocessing("square320", 320),
+        # Somepalli et al. 2023 (DCR); Wen et al. 2024
+        Preprocessing("wen224", 256, square=False, crop=224, statistics=HALF),
     )
 }
 
@@ -74,7 +92,12 @@ DEFAULT = "square288"
 
 
 def find_preprocessing(name: str) -> Preprocessing:
-    """The preprocessing of this name. Raises :class:`membench.errors.UserError` for an unknown one."""
+    """The preprocessing of this name.
+
+    Raises :class:`membench.errors.UserError` for an unknown one.
+    """
     if name not in PREPROCESSING:
-        raise unknown_name("preprocessing of SSCD", name, PREPROCESSING, f"one of {', '.join(PREPROCESSING)}")
+        raise unknown_name(
+            "preprocessing of SSCD", name, PREPROCESSING, f"one of {', '.join(PREPROCESSING)}"
+        )
     return PREPROCESSING[name]

@@ -1,4 +1,6 @@
-"""SSCD, the copy detector (Pizzi et al., CVPR 2022), from the files that its authors publish."""
+"""SSCD, the copy detector (Pizzi et al., CVPR 2022), from the files that its authors
+publish.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,14 @@ _FILES = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 DEFAULT_VARIANT = "disc_mixup"
 
 
-#: The published models with the SHA-256 of their ``.torchscript.pt``. The authors publish no checksums: that of disc_mixup (98,791,638
-#: bytes) is the one that several unrelated projects pin, which agree. Empty: none could be found, so the first download is trusted
-#: (:func:`membench.fetching.net.fetch` notes its SHA-256); the features' id, and with it every run, names the file by its digest.
+# : The published models with the SHA-256 of their ``.torchscript.pt``. The authors
+# publish no checksums: that of disc_mixup (98,791,638 : bytes) is the one that several
+# unrelated projects pin, which agree. Empty: none could be found, so the first download
+# is trusted : (:func:`membench.fetching.net.fetch` notes its SHA-256); the features'
+# id, and with it every run, names the file by its digest.
 VARIANTS = {
-    "disc_mixup": "9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56",  # ResNet-50, d = 512, the authors' default
+    # ResNet-50, d = 512, the authors' default
+    "disc_mixup": "9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56",
     "disc_large": "",  # ResNeXt-101, d = 1024
     "disc_advanced": "",
     "disc_blur": "",
@@ -42,9 +47,11 @@ VARIANTS = {
 
 
 def sscd_resource(variant: str = DEFAULT_VARIANT) -> Resource:
-    """The TorchScript file of a variant (``VARIANTS``) in the cache's ``weights/sscd``, from its authors' server.
+    """The TorchScript file of a variant (``VARIANTS``) in the cache's ``weights/sscd``,
+    from its authors' server.
 
-    Checked against a SHA-256 where one is known; see ``VARIANTS``. Raises :class:`UserError` for an unknown variant.
+    Checked against a SHA-256 where one is known; see ``VARIANTS``. Raises
+    :class:`UserError` for an unknown variant.
     """
     from membench.fetching import net
     from membench.fetching.resources import Resource
@@ -80,10 +87,15 @@ def _cached(variant: str) -> Path:
 
 
 def _found(variant: str) -> Path | None:
-    """The downloaded file; None if it is not there. Raises :class:`UserError` for one that is not the published one."""
+    """The downloaded file; None if it is not there.
+
+    Raises :class:`UserError` for one that is not the published one.
+    """
     path, sha256 = _cached(variant), VARIANTS[variant]
     if path.is_file() and sha256 and (got := file_hash(path)) != sha256:
-        raise UserError(f"{path} has SHA-256 {got}, the published file {sha256}: delete it and fetch it again")
+        raise UserError(
+            f"{path} has SHA-256 {got}, the published file {sha256}: delete it and fetch it again"
+        )
     return path if path.is_file() else None
 
 
@@ -98,8 +110,9 @@ def _weights(weights: str) -> Path:
     path = _found(variant)
     if path is None:
         raise UserError(
-            f"the weights {variant} of sscd are not here: fetch them ({sscd_resource(variant).command}), or name a file: "
-            f"--set features_weights=PATH, such as that of {_cached(variant).name} from {SSCD_HOME}"
+            f"the weights {variant} of sscd are not here: fetch them"
+            f" ({sscd_resource(variant).command}), or name a file: --set features_weights=PATH,"
+            f" such as that of {_cached(variant).name} from {SSCD_HOME}"
         )
     return path
 
@@ -108,13 +121,17 @@ def _torchscript(file: Path, device: str, preprocessing: Preprocessing) -> Encod
     side = preprocessing.crop or preprocessing.side
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # TorchScript is deprecated, but what the authors publish
+            # TorchScript is deprecated, but what the authors publish
+            warnings.simplefilter("ignore")
             model = torch.jit.load(str(file), map_location=device).eval()
             out = model(torch.zeros(2, 3, side, side, device=device))
             if not isinstance(out, torch.Tensor) or out.ndim != 2 or len(out) != 2:
                 raise ValueError("it does not give one vector an image")
     except Exception as error:  # whatever a damaged file or another program raises
-        raise UserError(f"{file} is no TorchScript model of {side} x {side} images: {short(error)}; see {SSCD_HOME}") from error
+        raise UserError(
+            f"{file} is no TorchScript model of {side} x {side} images: {short(error)}; see"
+            f" {SSCD_HOME}"
+        ) from error
     return model
 
 
@@ -122,16 +139,25 @@ def _resnet(file: Path, device: str) -> Encode:
     from torchvision.models import resnet50
 
     state = read_tensors(file)
-    # The authors' model holds the ResNet as ``backbone``; GeM pooling and the L2 norm have no parameters.
-    state = {str(k).removeprefix("backbone."): v for k, v in state.items()} if isinstance(state, dict) else {}
+    # The authors' model holds the ResNet as ``backbone``; GeM pooling and the L2 norm
+    # have no parameters.
+    state = (
+        {str(k).removeprefix("backbone."): v for k, v in state.items()}
+        if isinstance(state, dict)
+        else {}
+    )
     net = resnet50(num_classes=512)
     try:
         net.load_state_dict(state)
     except Exception as error:  # keys, shapes, values that are no tensors
-        why = "does not fit a torchvision ResNet-50 with 512 outputs: take a .torchvision.pt or a .torchscript.pt of"
+        why = (
+            "does not fit a torchvision ResNet-50 with 512 outputs: take a .torchvision.pt or a"
+            " .torchscript.pt of"
+        )
         raise UserError(f"{file} {why} {SSCD_HOME}") from error
     net = net.to(device).eval()
-    trunk = torch.nn.Sequential(*list(net.children())[:-2])  # without average pooling and the last layer
+    # Without average pooling and the last layer
+    trunk = torch.nn.Sequential(*list(net.children())[:-2])
 
     def encode(x: torch.Tensor) -> torch.Tensor:
         pooled = trunk(x).clamp(min=1e-6).pow(3).mean(dim=(2, 3)).pow(1 / 3)  # GeM with p = 3

@@ -37,7 +37,12 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Row:
-    """One id. The columns are explained at :func:`membench.fetching.image_download.download_images`; 0 and "" where there is no picture."""
+    """One id.
+
+    The columns are explained at
+    :func:`membench.fetching.image_download.download_images`; 0 and "" where there is no
+    picture.
+    """
 
     id: str
     url: str
@@ -53,7 +58,10 @@ class Row:
 
 
 class StatusTable:
-    """``folder/status.parquet`` in memory; empty if there is none. Raises :class:`UserError` for a damaged one."""
+    """``folder/status.parquet`` in memory; empty if there is none.
+
+    Raises :class:`UserError` for a damaged one.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,11 +73,16 @@ class StatusTable:
             rows = pq.read_table(path).select(SCHEMA.names).cast(SCHEMA).to_pylist()
         except (OSError, pa.ArrowException, KeyError) as error:
             why = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} is damaged ({why}); delete it, and all its pictures are fetched again") from None
+            raise UserError(
+                f"{path} is damaged ({why}); delete it, and all its pictures are fetched again"
+            ) from None
         self.rows = {row["id"]: Row(**row) for row in rows}
 
     def enter(self, row: Row) -> None:
-        """Replaces the id's row. Its tries add up, and a file that the new row does not have is removed."""
+        """Replaces the id's row.
+
+        Its tries add up, and a file that the new row does not have is removed.
+        """
         if old := self.rows.get(row.id):
             if old.url == row.url:
                 row = replace(row, attempts=old.attempts + row.attempts)
@@ -86,7 +99,9 @@ class StatusTable:
             return hashlib.file_digest(file, "sha256").hexdigest() == row.sha256
 
     def mark_placeholders(self, urls: int) -> None:
-        """Sets "ok" or "placeholder?" of all rows with a picture: see :func:`membench.fetching.image_download.download_images`."""
+        """Sets "ok" or "placeholder?" of all rows with a picture: see
+        :func:`membench.fetching.image_download.download_images`.
+        """
         same: dict[tuple[str, str], set[str]] = defaultdict(set)
         for row in self.rows.values():
             if row.file:
@@ -98,18 +113,30 @@ class StatusTable:
             if min(row.width, row.height) < SMALLEST:
                 status, detail = "placeholder?", f"{row.width} x {row.height} pixels"
             elif urls and others >= urls:
-                status, detail = "placeholder?", f"{_host(row)} served the same bytes for {others} addresses"
+                status, detail = (
+                    "placeholder?",
+                    f"{_host(row)} served the same bytes for {others} addresses",
+                )
             else:
                 status, detail = "ok", ""
             self.rows[row.id] = replace(row, status=status, detail=detail)
 
     def save(self) -> None:
-        """Writes the table, in the order of the ids. Raises :class:`UserError` if the disk refuses."""
-        table = pa.Table.from_pylist([asdict(self.rows[name]) for name in sorted(self.rows)], schema=SCHEMA)
-        atomic_write(self.folder / STATUS, lambda path: pq.write_table(table, path), what=STATUS, advice=KEPT)
+        """Writes the table, in the order of the ids.
+
+        Raises :class:`UserError` if the disk refuses.
+        """
+        table = pa.Table.from_pylist(
+            [asdict(self.rows[name]) for name in sorted(self.rows)], schema=SCHEMA
+        )
+        atomic_write(
+            self.folder / STATUS, lambda path: pq.write_table(table, path), what=STATUS, advice=KEPT
+        )
 
     def frame(self, ids: Iterable[str]) -> pd.DataFrame:
-        return pa.Table.from_pylist([asdict(self.rows[name]) for name in ids], schema=SCHEMA).to_pandas()
+        return pa.Table.from_pylist(
+            [asdict(self.rows[name]) for name in ids], schema=SCHEMA
+        ).to_pandas()
 
 
 def _host(row: Row) -> str:

@@ -1,7 +1,10 @@
-"""Downloads the pictures of a list of web addresses, politely and at leisure; what did not come is a status, never a stand-in.
+"""Downloads the pictures of a list of web addresses, politely and at leisure; what did
+not come is a status, never a stand-in.
 
-A folder holds ``status.parquet`` (one row an id) and ``images/``, where each picture lies in its original bytes. Nothing here follows an
-address into a private network (:mod:`membench.fetching.public_http`), and nothing is kept that does not decode to its end.
+A folder holds ``status.parquet`` (one row an id) and ``images/``, where each picture
+lies in its original bytes. Nothing here follows an address into a private network
+(:mod:`membench.fetching.public_http`), and nothing is kept that does not decode to its
+end.
 """
 
 from __future__ import annotations
@@ -36,17 +39,23 @@ SILENT = 3  # failures in a row after which a host is given up
 
 @dataclass(frozen=True)
 class Link:
-    """A picture to fetch. id: the key of its prompt (LAION index or example id), or ``key/anything`` where a prompt has several."""
+    """A picture to fetch. id: the key of its prompt (LAION index or example id), or
+    ``key/anything`` where a prompt has several.
+    """
 
     id: str
     url: str
 
 
 def check_links(links: Sequence[Link]) -> None:
-    """Refuses a list that asks for what is not on the web. No name is resolved here: one that leads to a private address is refused later.
+    """Refuses a list that asks for what is not on the web.
 
-    Raises :class:`UserError`, which names the row (from 1), for an address of this machine or of a private network, for another scheme than
-    http and https (``file:``, ``ftp:``), for an empty id, and for an id with two addresses. Other malformed ones become rows "refused".
+    No name is resolved here: one that leads to a private address is refused later.
+
+    Raises :class:`UserError`, which names the row (from 1), for an address of this
+    machine or of a private network, for another scheme than http and https (``file:``,
+    ``ftp:``), for an empty id, and for an id with two addresses. Other malformed ones
+    become rows "refused".
     """
     known: dict[str, str] = {}
     for row, link in enumerate(links, 1):
@@ -54,7 +63,10 @@ def check_links(links: Sequence[Link]) -> None:
         if not link.id:
             raise UserError(f"{where} has no id; give each picture one")
         if known.setdefault(link.id, link.url) != link.url:
-            raise UserError(f"{where}: the id stands there before with another address; name this one {link.id[:40]}/2")
+            raise UserError(
+                f"{where}: the id stands there before with another address; name this one"
+                f" {link.id[:40]}/2"
+            )
         try:
             parse_url(link.url)
         except Refused as error:
@@ -63,7 +75,10 @@ def check_links(links: Sequence[Link]) -> None:
 
 
 def to_fetch(links: Sequence[Link], folder: str | Path, *, retry: bool = False) -> list[Link]:
-    """The links that :func:`download_images` would ask for. Raises :class:`UserError` for a damaged table. Touches no network."""
+    """The links that :func:`download_images` would ask for.
+
+    Raises :class:`UserError` for a damaged table. Touches no network.
+    """
     table = StatusTable(Path(folder))
     return [link for link in dict.fromkeys(links) if not _is_done(table, link, retry)]
 
@@ -77,26 +92,35 @@ def download_images(
     progress: bool = False,
     _hosts: Mapping[str, tuple[str, int]] | None = None,
 ) -> pd.DataFrame:
-    """Fetches the pictures that are not yet in the folder; the rows of ``links``, in their order (equal links once).
+    """Fetches the pictures that are not yet in the folder; the rows of ``links``, in
+    their order (equal links once).
 
-    Columns: id, url, status, file (below the folder; "" without a picture), width and height (pixels, as shown), bytes, sha256, detail (why
-    not), attempts (tries so far), final_url (what served the bytes, after redirects). Status:
+    Columns: id, url, status, file (below the folder; "" without a picture), width and
+    height (pixels, as shown), bytes, sha256, detail (why not), attempts (tries so far),
+    final_url (what served the bytes, after redirects). Status:
 
     - ok: a whole picture;
-    - gone (HTTP 404, 410), refused (by the rules of :mod:`membench.fetching.public_http`, here or after a redirect), not_an_image
-      (another content type than image/* and octet-stream, SVG, or bytes that do not decode to their end), too_big, too_many_pixels: not
-      asked for again unless ``retry``;
-    - placeholder?: one host served the same bytes for ``limits.placeholder_urls`` or more different addresses of this folder, or a side is
-      below 16 pixels (spacers, counting pixels): most likely "no longer available". The file is kept, but is no ground truth.
-      The rule is applied anew at each call; asked for again with ``retry`` only;
-    - http_error (any other HTTP status, or too many redirects), timeout, unreachable: asked for again by the next call.
+    - gone (HTTP 404, 410), refused (by the rules of
+      :mod:`membench.fetching.public_http`, here or after a redirect), not_an_image
+      (another content type than image/* and octet-stream, SVG, or bytes that do not
+      decode to their end), too_big, too_many_pixels: not asked for again unless
+      ``retry``;
+    - placeholder?: one host served the same bytes for ``limits.placeholder_urls`` or
+      more different addresses of this folder, or a side is below 16 pixels (spacers,
+      counting pixels): most likely "no longer available". The file is kept, but is no
+      ground truth. The rule is applied anew at each call; asked for again with
+      ``retry`` only;
+    - http_error (any other HTTP status, or too many redirects), timeout, unreachable:
+      asked for again by the next call.
 
-    An address that several ids share is asked once. A host that fails to answer three times in a row is left alone for the rest of the
-    call. The table is written every ten seconds, at the end and on Ctrl-C: what is done is kept, and a picture that is there
-    with its size and SHA-256 is never asked for again. A second process on the same folder waits. _hosts: for tests.
+    An address that several ids share is asked once. A host that fails to answer three
+    times in a row is left alone for the rest of the call. The table is written every
+    ten seconds, at the end and on Ctrl-C: what is done is kept, and a picture that is
+    there with its size and SHA-256 is never asked for again. A second process on the
+    same folder waits. _hosts: for tests.
 
-    Raises :class:`UserError` as :func:`check_links`, if the network is forbidden and there is something to ask for, for a damaged table,
-    and if the disk refuses.
+    Raises :class:`UserError` as :func:`check_links`, if the network is forbidden and
+    there is something to ask for, for a damaged table, and if the disk refuses.
     """
     folder = Path(folder)
     check_links(links)
@@ -108,7 +132,10 @@ def download_images(
         table = StatusTable(folder)
         missing = [link for link in links if not _is_done(table, link, retry)]
         if missing and net.offline():
-            raise UserError(f"{len(missing)} of {len(links)} pictures are not in {folder}, and --offline forbids to ask for them")
+            raise UserError(
+                f"{len(missing)} of {len(links)} pictures are not in {folder}, and --offline"
+                " forbids to ask for them"
+            )
         try:
             if missing:
                 _Download(missing, table, limits, _hosts).run(progress)
@@ -121,21 +148,37 @@ def download_images(
 def status_line(table: pd.DataFrame) -> str:
     """How many rows have which status: "480 ok, 12 gone, 8 timeout"."""
     counts = Counter(table["status"])
-    return ", ".join(f"{counts[s]} {s}" for s in sorted(counts, key=lambda s: (s != "ok", -counts[s], s))) or "no pictures"
+    return (
+        ", ".join(
+            f"{counts[s]} {s}" for s in sorted(counts, key=lambda s: (s != "ok", -counts[s], s))
+        )
+        or "no pictures"
+    )
 
 
 def _is_done(table: StatusTable, link: Link, retry: bool) -> bool:
     row = table.rows.get(link.id)
-    if row is None or row.url != link.url or row.status in TRANSIENT or (retry and row.status != "ok"):
+    if (
+        row is None
+        or row.url != link.url
+        or row.status in TRANSIENT
+        or (retry and row.status != "ok")
+    ):
         return False
     return not row.file or table.is_intact(row)
 
 
 class _Host:
-    """How one host is asked: few at a time, with a pause between the beginnings, and no more once it has failed to answer."""
+    """How one host is asked: few at a time, with a pause between the beginnings, and no
+    more once it has failed to answer.
+    """
 
     def __init__(self, limits: Limits) -> None:
-        self.limits, self.slots, self.lock = limits, threading.Semaphore(limits.per_host), threading.Lock()
+        self.limits, self.slots, self.lock = (
+            limits,
+            threading.Semaphore(limits.per_host),
+            threading.Lock(),
+        )
         self.ready = 0.0  # monotonic s, before which nobody may ask it
         self.silent = 0  # failures in a row
 
@@ -165,9 +208,17 @@ class _Host:
 
 
 class _Download:
-    """One call's requests: workers ask, the main thread keeps the table and cuts off what lasts too long."""
+    """One call's requests: workers ask, the main thread keeps the table and cuts off
+    what lasts too long.
+    """
 
-    def __init__(self, links: list[Link], table: StatusTable, limits: Limits, hosts: Mapping[str, tuple[str, int]] | None) -> None:
+    def __init__(
+        self,
+        links: list[Link],
+        table: StatusTable,
+        limits: Limits,
+        hosts: Mapping[str, tuple[str, int]] | None,
+    ) -> None:
         self.table, self.limits, self.requests = table, limits, Requests(limits, hosts)
         self.turns: dict[str, _Host] = {}
         self.ids: dict[str, list[str]] = {}  # of each address
@@ -176,14 +227,21 @@ class _Download:
 
     def run(self, progress: bool) -> None:
         waiting: dict[str, deque[tuple[str, Target]]] = {}
-        with tqdm(total=sum(map(len, self.ids.values())), desc="images", unit="", disable=not progress, delay=1) as bar:
+        with tqdm(
+            total=sum(map(len, self.ids.values())),
+            desc="images",
+            unit="",
+            disable=not progress,
+            delay=1,
+        ) as bar:
             for url in self.ids:
                 try:
                     target = parse_url(url)
                     waiting.setdefault(target.host, deque()).append((url, target))
                 except Refused as error:
                     bar.update(self.enter(self.rows(url, Outcome("refused", str(error)), None, 0)))
-            hosts = deque(host for host in waiting for _ in range(self.limits.per_host))  # in the order of their turns
+            # In the order of their turns
+            hosts = deque(host for host in waiting for _ in range(self.limits.per_host))
             pending: dict[Future[list[Row]], str] = {}
             pool = ThreadPoolExecutor(self.limits.workers, "download")
             saved = time.monotonic()
@@ -214,18 +272,32 @@ class _Download:
         return len(rows)
 
     def fetch(self, url: str, start: Target) -> list[Row]:
-        """Asks for one address, as often as it is worth it; the rows of its ids, none if all work is to stop."""
+        """Asks for one address, as often as it is worth it; the rows of its ids, none
+        if all work is to stop.
+        """
         for tries in range(1, self.limits.tries + 1):
             target = start
             for _ in range(self.limits.max_redirects + 1):
                 host = self.turns.setdefault(target.host, _Host(self.limits))
                 with host.turn(self.requests.stopped):
                     if host.given_up:
-                        return self.rows(url, Outcome("unreachable", f"{target.host} does not answer"), target, tries - 1)
+                        return self.rows(
+                            url,
+                            Outcome("unreachable", f"{target.host} does not answer"),
+                            target,
+                            tries - 1,
+                        )
                     outcome = self.requests.ask(target)
                     if self.requests.stopped.is_set():
                         return []
-                    host.note(outcome, max(outcome.after, self.limits.pause * 2 ** (tries - 1)) if outcome.again else 0.0)
+                    host.note(
+                        outcome,
+                        (
+                            max(outcome.after, self.limits.pause * 2 ** (tries - 1))
+                            if outcome.again
+                            else 0.0
+                        ),
+                    )
                 if not outcome.next:
                     break
                 target = outcome.next
@@ -244,7 +316,26 @@ class _Download:
         for name in self.ids[url]:
             file = ""
             if outcome.data:
-                file = f"{PICTURES}/{hashlib.sha256(name.encode()).hexdigest()[:16]}{outcome.extension}"
-                atomic_write(self.table.folder / file, lambda path: path.write_bytes(outcome.data), what=file, advice=KEPT)
-            rows.append(Row(name, url, outcome.status, file, *outcome.size, len(outcome.data), sha256, detail, tries, final))
+                digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+                file = f"{PICTURES}/{digest}{outcome.extension}"
+                atomic_write(
+                    self.table.folder / file,
+                    lambda path: path.write_bytes(outcome.data),
+                    what=file,
+                    advice=KEPT,
+                )
+            rows.append(
+                Row(
+                    name,
+                    url,
+                    outcome.status,
+                    file,
+                    *outcome.size,
+                    len(outcome.data),
+                    sha256,
+                    detail,
+                    tries,
+                    final,
+                )
+            )
         return rows

@@ -1,4 +1,6 @@
-"""One request for an image: what the server's answer comes to, within limits of time and size."""
+"""One request for an image: what the server's answer comes to, within limits of time
+and size.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +23,27 @@ from membench.storage.images import EXTENSIONS, MAX_PIXELS, NotAnImage, TooManyP
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-UNNAMED = frozenset({"", "application/octet-stream", "binary/octet-stream"})  # content types of servers that do not know
+# Content types of servers that do not know
+UNNAMED = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
 
 BLOCK = 1 << 16
 
 
-_DECODING = threading.BoundedSemaphore(2)  # an image of MAX_PIXELS takes some 500 MB while it is decoded
+# An image of MAX_PIXELS takes some 500 MB while it is decoded
+_DECODING = threading.BoundedSemaphore(2)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How hard to try. workers: requests at once, at most ``per_host`` to one host, whose beginnings lie ``delay`` s apart.
+    """How hard to try. workers: requests at once, at most ``per_host`` to one host,
+    whose beginnings lie ``delay`` s apart.
 
-    tries: for one picture in one call, ``pause`` s apart, then twice that ... connect_timeout: s for each address; read_timeout: s
-    without a byte; total_timeout: s for a response. max_bytes, max_pixels: of one picture. max_redirects: hops of a try.
-    placeholder_urls: see :func:`download_images`; 0: the same bytes never make a placeholder.
+    tries: for one picture in one call, ``pause`` s apart, then twice that ...
+    connect_timeout: s for each address; read_timeout: s without a byte; total_timeout:
+    s for a response. max_bytes, max_pixels: of one picture. max_redirects: hops of a
+    try. placeholder_urls: see :func:`download_images`; 0: the same bytes never make a
+    placeholder.
     """
 
     workers: int = 16
@@ -55,7 +62,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a request came to. next: where it leads; answered: whether the host said anything; again: worth a try, ``after`` s later."""
+    """What a request came to. next: where it leads; answered: whether the host said
+    anything; again: worth a try, ``after`` s later.
+    """
 
     status: str
     detail: str = ""
@@ -69,7 +78,9 @@ class Outcome:
 
 
 class Requests:
-    """Requests of many threads, which another thread cuts off where they last too long, or all of them."""
+    """Requests of many threads, which another thread cuts off where they last too long,
+    or all of them.
+    """
 
     def __init__(self, limits: Limits, hosts: Mapping[str, tuple[str, int]] | None = None) -> None:
         self.limits, self.hosts, self.stopped = limits, hosts, threading.Event()
@@ -80,20 +91,27 @@ class Requests:
         self._shut(float("inf"))
 
     def cut(self) -> None:
-        """To be called now and then: a server that sends a byte now and then never runs into a read timeout."""
+        """To be called now and then: a server that sends a byte now and then never runs
+        into a read timeout.
+        """
         self._shut(time.monotonic())
 
     def _shut(self, now: float) -> None:
         for sock, deadline in list(self._open.items()):
             if now > deadline:
                 with contextlib.suppress(OSError):  # closed by its own thread meanwhile
-                    # Of the plain socket below TLS too: ssl's own shutdown would take the session from under the reader.
+                    # Of the plain socket below TLS too: ssl's own shutdown would take
+                    # the session from under the reader.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def ask(self, target: Target) -> Outcome:
-        """One GET. What a server or the way to it does wrong is an outcome; anything else passes through.
+        """One GET.
 
-        The outcome means nothing once :meth:`stop` was called: the connection may have been cut off.
+        What a server or the way to it does wrong is an outcome; anything else passes
+        through.
+
+        The outcome means nothing once :meth:`stop` was called: the connection may have
+        been cut off.
         """
         deadline, mine = time.monotonic() + self.limits.total_timeout, list[socket.socket]()
 
@@ -103,7 +121,10 @@ class Requests:
             if self.stopped.is_set():  # too late for the last round of cuts
                 raise ConnectionAbortedError
 
-        times = {"connect_timeout": self.limits.connect_timeout, "read_timeout": self.limits.read_timeout}
+        times = {
+            "connect_timeout": self.limits.connect_timeout,
+            "read_timeout": self.limits.read_timeout,
+        }
         late = Outcome("timeout", f"not done after {self.limits.total_timeout:g} s", again=True)
         if self.stopped.is_set():
             return Outcome("unreachable", "stopped")
@@ -119,7 +140,9 @@ class Requests:
                 return Outcome("timeout", "no answer in time", answered=False, again=True)
             # A wrong name or certificate will not mend itself within seconds.
             lasting = isinstance(error, ssl.SSLCertVerificationError | socket.gaierror)
-            return Outcome("unreachable", f"{type(error).__name__}: {error}", answered=False, again=not lasting)
+            return Outcome(
+                "unreachable", f"{type(error).__name__}: {error}", answered=False, again=not lasting
+            )
         finally:
             for sock in mine:
                 self._open.pop(sock, None)
@@ -146,7 +169,8 @@ class Requests:
         if (length := response.length_remaining or 0) > self.limits.max_bytes:
             return Outcome("too_big", f"{length:,} bytes, more than {self.limits.max_bytes:,}")
         body = bytearray()
-        for block in response.stream(BLOCK, decode_content=False):  # raises if less comes than was announced
+        # Raises if less comes than was announced
+        for block in response.stream(BLOCK, decode_content=False):
             body += block
             if len(body) > self.limits.max_bytes:
                 return Outcome("too_big", f"more than {self.limits.max_bytes:,} bytes")

@@ -1,4 +1,7 @@
-"""Single files over https, by pooch: checked, whole or not at all. Every other way to the network asks :func:`offline` first."""
+"""Single files over https, by pooch: checked, whole or not at all.
+
+Every other way to the network asks :func:`offline` first.
+"""
 
 from __future__ import annotations
 
@@ -49,26 +52,42 @@ AGENT = f"membench/{__version__}"
 
 
 def offline() -> bool:
-    """Whether the network is forbidden: ``--offline``, which sets ``$HF_HUB_OFFLINE``, or the user's own environment. Read at each call."""
+    """Whether the network is forbidden: ``--offline``, which sets ``$HF_HUB_OFFLINE``,
+    or the user's own environment. Read at each call.
+    """
     # The words that huggingface_hub takes as yes.
-    return (os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "").upper() in {"1", "ON", "YES", "TRUE"}
+    return (
+        os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    ).upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def fetch(
-    url: str, path: str | Path, *, sha256: str = "", max_bytes: int = MAX_BYTES, progress: bool = False, _plain_http: bool = False
+    url: str,
+    path: str | Path,
+    *,
+    sha256: str = "",
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+    _plain_http: bool = False,
 ) -> Path:
-    """``path``, downloaded from ``url`` unless it is there. The file appears whole and checked, or not at all.
+    """``path``, downloaded from ``url`` unless it is there.
 
-    url: https, also after redirects. sha256: the hex digest that the file must have; a file that is there is read and checked at every
-    call. Where none is given, the first download is trusted (as ssh trusts a host's first key): its SHA-256 is written to
-    ``<path>.sha256``, in the format of ``sha256sum``, and holds from then on. max_bytes: a longer file is refused. progress: a bar on
-    stderr, if it takes more than a second.
+    The file appears whole and checked, or not at all.
 
-    Time-outs, broken connections and HTTP 408, 425, 429 and 5xx are tried again from the start, with doubled pauses. A second process
-    that asks for the same file waits.
+    url: https, also after redirects. sha256: the hex digest that the file must have; a
+    file that is there is read and checked at every call. Where none is given, the first
+    download is trusted (as ssh trusts a host's first key): its SHA-256 is written to
+    ``<path>.sha256``, in the format of ``sha256sum``, and holds from then on.
+    max_bytes: a longer file is refused. progress: a bar on stderr, if it takes more
+    than a second.
 
-    Raises :class:`UserError` if the network is forbidden or the server unreachable, for its HTTP status, for a wrong checksum (the
-    download is thrown away; a file that was there before is left as it is) and if the disk refuses; ValueError for another scheme.
+    Time-outs, broken connections and HTTP 408, 425, 429 and 5xx are tried again from
+    the start, with doubled pauses. A second process that asks for the same file waits.
+
+    Raises :class:`UserError` if the network is forbidden or the server unreachable, for
+    its HTTP status, for a wrong checksum (the download is thrown away; a file that was
+    there before is left as it is) and if the disk refuses; ValueError for another
+    scheme.
     """
     want = _Want(url, Path(path), sha256.lower(), max_bytes, progress, _plain_http)
     if not want.may_ask(url):
@@ -77,7 +96,10 @@ def fetch(
         want.check_present()
         return want.path
     if offline():
-        raise UserError(f"{want.path.name} is not in {want.path.parent}, and --offline forbids to fetch it from {url}")
+        raise UserError(
+            f"{want.path.name} is not in {want.path.parent}, and --offline forbids to fetch it from"
+            f" {url}"
+        )
     with locked(want.path, progress):
         if want.path.exists():  # another process may have fetched it while we waited
             want.check_present()
@@ -108,29 +130,45 @@ class _Want:
         return self.path.with_name(f"{self.path.name}.sha256")
 
     def may_ask(self, url: str) -> bool:
-        """Plain http would let anybody on the way change the file; plain_http: tests ask this machine."""
+        """Plain http would let anybody on the way change the file; plain_http: tests
+        ask this machine.
+        """
         parts = urlsplit(url)
-        return parts.scheme == "https" or (self.plain_http and parts.scheme == "http" and parts.hostname == "127.0.0.1")
+        return parts.scheme == "https" or (
+            self.plain_http and parts.scheme == "http" and parts.hostname == "127.0.0.1"
+        )
 
     def disk(self) -> contextlib.AbstractContextManager[None]:
         return disk_errors(self.path.parent, what=self.path.name, advice=AGAIN)
 
     def check(self, file: Path) -> str:
-        """What is wrong with a file's SHA-256, or an empty text. Of the first file without a known one, it is recorded."""
+        """What is wrong with a file's SHA-256, or an empty text.
+
+        Of the first file without a known one, it is recorded.
+        """
         with self.disk():
             got, wanted = file_hash(file), self.sha256
             if not wanted and self.record.is_file():
                 wanted = (self.record.read_text().split() or ["nothing"])[0]
             if not wanted and os.access(self.path.parent, os.W_OK):
                 text = f"{got}  {self.path.name}\n"
-                atomic_write(self.record, lambda temporary: temporary.write_text(text), what=self.path.name, advice=AGAIN)
+                atomic_write(
+                    self.record,
+                    lambda temporary: temporary.write_text(text),
+                    what=self.path.name,
+                    advice=AGAIN,
+                )
             return f"SHA256 {got}, but {wanted} is expected" if wanted not in ("", got) else ""
 
     def check_present(self) -> None:
         if not self.path.is_file():
-            raise UserError(f"{self.path} is not a file; move it away, and it is fetched from {self.url}")
+            raise UserError(
+                f"{self.path} is not a file; move it away, and it is fetched from {self.url}"
+            )
         if wrong := self.check(self.path):
-            raise UserError(f"{self.path} has {wrong}; move it away, and it is fetched anew from {self.url}")
+            raise UserError(
+                f"{self.path} has {wrong}; move it away, and it is fetched anew from {self.url}"
+            )
 
     def download(self) -> None:
         """Fetches under the lock: the temporary file is filled, checked and renamed."""
@@ -141,10 +179,16 @@ class _Want:
                     break
                 except _Transient as error:
                     if failures == TRIES:
-                        raise UserError(f"{self.url} cannot be fetched ({error}, {TRIES} times); try again later") from None
+                        raise UserError(
+                            f"{self.url} cannot be fetched ({error}, {TRIES} times); try again"
+                            " later"
+                        ) from None
                     time.sleep(max(BACKOFF * 2 ** (failures - 1), min(error.after, LONGEST_PAUSE)))
             if wrong := self.check(temporary):
-                raise UserError(f"{self.url} gave a file with {wrong}; it is not kept: fetch it by hand, or ask its authors what changed")
+                raise UserError(
+                    f"{self.url} gave a file with {wrong}; it is not kept: fetch it by hand, or ask"
+                    " its authors what changed"
+                )
 
     def request(self, temporary: Path) -> None:
         """One GET into a file. Raises _Transient for what may be tried again."""
@@ -154,9 +198,18 @@ class _Want:
 
         with self.disk():
             file = open(temporary, "wb")  # noqa: SIM115 - closed below
-        bar: Any = tqdm(desc=self.path.name, total=1, unit="B", unit_scale=True, delay=1, disable=not self.progress)
+        bar: Any = tqdm(
+            desc=self.path.name,
+            total=1,
+            unit="B",
+            unit_scale=True,
+            delay=1,
+            disable=not self.progress,
+        )
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
-        get = pooch.HTTPDownloader(bar, BLOCK, timeout=TIMEOUT, headers=headers, hooks={"response": self.judge})
+        get = pooch.HTTPDownloader(
+            bar, BLOCK, timeout=TIMEOUT, headers=headers, hooks={"response": self.judge}
+        )
         try:
             with bar, contextlib.closing(file):
                 get(self.url, _Limited(self, file), None)
@@ -169,14 +222,21 @@ class _Want:
         except requests.RequestException as error:
             inner = error.args[0] if error.args else None
             reason = inner.reason if isinstance(inner, MaxRetryError) else None
-            if isinstance(reason, NewConnectionError | SSLError):  # will not mend itself within seconds
-                raise UserError(f"{self.url} cannot be fetched: {urlsplit(self.url).hostname} is unreachable ({reason})") from None
-            if isinstance(error, requests.TooManyRedirects | ValueError):  # ValueError: an address that leads nowhere
+            # Will not mend itself within seconds
+            if isinstance(reason, NewConnectionError | SSLError):
+                raise UserError(
+                    f"{self.url} cannot be fetched: {urlsplit(self.url).hostname} is unreachable"
+                    f" ({reason})"
+                ) from None
+            # ValueError: an address that leads nowhere
+            if isinstance(error, requests.TooManyRedirects | ValueError):
                 raise UserError(f"{self.url} cannot be fetched: {error}") from None
             raise _Transient(str(error)) from None
 
     def judge(self, response: Response, **_: Any) -> None:
-        """Looks at each response, redirects included, before its body is read or it is followed. Raises UserError."""
+        """Looks at each response, redirects included, before its body is read or it is
+        followed. Raises UserError.
+        """
         location = response.headers["Location"] if response.is_redirect else ""
         for url in (response.url, urljoin(response.url, location)):
             if not self.may_ask(url):
@@ -186,16 +246,23 @@ class _Want:
             return
         if int(length) > self.max_bytes:
             raise UserError(
-                f"{self.url} is {int(length):,} bytes long, more than the {self.max_bytes:,} that are allowed; it is not fetched"
+                f"{self.url} is {int(length):,} bytes long, more than the {self.max_bytes:,} that"
+                " are allowed; it is not fetched"
             )
         with self.disk():
             free = shutil.disk_usage(self.path.parent).free
         if int(length) > free:
-            raise UserError(f"{self.path.parent} has {free / 1e9:.1f} GB left, and {self.path.name} needs {int(length) / 1e9:.1f} GB")
+            raise UserError(
+                f"{self.path.parent} has {free / 1e9:.1f} GB left, and {self.path.name} needs"
+                f" {int(length) / 1e9:.1f} GB"
+            )
 
 
 class _Limited:
-    """The file that a download fills. Raises UserError past the allowed size and where the disk refuses."""
+    """The file that a download fills.
+
+    Raises UserError past the allowed size and where the disk refuses.
+    """
 
     def __init__(self, want: _Want, file: IO[bytes]) -> None:
         self.want, self.file, self.size = want, file, 0
@@ -203,7 +270,10 @@ class _Limited:
     def write(self, block: bytes) -> None:
         self.size += len(block)
         if self.size > self.want.max_bytes:
-            raise UserError(f"{self.want.url} is longer than the {self.want.max_bytes:,} bytes that are allowed; it is not kept")
+            raise UserError(
+                f"{self.want.url} is longer than the {self.want.max_bytes:,} bytes that are"
+                " allowed; it is not kept"
+            )
         with self.want.disk():
             self.file.write(block)
 
@@ -213,7 +283,9 @@ class _Limited:
 
 
 def retry_after(response: Any) -> float:
-    """Seconds that a response, of requests or urllib3, asks to wait by Retry-After (a number or a date); 0 without."""
+    """Seconds that a response, of requests or urllib3, asks to wait by Retry-After (a
+    number or a date); 0 without.
+    """
     from urllib3 import Retry
     from urllib3.exceptions import InvalidHeader
 

@@ -1,9 +1,12 @@
-"""GET requests for lists of strangers' web addresses: public hosts only, and the very address that was checked.
+"""GET requests for lists of strangers' web addresses: public hosts only, and the very
+address that was checked.
 
-A list of picture addresses may name, by mistake or by malice, machines that only we can reach: this one, the router, a cloud's metadata
-service. So every host is resolved once, all its addresses must be public, and the connection is made to one of these, with the name
-in the Host header and in the TLS handshake: a second answer of the name server (DNS rebinding) is never asked for. Proxies of the
-environment are not used, since they would resolve names themselves.
+A list of picture addresses may name, by mistake or by malice, machines that only we can
+reach: this one, the router, a cloud's metadata service. So every host is resolved once,
+all its addresses must be public, and the connection is made to one of these, with the
+name in the Host header and in the TLS handshake: a second answer of the name server
+(DNS rebinding) is never asked for. Proxies of the environment are not used, since they
+would resolve names themselves.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ LOCAL_DOMAINS = ("localhost", "local", "localdomain", "internal", "intranet", "l
 
 
 HEADERS = {
-    "User-Agent": f"{AGENT} (research on memorization; fetches single pictures of a list, a few at a time)",
+    "User-Agent": (
+        f"{AGENT} (research on memorization; fetches single pictures of a list, a few at a time)"
+    ),
     "Accept": "image/*",
     "Accept-Encoding": "identity",
     "Connection": "close",
@@ -48,7 +53,11 @@ _UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6 (R
 
 
 class Refused(Exception):
-    """An address that is not asked. Its text says why. local: it names this machine, a private network or no web server at all."""
+    """An address that is not asked.
+
+    Its text says why. local: it names this machine, a private network or no web server
+    at all.
+    """
 
     def __init__(self, why: str, *, local: bool = False) -> None:
         super().__init__(why)
@@ -57,7 +66,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A checked address. host: lower case, ASCII, without brackets; path: with the query, percent-encoded."""
+    """A checked address. host: lower case, ASCII, without brackets; path: with the
+    query, percent-encoded.
+    """
 
     scheme: str
     host: str
@@ -79,10 +90,13 @@ class Target:
 
 
 def parse_url(url: str) -> Target:
-    """An address, checked as far as that goes without a network; characters that do not belong into a path are percent-encoded.
+    """An address, checked as far as that goes without a network; characters that do not
+    belong into a path are percent-encoded.
 
-    Raises :class:`Refused` for a scheme but http and https, a user name, a port but 80 and 443, no host or a malformed one; and, with
-    ``local``, for other schemes, for names without a dot or of local domains, and for an IP address that is not public, however spelled.
+    Raises :class:`Refused` for a scheme but http and https, a user name, a port but 80
+    and 443, no host or a malformed one; and, with ``local``, for other schemes, for
+    names without a dot or of local domains, and for an IP address that is not public,
+    however spelled.
     """
     url = url.strip(" ")
     if not url:
@@ -96,7 +110,10 @@ def parse_url(url: str) -> Target:
         raise Refused(f"malformed: {error}") from None
     if parts.scheme not in PORTS:
         # Without a scheme it may be a path of this machine just as well.
-        raise Refused(f"only http and https are fetched, not {parts.scheme or 'an address without either'}", local=True)
+        raise Refused(
+            f"only http and https are fetched, not {parts.scheme or 'an address without either'}",
+            local=True,
+        )
     if "@" in parts.netloc:
         raise Refused("a user name in the address")
     if port is None:
@@ -121,13 +138,15 @@ def _host(name: str) -> str:
             raise Refused(f"malformed host {name}") from None
     else:
         try:
-            name = name.encode("idna").decode().lower()  # full-width digits become digits here, before they are looked at
+            # Full-width digits become digits here, before they are looked at
+            name = name.encode("idna").decode().lower()
         except UnicodeError:
             raise Refused(f"malformed host {name}") from None
         if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
             raise Refused(f"malformed host {name}" if name else "no host in the address")
         try:
-            address = socket.inet_ntoa(socket.inet_aton(name))  # also 2130706433, 0x7f.1 and 0177.0.0.1, as the system takes them
+            # Also 2130706433, 0x7f.1 and 0177.0.0.1, as the system takes them
+            address = socket.inet_ntoa(socket.inet_aton(name))
         except OSError:
             if "." not in name or name.endswith(tuple(f".{domain}" for domain in LOCAL_DOMAINS)):
                 raise Refused(f"{name} is a name of a local network", local=True) from None
@@ -138,9 +157,11 @@ def _host(name: str) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet: no loopback, private, shared, link-local, multicast or reserved one.
+    """Whether an IP address belongs to the public internet: no loopback, private,
+    shared, link-local, multicast or reserved one.
 
-    Of IPv6 only global unicast without 6to4 and Teredo, and 64:ff9b::/96 (NAT64, RFC 6052) by the IPv4 address inside it.
+    Of IPv6 only global unicast without 6to4 and Teredo, and 64:ff9b::/96 (NAT64, RFC
+    6052) by the IPv4 address inside it.
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
@@ -152,8 +173,14 @@ def is_public(address: str) -> bool:
 
 
 def resolve(target: Target) -> list[tuple[str, int]]:
-    """IP addresses and port to connect to. Raises :class:`Refused` if any of them is not public, OSError if there are none."""
-    found = dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
+    """IP addresses and port to connect to.
+
+    Raises :class:`Refused` if any of them is not public, OSError if there are none.
+    """
+    found = dict.fromkeys(
+        str(info[4][0])
+        for info in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    )
     for address in found:
         if not is_public(address):
             raise Refused(f"{target.host} is {address}, which is not public")
@@ -169,35 +196,52 @@ def get(
     opened: Callable[[socket.socket], None] = lambda sock: None,
     _hosts: Mapping[str, tuple[str, int]] | None = None,
 ) -> Iterator[HTTPResponse]:
-    """The response to one GET, its body still unread; redirects are not followed, and the connection is closed at the end.
+    """The response to one GET, its body still unread; redirects are not followed, and
+    the connection is closed at the end.
 
-    opened: is given the socket as soon as the connection stands, so that another thread can shut it down.
-    _hosts: for tests, names with the address and port where they are; they are not resolved and not checked.
+    opened: is given the socket as soon as the connection stands, so that another thread
+    can shut it down. _hosts: for tests, names with the address and port where they are;
+    they are not resolved and not checked.
 
-    Raises :class:`Refused`, OSError, HTTPException and urllib3's HTTPError; the :func:`timeouts <is_timeout>` among them come after
-    connect_timeout s at each address, TLS included, and read_timeout s without a byte.
+    Raises :class:`Refused`, OSError, HTTPException and urllib3's HTTPError; the
+    :func:`timeouts <is_timeout>` among them come after connect_timeout s at each
+    address, TLS included, and read_timeout s without a byte.
     """
     known = (_hosts or {}).get(target.host)
-    with contextlib.closing(_connected(target, [known] if known else resolve(target), connect_timeout)) as connection:
+    with contextlib.closing(
+        _connected(target, [known] if known else resolve(target), connect_timeout)
+    ) as connection:
         assert connection.sock is not None
         opened(connection.sock)
         connection.timeout = read_timeout
         headers = {"Host": target.authority, **HEADERS}
-        connection.request("GET", target.path, headers=headers, preload_content=False, decode_content=False)
+        connection.request(
+            "GET", target.path, headers=headers, preload_content=False, decode_content=False
+        )
         with contextlib.closing(connection.getresponse()) as response:
             yield response
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Whether what :func:`get` raised is one. A refused connection is not, though urllib3 derives it from one."""
-    return isinstance(error, TimeoutError | exceptions.TimeoutError) and not isinstance(error, exceptions.NewConnectionError)
+    """Whether what :func:`get` raised is one.
+
+    A refused connection is not, though urllib3 derives it from one.
+    """
+    return isinstance(error, TimeoutError | exceptions.TimeoutError) and not isinstance(
+        error, exceptions.NewConnectionError
+    )
 
 
 def _connected(target: Target, addresses: list[tuple[str, int]], timeout: float) -> HTTPConnection:
-    """A connection to the first address that answers: to the number itself, so that no name is resolved again."""
+    """A connection to the first address that answers: to the number itself, so that no
+    name is resolved again.
+    """
     for address, port in addresses:
-        if target.scheme == "https":  # the name is in the handshake, and the certificate must be its own
-            connection: HTTPConnection = HTTPSConnection(address, port, timeout=timeout, server_hostname=target.host, ssl_context=_tls())
+        # The name is in the handshake, and the certificate must be its own
+        if target.scheme == "https":
+            connection: HTTPConnection = HTTPSConnection(
+                address, port, timeout=timeout, server_hostname=target.host, ssl_context=_tls()
+            )
         else:
             connection = HTTPConnection(address, port, timeout=timeout)
         try:

@@ -1,4 +1,6 @@
-"""What a task needs and does not ship: found on the disk, fetched, or named with the command that fetches it."""
+"""What a task needs and does not ship: found on the disk, fetched, or named with the
+command that fetches it.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,10 @@ from membench.fetching import net
 class Resource:
     """One thing to fetch: a model, a set of prompts, the weights of a descriptor.
 
-    name: unique within a task. what: in words. find: its path, or None if it is not here; it never touches the network. fetch: its
-    path after fetching. command: the ``membench download ...`` line that fetches it. note: size, licence, revision.
-    Both functions may raise :class:`UserError`.
+    name: unique within a task. what: in words. find: its path, or None if it is not
+    here; it never touches the network. fetch: its path after fetching. command: the
+    ``membench download ...`` line that fetches it. note: size, licence, revision. Both
+    functions may raise :class:`UserError`.
     """
 
     name: str
@@ -32,10 +35,12 @@ class Resource:
 
 
 def ensure(resources: Sequence[Resource]) -> dict[str, Path]:
-    """The path of each resource, by name; what is missing is fetched, with a line on stderr.
+    """The path of each resource, by name; what is missing is fetched, with a line on
+    stderr.
 
-    Raises one :class:`UserError` with a line for each resource that is missing, and the command that fetches it: at once
-    if the network is forbidden, else when the first cannot be fetched. ValueError for two resources of one name.
+    Raises one :class:`UserError` with a line for each resource that is missing, and the
+    command that fetches it: at once if the network is forbidden, else when the first
+    cannot be fetched. ValueError for two resources of one name.
     """
     _unique(resources)
     found: dict[str, Path] = {}
@@ -64,7 +69,10 @@ def ensure(resources: Sequence[Resource]) -> dict[str, Path]:
 
 
 def download(resources: Sequence[Resource]) -> int:
-    """``membench download``: fetches what is missing, and goes on after a failure. Prints a line for each; 0 if all are here, else 2."""
+    """``membench download``: fetches what is missing, and goes on after a failure.
+
+    Prints a line for each; 0 if all are here, else 2.
+    """
     _unique(resources)
     lost = 0
     for resource in resources:
@@ -77,11 +85,19 @@ def download(resources: Sequence[Resource]) -> int:
         except UserError as error:
             path, state = None, f"failed: {' '.join(str(error).split())}"
         else:
-            state = f"missing: --offline forbids to fetch it; without it: {resource.command}" if path is None else f"{state}: {path}"
+            state = (
+                f"missing: --offline forbids to fetch it; without it: {resource.command}"
+                if path is None
+                else f"{state}: {path}"
+            )
         lost += path is None
         print(f"{resource.name}: {state}", flush=True)
     if lost:
-        how = "run it without --offline" if net.offline() else "the same command tries again and keeps what is here"
+        how = (
+            "run it without --offline"
+            if net.offline()
+            else "the same command tries again and keeps what is here"
+        )
         print(f"membench: {lost} of {len(resources)} could not be had; {how}", file=sys.stderr)
     return 2 if lost else 0
 
@@ -93,4 +109,6 @@ def _missing(resource: Resource) -> str:
 def _unique(resources: Sequence[Resource]) -> None:
     names = [resource.name for resource in resources]
     if len(set(names)) < len(names):
-        raise ValueError(f"two resources of one name: {sorted(n for n in set(names) if names.count(n) > 1)}")
+        raise ValueError(
+            f"two resources of one name: {sorted(n for n in set(names) if names.count(n) > 1)}"
+        )

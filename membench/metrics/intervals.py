@@ -1,8 +1,11 @@
-"""Intervals over groups, bootstrap percentiles in the main, and the table of detection metrics that carries them.
+"""Intervals over groups, bootstrap percentiles in the main, and the table of detection
+metrics that carries them.
 
-Near-duplicates are not independent, so whole groups are drawn with replacement (Field & Welsh 2007), positive and negative
-ones apart, so that each resample holds both classes. A resample is a vector of weights, not a copy of the rows: scores are
-sorted once and every statistic is a weighted cumulative sum. With fewer than 2 groups in a class there is no interval.
+Near-duplicates are not independent, so whole groups are drawn with replacement (Field &
+Welsh 2007), positive and negative ones apart, so that each resample holds both classes.
+A resample is a vector of weights, not a copy of the rows: scores are sorted once and
+every statistic is a weighted cumulative sum. With fewer than 2 groups in a class there
+is no interval.
 """
 
 from __future__ import annotations
@@ -20,32 +23,50 @@ from membench.metrics.unique import Interval, zero_limit
 _CELLS = 2_000_000  # weights held at once
 
 
-def detection_table(frame: pd.DataFrame, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> list[Metric]:
-    """Detection metrics with intervals: overall (subset ``all``), per positive kind and per source of negatives.
+def detection_table(
+    frame: pd.DataFrame, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> list[Metric]:
+    """Detection metrics with intervals: overall (subset ``all``), per positive kind and
+    per source of negatives.
 
-    frame: columns id, score, label, kind, group, source, status. Only rows with status ``ok`` count, and ``Metric.n`` says how
-    many; whether they are enough of the whole is for the caller to report. ``kind=MV``: the positives of kind MV against the
-    negatives of that kind, or all negatives where it has none. ``source=held_out``: all positives against the negatives of source
-    held_out. Metrics are those of :func:`detection_metrics`; the interval of ``balanced_accuracy`` holds the threshold fixed.
-    Raises ValueError as :func:`detection_metrics` does, and for an id that stands twice.
+    frame: columns id, score, label, kind, group, source, status. Only rows with status
+    ``ok`` count, and ``Metric.n`` says how many; whether they are enough of the whole
+    is for the caller to report. ``kind=MV``: the positives of kind MV against the
+    negatives of that kind, or all negatives where it has none. ``source=held_out``: all
+    positives against the negatives of source held_out. Metrics are those of
+    :func:`detection_metrics`; the interval of ``balanced_accuracy`` holds the threshold
+    fixed. Raises ValueError as :func:`detection_metrics` does, and for an id that
+    stands twice.
     """
     rows = frame[frame["status"] == "ok"]
     if rows["id"].duplicated().any():
         raise ValueError("an id stands twice")
     positive = rows["label"] == 1
     parts = {"all": rows}
-    parts |= {f"kind={kind}": rows[of_kind(rows["label"], rows["kind"], kind)] for kind in sorted(rows["kind"][positive].unique())}
-    parts |= {f"source={source}": rows[positive | (rows["source"] == source)] for source in sorted(rows["source"][~positive].unique())}
+    parts |= {
+        f"kind={kind}": rows[of_kind(rows["label"], rows["kind"], kind)]
+        for kind in sorted(rows["kind"][positive].unique())
+    }
+    parts |= {
+        f"source={source}": rows[positive | (rows["source"] == source)]
+        for source in sorted(rows["source"][~positive].unique())
+    }
     table = []
     for subset, part in parts.items():
-        scores, labels, groups = check(*(part[name].to_numpy() for name in ("score", "label", "group")))
+        scores, labels, groups = check(
+            *(part[name].to_numpy() for name in ("score", "label", "group"))
+        )
         metrics = detection_metrics(scores, labels, groups, seed=seed, subset=subset)
-        found = detection_intervals(scores, labels, groups, resamples=resamples, level=level, seed=seed)
+        found = detection_intervals(
+            scores, labels, groups, resamples=resamples, level=level, seed=seed
+        )
         *_, accuracy = metrics
         dev = dev_split(labels, groups, seed)
         if dev is not None and accuracy.threshold is not None:
             right = (scores >= accuracy.threshold) == labels
-            found["balanced_accuracy"] = _class_mean_interval(right[~dev], labels[~dev], groups[~dev], resamples, level, seed)
+            found["balanced_accuracy"] = _class_mean_interval(
+                right[~dev], labels[~dev], groups[~dev], resamples, level, seed
+            )
         for metric in metrics:
             low, high = (None if metric.value is None else found.get(metric.name)) or (None, None)
             table.append(replace(metric, low=low, high=high))
@@ -62,49 +83,88 @@ def detection_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """Intervals of ``auroc``, ``average_precision`` and ``tpr_at_fpr_*``, by name; None where a class has fewer than 2 groups.
-    Whether the negatives can support a limit is left to ``detection.tpr_at_fpr``.
+    """Intervals of ``auroc``, ``average_precision`` and ``tpr_at_fpr_*``, by name; None
+    where a class has fewer than 2 groups. Whether the negatives can support a limit is
+    left to ``detection.tpr_at_fpr``.
 
-    Arguments and errors as in ``detection.detection_metrics``. The same seed gives the same interval, in whatever order the rows stand.
+    Arguments and errors as in ``detection.detection_metrics``. The same seed gives the
+    same interval, in whatever order the rows stand.
     """
     scores, labels, groups = check(scores, labels, groups)
-    parts = [weighted_statistics(scores, labels, w, limits) for w in class_weights(labels, groups, resamples, seed)]
+    parts = [
+        weighted_statistics(scores, labels, w, limits)
+        for w in class_weights(labels, groups, resamples, seed)
+    ]
     names = ["auroc", "average_precision", *(f"tpr_at_fpr_{x:g}" for x in limits)]
-    return {name: percentiles(np.concatenate([part[name] for part in parts]), level) if parts else None for name in names}
+    return {
+        name: percentiles(np.concatenate([part[name] for part in parts]), level) if parts else None
+        for name in names
+    }
 
 
 def weighted_statistics(
-    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, limits: tuple[float, ...] = FPR_LIMITS
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    limits: tuple[float, ...] = FPR_LIMITS,
 ) -> dict[str, np.ndarray]:
-    """AUROC, average precision and TPR at each limit of FPR, [r] each, under each row of weights [r, n].
+    """AUROC, average precision and TPR at each limit of FPR, [r] each, under each row
+    of weights [r, n].
 
-    Equal to scikit-learn's with ``sample_weight`` (tested). Each row must give weight to both classes. TPR is computed for any
-    number of negatives. All lie in [0, 1].
+    Equal to scikit-learn's with ``sample_weight`` (tested). Each row must give weight
+    to both classes. TPR is computed for any number of negatives. All lie in [0, 1].
     """
     order = np.argsort(-scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))  # tied scores are one point of the curve
+    # Tied scores are one point of the curve
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))
     ordered = weights[:, order]
-    tp, fp = (np.cumsum(np.add.reduceat(ordered * (labels[order] == label), starts, axis=1), axis=1, dtype=np.float64) for label in (1, 0))
+    tp, fp = (
+        np.cumsum(
+            np.add.reduceat(ordered * (labels[order] == label), starts, axis=1),
+            axis=1,
+            dtype=np.float64,
+        )
+        for label in (1, 0)
+    )
     tpr, fpr = tp / tp[:, -1:], fp / fp[:, -1:]
     d_tpr, d_fpr = np.diff(tpr, axis=1, prepend=0), np.diff(fpr, axis=1, prepend=0)
     precision = tp / np.maximum(tp + fp, np.finfo(float).tiny)  # 0 / 0 before the first weight
-    found = {"auroc": (d_fpr * (tpr - d_tpr / 2)).sum(axis=1), "average_precision": (d_tpr * precision).sum(axis=1)}
-    found = {name: np.clip(values, 0.0, 1.0) for name, values in found.items()}  # a sum may round to 1 + 2e-16
+    found = {
+        "auroc": (d_fpr * (tpr - d_tpr / 2)).sum(axis=1),
+        "average_precision": (d_tpr * precision).sum(axis=1),
+    }
+    # A sum may round to 1 + 2e-16
+    found = {name: np.clip(values, 0.0, 1.0) for name, values in found.items()}
     return found | {f"tpr_at_fpr_{x:g}": np.where(fpr <= x, tpr, 0).max(axis=1) for x in limits}
 
 
 def mean_intervals(
-    values: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    values: np.ndarray,
+    groups: np.ndarray,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> list[Interval | None]:
-    """The interval of the mean of each column of values [n, m] over resampled groups [n]; None for fewer than 2 groups."""
+    """The interval of the mean of each column of values [n, m] over resampled groups
+    [n]; None for fewer than 2 groups.
+    """
     drawn = mean_resamples(values, groups, resamples=resamples, seed=seed)
-    return [None] * np.shape(values)[1] if drawn is None else [percentiles(column, level) for column in drawn.T]
+    return (
+        [None] * np.shape(values)[1]
+        if drawn is None
+        else [percentiles(column, level) for column in drawn.T]
+    )
 
 
-def mean_resamples(values: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> np.ndarray | None:
-    """The mean of each column of values [n, m] in each resample of the groups [n]: float64 [resamples, m]; None for fewer than 2 groups.
+def mean_resamples(
+    values: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> np.ndarray | None:
+    """The mean of each column of values [n, m] in each resample of the groups [n]:
+    float64 [resamples, m]; None for fewer than 2 groups.
 
-    A group counts with all its rows, so the mean is a ratio of sums. Raises ValueError for lengths that differ or values not finite.
+    A group counts with all its rows, so the mean is a ratio of sums. Raises ValueError
+    for lengths that differ or values not finite.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) != len(groups):
@@ -117,37 +177,63 @@ def mean_resamples(values: np.ndarray, groups: np.ndarray, *, resamples: int = 1
     size = np.bincount(member)
     total = np.stack([np.bincount(member, column) for column in values.T], axis=1)
     rng = np.random.default_rng(seed)
-    return np.concatenate([times @ total / (times @ size)[:, None] for times in draws(len(names), resamples, rng)])
+    return np.concatenate(
+        [times @ total / (times @ size)[:, None] for times in draws(len(names), resamples, rng)]
+    )
 
 
 def share_intervals(
-    hits: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    hits: np.ndarray,
+    groups: np.ndarray,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> list[Interval | None]:
-    """The interval of the share of hits of each column of bool [n, m] over groups [n]: :func:`mean_intervals`.
+    """The interval of the share of hits of each column of bool [n, m] over groups [n]:
+    :func:`mean_intervals`.
 
-    Where no row or every row is a hit, each resample is like the next and the bootstrap's interval has no width. There, that of
-    Clopper & Pearson (1934) for 0 or G of G groups: groups (of like size), not rows, are the independent units.
+    Where no row or every row is a hit, each resample is like the next and the
+    bootstrap's interval has no width. There, that of Clopper & Pearson (1934) for 0 or
+    G of G groups: groups (of like size), not rows, are the independent units.
     """
     hits = np.asarray(hits, dtype=bool)
     limit = zero_limit(len(set(np.asarray(groups).astype(str).tolist())) or 1, level)
     found = mean_intervals(hits, groups, resamples=resamples, level=level, seed=seed)
-    exact = [(0.0, limit) if not column.any() else (1 - limit, 1.0) if column.all() else None for column in hits.T]
-    return [bootstrap and (alone or bootstrap) for bootstrap, alone in zip(found, exact, strict=True)]
+    exact = [
+        (0.0, limit) if not column.any() else (1 - limit, 1.0) if column.all() else None
+        for column in hits.T
+    ]
+    return [
+        bootstrap and (alone or bootstrap) for bootstrap, alone in zip(found, exact, strict=True)
+    ]
 
 
 def _class_mean_interval(
-    right: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int, level: float, seed: int
+    right: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    resamples: int,
+    level: float,
+    seed: int,
 ) -> Interval | None:
     """Interval of the mean over the two classes of the share that is right."""
     parts = []  # shares of whole numbers, whose mean cannot round beyond 1
     for w in class_weights(labels, groups, resamples, seed):
-        share = [(w * (right & (labels == label))).sum(axis=1) / (w * (labels == label)).sum(axis=1) for label in (0, 1)]
+        share = [
+            (w * (right & (labels == label))).sum(axis=1) / (w * (labels == label)).sum(axis=1)
+            for label in (0, 1)
+        ]
         parts.append((share[0] + share[1]) / 2)
     return percentiles(np.concatenate(parts), level) if parts else None
 
 
-def class_weights(labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each row is drawn, int [some, n], in all ``resamples`` rows; nothing if a class has fewer than 2 groups."""
+def class_weights(
+    labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """How often each row is drawn, int [some, n], in all ``resamples`` rows; nothing if
+    a class has fewer than 2 groups.
+    """
     rows = [np.flatnonzero(labels == label) for label in (0, 1)]
     members = [np.unique(groups[of], return_inverse=True)[1] for of in rows]
     counts = [member.max() + 1 for member in members]
@@ -164,7 +250,9 @@ def class_weights(labels: np.ndarray, groups: np.ndarray, resamples: int, seed: 
 
 
 def group_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each row is drawn, int [some, n], in all ``resamples`` rows, classes not apart; nothing for fewer than 2 groups."""
+    """How often each row is drawn, int [some, n], in all ``resamples`` rows, classes
+    not apart; nothing for fewer than 2 groups.
+    """
     names, member = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         return
@@ -176,7 +264,9 @@ def group_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.
 
 
 def draws(count: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each of ``count`` groups is drawn when ``count`` are drawn with replacement: int [some, count], in parts."""
+    """How often each of ``count`` groups is drawn when ``count`` are drawn with
+    replacement: int [some, count], in parts.
+    """
     step = max(1, _CELLS // count)
     for start in range(0, resamples, step):
         some = min(step, resamples - start)

@@ -1,10 +1,14 @@
-"""Which training pictures come back, against how often the model saw each: the share extracted at each multiplicity.
+"""Which training pictures come back, against how often the model saw each: the share
+extracted at each multiplicity.
 
-A *kind* of training picture says how often it was shown: ``x1``, ``x64``; or what else sets it apart, such as ``near``, the
-variants of near-duplicates. A picture is extracted if at least one image of the run is a copy of it: any pair within
-``space.copy`` counts, not the nearest alone, as for UMS. So each variant of near-duplicates is a picture of its own, and an image
-that copies one is often a copy of its siblings too: their share is not that of pictures shown once, and their interval, which
-takes pictures as independent, is too narrow. Shares depend on the number of images of the run: compare at equal numbers.
+A *kind* of training picture says how often it was shown: ``x1``, ``x64``; or what else
+sets it apart, such as ``near``, the variants of near-duplicates. A picture is extracted
+if at least one image of the run is a copy of it: any pair within ``space.copy`` counts,
+not the nearest alone, as for UMS. So each variant of near-duplicates is a picture of
+its own, and an image that copies one is often a copy of its siblings too: their share
+is not that of pictures shown once, and their interval, which takes pictures as
+independent, is too narrow. Shares depend on the number of images of the run: compare at
+equal numbers.
 """
 
 from __future__ import annotations
@@ -25,32 +29,46 @@ from membench.types import Space
 SHARE, COPIES = "extracted_share", "copies_per_picture"
 
 
-def multiplicity_table(matches: pd.DataFrame, space: Space, kinds: Sequence[str], *, level: float = 0.95) -> list[Metric]:
-    """``extracted_share`` and ``copies_per_picture``, subset ``kind=`` each kind of training picture, in natural order.
+def multiplicity_table(
+    matches: pd.DataFrame, space: Space, kinds: Sequence[str], *, level: float = 0.95
+) -> list[Metric]:
+    """``extracted_share`` and ``copies_per_picture``, subset ``kind=`` each kind of
+    training picture, in natural order.
 
-    matches: columns sample_id, training, similarity; all pairs of the run's images up to ``space.floor``; may be empty, which
-    gives zeros. kinds [n training]: of each unique training picture; with fewer than two different ones, no Metric. n: pictures
-    of the kind. ``extracted_share``, in [0, 1]: of those, the share that some image copies, with Wilson's interval (1927).
-    ``copies_per_picture``, >= 0: the mean number of images that copy a picture of the kind. ``threshold``: ``space.copy``.
-    None where the space keeps no pairs as far as that. Raises ValueError for a training picture without a kind, or a similarity of NaN.
+    matches: columns sample_id, training, similarity; all pairs of the run's images up
+    to ``space.floor``; may be empty, which gives zeros. kinds [n training]: of each
+    unique training picture; with fewer than two different ones, no Metric. n: pictures
+    of the kind. ``extracted_share``, in [0, 1]: of those, the share that some image
+    copies, with Wilson's interval (1927). ``copies_per_picture``, >= 0: the mean number
+    of images that copy a picture of the kind. ``threshold``: ``space.copy``. None where
+    the space keeps no pairs as far as that. Raises ValueError for a training picture
+    without a kind, or a similarity of NaN.
     """
     names = sorted(set(kinds), key=natural)
     if len(names) < 2:
         return []
-    if len(matches) and not 0 <= matches["training"].min() <= matches["training"].max() < len(kinds):
-        raise ValueError(f"the matches name training pictures beyond the {len(kinds)} that have a kind")
+    if len(matches) and not 0 <= matches["training"].min() <= matches["training"].max() < len(
+        kinds
+    ):
+        raise ValueError(
+            f"the matches name training pictures beyond the {len(kinds)} that have a kind"
+        )
     if matches["similarity"].isna().any():
         raise ValueError("a similarity is NaN")
     stored = space.copy >= space.floor if space.higher_is_closer else space.copy <= space.floor
     copies = matches[in_region(matches["similarity"].to_numpy(), space, space.copy)]
     pairs = copies[["sample_id", "training"]].drop_duplicates()
-    times = np.bincount(pairs["training"].to_numpy(dtype=np.int64), minlength=len(kinds))  # images that copy each picture
+    # Images that copy each picture
+    times = np.bincount(pairs["training"].to_numpy(dtype=np.int64), minlength=len(kinds))
     kind, rows = np.asarray(kinds, dtype=object), []
     for name in names:
         of = times[kind == name]
         n, hits, subset = len(of), int((of > 0).sum()), f"kind={name}"
         if not stored:
-            rows += [Metric(metric, None, space.copy, None, None, None, n, subset) for metric in (SHARE, COPIES)]
+            rows += [
+                Metric(metric, None, space.copy, None, None, None, n, subset)
+                for metric in (SHARE, COPIES)
+            ]
             continue
         rows.append(Metric(SHARE, None, space.copy, hits / n, *wilson(hits, n, level), n, subset))
         rows.append(Metric(COPIES, None, space.copy, float(of.mean()), None, None, n, subset))
@@ -70,6 +88,8 @@ def multiplicity_of(kind: str) -> int | None:
 
 
 def wilson(hits: int, n: int, level: float = 0.95) -> Interval:
-    """Wilson's interval (1927) of a share of n >= 1: not empty where none or all are hit. Raises ValueError for hits beyond n."""
+    """Wilson's interval (1927) of a share of n >= 1: not empty where none or all are
+    hit. Raises ValueError for hits beyond n.
+    """
     found = binomtest(hits, n).proportion_ci(level, method="wilson")
     return unit(found.low), unit(found.high)

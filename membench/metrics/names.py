@@ -16,13 +16,14 @@ Board = Literal["detection", "extraction", "images"]
 class MetricInfo:
     """A metric of ``metrics.parquet``.
 
-    title: heads a table's column. about: what it is, for the column dictionary. low, high: its range.
-    better: which way is better for a detector or attack. scale: on which its interval over seeds is made.
-    board: where it is shown; images: of generated images by themselves.
-    column: ``always`` and ``supported`` (where the data support it) have a column in the tables of that board and
-    an interval over seeds; ``number`` is in the leaderboard's numbers alone, as a mean over seeds; ``never`` is
-    in ``metrics.parquet`` alone.
-    paired: whether two detectors are compared by it. swept: whether the ablation of an option shows it.
+    title: heads a table's column. about: what it is, for the column dictionary. low,
+    high: its range. better: which way is better for a detector or attack. scale: on
+    which its interval over seeds is made. board: where it is shown; images: of
+    generated images by themselves. column: ``always`` and ``supported`` (where the data
+    support it) have a column in the tables of that board and an interval over seeds;
+    ``number`` is in the leaderboard's numbers alone, as a mean over seeds; ``never`` is
+    in ``metrics.parquet`` alone. paired: whether two detectors are compared by it.
+    swept: whether the ablation of an option shows it.
     """
 
     name: str
@@ -39,7 +40,9 @@ class MetricInfo:
 
 
 METRICS = (
-    MetricInfo("auroc", "AUROC", "area under the ROC curve", scale="logit", column="always", paired=True),
+    MetricInfo(
+        "auroc", "AUROC", "area under the ROC curve", scale="logit", column="always", paired=True
+    ),
     MetricInfo(
         "auroc_complexity_matched",
         "AUROC matched",
@@ -47,10 +50,29 @@ METRICS = (
         scale="logit",
         column="always",
     ),
-    MetricInfo("tpr_at_fpr_0.01", "TPR@1%FPR", "true-positive rate at a false-positive rate of 1 %", column="always", paired=True),
-    MetricInfo("tpr_at_fpr_0.001", "TPR@0.1%FPR", "true-positive rate at a false-positive rate of 0.1 %", column="supported"),
-    MetricInfo("average_precision", "AP", "average precision", scale="logit", column="always", paired=True),
-    MetricInfo("ams_cumulative", "AMS copies %", "share of images that are copies", board="extraction", column="always"),
+    MetricInfo(
+        "tpr_at_fpr_0.01",
+        "TPR@1%FPR",
+        "true-positive rate at a false-positive rate of 1 %",
+        column="always",
+        paired=True,
+    ),
+    MetricInfo(
+        "tpr_at_fpr_0.001",
+        "TPR@0.1%FPR",
+        "true-positive rate at a false-positive rate of 0.1 %",
+        column="supported",
+    ),
+    MetricInfo(
+        "average_precision", "AP", "average precision", scale="logit", column="always", paired=True
+    ),
+    MetricInfo(
+        "ams_cumulative",
+        "AMS copies %",
+        "share of images that are copies",
+        board="extraction",
+        column="always",
+    ),
     MetricInfo(
         "ums_cumulative",
         "UMS copies %",
@@ -100,7 +122,8 @@ METRICS = (
     MetricInfo(
         "chao1_estimate",
         "Chao1",
-        "estimated lower bound of the training images that more images of the same kind would copy in all",
+        "estimated lower bound of the training images that more images of the same kind would copy"
+        " in all",
         high=math.inf,
         board="extraction",
         column="number",
@@ -110,7 +133,8 @@ METRICS = (
         MetricInfo(
             f"best_p{q}",
             f"best p{q}",
-            f"percentile {q}, from far to near, of each image's similarity or distance to the nearest training image",
+            f"percentile {q}, from far to near, of each image's similarity or distance to the"
+            " nearest training image",
             low=-math.inf,
             high=math.inf,
             better="neither",
@@ -119,15 +143,28 @@ METRICS = (
         )
         for q in (50, 75, 90, 95, 99)
     ),
-    MetricInfo("ams", "AMS %", "share of images whose similarity lies in a band", board="extraction"),
-    MetricInfo("ums", "UMS %", "different training images matched in a band, over images", high=math.inf, board="extraction"),
+    MetricInfo(
+        "ams", "AMS %", "share of images whose similarity lies in a band", board="extraction"
+    ),
+    MetricInfo(
+        "ums",
+        "UMS %",
+        "different training images matched in a band, over images",
+        high=math.inf,
+        board="extraction",
+    ),
     MetricInfo(
         "ums_nearest",
         "UMS nearest %",
         "as UMS of a band, but only the nearest training image of each image counts",
         board="extraction",
     ),
-    MetricInfo("balanced_accuracy", "balanced accuracy", "at a threshold chosen on other groups", swept=False),
+    MetricInfo(
+        "balanced_accuracy",
+        "balanced accuracy",
+        "at a threshold chosen on other groups",
+        swept=False,
+    ),
     MetricInfo(
         "spearman_png_bits",
         "Spearman of score with PNG size",

@@ -1,4 +1,7 @@
-"""The metrics table of one run, from its stored scores, samples and matches. No network evaluation."""
+"""The metrics table of one run, from its stored scores, samples and matches.
+
+No network evaluation.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +32,18 @@ def run_metrics(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """``metrics.parquet``: detection (overall, per kind, per source of negatives), complexity and extraction (overall, per kind;
-    and how many of each kind of training picture).
+    """``metrics.parquet``: detection (overall, per kind, per source of negatives),
+    complexity and extraction (overall, per kind; and how many of each kind of training
+    picture).
 
-    samples: those that did not fail. evaluations: of the target network, that the samples cost (forwards and JVPs), preparation
-    included.
-    examples: columns id, group, kind; default: those of the scores, of which an extraction alone has none. A sample of no known
-    example is a group of its own if it is unconditional, and one with those of its condition if not; "kind=" then has no row of it.
-    training_kinds: of each unique training picture, for the extracted share against multiplicity (``multiplicity_table``).
-    Detection is left out where one class has no scored example; unlabelled examples take no part in it.
+    samples: those that did not fail. evaluations: of the target network, that the
+    samples cost (forwards and JVPs), preparation included. examples: columns id, group,
+    kind; default: those of the scores, of which an extraction alone has none. A sample
+    of no known example is a group of its own if it is unconditional, and one with those
+    of its condition if not; "kind=" then has no row of it. training_kinds: of each
+    unique training picture, for the extracted share against multiplicity
+    (``multiplicity_table``). Detection is left out where one class has no scored
+    example; unlabelled examples take no part in it.
     """
     rows: list[Metric] = []
     labelled = scores[(scores.label >= 0) & (scores.status == "ok")]
@@ -45,17 +51,27 @@ def run_metrics(
         rows += detection_table(labelled, resamples=resamples, seed=seed)
     rows += complexity_table(scores, resamples=resamples, seed=seed)
     rows += extraction_table(
-        samples, matches, space, scores if examples is None else examples, evaluations=evaluations, resamples=resamples, seed=seed
+        samples,
+        matches,
+        space,
+        scores if examples is None else examples,
+        evaluations=evaluations,
+        resamples=resamples,
+        seed=seed,
     )
     if len(samples):
-        rows += multiplicity_table(matches[matches.sample_id.isin(samples.sample_id)], space, training_kinds)
+        rows += multiplicity_table(
+            matches[matches.sample_id.isin(samples.sample_id)], space, training_kinds
+        )
     return long_form(rows)
 
 
 def long_form(rows: Sequence[Metric]) -> pd.DataFrame:
     """The rows as ``metrics.parquet`` holds them."""
     columns = ["name", "band", "threshold", "subset", "value", "low", "high", "n"]
-    return pd.DataFrame([asdict(row) for row in rows], columns=columns).rename(columns={"name": "metric"})
+    return pd.DataFrame([asdict(row) for row in rows], columns=columns).rename(
+        columns={"name": "metric"}
+    )
 
 
 def extraction_table(
@@ -68,18 +84,28 @@ def extraction_table(
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[Metric]:
-    """``extraction_metrics`` of all images, and AMS and UMS of those of each kind of example. Arguments as of :func:`run_metrics`."""
+    """``extraction_metrics`` of all images, and AMS and UMS of those of each kind of
+    example. Arguments as of :func:`run_metrics`.
+    """
     rows: list[Metric] = []
     if len(samples):
         owner, kind = owners(samples, examples)
         if "truth_similarity" in samples:
             rows += truth_table(samples, owner, kind, space, resamples=resamples, seed=seed)
-        at = pd.Index(samples.sample_id.astype(object)).get_indexer(matches.sample_id.astype(object))
+        at = pd.Index(samples.sample_id.astype(object)).get_indexer(
+            matches.sample_id.astype(object)
+        )
         for subset in ["all", *(f"kind={k}" for k in sorted(kind.dropna().unique()))]:
-            chosen = np.ones(len(samples), dtype=bool) if subset == "all" else (kind == subset.removeprefix("kind=")).to_numpy()
+            chosen = (
+                np.ones(len(samples), dtype=bool)
+                if subset == "all"
+                else (kind == subset.removeprefix("kind=")).to_numpy()
+            )
             part = samples[chosen]
             inside = (at >= 0) & chosen[at]
-            found = matches[inside].assign(generated=(np.cumsum(chosen) - 1)[at[inside]].astype(np.int32))
+            found = matches[inside].assign(
+                generated=(np.cumsum(chosen) - 1)[at[inside]].astype(np.int32)
+            )
             whole = subset == "all"
             rows += [
                 Metric(**{**asdict(metric), "subset": subset})

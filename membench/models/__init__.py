@@ -1,4 +1,7 @@
-"""The network under test, and what is done with it: evaluations, sampling, derivatives, training.
+"""The network under test, and what is done with it: evaluations, sampling, derivatives,
+training.
 
-For other packages: denoiser, conditioning, sampling, derivative (detectors); pixel, latent, checkpoints,
-stable_diffusion_folder, training, loading (tasks); memo, batch_size (runs)."""
+For other packages: denoiser, conditioning, sampling, derivative (detectors); pixel,
+latent, checkpoints, stable_diffusion_folder, training, loading (tasks); memo,
+batch_size (runs).
+"""

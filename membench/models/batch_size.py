@@ -1,4 +1,6 @@
-"""How many images go through the network at once: ``--batch-size auto``, and what else is made ready once a model is loaded."""
+"""How many images go through the network at once: ``--batch-size auto``, and what else
+is made ready once a model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ AUTO = 0  # as a number of images
 USUAL, LARGEST = 64, 256
 
 
-VALUES = 2**24  # of the first feature maps of all images of a batch on the CPU: 8 of Stable Diffusion 1, 64 of the mini models
+# Of the first feature maps of all images of a batch on the CPU: 8 of Stable Diffusion
+# 1, 64 of the mini models
+VALUES = 2**24
 
 
-SHARE = 0.8  # of the free memory of a GPU; the rest is for the VAE and for what the allocator cannot use
+# Of the free memory of a GPU; the rest is for the VAE and for what the allocator cannot
+# use
+SHARE = 0.8
 
 
 ROWS = (2, 4)  # one pair and two: the sizes at which memory is measured
@@ -58,22 +64,29 @@ class CudaMeter:
 
 
 def automatic(model: Denoiser) -> int:
-    """Images at once for this model on its device, a power of two from 1 to 256: measured on a GPU, elsewhere by the size of the network.
+    """Images at once for this model on its device, a power of two from 1 to 256:
+    measured on a GPU, elsewhere by the size of the network.
 
-    The rule depends on the model alone, so that on the CPU a run has the same batches, and the same last bits, on every machine.
+    The rule depends on the model alone, so that on the CPU a run has the same batches,
+    and the same last bits, on every machine.
     """
-    return by_memory(model, CudaMeter(model.device)) if model.device.type == "cuda" else by_size(model)
+    return (
+        by_memory(model, CudaMeter(model.device)) if model.device.type == "cuda" else by_size(model)
+    )
 
 
 def by_size(model: Denoiser) -> int:
-    """As many images as have ``VALUES`` values in the network's first feature maps, a power of two from 1 to 64."""
+    """As many images as have ``VALUES`` values in the network's first feature maps, a
+    power of two from 1 to 64.
+    """
     config: Any = getattr(model.network, "config", None) or {}
     channels = (config.get("block_out_channels") or model.shape[:1])[0]
     return _power(VALUES / (channels * math.prod(model.shape[1:])), USUAL)
 
 
 def by_memory(model: Denoiser, meter: Meter) -> int:
-    """As many images as fit into ``SHARE`` of the free memory, by the peaks of one pair and of two, taken to grow linearly.
+    """As many images as fit into ``SHARE`` of the free memory, by the peaks of one pair
+    and of two, taken to grow linearly.
 
     Counts no evaluation. Raises :class:`UserError` if not even one pair fits.
     """
@@ -82,9 +95,14 @@ def by_memory(model: Denoiser, meter: Meter) -> int:
     try:
         for rows in (ROWS[0], *ROWS):  # the first time for the libraries' own workspaces
             model.batch_size = rows
-            x, told = torch.zeros(rows, *model.shape, device=model.device), model.condition([condition] * rows)
+            x, told = (
+                torch.zeros(rows, *model.shape, device=model.device),
+                model.condition([condition] * rows),
+            )
             with torch.no_grad():
-                peaks.append(meter.peak(lambda x=x, told=told: model._predict(x, model.steps - 1, told)))  # type: ignore[misc]
+                peaks.append(
+                    meter.peak(lambda x=x, told=told: model._predict(x, model.steps - 1, told))
+                )  # type: ignore[misc]
     except UserError:
         if len(peaks) < len(ROWS):
             raise
@@ -95,7 +113,8 @@ def by_memory(model: Denoiser, meter: Meter) -> int:
 
 
 def fitting(rows: tuple[int, int], peaks: tuple[int, int], memory: float) -> int:
-    """The largest power of two n, 1 <= n <= 256, whose peak a + b n is within ``memory``; the line goes through both peaks.
+    """The largest power of two n, 1 <= n <= 256, whose peak a + b n is within
+    ``memory``; the line goes through both peaks.
 
     rows: two different numbers of images, the smaller first. peaks, memory: bytes.
     """
@@ -110,9 +129,11 @@ def _power(most: float, limit: int) -> int:
 
 @dataclass
 class Tuned:
-    """A task's model, made ready for its device whenever it is loaded: compiled where asked for, then its batch size set.
+    """A task's model, made ready for its device whenever it is loaded: compiled where
+    asked for, then its batch size set.
 
-    wanted: images at once, or AUTO. ``batch_size`` is what was set; AUTO before the first call.
+    wanted: images at once, or AUTO. ``batch_size`` is what was set; AUTO before the
+    first call.
     """
 
     load: Callable[[], Denoiser]
@@ -124,5 +145,7 @@ class Tuned:
         model = self.load()
         if self.compile:
             model.compile()
-        model.batch_size = self.batch_size = automatic(model) if self.wanted == AUTO else self.wanted
+        model.batch_size = self.batch_size = (
+            automatic(model) if self.wanted == AUTO else self.wanted
+        )
         return model

@@ -1,4 +1,6 @@
-"""The published Stable Diffusion checkpoints by short name: where they lie, at which revision, and where a copy of them lies."""
+"""The published Stable Diffusion checkpoints by short name: where they lie, at which
+revision, and where a copy of them lies.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ Prediction = Literal["epsilon", "v_prediction"]
 class Checkpoint:
     """One published model.
 
-    repo_id, revision: on the hub; an empty revision is ``main``: no commit of it is known to us. mirrors: (id, revision) of copies,
-    in the order in which they are tried. prediction: what its U-Net predicts. side: pixels that it was trained for. source: where its
-    revision and its mirrors are taken from. None of the copies has been compared with its original bit by bit by membench's authors.
+    repo_id, revision: on the hub; an empty revision is ``main``: no commit of it is
+    known to us. mirrors: (id, revision) of copies, in the order in which they are
+    tried. prediction: what its U-Net predicts. side: pixels that it was trained for.
+    source: where its revision and its mirrors are taken from. None of the copies has
+    been compared with its original bit by bit by membench's authors.
     """
 
     repo_id: str
@@ -35,9 +39,11 @@ class Checkpoint:
         return [(self.repo_id, self.revision), *self.mirrors]
 
 
-# Stability AI took its 2.x repositories from the hub in November 2025; sd2-community keeps copies of them.
+# Stability AI took its 2.x repositories from the hub in November 2025; sd2-community
+# keeps copies of them.
 _REMOVED = (
-    "removed in November 2025: github.com/huggingface/diffusers/issues/12874; copies: github.com/huggingface/optimum-habana/pull/2363"
+    "removed in November 2025: github.com/huggingface/diffusers/issues/12874; copies:"
+    " github.com/huggingface/optimum-habana/pull/2363"
 )
 
 CHECKPOINTS = {
@@ -52,10 +58,12 @@ CHECKPOINTS = {
     "sd-1.5": Checkpoint(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
-        (("runwayml/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),),  # gone from the hub, not from old caches
+        # Gone from the hub, not from old caches
+        (("runwayml/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),),
         "epsilon",
         512,
-        "the copy of runwayml's repository, removed in August 2024: github.com/FaceAdapter/Face-Adapter/issues/25; the commit is of both",
+        "the copy of runwayml's repository, removed in August 2024:"
+        " github.com/FaceAdapter/Face-Adapter/issues/25; the commit is of both",
     ),
     "sd-2": Checkpoint(
         "stabilityai/stable-diffusion-2",
@@ -93,34 +101,57 @@ CHECKPOINTS = {
 
 
 def known_checkpoint(name: str) -> Checkpoint | None:
-    """The entry of a short name or of a hub id without a revision, the original's or a mirror's; None for any other name."""
+    """The entry of a short name or of a hub id without a revision, the original's or a
+    mirror's; None for any other name.
+    """
     if name in CHECKPOINTS:
         return CHECKPOINTS[name]
-    return next((entry for entry in CHECKPOINTS.values() if name in [repo_id for repo_id, _ in entry.places]), None)
+    return next(
+        (
+            entry
+            for entry in CHECKPOINTS.values()
+            if name in [repo_id for repo_id, _ in entry.places]
+        ),
+        None,
+    )
 
 
 def choices(name: str) -> list[tuple[str, str]]:
-    """Where a model may be had, in the order to try: (hub id, revision) of it and of its mirrors.
+    """Where a model may be had, in the order to try: (hub id, revision) of it and of
+    its mirrors.
 
-    name: a short name (CHECKPOINTS), a hub ``ID`` or ``ID@REVISION``, or several of these with commas between, the later ones being mirrors
-    of one's own. A known checkpoint comes with its pinned revision and its mirrors; a
-    mirror asked for by its own id is tried first; a name with a revision is taken at its word. Raises
+    name: a short name (CHECKPOINTS), a hub ``ID`` or ``ID@REVISION``, or several of
+    these with commas between, the later ones being mirrors of one's own. A known
+    checkpoint comes with its pinned revision and its mirrors; a mirror asked for by its
+    own id is tried first; a name with a revision is taken at its word. Raises
     :class:`membench.errors.UserError` for what is neither.
     """
     if "," in name:
-        return list(dict.fromkeys(place for one in name.split(",") for place in choices(one.strip())))
+        return list(
+            dict.fromkeys(place for one in name.split(",") for place in choices(one.strip()))
+        )
     if re.fullmatch(r"[\w.-]+", name) and name not in CHECKPOINTS and not name.startswith("."):
-        raise unknown_name("model", name, CHECKPOINTS, f"the short names {', '.join(CHECKPOINTS)}; or give a folder, ID or ID@REVISION")
+        raise unknown_name(
+            "model",
+            name,
+            CHECKPOINTS,
+            f"the short names {', '.join(CHECKPOINTS)}; or give a folder, ID or ID@REVISION",
+        )
     if entry := known_checkpoint(name):
-        return sorted(entry.places, key=lambda place: place[0] != name)  # stable: of a short name, the table's order
+        # Stable: of a short name, the table's order
+        return sorted(entry.places, key=lambda place: place[0] != name)
     return [hub.parse_model_name(name)]
 
 
-def pipeline_folder(name: str, *, local_only: bool = False, advice: str = "give --model FOLDER") -> tuple[Path, str]:
-    """(folder of a StableDiffusionPipeline, ``ID@REVISION`` that it is of, or "" for a folder of the user's).
+def pipeline_folder(
+    name: str, *, local_only: bool = False, advice: str = "give --model FOLDER"
+) -> tuple[Path, str]:
+    """(folder of a StableDiffusionPipeline, ``ID@REVISION`` that it is of, or "" for a
+    folder of the user's).
 
-    name: a folder, or as in :func:`choices`. A line on stderr says if a mirror is taken. Raises
-    :class:`membench.errors.UserError` as :func:`membench.fetching.hub.hub_folder`.
+    name: a folder, or as in :func:`choices`. A line on stderr says if a mirror is
+    taken. Raises :class:`membench.errors.UserError` as
+    :func:`membench.fetching.hub.hub_folder`.
     """
     if Path(name).is_dir():
         return Path(name), ""

@@ -9,7 +9,9 @@ import torch
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the network is told: ``embeddings`` [n, tokens, d] for text, None for an unconditional model."""
+    """What the network is told: ``embeddings`` [n, tokens, d] for text, None for an
+    unconditional model.
+    """
 
     embeddings: torch.Tensor | None
 
@@ -18,4 +20,6 @@ class Conditioning:
 
     def repeat(self, times: int) -> Conditioning:
         """Each row ``times`` times, rows of one condition together."""
-        return Conditioning(None if self.embeddings is None else self.embeddings.repeat_interleave(times, dim=0))
+        return Conditioning(
+            None if self.embeddings is None else self.embeddings.repeat_interleave(times, dim=0)
+        )

@@ -1,7 +1,9 @@
-"""The fields of a model's config.json that decide its shape, checked before a library builds from them.
+"""The fields of a model's config.json that decide its shape, checked before a library
+builds from them.
 
-Types come from the library's own signature, ranges from the table below. A number beyond its range is a mistake in the file, and
-building from it could take all memory before any tensor is compared.
+Types come from the library's own signature, ranges from the table below. A number
+beyond its range is a mistake in the file, and building from it could take all memory
+before any tensor is compared.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ LONGEST = 16  # a list: resolutions of a network
 
 
 def check_ranges(file: Path, config: Mapping[str, Any]) -> None:
-    """Raises :class:`UserError` for a field of ``RANGES`` that is not a whole number, or a list of them, in its range.
+    """Raises :class:`UserError` for a field of ``RANGES`` that is not a whole number,
+    or a list of them, in its range.
 
     null passes: whether it may stand there is a matter of types.
     """
@@ -58,9 +61,11 @@ def check_ranges(file: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_types(file: Path, config: Mapping[str, Any], cls: type) -> None:
-    """Raises :class:`UserError` for a field that is not of the type that ``cls.__init__`` is annotated with, or not finite.
+    """Raises :class:`UserError` for a field that is not of the type that
+    ``cls.__init__`` is annotated with, or not finite.
 
-    What ``cls`` does not know passes, as it does there; and so does null for a switch, which many published files hold.
+    What ``cls`` does not know passes, as it does there; and so does null for a switch,
+    which many published files hold.
     """
     hints = typing.get_type_hints(inspect.unwrap(cls.__init__))  # type: ignore[misc]
     for key, value in config.items():
@@ -71,7 +76,12 @@ def check_types(file: Path, config: Mapping[str, Any], cls: type) -> None:
 def positive(file: Path, config: Mapping[str, Any], key: str, default: float) -> float:
     """A finite number above 0. Raises :class:`UserError`."""
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value <= 0
+    ):
         raise _wrong(file, key, value, "it must be a number above 0")
     return float(value)
 
@@ -92,15 +102,21 @@ def _is_a(value: Any, kind: Any) -> bool:
         return any(_is_a(value, k) for k in typing.get_args(kind))
     if kind is tuple or origin is tuple:  # tuple[int] stands for any number of them there
         wanted = [k for k in typing.get_args(kind) if k is not Ellipsis]
-        return isinstance(value, list | tuple) and all(not wanted or any(_is_a(v, k) for k in wanted) for v in value)
+        return isinstance(value, list | tuple) and all(
+            not wanted or any(_is_a(v, k) for k in wanted) for v in value
+        )
     if kind is bool:
         return value is None or isinstance(value, bool)
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return not isinstance(kind, type) or isinstance(value, kind)
 
 
 def _words(kind: Any) -> str:
-    return (kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)).replace("typing.", "")
+    return (
+        kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+    ).replace("typing.", "")

@@ -1,14 +1,17 @@
 """The one door to the network.
 
-Every detector asks for epsilon, whatever the network was trained to predict, so that a norm means the same thing on
-every model: with alpha_t = sqrt(abar_t) and sigma_t = sqrt(1 - abar_t) of the model's own scheduler (Salimans and Ho
-2022, appendix D), v = alpha_t eps - sigma_t x0 and x_t = alpha_t x0 + sigma_t eps give
+Every detector asks for epsilon, whatever the network was trained to predict, so that a
+norm means the same thing on every model: with alpha_t = sqrt(abar_t) and sigma_t =
+sqrt(1 - abar_t) of the model's own scheduler (Salimans and Ho 2022, appendix D), v =
+alpha_t eps - sigma_t x0 and x_t = alpha_t x0 + sigma_t eps give
 
     eps = alpha_t v + sigma_t x_t          (v_prediction)
     eps = (x_t - alpha_t x0) / sigma_t     (sample)
 
-A difference of two predictions at one x_t scales alike: eps_c - eps_0 = alpha_t (v_c - v_0). Where x_t is noise alone (abar_t = 0,
-zero terminal SNR) eps is x_t, whatever the network says; what it says of the image is in its raw prediction, which is what DDIM reads.
+A difference of two predictions at one x_t scales alike: eps_c - eps_0 = alpha_t (v_c -
+v_0). Where x_t is noise alone (abar_t = 0, zero terminal SNR) eps is x_t, whatever the
+network says; what it says of the image is in its raw prediction, which is what DDIM
+reads.
 """
 
 from __future__ import annotations
@@ -36,16 +39,28 @@ class OutOfMemory(UserError):
 
 
 class Denoiser:
-    """A network with its schedule. Shapes: x [n, *shape]; t one integer in [0, T) for the whole batch.
+    """A network with its schedule.
 
-    Subclasses give ``_forward`` (the raw prediction), ``condition``, ``decode`` and ``encode``. ``cost`` counts evaluations per
-    image; ``batch_size`` bounds what goes through the network at once and changes no number beyond rounding.
+    Shapes: x [n, *shape]; t one integer in [0, T) for the whole batch.
+
+    Subclasses give ``_forward`` (the raw prediction), ``condition``, ``decode`` and
+    ``encode``. ``cost`` counts evaluations per image; ``batch_size`` bounds what goes
+    through the network at once and changes no number beyond rounding.
     """
 
-    def __init__(self, network: torch.nn.Module, scheduler: Any, *, shape: tuple[int, ...], batch_size: int = 64) -> None:
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        scheduler: Any,
+        *,
+        shape: tuple[int, ...],
+        batch_size: int = 64,
+    ) -> None:
         kind = scheduler.config.prediction_type
         if kind not in PARAMETERISATIONS:
-            raise UserError(f"this model predicts {kind!r}; membench knows {', '.join(PARAMETERISATIONS)}")
+            raise UserError(
+                f"this model predicts {kind!r}; membench knows {', '.join(PARAMETERISATIONS)}"
+            )
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}: it must be at least 1")
         self.network = network.eval().requires_grad_(False)
@@ -54,45 +69,60 @@ class Denoiser:
         self.batch_size = batch_size
         self.cost = Cost()
         self.memo: Memo | None = None  # set while several detectors share evaluations
-        self.forward_mode: bool | None = None  # whether it can be differentiated forwards (derivative.py finds out)
+        # Whether it can be differentiated forwards (derivative.py finds out)
+        self.forward_mode: bool | None = None
         self._limits: dict[str, int] = {}  # of what is larger than an evaluation: see halving
         self._compiled: Any = None
         self._run: Any = self.network  # what _forward calls
         parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        # The scheduler's own table, in double precision on the host: scalars are looked up from it.
+        # The scheduler's own table, in double precision on the host: scalars are looked
+        # up from it.
         self.alphas_cumprod = scheduler.alphas_cumprod.double().cpu()
         refuse_blind("this model", kind, self.alphas_cumprod)
 
-    # ------------------------------------------------------------------------------------- to be given
+    # ---------------------------------------------------------------------- to be given
 
     has_null = True  # whether there is a null condition to draw from
     takes_text = False
 
-    def _forward(self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning) -> torch.Tensor:
+    def _forward(
+        self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning
+    ) -> torch.Tensor:
         raise NotImplementedError
 
     def condition(self, conditions: Sequence[Condition]) -> Conditioning:
-        """The network's input for each condition, in order; a condition without a prompt is the null condition."""
+        """The network's input for each condition, in order; a condition without a
+        prompt is the null condition.
+        """
         raise NotImplementedError
 
     def decode(self, x: torch.Tensor) -> np.ndarray:
-        """Final states [n, *shape] to ``uint8`` [n, h, w, 3]. A state that cannot be decoded becomes NaN: look at ``x`` afterwards."""
+        """Final states [n, *shape] to ``uint8`` [n, h, w, 3].
+
+        A state that cannot be decoded becomes NaN: look at ``x`` afterwards.
+        """
         raise NotImplementedError
 
     def encode(self, images: np.ndarray) -> torch.Tensor:
-        """``uint8`` [n, h, w, 3] to clean states [n, *shape]. Raises :class:`UserError` for images of another size."""
+        """``uint8`` [n, h, w, 3] to clean states [n, *shape].
+
+        Raises :class:`UserError` for images of another size.
+        """
         raise NotImplementedError
 
     def ready_images(self) -> None:
-        """Loads whatever ``decode`` and ``encode`` need beside the network. Raises :class:`UserError`."""
+        """Loads whatever ``decode`` and ``encode`` need beside the network.
+
+        Raises :class:`UserError`.
+        """
 
     @property
     def has_condition(self) -> bool:
         """Whether the network can be told what to draw: a caption or a class."""
         return self.takes_text
 
-    # ----------------------------------------------------------------------------------------- schedule
+    # ------------------------------------------------------------------------- schedule
 
     @property
     def steps(self) -> int:
@@ -100,25 +130,37 @@ class Denoiser:
         return len(self.alphas_cumprod)
 
     def alpha_sigma(self, t: int) -> tuple[float, float]:
-        """sqrt(abar_t) and sqrt(1 - abar_t). Raises :class:`UserError` outside the schedule."""
+        """sqrt(abar_t) and sqrt(1 - abar_t).
+
+        Raises :class:`UserError` outside the schedule.
+        """
         if not 0 <= t < self.steps:
             raise UserError(f"timestep {t} is outside the model's schedule [0, {self.steps - 1}]")
         abar = float(self.alphas_cumprod[t])
         return abar**0.5, (1.0 - abar) ** 0.5
 
     def refuse_pure_noise(self, t: int, what: str) -> None:
-        """Raises :class:`UserError` where x_t is noise alone, so that its eps is x_t itself and measures nothing."""
+        """Raises :class:`UserError` where x_t is noise alone, so that its eps is x_t
+        itself and measures nothing.
+        """
         if self.alpha_sigma(t)[0] == 0:
-            raise UserError(f"{what}: this model's timestep {t} is pure noise (abar = 0), which holds no image; choose a lower time")
+            raise UserError(
+                f"{what}: this model's timestep {t} is pure noise (abar = 0), which holds no image;"
+                " choose a lower time"
+            )
 
     def timestep(self, t: float) -> int:
-        """The index of continuous time t in (0, 1]: round(t T) - 1, since abar_i is the product of i + 1 factors.
+        """The index of continuous time t in (0, 1]: round(t T) - 1, since abar_i is the
+        product of i + 1 factors.
 
         Raises :class:`UserError` outside the schedule.
         """
         index = round(t * self.steps) - 1
         if not 0 <= index < self.steps:
-            raise UserError(f"time {t:g} is outside the model's schedule: choose {1 / self.steps:g} (its first step) to 1")
+            raise UserError(
+                f"time {t:g} is outside the model's schedule: choose {1 / self.steps:g} (its first"
+                " step) to 1"
+            )
         return index
 
     def to_eps(self, prediction: torch.Tensor, x: torch.Tensor, t: int) -> torch.Tensor:
@@ -131,7 +173,9 @@ class Denoiser:
             return (x - alpha * prediction) / sigma
         return prediction
 
-    def x0_eps(self, prediction: torch.Tensor, x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def x0_eps(
+        self, prediction: torch.Tensor, x: torch.Tensor, t: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The raw prediction at (x, t) as (x0, eps), of which no v divides by alpha."""
         alpha, sigma = self.alpha_sigma(t)
         eps = self.to_eps(prediction, x, t)
@@ -140,17 +184,24 @@ class Denoiser:
             return alpha * x - sigma * prediction, eps
         return prediction if kind == "sample" else (x - sigma * eps) / alpha, eps
 
-    # ------------------------------------------------------------------------------------------ network
+    # -------------------------------------------------------------------------- network
 
-    def eps(self, x: torch.Tensor, t: int, condition: Conditioning, *, remember: bool = True) -> torch.Tensor:
+    def eps(
+        self, x: torch.Tensor, t: int, condition: Conditioning, *, remember: bool = True
+    ) -> torch.Tensor:
         """eps(x, t, c) in float32, [n, *shape]: :meth:`prediction`, converted."""
         with torch.no_grad():
             return self.to_eps(self.prediction(x, t, condition, remember=remember), x.float(), t)
 
-    def prediction(self, x: torch.Tensor, t: int, condition: Conditioning, *, remember: bool = True) -> torch.Tensor:
-        """What the network says of (x, t, c), in float32, [n, *shape]. Counts n forwards, of which the memo may answer some.
+    def prediction(
+        self, x: torch.Tensor, t: int, condition: Conditioning, *, remember: bool = True
+    ) -> torch.Tensor:
+        """What the network says of (x, t, c), in float32, [n, *shape].
 
-        remember=False: past the memo, for rows that nobody else will ask for and that would crowd out the others.
+        Counts n forwards, of which the memo may answer some.
+
+        remember=False: past the memo, for rows that nobody else will ask for and that
+        would crowd out the others.
         """
         with torch.no_grad():
             self._check(x)
@@ -170,12 +221,16 @@ class Denoiser:
         return torch.cat(pieces)
 
     def compile(self, backend: str = "inductor") -> None:
-        """Evaluations go through ``torch.compile`` from now on; numbers change by rounding. Derivatives, hooks and adapters do without."""
+        """Evaluations go through ``torch.compile`` from now on; numbers change by
+        rounding. Derivatives, hooks and adapters do without.
+        """
         self._compiled = torch.compile(self.network, backend=backend)
 
     @contextmanager
     def _fast(self) -> Iterator[bool]:
-        """Within it ``_forward`` calls the compiled network, where there is one; yields whether there is."""
+        """Within it ``_forward`` calls the compiled network, where there is one; yields
+        whether there is.
+        """
         compiled = self._compiled is not None and not hasattr(self.network, "peft_config")
         before, self._run = self._run, self._compiled if compiled else self.network
         try:
@@ -185,25 +240,37 @@ class Denoiser:
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """Out of memory, or no compiler: one line that says what to set. What is finished by then is on disk."""
+        """Out of memory, or no compiler: one line that says what to set.
+
+        What is finished by then is on disk.
+        """
         try:
             yield
         except RuntimeError as error:
             line = (str(error).strip().splitlines() or [""])[0][:200]
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in line:
-                less = f"set --batch-size {self.batch_size // 2}" if self.batch_size > 1 else "take a larger device, or a smaller --dtype"
+                less = (
+                    f"set --batch-size {self.batch_size // 2}"
+                    if self.batch_size > 1
+                    else "take a larger device, or a smaller --dtype"
+                )
                 raise OutOfMemory(
-                    f"out of memory on {self.device} at batch size {self.batch_size}: {less}; what is finished is kept"
+                    f"out of memory on {self.device} at batch size {self.batch_size}: {less}; what"
+                    " is finished is kept"
                 ) from None
-            if self._compiled is not None and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            if self._compiled is not None and type(error).__module__.startswith(
+                ("torch._dynamo", "torch._inductor")
+            ):
                 raise UserError(f"--compile does not work here ({line}); leave it out") from None
             raise
 
     def halving(self, what: str, most: int, compute: Callable[[int], T]) -> T:
-        """``compute(n)`` with n = ``most`` rows at once, and half as many whenever they do not fit; of ``what`` no more are tried again.
+        """``compute(n)`` with n = ``most`` rows at once, and half as many whenever they
+        do not fit; of ``what`` no more are tried again.
 
-        For what takes more memory than the evaluations that the batch size was chosen for: derivatives, the VAE. What a failed try has
-        counted is taken back. Raises :class:`OutOfMemory` where not one row fits.
+        For what takes more memory than the evaluations that the batch size was chosen
+        for: derivatives, the VAE. What a failed try has counted is taken back. Raises
+        :class:`OutOfMemory` where not one row fits.
         """
         n = min(most, self._limits.get(what, most))
         while True:
@@ -217,7 +284,9 @@ class Denoiser:
                 n = self._limits[what] = n // 2
 
     def raw_eps(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
-        """eps as one differentiable call, neither batched nor counted: for ``membench.models.derivative``."""
+        """eps as one differentiable call, neither batched nor counted: for
+        ``membench.models.derivative``.
+        """
         return self.to_eps(self.raw_prediction(x, t, condition), x.float(), t)
 
     def raw_prediction(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
@@ -225,23 +294,36 @@ class Denoiser:
         with self.refusals():
             return self._forward(x.to(self.dtype), t, condition).float()
 
-    def eps_pair(self, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
-        """(eps(x, t, null), eps(x, t, c)), both in one pass over the network. Counts 2n forwards."""
+    def eps_pair(
+        self, x: torch.Tensor, t: int, condition: Conditioning
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(eps(x, t, null), eps(x, t, c)), both in one pass over the network.
+
+        Counts 2n forwards.
+        """
         null, conditional = self.prediction_pair(x, t, condition)
         return self.to_eps(null, x.float(), t), self.to_eps(conditional, x.float(), t)
 
-    def prediction_pair(self, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
+    def prediction_pair(
+        self, x: torch.Tensor, t: int, condition: Conditioning
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """As :meth:`eps_pair`, of the raw predictions."""
         null = self.null_like(condition, len(x))
         if condition.embeddings is None or null.embeddings is None:
-            raise UserError("this model has no condition, so a conditional prediction is not defined for it")
-        # Interleaved, so that a pair shares a chunk: the null and the conditional half round alike.
+            raise UserError(
+                "this model has no condition, so a conditional prediction is not defined for it"
+            )
+        # Interleaved, so that a pair shares a chunk: the null and the conditional half
+        # round alike.
         both = torch.stack([null.embeddings, condition.embeddings], dim=1).flatten(0, 1)
         raw = self.prediction(x.repeat_interleave(2, dim=0), t, Conditioning(both))
         return raw[0::2], raw[1::2]
 
-    def guided(self, x: torch.Tensor, t: int, condition: Conditioning, guidance: float) -> torch.Tensor:
-        """eps_null + w (eps_c - eps_null) (Ho and Salimans 2022, in Stable Diffusion's convention: w = 1 is plain).
+    def guided(
+        self, x: torch.Tensor, t: int, condition: Conditioning, guidance: float
+    ) -> torch.Tensor:
+        """eps_null + w (eps_c - eps_null) (Ho and Salimans 2022, in Stable Diffusion's
+        convention: w = 1 is plain).
 
         Costs one forward an image where w = 1 or there is no condition, two otherwise.
         """
@@ -250,10 +332,14 @@ class Denoiser:
         null, conditional = self.eps_pair(x, t, condition)
         return null + guidance * (conditional - null)
 
-    def diffusion_loss(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, condition: Conditioning) -> torch.Tensor:
-        """Mean squared error of the network's own prediction at x_t, differentiable: what it was trained with.
+    def diffusion_loss(
+        self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, condition: Conditioning
+    ) -> torch.Tensor:
+        """Mean squared error of the network's own prediction at x_t, differentiable:
+        what it was trained with.
 
-        x0, noise: [n, *shape]; t: int [n]. For training adapters; counts n forwards and n backwards.
+        x0, noise: [n, *shape]; t: int [n]. For training adapters; counts n forwards and
+        n backwards.
         """
         self._check(x0)
         kind = self.scheduler.config.prediction_type
@@ -263,23 +349,34 @@ class Denoiser:
         x = self.noised(x0, noise, t)
         self.cost.forwards += len(x0)
         self.cost.backwards += len(x0)
-        return torch.nn.functional.mse_loss(self._forward(x.to(self.dtype), t, condition).float(), target)
+        return torch.nn.functional.mse_loss(
+            self._forward(x.to(self.dtype), t, condition).float(), target
+        )
 
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise, by the model's own scheduler. t: int [n]."""
+        """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise, by the model's own scheduler.
+        t: int [n].
+        """
         return self.scheduler.add_noise(x0, noise, t)
 
     def bottleneck(self, x: torch.Tensor, t: int) -> torch.Tensor:
-        """Activations after the U-Net's middle block at (x, t) under the null condition, averaged over space: [n, channels].
+        """Activations after the U-Net's middle block at (x, t) under the null
+        condition, averaged over space: [n, channels].
 
-        Counts n forwards. Raises :class:`UserError` for a network without a middle block.
+        Counts n forwards. Raises :class:`UserError` for a network without a middle
+        block.
         """
         with torch.no_grad():
             block = getattr(self.network, "mid_block", None)
             if not isinstance(block, torch.nn.Module):
-                raise UserError("this model has no middle block to take features from; choose features=pixels, sscd or clip")
+                raise UserError(
+                    "this model has no middle block to take features from; choose features=pixels,"
+                    " sscd or clip"
+                )
             found: list[torch.Tensor] = []
-            handle = block.register_forward_hook(lambda module, args, out: found.append(out.float().mean(dim=(2, 3))))
+            handle = block.register_forward_hook(
+                lambda module, args, out: found.append(out.float().mean(dim=(2, 3)))
+            )
             compiled, self._compiled = self._compiled, None  # which would not see the hook
             try:
                 # Past the memo, whose answers have no activations.
@@ -292,17 +389,32 @@ class Denoiser:
     def null_like(self, condition: Conditioning, n: int) -> Conditioning:
         """The null condition, ``n`` rows."""
         null = self.condition([Condition("null")])
-        return Conditioning(None if null.embeddings is None else null.embeddings.expand(n, *null.embeddings.shape[1:]))
+        return Conditioning(
+            None
+            if null.embeddings is None
+            else null.embeddings.expand(n, *null.embeddings.shape[1:])
+        )
 
-    # -------------------------------------------------------------------------------------------- noise
+    # ---------------------------------------------------------------------------- noise
 
     def noise(self, requests: Sequence[tuple[str, int]], seed: int) -> torch.Tensor:
-        """Standard normal [n, *shape]; row i comes from hash(seed, id, draw) alone, so no batch or shard changes it."""
-        rows = [torch.randn(self.shape, generator=generator(seed, example, draw)) for example, draw in requests]
-        return torch.stack(rows).to(self.device) if rows else torch.empty(0, *self.shape, device=self.device)
+        """Standard normal [n, *shape]; row i comes from hash(seed, id, draw) alone, so
+        no batch or shard changes it.
+        """
+        rows = [
+            torch.randn(self.shape, generator=generator(seed, example, draw))
+            for example, draw in requests
+        ]
+        return (
+            torch.stack(rows).to(self.device)
+            if rows
+            else torch.empty(0, *self.shape, device=self.device)
+        )
 
     def starts(self, rows: Sequence[tuple[Condition, int]], seed: int) -> torch.Tensor:
-        """The noise [n, *shape] that draw k of a condition starts from; draw 0 of a generated image from the image's own."""
+        """The noise [n, *shape] that draw k of a condition starts from; draw 0 of a
+        generated image from the image's own.
+        """
         hashed = self.noise([(c.id, draw) for c, draw in rows], seed)
         for i, (c, draw) in enumerate(rows):
             if c.start is not None and draw == 0:
@@ -311,12 +423,24 @@ class Denoiser:
 
     def _check(self, x: torch.Tensor) -> None:
         if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, the model wants [n, {', '.join(map(str, self.shape))}]")
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, the model wants [n,"
+                f" {', '.join(map(str, self.shape))}]"
+            )
 
 
 def to_uint8(x: torch.Tensor) -> np.ndarray:
-    """[-1, 1] floats [n, 3, h, w] to ``uint8`` [n, h, w, 3], rounded half to even as diffusers does."""
-    return ((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    """[-1, 1] floats [n, 3, h, w] to ``uint8`` [n, h, w, 3], rounded half to even as
+    diffusers does.
+    """
+    return (
+        ((x.float() / 2 + 0.5).clamp(0, 1) * 255)
+        .round()
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+        .cpu()
+        .numpy()
+    )
 
 
 def from_uint8(images: np.ndarray) -> torch.Tensor:
@@ -325,7 +449,12 @@ def from_uint8(images: np.ndarray) -> torch.Tensor:
 
 
 def same_size(images: np.ndarray, got: tuple[int, ...], want: tuple[int, ...]) -> None:
-    """Raises :class:`UserError` where images become states of another shape than the model's."""
+    """Raises :class:`UserError` where images become states of another shape than the
+    model's.
+    """
     if got != want:
         size = "x".join(map(str, images.shape[1:]))
-        raise UserError(f"images of {size} become states of {got}, but the model draws {want}; resize the images to the model's size")
+        raise UserError(
+            f"images of {size} become states of {got}, but the model draws {want}; resize the"
+            " images to the model's size"
+        )

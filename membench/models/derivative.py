@@ -1,10 +1,12 @@
 """Traces of the Jacobian of eps(x, t, c) with respect to x, without the Jacobian.
 
-v' J v of a vector v, by forward-mode differentiation, or where a network's kernels have no forward rule by the central difference
+v' J v of a vector v, by forward-mode differentiation, or where a network's kernels have
+no forward rule by the central difference
 
     v' (eps(x + h v) - eps(x - h v)) / (2 h),  h = 0.01 sigma_t, in float32.
 
-Forward mode needs PyTorch's own ("math") attention: its fused kernels have no forward rule (pytorch issue 98164).
+Forward mode needs PyTorch's own ("math") attention: its fused kernels have no forward
+rule (pytorch issue 98164).
 """
 
 from __future__ import annotations
@@ -33,14 +35,22 @@ STEP = 0.01  # of the central difference, in units of sigma_t: the scale on whic
 
 
 def choose(model: Denoiser, derivative: Derivative) -> Literal["jvp", "difference"]:
-    """How to differentiate this network. Raises :class:`UserError` where the way that is asked for is not open to it."""
+    """How to differentiate this network.
+
+    Raises :class:`UserError` where the way that is asked for is not open to it.
+    """
     if derivative == "jvp" and not has_forward_mode(model):
         raise UserError(
-            f"a layer of this model has no forward-mode rule in PyTorch {torch.__version__}, so derivative=jvp cannot be; choose difference"
+            f"a layer of this model has no forward-mode rule in PyTorch {torch.__version__}, so"
+            " derivative=jvp cannot be; choose difference"
         )
-    chosen: Literal["jvp", "difference"] = "jvp" if derivative != "difference" and has_forward_mode(model) else "difference"
+    chosen: Literal["jvp", "difference"] = (
+        "jvp" if derivative != "difference" and has_forward_mode(model) else "difference"
+    )
     if chosen == "difference" and model.dtype != torch.float32:
-        raise UserError("a central difference of this model needs --dtype float32: rounding would drown it")
+        raise UserError(
+            "a central difference of this model needs --dtype float32: rounding would drown it"
+        )
     return chosen
 
 
@@ -48,19 +58,23 @@ def has_forward_mode(model: Denoiser) -> bool:
     """Whether every kernel of the network has a forward-mode rule in this PyTorch.
 
     Tried once a model, on two rows and two tangents. How a missing or broken rule shows
-    depends on the kernel and on the release: NotImplementedError, RuntimeError, errors of
-    type and shape. So a network that can be evaluated and not differentiated has no rule.
+    depends on the kernel and on the release: NotImplementedError, RuntimeError, errors
+    of type and shape. So a network that can be evaluated and not differentiated has no
+    rule.
     """
     if model.forward_mode is None:
         x = torch.zeros(2, *model.shape, device=model.device)
-        condition = model.condition([Condition("any", class_label=None if model.has_null else 0)] * 2)
+        condition = model.condition(
+            [Condition("any", class_label=None if model.has_null else 0)] * 2
+        )
         try:
             _jvp(model, x, 0, condition, torch.stack([x, x]))
         except UserError:  # out of memory
             raise
         except Exception:
             with torch.no_grad():
-                model.raw_eps(x, 0, condition)  # raises again what has nothing to do with the derivative
+                # Raises again what has nothing to do with the derivative
+                model.raw_eps(x, 0, condition)
             model.forward_mode = False
         else:
             model.forward_mode = True
@@ -68,14 +82,26 @@ def has_forward_mode(model: Denoiser) -> bool:
 
 
 def quadratic_forms(
-    model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning, vectors: Vectors, count: int, how: Literal["jvp", "difference"]
+    model: Denoiser,
+    x: torch.Tensor,
+    t: int,
+    condition: Conditioning,
+    vectors: Vectors,
+    count: int,
+    how: Literal["jvp", "difference"],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """eps(x, t, c) [n, *shape] and v_k' J v_k [count, n] in double precision, J = d eps / d x of each row.
+    """eps(x, t, c) [n, *shape] and v_k' J v_k [count, n] in double precision, J = d eps
+    / d x of each row.
 
-    Costs ``count`` JVPs a row (eps comes with them), or 2 ``count`` + 1 forwards where ``how`` is difference. A derivative holds the
-    attention's whole matrix, for each tangent: where a batch does not fit, half of it is tried.
+    Costs ``count`` JVPs a row (eps comes with them), or 2 ``count`` + 1 forwards where
+    ``how`` is difference. A derivative holds the attention's whole matrix, for each
+    tangent: where a batch does not fit, half of it is tried.
     """
-    return model.halving("derivatives", model.batch_size, lambda most: _forms(model, x, t, condition, vectors, count, how, most))
+    return model.halving(
+        "derivatives",
+        model.batch_size,
+        lambda most: _forms(model, x, t, condition, vectors, count, how, most),
+    )
 
 
 def _forms(
@@ -106,8 +132,13 @@ def _forms(
     return (model.eps(x, t, condition) if how == "difference" else eps), forms
 
 
-def _jvp(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """eps [n, *shape] and J v [k, n, *shape]. The network itself is evaluated once for all k tangents."""
+def _jvp(
+    model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """eps [n, *shape] and J v [k, n, *shape].
+
+    The network itself is evaluated once for all k tangents.
+    """
 
     def product(tangent: torch.Tensor) -> Any:
         return torch.func.jvp(lambda y: model.raw_eps(y, t, condition), (x,), (tangent,))
@@ -119,7 +150,9 @@ def _jvp(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning, v: t
     return eps[0], products  # eps does not depend on the tangent
 
 
-def _difference(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning, v: torch.Tensor) -> torch.Tensor:
+def _difference(
+    model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning, v: torch.Tensor
+) -> torch.Tensor:
     h = STEP * model.alpha_sigma(t)[1]
     k, n = v.shape[:2]
     told = (
@@ -127,12 +160,16 @@ def _difference(model: Denoiser, x: torch.Tensor, t: int, condition: Conditionin
         if condition.embeddings is None
         else Conditioning(condition.embeddings.repeat(k, *[1] * (condition.embeddings.ndim - 1)))
     )
-    ends = [model.eps((x + sign * h * v).flatten(0, 1), t, told, remember=False) for sign in (1, -1)]
+    ends = [
+        model.eps((x + sign * h * v).flatten(0, 1), t, told, remember=False) for sign in (1, -1)
+    ]
     return ((ends[0] - ends[1]) / (2 * h)).view(k, n, *x.shape[1:])
 
 
 def basis(shape: tuple[int, ...], n: int) -> Vectors:
-    """The D unit vectors, the same for each of ``n`` rows: their forms sum to the exact trace."""
+    """The D unit vectors, the same for each of ``n`` rows: their forms sum to the exact
+    trace.
+    """
     size = torch.Size(shape).numel()
 
     def vectors(probes: slice, rows: slice) -> torch.Tensor:
@@ -143,8 +180,12 @@ def basis(shape: tuple[int, ...], n: int) -> Vectors:
     return vectors
 
 
-def random_probes(shape: tuple[int, ...], ids: list[str], seed: int, count: int, probe: Probe) -> Vectors:
-    """Hutchinson's probes (E v v' = 1, so that the mean form is the trace): a function of (seed, id, number) alone."""
+def random_probes(
+    shape: tuple[int, ...], ids: list[str], seed: int, count: int, probe: Probe
+) -> Vectors:
+    """Hutchinson's probes (E v v' = 1, so that the mean form is the trace): a function
+    of (seed, id, number) alone.
+    """
 
     def draw(name: str, k: int) -> torch.Tensor:
         source = generator(seed, "probe", name, k)
@@ -153,6 +194,8 @@ def random_probes(shape: tuple[int, ...], ids: list[str], seed: int, count: int,
         return torch.randint(0, 2, shape, generator=source).float() * 2 - 1
 
     def vectors(probes: slice, rows: slice) -> torch.Tensor:
-        return torch.stack([torch.stack([draw(name, k) for name in ids[rows]]) for k in range(count)[probes]])
+        return torch.stack(
+            [torch.stack([draw(name, k) for name in ids[rows]]) for k in range(count)[probes]]
+        )
 
     return vectors

@@ -24,10 +24,13 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def loading(what: str | Path, verb: str = "loaded") -> Iterator[None]:
-    """Raises :class:`UserError` for whatever goes wrong in it, naming ``what``. The libraries' own warnings and reports are left out.
+    """Raises :class:`UserError` for whatever goes wrong in it, naming ``what``.
 
-    Their errors have no common base: a wrong word in a configuration is a KeyError, a ZeroDivisionError or an AttributeError, and
-    tokenizers raises a bare Exception. Nothing but loading, and the first evaluation that proves it, belongs in it.
+    The libraries' own warnings and reports are left out.
+
+    Their errors have no common base: a wrong word in a configuration is a KeyError, a
+    ZeroDivisionError or an AttributeError, and tokenizers raises a bare Exception.
+    Nothing but loading, and the first evaluation that proves it, belongs in it.
     """
     with _quiet():
         try:
@@ -35,7 +38,9 @@ def loading(what: str | Path, verb: str = "loaded") -> Iterator[None]:
         except UserError:
             raise
         except torch.OutOfMemoryError:
-            raise UserError(f"{what} does not fit on the device: take a smaller --dtype, or another device") from None
+            raise UserError(
+                f"{what} does not fit on the device: take a smaller --dtype, or another device"
+            ) from None
         except Exception as error:
             name = "" if isinstance(error, PLAIN) else f"{type(error).__name__}: "
             raise UserError(f"{what} cannot be {verb}: {name}{first_line(error)}") from error
@@ -58,7 +63,8 @@ def _quiet() -> Iterator[None]:
 
 
 def load_network(folder: Path, loader: Any, config: dict[str, Any], **how: Any) -> Any:
-    """``loader.from_pretrained(folder, ...)``, from local files, with every tensor from them and all of them used.
+    """``loader.from_pretrained(folder, ...)``, from local files, with every tensor from
+    them and all of them used.
 
     config: its config.json. Raises :class:`UserError`, naming the file.
     """
@@ -66,15 +72,22 @@ def load_network(folder: Path, loader: Any, config: dict[str, Any], **how: Any) 
         check_types(folder / "config.json", config, loader)
     with loading(folder):
         network, report = loader.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **how
+            folder,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **how,
         )
     if wrong := sorted(report["mismatched_keys"]):
         name, there, wanted = wrong[0]
         raise UserError(
-            f"{folder} cannot be loaded: its tensor {name} is of shape {[*there]}, and config.json wants {[*wanted]}; get the model again"
+            f"{folder} cannot be loaded: its tensor {name} is of shape {[*there]}, and config.json"
+            f" wants {[*wanted]}; get the model again"
         )
     if missing := sorted(report["missing_keys"]):  # the libraries would make them up
-        raise UserError(f"{folder} lacks {len(missing)} tensors, such as {missing[0]}; get the weights again")
+        raise UserError(
+            f"{folder} lacks {len(missing)} tensors, such as {missing[0]}; get the weights again"
+        )
     refuse_left_over(folder, network, report["unexpected_keys"])
     return network
 
@@ -92,7 +105,10 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def config_hash(file: Path) -> str:
-    """Of a configuration without the folder that it was once loaded from. Raises :class:`UserError` if it is no JSON."""
+    """Of a configuration without the folder that it was once loaded from.
+
+    Raises :class:`UserError` if it is no JSON.
+    """
     return json_hash({k: v for k, v in read_config(file).items() if k != "_name_or_path"})
 
 
@@ -108,7 +124,9 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def layout(device: str, dtype: torch.dtype) -> torch.memory_format:
-    """Channels last where it is faster: the tensor cores of a GPU convolve half precision in that order."""
+    """Channels last where it is faster: the tensor cores of a GPU convolve half
+    precision in that order.
+    """
     fast = torch.device(device).type == "cuda" and dtype in (torch.float16, torch.bfloat16)
     return torch.channels_last if fast else torch.contiguous_format
 
@@ -117,5 +135,8 @@ def check_device(name: str) -> None:
     """Raises :class:`UserError` if torch has no such device here."""
     try:
         torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's three ways to say no
-        raise UserError(f"device {name!r} cannot be used here: {first_line(error)}. See: membench doctor") from None
+    # Torch's three ways to say no
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f"device {name!r} cannot be used here: {first_line(error)}. See: membench doctor"
+        ) from None

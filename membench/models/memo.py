@@ -1,8 +1,9 @@
 """Network evaluations that several detectors need, made once.
 
-The second detector that asks about (x, t, c) is given the first one's answer. What is asked for is known by its content (the
-bytes of one row of x, t and the row's embedding), so that the same (example, draw, t, condition) is found whoever asks, and nothing
-else is.
+The second detector that asks about (x, t, c) is given the first one's answer. What is
+asked for is known by its content (the bytes of one row of x, t and the row's
+embedding), so that the same (example, draw, t, condition) is found whoever asks, and
+nothing else is.
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ from membench.types import Cost
 if TYPE_CHECKING:
     from membench.models.conditioning import Conditioning
 
-LIMIT = 2 << 30  # bytes kept; beyond it the oldest go, and are computed again if they are asked for again
+# Bytes kept; beyond it the oldest go, and are computed again if they are asked for
+# again
+LIMIT = 2 << 30
 
 Evaluate = Callable[["torch.Tensor", int, "Conditioning"], "torch.Tensor"]
 
 
 class Memo:
-    """Answers of one network, whose weights must not change meanwhile. Rows are kept in float32 on the network's device."""
+    """Answers of one network, whose weights must not change meanwhile.
+
+    Rows are kept in float32 on the network's device.
+    """
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit = limit
@@ -41,13 +47,18 @@ class Memo:
         self._rows.clear()
         self._bytes = 0
 
-    def rows(self, evaluate: Evaluate, x: torch.Tensor, t: int, condition: Conditioning, cost: Cost) -> torch.Tensor:
-        """``evaluate(x, t, condition)`` [n, *shape], of which only rows that nobody has asked for are evaluated.
+    def rows(
+        self, evaluate: Evaluate, x: torch.Tensor, t: int, condition: Conditioning, cost: Cost
+    ) -> torch.Tensor:
+        """``evaluate(x, t, condition)`` [n, *shape], of which only rows that nobody has
+        asked for are evaluated.
 
-        Adds the other rows to ``cost.shared`` and what they once took to ``cost.shared_seconds``.
+        Adds the other rows to ``cost.shared`` and what they once took to
+        ``cost.shared_seconds``.
         """
         keys = _keys(x, t, condition)
-        new = {key: row for row, key in reversed(list(enumerate(keys))) if key not in self._rows}  # the first of equal rows
+        # The first of equal rows
+        new = {key: row for row, key in reversed(list(enumerate(keys))) if key not in self._rows}
         chosen = sorted(new.values())
         found: dict[bytes, tuple[torch.Tensor, float]] = {}
         if chosen:
@@ -57,7 +68,10 @@ class Memo:
             if x.is_cuda:
                 torch.cuda.synchronize(x.device)
             each = (time.perf_counter() - start) / len(chosen)
-            found = {keys[row]: (answer, each) for row, answer in zip(chosen, fresh.unbind(), strict=True)}
+            found = {
+                keys[row]: (answer, each)
+                for row, answer in zip(chosen, fresh.unbind(), strict=True)
+            }
         paid = set(chosen)
         rows = []
         for row, key in enumerate(keys):
@@ -84,8 +98,12 @@ class Memo:
 def _keys(x: torch.Tensor, t: int, condition: Conditioning) -> list[bytes]:
     """A key a row: SHA-256 of what the network is given."""
     states = x.detach().float().cpu().contiguous().numpy()
-    at = int(t).to_bytes(8, "little", signed=True)  # a detector may take t from an array; what t can be, the schedule says
+    # A detector may take t from an array; what t can be, the schedule says
+    at = int(t).to_bytes(8, "little", signed=True)
     if condition.embeddings is None:
         return [hashlib.sha256(at + row.tobytes()).digest() for row in states]
     told = condition.embeddings.detach().float().cpu().contiguous().numpy()
-    return [hashlib.sha256(at + row.tobytes() + c.tobytes()).digest() for row, c in zip(states, told, strict=True)]
+    return [
+        hashlib.sha256(at + row.tobytes() + c.tobytes()).digest()
+        for row, c in zip(states, told, strict=True)
+    ]

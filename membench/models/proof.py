@@ -1,7 +1,9 @@
-"""What a loaded model has to show before anything is measured with it: that it runs, stays finite, and heeds what it is told.
+"""What a loaded model has to show before anything is measured with it: that it runs,
+stays finite, and heeds what it is told.
 
-A file that is whole may still be another model's, or all zeros; then every score is the same number, and no table says so. Two
-evaluations settle it. They are counted nowhere, draw from no global generator and leave nothing behind in the model.
+A file that is whole may still be another model's, or all zeros; then every score is the
+same number, and no table says so. Two evaluations settle it. They are counted nowhere,
+draw from no global generator and leave nothing behind in the model.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ AGAIN = "get the model again"
 
 
 def prove_vae(vae: Any, folder: Path) -> None:
-    """Raises :class:`UserError` unless the round trip of two small images is finite and does not end in the same image twice.
+    """Raises :class:`UserError` unless the round trip of two small images is finite and
+    does not end in the same image twice.
 
-    In half precision some VAEs overflow: those decode once more in float32 (latent.py), so they are asked in that, too.
+    In half precision some VAEs overflow: those decode once more in float32 (latent.py),
+    so they are asked in that, too.
     """
     side = 8 * 2 ** (len(vae.config.block_out_channels) - 1)
     ramp = torch.linspace(-1, 1, side).expand(3, side, side)
@@ -38,7 +42,9 @@ def prove_vae(vae: Any, folder: Path) -> None:
         back = _round_trip(vae.float(), images, folder)
         vae.to(kind)  # half to single to half is exact
     if not bool(back.isfinite().all()):
-        raise UserError(f"{folder} returns NaN or infinity for an image that it encodes and decodes; {AGAIN}")
+        raise UserError(
+            f"{folder} returns NaN or infinity for an image that it encodes and decodes; {AGAIN}"
+        )
     if _same(back[0], back[1]):
         raise UserError(f"{folder} decodes different images to the same one; {AGAIN}")
 
@@ -51,7 +57,9 @@ def _round_trip(vae: Any, images: torch.Tensor, folder: Path) -> torch.Tensor:
         return back.float()
 
 
-def prove(model: Denoiser, where: Path, conditions: Sequence[Conditioning], how: str, *, noises: int = 1) -> None:
+def prove(
+    model: Denoiser, where: Path, conditions: Sequence[Conditioning], how: str, *, noises: int = 1
+) -> None:
     """One at a time: rows of one batch may round apart, the same row twice does not.
 
     Of the network's own output: eps made from a v of zeros would follow the noise.
@@ -62,15 +70,23 @@ def prove(model: Denoiser, where: Path, conditions: Sequence[Conditioning], how:
         with loading(where, "evaluated"), torch.no_grad():
             found.append(model.raw_prediction(x, t, condition))
             if found[-1].shape != x.shape:
-                raise ValueError(f"noise of {[*x.shape[1:]]} becomes a prediction of {[*found[-1].shape[1:]]}")
+                raise ValueError(
+                    f"noise of {[*x.shape[1:]]} becomes a prediction of {[*found[-1].shape[1:]]}"
+                )
     if not all(bool(made.isfinite().all()) for made in found):
-        raise UserError(f"{where} predicts NaN or infinity as {_name(model.dtype)}; {_way_out(model.dtype)}")
+        raise UserError(
+            f"{where} predicts NaN or infinity as {_name(model.dtype)}; {_way_out(model.dtype)}"
+        )
     if _same(*found):
-        raise UserError(f"{where} predicts the same {how}, so it cannot be asked what it has memorized; {AGAIN}")
+        raise UserError(
+            f"{where} predicts the same {how}, so it cannot be asked what it has memorized; {AGAIN}"
+        )
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return float((a.float() - b.float()).abs().max()) <= SAME * float(torch.maximum(a.abs().max(), b.abs().max()))
+    return float((a.float() - b.float()).abs().max()) <= SAME * float(
+        torch.maximum(a.abs().max(), b.abs().max())
+    )
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -78,4 +94,10 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _way_out(dtype: torch.dtype) -> str:
-    return AGAIN if dtype == torch.float32 else "take --dtype float32 or bfloat16" if dtype == torch.float16 else "take --dtype float32"
+    return (
+        AGAIN
+        if dtype == torch.float32
+        else "take --dtype float32 or bfloat16"
+        if dtype == torch.float16
+        else "take --dtype float32"
+    )

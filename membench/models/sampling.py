@@ -13,16 +13,20 @@ from membench.models.schedule import limited, spaced
 
 
 def timesteps(model: Denoiser, steps: int) -> list[int]:
-    """The model's own sampling schedule: Stable Diffusion's leading spacing gives 981, 961, ..., 1 for 50 steps.
+    """The model's own sampling schedule: Stable Diffusion's leading spacing gives 981,
+    961, ..., 1 for 50 steps.
 
-    Raises :class:`UserError` unless 1 <= steps <= T, and where the schedule would not begin at the noise that sampling begins with
+    Raises :class:`UserError` unless 1 <= steps <= T, and where the schedule would not
+    begin at the noise that sampling begins with
     (:func:`membench.models.schedule.spaced`).
     """
     return spaced(model.scheduler, steps)
 
 
 def pure_noise(model: Denoiser, steps: int) -> int:
-    """How many of the first timesteps have abar = 0 (zero terminal SNR): there eps is x_t, whatever the condition."""
+    """How many of the first timesteps have abar = 0 (zero terminal SNR): there eps is
+    x_t, whatever the condition.
+    """
     return sum(model.alpha_sigma(t)[0] == 0 for t in timesteps(model, steps))
 
 
@@ -33,16 +37,26 @@ Correction = Callable[["torch.Tensor", int, "torch.Tensor"], "torch.Tensor"]
 
 
 def ddim_step(
-    model: Denoiser, x: torch.Tensor, prediction: torch.Tensor, t: int, before: int | None, *, correct: Correction | None = None
+    model: Denoiser,
+    x: torch.Tensor,
+    prediction: torch.Tensor,
+    t: int,
+    before: int | None,
+    *,
+    correct: Correction | None = None,
 ) -> torch.Tensor:
-    """x_t to x_before: alpha' x0 + sigma' eps, with x0 limited as the model says. before: the next timestep of the schedule, or None.
+    """x_t to x_before: alpha' x0 + sigma' eps, with x0 limited as the model says.
+    before: the next timestep of the schedule, or None.
 
-    prediction: the network's own, [n, *shape]. After the last timestep alpha' is that of ``set_alpha_to_one``: 1, or alpha_0. Computed in
-    double precision, for x0 = (x_t - sigma eps) / alpha has lost half its digits where alpha is small.
+    prediction: the network's own, [n, *shape]. After the last timestep alpha' is that
+    of ``set_alpha_to_one``: 1, or alpha_0. Computed in double precision, for x0 = (x_t
+    - sigma eps) / alpha has lost half its digits where alpha is small.
 
-    correct: changes eps, by a guiding gradient. Then eps is derived again from the limited x0, so that both describe the same x_t (as
-    guided-diffusion and GLIDE do; ``use_clipped_model_output`` of diffusers): otherwise each step adds the part of the gradient that the
-    clamp took out of x0, and the error feeds back. Where x_t is noise alone (abar = 0) it says nothing of a class, and the gradient is 0.
+    correct: changes eps, by a guiding gradient. Then eps is derived again from the
+    limited x0, so that both describe the same x_t (as guided-diffusion and GLIDE do;
+    ``use_clipped_model_output`` of diffusers): otherwise each step adds the part of the
+    gradient that the clamp took out of x0, and the error feeds back. Where x_t is noise
+    alone (abar = 0) it says nothing of a class, and the gradient is 0.
     """
     alpha, sigma = model.alpha_sigma(t)
     alpha_before, sigma_before = model.alpha_sigma(before) if before is not None else _final(model)
@@ -83,13 +97,17 @@ def ddim(
     observe: Observer | None = None,
     correct: Correction | None = None,
 ) -> torch.Tensor:
-    """Runs the first ``stop`` (default: all) of ``steps`` guided steps from noise ``x`` [n, *shape].
+    """Runs the first ``stop`` (default: all) of ``steps`` guided steps from noise ``x``
+    [n, *shape].
 
-    ``observe(k, eps_null, eps_cond)`` is called before the k-th update with both predictions, unscaled by the
-    guidance; asking for it costs two forwards an image and step whatever the guidance (of a model without a condition one: both are
-    the same). The state after the last observed step is not computed when ``stop`` < ``steps``: nobody reads it.
+    ``observe(k, eps_null, eps_cond)`` is called before the k-th update with both
+    predictions, unscaled by the guidance; asking for it costs two forwards an image and
+    step whatever the guidance (of a model without a condition one: both are the same).
+    The state after the last observed step is not computed when ``stop`` < ``steps``:
+    nobody reads it.
 
-    ``correct(x_t, t, eps)`` returns the epsilon to go on with: classifier guidance puts its gradient there.
+    ``correct(x_t, t, eps)`` returns the epsilon to go on with: classifier guidance puts
+    its gradient there.
     """
     stop = steps if stop is None else stop
     times = timesteps(model, steps)
@@ -102,24 +120,34 @@ def ddim(
                 observe(k, model.to_eps(null, x, t), model.to_eps(conditional, x, t))
             raw = null + guidance * (conditional - null)
         if k + 1 < stop or stop == steps or observe is None:
-            x = ddim_step(model, x, raw, t, times[k + 1] if k + 1 < steps else None, correct=correct)
+            x = ddim_step(
+                model, x, raw, t, times[k + 1] if k + 1 < steps else None, correct=correct
+            )
     return x
 
 
-def both(model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
-    """(prediction for the null condition, for the condition); of a model without a condition, its one prediction twice."""
+def both(
+    model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(prediction for the null condition, for the condition); of a model without a
+    condition, its one prediction twice.
+    """
     if condition.embeddings is None:
         raw = model.prediction(x, t, condition)
         return raw, raw
     return model.prediction_pair(x, t, condition)
 
 
-def ddim_invert(model: Denoiser, x0: torch.Tensor, condition: Conditioning, *, t: int, steps: int) -> torch.Tensor:
-    """Carries clean states [n, *shape] to timestep ``t`` by the deterministic forward ODE, in ``steps`` equal steps of time.
+def ddim_invert(
+    model: Denoiser, x0: torch.Tensor, condition: Conditioning, *, t: int, steps: int
+) -> torch.Tensor:
+    """Carries clean states [n, *shape] to timestep ``t`` by the deterministic forward
+    ODE, in ``steps`` equal steps of time.
 
-    DDIM's update (Song et al. 2021, eq. 12, eta = 0) read from clean to noisy: at each step eps is taken where the step begins,
-    at the first one at timestep 0. No guidance. Costs ``steps`` forwards an image.
-    Raises :class:`UserError` unless 1 <= steps <= t + 1.
+    DDIM's update (Song et al. 2021, eq. 12, eta = 0) read from clean to noisy: at each
+    step eps is taken where the step begins, at the first one at timestep 0. No
+    guidance. Costs ``steps`` forwards an image. Raises :class:`UserError` unless 1 <=
+    steps <= t + 1.
     """
     if not 1 <= steps <= t + 1:
         raise UserError(f"{steps} steps to timestep {t}: choose 1 to {t + 1}")

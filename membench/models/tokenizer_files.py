@@ -1,7 +1,8 @@
 """CLIP's tokenizer from its files, with the proof that none of them is missing a part.
 
-What a library does with half a tokenizer is silent: without a vocabulary every prompt has the same tokens, with half of the merges other
-tokens than the model was trained with, and with another padding token other embeddings.
+What a library does with half a tokenizer is silent: without a vocabulary every prompt
+has the same tokens, with half of the merges other tokens than the model was trained
+with, and with another padding token other embeddings.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ PROOF = ("a red circle", "two blue boats", "")  # of which no two may have the s
 def load_tokenizer(folder: Path, vocabulary: int, positions: int) -> Any:
     """The tokenizer in ``folder``, cut to at most ``positions`` tokens.
 
-    vocabulary, positions: how many of each the text encoder has embeddings for. Raises :class:`UserError`, naming the file, for a
-    tokenizer that lacks a file or a part of one, or is another text encoder's.
+    vocabulary, positions: how many of each the text encoder has embeddings for. Raises
+    :class:`UserError`, naming the file, for a tokenizer that lacks a file or a part of
+    one, or is another text encoder's.
     """
     from transformers import CLIPTokenizer
 
@@ -43,16 +45,24 @@ def load_tokenizer(folder: Path, vocabulary: int, positions: int) -> Any:
             raise UserError(f"{folder}: its {role} {token!r} is not in the vocabulary; {AGAIN}")
     limit = tokenizer.model_max_length
     if isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 3:
-        raise UserError(f"{folder / 'tokenizer_config.json'}: model_max_length is {limit!r}, but a prompt takes at least 3 tokens; {AGAIN}")
-    # Some tokenizers name no limit, and some one that the text encoder has no positions for.
+        raise UserError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length is {limit!r}, but a prompt takes"
+            f" at least 3 tokens; {AGAIN}"
+        )
+    # Some tokenizers name no limit, and some one that the text encoder has no positions
+    # for.
     tokenizer.model_max_length = int(min(limit, positions))
     _prove(folder, tokenizer)
     return tokenizer
 
 
 def check_files(folder: Path) -> None:
-    """Raises :class:`UserError` if a file is missing, empty or no JSON: tokenizer.json, or vocab.json and merges.txt."""
-    whole, vocab, merges = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
+    """Raises :class:`UserError` if a file is missing, empty or no JSON: tokenizer.json,
+    or vocab.json and merges.txt.
+    """
+    whole, vocab, merges = (
+        folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
+    )
     needed = [whole] if whole.is_file() else [vocab, merges]
     if missing := [file.name for file in needed if not file.is_file()]:
         also = "" if whole.is_file() else " (nor is there a tokenizer.json, which would hold both)"
@@ -76,19 +86,27 @@ def _check_merges(file: Path) -> None:
     if not pairs:
         raise UserError(f"{file} is empty; {AGAIN}")
     if odd := next((line for line in pairs if len(line.split()) != 2), None):
-        raise UserError(f"{file} is cut short or damaged: {odd[:40]!r} is no pair of tokens; {AGAIN}")
+        raise UserError(
+            f"{file} is cut short or damaged: {odd[:40]!r} is no pair of tokens; {AGAIN}"
+        )
 
 
 def named_specials(folder: Path) -> dict[str, str]:
-    """The special tokens that the configuration names, pad_token among them. Raises :class:`UserError` where it does not.
+    """The special tokens that the configuration names, pad_token among them.
 
-    A library fills in the padding token of Stable Diffusion 1.x, which for 2.x gives other embeddings without a word.
+    Raises :class:`UserError` where it does not.
+
+    A library fills in the padding token of Stable Diffusion 1.x, which for 2.x gives
+    other embeddings without a word.
     """
     settings = folder / "tokenizer_config.json"
     if not settings.is_file():
-        raise UserError(f"{folder} lacks tokenizer_config.json, which names the padding token; {AGAIN}")
+        raise UserError(
+            f"{folder} lacks tokenizer_config.json, which names the padding token; {AGAIN}"
+        )
     given = read_config(settings)
-    # As transformers reads them: the older file goes first, as that of Stable Diffusion 2 has to.
+    # As transformers reads them: the older file goes first, as that of Stable Diffusion
+    # 2 has to.
     if "added_tokens_decoder" not in given and (folder / "special_tokens_map.json").is_file():
         given |= read_config(folder / "special_tokens_map.json")
     found: dict[str, str] = {}
@@ -105,39 +123,72 @@ def named_specials(folder: Path) -> dict[str, str]:
     return found
 
 
-def _check_vocabulary(folder: Path, built: dict[str, Any], entries: dict[str, int], vocabulary: int) -> None:
+def _check_vocabulary(
+    folder: Path, built: dict[str, Any], entries: dict[str, int], vocabulary: int
+) -> None:
     model = built["model"]
     if model.get("type") != "BPE":
-        raise UserError(f"{folder} is a tokenizer of type {model.get('type')}, not CLIP's (BPE); {AGAIN}")
+        raise UserError(
+            f"{folder} is a tokenizer of type {model.get('type')}, not CLIP's (BPE); {AGAIN}"
+        )
     ids = set(entries.values())
     if max(ids, default=0) >= vocabulary or len(ids) < vocabulary:
         raise UserError(
-            f"{folder} has {len(ids)} tokens, numbered to {max(ids, default=0)}, and the text encoder embeddings for {vocabulary}: "
-            f"the vocabulary is cut short, or another model's; {AGAIN}"
+            f"{folder} has {len(ids)} tokens, numbered to {max(ids, default=0)}, and the text"
+            f" encoder embeddings for {vocabulary}: the vocabulary is cut short, or another"
+            f" model's; {AGAIN}"
         )
     # CLIP's vocabulary is single characters and what the merges make of them.
     end = str(model.get("end_of_word_suffix") or "")
-    made = {"".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in model["merges"]}
-    added = {"<|startoftext|>", "<|endoftext|>", *(token["content"] for token in built["added_tokens"])}
-    unmade = [token for token in model["vocab"] if len(token.removesuffix(end)) > 1 and token not in made | added]
+    made = {
+        "".join(pair) if isinstance(pair, list) else pair.replace(" ", "")
+        for pair in model["merges"]
+    }
+    added = {
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *(token["content"] for token in built["added_tokens"]),
+    }
+    unmade = [
+        token
+        for token in model["vocab"]
+        if len(token.removesuffix(end)) > 1 and token not in made | added
+    ]
     if unmade:
         raise UserError(
-            f"{folder}: {len(unmade)} tokens of the vocabulary, such as {unmade[0]!r}, come from no merge: "
-            f"the merges are cut short; {AGAIN}"
+            f"{folder}: {len(unmade)} tokens of the vocabulary, such as {unmade[0]!r}, come from no"
+            f" merge: the merges are cut short; {AGAIN}"
         )
 
 
 def _prove(folder: Path, tokenizer: Any) -> None:
-    """Raises :class:`UserError` unless prompts become: begin, tokens of their own, end, padding."""
+    """Raises :class:`UserError` unless prompts become: begin, tokens of their own, end,
+    padding.
+    """
     limit = tokenizer.model_max_length
     with loading(folder, "used"):
-        rows = tokenizer(list(PROOF), padding="max_length", max_length=limit, truncation=True).input_ids
+        rows = tokenizer(
+            list(PROOF), padding="max_length", max_length=limit, truncation=True
+        ).input_ids
         begin, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     for prompt, row in zip(PROOF, rows, strict=True):
         length = row.index(end, 1) if end in row[1:] else 0
         inner, rest = row[1:length], row[length + 1 :]
         special = {begin, end, tokenizer.unk_token_id}
-        if not length or row[0] != begin or len(row) != limit or bool(inner) != bool(prompt) or special & {*inner} or {*rest} - {pad}:
-            raise UserError(f"{folder} makes {row[:6]} of {prompt!r}, which is not: begin, the prompt's tokens, end, padding; {AGAIN}")
+        if (
+            not length
+            or row[0] != begin
+            or len(row) != limit
+            or bool(inner) != bool(prompt)
+            or special & {*inner}
+            or {*rest} - {pad}
+        ):
+            raise UserError(
+                f"{folder} makes {row[:6]} of {prompt!r}, which is not: begin, the prompt's tokens,"
+                f" end, padding; {AGAIN}"
+            )
     if len({tuple(row) for row in rows}) < len(rows):
-        raise UserError(f"{folder} makes the same tokens of {PROOF[0]!r} and {PROOF[1]!r}: its vocabulary is missing; {AGAIN}")
+        raise UserError(
+            f"{folder} makes the same tokens of {PROOF[0]!r} and {PROOF[1]!r}: its vocabulary is"
+            f" missing; {AGAIN}"
+        )

@@ -1,8 +1,9 @@
-"""A training loop that can be interrupted: stateless batches, EMA, checkpoints, a loss curve.
+"""A training loop that can be interrupted: stateless batches, EMA, checkpoints, a loss
+curve.
 
-The batch of step *i* is a function of (seed, *i*) alone, so that a resumed run sees the batches that an
-uninterrupted one would have seen. Checkpoints hold tensors and numbers only and are read with
-``weights_only=True``.
+The batch of step *i* is a function of (seed, *i*) alone, so that a resumed run sees the
+batches that an uninterrupted one would have seen. Checkpoints hold tensors and numbers
+only and are read with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Plan:
     betas: tuple[float, float] = (0.9, 0.99)
     checkpoint_seconds: float = 120.0
     record: dict[str, Any] = field(default_factory=dict)
-    watch: Callable[[int], None] | None = None  # called with the EMA weights in place, every ``watch_every`` steps
+    # Called with the EMA weights in place, every ``watch_every`` steps
+    watch: Callable[[int], None] | None = None
     watch_every: int = 0
     keep: Callable[[int], None] | None = None  # the same, after each of the steps ``keep_at``
     keep_at: tuple[int, ...] = ()
@@ -48,22 +50,34 @@ class Plan:
         return [p for m in self.modules.values() for p in m.parameters() if p.requires_grad]
 
     def buffers(self) -> list[torch.Tensor]:
-        """Running statistics of batch normalisation, which a resumed training needs too."""
+        """Running statistics of batch normalisation, which a resumed training needs
+        too.
+        """
         return [b for m in self.modules.values() for b in m.buffers()]
 
 
 def warmup(rate: float, steps: int = 200) -> Callable[[int], float]:
-    """Linear warm-up to a constant learning rate (with EMA as the decay, training can go on later)."""
+    """Linear warm-up to a constant learning rate (with EMA as the decay, training can
+    go on later).
+    """
     return lambda step: rate * min(1.0, (step + 1) / steps)
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    buffer = io.BytesIO()  # torch.save tells a full disk as a RuntimeError without words; writing bytes does not
+    # Torch.save tells a full disk as a RuntimeError without words; writing bytes does
+    # not
+    buffer = io.BytesIO()
     torch.save(state, buffer)
     atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
-def _with_ema(see: Callable[[int], None], plan: Plan, ema: EMAModel, params: list[torch.nn.Parameter], step: int) -> None:
+def _with_ema(
+    see: Callable[[int], None],
+    plan: Plan,
+    ema: EMAModel,
+    params: list[torch.nn.Parameter],
+    step: int,
+) -> None:
     ema.store(params)
     ema.copy_to(params)
     for module in plan.modules.values():
@@ -77,10 +91,11 @@ def _with_ema(see: Callable[[int], None], plan: Plan, ema: EMAModel, params: lis
 
 
 def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
-    """Trains ``plan`` up to ``plan.steps``, from the checkpoint in ``folder`` if there is one.
+    """Trains ``plan`` up to ``plan.steps``, from the checkpoint in ``folder`` if there
+    is one.
 
-    Leaves the EMA weights in ``plan.modules`` and returns a record (steps, seconds, loss curve).
-    Raises :class:`UserError` if the checkpoint belongs to another plan.
+    Leaves the EMA weights in ``plan.modules`` and returns a record (steps, seconds,
+    loss curve). Raises :class:`UserError` if the checkpoint belongs to another plan.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{plan.name}.checkpoint.pt"
@@ -88,14 +103,23 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(params, lr=1.0, weight_decay=plan.weight_decay, betas=plan.betas)
     ema = EMAModel(params, decay=plan.ema_decay)
     start, seconds, curve = 0, 0.0, []
-    identity = json.dumps({"name": plan.name, "seed": plan.seed, **plan.record}, sort_keys=True, default=str)
+    identity = json.dumps(
+        {"name": plan.name, "seed": plan.seed, **plan.record}, sort_keys=True, default=str
+    )
     if path.exists():
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
-        except Exception as error:  # whatever a damaged file raises; torch's own words tell people to load it unsafely
-            raise UserError(f"{path} is damaged; delete it and train again from the start") from error
+        # Whatever a damaged file raises; torch's own words tell people to load it
+        # unsafely
+        except Exception as error:
+            raise UserError(
+                f"{path} is damaged; delete it and train again from the start"
+            ) from error
         if state["identity"] != identity:
-            raise UserError(f"{path} is a checkpoint of another recipe; move it away, or train into another folder (--output)")
+            raise UserError(
+                f"{path} is a checkpoint of another recipe; move it away, or train into another"
+                " folder (--output)"
+            )
         for p, saved in zip(params, state["params"], strict=True):
             p.data.copy_(saved)
         for buffer, saved in zip(plan.buffers(), state.get("buffers", plan.buffers()), strict=True):
@@ -123,14 +147,23 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
         module.train()
     began = saved_at = time.monotonic()
     running: float | None = None
-    bar = tqdm(range(start, plan.steps), initial=start, total=plan.steps, desc=plan.name, disable=not progress, mininterval=5)
+    bar = tqdm(
+        range(start, plan.steps),
+        initial=start,
+        total=plan.steps,
+        desc=plan.name,
+        disable=not progress,
+        mininterval=5,
+    )
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate(step)
         loss = plan.loss(step, generator(plan.seed, plan.name, step))
         if not torch.isfinite(loss):
             checkpoint_note = f"; {path} holds an earlier step" if path.exists() else ""
-            raise UserError(f"training {plan.name}: the loss is not finite at step {step}{checkpoint_note}")
+            raise UserError(
+                f"training {plan.name}: the loss is not finite at step {step}{checkpoint_note}"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
@@ -153,4 +186,8 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
     ema.copy_to(params)
     for module in plan.modules.values():
         module.eval()
-    return {"steps": max(plan.steps, start), "seconds": round(seconds_total, 1), "loss_curve": curve}
+    return {
+        "steps": max(plan.steps, start),
+        "seconds": round(seconds_total, 1),
+        "loss_curve": curve,
+    }

@@ -1,4 +1,6 @@
-"""Weight files before a library reads them: whole, finite, and of numbers that are the weights themselves."""
+"""Weight files before a library reads them: whole, finite, and of numbers that are the
+weights themselves.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from pathlib import Path
 
 from membench.errors import UserError
 
-# Of safetensors; all else is an index or a quantised weight, whose scale only the library that made it knows.
+# Of safetensors; all else is an index or a quantised weight, whose scale only the
+# library that made it knows.
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -28,11 +31,16 @@ def refuse_pointer(file: Path) -> None:
     """Raises :class:`UserError` if the file is Git LFS's stand-in for the real one."""
     with file.open("rb") as stream:
         if stream.read(len(POINTER)) == POINTER:
-            raise UserError(f"{file} is a Git LFS pointer, not the file itself: run git lfs pull in its repository")
+            raise UserError(
+                f"{file} is a Git LFS pointer, not the file itself: run git lfs pull in its"
+                " repository"
+            )
 
 
 def check_header(file: Path) -> None:
-    """Raises :class:`UserError` for a safetensors file that is cut short or holds quantised weights; reads its header alone."""
+    """Raises :class:`UserError` for a safetensors file that is cut short or holds
+    quantised weights; reads its header alone.
+    """
     from safetensors import SafetensorError, safe_open
 
     refuse_pointer(file)
@@ -48,7 +56,9 @@ def check_header(file: Path) -> None:
 
 
 def refuse_quantised(file: Path, name: str, kind: str, floating: bool) -> None:
-    """Raises :class:`UserError` unless the tensor is of a float type that networks compute in, or a count by its name."""
+    """Raises :class:`UserError` unless the tensor is of a float type that networks
+    compute in, or a count by its name.
+    """
     if not floating and not name.endswith(COUNTS):
         raise UserError(
             f"{file}: tensor {name} is stored as {kind}: fp8 or quantised weights are not read; "
@@ -83,7 +93,9 @@ def tensor_names(file: Path) -> list[str]:
 
 
 def refuse_adapter(given: Path, files: Sequence[Path]) -> None:
-    """Raises :class:`UserError` if a file is an adapter (LoRA and its kin) or a learned word: a change to a model, not a model."""
+    """Raises :class:`UserError` if a file is an adapter (LoRA and its kin) or a learned
+    word: a change to a model, not a model.
+    """
     for file in files:
         names = tensor_names(file) if file.suffix == ".safetensors" else []
         lora = file.name in ("adapter_config.json", "pytorch_lora_weights.bin") or any(
@@ -91,24 +103,36 @@ def refuse_adapter(given: Path, files: Sequence[Path]) -> None:
         )
         if lora:
             raise UserError(
-                f"{given} is a LoRA or another adapter ({file.name}), a change to a model, not a model: "
-                "load its base pipeline in diffusers, then "
-                "pipeline.load_lora_weights(...), fuse_lora(), save_pretrained(FOLDER), and give --model FOLDER"
+                f"{given} is a LoRA or another adapter ({file.name}), a change to a model, not a"
+                " model: load its base pipeline in diffusers, then"
+                " pipeline.load_lora_weights(...), fuse_lora(), save_pretrained(FOLDER), and give"
+                " --model FOLDER"
             )
         if file.name.startswith("learned_embeds") or names == ["emb_params"]:
-            raise UserError(f"{given} is a learned word (textual inversion, {file.name}), not a model; give its base model")
+            raise UserError(
+                f"{given} is a learned word (textual inversion, {file.name}), not a model; give its"
+                " base model"
+            )
 
 
 def check_pickle(file: Path) -> None:
-    """Refuses a file of torch's that holds anything but tensors, or NaN: it is read with ``weights_only=True``, here and by diffusers."""
+    """Refuses a file of torch's that holds anything but tensors, or NaN: it is read
+    with ``weights_only=True``, here and by diffusers.
+    """
     import torch
 
     refuse_pointer(file)
     try:
         tensors = torch.load(file, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch has many ways to say so, and some of them advise to load the file unsafely
-        raise UserError(f"{file} is damaged or holds more than tensors, which membench does not read; get safetensors") from error
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+    # Torch has many ways to say so, and some of them advise to load the file unsafely
+    except Exception as error:
+        raise UserError(
+            f"{file} is damaged or holds more than tensors, which membench does not read; get"
+            " safetensors"
+        ) from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(t, torch.Tensor) for t in tensors.values()
+    ):
         raise UserError(f"{file} is no dictionary of tensors; {AGAIN}")
     for name, tensor in tensors.items():
         plain = tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -118,11 +142,14 @@ def check_pickle(file: Path) -> None:
 
 
 def refuse_left_over(where: Path, network: object, unexpected: Iterable[str]) -> None:
-    """Raises :class:`UserError` if the files hold tensors of a part that the network has: config.json then builds less than was trained.
+    """Raises :class:`UserError` if the files hold tensors of a part that the network
+    has: config.json then builds less than was trained.
 
-    Tensors of something else (a projection that is not used, a discriminator) are passed over.
+    Tensors of something else (a projection that is not used, a discriminator) are
+    passed over.
     """
     if lost := sorted(name for name in unexpected if hasattr(network, name.partition(".")[0])):
         raise UserError(
-            f"{where} holds {len(lost)} tensors that its config.json builds no layer for, such as {lost[0]}; get the model again"
+            f"{where} holds {len(lost)} tensors that its config.json builds no layer for, such as"
+            f" {lost[0]}; get the model again"
         )

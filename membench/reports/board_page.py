@@ -1,4 +1,6 @@
-"""``membench report``: a page about many runs, a Markdown file, and the plots as PNG and SVG."""
+"""``membench report``: a page about many runs, a Markdown file, and the plots as PNG
+and SVG.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,19 @@ SIDE = 128  # pixels; several boards with 192 would make a page of more than 10 
 
 
 HOW_TO_READ = (
-    "A board holds runs that compare: same task, profile, model, data and examples. On a control board the model never saw the examples: "
-    "what is found there is no memorization.",
-    "A higher score says: memorized. Brackets are 95 % intervals; n/a: the data cannot support the number.",
-    "AMS: the share of images whose nearest training picture is a copy. UMS: different training pictures copied, over the number of "
-    "images; it falls as that number grows, so compare it at equal N_G.",
+    (
+        "A board holds runs that compare: same task, profile, model, data and examples. On a"
+        " control board the model never saw the examples: what is found there is no memorization."
+    ),
+    (
+        "A higher score says: memorized. Brackets are 95 % intervals; n/a: the data cannot support"
+        " the number."
+    ),
+    (
+        "AMS: the share of images whose nearest training picture is a copy. UMS: different training"
+        " pictures copied, over the number of images; it falls as that number grows, so compare it"
+        " at equal N_G."
+    ),
     "A detector has one colour and one pattern of dashes on the whole page.",
 )
 
@@ -43,8 +53,9 @@ CONTROL = "A model that never saw the examples: what is found here is no memoriz
 class Board:
     """Runs that compare, and their leaderboard as text.
 
-    slug: names its files; letters, digits, dot, dash, underscore. tables: (title, frame of text, note). runs: positions among the
-    runs of the page, all of one model; of a control board, of the control model.
+    slug: names its files; letters, digits, dot, dash, underscore. tables: (title, frame
+    of text, note). runs: positions among the runs of the page, all of one model; of a
+    control board, of the control model.
     """
 
     title: str
@@ -58,7 +69,9 @@ class Board:
 
 @dataclass(frozen=True)
 class Part:
-    """A board as it is shown. scores: a histogram a detector. galleries: (intro, galleries, similarity or distance), one a space."""
+    """A board as it is shown. scores: a histogram a detector. galleries: (intro,
+    galleries, similarity or distance), one a space.
+    """
 
     board: Board
     detection: Sequence[Plot]
@@ -73,7 +86,11 @@ class Part:
         """The files: name -> plots in it."""
         own = f"{self.board.slug}-"
         scores = {f"{own}scores": self.scores} if self.scores else {}
-        return {own + plot.slug: [plot] for plot in self.detection} | scores | {own + plot.slug: [plot] for plot in self.extraction}
+        return (
+            {own + plot.slug: [plot] for plot in self.detection}
+            | scores
+            | {own + plot.slug: [plot] for plot in self.extraction}
+        )
 
 
 def write_board(
@@ -85,15 +102,20 @@ def write_board(
     resamples: int = 1000,
     progress: bool = False,
 ) -> Path:
-    """Writes ``report.html`` and ``report.md``, and with plots ``plots/<slug>-<plot>.png`` and ``.svg``, each whole or not at all.
+    """Writes ``report.html`` and ``report.md``, and with plots
+    ``plots/<slug>-<plot>.png`` and ``.svg``, each whole or not at all.
 
-    runs: as :func:`membench.runs.finished.load` reads them; images that were left out are read again, of the runs that show them.
-    Training images are those that the runs have stored (``gallery.stored_nearest``). resamples: of the bootstrap over groups (AMS against
-    the threshold). Returns the page's path. Raises UserError if the disk refuses; ValueError for a slug that is unsafe or taken, or a
-    position that is not a run's.
+    runs: as :func:`membench.runs.finished.load` reads them; images that were left out
+    are read again, of the runs that show them. Training images are those that the runs
+    have stored (``gallery.stored_nearest``). resamples: of the bootstrap over groups
+    (AMS against the threshold). Returns the page's path. Raises UserError if the disk
+    refuses; ValueError for a slug that is unsafe or taken, or a position that is not a
+    run's.
     """
     _check(runs, boards)
-    names = sorted({name for board in boards for name in settings_of([runs[i] for i in board.runs])})
+    names = sorted(
+        {name for board in boards for name in settings_of([runs[i] for i in board.runs])}
+    )
     styles = {name: i for i, name in enumerate(names)}
     shown = tqdm(boards, desc="boards", unit="board", disable=not progress)
     parts = [_part(board, [runs[i] for i in board.runs], styles, resamples) for board in shown]
@@ -101,21 +123,35 @@ def write_board(
         for part in tqdm(parts, desc="plots", unit="board", disable=not progress):
             for name, panels in part.figures.items():
                 for kind in ("png", "svg"):
-                    data = draw(panels, kind, heading=part.board.title + (" (CONTROL)" if part.board.control else ""))
-                    atomic_write(out / "plots" / f"{name}.{kind}", lambda temporary, data=data: temporary.write_bytes(data))  # type: ignore[misc]
+                    data = draw(
+                        panels,
+                        kind,
+                        heading=part.board.title + (" (CONTROL)" if part.board.control else ""),
+                    )
+                    atomic_write(
+                        out / "plots" / f"{name}.{kind}",
+                        lambda temporary, data=data: temporary.write_bytes(data),
+                    )  # type: ignore[misc]
     text, page = to_markdown(parts, plots), render(parts)
     atomic_write(out / "report.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    atomic_write(out / "report.html", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    atomic_write(
+        out / "report.html", lambda temporary: temporary.write_text(page, encoding="utf-8")
+    )
     return out / "report.html"
 
 
 def _check(runs: Sequence[Run], boards: Sequence[Board]) -> None:
     slugs = [board.slug for board in boards]
     for board in boards:
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", board.slug) or slugs.count(board.slug) > 1:
+        if (
+            not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", board.slug)
+            or slugs.count(board.slug) > 1
+        ):
             raise ValueError(f"the slug {board.slug!r} is taken, or not safe in a file name")
         if not all(0 <= i < len(runs) for i in board.runs):
-            raise ValueError(f"board {board.slug}: positions {list(board.runs)} of {len(runs)} runs")
+            raise ValueError(
+                f"board {board.slug}: positions {list(board.runs)} of {len(runs)} runs"
+            )
 
 
 def _part(board: Board, runs: Sequence[Run], styles: Mapping[str, int], resamples: int) -> Part:
@@ -129,17 +165,37 @@ def _part(board: Board, runs: Sequence[Run], styles: Mapping[str, int], resample
     plots, galleries = [], []
     for i, (space, of) in enumerate(spaces):
         mine = extraction_plots(space, of, styles, resamples=resamples)
-        plots += [replace(plot, slug=f"{plot.slug}-{i}", title=f"{plot.title}, {space.id}") for plot in mine] if len(spaces) > 1 else mine
+        plots += (
+            [
+                replace(plot, slug=f"{plot.slug}-{i}", title=f"{plot.title}, {space.id}")
+                for plot in mine
+            ]
+            if len(spaces) > 1
+            else mine
+        )
         frames = {name: frame_of(run) for name, run in of.items()}
         most = NEAREST // 2 if board.control else NEAREST
         training = {name: png for run in of.values() for name, png in stored_nearest(run).items()}
-        galleries.append((*of_runs(frames, space, training, most=most, side=SIDE), measure_word(space)))
+        galleries.append(
+            (*of_runs(frames, space, training, most=most, side=SIDE), measure_word(space))
+        )
     return Part(board, [curve] if curve else [], scores, plots, galleries, absent, _about(settings))
 
 
 def _about(settings: Mapping[str, Sequence[Run]]) -> Table:
     """Which runs these are."""
-    header = ("detector", "options", "seed", "status", "examples", "images", "evaluations", "seconds", "membench", "run")
+    header = (
+        "detector",
+        "options",
+        "seed",
+        "status",
+        "examples",
+        "images",
+        "evaluations",
+        "seconds",
+        "membench",
+        "run",
+    )
     rows = []
     for run in (run for of in settings.values() for run in of):
         info, made = run.info, run.info["membench"]
@@ -156,14 +212,25 @@ def _about(settings: Mapping[str, Sequence[Run]]) -> Table:
                 info["key"],
             ]
         )
-    return Table("", header, rows, "Evaluations of the target model, a Jacobian-vector product counted as one; a guided step costs two.")
+    return Table(
+        "",
+        header,
+        rows,
+        "Evaluations of the target model, a Jacobian-vector product counted as one; a guided step"
+        " costs two.",
+    )
 
 
 def _table(title: str, frame: pd.DataFrame, note: str = "") -> Table:
-    return Table(title, [str(name) for name in frame], [[str(cell) for cell in row] for row in frame.to_numpy().tolist()], note)
+    return Table(
+        title,
+        [str(name) for name in frame],
+        [[str(cell) for cell in row] for row in frame.to_numpy().tolist()],
+        note,
+    )
 
 
-# ------------------------------------------------------------------------------------------------ renderers
+# ---------------------------------------------------------------------------- renderers
 
 
 def render(parts: Sequence[Part]) -> str:
@@ -188,7 +255,9 @@ def render(parts: Sequence[Part]) -> str:
             }
         )
     count = sum(len(part.about.rows) for part in parts)
-    return rendered("board.html", boards=shown, how_to_read=HOW_TO_READ, control=CONTROL, count=count)
+    return rendered(
+        "board.html", boards=shown, how_to_read=HOW_TO_READ, control=CONTROL, count=count
+    )
 
 
 def to_markdown(parts: Sequence[Part], plots: bool = True) -> str:
@@ -197,13 +266,26 @@ def to_markdown(parts: Sequence[Part], plots: bool = True) -> str:
     text = "\n".join([lines[0], "", *lines[1:]]) + "\n"
     for part in parts:
         board = part.board
-        text += f"\n## {marked_down(board.title)}{' (CONTROL)' if board.control else ''}\n\n{markdown(board.rows)}\n"
-        text += "".join(f"\n{marked_down(note)}\n" for note in ([CONTROL] if board.control else []) + list(board.notes))
+        control = " (CONTROL)" if board.control else ""
+        text += f"\n## {marked_down(board.title)}{control}\n\n{markdown(board.rows)}\n"
+        text += "".join(
+            f"\n{marked_down(note)}\n"
+            for note in ([CONTROL] if board.control else []) + list(board.notes)
+        )
         for title, frame, note in board.tables:
-            text += f"\n### {title}\n\n{markdown(frame)}\n" + (f"\n{marked_down(note)}\n" if note else "")
+            text += f"\n### {title}\n\n{markdown(frame)}\n" + (
+                f"\n{marked_down(note)}\n" if note else ""
+            )
         text += "".join(f"\n{why}\n" for why in part.absent)
         for name, panels in part.figures.items() if plots else ():
-            title = panels[0].title if len(panels) == 1 and panels[0].slug != "scores" else "Scores by kind"
-            title, note = marked_down(title), f"{marked_down(panels[0].note)} [SVG](plots/{name}.svg)".strip()
+            title = (
+                panels[0].title
+                if len(panels) == 1 and panels[0].slug != "scores"
+                else "Scores by kind"
+            )
+            title, note = (
+                marked_down(title),
+                f"{marked_down(panels[0].note)} [SVG](plots/{name}.svg)".strip(),
+            )
             text += f"\n### {title}\n\n![{title}](plots/{name}.png)\n\n{note}\n"
     return text

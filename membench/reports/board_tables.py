@@ -20,18 +20,37 @@ BANDED = ("ams", "ums", "ums_nearest")
 def bands_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
     """(title, text, notes) of one board's rows of ``leaderboard.collect_bands``."""
     regions = [
-        f"copies (to {r.edge:g})" if not r.band else f"to the end of {r.band} ({r.edge:g})" if r.form == "cumulative" else r.band
+        (
+            f"copies (to {r.edge:g})"
+            if not r.band
+            else f"to the end of {r.band} ({r.edge:g})"
+            if r.form == "cumulative"
+            else r.band
+        )
         for r in part.itertuples()
     ]
     named = [marked(name, status) for name, status in zip(part.detector, part.status, strict=True)]
-    out = pd.DataFrame({"detector": named, "options": part.options, "seed": part.seed.astype(str), "region": regions})
+    out = pd.DataFrame(
+        {
+            "detector": named,
+            "options": part.options,
+            "seed": part.seed.astype(str),
+            "region": regions,
+        }
+    )
     for metric in BANDED:
         out[INFO[metric].title] = [
             interval(value, low, high, scale=100, digits=2)
-            for value, low, high in zip(part[metric], part[f"{metric}_low"], part[f"{metric}_high"], strict=True)
+            for value, low, high in zip(
+                part[metric], part[f"{metric}_low"], part[f"{metric}_high"], strict=True
+            )
         ]
     out["N_G"] = [f"{n:,}" for n in part.n]
-    yield "bands", out, [f"similarity: {part.space_id.iloc[0]}; 95 % intervals over groups; UMS depends on N_G"]
+    yield (
+        "bands",
+        out,
+        [f"similarity: {part.space_id.iloc[0]}; 95 % intervals over groups; UMS depends on N_G"],
+    )
 
 
 CAPTIONS_WARN = 0.6  # AUROC beyond which a board says that its captions separate the examples
@@ -51,7 +70,8 @@ def _detection_text(frame: pd.DataFrame) -> pd.DataFrame:
     out = _names(frame)
     for column, title in shown_detection(frame).items():
         out[title] = [
-            supported(cell, column) if value == value else cell for cell, value in zip(_intervals(frame, column), frame.auroc, strict=True)
+            supported(cell, column) if value == value else cell
+            for cell, value in zip(_intervals(frame, column), frame.auroc, strict=True)
         ]
     if frame.control_auroc.notna().any():
         out["control AUROC"] = _intervals(frame, "control_auroc")
@@ -67,54 +87,85 @@ def _detection_text(frame: pd.DataFrame) -> pd.DataFrame:
 
 def shown_detection(frame: pd.DataFrame) -> dict[str, str]:
     """Detection metrics and their titles; those of RARE where a row has them."""
-    return DETECTION | {metric: title for metric, title in RARE.items() if metric in frame and frame[metric].notna().any()}
+    return DETECTION | {
+        metric: title
+        for metric, title in RARE.items()
+        if metric in frame and frame[metric].notna().any()
+    }
 
 
 def unsupported(frame: pd.DataFrame) -> Iterator[str]:
-    """A line for each metric of RARE that no row has, though it has scores of both labels."""
+    """A line for each metric of RARE that no row has, though it has scores of both
+    labels.
+    """
     scored = frame[frame.auroc.notna()]
     for metric, title in RARE.items():
         if len(scored) and metric in scored and scored[metric].isna().all():
-            yield f"{title}: {supported('n/a', metric)[:-1]}; here are {int(scored.negatives.max()):,})"
+            yield (
+                f"{title}: {supported('n/a', metric)[:-1]}; here are"
+                f" {int(scored.negatives.max()):,})"
+            )
 
 
 def captions_lines(frame: pd.DataFrame) -> Iterator[str]:
-    """What the captions of a board give away, from the columns of ``captions.with_captions``; nothing of an older board, or without."""
+    """What the captions of a board give away, from the columns of
+    ``captions.with_captions``; nothing of an older board, or without.
+    """
     found = frame[frame.captions_auroc.notna()] if "captions_auroc" in frame else frame[:0]
     for row in found.head(1).itertuples():
         reached = interval(row.captions_auroc, row.captions_low, row.captions_high)
         yield (
-            f"captions alone reach AUROC {reached} ({row.captions_by}; the best of three controls, so a little optimistic): "
-            "a detector below this line does no better than reading the captions"
+            f"captions alone reach AUROC {reached} ({row.captions_by}; the best of three controls,"
+            " so a little optimistic): a detector below this line does no better than reading the"
+            " captions"
         )
         if row.captions_auroc > CAPTIONS_WARN:
             yield (
-                f"WARNING: captions alone exceed AUROC {CAPTIONS_WARN:g}, without any model: a high AUROC on these examples may show how "
-                "their captions are written, and not what the model has memorized; compare with negatives of the same style"
+                f"WARNING: captions alone exceed AUROC {CAPTIONS_WARN:g}, without any model: a high"
+                " AUROC on these examples may show how their captions are written, and not what"
+                " the model has memorized; compare with negatives of the same style"
             )
 
 
 def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
-    """The columns on extracted images that people read, as text. A column of costs that are all 0 is left out."""
+    """The columns on extracted images that people read, as text.
+
+    A column of costs that are all 0 is left out.
+    """
     out = _names(frame)
     for column, title in COPIES.items():
         out[title] = _intervals(frame, column, percent=True)
     if not control:
         values = zip(frame.control_ams, frame.control_ums, strict=True)
-        out["control AMS/UMS %"] = ["n/a" if pd.isna(a) else f"{100 * a:.1f} / {100 * u:.1f}" for a, u in values]
+        out["control AMS/UMS %"] = [
+            "n/a" if pd.isna(a) else f"{100 * a:.1f} / {100 * u:.1f}" for a, u in values
+        ]
         out["excess AMS %"] = _intervals(frame, "excess_ams", percent=True)
         out["excess UMS %"] = _intervals(frame, "excess_ums", percent=True)
     out["N_G"] = frame.n_g.map(number)
     out["copied"] = frame.unique_copies.astype(str)
-    # Of few copies its interval is far too narrow to be shown (benchmarks/estimators.py).
+    # Of few copies its interval is far too narrow to be shown
+    # (benchmarks/estimators.py).
     out["Chao1 estimate"] = [
-        interval(r.chao1_estimate, *((r.chao1_estimate_low, r.chao1_estimate_high) if r.unique_copies >= 10 else (nan, nan)), digits=0)
+        interval(
+            r.chao1_estimate,
+            *(
+                (r.chao1_estimate_low, r.chao1_estimate_high)
+                if r.unique_copies >= 10
+                else (nan, nan)
+            ),
+            digits=0,
+        )
         for r in frame.itertuples()
     ]
     out["p50 / p95"] = [f"{r.best_p50:.2f} / {r.best_p95:.2f}" for r in frame.itertuples()]
-    out[f"copied @N_G={int(frame.equal_n.iloc[0]):,}"] = [number(v, 1) for v in frame.copied_at_equal_n]
+    out[f"copied @N_G={int(frame.equal_n.iloc[0]):,}"] = [
+        number(v, 1) for v in frame.copied_at_equal_n
+    ]
     values = zip(frame.copied_at_equal_cost, frame.equal_cost_capped, strict=True)
-    out[f"copied @{int(frame.equal_cost.iloc[0]):,} fwd"] = [(">=" if capped else "") + number(v, 1) for v, capped in values]
+    out[f"copied @{int(frame.equal_cost.iloc[0]):,} fwd"] = [
+        (">=" if capped else "") + number(v, 1) for v, capped in values
+    ]
     out["per 1k fwd"] = [number(v, 1) for v in frame.unique_per_1000_evaluations]
     out["fwd/img"] = [number(v) for v in frame.forwards_per_image]
     for column, title in COSTS.items():
@@ -126,53 +177,84 @@ def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
 
 
 def _names(frame: pd.DataFrame) -> pd.DataFrame:
-    named = [marked(name, status) for name, status in zip(frame.detector, frame.status, strict=True)]
-    return pd.DataFrame({"detector": named, "options": frame.options, "seed": frame.seed.astype(str)}, index=frame.index)
+    named = [
+        marked(name, status) for name, status in zip(frame.detector, frame.status, strict=True)
+    ]
+    return pd.DataFrame(
+        {"detector": named, "options": frame.options, "seed": frame.seed.astype(str)},
+        index=frame.index,
+    )
 
 
 def _intervals(frame: pd.DataFrame, column: str, percent: bool = False) -> list[str]:
     scale, digits = (100, 1) if percent else (1, 3)
-    return [interval(r[column], r[f"{column}_low"], r[f"{column}_high"], scale=scale, digits=digits) for _, r in frame.iterrows()]
+    return [
+        interval(r[column], r[f"{column}_low"], r[f"{column}_high"], scale=scale, digits=digits)
+        for _, r in frame.iterrows()
+    ]
 
 
 def _coverage(frame: pd.DataFrame) -> list[str]:
     return [
-        ("extraction only" if r.extract_only else f"{r.scored}/{r.of}{unlabelled(r)}") + ("" if r.status == "complete" else " PARTIAL")
+        ("extraction only" if r.extract_only else f"{r.scored}/{r.of}{unlabelled(r)}")
+        + ("" if r.status == "complete" else " PARTIAL")
         for r in frame.itertuples()
     ]
 
 
 def unlabelled(row: Any) -> str:
-    """How many of a row's scored examples have no label, in words; empty where all have one."""
+    """How many of a row's scored examples have no label, in words; empty where all have
+    one.
+    """
     n = getattr(row, "unlabelled", 0)  # a stored board may be older than the column
     return f", {n:,.0f} unlabelled" if n > 0 else ""
 
 
 def unlabelled_lines(frame: pd.DataFrame) -> Iterator[str]:
-    """A line for a board with unlabelled examples, whose detection metrics leave them out."""
+    """A line for a board with unlabelled examples, whose detection metrics leave them
+    out.
+    """
     if any(unlabelled(row) for row in frame[~frame.extract_only.astype(bool)].itertuples()):
-        yield "unlabelled: nothing says whether the example is memorized; detection metrics leave it out, and need examples of both labels"
+        yield (
+            "unlabelled: nothing says whether the example is memorized; detection metrics leave it"
+            " out, and need examples of both labels"
+        )
 
 
 def run_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
-    """(what it shows, text, notes below it) of a board's rows: detection, then extraction; none for what no run did."""
+    """(what it shows, text, notes below it) of a board's rows: detection, then
+    extraction; none for what no run did.
+    """
     scored, extracted = part[~part.extract_only], part[part.n_ok > 0]
     control = bool(part.control.iloc[0])
     if len(scored):
-        yield "detection", _detection_text(scored), [*unlabelled_lines(scored), *unsupported(scored), *captions_lines(scored)]
+        yield (
+            "detection",
+            _detection_text(scored),
+            [*unlabelled_lines(scored), *unsupported(scored), *captions_lines(scored)],
+        )
     if len(extracted):
         yield "extraction", _extraction_text(extracted, control), list(_notes(extracted, control))
 
 
 def _notes(frame: pd.DataFrame, control: bool) -> Iterator[str]:
     if frame.chao1_estimate.notna().any():
-        yield "Chao1 estimate: a lower bound, estimated, of the pictures that more images of the same kind would copy in all; no count"
+        yield (
+            "Chao1 estimate: a lower bound, estimated, of the pictures that more images of the same"
+            " kind would copy in all; no count"
+        )
     if control:
         return
     for command in sorted(set(frame.control_command.dropna())):
-        yield f"control and excess are n/a: no run of these settings on one control model. Make it: {command}"
+        yield (
+            "control and excess are n/a: no run of these settings on one control model. Make it:"
+            f" {command}"
+        )
     if (frame.excess_ams.notna() & frame.excess_ums.isna()).any():
-        yield "excess UMS is n/a where the control run has another number of images, on which UMS depends"
+        yield (
+            "excess UMS is n/a where the control run has another number of images, on which UMS"
+            " depends"
+        )
     if frame.equal_cost_capped.any():
         yield ">=: the cost would pay for more images than the run has"
 
@@ -190,15 +272,23 @@ def differences_table(table: pd.DataFrame, metric: str = "auroc") -> tuple[pd.Da
         {
             "better": named(rows, "a"),
             "worse": named(rows, "b"),
-            f"difference in {DETECTION.get(metric, metric)}": [interval(r.difference, r.low, r.high) for r in rows.itertuples()],
+            f"difference in {DETECTION.get(metric, metric)}": [
+                interval(r.difference, r.low, r.high) for r in rows.itertuples()
+            ],
             "p": [_p(value) for value in rows.p],
             "p (Holm)": [_p(value) for value in rows.p_holm],
             "significant": ["yes" if value < LEVEL else "no" for value in rows.p_holm],
             "n": [f"{n:,}" for n in rows.n],
-            "seeds": [DETERMINISTIC if r.get("deterministic") else str(r.seeds) for _, r in rows.iterrows()],
+            "seeds": [
+                DETERMINISTIC if r.get("deterministic") else str(r.seeds)
+                for _, r in rows.iterrows()
+            ],
         }
     )
-    note = f"paired on the same examples, groups and seeds resampled together; p adjusted by Holm (1979) for {len(rows)} pairs; "
+    note = (
+        "paired on the same examples, groups and seeds resampled together; p adjusted by Holm"
+        f" (1979) for {len(rows)} pairs; "
+    )
     return out, [note + f"significant: adjusted p below {LEVEL:g}"]
 
 

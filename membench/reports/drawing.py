@@ -1,4 +1,6 @@
-"""Draws :class:`~membench.reports.plots.Plot` with matplotlib: as PNG and SVG files, and as SVG in a page."""
+"""Draws :class:`~membench.reports.plots.Plot` with matplotlib: as PNG and SVG files,
+and as SVG in a page.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,18 @@ import numpy as np
 from markupsafe import Markup
 
 from membench.plain import plain
-from membench.reports.plots import CHANCE, CROSS, DOT, INKS, LABEL_STYLES, Axis, Line, Plot, dashes, ink
+from membench.reports.plots import (
+    CHANCE,
+    CROSS,
+    DOT,
+    INKS,
+    LABEL_STYLES,
+    Axis,
+    Line,
+    Plot,
+    dashes,
+    ink,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,14 +43,18 @@ LOOK: dict[Any, Any] = {
     "axes.titlecolor": INKS["c0"][0],
     "axes.linewidth": 0.8,
     **dict.fromkeys(["axes.edgecolor", "grid.color"], INKS["line"][0]),
-    **dict.fromkeys(["text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"], INKS["soft"][0]),
+    **dict.fromkeys(
+        ["text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"], INKS["soft"][0]
+    ),
     **dict.fromkeys(["xtick.major.size", "ytick.major.size"], 0),
     **dict.fromkeys(["xtick.major.pad", "ytick.major.pad"], 5),
 }
 
 
 def draw(plots: Sequence[Plot], kind: str, *, heading: str = "") -> bytes:
-    """A file with one plot, or with several as panels. The same bytes for the same plots.
+    """A file with one plot, or with several as panels.
+
+    The same bytes for the same plots.
 
     kind: ``png`` or ``svg``. heading: over the panels; it may have several lines.
     """
@@ -51,38 +68,58 @@ def draw(plots: Sequence[Plot], kind: str, *, heading: str = "") -> bytes:
 
 
 def inline(plot: Plot) -> Markup:
-    """The plot as an SVG element for a page, without its title; the same text for the same plot.
+    """The plot as an SVG element for a page, without its title; the same text for the
+    same plot.
 
-    It is as wide as its parent, its colours are the page's CSS variables of ``INKS``, its text has
-    the page's font, and it has no id and no reference.
+    It is as wide as its parent, its colours are the page's CSS variables of ``INKS``,
+    its text has the page's font, and it has no id and no reference.
     """
     import matplotlib as mpl
 
     out = io.BytesIO()
     with mpl.rc_context(LOOK | {"font.size": 11}):
-        figure([plot], page=True).savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+        figure([plot], page=True).savefig(
+            out, format="svg", metadata={"Date": None}, transparent=True
+        )
     root = ElementTree.fromstring(out.getvalue())
-    shapes = {node.get("id"): node.get("d", "") for node in root.iter(f"{SVG}path") if node.get("id")}
-    made = ElementTree.Element("svg", {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": described(plot)})
+    shapes = {
+        node.get("id"): node.get("d", "") for node in root.iter(f"{SVG}path") if node.get("id")
+    }
+    made = ElementTree.Element(
+        "svg", {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": described(plot)}
+    )
     made.extend(list(_simple(root, shapes)))
     return Markup(ElementTree.tostring(made, encoding="unicode"))
 
 
 def described(plot: Plot) -> str:
     """What the plot shows, in a sentence for those who do not see it."""
-    axes = plot.x.label if plot.rows else f"{plot.y.label} against {plot.x.label}" if plot.x.label else plot.y.label
+    axes = (
+        plot.x.label
+        if plot.rows
+        else f"{plot.y.label} against {plot.x.label}"
+        if plot.x.label
+        else plot.y.label
+    )
     names = [row.name for row in plot.rows] or [line.name for line in plot.lines if line.name]
-    return plain(f"{plot.title}: {axes.replace(chr(10), ' ')}." + (f" Shown: {'; '.join(names)}." if names else ""))
+    return plain(
+        f"{plot.title}: {axes.replace(chr(10), ' ')}."
+        + (f" Shown: {'; '.join(names)}." if names else "")
+    )
 
 
-# ------------------------------------------------------------------------------------------- in a page
+# ---------------------------------------------------------------------------- in a page
 
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 VARIABLES = {light: f"var(--{name})" for name, (light, _) in INKS.items()}
 
 
-def _simple(node: ElementTree.Element, shapes: dict[str | None, str]) -> Iterator[ElementTree.Element]:
-    """What is drawn below a node of matplotlib's SVG: paths and texts, without groups and ids."""
+def _simple(
+    node: ElementTree.Element, shapes: dict[str | None, str]
+) -> Iterator[ElementTree.Element]:
+    """What is drawn below a node of matplotlib's SVG: paths and texts, without groups
+    and ids.
+    """
     for child in node:
         kind = child.tag.removeprefix(SVG)
         if kind == "g":
@@ -92,9 +129,15 @@ def _simple(node: ElementTree.Element, shapes: dict[str | None, str]) -> Iterato
         elif kind == "use":  # a marker
             shift = f"translate({_short(child.attrib['x'])} {_short(child.attrib['y'])})"
             shape = _short(shapes[child.attrib[LINK].removeprefix("#")], 2)
-            yield ElementTree.Element("path", {"d": shape, "transform": shift, "style": _style(child)})
+            yield ElementTree.Element(
+                "path", {"d": shape, "transform": shift, "style": _style(child)}
+            )
         elif kind == "text":
-            kept = {name: _short(child.attrib[name]) for name in ("x", "y", "transform") if name in child.attrib}
+            kept = {
+                name: _short(child.attrib[name])
+                for name in ("x", "y", "transform")
+                if name in child.attrib
+            }
             if kept.get("transform", "").startswith("rotate(0 "):
                 del kept["transform"]
             text = ElementTree.Element("text", kept | {"style": _style(child)})
@@ -104,26 +147,35 @@ def _simple(node: ElementTree.Element, shapes: dict[str | None, str]) -> Iterato
 
 def _style(node: ElementTree.Element) -> str:
     """The style of a node in the page's colours and font."""
-    given = dict(part.strip().split(": ", 1) for part in node.get("style", "").split(";") if part.strip())
+    given = dict(
+        part.strip().split(": ", 1) for part in node.get("style", "").split(";") if part.strip()
+    )
     font = given.pop("font", None)
     given.pop("font-family", None)
     if font:
         given["font-size"] = re.findall(r"[\d.]+px", font)[0]
-    return ";".join(f"{name}:{re.sub('#[0-9a-f]{6}', lambda m: VARIABLES[m[0]], value)}" for name, value in given.items())
+    return ";".join(
+        f"{name}:{re.sub('#[0-9a-f]{6}', lambda m: VARIABLES[m[0]], value)}"
+        for name, value in given.items()
+    )
 
 
 def _short(path: str, digits: int = 1) -> str:
-    """The path, or other text, with rounded numbers; a line to where it already is has no length."""
+    """The path, or other text, with rounded numbers; a line to where it already is has
+    no length.
+    """
     path = re.sub(r"-?\d[\d.]*(e-?\d+)?", lambda m: f"{round(float(m[0]), digits) + 0.0:g}", path)
     path = re.sub(r"\s*([MLCQz])\s*", r"\1", path.strip())
     return re.sub(r"M([\d.-]+ [\d.-]+)L\1(?=[Mz]|$)", r"M\1h0", path)
 
 
-# --------------------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------ figures
 
 
 def figure(plots: Sequence[Plot], *, heading: str = "", page: bool = False) -> Figure:
-    """The plots as panels of one figure, with one key for all. page: one plot, for a page."""
+    """The plots as panels of one figure, with one key for all. page: one plot, for a
+    page.
+    """
     from matplotlib import rcParams
     from matplotlib.figure import Figure  # without pyplot: no window, no state
 
@@ -162,7 +214,10 @@ def figure(plots: Sequence[Plot], *, heading: str = "", page: bool = False) -> F
             columnspacing=1.4,
         )
     if heading:
-        made.suptitle("\n".join(_wrapped(line, 38 * columns + 50) for line in heading.splitlines()), fontsize=9)
+        made.suptitle(
+            "\n".join(_wrapped(line, 38 * columns + 50) for line in heading.splitlines()),
+            fontsize=9,
+        )
     return made
 
 
@@ -177,7 +232,8 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _panel(axes: Axes, plot: Plot, letters: int) -> list[tuple[Line, Any]]:
-    """Draws a plot; returns the lines that have a name, each with what stands for it in the key.
+    """Draws a plot; returns the lines that have a name, each with what stands for it in
+    the key.
 
     letters: as many find room beside each other along x.
     """
@@ -190,23 +246,40 @@ def _panel(axes: Axes, plot: Plot, letters: int) -> list[tuple[Line, Any]]:
         return []
     _axis(axes, "y", plot.y, letters)
     if plot.shade is not None and plot.shade > plot.x.low:
-        axes.axvspan(plot.x.low, min(plot.shade, plot.x.high), color=INKS["box"][0], zorder=0, linewidth=0)
+        axes.axvspan(
+            plot.x.low, min(plot.shade, plot.x.high), color=INKS["box"][0], zorder=0, linewidth=0
+        )
     soft = INKS["soft"][0]
     for x, word in plot.marks:
         axes.axvline(x, color=soft, linewidth=0.9, linestyle=(0, (2, 2)))
         right = plot.x.share(np.array([x]))[0] > 0.7
         side: dict[str, Any] = {"ha": "right" if right else "left", "va": "top"}
-        axes.annotate(plain(word), (x, 1), (-4 if right else 4, -4), axes.get_xaxis_transform(), "offset points", **side)
+        axes.annotate(
+            plain(word),
+            (x, 1),
+            (-4 if right else 4, -4),
+            axes.get_xaxis_transform(),
+            "offset points",
+            **side,
+        )
     if not any(np.isfinite(line.y).any() for line in plot.lines if line.marker != CROSS):
         axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center")
-    return [(line, handle) for line in plot.lines if (handle := _line(axes, plot, line)) is not None and line.name]
+    return [
+        (line, handle)
+        for line in plot.lines
+        if (handle := _line(axes, plot, line)) is not None and line.name
+    ]
 
 
 def _axis(axes: Axes, which: str, axis: Axis, letters: int) -> None:
     """Its scale, ends, label and ticks."""
     scale: dict[str, Any] = {"value": "linear"}
     if axis.log:
-        scale = {"value": "symlog", "linthresh": axis.linear, "linscale": 0.5} if axis.linear else {"value": "log"}
+        scale = (
+            {"value": "symlog", "linthresh": axis.linear, "linscale": 0.5}
+            if axis.linear
+            else {"value": "log"}
+        )
     axes.set(**{f"{which}label": "\n".join(map(plain, axis.label.split("\n")))})
     (axes.set_xscale if which == "x" else axes.set_yscale)(**scale)
     of = axes.xaxis if which == "x" else axes.yaxis
@@ -224,7 +297,9 @@ def _axis(axes: Axes, which: str, axis: Axis, letters: int) -> None:
 
 
 def _line(axes: Axes, plot: Plot, line: Line) -> Any:
-    """Draws it, what lies beyond an axis at its end; returns what stands for it in the key."""
+    """Draws it, what lies beyond an axis at its end; returns what stands for it in the
+    key.
+    """
     from matplotlib.transforms import ScaledTranslation
 
     def on(axis: Axis, values: np.ndarray) -> np.ndarray:
@@ -272,11 +347,17 @@ def _dots(axes: Axes, axis: Axis, x: np.ndarray, y: np.ndarray, colour: str) -> 
 
     good = np.isfinite(x) & np.isfinite(y)
     x, y = x[good], y[good]
-    end = x * (1 + 1e-9) if axis.log else x + 1e-9 * (axis.high - axis.low)  # of no length, it is not drawn
+    # Of no length, it is not drawn
+    end = x * (1 + 1e-9) if axis.log else x + 1e-9 * (axis.high - axis.low)
     corners = np.stack([np.stack([x, y], 1), np.stack([end, y], 1)], 1).reshape(-1, 2)
     path = Path(corners, [Path.MOVETO, Path.LINETO] * len(x))
     path.should_simplify = False
-    look: dict[str, Any] = {"linewidth": 4.5, "capstyle": "round", "alpha": 0.6, "edgecolor": colour}
+    look: dict[str, Any] = {
+        "linewidth": 4.5,
+        "capstyle": "round",
+        "alpha": 0.6,
+        "edgecolor": colour,
+    }
     if len(x):
         axes.add_patch(PathPatch(path, fill=False, clip_on=False, snap=False, **look))
     return Line2D([], [], linestyle="", marker="o", markersize=5.5, markeredgewidth=0, color=colour)
@@ -293,7 +374,15 @@ def _histograms(axes: Axes, plot: Plot) -> None:
         axes.stairs(base + tall, edges, baseline=base, fill=True, color=colour, linewidth=0)
         axes.axhline(base, color=INKS["line"][0], linewidth=0.6)
         where, small = axes.get_yaxis_transform(), "small"
-        axes.annotate(plain(row.name), (0, base + 0.95), (2, 0), where, "offset points", fontsize=small, va="top")
+        axes.annotate(
+            plain(row.name),
+            (0, base + 0.95),
+            (2, 0),
+            where,
+            "offset points",
+            fontsize=small,
+            va="top",
+        )
     axes.set_ylim(0, len(plot.rows))
     axes.set_yticks([])
     axes.grid(visible=False, axis="y")

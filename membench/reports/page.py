@@ -26,7 +26,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. below: tables under the plots. absent: why something is missing from it."""
+    """A part of the page. below: tables under the plots. absent: why something is
+    missing from it.
+    """
 
     title: str
     intro: str = ""
@@ -38,12 +40,15 @@ class Section:
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A page from a template; what it shows is escaped, and control and direction characters are written out (``plain.plain``)."""
+    """A page from a template; what it shows is escaped, and control and direction
+    characters are written out (``plain.plain``).
+    """
     environment = Environment(
         loader=PackageLoader("membench.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        finalize=lambda value: plain(value) if type(value) is str else value,  # not what a macro has rendered, which is Markup
+        # Not what a macro has rendered, which is Markup
+        finalize=lambda value: plain(value) if type(value) is str else value,
     )
     return environment.get_template(template).render(**values, inks=INKS, drawn=inline)

@@ -15,7 +15,8 @@ from membench.reports.seeds_tables import seeds_tables
 
 
 def write_page(board: made.Board, output: Path, *, progress: bool = False) -> Path:
-    """Writes ``report.html``, ``report.md`` and ``plots/`` of a board by seeds; returns the page's path.
+    """Writes ``report.html``, ``report.md`` and ``plots/`` of a board by seeds; returns
+    the page's path.
 
     Raises :class:`membench.errors.UserError` if the disk refuses.
     """
@@ -24,7 +25,10 @@ def write_page(board: made.Board, output: Path, *, progress: bool = False) -> Pa
 
 
 def page_boards(board: made.Board) -> Iterator[Board]:
-    """A board a part, model before control. The positions of their runs are among those of all parts, in order."""
+    """A board a part, model before control.
+
+    The positions of their runs are among those of all parts, in order.
+    """
     taken: set[str] = set()
     first = 0
     for part in board.parts:
@@ -33,11 +37,28 @@ def page_boards(board: made.Board) -> Iterator[Board]:
         tables, leads = [], []
         if len(part.compared):
             body, below = differences_table(part.compared)
-            tables.append(("Which detector is better, and is the difference significant?", body, " ".join(below)))
+            tables.append(
+                (
+                    "Which detector is better, and is the difference significant?",
+                    body,
+                    " ".join(below),
+                )
+            )
             leads = [] if control else [f"AUROC: {leaders(part.compared)}"]
-        slug = _slug(f"{part.fields['task']}-{part.fields['profile']}{'-control' if control else ''}", taken)
-        shown = text.loc[:, (text != "").any()]  # no column without a word, such as options where all are defaults
-        yield Board(part.title, slug, shown, [*notes, *leads, *part.notes], tables, range(first, first + len(part.runs)), control)
+        slug = _slug(
+            f"{part.fields['task']}-{part.fields['profile']}{'-control' if control else ''}", taken
+        )
+        # No column without a word, such as options where all are defaults
+        shown = text.loc[:, (text != "").any()]
+        yield Board(
+            part.title,
+            slug,
+            shown,
+            [*notes, *leads, *part.notes],
+            tables,
+            range(first, first + len(part.runs)),
+            control,
+        )
         first += len(part.runs)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# What is drawn has one of these colours: a CSS variable's name, its value on a light and on a dark
-# page. c0 ... c5 tell runs apart.
+# What is drawn has one of these colours: a CSS variable's name, its value on a light
+# and on a dark page. c0 ... c5 tell runs apart.
 INKS = {
     "c0": ("#1f2937", "#f1f3f5"),
     "c1": ("#d1495b", "#ff8095"),
@@ -29,8 +29,9 @@ RUN_INKS = 6
 # Lengths of dash and gap, in line widths.
 DASHES: tuple[tuple[float, ...], ...] = ((), (4.0, 2.0), (1.2, 1.6), (6.0, 1.6, 1.2, 1.6))
 
-# A style i >= 0 has ink c{i % 6} and dashes i // 6 % 4: 24 that can be told apart. These stand for
-# what no run made (chance, bounds), and for the two sides of a task and what is on neither.
+# A style i >= 0 has ink c{i % 6} and dashes i // 6 % 4: 24 that can be told apart.
+# These stand for what no run made (chance, bounds), and for the two sides of a task and
+# what is on neither.
 CHANCE, POSITIVE, NEGATIVE, UNLABELLED = -1, -2, -3, -4
 NAMED_INKS = {CHANCE: "soft", POSITIVE: "c1", NEGATIVE: "neg", UNLABELLED: "soft"}
 LABEL_STYLES = {1: POSITIVE, 0: NEGATIVE, -1: UNLABELLED}
@@ -42,9 +43,9 @@ DOT, CROSS = ".", "x"  # markers: of many points; of a point that has no value
 class Axis:
     """An axis from low to high.
 
-    log: logarithmic; then low > 0, unless ``linear`` > 0, up to whose size it is linear (for
-    values that include 0). at: (value, label) of each tick; default: round values. A label may
-    have several lines. room: the share of the axis left free at either end.
+    log: logarithmic; then low > 0, unless ``linear`` > 0, up to whose size it is linear
+    (for values that include 0). at: (value, label) of each tick; default: round values.
+    A label may have several lines. room: the share of the axis left free at either end.
     """
 
     label: str
@@ -70,17 +71,23 @@ class Axis:
             return values
         if not self.linear:
             return np.log10(np.maximum(values, self.low))
-        # As matplotlib's symlog with linscale 0.5: from 0 to linear it takes half a decade / 0.9.
+        # As matplotlib's symlog with linscale 0.5: from 0 to linear it takes half a
+        # decade / 0.9.
         size = np.abs(values) / self.linear
         return np.sign(values) * np.where(size <= 1, size, 1 + 1.8 * np.log10(np.maximum(size, 1)))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Values on the axis and their labels: those given, or about five that are round."""
+        """Values on the axis and their labels: those given, or about five that are
+        round.
+        """
         if self.at is not None:
             return list(self.at)
         if not self.log:
             return [(x, tick_label(x)) for x in round_values(self.low, self.high)]
-        first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+        first, last = (
+            math.ceil(math.log10(self.low) - 1e-9),
+            math.floor(math.log10(self.high) + 1e-9),
+        )
         step = math.ceil((last - first + 1) / 7)
         found = [10.0**k for k in range(first, last + 1, max(1, step))]
         if len(found) < 3:
@@ -93,11 +100,12 @@ class Axis:
 class Line:
     """y [n] over x [n], as a line, as points, or both. NaN in y breaks the line.
 
-    low, high [n]: intervals, where given and not NaN; drawn as a band, or with whiskers as error
-    bars. style: see ``CHANCE``. steps: y keeps its value until the next x. joined: the points are
-    joined. marker: of each point, of matplotlib's or ``DOT``; empty: none. hollow: the markers are
-    outlines. width: of the line, in points. aside: points by which it is drawn to the right, so
-    that several share an x. Without a name it is not in the key.
+    low, high [n]: intervals, where given and not NaN; drawn as a band, or with whiskers
+    as error bars. style: see ``CHANCE``. steps: y keeps its value until the next x.
+    joined: the points are joined. marker: of each point, of matplotlib's or ``DOT``;
+    empty: none. hollow: the markers are outlines. width: of the line, in points. aside:
+    points by which it is drawn to the right, so that several share an x. Without a name
+    it is not in the key.
     """
 
     name: str
@@ -131,9 +139,10 @@ class Row:
 class Plot:
     """Lines over two axes, or rows of histograms over one.
 
-    With rows, y is not drawn: each row's fullest bin is equally high. slug: safe in a file name.
-    shade: x up to which the plot is shaded. marks: (x, word), vertical lines. note: what to know to
-    read it. absent, command: what is missing from it, and the command that adds that.
+    With rows, y is not drawn: each row's fullest bin is equally high. slug: safe in a
+    file name. shade: x up to which the plot is shaded. marks: (x, word), vertical
+    lines. note: what to know to read it. absent, command: what is missing from it, and
+    the command that adds that.
     """
 
     title: str
@@ -165,7 +174,10 @@ def round_values(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from low to high, about ``count``."""
     unit = 10.0 ** math.floor(math.log10((high - low) / count))
     step = next(unit * k for k in (1, 2, 5, 10) if unit * k >= (high - low) / count * 0.8)
-    return [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [
+        round(k * step, 12)
+        for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def tick_label(value: float) -> str:

@@ -1,4 +1,5 @@
-"""``report.html`` of one run: a page that opens anywhere, with no network, script or other file.
+"""``report.html`` of one run: a page that opens anywhere, with no network, script or
+other file.
 
 The functions here say what is on the page, ``templates/report.html`` how it looks.
 """
@@ -33,7 +34,10 @@ from membench.types import Space, sees
 PHASES = ("prepare", "samples", "scores", "matches", "metrics")
 
 
-OWN_NOTE = "own copies: images that copy a picture of their own prompt. prompts returned: prompts with such an image among their draws. "
+OWN_NOTE = (
+    "own copies: images that copy a picture of their own prompt. prompts returned: prompts with"
+    " such an image among their draws. "
+)
 
 
 OWN_NOTE += "AUROC of images: does the detector's confidence tell those images from the others?"
@@ -43,21 +47,31 @@ COSTS = ("seconds", "forwards", "backwards", "jvps", "decodes", "encodes")
 
 
 def write_report(run: Run) -> Path:
-    """Writes ``report.html`` into the run's folder, whole or not at all, and returns its path. Raises UserError if the disk refuses."""
+    """Writes ``report.html`` into the run's folder, whole or not at all, and returns
+    its path. Raises UserError if the disk refuses.
+    """
     path, page = run.path / "report.html", render(run)
     atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 
 def render(run: Run) -> str:
-    """The page as text; the same for the same run and run of its control (or, of a control run, of the model)."""
+    """The page as text; the same for the same run and run of its control (or, of a
+    control run, of the model).
+    """
     info = run.info
-    why = [f"{info['n_examples']} of {info['n_task_examples']} examples"] if info["n_examples"] < info["n_task_examples"] else []
+    why = (
+        [f"{info['n_examples']} of {info['n_task_examples']} examples"]
+        if info["n_examples"] < info["n_task_examples"]
+        else []
+    )
     why += [f"{n} failed {name}" for name, n in info["failed"].items() if n]
     return rendered(
         "report.html",
         info=info,
-        partial="" if info["status"] == "complete" else ", ".join(why) or f"status {info['status']}",
+        partial=(
+            "" if info["status"] == "complete" else ", ".join(why) or f"status {info['status']}"
+        ),
         facts=headline(run),
         sections=[detection(run), extraction(run), gallery(run), about(info)],
     )
@@ -65,37 +79,64 @@ def render(run: Run) -> str:
 
 def headline(run: Run) -> list[tuple[str, str]]:
     """What people look for first; only what the run has."""
-    m, info = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()].set_index("metric"), run.info
+    m, info = (
+        run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()].set_index("metric"),
+        run.info,
+    )
     good, scored = int((run.samples.status == "ok").sum()), int((run.scores.status == "ok").sum())
     facts = [("images", f"{good:,}")] if good else []
     for name, title in (DETECTION | COPIES).items():
         if name in m.index:
             row, percent = m.loc[name], name in COPIES
-            facts.append((title, interval(row.value, row.low, row.high, scale=100 if percent else 1, digits=1 if percent else 3)))
+            facts.append(
+                (
+                    title,
+                    interval(
+                        row.value,
+                        row.low,
+                        row.high,
+                        scale=100 if percent else 1,
+                        digits=1 if percent else 3,
+                    ),
+                )
+            )
     if correlation := size_correlation(run.metrics):
         facts.append(("Spearman, PNG size", correlation))
     if good:
-        facts.append(("training pictures copied", f"{round(m.value['ums_nearest_cumulative'] * good):,}"))
-    facts += [("network evaluations", f"{evaluations(run):,}"), ("seconds", f"{info['seconds']:,.0f}")]
+        facts.append(
+            ("training pictures copied", f"{round(m.value['ums_nearest_cumulative'] * good):,}")
+        )
+    facts += [
+        ("network evaluations", f"{evaluations(run):,}"),
+        ("seconds", f"{info['seconds']:,.0f}"),
+    ]
     return [("examples scored", f"{scored:,} of {info['n_task_examples']:,}"), *facts]
 
 
-# --------------------------------------------------------------------------------------------- what it is
+# --------------------------------------------------------------------------- what it is
 
 
 def about(info: dict[str, Any]) -> Section:
     """Options, costs, what the detector prepared, and where the numbers come from."""
     parts, made, phases = info["key_parts"], info["membench"], info["phases"]
     passed = dict(word.partition("=")[::2] for word in info["options_passed"])
-    options = [(name, _text(value), _text(passed.get(name, "default"))) for name, value in info["options"].items()]
+    options = [
+        (name, _text(value), _text(passed.get(name, "default")))
+        for name, value in info["options"].items()
+    ]
     every = dict.fromkeys([*COSTS, *(k for p in phases.values() for k in p)])
-    kinds = [k for k in every if any(p.get(k) for p in phases.values())]  # what costs nothing anywhere is left out
+    # What costs nothing anywhere is left out
+    kinds = [k for k in every if any(p.get(k) for p in phases.values())]
     order = sorted(phases, key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES))
     costs = [[name, *(_text(phases[name].get(kind, "")) for kind in kinds)] for name in order]
     facts = {
         "run": info["key"],
         "task": f"{info['task']} v{info['task_version']}, {info['profile']} profile",
-        "preset, budget": ", ".join(f"{name} {_text(info[name])}" for name in ("preset", "budget") if info.get(name) is not None),
+        "preset, budget": ", ".join(
+            f"{name} {_text(info[name])}"
+            for name in ("preset", "budget")
+            if info.get(name) is not None
+        ),
         "task options passed": " ".join(info["task_options_passed"]) or "none",
         "model": "CONTROL: never saw the examples" if info["control"] else "",
         "sampling": parts["sampling"],
@@ -106,17 +147,35 @@ def about(info: dict[str, Any]) -> Section:
         **{f"hash of {name}": value for name, value in info["hashes"].items()},
         "detector version": parts["detector_version"],
         "detector looks at": ", ".join(sees(info["access"])),
-        "membench": (made["commit"] or "an installed package, commit unknown") + (", with uncommitted changes" if made["dirty"] else ""),
+        "membench": (
+            (made["commit"] or "an installed package, commit unknown")
+            + (", with uncommitted changes" if made["dirty"] else "")
+        ),
         "versions": info["versions"],
         "device": f"{info['device']}, {info['dtype']}, batch size {info['batch_size']}",
         "seconds, peak memory": f"{info['seconds']:,.1f} s, {info['peak_memory_mb']:,} MB",
-        "resumed": f"{len(info['earlier'])} earlier sessions with other versions or settings" if info.get("earlier") else "",
+        "resumed": (
+            f"{len(info['earlier'])} earlier sessions with other versions or settings"
+            if info.get("earlier")
+            else ""
+        ),
     }
     tables = [
         Table("Options", ("option", "value", "passed"), options),
-        Table("Costs", ("phase", *(kind.replace("_", " ") for kind in kinds)), costs, "Network evaluations; a guided step costs two."),
-        Table("Preparation", (), [(name, _text(value)) for name, value in (info.get("prepared") or {}).items()]),
-        Table("Provenance", (), [(name, _text(value)) for name, value in facts.items() if value != ""]),
+        Table(
+            "Costs",
+            ("phase", *(kind.replace("_", " ") for kind in kinds)),
+            costs,
+            "Network evaluations; a guided step costs two.",
+        ),
+        Table(
+            "Preparation",
+            (),
+            [(name, _text(value)) for name, value in (info.get("prepared") or {}).items()],
+        ),
+        Table(
+            "Provenance", (), [(name, _text(value)) for name, value in facts.items() if value != ""]
+        ),
     ]
     return Section("How it was made", tables=[t for t in tables if t.rows])
 
@@ -126,13 +185,21 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_text(of)}" for name, of in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_text(of) for of in value[:50]) + (f" … ({len(value)} in all)" if len(value) > 50 else "")
+        return ", ".join(_text(of) for of in value[:50]) + (
+            f" … ({len(value)} in all)" if len(value) > 50 else ""
+        )
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return (
+            f"{value:,}"
+            if isinstance(value, int)
+            else f"{value:,.1f}"
+            if abs(value) >= 1000
+            else f"{value:.4g}"
+        )
     return str(value)
 
 
-# ------------------------------------------------------------------------------------ detection, extraction
+# ---------------------------------------------------------------- detection, extraction
 
 
 def detection(run: Run) -> Section:
@@ -140,20 +207,43 @@ def detection(run: Run) -> Section:
     positives, negatives = (int((good.label == label).sum()) for label in (1, 0))
     absent = ""
     if good.empty:
-        none = "Extraction only: no example was scored." if run.info.get("extract_only") else "This run has no scores."
+        none = (
+            "Extraction only: no example was scored."
+            if run.info.get("extract_only")
+            else "This run has no scores."
+        )
         absent = f"All {len(run.scores)} scores failed." if len(run.scores) else none
     elif not positives or not negatives:
         unknown = len(good) - positives - negatives
         others = f", {unknown} are unlabelled" if unknown else ""
-        absent = f"Detection needs scored examples of both labels; here {positives} are memorized and {negatives} are not{others}."
-    note = "Brackets: 95 % intervals over groups; n/a: the data cannot support it. kind: these positives against the negatives of "
+        absent = (
+            f"Detection needs scored examples of both labels; here {positives} are memorized and"
+            f" {negatives} are not{others}."
+        )
+    note = (
+        "Brackets: 95 % intervals over groups; n/a: the data cannot support it. kind: these"
+        " positives against the negatives of "
+    )
     note += "that kind, where there are any, or all of them. "
-    note += "source: all positives against these negatives. AUROC matched: over pairs of like PNG size. It is well below AUROC where a "
-    note += "detector ranks visual complexity, and the memorized pictures happen to be simpler or more complex than the others."
+    note += (
+        "source: all positives against these negatives. AUROC matched: over pairs of like PNG size."
+        " It is well below AUROC where a "
+    )
+    note += (
+        "detector ranks visual complexity, and the memorized pictures happen to be simpler or more"
+        " complex than the others."
+    )
     table = _table("", detection_rows(run.metrics), note)
-    plots = [*([] if absent else [run_roc(good[good.label >= 0])]), *([] if good.empty else [histogram_plot(good)])]
+    plots = [
+        *([] if absent else [run_roc(good[good.label >= 0])]),
+        *([] if good.empty else [histogram_plot(good)]),
+    ]
     sized, correlation = good[good.png_bits.notna()], size_correlation(run.metrics)
-    plots += [size_plot(sized, f"{SIZE_CORRELATION}: {correlation}.")] if len(sized) and correlation else []
+    plots += (
+        [size_plot(sized, f"{SIZE_CORRELATION}: {correlation}.")]
+        if len(sized) and correlation
+        else []
+    )
     intro = "Which examples are memorized? A higher score says: memorized."
     return Section("Detection", intro, [table] if table.rows else [], plots, absent=absent)
 
@@ -164,19 +254,36 @@ def extraction(run: Run) -> Section:
     if truth := run.info.get("provenance", {}).get("ground_truth"):
         intro += f" {ground_truth_line(truth).capitalize()}."
     if not (run.samples.status == "ok").any():
-        why = f"All {len(run.samples)} images failed." if len(run.samples) else "This run has no images: its detector extracted none."
+        why = (
+            f"All {len(run.samples)} images failed."
+            if len(run.samples)
+            else "This run has no images: its detector extracted none."
+        )
         if (run.samples.status == NOT_COMPARED).any():
-            why = f"{len(run.samples):,} images were drawn and compared with nothing: the task was given no ground-truth pictures."
+            why = (
+                f"{len(run.samples):,} images were drawn and compared with nothing: the task was"
+                " given no ground-truth pictures."
+            )
         return Section("Extraction", intro, absent=why)
     whole = m[(m.subset == "all") & m.band.isna()]
     more = whole[whole.metric.str.match("best_p|precision_at|unique_per")]
     names = more.metric.replace(
-        {"best_p": f"{measure_word(space)} to the nearest, percentile ", "precision_at_": "share of copies, most confident "}, regex=True
+        {
+            "best_p": f"{measure_word(space)} to the nearest, percentile ",
+            "precision_at_": "share of copies, most confident ",
+        },
+        regex=True,
     )
     names = names.str.replace("_", " ")
     values = ["n/a" if pd.isna(value) else f"{value:.4g}" for value in more.value]
-    note = "AMS: the share of images in the region. UMS: different training pictures in it over images; nearest: one picture an image."
-    tables = [_table("", extraction_rows(m), note), Table("", ("metric", "value"), list(zip(names, values, strict=True)))]
+    note = (
+        "AMS: the share of images in the region. UMS: different training pictures in it over"
+        " images; nearest: one picture an image."
+    )
+    tables = [
+        _table("", extraction_rows(m), note),
+        Table("", ("metric", "value"), list(zip(names, values, strict=True))),
+    ]
     own = generation_rows(m)
     if len(own):
         tables.append(_table("Against the prompt's own training pictures", own, OWN_NOTE))
@@ -187,7 +294,10 @@ def extraction(run: Run) -> Section:
 
 def _measure(space: Space) -> str:
     closer = "higher" if space.higher_is_closer else "lower"
-    return f"Measure: {space.id}, a {measure_word(space)}, {closer} = closer ({space.source}). Copy: {copy_words(space)}."
+    return (
+        f"Measure: {space.id}, a {measure_word(space)}, {closer} = closer ({space.source}). Copy:"
+        f" {copy_words(space)}."
+    )
 
 
 def _table(title: str, frame: pd.DataFrame, note: str) -> Table:
@@ -204,7 +314,9 @@ def _table(title: str, frame: pd.DataFrame, note: str) -> Table:
 
 
 def gallery(run: Run) -> Section:
-    """Pairs of an extracted image and its nearest: the nearest, near misses (the next that are no copies), failures; none twice."""
+    """Pairs of an extracted image and its nearest: the nearest, near misses (the next
+    that are no copies), failures; none twice.
+    """
     frame = frame_of(run)
     if frame.empty:
         return Section("Gallery", absent="This run has no images to show.")

@@ -19,8 +19,13 @@ from membench.runs.grid import Grid
 
 
 def grid_table(grid: Grid) -> str:
-    """Detection and extraction: a row a detector, a column a task. Then what each run cost and where it lies."""
-    tasks = list(dict.fromkeys([r.info["task"] for r in grid.runs] + [s.task for s in grid.skipped]))
+    """Detection and extraction: a row a detector, a column a task.
+
+    Then what each run cost and where it lies.
+    """
+    tasks = list(
+        dict.fromkeys([r.info["task"] for r in grid.runs] + [s.task for s in grid.skipped])
+    )
     names = sorted({r.info["detector"] for r in grid.runs} | {s.detector for s in grid.skipped})
     runs = {(r.info["task"], r.info["detector"]): r for r in grid.runs}
     parts = []
@@ -28,11 +33,23 @@ def grid_table(grid: Grid) -> str:
         shown = {"detection": ("auroc", "tpr_at_fpr_0.01"), "extraction": tuple(COPIES)}[title]
         rows = []
         for name in names:
-            cells = {f"{task} {metrics[m]}": _grid_cell(runs.get((task, name)), m) for task in tasks for m in shown}
+            cells = {
+                f"{task} {metrics[m]}": _grid_cell(runs.get((task, name)), m)
+                for task in tasks
+                for m in shown
+            }
             rows.append({"detector": name, **cells})
-        parts.append(table(f"{title}, {_grid_settings(grid.runs)}, 95 % intervals over groups", pd.DataFrame(rows)))
+        parts.append(
+            table(
+                f"{title}, {_grid_settings(grid.runs)}, 95 % intervals over groups",
+                pd.DataFrame(rows),
+            )
+        )
     runs_word = "run" if len(grid.runs) == 1 else "runs"
-    done = f"{len(grid.runs)} {runs_word} on {len(tasks)} task{'s' * (len(tasks) > 1)} in {grid.seconds / 60:.1f} min"
+    done = (
+        f"{len(grid.runs)} {runs_word} on {len(tasks)} task{'s' * (len(tasks) > 1)} in"
+        f" {grid.seconds / 60:.1f} min"
+    )
     return "\n".join([*parts, *map(run_summary, grid.runs), done])
 
 
@@ -64,7 +81,13 @@ def _grid_cell(run: Run | None, metric: str) -> str:
     r = row.iloc[0]
     if pd.isna(r["value"]):
         return _why(run, metric)
-    return interval(r["value"], r.low, r.high, scale=1 if metric in DETECTION else 100, digits=3 if metric in DETECTION else 2)
+    return interval(
+        r["value"],
+        r.low,
+        r.high,
+        scale=1 if metric in DETECTION else 100,
+        digits=3 if metric in DETECTION else 2,
+    )
 
 
 COUNTED = ("forwards", "backwards", "jvps", "decodes", "encodes")
@@ -74,10 +97,21 @@ SIZE_CORRELATION = "Spearman of score with PNG size"
 
 
 def run_table(runs: Sequence[Run]) -> str:
-    """Of one run detection per subset, extraction per band and in percentiles; of several a row a run. Then costs and files."""
-    runs = list({run.path: run for run in runs}.values())  # a detector that is named twice is one run
+    """Of one run detection per subset, extraction per band and in percentiles; of
+    several a row a run. Then costs and files.
+    """
+    # A detector that is named twice is one run
+    runs = list({run.path: run for run in runs}.values())
     parts = _whole(runs[0]) if len(runs) == 1 else _side_by_side(runs)
-    return "\n".join([*parts, *_one_class(runs), *_captions(runs), *map(run_summary, runs), *([] if len(runs) == 1 else [_shared(runs)])])
+    return "\n".join(
+        [
+            *parts,
+            *_one_class(runs),
+            *_captions(runs),
+            *map(run_summary, runs),
+            *([] if len(runs) == 1 else [_shared(runs)]),
+        ]
+    )
 
 
 def _captions(runs: Sequence[Run]) -> Iterator[str]:
@@ -89,22 +123,33 @@ def _captions(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _one_class(runs: Sequence[Run]) -> Iterator[str]:
-    """Why there is no detection, where prompts or images were scored and one of the labels is missing; else how many have none."""
+    """Why there is no detection, where prompts or images were scored and one of the
+    labels is missing; else how many have none.
+    """
     for run in runs:
         labels = run.scores.label[run.scores.status == "ok"]
         if len(labels) and not {0, 1} <= set(labels):
-            counts = [f"{int((labels == value).sum()):,} {word}" for value, word in ((1, "memorized"), (0, "not"), (-1, "unlabelled"))]
+            counts = [
+                f"{int((labels == value).sum()):,} {word}"
+                for value, word in ((1, "memorized"), (0, "not"), (-1, "unlabelled"))
+            ]
             how = "AUROC needs both labels (--negatives names prompts that are not memorized)"
             yield f"no detection: of the examples scored {', '.join(counts)}; {how}\n"
             return
         if unknown := int((labels < 0).sum()):
-            yield f"of {len(labels):,} examples scored {unknown:,} are unlabelled; detection metrics leave them out\n"
+            yield (
+                f"of {len(labels):,} examples scored {unknown:,} are unlabelled; detection metrics"
+                " leave them out\n"
+            )
             return
 
 
 def _where(run: Run) -> str:
     info = run.info
-    return f"{info['task']} ({info['profile']}{', CONTROL model' if info['control'] else ''}, seed {info['seed']})"
+    return (
+        f"{info['task']} ({info['profile']}{', CONTROL model' if info['control'] else ''}, seed"
+        f" {info['seed']})"
+    )
 
 
 def _whole(run: Run) -> Iterator[str]:
@@ -116,43 +161,86 @@ def _whole(run: Run) -> Iterator[str]:
         yield f"{SIZE_CORRELATION}: {correlation}\n"
     extraction = extraction_rows(m)
     if len(extraction):
-        yield table(f"{what}: extraction, {len(run.samples)} images, {info['space']['id']}, in %, 95 % intervals over groups", extraction)
+        yield table(
+            f"{what}: extraction, {len(run.samples)} images, {info['space']['id']}, in %, 95 %"
+            " intervals over groups",
+            extraction,
+        )
     own = generation_rows(m)
     if len(own):
-        yield table(f"{what}: images against their own prompt's training pictures, 95 % intervals over groups", own)
+        yield table(
+            f"{what}: images against their own prompt's training pictures, 95 % intervals over"
+            " groups",
+            own,
+        )
     percentiles = _percentile_rows(m)
     if len(percentiles):
         nearer = "higher = nearer" if info["space"]["higher_is_closer"] else "lower = nearer"
-        yield table(f"{what}: percentiles of each image's best similarity, {info['space']['id']} ({nearer})", percentiles)
+        yield table(
+            f"{what}: percentiles of each image's best similarity, {info['space']['id']}"
+            f" ({nearer})",
+            percentiles,
+        )
 
 
 def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
-    """Detection and extraction, a row a run; the tables of each alone are in its report."""
+    """Detection and extraction, a row a run; the tables of each alone are in its
+    report.
+    """
     scored, drawn = [], []
     for run in runs:
         m, name = run.metrics, {"detector": marked(run.info["detector"], run.info["status"])}
         overall = m[(m.subset == "all") & m.band.isna()]
-        cells = {DETECTION[r.metric]: interval(r.value, r.low, r.high) for r in overall[overall.metric.isin(DETECTION)].itertuples()}
+        cells = {
+            DETECTION[r.metric]: interval(r.value, r.low, r.high)
+            for r in overall[overall.metric.isin(DETECTION)].itertuples()
+        }
         kinds = m[(m.metric == "auroc") & m.subset.str.startswith("kind=")]
-        of_kinds = {f"AUROC {r.subset.removeprefix('kind=')}": interval(r.value, float("nan"), float("nan")) for r in kinds.itertuples()}
+        of_kinds = {
+            f"AUROC {r.subset.removeprefix('kind=')}": interval(r.value, float("nan"), float("nan"))
+            for r in kinds.itertuples()
+        }
         if cells:
             costs = {title: number(per_example(run, what)) for what, title in PER_EXAMPLE.items()}
             rho = {"rho PNG": size_correlation(m).partition(" ")[0] or "n/a"}
-            scored.append(name | {title: cells.get(title, "n/a") for title in DETECTION.values()} | of_kinds | rho | costs)
-        copies = {COPIES[r.metric]: _percent(r) for r in overall[overall.metric.isin(COPIES)].itertuples()}
+            scored.append(
+                name
+                | {title: cells.get(title, "n/a") for title in DETECTION.values()}
+                | of_kinds
+                | rho
+                | costs
+            )
+        copies = {
+            COPIES[r.metric]: _percent(r) for r in overall[overall.metric.isin(COPIES)].itertuples()
+        }
         if copies:
-            drawn.append(name | {"images": number(len(run.samples))} | copies | {"seconds": number(run.info["seconds"])})
+            drawn.append(
+                name
+                | {"images": number(len(run.samples))}
+                | copies
+                | {"seconds": number(run.info["seconds"])}
+            )
     if scored:
-        yield table(f"{_where(runs[0])}: detection, 95 % intervals over groups", pd.DataFrame(scored).fillna("n/a"))
+        yield table(
+            f"{_where(runs[0])}: detection, 95 % intervals over groups",
+            pd.DataFrame(scored).fillna("n/a"),
+        )
     if drawn:
-        yield table(f"{_where(runs[0])}: extraction, {runs[0].info['space']['id']}, 95 % intervals over groups", pd.DataFrame(drawn))
+        yield table(
+            f"{_where(runs[0])}: extraction, {runs[0].info['space']['id']}, 95 % intervals over"
+            " groups",
+            pd.DataFrame(drawn),
+        )
 
 
 def _shared(runs: Sequence[Run]) -> str:
     """How often a network evaluation served more than one run."""
     asked, shared = sum(map(evaluations, runs)), sum(spent(run, "shared") for run in runs)
     share = f" ({100 * shared / asked:.0f} %)" if asked else ""
-    return f"the {len(runs)} runs need {asked:,} network evaluations; {shared:,}{share} were shared when they were made\n"
+    return (
+        f"the {len(runs)} runs need {asked:,} network evaluations; {shared:,}{share} were shared"
+        " when they were made\n"
+    )
 
 
 def detection_rows(m: pd.DataFrame) -> pd.DataFrame:
@@ -160,47 +248,89 @@ def detection_rows(m: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for subset, part in m[m.metric.isin(DETECTION)].groupby("subset", sort=False):
         cells = {DETECTION[r.metric]: interval(r.value, r.low, r.high) for r in part.itertuples()}
-        rows.append({"subset": subset, "n": int(part.n.iloc[0]), **{title: cells.get(title, "n/a") for title in DETECTION.values()}})
+        rows.append(
+            {
+                "subset": subset,
+                "n": int(part.n.iloc[0]),
+                **{title: cells.get(title, "n/a") for title in DETECTION.values()},
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def size_correlation(m: pd.DataFrame) -> str:
     """Spearman's rho of score with PNG size, as text; empty for a run without sizes."""
-    return "".join(interval(r.value, r.low, r.high, digits=2) for r in m[m.metric == "spearman_png_bits"].itertuples())
+    return "".join(
+        interval(r.value, r.low, r.high, digits=2)
+        for r in m[m.metric == "spearman_png_bits"].itertuples()
+    )
 
 
 def extraction_rows(m: pd.DataFrame) -> pd.DataFrame:
-    """A row a band, in the band and up to its far edge; then the copies (by the task's threshold) of each kind. As text."""
+    """A row a band, in the band and up to its far edge; then the copies (by the task's
+    threshold) of each kind. As text.
+    """
     overall = m[(m.subset == "all") & m.metric.str.match("ams|ums")]
     rows = []
     for band, part in overall[overall.band.notna()].groupby("band", sort=False):
         cells = {r.metric: _percent(r) for r in part.itertuples()}
         edge = part.threshold.dropna().iloc[0]
         rows.append({"images": "all", "region": str(band), **_pick(cells, "")})
-        rows.append({"images": "all", "region": f"to the end of {band} ({edge:g})", **_pick(cells, "_cumulative")})
+        rows.append(
+            {
+                "images": "all",
+                "region": f"to the end of {band} ({edge:g})",
+                **_pick(cells, "_cumulative"),
+            }
+        )
     copies = m[m.metric.str.match("ams_cum|ums_cum|ums_nearest_cum") & m.band.isna()]
     for subset, part in copies.groupby("subset", sort=False):
         cells = {r.metric: _percent(r) for r in part.itertuples()}
-        rows.append({"images": str(subset), "region": f"copies ({part.threshold.iloc[0]:g})", **_pick(cells, "_cumulative")})
+        rows.append(
+            {
+                "images": str(subset),
+                "region": f"copies ({part.threshold.iloc[0]:g})",
+                **_pick(cells, "_cumulative"),
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def generation_rows(m: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of prompt: how often a prompt gave back its own picture. As text; empty where no ground truth is known."""
+    """A row a kind of prompt: how often a prompt gave back its own picture.
+
+    As text; empty where no ground truth is known.
+    """
     rows = []
     for subset, part in m[m.metric.isin(GENERATIONS)].groupby("subset", sort=False):
         scale = {name: 100 if title.endswith("%") else 1 for name, title in GENERATIONS.items()}
         cells = {
-            r.metric: interval(r.value, r.low, r.high, scale=scale[r.metric], digits=1 if scale[r.metric] == 100 else 3)
+            r.metric: interval(
+                r.value,
+                r.low,
+                r.high,
+                scale=scale[r.metric],
+                digits=1 if scale[r.metric] == 100 else 3,
+            )
             for r in part.itertuples()
         }
-        rows.append({"images": subset, "n": int(part.n.max()), **{title: cells.get(name, "n/a") for name, title in GENERATIONS.items()}})
+        rows.append(
+            {
+                "images": subset,
+                "n": int(part.n.max()),
+                **{title: cells.get(name, "n/a") for name, title in GENERATIONS.items()},
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def _percentile_rows(m: pd.DataFrame) -> pd.DataFrame:
     found = m[(m.subset == "all") & m.metric.str.match("best_p")]
-    return pd.DataFrame([{r.metric.removeprefix("best_"): f"{r.value:.3f}" for r in found.itertuples()}] if len(found) else [])
+    return pd.DataFrame(
+        [{r.metric.removeprefix("best_"): f"{r.value:.3f}" for r in found.itertuples()}]
+        if len(found)
+        else []
+    )
 
 
 def _percent(r: Any) -> str:
@@ -208,7 +338,10 @@ def _percent(r: Any) -> str:
 
 
 def _pick(cells: dict[str, str], suffix: str) -> dict[str, str]:
-    return {title: cells[name + suffix] for title, name in (("AMS %", "ams"), ("UMS %", "ums"), ("UMS nearest %", "ums_nearest"))}
+    return {
+        title: cells[name + suffix]
+        for title, name in (("AMS %", "ams"), ("UMS %", "ums"), ("UMS nearest %", "ums_nearest"))
+    }
 
 
 def run_summary(run: Run) -> str:
@@ -216,14 +349,20 @@ def run_summary(run: Run) -> str:
     failed = sum(info["failed"].values())
     costs = [text for name, phase in info["phases"].items() if (text := _cost(name, phase))]
     lines = [
-        f"{info['detector']}: " + ", ".join([*costs, f"{info['seconds']:.0f} s in all"]) + f", peak memory {info['peak_memory_mb']:,} MB",
+        f"{info['detector']}: "
+        + ", ".join([*costs, f"{info['seconds']:.0f} s in all"])
+        + f", peak memory {info['peak_memory_mb']:,} MB",
         f"files: {run.path}",
         f"report: {run.path / 'report.html'}",
     ]
     if truth := info.get("provenance", {}).get("ground_truth"):
         lines.append(ground_truth_line(truth))
     if info["status"] != "complete":
-        why = f"{failed} failed rows" if failed else f"{info['n_examples']} of {info['n_task_examples']} examples"
+        why = (
+            f"{failed} failed rows"
+            if failed
+            else f"{info['n_examples']} of {info['n_task_examples']} examples"
+        )
         lines.insert(0, f"PARTIAL RUN ({why}): not comparable with whole runs")
     if info.get("extract_only"):
         lines.insert(0, "extraction only: no example was scored")
@@ -231,17 +370,30 @@ def run_summary(run: Run) -> str:
 
 
 def ground_truth_line(truth: Mapping[str, int]) -> str:
-    """How much of what could be copied is at hand: copies of anything else cannot be found."""
+    """How much of what could be copied is at hand: copies of anything else cannot be
+    found.
+    """
     kind = "memorized" if "memorized prompts" in truth else "unlabelled"
     held, of = truth["of them with a picture"], truth[f"{kind} prompts"]
-    return f"ground truth: {truth['pictures']:,} pictures, of {held:,} of {of:,} {kind} prompts; copies of other pictures are not found"
+    return (
+        f"ground truth: {truth['pictures']:,} pictures, of {held:,} of {of:,} {kind} prompts;"
+        " copies of other pictures are not found"
+    )
 
 
 def _cost(name: str, phase: Mapping[str, Any]) -> str:
-    """``prepare 100 forwards and 20 backwards + 3,000 surrogate forwards ... in 2 s``; empty for a phase without evaluations."""
+    """``prepare 100 forwards and 20 backwards + 3,000 surrogate forwards ... in 2 s``;
+    empty for a phase without evaluations.
+    """
     parts, shared = [], f" ({phase['shared']:,} shared)" if phase.get("shared") else ""
     for network in ("", "surrogate_"):
-        counts = [(phase.get(network + kind, 0), network.replace("_", " ") + kind) for kind in COUNTED]
-        text = " and ".join(f"{count:,} {what}{shared if what == 'forwards' else ''}" for count, what in counts if count)
+        counts = [
+            (phase.get(network + kind, 0), network.replace("_", " ") + kind) for kind in COUNTED
+        ]
+        text = " and ".join(
+            f"{count:,} {what}{shared if what == 'forwards' else ''}"
+            for count, what in counts
+            if count
+        )
         parts += [text] if text else []
     return f"{name} {' + '.join(parts)} in {phase['seconds']:.0f} s" if parts else ""

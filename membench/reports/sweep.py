@@ -20,43 +20,68 @@ from membench.storage.files import atomic_write
 
 
 def write(frame: pd.DataFrame, save: Path, helps: dict[str, str]) -> None:
-    """``<save>.parquet``, ``.png`` and ``.svg``, each whole or not there. helps: option -> its line of help."""
+    """``<save>.parquet``, ``.png`` and ``.svg``, each whole or not there. helps: option
+    -> its line of help.
+    """
     if save.suffix in (".parquet", ".png", ".svg"):
         save = save.with_suffix("")
-    atomic_write(save.with_name(f"{save.name}.parquet"), lambda path: frame.to_parquet(path, index=False))
+    atomic_write(
+        save.with_name(f"{save.name}.parquet"), lambda path: frame.to_parquet(path, index=False)
+    )
     for kind in ("png", "svg"):
         image = draw(plots(frame, helps), kind, heading=title(frame))
-        atomic_write(save.with_name(f"{save.name}.{kind}"), lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]
-    print(f"membench: {len(frame)} rows written to {save}.parquet, plots to {save}.png and {save}.svg", file=sys.stderr)
+        atomic_write(
+            save.with_name(f"{save.name}.{kind}"), lambda path, image=image: path.write_bytes(image)
+        )  # type: ignore[misc]
+    print(
+        f"membench: {len(frame)} rows written to {save}.parquet, plots to {save}.png and"
+        f" {save}.svg",
+        file=sys.stderr,
+    )
 
 
-# ------------------------------------------------------------------------------------------------ printing
+# ----------------------------------------------------------------------------- printing
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the command prints: a row a point and model, in text; of several seeds the mean with the least and the greatest."""
+    """What the command prints: a row a point and model, in text; of several seeds the
+    mean with the least and the greatest.
+    """
     several = frame.seed.nunique() > 1
     lines = []
-    for _, rows in frame.groupby([frame[c].map(repr) for c in (*frame.attrs["swept"].values(), "control")], sort=False):
-        line = {option: str(rows[column].iloc[0]) for option, column in frame.attrs["swept"].items()}
+    for _, rows in frame.groupby(
+        [frame[c].map(repr) for c in (*frame.attrs["swept"].values(), "control")], sort=False
+    ):
+        line = {
+            option: str(rows[column].iloc[0]) for option, column in frame.attrs["swept"].items()
+        }
         if frame.control.any():
             line["model"] = "control" if rows.control.iloc[0] else "model"
         for metric, title in COPIES.items():
             copies = rows[(rows.metric == metric) & rows.band.isna()]
             line[title] = interval(*spread(copies, several), scale=100, digits=1)
-        line |= {"N_G": extent(rows[rows.metric == "ams_cumulative"].n), "forwards": extent(rows.forwards)}
+        line |= {
+            "N_G": extent(rows[rows.metric == "ams_cumulative"].n),
+            "forwards": extent(rows.forwards),
+        }
         line |= {"jvps": extent(rows.jvps)} if frame.jvps.gt(0).any() else {}
         refused = rows[rows.status == "refused"]
         status = sorted(set(rows.status) - {"refused"})
         if len(refused):
             seeds = f" for {len(refused)} of {rows.seed.nunique()} seeds" if several else ""
-            status.append(textwrap.shorten(f"refused{seeds}: {refused.error.iloc[0]}", 140, placeholder=" ..."))
+            status.append(
+                textwrap.shorten(
+                    f"refused{seeds}: {refused.error.iloc[0]}", 140, placeholder=" ..."
+                )
+            )
         lines.append(line | {"status": "; ".join(status)})
     return pd.DataFrame(lines)
 
 
 def spread(rows: pd.DataFrame, several: bool) -> tuple[float, float, float]:
-    """Mean, least and greatest of several seeds; of a sweep with one, the value and its interval. NaN where there is none."""
+    """Mean, least and greatest of several seeds; of a sweep with one, the value and its
+    interval. NaN where there is none.
+    """
     values = rows.value.dropna()
     if several or values.empty:
         return values.mean(), values.min(), values.max()
@@ -69,44 +94,72 @@ def extent(values: Iterable[int]) -> str:
     return " to ".join(f"{v:,}" for v in dict.fromkeys((found[0], found[-1]))) if found else "n/a"
 
 
-PANELS = {"ams": "AMS (% of the generated images)", "ums": "UMS (different training pictures\nper 100 generated images)"}
+PANELS = {
+    "ams": "AMS (% of the generated images)",
+    "ums": "UMS (different training pictures\nper 100 generated images)",
+}
 
 MARKERS = "osD^vPX"
 
 
 def plots(frame: pd.DataFrame, helps: Mapping[str, str]) -> list[Plot]:
-    """A plot of AMS and one of UMS: x is the first swept option, a style a combination of the others.
+    """A plot of AMS and one of UMS: x is the first swept option, a style a combination
+    of the others.
 
-    Thick lines: copies, by the task's threshold; thin ones: the bands. Several seeds are drawn as
-    their mean, with whiskers from the least to the greatest; one seed with its interval, where the
-    metric has one. A cross on the axis: refused. helps: option -> its line of help.
+    Thick lines: copies, by the task's threshold; thin ones: the bands. Several seeds
+    are drawn as their mean, with whiskers from the least to the greatest; one seed with
+    its interval, where the metric has one. A cross on the axis: refused. helps: option
+    -> its line of help.
     """
     (option, column), *others = frame.attrs["swept"].items()
     values = list(dict.fromkeys(frame[column]))
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     place = {v: float(v if numeric else i) for i, v in enumerate(values)}
-    rest = frame[[c for _, c in others]].itertuples(index=False, name=None) if others else [()] * len(frame)
+    rest = (
+        frame[[c for _, c in others]].itertuples(index=False, name=None)
+        if others
+        else [()] * len(frame)
+    )
     frame = frame.assign(
         x=[place[v] for v in frame[column]],
-        series=[", ".join(f"{name}={v}" for (name, _), v in zip(others, row, strict=True)) for row in rest],
+        series=[
+            ", ".join(f"{name}={v}" for (name, _), v in zip(others, row, strict=True))
+            for row in rest
+        ],
     )
-    label = textwrap.shorten(f"{option}: {helps[option]}" if helps.get(option) else option, 75, placeholder=" ...")
+    label = textwrap.shorten(
+        f"{option}: {helps[option]}" if helps.get(option) else option, 75, placeholder=" ..."
+    )
     x, found = _axis(label, place, numeric), []
     for metric, title in PANELS.items():
         series = list(dict.fromkeys(frame.series))
-        lines = [line for i, name in enumerate(series) for line in _series(frame, metric, name, i, len(series))]
+        lines = [
+            line
+            for i, name in enumerate(series)
+            for line in _series(frame, metric, name, i, len(series))
+        ]
         heights = [values for line in lines for values in (line.y, line.high) if values is not None]
         top = max([1.0, *(float(v) for values in heights for v in values if np.isfinite(v))])
         foot = -0.03 * top
-        lines = [replace(line, y=np.full(len(line.x), foot)) if line.marker == CROSS else line for line in lines]
+        lines = [
+            replace(line, y=np.full(len(line.x), foot)) if line.marker == CROSS else line
+            for line in lines
+        ]
         y = Axis(title, foot, 1.05 * top)
         found.append(Plot(metric.upper(), metric, x, y, lines))
     return found
 
 
 def _series(frame: pd.DataFrame, metric: str, name: str, i: int, of: int) -> list[Line]:
-    """The lines of one combination of the other options, the i-th. Lines above others come later."""
-    own, several, space = frame[frame.series == name], frame.seed.nunique() > 1, frame.attrs["space"]
+    """The lines of one combination of the other options, the i-th.
+
+    Lines above others come later.
+    """
+    own, several, space = (
+        frame[frame.series == name],
+        frame.seed.nunique() > 1,
+        frame.attrs["space"],
+    )
     made = []
     for j, band in enumerate(space["bands"]):
         rows = own[(own.metric == metric) & (own.band == band["name"]) & ~own.control]
@@ -115,19 +168,43 @@ def _series(frame: pd.DataFrame, metric: str, name: str, i: int, of: int) -> lis
         key = f"band {band['name']} [{band['low']:g}, {band['high']:g})" if i == 0 else ""
         x, y = _points(rows, several)[:2]
         made.append(Line(key, x, y, style=style, width=0.9))
-    copies = f"copies ({space['id'].split('/')[0]} {'≥' if space['higher_is_closer'] else '≤'} {space['copy']:g})"
+    copies = (
+        f"copies ({space['id'].split('/')[0]} {'≥' if space['higher_is_closer'] else '≤'}"
+        f" {space['copy']:g})"
+    )
     crosses = []
     for control in (True, False):  # the model above its control
-        rows = own[(own.metric == f"{metric}_cumulative") & own.band.isna() & (own.control == control)]
-        aside = min(5.0, 18 / of) * (i - (of - 1) / 2 + control / 2)  # so that the whiskers of one x stand side by side
-        look: dict[str, Any] = {"marker": MARKERS[i % len(MARKERS)], "whiskers": True, "aside": aside}
-        look |= {"style": UNLABELLED, "hollow": True} if control else {"style": i % RUN_INKS, "width": 2.2}
-        key = ("copies, control model" if i == 0 else "") if control else f"{name}: {copies}" if name else copies
+        rows = own[
+            (own.metric == f"{metric}_cumulative") & own.band.isna() & (own.control == control)
+        ]
+        # So that the whiskers of one x stand side by side
+        aside = min(5.0, 18 / of) * (i - (of - 1) / 2 + control / 2)
+        look: dict[str, Any] = {
+            "marker": MARKERS[i % len(MARKERS)],
+            "whiskers": True,
+            "aside": aside,
+        }
+        look |= (
+            {"style": UNLABELLED, "hollow": True}
+            if control
+            else {"style": i % RUN_INKS, "width": 2.2}
+        )
+        key = (
+            ("copies, control model" if i == 0 else "")
+            if control
+            else f"{name}: {copies}"
+            if name
+            else copies
+        )
         if not control or own.control.any():
             made.append(Line(key, *_points(rows, several), **look))
         refused = own[(own.status == "refused") & (own.control == control)].x.unique()
         look = {"style": look["style"], "joined": False, "marker": CROSS, "aside": aside}
-        crosses += [Line("refused", refused, np.full(len(refused), np.nan), **look)] if len(refused) else []
+        crosses += (
+            [Line("refused", refused, np.full(len(refused), np.nan), **look)]
+            if len(refused)
+            else []
+        )
     return made + crosses
 
 
@@ -138,12 +215,19 @@ def _points(rows: pd.DataFrame, several: bool) -> np.ndarray:
 
 
 def _axis(label: str, place: Mapping[Any, float], numeric: bool) -> Axis:
-    """Ticks at the swept values, logarithmic over more than a decade; no number's label upon another."""
+    """Ticks at the swept values, logarithmic over more than a decade; no number's label
+    upon another.
+    """
     values = sorted(place.values())
     sizes = [abs(v) for v in values if v]
     log = numeric and bool(sizes) and max(sizes) > 10 * min(sizes)
-    axis = Axis(label, values[0], values[-1], log, min(sizes) if log and values[0] <= 0 else 0.0, room=0.06)
-    names = [f"{v:g}" if numeric else str(name) for v, name in sorted((v, name) for name, v in place.items())]
+    axis = Axis(
+        label, values[0], values[-1], log, min(sizes) if log and values[0] <= 0 else 0.0, room=0.06
+    )
+    names = [
+        f"{v:g}" if numeric else str(name)
+        for v, name in sorted((v, name) for name, v in place.items())
+    ]
     free = -1.0
     for k, middle in enumerate(axis.share(np.array(values))):
         half = 0.009 * len(names[k])  # of the panel's width

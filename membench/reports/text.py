@@ -6,7 +6,9 @@ import pandas as pd
 
 
 def interval(value: float, low: float, high: float, *, scale: float = 1.0, digits: int = 3) -> str:
-    """``0.912 [0.884, 0.936]``; ``n/a`` where the metric is not defined or not supported by the data."""
+    """``0.912 [0.884, 0.936]``; ``n/a`` where the metric is not defined or not
+    supported by the data.
+    """
     if pd.isna(value):
         return "n/a"
     text = f"{value * scale:.{digits}f}"
@@ -14,7 +16,9 @@ def interval(value: float, low: float, high: float, *, scale: float = 1.0, digit
 
 
 def supported(text: str, metric: str) -> str:
-    """The text of a metric's cell; of a TPR that is ``n/a``, with what it needs: one negative for each step of the limit."""
+    """The text of a metric's cell; of a TPR that is ``n/a``, with what it needs: one
+    negative for each step of the limit.
+    """
     if text != "n/a" or not metric.startswith("tpr_at_fpr_"):
         return text
     return f"n/a (needs ≥ {round(1 / float(metric.removeprefix('tpr_at_fpr_'))):,} negatives)"

@@ -1,3 +1,7 @@
-"""One detector on one task, from what was asked for to a folder of tables. Knows no board and no page.
+"""One detector on one task, from what was asked for to a folder of tables.
 
-For other packages: spec, job, execute, finished, folder, grid, sweep, executor, ray_pool."""
+Knows no board and no page.
+
+For other packages: spec, job, execute, finished, folder, grid, sweep, executor,
+ray_pool.
+"""

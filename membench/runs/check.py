@@ -1,8 +1,12 @@
-"""Whether a run folder says one thing: its run.json, the key, and its tables. What does not is left out of every board, and named.
+"""Whether a run folder says one thing: its run.json, the key, and its tables.
 
-A folder may come from anybody, and copying files between folders is an easy mistake. Every field that a table or page reads has its type
-checked here, so that nothing beyond needs to; what is stored twice must be equal; and the main numbers are computed again from the scores
-and matches beside them. Somebody who forges all of it alike is not found out.
+What does not is left out of every board, and named.
+
+A folder may come from anybody, and copying files between folders is an easy mistake.
+Every field that a table or page reads has its type checked here, so that nothing beyond
+needs to; what is stored twice must be equal; and the main numbers are computed again
+from the scores and matches beside them. Somebody who forges all of it alike is not
+found out.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ from membench.metrics.intervals import weighted_statistics
 from membench.storage.hashing import json_hash
 from membench.types import Band, Space
 
-NOT_COMPARED = "not compared"  # status of an image where no training image is at hand: it is no failure, and no metric counts it
+# Status of an image where no training image is at hand: it is no failure, and no metric
+# counts it
+NOT_COMPARED = "not compared"
 
 
 LARGEST = 2**62  # of a number in run.json; beyond it sums and columns of int64 overflow
@@ -30,7 +36,9 @@ LARGEST = 2**62  # of a number in run.json; beyond it sums and columns of int64 
 DEEPEST = 20  # of a list in a list ...
 
 
-TOLERANCE = 1e-6  # between a stored metric and the same computed again: similarities are stored in single precision
+# Between a stored metric and the same computed again: similarities are stored in single
+# precision
+TOLERANCE = 1e-6
 
 
 Check = Callable[[Any], bool]
@@ -49,7 +57,8 @@ def _flag(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST  # NaN is not below it
+    # NaN is not below it
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _amount(value: Any) -> bool:
@@ -77,11 +86,14 @@ def _list(check: Check) -> Check:
 
 
 def _map(check: Check, *needed: str) -> Check:
-    return lambda value: isinstance(value, dict) and set(needed) <= set(value) and all(map(check, value.values()))
+    return lambda value: (
+        isinstance(value, dict) and set(needed) <= set(value) and all(map(check, value.values()))
+    )
 
 
 def _space(value: Any) -> bool:
-    """A ``Space`` that bands and thresholds can be made of: in the range of its measure, no band empty, its copies within the floor.
+    """A ``Space`` that bands and thresholds can be made of: in the range of its
+    measure, no band empty, its copies within the floor.
 
     Of a run whose images were compared with nothing it has no bands.
     """
@@ -89,8 +101,17 @@ def _space(value: Any) -> bool:
         space = Space(**{**value, "bands": tuple(Band(**band) for band in value["bands"])})
     except (TypeError, KeyError):
         return False
-    numbers = [space.copy, space.floor, *(end for band in space.bands for end in (band.low, band.high))]
-    if not (_name(space.id) and _text(space.source) and _flag(space.higher_is_closer) and all(map(_number, numbers))):
+    numbers = [
+        space.copy,
+        space.floor,
+        *(end for band in space.bands for end in (band.low, band.high)),
+    ]
+    if not (
+        _name(space.id)
+        and _text(space.source)
+        and _flag(space.higher_is_closer)
+        and all(map(_number, numbers))
+    ):
         return False
     if not all(_name(band.name) and band.low < band.high for band in space.bands):
         return False
@@ -106,14 +127,22 @@ TRUTH = ("pictures", "of them with a picture", "memorized prompts")
 
 TWICE: Mapping[str, Check] = {  # fields that run.json holds for itself and in the key's parts
     **dict.fromkeys(("task", "profile", "detector", "dtype"), _name),
-    **{"task_version": _whole, "control": _flag, "options": _map(_any), "space": _space, "seed": _whole},
+    **{
+        "task_version": _whole,
+        "control": _flag,
+        "options": _map(_any),
+        "space": _space,
+        "seed": _whole,
+    },
     "hashes": _map(_name, "data", "prompts", "weights"),
 }
 
 
 INFO: dict[str, Check] = {
     **TWICE,
-    "key": lambda value: isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None,
+    "key": lambda value: (
+        isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None
+    ),
     "key_parts": _map(_any, *TWICE, "examples", "sampling", "detector_version"),
     "status": lambda value: value in ("complete", "partial"),
     **dict.fromkeys(("options_passed", "task_options_passed"), _list(_text)),
@@ -122,7 +151,11 @@ INFO: dict[str, Check] = {
     "failed": _map(_count, "scores", "samples"),
     "phases": _map(_map(_amount, "seconds")),
     **dict.fromkeys(("seconds", "peak_memory_mb"), _amount),
-    "membench": lambda value: _map(_any, "commit", "dirty")(value) and _or_none(_text)(value["commit"]) and _or_none(_flag)(value["dirty"]),
+    "membench": lambda value: (
+        _map(_any, "commit", "dirty")(value)
+        and _or_none(_text)(value["commit"])
+        and _or_none(_flag)(value["dirty"])
+    ),
     "versions": _map(_or_none(_text)),
     "device": _name,
     "batch_size": lambda value: _name(value) or _count(value),
@@ -130,15 +163,23 @@ INFO: dict[str, Check] = {
 
 
 OPTIONAL: dict[str, Check] = {
-    **{"extract_only": _flag, "budget": _or_none(_count), "preset": _or_none(_text), "earlier": _list(_map(_any))},
+    **{
+        "extract_only": _flag,
+        "budget": _or_none(_count),
+        "preset": _or_none(_text),
+        "earlier": _list(_map(_any)),
+    },
     **dict.fromkeys(("model_name", "data_name"), _text),
-    "provenance": lambda value: _map(_any)(value) and _or_none(_map(_count, *TRUTH))(value.get("ground_truth")),
+    "provenance": lambda value: (
+        _map(_any)(value) and _or_none(_map(_count, *TRUTH))(value.get("ground_truth"))
+    ),
     "prepared": _or_none(_map(_any)),
 }
 
 
 def check_info(info: Any, key_of: Callable[[Mapping[str, Any]], str]) -> None:
-    """Raises ValueError, in a few words, for a finished run's run.json that lacks a field, holds an odd one, or contradicts itself.
+    """Raises ValueError, in a few words, for a finished run's run.json that lacks a
+    field, holds an odd one, or contradicts itself.
 
     key_of: the key that its parts have (``storage.hashing.content_key``).
     """
@@ -150,15 +191,23 @@ def check_info(info: Any, key_of: Callable[[Mapping[str, Any]], str]) -> None:
         raise ValueError(f"its run.json lacks {', '.join(missing)}")
     for name, check in (INFO | OPTIONAL).items():
         if name in info and not check(info[name]):
-            raise ValueError(f"its run.json holds {name} of another type or range than a run writes")
+            raise ValueError(
+                f"its run.json holds {name} of another type or range than a run writes"
+            )
     parts = info["key_parts"]
     if not _name(parts["examples"]):
         raise ValueError("its run.json holds key_parts without a hash of the examples")
     if key_of(parts) != info["key"]:
         raise ValueError("its key is not that of its key_parts")
-    if differing := [name for name in TWICE if parts[name] != info[name] or type(parts[name]) is not type(info[name])]:
+    if differing := [
+        name
+        for name in TWICE
+        if parts[name] != info[name] or type(parts[name]) is not type(info[name])
+    ]:
         raise ValueError(f"its run.json says another {', '.join(differing)} than its key_parts")
-    if bool(parts.get("extract_only")) != bool(info.get("extract_only")) or parts.get("budget") != info.get("budget"):
+    if bool(parts.get("extract_only")) != bool(info.get("extract_only")) or parts.get(
+        "budget"
+    ) != info.get("budget"):
         raise ValueError("its run.json says another extract_only or budget than its key_parts")
     whole = info["n_examples"] == info["n_task_examples"] and not any(info["failed"].values())
     if info["n_examples"] > info["n_task_examples"] or (info["status"] == "complete") != whole:
@@ -168,18 +217,27 @@ def check_info(info: Any, key_of: Callable[[Mapping[str, Any]], str]) -> None:
 
 
 def _depth(value: Any) -> int:
-    """How deep lists and objects stand in each other; counted no further than is needed."""
+    """How deep lists and objects stand in each other; counted no further than is
+    needed.
+    """
     level, depth = [value], 0
     while level and depth <= DEEPEST:
         depth += 1
-        level = [x for of in level if isinstance(of, dict | list) for x in (of.values() if isinstance(of, dict) else of)]
+        level = [
+            x
+            for of in level
+            if isinstance(of, dict | list)
+            for x in (of.values() if isinstance(of, dict) else of)
+        ]
     return depth
 
 
 def check_tables(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], space: Space) -> None:
-    """Raises ValueError, in a few words, for tables that are not those of ``info`` (of :func:`check_info`), or not of one another.
+    """Raises ValueError, in a few words, for tables that are not those of ``info`` (of
+    :func:`check_info`), or not of one another.
 
-    tables: scores, samples, matches and metrics, as ``folder.read_run`` reads them; the images themselves are not looked at.
+    tables: scores, samples, matches and metrics, as ``folder.read_run`` reads them; the
+    images themselves are not looked at.
     """
     scores, samples = tables["scores"], tables["samples"]
     _check_scores(info, scores)
@@ -187,7 +245,11 @@ def check_tables(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], sp
     if len(good) and not space.bands:
         raise ValueError("it compares images, and its space has no bands")
     matches = _check_matches(tables["matches"], good, space)
-    evaluations = sum(int(info["phases"].get(phase, {}).get(kind, 0)) for phase in ("prepare", "samples") for kind in ("forwards", "jvps"))
+    evaluations = sum(
+        int(info["phases"].get(phase, {}).get(kind, 0))
+        for phase in ("prepare", "samples")
+        for kind in ("forwards", "jvps")
+    )
     _check_metrics(tables["metrics"], _computed(scores, matches, len(good), space, evaluations))
 
 
@@ -202,7 +264,10 @@ def _check_scores(info: Mapping[str, Any], scores: pd.DataFrame) -> None:
         raise ValueError("it holds another number of failed scores than its run.json says")
     if not np.isfinite(scores.score[good]).all() or not scores.label.isin((-1, 0, 1)).all():
         raise ValueError("it holds a score that is not a number, or a label other than 1, 0 and -1")
-    if not (np.isfinite(scores.png_bits) | scores.png_bits.isna()).all() or (scores.png_bits < 0).any():
+    if (
+        not (np.isfinite(scores.png_bits) | scores.png_bits.isna()).all()
+        or (scores.png_bits < 0).any()
+    ):
         raise ValueError("it holds an image size that is not a size")
     labelled = scores[good & (scores.label >= 0)]
     if (labelled.groupby("group").label.nunique() > 1).any():
@@ -212,11 +277,16 @@ def _check_scores(info: Mapping[str, Any], scores: pd.DataFrame) -> None:
 def _check_samples(info: Mapping[str, Any], samples: pd.DataFrame) -> pd.DataFrame:
     """The images that did not fail."""
     if len(samples) != info["n_images"]:
-        raise ValueError(f"it holds {len(samples):,} images, and its run.json says {info['n_images']:,}")
+        raise ValueError(
+            f"it holds {len(samples):,} images, and its run.json says {info['n_images']:,}"
+        )
     if (samples.sample_id != samples.condition + "/" + samples.draw.astype(str)).any():
         raise ValueError("it holds an image whose id is not that of its condition and draw")
     good = samples[samples.status == "ok"]
-    if len(samples) - len(good) - (samples.status == NOT_COMPARED).sum() != info["failed"]["samples"]:
+    if (
+        len(samples) - len(good) - (samples.status == NOT_COMPARED).sum()
+        != info["failed"]["samples"]
+    ):
         raise ValueError("it holds another number of failed images than its run.json says")
     if not np.isfinite(good.confidence).all():
         raise ValueError("it holds a confidence that is not a number")
@@ -230,7 +300,11 @@ def _check_matches(matches: pd.DataFrame, good: pd.DataFrame, space: Space) -> p
     first = found[found["rank"] == 0]
     if (at < 0).any() or not np.array_equal(np.sort(first.generated), np.arange(len(good))):
         raise ValueError("its matches are not of its images, each with one nearest training image")
-    if found.duplicated(["generated", "training"]).any() or (found.training < 0).any() or (found["rank"] < 0).any():
+    if (
+        found.duplicated(["generated", "training"]).any()
+        or (found.training < 0).any()
+        or (found["rank"] < 0).any()
+    ):
         raise ValueError("its matches name a pair twice, or a training image below 0")
     named = found[["training", "training_id"]].drop_duplicates()
     if named.training.duplicated().any() or named.training_id.duplicated().any():
@@ -244,26 +318,44 @@ def _check_matches(matches: pd.DataFrame, good: pd.DataFrame, space: Space) -> p
 Row = tuple[str, str, str]  # metric, band ("" without one), subset
 
 
-def _computed(scores: pd.DataFrame, matches: pd.DataFrame, images: int, space: Space, evaluations: int) -> dict[Row, float]:
-    """The metrics of detection, of all examples and of each part, and of extraction of all images."""
+def _computed(
+    scores: pd.DataFrame, matches: pd.DataFrame, images: int, space: Space, evaluations: int
+) -> dict[Row, float]:
+    """The metrics of detection, of all examples and of each part, and of extraction of
+    all images.
+    """
     found: dict[Row, float] = {}
     rows = scores[(scores.status == "ok") & (scores.label >= 0)]
     positive = (rows.label == 1).to_numpy()
     parts = {"all": np.ones(len(rows), dtype=bool)}
-    parts |= {f"kind={kind}": of_kind(rows.label, rows.kind, kind) for kind in rows.kind[positive].unique()}
-    parts |= {f"source={source}": positive | (rows.source == source).to_numpy() for source in rows.source[~positive].unique()}
+    parts |= {
+        f"kind={kind}": of_kind(rows.label, rows.kind, kind)
+        for kind in rows.kind[positive].unique()
+    }
+    parts |= {
+        f"source={source}": positive | (rows.source == source).to_numpy()
+        for source in rows.source[~positive].unique()
+    }
     for subset, part in parts.items() if 0 < positive.sum() < len(rows) else ():
         weights = np.ones((1, int(part.sum())), dtype=np.int64)
-        of = weighted_statistics(rows.score[part].to_numpy(), rows.label[part].to_numpy().astype(int), weights)
+        of = weighted_statistics(
+            rows.score[part].to_numpy(), rows.label[part].to_numpy().astype(int), weights
+        )
         found |= {(name, "", subset): float(values[0]) for name, values in of.items()}
     if images:
         metrics = extraction_metrics(matches, images, space, evaluations=evaluations or None)
-        found |= {(m.name, m.band or "", "all"): m.value for m in metrics if m.value is not None and m.name != "rarefaction"}
+        found |= {
+            (m.name, m.band or "", "all"): m.value
+            for m in metrics
+            if m.value is not None and m.name != "rarefaction"
+        }
     return found
 
 
 def _check_metrics(metrics: pd.DataFrame, computed: Mapping[Row, float]) -> None:
-    """Every stored value that was computed again is equal to it; a TPR that the negatives cannot support is stored without a value."""
+    """Every stored value that was computed again is equal to it; a TPR that the
+    negatives cannot support is stored without a value.
+    """
     names = zip(metrics.metric, metrics.band.fillna(""), metrics.subset, strict=True)
     seen = set()
     for row, value in zip(names, metrics.value, strict=True):
@@ -275,8 +367,14 @@ def _check_metrics(metrics: pd.DataFrame, computed: Mapping[Row, float]) -> None
         name, again = " ".join(filter(None, row)), computed.get(row)
         if again is None and row[0] in COMPUTED:
             raise ValueError(f"its metrics hold {name}, which its tables do not support")
-        if again is not None and not math.isnan(value) and not math.isclose(value, again, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-            raise ValueError(f"its metrics are not those of its tables: {name} is {value:.6g}, not {again:.6g}")
+        if (
+            again is not None
+            and not math.isnan(value)
+            and not math.isclose(value, again, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        ):
+            raise ValueError(
+                f"its metrics are not those of its tables: {name} is {value:.6g}, not {again:.6g}"
+            )
     if missing := sorted(row for row in computed if row not in seen):
         raise ValueError(f"its metrics lack {' '.join(filter(None, missing[0]))}")
 

@@ -49,25 +49,39 @@ class Outcome:
     skipped: list[Skipped]
 
 
-def execute(spec: Spec, out: Path, *, progress: bool = True, executor: Executor | None = None) -> Run:
+def execute(
+    spec: Spec, out: Path, *, progress: bool = True, executor: Executor | None = None
+) -> Run:
     return execute_all([spec], out, progress=progress, executor=executor).runs[0]
 
 
 def execute_all(
-    specs: Sequence[Spec], out: Path, *, progress: bool = True, skip: bool = False, executor: Executor | None = None
+    specs: Sequence[Spec],
+    out: Path,
+    *,
+    progress: bool = True,
+    skip: bool = False,
+    executor: Executor | None = None,
 ) -> Outcome:
-    """Runs several detectors on one task: a run each, in order. Network evaluations that several need are made once.
+    """Runs several detectors on one task: a run each, in order.
 
-    The specs differ in detector, options and preset alone. Each run's counts are those that it would take alone, and so are its
-    seconds but for the memo's own work; ``shared`` says how many of its forwards had been made already. skip: detectors that do not
-    suit the task, or cost far too much on it, are left out, with the reason, in place of a refusal of all. Raises
-    :class:`UserError`, before any work if it can be known, and ValueError for specs of several tasks or models.
+    Network evaluations that several need are made once.
+
+    The specs differ in detector, options and preset alone. Each run's counts are those
+    that it would take alone, and so are its seconds but for the memo's own work;
+    ``shared`` says how many of its forwards had been made already. skip: detectors that
+    do not suit the task, or cost far too much on it, are left out, with the reason, in
+    place of a refusal of all. Raises :class:`UserError`, before any work if it can be
+    known, and ValueError for specs of several tasks or models.
     """
     began = time.monotonic()
     first = replace(specs[0], detector="", options=(), preset=None)
     if any(replace(spec, detector="", options=(), preset=None) != first for spec in specs):
         raise ValueError("specs that are run together differ in detector, options and preset alone")
-    task = load_task(specs[0], needs_model=any(registry.detectors().load(spec.detector).access.model for spec in specs))
+    task = load_task(
+        specs[0],
+        needs_model=any(registry.detectors().load(spec.detector).access.model for spec in specs),
+    )
     with ExitStack() as stack:
         jobs: dict[str, Job] = {}
         keys = []
@@ -82,7 +96,8 @@ def execute_all(
         for together in _groups([job for job in jobs.values() if not job.folder.complete]):
             try:
                 _compute(together, networks[together[0].detector.access.model], progress, executor)
-            except Unprepared as error:  # of one that runs alone; what it has prepared so far is kept
+            # Of one that runs alone; what it has prepared so far is kept
+            except Unprepared as error:
                 if not skip:
                     raise
                 skipped.append(_drop(jobs, together[0], str(error)))
@@ -91,7 +106,9 @@ def execute_all(
 
 @dataclass(frozen=True)
 class _Network:
-    """A model to ask, how many prompts its tokenizer has cut, and the seconds until it was ready."""
+    """A model to ask, how many prompts its tokenizer has cut, and the seconds until it
+    was ready.
+    """
 
     model: Any
     truncated: int
@@ -99,7 +116,9 @@ class _Network:
 
 
 def _networks(todo: Sequence[Job], task: LoadedTask, began: float) -> dict[bool, _Network]:
-    """By whether a detector's access says that it sees a model: one that does not is given none, and none is loaded for it."""
+    """By whether a detector's access says that it sees a model: one that does not is
+    given none, and none is loaded for it.
+    """
     found = {False: _Network(NoModel(), 0, time.monotonic() - began)}
     if any(job.detector.access.model for job in todo):
         model = task.model()
@@ -109,7 +128,10 @@ def _networks(todo: Sequence[Job], task: LoadedTask, began: float) -> dict[bool,
 
 
 def _left_out(jobs: dict[str, Job], networks: Mapping[bool, _Network], skip: bool) -> list[Skipped]:
-    """Checks every detector that has work to do. Raises :class:`UserError` for one that does not suit, or takes it out of ``jobs``."""
+    """Checks every detector that has work to do.
+
+    Raises :class:`UserError` for one that does not suit, or takes it out of ``jobs``.
+    """
     skipped = []
     for job in [job for job in jobs.values() if not job.folder.complete]:
         model = networks[job.detector.access.model].model
@@ -127,22 +149,32 @@ def _drop(jobs: dict[str, Job], job: Job, reason: str) -> Skipped:
 
 
 def _groups(todo: Sequence[Job]) -> list[list[Job]]:
-    """Which jobs run side by side: one that prepares, and so may change the network, runs alone."""
+    """Which jobs run side by side: one that prepares, and so may change the network,
+    runs alone.
+    """
     alone = [[job] for job in todo if job.detector.alone]
-    rest = [[job for job in todo if not job.detector.alone and job.detector.access.model == sees] for sees in (False, True)]
+    rest = [
+        [job for job in todo if not job.detector.alone and job.detector.access.model == sees]
+        for sees in (False, True)
+    ]
     return [*alone, *filter(None, rest)]
 
 
-def _compute(jobs: Sequence[Job], network: _Network, progress: bool, executor: Executor | None) -> None:
+def _compute(
+    jobs: Sequence[Job], network: _Network, progress: bool, executor: Executor | None
+) -> None:
     """Runs jobs of one model side by side."""
     model = network.model
     if not jobs[0].detector.access.model:  # nothing that is worth spreading
         executor = None
     who = executor.info if executor else {"executor": "local", "workers": 1}
-    plans = [planned(job, model) for job in jobs]  # all, so that a refusal leaves none of them begun
+    # All, so that a refusal leaves none of them begun
+    plans = [planned(job, model) for job in jobs]
     works = []
     for job, (requests, prepared) in zip(jobs, plans, strict=True):
-        job.folder.start({**run_info(job, len(requests)), **who} | ({"prepared": prepared} if prepared else {}))
+        job.folder.start(
+            {**run_info(job, len(requests)), **who} | ({"prepared": prepared} if prepared else {})
+        )
         works.append(Phases(job.detector, model, job.folder).extract(requests))
     _shards(jobs, works, model, progress, executor)
     samples, works = scoring(jobs, works)
@@ -150,12 +182,19 @@ def _compute(jobs: Sequence[Job], network: _Network, progress: bool, executor: E
     with timer() as reading:
         if any(map(len, samples)):
             jobs[0].task.training.images()
-    loading = network.loading + reading["seconds"]  # which each of them would have to wait for alone
+    # Which each of them would have to wait for alone
+    loading = network.loading + reading["seconds"]
     for job, frame, work in zip(jobs, samples, works, strict=True):
         _finish(job, frame, work.table(), network.truncated, loading, executor)
 
 
-def _shards(jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progress: bool, executor: Executor | None) -> None:
+def _shards(
+    jobs: Sequence[Job],
+    works: Sequence[Work],
+    model: Denoiser,
+    progress: bool,
+    executor: Executor | None,
+) -> None:
     if executor is None:
         in_step(works, model, progress)
     else:
@@ -165,16 +204,29 @@ def _shards(jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progres
 def scoring(jobs: Sequence[Job], works: Sequence[Work]) -> tuple[list[pd.DataFrame], list[Work]]:
     """The images that the works have extracted, and the works that score with them."""
     samples = [work.table() for work in works]
-    return samples, [work.phases.score(_scored(job), frame) for job, work, frame in zip(jobs, works, samples, strict=True)]
+    return samples, [
+        work.phases.score(_scored(job), frame)
+        for job, work, frame in zip(jobs, works, samples, strict=True)
+    ]
 
 
 def _scored(job: Job) -> Sequence[Example]:
     return [] if job.spec.extract_only else job.examples
 
 
-def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: int, loading: float, executor: Executor | None) -> None:
+def _finish(
+    job: Job,
+    samples: pd.DataFrame,
+    scores: pd.DataFrame,
+    truncated: int,
+    loading: float,
+    executor: Executor | None,
+) -> None:
     """Matches and metrics of a job whose images and scores are made; writes its tables."""
-    failed = {"scores": int((scores.status != "ok").sum()), "samples": int((samples.status != "ok").sum())}
+    failed = {
+        "scores": int((scores.status != "ok").sum()),
+        "samples": int((samples.status != "ok").sum()),
+    }
     if not job.task.training.ids:
         samples = samples.assign(status=samples.status.where(samples.status != "ok", NOT_COMPARED))
     good = samples[samples.status == "ok"]
@@ -184,11 +236,21 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
         good = samples.loc[good.index]
     costs = job.folder.costs()
     if job.detector.alone:
-        costs = {"prepare": asdict(job.workspace.cost) | {"seconds": round(job.workspace.seconds, 3)}} | costs
+        costs = {
+            "prepare": asdict(job.workspace.cost) | {"seconds": round(job.workspace.seconds, 3)}
+        } | costs
     with timer() as measuring:
         # A Jacobian-vector product is an evaluation too.
-        evaluations = int(sum(costs.get(phase, {}).get(kind, 0) for phase in ("prepare", "samples") for kind in ("forwards", "jvps")))
-        known = pd.DataFrame([(e.id, e.group, e.kind) for e in job.examples], columns=["id", "group", "kind"])
+        evaluations = int(
+            sum(
+                costs.get(phase, {}).get(kind, 0)
+                for phase in ("prepare", "samples")
+                for kind in ("forwards", "jvps")
+            )
+        )
+        known = pd.DataFrame(
+            [(e.id, e.group, e.kind) for e in job.examples], columns=["id", "group", "kind"]
+        )
         table = run_metrics(
             scores,
             good,
@@ -200,7 +262,11 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
             training_kinds=job.task.training.kinds,
         )
     if any(failed.values()):
-        print(f"membench: {failed['scores']} scores and {failed['samples']} images failed (NaN); the run is partial", file=sys.stderr)
+        print(
+            f"membench: {failed['scores']} scores and {failed['samples']} images failed (NaN); the"
+            " run is partial",
+            file=sys.stderr,
+        )
     tables = {"scores": scores, "samples": samples, "matches": matches, "metrics": table}
     if len(good):
         made = Run(job.folder.path, {"space": asdict(job.task.info.space)}, **tables)
@@ -209,12 +275,19 @@ def _finish(job: Job, samples: pd.DataFrame, scores: pd.DataFrame, truncated: in
     job.folder.finish(
         tables,
         {
-            "status": "partial" if any(failed.values()) or len(job.examples) < len(job.task.examples) else "complete",
+            "status": (
+                "partial"
+                if any(failed.values()) or len(job.examples) < len(job.task.examples)
+                else "complete"
+            ),
             "failed": failed,
             "truncated_prompts": truncated,
             "phases": phases,
-            # Loading, and every phase of all sessions, shared evaluations at what they took.
+            # Loading, and every phase of all sessions, shared evaluations at what they
+            # took.
             "seconds": round(loading + sum(phase["seconds"] for phase in phases.values()), 2),
-            "peak_memory_mb": max(host.peak_memory_mb(), executor.peak_memory_mb if executor else 0),
+            "peak_memory_mb": max(
+                host.peak_memory_mb(), executor.peak_memory_mb if executor else 0
+            ),
         },
     )

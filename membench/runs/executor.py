@@ -1,4 +1,6 @@
-"""Who computes the shards of a phase, where it is not the process that was started: a pool of workers (``ray_pool.RayPool``)."""
+"""Who computes the shards of a phase, where it is not the process that was started: a
+pool of workers (``ray_pool.RayPool``).
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,13 @@ class Executor(Protocol):
         """The most resident memory that one of its processes has had so far, in MiB."""
         ...
 
-    def compute(self, jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progress: bool) -> None:
-        """Computes and stores every missing shard of the works: one phase of each of the jobs, in their order.
+    def compute(
+        self, jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progress: bool
+    ) -> None:
+        """Computes and stores every missing shard of the works: one phase of each of
+        the jobs, in their order.
 
-        Raises :class:`~membench.errors.UserError`; shards that are stored by then are kept.
+        Raises :class:`~membench.errors.UserError`; shards that are stored by then are
+        kept.
         """
         ...

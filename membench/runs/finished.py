@@ -1,4 +1,7 @@
-"""Finished runs, read back from their folders. Imports no torch: tables and reports are made anywhere."""
+"""Finished runs, read back from their folders.
+
+Imports no torch: tables and reports are made anywhere.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,30 @@ from membench.storage.files import DamagedFile
 from membench.storage.hashing import content_key
 from membench.types import Band, Space
 
-PER_EXAMPLE = {"forwards": "fwd/ex", "jvps": "jvp/ex", "decodes": "dec/ex", "encodes": "enc/ex"}  # what tables show of a score's cost
+# What tables show of a score's cost
+PER_EXAMPLE = {"forwards": "fwd/ex", "jvps": "jvp/ex", "decodes": "dec/ex", "encodes": "enc/ex"}
 
 
 def spent(run: Run, what: str, *phases: str) -> int:
     """A cost of the phases named, or of all; what an older run did not count is 0."""
-    return sum(int(cost.get(what, 0)) for phase, cost in run.info["phases"].items() if not phases or phase in phases)
+    return sum(
+        int(cost.get(what, 0))
+        for phase, cost in run.info["phases"].items()
+        if not phases or phase in phases
+    )
 
 
 def evaluations(run: Run, *phases: str) -> int:
-    """Passes over the target network: a Jacobian-vector product in forward mode is one, as a forward is."""
+    """Passes over the target network: a Jacobian-vector product in forward mode is one,
+    as a forward is.
+    """
     return spent(run, "forwards", *phases) + spent(run, "jvps", *phases)
 
 
 def per_example(run: Run, what: str) -> float:
-    """What a score took of a cost; all that the run took, where a detector scores by its images. NaN for a run without scores."""
+    """What a score took of a cost; all that the run took, where a detector scores by
+    its images. NaN for a run without scores.
+    """
     phases = ("scores", *(("prepare", "samples") if run.info["access"]["images"] else ()))
     return spent(run, what, *phases) / len(run.scores) if len(run.scores) else float("nan")
 
@@ -46,12 +58,16 @@ TABLES = ("scores", "samples", "matches", "metrics")
 METRIC = ["metric", "band", "threshold", "subset", "n"]  # what a value of metrics.parquet is of
 
 
-GREY_LEVEL = 0.01  # how far two machines' similarities of one image may lie apart: rounding moves a pixel by one grey level
+# How far two machines' similarities of one image may lie apart: rounding moves a pixel
+# by one grey level
+GREY_LEVEL = 0.01
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, for notebooks: ``run.json`` as a dict and the four tables as pandas frames."""
+    """A finished run, for notebooks: ``run.json`` as a dict and the four tables as
+    pandas frames.
+    """
 
     path: Path
     info: dict[str, Any]
@@ -59,7 +75,8 @@ class Run:
     samples: pd.DataFrame
     matches: pd.DataFrame
     metrics: pd.DataFrame
-    nearest: pd.DataFrame | None = None  # the training images that its report shows (gallery.nearest_table); None: not read
+    # The training images that its report shows (gallery.nearest_table); None: not read
+    nearest: pd.DataFrame | None = None
 
     @property
     def space(self) -> Space:
@@ -68,9 +85,13 @@ class Run:
         return Space(**{**space, "bands": tuple(Band(**band) for band in space["bands"])})
 
     def found(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """(images that did not fail, their matches), the matches with ``generated``: the row of the image, 0 .. n - 1."""
+        """(images that did not fail, their matches), the matches with ``generated``:
+        the row of the image, 0 .. n - 1.
+        """
         good = self.samples[self.samples.status == "ok"].reset_index(drop=True)
-        at = pd.Index(good.sample_id.astype(object)).get_indexer(self.matches.sample_id.astype(object))
+        at = pd.Index(good.sample_id.astype(object)).get_indexer(
+            self.matches.sample_id.astype(object)
+        )
         return good, self.matches.assign(generated=at.astype(np.int32))[at >= 0]
 
 
@@ -83,9 +104,11 @@ class Found:
 
 
 def load(path: Path, *, images: bool = True) -> Run:
-    """The tables of a run folder. images: False leaves out the PNG bytes, which are most of it.
+    """The tables of a run folder. images: False leaves out the PNG bytes, which are
+    most of it.
 
-    Raises :class:`UserError` for a damaged or newer one, and for one that is not of one piece (``check``).
+    Raises :class:`UserError` for a damaged or newer one, and for one that is not of one
+    piece (``check``).
     """
     info = read_info(path)
     with _in_words(path):
@@ -102,24 +125,36 @@ def _in_words(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise DamagedFile(f"{path} is damaged or edited: {error}; delete it and run again") from None
+        raise DamagedFile(
+            f"{path} is damaged or edited: {error}; delete it and run again"
+        ) from None
 
 
-def read_runs(roots: Path | Sequence[Path], *, images: bool = False, verified: bool = False) -> Found:
-    """Every finished run under the folders, in order of path; one that stands there twice counts once.
+def read_runs(
+    roots: Path | Sequence[Path], *, images: bool = False, verified: bool = False
+) -> Found:
+    """Every finished run under the folders, in order of path; one that stands there
+    twice counts once.
 
-    A folder that is damaged or edited, lacks a table, is of a newer schema or is reached by a link is left out and named; one whose run
-    has not ended is left out. images: with the PNG bytes. verified: these are read, so that damage to them shows, but not kept.
-    Raises :class:`UserError` where there is no run at all, and for two runs of one key with different numbers: a key names all that
-    changes the output, so that is a bug or a changed file.
+    A folder that is damaged or edited, lacks a table, is of a newer schema or is
+    reached by a link is left out and named; one whose run has not ended is left out.
+    images: with the PNG bytes. verified: these are read, so that damage to them shows,
+    but not kept. Raises :class:`UserError` where there is no run at all, and for two
+    runs of one key with different numbers: a key names all that changes the output, so
+    that is a bug or a changed file.
     """
     roots = [roots] if isinstance(roots, Path) else list(roots)
     runs: dict[str, Run] = {}
     problems = []
-    for top, folder in [(root, p.parent) for root in roots for p in sorted(root.glob("*/*/*/*/run.json"))]:
+    for top, folder in [
+        (root, p.parent) for root in roots for p in sorted(root.glob("*/*/*/*/run.json"))
+    ]:
         try:
             if folder.resolve() != top.resolve() / folder.relative_to(top):
-                raise UserError(f"{folder} is reached by a link, which is not followed; name the folder that it leads to by --runs")
+                raise UserError(
+                    f"{folder} is reached by a link, which is not followed; name the folder that it"
+                    " leads to by --runs"
+                )
             if read_info(folder).get("status") == "running":
                 continue
             run = load(folder, images=images or verified)
@@ -132,8 +167,9 @@ def read_runs(roots: Path | Sequence[Path], *, images: bool = False, verified: b
         if key in runs:
             if where := difference(runs[key], run):
                 raise UserError(
-                    f"{runs[key].path} and {run.path} are one run (key {key}) with different numbers ({where}): a bug in membench or a "
-                    "changed file, please report it; to go on, move one of them away"
+                    f"{runs[key].path} and {run.path} are one run (key {key}) with different"
+                    f" numbers ({where}): a bug in membench or a changed file, please report it; to"
+                    " go on, move one of them away"
                 )
             continue
         runs[key] = run
@@ -144,12 +180,15 @@ def read_runs(roots: Path | Sequence[Path], *, images: bool = False, verified: b
 
 
 def difference(a: Run, b: Run) -> str:
-    """Where two runs first differ in what they found, in a few words; empty where they do not.
+    """Where two runs first differ in what they found, in a few words; empty where they
+    do not.
 
-    Scores and confidences count as equal within 1e-3 of each other's size, and best similarities within GREY_LEVEL: kernels of another
-    machine round otherwise, and one pixel that falls on the other side of the threshold of ``edge`` is 1.3e-4 of a score. Metrics are
-    compared where all of these are the same bits, of which they are functions; those that one
-    of the runs lacks are left out, since a later membench may have more.
+    Scores and confidences count as equal within 1e-3 of each other's size, and best
+    similarities within GREY_LEVEL: kernels of another machine round otherwise, and one
+    pixel that falls on the other side of the threshold of ``edge`` is 1.3e-4 of a
+    score. Metrics are compared where all of these are the same bits, of which they are
+    functions; those that one of the runs lacks are left out, since a later membench may
+    have more.
     """
     same = True
     for name, key, column, tolerance in (
@@ -180,11 +219,20 @@ def _numbers(run: Run, name: str, key: str, column: str) -> pd.Series:
 
 def _metrics(run: Run) -> pd.Series:
     """The values by what they are of, such as ``ams high all 804``."""
-    names = [" ".join(str(x) for x in row if not pd.isna(x)) for row in run.metrics[METRIC].itertuples(index=False)]
+    names = [
+        " ".join(str(x) for x in row if not pd.isna(x))
+        for row in run.metrics[METRIC].itertuples(index=False)
+    ]
     return run.metrics.value.astype(float).set_axis(names)
 
 
 def _apart(one: pd.Series, other: pd.Series, rtol: float, atol: float) -> str:
-    """``name: 0.5 and 0.7`` of the first pair of numbers that differ; empty where none do."""
+    """``name: 0.5 and 0.7`` of the first pair of numbers that differ; empty where none
+    do.
+    """
     apart = ~np.isclose(one, other, rtol=rtol, atol=atol, equal_nan=True)
-    return f"{one.index[apart][0]}: {one[apart].iloc[0]:.6g} and {other[apart].iloc[0]:.6g}" if apart.any() else ""
+    return (
+        f"{one.index[apart][0]}: {one[apart].iloc[0]:.6g} and {other[apart].iloc[0]:.6g}"
+        if apart.any()
+        else ""
+    )

@@ -1,7 +1,9 @@
-"""Run folders: under which key a run is kept, and how it survives a kill, a full disk and a second process.
+"""Run folders: under which key a run is kept, and how it survives a kill, a full disk
+and a second process.
 
-``<root>/<task>/<profile>/<detector>/<key>/`` holds run.json and, at the end, scores, samples, matches and metrics as
-Parquet; until then ``shards/<phase>-00003.parquet`` keeps what is done.
+``<root>/<task>/<profile>/<detector>/<key>/`` holds run.json and, at the end, scores,
+samples, matches and metrics as Parquet; until then ``shards/<phase>-00003.parquet``
+keeps what is done.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from filelock import BaseFileLock
 
 from membench.errors import UserError
 from membench.storage.files import DamagedFile, check_own, take_lock, write_json
-from membench.storage.tables import SCHEMA_VERSION, SCHEMAS, read_notes, read_table, refuse_newer, write_table
+from membench.storage.tables import (
+    SCHEMA_VERSION,
+    SCHEMAS,
+    read_notes,
+    read_table,
+    refuse_newer,
+    write_table,
+)
 
 LARGEST_INFO = 16_000_000  # bytes of a run.json
 
@@ -28,35 +37,64 @@ LARGEST_INFO = 16_000_000  # bytes of a run.json
 ID_COLUMNS = {"samples": "sample_id", "scores": "id"}
 
 
-def verify_ids(frame: pd.DataFrame, name: str, where: Path, expected: Iterable[str] | None = None) -> None:
-    """Raises UserError unless the ids of a "scores" or "samples" frame are unique and, if given, the expected set."""
+def verify_ids(
+    frame: pd.DataFrame, name: str, where: Path, expected: Iterable[str] | None = None
+) -> None:
+    """Raises UserError unless the ids of a "scores" or "samples" frame are unique and,
+    if given, the expected set.
+    """
     ids = frame[ID_COLUMNS[name]]
     if not ids.is_unique:
-        raise UserError(f"{where}: {ids[ids.duplicated()].iloc[0]} stands twice among the {name}; delete this and run again")
+        raise UserError(
+            f"{where}: {ids[ids.duplicated()].iloc[0]} stands twice among the {name}; delete this"
+            " and run again"
+        )
     if expected is not None and (wrong := set(ids) ^ set(expected)):
-        raise UserError(f"{where}: {len(wrong)} {name} missing or foreign, such as {min(wrong)}; delete this and run again")
+        raise UserError(
+            f"{where}: {len(wrong)} {name} missing or foreign, such as {min(wrong)}; delete this"
+            " and run again"
+        )
 
 
 class RunFolder:
-    """One run's folder, locked against other processes until it is closed: ``with RunFolder.open(...) as folder``.
+    """One run's folder, locked against other processes until it is closed: ``with
+    RunFolder.open(...) as folder``.
 
-    run: what run.json holds. A phase is "samples" or "scores"; the work of a phase is stored shard by shard.
+    run: what run.json holds. A phase is "samples" or "scores"; the work of a phase is
+    stored shard by shard.
     """
 
-    def __init__(self, path: Path, key: str, key_parts: Mapping[str, Any], lock: BaseFileLock | None) -> None:
+    def __init__(
+        self, path: Path, key: str, key_parts: Mapping[str, Any], lock: BaseFileLock | None
+    ) -> None:
         self.path = path
         self.run: dict[str, Any] = {}
-        self._keys = {"schema_version": SCHEMA_VERSION, "key": key, "key_parts": json.loads(json.dumps(key_parts))}
+        self._keys = {
+            "schema_version": SCHEMA_VERSION,
+            "key": key,
+            "key_parts": json.loads(json.dumps(key_parts)),
+        }
         self._lock = lock
 
     @classmethod
-    def open(cls, root: Path, task: str, profile: str, detector: str, key: str, key_parts: Mapping[str, Any]) -> RunFolder:
+    def open(
+        cls,
+        root: Path,
+        task: str,
+        profile: str,
+        detector: str,
+        key: str,
+        key_parts: Mapping[str, Any],
+    ) -> RunFolder:
         """Makes the folder, or takes an earlier run up again.
 
-        Raises UserError if another process holds it, it holds a run of other parts, or the disk refuses.
+        Raises UserError if another process holds it, it holds a run of other parts, or
+        the disk refuses.
         """
         path = root / task / profile / detector / key
-        lock = take_lock(path / ".lock", f"another process is writing to {path}; wait until it ends, or end it")
+        lock = take_lock(
+            path / ".lock", f"another process is writing to {path}; wait until it ends, or end it"
+        )
         folder = cls(path, key, key_parts, lock)
         try:
             folder._resume()
@@ -66,8 +104,17 @@ class RunFolder:
         return folder
 
     @classmethod
-    def attach(cls, root: Path, task: str, profile: str, detector: str, key: str, key_parts: Mapping[str, Any]) -> RunFolder:
-        """The folder of a run that another process holds open, for a worker of its own that reads and writes shards, and nothing else.
+    def attach(
+        cls,
+        root: Path,
+        task: str,
+        profile: str,
+        detector: str,
+        key: str,
+        key_parts: Mapping[str, Any],
+    ) -> RunFolder:
+        """The folder of a run that another process holds open, for a worker of its own
+        that reads and writes shards, and nothing else.
 
         Takes no lock and touches no file.
         """
@@ -79,13 +126,17 @@ class RunFolder:
         return dict(self._keys["key_parts"])
 
     def _resume(self) -> None:
-        for leftover in self.path.rglob("*.partial"):  # of a killed process: we hold the lock, so nobody is writing it
+        # Of a killed process: we hold the lock, so nobody is writing it
+        for leftover in self.path.rglob("*.partial"):
             leftover.unlink()
         if (self.path / "run.json").exists():
             self.run = read_info(self.path)
             old, new = self.run["key_parts"], self._keys["key_parts"]
             if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
-                raise UserError(f"{self.path} holds a run with other {', '.join(differing)}; move it away or choose another --runs")
+                raise UserError(
+                    f"{self.path} holds a run with other {', '.join(differing)}; move it away or"
+                    " choose another --runs"
+                )
 
     def close(self) -> None:
         """Lets other processes in."""
@@ -106,12 +157,21 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether all that this key asks for is done ("partial", by ``--limit`` or failures, is done too) and still there."""
+        """Whether all that this key asks for is done ("partial", by ``--limit`` or
+        failures, is done too) and still there.
+        """
         return _finished(self.path, self.run)
 
     def start(self, info: Mapping[str, Any]) -> None:
-        """Writes run.json, status "running". Where a resumed run's info differs, the earlier one is kept in "earlier"."""
-        changed = {k: self.run[k] for k in info if k in self.run and self.run[k] != json.loads(json.dumps(info[k]))}
+        """Writes run.json, status "running".
+
+        Where a resumed run's info differs, the earlier one is kept in "earlier".
+        """
+        changed = {
+            k: self.run[k]
+            for k in info
+            if k in self.run and self.run[k] != json.loads(json.dumps(info[k]))
+        }
         earlier = [*self.run.get("earlier", []), *([changed] if changed else [])]
         self._record({**info, "status": "running", "earlier": earlier})
 
@@ -126,31 +186,52 @@ class RunFolder:
         return sorted((self.path / "shards").glob(f"{phase}-*.parquet"))
 
     def shard_done(self, phase: str, index: int) -> bool:
-        """Whether the shard is there and can be read; a damaged one is deleted, with a warning on stderr."""
+        """Whether the shard is there and can be read; a damaged one is deleted, with a
+        warning on stderr.
+        """
         shard = self._shard(phase, index)
         if not shard.exists():
             return False
         try:
             read_table(shard, phase)
         except DamagedFile:
-            print(f"membench: {shard} is damaged; it is deleted and computed again", file=sys.stderr)
+            print(
+                f"membench: {shard} is damaged; it is deleted and computed again", file=sys.stderr
+            )
             shard.unlink()
             return False
         return True
 
-    def write_shard(self, phase: str, index: int, frame: pd.DataFrame | pa.Table, cost: Mapping[str, float] | None = None) -> None:
-        """Stores the index-th part of a phase, and what it cost (counts, seconds) in the same file."""
+    def write_shard(
+        self,
+        phase: str,
+        index: int,
+        frame: pd.DataFrame | pa.Table,
+        cost: Mapping[str, float] | None = None,
+    ) -> None:
+        """Stores the index-th part of a phase, and what it cost (counts, seconds) in
+        the same file.
+        """
         write_table(self._shard(phase, index), frame, phase, {"cost": json.dumps(dict(cost or {}))})
 
     def read_shards(self, phase: str, expected: Iterable[str] | None = None) -> pd.DataFrame:
-        """All rows done so far, in the order of the shards. Raises UserError if one is damaged or the ids are not as expected."""
+        """All rows done so far, in the order of the shards.
+
+        Raises UserError if one is damaged or the ids are not as expected.
+        """
         frames = [read_table(shard, phase) for shard in self._shards(phase)]
-        frame = pd.concat(frames, ignore_index=True) if frames else SCHEMAS[phase].empty_table().to_pandas()
+        frame = (
+            pd.concat(frames, ignore_index=True)
+            if frames
+            else SCHEMAS[phase].empty_table().to_pandas()
+        )
         verify_ids(frame, phase, self.path / "shards", expected)
         return frame
 
     def costs(self) -> dict[str, dict[str, Any]]:
-        """What each phase has cost so far, summed over its shards, those of earlier sessions included."""
+        """What each phase has cost so far, summed over its shards, those of earlier
+        sessions included.
+        """
         total: dict[str, Counter[str]] = {}
         for phase in ID_COLUMNS:
             for shard in self._shards(phase):
@@ -158,7 +239,8 @@ class RunFolder:
         return {phase: dict(cost) for phase, cost in total.items()}
 
     def finish(self, tables: Mapping[str, pd.DataFrame], info: Mapping[str, Any]) -> None:
-        """Writes the tables, rows sorted by id, then run.json, then deletes the shards. info: "status" and the totals.
+        """Writes the tables, rows sorted by id, then run.json, then deletes the shards.
+        info: "status" and the totals.
 
         Raises UserError if an id stands twice or the disk refuses.
         """
@@ -199,28 +281,42 @@ def _refused(constant: str) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run folder holds a run that has ended, whole or partial, with its tables. Raises UserError as :func:`read_info`."""
+    """Whether a run folder holds a run that has ended, whole or partial, with its
+    tables. Raises UserError as :func:`read_info`.
+    """
     return _finished(folder, read_info(folder))
 
 
 def _finished(folder: Path, run: Mapping[str, Any]) -> bool:
-    return run.get("status") in ("complete", "partial") and all((folder / f"{name}.parquet").is_file() for name in SCHEMAS)
+    return run.get("status") in ("complete", "partial") and all(
+        (folder / f"{name}.parquet").is_file() for name in SCHEMAS
+    )
 
 
 def read_run(
     folder: Path, tables: Collection[str] = tuple(SCHEMAS), *, images: bool = True
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """(run.json, tables by name). images: False leaves the samples' PNG bytes unread (None).
+    """(run.json, tables by name). images: False leaves the samples' PNG bytes unread
+    (None).
 
-    Raises UserError if one is missing, a link, damaged, newer or of another run, or an id stands twice.
+    Raises UserError if one is missing, a link, damaged, newer or of another run, or an
+    id stands twice.
     """
     for name in tables:
         check_own(folder / f"{name}.parquet")
     info = read_info(folder)
-    frames = {name: read_table(folder / f"{name}.parquet", name, without=() if images else ("image",)) for name in tables}
+    frames = {
+        name: read_table(folder / f"{name}.parquet", name, without=() if images else ("image",))
+        for name in tables
+    }
     for name in tables:
-        if (owner := read_notes(folder / f"{name}.parquet").get("run", info.get("key"))) != info.get("key"):
-            raise DamagedFile(f"{folder / name}.parquet is a table of another run, of key {owner}; delete {folder} and run again")
+        if (
+            owner := read_notes(folder / f"{name}.parquet").get("run", info.get("key"))
+        ) != info.get("key"):
+            raise DamagedFile(
+                f"{folder / name}.parquet is a table of another run, of key {owner}; delete"
+                f" {folder} and run again"
+            )
     for name in ID_COLUMNS.keys() & frames.keys():
         verify_ids(frames[name], name, folder)
     return info, frames

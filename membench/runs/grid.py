@@ -1,4 +1,7 @@
-"""Several detectors on several tasks, and one table of all of it. A cell without a number says why."""
+"""Several detectors on several tasks, and one table of all of it.
+
+A cell without a number says why.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,26 @@ from membench.runs.spec import Spec
 
 @dataclass(frozen=True)
 class Grid:
-    """Runs in order of task and detector; those that were left out, with the reason; what it took."""
+    """Runs in order of task and detector; those that were left out, with the reason;
+    what it took.
+    """
 
     runs: list[Run]
     skipped: list[Skipped]
     seconds: float
 
 
-def run_grid(specs: Sequence[Sequence[Spec]], out: Path, *, skip: bool, progress: bool = True, executor: Executor | None = None) -> Grid:
-    """Runs the specs of each task side by side. skip: leave out detectors that do not suit a task, instead of refusing the task.
-    executor: who computes the shards; None: this process.
+def run_grid(
+    specs: Sequence[Sequence[Spec]],
+    out: Path,
+    *,
+    skip: bool,
+    progress: bool = True,
+    executor: Executor | None = None,
+) -> Grid:
+    """Runs the specs of each task side by side. skip: leave out detectors that do not
+    suit a task, instead of refusing the task. executor: who computes the shards; None:
+    this process.
 
     Raises :class:`UserError`; runs that were finished before it are kept.
     """
@@ -40,7 +53,10 @@ def run_grid(specs: Sequence[Sequence[Spec]], out: Path, *, skip: bool, progress
             print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
         found = execute_all(of_task, out, progress=progress, skip=skip, executor=executor)
         for run in found.runs:
-            print(f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}", file=sys.stderr)
+            print(
+                f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}",
+                file=sys.stderr,
+            )
         runs += found.runs
         skipped += found.skipped
     return Grid(runs, skipped, time.monotonic() - began)

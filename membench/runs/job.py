@@ -1,4 +1,6 @@
-"""What to run, resolved: options parsed, examples chosen, the key made, the run's folder opened and locked."""
+"""What to run, resolved: options parsed, examples chosen, the key made, the run's
+folder opened and locked.
+"""
 
 from __future__ import annotations
 
@@ -43,35 +45,60 @@ class Job:
 
 
 def open_task(spec: Spec) -> Task:
-    """The task with its options, before anything is loaded. Raises :class:`UserError` for a wrong name, profile or option."""
+    """The task with its options, before anything is loaded.
+
+    Raises :class:`UserError` for a wrong name, profile or option.
+    """
     task_class = registry.tasks().load(spec.task)
     if spec.profile not in task_class.info.profiles:
-        raise unknown_name("profile", spec.profile, task_class.info.profiles, f"membench show {spec.task}")
+        raise unknown_name(
+            "profile", spec.profile, task_class.info.profiles, f"membench show {spec.task}"
+        )
     registry.detectors().get(spec.detector)
-    return task_class(parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}"))
+    return task_class(
+        parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}")
+    )
 
 
 def load_task(spec: Spec, *, needs_model: bool = True) -> LoadedTask:
-    """needs_model: False where no detector of the command asks the network; a task that can (``model_optional``) then does without."""
+    """needs_model: False where no detector of the command asks the network; a task that
+    can (``model_optional``) then does without.
+    """
     check_device(spec.device)
     task = open_task(spec)
     extra = {"needs_model": False} if not needs_model and task.model_optional else {}
-    # Until the model is there: for a task's feature extractors, and for a model of the pool, which has batches of its own.
+    # Until the model is there: for a task's feature extractors, and for a model of the
+    # pool, which has batches of its own.
     batch_size = USUAL if spec.batch_size == AUTO else spec.batch_size
-    how = {"control": spec.control, "device": spec.device, "dtype": spec.dtype, "batch_size": batch_size}
+    how = {
+        "control": spec.control,
+        "device": spec.device,
+        "dtype": spec.dtype,
+        "batch_size": batch_size,
+    }
     loaded = contract.load(task, spec.profile, **how, **extra)
     return replace(loaded, model=Tuned(loaded.model, spec.batch_size, spec.compile))
 
 
 def open_job(
-    spec: Spec, task: LoadedTask, out: Path, stack: ExitStack, others: Mapping[str, Job], progress: bool, *, attach: bool = False
+    spec: Spec,
+    task: LoadedTask,
+    out: Path,
+    stack: ExitStack,
+    others: Mapping[str, Job],
+    progress: bool,
+    *,
+    attach: bool = False,
 ) -> Job:
-    """The job of a spec, its folder locked; of two specs that ask for the same run, the first one's.
+    """The job of a spec, its folder locked; of two specs that ask for the same run, the
+    first one's.
 
     attach: in a worker of a process that holds the lock.
     """
     detector_class = registry.detectors().load(spec.detector)
-    options = detector_options(spec.detector, detector_class, spec.options, spec.preset, spec.profile)
+    options = detector_options(
+        spec.detector, detector_class, spec.options, spec.preset, spec.profile
+    )
     if spec.budget is not None and spec.budget < 1:
         raise UserError(f"--budget {spec.budget}: it must be at least 1 target evaluation")
     sampling = {**task.info.sampling, "examples": task.info.examples}
@@ -86,12 +113,16 @@ def open_job(
         return others[key]
     opened = RunFolder.attach if attach else RunFolder.open
     folder = stack.enter_context(opened(out, spec.task, spec.profile, spec.detector, key, parts))
-    workspace = Workspace(out / spec.task / spec.profile / "prepared", _identity(spec, task), progress=progress)
+    workspace = Workspace(
+        out / spec.task / spec.profile / "prepared", _identity(spec, task), progress=progress
+    )
     return Job(spec, detector, task, examples, folder, workspace)
 
 
 def told(job: Job, act: Callable[[], T]) -> T:
-    """What ``act`` returns; a refusal names the detector, of which there may be several."""
+    """What ``act`` returns; a refusal names the detector, of which there may be
+    several.
+    """
     try:
         return act()
     except UserError as error:
@@ -99,7 +130,9 @@ def told(job: Job, act: Callable[[], T]) -> T:
 
 
 def _limited(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """The first ``limit`` in the order of their hashes: a mix of all kinds, the same for everybody."""
+    """The first ``limit`` in the order of their hashes: a mix of all kinds, the same
+    for everybody.
+    """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: it must be at least 1")
     if limit is None or limit >= len(examples):
@@ -109,7 +142,9 @@ def _limited(examples: Sequence[Example], limit: int | None) -> list[Example]:
 
 
 def _identity(spec: Spec, task: LoadedTask) -> dict[str, Any]:
-    """What a detector's preparation depends on besides its own options: the model, how the task samples, and a plug-in's own code."""
+    """What a detector's preparation depends on besides its own options: the model, how
+    the task samples, and a plug-in's own code.
+    """
     return plugin_code(spec) | {
         "weights": task.hashes["weights"],
         "dtype": spec.dtype,
@@ -124,7 +159,19 @@ def run_info(job: Job, n_images: int) -> dict[str, Any]:
     used = task.model.batch_size if isinstance(task.model, Tuned) else spec.batch_size
     batch_size = "auto" if used == AUTO else used  # of a model that was never loaded
     return {
-        **{name: getattr(spec, name) for name in ("detector", "task", "profile", "control", "seed", "dtype", "device", "compile")},
+        **{
+            name: getattr(spec, name)
+            for name in (
+                "detector",
+                "task",
+                "profile",
+                "control",
+                "seed",
+                "dtype",
+                "device",
+                "compile",
+            )
+        },
         "batch_size": batch_size,
         "task_version": task.info.version,
         "options_passed": list(spec.options),

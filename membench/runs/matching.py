@@ -16,10 +16,13 @@ DECODED = 1024  # images in memory at once while they are compared
 
 
 def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.ndarray]:
-    """The matches table, and each image's similarity to the nearest of its own prompt's training pictures, float64 [n].
+    """The matches table, and each image's similarity to the nearest of its own prompt's
+    training pictures, float64 [n].
 
-    Matches: every generated-training pair within the space's floor, and the nearest of each image. The similarity is NaN where the task
-    does not know the prompt's own pictures. Images are decoded in blocks: those of a whole run would not fit in memory.
+    Matches: every generated-training pair within the space's floor, and the nearest of
+    each image. The similarity is NaN where the task does not know the prompt's own
+    pictures. Images are decoded in blocks: those of a whole run would not fit in
+    memory.
     """
     ids, own = np.asarray(task.training.ids, dtype=object), np.full(len(samples), np.nan)
     frames = [SCHEMAS["matches"].empty_table().to_pandas()] if samples.empty else []
@@ -40,13 +43,20 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.nda
             )
         )
         if task.owners:
-            own[start : start + DECODED] = criterion.own(images, [task.owners.get(name, ()) for name in part.condition])
+            own[start : start + DECODED] = criterion.own(
+                images, [task.owners.get(name, ()) for name in part.condition]
+            )
     return pd.concat(frames, ignore_index=True), own
 
 
 def with_truth(samples: pd.DataFrame, own: np.ndarray, space: Space) -> pd.DataFrame:
-    """The samples with a label of each image: whether it is a copy of its own prompt's picture. own: of :func:`match`, of those that did
-    not fail."""
+    """The samples with a label of each image: whether it is a copy of its own prompt's
+    picture. own: of :func:`match`, of those that did not fail.
+    """
     similarity = pd.Series(own, index=samples.index[samples.status == "ok"]).reindex(samples.index)
-    copied = pd.Series(in_region(similarity.fillna(0.0).to_numpy(), space, space.copy), index=samples.index)
-    return samples.assign(truth_similarity=similarity, truth_label=copied.astype(float).where(similarity.notna()))
+    copied = pd.Series(
+        in_region(similarity.fillna(0.0).to_numpy(), space, space.copy), index=samples.index
+    )
+    return samples.assign(
+        truth_similarity=similarity, truth_label=copied.astype(float).where(similarity.notna())
+    )

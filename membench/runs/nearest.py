@@ -22,14 +22,17 @@ NEAREST, NEAR_MISSES, FAILURES = 24, 12, 12  # pairs in the gallery
 SIDE = 192  # pixels; larger images are stored and shown smaller, so that the page stays below 10 MB
 
 
-STORED = 128  # training images that a run keeps: those of its own gallery, and the next nearest, which a page of several runs may show
+# Training images that a run keeps: those of its own gallery, and the next nearest,
+# which a page of several runs may show
+STORED = 128
 
 
 def frame_of(run: Run) -> pd.DataFrame:
-    """A row an extracted image that has not failed: its sample, its nearest training picture, its kind and whether it is a copy.
+    """A row an extracted image that has not failed: its sample, its nearest training
+    picture, its kind and whether it is a copy.
 
-    Nearest first; ties by sample_id. Columns of samples and matches, ``copied`` and ``kind``. A run that was read without its images
-    gets them from its folder.
+    Nearest first; ties by sample_id. Columns of samples and matches, ``copied`` and
+    ``kind``. A run that was read without its images gets them from its folder.
     """
     space, good = run.space, run.samples[run.samples.status == "ok"]
     if len(good) and good.image.isna().all():
@@ -39,16 +42,19 @@ def frame_of(run: Run) -> pd.DataFrame:
     frame = good.merge(run.matches[run.matches["rank"] == 0].drop(columns="rank"), on="sample_id")
     frame["copied"] = in_region(frame.similarity.to_numpy(), space, space.copy)
     kind = frame.condition.map(run.scores.set_index("id").kind.astype(object)).astype(object)
-    told = frame.condition.where(frame.condition.str.startswith("class/"), "unconditional").str.replace("/", " ")
+    told = frame.condition.where(
+        frame.condition.str.startswith("class/"), "unconditional"
+    ).str.replace("/", " ")
     frame["kind"] = kind.fillna(told.where(frame.prompt.isna(), "kind unknown"))
     return nearest_first(frame, space)
 
 
 def nearest_table(run: Run, training: np.ndarray) -> pd.DataFrame:
-    """Columns training_id and image (PNG bytes, no side longer than SIDE): the training images that pages of this run show.
+    """Columns training_id and image (PNG bytes, no side longer than SIDE): the training
+    images that pages of this run show.
 
-    Of the run's own gallery first, then of the next nearest pairs; at most STORED. training: ``uint8`` [n, h, w, 3], in the order of
-    ``matches.training``.
+    Of the run's own gallery first, then of the next nearest pairs; at most STORED.
+    training: ``uint8`` [n, h, w, 3], in the order of ``matches.training``.
     """
     frame = frame_of(run)
     kept = pd.concat([*chosen_pairs(frame)[:3], frame]).drop_duplicates("training_id")[:STORED]
@@ -57,12 +63,18 @@ def nearest_table(run: Run, training: np.ndarray) -> pd.DataFrame:
 
 
 def stored_nearest(run: Run) -> dict[str, bytes]:
-    """The PNG of each training image that a run has stored, by its id; none of an older run, or, with a line on stderr, a damaged file."""
+    """The PNG of each training image that a run has stored, by its id; none of an older
+    run, or, with a line on stderr, a damaged file.
+    """
     table, path = run.nearest, run.path / "nearest.parquet"
     try:
         if table is None:
             check_own(path)
-            table = read_table(path, "nearest") if path.exists() else pd.DataFrame({"training_id": [], "image": []})
+            table = (
+                read_table(path, "nearest")
+                if path.exists()
+                else pd.DataFrame({"training_id": [], "image": []})
+            )
     except UserError as error:
         say(f"shown without training images: {error}")
         return {}
@@ -71,11 +83,18 @@ def stored_nearest(run: Run) -> dict[str, bytes]:
 
 def nearest_first(frame: pd.DataFrame, space: Space) -> pd.DataFrame:
     """The frame by nearness; ties by sample_id, then in the order that they have."""
-    return frame.sort_values(["similarity", "sample_id"], ascending=[not space.higher_is_closer, True], ignore_index=True, kind="stable")
+    return frame.sort_values(
+        ["similarity", "sample_id"],
+        ascending=[not space.higher_is_closer, True],
+        ignore_index=True,
+        kind="stable",
+    )
 
 
 def chosen_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
-    """The nearest, the near misses and the failures, and how the failures were chosen; ``place``: among all."""
+    """The nearest, the near misses and the failures, and how the failures were chosen;
+    ``place``: among all.
+    """
     frame = frame.assign(place=np.arange(len(frame)) + 1)
     nearest, others = frame[:NEAREST], frame[NEAREST:][~frame.copied[NEAREST:]]
     missed, left = others[:NEAR_MISSES], others[NEAR_MISSES:]
@@ -84,7 +103,9 @@ def chosen_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
         why = "The most confident of the other images that are not copies."
     else:
         failed = middle_rows(left, FAILURES)
-        why = "From the middle of the other images that are not copies; all have the same confidence."
+        why = (
+            "From the middle of the other images that are not copies; all have the same confidence."
+        )
     return nearest, missed, failed, why
 
 

@@ -1,4 +1,6 @@
-"""What a run will do: the detector checked against the task, its images planned, the budget kept."""
+"""What a run will do: the detector checked against the task, its images planned, the
+budget kept.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +19,34 @@ from membench.runs.shards import SHARD
 from membench.runs.spec import Spec
 from membench.types import Condition, Request
 
-EXPENSIVE = 500  # target evaluations an image beyond which --detector all leaves a detector out; diffusers' slowest default takes 100
+# Target evaluations an image beyond which --detector all leaves a detector out;
+# diffusers' slowest default takes 100
+EXPENSIVE = 500
 
 
 def suits(job: Job, model: Denoiser) -> None:
-    """Checks a detector, and shows one that learns from labels the examples. Raises :class:`UserError` where it does not suit them."""
+    """Checks a detector, and shows one that learns from labels the examples.
+
+    Raises :class:`UserError` where it does not suit them.
+    """
     detector = job.detector
     contract.check(detector, model, job.conditions)
     if job.spec.extract_only and not detector.access.model:
-        raise UserError("it sees no model, so it extracts no image, and is here to score nothing; leave --extract-only and --budget out")
+        raise UserError(
+            "it sees no model, so it extracts no image, and is here to score nothing; leave"
+            " --extract-only and --budget out"
+        )
     if detector.access.labels:
         with contract.calling(detector, "fit"):
-            detector.fit(job.conditions, [e.memorized for e in job.examples], [e.group for e in job.examples])
+            detector.fit(
+                job.conditions, [e.memorized for e in job.examples], [e.group for e in job.examples]
+            )
 
 
 def unsuited(job: Job, model: Denoiser) -> str:
-    """Why ``--detector all`` leaves a detector out, in a line; empty for one that suits the task."""
+    """Why ``--detector all`` leaves a detector out, in a line; empty for one that suits
+    the task.
+    """
     detector = job.detector
     try:
         suits(job, model)
@@ -40,30 +54,45 @@ def unsuited(job: Job, model: Denoiser) -> str:
         return str(error)
     price = contract.price(detector, model, Request(job.conditions[0].bare, 0)) or 0
     if price > EXPENSIVE:
-        return f"it takes {price:,} evaluations an image of this model, more than {EXPENSIVE:,}; name it to run it all the same"
+        return (
+            f"it takes {price:,} evaluations an image of this model, more than {EXPENSIVE:,}; name"
+            " it to run it all the same"
+        )
     return ""
 
 
 def affordable(spec: Spec, forwards: int, what: str) -> None:
     if spec.budget is not None and forwards >= spec.budget:
-        raise UserError(f"--budget {spec.budget}: the {what} alone takes {forwards:,} target evaluations; raise the budget")
+        raise UserError(
+            f"--budget {spec.budget}: the {what} alone takes {forwards:,} target evaluations; raise"
+            " the budget"
+        )
 
 
-def within_budget(spec: Spec, detector: Detector, model: Denoiser, spent: int, requests: Sequence[Request]) -> list[Request]:
-    """The first requests that the budget pays for. Raises :class:`UserError` if it pays for none."""
+def within_budget(
+    spec: Spec, detector: Detector, model: Denoiser, spent: int, requests: Sequence[Request]
+) -> list[Request]:
+    """The first requests that the budget pays for.
+
+    Raises :class:`UserError` if it pays for none.
+    """
     if spec.budget is None:
         return list(requests)
     prices = []
     for request in requests:
         if (price := contract.price(detector, model, request)) is None:
-            raise UserError("it does not say what an image costs, so --budget cannot cap it; leave --budget out")
+            raise UserError(
+                "it does not say what an image costs, so --budget cannot cap it; leave --budget out"
+            )
         prices.append(price)
     total = list(itertools.accumulate(prices, initial=spent))[1:]
     paid = bisect.bisect_right(total, spec.budget)
     if requests and not paid:
         if spent:
             affordable(spec, total[0], "preparation with one image")
-        raise UserError(f"--budget {spec.budget} pays for no image; one takes {prices[0]} target evaluations")
+        raise UserError(
+            f"--budget {spec.budget} pays for no image; one takes {prices[0]} target evaluations"
+        )
     return list(requests[:paid])
 
 
@@ -71,22 +100,29 @@ class Unprepared(UserError):
     """A detector's preparation has refused."""
 
 
-# ---------------------------------------------------------------------------------------------- executing
+# ---------------------------------------------------------------------------- executing
 
 
 def encode(model: Denoiser, conditions: Sequence[Condition]) -> int:
-    """Encodes every prompt, so that no detector is the one that pays for it; returns how many were too long, and tells."""
+    """Encodes every prompt, so that no detector is the one that pays for it; returns
+    how many were too long, and tells.
+    """
     for start in range(0, len(conditions), SHARD):
         model.condition(conditions[start : start + SHARD])
     truncated = len(getattr(model, "truncated", ()))
     if truncated:
         many = "1 prompt is" if truncated == 1 else f"{truncated} prompts are"
-        print(f"membench: {many} longer than the tokenizer's limit; what is beyond it was cut off", file=sys.stderr)
+        print(
+            f"membench: {many} longer than the tokenizer's limit; what is beyond it was cut off",
+            file=sys.stderr,
+        )
     return truncated
 
 
 def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
-    """The images to extract, as far as the budget goes, and what the preparation says of itself."""
+    """The images to extract, as far as the budget goes, and what the preparation says
+    of itself.
+    """
     spec, detector, prepared = job.spec, job.detector, {}
     if detector.access.images:
         model.ready_images()
@@ -100,4 +136,9 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
     requests = told(job, lambda: contract.plan(detector, job.conditions))
     if requests:
         model.ready_images()
-    return told(job, lambda: within_budget(spec, detector, model, job.workspace.cost.forwards, requests)), prepared
+    return (
+        told(
+            job, lambda: within_budget(spec, detector, model, job.workspace.cost.forwards, requests)
+        ),
+        prepared,
+    )

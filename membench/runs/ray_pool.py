@@ -1,6 +1,8 @@
-"""Shards computed by a pool of Ray actors, on this machine or on a cluster. docs/design/ray.md says why it changes no number.
+"""Shards computed by a pool of Ray actors, on this machine or on a cluster.
+docs/design/ray.md says why it changes no number.
 
-The driver holds the locks, prepares, hands out shards and merges; workers write shards into the run folders.
+The driver holds the locks, prepares, hands out shards and merges; workers write shards
+into the run folders.
 """
 
 from __future__ import annotations
@@ -23,7 +25,15 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from membench.errors import UserError
-from membench.runs.ray_worker import Setting, Stage, Worker, environment, made_by, plan_hash, wait_for
+from membench.runs.ray_worker import (
+    Setting,
+    Stage,
+    Worker,
+    environment,
+    made_by,
+    plan_hash,
+    wait_for,
+)
 from membench.storage.files import atomic_write
 
 if TYPE_CHECKING:
@@ -34,7 +44,8 @@ if TYPE_CHECKING:
 LOSSES = 3  # workers that one shard, or the start, may lose before the run gives up
 
 
-PATIENCE = 60.0  # seconds without any answer after which a run that waits for its first worker says so
+# Seconds without any answer after which a run that waits for its first worker says so
+PATIENCE = 60.0
 
 
 STORE = 80 << 20  # bytes of Ray's object store, which nothing is put into: its smallest
@@ -42,7 +53,9 @@ STORE = 80 << 20  # bytes of Ray's object store, which nothing is put into: its 
 
 @dataclass(eq=False)
 class _Seat:
-    """A worker as the driver sees it. stage: what it is ready for, or makes ready for; where: for messages."""
+    """A worker as the driver sees it. stage: what it is ready for, or makes ready for;
+    where: for messages.
+    """
 
     actor: Any
     stage: Stage | None = None
@@ -50,32 +63,48 @@ class _Seat:
 
 
 class RayPool:
-    """An executor (:class:`membench.runs.executor.Executor`) for ``with RayPool(...) as pool:`` and ``membench.run(..., executor=pool)``.
+    """An executor (:class:`membench.runs.executor.Executor`) for ``with RayPool(...) as
+    pool:`` and ``membench.run(..., executor=pool)``.
 
-    workers: how many; None: as many as there are GPUs, where device is a GPU, or as the cores have room for. address: of a running
-    cluster, ``host:port`` or ``auto``; None: this machine, unless Ray has been started in this process. plugins: files that
-    ``--plugin`` named. Raises :class:`UserError` if Ray is not installed, the cluster is not there or too small.
+    workers: how many; None: as many as there are GPUs, where device is a GPU, or as the
+    cores have room for. address: of a running cluster, ``host:port`` or ``auto``; None:
+    this machine, unless Ray has been started in this process. plugins: files that
+    ``--plugin`` named. Raises :class:`UserError` if Ray is not installed, the cluster
+    is not there or too small.
     """
 
     def __init__(
-        self, workers: int | None = None, *, address: str | None = None, device: str = "cpu", plugins: Sequence[str | Path] = ()
+        self,
+        workers: int | None = None,
+        *,
+        address: str | None = None,
+        device: str = "cpu",
+        plugins: Sequence[str | Path] = (),
     ) -> None:
         if workers is not None and workers < 1:
             raise UserError(f"--workers {workers}: it must be at least 1")
-        self.address, self.device, self.plugins = address, device, tuple(str(Path(p).resolve()) for p in plugins)
+        self.address, self.device, self.plugins = (
+            address,
+            device,
+            tuple(str(Path(p).resolve()) for p in plugins),
+        )
         self._asked, self._count = workers, 0
         self._seats: list[_Seat] = []
-        self._tasks: dict[Any, tuple[_Seat, int | None]] = {}  # of each call under way: whose, and of which shard (None: making ready)
-        self._tokens: dict[Path, Path] = {}  # of each folder of runs: the file by which workers know it
+        # Of each call under way: whose, and of which shard (None: making ready)
+        self._tasks: dict[Any, tuple[_Seat, int | None]] = {}
+        # Of each folder of runs: the file by which workers know it
+        self._tokens: dict[Path, Path] = {}
         self._peak = 0
         self._temporary = ""
         self._ours = False
 
-    # ---------------------------------------------------------------------------------------------- the cluster
+    # ---------------------------------------------------------------------- the cluster
 
     def __enter__(self) -> RayPool:
         self._ray = _imported()
-        if self.address is not None:  # before any work; a cluster of our own cannot be missing, and is started when there is work
+        # Before any work; a cluster of our own cannot be missing, and is started when
+        # there is work
+        if self.address is not None:
             try:
                 self._connect()
             except BaseException:
@@ -83,7 +112,12 @@ class RayPool:
                 raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
         if self._ours:
             self._ray.shutdown()
@@ -92,7 +126,10 @@ class RayPool:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def stop(self) -> None:
-        """Ends the workers; shards that are stored stay. The next :meth:`compute` starts others."""
+        """Ends the workers; shards that are stored stay.
+
+        The next :meth:`compute` starts others.
+        """
         for seat in self._seats:
             self._ray.kill(seat.actor)
         self._seats, self._tasks = [], {}
@@ -103,7 +140,10 @@ class RayPool:
     def _token(self, out: Path) -> str:
         if out not in self._tokens:
             self._tokens[out] = out / f".shared-{uuid.uuid4().hex}"
-            atomic_write(self._tokens[out], lambda path: path.write_text("membench's workers look for this file\n"))
+            atomic_write(
+                self._tokens[out],
+                lambda path: path.write_text("membench's workers look for this file\n"),
+            )
         return self._tokens[out].name
 
     def _connect(self) -> None:
@@ -121,24 +161,44 @@ class RayPool:
             if self.address is not None:
                 _join(self._ray, self.address)
             else:
-                room = max(1, torch.cuda.device_count() if gpu else (os.cpu_count() or 1) // threads)
+                room = max(
+                    1, torch.cuda.device_count() if gpu else (os.cpu_count() or 1) // threads
+                )
                 self._temporary = tempfile.mkdtemp(prefix="mb-", dir=_short())
                 cores = (self._asked or room) * needs["CPU"]
                 try:
-                    self._ray.init(num_cpus=cores, object_store_memory=STORE, _temp_dir=self._temporary, **QUIET)
-                except (OSError, RuntimeError) as error:  # no room in /dev/shm, no port, no home to keep its token in
+                    self._ray.init(
+                        num_cpus=cores,
+                        object_store_memory=STORE,
+                        _temp_dir=self._temporary,
+                        **QUIET,
+                    )
+                # No room in /dev/shm, no port, no home to keep its token in
+                except (OSError, RuntimeError) as error:
                     why = str(error).strip().splitlines()[0].rstrip(".")
-                    raise UserError(f"Ray cannot be started here ({why}); leave --executor ray out, or mend that") from error
+                    raise UserError(
+                        f"Ray cannot be started here ({why}); leave --executor ray out, or mend"
+                        " that"
+                    ) from error
         room = _room(self._ray.nodes(), needs)
         self._count = self._asked or room
         if self._count > room or not room:
-            takes = "a GPU" if gpu else f"a core for each of {threads} torch threads (OMP_NUM_THREADS)"
-            raise UserError(f"--workers {self._count}: there is room for {room}, since a worker takes {takes}")
+            takes = (
+                "a GPU" if gpu else f"a core for each of {threads} torch threads (OMP_NUM_THREADS)"
+            )
+            raise UserError(
+                f"--workers {self._count}: there is room for {room}, since a worker takes {takes}"
+            )
         setting = Setting(os.getcwd(), environment(), threads, self.plugins, made_by())
-        options = {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0), "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        options = {
+            "num_cpus": needs["CPU"],
+            "num_gpus": needs.get("GPU", 0),
+            "max_restarts": 0,
+            "scheduling_strategy": "SPREAD",
+        }
         self._actor = lambda: self._ray.remote(Worker).options(**options).remote(setting)
 
-    # ----------------------------------------------------------------------------------------------- an executor
+    # ---------------------------------------------------------------------- an executor
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -149,8 +209,13 @@ class RayPool:
     def peak_memory_mb(self) -> int:
         return self._peak
 
-    def compute(self, jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progress: bool) -> None:
-        """See :class:`membench.runs.executor.Executor`. Of the model only the batch size is used: each worker has its own."""
+    def compute(
+        self, jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progress: bool
+    ) -> None:
+        """See :class:`membench.runs.executor.Executor`.
+
+        Of the model only the batch size is used: each worker has its own.
+        """
         from membench.runs.shards import SHARD, UNITS
 
         if any(job.spec.device != self.device for job in jobs):
@@ -163,30 +228,47 @@ class RayPool:
         phase, indices = works[0].phase, range(max(map(len, works)))
         todo = [index for index in indices if not all(work.done(index) for work in works)]
         total = sum(map(size, indices))
-        with tqdm(total=total, initial=total - sum(map(size, todo)), desc=phase, unit=UNITS[phase], disable=not progress) as bar:
+        with tqdm(
+            total=total,
+            initial=total - sum(map(size, todo)),
+            desc=phase,
+            unit=UNITS[phase],
+            disable=not progress,
+        ) as bar:
             if not todo:
                 return
             out = jobs[0].folder.path.parents[3].resolve()
 
             def finished(index: int) -> None:
                 if not wait_for(lambda: all(work.done(index) for work in works)):
-                    raise UserError(f"shard {index} of {phase}, which a worker has written, is not seen in {out}; run again")
+                    raise UserError(
+                        f"shard {index} of {phase}, which a worker has written, is not seen in"
+                        f" {out}; run again"
+                    )
                 bar.update(size(index))
 
             parts = tuple(job.folder.key_parts for job in jobs)
-            # What "auto" came to here: on another device it might be another number, and the last bits with it.
+            # What "auto" came to here: on another device it might be another number,
+            # and the last bits with it.
             specs = tuple(replace(job.spec, batch_size=model.batch_size) for job in jobs)
             stage = Stage(specs, parts, str(out), self._token(out), phase, plan_hash(list(works)))
             try:
-                # Ray tells of a lost worker on stdout, in ten lines; we tell of it ourselves.
+                # Ray tells of a lost worker on stdout, in ten lines; we tell of it
+                # ourselves.
                 with contextlib.redirect_stdout(io.StringIO()):
-                    self._hand_out(stage, deque(todo), any(job.detector.alone for job in jobs), finished)
+                    self._hand_out(
+                        stage, deque(todo), any(job.detector.alone for job in jobs), finished
+                    )
             except BaseException:
                 self.stop()
                 raise
 
-    def _hand_out(self, stage: Stage, todo: deque[int], one_by_one: bool, finished: Callable[[int], None]) -> None:
-        """Has every shard of ``todo`` computed. one_by_one: the workers make ready one after another."""
+    def _hand_out(
+        self, stage: Stage, todo: deque[int], one_by_one: bool, finished: Callable[[int], None]
+    ) -> None:
+        """Has every shard of ``todo`` computed. one_by_one: the workers make ready one
+        after another.
+        """
         tasks, lost = self._tasks, Counter[int | None]()
         while todo or any(index is not None for _, index in tasks.values()):
             busy = {seat for seat, _ in tasks.values()}
@@ -199,16 +281,28 @@ class RayPool:
                     index = todo.popleft()
                     tasks[seat.actor.shard.remote(index)] = seat, index
                     flying += 1
-                elif seat.stage is not stage and len(todo) > entering and not (one_by_one and entering):
+                elif (
+                    seat.stage is not stage
+                    and len(todo) > entering
+                    and not (one_by_one and entering)
+                ):
                     tasks[seat.actor.enter.remote(stage)] = seat, None
                     seat.stage = stage
             self._answer(stage, todo, lost, finished)
-        if stage.phase != "samples":  # the run is over for those that are still making ready for it; of its images, it is not
+        # The run is over for those that are still making ready for it; of its images,
+        # it is not
+        if stage.phase != "samples":
             for seat, _ in tasks.values():
                 self._dismiss(seat)
             tasks.clear()
 
-    def _answer(self, stage: Stage, todo: deque[int], lost: Counter[int | None], finished: Callable[[int], None]) -> None:
+    def _answer(
+        self,
+        stage: Stage,
+        todo: deque[int],
+        lost: Counter[int | None],
+        finished: Callable[[int], None],
+    ) -> None:
         """Waits for the next answer of a worker, and takes it."""
         tasks = self._tasks
         ready, _ = self._ray.wait(list(tasks), num_returns=1, timeout=PATIENCE)
@@ -229,12 +323,16 @@ class RayPool:
             what = "while it made ready" if index is None else f"at shard {index} of {stage.phase}"
             if getattr(error, "actor_init_failed", False):
                 why = str(error).strip().splitlines()[-1]
-                raise UserError(f"a worker cannot start ({why}); membench must be installed on every machine of the cluster") from error
+                raise UserError(
+                    f"a worker cannot start ({why}); membench must be installed on every machine of"
+                    " the cluster"
+                ) from error
             lost[index] += 1
             if lost[index] >= LOSSES:
                 raise UserError(
-                    f"{LOSSES} workers were lost {what} (killed for memory? fewer --workers, a smaller --batch-size); "
-                    "what is finished is kept, and the same command continues"
+                    f"{LOSSES} workers were lost {what} (killed for memory? fewer --workers, a"
+                    " smaller --batch-size); what is finished is kept, and the same command"
+                    " continues"
                 ) from error
             if index is not None:
                 todo.appendleft(index)
@@ -251,12 +349,17 @@ class RayPool:
         self._seats.remove(seat)
 
 
-QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+QUIET: dict[str, Any] = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": "ERROR",
+}
 
 
 def _imported() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import: Ray would report home
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning of what is to change
+    # Silences a warning of what is to change
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError:
@@ -265,32 +368,47 @@ def _imported() -> Any:
 
 
 def _reach(address: str) -> None:
-    """Raises :class:`UserError` unless something listens there: Ray itself would try for minutes."""
+    """Raises :class:`UserError` unless something listens there: Ray itself would try
+    for minutes.
+    """
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
     if not host or not port.isdecimal() or "/" in host:
-        raise UserError(f"--address {address}: it must be host:port or auto; start membench on a machine of the cluster")
+        raise UserError(
+            f"--address {address}: it must be host:port or auto; start membench on a machine of the"
+            " cluster"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"--address {address}: nothing answers there ({error}); start a cluster with: ray start --head") from None
+        raise UserError(
+            f"--address {address}: nothing answers there ({error}); start a cluster with: ray start"
+            " --head"
+        ) from None
 
 
 def _join(ray: Any, address: str) -> None:
     """Connects to a running cluster. Raises :class:`UserError` if it cannot be used."""
     try:
         ray.init(address=address, **QUIET)
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:  # none was found; another version of Ray or Python; no token
+    # None was found; another version of Ray or Python; no token
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         why = str(error).strip().splitlines()[0].rstrip(".")
-        hint = "start one with: ray start --head, and set RAY_AUTH_MODE=token if it asks for its token"
-        raise UserError(f"--address {address}: no Ray cluster that can be used ({why}); {hint}") from error
+        hint = (
+            "start one with: ray start --head, and set RAY_AUTH_MODE=token if it asks for its token"
+        )
+        raise UserError(
+            f"--address {address}: no Ray cluster that can be used ({why}); {hint}"
+        ) from error
 
 
 def _room(nodes: Sequence[Mapping[str, Any]], needs: Mapping[str, int]) -> int:
     """How many workers the living nodes hold."""
     living = [node["Resources"] for node in nodes if node["Alive"]]
-    return sum(min(int(has.get(what, 0) // number) for what, number in needs.items()) for has in living)
+    return sum(
+        min(int(has.get(what, 0) // number) for what, number in needs.items()) for has in living
+    )
 
 
 def _short() -> str | None:

@@ -1,6 +1,8 @@
-"""What runs in a worker process of :mod:`membench.runs.ray_pool`: it loads what the driver has loaded, and computes shards.
+"""What runs in a worker process of :mod:`membench.runs.ray_pool`: it loads what the
+driver has loaded, and computes shards.
 
-Imports neither torch nor the hub's library at the top: both read the environment when they are imported, which is the driver's.
+Imports neither torch nor the hub's library at the top: both read the environment when
+they are imported, which is the driver's.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from membench.runs.shards import Work
     from membench.runs.spec import Spec
 
-VISIBLE = 90.0  # seconds until a file of another machine must be seen: NFS keeps what it knows of a folder for up to 60
+# Seconds until a file of another machine must be seen: NFS keeps what it knows of a
+# folder for up to 60
+VISIBLE = 90.0
 
 
 COPIED = ("MEMBENCH_", "HF_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "CUBLAS_", "MKL_")
@@ -33,7 +37,9 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Setting:
-    """What a worker process takes over from the driver's. threads: of torch; made_by: see :func:`made_by`."""
+    """What a worker process takes over from the driver's. threads: of torch; made_by:
+    see :func:`made_by`.
+    """
 
     folder: str
     environment: Mapping[str, str | None]
@@ -46,7 +52,8 @@ class Setting:
 class Stage:
     """One phase of jobs that are computed in step.
 
-    key_parts: of each job. token: a file that the driver has written into ``out``. plan: see :func:`plan_hash`.
+    key_parts: of each job. token: a file that the driver has written into ``out``.
+    plan: see :func:`plan_hash`.
     """
 
     specs: tuple[Spec, ...]
@@ -58,25 +65,40 @@ class Stage:
 
 
 def environment() -> dict[str, str | None]:
-    """The variables that workers take over; None: unset. No access token: Ray's logs are no place for one.
+    """The variables that workers take over; None: unset.
 
-    Ray gives its workers an ``OMP_NUM_THREADS`` of its own, and another machine has other cores: with another number of
-    threads sums of floats are ordered otherwise, and their last bits differ.
+    No access token: Ray's logs are no place for one.
+
+    Ray gives its workers an ``OMP_NUM_THREADS`` of its own, and another machine has
+    other cores: with another number of threads sums of floats are ordered otherwise,
+    and their last bits differ.
     """
-    found: dict[str, str | None] = {k: v for k, v in os.environ.items() if k.startswith(COPIED) and "TOKEN" not in k}
+    found: dict[str, str | None] = {
+        k: v for k, v in os.environ.items() if k.startswith(COPIED) and "TOKEN" not in k
+    }
     found |= {name: os.environ.get(name) for name in THREADS}
-    return found | {"OPENBLAS_NUM_THREADS": found["OPENBLAS_NUM_THREADS"] or found["OMP_NUM_THREADS"] or str(os.cpu_count())}
+    return found | {
+        "OPENBLAS_NUM_THREADS": (
+            found["OPENBLAS_NUM_THREADS"] or found["OMP_NUM_THREADS"] or str(os.cpu_count())
+        )
+    }
 
 
 def made_by() -> dict[str, Any]:
     """What must be the same in all processes of a run: versions, and membench's commit."""
     from membench.storage import provenance
 
-    return {"python": platform.python_version(), **provenance.versions(), "membench": provenance.commit()["commit"]}
+    return {
+        "python": platform.python_version(),
+        **provenance.versions(),
+        "membench": provenance.commit()["commit"],
+    }
 
 
 def plan_hash(works: list[Work]) -> str:
-    """Hash of the phase and the ids of all rows, in the order in which they are cut into shards."""
+    """Hash of the phase and the ids of all rows, in the order in which they are cut
+    into shards.
+    """
     return json_hash([[work.phase, *work.expected] for work in works])
 
 
@@ -91,7 +113,10 @@ def wait_for(seen: Callable[[], bool]) -> bool:
 
 
 class Worker:
-    """Computes shards in a process of its own. Every method raises :class:`UserError` in one line for what a user can mend."""
+    """Computes shards in a process of its own.
+
+    Every method raises :class:`UserError` in one line for what a user can mend.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -103,15 +128,22 @@ class Worker:
         self._model: Any = None
 
     def enter(self, stage: Stage) -> str:
-        """Makes ready for the stage's shards, whatever was done before; returns where this process runs."""
+        """Makes ready for the stage's shards, whatever was done before; returns where
+        this process runs.
+        """
         if not self._started:
             self._start()
         token = Path(stage.out, stage.token)
         if not wait_for(token.exists):
             raise UserError(
-                f"the worker on {platform.node()} does not see {stage.out}; with --address, --runs must be a folder that all machines share"
+                f"the worker on {platform.node()} does not see {stage.out}; with --address, --runs"
+                " must be a folder that all machines share"
             )
-        if self._opened is None or self._opened.specs != stage.specs or self._opened.out != stage.out:
+        if (
+            self._opened is None
+            or self._opened.specs != stage.specs
+            or self._opened.out != stage.out
+        ):
             self._open(stage)
         if stage.phase == "samples":
             self._works = self._extraction
@@ -119,12 +151,15 @@ class Worker:
             self._works = self._scoring()
         if plan_hash(self._works) != stage.plan:
             raise UserError(
-                f"the worker on {platform.node()} plans other images than the driver; a detector's plan must be a function of its input"
+                f"the worker on {platform.node()} plans other images than the driver; a detector's"
+                " plan must be a function of its input"
             )
         return f"{platform.node()}, process {os.getpid()}"
 
     def shard(self, index: int) -> int:
-        """Computes shard ``index`` of all works and writes it into their folders; returns the peak memory of this process, in MiB."""
+        """Computes shard ``index`` of all works and writes it into their folders;
+        returns the peak memory of this process, in MiB.
+        """
         from membench.runs.shards import in_step
         from membench.storage import host
 
@@ -138,12 +173,20 @@ class Worker:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        if os.path.isdir(setting.folder):  # so that relative paths of options lead where they lead in the driver
+        # So that relative paths of options lead where they lead in the driver
+        if os.path.isdir(setting.folder):
             os.chdir(setting.folder)
         mine = made_by()
-        if differing := sorted(k for k in {*mine, *setting.made_by} if mine.get(k) != setting.made_by.get(k)):
-            theirs = ", ".join(f"{k} {mine.get(k)} instead of {setting.made_by.get(k)}" for k in differing)
-            raise UserError(f"the worker on {platform.node()} has {theirs}; install the same versions on all machines")
+        if differing := sorted(
+            k for k in {*mine, *setting.made_by} if mine.get(k) != setting.made_by.get(k)
+        ):
+            theirs = ", ".join(
+                f"{k} {mine.get(k)} instead of {setting.made_by.get(k)}" for k in differing
+            )
+            raise UserError(
+                f"the worker on {platform.node()} has {theirs}; install the same versions on all"
+                " machines"
+            )
         import torch
 
         from membench import registry
@@ -154,30 +197,44 @@ class Worker:
         self._started = True
 
     def _open(self, stage: Stage) -> None:
-        """Loads the task, its model and the detectors as the driver did: same order, same calls."""
+        """Loads the task, its model and the detectors as the driver did: same order,
+        same calls.
+        """
         from membench.runs.job import load_task, open_job
         from membench.runs.plan import encode, planned, suits
         from membench.runs.shards import Phases
 
-        self._opened, self._jobs, self._extraction, self._works, self._model = None, [], [], [], None  # a model's memory, for the next
+        # A model's memory, for the next
+        self._opened, self._jobs, self._extraction, self._works, self._model = (
+            None,
+            [],
+            [],
+            [],
+            None,
+        )
         # Ray shows a worker its own GPU alone, as cuda:0.
         specs = [replace(spec, device=spec.device.partition(":")[0]) for spec in stage.specs]
         task = load_task(specs[0])
         others: dict[str, Job] = {}
         with ExitStack() as nothing:  # no lock is held here
-            jobs = [open_job(spec, task, Path(stage.out), nothing, others, False, attach=True) for spec in specs]
+            jobs = [
+                open_job(spec, task, Path(stage.out), nothing, others, False, attach=True)
+                for spec in specs
+            ]
         for job, parts in zip(jobs, stage.key_parts, strict=True):
             mine = job.folder.key_parts
             if differing := sorted(k for k in {*mine, *parts} if mine.get(k) != parts.get(k)):
                 raise UserError(
-                    f"the worker on {platform.node()} has another {', '.join(differing)} than the driver; "
-                    "data, models and detectors must be the same on all machines"
+                    f"the worker on {platform.node()} has another {', '.join(differing)} than the"
+                    " driver; data, models and detectors must be the same on all machines"
                 )
         self._model = model = task.model()
         encode(model, jobs[0].conditions)
         for job in jobs:
             suits(job, model)
-        self._extraction = [Phases(job.detector, model, job.folder).extract(planned(job, model)[0]) for job in jobs]
+        self._extraction = [
+            Phases(job.detector, model, job.folder).extract(planned(job, model)[0]) for job in jobs
+        ]
         self._jobs, self._opened = jobs, stage
 
     def _scoring(self) -> list[Work]:
@@ -187,5 +244,8 @@ class Worker:
             return all(work.done(index) for work in self._extraction for index in range(len(work)))
 
         if not wait_for(all_there):
-            raise UserError(f"the worker on {platform.node()} does not see the images of {self._jobs[0].folder.path}; run again")
+            raise UserError(
+                f"the worker on {platform.node()} does not see the images of"
+                f" {self._jobs[0].folder.path}; run again"
+            )
         return scoring(self._jobs, self._extraction)[1]

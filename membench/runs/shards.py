@@ -1,7 +1,9 @@
-"""The phases of a run: extract images, score examples, match images with the training set.
+"""The phases of a run: extract images, score examples, match images with the training
+set.
 
-Work is cut into shards of fixed size, so that neither the batch size nor an interruption changes what goes into one: a
-finished shard is on disk, and the next process begins after the last.
+Work is cut into shards of fixed size, so that neither the batch size nor an
+interruption changes what goes into one: a finished shard is on disk, and the next
+process begins after the last.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def timer() -> Iterator[dict[str, float]]:
 
 
 class NoModel:
-    """In place of the model, for a detector whose access says that it sees none: it costs nothing, and nothing may be asked of it."""
+    """In place of the model, for a detector whose access says that it sees none: it
+    costs nothing, and nothing may be asked of it.
+    """
 
     def __init__(self) -> None:
         self.cost, self.memo = Cost(), None
@@ -57,7 +61,9 @@ class NoModel:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # of copying and the like
             raise AttributeError(name)
-        raise RuntimeError(f"a detector that declares Access(model=False) asks for the model's {name!r}")
+        raise RuntimeError(
+            f"a detector that declares Access(model=False) asks for the model's {name!r}"
+        )
 
 
 class Work:
@@ -71,7 +77,13 @@ class Work:
         expected: list[str],
         compute: Compute,
     ) -> None:
-        self.phases, self.phase, self.items, self.expected, self.compute = phases, phase, items, expected, compute
+        self.phases, self.phase, self.items, self.expected, self.compute = (
+            phases,
+            phase,
+            items,
+            expected,
+            compute,
+        )
 
     def __len__(self) -> int:
         return -(-len(self.items) // SHARD)
@@ -88,26 +100,37 @@ class Work:
             rows = self.compute(part)
         if not self.done(index):
             spent = cost - before
-            # What a detector takes alone: others of the same command have made some of its evaluations.
+            # What a detector takes alone: others of the same command have made some of
+            # its evaluations.
             seconds["seconds"] = round(seconds["seconds"] + spent.shared_seconds, 3)
-            self.phases.folder.write_shard(self.phase, index, pd.DataFrame(rows), asdict(spent) | seconds)
+            self.phases.folder.write_shard(
+                self.phase, index, pd.DataFrame(rows), asdict(spent) | seconds
+            )
 
     def table(self) -> pd.DataFrame:
         """All rows; the shards must be done."""
         return self.phases.folder.read_shards(self.phase, self.expected)
 
 
-def in_step(works: Sequence[Work], model: Denoiser, progress: bool, indices: Iterable[int] | None = None) -> None:
-    """Computes the first shard of every work, then the second: what several ask of the network about it is evaluated once.
+def in_step(
+    works: Sequence[Work], model: Denoiser, progress: bool, indices: Iterable[int] | None = None
+) -> None:
+    """Computes the first shard of every work, then the second: what several ask of the
+    network about it is evaluated once.
 
-    A shard that one of them lacks is computed for all (a killed run may have stopped in between), so that the same evaluations
-    share a batch, and an interruption changes no bit. indices: only these shards; None: all, in order.
+    A shard that one of them lacks is computed for all (a killed run may have stopped in
+    between), so that the same evaluations share a batch, and an interruption changes no
+    bit. indices: only these shards; None: all, in order.
     """
     model.memo = Memo() if len(works) > 1 else None
     try:
         name = works[0].phase if works else ""
         with tqdm(
-            total=sum(len(work.items) for work in works), desc=name, unit=UNITS.get(name, "it"), disable=not progress, smoothing=0.1
+            total=sum(len(work.items) for work in works),
+            desc=name,
+            unit=UNITS.get(name, "it"),
+            disable=not progress,
+            smoothing=0.1,
         ) as bar:
             for index in range(max(map(len, works), default=0)) if indices is None else indices:
                 missing = not all(work.done(index) for work in works)
@@ -131,12 +154,20 @@ class Phases:
         """Makes the samples table; failed ones are rows too."""
 
         def rows(part: Sequence[Request]) -> list[Row]:
-            return [_sample_row(sample) for sample in contract.extract(self.detector, self.model, part)]
+            return [
+                _sample_row(sample) for sample in contract.extract(self.detector, self.model, part)
+            ]
 
-        return Work(self, "samples", requests, [_sample_id(r.condition.id, r.draw) for r in requests], rows)
+        return Work(
+            self, "samples", requests, [_sample_id(r.condition.id, r.draw) for r in requests], rows
+        )
 
     def score(self, examples: Sequence[Example], samples: pd.DataFrame) -> Work:
-        """Makes the scores table. The detector sees conditions and its own samples, no label and no training image."""
+        """Makes the scores table.
+
+        The detector sees conditions and its own samples, no label and no training
+        image.
+        """
         extracted, drawn = Extracted(samples), drawn_bits(samples)
 
         def bits(example: Example) -> float | None:
@@ -144,14 +175,21 @@ class Phases:
             return drawn.get(example.id) if image is None else png_bits(image)
 
         def rows(part: Sequence[Example]) -> list[Row]:
-            scores = contract.score(self.detector, self.model, [e.condition for e in part], extracted)
-            return [_score_row(example, score, bits(example)) for example, score in zip(part, scores, strict=True)]
+            scores = contract.score(
+                self.detector, self.model, [e.condition for e in part], extracted
+            )
+            return [
+                _score_row(example, score, bits(example))
+                for example, score in zip(part, scores, strict=True)
+            ]
 
         return Work(self, "scores", examples, [e.id for e in examples], rows)
 
 
 def drawn_bits(samples: pd.DataFrame) -> dict[str, float]:
-    """Mean bits of the stored PNGs by condition id, undecoded; a failed sample does not count."""
+    """Mean bits of the stored PNGs by condition id, undecoded; a failed sample does not
+    count.
+    """
     good = samples[(samples.status == "ok") & samples.image.notna()]
     return (8.0 * good.image.map(len).astype(int)).groupby(good.condition).mean().to_dict()
 
@@ -176,10 +214,11 @@ def _sample_row(s: Sample) -> Row:
 
 
 class Extracted(Mapping[str, Sequence[Sample]]):
-    """A run's samples by condition id, in order of draw; the confidence of a failed one is NaN.
+    """A run's samples by condition id, in order of draw; the confidence of a failed one
+    is NaN.
 
-    Images are decoded when a condition is looked up and not kept: at full scale they would not fit in memory. A
-    condition of which nothing was extracted has no samples.
+    Images are decoded when a condition is looked up and not kept: at full scale they
+    would not fit in memory. A condition of which nothing was extracted has no samples.
     """
 
     def __init__(self, samples: pd.DataFrame) -> None:
@@ -191,7 +230,10 @@ class Extracted(Mapping[str, Sequence[Sample]]):
         rows = self._rows[condition]
         prompt = rows.prompt.iloc[0]
         owner = Condition(condition, prompt if isinstance(prompt, str) else None)
-        return [Sample(owner, int(r.draw), png_image(r.image), float(r.confidence)) for r in rows.itertuples()]
+        return [
+            Sample(owner, int(r.draw), png_image(r.image), float(r.confidence))
+            for r in rows.itertuples()
+        ]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)

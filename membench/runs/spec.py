@@ -16,9 +16,12 @@ from membench.task import LoadedTask
 
 @dataclass(frozen=True)
 class Spec:
-    """What to run, resolved. ``options`` and ``task_options`` are ``key=value`` strings as passed.
+    """What to run, resolved.
 
-    batch_size: images through the network at once; 0 (AUTO): what suits model and device. compile: by ``torch.compile``.
+    ``options`` and ``task_options`` are ``key=value`` strings as passed.
+
+    batch_size: images through the network at once; 0 (AUTO): what suits model and
+    device. compile: by ``torch.compile``.
     """
 
     detector: str
@@ -39,7 +42,9 @@ class Spec:
 
 
 def key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) -> dict[str, Any]:
-    """All that changes the output, and nothing else (no batch size, device index or number of workers)."""
+    """All that changes the output, and nothing else (no batch size, device index or
+    number of workers).
+    """
     return {
         "task": spec.task,
         "task_version": task.info.version,
@@ -63,7 +68,12 @@ def key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) 
 
 
 def plugin_code(spec: Spec) -> dict[str, Any]:
-    """Hashes of the files of a plug-in detector or task, which a user edits without raising the version; nothing of built-ins."""
-    entries = {"detector": registry.detectors().get(spec.detector), "task": registry.tasks().get(spec.task)}
+    """Hashes of the files of a plug-in detector or task, which a user edits without
+    raising the version; nothing of built-ins.
+    """
+    entries = {
+        "detector": registry.detectors().get(spec.detector),
+        "task": registry.tasks().get(spec.task),
+    }
     code = {kind: entry.code for kind, entry in entries.items() if entry.code}
     return {"plugin_code": code} if code else {}

@@ -1,4 +1,6 @@
-"""Generation density: how many draws of one condition agree (Carlini et al. 2023, section on Stable Diffusion)."""
+"""Generation density: how many draws of one condition agree (Carlini et al. 2023,
+section on Stable Diffusion).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,14 @@ if TYPE_CHECKING:
 
 
 def largest_clique(distances: np.ndarray, threshold: float) -> int:
-    """Size, 1..n, of the largest set of draws that all lie within ``threshold`` of each other.
+    """Size, 1..n, of the largest set of draws that all lie within ``threshold`` of each
+    other.
 
-    distances: [n, n], symmetric, n >= 2 draws, in tiled L2 (:func:`membench.similarity.l2.tiled_l2_matrix`); an edge joins draws
-    with distance <= threshold. Carlini et al. call a prompt memorized from a clique of 10 in 500 draws.
-    Raises ValueError for fewer than 2 draws, an array that is not square, or NaN.
+    distances: [n, n], symmetric, n >= 2 draws, in tiled L2
+    (:func:`membench.similarity.l2.tiled_l2_matrix`); an edge joins draws with distance
+    <= threshold. Carlini et al. call a prompt memorized from a clique of 10 in 500
+    draws. Raises ValueError for fewer than 2 draws, an array that is not square, or
+    NaN.
     """
     import networkx as nx
 
@@ -27,11 +32,13 @@ def largest_clique(distances: np.ndarray, threshold: float) -> int:
 
 
 def density_score(distances: np.ndarray, threshold: float) -> float:
-    """Clique size plus a tie-break: a ranking score, higher = more memorized, in (1, n + 0.5].
+    """Clique size plus a tie-break: a ranking score, higher = more memorized, in (1, n
+    + 0.5].
 
-    score = clique + 0.5 / (1 + mean distance over all pairs). Carlini's clique size takes few values and so ties most
-    examples; the second term, membench's own, orders those by how near the draws lie and never outweighs one draw.
-    Arguments and errors as in :func:`largest_clique`.
+    score = clique + 0.5 / (1 + mean distance over all pairs). Carlini's clique size
+    takes few values and so ties most examples; the second term, membench's own, orders
+    those by how near the draws lie and never outweighs one draw. Arguments and errors
+    as in :func:`largest_clique`.
     """
     clique = largest_clique(distances, threshold)
     return clique + 0.5 / (1 + float(distances[np.triu_indices(len(distances), 1)].mean()))
@@ -40,8 +47,9 @@ def density_score(distances: np.ndarray, threshold: float) -> float:
 def _clique_number(graph: nx.Graph) -> int:
     import networkx as nx
 
-    # What the complement does not connect is joined completely, so the sizes add up. Without this step a set of draws that
-    # all agree, the plainest case of memorization, takes the search minutes.
+    # What the complement does not connect is joined completely, so the sizes add up.
+    # Without this step a set of draws that all agree, the plainest case of
+    # memorization, takes the search minutes.
     parts = nx.connected_components(nx.complement(graph))
     return sum(len(nx.max_weight_clique(graph.subgraph(part), weight=None)[0]) for part in parts)
 

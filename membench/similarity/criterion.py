@@ -1,4 +1,6 @@
-"""What a task calls near: generated images against its training set, by pixels or by a copy detector's features."""
+"""What a task calls near: generated images against its training set, by pixels or by a
+copy detector's features.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,18 @@ if TYPE_CHECKING:
 class Features(Protocol):
     """Turns images into vectors.
 
-    id: names the extractor, the weights (first 12 digits of the file's SHA-256) and the preprocessing; part of content keys.
+    id: names the extractor, the weights (first 12 digits of the file's SHA-256) and the
+    preprocessing; part of content keys.
     """
 
     id: str
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """images ``uint8`` [n, h, w, 3], n >= 1 -> finite ``float32`` [n, d], not L2-normalised unless the model does it (SSCD).
+        """images ``uint8`` [n, h, w, 3], n >= 1 -> finite ``float32`` [n, d], not
+        L2-normalised unless the model does it (SSCD).
 
-        Raises ValueError for another dtype or shape, :class:`UserError` for NaN or infinite features.
+        Raises ValueError for another dtype or shape, :class:`UserError` for NaN or
+        infinite features.
         """
         ...
 
@@ -40,25 +45,36 @@ class Match(Protocol):
     """What a task's similarity space measures."""
 
     def __call__(self, images: np.ndarray, floor: float | None) -> pd.DataFrame:
-        """Generated images ``uint8`` [n, h, w, 3] and a floor -> matches within it and the nearest of each; None: the nearest alone."""
+        """Generated images ``uint8`` [n, h, w, 3] and a floor -> matches within it and
+        the nearest of each; None: the nearest alone.
+        """
         ...
 
     def own(self, images: np.ndarray, owners: Sequence[Sequence[int]]) -> np.ndarray:
-        """Each image against training pictures of its own, such as those of the prompt that drew it.
+        """Each image against training pictures of its own, such as those of the prompt
+        that drew it.
 
-        float64 [n]: the similarity of image i to the closest of the training pictures at positions ``owners[i]``; NaN for none.
-        images: ``uint8`` [n, h, w, 3]. Raises ValueError unless there are n lists of positions within the training set.
+        float64 [n]: the similarity of image i to the closest of the training pictures
+        at positions ``owners[i]``; NaN for none. images: ``uint8`` [n, h, w, 3]. Raises
+        ValueError unless there are n lists of positions within the training set.
         """
         ...
 
 
 def by_pixels(training: Training) -> PixelMatch:
-    """:func:`membench.similarity.l2.normalised_l2` to the unique pictures ``uint8`` [m, h, w, 3] that ``training`` reads."""
+    """:func:`membench.similarity.l2.normalised_l2` to the unique pictures ``uint8`` [m,
+    h, w, 3] that ``training`` reads.
+    """
     return PixelMatch(training)
 
 
-def by_features(features: Features, training: Training, key: str, *, progress: bool = True) -> FeatureMatch:
-    """Cosine of features. Those of the training set are computed once and kept in the cache, whatever asks for them later.
+def by_features(
+    features: Features, training: Training, key: str, *, progress: bool = True
+) -> FeatureMatch:
+    """Cosine of features.
+
+    Those of the training set are computed once and kept in the cache, whatever asks for
+    them later.
 
     key: the content hash of the training set, by which its features are found again.
     """
@@ -75,8 +91,17 @@ class PixelMatch:
         found = normalised_l2(images, self._training(), floor=0.0 if floor is None else floor)
         return found if floor is not None else found[found["rank"] == 0].reset_index(drop=True)
 
-    def own(self, images: np.ndarray, owners: Sequence[Sequence[int]], *, alpha: float = 0.5, n_neighbours: int = 50) -> np.ndarray:
-        """As :meth:`Match.own`: the smallest normalised distance, >= 0; the n nearest that scale it are of the whole training set."""
+    def own(
+        self,
+        images: np.ndarray,
+        owners: Sequence[Sequence[int]],
+        *,
+        alpha: float = 0.5,
+        n_neighbours: int = 50,
+    ) -> np.ndarray:
+        """As :meth:`Match.own`: the smallest normalised distance, >= 0; the n nearest
+        that scale it are of the whole training set.
+        """
         known = self._training()
         _check(images, owners, len(known))
         if images.dtype != np.uint8 or known.dtype != np.uint8:
@@ -95,10 +120,19 @@ class PixelMatch:
 
 
 class FeatureMatch:
-    """See :func:`by_features`. The features of the images that were asked about last are kept, as long as the array itself lives."""
+    """See :func:`by_features`.
+
+    The features of the images that were asked about last are kept, as long as the array
+    itself lives.
+    """
 
     def __init__(self, features: Features, training: Training, key: str, progress: bool) -> None:
-        self._features, self._training, self._key, self._progress = features, training, key, progress
+        self._features, self._training, self._key, self._progress = (
+            features,
+            training,
+            key,
+            progress,
+        )
         self._read: np.ndarray | None = None
         self._last: tuple[Callable[[], np.ndarray | None], np.ndarray] | None = None
 
@@ -107,14 +141,19 @@ class FeatureMatch:
         return cosine(self._described(images), known, floor=floor)
 
     def own(self, images: np.ndarray, owners: Sequence[Sequence[int]]) -> np.ndarray:
-        """As :meth:`Match.own`: the largest cosine, in [-1, 1]. Raises ValueError for a feature vector of length 0, too."""
+        """As :meth:`Match.own`: the largest cosine, in [-1, 1].
+
+        Raises ValueError for a feature vector of length 0, too.
+        """
         known = self._known()
         _check(images, owners, len(known))
         best = np.full(len(images), np.nan)
         described = self._described(images) if any(len(positions) for positions in owners) else None
         for i, positions in enumerate(owners):
             if described is not None and len(positions):
-                best[i] = cosine(described[i : i + 1], known[list(positions)], floor=None).similarity.iloc[0]
+                best[i] = cosine(
+                    described[i : i + 1], known[list(positions)], floor=None
+                ).similarity.iloc[0]
         return best
 
     def _known(self) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""The two pixel distances of Carlini et al., "Extracting Training Data from Diffusion Models" (USENIX Security 2023)."""
+"""The two pixel distances of Carlini et al., "Extracting Training Data from Diffusion
+Models" (USENIX Security 2023).
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,27 @@ if TYPE_CHECKING:
 
 
 def normalised_l2(
-    generated: np.ndarray, training: np.ndarray, *, alpha: float = 0.5, n_neighbours: int = 50, floor: float, block: int | None = None
+    generated: np.ndarray,
+    training: np.ndarray,
+    *,
+    alpha: float = 0.5,
+    n_neighbours: int = 50,
+    floor: float,
+    block: int | None = None,
 ) -> pd.DataFrame:
-    """Matches by d(x^, x) = |x^ - x| / (alpha * mean of |x^ - y| over the n nearest training images y of x^), Carlini's distance.
+    """Matches by d(x^, x) = |x^ - x| / (alpha * mean of |x^ - y| over the n nearest
+    training images y of x^), Carlini's distance.
 
-    generated ``uint8`` [n, h, w, 3]; training ``uint8`` [m, h, w, 3] of UNIQUE pictures: exact duplicates would fill the
-    neighbourhood and make every copy of a duplicated picture look ordinary. Fewer than ``n_neighbours`` pictures: all are used.
-    Distances are >= 0, dimensionless, lower = closer; Carlini calls d < 1 a copy. Where all n neighbours equal the generated
-    image (denominator 0), d is 0 for pictures equal to it and infinite for all others.
+    generated ``uint8`` [n, h, w, 3]; training ``uint8`` [m, h, w, 3] of UNIQUE
+    pictures: exact duplicates would fill the neighbourhood and make every copy of a
+    duplicated picture look ordinary. Fewer than ``n_neighbours`` pictures: all are
+    used. Distances are >= 0, dimensionless, lower = closer; Carlini calls d < 1 a copy.
+    Where all n neighbours equal the generated image (denominator 0), d is 0 for
+    pictures equal to it and infinite for all others.
 
-    Returns a frame of matches (``MATCH_COLUMNS``): every pair with d <= floor, and always the nearest of each generated image.
-    Raises ValueError for an empty training set, shapes that differ, an array that is not ``uint8``, or a floor not in [0, inf).
+    Returns a frame of matches (``MATCH_COLUMNS``): every pair with d <= floor, and
+    always the nearest of each generated image. Raises ValueError for an empty training
+    set, shapes that differ, an array that is not ``uint8``, or a floor not in [0, inf).
     """
     if generated.dtype != np.uint8 or training.dtype != np.uint8:
         raise ValueError("normalised L2 is defined on uint8 images")
@@ -33,24 +45,40 @@ def normalised_l2(
         raise ValueError(f"floor is {floor}, but must be finite and not negative")
     distance, position = nearest(generated, training, min(n_neighbours, len(training)), block=block)
     scale = alpha * distance.mean(axis=1, dtype=np.float64)
-    rows, columns, distance = np.repeat(np.arange(len(generated)), position.shape[1]), position.ravel(), distance.ravel()
-    # Beyond the n neighbours lie only distances of at least their mean, that is d >= 1 / alpha.
+    rows, columns, distance = (
+        np.repeat(np.arange(len(generated)), position.shape[1]),
+        position.ravel(),
+        distance.ravel(),
+    )
+    # Beyond the n neighbours lie only distances of at least their mean, that is d >= 1
+    # / alpha.
     if alpha * floor >= 1 or not scale.all():
-        limits = floor * scale * (1 + 1e-6)  # a little wide: decided below, in the precision that is stored
+        # A little wide: decided below, in the precision that is stored
+        limits = floor * scale * (1 + 1e-6)
         beyond = distance > limits[rows]
         found = within(generated, training, limits, block=block)
-        rows, columns, distance = (np.concatenate([x[beyond], y]) for x, y in zip((rows, columns, distance), found, strict=True))
-    values = np.divide(distance, scale[rows], out=np.where(distance == 0, 0.0, np.inf), where=scale[rows] > 0)
+        rows, columns, distance = (
+            np.concatenate([x[beyond], y])
+            for x, y in zip((rows, columns, distance), found, strict=True)
+        )
+    values = np.divide(
+        distance, scale[rows], out=np.where(distance == 0, 0.0, np.inf), where=scale[rows] > 0
+    )
     matches = matches_frame(rows, columns, values, higher_is_closer=False)
-    return matches[(matches["similarity"] <= np.float32(floor)) | (matches["rank"] == 0)].reset_index(drop=True)
+    return matches[
+        (matches["similarity"] <= np.float32(floor)) | (matches["rank"] == 0)
+    ].reset_index(drop=True)
 
 
 def tiled_l2(a: np.ndarray, b: np.ndarray, tiles: int = 4) -> float:
-    """Largest root-mean-square pixel difference over tiles x tiles non-overlapping tiles, in [0, 1]; lower = closer.
+    """Largest root-mean-square pixel difference over tiles x tiles non-overlapping
+    tiles, in [0, 1]; lower = closer.
 
-    a, b: ``uint8`` [h, w, c], pixels scaled to [0, 1]; a tile's L2 is divided by the root of its number of values.
-    Carlini et al. use 128 x 128 tiles of 512 x 512 images, so that a shared background does not pass for a copy; hence 4 a
-    side. The maximum, not the mean, is the paper's. Raises ValueError if a side is no multiple of ``tiles`` or shapes differ.
+    a, b: ``uint8`` [h, w, c], pixels scaled to [0, 1]; a tile's L2 is divided by the
+    root of its number of values. Carlini et al. use 128 x 128 tiles of 512 x 512
+    images, so that a shared background does not pass for a copy; hence 4 a side. The
+    maximum, not the mean, is the paper's. Raises ValueError if a side is no multiple of
+    ``tiles`` or shapes differ.
     """
     if a.shape != b.shape:
         raise ValueError(f"shapes differ: {a.shape} and {b.shape}")
@@ -59,12 +87,16 @@ def tiled_l2(a: np.ndarray, b: np.ndarray, tiles: int = 4) -> float:
 
 
 def tiled_l2_matrix(images: np.ndarray, tiles: int = 4) -> np.ndarray:
-    """:func:`tiled_l2` of every pair of images ``uint8`` [n, h, w, c]: float64 [n, n], symmetric, zero diagonal."""
+    """:func:`tiled_l2` of every pair of images ``uint8`` [n, h, w, c]: float64 [n, n],
+    symmetric, zero diagonal.
+    """
     return tiled_l2_between(images, images, tiles)
 
 
 def tiled_l2_between(a: np.ndarray, b: np.ndarray, tiles: int = 4) -> np.ndarray:
-    """:func:`tiled_l2` of each of a [n, h, w, c] with each of b [m, h, w, c], both ``uint8``: float64 [n, m]."""
+    """:func:`tiled_l2` of each of a [n, h, w, c] with each of b [m, h, w, c], both
+    ``uint8``: float64 [n, m].
+    """
     if a.dtype != np.uint8 or b.dtype != np.uint8:
         raise ValueError("tiled L2 is defined on uint8 images")
     if a.shape[1:] != b.shape[1:]:
@@ -80,6 +112,8 @@ def _tiles(images: np.ndarray, tiles: int) -> np.ndarray:
     """[n, h, w, c] -> [tiles * tiles, n, values of a tile]."""
     n, h, w, c = images.shape
     if tiles < 1 or h % tiles or w % tiles:
-        raise ValueError(f"an image of {h} x {w} pixels does not divide into {tiles} x {tiles} tiles")
+        raise ValueError(
+            f"an image of {h} x {w} pixels does not divide into {tiles} x {tiles} tiles"
+        )
     cut = images.reshape(n, tiles, h // tiles, tiles, w // tiles, c)
     return cut.transpose(1, 3, 0, 2, 4, 5).reshape(tiles * tiles, n, -1)

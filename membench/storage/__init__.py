@@ -1,3 +1,6 @@
-"""Bytes on disk: whole files, hashes, tables, images, caches. Knows nothing of diffusion models.
+"""Bytes on disk: whole files, hashes, tables, images, caches.
 
-For other packages: files, hashing, images, tables, cache, workspace, provenance."""
+Knows nothing of diffusion models.
+
+For other packages: files, hashing, images, tables, cache, workspace, provenance.
+"""

@@ -1,7 +1,9 @@
-"""Training sets too big for memory: memory-mapped .npy files under content keys, made once, block by block.
+"""Training sets too big for memory: memory-mapped .npy files under content keys, made
+once, block by block.
 
-They lie in one cache for all runs and all folders of runs: ``$MEMBENCH_CACHE``, else ``~/.cache/membench``. Any of them may be
-deleted at any time; it is made again when it is next asked for.
+They lie in one cache for all runs and all folders of runs: ``$MEMBENCH_CACHE``, else
+``~/.cache/membench``. Any of them may be deleted at any time; it is made again when it
+is next asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ Blocks = Callable[[], Iterator[np.ndarray]]
 
 
 def cache_root() -> Path:
-    """The folder of all cached arrays: ``$MEMBENCH_CACHE``, else ``~/.cache/membench``. It need not exist yet."""
+    """The folder of all cached arrays: ``$MEMBENCH_CACHE``, else ``~/.cache/membench``.
+
+    It need not exist yet.
+    """
     return Path(os.environ.get("MEMBENCH_CACHE") or "~/.cache/membench").expanduser()
 
 
@@ -44,25 +49,40 @@ def cached_array(
     root: Path | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """The array of these parts as a read-only memory map of ``<root>/<name>-<key>.npy``, which is made unless it is there.
+    """The array of these parts as a read-only memory map of
+    ``<root>/<name>-<key>.npy``, which is made unless it is there.
 
-    parts: all that changes the values, and nothing else; JSON. blocks: starts the making, and is not called for an array that
-    is there; its arrays [b, *shape[1:]] of this dtype, b >= 1, follow one another along the first axis and are written one at a time.
-    The file appears whole or not at all; a second process that asks for it meanwhile waits. What holds the cache can be
-    checked for its size only: nobody reads gigabytes for a bit that may have flipped. root: default :func:`cache_root`.
+    parts: all that changes the values, and nothing else; JSON. blocks: starts the
+    making, and is not called for an array that is there; its arrays [b, *shape[1:]] of
+    this dtype, b >= 1, follow one another along the first axis and are written one at a
+    time. The file appears whole or not at all; a second process that asks for it
+    meanwhile waits. What holds the cache can be checked for its size only: nobody reads
+    gigabytes for a bit that may have flipped. root: default :func:`cache_root`.
 
-    Raises ValueError for an empty shape and for blocks that do not make it up, :class:`DamagedFile` for a file of another
-    size or shape, :class:`UserError` if the disk refuses; what ``blocks`` raises passes through, and nothing is left then.
+    Raises ValueError for an empty shape and for blocks that do not make it up,
+    :class:`DamagedFile` for a file of another size or shape, :class:`UserError` if the
+    disk refuses; what ``blocks`` raises passes through, and nothing is left then.
     """
     dtype, shape = np.dtype(dtype), tuple(int(n) for n in shape)
     if not shape or min(shape) < 1 or dtype.hasobject:
-        raise ValueError(f"cannot keep {dtype} of shape {list(shape)} in a file: it must be numbers, and not empty")
+        raise ValueError(
+            f"cannot keep {dtype} of shape {list(shape)} in a file: it must be numbers, and not"
+            " empty"
+        )
     key = content_key({"parts": dict(parts), "shape": shape, "dtype": dtype.str})
     path = (cache_root() if root is None else root) / f"{name}-{key}.npy"
     if not path.exists():
         with locked(path, progress):
             if not path.exists():  # another process may have made it while we waited
-                _make(path, shape, dtype, blocks, tqdm(total=shape[0], desc=name, unit="row", disable=not progress, mininterval=1))
+                _make(
+                    path,
+                    shape,
+                    dtype,
+                    blocks,
+                    tqdm(
+                        total=shape[0], desc=name, unit="row", disable=not progress, mininterval=1
+                    ),
+                )
     return _open(path, shape, dtype)
 
 
@@ -77,13 +97,17 @@ def cached_features(
     root: Path | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Features float32 [n, dim] of images ``uint8`` [n, h, w, 3], which may be a memory map, as :func:`cached_array` keeps them.
+    """Features float32 [n, dim] of images ``uint8`` [n, h, w, 3], which may be a memory
+    map, as :func:`cached_array` keeps them.
 
-    For a :class:`membench.similarity.criterion.Features` f: ``cached_features(images, f.id, f, None, images_key)``. dim: None takes that of
-    the first image's features, at the price of one image. images_key: the content key of the images, so that they need not be
-    read again. block: images read and encoded at once; no part of the key, since features do not depend on it beyond rounding.
+    For a :class:`membench.similarity.criterion.Features` f: ``cached_features(images,
+    f.id, f, None, images_key)``. dim: None takes that of the first image's features, at
+    the price of one image. images_key: the content key of the images, so that they need
+    not be read again. block: images read and encoded at once; no part of the key, since
+    features do not depend on it beyond rounding.
 
-    Raises as :func:`cached_array`, and ValueError for features of another shape or dtype and for ``block`` < 1.
+    Raises as :func:`cached_array`, and ValueError for features of another shape or
+    dtype and for ``block`` < 1.
     """
     if block < 1:
         raise ValueError(f"block is {block}, but must be at least 1")
@@ -92,17 +116,24 @@ def cached_features(
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(images), block):
-            features = encode(np.array(images[start : start + block]))  # a copy in memory: torch takes no read-only array
+            # A copy in memory: torch takes no read-only array
+            features = encode(np.array(images[start : start + block]))
             if len(features) != min(block, len(images) - start):
-                raise ValueError(f"{encoder_id} gives {len(features)} vectors for {min(block, len(images) - start)} images")
+                raise ValueError(
+                    f"{encoder_id} gives {len(features)} vectors for"
+                    f" {min(block, len(images) - start)} images"
+                )
             yield features
 
     parts = {"encoder": encoder_id, "images": images_key}
-    return cached_array("features", parts, (len(images), dim), np.float32, blocks, root=root, progress=progress)
+    return cached_array(
+        "features", parts, (len(images), dim), np.float32, blocks, root=root, progress=progress
+    )
 
 
 def _make(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Blocks, bar: tqdm) -> None:
-    # Written in order rather than through a writable memory map: there a disk that fills up kills the process (SIGBUS).
+    # Written in order rather than through a writable memory map: there a disk that
+    # fills up kills the process (SIGBUS).
     size = math.prod(shape) * dtype.itemsize
     what = f"{path.name} ({size / 1e9:.1f} GB)" if size >= 5e7 else path.name
     refusals = partial(disk_errors, path.parent, what=what, advice=CACHE)
@@ -111,13 +142,25 @@ def _make(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Blocks, b
             file = open(temporary, "wb", buffering=0)  # noqa: SIM115 - closed below; a buffer would fail a second time on closing
         with bar, contextlib.closing(file):
             with refusals():
-                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(dtype),
+                    "fortran_order": False,
+                    "shape": shape,
+                }
                 np.lib.format.write_array_header_1_0(file, header)
-                host.reserve(file, file.tell() + size)  # a disk that is too full says so before the work
+                # A disk that is too full says so before the work
+                host.reserve(file, file.tell() + size)
             done = 0
             for part in blocks():
-                if part.dtype != dtype or part.shape[1:] != shape[1:] or not 1 <= len(part) <= shape[0] - done:
-                    raise ValueError(f"{path.name}: a block {part.dtype} {list(part.shape)} at row {done} of {dtype} {list(shape)}")
+                if (
+                    part.dtype != dtype
+                    or part.shape[1:] != shape[1:]
+                    or not 1 <= len(part) <= shape[0] - done
+                ):
+                    raise ValueError(
+                        f"{path.name}: a block {part.dtype} {list(part.shape)} at row {done} of"
+                        f" {dtype} {list(shape)}"
+                    )
                 with refusals():
                     _write(file, np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
                 done += len(part)
@@ -136,30 +179,43 @@ def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:  # no .npy, or shorter than its header says
-        raise DamagedFile(f"a cached array is damaged ({' '.join(str(error).split())}); {advice}") from error
+        raise DamagedFile(
+            f"a cached array is damaged ({' '.join(str(error).split())}); {advice}"
+        ) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if array.shape != shape or array.dtype != dtype or array.offset + array.nbytes != path.stat().st_size:
-        raise DamagedFile(f"a cached array is damaged ({array.dtype} {list(array.shape)}, not {dtype} {list(shape)}); {advice}")
+    if (
+        array.shape != shape
+        or array.dtype != dtype
+        or array.offset + array.nbytes != path.stat().st_size
+    ):
+        raise DamagedFile(
+            f"a cached array is damaged ({array.dtype} {list(array.shape)}, not {dtype}"
+            f" {list(shape)}); {advice}"
+        )
     return array
 
 
-REMEMBERED_FROM = 64 << 20  # bytes from which on a file's hash is kept: what is smaller is hashed in a blink
+# Bytes from which on a file's hash is kept: what is smaller is hashed in a blink
+REMEMBERED_FROM = 64 << 20
 
 
 RACY = 2_000_000_000  # ns: a file as young as this could change again without a change of its times
 
 
 def remembered_hash(file: Path) -> str:
-    """:func:`membench.storage.hashing.file_hash`; that of a large file is kept in the cache and read anew when the file has changed.
+    """:func:`membench.storage.hashing.file_hash`; that of a large file is kept in the
+    cache and read anew when the file has changed.
 
-    It has if its place, size, inode, time of change or time of status change is another. The last of these no program can set back.
+    It has if its place, size, inode, time of change or time of status change is
+    another. The last of these no program can set back.
     """
     before = _state(file)
     if before[1] < REMEMBERED_FROM:
         return file_hash(file)
     note = cache_root() / "hashes" / f"{hashlib.sha256(before[0].encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # no note, or not ours: hash
+    # No note, or not ours: hash
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(note.read_bytes())
         if known["state"] == before:
             return str(known["sha256"])

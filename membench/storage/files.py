@@ -37,7 +37,8 @@ class DamagedFile(UserError):
 
 @contextlib.contextmanager
 def disk_errors(folder: Path, *, what: str = "", advice: str = OUT) -> Iterator[None]:
-    """Turns a disk's refusal (full, read-only, not ours) into UserError: it is the user's to mend.
+    """Turns a disk's refusal (full, read-only, not ours) into UserError: it is the
+    user's to mend.
 
     what: the file that cannot be written, where its name helps. advice: what to do.
     """
@@ -45,18 +46,25 @@ def disk_errors(folder: Path, *, what: str = "", advice: str = OUT) -> Iterator[
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        raise UserError(f"cannot write {what}{' ' * bool(what)}in {folder}: {why}; {advice}") from error
+        raise UserError(
+            f"cannot write {what}{' ' * bool(what)}in {folder}: {why}; {advice}"
+        ) from error
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, what: str = "", advice: str = OUT, is_locked: bool = False) -> Iterator[Path]:
-    """A temporary path beside ``path``, to be filled; at the end it takes its place, whole also after a power cut.
+def replacing(
+    path: Path, *, what: str = "", advice: str = OUT, is_locked: bool = False
+) -> Iterator[Path]:
+    """A temporary path beside ``path``, to be filled; at the end it takes its place,
+    whole also after a power cut.
 
-    If the block raises, nothing is left. Makes the folder if need be. is_locked: nobody else writes this
-    file, so one temporary name will do, and what a killed process left is overwritten.
+    If the block raises, nothing is left. Makes the folder if need be. is_locked: nobody
+    else writes this file, so one temporary name will do, and what a killed process left
+    is overwritten.
 
-    Raises UserError if the disk refuses (with ``what`` and ``advice`` of :func:`disk_errors`), or what bears
-    the name is not a regular file; it is then untouched.
+    Raises UserError if the disk refuses (with ``what`` and ``advice`` of
+    :func:`disk_errors`), or what bears the name is not a regular file; it is then
+    untouched.
     """
     check_target(path)
     temporary = path.with_name(f".{path.name}.{'' if is_locked else f'{os.getpid()}.'}partial")
@@ -73,20 +81,30 @@ def replacing(path: Path, *, what: str = "", advice: str = OUT, is_locked: bool 
             temporary.unlink(missing_ok=True)
 
 
-def atomic_write(path: Path, write: Callable[[Path], object], *, what: str = "", advice: str = OUT) -> None:
-    """Makes a file that appears whole or not at all. write: fills the path that it is given.
+def atomic_write(
+    path: Path, write: Callable[[Path], object], *, what: str = "", advice: str = OUT
+) -> None:
+    """Makes a file that appears whole or not at all. write: fills the path that it is
+    given.
 
     Raises UserError as :func:`replacing`, and where ``write`` raises OSError.
     """
-    with replacing(path, what=what, advice=advice) as temporary, disk_errors(path.parent, what=what, advice=advice):
+    with (
+        replacing(path, what=what, advice=advice) as temporary,
+        disk_errors(path.parent, what=what, advice=advice),
+    ):
         write(temporary)
 
 
-def take_lock(file: Path, busy: str, *, wait: bool = False, what: str = "", advice: str = OUT) -> BaseFileLock:
-    """The lock of that file, held until its ``release()``; the system releases it when the process dies.
+def take_lock(
+    file: Path, busy: str, *, wait: bool = False, what: str = "", advice: str = OUT
+) -> BaseFileLock:
+    """The lock of that file, held until its ``release()``; the system releases it when
+    the process dies.
 
-    busy: what to say while another process holds it: a UserError, or with ``wait`` a line on stderr ("": none).
-    Makes the folder if need be. Raises UserError if the disk refuses, too.
+    busy: what to say while another process holds it: a UserError, or with ``wait`` a
+    line on stderr ("": none). Makes the folder if need be. Raises UserError if the disk
+    refuses, too.
     """
     lock = FileLock(file, thread_local=False)
     with disk_errors(file.parent, what=what, advice=advice):
@@ -104,9 +122,13 @@ def take_lock(file: Path, busy: str, *, wait: bool = False, what: str = "", advi
 
 @contextlib.contextmanager
 def locked(path: Path, progress: bool) -> Iterator[None]:
-    """Holds the lock of a cached file; waits for whoever else holds it, with a line on stderr if ``progress``."""
+    """Holds the lock of a cached file; waits for whoever else holds it, with a line on
+    stderr if ``progress``.
+    """
     busy = f"waiting for another process, which is making {path}" if progress else ""
-    lock = take_lock(path.with_name(f".{path.name}.lock"), busy, wait=True, what=path.name, advice=CACHE)
+    lock = take_lock(
+        path.with_name(f".{path.name}.lock"), busy, wait=True, what=path.name, advice=CACHE
+    )
     try:
         yield
     finally:
@@ -114,22 +136,34 @@ def locked(path: Path, progress: bool) -> Iterator[None]:
 
 
 def check_target(path: Path) -> None:
-    """Raises UserError where a file of that name cannot be written, or would replace a folder, a link, a device or the like."""
+    """Raises UserError where a file of that name cannot be written, or would replace a
+    folder, a link, a device or the like.
+    """
     try:
         kind = stat.S_IFMT(path.lstat().st_mode)
     except FileNotFoundError:
         return
-    except (OSError, ValueError) as error:  # a name too long, a file where a folder should be; a null character
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; choose another name") from None
+    # A name too long, a file where a folder should be; a null character
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; choose another name"
+        ) from None
     if kind != stat.S_IFREG:
         what = SPECIAL.get(kind, "special file")
-        raise UserError(f"{path} is a {what}, which is not replaced by a file; choose another name, or move it away")
+        raise UserError(
+            f"{path} is a {what}, which is not replaced by a file; choose another name, or move it"
+            " away"
+        )
 
 
 def check_own(path: Path) -> None:
-    """Raises UserError for a link, which could lead out of its folder, and for a device, a pipe or the like."""
+    """Raises UserError for a link, which could lead out of its folder, and for a
+    device, a pipe or the like.
+    """
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UserError(f"{path} is a link or a special file, which is not followed; put the file itself there")
+        raise UserError(
+            f"{path} is a link or a special file, which is not followed; put the file itself there"
+        )
 
 
 def _sync(path: Path) -> None:
@@ -141,6 +175,10 @@ def _sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically. Raises UserError if the disk refuses, ValueError for NaN, TypeError for what JSON cannot hold."""
+    """Writes JSON atomically.
+
+    Raises UserError if the disk refuses, ValueError for NaN, TypeError for what JSON
+    cannot hold.
+    """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

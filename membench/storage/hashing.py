@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
 
 def json_hash(value: Any) -> str:
-    """SHA-256 of canonical JSON (sorted keys, no spaces). Raises TypeError for what JSON cannot hold."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """SHA-256 of canonical JSON (sorted keys, no spaces).
+
+    Raises TypeError for what JSON cannot hold.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -42,7 +47,8 @@ KEY_VERSION = 1
 
 
 def content_key(parts: Mapping[str, Any]) -> str:
-    """16 hex digits of SHA-256 over canonical JSON. parts: all that changes the output, and nothing else.
+    """16 hex digits of SHA-256 over canonical JSON. parts: all that changes the output,
+    and nothing else.
 
     Raises TypeError for what JSON cannot hold, ValueError for NaN.
     """

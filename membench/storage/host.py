@@ -27,8 +27,8 @@ def peak_memory_mb() -> int:
 def reserve(file: FileIO, size: int) -> None:
     """Makes room for ``size`` bytes from the start of an open file, before the work.
 
-    Raises OSError where the disk has no room. Where the system or the file system cannot
-    reserve (macOS, some network disks), the room that is free now is looked at.
+    Raises OSError where the disk has no room. Where the system or the file system
+    cannot reserve (macOS, some network disks), the room that is free now is looked at.
     """
     if sys.platform != "darwin" and hasattr(os, "posix_fallocate"):
         try:

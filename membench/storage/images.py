@@ -1,4 +1,6 @@
-"""Pictures of unknown origin: decoded in full or refused, and brought to a model's square."""
+"""Pictures of unknown origin: decoded in full or refused, and brought to a model's
+square.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from PIL import Image, ImageOps
 
 from membench.storage.files import DamagedFile
 
-# Only raster formats with a decoder inside Pillow: PostScript would start Ghostscript, SVG and PDF can name other files.
+# Only raster formats with a decoder inside Pillow: PostScript would start Ghostscript,
+# SVG and PDF can name other files.
 EXTENSIONS = {
     "AVIF": ".avif",
     "BMP": ".bmp",
@@ -30,13 +33,18 @@ MAX_PIXELS = 64_000_000
 
 @cache
 def formats() -> tuple[str, ...]:
-    """The formats that this Pillow can decode (not every build has AVIF); MPO, of some cameras, is found by its JPEG."""
+    """The formats that this Pillow can decode (not every build has AVIF); MPO, of some
+    cameras, is found by its JPEG.
+    """
     Image.init()
     return tuple(name for name in EXTENSIONS if name in Image.OPEN)
 
 
 class NotAnImage(Exception):
-    """Bytes that no decoder takes, or not to their end. Its text says why, in a few words."""
+    """Bytes that no decoder takes, or not to their end.
+
+    Its text says why, in a few words.
+    """
 
 
 class TooManyPixels(Exception):
@@ -44,20 +52,25 @@ class TooManyPixels(Exception):
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]:
-    """The picture in a file's bytes, in RGB, and the file's format ("JPEG", "PNG" ...: a key of ``EXTENSIONS``).
+    """The picture in a file's bytes, in RGB, and the file's format ("JPEG", "PNG" ...:
+    a key of ``EXTENSIONS``).
 
-    Of several frames the first. Turned as its EXIF orientation says; transparent pixels lie on white; palettes, grey, 16-bit grey (its high
-    byte), CMYK and others are converted by Pillow, without colour management. The bytes are checked (:meth:`PIL.Image.Image.verify`) and
-    decoded to the end.
+    Of several frames the first. Turned as its EXIF orientation says; transparent pixels
+    lie on white; palettes, grey, 16-bit grey (its high byte), CMYK and others are
+    converted by Pillow, without colour management. The bytes are checked
+    (:meth:`PIL.Image.Image.verify`) and decoded to the end.
 
-    Raises :class:`TooManyPixels` by the header, before anything is decoded (beyond Pillow's own 179 million whatever ``max_pixels``), and
-    :class:`NotAnImage` for all that is not a whole picture.
+    Raises :class:`TooManyPixels` by the header, before anything is decoded (beyond
+    Pillow's own 179 million whatever ``max_pixels``), and :class:`NotAnImage` for all
+    that is not a whole picture.
     """
     try:
         for verify in (True, False):  # a verified image cannot be loaded any more
             with Image.open(io.BytesIO(data), formats=formats()) as image:
                 if image.width * image.height > max_pixels:
-                    raise TooManyPixels(f"{image.width} x {image.height} pixels, more than {max_pixels:,}")
+                    raise TooManyPixels(
+                        f"{image.width} x {image.height} pixels, more than {max_pixels:,}"
+                    )
                 if verify:
                     image.verify()
                 else:
@@ -74,14 +87,18 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]
         raise NotAnImage(f"no {', '.join(formats())}") from None
     except (
         Exception
-    ) as error:  # what a decoder raises on hostile bytes is not a closed list: OSError, SyntaxError, struct.error, KeyError ...
+        # What a decoder raises on hostile bytes is not a closed list: OSError, SyntaxError,
+        # struct.error, KeyError ...
+    ) as error:
         raise NotAnImage(" ".join(f"damaged: {error or type(error).__name__}".split())) from None
     raise AssertionError("unreachable")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow would cut values above 255 off
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(
+            (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        ).convert("RGB")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of unknown range")
     if image.has_transparency_data:
@@ -91,10 +108,12 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, side: int) -> np.ndarray:
-    """The centred square of an RGB picture, resized to ``uint8`` [side, side, 3] by Pillow's Lanczos filter (antialiased).
+    """The centred square of an RGB picture, resized to ``uint8`` [side, side, 3] by
+    Pillow's Lanczos filter (antialiased).
 
-    Up to a pixel's fraction at the border it is what resizing the shorter edge to ``side`` and then cropping the centre gives, but
-    never larger than needed: a strip of 1 x 60,000 pixels stays harmless.
+    Up to a pixel's fraction at the border it is what resizing the shorter edge to
+    ``side`` and then cropping the centre gives, but never larger than needed: a strip
+    of 1 x 60,000 pixels stays harmless.
     """
     edge = min(image.size)
     left, upper = (image.width - edge) / 2, (image.height - edge) / 2
@@ -106,7 +125,10 @@ MOST_PIXELS = 64_000_000  # of a stored image
 
 
 def png_bytes(image: np.ndarray) -> bytes:
-    """PNG of a ``uint8`` [h, w, 3] image: the same bytes each time, no metadata. Raises ValueError for another array."""
+    """PNG of a ``uint8`` [h, w, 3] image: the same bytes each time, no metadata.
+
+    Raises ValueError for another array.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected uint8 [h, w, 3], got {image.dtype} {list(image.shape)}")
     out = io.BytesIO()
@@ -115,19 +137,37 @@ def png_bytes(image: np.ndarray) -> bytes:
 
 
 def png_bits(image: np.ndarray) -> int:
-    """Bits of the PNG of a ``uint8`` [h, w, 3] image: a proxy of its visual complexity (Kamkari et al., NeurIPS 2024).
+    """Bits of the PNG of a ``uint8`` [h, w, 3] image: a proxy of its visual complexity
+    (Kamkari et al., NeurIPS 2024).
 
-    Depends a little on the build of zlib: compare sizes of one machine. Raises ValueError for another array.
+    Depends a little on the build of zlib: compare sizes of one machine. Raises
+    ValueError for another array.
     """
     return 8 * len(png_bytes(image))
 
 
 def png_image(data: bytes) -> np.ndarray:
-    """The ``uint8`` [h, w, 3] image of a PNG. Raises DamagedFile for other bytes, and for an image of more than ``MOST_PIXELS``."""
+    """The ``uint8`` [h, w, 3] image of a PNG.
+
+    Raises DamagedFile for other bytes, and for an image of more than ``MOST_PIXELS``.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise DamagedFile(f"an image of {image.width} x {image.height} pixels is larger than membench stores")
+                raise DamagedFile(
+                    f"an image of {image.width} x {image.height} pixels is larger than membench"
+                    " stores"
+                )
             return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise DamagedFile(f"an image is not a PNG ({' '.join(str(error).split())[:80] or type(error).__name__})") from None
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise DamagedFile(
+            f"an image is not a PNG ({' '.join(str(error).split())[:80] or type(error).__name__})"
+        ) from None

@@ -1,4 +1,6 @@
-"""Where a number comes from: membench's own commit (not the current folder's), versions, device."""
+"""Where a number comes from: membench's own commit (not the current folder's),
+versions, device.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +9,34 @@ import importlib.metadata
 import subprocess
 from pathlib import Path
 
-LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "pandas", "pyarrow", "scikit-learn")
+LIBRARIES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+)
 
 
 @functools.cache
 def commit() -> dict[str, object]:
-    """Commit and dirty flag of the checkout that membench runs from; None for an installed wheel."""
+    """Commit and dirty flag of the checkout that membench runs from; None for an
+    installed wheel.
+    """
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None}
 
     def git(*args: str) -> str | None:
         try:
-            return subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet: unknown is the honest answer
+            return subprocess.run(
+                ["git", "-C", str(root), *args], capture_output=True, text=True, check=True
+            ).stdout.strip()
+        # No git, or no commit yet: unknown is the honest answer
+        except (OSError, subprocess.CalledProcessError):
             return None
 
     status = git("status", "--porcelain")

@@ -27,23 +27,45 @@ _TEXT, _REAL = pa.string(), pa.float64()
 
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "scores": _schema(  # one row an example; a failed one has a null score, its status and its error
-        {"id": _TEXT, "score": _REAL, "label": pa.int8(), "kind": _TEXT, "group": _TEXT, "source": _TEXT}
+    # One row an example; a failed one has a null score, its status and its error
+    "scores": _schema(
+        {
+            "id": _TEXT,
+            "score": _REAL,
+            "label": pa.int8(),
+            "kind": _TEXT,
+            "group": _TEXT,
+            "source": _TEXT,
+        }
         | {"prompt": _TEXT, "status": _TEXT, "error": _TEXT}
-        | {"png_bits": _REAL}  # size of the example's image, or the mean over the images extracted for it; null without one
-        | {"similarity": _REAL, "nearest": _TEXT},  # of an example that is an image, to its nearest training image
+        # Size of the example's image, or the mean over the images extracted for it;
+        # null without one
+        | {"png_bits": _REAL}
+        # Of an example that is an image, to its nearest training image
+        | {"similarity": _REAL, "nearest": _TEXT},
         nullable=("score", "prompt", "error", "png_bits", "similarity", "nearest"),
     ),
     "samples": _schema(  # one row an extracted image; condition: its id; image: PNG bytes
         {"sample_id": _TEXT, "condition": _TEXT, "draw": pa.int32(), "prompt": _TEXT}
         | {"confidence": _REAL, "status": _TEXT, "image": pa.binary()}
-        | {"truth_similarity": _REAL, "truth_label": pa.int8()},  # to its prompt's own training pictures; 1: a copy of one of them
+        # To its prompt's own training pictures; 1: a copy of one of them
+        | {"truth_similarity": _REAL, "truth_label": pa.int8()},
         nullable=("prompt", "confidence", "image", "truth_similarity", "truth_label"),
     ),
-    "matches": _schema(  # one row a generated-training pair; training: row of the training picture; rank: of nearness
-        {"sample_id": _TEXT, "training_id": _TEXT, "training": pa.int32(), "similarity": pa.float32(), "rank": pa.int32()}
+    # One row a generated-training pair; training: row of the training picture; rank: of
+    # nearness
+    "matches": _schema(
+        {
+            "sample_id": _TEXT,
+            "training_id": _TEXT,
+            "training": pa.int32(),
+            "similarity": pa.float32(),
+            "rank": pa.int32(),
+        }
     ),
-    "metrics": _schema(  # long form; low and high: the interval; n: how many examples or images it is computed from
+    # Long form; low and high: the interval; n: how many examples or images it is
+    # computed from
+    "metrics": _schema(
         {"metric": _TEXT, "band": _TEXT, "threshold": _REAL, "subset": _TEXT}
         | {"value": _REAL, "low": _REAL, "high": _REAL, "n": pa.int64()},
         nullable=("band", "threshold", "value", "low", "high"),
@@ -52,30 +74,53 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 
 TABLES = SCHEMAS | {
-    # Of a task, not of a run. One row a generated image that is an example; start: JSON of the words that its noise is hashed from.
+    # Of a task, not of a run. One row a generated image that is an example; start: JSON
+    # of the words that its noise is hashed from.
     "pool": _schema(
-        {"index": pa.int32(), "label": pa.int32(), "start": _TEXT, "training": pa.int32(), "training_id": _TEXT}
+        {
+            "index": pa.int32(),
+            "label": pa.int32(),
+            "start": _TEXT,
+            "training": pa.int32(),
+            "training_id": _TEXT,
+        }
         | {"similarity": pa.float32(), "image": pa.binary()},
         nullable=("label",),
     ),
-    # Of a run. One row a training image that its report shows beside an extracted one; image: PNG bytes, made smaller where it is large.
+    # Of a run. One row a training image that its report shows beside an extracted one;
+    # image: PNG bytes, made smaller where it is large.
     "nearest": _schema({"training_id": _TEXT, "image": pa.binary()}),
 }
 
 
-def write_table(path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Mapping[str, str] | None = None) -> None:
-    """Writes a table of ``TABLES[name]`` atomically; NaN and None become null. notes: kept in the file's metadata.
+def write_table(
+    path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Mapping[str, str] | None = None
+) -> None:
+    """Writes a table of ``TABLES[name]`` atomically; NaN and None become null. notes:
+    kept in the file's metadata.
 
-    Raises UserError if the disk refuses, ValueError if columns are missing, unknown or null where they may not be.
+    Raises UserError if the disk refuses, ValueError if columns are missing, unknown or
+    null where they may not be.
     """
     schema = TABLES[name]
     columns = set(table.columns if not isinstance(table, pa.Table) else table.column_names)
     if wrong := columns ^ set(schema.names):
-        raise ValueError(f"table {name}: columns missing or unknown: {', '.join(sorted(map(str, wrong)))}")
+        raise ValueError(
+            f"table {name}: columns missing or unknown: {', '.join(sorted(map(str, wrong)))}"
+        )
     if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
-    table = table.select(schema.names).cast(schema).replace_schema_metadata({**schema.metadata, **(notes or {})})
-    atomic_write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))
+    table = (
+        table.select(schema.names)
+        .cast(schema)
+        .replace_schema_metadata({**schema.metadata, **(notes or {})})
+    )
+    atomic_write(
+        path,
+        lambda temporary: pq.write_table(
+            table, temporary, compression="zstd", write_page_checksum=True
+        ),
+    )
 
 
 def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.DataFrame:
@@ -83,14 +128,21 @@ def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.Da
 
     without: nullable columns that are not read, and null.
 
-    Raises UserError if missing, newer or another table, DamagedFile if unreadable or null where it may not be.
+    Raises UserError if missing, newer or another table, DamagedFile if unreadable or
+    null where it may not be.
     """
     if not path.is_file():
         raise UserError(f"{path} is not there; membench run makes it")
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         held = file.schema_arrow.names
-        table = file.read(columns=[column for column in held if column not in without or column not in TABLES[name].names])
+        table = file.read(
+            columns=[
+                column
+                for column in held
+                if column not in without or column not in TABLES[name].names
+            ]
+        )
         version = int((file.schema_arrow.metadata or {}).get(b"schema_version", 0))
         for column in without:
             if column in TABLES[name].names and column in held:
@@ -99,27 +151,50 @@ def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.Da
         if without and set(table.column_names) == set(TABLES[name].names):
             table = table.select(TABLES[name].names)
         fits = table.schema.equals(TABLES[name])
-        absent = [field.name for field in TABLES[name] if fits and not field.nullable and table[field.name].null_count]
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a damaged name is no UTF-8
-        raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())}); delete it and run again") from error
+        absent = [
+            field.name
+            for field in TABLES[name]
+            if fits and not field.nullable and table[field.name].null_count
+        ]
+    # ValueError: a damaged name is no UTF-8
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedFile(
+            f"{path} is damaged ({' '.join(str(error).split())}); delete it and run again"
+        ) from error
     refuse_newer(path, version)
     if not fits:
         raise UserError(f"{path} is not a {name} table of membench; move it away and run again")
     if absent:
-        raise DamagedFile(f"{path} is damaged (its column {absent[0]} has empty cells); delete it and run again")
+        raise DamagedFile(
+            f"{path} is damaged (its column {absent[0]} has empty cells); delete it and run again"
+        )
     return table.to_pandas(ignore_metadata=True)
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """The notes that :func:`write_table` put beside the table. Raises DamagedFile if unreadable."""
+    """The notes that :func:`write_table` put beside the table.
+
+    Raises DamagedFile if unreadable.
+    """
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())}); get it again") from error
-    return {k.decode(errors="replace"): v.decode(errors="replace") for k, v in metadata.items() if k != b"schema_version"}
+        raise DamagedFile(
+            f"{path} is damaged ({' '.join(str(error).split())}); get it again"
+        ) from error
+    return {
+        k.decode(errors="replace"): v.decode(errors="replace")
+        for k, v in metadata.items()
+        if k != b"schema_version"
+    }
 
 
 def refuse_newer(path: Path, version: int) -> None:
-    """Raises UserError if a file's schema version is above the one that this membench reads."""
+    """Raises UserError if a file's schema version is above the one that this membench
+    reads.
+    """
     if version > SCHEMA_VERSION:
-        raise UserError(f"{path} was written by a newer membench (schema {version}, this one reads {SCHEMA_VERSION}); update membench")
+        raise UserError(
+            f"{path} was written by a newer membench (schema {version}, this one reads"
+            f" {SCHEMA_VERSION}); update membench"
+        )

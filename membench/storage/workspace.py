@@ -1,8 +1,11 @@
-"""Where a detector keeps what it prepares: stages under content keys, made once and paid for by every run that uses them.
+"""Where a detector keeps what it prepares: stages under content keys, made once and
+paid for by every run that uses them.
 
-``<out>/<task>/<profile>/prepared/<stage>-<key>/``. The key holds the model's weights, so a surrogate of another model is
-never found; a folder that was copied there by hand is refused. A sweep over guidance weights trains one surrogate only,
-but each of its runs carries that surrogate's cost: what a number costs does not depend on what happened to be cached.
+``<out>/<task>/<profile>/prepared/<stage>-<key>/``. The key holds the model's weights,
+so a surrogate of another model is never found; a folder that was copied there by hand
+is refused. A sweep over guidance weights trains one surrogate only, but each of its
+runs carries that surrogate's cost: what a number costs does not depend on what happened
+to be cached.
 """
 
 from __future__ import annotations
@@ -30,19 +33,26 @@ class Stage:
 
 
 class Workspace:
-    """The stages of one run's preparation. ``cost`` and ``seconds`` are the sums over the stages asked for so far.
+    """The stages of one run's preparation.
 
-    identity: what every stage depends on (weights, data type). progress: whether to show bars.
+    ``cost`` and ``seconds`` are the sums over the stages asked for so far.
+
+    identity: what every stage depends on (weights, data type). progress: whether to
+    show bars.
     """
 
     def __init__(self, root: Path, identity: Mapping[str, Any], *, progress: bool = False) -> None:
         self.root, self.identity, self.progress = root, dict(identity), progress
         self.cost, self.seconds = Cost(), 0.0
 
-    def stage(self, name: str, parts: Mapping[str, Any], make: Callable[[Path], tuple[Cost, float]]) -> Stage:
-        """The stage of these parts, made by ``make(folder)`` (its cost and seconds, earlier sessions included) unless it is there.
+    def stage(
+        self, name: str, parts: Mapping[str, Any], make: Callable[[Path], tuple[Cost, float]]
+    ) -> Stage:
+        """The stage of these parts, made by ``make(folder)`` (its cost and seconds,
+        earlier sessions included) unless it is there.
 
-        Raises UserError if the folder holds a stage of other parts, another process is making it, or the disk refuses.
+        Raises UserError if the folder holds a stage of other parts, another process is
+        making it, or the disk refuses.
         """
         parts = json.loads(json.dumps({"stage": name, **self.identity, **parts}))
         key = content_key(parts)
@@ -51,7 +61,8 @@ class Workspace:
         lock = take_lock(folder / ".lock", busy)
         try:
             done = folder / "stage.json"
-            # Before the work, so that what an interrupted session left is refused too if it is another model's.
+            # Before the work, so that what an interrupted session left is refused too
+            # if it is another model's.
             self._claim(folder / "parts.json", parts)
             if not done.exists():
                 cost, seconds = make(folder)
@@ -70,11 +81,16 @@ class Workspace:
             return
         held = _read(file)
         if differing := sorted(k for k in {*held, *parts} if held.get(k) != parts.get(k)):
-            raise UserError(f"{file.parent} was prepared with other {', '.join(differing)}; delete it and run again")
+            raise UserError(
+                f"{file.parent} was prepared with other {', '.join(differing)}; delete it and run"
+                " again"
+            )
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_bytes()))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error}); delete {file.parent} and run again") from None
+        raise UserError(
+            f"{file} is damaged ({error}); delete {file.parent} and run again"
+        ) from None

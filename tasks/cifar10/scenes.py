@@ -1,4 +1,6 @@
-"""The mini world of ``cifar10``: 32x32 scenes, one of ten shapes before a patterned background. Drawn, so it needs no licence."""
+"""The mini world of ``cifar10``: 32x32 scenes, one of ten shapes before a patterned
+background. Drawn, so it needs no licence.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,18 @@ import numpy as np
 
 from ..pixels.planted import Canvas, World
 
-CLASSES = ("disc", "square", "diamond", "ring", "triangle", "plus", "cross", "bars", "checks", "crescent")
+CLASSES = (
+    "disc",
+    "square",
+    "diamond",
+    "ring",
+    "triangle",
+    "plus",
+    "cross",
+    "bars",
+    "checks",
+    "crescent",
+)
 
 
 def shape(label: int, x: np.ndarray, y: np.ndarray, r: int) -> np.ndarray:
@@ -30,7 +43,9 @@ def shape(label: int, x: np.ndarray, y: np.ndarray, r: int) -> np.ndarray:
 
 
 def draw(label: int, random: np.random.RandomState) -> np.ndarray:
-    """One scene: gradient, stripes or dots, two spots of light, then the shape with its shadow."""
+    """One scene: gradient, stripes or dots, two spots of light, then the shape with its
+    shadow.
+    """
     c = Canvas(32)
     colour = random.randint(0, 256, size=(6, 3))
     c.gradient(colour[0], colour[1], across=bool(random.randint(2)))
@@ -40,7 +55,11 @@ def draw(label: int, random: np.random.RandomState) -> np.ndarray:
     elif pattern == 2:
         c.fill((c.x + c.y + phase) // width % 3 == 0, colour[2])
     elif pattern == 3:
-        c.fill(((c.x + phase) % (2 * width) - width) ** 2 + ((c.y + phase) % (2 * width) - width) ** 2 <= (width // 2) ** 2, colour[2])
+        c.fill(
+            ((c.x + phase) % (2 * width) - width) ** 2 + ((c.y + phase) % (2 * width) - width) ** 2
+            <= (width // 2) ** 2,
+            colour[2],
+        )
     for k in (3, 4):
         cx, cy, r = random.randint(0, 64), random.randint(0, 64), random.randint(5, 14)
         c.fill(c.ellipse(cx, cy, r, r), colour[k])
@@ -51,7 +70,20 @@ def draw(label: int, random: np.random.RandomState) -> np.ndarray:
     return c.done()
 
 
-WORLD = World("scenes", 1, 32, len(CLASSES), draw, {1: 160, 4: 20, 16: 20, 64: 10}, near=10, variants=8)
+WORLD = World(
+    "scenes", 1, 32, len(CLASSES), draw, {1: 160, 4: 20, 16: 20, 64: 10}, near=10, variants=8
+)
 
-# 100 images a half are shown often enough to be learnt by heart, and as many once and 4 times.
-MIRROR = World("scenes", 2, 32, len(CLASSES), draw, {1: 100, 4: 100, 16: 80, 64: 20}, near=20, variants=4, held_out=160)
+# 100 images a half are shown often enough to be learnt by heart, and as many once and 4
+# times.
+MIRROR = World(
+    "scenes",
+    2,
+    32,
+    len(CLASSES),
+    draw,
+    {1: 100, 4: 100, 16: 80, 64: 20},
+    near=20,
+    variants=4,
+    held_out=160,
+)

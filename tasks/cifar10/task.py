@@ -1,8 +1,10 @@
 """CIFAR-10: which images of a pixel model are copies of its training set?
 
-The mini profile is drawn (scenes.py): ten classes, pictures shown 1 to 64 times, a class-conditional UNet2DModel that was trained
-on them, and a control model that was not. The full profile is the real data set and any UNet2DModel of 32x32 pixels: unconditional
-like google/ddpm-cifar10-32, or one of ``membench train cifar10 --profile full``, whose training.json says which images it saw.
+The mini profile is drawn (scenes.py): ten classes, pictures shown 1 to 64 times, a
+class-conditional UNet2DModel that was trained on them, and a control model that was
+not. The full profile is the real data set and any UNet2DModel of 32x32 pixels:
+unconditional like google/ddpm-cifar10-32, or one of ``membench train cifar10 --profile
+full``, whose training.json says which images it saw.
 """
 
 from __future__ import annotations
@@ -19,7 +21,14 @@ from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import Training
 
 from ..pixels.mirror import Pair
-from ..pixels.mirror_task import MirrorOptions, load_mirror, loaded, mirror_examples, mirror_parts, refuse_mirror_options
+from ..pixels.mirror_task import (
+    MirrorOptions,
+    load_mirror,
+    loaded,
+    mirror_examples,
+    mirror_parts,
+    refuse_mirror_options,
+)
 from ..pixels.task import full_setting, load_setting, mini_setting, pixel_space, unique
 from .data import CLASSES, read_cifar10
 from .mirror import real_pair
@@ -40,7 +49,10 @@ class Cifar10Options(MirrorOptions):
     trained_on: str = field(
         default="",
         metadata={
-            "help": "training.json that names the model's images; empty: the model's own, or all 50,000 where it has none",
+            "help": (
+                "training.json that names the model's images; empty: the model's own, or all 50,000"
+                " where it has none"
+            ),
             "full": True,
         },
     )
@@ -50,7 +62,10 @@ class Cifar10(Task):
     info = TaskInfo(
         name="cifar10",
         version=1,
-        summary="CIFAR-10 (mini: drawn scenes), generated images that are copies of training images against others",
+        summary=(
+            "CIFAR-10 (mini: drawn scenes), generated images that are copies of training images"
+            " against others"
+        ),
         profiles=("mini", "full"),
         space=pixel_space(SIZE),
         examples="images",
@@ -58,32 +73,65 @@ class Cifar10(Task):
     )
     Options = Cifar10Options
 
-    def load(self, profile: str, *, control: bool = False, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> LoadedTask:
-        """The pool of the model, or the images of both halves of a mirror pair, as examples; with ``control`` the same examples,
-        scored by a model that never saw the training images."""
+    def load(
+        self,
+        profile: str,
+        *,
+        control: bool = False,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 64,
+    ) -> LoadedTask:
+        """The pool of the model, or the images of both halves of a mirror pair, as
+        examples; with ``control`` the same examples, scored by a model that never saw
+        the training images.
+        """
         from membench.models.pixel import classes_of
 
         o = self.options
         if profile == "mini" and (o.examples == "training" or o.models):
-            return load_mirror(self.info, MIRROR, DATA, RUNGS, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
+            return load_mirror(
+                self.info,
+                MIRROR,
+                DATA,
+                RUNGS,
+                o,
+                control=control,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+            )
         refuse_mirror_options(self.info, o)
         if profile == "mini":
             setting = mini_setting(self.info, WORLD, DATA, o, control)
         else:
-            setting = full_setting(self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control)
+            setting = full_setting(
+                self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control
+            )
         if o.examples == "training":
             pair = self.pair(setting.folder)
             told = classes_of(setting.asked, len(CLASSES), SIZE)
             examples = mirror_examples(pair, "a")
-            return loaded(setting, o, examples, told, control=control, device=device, dtype=dtype, batch_size=batch_size)
-        return load_setting(setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size)
+            return loaded(
+                setting,
+                o,
+                examples,
+                told,
+                control=control,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+            )
+        return load_setting(
+            setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size
+        )
 
     def pair(self, folder: Path) -> Pair:
         """The parts of CIFAR-10 that the model and its mirror were trained on."""
         if not self.options.control_model:
             raise UserError(
-                "examples=training compares a model with its mirror: membench train cifar10 --profile full --set skip=N, "
-                "then --set cifar10.control_model=FOLDER"
+                "examples=training compares a model with its mirror: membench train cifar10"
+                " --profile full --set skip=N, then --set cifar10.control_model=FOLDER"
             )
         from membench.models.pixel import find_model
 
@@ -91,14 +139,22 @@ class Cifar10(Task):
         return real_pair(images, classes, folder, find_model(self.options.control_model))
 
     def training(self, folder: Path) -> Training:
-        """The training images of a model: the subset that its training.json names, or the whole training set."""
+        """The training images of a model: the subset that its training.json names, or
+        the whole training set.
+        """
         images, _ = read_cifar10(Path(self.options.data_root))
-        file = Path(self.options.trained_on) if self.options.trained_on else folder / "training.json"
+        file = (
+            Path(self.options.trained_on) if self.options.trained_on else folder / "training.json"
+        )
         if not file.is_file():
             if self.options.trained_on:
                 raise UserError(f"trained_on={file} is not there")
             if self.options.model:
-                print(f"membench: {folder} has no training.json: taken to be trained on all of CIFAR-10's training set", file=sys.stderr)
+                print(
+                    f"membench: {folder} has no training.json: taken to be trained on all of"
+                    " CIFAR-10's training set",
+                    file=sys.stderr,
+                )
             rows, copies = (found.tolist() for found in unique(images))
         else:
             rows, copies = _rows(file, len(images))
@@ -107,22 +163,46 @@ class Cifar10(Task):
             images=lambda: pictures,
             ids=[f"train/{row:05d}" for row in rows],
             copies=[int(n) for n in copies],
-            hash=json_hash(["CIFAR-10, training set", [int(r) for r in rows], [int(n) for n in copies]]),
+            hash=json_hash(
+                ["CIFAR-10, training set", [int(r) for r in rows], [int(n) for n in copies]]
+            ),
         )
 
     @classmethod
-    def train(cls, out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True) -> None:
-        """``membench train cifar10``: the shipped models, or with ``--profile full`` a memorizing model of real images."""
+    def train(
+        cls,
+        out: Path,
+        parts: Sequence[str] | None,
+        options: Sequence[str],
+        *,
+        profile: str = "mini",
+        progress: bool = True,
+    ) -> None:
+        """``membench train cifar10``: the shipped models, or with ``--profile full`` a
+        memorizing model of real images.
+        """
         from membench.options import parse_options
 
         from ..pixels.train import MirrorRecipe, PixelRecipe, train_mirror, train_world
         from .train import train_subset
 
         if profile == "mini" and (halves := mirror_parts(parts, options)):
-            recipe = parse_options(MirrorRecipe, options, owner="recipe of cifar10", base={"steps": RUNGS[-1], "rungs": RUNGS})
+            recipe = parse_options(
+                MirrorRecipe,
+                options,
+                owner="recipe of cifar10",
+                base={"steps": RUNGS[-1], "rungs": RUNGS},
+            )
             train_mirror(MIRROR, out, halves, recipe, progress)
         elif profile == "mini":
-            train_world(cls, WORLD, out, parts, parse_options(PixelRecipe, options, owner="recipe of cifar10"), progress)
+            train_world(
+                cls,
+                WORLD,
+                out,
+                parts,
+                parse_options(PixelRecipe, options, owner="recipe of cifar10"),
+                progress,
+            )
         elif parts:
             raise unknown_name("part", parts[0], (), "membench train cifar10 --help")
         else:
@@ -130,14 +210,25 @@ class Cifar10(Task):
 
 
 def _rows(file: Path, total: int) -> tuple[list[int], list[int]]:
-    """Rows of CIFAR-10 and how often each was shown, from a training.json of ``membench train cifar10 --profile full``."""
+    """Rows of CIFAR-10 and how often each was shown, from a training.json of ``membench
+    train cifar10 --profile full``.
+    """
     try:
         data = json.loads(file.read_bytes())["data"]
         rows, copies = [int(r) for r in data["rows"]], [int(n) for n in data["copies"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{file} does not say which images the model was trained on ({error!r}); give --set cifar10.trained_on=FILE"
+            f"{file} does not say which images the model was trained on ({error!r}); give --set"
+            " cifar10.trained_on=FILE"
         ) from None
-    if len(rows) != len(copies) or not rows or min(rows) < 0 or max(rows) >= total or len(set(rows)) < len(rows):
-        raise UserError(f"{file}: its rows and copies do not fit CIFAR-10's {total} training images")
+    if (
+        len(rows) != len(copies)
+        or not rows
+        or min(rows) < 0
+        or max(rows) >= total
+        or len(set(rows)) < len(rows)
+    ):
+        raise UserError(
+            f"{file}: its rows and copies do not fit CIFAR-10's {total} training images"
+        )
     return rows, copies

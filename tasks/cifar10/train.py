@@ -1,8 +1,10 @@
-"""``membench train cifar10``: the mini models, and (``--profile full``) a memorizing model on a subset of real CIFAR-10.
+"""``membench train cifar10``: the mini models, and (``--profile full``) a memorizing
+model on a subset of real CIFAR-10.
 
-The subset is the first N of a seeded permutation of the 50,000 training images; the first FRACTION of those are shown TIMES times
-as often as the others. ``labels`` is the experiment that SIDE's reviewers asked for: what a model is told of an image, and how much
-it then memorizes.
+The subset is the first N of a seeded permutation of the 50,000 training images; the
+first FRACTION of those are shown TIMES times as often as the others. ``labels`` is the
+experiment that SIDE's reviewers asked for: what a model is told of an image, and how
+much it then memorizes.
 """
 
 from __future__ import annotations
@@ -27,10 +29,23 @@ CLUSTERS = 10
 
 @dataclass(frozen=True)
 class SubsetRecipe(PixelRecipe):
-    data_root: str = field(default="data", metadata={"help": "folder that holds cifar-10-batches-py"})
-    subset: int = field(default=512, metadata={"help": "different training images", "min": 2, "max": 50_000})
-    skip: int = field(default=0, metadata={"help": "leave out the first so many of the permutation: for a control model", "min": 0})
-    duplicate: str = field(default="0.1:16", metadata={"help": "FRACTION:TIMES of images that are shown more often; 0:1 for none"})
+    data_root: str = field(
+        default="data", metadata={"help": "folder that holds cifar-10-batches-py"}
+    )
+    subset: int = field(
+        default=512, metadata={"help": "different training images", "min": 2, "max": 50_000}
+    )
+    skip: int = field(
+        default=0,
+        metadata={
+            "help": "leave out the first so many of the permutation: for a control model",
+            "min": 0,
+        },
+    )
+    duplicate: str = field(
+        default="0.1:16",
+        metadata={"help": "FRACTION:TIMES of images that are shown more often; 0:1 for none"},
+    )
     labels: Labels = field(default="class", metadata={"help": "what the model is told of an image"})
 
     def duplicates(self) -> tuple[float, int]:
@@ -38,9 +53,14 @@ class SubsetRecipe(PixelRecipe):
         try:
             fraction, times = float(found[1]), int(found[2])  # type: ignore[index]
         except (TypeError, ValueError):
-            raise UserError(f"duplicate={self.duplicate}: write FRACTION:TIMES, such as 0.1:16") from None
+            raise UserError(
+                f"duplicate={self.duplicate}: write FRACTION:TIMES, such as 0.1:16"
+            ) from None
         if not 0 <= fraction <= 1 or times < 1:
-            raise UserError(f"duplicate={self.duplicate}: the fraction must lie in [0, 1], and times must be at least 1")
+            raise UserError(
+                f"duplicate={self.duplicate}: the fraction must lie in [0, 1], and times must be at"
+                " least 1"
+            )
         return fraction, times
 
 
@@ -52,29 +72,46 @@ class Subset:
     copies: np.ndarray
 
 
-def choose_subset(n: int, size: int, fraction: float, times: int, seed: int, skip: int = 0) -> Subset:
-    """``size`` of a permutation of n rows, after the first ``skip``; the first round(fraction * size) of them count ``times``."""
+def choose_subset(
+    n: int, size: int, fraction: float, times: int, seed: int, skip: int = 0
+) -> Subset:
+    """``size`` of a permutation of n rows, after the first ``skip``; the first
+    round(fraction * size) of them count ``times``.
+    """
     if skip + size > n:
         raise UserError(f"subset={size} after skip={skip}: the training set has {n} images")
-    rows = np.random.RandomState(seed_of("cifar10 subset", seed) % 2**32).permutation(n)[skip : skip + size]
+    rows = np.random.RandomState(seed_of("cifar10 subset", seed) % 2**32).permutation(n)[
+        skip : skip + size
+    ]
     copies = np.ones(size, dtype=np.int64)
     copies[: round(fraction * size)] = times
     return Subset(rows, copies)
 
 
-def make_labels(kind: Labels, images: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray | None:
-    """Labels [n] in [0, 10) or None. cluster: k-means with k = 10 on the pixels of 8x8 means."""
+def make_labels(
+    kind: Labels, images: np.ndarray, classes: np.ndarray, seed: int
+) -> np.ndarray | None:
+    """Labels [n] in [0, 10) or None. cluster: k-means with k = 10 on the pixels of 8x8
+    means.
+    """
     if kind == "none":
         return None
     if kind == "class":
         return classes
     if kind == "random":
-        return np.random.RandomState(seed_of("random labels", seed) % 2**32).randint(len(CLASSES), size=len(images))
+        return np.random.RandomState(seed_of("random labels", seed) % 2**32).randint(
+            len(CLASSES), size=len(images)
+        )
     if len(images) < CLUSTERS:
-        raise UserError(f"labels=cluster makes {CLUSTERS} clusters; give at least as many images (subset={len(images)})")
+        raise UserError(
+            f"labels=cluster makes {CLUSTERS} clusters; give at least as many images"
+            f" (subset={len(images)})"
+        )
     from sklearn.cluster import KMeans
 
-    small = images.reshape(len(images), 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(images), -1) / 255
+    small = (
+        images.reshape(len(images), 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(images), -1) / 255
+    )
     return KMeans(CLUSTERS, n_init=10, random_state=seed).fit_predict(small)
 
 
@@ -97,5 +134,7 @@ def subset_data(recipe: SubsetRecipe) -> TrainingSet:
 
 def train_subset(out: Path, options: Sequence[str], progress: bool) -> None:
     recipe = parse_options(SubsetRecipe, options, owner="recipe of cifar10")
-    name = f"cifar10-{recipe.subset}-{recipe.labels}" + (f"-after{recipe.skip}" if recipe.skip else "")
+    name = f"cifar10-{recipe.subset}-{recipe.labels}" + (
+        f"-after{recipe.skip}" if recipe.skip else ""
+    )
     train_pixels(out, name, subset_data(recipe), recipe, progress)

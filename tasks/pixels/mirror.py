@@ -1,9 +1,13 @@
-"""Mirror pairs: two halves of a drawn world that differ by coin flips alone (docs/design/mirror-pairs.md).
+"""Mirror pairs: two halves of a drawn world that differ by coin flips alone
+(docs/design/mirror-pairs.md).
 
-For each kind and label, twice as many images are drawn as a half needs. They are sorted by how much detail they hold, neighbours
-become pairs, and a fair coin sends one of each pair to half ``a`` and the other to half ``b``. The coins see neither the images nor
-the order of drawing, so nothing in an image tells which model was trained on it. ``held_out`` images are drawn likewise and belong
-to neither half. Streams are numpy's frozen ``RandomState`` (NEP 19) and all arithmetic is on integers: the same bytes everywhere.
+For each kind and label, twice as many images are drawn as a half needs. They are sorted
+by how much detail they hold, neighbours become pairs, and a fair coin sends one of each
+pair to half ``a`` and the other to half ``b``. The coins see neither the images nor the
+order of drawing, so nothing in an image tells which model was trained on it.
+``held_out`` images are drawn likewise and belong to neither half. Streams are numpy's
+frozen ``RandomState`` (NEP 19) and all arithmetic is on integers: the same bytes
+everywhere.
 """
 
 from __future__ import annotations
@@ -31,7 +35,8 @@ class Pair:
 
 
 def detail(images: np.ndarray) -> np.ndarray:
-    """How many colours each image's mixed second difference has, [n]: of an image of few edges and patterns few.
+    """How many colours each image's mixed second difference has, [n]: of an image of
+    few edges and patterns few.
 
     Its rank correlation with the size of a PNG is 0.97 for scenes and 0.71 for faces.
     """
@@ -41,7 +46,9 @@ def detail(images: np.ndarray) -> np.ndarray:
 
 
 def split(images: np.ndarray, coins: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of an even number of images for half a and half b: neighbours in detail are parted by a fair coin."""
+    """Rows of an even number of images for half a and half b: neighbours in detail are
+    parted by a fair coin.
+    """
     pairs = np.argsort(detail(images), kind="stable").reshape(-1, 2)
     heads = coins.randint(2, size=len(pairs))
     rows = np.arange(len(pairs))
@@ -49,13 +56,22 @@ def split(images: np.ndarray, coins: np.random.RandomState) -> tuple[np.ndarray,
 
 
 def build_pair(world: World, number: int = 0) -> Pair:
-    """World ``number``; 0 is the development world. Every label has as many images of a kind as any other."""
-    kinds = [(f"x{times}", times, count, 1) for times, count in sorted(world.pictures.items(), reverse=True)]
+    """World ``number``; 0 is the development world.
+
+    Every label has as many images of a kind as any other.
+    """
+    kinds = [
+        (f"x{times}", times, count, 1)
+        for times, count in sorted(world.pictures.items(), reverse=True)
+    ]
     kinds.append(("near", 1, world.near, world.variants))
     rows: dict[str, list[tuple[np.ndarray, int, int, str, str]]] = {half: [] for half in HALVES}
     for kind, copies, count, variants in kinds:
         if count % world.classes:
-            raise ValueError(f"{world.name}: {count} images of kind {kind} do not share out over {world.classes} labels")
+            raise ValueError(
+                f"{world.name}: {count} images of kind {kind} do not share out over {world.classes}"
+                " labels"
+            )
         each = count // world.classes
         for label in range(world.classes):
             words = (world.name, world.version, number, kind, label)
@@ -64,12 +80,18 @@ def build_pair(world: World, number: int = 0) -> Pair:
                 for row in chosen:
                     group = f"{number}/{kind}/{label}/{row}"
                     for k in range(variants):
-                        image = images[row] if variants == 1 else vary(images[row], stream(*words, int(row), "variant", k))
+                        image = (
+                            images[row]
+                            if variants == 1
+                            else vary(images[row], stream(*words, int(row), "variant", k))
+                        )
                         rows[half].append((image, label, copies, kind, group))
     held_out = []
     for label in range(world.classes):
         for k in range(world.held_out // world.classes):
-            image = world.draw(label, stream(world.name, world.version, number, "held_out", label, k))
+            image = world.draw(
+                label, stream(world.name, world.version, number, "held_out", label, k)
+            )
             held_out.append((image, label, 0, "held_out", f"{number}/held_out/{label}/{k}"))
     return Pair(number, {half: _half(found) for half, found in rows.items()}, _half(held_out))
 

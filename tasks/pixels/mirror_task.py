@@ -1,8 +1,10 @@
-"""What a pixel task on mirror pairs loads (mirror.py): the images of both halves as examples, and one half's model to score them.
+"""What a pixel task on mirror pairs loads (mirror.py): the images of both halves as
+examples, and one half's model to score them.
 
-Label 1 is an image of the model's own half, however often that half shows it; label 0 is one of the other half, or held out. Kind and
-number of copies are alike in both halves, so every kind is compared with the same kind of the other half. With ``control`` the same
-examples keep their labels and the other half's model scores them.
+Label 1 is an image of the model's own half, however often that half shows it; label 0
+is one of the other half, or held out. Kind and number of copies are alike in both
+halves, so every kind is compared with the same kind of the other half. With ``control``
+the same examples keep their labels and the other half's model scores them.
 """
 
 from __future__ import annotations
@@ -28,17 +30,39 @@ GENERATED = ("pool", "pool_seed", "labels", "model")  # options that examples=ge
 
 @dataclass(frozen=True)
 class MirrorOptions(PixelOptions):
-    half: Literal["a", "b"] = field(default="a", metadata={"help": "mini: whose model is asked; its images are the memorized ones"})
+    half: Literal["a", "b"] = field(
+        default="a",
+        metadata={"help": "mini: whose model is asked; its images are the memorized ones"},
+    )
     examples: Literal["auto", "training", "generated"] = field(
         default="auto",
         metadata={
-            "help": "training: the images of both halves of a mirror pair and held-out ones (full: of model and control_model); "
-            "generated, auto: a pool of images that the model generated"
+            "help": (
+                "training: the images of both halves of a mirror pair and held-out ones (full: of"
+                " model and control_model); generated, auto: a pool of images that the model"
+                " generated"
+            )
         },
     )
-    world: int = field(default=0, metadata={"help": "mini: seed of the generator; 0: the development world, which ships", "min": 0})
-    models: str = field(default="", metadata={"help": "mini: folder that membench train wrote (a/ and b/); empty: what ships"})
-    rung: int = field(default=5, metadata={"help": "mini: how much is memorized, 1 (hardly anything) to 5", "min": 1, "max": 5})
+    world: int = field(
+        default=0,
+        metadata={
+            "help": "mini: seed of the generator; 0: the development world, which ships",
+            "min": 0,
+        },
+    )
+    models: str = field(
+        default="",
+        metadata={"help": "mini: folder that membench train wrote (a/ and b/); empty: what ships"},
+    )
+    rung: int = field(
+        default=5,
+        metadata={
+            "help": "mini: how much is memorized, 1 (hardly anything) to 5",
+            "min": 1,
+            "max": 5,
+        },
+    )
 
 
 def load_mirror(
@@ -53,12 +77,26 @@ def load_mirror(
     dtype: str,
     batch_size: int,
 ) -> LoadedTask:
-    """The task in its mini profile. rungs: the steps of the five snapshots. Raises :class:`UserError`."""
+    """The task in its mini profile. rungs: the steps of the five snapshots.
+
+    Raises :class:`UserError`.
+    """
     setting = mirror_setting(info, world, data, rungs, options, control)
     if options.examples != "training":
-        return load_setting(setting, options, control=control, device=device, dtype=dtype, batch_size=batch_size)
+        return load_setting(
+            setting, options, control=control, device=device, dtype=dtype, batch_size=batch_size
+        )
     examples = mirror_examples(pair_of(world, options.world), options.half)
-    return loaded(setting, options, examples, world.classes, control=control, device=device, dtype=dtype, batch_size=batch_size)
+    return loaded(
+        setting,
+        options,
+        examples,
+        world.classes,
+        control=control,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+    )
 
 
 def loaded(
@@ -72,7 +110,9 @@ def loaded(
     dtype: str,
     batch_size: int,
 ) -> LoadedTask:
-    """Examples with the setting's model to score them. told: how many classes the models are told; 0: none."""
+    """Examples with the setting's model to score them. told: how many classes the
+    models are told; 0: none.
+    """
     from membench.models.pixel import load_pixel_model, pixel_hash
 
     setting = compared(setting, options, device, batch_size, progress=True)
@@ -81,7 +121,9 @@ def loaded(
         profile=setting.profile,
         examples=examples,
         training=setting.training,
-        model=lambda: load_pixel_model(setting.asked, told, device=device, dtype=dtype, batch_size=batch_size),
+        model=lambda: load_pixel_model(
+            setting.asked, told, device=device, dtype=dtype, batch_size=batch_size
+        ),
         hashes={
             "weights": pixel_hash(setting.asked),
             "data": setting.training.hash,
@@ -93,7 +135,9 @@ def loaded(
 
 
 def mirror_parts(parts: Sequence[str] | None, options: Sequence[str]) -> list[str]:
-    """Which halves ``membench train`` was asked for: a part a or b, or a world; none: models of another kind."""
+    """Which halves ``membench train`` was asked for: a part a or b, or a world; none:
+    models of another kind.
+    """
     if parts is None and any(option.partition("=")[0] == "world" for option in options):
         return list(HALVES)
     return list(parts) if parts and set(parts) <= set(HALVES) else []
@@ -103,23 +147,47 @@ def refuse_mirror_options(info: TaskInfo, options: MirrorOptions) -> None:
     """Raises :class:`UserError` for options of a drawn mirror pair where there is none."""
     for name in ("world", "models", "rung"):
         if (value := getattr(options, name)) != getattr(type(options)(), name):
-            raise UserError(f"{name}={value} is for --profile mini with --set {info.name}.examples=training")
+            raise UserError(
+                f"{name}={value} is for --profile mini with --set {info.name}.examples=training"
+            )
 
 
-def mirror_setting(info: TaskInfo, world: World, data: Path, rungs: Sequence[int], options: MirrorOptions, control: bool) -> Setting:
-    """The rung's models of both halves, and the half that ``options.half`` names as the training set."""
+def mirror_setting(
+    info: TaskInfo,
+    world: World,
+    data: Path,
+    rungs: Sequence[int],
+    options: MirrorOptions,
+    control: bool,
+) -> Setting:
+    """The rung's models of both halves, and the half that ``options.half`` names as the
+    training set.
+    """
     for option in fields(options):
         if option.metadata.get("full") and getattr(options, option.name) != option.default:
-            raise UserError(f"{option.name} is for --profile full; the mini profile's data and models ship with membench")
-        if options.examples == "training" and option.name in GENERATED and (value := getattr(options, option.name)) != option.default:
-            why = "nobody knows which of these images it saw" if option.name == "model" else "the examples are training images"
-            raise UserError(f"{option.name}={value}: {why}; choose --set {info.name}.examples=generated")
+            raise UserError(
+                f"{option.name} is for --profile full; the mini profile's data and models ship with"
+                " membench"
+            )
+        if (
+            options.examples == "training"
+            and option.name in GENERATED
+            and (value := getattr(options, option.name)) != option.default
+        ):
+            why = (
+                "nobody knows which of these images it saw"
+                if option.name == "model"
+                else "the examples are training images"
+            )
+            raise UserError(
+                f"{option.name}={value}: {why}; choose --set {info.name}.examples=generated"
+            )
     if control:
         refuse_control_of(options.model)
     if options.world and not options.models:
         raise UserError(
-            f"world {options.world} does not ship: membench train {info.name} --world {options.world} --output FOLDER, "
-            f"then --set {info.name}.models=FOLDER"
+            f"world {options.world} does not ship: membench train {info.name} --world"
+            f" {options.world} --output FOLDER, then --set {info.name}.models=FOLDER"
         )
     pair, step = pair_of(world, options.world), rungs[options.rung - 1]
     root = Path(options.models) if options.models else data
@@ -127,22 +195,50 @@ def mirror_setting(info: TaskInfo, world: World, data: Path, rungs: Sequence[int
     other = trained(info, root / pair.other(options.half), pair, pair.other(options.half), step)
     folder = found(options.model) if options.model else own
     # Of the other settings no pool ships: it is drawn where somebody asks for it.
-    shipped = data / "pool.parquet" if (options.half, options.world, options.rung) == ("a", 0, len(rungs)) else None
+    shipped = (
+        data / "pool.parquet"
+        if (options.half, options.world, options.rung) == ("a", 0, len(rungs))
+        else None
+    )
     training = training_of(pair.halves[options.half], options.half)
-    return Setting(info, "mini", folder, other if control else folder, world.classes, world.size, training, shipped)
+    return Setting(
+        info,
+        "mini",
+        folder,
+        other if control else folder,
+        world.classes,
+        world.size,
+        training,
+        shipped,
+    )
 
 
 def trained(info: TaskInfo, folder: Path, pair: Pair, half: str, step: int) -> Path:
-    """The snapshot of a half's model. Raises :class:`UserError` where it is missing, or was trained on other images."""
-    rung, advice = folder / f"step-{step:05d}", f"membench train {info.name} --world {pair.number} --part {half}"
+    """The snapshot of a half's model.
+
+    Raises :class:`UserError` where it is missing, or was trained on other images.
+    """
+    rung, advice = (
+        folder / f"step-{step:05d}",
+        f"membench train {info.name} --world {pair.number} --part {half}",
+    )
     if not (rung / "unet" / "diffusion_pytorch_model.safetensors").is_file():
-        raise UserError(f"{rung} is missing: its training has not come so far; go on with {advice} --output {folder.parent}")
+        raise UserError(
+            f"{rung} is missing: its training has not come so far; go on with {advice} --output"
+            f" {folder.parent}"
+        )
     try:
         hashed = json.loads((folder / "training.json").read_bytes())["data"]["hash"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / 'training.json'} does not say what the model was trained on; train it again: {advice}") from None
+        raise UserError(
+            f"{folder / 'training.json'} does not say what the model was trained on; train it"
+            f" again: {advice}"
+        ) from None
     if hashed != pair.halves[half].content_hash():
-        raise UserError(f"{folder} was not trained on half {half} of world {pair.number}; choose its own world, or {advice}")
+        raise UserError(
+            f"{folder} was not trained on half {half} of world {pair.number}; choose its own world,"
+            f" or {advice}"
+        )
     return rung
 
 
@@ -169,7 +265,9 @@ def training_of(half: Half, name: str) -> Training:
 
 
 def mirror_examples(pair: Pair, half: str) -> list[Example]:
-    """The images of ``half`` (label 1), of the other half and the held-out ones (label 0). source: whose they are."""
+    """The images of ``half`` (label 1), of the other half and the held-out ones (label
+    0). source: whose they are.
+    """
     parts: list[tuple[str, Half]] = [*sorted(pair.halves.items()), ("held_out", pair.held_out)]
     return [
         Example(_condition(part, i), int(source == half), part.kinds[i], part.groups[i], source)

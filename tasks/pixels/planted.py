@@ -1,8 +1,10 @@
-"""What is planted in the mini worlds of ``cifar10`` and ``celeba``: pictures shown once, 4, 16 or 64 times, and near-duplicates.
+"""What is planted in the mini worlds of ``cifar10`` and ``celeba``: pictures shown
+once, 4, 16 or 64 times, and near-duplicates.
 
-A world draws one picture from (label, random stream). Two disjoint halves share nothing but the way to draw: ``a`` trains the
-model, ``b`` the control model. Random streams are numpy's frozen ``RandomState`` (NEP 19) and drawing is integer arithmetic, so
-that a half has the same bytes on every platform.
+A world draws one picture from (label, random stream). Two disjoint halves share nothing
+but the way to draw: ``a`` trains the model, ``b`` the control model. Random streams are
+numpy's frozen ``RandomState`` (NEP 19) and drawing is integer arithmetic, so that a
+half has the same bytes on every platform.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ Draw = Callable[[int, np.random.RandomState], np.ndarray]
 
 @dataclass(frozen=True)
 class World:
-    """draw(label, stream): ``uint8`` [size, size, 3]. pictures: how many at each multiplicity. near: groups of ``variants``
-    near-duplicates, each shown once. version goes up with whatever changes a byte."""
+    """draw(label, stream): ``uint8`` [size, size, 3]. pictures: how many at each
+    multiplicity. near: groups of ``variants`` near-duplicates, each shown once. version
+    goes up with whatever changes a byte.
+    """
 
     name: str
     version: int
@@ -36,7 +40,9 @@ class World:
 
 @dataclass(frozen=True)
 class Half:
-    """Unique training pictures of one half. kind: "x1", "x4", ... or "near"; group: near-duplicates share one."""
+    """Unique training pictures of one half. kind: "x1", "x4", ... or "near"; group:
+    near-duplicates share one.
+    """
 
     images: np.ndarray  # uint8 [n, size, size, 3]
     labels: np.ndarray  # [n]
@@ -46,7 +52,9 @@ class Half:
 
     def content_hash(self) -> str:
         h = hashlib.sha256(self.images.tobytes())
-        h.update(repr((self.labels.tolist(), self.copies.tolist(), self.kinds, self.groups)).encode())
+        h.update(
+            repr((self.labels.tolist(), self.copies.tolist(), self.kinds, self.groups)).encode()
+        )
         return h.hexdigest()
 
 
@@ -55,7 +63,11 @@ def stream(*words: object) -> np.random.RandomState:
 
 
 def build(world: World, half: str) -> Half:
-    """Draws a half. Labels are dealt in turn, so that each has as many pictures of a kind as any other, give or take one."""
+    """Draws a half.
+
+    Labels are dealt in turn, so that each has as many pictures of a kind as any other,
+    give or take one.
+    """
     images: list[np.ndarray] = []
     rows: list[tuple[int, int, str, str]] = []
     turn = 0
@@ -77,14 +89,24 @@ def build(world: World, half: str) -> Half:
 
 
 def vary(image: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """A near-duplicate: moved by up to a pixel, a little brighter or darker, with noise of one or two grey levels."""
+    """A near-duplicate: moved by up to a pixel, a little brighter or darker, with noise
+    of one or two grey levels.
+    """
     down, right, light = random.randint(-1, 2), random.randint(-1, 2), random.randint(-12, 13)
-    moved = np.roll(np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge"), (down, right), (0, 1))[1:-1, 1:-1]
-    return (moved.astype(np.int64) + light + random.randint(-2, 3, size=image.shape)).clip(0, 255).astype(np.uint8)
+    moved = np.roll(np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge"), (down, right), (0, 1))[
+        1:-1, 1:-1
+    ]
+    return (
+        (moved.astype(np.int64) + light + random.randint(-2, 3, size=image.shape))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 
 class Canvas:
-    """Integer drawing at twice the size. x, y: coordinates [2 size, 2 size]; ``done`` averages 2 x 2."""
+    """Integer drawing at twice the size. x, y: coordinates [2 size, 2 size]; ``done``
+    averages 2 x 2.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = 2 * size
@@ -106,4 +128,8 @@ class Canvas:
 
     def done(self) -> np.ndarray:
         half = self.size // 2
-        return (self.pixels.reshape(half, 2, half, 2, 3).sum(axis=(1, 3)) // 4).clip(0, 255).astype(np.uint8)
+        return (
+            (self.pixels.reshape(half, 2, half, 2, 3).sum(axis=(1, 3)) // 4)
+            .clip(0, 255)
+            .astype(np.uint8)
+        )

@@ -1,4 +1,6 @@
-"""What ``cifar10`` and ``celeba`` share: examples are a pool of images that the model drew, and a control model scores the same pool."""
+"""What ``cifar10`` and ``celeba`` share: examples are a pool of images that the model
+drew, and a control model scores the same pool.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def pixel_space(size: int) -> Space:
-    """Carlini's normalised distance on pixels: d < 1 is their copy, AMG (CVPR 2024) goes to 1.4, far below 1 is one to the eye."""
+    """Carlini's normalised distance on pixels: d < 1 is their copy, AMG (CVPR 2024)
+    goes to 1.4, far below 1 is one to the eye.
+    """
     return Space(
         id=f"normalised-l2/pixels{size}/alpha0.5/n50",
         higher_is_closer=False,
@@ -38,31 +42,64 @@ def pixel_space(size: int) -> Space:
 
 @dataclass(frozen=True)
 class PixelOptions:
-    model: str = field(default="", metadata={"help": "folder or hub id of a UNet2DModel or its pipeline; empty: the task's own"})
+    model: str = field(
+        default="",
+        metadata={
+            "help": "folder or hub id of a UNet2DModel or its pipeline; empty: the task's own"
+        },
+    )
     control_model: str = field(
-        default="", metadata={"help": "the same recipe on other images, for --control with --profile full", "full": True}
+        default="",
+        metadata={
+            "help": "the same recipe on other images, for --control with --profile full",
+            "full": True,
+        },
     )
-    data_root: str = field(default="data", metadata={"help": "folder of the real data set (--profile full)", "full": True})
+    data_root: str = field(
+        default="data",
+        metadata={"help": "folder of the real data set (--profile full)", "full": True},
+    )
     half: Literal["a", "b"] = field(
-        default="a", metadata={"help": "mini: b lets the two models change roles, for choosing options apart from what is reported"}
+        default="a",
+        metadata={
+            "help": (
+                "mini: b lets the two models change roles, for choosing options apart from what is"
+                " reported"
+            )
+        },
     )
-    pool: int = field(default=600, metadata={"help": "generated images that detectors score", "min": 2})
+    pool: int = field(
+        default=600, metadata={"help": "generated images that detectors score", "min": 2}
+    )
     pool_seed: int = field(default=0, metadata={"help": "of their noises", "min": 0})
     labels: Literal["auto", "class", "none"] = field(
         default="auto",
-        metadata={"help": "what the pool is drawn from: each class in turn, or the null class; auto: classes where there are any"},
+        metadata={
+            "help": (
+                "what the pool is drawn from: each class in turn, or the null class; auto: classes"
+                " where there are any"
+            )
+        },
     )
     criterion: Literal["normalised-l2", "sscd"] = field(
         default="normalised-l2",
-        metadata={"help": "what makes a copy: Carlini's distance of pixels, or SSCD's cosine (larger images)"},
+        metadata={
+            "help": (
+                "what makes a copy: Carlini's distance of pixels, or SSCD's cosine (larger images)"
+            )
+        },
     )
-    criterion_weights: str = field(default="", metadata={"help": "SSCD's published weights, a file"})
+    criterion_weights: str = field(
+        default="", metadata={"help": "SSCD's published weights, a file"}
+    )
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A model with the training set that it is asked about. folder: of the model that drew the pool; asked: of the one that is scored.
-    match: how images are compared; None: by normalised L2."""
+    """A model with the training set that it is asked about. folder: of the model that
+    drew the pool; asked: of the one that is scored. match: how images are compared;
+    None: by normalised L2.
+    """
 
     info: TaskInfo
     profile: str
@@ -76,22 +113,46 @@ class Setting:
 
 
 def load_setting(
-    s: Setting, options: PixelOptions, *, control: bool, device: str, dtype: str, batch_size: int, progress: bool = True
+    s: Setting,
+    options: PixelOptions,
+    *,
+    control: bool,
+    device: str,
+    dtype: str,
+    batch_size: int,
+    progress: bool = True,
 ) -> LoadedTask:
-    """The pool of ``folder``'s model as examples, and ``asked``'s model to score them with."""
+    """The pool of ``folder``'s model as examples, and ``asked``'s model to score them
+    with.
+    """
     from membench.models.pixel import classes_of, load_pixel_model, pixel_hash
 
     s = compared(s, options, device, batch_size, progress)
     told = {folder: classes_of(folder, s.classes, s.size) for folder in (s.folder, s.asked)}
     if options.labels == "class" and not told[s.folder]:
-        raise UserError(f"labels=class, but {s.folder} is unconditional: it was told nothing of its images; choose labels=none")
+        raise UserError(
+            f"labels=class, but {s.folder} is unconditional: it was told nothing of its images;"
+            " choose labels=none"
+        )
     if told[s.folder] != told[s.asked]:
-        raise UserError(f"{s.folder} and {s.asked} are not told the same of an image, so the one is no control of the other")
+        raise UserError(
+            f"{s.folder} and {s.asked} are not told the same of an image, so the one is no control"
+            " of the other"
+        )
 
     def model(folder: Path, dtype: str = dtype) -> Denoiser:
-        return load_pixel_model(folder, told[folder], device=device, dtype=dtype, batch_size=batch_size)
+        return load_pixel_model(
+            folder, told[folder], device=device, dtype=dtype, batch_size=batch_size
+        )
 
-    examples = read_pool(pool_spec(s, options), lambda: model(s.folder, "float32"), s.training, s.shipped, match=s.match, progress=progress)
+    examples = read_pool(
+        pool_spec(s, options),
+        lambda: model(s.folder, "float32"),
+        s.training,
+        s.shipped,
+        match=s.match,
+        progress=progress,
+    )
     return LoadedTask(
         info=s.info,
         profile=s.profile,
@@ -108,19 +169,28 @@ def load_setting(
     )
 
 
-def compared(s: Setting, options: PixelOptions, device: str, batch_size: int, progress: bool) -> Setting:
+def compared(
+    s: Setting, options: PixelOptions, device: str, batch_size: int, progress: bool
+) -> Setting:
     """The setting under the criterion that was asked for."""
     if options.criterion == "normalised-l2":
         if options.criterion_weights:
-            raise UserError(f"criterion_weights={options.criterion_weights} is read with criterion=sscd only")
+            raise UserError(
+                f"criterion_weights={options.criterion_weights} is read with criterion=sscd only"
+            )
         return s
     from membench.features.loading import load_features
     from membench.similarity.criterion import by_features
     from membench.similarity.spaces import space_of
 
     if not options.criterion_weights:
-        raise UserError(f"criterion=sscd needs its weights: --set {s.info.name}.criterion_weights=sscd_disc_mixup.torchscript.pt")
-    features = load_features("sscd", options.criterion_weights, device=device, batch_size=batch_size)
+        raise UserError(
+            "criterion=sscd needs its weights: --set"
+            f" {s.info.name}.criterion_weights=sscd_disc_mixup.torchscript.pt"
+        )
+    features = load_features(
+        "sscd", options.criterion_weights, device=device, batch_size=batch_size
+    )
     match = by_features(features, s.training.images, s.training.hash, progress=progress)
     return replace(s, info=replace(s.info, space=space_of("sscd", features.id)), match=match)
 
@@ -139,52 +209,89 @@ def pool_spec(s: Setting, options: PixelOptions) -> PoolSpec:
     )
 
 
-def mini_setting(info: TaskInfo, world: World, data: Path, options: PixelOptions, control: bool) -> Setting:
-    """A shipped model and its half of the world; with ``control`` the same pool, scored by the model of the other half."""
+def mini_setting(
+    info: TaskInfo, world: World, data: Path, options: PixelOptions, control: bool
+) -> Setting:
+    """A shipped model and its half of the world; with ``control`` the same pool, scored
+    by the model of the other half.
+    """
     if control:
         refuse_control_of(options.model)
     for option in fields(options):
         if option.metadata.get("full") and getattr(options, option.name) != option.default:
-            raise UserError(f"{option.name} is for --profile full; the mini profile's data and control model ship with membench")
+            raise UserError(
+                f"{option.name} is for --profile full; the mini profile's data and control model"
+                " ship with membench"
+            )
     own, other = (data / shipped_model(options.half, control=control) for control in (False, True))
     folder = found(options.model) if options.model else own
     if options.model and not same_training(folder, own):
         raise UserError(
-            f"{folder} was not trained on the mini profile's images (no training.json beside it says so), so none of its own can be a "
-            f"copy of them; for a model of real images: --profile full --data-root DATA (membench show {info.name})"
+            f"{folder} was not trained on the mini profile's images (no training.json beside it"
+            " says so), so none of its own can be a copy of them; for a model of real images:"
+            f" --profile full --data-root DATA (membench show {info.name})"
         )
     # Of half b none ships: it is drawn where somebody chooses options on it.
     pool = data / "pool.parquet" if options.half == "a" else None
-    return Setting(info, "mini", folder, other if control else folder, world.classes, world.size, planted(world, options.half), pool)
+    return Setting(
+        info,
+        "mini",
+        folder,
+        other if control else folder,
+        world.classes,
+        world.size,
+        planted(world, options.half),
+        pool,
+    )
 
 
 def full_setting(
-    info: TaskInfo, default: str, classes: int, size: int, training: Callable[[Path], Training], options: PixelOptions, control: bool
+    info: TaskInfo,
+    default: str,
+    classes: int,
+    size: int,
+    training: Callable[[Path], Training],
+    options: PixelOptions,
+    control: bool,
 ) -> Setting:
-    """A user's model, or the published one. training: makes the training set of a model's folder."""
+    """A user's model, or the published one. training: makes the training set of a
+    model's folder.
+    """
     from membench.models.pixel import classes_of
 
     if options.half == "b":
         raise UserError("half=b is for --profile mini")
     if not (options.model or default):
         raise UserError(
-            f"membench knows of no published UNet2DModel of {size}x{size} pixels for {info.name}; name one: --model FOLDER or hub id"
+            f"membench knows of no published UNet2DModel of {size}x{size} pixels for {info.name};"
+            " name one: --model FOLDER or hub id"
         )
     if control and not options.control_model:  # before anything is fetched
-        recipe = " (membench train cifar10 --profile full --set skip=N)" if info.name == "cifar10" else ""
+        recipe = (
+            " (membench train cifar10 --profile full --set skip=N)"
+            if info.name == "cifar10"
+            else ""
+        )
         raise UserError(
-            f"--profile full ships no control model; train one in the same way on other images{recipe} "
-            f"and name it: --set {info.name}.control_model=FOLDER"
+            "--profile full ships no control model; train one in the same way on other"
+            f" images{recipe} and name it: --set {info.name}.control_model=FOLDER"
         )
     folder = found(options.model or default)
     classes_of(folder, classes, size)  # before the data are read, or fetched
     asked = found(options.control_model) if control else folder
     data = training(folder)
-    if control and (asked / "training.json").is_file() and (both := set(data.ids) & set(training(asked).ids)):
+    if (
+        control
+        and (asked / "training.json").is_file()
+        and (both := set(data.ids) & set(training(asked).ids))
+    ):
         raise UserError(
-            f"{asked} was trained on {len(both)} of the images that {folder} saw, so it is no control; choose other images (skip=N)"
+            f"{asked} was trained on {len(both)} of the images that {folder} saw, so it is no"
+            " control; choose other images (skip=N)"
         )
-    return Setting(replace(info, space=pixel_space(size)), "full", folder, asked, classes, size, data)
+    return Setting(
+        replace(info, space=pixel_space(size)), "full", folder, asked, classes, size, data
+    )
 
 
 def found(model: str) -> Path:

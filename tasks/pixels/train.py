@@ -1,8 +1,11 @@
-"""The recipe behind the pixel models of ``cifar10`` and ``celeba``, mini and full: a UNet2DModel with class labels or none.
+"""The recipe behind the pixel models of ``cifar10`` and ``celeba``, mini and full: a
+UNet2DModel with class labels or none.
 
-Conditional models have one embedding more than classes: the last one is the null class, which a label becomes with
-probability ``label_dropout`` (Ho and Salimans 2022), so that a conditional and an unconditional prediction both exist. The target is v, as
-in the other mini models (docs/design/mini-world.md). float32 on a CPU; bfloat16 and ``torch.compile`` on a GPU.
+Conditional models have one embedding more than classes: the last one is the null class,
+which a label becomes with probability ``label_dropout`` (Ho and Salimans 2022), so that
+a conditional and an unconditional prediction both exist. The target is v, as in the
+other mini models (docs/design/mini-world.md). float32 on a CPU; bfloat16 and
+``torch.compile`` on a GPU.
 """
 
 from __future__ import annotations
@@ -54,17 +57,34 @@ GRID_STEPS = 20
 
 @dataclass(frozen=True)
 class PixelRecipe:
-    """All numbers of the recipe. A checkpoint remembers them and refuses others (but for the step count and the device)."""
+    """All numbers of the recipe.
 
-    steps: int = field(default=4000, metadata={"help": "training steps in all; more goes on from the checkpoint", "min": 1})
+    A checkpoint remembers them and refuses others (but for the step count and the
+    device).
+    """
+
+    steps: int = field(
+        default=4000,
+        metadata={"help": "training steps in all; more goes on from the checkpoint", "min": 1},
+    )
     batch: int = field(default=32, metadata={"help": "images a step", "min": 1})
-    rate: float = field(default=1e-3, metadata={"help": "learning rate after 200 steps of warm-up", "min": 0.0})
-    label_dropout: float = field(default=0.1, metadata={"help": "share of labels that become the null class", "min": 0.0, "max": 1.0})
+    rate: float = field(
+        default=1e-3, metadata={"help": "learning rate after 200 steps of warm-up", "min": 0.0}
+    )
+    label_dropout: float = field(
+        default=0.1,
+        metadata={"help": "share of labels that become the null class", "min": 0.0, "max": 1.0},
+    )
     flip: bool = field(default=False, metadata={"help": "mirror each image with probability 1/2"})
-    channels: tuple[int, ...] = field(default=(16, 32, 64, 64), metadata={"help": "of each resolution, each half the one before", "min": 8})
+    channels: tuple[int, ...] = field(
+        default=(16, 32, 64, 64),
+        metadata={"help": "of each resolution, each half the one before", "min": 8},
+    )
     layers: int = field(default=1, metadata={"help": "residual blocks a resolution", "min": 1})
     seed: int = field(default=0, metadata={"help": "of weights, batches and noise", "min": 0})
-    grid_every: int = field(default=1000, metadata={"help": "steps between two grids of samples; 0: none", "min": 0})
+    grid_every: int = field(
+        default=1000, metadata={"help": "steps between two grids of samples; 0: none", "min": 0}
+    )
     device: str = field(default="cpu", metadata={"help": "cpu, cuda, cuda:1 ..."})
 
 
@@ -73,15 +93,24 @@ class MirrorRecipe(PixelRecipe):
     """Of one half of a mirror pair (mirror.py)."""
 
     batch: int = field(default=16, metadata={"help": "images a step", "min": 1})
-    label_dropout: float = field(default=0.3, metadata={"help": "share of labels that become the null class", "min": 0.0, "max": 1.0})
-    rungs: tuple[int, ...] = field(default=(), metadata={"help": "steps whose weights are kept, each under step-N", "min": 1})
-    world: int = field(default=0, metadata={"help": "seed of the generator; 0: the development world", "min": 0})
+    label_dropout: float = field(
+        default=0.3,
+        metadata={"help": "share of labels that become the null class", "min": 0.0, "max": 1.0},
+    )
+    rungs: tuple[int, ...] = field(
+        default=(), metadata={"help": "steps whose weights are kept, each under step-N", "min": 1}
+    )
+    world: int = field(
+        default=0, metadata={"help": "seed of the generator; 0: the development world", "min": 0}
+    )
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a model is trained on. images: ``uint8`` [n, size, size, 3], unique; copies: how often each is shown [n];
-    labels: [n] in [0, classes), or None for a model without a condition; record: what training.json says of it."""
+    """What a model is trained on. images: ``uint8`` [n, size, size, 3], unique; copies:
+    how often each is shown [n]; labels: [n] in [0, classes), or None for a model
+    without a condition; record: what training.json says of it.
+    """
 
     images: np.ndarray
     copies: np.ndarray
@@ -91,18 +120,29 @@ class TrainingSet:
 
 
 def make_unet(size: int, classes: int | None, recipe: PixelRecipe) -> UNet2DModel:
-    """Attention at the last resolution but one, 8 channels a head. classes: None for an unconditional model."""
-    # Four channels a group, as in DDPM, at the first resolution: of one alone the norm would take the mean, and with it the colour.
+    """Attention at the last resolution but one, 8 channels a head. classes: None for an
+    unconditional model.
+    """
+    # Four channels a group, as in DDPM, at the first resolution: of one alone the norm
+    # would take the mean, and with it the colour.
     groups = min(32, recipe.channels[0] // 4)
     if len(recipe.channels) < 2 or any(c % groups or c % 8 for c in recipe.channels):
-        raise UserError(f"channels={','.join(map(str, recipe.channels))}: give at least two multiples of 8 and of {groups}")
+        raise UserError(
+            f"channels={','.join(map(str, recipe.channels))}: give at least two multiples of 8 and"
+            f" of {groups}"
+        )
     if size % 2 ** (len(recipe.channels) - 1):
-        raise UserError(f"{len(recipe.channels)} resolutions do not halve {size} pixels evenly; give fewer channels")
+        raise UserError(
+            f"{len(recipe.channels)} resolutions do not halve {size} pixels evenly; give fewer"
+            " channels"
+        )
     n = len(recipe.channels)
     return UNet2DModel(
         sample_size=size,
         block_out_channels=recipe.channels,
-        down_block_types=tuple("AttnDownBlock2D" if i == n - 2 else "DownBlock2D" for i in range(n)),
+        down_block_types=tuple(
+            "AttnDownBlock2D" if i == n - 2 else "DownBlock2D" for i in range(n)
+        ),
         up_block_types=tuple("AttnUpBlock2D" if i == 1 else "UpBlock2D" for i in range(n)),
         layers_per_block=recipe.layers,
         attention_head_dim=8,
@@ -113,11 +153,21 @@ def make_unet(size: int, classes: int | None, recipe: PixelRecipe) -> UNet2DMode
 
 def make_scheduler() -> DDIMScheduler:
     """DDPM's linear schedule (Ho et al. 2020) with v as the target."""
-    return DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=True, prediction_type="v_prediction")
+    return DDIMScheduler(
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        clip_sample=True,
+        prediction_type="v_prediction",
+    )
 
 
-def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, progress: bool = True) -> dict[str, Any]:
-    """Trains one model and saves it under ``work/part`` as a pipeline in fp16, with training.json, samples.png and loss.png."""
+def train_pixels(
+    work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, progress: bool = True
+) -> dict[str, Any]:
+    """Trains one model and saves it under ``work/part`` as a pipeline in fp16, with
+    training.json, samples.png and loss.png.
+    """
     check_device(recipe.device)
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
     size = data.images.shape[1]
@@ -142,14 +192,18 @@ def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, 
         if labels is not None:
             drop = torch.rand(recipe.batch, generator=gen) < recipe.label_dropout
             told = torch.where(drop, data.classes, labels[index]).to(recipe.device)
-        x, v, t = (a.to(recipe.device) for a in (scheduler.add_noise(x0, noise, t), scheduler.get_velocity(x0, noise, t), t))
+        x, v, t = (
+            a.to(recipe.device)
+            for a in (scheduler.add_noise(x0, noise, t), scheduler.get_velocity(x0, noise, t), t)
+        )
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=on_gpu):
             predicted = network(x.contiguous(memory_format=torch.channels_last), t, told).sample
         return F.mse_loss(predicted.float(), v)
 
     folder = work / part
     folder.mkdir(parents=True, exist_ok=True)
-    free = ("steps", "grid_every", "device", "data_root", "rungs", "world")  # the world stands in data.record
+    # The world stands in data.record
+    free = ("steps", "grid_every", "device", "data_root", "rungs", "world")
     fixed = {k: v for k, v in asdict(recipe).items() if k not in free}
     rungs = recipe.rungs if isinstance(recipe, MirrorRecipe) else ()
     plan = Plan(
@@ -168,13 +222,25 @@ def train_pixels(work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, 
     report = fit(plan, work, progress=progress)
     for step in rungs:
         if step <= report["steps"] and not rung_folder(folder, step).is_dir():
-            raise UserError(f"{work / part}.checkpoint.pt is past step {step}, which was not kept; delete it to train from the start")
+            raise UserError(
+                f"{work / part}.checkpoint.pt is past step {step}, which was not kept; delete it to"
+                " train from the start"
+            )
     _grid(unet, scheduler, classes, size, folder / "samples.png")
     _loss_curve(report["loss_curve"], folder / "loss.png")
-    report |= {"recipe": asdict(recipe), "data": data.record, "rows": len(rows), "parameters": sum(p.numel() for p in unet.parameters())}
+    report |= {
+        "recipe": asdict(recipe),
+        "data": data.record,
+        "rows": len(rows),
+        "parameters": sum(p.numel() for p in unet.parameters()),
+    }
     report |= {"commit": made_by, "torch": torch.__version__}
-    # Before the weights: without it a model would be taken to have seen the whole data set.
-    atomic_write(folder / "training.json", lambda temporary: temporary.write_text(json.dumps(report, indent=1) + "\n"))
+    # Before the weights: without it a model would be taken to have seen the whole data
+    # set.
+    atomic_write(
+        folder / "training.json",
+        lambda temporary: temporary.write_text(json.dumps(report, indent=1) + "\n"),
+    )
     _save_pipeline(unet, scheduler, folder)
     tqdm.write(f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {folder}")
     return report
@@ -188,21 +254,44 @@ def _save_pipeline(unet: UNet2DModel, scheduler: DDIMScheduler, folder: Path) ->
     """The network in fp16 with its schedule; the network itself stays as it is."""
     copied = UNet2DModel.from_config(unet.config)
     copied.load_state_dict(unet.state_dict())
-    DDIMPipeline(unet=copied.to(torch.float16), scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
+    DDIMPipeline(unet=copied.to(torch.float16), scheduler=scheduler).save_pretrained(
+        folder, safe_serialization=True
+    )
 
 
-def train_mirror(world: World, out: Path, parts: Sequence[str], recipe: MirrorRecipe, progress: bool) -> None:
+def train_mirror(
+    world: World, out: Path, parts: Sequence[str], recipe: MirrorRecipe, progress: bool
+) -> None:
     """A model on each half of world ``recipe.world``, with the weights of its rungs."""
     pair = build_pair(world, recipe.world)
     for part in parts:
         half = pair.halves[part]
-        record = {"source": f"{world.name} {recipe.world}, half {part}", "version": world.version, "hash": half.content_hash()}
+        record = {
+            "source": f"{world.name} {recipe.world}, half {part}",
+            "version": world.version,
+            "hash": half.content_hash(),
+        }
         record |= {"world": recipe.world}
-        train_pixels(out, part, TrainingSet(half.images, half.copies, half.labels, world.classes, record), recipe, progress)
+        train_pixels(
+            out,
+            part,
+            TrainingSet(half.images, half.copies, half.labels, world.classes, record),
+            recipe,
+            progress,
+        )
 
 
-def train_world(task: Any, world: World, out: Path, parts: Sequence[str] | None, recipe: PixelRecipe, progress: bool) -> None:
-    """The mini models of a world: ``model`` on half a and ``control`` on half b; then the ``pool`` that the model draws."""
+def train_world(
+    task: Any,
+    world: World,
+    out: Path,
+    parts: Sequence[str] | None,
+    recipe: PixelRecipe,
+    progress: bool,
+) -> None:
+    """The mini models of a world: ``model`` on half a and ``control`` on half b; then
+    the ``pool`` that the model draws.
+    """
     for part in parts or PARTS:
         if part not in PARTS:
             raise unknown_name("part", part, PARTS, f"membench train {task.info.name} --help")
@@ -211,8 +300,18 @@ def train_world(task: Any, world: World, out: Path, parts: Sequence[str] | None,
             _pool(task, world, out, progress)
             continue
         half = build(world, HALVES[part])
-        record = {"source": f"{world.name}, half {HALVES[part]}", "world": world.version, "hash": half.content_hash()}
-        train_pixels(out, part, TrainingSet(half.images, half.copies, half.labels, world.classes, record), recipe, progress)
+        record = {
+            "source": f"{world.name}, half {HALVES[part]}",
+            "world": world.version,
+            "hash": half.content_hash(),
+        }
+        train_pixels(
+            out,
+            part,
+            TrainingSet(half.images, half.copies, half.labels, world.classes, record),
+            recipe,
+            progress,
+        )
 
 
 def _pool(task: Any, world: World, out: Path, progress: bool) -> None:
@@ -220,23 +319,39 @@ def _pool(task: Any, world: World, out: Path, progress: bool) -> None:
     setting = mini_setting(task.info, world, out, options, control=False)
     spec = pool_spec(setting, options)
     assert setting.shipped is not None
-    write_pool(setting.shipped, spec, load_pixel_model(setting.folder, spec.classes), setting.training, progress=progress)
+    write_pool(
+        setting.shipped,
+        spec,
+        load_pixel_model(setting.folder, spec.classes),
+        setting.training,
+        progress=progress,
+    )
     tqdm.write(f"pool of {spec.n} images, written to {setting.shipped}")
 
 
 @torch.no_grad()
-def _grid(unet: UNet2DModel, scheduler: DDIMScheduler, classes: int | None, size: int, file: Path) -> None:
+def _grid(
+    unet: UNet2DModel, scheduler: DDIMScheduler, classes: int | None, size: int, file: Path
+) -> None:
     """GRID samples from fixed noise, classes in turn, as one PNG."""
     # The network that is being trained, read only: a Denoiser would freeze it.
     flags = [p.requires_grad for p in unet.parameters()]
     model = PixelDenoiser(unet, scheduler, shape=(3, size, size), classes=classes or 0)
-    conditions = [Condition("grid", class_label=i % classes if classes else None) for i in range(GRID)]
-    x = torch.stack([torch.randn(3, size, size, generator=generator("grid", i)) for i in range(GRID)]).to(model.device)
-    images = model.decode(ddim(model, x, model.condition(conditions), steps=GRID_STEPS, guidance=1.0))
+    conditions = [
+        Condition("grid", class_label=i % classes if classes else None) for i in range(GRID)
+    ]
+    x = torch.stack(
+        [torch.randn(3, size, size, generator=generator("grid", i)) for i in range(GRID)]
+    ).to(model.device)
+    images = model.decode(
+        ddim(model, x, model.condition(conditions), steps=GRID_STEPS, guidance=1.0)
+    )
     for p, flag in zip(unet.parameters(), flags, strict=True):
         p.requires_grad_(flag)
     side = 8
-    sheet = images.reshape(-1, side, size, size, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side * size, 3)
+    sheet = (
+        images.reshape(-1, side, size, size, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side * size, 3)
+    )
     atomic_write(file, lambda temporary: Image.fromarray(sheet).save(temporary, "PNG"))
 
 

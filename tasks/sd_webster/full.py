@@ -1,9 +1,13 @@
-"""The full profile of ``sd_webster``: a Stable Diffusion 1.x or 2.x checkpoint, asked about the published prompt sets.
+"""The full profile of ``sd_webster``: a Stable Diffusion 1.x or 2.x checkpoint, asked
+about the published prompt sets.
 
-Positives: by default the 500 prompts that Webster (2023) found for Stable Diffusion 1 and Wen et al. (2024) chose, as Hintersdorf et
-al. (2024) labelled them (VM, TM). Negatives: by default 500 captions of LAION, since every other published choice can be told from the
-positives by its style alone (docs/captions.md). Extracted images are compared with the prompts' own training pictures where those are
-at hand (``ground_truth``), by the cosine of SSCD; the papers' labels are of prompts, so each image gets one of its own, too.
+Positives: by default the 500 prompts that Webster (2023) found for Stable Diffusion 1
+and Wen et al. (2024) chose, as Hintersdorf et al. (2024) labelled them (VM, TM).
+Negatives: by default 500 captions of LAION, since every other published choice can be
+told from the positives by its style alone (docs/captions.md). Extracted images are
+compared with the prompts' own training pictures where those are at hand
+(``ground_truth``), by the cosine of SSCD; the papers' labels are of prompts, so each
+image gets one of its own, too.
 """
 
 from __future__ import annotations
@@ -47,7 +51,9 @@ MODELS = ("model", "control model")  # names of resources
 URLS = "urls"  # ground_truth: what `membench download sd_webster --images` has fetched
 
 
-SIDE = 512  # pixels of a ground-truth picture, whatever the model draws: one data set for all models
+# Pixels of a ground-truth picture, whatever the model draws: one data set for all
+# models
+SIDE = 512
 
 
 DOWNLOAD = "membench download sd_webster"
@@ -56,7 +62,13 @@ DOWNLOAD = "membench download sd_webster"
 # How published tables word the sets (results/published.csv).
 WORDS = {
     **dict.fromkeys(("hintersdorf", "wen"), "webster500"),
-    **{"ren-sd1": "webster345", "ren-sd2": "webster219", "laion": "500 LAION", "ren-gpt4": "500 GPT-4", "gustavosta": "500 Gustavosta"},
+    **{
+        "ren-sd1": "webster345",
+        "ren-sd2": "webster219",
+        "laion": "500 LAION",
+        "ren-gpt4": "500 GPT-4",
+        "gustavosta": "500 Gustavosta",
+    },
 }
 
 
@@ -64,9 +76,18 @@ NOT_COMPARED = Space("none", True, (), 1.0, 1.0, "no ground truth was given")
 
 
 def load_full(
-    info: TaskInfo, o: SdWebsterOptions, *, control: bool, device: str, dtype: str, batch_size: int, needs_model: bool
+    info: TaskInfo,
+    o: SdWebsterOptions,
+    *,
+    control: bool,
+    device: str,
+    dtype: str,
+    batch_size: int,
+    needs_model: bool,
 ) -> LoadedTask:
-    """The task of a checkpoint. needs_model: False leaves its weights unread, and unfetched, where every detector reads captions alone."""
+    """The task of a checkpoint. needs_model: False leaves its weights unread, and
+    unfetched, where every detector reads captions alone.
+    """
     from membench.fetching.resources import ensure
     from membench.models.stable_diffusion_folder import folder_hash
 
@@ -75,11 +96,15 @@ def load_full(
             raise UserError(f"{name}={value} is for --profile mini")
     if control and not o.control_model:  # before anything is fetched
         raise UserError(
-            "--profile full ships no control model: name a model of the same kind that never saw the prompts' pictures, "
-            "--set sd_webster.control_model=FOLDER"
+            "--profile full ships no control model: name a model of the same kind that never saw"
+            " the prompts' pictures, --set sd_webster.control_model=FOLDER"
         )
     asked, sets = "control model" if control else "model", sets_of(o)
-    needed = [r for r in resources(o, again=False) if r.name == asked or r.name in sets or (o.ground_truth and r.name not in MODELS)]
+    needed = [
+        r
+        for r in resources(o, again=False)
+        if r.name == asked or r.name in sets or (o.ground_truth and r.name not in MODELS)
+    ]
     if not needs_model:
         [weights] = [r for r in needed if r.name == asked]
         folder = weights.find()
@@ -91,7 +116,11 @@ def load_full(
     truth, features = None, None
     if o.ground_truth:
         truth, features = compared(o, found, prompts, device, batch_size)
-    training = Training(truth.images, truth.ids, truth.copies, hash=truth.hash) if truth else Training.none()
+    training = (
+        Training(truth.images, truth.ids, truth.copies, hash=truth.hash)
+        if truth
+        else Training.none()
+    )
     return LoadedTask(
         info=replace(
             info,
@@ -110,7 +139,10 @@ def load_full(
         control=control,
         match=_match(truth, features),
         owners=truth.owners if truth else {},
-        names={"model": model_name((o.control_model if control else o.model) or MODEL), "data": provenance["sets"]},
+        names={
+            "model": model_name((o.control_model if control else o.model) or MODEL),
+            "data": provenance["sets"],
+        },
         provenance={
             **provenance,
             **({"revision": folder.name} if folder and folder.parent.name == "snapshots" else {}),
@@ -119,19 +151,26 @@ def load_full(
     )
 
 
-# -------------------------------------------------------------------------------------------------- prompts
+# ------------------------------------------------------------------------------ prompts
 
 
 def negatives_of(o: SdWebsterOptions) -> str:
-    """LAION's captions beside the default prompts only: a file of one's own may bring its negatives itself."""
+    """LAION's captions beside the default prompts only: a file of one's own may bring
+    its negatives itself.
+    """
     return o.negatives or ("" if o.prompts else NEGATIVES)
 
 
-def chosen_prompts(positives: str, negatives: str) -> tuple[list[Example], list[Prompt], dict[str, Any]]:
-    """(examples, the rows that they were made from, where those are from). Both are comma-separated sets or files.
+def chosen_prompts(
+    positives: str, negatives: str
+) -> tuple[list[Example], list[Prompt], dict[str, Any]]:
+    """(examples, the rows that they were made from, where those are from).
 
-    A row that has no label of its own is memorized if ``negatives`` names others, and unlabelled if not, which the provenance's "notes"
-    say. A negative that is a positive, too, is left out, and counted. Raises :class:`UserError` as
+    Both are comma-separated sets or files.
+
+    A row that has no label of its own is memorized if ``negatives`` names others, and
+    unlabelled if not, which the provenance's "notes" say. A negative that is a
+    positive, too, is left out, and counted. Raises :class:`UserError` as
     :func:`membench.datasets.prompt_sets.read` does.
     """
     from membench.datasets import prompt_sets
@@ -147,20 +186,27 @@ def chosen_prompts(positives: str, negatives: str) -> tuple[list[Example], list[
 
 
 def _label_notes(sets: Sequence[PromptSet]) -> Iterator[str]:
-    """What a run says of labels that no row of a file states: where they are from, or that they are unknown."""
+    """What a run says of labels that no row of a file states: where they are from, or
+    that they are unknown.
+    """
     for s in sets:
         told, unknown = s.provenance, s.provenance["unlabelled"]
         if told["same_as"]:
             word = "memorized" if told["label"] else "not memorized"
-            yield f"{s.name}: these are the prompts of {told['same_as']}; those without a label are taken as {word}"
+            yield (
+                f"{s.name}: these are the prompts of {told['same_as']}; those without a label are"
+                f" taken as {word}"
+            )
         if unknown:
             advice = (
-                "; give the file a column label (1 memorized, 0 not), or name prompts that are not memorized with --negatives, "
-                "beside which those of --prompts are the memorized ones"
+                "; give the file a column label (1 memorized, 0 not), or name prompts that are not"
+                " memorized with --negatives, beside which those of --prompts are the memorized"
+                " ones"
             )
             yield (
-                f"{s.name}: {unknown:,} of {len(s.prompts):,} prompts are unlabelled: nothing says whether they are memorized. "
-                f"They are scored, and detection metrics leave them out{'' if 'repo' in told or 'url' in told else advice}"
+                f"{s.name}: {unknown:,} of {len(s.prompts):,} prompts are unlabelled: nothing says"
+                " whether they are memorized. They are scored, and detection metrics leave them"
+                f" out{'' if 'repo' in told or 'url' in told else advice}"
             )
 
 
@@ -168,23 +214,36 @@ def _words(sets: Sequence[PromptSet]) -> str:
     return "+".join(WORDS.get(s.name, s.name) for s in sets)
 
 
-# --------------------------------------------------------------------------------------------- ground truth
+# ------------------------------------------------------------------------- ground truth
 
 
 def compared(
-    o: SdWebsterOptions, found: dict[str, Path], prompts: Sequence[Prompt], device: str, batch_size: int
+    o: SdWebsterOptions,
+    found: dict[str, Path],
+    prompts: Sequence[Prompt],
+    device: str,
+    batch_size: int,
 ) -> tuple[GroundTruth, Features]:
-    """The prompts' own training pictures, and the features by which images are compared with them."""
+    """The prompts' own training pictures, and the features by which images are compared
+    with them.
+    """
     from membench.datasets.ground_truth import read_ground_truth
     from membench.features.loading import load_features
 
     weights = o.criterion_weights or (SSCD if o.criterion == "sscd" else "")
     if o.criterion == "clip" and not weights:
         raise UserError(
-            "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG or MODEL:FILE, such as ViT-B-32:laion2b_s34b_b79k"
+            "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG or"
+            " MODEL:FILE, such as ViT-B-32:laion2b_s34b_b79k"
         )
     # Before pictures are read: a mistake in the weights shall not wait for them.
-    features = load_features(o.criterion, weights, device=device, batch_size=batch_size, preprocess=o.criterion_preprocess)
+    features = load_features(
+        o.criterion,
+        weights,
+        device=device,
+        batch_size=batch_size,
+        preprocess=o.criterion_preprocess,
+    )
     return read_ground_truth(found["ground truth"], prompts, SIDE, progress=True), features
 
 
@@ -202,16 +261,23 @@ def _match(truth: GroundTruth | None, features: Features | None) -> Any:
 
 def _told(truth: GroundTruth, prompts: Sequence[Prompt]) -> dict[str, int]:
     """Counts of memorized prompts; where none is known to be, of all that may be."""
-    kind, label = ("memorized", 1) if any(p.label == 1 for p in prompts) else ("unlabelled", UNLABELLED)
+    kind, label = (
+        ("memorized", 1) if any(p.label == 1 for p in prompts) else ("unlabelled", UNLABELLED)
+    )
     ids = {example_id(p.text) for p in prompts if p.label == label}
-    return {"pictures": len(truth.ids), f"{kind} prompts": len(ids), "of them with a picture": len(ids & set(truth.owners))}
+    return {
+        "pictures": len(truth.ids),
+        f"{kind} prompts": len(ids),
+        "of them with a picture": len(ids & set(truth.owners)),
+    }
 
 
-# ------------------------------------------------------------------------------------------------ resources
+# ---------------------------------------------------------------------------- resources
 
 
 def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
-    """All that these options may need and that does not ship; the criterion's weights too, which a run reads with a ground truth only.
+    """All that these options may need and that does not ship; the criterion's weights
+    too, which a run reads with a ground truth only.
 
     again: pictures that could not be reached before are missing.
     """
@@ -223,7 +289,8 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
     needed = [model_resource("model", o.model or MODEL)]
     needed += [model_resource("control model", o.control_model)] if o.control_model else []
     needed += [prompt_sets.resource(name) for name in sets_of(o)]
-    if o.criterion == "sscd" and (o.criterion_weights.removeprefix("sscd_") or SSCD) in VARIANTS:  # else a file
+    # Else a file
+    if o.criterion == "sscd" and (o.criterion_weights.removeprefix("sscd_") or SSCD) in VARIANTS:
         needed.append(sscd_resource(o.criterion_weights or SSCD))
     if o.criterion == "clip" and o.criterion_weights:
         needed.append(clip_resource(o.criterion_weights))
@@ -231,7 +298,16 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
         return needed
     if o.ground_truth != URLS:
         folder = Path(o.ground_truth)
-        return [*needed, Resource("ground truth", f"the folder {folder}", lambda: _folder(folder), lambda: _folder(folder), DOWNLOAD)]
+        return [
+            *needed,
+            Resource(
+                "ground truth",
+                f"the folder {folder}",
+                lambda: _folder(folder),
+                lambda: _folder(folder),
+                DOWNLOAD,
+            ),
+        ]
     return [*needed, images_resource(o, again)]
 
 
@@ -257,7 +333,9 @@ def model_resource(name: str, model: str) -> Resource:
             weight_files(Path(model))  # refuses what is no Stable Diffusion in safetensors
             return Path(model)
         try:
-            folder = pipeline_folder(model, local_only=True, advice=f"fetch them with: {command}")[0]
+            folder = pipeline_folder(model, local_only=True, advice=f"fetch them with: {command}")[
+                0
+            ]
         except Incomplete:
             if net.offline():
                 raise
@@ -267,11 +345,21 @@ def model_resource(name: str, model: str) -> Resource:
         weight_files(folder)
         return folder
 
-    return Resource(name, f"model {model}", find, lambda: pipeline_folder(model)[0], command, f"some 4 GB, {pinned}" if pinned else "")
+    return Resource(
+        name,
+        f"model {model}",
+        find,
+        lambda: pipeline_folder(model)[0],
+        command,
+        f"some 4 GB, {pinned}" if pinned else "",
+    )
 
 
 def one_model(model: str) -> Path:
-    """The folder of a model by itself, found or fetched. Raises :class:`UserError`, with the command that fetches it."""
+    """The folder of a model by itself, found or fetched.
+
+    Raises :class:`UserError`, with the command that fetches it.
+    """
     from membench.fetching.resources import ensure
 
     return ensure([model_resource("model", model)])["model"]
@@ -289,7 +377,9 @@ def model_name(model: str) -> str:
 
 
 def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
-    """The pictures that the prompt sets name by URL, as far as they are still there. again: ask anew for what could not be reached."""
+    """The pictures that the prompt sets name by URL, as far as they are still there.
+    again: ask anew for what could not be reached.
+    """
     from membench.fetching.download_status import STATUS, StatusTable
     from membench.fetching.image_download import Link, download_images, status_line, to_fetch
     from membench.fetching.resources import Resource
@@ -303,26 +393,38 @@ def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
 
         found = links_of(p for s in read(sets) for p in s.prompts)
         if not found:
-            raise UserError(f"none of the prompts of {sets} names a picture by URL; give a folder: --set sd_webster.ground_truth=FOLDER")
+            raise UserError(
+                f"none of the prompts of {sets} names a picture by URL; give a folder: --set"
+                " sd_webster.ground_truth=FOLDER"
+            )
         return found
 
     def folder(wanted: Sequence[Link]) -> Path:
         """Of these very addresses: another list of the same name is another folder."""
-        return cache_root() / "ground_truth" / json_hash(sorted((link.id, link.url) for link in wanted))[:16]
+        return (
+            cache_root()
+            / "ground_truth"
+            / json_hash(sorted((link.id, link.url) for link in wanted))[:16]
+        )
 
     def find() -> Path | None:
         from membench.datasets.prompt_sets import resource
 
-        if not all(resource(name).find() for name in sets_of(o)):  # without them nobody knows which pictures
+        # Without them nobody knows which pictures
+        if not all(resource(name).find() for name in sets_of(o)):
             return None
         wanted = links()
         place = folder(wanted)
         if not (place / STATUS).is_file():
             return None
-        # A dead link is an answer: to a run, what has been asked for once is here as far as it can be. A download asks again for what
-        # was out of reach.
+        # A dead link is an answer: to a run, what has been asked for once is here as
+        # far as it can be. A download asks again for what was out of reach.
         asked = StatusTable(place).rows
-        return place if (not to_fetch(wanted, place) if again else all(link.id in asked for link in wanted)) else None
+        return (
+            place
+            if (not to_fetch(wanted, place) if again else all(link.id in asked for link in wanted))
+            else None
+        )
 
     def fetch() -> Path:
         wanted = links()
@@ -330,11 +432,19 @@ def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
         rows = download_images(wanted, place, progress=True)
         came = int((rows.status == "ok").sum())
         if not came:
-            raise UserError(f"none of {len(rows)} pictures came ({status_line(rows)}); is there a network? The same command tries again")
-        print(f"membench: {came} of {len(rows)} pictures are in {place} ({status_line(rows)})", file=sys.stderr)
+            raise UserError(
+                f"none of {len(rows)} pictures came ({status_line(rows)}); is there a network? The"
+                " same command tries again"
+            )
+        print(
+            f"membench: {came} of {len(rows)} pictures are in {place} ({status_line(rows)})",
+            file=sys.stderr,
+        )
         return place
 
-    chosen = f" --prompts {quote(o.prompts)}" * bool(o.prompts) + f" --negatives {quote(o.negatives)}" * bool(o.negatives)
+    chosen = f" --prompts {quote(o.prompts)}" * bool(
+        o.prompts
+    ) + f" --negatives {quote(o.negatives)}" * bool(o.negatives)
     command = f"{DOWNLOAD}{chosen} --images"
     note = "by URL from their own sites; dead links stay missing"
     return Resource("ground truth", f"training pictures of {sets}", find, fetch, command, note)
@@ -342,13 +452,23 @@ def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
 
 def _folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise UserError(f"ground_truth={folder} is no folder; give one, or {URLS} for what {DOWNLOAD} --images fetches")
+        raise UserError(
+            f"ground_truth={folder} is no folder; give one, or {URLS} for what {DOWNLOAD} --images"
+            " fetches"
+        )
     return folder
 
 
 def sets_of(o: SdWebsterOptions) -> list[str]:
-    """What of it is to be fetched: sets by short name and files of hub data sets. The rest are files."""
-    chosen = [text for text in (o.prompts or PROMPTS, negatives_of(o)) if text and not Path(text).is_file()]
+    """What of it is to be fetched: sets by short name and files of hub data sets.
+
+    The rest are files.
+    """
+    chosen = [
+        text
+        for text in (o.prompts or PROMPTS, negatives_of(o))
+        if text and not Path(text).is_file()
+    ]
     named = [name.strip() for text in chosen for name in text.split(",")]
     return [name for name in dict.fromkeys(named) if name and not Path(name).is_file()]
 

@@ -11,48 +11,98 @@ class SdWebsterOptions:
     model: str = field(
         default="",
         metadata={
-            "help": "folder, hub id (ID@REVISION) or short name (sd-1.4, sd-2.1 ...) of a StableDiffusionPipeline, 1.x or 2.x; "
-            "A,B: B is A's mirror; empty: the one that ships (mini), CompVis/stable-diffusion-v1-4 (full)"
+            "help": (
+                "folder, hub id (ID@REVISION) or short name (sd-1.4, sd-2.1 ...) of a"
+                " StableDiffusionPipeline, 1.x or 2.x; A,B: B is A's mirror; empty: the one that"
+                " ships (mini), CompVis/stable-diffusion-v1-4 (full)"
+            )
         },
     )
     prompts: str = field(
         default="",
         metadata={
-            "help": "prompt sets or files, A,B; rows whose label no column or known set says are memorized where negatives names "
-            "others, and else unlabelled; empty: the catalogue's examples (mini), hintersdorf (full)"
+            "help": (
+                "prompt sets or files, A,B; rows whose label no column or known set says are"
+                " memorized where negatives names others, and else unlabelled; empty: the"
+                " catalogue's examples (mini), hintersdorf (full)"
+            )
         },
     )
     negatives: str = field(
-        default="", metadata={"help": "the same, of prompts that are not memorized; empty: laion (full, where prompts is empty, too)"}
+        default="",
+        metadata={
+            "help": (
+                "the same, of prompts that are not memorized; empty: laion (full, where prompts is"
+                " empty, too)"
+            )
+        },
     )
     half: Literal["a", "b"] = field(
-        default="a", metadata={"help": "mini: b lets the two models change roles, for choosing options apart from what is reported"}
+        default="a",
+        metadata={
+            "help": (
+                "mini: b lets the two models change roles, for choosing options apart from what is"
+                " reported"
+            )
+        },
     )
     examples: Literal["half", "mirror"] = field(
         default="half",
-        metadata={"help": "mini: the captions of one half, or those of both, of which the model's own are memorized (mirror pairs)"},
+        metadata={
+            "help": (
+                "mini: the captions of one half, or those of both, of which the model's own are"
+                " memorized (mirror pairs)"
+            )
+        },
     )
     control_model: str = field(
-        default="", metadata={"help": "a model of the same kind that never saw the prompts' pictures, for --control", "full": True}
+        default="",
+        metadata={
+            "help": "a model of the same kind that never saw the prompts' pictures, for --control",
+            "full": True,
+        },
     )
     ground_truth: str = field(
         default="",
         metadata={
-            "help": "the memorized prompts' training pictures: a folder, or urls (membench download sd_webster --images); "
-            "empty: extracted images are compared with nothing",
+            "help": (
+                "the memorized prompts' training pictures: a folder, or urls (membench download"
+                " sd_webster --images); empty: extracted images are compared with nothing"
+            ),
             "full": True,
         },
     )
     criterion: Literal["sscd", "sscd-int8", "clip"] = field(
-        default="sscd", metadata={"help": "cosine of which features makes a copy of a ground-truth picture", "full": True}
+        default="sscd",
+        metadata={
+            "help": "cosine of which features makes a copy of a ground-truth picture",
+            "full": True,
+        },
     )
     criterion_weights: str = field(
         default="",
-        metadata={"help": "of sscd a file or a variant's name, of clip MODEL:TAG or MODEL:FILE; empty: disc_mixup", "full": True},
+        metadata={
+            "help": (
+                "of sscd a file or a variant's name, of clip MODEL:TAG or MODEL:FILE; empty:"
+                " disc_mixup"
+            ),
+            "full": True,
+        },
     )
     criterion_preprocess: str = field(
         default="",
-        metadata={"help": "how a picture is brought to SSCD's size; published papers differ; empty: the authors' own", "full": True},
+        metadata={
+            "help": (
+                "how a picture is brought to SSCD's size; published papers differ; empty: the"
+                " authors' own"
+            ),
+            "full": True,
+        },
     )
-    steps: int = field(default=50, metadata={"help": "DDIM steps of extracted images", "min": 1, "max": 1000, "full": True})
-    guidance: float = field(default=7.5, metadata={"help": "their guidance weight", "min": 0.0, "full": True})
+    steps: int = field(
+        default=50,
+        metadata={"help": "DDIM steps of extracted images", "min": 1, "max": 1000, "full": True},
+    )
+    guidance: float = field(
+        default=7.5, metadata={"help": "their guidance weight", "min": 0.0, "full": True}
+    )

@@ -1,10 +1,11 @@
 """Stable Diffusion on Webster's prompts: which captions give back a training picture?
 
-Webster (2023, arXiv 2305.08694) sorts memorized captions into MV (matching verbatim), TV (template verbatim) and RV
-(retrieval verbatim). The mini profile is a small true case of it: a real Stable Diffusion pipeline trained on the
-catalogue world (catalogue.py) by ``membench train``, whose positives and negatives are known by construction, and a
-control model that never saw them. The full profile (full.py) asks a Stable Diffusion 1.x or 2.x checkpoint about the
-published prompt sets.
+Webster (2023, arXiv 2305.08694) sorts memorized captions into MV (matching verbatim),
+TV (template verbatim) and RV (retrieval verbatim). The mini profile is a small true
+case of it: a real Stable Diffusion pipeline trained on the catalogue world
+(catalogue.py) by ``membench train``, whose positives and negatives are known by
+construction, and a control model that never saw them. The full profile (full.py) asks a
+Stable Diffusion 1.x or 2.x checkpoint about the published prompt sets.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ DATA = Path(__file__).resolve().parent.parent / "data" / "sd_webster"
 SIDE = 64  # pixels of a picture of the catalogue
 
 
-COMPARE = "to compare them with the prompts' own training images: --profile full --set sd_webster.ground_truth=FOLDER"
+COMPARE = (
+    "to compare them with the prompts' own training images: --profile full --set"
+    " sd_webster.ground_truth=FOLDER"
+)
 
-# Carlini et al. (2023) call d < 1 a copy; AMG (CVPR 2024) goes to 1.4; what lies far below 1 is a copy to the eye.
+# Carlini et al. (2023) call d < 1 a copy; AMG (CVPR 2024) goes to 1.4; what lies far
+# below 1 is a copy to the eye.
 SPACE = Space(
     id="normalised-l2/pixels64/alpha0.5/n50",
     higher_is_closer=False,
@@ -55,7 +60,10 @@ class SdWebster(Task):
     info = TaskInfo(
         name="sd_webster",
         version=1,
-        summary="Stable Diffusion, captions that return training pictures (MV, TV, RV) against matched ones that do not",
+        summary=(
+            "Stable Diffusion, captions that return training pictures (MV, TV, RV) against matched"
+            " ones that do not"
+        ),
         profiles=("mini", "full"),
         space=SPACE,
         sampling={"steps": 10, "guidance": 3.0},
@@ -73,7 +81,8 @@ class SdWebster(Task):
         batch_size: int = 64,
         needs_model: bool = True,
     ) -> LoadedTask:
-        """The examples of one half of the catalogue, and the model that was trained on it, or with ``control`` the other one.
+        """The examples of one half of the catalogue, and the model that was trained on
+        it, or with ``control`` the other one.
 
         The full profile: the published prompts and a published checkpoint.
         """
@@ -92,7 +101,9 @@ class SdWebster(Task):
         return self._mini(control, device, dtype, batch_size)
 
     def resources(self) -> list[Resource]:
-        """What the full profile needs from the network: ``membench download sd_webster``."""
+        """What the full profile needs from the network: ``membench download
+        sd_webster``.
+        """
         from .full import resources
 
         return resources(self.options)
@@ -104,34 +115,59 @@ class SdWebster(Task):
             refuse_control_of(self.options.model)
         for option in fields(self.options):
             if option.metadata.get("full") and getattr(self.options, option.name) != option.default:
-                raise UserError(f"{option.name} is for --profile full; the mini profile's model and pictures ship with membench")
+                raise UserError(
+                    f"{option.name} is for --profile full; the mini profile's model and pictures"
+                    " ship with membench"
+                )
         name = self.options.half
         half = world(name)
         from .full import NOT_COMPARED, chosen_prompts, one_model
 
         if self.options.negatives and not self.options.prompts:
-            raise UserError("--negatives without --prompts is for --profile full: the catalogue has negatives of its own; name both")
+            raise UserError(
+                "--negatives without --prompts is for --profile full: the catalogue has negatives"
+                " of its own; name both"
+            )
         given, examples = self.options.prompts, list(catalogue_examples(half))
         provenance: dict[str, Any] = {}
         if self.options.examples == "mirror":
-            for option_name, why in (("model", "nobody knows which captions it saw"), ("prompts", "they have no mirror")):
+            for option_name, why in (
+                ("model", "nobody knows which captions it saw"),
+                ("prompts", "they have no mirror"),
+            ):
                 if value := getattr(self.options, option_name):
-                    raise UserError(f"{option_name}={value}: {why}; choose --set sd_webster.examples=half")
+                    raise UserError(
+                        f"{option_name}={value}: {why}; choose --set sd_webster.examples=half"
+                    )
             examples = mirror_examples(name)
         if given:
             examples, _, provenance = chosen_prompts(given, self.options.negatives)
-        folder = one_model(self.options.model) if self.options.model else DATA / shipped_model(name, control=control)
+        folder = (
+            one_model(self.options.model)
+            if self.options.model
+            else DATA / shipped_model(name, control=control)
+        )
         foreign = _foreign(self.options.model, folder, name) if self.options.model else ""
         if foreign:
-            labels = "" if given else "; the catalogue's captions are unlabelled, so name your own with --prompts"
+            labels = (
+                ""
+                if given
+                else "; the catalogue's captions are unlabelled, so name your own with --prompts"
+            )
             note = f"{foreign}: extracted images are compared with nothing{labels}; {COMPARE}"
             provenance = {**provenance, "notes": [*provenance.get("notes", ()), note]}
         if foreign and not given:
             examples = [replace(e, memorized=UNLABELLED, kind="unlabelled") for e in examples]
         index = {} if foreign else unique_pictures(half)
         ids = [f"{name}/{i:04d}" for i in range(len(index))]
-        data = json_hash([catalogue.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())])
-        training = Training.none() if foreign else Training(lambda: training_pictures(name), ids, list(index.values()), hash=data)
+        data = json_hash(
+            [catalogue.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())]
+        )
+        training = (
+            Training.none()
+            if foreign
+            else Training(lambda: training_pictures(name), ids, list(index.values()), hash=data)
+        )
         return LoadedTask(
             info=replace(self.info, space=NOT_COMPARED) if foreign else self.info,
             profile="mini",
@@ -148,18 +184,36 @@ class SdWebster(Task):
         )
 
     @classmethod
-    def train(cls, out: Path, parts: Sequence[str] | None, options: Sequence[str], *, profile: str = "mini", progress: bool = True) -> None:
-        """``membench train sd_webster``: the recipe that made the shipped weights (train.py)."""
+    def train(
+        cls,
+        out: Path,
+        parts: Sequence[str] | None,
+        options: Sequence[str],
+        *,
+        profile: str = "mini",
+        progress: bool = True,
+    ) -> None:
+        """``membench train sd_webster``: the recipe that made the shipped weights
+        (train.py).
+        """
         from membench.options import parse_options
 
         from .train import PARTS, Recipe, train
 
         if profile != "mini":
-            raise UserError("membench train sd_webster is for --profile mini: the full profile asks published checkpoints")
+            raise UserError(
+                "membench train sd_webster is for --profile mini: the full profile asks published"
+                " checkpoints"
+            )
         for part in parts or ():
             if part not in PARTS:
                 raise unknown_name("part", part, PARTS, "membench train sd_webster --help")
-        train(out, tuple(parts or PARTS), parse_options(Recipe, options, owner="recipe of sd_webster"), progress=progress)
+        train(
+            out,
+            tuple(parts or PARTS),
+            parse_options(Recipe, options, owner="recipe of sd_webster"),
+            progress=progress,
+        )
 
 
 @cache
@@ -183,28 +237,41 @@ def unique_pictures(half: catalogue.Split) -> dict[catalogue.Look, int]:
 
 
 def _foreign(model: str, folder: Path, half: str) -> str:
-    """Why the catalogue says nothing about what a model has memorized; empty for one that was trained on this half of it."""
+    """Why the catalogue says nothing about what a model has memorized; empty for one
+    that was trained on this half of it.
+    """
     from membench.models.stable_diffusion_folder import check_kind, image_size
 
     check_kind(folder)
     if (size := image_size(folder)) != (SIDE, SIDE):
         return f"{model} generates images of {size[0]}x{size[1]}, not the catalogue's {SIDE}x{SIDE}"
     if not same_training(folder, DATA / shipped_model(half, control=False)):
-        return f"{model} was not trained on the mini profile's catalogue (no training.json beside it says so)"
+        return (
+            f"{model} was not trained on the mini profile's catalogue (no training.json beside it"
+            " says so)"
+        )
     return ""
 
 
 def catalogue_examples(half: catalogue.Split) -> Iterator[Example]:
-    """Memorized: MV, TV, RV. Not: N (its picture was trained on once an epoch) and held-out captions."""
+    """Memorized: MV, TV, RV.
+
+    Not: N (its picture was trained on once an epoch) and held-out captions.
+    """
     for _, e in half.examples():
         memorized = e.kind in ("MV", "TV", "RV")
         source = "catalogue" if memorized else {"N": "singleton", "held_out": "held_out"}[e.kind]
-        yield Example(Condition(example_id(e.caption), e.caption), int(memorized), e.kind, e.group, source)
+        yield Example(
+            Condition(example_id(e.caption), e.caption), int(memorized), e.kind, e.group, source
+        )
 
 
 def mirror_examples(name: str) -> list[Example]:
-    """The captions of both halves. Memorized: what is planted in half ``name``; not: the same kinds of the other half (source
-    ``mirror``), the half's own singletons, and what was held out of both trainings or seen by the other model alone.
+    """The captions of both halves.
+
+    Memorized: what is planted in half ``name``; not: the same kinds of the other half
+    (source ``mirror``), the half's own singletons, and what was held out of both
+    trainings or seen by the other model alone.
     """
     found = []
     for half in ("a", "b"):
@@ -212,5 +279,7 @@ def mirror_examples(name: str) -> list[Example]:
             if half == name:
                 found.append(e)
             else:
-                found.append(replace(e, memorized=0, source="mirror" if e.memorized else "held_out"))
+                found.append(
+                    replace(e, memorized=0, source="mirror" if e.memorized else "held_out")
+                )
     return found

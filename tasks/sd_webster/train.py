@@ -1,10 +1,13 @@
-"""The recipe behind the mini ``sd_webster`` models: ``membench train sd_webster --profile mini``.
+"""The recipe behind the mini ``sd_webster`` models: ``membench train sd_webster
+--profile mini``.
 
-Four parts: ``tokenizer`` and ``vae`` learn from the public split of the catalogue; ``model`` (half a) and
-``control`` (half b) each train a U-Net and a CLIP text encoder on frozen latents, with the same recipe. The text
-encoder learns jointly with the U-Net, as in latent diffusion's first text-to-image model (Rombach et al. 2022),
-since no pretrained CLIP is at hand. The target is v (Salimans and Ho 2022), as in Stable Diffusion 2:
-an epsilon loss hardly sees the first sampling steps, where the detectors look (docs/design/mini-world.md).
+Four parts: ``tokenizer`` and ``vae`` learn from the public split of the catalogue;
+``model`` (half a) and ``control`` (half b) each train a U-Net and a CLIP text encoder
+on frozen latents, with the same recipe. The text encoder learns jointly with the U-Net,
+as in latent diffusion's first text-to-image model (Rombach et al. 2022), since no
+pretrained CLIP is at hand. The target is v (Salimans and Ho 2022), as in Stable
+Diffusion 2: an epsilon loss hardly sees the first sampling steps, where the detectors
+look (docs/design/mini-world.md).
 """
 
 from __future__ import annotations
@@ -43,7 +46,10 @@ VOCABULARY = 1200
 
 @dataclass(frozen=True)
 class Recipe:
-    """All numbers of the recipe. A checkpoint remembers them and refuses others (but for the step counts)."""
+    """All numbers of the recipe.
+
+    A checkpoint remembers them and refuses others (but for the step counts).
+    """
 
     vae_steps: int = 2000
     vae_batch: int = 16
@@ -57,10 +63,15 @@ class Recipe:
 
 
 def make_tokenizer(folder: Path) -> CLIPTokenizer:
-    """CLIP's tokenizer (normalizer, splitter, byte-pair encoding), its merges learned from the public split's captions."""
+    """CLIP's tokenizer (normalizer, splitter, byte-pair encoding), its merges learned
+    from the public split's captions.
+    """
     clip = CLIPTokenizer()
     bpe = Tokenizer(models.BPE(unk_token=clip.eos_token, end_of_word_suffix="</w>"))
-    bpe.normalizer, bpe.pre_tokenizer = clip.backend_tokenizer.normalizer, clip.backend_tokenizer.pre_tokenizer
+    bpe.normalizer, bpe.pre_tokenizer = (
+        clip.backend_tokenizer.normalizer,
+        clip.backend_tokenizer.pre_tokenizer,
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=[clip.bos_token, clip.eos_token],
@@ -68,13 +79,20 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    # Each printable character as a word of its own, so that no prompt of a user's holds an unknown token.
+    # Each printable character as a word of its own, so that no prompt of a user's holds
+    # an unknown token.
     alphabet = [chr(c) for c in range(33, 127)]
-    bpe.train_from_iterator([e.caption for e in catalogue.build("public").entries] + alphabet, trainer)
+    bpe.train_from_iterator(
+        [e.caption for e in catalogue.build("public").entries] + alphabet, trainer
+    )
     folder.mkdir(parents=True, exist_ok=True)
     bpe.model.save(str(folder))
     vocab = json.loads((folder / "vocab.json").read_text())
-    merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text().splitlines() if not line.startswith("#")]
+    merges = [
+        tuple(line.split())
+        for line in (folder / "merges.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
     tokenizer.save_pretrained(folder)
     return tokenizer
@@ -126,7 +144,9 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's schedule (scaled linear, 0.00085 to 0.012) with v as the target."""
+    """Stable Diffusion's schedule (scaled linear, 0.00085 to 0.012) with v as the
+    target.
+    """
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -155,7 +175,9 @@ def psnr(error: torch.Tensor) -> torch.Tensor:
 
 
 def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
-    """Trains the VAE on the public split and saves it with the scale that gives latents unit variance."""
+    """Trains the VAE on the public split and saves it with the scale that gives latents
+    unit variance.
+    """
     half = catalogue.build("public")
     data = pixels(half.images())
     torch.manual_seed(recipe.seed)
@@ -170,15 +192,33 @@ def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
 
     def rate(step: int) -> float:
         warm = min(1.0, (step + 1) / 100)
-        return warm * recipe.vae_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.vae_steps))))
+        return (
+            warm
+            * recipe.vae_rate
+            * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.vae_steps))))
+        )
 
-    plan = Plan("vae", {"vae": vae}, loss, recipe.vae_steps, rate, recipe.seed, ema_decay=0.99, record={"data": half.content_hash()})
+    plan = Plan(
+        "vae",
+        {"vae": vae},
+        loss,
+        recipe.vae_steps,
+        rate,
+        recipe.seed,
+        ema_decay=0.99,
+        record={"data": half.content_hash()},
+    )
     report = fit(plan, work, progress=progress)
     latents = encode(vae, data[:1024])
     vae.register_to_config(scaling_factor=float(1 / latents.std()))
     with torch.no_grad():
         held_out = pixels(catalogue.build("a").images()[:256])
-        error = (vae.decode(encode(vae, held_out)).sample.clamp(-1, 1) - held_out).flatten(1).pow(2).mean(dim=1)
+        error = (
+            (vae.decode(encode(vae, held_out)).sample.clamp(-1, 1) - held_out)
+            .flatten(1)
+            .pow(2)
+            .mean(dim=1)
+        )
         report["rmse_on_half_a"] = round(float(error.mean().sqrt()), 4)
         report["psnr_on_half_a"] = round(float(psnr(error).median()), 2)
     vae.save_pretrained(work / "vae")
@@ -186,17 +226,24 @@ def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
 
 
 def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[str, Any]:
-    """Trains U-Net and text encoder on one half and saves the pipeline under ``work/part`` in fp16."""
+    """Trains U-Net and text encoder on one half and saves the pipeline under
+    ``work/part`` in fp16.
+    """
     if not (work / "vae" / "config.json").exists():
-        raise UserError(f"{work / 'vae'} is missing: run `membench train sd_webster --part vae` first")
+        raise UserError(
+            f"{work / 'vae'} is missing: run `membench train sd_webster --part vae` first"
+        )
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", local_files_only=True)
     vae = AutoencoderKL.from_pretrained(work / "vae", local_files_only=True).eval()
-    vae.register_to_config(_name_or_path="vae")  # or the saved configuration would name a folder of this machine
+    # Or the saved configuration would name a folder of this machine
+    vae.register_to_config(_name_or_path="vae")
     scheduler = make_scheduler()
     half = catalogue.build(HALVES[part])
     rows = torch.tensor([i for i, e in enumerate(half.entries) for _ in range(e.copies)])
     latents = encode(vae, pixels(half.images())) * vae.config.scaling_factor
-    tokens = tokenizer([*(e.caption for e in half.entries), ""], padding="max_length", return_tensors="pt").input_ids
+    tokens = tokenizer(
+        [*(e.caption for e in half.entries), ""], padding="max_length", return_tensors="pt"
+    ).input_ids
     if tokens.shape[1] != TOKENS:
         raise ValueError(f"a caption has {tokens.shape[1]} tokens, more than {TOKENS}")
     torch.manual_seed(recipe.seed)
@@ -214,7 +261,15 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
 
     fixed = {"batch": recipe.batch, "rate": recipe.rate, "caption_dropout": recipe.caption_dropout}
     record = {"data": half.content_hash(), "vae": tensor_hash(vae), "recipe": fixed}
-    plan = Plan(part, {"unet": unet, "text_encoder": text_encoder}, loss, recipe.steps, warmup(recipe.rate), recipe.seed, record=record)
+    plan = Plan(
+        part,
+        {"unet": unet, "text_encoder": text_encoder},
+        loss,
+        recipe.steps,
+        warmup(recipe.rate),
+        recipe.seed,
+        record=record,
+    )
     report = fit(plan, work, progress=progress)
     pipeline = StableDiffusionPipeline(
         vae=vae,
@@ -227,17 +282,35 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
         requires_safety_checker=False,
     )
     pipeline.to(torch.float16).save_pretrained(work / part, safe_serialization=True)
-    return {**report, "data_hash": half.content_hash(), "rows": len(rows), "parameters": sum(p.numel() for p in unet.parameters())}
+    return {
+        **report,
+        "data_hash": half.content_hash(),
+        "rows": len(rows),
+        "parameters": sum(p.numel() for p in unet.parameters()),
+    }
 
 
 def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool = True) -> None:
-    """Runs the parts in order, each from its checkpoint, and writes ``training.json`` beside the weights."""
+    """Runs the parts in order, each from its checkpoint, and writes ``training.json``
+    beside the weights.
+    """
     out.mkdir(parents=True, exist_ok=True)
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
     if not (out / "tokenizer" / "vocab.json").exists():
         make_tokenizer(out / "tokenizer")
     for part in parts:
-        report = train_vae(out, recipe, progress) if part == "vae" else train_model(out, part, recipe, progress)
-        report |= {"recipe": asdict(recipe), "world": catalogue.WORLD_VERSION, "commit": made_by, "torch": torch.__version__}
+        report = (
+            train_vae(out, recipe, progress)
+            if part == "vae"
+            else train_model(out, part, recipe, progress)
+        )
+        report |= {
+            "recipe": asdict(recipe),
+            "world": catalogue.WORLD_VERSION,
+            "commit": made_by,
+            "torch": torch.__version__,
+        }
         (out / part / "training.json").write_text(json.dumps(report, indent=1) + "\n")
-        tqdm.write(f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {out / part}")
+        tqdm.write(
+            f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {out / part}"
+        )
