@@ -26,7 +26,7 @@ from membench.models.derivative import choose, quadratic_forms, random_probes
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run, per_example, spent
 from membench.runs.spec import Spec
-from membench.tasks.sd_webster.task import SdWebster, training_pictures
+from membench.tasks.sd_webster.task import SdWebster, training_images_of
 from membench.types import Condition
 
 DETECTORS = ("random", "cfg_norm", "score_norm", "flipd", "dcs", "edge", "png_size")
@@ -88,7 +88,9 @@ def timed(specs: list[Spec]) -> tuple[list[Run], float]:
 
 
 def evaluating(runs: list[Run]) -> float:
-    """Seconds really spent in drawing images and scoring, each shared evaluation once."""
+    """Seconds really spent in generating images and scoring, each shared evaluation
+    once.
+    """
     phases = [run.info["phases"].get(phase, {}) for run in runs for phase in PHASES]
     return sum(cost.get("seconds", 0.0) - cost.get("shared_seconds", 0.0) for cost in phases)
 
@@ -110,7 +112,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5, help="of the timed evaluations")
     args = parser.parse_args()
-    training_pictures()  # drawn once a process: the first detector must not pay for all
+    training_images_of()  # drawn once a process: the first detector must not pay for all
     model = SdWebster().load("mini", batch_size=args.batch_size).model()
     bare, ratios = evaluations(model, args.batch_size, args.repeats)
     print(

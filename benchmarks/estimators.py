@@ -3,7 +3,7 @@ images can be copied at all.
 
     python benchmarks/estimators.py [--runs 2000]
 
-Columns: pictures that can be copied (truth); copied in a run, on average; the bound
+Columns: images that can be copied (truth); copied in a run, on average; the bound
 that Chao1 estimates, S + (n-1)/n f1² / (2 f2) of the expected S, f1 and f2; its mean;
 how often its 95 % interval holds the bound, and the truth. Below, images of prompts:
 Chao1 over images beside Chao2 over prompts, where the truth is what the same prompts
@@ -20,15 +20,15 @@ from membench.metrics.unique import chao1, chao1_interval, chao2
 
 IMAGES = 1000
 
-# How likely an image is to copy each picture; what is missing to 1 copies nothing.
+# How likely an image is to copy each image; what is missing to 1 copies nothing.
 WORLDS = {
-    "100 pictures alike, 200 copies": np.full(100, 0.2 / 100),
-    "1,000 pictures alike, 200 copies": np.full(1000, 0.2 / 1000),
-    "100 pictures, halves 1 : 9": np.repeat([0.02 / 50, 0.18 / 50], 50),
-    "200 pictures, geometric 0.97": 0.3 * 0.97 ** np.arange(200) * 0.03,
-    "500 pictures, p ~ 1 / rank": 0.3 / np.arange(1, 501) / (1 / np.arange(1, 501)).sum(),
-    "20 pictures, 10 of them rare": np.repeat([0.02, 0.0002], 10),
-    "50 pictures, 1 copy": np.full(50, 1 / 50 / IMAGES),
+    "100 images alike, 200 copies": np.full(100, 0.2 / 100),
+    "1,000 images alike, 200 copies": np.full(1000, 0.2 / 1000),
+    "100 images, halves 1 : 9": np.repeat([0.02 / 50, 0.18 / 50], 50),
+    "200 images, geometric 0.97": 0.3 * 0.97 ** np.arange(200) * 0.03,
+    "500 images, p ~ 1 / rank": 0.3 / np.arange(1, 501) / (1 / np.arange(1, 501)).sum(),
+    "20 images, 10 of them rare": np.repeat([0.02, 0.0002], 10),
+    "50 images, 1 copy": np.full(50, 1 / 50 / IMAGES),
 }
 
 
@@ -69,7 +69,7 @@ def prompted(
 ) -> tuple[float, float, float, float]:
     """Means of what the prompts can give, what a run copied, Chao1 and Chao2.
 
-    A prompt's images show its one picture with ``sure``.
+    A prompt's images show its one image with ``sure``.
     """
     rows = []
     for _ in range(runs):
@@ -105,7 +105,7 @@ def main() -> None:
             f"{name:36}{len(p):7}{copied:8.1f}{bound(p, IMAGES):8.1f}{estimate:8.1f}"
             f"{holds_bound:13.1%}{holds_truth:13.1%}"
         )
-    print(f"\n100 prompts of one picture each, out of 300; {runs} runs")
+    print(f"\n100 prompts of one image each, out of 300; {runs} runs")
     print(
         f"{'images a prompt, share that copies':36}{'same':>7}{'all':>8}{'copied':>8}"
         f"{'Chao1':>8}{'Chao2':>8}"

@@ -6,7 +6,7 @@ large run would take. docs/scale.md reads it.
 
 Parts: ``flops`` (counted on torch's meta device, which computes nothing), ``network``
 (the bare U-Net against the harness, taking turns: pairs of guided evaluations, text
-encoding, decoding), ``pictures`` (PNG bytes and time, SSCD's ResNet-50), ``search``
+encoding, decoding), ``images`` (PNG bytes and time, SSCD's ResNet-50), ``search``
 (cosine of descriptors), ``tables`` (Parquet bytes a row) and ``plan`` (the sums of
 docs/scale.md). No time depends on the weights' values.
 """
@@ -362,7 +362,7 @@ def plan(
             side_images * describe,
         ),
         f"descriptors of {images:,} images": (0, 0, images * describe),
-        f"descriptors of {laion / 1e9:.2f} G pictures": (0, 0, laion * describe),
+        f"descriptors of {laion / 1e9:.2f} G images": (0, 0, laion * describe),
         f"exact search of {images:,} among {laion / 1e9:.2f} G": (0, 0, images * laion * 1024),
     }
     peaks = ", ".join(f"{gpu} {peak} TFLOP/s" for gpu, peak in PEAKS.items())

@@ -1,5 +1,5 @@
-"""What scorers have in common: they draw images as the task does, and say of each how
-sure they are of it.
+"""What scorers have in common: they generate images as the task does, and say of each
+how sure they are of it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def own_draws(conditions: Sequence[Condition], draws: int) -> int:
     """
     if any(c.image is not None and c.start is None and c.prompt is None for c in conditions):
         raise UserError(
-            "the noise that these images were drawn from is not known, so their trajectory cannot"
+            "the noise that these images were sampled from is not known, so their trajectory cannot"
             " be followed; choose flipd or score_norm"
         )
     started = {c.start is not None for c in conditions}
@@ -163,8 +163,8 @@ class MeasuresImages(Draws):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not self.options.images and self.access.images:
             raise UserError(
-                "an example that is a prompt is measured by images drawn for it: images must be at"
-                " least 1"
+                "an example that is a prompt is measured by images generated for it: images must be"
+                " at least 1"
             )
         given = [c.image for c in conditions if c.image is not None]
         if self.examples == "images" and len(given) < len(conditions):
@@ -198,8 +198,8 @@ class ByCondition(MeasuresImages):
     of which "auto" is resolved here.
     """
 
-    # "auto" for a text-to-image model; of a model with classes, whose images are drawn
-    # unguided, it is "conditional"
+    # "auto" for a text-to-image model; of a model with classes, whose images are
+    # generated unguided, it is "conditional"
     usual: ClassVar[str]
 
     def variant(self, model: Denoiser) -> str:

@@ -6,11 +6,11 @@
 
 over all dimensions of one latent, before the guidance multiplies it, on the model's own
 guided DDIM trajectory from noise. No training image and no decoding is needed. An
-example that is a generated image is scored on the very trajectory that drew it: its own
-noise, the task's steps and weight, the first ``image_steps`` of them: late on that way
-a model that has memorized the image needs no class to draw it, and the norm is smallest
-for copies (docs/design/pixel-tasks.md). Of a training image no noise is known: it is
-scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at time
+example that is a generated image is scored on the very trajectory that generated it:
+its own noise, the task's steps and weight, the first ``image_steps`` of them: late on
+that way a model that has memorized the image needs no class to draw it, and the norm is
+smallest for copies (docs/design/pixel-tasks.md). Of a training image no noise is known:
+it is scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at time
 ``image_t``. ``steps=k`` looks at the first k of 50 steps and stops there (a scheduler
 of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
 A step from pure noise (zero terminal SNR) does not count as one of the k: there eps is
@@ -119,7 +119,7 @@ class CfgNorm(Draws):
             )
         elif of_images:
             why = (
-                "an image is scored on the trajectory that drew it, as the task samples; set"
+                "an image is scored on the trajectory that generated it, as the task samples; set"
                 " image_steps"
             )
             refuse_unread(self.options, (*prompted, "image_draws", "image_t"), why)

@@ -1,7 +1,7 @@
 """Complexity control: the size of an image's PNG, which no memorization is needed for.
 
 What this detector reaches, the data give away: LID estimators rank images by their
-complexity (Kamkari et al., NeurIPS 2024), and a plain picture is not a memorized one.
+complexity (Kamkari et al., NeurIPS 2024), and a plain image is not a memorized one.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Random sampling and generation density (Carlini et al., USENIX Security 2023, arXiv
 2301.13188).
 
-Extraction draws images, either from the task's conditions (their attack on Stable
+Extraction generates images, either from the task's conditions (their attack on Stable
 Diffusion) or from the null condition (their unconditional attack, whose images tell
 nothing of a prompt: scoring then draws its own). Scoring is their generation density:
 among the n draws of one prompt, join two whose tiled L2 distance is small and take the
-size of the largest clique. A memorized prompt draws one picture again and again; any
+size of the largest clique. A memorized prompt draws one image again and again; any
 other draws n different ones. An example that is an image is scored by the density at
 its own place: the number of extracted images that lie within that distance of it.
 """
@@ -35,7 +35,7 @@ UNCONDITIONAL = Condition("unconditional")
 class RandomSamplingOptions:
     draws: int = field(
         default=4,
-        metadata={"help": "images per condition; the paper draws 500", "min": 2, "max": 10_000},
+        metadata={"help": "images per condition; the paper generates 500", "min": 2, "max": 10_000},
     )
     extraction: Literal["conditional", "unconditional"] = field(
         default="conditional",
@@ -73,7 +73,7 @@ class RandomSampling(Detector):
         self.unconditional = options.extraction == "unconditional"
         self.steps = options.steps or int(sampling["steps"])
         self.guidance = options.guidance or float(sampling["guidance"])
-        # A prompt draws images of its own to be scored; around an image those are
+        # A prompt generates images of its own to be scored; around an image those are
         # counted that were extracted.
         self.access = Access(images=not self.unconditional or self.examples == "images")
         self._drawn: list[np.ndarray] | None = None

@@ -146,7 +146,7 @@ class ScoreNorm(ByCondition):
                 refuse_unread(
                     o,
                     ("draws", "trajectory"),
-                    "an image is scored on the trajectory that drew it, as the task samples",
+                    "an image is scored on the trajectory that generated it, as the task samples",
                 )
             if own_draws(conditions, 2) > 1:
                 self._step(model, o.trajectory)
@@ -200,7 +200,7 @@ class ScoreNorm(ByCondition):
 
     def _step(self, model: Denoiser, steps: int) -> tuple[int, int]:
         """(number, timestep) of the one of ``steps`` that is nearest to t, but for pure
-        noise, whose norm is no prediction's.
+        noise, whose norm is not a prediction's.
         """
         wanted, times = self._index(model, False), list(enumerate(timesteps(model, steps)))
         if not (seen := times[pure_noise(model, steps) :]):

@@ -14,10 +14,11 @@ label.
 
 Two things are membench's own, not the paper's. *Confidence* of an image: minus its
 distance to the nearest synthetic image of its cluster, in the model's own space: what
-the model draws twice is more surely memorized. *Score* of an example: minus Carlini's
-normalised distance from the example (an image, or what the model draws for a prompt) to
-the nearest extracted image, d_1 / mean(d_1 .. d_n): how densely the attack's images
-gather around what the model draws for it, whatever the contrast of the picture.
+the model generates twice is more surely memorized. *Score* of an example: minus
+Carlini's normalised distance from the example (an image, or what the model generates
+for a prompt) to the nearest extracted image, d_1 / mean(d_1 .. d_n): how densely the
+attack's images gather around what the model generates for it, whatever the contrast of
+the image.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class SideOptions:
         default="null",
         metadata={
             "help": (
-                "draw the synthetic images from the null condition or from the task's conditions"
+                "generate the synthetic images from the null condition or from the task's"
+                " conditions"
             )
         },
     )
@@ -260,7 +262,7 @@ class Side(Detector):
                 "this model has no null class, whose predictions SIDE guides; choose another"
                 " detector"
             )
-        # Before the images are drawn that it shall describe
+        # Before the images are generated that it shall describe
         if o.labels == "clusters" and o.features in ("sscd", "sscd-int8", "clip"):
             load_features(o.features, o.features_weights)
         if self.examples == "images":
@@ -361,14 +363,14 @@ class Side(Detector):
     def _source(
         self, model: Denoiser, conditions: Sequence[Condition]
     ) -> tuple[Sequence[Condition], float]:
-        """Conditions to draw synthetic images from, and the weight of classifier-free
-        guidance.
+        """Conditions to generate synthetic images from, and the weight of
+        classifier-free guidance.
         """
         if self.options.source == "conditions":
             return list(dict.fromkeys(c.bare for c in conditions)), self.weight
         if not model.has_null:
             raise UserError(
-                "this model has no null condition to draw from; choose source=conditions"
+                "this model has no null condition to sample from; choose source=conditions"
             )
         return [NULL], 1.0
 

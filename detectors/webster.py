@@ -1,7 +1,7 @@
 """Denoising confidence and edge consistency after one step (Webster 2023, arXiv
 2305.08694).
 
-A memorized caption decides the picture at once: one guided step from pure noise lands
+A memorized caption decides the image at once: one guided step from pure noise lands
 on it, sharp, whatever the noise.
 
     dcs    mean((z - D(z; sigma_max))^2)
@@ -49,10 +49,10 @@ class OneStep(Draws):
         if own_draws(conditions, 2) == 1:
             if all(c.class_label is None and c.prompt is None for c in conditions):
                 raise UserError(
-                    "these images were drawn without a condition, and dcs scores what a condition"
-                    " makes of noise; choose flipd"
+                    "these images were generated without a condition, and dcs scores what a"
+                    " condition makes of noise; choose flipd"
                 )
-            refuse_unread(self.options, ("draws",), "an image was drawn from one noise")
+            refuse_unread(self.options, ("draws",), "an image was sampled from one noise")
         if model.alpha_sigma(model.steps - 1)[0] == 0:
             raise UserError(
                 "this model's schedule ends in pure noise (abar = 0), where one step has no finite"
@@ -155,7 +155,7 @@ class Edge(OneStep):
         if self.examples == "images":
             raise UserError(
                 "edge compares what several noises of a prompt have in common, and an image was"
-                " drawn from one; choose dcs"
+                " sampled from one; choose dcs"
             )
 
     def edges(

@@ -42,7 +42,8 @@ def _source(module: str) -> Path | None:
         # Membench itself, whose __path__ reaches into the checkout, and plug-in files
         if name in sys.modules:
             spec, path = sys.modules[name].__spec__, getattr(sys.modules[name], "__path__", None)
-        # The module above is no package: without a path, finders would look in sys.path
+        # The module above is not a package: without a path, finders would look in
+        # sys.path
         elif i > 1 and path is None:
             return None
         else:

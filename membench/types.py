@@ -39,8 +39,8 @@ class Condition:
 
     @property
     def bare(self) -> Condition:
-        """What the model is told, without the image: the condition to draw more images
-        from. A prompt is its own.
+        """What the model is told, without the image: the condition to generate more
+        images from. A prompt is its own.
         """
         if self.image is None:
             return self
@@ -122,7 +122,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Request:
-    """An image to draw: its noise comes from hash(seed, condition.id, draw)."""
+    """An image to generate: its noise comes from hash(seed, condition.id, draw)."""
 
     condition: Condition
     draw: int

@@ -257,7 +257,7 @@ def pixels(*, clip: bool, prediction: str = "epsilon", alone: bool = False) -> W
 
 def latents(*, clip: bool, prediction: str = "v_prediction", alone: bool = False) -> World:
     """The shipped Stable Diffusion pipeline, its text encoder and its VAE, with the
-    exact score of some pictures' latents as the U-Net.
+    exact score of some images' latents as the U-Net.
     """
     drawn = pictures(MEMORIZED + 1 + 4)
     captions = [
@@ -284,7 +284,7 @@ def latents(*, clip: bool, prediction: str = "v_prediction", alone: bool = False
 
 
 def pictures(n: int) -> np.ndarray:
-    """Pictures of the world that the shipped VAE was trained on: ``uint8`` [n, 64, 64,
+    """Images of the world that the shipped VAE was trained on: ``uint8`` [n, 64, 64,
     3].
     """
     found = []

@@ -1,6 +1,6 @@
 """Sweeps: the grid, what is kept of each point, and the files.
 
-Most runs are of a detector that copies as many pictures as it is told.
+Most runs are of a detector that copies as many images as it is told.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from membench.runs.finished import Run, load
 from membench.runs.spec import Spec
 from membench.runs.sweep import COLUMNS, grid
 from membench.storage.files import DamagedFile
-from membench.tasks.sd_webster.task import SPACE, training_pictures
+from membench.tasks.sd_webster.task import SPACE, training_images_of
 from membench.types import Access, Request, Sample
 
 
 @dataclass(frozen=True)
 class CopierOptions:
     copies: int = field(
-        default=1, metadata={"help": "how many images are training pictures", "min": 0}
+        default=1, metadata={"help": "how many images are training images", "min": 0}
     )
     threshold: float = field(default=0.0, metadata={"help": "is called like a column"})
     mode: Literal["plain", "fancy"] = field(default="plain", metadata={"help": "does nothing"})
@@ -50,7 +50,7 @@ class CopierOptions:
 
 
 class Copier(Detector):
-    """Its first ``copies`` images (with seed 1, one fewer) are training pictures, the
+    """Its first ``copies`` images (with seed 1, one fewer) are training images, the
     rest grey; refuses 9.
     """
 
@@ -73,7 +73,7 @@ class Copier(Detector):
             model.condition([r.condition for r in requests]),
         )
         copied = max(0, self.options.copies - self.seed)
-        pictures = [*training_pictures()[:copied], *[np.full((64, 64, 3), 255, np.uint8)] * 4]
+        pictures = [*training_images_of()[:copied], *[np.full((64, 64, 3), 255, np.uint8)] * 4]
         return [
             Sample(r.condition, 0, picture, 0.0)
             for r, picture in zip(requests, pictures, strict=False)

@@ -57,7 +57,7 @@ def with_distances(
     space: Space = L2,
     **info: object,
 ) -> Run:
-    """The run with these nearest distances of its images, each to a picture of its own
+    """The run with these nearest distances of its images, each to an image of its own
     unless they are named.
     """
     n = len(distances)
@@ -140,7 +140,7 @@ def test_a_row_a_run_metric_and_region(base: dict[str, Run]) -> None:
 
 
 def test_ums_counts_pictures_at_equal_numbers_of_images(base: dict[str, Run]) -> None:
-    """By brute force over all subsets of 3 of 6 images, of 2 pictures."""
+    """By brute force over all subsets of 3 of 6 images, of 2 images."""
     copies = [0, 0, 0, 1, 1, 1]
     runs = [
         with_distances(base["side"], [0.1] * 6, pictures=copies),
@@ -448,7 +448,7 @@ def test_the_command_on_both_models_with_two_seeds(
     monkeypatch.setattr(
         "membench.runs.execute._compute", lambda *_: pytest.fail("a network was evaluated")
     )
-    monkeypatch.setattr(reports, "draw", lambda *_, **__: b"a picture")
+    monkeypatch.setattr(reports, "draw", lambda *_, **__: b"an image")
     assert (
         ablate(
             tmp_path,
@@ -511,7 +511,7 @@ def test_detectors_without_images_are_named(
     monkeypatch.setattr(
         job, "open_task", lambda spec: SimpleNamespace(info=SimpleNamespace(space=L2))
     )
-    monkeypatch.setattr(reports, "draw", lambda *_, **__: b"a picture")
+    monkeypatch.setattr(reports, "draw", lambda *_, **__: b"an image")
     words = (
         f"ablate --detector side,random,cfg_norm --task sd_webster --thresholds {GRID} --output"
         f" {tmp_path}/made --quiet"

@@ -191,7 +191,7 @@ def test_out_of_memory_is_one_line(tiny_pipeline_folder) -> None:
 
 def test_pictures_that_do_not_fit_go_by_halves(tiny_pipeline_folder, monkeypatch) -> None:
     """Of what takes more memory than an evaluation fewer go at once, with the same
-    pictures, and no count twice.
+    images, and no count twice.
     """
     from diffusers import AutoencoderKL
 

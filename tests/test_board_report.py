@@ -284,7 +284,7 @@ def test_thresholds_agree_with_the_metrics(tmp_path, space) -> None:
 
 
 def test_ums_is_compared_at_the_smallest_number_of_images(tmp_path) -> None:
-    """Of 8 images 3, 2 and 1 copy pictures 0, 1 and 2; expected among 5 of them, by
+    """Of 8 images 3, 2 and 1 copy images 0, 1 and 2; expected among 5 of them, by
     counting subsets.
     """
     of = {
@@ -417,7 +417,7 @@ def test_the_gallery_is_sorted_and_shows_no_image_twice(tmp_path) -> None:
 
 def test_one_training_picture_does_not_fill_the_gallery(tmp_path) -> None:
     run = variant(tmp_path, "a", n=60)
-    many = np.where(np.arange(60) < 40, 7, np.arange(60) % 30)  # the 40 nearest copy picture 7
+    many = np.where(np.arange(60) < 40, 7, np.arange(60) % 30)  # the 40 nearest copy image 7
     first = run.matches[run.matches["rank"] == 0].assign(
         training=many, training_id=[f"t/{i}" for i in many]
     )

@@ -1,4 +1,4 @@
-"""CelebA's layout: which pictures are taken and what is said about the others; pixels;
+"""CelebA's layout: which images are taken and what is said about the others; pixels;
 what is read again and what is not.
 """
 
@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Seven pictures of 178 x 218, written in no order, all annotated."""
+    """Seven images of 178 x 218, written in no order, all annotated."""
     root = tmp_path / "celeba"
     (root / "img_align_celeba").mkdir(parents=True)
     for i in (3, 0, 6, 1, 5, 2, 4):
@@ -112,7 +112,7 @@ def test_pixels_and_annotations(size, root, monkeypatch) -> None:
 
 
 def test_the_crop_is_the_literature_s_and_the_resize_antialiased(root) -> None:
-    """Closed form: a picture dark outside the crop and bright inside; and stripes of
+    """Closed form: an image dark outside the crop and bright inside; and stripes of
     one pixel, which average to grey.
     """
     pixels = np.zeros((218, 178, 3), np.uint8)
@@ -221,7 +221,7 @@ def test_missing_pictures_and_missing_annotations_are_counted(root) -> None:
 
 @pytest.mark.parametrize("annotated", [True, False])
 def test_hidden_files_are_no_pictures(annotated, root) -> None:
-    """macOS's ``._NAME`` beside each picture; neither a note nor the key knows of them."""
+    """macOS's ``._NAME`` beside each image; neither a note nor the key knows of them."""
     if not annotated:
         for file in FILES:
             (root / file).unlink()
@@ -302,7 +302,8 @@ def test_a_truncated_picture_is_named(length, root, cache) -> None:
     with pytest.raises(
         UserError,
         match=(
-            rf"{file} is no whole JPEG .*; fetch it again, or delete it, and it counts as missing"
+            rf"{file} is not a whole JPEG .*; fetch it again, or delete it, and it counts as"
+            r" missing"
         ),
     ) as error:
         read(root)
@@ -313,7 +314,7 @@ def test_a_truncated_picture_is_named(length, root, cache) -> None:
 
 def test_the_first_of_several_damaged_pictures_is_named(root) -> None:
     for i in (5, 2, 3):
-        (root / "img_align_celeba" / NAMES[i]).write_bytes(b"no picture")
+        (root / "img_align_celeba" / NAMES[i]).write_bytes(b"no image")
     for _ in range(3):
         with pytest.raises(UserError, match=NAMES[2]) as error:
             read(root)
@@ -327,7 +328,7 @@ def test_other_pictures_are_refused(root) -> None:
     ):
         read(root)
     Image.new("RGB", (178, 218)).save(root / "img_align_celeba" / NAMES[1], "PNG")
-    with pytest.raises(UserError, match=rf"{NAMES[1]} is no whole JPEG"):
+    with pytest.raises(UserError, match=rf"{NAMES[1]} is not a whole JPEG"):
         read(root)
 
 
@@ -369,7 +370,7 @@ def test_a_damaged_attribute_file_is_named(content, root) -> None:
 
 
 def test_the_training_split_alone(root) -> None:
-    """Pictures 1, 4 and 7 are of split 0: no stretch of the names, and still a memory
+    """Images 1, 4 and 7 are of split 0: no stretch of the names, and still a memory
     map of these alone.
     """
     data = read_celeba(root, 16, training=True, progress=False)
@@ -378,7 +379,7 @@ def test_the_training_split_alone(root) -> None:
     for image, name in zip(data.images, data.names, strict=True):
         assert same(image, root / "img_align_celeba" / name)
     (root / FILES[2]).write_text("".join(f"{n} 2\n" for n in NAMES))
-    with pytest.raises(UserError, match=r"no picture .* is of the training split"):
+    with pytest.raises(UserError, match=r"no image .* is of the training split"):
         read_celeba(root, 16, training=True, progress=False)
     (root / FILES[2]).unlink()
     with pytest.raises(UserError, match=r"lacks list_eval_partition\.txt"):

@@ -53,7 +53,7 @@ def test_synthetic_images_are_the_models_own_over_the_conditions_in_turn(
         noise = torch.randn(model.shape, generator=generator(3, f"synthetic/{condition.id}", draw))
         slow = ddim(model, noise[None], model.condition([condition]), steps=4, guidance=2.0)
         torch.testing.assert_close(found.x0[i], slow[0], rtol=1e-3, atol=1e-4)
-    # The order decides which images are drawn, so another order is another stage.
+    # The order decides which images are generated, so another order is another stage.
     other = synthesize(model, [MUG, RUG], workspace, **settings)
     assert other.stage.key != found.stage.key and not torch.equal(other.x0, found.x0)
 

@@ -71,7 +71,7 @@ def random_pictures(n: int, seed: int, side: int = 6) -> np.ndarray:
 
 @pytest.mark.parametrize("n_neighbours", [4, 50])
 def test_own_by_pixels(n_neighbours) -> None:
-    """The distance to given pictures, scaled by the nearest of all: against loops, and
+    """The distance to given images, scaled by the nearest of all: against loops, and
     against the matches.
     """
     images, known = random_pictures(6, 0), random_pictures(12, 1)
@@ -154,7 +154,7 @@ def test_own_refuses_what_is_not_there(tmp_path, monkeypatch) -> None:
         by_features(Counted(), lambda: known, "known", progress=False),
     ):
         for owners, why in (
-            ([[0]], "1 lists of training pictures for 2"),
+            ([[0]], "1 lists of training images for 2"),
             ([[0], [12]], "outside"),
             ([[-1], [0]], "outside"),
         ):
@@ -165,7 +165,7 @@ def test_own_refuses_what_is_not_there(tmp_path, monkeypatch) -> None:
 
 
 class Coarse(torch.nn.Module):
-    """In SSCD's place: a picture's fine detail on a grid of 64 x 64."""
+    """In SSCD's place: an image's fine detail on a grid of 64 x 64."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         cells = torch.nn.functional.adaptive_avg_pool2d(x, 64)

@@ -133,7 +133,7 @@ def image(shade: float, seed: int = 0) -> np.ndarray:
 
 
 def spot(k: int) -> np.ndarray:
-    """One grey picture whose k-th tile is darker: near the others as a whole (RMS
+    """One grey image whose k-th tile is darker: near the others as a whole (RMS
     0.11), far by its worst tile (0.3).
     """
     picture = image(0.5)
@@ -164,7 +164,7 @@ def carlini(images: list[np.ndarray], threshold: float, tiles: int) -> int:
 def test_random_scores_by_the_largest_clique(model) -> None:
     detector = RandomSampling(RandomSampling.Options(), seed=0, sampling=SAMPLING)
     draws = {
-        "p": [image(0.5, i) for i in range(4)],  # one picture four times
+        "p": [image(0.5, i) for i in range(4)],  # one image four times
         "q": [image(0.1), image(0.5), image(0.5, 1), image(0.9)],  # twice
         "r": [spot(k) for k in range(4)],  # never: one background, another tile each
     }

@@ -21,7 +21,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 def test_every_metric_has_its_place_on_the_page(tmp_path):
     run = make(tmp_path, [*COPIED, *range(10, 20)] * 6)
     names = {re.sub(r"_cumulative$", "", name) for name in run.metrics.metric}
-    names |= {*DETECTION, *RARE, "extracted_share", "copies_per_picture"}
+    names |= {*DETECTION, *RARE, "extracted_share", "copies_per_image"}
     text = PAGE.read_text(encoding="utf-8")
     named = set(re.findall(r"`([a-z0-9_.]+)`", text))
     # Written as a range

@@ -404,7 +404,7 @@ def test_sscd_int8_tells_copies_from_other_pictures():
 
 @needs_int8
 def test_sscd_int8_depends_on_its_picture_alone(monkeypatch):
-    """Static quantisation: neither the other pictures of a batch nor the number of
+    """Static quantisation: neither the other images of a batch nor the number of
     threads change a bit.
     """
     images = photographs()[:3, :150]
@@ -461,10 +461,10 @@ def onnx_identity(kind: int, dimensions: int) -> bytes:
 def test_sscd_int8_refuses_other_files(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"no model")
     refused("sscd-int8", tmp_path / "x.onnx", "is no ONNX model")
-    # The last takes pictures, but gives none a vector
+    # The last takes images, but gives none a vector
     for kind, dimensions in ((1, 4), (2, 3), (2, 4)):
         (tmp_path / "x.onnx").write_bytes(onnx_identity(kind, dimensions))
-        refused("sscd-int8", tmp_path / "x.onnx", "does not turn pictures")
+        refused("sscd-int8", tmp_path / "x.onnx", "does not turn images")
     refused("sscd-int8", tmp_path / "none.onnx", "no weights file")
     refused(
         "sscd-int8",

@@ -1,4 +1,4 @@
-"""Which picture belongs to which prompt, in every layout, and what a folder may not
+"""Which image belongs to which prompt, in every layout, and what a folder may not
 hold.
 """
 
@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def colours(truth: GroundTruth) -> dict[str, list[str]]:
-    """By prompt, the colours of its pictures, sorted."""
+    """By prompt, the colours of its images, sorted."""
     images = truth.images()
     assert (
         images.dtype == np.uint8
@@ -102,8 +102,8 @@ def test_folders_of_an_index(folder: Path, read: Read, capsys: pytest.CaptureFix
     assert truth.missing == (C, COCO)  # COCO's 11 is not LAION's
     assert (
         capsys.readouterr().err
-        == "membench: 2 of 4 prompts have no ground-truth picture (N 1, RV 1); 1 ground-truth"
-        " picture of no prompt left out\n"
+        == "membench: 2 of 4 prompts have no ground-truth image (N 1, RV 1); 1 ground-truth"
+        " image of no prompt left out\n"
     )
     assert colours(read(folder / "gt_images")) == colours(truth)
 
@@ -191,7 +191,7 @@ def test_img2dataset(
         COCO,
         number,
     )
-    assert "1 ground-truth picture of no prompt left out" in capsys.readouterr().err
+    assert "1 ground-truth image of no prompt left out" in capsys.readouterr().err
     other = folder.with_name("as_files")
     put(other / "truth.csv", f"prompt,file\n{A.text},a\n{C.text},b\n".encode())
     put(other / "a", png("red"))
@@ -408,17 +408,17 @@ def test_files_that_are_no_pictures(
 ) -> None:
     good = png("red")
     for name, data, why in [
-        ("11.png", good[:60], "cannot be read as a picture"),
-        ("11.html", b"<html>", "cannot be read as a picture"),
-        ("11.svg", b"<svg/>", "cannot be read as a picture"),
-        ("11.gif", b"", "cannot be read as a picture"),
+        ("11.png", good[:60], "cannot be read as an image"),
+        ("11.html", b"<html>", "cannot be read as an image"),
+        ("11.svg", b"<svg/>", "cannot be read as an image"),
+        ("11.gif", b"", "cannot be read as an image"),
     ]:
         path = put(folder / name, data)
         refused(read, folder, str(path), why)
         path.unlink()
     assert not list((tmp_path / "cache").glob("*.npy"))
     os.mkfifo(folder / "11.png")
-    refused(read, folder, "11.png", "is no file")
+    refused(read, folder, "11.png", "is not a file")
     (folder / "11.png").unlink()
     path = put(folder / "11.png", good)
     monkeypatch.setattr(ground_truth, "MAX_BYTES", len(good) - 1)
@@ -466,8 +466,8 @@ def test_malformed_tables(folder: Path, read: Read) -> None:
         (b"prompt,file\nA r\xfcg,11.png\n", "not UTF-8 (byte 15)"),
         (b'prompt,file\n"A rug,11.png\n', "cannot be read"),
         (b"prompt,file\nA rug,12.png\n", "12.png cannot be read"),
-        (b"prompt,file\n", "holds no picture"),
-        (b"prompt,file\nAnother,11.png\n", "none of the 1 pictures"),
+        (b"prompt,file\n", "holds no image"),
+        (b"prompt,file\nAnother,11.png\n", "none of the 1 images"),
     ]:
         put(folder / "truth.csv", text)
         refused(read, folder, why)
@@ -485,10 +485,10 @@ def test_a_download_that_was_changed(folder: Path, read: Read) -> None:
 
 
 def test_folders_without_pictures(folder: Path, read: Read) -> None:
-    refused(read, folder, "is no folder", "gt_images/INDEX")
+    refused(read, folder, "is not a folder", "gt_images/INDEX")
     folder.mkdir()
-    refused(read, folder, "holds no picture")
+    refused(read, folder, "holds no image")
     put(folder / "99.png", png("red"))
-    refused(read, folder, "none of the 1 pictures")
+    refused(read, folder, "none of the 1 images")
     with pytest.raises(ValueError, match="side is 0"):
         read(folder, side=0)

@@ -590,7 +590,7 @@ def test_a_file_of_a_data_set(server: Hub, cache: Path, monkeypatch) -> None:
         hub.hub_file("owner/data", "b.csv")
     with pytest.raises(UserError, match="the hub has no dataset owner/none"):
         hub.hub_file("owner/none", "b.csv")
-    with pytest.raises(UserError, match="is no hub id"):
+    with pytest.raises(UserError, match="is not a hub id"):
         hub.hub_file("../data", "b.csv")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(

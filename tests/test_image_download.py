@@ -1,4 +1,4 @@
-"""Pictures from a list of addresses: what each server's answer becomes, whom it may
+"""Images from a list of addresses: what each server's answer becomes, whom it may
 ask, how politely, and what a second call asks.
 """
 
@@ -260,7 +260,7 @@ def test_slow_servers_are_timeouts(site: Site, tmp_path: Path) -> None:
         "silent": site.add("/silent", drip(0.8, 1)),
         "dripping": site.add("/drip", drip(0.1, 30)),  # never a read timeout
         "headers": "http://two.example/headers",
-        # Cut off, it is a whole picture with something behind
+        # Cut off, it is a whole image with something behind
         "endless": site.add("/whole", itertools.chain([encoded()], drip(0.1, 30))),
     }
     with socket.create_server(("127.0.0.1", 0)) as drips:
@@ -707,7 +707,7 @@ def test_offline_asks_nobody(site: Site, tmp_path: Path, monkeypatch: pytest.Mon
     site.asked.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert list(site.get(tmp_path, {"a": urls["a"]}).status) == ["ok"]
-    with pytest.raises(UserError, match=r"1 of 2 pictures are not in .* --offline"):
+    with pytest.raises(UserError, match=r"1 of 2 images are not in .* --offline"):
         site.get(tmp_path, urls)
     assert not site.asked
 

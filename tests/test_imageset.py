@@ -185,7 +185,7 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path, in_ch
 
 
 @pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), OSError(errno.EIO, "the source's"), UserError("a bad picture")]
+    "error", [KeyboardInterrupt(), OSError(errno.EIO, "the source's"), UserError("a bad image")]
 )
 def test_what_the_blocks_raise_passes_through(error, tmp_path) -> None:
     def failing() -> Iterator[np.ndarray]:

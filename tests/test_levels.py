@@ -159,7 +159,7 @@ def test_p_value_by_hand():
     assert p_value(np.array([0.0, 0.0, 1.0, 2.0])) == 1  # 2 * 3 / 5, and no more than 1
     assert p_value(np.ones(999)) == p_value(-np.ones(999)) == pytest.approx(2 / 1000)  # never less
     assert p_value(np.zeros(10)) == 1  # no difference in any resample
-    # 0 is no difference: it counts
+    # 0 is not a difference: it counts
     assert p_value(np.array([0.0, *np.ones(98)])) == pytest.approx(2 * 2 / 100)
 
 

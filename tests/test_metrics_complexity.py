@@ -134,7 +134,7 @@ def test_a_score_that_is_size_alone_is_found_out(quantiles):
     rng = np.random.default_rng(0)
     sizes = rng.integers(4000, 8000, size=2000) * 8.0
     middle = np.median(sizes)
-    # Memorized pictures are the simple ones
+    # Memorized images are the simple ones
     labels = (sizes + rng.normal(0, 1500, size=2000) < middle).astype(int)
     score = -sizes
     assert roc_auc_score(labels, score) > 0.95

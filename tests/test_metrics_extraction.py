@@ -102,15 +102,15 @@ def test_the_random_matches_hit_every_edge(space):
 
 
 def test_every_score_by_hand():
-    """Image 0 is nearest to picture 2 at the edge of mid; 1 and 2 both to picture 0; 3
+    """Image 0 is nearest to image 2 at the edge of mid; 1 and 2 both to image 0; 3
     to nothing that counts.
     """
     close = np.array([[0.55, 0.3, 0.5], [0.9, 0.6, 0.5], [0.6, 0.2, 0.55], [0.1, 0.2, 0.29]])
     close[0] = 0.45, 0.3, 0.5
     frame, bands = stored(close, SSCD), {b.name: b for b in SSCD.bands}
     scores = lambda region: tuple(4 * f(frame, 4, SSCD, region) for f in (ams, ums, ums_nearest))  # noqa: E731
-    assert scores(bands["low"]) == (0, 2, 0)  # pictures 0 and 1 of image 0, whose best is 0.5
-    assert scores(bands["mid"]) == (1, 1, 1)  # picture 2, of images 0, 1 and 2
+    assert scores(bands["low"]) == (0, 2, 0)  # images 0 and 1 of image 0, whose best is 0.5
+    assert scores(bands["mid"]) == (1, 1, 1)  # image 2, of images 0, 1 and 2
     assert scores(bands["high"]) == (2, 2, 1)  # 0.9 and both 0.6
     assert (
         scores(0.3) == scores(0.5) == (3, 3, 2)
@@ -148,7 +148,7 @@ def test_edges_of_regions():
         [0, 1, 0, 0],
         [0, 0, 1, 1],
     ]
-    # 0.6 is no float32, and still equals itself
+    # 0.6 is not a float32, and still equals itself
     assert in_region(edges, SSCD, 0.6).tolist() == [0, 0, 1, 1]
     edges = np.array([0.0, 1.0, 1.4, 2.0])
     assert [in_region(edges, L2, band).tolist() for band in L2.bands] == [

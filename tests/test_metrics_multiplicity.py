@@ -1,4 +1,4 @@
-"""The share of training pictures that come back at each multiplicity, against a plain
+"""The share of training images that come back at each multiplicity, against a plain
 count.
 """
 
@@ -31,7 +31,7 @@ def frame(*pairs: tuple[str, int, float]) -> pd.DataFrame:
 
 
 def random_case(seed: int, space: Space) -> tuple[pd.DataFrame, list[str]]:
-    """Up to 40 images and 60 pictures of up to 5 kinds; about one value in four is
+    """Up to 40 images and 60 images of up to 5 kinds; about one value in four is
     exactly the copy threshold.
     """
     rng = np.random.default_rng(seed)
@@ -48,8 +48,8 @@ def random_case(seed: int, space: Space) -> tuple[pd.DataFrame, list[str]]:
 def plain(
     matches: pd.DataFrame, space: Space, kinds: list[str]
 ) -> dict[str, tuple[int, float, float]]:
-    """(pictures, share, mean number of copying images) of each kind, counted picture by
-    picture.
+    """(images, share, mean number of copying images) of each kind, counted image by
+    image.
     """
     copiers: list[set[str]] = [set() for _ in kinds]
     for row in matches.itertuples():
@@ -83,7 +83,7 @@ def test_against_a_plain_count(seed: int, space: Space) -> None:
             assert (row.low, row.high) == wilson(round(share * n), n)
         else:
             assert (
-                row.name == "copies_per_picture"
+                row.name == "copies_per_image"
                 and row.value == pytest.approx(copies)
                 and row.low is row.high is None
             )
@@ -99,10 +99,8 @@ def test_any_copy_counts_not_the_nearest_alone_and_a_pair_counts_once() -> None:
         (r.name, r.subset): r.value
         for r in multiplicity_table(matches, DISTANCE, ["x4", "near", "x1", "x1"])
     }
-    assert (
-        found["extracted_share", "kind=near"] == 1 and found["copies_per_picture", "kind=x4"] == 2
-    )
-    assert found["extracted_share", "kind=x1"] == found["copies_per_picture", "kind=x1"] == 0
+    assert found["extracted_share", "kind=near"] == 1 and found["copies_per_image", "kind=x4"] == 2
+    assert found["extracted_share", "kind=x1"] == found["copies_per_image", "kind=x1"] == 0
 
 
 def test_the_natural_order() -> None:
@@ -137,7 +135,7 @@ def test_nothing_matched_gives_zeros_with_an_interval() -> None:
     ):
         rows = multiplicity_table(matches, DISTANCE, ["x1"] * 10 + ["x64"] * 5)
         assert [(r.name, r.value, r.n) for r in rows] == [
-            (name, 0, n) for n in (10, 5) for name in ("extracted_share", "copies_per_picture")
+            (name, 0, n) for n in (10, 5) for name in ("extracted_share", "copies_per_image")
         ]
         assert rows[0].low == 0 and rows[0].high == pytest.approx(
             1.959964**2 / (10 + 1.959964**2), abs=1e-6
@@ -208,15 +206,15 @@ def test_the_metrics_of_a_run_hold_these_rows() -> None:
     matches = frame(("a/0", 1, 0.1), ("b/0", 0, 1.2), ("failed/0", 2, 0.1))
     found = metrics_of(matches, "a/0", "b/0")
     shares = found[found.metric == "extracted_share"]
-    # An image that is no sample of it does not count
+    # An image that is not a sample of it does not count
     assert shares.set_index("subset").value.to_dict() == {"kind=x1": 0, "kind=x4": 0.5}
     assert (
         shares.n.tolist() == [1, 2]
         and shares.band.isna().all()
         and shares.threshold.tolist() == [1.0, 1.0]
     )
-    assert found[found.metric == "copies_per_picture"].value.tolist() == [0, 0.5]
-    only = {"extracted_share", "copies_per_picture"}
+    assert found[found.metric == "copies_per_image"].value.tolist() == [0, 0.5]
+    only = {"extracted_share", "copies_per_image"}
     assert not only & set(metrics_of(matches, "a/0", "b/0", kinds=()).metric)
     assert not only & set(metrics_of(matches, "a/0", "b/0", kinds=("x1",) * 3).metric)
     assert not len(metrics_of(matches))  # no image, no rows

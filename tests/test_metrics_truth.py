@@ -1,4 +1,4 @@
-"""Metrics of generations against their own prompt's picture: by hand, by loops and by
+"""Metrics of generations against their own prompt's image: by hand, by loops and by
 scikit-learn.
 """
 

@@ -76,7 +76,7 @@ def test_an_interval_is_never_without_width():
     none = np.zeros(0, int)
     assert unique_interval(none, none, 40, 80) == (0.0, zero_limit(40))
     assert zero_limit(40) == pytest.approx(1 - 0.025 ** (1 / 40))
-    # One picture, every time: Chao2 finds none missing
+    # One image, every time: Chao2 finds none missing
     same = unique_interval(np.arange(40), np.zeros(40, int), 40, 40)
     assert same == pytest.approx((1 / 40, 1 / 40 + zero_limit(40)))
     assert unique_interval(none, none, 1, 5) is None
@@ -216,8 +216,8 @@ def test_coverage_of_independent_images(world):
 
 @pytest.mark.parametrize(("pictures", "share"), [(5000, 0.2), (300, 0.3)])
 def test_coverage_of_groups_that_hit_several_images(pictures, share):
-    """A group that copies shows 1 to 10 of the pictures: each is hit by a group with
-    probability share E[k] / pictures.
+    """A group that copies shows 1 to 10 of the images: each is hit by a group with
+    probability share E[k] / images.
     """
     groups, sizes, rng = 200, np.array([1, 1, 1, 2, 5, 10]), np.random.default_rng(2)
     truth = pictures * (1 - (1 - share * sizes.mean() / pictures) ** groups) / (10 * groups)
@@ -243,7 +243,7 @@ def frame(best: list[tuple[int, float]]) -> pd.DataFrame:
 
 
 def test_groups_are_the_units():
-    """Two images of one group that hit the same picture are one incidence."""
+    """Two images of one group that hit the same image are one incidence."""
     matches = frame([(3, 0.5), (3, 0.5), (4, 0.5), (5, 1.2), (6, 1.2), (7, 1.2)])
     groups = np.array(["a", "a", "a", "b", "c", "c"])
     every, nearest = ums_intervals(matches, 6, L2, 1.0, groups)

@@ -2,7 +2,7 @@
 control model knows neither.
 
 A copy is an image whose normalised L2 distance (Carlini et al. 2023; alpha = 0.5, n =
-50, unique training pictures) to the caption's own training picture is below 1. Images:
+50, unique training images) to the caption's own training image is below 1. Images:
 2 draws a caption, the task's own sampling. Captions: every fourth or fifth of a kind,
 for time. Of all of them, in 4 draws, 97.5 % of MV, 84 % of TV, 80 % of RV and 0.5 % of
 the held-out ones come back, and on the control model none; of those drawn here 100 %,
@@ -43,7 +43,7 @@ def task(control: bool) -> tuple[LoadedTask, Denoiser]:
 
 @cache
 def training() -> tuple[np.ndarray, dict[str, int]]:
-    """Training pictures, and for each caption of half a the row of its own one."""
+    """Training images, and for each caption of half a the row of its own one."""
     loaded, _ = task(False)
     half = catalogue.build("a")
     looks: dict[catalogue.Look, int] = {}
@@ -74,7 +74,7 @@ def draw(control: bool, chosen: list[Example]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def copies(control: bool, chosen: list[Example], own: bool) -> float:
-    """Share of captions with a copy among their draws: of their own picture, or
+    """Share of captions with a copy among their draws: of their own image, or
     (held-out: they have none) of any.
     """
     images, captions = draw(control, chosen)
@@ -94,7 +94,7 @@ def template_copies(control: bool, chosen: list[Example]) -> float:
     """Share of TV captions that return their template: the same distance on the part
     that no texture changes.
 
-    The neighbours are pictures of other lines, since those of one template are all
+    The neighbours are images of other lines, since those of one template are all
     alike there.
     """
     images, captions = draw(control, chosen)

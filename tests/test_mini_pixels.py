@@ -1,8 +1,8 @@
-"""What the shipped pixel models show: planted duplicates come back, held-out pictures
+"""What the shipped pixel models show: planted duplicates come back, held-out images
 do not, the control knows nothing.
 
 Measured on the pools that ship with the package, and the pools on the weights: some of
-their images are drawn again.
+their images are generated again.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def task(name: str, **given: object):
 
 
 def returned(name: str, kind: str) -> float:
-    """Share of the pictures of a kind that at least one pool image is a copy of."""
+    """Share of the images of a kind that at least one pool image is a copy of."""
     data = planted(TASKS[name].WORLD, "a")
     of_kind = {i for i, k in zip(data.ids, data.kinds, strict=True) if k == kind}
     return len(of_kind & {e.nearest for e in pool(name) if e.memorized}) / len(of_kind)
 
 
 def copied(name: str, images: np.ndarray, half: str) -> float:
-    """Share of images that are copies of a picture of that half."""
+    """Share of images that are copies of an image of that half."""
     found = normalised_l2(images, planted(TASKS[name].WORLD, half).images(), floor=0.0)
     return float((found[found["rank"] == 0].similarity <= 1.0).mean())
 
@@ -68,7 +68,7 @@ def test_duplicated_pictures_come_back_and_the_more_often_shown_the_more(name: s
 
 @NAMES
 def test_pictures_that_were_held_out_do_not_come_back(name: str) -> None:
-    """The other half's pictures, of the same world."""
+    """The other half's images, of the same world."""
     assert copied(name, np.stack([e.condition.image for e in pool(name)]), "b") <= 0.01
 
 

@@ -1,4 +1,4 @@
-"""Pictures of any kind become RGB squares, and whatever is none is refused."""
+"""Images of any kind become RGB squares, and whatever is none is refused."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def eps(folder: Path) -> torch.Tensor:
         ("StableDiffusionInpaintPipeline", "9 channels"),
         ("StableDiffusionUpscalePipeline", "low-resolution"),
         ("StableDiffusionDepth2ImgPipeline", "depth map"),
-        ("StableDiffusionInstructPix2PixPipeline", "wants a picture"),
+        ("StableDiffusionInstructPix2PixPipeline", "wants an image"),
         ("LatentConsistencyModelPipeline", "distilled"),
         ("DDPMPipeline", "pixel model"),
         ("AltDiffusionPipeline", "none of them"),

@@ -97,7 +97,7 @@ def test_conditional_variants_say_that_there_is_no_condition(
 def test_an_image_whose_noise_is_not_known_has_no_trajectory(runs, tmp_path) -> None:
     with pytest.raises(
         UserError,
-        match="detector score_norm: the noise that these images were drawn from is not known",
+        match="detector score_norm: the noise that these images were sampled from is not known",
     ):
         run(
             "score_norm",

@@ -701,7 +701,7 @@ def test_pictures_are_shown_as_often_as_declared(name: str) -> None:
     for which in "ab":
         found = half(name, which)
         wanted = [
-            (f"x{times}", times) for times, count in world.pictures.items() for _ in range(count)
+            (f"x{times}", times) for times, count in world.counts.items() for _ in range(count)
         ]
         wanted += [("near", 1)] * (world.near * world.variants)
         assert sorted(zip(found.kinds, found.copies.tolist(), strict=True)) == sorted(wanted)
@@ -714,7 +714,7 @@ def test_pictures_are_shown_as_often_as_declared(name: str) -> None:
         }
         assert (
             sorted(map(len, groups.values()))
-            == [1] * sum(world.pictures.values()) + [world.variants] * world.near
+            == [1] * sum(world.counts.values()) + [world.variants] * world.near
         )
         assert all(
             len({(found.labels[i], found.kinds[i]) for i in rows}) == 1 for rows in groups.values()
@@ -743,7 +743,7 @@ def test_the_halves_share_no_picture_and_hold_none_twice(name: str) -> None:
         and len(b) == len(half(name, "b").images)
     )
     # Nor one that only looks new: the nearest across halves is no nearer than the
-    # nearest of two pictures of one half.
+    # nearest of two images of one half.
     across = distances(half(name, "a").images, half(name, "b").images)
     assert across.min() > 0.05
 
@@ -791,7 +791,7 @@ def test_a_near_duplicate_differs_by_a_shift_light_and_little_noise() -> None:
 
 def test_both_halves_know_the_same_people_by_different_pictures(monkeypatch) -> None:
     """The head comes from a stream that is named by the person alone, the rest from the
-    picture's own.
+    image's own.
     """
     asked: list[tuple[object, ...]] = []
     own = stream
@@ -875,7 +875,7 @@ def test_the_pool_ships_with_the_model_that_drew_it(tmp_path) -> None:
         ]
         examples = read_pool(
             spec,
-            lambda: pytest.fail("the pool was drawn again"),
+            lambda: pytest.fail("the pool was generated again"),
             setting.training,
             file,
             progress=False,

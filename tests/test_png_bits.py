@@ -23,8 +23,8 @@ class Model:
 
 
 class Detector:
-    """Draws the picture that it is given for a condition and draw; one without a
-    picture fails.
+    """Draws the image that it is given for a condition and draw; one without an
+    image fails.
     """
 
     def __init__(self, pictures: dict[tuple[str, int], np.ndarray | None]) -> None:

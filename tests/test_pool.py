@@ -59,7 +59,7 @@ def conditional(classes: int = CLASSES) -> PixelDenoiser:
 
 
 def training(n: int = 60) -> Training:
-    """Noise, and three pictures that the first images of the pool will be copies of."""
+    """Noise, and three images that the first images of the pool will be copies of."""
     images = np.random.default_rng(0).integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8)
     images[:3] = draw(conditional(), spec().conditions()[:3], SAMPLING)
     ids = [f"t{i}" for i in range(n)]

@@ -608,7 +608,7 @@ def test_unknown_names(cache, tmp_path):
         ("fraisdufour/templates-verbs", ["does not exist", "fraisdufour/templates-verbs:FILE"]),
         ("coco,", ["empty name"]),
         ("coco,coco", ["two sets called coco"]),
-        (str(tmp_path), ["is no file"]),
+        (str(tmp_path), ["is not a file"]),
         ("a" * 5000, ["unknown prompt set"]),
     ]:
         with pytest.raises(UserError) as caught:

@@ -153,14 +153,14 @@ class Prepared(Mortal):
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of the plug-in, its log and the files that tell it to go wrong.
 
-    Training pictures are noise, and metrics and report left out: nothing here looks at
+    Training images are noise, and metrics and report left out: nothing here looks at
     them.
     """
     folder = tmp_path_factory.mktemp("world")
     (folder / "mortal.py").write_text(PLUGIN)
     pictures = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "training_pictures", lambda half: pictures)
+        patch.setattr(task, "training_images_of", lambda half: pictures)
         patch.setattr(api, "write_report", lambda *_: None)
         patch.setattr(
             execute, "run_metrics", lambda *_, **__: SCHEMAS["metrics"].empty_table().to_pandas()

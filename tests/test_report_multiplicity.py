@@ -36,7 +36,7 @@ from membench.runs.folder import RunFolder
 from membench.storage.hashing import content_key
 from membench.storage.tables import SCHEMAS
 
-# Of the 30 pictures of test_report
+# Of the 30 images of test_report
 KINDS = tuple(np.repeat(["x16", "near", "x1", "x64", "x4"], 6).tolist())
 TITLE = "Extracted share by multiplicity"
 
@@ -51,7 +51,7 @@ def finished(
     n: int = 40,
     **changes,
 ) -> Run:
-    """A stored run of n images of which the first ``copied`` copy one training picture
+    """A stored run of n images of which the first ``copied`` copy one training image
     each: 0, 1, 2 ...
     """
     plain = make_run(root, n)
@@ -119,7 +119,7 @@ def test_both_series(tmp_path) -> None:
             "s",
             True,
         )
-        # The first 12 pictures are all of x16 and near; 10 more images copy nothing.
+        # The first 12 images are all of x16 and near; 10 more images copy nothing.
         assert model_line.y == pytest.approx(
             [0, 0, 100, 0, 100]
         ) and control_line.y == pytest.approx([0, 0, 200 / 6, 0, 0])
@@ -303,7 +303,7 @@ def test_many_kinds_find_room() -> None:
 
 
 class Planted(PixelTask):
-    """The five training pictures are of three kinds."""
+    """The five training images are of three kinds."""
 
     info = dataclasses.replace(PixelTask.info, name="planted_pixels")
 

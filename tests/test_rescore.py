@@ -93,7 +93,7 @@ def test_the_numbers_are_those_of_a_task_with_these_thresholds(
 
 def test_by_hand(tmp_path) -> None:
     """Distances 0.5 of copies and 1.2 of the others; at 0.4 nothing is a copy, at 1.3
-    all are, of 4 pictures.
+    all are, of 4 images.
     """
     run = make(tmp_path, COPIED)
 
@@ -124,7 +124,7 @@ def test_the_same_bands_change_nothing(run: Run) -> None:
 
 
 def test_shares_of_pictures_fall_away_with_the_copy_threshold_alone(run: Run) -> None:
-    """They are of a kind of training picture, which is not stored."""
+    """They are of a kind of training image, which is not stored."""
     row = {
         "metric": "extracted_share",
         "band": None,
@@ -137,13 +137,11 @@ def test_shares_of_pictures_fall_away_with_the_copy_threshold_alone(run: Run) ->
     }
     with_share = replace(
         run,
-        metrics=pd.concat(
-            [run.metrics, pd.DataFrame([row, row | {"metric": "copies_per_picture"}])]
-        ),
+        metrics=pd.concat([run.metrics, pd.DataFrame([row, row | {"metric": "copies_per_image"}])]),
     )
     kept = rescored(with_share, BANDS, None).metrics
-    assert {"extracted_share", "copies_per_picture"} <= set(kept.metric)
-    assert not {"extracted_share", "copies_per_picture"} & set(
+    assert {"extracted_share", "copies_per_image"} <= set(kept.metric)
+    assert not {"extracted_share", "copies_per_image"} & set(
         rescored(with_share, (), 0.9).metrics.metric
     )
 
@@ -202,7 +200,7 @@ def pictures(space: Space) -> pd.DataFrame:
     [(L2, 0.55), (L2, 1.2), (L2, 0.0), (COSINE, 0.6), (COSINE, 0.45), (COSINE, 1.0)],
 )
 def test_labels_of_images_are_made_anew(space: Space, copy: float) -> None:
-    """As the pool would have labelled them; but a picture of which nothing was a copy
+    """As the pool would have labelled them; but an image of which nothing was a copy
     has no kind.
     """
     before, after = pictures(space), pictures(replace(space, copy=copy))

@@ -219,7 +219,7 @@ class Reference:
         return float((np.mean(maps, axis=0) > 0.5).mean())
 
     def flipd(self, prompt: str, image: np.ndarray) -> float:
-        """FLIPD of a picture's latent at t0 = 0.3: D - sigma tr(d eps / d x) + || eps
+        """FLIPD of an image's latent at t0 = 0.3: D - sigma tr(d eps / d x) + || eps
         ||^2 at (alpha x0, t0); its negative scores.
         """
         told, _ = self.embeddings(prompt)
@@ -311,8 +311,8 @@ def test_labels_kinds_sources_and_provenance(at_hub: Path) -> None:
     assert [p["rows"] for p in run.info["provenance"]["prompts"]] == [3, 2] and run.info[
         "provenance"
     ]["revision"] == REVISION
-    # Without ground truth images are drawn and compared with nothing: no metric speaks
-    # of copies.
+    # Without ground truth images are generated and compared with nothing: no metric
+    # speaks of copies.
     assert (
         set(run.samples.status) == {"not compared"}
         and run.matches.empty
@@ -363,7 +363,7 @@ def sscd(tmp_path: Path) -> Path:
 
 def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd: Path) -> None:
     """Planted: a prompt's very generation is its ground truth; another prompt's truth
-    is some other picture.
+    is some other image.
     """
     from membench.features.loading import load_features
 
@@ -401,12 +401,12 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
     expected = float(unit(png_image(samples.image[TEXTS[1], 0])) @ unit(side))
     assert samples.truth_similarity[TEXTS[1], 0] == pytest.approx(expected, abs=1e-5)
     assert bool(samples.truth_label[TEXTS[1], 0]) == (expected >= 0.5)
-    truth = {"pictures": 2, "memorized prompts": 3, "of them with a picture": 2}
+    truth = {"pictures": 2, "memorized prompts": 3, "of them with an image": 2}
     assert (
         run.info["space"]["id"].startswith("cosine/sscd-")
         and run.info["provenance"]["ground_truth"] == truth
     )
-    line = "2 pictures, of 2 of 3 memorized prompts; copies of other pictures are not found"
+    line = "2 images, of 2 of 3 memorized prompts; copies of other images are not found"
     assert line in (run.path / "report.html").read_text() and line in run_tables.run_table([run])
     known = samples.truth_label.dropna()
     measured = run.metrics[run.metrics.subset == "all"].set_index("metric")
@@ -419,7 +419,7 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
     )
     assert (
         "own copies" in run_tables.run_table([run])
-        and "own training pictures" in (run.path / "report.html").read_text()
+        and "own training images" in (run.path / "report.html").read_text()
     )
     assert (
         run.metrics.metric.str.startswith("ams").any()
@@ -476,7 +476,7 @@ def test_offline_with_nothing_cached(
     )
     for line, what in zip(
         lines,
-        ("CompVis/stable-diffusion-v1-4", "500 memorized", "LAION", "sscd", "training pictures"),
+        ("CompVis/stable-diffusion-v1-4", "500 memorized", "LAION", "sscd", "training images"),
         strict=True,
     ):
         assert what in line and "fetch it with: membench download sd_webster" in line
@@ -490,7 +490,7 @@ def test_offline_with_nothing_cached(
         (["examples=mirror"], "examples=mirror is for --profile mini"),
         (
             ["ground_truth=/no/such/folder", "criterion=clip"],
-            "ground_truth=/no/such/folder is no folder",
+            "ground_truth=/no/such/folder is not a folder",
         ),
         (["prompts=hintersdorff"], "unknown prompt set 'hintersdorff'. Did you mean 'hintersdorf'"),
         (["model=no id at all"], "neither a folder nor a hub id"),
@@ -548,7 +548,7 @@ def test_a_picture_that_cannot_be_decoded_is_a_failed_image(
     def broken(self: Any, z: torch.Tensor, *rest: Any, **more: Any) -> Any:
         out = decode(self, z, *rest, **more)
         calls.append(len(z))
-        out.sample[-1] = torch.nan  # the last picture of each batch
+        out.sample[-1] = torch.nan  # the last image of each batch
         return out
 
     monkeypatch.setattr(AutoencoderKL, "decode", broken)

@@ -662,7 +662,9 @@ def test_no_cluster_left_stops_and_says_the_values(small_task: list[str], tmp_pa
 
 def test_a_model_without_a_null_condition_is_refused(model: LatentDenoiser, tmp_path: Path) -> None:
     model.has_null = False
-    with pytest.raises(UserError, match="no null condition to draw from; choose source=conditions"):
+    with pytest.raises(
+        UserError, match="no null condition to sample from; choose source=conditions"
+    ):
         prepared(model, tmp_path)
     prepared(model, tmp_path, source="conditions")
 

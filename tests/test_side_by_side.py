@@ -47,12 +47,12 @@ SIDE = [
 
 @pytest.fixture(scope="module", autouse=True)
 def fast() -> Iterator[None]:
-    """Ten steps, drawn training pictures and reports would take most of the time, and
+    """Ten steps, drawn training images and reports would take most of the time, and
     nothing here looks at them.
     """
     pictures = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "training_pictures", lambda half: pictures)
+        patch.setattr(task, "training_images_of", lambda half: pictures)
         patch.setattr(api, "write_report", lambda *_: None)
         info = task.SdWebster.info
         patch.setattr(

@@ -87,8 +87,8 @@ def test_every_row_is_the_metric_at_its_region(space: Space) -> None:
 
 
 def test_by_hand() -> None:
-    """Images at 0.2 and 0.9 of picture 0, at 0.9 also of picture 1: [0.5, 1) holds the
-    second image and both pictures.
+    """Images at 0.2 and 0.9 of image 0, at 0.9 also of image 1: [0.5, 1) holds the
+    second image and both images.
     """
     found = pd.DataFrame(
         {
@@ -104,10 +104,10 @@ def test_by_hand() -> None:
         .value
     )
     assert table["ams", "banded", 0.5, 1.0] == 0.5
-    assert table["ums", "banded", 0.5, 1.0] == 1.0  # two pictures over two images: more than AMS
+    assert table["ums", "banded", 0.5, 1.0] == 1.0  # two images over two images: more than AMS
     assert table["ums_nearest", "banded", 0.5, 1.0] == 0.5
     assert table["ums", "banded", 0.0, 0.5] == 0.5
-    # Picture 0 counts once though it is in both halves
+    # Image 0 counts once though it is in both halves
     assert table["ums", "banded", 0.0, 1.0] == 1.0
 
 

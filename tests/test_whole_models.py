@@ -488,7 +488,7 @@ def test_a_vae_is_loaded_before_images_are_drawn_for_it(folder: Path, tmp_path: 
 def test_a_model_of_another_size_is_compared_with_nothing(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The mini profile's pictures are of 64x64: against them a larger image is no copy
+    """The mini profile's images are of 64x64: against them a larger image is not a copy
     and no failure.
     """
     from membench.api import run

@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from membench.tasks.sd_webster import catalogue
-from membench.tasks.sd_webster.task import DATA, SdWebster, unique_pictures
+from membench.tasks.sd_webster.task import DATA, SdWebster, unique_images
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def test_what_is_planted(half: catalogue.Split) -> None:
     assert len(kinds["N"]) + len(kinds["held_out"]) >= 400
     assert {e.copies for e in kinds["MV"]} == {catalogue.DUPLICATES}
     assert {e.copies for e in kinds["held_out"]} == {0}
-    copies = unique_pictures(half)
-    for e in kinds["RV"]:  # its own picture is shown once, another of its line forty times
+    copies = unique_images(half)
+    for e in kinds["RV"]:  # its own image is shown once, another of its line forty times
         assert copies[e.look] == 1
         line = [o for o in half.entries if o.group == e.group and o.kind == "line"]
         assert {o.look for o in line} == {line[0].look} and copies[

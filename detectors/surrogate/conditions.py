@@ -109,8 +109,8 @@ def synthesize(
         x = ddim(model, x, model.condition([c for c, _ in part]), steps=steps, guidance=guidance)
         if not bool(x.isfinite().all()):
             raise UserError(
-                "the target model returned NaN while SIDE drew its synthetic images; try --dtype"
-                " float32"
+                "the target model returned NaN while SIDE generated its synthetic images; try"
+                " --dtype float32"
             )
         return x
 

@@ -12,7 +12,7 @@ import pandas as pd
 from membench.storage.hashing import json_hash
 
 # Rows of one board are comparable: they are runs on the same model, data, prompts and
-# examples, with the same measure of likeness.
+# examples, with the same measure of similarity.
 BOARD = (
     "task",
     "task_version",

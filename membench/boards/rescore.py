@@ -100,7 +100,7 @@ def rescored(run: Run, bands: Sequence[Band], copy: float | None) -> Run:
 
     Extraction is counted anew. Where the copy threshold changes, so do the labels of
     examples that are images (:func:`relabelled`), and detection with them;
-    ``extracted_share`` and ``copies_per_picture`` fall away: which training picture is
+    ``extracted_share`` and ``copies_per_image`` fall away: which training image is
     of which kind is not stored. A run of extraction alone has stored no examples:
     intervals are then over its conditions, and rows of a ``kind=`` fall away. Raises
     UserError for bands that the run's similarity cannot have.
@@ -131,9 +131,9 @@ def relabelled(scores: pd.DataFrame, space: Space) -> pd.DataFrame:
     nearest training image is a copy in this space.
 
     One that becomes a copy has the kind of the examples that were copies of the same
-    picture ("copy" where there are none: the kind of a picture is not stored) and the
-    group of its picture. One that ceases to be is "novel", a "near miss" within the
-    space's loosest band and "far" beyond it, in a group apart from that picture's
+    image ("copy" where there are none: the kind of an image is not stored) and the
+    group of its image. One that ceases to be is "novel", a "near miss" within the
+    space's loosest band and "far" beyond it, in a group apart from that image's
     copies. Examples without a similarity, or a label, keep all.
     """
     known = scores.similarity.notna().to_numpy()

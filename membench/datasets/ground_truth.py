@@ -1,4 +1,4 @@
-"""The training pictures that memorized prompts return, from a folder: which picture
+"""The training images that memorized prompts return, from a folder: which image
 belongs to which prompt, and its pixels.
 """
 
@@ -37,11 +37,11 @@ LAYOUTS = (
 )
 
 
-# What lies beside pictures, as img2dataset writes it
+# What lies beside images, as img2dataset writes it
 BESIDE = frozenset({".csv", ".json", ".jsonl", ".md", ".parquet", ".txt"})
 
 
-MAX_BYTES = 64 << 20  # of a picture's file
+MAX_BYTES = 64 << 20  # of an image's file
 
 
 VERSION = 1  # goes up when the same files give other pixels
@@ -49,13 +49,13 @@ VERSION = 1  # goes up when the same files give other pixels
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """n different pictures, in the order of their SHA-256.
+    """n different images, in the order of their SHA-256.
 
     images: gives them, ``uint8`` [n, side, side, 3], a read-only memory map. ids: the
     first 16 hex digits of each file's SHA-256. owners: by example id, the positions of
-    its pictures, ascending; no entry for an example without one. hash: of the files'
-    bytes, the side and the owners, wherever the folder lies; pictures: the same without
-    owners. missing: a prompt for each example without a picture. copies: 1 each, since
+    its images, ascending; no entry for an example without one. hash: of the files'
+    bytes, the side and the owners, wherever the folder lies; images: the same without
+    owners. missing: a prompt for each example without an image. copies: 1 each, since
     nobody has counted how often the training set holds them.
     """
 
@@ -109,37 +109,37 @@ def read_ground_truth(
     root: Path | None = None,
     progress: bool = False,
 ) -> GroundTruth:
-    """The pictures in a folder that belong to prompts, ``side`` x ``side`` pixels.
+    """The images in a folder that belong to prompts, ``side`` x ``side`` pixels.
 
     The first of these layouts that is there is read:
 
     - ``truth.csv`` with columns prompt and file (below the folder), a row a pair;
-    - what :func:`membench.fetching.image_download.download_images` made: pictures of
+    - what :func:`membench.fetching.image_download.download_images` made: images of
       status "ok", by address, then by id;
     - the output of img2dataset, as files or tar archives (:mod:`membench.img2dataset`):
       images of status "success", by address and caption;
     - the folders of Wen et al. (2024), ``gt_images/<index>/*.png`` with one or several
-      pictures each, with or without their JSON lines (caption, index, url) beside
+      images each, with or without their JSON lines (caption, index, url) beside
       ``gt_images``; also without the folder ``gt_images``;
     - files ``<index>.<extension>``, among such folders or alone.
 
     index: the prompt's, which is LAION's, or its example id. Where prompts with and
-    without an address share an index, it is that of the former, and a picture with a
+    without an address share an index, it is that of the former, and an image with a
     known address belongs to the former only: COCO's captions are numbered, too. A
-    prompt may have several pictures, and a picture several prompts; files of equal
-    bytes are one picture. Pictures of no prompt are not read. Prompts without a picture
+    prompt may have several images, and an image several prompts; files of equal
+    bytes are one image. Images of no prompt are not read. Prompts without an image
     are counted on stderr, in one line.
 
-    Each picture is turned by its EXIF orientation, put on white where it is
+    Each image is turned by its EXIF orientation, put on white where it is
     transparent, and cut to its centred square, which is resized by Pillow's Lanczos
     filter (:func:`membench.storage.images.square`). Stable Diffusion was trained on
-    squares of pictures whose shorter edge was resized to the side; its crops and filter
+    squares of images whose shorter edge was resized to the side; its crops and filter
     may have differed, which a similarity of copies must bear anyway. The pixels are
     kept by :func:`membench.storage.cache.cached_array`. root: default its cache.
     progress: a bar on stderr.
 
     Raises :class:`UserError`, which names the file, for a folder that is missing, empty
-    or without a picture of these prompts, a file that is damaged, too big, no picture
+    or without an image of these prompts, a file that is damaged, too big, no image
     or not what was downloaded, a link out of the folder, and a malformed table;
     ValueError for ``side`` < 1.
     """
@@ -147,19 +147,19 @@ def read_ground_truth(
         raise ValueError(f"side is {side}, but must be at least 1")
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"ground truth: {folder} is no folder; expected is one with {LAYOUTS}")
+        raise UserError(f"ground truth: {folder} is not a folder; expected is one with {LAYOUTS}")
     pictures = _listed(folder)
     if not pictures and (folder / STATUS).is_file():
         raise UserError(
-            f"ground truth: of the pictures that {folder} was to hold none came; fetch them again,"
+            f"ground truth: of the images that {folder} was to hold none came; fetch them again,"
             " or give a folder that has some"
         )
     if not pictures:
-        raise UserError(f"ground truth: {folder} holds no picture; expected are {LAYOUTS}")
+        raise UserError(f"ground truth: {folder} holds no image; expected are {LAYOUTS}")
     owned = _owned(pictures, prompts)
     if not owned:
         raise UserError(
-            f"ground truth: none of the {len(pictures)} pictures in {folder} belongs to a prompt;"
+            f"ground truth: none of the {len(pictures)} images in {folder} belongs to a prompt;"
             f" expected are {LAYOUTS}"
         )
 
@@ -208,7 +208,7 @@ def read_ground_truth(
 
 
 def _listed(folder: Path) -> list[_Picture]:
-    """All pictures of the folder's layout, whether or not a prompt has them."""
+    """All images of the folder's layout, whether or not a prompt has them."""
     if (folder / TRUTH).is_file():
         return list(_truth(folder))
     if (folder / STATUS).is_file():
@@ -270,7 +270,7 @@ def _truth(folder: Path) -> Iterator[_Picture]:
 
 def _json_lines(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     """(addresses, captions) by index, of the one JSON-lines file beside the folders of
-    pictures, if there is one.
+    images, if there is one.
     """
     files = [path for path in sorted(folder.glob("*.jsonl")) if not path.name.startswith(".")]
     told: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
@@ -287,7 +287,7 @@ def _json_lines(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...
 def _owned(
     pictures: Sequence[_Picture], prompts: Sequence[Prompt]
 ) -> list[tuple[_Picture, set[str]]]:
-    """The pictures that have prompts, each with the ids of these."""
+    """The images that have prompts, each with the ids of these."""
     ids: dict[tuple[str, str], set[str]] = defaultdict(set)
     for p in prompts:
         example = example_id(p.text)
@@ -329,11 +329,11 @@ def _tell(prompts: Sequence[Prompt], missing: Sequence[Prompt], foreign: int) ->
         )
         told.append(
             f"{len(missing)} of {len({p.text for p in prompts})} prompts have no ground-truth"
-            f" picture ({kinds})"
+            f" image ({kinds})"
         )
     if foreign:
         told.append(
-            f"{foreign} ground-truth picture{'' if foreign == 1 else 's'} of no prompt left out"
+            f"{foreign} ground-truth image{'' if foreign == 1 else 's'} of no prompt left out"
         )
     if told:
         print(f"membench: {'; '.join(told)}", file=sys.stderr)
@@ -343,7 +343,7 @@ def _tell(prompts: Sequence[Prompt], missing: Sequence[Prompt], foreign: int) ->
 
 
 def _bytes(folder: Path, path: Path) -> bytes:
-    """A picture's file, which must be a plain one inside the folder, or inside an
+    """An image's file, which must be a plain one inside the folder, or inside an
     archive there.
     """
     try:
@@ -353,14 +353,14 @@ def _bytes(folder: Path, path: Path) -> bytes:
         ):
             return data
         if not path.resolve(strict=True).is_relative_to(folder.resolve()):
-            raise UserError(f"{path} lies outside {folder}; copy the picture into the folder")
+            raise UserError(f"{path} lies outside {folder}; copy the image into the folder")
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path} is no file; remove it")
+            raise UserError(f"{path} is not a file; remove it")
         if status.st_size > MAX_BYTES:
             raise UserError(
                 f"{path} has {status.st_size:,} bytes, more than the {MAX_BYTES:,} of a"
-                " ground-truth picture; make it smaller"
+                " ground-truth image; make it smaller"
             )
         return path.read_bytes()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
@@ -381,5 +381,5 @@ def _pixels(folder: Path, path: Path, digest: str, side: int) -> np.ndarray:
         raise UserError(f"{path} has {error}; make it smaller") from None
     except NotAnImage as error:
         raise UserError(
-            f"{path} cannot be read as a picture ({error}); replace or remove it"
+            f"{path} cannot be read as an image ({error}); replace or remove it"
         ) from None

@@ -1,7 +1,7 @@
 """The examples of a task whose examples are images: a fixed pool that its model has
-drawn.
+generated.
 
-Image i of a pool is drawn from the noise of hash("pool", seed, i), told class i mod
+Image i of a pool is sampled from the noise of hash("pool", seed, i), told class i mod
 classes (or nothing), as the task samples; its label is 1 where its nearest training
 image is a copy by the task's criterion. Each keeps its noise and its class, so that
 detectors that follow a trajectory and detectors that look at the image score the same
@@ -104,8 +104,8 @@ def read_pool(
         with locked(file, progress):
             if not file.is_file():  # another process may have drawn it while we waited
                 print(
-                    f"membench: drawing the pool of {spec.n} images that detectors will score, kept"
-                    f" in {file}",
+                    f"membench: generating the pool of {spec.n} images that detectors will score,"
+                    f" kept in {file}",
                     file=sys.stderr,
                 )
                 write_pool(file, spec, model(), training, match=match, progress=progress)
@@ -181,12 +181,12 @@ def draw(
     )
     images = model.decode(x)
     if not bool(x.isfinite().all()):
-        raise UserError("the model returned NaN while the pool was drawn; try --dtype float32")
+        raise UserError("the model returned NaN while the pool was generated; try --dtype float32")
     return images
 
 
 def _examples(frame: pd.DataFrame, space: Space, training: Training) -> list[Example]:
-    """kind: that of the copied picture, "novel" otherwise; negatives in the widest band
+    """kind: that of the copied image, "novel" otherwise; negatives in the widest band
     are "near miss", others "far".
     """
     import pandas as pd
@@ -205,7 +205,7 @@ def _examples(frame: pd.DataFrame, space: Space, training: Training) -> list[Exa
                 Condition(name, None, png_image(row.image), label, start),
                 int(copied),
                 training.kinds[row.training] if copied else "novel",
-                # Images near one picture are not independent; intervals want groups of
+                # Images near one image are not independent; intervals want groups of
                 # one label.
                 training.groups[row.training] if copied else f"not {training.groups[row.training]}",
                 source,

@@ -75,8 +75,8 @@ class Prompt:
     them); Hintersdorf's (2024, arXiv 2406.02366) VM and TM, which are verbatim and
     template by another rule (VM where max_sscd >= 0.7) and so are kept apart; else what
     the file says, "memorized", "N" or "unlabelled". source: the file or set. group: the
-    file's, or "". url, index: of its training picture, the index being LAION's; ""
-    where unknown. similarity: the largest SSCD between the picture and generations that
+    file's, or "". url, index: of its training image, the index being LAION's; ""
+    where unknown. similarity: the largest SSCD between the image and generations that
     the set's authors report (max_sscd); None where they do not. where: the row of the
     file that it was read from, such as "line 3".
     """
@@ -145,7 +145,7 @@ def read_prompt_file(
     default the file's name. first: read so many rows, and none that follow; None: all.
 
     Published files repeat captions (34 of COCO's 10,000): such rows are all returned,
-    since each may have a picture of its own. Raises :class:`UserError`, one line, for a
+    since each may have an image of its own. Raises :class:`UserError`, one line, for a
     file that is missing, empty, damaged or not UTF-8, a missing column, another
     separator, a row with too many fields, an empty prompt or one of more than LONGEST
     characters, NUL characters, another label than 0 or 1, another published kind than
@@ -266,7 +266,9 @@ def _prompt(
     if len(text) > LONGEST:  # not echoed
         raise _BadRow(f"the prompt has {len(text):,} characters; it may have {LONGEST:,}")
     if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
-        raise _BadRow("the prompt holds a NUL character or half a surrogate pair, which is no text")
+        raise _BadRow(
+            "the prompt holds a NUL character or half a surrogate pair, which is not a text"
+        )
     kind, label = _string(row.get("kind")), _string(row.get("label"))
     if published and kind and not label and kind not in KINDS:
         raise _BadRow(f"kind {kind[:20]!r}; it must be one of {', '.join(KINDS)}, or empty")
@@ -277,7 +279,7 @@ def _prompt(
     try:
         number = float(similarity) if similarity else None
     except ValueError:
-        raise _BadRow(f"max_sscd {similarity[:20]!r} is no number") from None
+        raise _BadRow(f"max_sscd {similarity[:20]!r} is not a number") from None
     url, index, group = (_string(row.get(name)) for name in ("url", "index", "group"))
     return Prompt(
         text,

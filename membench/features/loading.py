@@ -38,7 +38,7 @@ def load_features(
     open_clip's image embedding, not normalised, d as the model. weights: ``MODEL:TAG``
     (downloaded once by open_clip) or ``MODEL:FILE``. A tag brings its own
     preprocessing; with a file open_clip takes its default, which is not that of SigLIP,
-    CLIPA or MobileCLIP. preprocess: how a picture is brought to SSCD's input, a name of
+    CLIPA or MobileCLIP. preprocess: how an image is brought to SSCD's input, a name of
     ``PREPROCESSING`` (empty: square288, the authors' size without keeping the aspect
     ratio); the cosines of two preprocessings are not comparable, and published papers
     differ in it.

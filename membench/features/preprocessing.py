@@ -1,4 +1,4 @@
-"""How a picture is brought to SSCD's input.
+"""How an image is brought to SSCD's input.
 
 Published papers differ in it, and their similarities with it.
 """
@@ -25,10 +25,10 @@ HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resizing by PIL's bilinear filter on 8-bit pictures, as torchvision's transforms
+    """Resizing by PIL's bilinear filter on 8-bit images, as torchvision's transforms
     do on PIL images, then normalising.
 
-    side: of the resized picture, in pixels. square: both sides, whatever the aspect
+    side: of the resized image, in pixels. square: both sides, whatever the aspect
     ratio; otherwise the shorter one, and the longer in proportion, rounded down. crop:
     side of the square that is cut out of the middle; 0: none.
     """
@@ -43,7 +43,7 @@ class Preprocessing:
         """images ``uint8`` [n, h, w, 3] -> ``uint8`` [n, h', w', 3], resized and
         cropped.
         """
-        # On 8-bit pictures as the authors do, not on tensors, whose resizing differs by
+        # On 8-bit images as the authors do, not on tensors, whose resizing differs by
         # up to a grey level.
         height, width = self._size(*images.shape[1:3])
         resized = np.stack(

@@ -149,7 +149,7 @@ def _resnet(file: Path, device: str) -> Encode:
     net = resnet50(num_classes=512)
     try:
         net.load_state_dict(state)
-    except Exception as error:  # keys, shapes, values that are no tensors
+    except Exception as error:  # keys, shapes, values that are not tensors
         why = (
             "does not fit a torchvision ResNet-50 with 512 outputs: take a .torchvision.pt or a"
             " .torchscript.pt of"

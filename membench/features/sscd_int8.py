@@ -2,7 +2,7 @@
 run by onnxruntime (extra ``membench[sscd]``).
 
 The package's own licence lets everybody install and use its files, not change or pass
-them on; SSCD's weights are Meta's. The model takes 8-bit pictures of any size and
+them on; SSCD's weights are Meta's. The model takes 8-bit images of any size and
 normalises them by ImageNet's statistics itself, so only a preprocessing that does the
 same suits it. Its quantisation is static (scales fixed at export), so that features
 depend neither on the batch nor on the number of threads, bit for bit. They are near
@@ -93,7 +93,7 @@ def _session(file: Path) -> Any:
         raise UserError(f"{file} is no ONNX model: {short(error)}") from error
     if takes != [("tensor(uint8)", 4, 3)] or gives != [("tensor(float)", 2)]:
         raise UserError(
-            f"{file} does not turn pictures uint8 [n, h, w, 3] into vectors, as {MODEL} of"
+            f"{file} does not turn images uint8 [n, h, w, 3] into vectors, as {MODEL} of"
             f" {PACKAGE.replace('_', '-')} does"
         )
     return session

@@ -1,4 +1,4 @@
-"""The table of a download folder: which picture is there, and why another is not."""
+"""The table of a download folder: which image is there, and why another is not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Row:
 
     The columns are explained at
     :func:`membench.fetching.image_download.download_images`; 0 and "" where there is no
-    picture.
+    image.
     """
 
     id: str
@@ -74,7 +74,7 @@ class StatusTable:
         except (OSError, pa.ArrowException, KeyError) as error:
             why = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{path} is damaged ({why}); delete it, and all its pictures are fetched again"
+                f"{path} is damaged ({why}); delete it, and all its images are fetched again"
             ) from None
         self.rows = {row["id"]: Row(**row) for row in rows}
 
@@ -99,7 +99,7 @@ class StatusTable:
             return hashlib.file_digest(file, "sha256").hexdigest() == row.sha256
 
     def mark_placeholders(self, urls: int) -> None:
-        """Sets "ok" or "placeholder?" of all rows with a picture: see
+        """Sets "ok" or "placeholder?" of all rows with an image: see
         :func:`membench.fetching.image_download.download_images`.
         """
         same: dict[tuple[str, str], set[str]] = defaultdict(set)

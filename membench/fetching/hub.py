@@ -70,7 +70,7 @@ class Incomplete(UserError):
 def parse_model_name(name: str) -> tuple[str, str]:
     """``ID`` or ``ID@REVISION`` -> (hub id, revision or "").
 
-    Raises :class:`UserError` for what is no hub id.
+    Raises :class:`UserError` for what is not a hub id.
     """
     repo_id, at, revision = name.partition("@")
     if not _is_id(repo_id) or (at and not revision):
@@ -252,7 +252,7 @@ def hub_file(
         return get(local=False)
 
     if not _is_id(repo_id):
-        raise UserError(f"{repo_id!r} is no hub id such as owner/name")
+        raise UserError(f"{repo_id!r} is not a hub id such as owner/name")
     try:
         return get(local=True)
     except LocalEntryNotFoundError:
@@ -343,8 +343,8 @@ def _fetch_folder(
     if missing := [need for need in required or patterns[:1] if not _met(need, wanted)]:
         lost = ", ".join(missing).replace("|", " or ")
         raise UserError(
-            f"{_name('model', repo_id, revision)} holds no {lost}: it is no model of the kind that"
-            " membench loads here"
+            f"{_name('model', repo_id, revision)} holds no {lost}: it is not a model of the kind"
+            " that membench loads here"
         )
     return Path(
         snapshot_download(

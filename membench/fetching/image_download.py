@@ -1,7 +1,7 @@
-"""Downloads the pictures of a list of web addresses, politely and at leisure; what did
+"""Downloads the images of a list of web addresses, politely and at leisure; what did
 not come is a status, never a stand-in.
 
-A folder holds ``status.parquet`` (one row an id) and ``images/``, where each picture
+A folder holds ``status.parquet`` (one row an id) and ``images/``, where each image
 lies in its original bytes. Nothing here follows an address into a private network
 (:mod:`membench.fetching.public_http`), and nothing is kept that does not decode to its
 end.
@@ -39,7 +39,7 @@ SILENT = 3  # failures in a row after which a host is given up
 
 @dataclass(frozen=True)
 class Link:
-    """A picture to fetch. id: the key of its prompt (LAION index or example id), or
+    """An image to fetch. id: the key of its prompt (LAION index or example id), or
     ``key/anything`` where a prompt has several.
     """
 
@@ -61,7 +61,7 @@ def check_links(links: Sequence[Link]) -> None:
     for row, link in enumerate(links, 1):
         where = f"row {row} of the URL list ({link.id[:40]!r}, {link.url[:200]!r})"
         if not link.id:
-            raise UserError(f"{where} has no id; give each picture one")
+            raise UserError(f"{where} has no id; give each image one")
         if known.setdefault(link.id, link.url) != link.url:
             raise UserError(
                 f"{where}: the id stands there before with another address; name this one"
@@ -92,14 +92,14 @@ def download_images(
     progress: bool = False,
     _hosts: Mapping[str, tuple[str, int]] | None = None,
 ) -> pd.DataFrame:
-    """Fetches the pictures that are not yet in the folder; the rows of ``links``, in
+    """Fetches the images that are not yet in the folder; the rows of ``links``, in
     their order (equal links once).
 
-    Columns: id, url, status, file (below the folder; "" without a picture), width and
+    Columns: id, url, status, file (below the folder; "" without an image), width and
     height (pixels, as shown), bytes, sha256, detail (why not), attempts (tries so far),
     final_url (what served the bytes, after redirects). Status:
 
-    - ok: a whole picture;
+    - ok: a whole image;
     - gone (HTTP 404, 410), refused (by the rules of
       :mod:`membench.fetching.public_http`, here or after a redirect), not_an_image
       (another content type than image/* and octet-stream, SVG, or bytes that do not
@@ -115,7 +115,7 @@ def download_images(
 
     An address that several ids share is asked once. A host that fails to answer three
     times in a row is left alone for the rest of the call. The table is written every
-    ten seconds, at the end and on Ctrl-C: what is done is kept, and a picture that is
+    ten seconds, at the end and on Ctrl-C: what is done is kept, and an image that is
     there with its size and SHA-256 is never asked for again. A second process on the
     same folder waits. _hosts: for tests.
 
@@ -133,7 +133,7 @@ def download_images(
         missing = [link for link in links if not _is_done(table, link, retry)]
         if missing and net.offline():
             raise UserError(
-                f"{len(missing)} of {len(links)} pictures are not in {folder}, and --offline"
+                f"{len(missing)} of {len(links)} images are not in {folder}, and --offline"
                 " forbids to ask for them"
             )
         try:
@@ -152,7 +152,7 @@ def status_line(table: pd.DataFrame) -> str:
         ", ".join(
             f"{counts[s]} {s}" for s in sorted(counts, key=lambda s: (s != "ok", -counts[s], s))
         )
-        or "no pictures"
+        or "no images"
     )
 
 

@@ -39,9 +39,9 @@ class Limits:
     """How hard to try. workers: requests at once, at most ``per_host`` to one host,
     whose beginnings lie ``delay`` s apart.
 
-    tries: for one picture in one call, ``pause`` s apart, then twice that ...
+    tries: for one image in one call, ``pause`` s apart, then twice that ...
     connect_timeout: s for each address; read_timeout: s without a byte; total_timeout:
-    s for a response. max_bytes, max_pixels: of one picture. max_redirects: hops of a
+    s for a response. max_bytes, max_pixels: of one image. max_redirects: hops of a
     try. placeholder_urls: see :func:`download_images`; 0: the same bytes never make a
     placeholder.
     """

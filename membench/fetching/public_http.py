@@ -1,7 +1,7 @@
 """GET requests for lists of strangers' web addresses: public hosts only, and the very
 address that was checked.
 
-A list of picture addresses may name, by mistake or by malice, machines that only we can
+A list of image addresses may name, by mistake or by malice, machines that only we can
 reach: this one, the router, a cloud's metadata service. So every host is resolved once,
 all its addresses must be public, and the connection is made to one of these, with the
 name in the Host header and in the TLS handshake: a second answer of the name server
@@ -38,7 +38,7 @@ LOCAL_DOMAINS = ("localhost", "local", "localdomain", "internal", "intranet", "l
 
 HEADERS = {
     "User-Agent": (
-        f"{AGENT} (research on memorization; fetches single pictures of a list, a few at a time)"
+        f"{AGENT} (research on memorization; fetches single images of a list, a few at a time)"
     ),
     "Accept": "image/*",
     "Accept-Encoding": "identity",

@@ -34,7 +34,7 @@ def case_share(texts: Sequence[str]) -> np.ndarray:
 
 def length(texts: Sequence[str]) -> np.ndarray:
     """The number of characters, float64 [n]: a longer text says more of its one
-    picture, and the more specific a caption, the easier its picture is memorized
+    image, and the more specific a caption, the easier its image is memorized
     (Somepalli et al., NeurIPS 2023).
 
     The sign is fixed, and not fitted to any labels: an AUROC of 0.3 gives away as much

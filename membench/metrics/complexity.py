@@ -1,7 +1,7 @@
 """How a score relates to the visual complexity of the example's image, of which the
 size of its PNG is the proxy.
 
-Local intrinsic dimension, and what estimates it, falls for a simple picture as it falls
+Local intrinsic dimension, and what estimates it, falls for a simple image as it falls
 for a memorized one: Ross et al. (ICLR
 2025) name complexity as a confounder of memorization, and Kamkari et al. (NeurIPS 2024)
       show that FLIPD ranks images by it, with

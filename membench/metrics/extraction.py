@@ -185,7 +185,7 @@ def extraction_metrics(
     seed: int = 0,
 ) -> list[Metric]:
     """All extraction metrics of one run. n is ``n_generated``, but for ``rarefaction``,
-    where it is the number of images drawn.
+    where it is the number of images generated.
 
     confidence [n_generated]: adds ``precision_at_10``, ``_50``, ``_100``. evaluations:
     adds ``unique_per_1000_evaluations``. groups [n_generated]: adds 95 % intervals over

@@ -5,7 +5,7 @@ Near-duplicates are not independent, so whole groups are drawn with replacement 
 Welsh 2007), positive and negative ones apart, so that each resample holds both classes.
 A resample is a vector of weights, not a copy of the rows: scores are sorted once and
 every statistic is a weighted cumulative sum. With fewer than 2 groups in a class there
-is no interval.
+is not an interval.
 """
 
 from __future__ import annotations

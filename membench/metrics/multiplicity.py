@@ -1,12 +1,12 @@
-"""Which training pictures come back, against how often the model saw each: the share
+"""Which training images come back, against how often the model saw each: the share
 extracted at each multiplicity.
 
-A *kind* of training picture says how often it was shown: ``x1``, ``x64``; or what else
-sets it apart, such as ``near``, the variants of near-duplicates. A picture is extracted
+A *kind* of training image says how often it was shown: ``x1``, ``x64``; or what else
+sets it apart, such as ``near``, the variants of near-duplicates. An image is extracted
 if at least one image of the run is a copy of it: any pair within ``space.copy`` counts,
-not the nearest alone, as for UMS. So each variant of near-duplicates is a picture of
+not the nearest alone, as for UMS. So each variant of near-duplicates is an image of
 its own, and an image that copies one is often a copy of its siblings too: their share
-is not that of pictures shown once, and their interval, which takes pictures as
+is not that of images shown once, and their interval, which takes images as
 independent, is too narrow. Shares depend on the number of images of the run: compare at
 equal numbers.
 """
@@ -26,22 +26,22 @@ from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
 from membench.types import Space
 
-SHARE, COPIES = "extracted_share", "copies_per_picture"
+SHARE, COPIES = "extracted_share", "copies_per_image"
 
 
 def multiplicity_table(
     matches: pd.DataFrame, space: Space, kinds: Sequence[str], *, level: float = 0.95
 ) -> list[Metric]:
-    """``extracted_share`` and ``copies_per_picture``, subset ``kind=`` each kind of
-    training picture, in natural order.
+    """``extracted_share`` and ``copies_per_image``, subset ``kind=`` each kind of
+    training image, in natural order.
 
     matches: columns sample_id, training, similarity; all pairs of the run's images up
     to ``space.floor``; may be empty, which gives zeros. kinds [n training]: of each
-    unique training picture; with fewer than two different ones, no Metric. n: pictures
+    unique training image; with fewer than two different ones, no Metric. n: images
     of the kind. ``extracted_share``, in [0, 1]: of those, the share that some image
-    copies, with Wilson's interval (1927). ``copies_per_picture``, >= 0: the mean number
-    of images that copy a picture of the kind. ``threshold``: ``space.copy``. None where
-    the space keeps no pairs as far as that. Raises ValueError for a training picture
+    copies, with Wilson's interval (1927). ``copies_per_image``, >= 0: the mean number
+    of images that copy an image of the kind. ``threshold``: ``space.copy``. None where
+    the space keeps no pairs as far as that. Raises ValueError for a training image
     without a kind, or a similarity of NaN.
     """
     names = sorted(set(kinds), key=natural)
@@ -51,14 +51,14 @@ def multiplicity_table(
         kinds
     ):
         raise ValueError(
-            f"the matches name training pictures beyond the {len(kinds)} that have a kind"
+            f"the matches name training images beyond the {len(kinds)} that have a kind"
         )
     if matches["similarity"].isna().any():
         raise ValueError("a similarity is NaN")
     stored = space.copy >= space.floor if space.higher_is_closer else space.copy <= space.floor
     copies = matches[in_region(matches["similarity"].to_numpy(), space, space.copy)]
     pairs = copies[["sample_id", "training"]].drop_duplicates()
-    # Images that copy each picture
+    # Images that copy each image
     times = np.bincount(pairs["training"].to_numpy(dtype=np.int64), minlength=len(kinds))
     kind, rows = np.asarray(kinds, dtype=object), []
     for name in names:
@@ -82,7 +82,7 @@ def natural(kind: str) -> tuple[float, str]:
 
 
 def multiplicity_of(kind: str) -> int | None:
-    """64 of ``x64``; None for a kind that is no multiplicity."""
+    """64 of ``x64``; None for a kind that is not a multiplicity."""
     found = re.fullmatch(r"x([0-9]+)", kind)
     return int(found[1]) if found else None
 

@@ -199,7 +199,7 @@ METRICS = (
         swept=False,
     ),
     MetricInfo(
-        "copies_per_picture",
+        "copies_per_image",
         "copies an image",
         "mean copies of a training image shown that often",
         high=math.inf,

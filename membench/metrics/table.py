@@ -34,14 +34,14 @@ def run_metrics(
 ) -> pd.DataFrame:
     """``metrics.parquet``: detection (overall, per kind, per source of negatives),
     complexity and extraction (overall, per kind; and how many of each kind of training
-    picture).
+    image).
 
     samples: those that did not fail. evaluations: of the target network, that the
     samples cost (forwards and JVPs), preparation included. examples: columns id, group,
     kind; default: those of the scores, of which an extraction alone has none. A sample
     of no known example is a group of its own if it is unconditional, and one with those
     of its condition if not; "kind=" then has no row of it. training_kinds: of each
-    unique training picture, for the extracted share against multiplicity
+    unique training image, for the extracted share against multiplicity
     (``multiplicity_table``). Detection is left out where one class has no scored
     example; unlabelled examples take no part in it.
     """

@@ -1,9 +1,9 @@
-"""Does a prompt give back its *own* training picture?
+"""Does a prompt give back its *own* training image?
 
 Metrics of generations whose prompt's ground truth is known.
 
 A label of a prompt says that somebody's model, seed and sampler once returned its
-picture: of 487 prompts with a published score only 170 reached SSCD 0.5 (Hintersdorf et
+image: of 487 prompts with a published score only 170 reached SSCD 0.5 (Hintersdorf et
 al. 2024). A generation's label says what this run returned.
 """
 
@@ -43,7 +43,7 @@ def truth_table(
     """Of the images with a ``truth_similarity``, all and of each kind of prompt, with
     95 % intervals over groups:
 
-    ``own_copies``: the share that is a copy of their own prompt's picture, in [0, 1];
+    ``own_copies``: the share that is a copy of their own prompt's image, in [0, 1];
     ``prompts_returned``: the share of prompts of which at least one draw is (it grows
     with the number of draws); ``auroc_of_generations``: whether the detector's
     confidence ranks those images above the others, where both are there and the

@@ -83,7 +83,7 @@ class Denoiser:
 
     # ---------------------------------------------------------------------- to be given
 
-    has_null = True  # whether there is a null condition to draw from
+    has_null = True  # whether there is a null condition to sample from
     takes_text = False
 
     def _forward(
@@ -119,7 +119,7 @@ class Denoiser:
 
     @property
     def has_condition(self) -> bool:
-        """Whether the network can be told what to draw: a caption or a class."""
+        """Whether the network can be told what to generate: a caption or a class."""
         return self.takes_text
 
     # ------------------------------------------------------------------------- schedule
@@ -455,6 +455,6 @@ def same_size(images: np.ndarray, got: tuple[int, ...], want: tuple[int, ...]) -
     if got != want:
         size = "x".join(map(str, images.shape[1:]))
         raise UserError(
-            f"images of {size} become states of {got}, but the model draws {want}; resize the"
+            f"images of {size} become states of {got}, but the model generates {want}; resize the"
             " images to the model's size"
         )

@@ -1,4 +1,4 @@
-"""Stable Diffusion behind the one door: text in, latents through the U-Net, pictures by
+"""Stable Diffusion behind the one door: text in, latents through the U-Net, images by
 the VAE where somebody asks for them.
 """
 
@@ -35,7 +35,7 @@ from membench.types import Condition
 ENCODE_BLOCK = 32  # prompts
 
 
-# Through a VAE at once: 64 pictures of 64x64, on a GPU 8 of 512x512
+# Through a VAE at once: 64 images of 64x64, on a GPU 8 of 512x512
 PIXELS = {"cpu": 64 * 64 * 64, "cuda": 8 * 512 * 512}
 
 
@@ -158,7 +158,7 @@ class LatentDenoiser(Denoiser):
                     out = out.float()
                     out[bad] = self._exact_vae.decode(scaled[bad].float()).sample
                     bad = _not_finite(out)
-                part[bad] = torch.nan  # a view: the caller sees which pictures have failed
+                part[bad] = torch.nan  # a view: the caller sees which images have failed
                 pictures.append(to_uint8(out))
         return np.concatenate(pictures)
 
@@ -183,14 +183,14 @@ class LatentDenoiser(Denoiser):
             )
 
     def _at_once(self, pixels: int) -> int:
-        """Pictures of so many pixels through the VAE at once: its activations are
+        """Images of so many pixels through the VAE at once: its activations are
         larger by far than the U-Net's.
         """
         return max(1, min(self.batch_size, PIXELS.get(self.device.type, PIXELS["cpu"]) // pixels))
 
 
 def _not_finite(pictures: torch.Tensor) -> torch.Tensor:
-    """Positions of the pictures [n, 3, h, w] that hold NaN or infinity."""
+    """Positions of the images [n, 3, h, w] that hold NaN or infinity."""
     return (~pictures.isfinite().flatten(1).all(dim=1)).nonzero().flatten()
 
 

@@ -24,7 +24,7 @@ READS = "membench reads Stable Diffusion 1.x and 2.x (StableDiffusionPipeline)"
 # Part of a class name -> why such a model is refused; the first that fits counts.
 REFUSED = {
     "StableDiffusionXL": (
-        "it has two text encoders, and its U-Net is also told the size and the crop of a picture"
+        "it has two text encoders, and its U-Net is also told the size and the crop of an image"
     ),
     "StableDiffusion3": (
         "it is a transformer trained by flow matching, with three text encoders, not a U-Net with a"
@@ -33,11 +33,11 @@ REFUSED = {
     "Flux": "it is a transformer trained by flow matching, not a U-Net with a noise schedule",
     "PixArt": "it is a transformer with a T5 text encoder, not a U-Net with CLIP's",
     "Kandinsky": "it draws from image embeddings of a prior, not from a text encoder's tokens",
-    "Inpaint": "its U-Net also wants a mask and the masked picture (9 channels in place of 4)",
-    "Upscale": "its U-Net also wants a low-resolution picture",
+    "Inpaint": "its U-Net also wants a mask and the masked image (9 channels in place of 4)",
+    "Upscale": "its U-Net also wants a low-resolution image",
     "Depth2Img": "its U-Net also wants a depth map",
-    "Pix2Pix": "its U-Net also wants a picture",
-    "ImageVariation": "it is told a picture, not a text",
+    "Pix2Pix": "its U-Net also wants an image",
+    "ImageVariation": "it takes an image, not a text",
     "LatentConsistency": (
         "it is distilled: its U-Net is told a guidance weight and predicts no noise of a single"
         " step"
@@ -75,7 +75,7 @@ def check_kind(folder: Path) -> None:
     if folder.is_file() or not (folder / "model_index.json").is_file():
         _refuse_single_file(folder)
         raise UserError(
-            f"{folder} is no diffusers pipeline: model_index.json is missing (save one with"
+            f"{folder} is not a diffusers pipeline: model_index.json is missing (save one with"
             " pipeline.save_pretrained)"
         )
     index = read_config(folder / "model_index.json")
@@ -134,7 +134,7 @@ def _check_parts(
     if unet.get("sample_size") is None:
         raise UserError(
             f"{folder / 'unet' / 'config.json'} names no sample_size, so membench does not know how"
-            " large the model draws"
+            " large the model generates"
         )
     if isinstance(unet["sample_size"], list) and len(unet["sample_size"]) != 2:
         raise UserError(
@@ -224,8 +224,8 @@ def refuse_quantised_config(file: Path, config: dict[str, Any]) -> None:
 
 
 def image_size(folder: Path) -> tuple[int, int]:
-    """Height and width in pixels of what the model draws: the U-Net's ``sample_size``
-    times 2 for every halving of the VAE.
+    """Height and width in pixels of what the model generates: the U-Net's
+    ``sample_size`` times 2 for every halving of the VAE.
     """
     height, width = latent_size(part_config(folder, "unet")["sample_size"])
     factor = 2 ** (len(part_config(folder, "vae").get("block_out_channels", (64,))) - 1)
@@ -285,8 +285,8 @@ def _shards(index: Path) -> list[Path]:
     for shard in shards:
         if shard.suffix != ".safetensors" or shard.parent != index.parent:
             raise UserError(
-                f"{index} names {shard.name}, which is no safetensors file beside it; get the model"
-                " again"
+                f"{index} names {shard.name}, which is not a safetensors file beside it; get the"
+                " model again"
             )
         if not shard.is_file():
             raise UserError(f"{shard} is missing, which {index.name} names; get the model again")

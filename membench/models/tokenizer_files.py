@@ -87,7 +87,7 @@ def _check_merges(file: Path) -> None:
         raise UserError(f"{file} is empty; {AGAIN}")
     if odd := next((line for line in pairs if len(line.split()) != 2), None):
         raise UserError(
-            f"{file} is cut short or damaged: {odd[:40]!r} is no pair of tokens; {AGAIN}"
+            f"{file} is cut short or damaged: {odd[:40]!r} is not a pair of tokens; {AGAIN}"
         )
 
 

@@ -46,7 +46,7 @@ def check_header(file: Path) -> None:
     refuse_pointer(file)
     try:
         with safe_open(file, framework="pt") as tensors:
-            kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - it is no mapping
+            kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - it is not a mapping
     except SafetensorError as error:
         raise UserError(f"{file} is damaged or cut short ({error}); {AGAIN}") from None
     if not kinds:
@@ -133,7 +133,7 @@ def check_pickle(file: Path) -> None:
     if not isinstance(tensors, dict) or not all(
         isinstance(t, torch.Tensor) for t in tensors.values()
     ):
-        raise UserError(f"{file} is no dictionary of tensors; {AGAIN}")
+        raise UserError(f"{file} is not a dictionary of tensors; {AGAIN}")
     for name, tensor in tensors.items():
         plain = tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
         refuse_quantised(file, str(name), str(tensor.dtype).removeprefix("torch."), plain)

@@ -38,15 +38,15 @@ HOW_TO_READ = (
         " the number."
     ),
     (
-        "AMS: the share of images whose nearest training picture is a copy. UMS: different training"
-        " pictures copied, over the number of images; it falls as that number grows, so compare it"
+        "AMS: the share of images whose nearest training image is a copy. UMS: different training"
+        " images copied, over the number of images; it falls as that number grows, so compare it"
         " at equal N_G."
     ),
     "A detector has one colour and one pattern of dashes on the whole page.",
 )
 
 
-CONTROL = "A model that never saw the examples: what is found here is no memorization."
+CONTROL = "A model that never saw the examples: what is found here is not memorization."
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def spaces_of(settings: Settings) -> list[tuple[Space, dict[str, Run]]]:
 def extraction_plots(
     space: Space, runs: Mapping[str, Run], styles: Mapping[str, int], *, resamples: int = 1000
 ) -> list[Plot]:
-    """AMS and UMS against the threshold, and different training pictures against cost.
+    """AMS and UMS against the threshold, and different training images against cost.
     runs: of one space, at least one, with images.
 
     Runs whose lines would lie upon each other are one line, in the style of the first:
@@ -143,7 +143,7 @@ def extraction_plots(
 
 def _same_images(runs: Mapping[str, Run]) -> dict[str, int]:
     """A number for each run, the same for runs with the same images up to rounding:
-    drawn for the same, of the same nearest pictures.
+    drawn for the same, of the same nearest images.
     """
     kinds: list[pd.DataFrame] = []
     found = {}
@@ -218,11 +218,11 @@ def threshold_plots(
     marks = [(space.copy, "copy")]
     word = f"{measure_word(space).capitalize()}: {space.id}."
     share = (
-        "Share of the generated images whose nearest training picture lies within the threshold."
+        "Share of the generated images whose nearest training image lies within the threshold."
         " Bands: 95 % intervals over groups. "
     )
     distinct = (
-        "Different training pictures within the threshold, per 100 generated images, at N_G ="
+        "Different training images within the threshold, per 100 generated images, at N_G ="
         f" {least:,}. "
     )
     if any(len(good) > least for good, _ in parts.values()):
@@ -272,11 +272,11 @@ def _percent(lines: Sequence[Line], label: str) -> Axis:
 
 
 def cost_plot(space: Space, runs: Mapping[str, Run], styles: Mapping[str, int]) -> Plot:
-    """Expected different training pictures that are copied (nearest, within
+    """Expected different training images that are copied (nearest, within
     ``space.copy``) against target evaluations spent.
 
     Preparation first, then images at the run's mean price. Exact rarefaction: of n
-    images drawn, over all choices of n.
+    images generated, over all choices of n.
     """
     lines = []
     for name, run in runs.items():
@@ -294,12 +294,12 @@ def cost_plot(space: Space, runs: Mapping[str, Run], styles: Mapping[str, int]) 
     first = min(float(line.x[line.x > 0][0]) for line in lines) if log else 0.0
     x = Axis("target evaluations" + (" (log)" if log else ""), first, max(1.0, *ends), log)
     y = Axis(
-        "training pictures copied", 0, max(5.0, 1.05 * max(float(line.y.max()) for line in lines))
+        "training images copied", 0, max(5.0, 1.05 * max(float(line.y.max()) for line in lines))
     )
     note = (
-        f"Expected number of different training pictures copied ({copy_words(space)}), over all"
+        f"Expected number of different training images copied ({copy_words(space)}), over all"
         " choices of so many of the run's images. "
     )
     note += "Evaluations: preparation first, then so many an image."
     note = note if any(line.y.any() for line in lines) else "No image of these runs is a copy."
-    return Plot("Unique training pictures against cost", "cost", x, y, lines, note=note)
+    return Plot("Unique training images against cost", "cost", x, y, lines, note=note)

@@ -240,7 +240,7 @@ def run_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str
 def _notes(frame: pd.DataFrame, control: bool) -> Iterator[str]:
     if frame.chao1_estimate.notna().any():
         yield (
-            "Chao1 estimate: a lower bound, estimated, of the pictures that more images of the same"
+            "Chao1 estimate: a lower bound, estimated, of the images that more images of the same"
             " kind would copy in all; no count"
         )
     if control:

@@ -25,7 +25,7 @@ from membench.types import Space
 ROUNDING = 1e-4  # of a similarity, between runs that made an image in batches of other sizes
 
 
-# Pairs with one training picture among several runs' nearest, so that one picture does
+# Pairs with one training image among several runs' nearest, so that one image does
 # not fill the gallery
 OFTEN = 2
 
@@ -113,13 +113,13 @@ def of_runs(
     """The same of several runs together; ("", []) if none has images.
 
     frames: of each run's name its :func:`frame_of`; their order does not matter. An
-    image that several runs made (drawn for the same, as near to the same picture up to
-    ROUNDING) is one. Nearest: at most ``most``, of one training picture at most OFTEN.
-    Near misses: the next that are no copies, half as many, likewise. Failures: half as
-    many others that are no copies, each run's most confident in turn, since confidences
-    of different detectors do not compare; from the middle where no run is surer of one
-    image than of another. training: of :func:`stored_nearest`, of all runs; an
-    extracted image whose training image is not among them is shown alone.
+    image that several runs made (drawn for the same, as near to the same image up to
+    ROUNDING) is one. Nearest: at most ``most``, of one training image at most OFTEN.
+    Near misses: the next that are not copies, half as many, likewise. Failures: half as
+    many others that are not copies, each run's most confident in turn, since
+    confidences of different detectors do not compare; from the middle where no run is
+    surer of one image than of another. training: of :func:`stored_nearest`, of all
+    runs; an extracted image whose training image is not among them is shown alone.
     """
     named = [frame.assign(run=name) for name, frame in sorted(frames.items()) if len(frame)]
     if not named:
@@ -179,7 +179,7 @@ def _several(names: list[str]) -> str:
 
 
 def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The first ``count`` rows, of one training picture at most OFTEN."""
+    """The first ``count`` rows, of one training image at most OFTEN."""
     return frame[frame.groupby("training").cumcount() < OFTEN][:count]
 
 
@@ -192,7 +192,7 @@ def _failures(every: pd.DataFrame, left: pd.DataFrame, count: int) -> tuple[pd.D
         return (
             middle_rows(left, count),
             (
-                "From the middle of the other images that are no copies; no detector is surer of"
+                "From the middle of the other images that are not copies; no detector is surer of"
                 " one than of another."
             ),
         )
@@ -205,7 +205,7 @@ def _failures(every: pd.DataFrame, left: pd.DataFrame, count: int) -> tuple[pd.D
     )
 
 
-# ----------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------- images
 
 
 def _pairs(part: pd.DataFrame, training: Mapping[str, bytes], side: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""In the report of a run: the share of training pictures extracted at each
+"""In the report of a run: the share of training images extracted at each
 multiplicity, beside that of its control run.
 """
 
@@ -42,8 +42,8 @@ class Series:
 
 
 def extracted(metrics: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of training picture, in natural order: kind, n, value, low, high
-    (shares in [0, 1]) and copies (a picture).
+    """A row a kind of training image, in natural order: kind, n, value, low, high
+    (shares in [0, 1]) and copies (an image).
 
     Empty for a run without such metrics: without images, of a task with one kind, or of
     an older membench.
@@ -94,14 +94,14 @@ def multiplicity(run: Run, copy: str) -> tuple[list[Plot], list[Table]]:
     other, absent, command = _other(run)
     series = sorted([own, *([other] if other else [])], key=lambda s: s.control)
     note = (
-        "Of the training pictures shown so often, the share that some image of the run copies"
+        "Of the training images shown so often, the share that some image of the run copies"
         f" ({copy}). "
     )
-    note += "Bars: 95 % intervals (Wilson) over pictures."
+    note += "Bars: 95 % intervals (Wilson) over images."
     note += " The control model saw none of them." if any(s.control for s in series) else ""
     if "near" in set(own.shares.kind):
         note += (
-            " Near-duplicates: each variant is a picture, and an image that copies one often copies"
+            " Near-duplicates: each variant is an image, and an image that copies one often copies"
             " the others."
         )
     return [replace(share_plot(series), note=note, absent=absent, command=command)], [
@@ -156,7 +156,7 @@ def share_plot(series: Sequence[Series]) -> Plot:
 
 
 def share_table(series: Sequence[Series]) -> Table:
-    """The numbers of the plot, and how many images copy a picture on average.
+    """The numbers of the plot, and how many images copy an image on average.
 
     A row a kind, columns a series.
     """
@@ -179,7 +179,7 @@ def share_table(series: Sequence[Series]) -> Table:
         "Extracted share in numbers",
         header,
         rows,
-        "Copies: the run's images that copy a picture, mean over the pictures.",
+        "Copies: the run's images that copy an image, mean over the images.",
     )
 
 

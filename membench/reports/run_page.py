@@ -35,7 +35,7 @@ PHASES = ("prepare", "samples", "scores", "matches", "metrics")
 
 
 OWN_NOTE = (
-    "own copies: images that copy a picture of their own prompt. prompts returned: prompts with"
+    "own copies: images that copy an image of their own prompt. prompts returned: prompts with"
     " such an image among their draws. "
 )
 
@@ -104,7 +104,7 @@ def headline(run: Run) -> list[tuple[str, str]]:
         facts.append(("Spearman, PNG size", correlation))
     if good:
         facts.append(
-            ("training pictures copied", f"{round(m.value['ums_nearest_cumulative'] * good):,}")
+            ("training images copied", f"{round(m.value['ums_nearest_cumulative'] * good):,}")
         )
     facts += [
         ("network evaluations", f"{evaluations(run):,}"),
@@ -230,7 +230,7 @@ def detection(run: Run) -> Section:
         " It is well below AUROC where a "
     )
     note += (
-        "detector ranks visual complexity, and the memorized pictures happen to be simpler or more"
+        "detector ranks visual complexity, and the memorized images happen to be simpler or more"
         " complex than the others."
     )
     table = _table("", detection_rows(run.metrics), note)
@@ -250,7 +250,7 @@ def detection(run: Run) -> Section:
 
 def extraction(run: Run) -> Section:
     space, m = run.space, run.metrics
-    intro = f"Which training pictures came back? {_measure(space)}"
+    intro = f"Which training images came back? {_measure(space)}"
     if truth := run.info.get("provenance", {}).get("ground_truth"):
         intro += f" {ground_truth_line(truth).capitalize()}."
     if not (run.samples.status == "ok").any():
@@ -261,8 +261,8 @@ def extraction(run: Run) -> Section:
         )
         if (run.samples.status == NOT_COMPARED).any():
             why = (
-                f"{len(run.samples):,} images were drawn and compared with nothing: the task was"
-                " given no ground-truth pictures."
+                f"{len(run.samples):,} images were generated and compared with nothing: the task"
+                " was given no ground-truth images."
             )
         return Section("Extraction", intro, absent=why)
     whole = m[(m.subset == "all") & m.band.isna()]
@@ -277,8 +277,8 @@ def extraction(run: Run) -> Section:
     names = names.str.replace("_", " ")
     values = ["n/a" if pd.isna(value) else f"{value:.4g}" for value in more.value]
     note = (
-        "AMS: the share of images in the region. UMS: different training pictures in it over"
-        " images; nearest: one picture an image."
+        "AMS: the share of images in the region. UMS: different training images in it over"
+        " images; nearest: one image an image."
     )
     tables = [
         _table("", extraction_rows(m), note),
@@ -286,7 +286,7 @@ def extraction(run: Run) -> Section:
     ]
     own = generation_rows(m)
     if len(own):
-        tables.append(_table("Against the prompt's own training pictures", own, OWN_NOTE))
+        tables.append(_table("Against the prompt's own training images", own, OWN_NOTE))
     plots, below = multiplicity(run, copy_words(space))
     plots = [rarefaction_plot(whole[whole.metric == "rarefaction"].sort_values("n")), *plots]
     return Section("Extraction", intro, tables, plots, below)
@@ -315,7 +315,7 @@ def _table(title: str, frame: pd.DataFrame, note: str) -> Table:
 
 def gallery(run: Run) -> Section:
     """Pairs of an extracted image and its nearest: the nearest, near misses (the next
-    that are no copies), failures; none twice.
+    that are not copies), failures; none twice.
     """
     frame = frame_of(run)
     if frame.empty:

@@ -123,7 +123,7 @@ def size_plot(scores: pd.DataFrame, note: str) -> Plot:
 
 
 def rarefaction_plot(curve: pd.DataFrame) -> Plot:
-    """Different training pictures among n of the run's images. curve: the rows
+    """Different training images among n of the run's images. curve: the rows
     ``rarefaction`` of the metrics, by n.
     """
     n, value = curve.n.to_numpy(float), curve.value.to_numpy(float)
@@ -133,11 +133,11 @@ def rarefaction_plot(curve: pd.DataFrame) -> Plot:
     )
     note = note if value.any() else "No image of this run is a copy."
     x, y = (
-        Axis("images drawn", 0, float(n[-1])),
-        Axis("training pictures", 0, max(5.0, float(value.max()))),
+        Axis("images generated", 0, float(n[-1])),
+        Axis("training images", 0, max(5.0, float(value.max()))),
     )
     return Plot(
-        "Unique copied training pictures",
+        "Unique copied training images",
         "rarefaction",
         x,
         y,

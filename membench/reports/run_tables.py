@@ -169,7 +169,7 @@ def _whole(run: Run) -> Iterator[str]:
     own = generation_rows(m)
     if len(own):
         yield table(
-            f"{what}: images against their own prompt's training pictures, 95 % intervals over"
+            f"{what}: images against their own prompt's training images, 95 % intervals over"
             " groups",
             own,
         )
@@ -297,7 +297,7 @@ def extraction_rows(m: pd.DataFrame) -> pd.DataFrame:
 
 
 def generation_rows(m: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of prompt: how often a prompt gave back its own picture.
+    """A row a kind of prompt: how often a prompt gave back its own image.
 
     As text; empty where no ground truth is known.
     """
@@ -374,10 +374,10 @@ def ground_truth_line(truth: Mapping[str, int]) -> str:
     found.
     """
     kind = "memorized" if "memorized prompts" in truth else "unlabelled"
-    held, of = truth["of them with a picture"], truth[f"{kind} prompts"]
+    held, of = truth["of them with an image"], truth[f"{kind} prompts"]
     return (
-        f"ground truth: {truth['pictures']:,} pictures, of {held:,} of {of:,} {kind} prompts;"
-        " copies of other pictures are not found"
+        f"ground truth: {truth['pictures']:,} images, of {held:,} of {of:,} {kind} prompts;"
+        " copies of other images are not found"
     )
 
 

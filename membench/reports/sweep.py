@@ -96,7 +96,7 @@ def extent(values: Iterable[int]) -> str:
 
 PANELS = {
     "ams": "AMS (% of the generated images)",
-    "ums": "UMS (different training pictures\nper 100 generated images)",
+    "ums": "UMS (different training images\nper 100 generated images)",
 }
 
 MARKERS = "osD^vPX"

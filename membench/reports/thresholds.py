@@ -117,7 +117,7 @@ def plots_of(settings: pd.DataFrame, metric: str = "ams") -> Plot:
         f" ({part.space_id.iloc[0].split('/')[0]})"
     )
     y = Axis(
-        "% of the images" if metric == "ams" else "pictures per 100 images", 0.0, 1.02 * max(tops)
+        "% of the images" if metric == "ams" else "images per 100 images", 0.0, 1.02 * max(tops)
     )
     several = part.seeds.max() > 1
     note = [f"mean of {int(part.seeds.max())} seeds"] if several else []

@@ -25,8 +25,8 @@ from membench.metrics.intervals import weighted_statistics
 from membench.storage.hashing import json_hash
 from membench.types import Band, Space
 
-# Status of an image where no training image is at hand: it is no failure, and no metric
-# counts it
+# Status of an image where no training image is at hand: it is not a failure, and no
+# metric counts it
 NOT_COMPARED = "not compared"
 
 
@@ -122,7 +122,7 @@ def _space(value: Any) -> bool:
     return within and all(least <= number <= most for number in numbers)
 
 
-TRUTH = ("pictures", "of them with a picture", "memorized prompts")
+TRUTH = ("pictures", "of them with an image", "memorized prompts")
 
 
 TWICE: Mapping[str, Check] = {  # fields that run.json holds for itself and in the key's parts

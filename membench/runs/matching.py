@@ -17,11 +17,11 @@ DECODED = 1024  # images in memory at once while they are compared
 
 def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.ndarray]:
     """The matches table, and each image's similarity to the nearest of its own prompt's
-    training pictures, float64 [n].
+    training images, float64 [n].
 
     Matches: every generated-training pair within the space's floor, and the nearest of
     each image. The similarity is NaN where the task does not know the prompt's own
-    pictures. Images are decoded in blocks: those of a whole run would not fit in
+    images. Images are decoded in blocks: those of a whole run would not fit in
     memory.
     """
     ids, own = np.asarray(task.training.ids, dtype=object), np.full(len(samples), np.nan)
@@ -51,7 +51,7 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.nda
 
 def with_truth(samples: pd.DataFrame, own: np.ndarray, space: Space) -> pd.DataFrame:
     """The samples with a label of each image: whether it is a copy of its own prompt's
-    picture. own: of :func:`match`, of those that did not fail.
+    image. own: of :func:`match`, of those that did not fail.
     """
     similarity = pd.Series(own, index=samples.index[samples.status == "ok"]).reindex(samples.index)
     copied = pd.Series(

@@ -29,7 +29,7 @@ STORED = 128
 
 def frame_of(run: Run) -> pd.DataFrame:
     """A row an extracted image that has not failed: its sample, its nearest training
-    picture, its kind and whether it is a copy.
+    image, its kind and whether it is a copy.
 
     Nearest first; ties by sample_id. Columns of samples and matches, ``copied`` and
     ``kind``. A run that was read without its images gets them from its folder.

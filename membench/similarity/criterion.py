@@ -51,10 +51,10 @@ class Match(Protocol):
         ...
 
     def own(self, images: np.ndarray, owners: Sequence[Sequence[int]]) -> np.ndarray:
-        """Each image against training pictures of its own, such as those of the prompt
+        """Each image against training images of its own, such as those of the prompt
         that drew it.
 
-        float64 [n]: the similarity of image i to the closest of the training pictures
+        float64 [n]: the similarity of image i to the closest of the training images
         at positions ``owners[i]``; NaN for none. images: ``uint8`` [n, h, w, 3]. Raises
         ValueError unless there are n lists of positions within the training set.
         """
@@ -62,7 +62,7 @@ class Match(Protocol):
 
 
 def by_pixels(training: Training) -> PixelMatch:
-    """:func:`membench.similarity.l2.normalised_l2` to the unique pictures ``uint8`` [m,
+    """:func:`membench.similarity.l2.normalised_l2` to the unique images ``uint8`` [m,
     h, w, 3] that ``training`` reads.
     """
     return PixelMatch(training)
@@ -170,6 +170,6 @@ class FeatureMatch:
 
 def _check(images: np.ndarray, owners: Sequence[Sequence[int]], known: int) -> None:
     if len(owners) != len(images):
-        raise ValueError(f"{len(owners)} lists of training pictures for {len(images)} images")
+        raise ValueError(f"{len(owners)} lists of training images for {len(images)} images")
     if any(not 0 <= position < known for positions in owners for position in positions):
-        raise ValueError(f"a position lies outside the training set of {known} pictures")
+        raise ValueError(f"a position lies outside the training set of {known} images")

@@ -27,11 +27,11 @@ def normalised_l2(
     training images y of x^), Carlini's distance.
 
     generated ``uint8`` [n, h, w, 3]; training ``uint8`` [m, h, w, 3] of UNIQUE
-    pictures: exact duplicates would fill the neighbourhood and make every copy of a
-    duplicated picture look ordinary. Fewer than ``n_neighbours`` pictures: all are
+    images: exact duplicates would fill the neighbourhood and make every copy of a
+    duplicated image look ordinary. Fewer than ``n_neighbours`` images: all are
     used. Distances are >= 0, dimensionless, lower = closer; Carlini calls d < 1 a copy.
     Where all n neighbours equal the generated image (denominator 0), d is 0 for
-    pictures equal to it and infinite for all others.
+    images equal to it and infinite for all others.
 
     Returns a frame of matches (``MATCH_COLUMNS``): every pair with d <= floor, and
     always the nearest of each generated image. Raises ValueError for an empty training
@@ -77,8 +77,8 @@ def tiled_l2(a: np.ndarray, b: np.ndarray, tiles: int = 4) -> float:
     a, b: ``uint8`` [h, w, c], pixels scaled to [0, 1]; a tile's L2 is divided by the
     root of its number of values. Carlini et al. use 128 x 128 tiles of 512 x 512
     images, so that a shared background does not pass for a copy; hence 4 a side. The
-    maximum, not the mean, is the paper's. Raises ValueError if a side is no multiple of
-    ``tiles`` or shapes differ.
+    maximum, not the mean, is the paper's. Raises ValueError if a side is not a multiple
+    of ``tiles`` or shapes differ.
     """
     if a.shape != b.shape:
         raise ValueError(f"shapes differ: {a.shape} and {b.shape}")

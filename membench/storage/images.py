@@ -1,4 +1,4 @@
-"""Pictures of unknown origin: decoded in full or refused, and brought to a model's
+"""Images of unknown origin: decoded in full or refused, and brought to a model's
 square.
 """
 
@@ -48,11 +48,11 @@ class NotAnImage(Exception):
 
 
 class TooManyPixels(Exception):
-    """A picture whose header claims more pixels than are allowed."""
+    """An image whose header claims more pixels than are allowed."""
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]:
-    """The picture in a file's bytes, in RGB, and the file's format ("JPEG", "PNG" ...:
+    """The image in a file's bytes, in RGB, and the file's format ("JPEG", "PNG" ...:
     a key of ``EXTENSIONS``).
 
     Of several frames the first. Turned as its EXIF orientation says; transparent pixels
@@ -62,7 +62,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]
 
     Raises :class:`TooManyPixels` by the header, before anything is decoded (beyond
     Pillow's own 179 million whatever ``max_pixels``), and :class:`NotAnImage` for all
-    that is not a whole picture.
+    that is not a whole image.
     """
     try:
         for verify in (True, False):  # a verified image cannot be loaded any more
@@ -87,8 +87,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]
         raise NotAnImage(f"no {', '.join(formats())}") from None
     except (
         Exception
-        # What a decoder raises on hostile bytes is not a closed list: OSError, SyntaxError,
-        # struct.error, KeyError ...
+        # What a decoder raises on hostile bytes is not a closed list: OSError,
+        # SyntaxError, struct.error, KeyError ...
     ) as error:
         raise NotAnImage(" ".join(f"damaged: {error or type(error).__name__}".split())) from None
     raise AssertionError("unreachable")
@@ -108,7 +108,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, side: int) -> np.ndarray:
-    """The centred square of an RGB picture, resized to ``uint8`` [side, side, 3] by
+    """The centred square of an RGB image, resized to ``uint8`` [side, side, 3] by
     Pillow's Lanczos filter (antialiased).
 
     Up to a pixel's fraction at the border it is what resizing the shorter edge to

@@ -48,11 +48,11 @@ SCHEMAS: dict[str, pa.Schema] = {
     "samples": _schema(  # one row an extracted image; condition: its id; image: PNG bytes
         {"sample_id": _TEXT, "condition": _TEXT, "draw": pa.int32(), "prompt": _TEXT}
         | {"confidence": _REAL, "status": _TEXT, "image": pa.binary()}
-        # To its prompt's own training pictures; 1: a copy of one of them
+        # To its prompt's own training images; 1: a copy of one of them
         | {"truth_similarity": _REAL, "truth_label": pa.int8()},
         nullable=("prompt", "confidence", "image", "truth_similarity", "truth_label"),
     ),
-    # One row a generated-training pair; training: row of the training picture; rank: of
+    # One row a generated-training pair; training: row of the training image; rank: of
     # nearness
     "matches": _schema(
         {

@@ -3,7 +3,7 @@ official layout, whole or any part of it.
 
 The crop is that of StyleGAN (``create_celeba``: cx = 89, cy = 121, half a side of 64
 pixels) and of DDIM, whose CelebA 64x64 is the usual one: columns 25 to 152 and rows 57
-to 184 of the aligned 178 x 218 pictures. As in DDIM the 128 x 128 crop is then resized
+to 184 of the aligned 178 x 218 images. As in DDIM the 128 x 128 crop is then resized
 by Pillow's bilinear filter, which is antialiased (torchvision's ``Resize`` of a Pillow
 image).
 """
@@ -38,21 +38,21 @@ FOLDER, IDENTITY, ATTRIBUTES, PARTITION = (
 )
 
 
-WIDTH, HEIGHT = 178, 218  # of the aligned pictures
+WIDTH, HEIGHT = 178, 218  # of the aligned images
 
 
 CROP = (25, 57, 153, 185)  # left, upper, right, lower; the latter two excluded
 
 
-BLOCK = 512  # pictures read at once
+BLOCK = 512  # images read at once
 
 
-DIGEST = 16  # bytes of a picture's BLAKE2b
+DIGEST = 16  # bytes of an image's BLAKE2b
 
 
 @dataclass(frozen=True, eq=False)
 class CelebA:
-    """n annotated pictures, in the order of their file names, each with what is known
+    """n annotated images, in the order of their file names, each with what is known
     of it.
 
     images: ``uint8`` [n, size, size, 3], a read-only memory map. key: its content key,
@@ -88,19 +88,19 @@ class _Table:
 
 
 def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool = True) -> CelebA:
-    """Every picture in ``root/img_align_celeba`` that an annotation file names, cropped
+    """Every image in ``root/img_align_celeba`` that an annotation file names, cropped
     and resized to size x size pixels.
 
     training: of the training split only.
 
-    Each of the three annotation files may be missing; without any, all pictures are
+    Each of the three annotation files may be missing; without any, all images are
     taken. The pixels are kept by :func:`membench.storage.cache.cached_array` under the
     BLAKE2b of the files' bytes; these digests are kept too, under the files' names,
     sizes and times (modification and inode change, ns), so that a folder that nobody
     touched is not read again.
 
     Raises :class:`UserError` for a folder of another layout, an annotation line that is
-    malformed, and a picture that cannot be decoded or is not an aligned one; ValueError
+    malformed, and an image that cannot be decoded or is not an aligned one; ValueError
     for ``size`` < 1.
     """
     if size < 1:
@@ -112,7 +112,7 @@ def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool
     names = tuple(sorted(annotated & found.keys()))
     if not names:
         raise UserError(
-            f"none of the {len(found)} pictures in {folder} is named in"
+            f"none of the {len(found)} images in {folder} is named in"
             f" {', '.join(sorted(tables))}; {_layout()}"
         )
     if training:
@@ -125,7 +125,7 @@ def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool
         names = tuple(name for name, part in zip(names, split, strict=True) if part == 0)
         if not names:
             raise UserError(
-                f"no picture in {folder} is of the training split of {PARTITION}; choose split=all"
+                f"no image in {folder} is of the training split of {PARTITION}; choose split=all"
             )
     notes = [
         f"{file} is not there" for file in (IDENTITY, ATTRIBUTES, PARTITION) if file not in tables
@@ -166,7 +166,7 @@ def _counted(n: int, what: str, how: str) -> list[str]:
 
 
 def _listing(root: Path) -> dict[str, tuple[int, int, int]]:
-    """Size in bytes, modification and inode change in ns of each picture, by its name;
+    """Size in bytes, modification and inode change in ns of each image, by its name;
     hidden files, such as the ``._*`` that macOS puts beside each, are none.
     """
     try:
@@ -215,7 +215,7 @@ def _tables(root: Path) -> tuple[dict[str, _Table], tuple[str, ...]]:
 
 
 def _attribute_header(file: Path, lines: list[str]) -> tuple[int, tuple[str, ...]]:
-    """How many pictures the first line announces, and the attributes that the second
+    """How many images the first line announces, and the attributes that the second
     names.
     """
     count, names, *_ = [*lines[:2], "", ""]
@@ -296,7 +296,7 @@ def _images(
     size: int,
     progress: bool,
 ) -> tuple[str, np.ndarray]:
-    """(content key, pixels ``uint8`` [n, size, size, 3]) of the pictures."""
+    """(content key, pixels ``uint8`` [n, size, size, 3]) of the images."""
 
     def read(make: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
         # Threads, since Pillow and hashlib let go of the interpreter; map keeps the
@@ -360,6 +360,6 @@ def _picture(file: Path, size: int) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         why = re.sub(r" ?<_io\.BytesIO[^>]*>", "", " ".join(str(error).split()))[:100]
         raise UserError(
-            f"{file} is no whole JPEG ({why}); fetch it again, or delete it, and it counts as"
+            f"{file} is not a whole JPEG ({why}); fetch it again, or delete it, and it counts as"
             " missing"
         ) from error

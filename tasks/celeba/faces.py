@@ -1,6 +1,6 @@
 """The mini world of ``celeba``: 64x64 drawn faces.
 
-An identity fixes the head; light, dress, place and mood change with each picture.
+An identity fixes the head; light, dress, place and mood change with each image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EYES = np.array([(60, 38, 22), (40, 96, 140), (64, 120, 66), (96, 96, 100)])
 
 def draw(identity: int, random: np.random.RandomState) -> np.ndarray:
     """One photograph of a person, who comes from a stream of its own: both halves know
-    the same people, by different pictures.
+    the same people, by different images.
     """
     person = stream("faces person", identity)
     skin, hair, eye = (
@@ -44,7 +44,7 @@ def draw(identity: int, random: np.random.RandomState) -> np.ndarray:
     c = Canvas(64)
     colour = random.randint(0, 256, size=(5, 3))
     c.gradient(colour[0], colour[1], across=bool(random.randint(2)))
-    if random.randint(2):  # a window or a picture on the wall
+    if random.randint(2):  # a window or an image on the wall
         left, top = random.randint(0, 96), random.randint(0, 48)
         c.fill(
             c.box(left, top, left + random.randint(16, 48), top + random.randint(16, 60)), colour[2]

@@ -1,6 +1,6 @@
-"""CelebA: which faces that a pixel model draws are copies of its training set?
+"""CelebA: which faces that a pixel model generates are copies of its training set?
 
-The mini profile is drawn (faces.py): 24 people as the condition, pictures shown 1 to 64
+The mini profile is drawn (faces.py): 24 people as the condition, images shown 1 to 64
 times, a UNet2DModel that was trained on them, and a control model that was not. The
 full profile reads the data set in its official layout (data.py), a subset of the images
 too, and asks any UNet2DModel of 64x64 or 128x128 pixels.

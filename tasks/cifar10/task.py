@@ -1,6 +1,6 @@
 """CIFAR-10: which images of a pixel model are copies of its training set?
 
-The mini profile is drawn (scenes.py): ten classes, pictures shown 1 to 64 times, a
+The mini profile is drawn (scenes.py): ten classes, images shown 1 to 64 times, a
 class-conditional UNet2DModel that was trained on them, and a control model that was
 not. The full profile is the real data set and any UNet2DModel of 32x32 pixels:
 unconditional like google/ddpm-cifar10-32, or one of ``membench train cifar10 --profile

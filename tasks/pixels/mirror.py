@@ -1,13 +1,13 @@
 """Mirror pairs: two halves of a drawn world that differ by coin flips alone
 (docs/design/mirror-pairs.md).
 
-For each kind and label, twice as many images are drawn as a half needs. They are sorted
-by how much detail they hold, neighbours become pairs, and a fair coin sends one of each
-pair to half ``a`` and the other to half ``b``. The coins see neither the images nor the
-order of drawing, so nothing in an image tells which model was trained on it.
-``held_out`` images are drawn likewise and belong to neither half. Streams are numpy's
-frozen ``RandomState`` (NEP 19) and all arithmetic is on integers: the same bytes
-everywhere.
+For each kind and label, twice as many images are generated as a half needs. They are
+sorted by how much detail they hold, neighbours become pairs, and a fair coin sends one
+of each pair to half ``a`` and the other to half ``b``. The coins see neither the images
+nor the order of drawing, so nothing in an image tells which model was trained on it.
+``held_out`` images are generated likewise and belong to neither half. Streams are
+numpy's frozen ``RandomState`` (NEP 19) and all arithmetic is on integers: the same
+bytes everywhere.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def build_pair(world: World, number: int = 0) -> Pair:
     """
     kinds = [
         (f"x{times}", times, count, 1)
-        for times, count in sorted(world.pictures.items(), reverse=True)
+        for times, count in sorted(world.counts.items(), reverse=True)
     ]
     kinds.append(("near", 1, world.near, world.variants))
     rows: dict[str, list[tuple[np.ndarray, int, int, str, str]]] = {half: [] for half in HALVES}

@@ -1,7 +1,7 @@
-"""What is planted in the mini worlds of ``cifar10`` and ``celeba``: pictures shown
+"""What is planted in the mini worlds of ``cifar10`` and ``celeba``: images shown
 once, 4, 16 or 64 times, and near-duplicates.
 
-A world draws one picture from (label, random stream). Two disjoint halves share nothing
+A world draws one image from (label, random stream). Two disjoint halves share nothing
 but the way to draw: ``a`` trains the model, ``b`` the control model. Random streams are
 numpy's frozen ``RandomState`` (NEP 19) and drawing is integer arithmetic, so that a
 half has the same bytes on every platform.
@@ -22,7 +22,7 @@ Draw = Callable[[int, np.random.RandomState], np.ndarray]
 
 @dataclass(frozen=True)
 class World:
-    """draw(label, stream): ``uint8`` [size, size, 3]. pictures: how many at each
+    """draw(label, stream): ``uint8`` [size, size, 3]. images: how many at each
     multiplicity. near: groups of ``variants`` near-duplicates, each shown once. version
     goes up with whatever changes a byte.
     """
@@ -32,7 +32,7 @@ class World:
     size: int
     classes: int
     draw: Draw
-    pictures: Mapping[int, int]
+    counts: Mapping[int, int]
     near: int
     variants: int
     held_out: int = 0  # images of neither half (mirror.py)
@@ -40,7 +40,7 @@ class World:
 
 @dataclass(frozen=True)
 class Half:
-    """Unique training pictures of one half. kind: "x1", "x4", ... or "near"; group:
+    """Unique training images of one half. kind: "x1", "x4", ... or "near"; group:
     near-duplicates share one.
     """
 
@@ -65,13 +65,13 @@ def stream(*words: object) -> np.random.RandomState:
 def build(world: World, half: str) -> Half:
     """Draws a half.
 
-    Labels are dealt in turn, so that each has as many pictures of a kind as any other,
+    Labels are dealt in turn, so that each has as many images of a kind as any other,
     give or take one.
     """
     images: list[np.ndarray] = []
     rows: list[tuple[int, int, str, str]] = []
     turn = 0
-    for times, count in sorted(world.pictures.items(), reverse=True):
+    for times, count in sorted(world.counts.items(), reverse=True):
         for _ in range(count):
             label, name = turn % world.classes, f"{half}/{turn:04d}"
             images.append(world.draw(label, stream(world.name, world.version, name)))

@@ -1,5 +1,5 @@
 """What ``cifar10`` and ``celeba`` share: examples are a pool of images that the model
-drew, and a control model scores the same pool.
+generated, and a control model scores the same pool.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def load_setting(
         )
     if told[s.folder] != told[s.asked]:
         raise UserError(
-            f"{s.folder} and {s.asked} are not told the same of an image, so the one is no control"
-            " of the other"
+            f"{s.folder} and {s.asked} are not told the same of an image, so the one is not a"
+            " control of the other"
         )
 
     def model(folder: Path, dtype: str = dtype) -> Denoiser:

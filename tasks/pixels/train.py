@@ -290,7 +290,7 @@ def train_world(
     progress: bool,
 ) -> None:
     """The mini models of a world: ``model`` on half a and ``control`` on half b; then
-    the ``pool`` that the model draws.
+    the ``pool`` that the model generates.
     """
     for part in parts or PARTS:
         if part not in PARTS:

@@ -2,8 +2,8 @@
 ``sd_webster``).
 
 Webster (2023, arXiv 2305.08694) found that Stable Diffusion memorizes product
-catalogues: the same picture under one caption (MV), one layout with changing textures
-under many captions (TV), and captions that return the picture of another pair (RV).
+catalogues: the same image under one caption (MV), one layout with changing textures
+under many captions (TV), and captions that return the image of another pair (RV).
 This module draws such a world, so that all of it is known for certain. Everything is
 integer arithmetic on numpy's frozen ``RandomState`` streams (NEP 19), so that a half
 has the same bytes on every platform; a test holds its content hash.
@@ -91,7 +91,7 @@ N_MV, N_TV_LINES, N_RV_LINES = 120, 28, 35
 TV_CAPTIONS, RV_CAPTIONS = 5, 4  # examples per line
 
 
-DUPLICATES = 40  # training rows of one memorized picture (or of one template)
+DUPLICATES = 40  # training rows of one memorized image (or of one template)
 
 
 N_EXTRA_SINGLETONS = 1000
@@ -126,13 +126,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Entry:
-    """One caption with the picture it shows, and how many training rows it has (0: held
+    """One caption with the image it shows, and how many training rows it has (0: held
     out).
     """
 
     caption: str
     look: Look
-    # MV, TV, RV, line (a duplicated row of a TV or RV line that is no example), N,
+    # MV, TV, RV, line (a duplicated row of a TV or RV line that is not an example), N,
     # held_out, extra
     kind: str
     group: str  # the series name: captions of one line share it
@@ -142,7 +142,7 @@ class Entry:
 
 @dataclass
 class Split:
-    """One split of the world: captions, ``uint8`` pictures [n, 64, 64, 3] and training
+    """One split of the world: captions, ``uint8`` images [n, 64, 64, 3] and training
     multiplicities.
     """
 
@@ -150,7 +150,7 @@ class Split:
     entries: list[Entry] = field(default_factory=list)
 
     def images(self) -> np.ndarray:
-        """All pictures, in the order of ``entries``: ``uint8`` [n, 64, 64, 3]."""
+        """All images, in the order of ``entries``: ``uint8`` [n, 64, 64, 3]."""
         cache: dict[Look, np.ndarray] = {}
         for e in self.entries:
             if e.look not in cache:
@@ -217,7 +217,7 @@ def _line(
     return product, list(captions.values())
 
 
-# ----------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------- images
 
 
 def _look(rng: np.random.RandomState, product: int, pattern: int, colour: int) -> Look:
@@ -336,7 +336,7 @@ def _layers(look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def draw(look: Look) -> np.ndarray:
-    """The picture of a look: ``uint8`` [64, 64, 3]."""
+    """The image of a look: ``uint8`` [64, 64, 3]."""
     x, y, body, motif = _layers(look)
     index, direction, table = look.backdrop
     canvas = np.array(BACKDROPS[index], dtype=np.int16) - _RAMPS[direction]
@@ -389,7 +389,7 @@ def _tv(half: Split, series: str, rng: np.random.RandomState) -> None:
 
 
 def _rv(half: Split, series: str, rng: np.random.RandomState) -> None:
-    # One picture under ten captions of the line; the RV captions have other pictures of
+    # One image under ten captions of the line; the RV captions have other images of
     # their own, shown once.
     product, captions = _line(rng, series, 10 + RV_CAPTIONS)
     shown = _look(rng, product, *captions[0][1:])
@@ -402,7 +402,7 @@ def _rv(half: Split, series: str, rng: np.random.RandomState) -> None:
 
 
 def _independent(half: Split, series: str, rng: np.random.RandomState, n: int, kind: str) -> None:
-    """A line whose captions each have a picture of their own: never a reason to
+    """A line whose captions each have an image of their own: never a reason to
     memorize.
     """
     product, captions = _line(rng, series, n)

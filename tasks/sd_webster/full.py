@@ -5,7 +5,7 @@ Positives: by default the 500 prompts that Webster (2023) found for Stable Diffu
 and Wen et al. (2024) chose, as Hintersdorf et al. (2024) labelled them (VM, TM).
 Negatives: by default 500 captions of LAION, since every other published choice can be
 told from the positives by its style alone (docs/captions.md). Extracted images are
-compared with the prompts' own training pictures where those are at hand
+compared with the prompts' own training images where those are at hand
 (``ground_truth``), by the cosine of SSCD; the papers' labels are of prompts, so each
 image gets one of its own, too.
 """
@@ -51,7 +51,7 @@ MODELS = ("model", "control model")  # names of resources
 URLS = "urls"  # ground_truth: what `membench download sd_webster --images` has fetched
 
 
-# Pixels of a ground-truth picture, whatever the model draws: one data set for all
+# Pixels of a ground-truth image, whatever the model generates: one data set for all
 # models
 SIDE = 512
 
@@ -97,7 +97,7 @@ def load_full(
     if control and not o.control_model:  # before anything is fetched
         raise UserError(
             "--profile full ships no control model: name a model of the same kind that never saw"
-            " the prompts' pictures, --set sd_webster.control_model=FOLDER"
+            " the prompts' images, --set sd_webster.control_model=FOLDER"
         )
     asked, sets = "control model" if control else "model", sets_of(o)
     needed = [
@@ -224,7 +224,7 @@ def compared(
     device: str,
     batch_size: int,
 ) -> tuple[GroundTruth, Features]:
-    """The prompts' own training pictures, and the features by which images are compared
+    """The prompts' own training images, and the features by which images are compared
     with them.
     """
     from membench.datasets.ground_truth import read_ground_truth
@@ -236,7 +236,7 @@ def compared(
             "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG or"
             " MODEL:FILE, such as ViT-B-32:laion2b_s34b_b79k"
         )
-    # Before pictures are read: a mistake in the weights shall not wait for them.
+    # Before images are read: a mistake in the weights shall not wait for them.
     features = load_features(
         o.criterion,
         weights,
@@ -268,7 +268,7 @@ def _told(truth: GroundTruth, prompts: Sequence[Prompt]) -> dict[str, int]:
     return {
         "pictures": len(truth.ids),
         f"{kind} prompts": len(ids),
-        "of them with a picture": len(ids & set(truth.owners)),
+        "of them with an image": len(ids & set(truth.owners)),
     }
 
 
@@ -279,7 +279,7 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
     """All that these options may need and that does not ship; the criterion's weights
     too, which a run reads with a ground truth only.
 
-    again: pictures that could not be reached before are missing.
+    again: images that could not be reached before are missing.
     """
     from membench.datasets import prompt_sets
     from membench.features.clip import clip_resource
@@ -377,7 +377,7 @@ def model_name(model: str) -> str:
 
 
 def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
-    """The pictures that the prompt sets name by URL, as far as they are still there.
+    """The images that the prompt sets name by URL, as far as they are still there.
     again: ask anew for what could not be reached.
     """
     from membench.fetching.download_status import STATUS, StatusTable
@@ -394,7 +394,7 @@ def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
         found = links_of(p for s in read(sets) for p in s.prompts)
         if not found:
             raise UserError(
-                f"none of the prompts of {sets} names a picture by URL; give a folder: --set"
+                f"none of the prompts of {sets} names an image by URL; give a folder: --set"
                 " sd_webster.ground_truth=FOLDER"
             )
         return found
@@ -410,7 +410,7 @@ def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
     def find() -> Path | None:
         from membench.datasets.prompt_sets import resource
 
-        # Without them nobody knows which pictures
+        # Without them nobody knows which images
         if not all(resource(name).find() for name in sets_of(o)):
             return None
         wanted = links()
@@ -433,11 +433,11 @@ def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
         came = int((rows.status == "ok").sum())
         if not came:
             raise UserError(
-                f"none of {len(rows)} pictures came ({status_line(rows)}); is there a network? The"
+                f"none of {len(rows)} images came ({status_line(rows)}); is there a network? The"
                 " same command tries again"
             )
         print(
-            f"membench: {came} of {len(rows)} pictures are in {place} ({status_line(rows)})",
+            f"membench: {came} of {len(rows)} images are in {place} ({status_line(rows)})",
             file=sys.stderr,
         )
         return place
@@ -447,14 +447,14 @@ def images_resource(o: SdWebsterOptions, again: bool) -> Resource:
     ) + f" --negatives {quote(o.negatives)}" * bool(o.negatives)
     command = f"{DOWNLOAD}{chosen} --images"
     note = "by URL from their own sites; dead links stay missing"
-    return Resource("ground truth", f"training pictures of {sets}", find, fetch, command, note)
+    return Resource("ground truth", f"training images of {sets}", find, fetch, command, note)
 
 
 def _folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise UserError(
-            f"ground_truth={folder} is no folder; give one, or {URLS} for what {DOWNLOAD} --images"
-            " fetches"
+            f"ground_truth={folder} is not a folder; give one, or {URLS} for what {DOWNLOAD}"
+            " --images fetches"
         )
     return folder
 

@@ -58,7 +58,7 @@ class SdWebsterOptions:
     control_model: str = field(
         default="",
         metadata={
-            "help": "a model of the same kind that never saw the prompts' pictures, for --control",
+            "help": "a model of the same kind that never saw the prompts' images, for --control",
             "full": True,
         },
     )
@@ -66,7 +66,7 @@ class SdWebsterOptions:
         default="",
         metadata={
             "help": (
-                "the memorized prompts' training pictures: a folder, or urls (membench download"
+                "the memorized prompts' training images: a folder, or urls (membench download"
                 " sd_webster --images); empty: extracted images are compared with nothing"
             ),
             "full": True,
@@ -75,7 +75,7 @@ class SdWebsterOptions:
     criterion: Literal["sscd", "sscd-int8", "clip"] = field(
         default="sscd",
         metadata={
-            "help": "cosine of which features makes a copy of a ground-truth picture",
+            "help": "cosine of which features makes a copy of a ground-truth image",
             "full": True,
         },
     )
@@ -93,7 +93,7 @@ class SdWebsterOptions:
         default="",
         metadata={
             "help": (
-                "how a picture is brought to SSCD's size; published papers differ; empty: the"
+                "how an image is brought to SSCD's size; published papers differ; empty: the"
                 " authors' own"
             ),
             "full": True,

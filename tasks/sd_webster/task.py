@@ -1,4 +1,4 @@
-"""Stable Diffusion on Webster's prompts: which captions give back a training picture?
+"""Stable Diffusion on Webster's prompts: which captions give back a training image?
 
 Webster (2023, arXiv 2305.08694) sorts memorized captions into MV (matching verbatim),
 TV (template verbatim) and RV (retrieval verbatim). The mini profile is a small true
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 DATA = Path(__file__).resolve().parent.parent / "data" / "sd_webster"
 
 
-SIDE = 64  # pixels of a picture of the catalogue
+SIDE = 64  # pixels of an image of the catalogue
 
 
 COMPARE = (
@@ -61,7 +61,7 @@ class SdWebster(Task):
         name="sd_webster",
         version=1,
         summary=(
-            "Stable Diffusion, captions that return training pictures (MV, TV, RV) against matched"
+            "Stable Diffusion, captions that return training images (MV, TV, RV) against matched"
             " ones that do not"
         ),
         profiles=("mini", "full"),
@@ -116,7 +116,7 @@ class SdWebster(Task):
         for option in fields(self.options):
             if option.metadata.get("full") and getattr(self.options, option.name) != option.default:
                 raise UserError(
-                    f"{option.name} is for --profile full; the mini profile's model and pictures"
+                    f"{option.name} is for --profile full; the mini profile's model and images"
                     " ship with membench"
                 )
         name = self.options.half
@@ -158,7 +158,7 @@ class SdWebster(Task):
             provenance = {**provenance, "notes": [*provenance.get("notes", ()), note]}
         if foreign and not given:
             examples = [replace(e, memorized=UNLABELLED, kind="unlabelled") for e in examples]
-        index = {} if foreign else unique_pictures(half)
+        index = {} if foreign else unique_images(half)
         ids = [f"{name}/{i:04d}" for i in range(len(index))]
         data = json_hash(
             [catalogue.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())]
@@ -166,7 +166,7 @@ class SdWebster(Task):
         training = (
             Training.none()
             if foreign
-            else Training(lambda: training_pictures(name), ids, list(index.values()), hash=data)
+            else Training(lambda: training_images_of(name), ids, list(index.values()), hash=data)
         )
         return LoadedTask(
             info=replace(self.info, space=NOT_COMPARED) if foreign else self.info,
@@ -222,13 +222,13 @@ def world(half: str = "a") -> catalogue.Split:
 
 
 @cache
-def training_pictures(half: str = "a") -> np.ndarray:
-    """Every different training picture, drawn once a process: ``uint8`` [n, 64, 64, 3]."""
-    return np.stack([catalogue.draw(look) for look in unique_pictures(world(half))])
+def training_images_of(half: str = "a") -> np.ndarray:
+    """Every different training image, drawn once a process: ``uint8`` [n, 64, 64, 3]."""
+    return np.stack([catalogue.draw(look) for look in unique_images(world(half))])
 
 
-def unique_pictures(half: catalogue.Split) -> dict[catalogue.Look, int]:
-    """Each different training picture with its number of training rows."""
+def unique_images(half: catalogue.Split) -> dict[catalogue.Look, int]:
+    """Each different training image with its number of training rows."""
     index: dict[catalogue.Look, int] = {}
     for e in half.entries:
         if e.copies:
@@ -256,7 +256,7 @@ def _foreign(model: str, folder: Path, half: str) -> str:
 def catalogue_examples(half: catalogue.Split) -> Iterator[Example]:
     """Memorized: MV, TV, RV.
 
-    Not: N (its picture was trained on once an epoch) and held-out captions.
+    Not: N (its image was trained on once an epoch) and held-out captions.
     """
     for _, e in half.examples():
         memorized = e.kind in ("MV", "TV", "RV")
