@@ -8,7 +8,7 @@ back. OUT/detection.parquet: AUROC by kind of ``--detector`` on both models, and
 mirrored. What is finished is found again.
 
     python benchmarks/mirror_pairs.py --models WORK --rungs 2500,3000,3500 \\
-        --out OUT --detector png_size --detector score_norm:at=noised
+        --out OUT --detector png_size:images=0
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ def by_memory(model: Denoiser, meter: Meter) -> int:
             )
             with torch.no_grad():
                 peaks.append(
-                    meter.peak(lambda x=x, told=told: model._predict(x, model.steps - 1, told))
-                )  # type: ignore[misc]
+                    meter.peak(lambda x=x, told=told: model._predict(x, model.steps - 1, told))  # type: ignore[misc]
+                )
     except UserError:
         if len(peaks) < len(ROWS):
             raise

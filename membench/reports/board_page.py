@@ -130,8 +130,8 @@ def write_board(
                     )
                     atomic_write(
                         out / "plots" / f"{name}.{kind}",
-                        lambda temporary, data=data: temporary.write_bytes(data),
-                    )  # type: ignore[misc]
+                        lambda temporary, data=data: temporary.write_bytes(data),  # type: ignore[misc]
+                    )
     text, page = to_markdown(parts, plots), render(parts)
     atomic_write(out / "report.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     atomic_write(

@@ -31,8 +31,9 @@ def write(frame: pd.DataFrame, save: Path, helps: dict[str, str]) -> None:
     for kind in ("png", "svg"):
         image = draw(plots(frame, helps), kind, heading=title(frame))
         atomic_write(
-            save.with_name(f"{save.name}.{kind}"), lambda path, image=image: path.write_bytes(image)
-        )  # type: ignore[misc]
+            save.with_name(f"{save.name}.{kind}"),
+            lambda path, image=image: path.write_bytes(image),  # type: ignore[misc]
+        )
     print(
         f"membench: {len(frame)} rows written to {save}.parquet, plots to {save}.png and"
         f" {save}.svg",

@@ -35,8 +35,8 @@ def write(swept: pd.DataFrame, settings: pd.DataFrame, save: Path) -> None:
             picture = draw(panels, kind, heading=f"{title}; {note}" if note else title)
             atomic_write(
                 save.with_name(f"{name}.{kind}"),
-                lambda path, picture=picture: path.write_bytes(picture),
-            )  # type: ignore[misc]
+                lambda path, picture=picture: path.write_bytes(picture),  # type: ignore[misc]
+            )
             pictures.append(str(save.with_name(f"{name}.{kind}")))
     print(
         f"membench: {len(swept):,} rows written to {save}.parquet, plots to {', '.join(pictures)}",
