@@ -21,6 +21,7 @@ from membench.boards.collect import about, collect, collect_bands, collect_kinds
 from membench.boards.differences import differences, resamples_for
 from membench.boards.groups import GROUPINGS
 from membench.boards.identity import BOARD
+from membench.boards.mirror import collect_mirror
 from membench.boards.published_table import published_path, published_table, with_published
 from membench.boards.resampling import Resampler
 from membench.boards.rescore import rescored
@@ -32,7 +33,16 @@ from membench.runs.finished import Run
 from membench.types import Band
 
 By = Literal[
-    "run", "seeds", "kind", "source", "band", "difference", "leaders", "published", "summary"
+    "run",
+    "seeds",
+    "mirror",
+    "kind",
+    "source",
+    "band",
+    "difference",
+    "leaders",
+    "published",
+    "summary",
 ]
 # Tables whose intervals are made here; a run's own are those of its task's groups.
 REGROUPED = ("seeds", "kind", "source", "difference", "leaders", "summary")
@@ -82,7 +92,8 @@ def board(
 ) -> Board:
     """The board of finished runs (``membench.runs.finished.read_runs``).
 
-    by: what a row is of: ``run``; ``seeds``: a setting, mean over its seeds; ``kind``:
+    by: what a row is of: ``run``; ``seeds``: a setting, mean over its seeds; ``mirror``:
+    a setting and kind, on both models of a mirror pair; ``kind``:
     of memorized example; ``source``: of examples that are not; ``band``: of similarity;
     ``difference``: a pair of detectors; ``leaders``: the same rows, for sentences;
     ``published``: a published number, and what was measured; ``summary``: as seeds, for
@@ -100,6 +111,9 @@ def board(
         shown = tqdm(runs, desc="thresholds", unit="run", delay=1, leave=False, disable=None)
         runs = [rescored(run, bands, copy) for run in shown]
     resampler = Resampler(groups)
+    if by == "mirror":
+        found = collect_mirror(runs)
+        return Board(by, found, _parts(found, runs, None, ()), ())
     if by == "band":
         return _board(by, collect_bands(runs), runs)
     if by in ("kind", "source"):
@@ -189,6 +203,12 @@ def _board(
     by: By, frame: pd.DataFrame, runs: Sequence[Run], compared: pd.DataFrame | None = None
 ) -> Board:
     notes = identity.apart(frame)
+    return Board(by, frame, _parts(frame, runs, compared, notes), notes)
+
+
+def _parts(
+    frame: pd.DataFrame, runs: Sequence[Run], compared: pd.DataFrame | None, notes: Sequence[str]
+) -> list[Part]:
     places = [tuple(about(run)[name] for name in BOARD) for run in runs]
     parts = []
     for title, rows in identity.boards(frame):
@@ -207,7 +227,7 @@ def _board(
             else [line for line in notes if line.startswith(f"{fields['task']}:")]
         )
         parts.append(Part(title, fields, rows, of_part, own, why))
-    return Board(by, frame, parts, notes)
+    return parts
 
 
 def _compared(

@@ -256,7 +256,25 @@ PUBLISHED_COLUMNS = {
     "evidence": _text("what was read: paper, code or data, computed, third party"),
     "note": _text("what a reader must know"),
 }
+MIRROR_COLUMNS = {
+    **IDENTITY,
+    "detector": SETTING["detector"],
+    "options": SETTING["options"],
+    "space_id": SETTING["space_id"],
+    "status": SETTING["status"],
+    "kind": _text(
+        "kind of example, of one half against the same kind of the other; all: every kind"
+    ),
+    **_interval("mirrored", "", "mean AUROC of the two models of a mirror pair"),
+    "auroc_a": _real("", "AUROC of the model of half a, whose images are the memorized ones"),
+    "auroc_b": _real("", "AUROC of the model of half b, whose images are the memorized ones"),
+    "mirrored_tpr": _real("", "TPR at 1 % FPR, mean of the two models"),
+    "n": Column("whole", "examples", "examples of both halves that every run has scored"),
+    "seeds": Column("whole", "seeds", "seeds that both models have"),
+    "evaluations_per_example": _real("evaluations", "forwards and JVPs of an example, mean"),
+}
 TABLES = {
+    "mirror": MIRROR_COLUMNS,
     "run, seeds, kind, source and summary": BOARD_COLUMNS,
     "band": BAND_COLUMNS,
     "difference": DIFFERENCE_COLUMNS,

@@ -21,7 +21,8 @@ EXAMPLES = (
 BY = {
     "run": "a run",
     "seeds": "a detector and its options: means and intervals over seeds",
-    "kind": "the same, for each kind of memorized example",
+    "mirror": "the same on both models of a mirror pair, overall and for each kind",
+    "kind": "means over seeds, for each kind of memorized example",
     "source": "the same, for each source of examples that are not memorized",
     "band": "a run and band of similarity",
     "difference": "a pair of detectors: is the difference significant?",

@@ -4,11 +4,16 @@ mean (docs/design/mirror-pairs.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from membench.metrics.intervals import class_weights, percentiles, weighted_statistics
 from membench.metrics.multiplicity import natural
+
+FPR = 0.01
+TPR = f"tpr_at_fpr_{FPR:g}"
 
 
 def mirrored_auroc(
@@ -20,30 +25,39 @@ def mirrored_auroc(
     a, b: the scores (columns id, score, label, kind, group, status) of the two runs:
     the same examples, whose labels are exchanged. An example whose label is 0 in both
     (held out) is left out, as is one that failed in either. Returns columns ``kind``
-    ("all" first), ``mirrored`` with ``low`` and ``high``, ``a``, ``b`` and ``n``
-    (examples). Both models share each resample of the groups, drawn within each half.
-    Raises ValueError for other examples or labels.
+    ("all" first), ``mirrored`` with ``low`` and ``high``, ``a``, ``b``, ``tpr`` (at 1 %
+    FPR, mean of both) and ``n`` (examples). Both models share each resample of the
+    groups, drawn within each half. Raises ValueError for other examples or labels.
     """
-    if set(a.id) != set(b.id) or a.id.duplicated().any() or b.id.duplicated().any():
-        raise ValueError("the two runs scored other examples")
-    both = a.merge(b[["id", "score", "label", "status"]], on="id", suffixes=("", "_b"))
-    if ((both.label == 1) & (both.label_b == 1)).any():
-        raise ValueError(
-            "an example is memorized by both models, so they are no mirror of each other"
-        )
-    both = both[
-        (both.label != both.label_b) & (both.status == "ok") & (both.status_b == "ok")
-    ].sort_values("id")
+    return mirrored_over_seeds([(a, b)], resamples=resamples, level=level, seed=seed)
+
+
+def mirrored_over_seeds(
+    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The same of several seeds of both runs: means over the seeds, which share each
+    resample. An example that failed in any of the runs is left out of all.
+    """
+    joined = [_joined(a, b) for a, b in pairs]
+    first = joined[0]
+    if any(not other[["id", "label"]].equals(first[["id", "label"]]) for other in joined[1:]):
+        raise ValueError("the seeds scored other examples")
+    ok = np.logical_and.reduce([(j.status == "ok") & (j.status_b == "ok") for j in joined])
+    joined = [j[ok] for j in joined]
     rows = []
-    for kind in ("all", *sorted(both.kind.unique(), key=natural)):
-        part = both if kind == "all" else both[both.kind == kind]
-        labels, groups = part.label.to_numpy(), part.group.to_numpy().astype(str)
+    for kind in ("all", *sorted(joined[0].kind.unique(), key=natural)):
+        parts = [j if kind == "all" else j[j.kind == kind] for j in joined]
+        labels, groups = parts[0].label.to_numpy(), parts[0].group.to_numpy().astype(str)
         if set(labels) != {0, 1}:
             continue
-        once = np.ones((1, len(part)), dtype=np.int64)
-        one, two = (_aurocs(part, labels, once)[i][0] for i in (0, 1))
+        once = _of_both(parts, labels, np.ones((1, len(labels)), dtype=np.int64))
+        one, two = once["auroc"][:, 0]
         drawn = [
-            np.mean(_aurocs(part, labels, weights), axis=0)
+            _of_both(parts, labels, weights)["auroc"].mean(axis=0)
             for weights in class_weights(labels, groups, resamples, seed)
         ]
         low, high = percentiles(np.concatenate(drawn), level) if drawn else (np.nan, np.nan)
@@ -55,17 +69,38 @@ def mirrored_auroc(
                 "high": high,
                 "a": one,
                 "b": two,
-                "n": len(part),
+                "tpr": once[TPR].mean(),
+                "n": len(labels),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _aurocs(
-    part: pd.DataFrame, labels: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of each model, [r] each, under each row of weights [r, n]."""
-    return (
-        weighted_statistics(part.score.to_numpy(dtype=float), labels, weights)["auroc"],
-        weighted_statistics(part.score_b.to_numpy(dtype=float), 1 - labels, weights)["auroc"],
-    )
+def _joined(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """The examples that one of the two models has seen, by id."""
+    if set(a.id) != set(b.id) or a.id.duplicated().any() or b.id.duplicated().any():
+        raise ValueError("the two runs scored other examples")
+    both = a.merge(b[["id", "score", "label", "status"]], on="id", suffixes=("", "_b"))
+    if ((both.label == 1) & (both.label_b == 1)).any():
+        raise ValueError(
+            "an example is memorized by both models, so they are no mirror of each other"
+        )
+    return both[both.label != both.label_b].sort_values("id").reset_index(drop=True)
+
+
+def _of_both(
+    parts: Sequence[pd.DataFrame], labels: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """AUROC and TPR of each model under each row of weights [r, n], means over seeds:
+    [2, r] each.
+    """
+    found = [
+        (
+            weighted_statistics(part.score.to_numpy(dtype=float), labels, weights, (FPR,)),
+            weighted_statistics(part.score_b.to_numpy(dtype=float), 1 - labels, weights, (FPR,)),
+        )
+        for part in parts
+    ]
+    return {
+        name: np.mean([[a[name], b[name]] for a, b in found], axis=0) for name in ("auroc", TPR)
+    }

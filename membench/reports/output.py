@@ -15,6 +15,7 @@ from membench.boards.saved import write
 from membench.errors import UserError
 from membench.plain import for_spreadsheet, marked_down, plain, say
 from membench.reports.board_tables import bands_tables, differences_tables, run_tables
+from membench.reports.mirror_tables import mirror_tables
 from membench.reports.seeds_tables import seeds_tables, summary_tables
 from membench.storage.files import atomic_write
 
@@ -23,6 +24,7 @@ Tables = Iterable[tuple[str, pd.DataFrame, Sequence[str]]]
 OF_PARTS: dict[str, Callable[[pd.DataFrame], Tables]] = {
     "run": run_tables,
     **dict.fromkeys(("seeds", "kind", "source"), seeds_tables),
+    "mirror": mirror_tables,
     "band": bands_tables,
     "difference": differences_tables,
 }

@@ -1,0 +1,101 @@
+"""Runs on both models of a mirror pair as one row: what a detector reaches where
+nothing but memorization can separate the examples (docs/design/mirror-pairs.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from membench.boards.collect import about
+from membench.boards.identity import asked, hash_without, status_of
+from membench.errors import UserError
+from membench.metrics.mirror import mirrored_over_seeds
+from membench.runs.finished import Run, per_example
+
+# What differs between the runs on the two models: who was asked, and what each has seen
+HALVES = ("weights", "data", "prompts")
+MAKE_THEM = "run each detector on both halves: membench run --detector D --task T --set T.half=a,"
+
+
+def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row a detector, its options and kind of example ("all" first), for each pair
+    of models whose runs are there; over the seeds that both have.
+
+    Columns: those of ``collect.about`` without the seed (weights: both models'),
+    ``kind``, ``mirrored`` with ``_low`` and ``_high``, ``auroc_a``, ``auroc_b``,
+    ``mirrored_tpr``, ``n``, ``seeds`` and ``evaluations_per_example``. Raises
+    :class:`UserError` where no pair is there.
+    """
+    scored = sorted(
+        (r for r in runs if not r.info["key_parts"]["control"] and len(r.scores)), key=_setting
+    )
+    rows: list[dict[str, Any]] = []
+    for _, same in groupby(scored, key=_setting):
+        pairs = list(_pairs(same))
+        if not pairs:
+            continue
+        a, b = pairs[0]
+        row = about(a) | {
+            "weights": f"{about(a)['weights']}|{about(b)['weights']}",
+            "data": f"{about(a)['data']}|{about(b)['data']}",
+            "prompts": f"{about(a)['prompts']}|{about(b)['prompts']}",
+            "options": asked(a.info),
+            "seeds": len(pairs),
+            "status": status_of(run.info["status"] for pair in pairs for run in pair),
+            "evaluations_per_example": float(
+                np.mean(
+                    [
+                        per_example(run, w)
+                        for pair in pairs
+                        for run in pair
+                        for w in ("forwards", "jvps")
+                    ]
+                )
+                * 2
+            ),
+        }
+        del row["seed"], row["run"], row["settings"]
+        found = mirrored_over_seeds([(one.scores, two.scores) for one, two in pairs])
+        for r in found.itertuples():
+            rows.append(
+                row
+                | {"kind": r.kind, "mirrored": r.mirrored, "mirrored_low": r.low}
+                | {"mirrored_high": r.high, "auroc_a": r.a, "auroc_b": r.b}
+                | {"mirrored_tpr": r.tpr, "n": r.n}
+            )
+    if not rows:
+        raise UserError(
+            f"no detector has runs on both models of a mirror pair; {MAKE_THEM} and half=b"
+        )
+    return pd.DataFrame(rows)
+
+
+def _setting(run: Run) -> str:
+    """All that both runs of a pair have in common, but the seed."""
+    halved = [o for o in run.info["task_options_passed"] if not o.startswith("half=")]
+    return hash_without(run.info["key_parts"], "seed", *HALVES) + " ".join(sorted(halved))
+
+
+def _pairs(runs: Iterable[Run]) -> Iterable[tuple[Run, Run]]:
+    """The two runs of each seed, the half that comes first in their examples first."""
+    for _, of_seed in groupby(sorted(runs, key=_seed), key=_seed):
+        # Of runs on the same model, as of another commit, the last that was read
+        models = {run.info["key_parts"]["hashes"]["weights"]: run for run in of_seed}
+        if len(models) == 2:
+            first, second = sorted(models.values(), key=_half)
+            yield first, second
+
+
+def _seed(run: Run) -> int:
+    return int(run.info["seed"])
+
+
+def _half(run: Run) -> str:
+    """``a`` where the options do not say it: it is the default of every task."""
+    passed = [o.partition("=")[2] for o in run.info["task_options_passed"] if o.startswith("half=")]
+    return passed[-1] if passed else "a"

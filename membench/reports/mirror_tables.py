@@ -1,0 +1,58 @@
+"""The board of mirror pairs as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from membench.boards.identity import marked
+from membench.metrics.multiplicity import natural
+from membench.reports.text import interval, number
+
+
+def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """(what it shows, text, notes) of one board's rows of ``boards.mirror``: all kinds
+    together, best first, then each kind against the same kind.
+    """
+    settings = ["detector", "options"]
+    every = part[part.kind == "all"].sort_values("mirrored", ascending=False)
+    out = _names(every)
+    out["AUROC mirrored"] = [
+        interval(r.mirrored, r.mirrored_low, r.mirrored_high) for r in every.itertuples()
+    ]
+    out["a / b"] = [f"{r.auroc_a:.3f} / {r.auroc_b:.3f}" for r in every.itertuples()]
+    out["TPR@1%"] = [f"{value:.3f}" for value in every.mirrored_tpr]
+    out["eval/ex"] = every.evaluations_per_example.map(number)
+    seeds = sorted(set(every.seeds))
+    yield (
+        "mirrored",
+        out,
+        [
+            "AUROC of each half's examples against the other's, mean of the two models; what can"
+            " be seen in an example without a model has 0.5. 95 % intervals over groups, of this"
+            f" world and its two trainings. Examples: {int(every.n.max()):,}; seeds:"
+            f" {', '.join(map(str, seeds))}"
+        ],
+    )
+    kinds = sorted(set(part.kind) - {"all"}, key=natural)
+    if not kinds:
+        return
+    by_kind = part.set_index([*settings, "kind"]).mirrored
+    out = _names(every)
+    for kind in kinds:
+        out[kind] = [
+            f"{by_kind[key]:.3f}" if (key := (r.detector, r.options, kind)) in by_kind else "n/a"
+            for r in every.itertuples()
+        ]
+    yield "by kind", out, ["AUROC mirrored, each kind against the same kind of the other half"]
+
+
+def _names(rows: pd.DataFrame) -> pd.DataFrame:
+    """Detector, and its options where any row has some."""
+    out = pd.DataFrame(
+        {"detector": [marked(r.detector, r.status) for r in rows.itertuples()]}, index=rows.index
+    )
+    if rows.options.any():
+        out["options"] = rows.options
+    return out

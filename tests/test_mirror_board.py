@@ -1,0 +1,88 @@
+"""The board of mirror pairs: runs on both halves find each other, and nothing else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from membench.boards.board import board
+from membench.boards.columns import to_arrow
+from membench.cli.main import main
+from membench.errors import UserError
+from membench.metrics.mirror import mirrored_auroc, mirrored_over_seeds
+from membench.reports.output import text_of
+from membench.runs.finished import read_runs
+
+SETTING = ["sd_webster.examples=mirror", "sd_webster.half={half}"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two detectors that read captions alone, on both halves; one of them on one half."""
+    folder = tmp_path_factory.mktemp("runs")
+    for half, detectors in (("a", "caption_length,caption_case"), ("b", "caption_length")):
+        args = [a for s in SETTING for a in ("--set", s.format(half=half))]
+        run = ["run", "--detector", detectors, "--task", "sd_webster", "--quiet"]
+        assert main([*run, "--runs", str(folder), *args]) == 0
+    return folder
+
+
+def test_a_row_is_of_both_models(runs: Path) -> None:
+    found = read_runs([runs]).runs
+    frame = board(found, "mirror").frame
+    assert set(frame.detector) == {"caption_length"}  # the other has no run on half b
+    assert frame.kind.tolist() == ["all", "MV", "RV", "TV"]
+    a, b = sorted(
+        (r for r in found if r.info["detector"] == "caption_length"),
+        key=lambda r: "half=b" in " ".join(r.info["task_options_passed"]),
+    )
+    wanted = mirrored_auroc(a.scores, b.scores)
+    for ours, theirs in (("mirrored", "mirrored"), ("auroc_a", "a"), ("mirrored_tpr", "tpr")):
+        assert frame[ours].tolist() == pytest.approx(wanted[theirs].tolist())
+    # The same score on both models, whose labels are exchanged
+    assert frame.mirrored.tolist() == pytest.approx([0.5] * 4)
+    assert (frame.auroc_a + frame.auroc_b).tolist() == pytest.approx([1.0] * 4)
+    assert frame.weights.str.contains("|", regex=False).all()
+    to_arrow(frame, "mirror")
+
+
+def test_the_table_fits_80_columns(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = text_of(board(read_runs([runs]).runs, "mirror"), "md")
+    assert "| caption_length | 0.500 [0.500, 0.500] |" in text and "| MV | RV | TV |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert max(map(len, rows)) <= 80
+
+
+def test_one_half_alone_is_refused(runs: Path) -> None:
+    alone = [r for r in read_runs([runs]).runs if r.info["detector"] == "caption_case"]
+    with pytest.raises(UserError, match="half=b"):
+        board(alone, "mirror")
+
+
+def test_seeds_share_each_resample() -> None:
+    """Means over seeds; of twice the same seed, its own numbers."""
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 30)
+    a = pd.DataFrame(
+        {
+            "id": [f"{i:02d}" for i in range(60)],
+            "score": random.normal(labels),
+            "label": labels,
+            "kind": "x",
+            "group": [str(i) for i in range(60)],
+            "status": "ok",
+        }
+    )
+    b = a.assign(score=random.normal(1 - labels), label=1 - labels)
+    once, twice = mirrored_auroc(a, b), mirrored_over_seeds([(a, b), (a, b)])
+    pd.testing.assert_frame_equal(once, twice)
+    other = a.assign(score=random.normal(labels))
+    both = mirrored_over_seeds([(a, b), (other, b)])
+    alone = mirrored_auroc(other, b)
+    assert both.mirrored[0] == pytest.approx((once.mirrored[0] + alone.mirrored[0]) / 2)
+    assert both.high[0] - both.low[0] < once.high[0] - once.low[0]
+    with pytest.raises(ValueError, match="other examples"):
+        mirrored_over_seeds([(a, b), (a.assign(id=[f"{i + 1:02d}" for i in range(60)]), b)])
