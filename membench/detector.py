@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -71,6 +71,14 @@ class Detector:
         """
         raise TypeError(f"{type(self).__name__} declares Access(labels=True) and has no fit")
 
+    def refer(self, load: Callable[[], Denoiser]) -> None:
+        """Takes the reference model, which ``load`` loads; called before ``check``
+        where ``access.second_model`` is true.
+        """
+        raise TypeError(
+            f"{type(self).__name__} declares Access(second_model=True) and has no refer"
+        )
+
     def prepare(
         self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace
     ) -> dict[str, Any]:
@@ -121,6 +129,7 @@ OWN = ("Options", "version", "score")  # what every detector defines itself
 METHODS = (
     "check",
     "fit",
+    "refer",
     "prepare",
     "preparation_forwards",
     "plan",

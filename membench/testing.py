@@ -77,6 +77,9 @@ class TinyTextModel(Denoiser):
         ]
         return Conditioning(torch.stack(rows) if rows else None)
 
+    def token_counts(self, conditions: Sequence[Condition]) -> list[int]:
+        return [min(len((c.prompt or "").split()) + 2, 6) for c in conditions]
+
     def decode(self, x: torch.Tensor) -> np.ndarray:
         self.cost.decodes += len(x)
         return to_uint8(torch.nn.functional.interpolate(x[:, :3].float(), scale_factor=2) / 3)
@@ -91,12 +94,12 @@ class TinyTextModel(Denoiser):
         return torch.cat([x, x.mean(dim=1, keepdim=True)], dim=1)
 
 
-def tiny_text_model() -> Denoiser:
-    """States [4, 4, 4], images ``uint8`` [8, 8, 3]."""
+def tiny_text_model(seed: int = 0) -> Denoiser:
+    """States [4, 4, 4], images ``uint8`` [8, 8, 3]. seed: of its weights."""
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = UNet2DConditionModel(
             sample_size=4,
             block_out_channels=(8, 16),
@@ -113,7 +116,7 @@ def tiny_text_model() -> Denoiser:
     return TinyTextModel(network.eval().requires_grad_(False), scheduler, shape=(4, 4, 4))
 
 
-def tiny_pixel_model(classes: int = 3) -> Denoiser:
+def tiny_pixel_model(classes: int = 3, seed: int = 0) -> Denoiser:
     """A UNet2DModel of 8x8 pixels with random weights, epsilon-prediction.
 
     classes: how many, with a null class after them; 0: unconditional.
@@ -121,7 +124,7 @@ def tiny_pixel_model(classes: int = 3) -> Denoiser:
     from diffusers import DDIMScheduler, UNet2DModel
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = UNet2DModel(
             sample_size=8,
             block_out_channels=(8, 8),
@@ -142,20 +145,23 @@ class Setting:
     name: str
     examples: str
     model: Denoiser
+    other: Denoiser
     conditions: tuple[Condition, ...]
 
 
 def settings(n: int = 6) -> Iterator[Setting]:
     """Captions; images with a class; images of an unconditional model."""
     captions = tuple(Condition(f"caption/{i}", f"A tiny Caption number {i}") for i in range(n))
-    yield Setting("captions", "prompts", tiny_text_model(), captions)
+    yield Setting("captions", "prompts", tiny_text_model(), tiny_text_model(1), captions)
     noise = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), np.uint8)
     for name, classes in (("images with a class", 3), ("images without a class", 0)):
         told = [
             Condition(f"image/{i}", None, noise[i], i % 3 if classes else None, ("start", str(i)))
             for i in range(n)
         ]
-        yield Setting(name, "images", tiny_pixel_model(classes), tuple(told))
+        yield Setting(
+            name, "images", tiny_pixel_model(classes), tiny_pixel_model(classes, 1), tuple(told)
+        )
 
 
 # ---------------------------------------------------------------------------- detectors
@@ -356,6 +362,9 @@ def _run(
         raise UserError(str(error)) from error
     access = detector.access
     seen: Any = model if access.model else NoModel()
+    if access.second_model:
+        setting.other.batch_size = batch_size
+        detector.refer(lambda: setting.other)
     conditions = list(reversed(setting.conditions)) if reverse else list(setting.conditions)
     contract.check(detector, seen, conditions)
     if access.labels:

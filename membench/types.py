@@ -141,11 +141,18 @@ class Access:
     images: bool = False  # scores by its own extracted images, whose cost then counts for the score
     training_data: bool = False
     labels: bool = False  # those of other examples; it is given them by ``fit``
+    internals: bool = False  # features or attention maps of the network's layers
+    second_model: bool = False  # outputs of a reference model, too; it is handed over by ``refer``
     model: bool = True  # False: it sees conditions alone, gets no model, and none is loaded for it
 
     def record(self) -> dict[str, bool]:
-        """As run.json holds it."""
-        return asdict(self)
+        """As run.json holds it: words that its first version did not have only where
+        they are true.
+        """
+        return {name: used for name, used in asdict(self).items() if used or name not in LATER}
+
+
+LATER = ("internals", "second_model")  # of Access
 
 
 def sees(access: Mapping[str, bool]) -> list[str]:

@@ -36,7 +36,9 @@ MAY = {
     "reports": "boards runs metrics storage plain types errors",
     "api": "reports runs models plain errors",
     "cli": "api reports boards runs fetching registry options storage plain errors",
-    "detectors": "detector types models features similarity metrics storage seeds errors",
+    "detectors": (
+        "detector types models features similarity metrics registry options storage seeds errors"
+    ),
     "tasks": "task types datasets models features similarity fetching storage options seeds errors",
 }
 

@@ -581,6 +581,8 @@ def test_what_is_seen_in_words():
     ) == ["outputs"]
     assert sees(Access(gradients=True, images=True).record()) == ["outputs", "gradients", "images"]
     assert sees(Access(labels=True, model=False).record()) == ["condition", "labels"]
+    assert Access(internals=True).record() == {**Access().record(), "internals": True}
+    assert sees(Access(internals=True).record()) == ["outputs", "internals"]
     assert Access().record() == {
         "gradients": False,
         "images": False,

@@ -47,18 +47,25 @@ SIDE = {
 # Of each built-in detector the options that make it quick, and the settings that it
 # takes.
 EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "attention_entropy": ({"layer": "down_blocks.1.attentions.0"}, [CAPTIONS]),
+    "bright_ending": ({"trajectory": 5, "steps": 5}, [CAPTIONS]),
+    "calibrated": ({}, [CAPTIONS, CLASSES]),
     "caption_case": ({}, [CAPTIONS]),
     "caption_length": ({}, [CAPTIONS]),
     "caption_ngrams": ({"folds": 2}, [CAPTIONS]),
     "carlini_conditional": (SIDE, [CAPTIONS, CLASSES, NOTHING]),
     "cfg_norm": ({}, [CAPTIONS, CLASSES]),
+    "combined": ({"detectors": ("cfg_norm", "dcs")}, [CAPTIONS, CLASSES]),
     "dcs": ({}, [CAPTIONS, CLASSES]),
     "edge": ({"size": 16}, [CAPTIONS]),
     "flipd": ({"probes": 2}, [CAPTIONS, CLASSES, NOTHING]),
+    "hessian_difference": ({}, [CAPTIONS, CLASSES]),
     "normal_bundle": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "png_size": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "random": ({"draws": 2, "steps": 2}, [CAPTIONS, CLASSES, NOTHING]),
+    "representation": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "score_norm": ({"trajectory": 5, "ode_steps": 3}, [CAPTIONS, CLASSES, NOTHING]),
+    "sharpness": ({}, [CAPTIONS, CLASSES]),
     "side": (SIDE, [CAPTIONS, CLASSES, NOTHING]),
 }
 

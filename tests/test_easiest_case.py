@@ -22,6 +22,7 @@ from sklearn.metrics import roc_auc_score
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.errors import UserError
+from membench.metrics.combination import as_text, regression
 from membench.models.denoiser import from_uint8
 from membench.models.sampling import ddim
 from membench.registry import detectors
@@ -192,6 +193,8 @@ CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         False,
     ),
     "random": ({"draws": 8}, {"draws": 8}, False),
+    "sharpness": ({"draws": 16}, {"draws": 64}, False),
+    "hessian_difference": ({"draws": 16}, {"draws": 64}, False),
     "flipd": ({}, {}, True),
     "side": ({"generations": 60}, {"generations": 30}, True),
     # Without a clip the gradient of a classifier that knows no timestep throws the
@@ -200,6 +203,7 @@ CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 }
 # What the rest of them is held to in tests of its own.
 ELSEWHERE = {"normal_bundle", "png_size", "caption_case", "caption_length", "caption_ngrams"}
+ELSEWHERE |= {"attention_entropy", "bright_ending", "representation", "combined", "calibrated"}
 
 
 def test_no_detector_is_left_out() -> None:
@@ -419,6 +423,17 @@ def test_on_the_trajectory_that_drew_an_image_the_guidance_norm_is_all_in_its_fi
     )
 
 
+def test_the_spread_of_features_says_that_they_are_concentrated_and_not_on_what() -> None:
+    """Here the middle block is the posterior of the pieces: one of them at a memorized
+    image, and one at a learned image, too.
+    """
+    w = world("pixels")
+    given = [*pictured(w.memorized, w.images), *pictured(w.learned, drawn("pixels", "learned"))]
+    spread = score("pixels", "representation", given, layer="mid_block", t=9)
+    pieces = len(w.exact.pieces)
+    assert spread == pytest.approx((pieces - 1) ** 0.5 / pieces, rel=1e-5)
+
+
 # --------------------------------------------------------------- controls need no model
 
 
@@ -449,6 +464,61 @@ def test_controls_are_given_no_model_and_say_nothing_of_it() -> None:
         and scores == score("pixels", "png_size", given, images=0).tolist()
     )
     assert world("pixels").model.cost - before == Cost()
+
+
+@pytest.mark.parametrize("name", ["attention_entropy", "bright_ending"])
+def test_what_reads_attention_has_nothing_to_read_here(name: str) -> None:
+    """A score in closed form has no attention layers: these two say what a network's
+    layers do, not its density.
+    """
+    for kind, told in (
+        ("pixels", "takes no captions"),
+        ("latents", "has no cross-attention layers"),
+    ):
+        with pytest.raises(UserError, match=told):
+            score(kind, name, world(kind).memorized)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_detectors_know_together_separates_where_each_of_them_does(kind: str) -> None:
+    """Learned on half of the conditions, told of the other half."""
+    w = world(kind)
+    told = {1: [*w.memorized, w.template], 0: [*w.learned, *w.ignored]}
+    names, settings = ("cfg_norm", "dcs"), ("cfg_norm.draws=16", "dcs.draws=16", "dcs.weight=60")
+    half = []
+    for conditions in told.values():
+        columns = (
+            score(kind, "cfg_norm", conditions[::2], draws=16),
+            score(kind, "dcs", conditions[::2], draws=16, weight=60.0),
+        )
+        half.append(np.stack(columns, axis=1))
+    labels = np.repeat([1, 0], [len(part) for part in half])
+    weights = tuple(as_text(regression(np.concatenate(half), labels), names).split(","))
+    options = {"detectors": names, "settings": settings, "weights": weights}
+    found = {
+        label: score(kind, "combined", conditions[1::2], **options)
+        for label, conditions in told.items()
+    }
+    assert auroc(found[1], found[0]) == 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_calibrated_by_a_model_that_knows_less_of_it_a_condition_still_stands_out(
+    kind: str,
+) -> None:
+    """The reference ignores every condition, so its guidance norm is 0 and the
+    difference is the model's own.
+    """
+    w, cls = world(kind), detectors().load("calibrated")
+    detector = cls(cls.Options(), seed=SEED, sampling=SAMPLING[kind])
+    blank = (pixels if kind == "pixels" else latents)(clip=kind == "pixels")
+    blank.exact.log_weights[:] = w.exact.log_weights[-1]
+    detector.refer(lambda: blank.model)
+    detector.check(w.model, w.memorized)
+    assert detector.score(w.model, w.memorized, {}) == pytest.approx(
+        score(kind, "cfg_norm", w.memorized), rel=1e-4
+    )
+    assert not any(detector.score(blank.model, w.memorized, {}))
 
 
 def test_edge_takes_no_image() -> None:

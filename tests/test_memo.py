@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler
 
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
+from membench.models.internals import bottleneck
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.memo import Memo
 from membench.models.pixel import PixelDenoiser
@@ -283,7 +284,7 @@ def test_a_timestep_taken_from_an_array_is_the_same_timestep(model, batches, t) 
 def test_a_memo_takes_no_activation_from_the_bottleneck(model) -> None:
     """What the memo remembers has gone through the network before the hook was there."""
     x, model.memo = noise(2), None
-    plain = model.bottleneck(x, 100)
+    plain = bottleneck(model, x, 100)
     model.memo = Memo()
     model.eps(x, 100, model.condition([Condition("null")] * 2))
-    assert torch.allclose(model.bottleneck(x, 100), plain, **CLOSE) and len(model.memo) == 2
+    assert torch.allclose(bottleneck(model, x, 100), plain, **CLOSE) and len(model.memo) == 2

@@ -19,6 +19,7 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from membench.errors import UserError
+from membench.models.internals import bottleneck
 from membench.models.pixel import (
     PixelDenoiser,
     classes_of,
@@ -127,7 +128,7 @@ def test_no_text_and_no_null_class() -> None:
         lambda: model.condition(told(1, None)),
         lambda: model.eps_pair(x, 5, condition),
         lambda: model.guided(x, 5, condition, 2.0),
-        lambda: model.bottleneck(x, 5),
+        lambda: bottleneck(model, x, 5),
     ):
         with pytest.raises(UserError, match="no null class"):
             refused()

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from membench.errors import UserError
 from membench.features.loading import load_features
 from membench.models.denoiser import Denoiser
+from membench.models.internals import bottleneck
 from membench.models.sampling import ddim, step_forwards
 from membench.seeds import generator
 from membench.storage.files import atomic_write
@@ -183,7 +184,7 @@ def describe(
                 )
                 t = model.steps // 10
                 x = model.noised(part, noise, torch.full((len(part),), t)).to(model.device)
-                found.append(model.bottleneck(x, t).cpu())
+                found.append(bottleneck(model, x, t).cpu())
             else:
                 found.append(torch.from_numpy(extract(model.decode(part.to(model.device)))))
         write_tensors(folder / "features.safetensors", {"z": torch.cat(found).float()})

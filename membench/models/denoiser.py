@@ -97,6 +97,14 @@ class Denoiser:
         """
         raise NotImplementedError
 
+    def token_counts(self, conditions: Sequence[Condition]) -> list[int]:
+        """Tokens of each prompt, those of beginning and end included, cut at the
+        tokenizer's limit.
+
+        Raises :class:`UserError` for a model that takes no text.
+        """
+        raise UserError("this model takes no text, so its conditions have no tokens")
+
     def decode(self, x: torch.Tensor) -> np.ndarray:
         """Final states [n, *shape] to ``uint8`` [n, h, w, 3].
 
@@ -239,6 +247,15 @@ class Denoiser:
             self._run = before
 
     @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Within it evaluations go through the plain network, whose hooks are called."""
+        compiled, self._compiled = self._compiled, None
+        try:
+            yield
+        finally:
+            self._compiled = compiled
+
+    @contextmanager
     def refusals(self) -> Iterator[None]:
         """Out of memory, or no compiler: one line that says what to set.
 
@@ -358,33 +375,6 @@ class Denoiser:
         t: int [n].
         """
         return self.scheduler.add_noise(x0, noise, t)
-
-    def bottleneck(self, x: torch.Tensor, t: int) -> torch.Tensor:
-        """Activations after the U-Net's middle block at (x, t) under the null
-        condition, averaged over space: [n, channels].
-
-        Counts n forwards. Raises :class:`UserError` for a network without a middle
-        block.
-        """
-        with torch.no_grad():
-            block = getattr(self.network, "mid_block", None)
-            if not isinstance(block, torch.nn.Module):
-                raise UserError(
-                    "this model has no middle block to take features from; choose features=pixels,"
-                    " sscd or clip"
-                )
-            found: list[torch.Tensor] = []
-            handle = block.register_forward_hook(
-                lambda module, args, out: found.append(out.float().mean(dim=(2, 3)))
-            )
-            compiled, self._compiled = self._compiled, None  # which would not see the hook
-            try:
-                # Past the memo, whose answers have no activations.
-                self.eps(x, t, self.condition([Condition("null")] * len(x)), remember=False)
-            finally:
-                self._compiled = compiled
-                handle.remove()
-            return torch.cat(found)
 
     def null_like(self, condition: Conditioning, n: int) -> Conditioning:
         """The null condition, ``n`` rows."""

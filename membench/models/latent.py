@@ -127,6 +127,11 @@ class LatentDenoiser(Denoiser):
         )
         return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
 
+    def token_counts(self, conditions: Sequence[Condition]) -> list[int]:
+        limit = self.tokenizer.model_max_length
+        found = self.tokenizer([c.prompt or "" for c in conditions], truncation=False).input_ids
+        return [min(len(ids), limit) for ids in found]
+
     def ready_images(self) -> None:
         """Loads the VAE, so that one that does not do is refused before an image is
         drawn for it.

@@ -43,9 +43,14 @@ def evaluations(run: Run, *phases: str) -> int:
 
 def per_example(run: Run, what: str) -> float:
     """What a score took of a cost; all that the run took, where a detector scores by
-    its images. NaN for a run without scores.
+    its images or learns. NaN for a run without scores.
     """
-    phases = ("scores", *(("prepare", "samples") if run.info["access"]["images"] else ()))
+    access = run.info["access"]
+    # What learns from labels does so while it prepares.
+    phases = (
+        "scores",
+        *(("prepare", "samples") if access["images"] else ("prepare",) if access["labels"] else ()),
+    )
     return spent(run, what, *phases) / len(run.scores) if len(run.scores) else float("nan")
 
 

@@ -20,7 +20,7 @@ from membench.runs import contract
 from membench.runs.folder import RunFolder
 from membench.runs.spec import Spec, key_parts, plugin_code
 from membench.storage import provenance
-from membench.storage.hashing import content_key
+from membench.storage.hashing import content_key, json_hash
 from membench.storage.workspace import Workspace
 from membench.task import LoadedTask, Task
 from membench.types import Condition, Example
@@ -106,6 +106,8 @@ def open_job(
         detector = contract.construct(detector_class, options, seed=spec.seed, sampling=sampling)
     except ValueError as error:
         raise UserError(f"detector {spec.detector}: {error}") from None
+    if detector.access.second_model:
+        task = _referred(spec, detector, task)
     examples = _limited(task.examples, spec.limit)
     parts = key_parts(spec, detector, task, [e.id for e in examples])
     key = content_key(parts)
@@ -117,6 +119,39 @@ def open_job(
         out / spec.task / spec.profile / "prepared", _identity(spec, task), progress=progress
     )
     return Job(spec, detector, task, examples, folder, workspace)
+
+
+def _referred(spec: Spec, detector: Detector, task: LoadedTask) -> LoadedTask:
+    """Hands the task's control model to a detector that sees two.
+
+    Its run is of both, so it shares no board with runs of one.
+
+    Raises :class:`UserError` where the control model is what is scored, or the task has
+    none.
+    """
+    if spec.control:
+        raise UserError(
+            f"detector {spec.detector}: --control scores the reference model itself, and the"
+            " difference is 0; leave it out"
+        )
+    named = getattr(detector.options, "reference", "")
+    options = (*spec.task_options, *([f"control_model={named}"] if named else []))
+    try:
+        other = load_task(replace(spec, control=True, task_options=options))
+    except UserError as error:
+        raise UserError(
+            f"detector {spec.detector} needs the task's control model as its reference: {error}"
+        ) from error
+    detector.refer(other.model)
+    reference = other.hashes["weights"]
+    return replace(
+        task,
+        hashes={
+            **task.hashes,
+            "reference": reference,
+            "weights": json_hash([task.hashes["weights"], reference]),
+        },
+    )
 
 
 def told(job: Job, act: Callable[[], T]) -> T:

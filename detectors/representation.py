@@ -1,0 +1,85 @@
+"""Spread of a network's features at an image ("balanced representations", ICLR 2026,
+arXiv 2512.20963).
+
+A model that has memorized an image represents it by a few strong features, one that has
+generalised by many balanced ones. The image is noised to a low timestep and evaluated
+under the empty prompt; of one layer's output h, each channel's maximum over space, and
+of those
+
+    std          the population standard deviation over channels
+    norm_ratio   || h ||_4 / || h ||_2
+
+Layers of the published code: up_blocks.0.resnets.{0,1,2}.nonlinearity and
+up_blocks.1.resnets.0.nonlinearity. A resnet runs its nonlinearity twice, and the second
+output counts. The code's default is t = 10, the reported setting t = 50. An image costs
+one forward. ``condition=conditional`` tells the network the image's prompt or class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from membench.models.denoiser import Denoiser
+from membench.models.internals import features, named_layer
+from membench.types import Access, Condition, Request
+
+from .base import IMAGES, ByCondition
+
+
+@dataclass(frozen=True)
+class RepresentationOptions:
+    t: int = field(default=50, metadata={"help": "timestep; the paper: 50, its code: 10", "min": 0})
+    layer: str = field(
+        default="up_blocks.0.resnets.0.nonlinearity",
+        metadata={"help": "whose output is taken, by its name in the network"},
+    )
+    pool: Literal["max", "mean"] = field(default="max", metadata={"help": "over space"})
+    statistic: Literal["std", "norm_ratio"] = field(
+        default="std", metadata={"help": "over channels; norm_ratio: ||h||_4 / ||h||_2"}
+    )
+    condition: Literal["unconditional", "conditional"] = field(
+        default="unconditional", metadata={"help": "what the network is told"}
+    )
+    images: int = field(default=1, metadata=IMAGES)
+
+
+class Representation(ByCondition):
+    """Spread of a layer's features at a slightly noised image (ICLR 2026, arXiv
+    2512.20963).
+    """
+
+    Options: ClassVar[type] = RepresentationOptions
+    version = 1
+    access = Access(images=True, internals=True)
+
+    usual = "unconditional"
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        super().check(model, conditions)
+        model.refuse_pure_noise(self.options.t, f"t={self.options.t}")
+        named_layer(model, self.options.layer)
+
+    def measure(
+        self,
+        model: Denoiser,
+        images: np.ndarray,
+        conditions: Sequence[Condition],
+        names: Sequence[str],
+    ) -> list[float]:
+        o = self.options
+        alpha, sigma = model.alpha_sigma(o.t)
+        x = alpha * model.encode(images) + sigma * model.noise([(n, 0) for n in names], self.seed)
+        told = model.condition(conditions)
+        if o.condition == "unconditional":
+            told = model.null_like(told, len(images))
+        h = features(model, x, o.t, told, o.layer, o.pool)
+        if o.statistic == "std":
+            return h.std(dim=1, correction=0).tolist()
+        return (h.norm(p=4, dim=1) / h.norm(p=2, dim=1)).tolist()
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return self.sampling_forwards(model, request) + 1

@@ -1,0 +1,51 @@
+"""Detectors inside another detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from membench import registry
+from membench.detector import Detector
+from membench.errors import UserError
+from membench.models.denoiser import Denoiser
+from membench.options import parse_options
+from membench.types import Condition, Sample
+
+
+def made(name: str, settings: Sequence[str], seed: int, sampling: Mapping[str, Any]) -> Detector:
+    """Another detector; settings: "key=value".
+
+    Raises :class:`UserError` for an unknown word.
+    """
+    cls = registry.detectors().load(name)
+    options = parse_options(cls.Options, settings, owner=f"detector {name}")
+    try:
+        found: Detector = cls(options, seed=seed, sampling=sampling)
+    except ValueError as error:
+        raise UserError(f"detector {name}: {error}") from None
+    return found
+
+
+def suits(name: str, part: Detector, model: Denoiser, conditions: Sequence[Condition]) -> None:
+    """Raises :class:`UserError` where the other detector does not suit, or not within
+    this one.
+    """
+    if part.alone or part.access.labels:
+        why = "prepares before it scores" if part.alone else "learns from labels itself"
+        raise UserError(f"{name} {why}, so it cannot be part of another detector; leave it out")
+    try:
+        part.check(model, conditions)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+
+
+def scored(part: Detector, model: Denoiser, conditions: Sequence[Condition]) -> Sequence[float]:
+    """What a run of the detector would score, its own images extracted where it asks
+    for them.
+    """
+    extracted: dict[str, list[Sample]] = {c.id: [] for c in conditions}
+    if part.access.images:
+        for sample in part.extract(model, part.plan(conditions)):
+            extracted.setdefault(sample.condition.id, []).append(sample)
+    return part.score(model, conditions, extracted)
