@@ -44,7 +44,7 @@ SIZE = 32
 # Of the mini profile's models: channels of each resolution, and the steps of the five
 # snapshots
 CHANNELS = (16, 32, 64)
-RUNGS = (1800, 2200, 2600, 3600, 6000)
+RUNGS = (1800, 2000, 2400, 3000, 6000)
 
 
 @dataclass(frozen=True)
