@@ -161,6 +161,8 @@ def mirror_setting(
     """The rung's models of both halves, and the half that ``options.half`` names as the
     training set.
     """
+    if control:
+        refuse_control_of(options.model)
     for option in fields(options):
         if option.metadata.get("full") and getattr(options, option.name) != option.default:
             raise UserError(
@@ -180,8 +182,6 @@ def mirror_setting(
             raise UserError(
                 f"{option.name}={value}: {why}; choose --set {info.name}.examples=generated"
             )
-    if control:
-        refuse_control_of(options.model)
     if options.world and not options.models:
         raise UserError(
             f"world {options.world} does not ship: membench train {info.name} --world"
