@@ -40,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
 
     task_class = registry.tasks().load(args.task)
-    task = task_class(task_class.Options(half=args.half, pool=2)).load("mini")
+    task = task_class(task_class.Options(half=args.half)).load("mini")
     sampling = dict(task.info.sampling)
     identity = {
         "weights": task.hashes["weights"],

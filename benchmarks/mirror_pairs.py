@@ -184,7 +184,7 @@ def main() -> None:
             module.RUNGS if args.rungs is None else [int(s) for s in args.rungs.split(",") if s]
         ):
             for half in args.half or HALVES:
-                found += rates(models, module.MIRROR, args.world, step, half, args.images, args.out)
+                found += rates(models, module.WORLD, args.world, step, half, args.images, args.out)
                 print(json.dumps(found[-9:]), flush=True)
     if found:
         frame = pd.DataFrame(found)

@@ -125,7 +125,7 @@ def often(mini: Any) -> np.ndarray:
     """Positions of five training images, one of each of five classes, among those shown
     most often.
     """
-    return np.argsort(-np.asarray(mini.training.copies), kind="stable")[:5]
+    return np.argsort(-np.asarray(mini.training.copies), kind="stable")[:10:2]
 
 
 def test_the_true_classifiers_gradient_is_the_closed_form(mini: Any, often: np.ndarray) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ from membench.datasets.trained_on import same_training
 from membench.errors import UserError
 from membench.runs.check import NOT_COMPARED
 from membench.runs.finished import load
-from membench.tasks.cifar10.scenes import WORLD
+from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.cifar10.task import Cifar10, Cifar10Options
-from membench.tasks.pixels.task import mini_setting
+from membench.tasks.pixels.mirror_task import mirror_setting
 from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.sd_webster.task import DATA, SdWebster, catalogue_examples, world
 
@@ -153,9 +154,13 @@ def test_run_compares_nothing_and_says_so(foreign: Path, tmp_path: Path, capsys)
 
 
 def test_a_pixel_model_that_was_not_trained_on_the_scenes_is_refused(tmp_path: Path) -> None:
-    copy = shutil.copytree(DATA / "model", tmp_path / "mine")
-    options = Cifar10Options(model=str(copy))
-    setting = mini_setting(Cifar10.info, WORLD, DATA, options, control=False)
+    shipped, last = cifar10.DATA / "a", f"step-{cifar10.RUNGS[-1]:05d}"
+    copy = shutil.copytree(shipped / last, tmp_path / "mine")
+    shutil.copy(shipped / "training.json", copy)
+    options = Cifar10Options(model=str(copy), examples="generated")
+    setting = mirror_setting(
+        Cifar10.info, cifar10.WORLD, cifar10.DATA, cifar10.RUNGS, options, control=False
+    )
     assert setting.folder == setting.asked == copy
     (copy / "training.json").unlink()
     with pytest.raises(UserError) as caught:
@@ -166,6 +171,5 @@ def test_a_pixel_model_that_was_not_trained_on_the_scenes_is_refused(tmp_path: P
         "--profile full --data-root",
     ):
         assert words in str(caught.value)
-    other = Cifar10Options(model=str(DATA / "control"))
     with pytest.raises(UserError, match="was not trained on"):
-        Cifar10(other).load("mini")
+        Cifar10(replace(options, model=str(cifar10.DATA / "b"))).load("mini")

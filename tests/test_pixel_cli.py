@@ -17,6 +17,7 @@ from membench.cli.main import main
 
 TRAIN = ["train", "cifar10", "--profile", "full"]
 RUN = ["run", "--detector", "flipd", "--task", "cifar10", "--profile", "full", "--quiet"]
+MINI = ["run", "--detector", "flipd", "--task", "cifar10", "--set"]
 
 
 @pytest.fixture(autouse=True)
@@ -88,16 +89,12 @@ def model(folder: Path, size: int = 32) -> Path:
         ([*TRAIN, "--part", "model"], ["unknown part 'model'"]),
         ([*TRAIN, "--subset", "8", "--set", "subset=9"], ["subset is set twice"]),
         (
-            ["train", "cifar10", "--part", "modle"],
-            ["unknown part 'modle'", "'model'", "membench train cifar10 --help"],
+            ["train", "cifar10", "--part", "model"],
+            ["unknown part 'model'", "membench train cifar10 --help"],
         ),
         (
-            ["train", "celeba", "--part", "model", "--part", "unet"],
+            ["train", "celeba", "--part", "a", "--part", "unet"],
             ["unknown part 'unet'", "celeba"],
-        ),
-        (
-            ["train", "cifar10", "--part", "pool", "--output", "nowhere"],
-            ["nowhere", "no UNet2DModel"],
         ),
         (["train", "cifar10", "--labels", "none"], ["unknown option", "'labels'"]),
         (["train", "cifar10", "--set", "steps=0"], ["steps", "'0'"]),
@@ -125,10 +122,11 @@ def model(folder: Path, size: int = 32) -> Path:
             ["run", "--detector", "flipd", "--task", "cifar10", "--control", "--model", "m"],
             ["--control and --model exclude"],
         ),
-        (
-            ["run", "--detector", "flipd", "--task", "cifar10", "--set", "cifar10.control_model=m"],
-            ["control_model is for --profile full"],
-        ),
+        ([*MINI, "cifar10.control_model=m"], ["control_model is for --profile full"]),
+        ([*MINI, "cifar10.pool=7"], ["pool=7: the examples are training images"]),
+        ([*MINI, "cifar10.world=1"], ["world 1 does not ship: membench train cifar10 --world 1"]),
+        ([*MINI, "cifar10.rung=6"], ["rung", "from 1 to 5"]),
+        ([*MINI, "cifar10.models=nowhere"], ["nowhere/a/step-", "is missing"]),
     ],
     ids=lambda value: " ".join(value)[-60:] if isinstance(value, list) else None,
 )

@@ -85,7 +85,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_pool_holds_what_the_model_draws_from_each_noise_and_class(cache: Path) -> None:
     model = conditional()
-    examples = read_pool(spec(), lambda: model, training(), None, progress=False)
+    examples = read_pool(spec(), lambda: model, training(), progress=False)
+    [kept] = cache.glob("pools/*.parquet")
+    assert json.loads(read_table(kept, "pool").start[3]) == ["pool", "0", "3"]
     assert [e.condition.class_label for e in examples] == [i % CLASSES for i in range(12)]
     for i in (0, 5, 11):
         # By hand: DDIM from the words' own noise, told the class.
@@ -105,7 +107,7 @@ def test_a_pool_holds_what_the_model_draws_from_each_noise_and_class(cache: Path
 
 def test_labels_are_the_copies_of_the_nearest_training_image(cache: Path) -> None:
     data = training()
-    examples = read_pool(spec(), conditional, data, None, progress=False)
+    examples = read_pool(spec(), conditional, data, progress=False)
     pictures = data.images().reshape(len(data.ids), -1) / 255
     for e in examples:
         distance = np.linalg.norm(pictures - e.condition.image.reshape(-1) / 255, axis=1)
@@ -121,16 +123,16 @@ def test_labels_are_the_copies_of_the_nearest_training_image(cache: Path) -> Non
 
 
 def test_a_pool_is_drawn_once_and_its_threshold_is_applied_when_it_is_read(cache: Path) -> None:
-    first = read_pool(spec(), conditional, training(), None, progress=False)
+    first = read_pool(spec(), conditional, training(), progress=False)
 
     def never() -> PixelDenoiser:
         raise AssertionError("drawn again")
 
-    assert [e.id for e in read_pool(spec(), never, training(), None, progress=False)] == [
+    assert [e.id for e in read_pool(spec(), never, training(), progress=False)] == [
         e.id for e in first
     ]
     looser = replace(SPACE, copy=1e6)
-    again = read_pool(spec(space=looser), never, training(), None, progress=False)
+    again = read_pool(spec(space=looser), never, training(), progress=False)
     assert all(e.memorized == 1 for e in again) and [e.similarity for e in again] == [
         e.similarity for e in first
     ]
@@ -139,20 +141,8 @@ def test_a_pool_is_drawn_once_and_its_threshold_is_applied_when_it_is_read(cache
     assert len({s.key() for s in [spec(), *others]}) == len(others) + 1
 
 
-def test_a_pool_in_the_package_is_taken_where_it_is_the_one_asked_for(
-    cache: Path, tmp_path: Path
-) -> None:
-    shipped = tmp_path / "pool.parquet"
-    write_pool(shipped, spec(), conditional(), training(), progress=False)
-    taken = read_pool(spec(), conditional, training(), shipped, progress=False)
-    assert not cache.exists() and len(taken) == 12
-    assert json.loads(read_table(shipped, "pool").start[3]) == ["pool", "0", "3"]
-    read_pool(spec(seed=2), conditional, training(), shipped, progress=False)
-    assert len(list(cache.glob("pools/*.parquet"))) == 1
-
-
 def test_a_pool_without_labels_is_drawn_from_the_null_class(cache: Path) -> None:
-    examples = read_pool(spec(classes=0), conditional, training(), None, progress=False)
+    examples = read_pool(spec(classes=0), conditional, training(), progress=False)
     assert all(
         e.condition.class_label is None and e.condition.bare.id == "unconditional" for e in examples
     )
@@ -212,20 +202,21 @@ def test_an_interrupted_pool_goes_on_after_its_last_block(tmp_path: Path, monkey
     ]
 
 
-def test_a_damaged_pool_in_the_package_is_named(cache: Path, tmp_path: Path) -> None:
-    shipped = tmp_path / "pool.parquet"
-    shipped.write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(UserError, match=r"pool\.parquet is damaged"):
-        read_pool(spec(), conditional, training(), shipped, progress=False)
+def test_a_damaged_pool_is_named(cache: Path) -> None:
+    read_pool(spec(), conditional, training(), progress=False)
+    [file] = cache.glob("pools/*.parquet")
+    file.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"\.parquet is damaged"):
+        read_pool(spec(), conditional, training(), progress=False)
 
 
 def test_a_pool_of_one_or_of_nan_is_refused(cache: Path) -> None:
     with pytest.raises(UserError, match="at least 2"):
-        read_pool(spec(n=1), conditional, training(), None, progress=False)
+        read_pool(spec(n=1), conditional, training(), progress=False)
     broken = conditional()
     broken.network.conv_out.weight.data.fill_(float("nan"))
     with pytest.raises(UserError, match="NaN"):
-        read_pool(spec(), lambda: broken, training(), None, progress=False)
+        read_pool(spec(), lambda: broken, training(), progress=False)
     assert not list(cache.glob("pools/*.parquet"))
 
 

@@ -5,8 +5,7 @@ Image i of a pool is sampled from the noise of hash("pool", seed, i), told class
 classes (or nothing), as the task samples; its label is 1 where its nearest training
 image is a copy by the task's criterion. Each keeps its noise and its class, so that
 detectors that follow a trajectory and detectors that look at the image score the same
-example. A pool is made once, then read from the cache (or from the package, for the
-mini profile): the same images whatever machine scores them. It is drawn in float32,
+example. A pool is made once, then read from the cache. It is generated in float32,
 whatever --dtype scores it.
 """
 
@@ -31,7 +30,7 @@ from membench.storage.cache import cache_root
 from membench.storage.files import atomic_write, locked
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import png_bytes, png_image
-from membench.storage.tables import read_notes, read_table, write_table
+from membench.storage.tables import read_table, write_table
 from membench.types import Condition, Example, Space, Training
 
 if TYPE_CHECKING:
@@ -86,19 +85,16 @@ def read_pool(
     spec: PoolSpec,
     model: Callable[[], Denoiser],
     training: Training,
-    shipped: Path | None,
     *,
     match: Match | None = None,
     progress: bool = True,
 ) -> list[Example]:
-    """The pool's examples, from the package or the cache; drawn and kept there if it is
-    in neither. Raises :class:`UserError`.
+    """The pool's examples, from the cache; generated and kept there if they are not in
+    it. Raises :class:`UserError`.
 
     match: how images are compared with ``training``; None: by normalised L2.
     """
     key = spec.key()
-    if shipped is not None and shipped.is_file() and read_notes(shipped).get("key") == key:
-        return _examples(read_table(shipped, "pool"), spec.space, training)
     file = cache_root() / "pools" / f"{key}.parquet"
     if not file.is_file():
         with locked(file, progress):

@@ -1,4 +1,4 @@
-"""The mini world of ``celeba``: 64x64 drawn faces.
+"""The mini world of ``celeba``: drawn faces of 20 people.
 
 An identity fixes the head; light, dress, place and mood change with each image.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..pixels.planted import Canvas, World, stream
+from ..pixels.planted import Canvas, World, halved, stream
 
-IDENTITIES = 24
+PEOPLE = 20
 
 
 SKIN = np.array(
@@ -89,8 +89,15 @@ def draw(identity: int, random: np.random.RandomState) -> np.ndarray:
     return c.done()
 
 
-# 20 people: as many images of each kind as the scenes' world has, shared out evenly.
-MIRROR = World(
-    "faces", 2, 64, 20, draw, {1: 100, 4: 100, 16: 80, 64: 20}, near=20, variants=4, held_out=160
+# As many images of each kind as the scenes' world has, shared out evenly over the people.
+WORLD = World(
+    "faces",
+    2,
+    32,
+    PEOPLE,
+    halved(draw),
+    {1: 100, 4: 100, 16: 80, 64: 20},
+    near=20,
+    variants=4,
+    held_out=160,
 )
-WORLD = World("faces", 1, 64, IDENTITIES, draw, {1: 96, 4: 24, 16: 12, 64: 8}, near=6, variants=8)

@@ -1,8 +1,8 @@
 """CelebA: which faces that a pixel model generates are copies of its training set?
 
-The mini profile is drawn (faces.py): 24 people as the condition, images shown 1 to 64
-times, a UNet2DModel that was trained on them, and a control model that was not. The
-full profile reads the data set in its official layout (data.py), a subset of the images
+The mini profile is drawn (faces.py): 20 people as the condition, images shown 1 to 64
+times, in two halves, and a UNet2DModel trained on each (docs/design/mirror-pairs.md).
+The full profile reads the data set in its official layout (data.py), a subset of the images
 too, and asks any UNet2DModel of 64x64 or 128x128 pixels.
 """
 
@@ -19,15 +19,18 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import Training
 
-from ..pixels.mirror_task import MirrorOptions, load_mirror, mirror_parts, refuse_mirror_options
-from ..pixels.task import full_setting, load_setting, mini_setting, pixel_space
+from ..pixels.mirror_task import MirrorOptions, halves_of, load_mirror, refuse_mirror_options
+from ..pixels.task import full_setting, load_setting, pixel_space
 from .data import read_celeba
-from .faces import MIRROR, WORLD
+from .faces import WORLD
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "celeba"
 
 
-RUNGS = (2500, 3000, 3500, 4000, 5000)  # steps of the snapshots of a mirror pair's models
+# Of the mini profile's models: channels of each resolution, and the steps of the five
+# snapshots
+CHANNELS = (8, 16, 32, 64)
+RUNGS = (2000, 2600, 3200, 4000, 5000)
 
 
 IDENTITIES = 10_177  # identity k of the file, 1 to 10,177, is class k - 1 of a model
@@ -48,13 +51,13 @@ class CelebaOptions(MirrorOptions):
 class Celeba(Task):
     info = TaskInfo(
         name="celeba",
-        version=1,
+        version=2,
         summary=(
-            "CelebA (mini: drawn faces), generated faces that are copies of training images against"
-            " others"
+            "CelebA (mini: drawn faces), training images of the model against those of its mirror,"
+            " or generated images"
         ),
         profiles=("mini", "full"),
-        space=pixel_space(64),
+        space=pixel_space(WORLD.size),
         examples="images",
         sampling={"steps": 20, "guidance": 1.0},
     )
@@ -74,10 +77,10 @@ class Celeba(Task):
         the training images.
         """
         o = self.options
-        if profile == "mini" and (o.examples == "training" or o.models):
+        if profile == "mini":
             return load_mirror(
                 self.info,
-                MIRROR,
+                WORLD,
                 DATA,
                 RUNGS,
                 o,
@@ -86,16 +89,13 @@ class Celeba(Task):
                 dtype=dtype,
                 batch_size=batch_size,
             )
-        refuse_mirror_options(self.info, o)
-        if profile == "mini":
-            setting = mini_setting(self.info, WORLD, DATA, o, control)
-        elif o.examples == "training":
+        refuse_mirror_options(o)
+        if o.examples == "training":
             raise UserError(
                 "examples=training is for --profile mini: of a model of real faces no mirror is"
                 " known; choose examples=auto"
             )
-        else:
-            setting = full_setting(self.info, "", IDENTITIES, o.size, self.training, o, control)
+        setting = full_setting(self.info, "", IDENTITIES, o.size, self.training, o, control)
         return load_setting(
             setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size
         )
@@ -134,28 +134,14 @@ class Celeba(Task):
         """``membench train celeba``: the recipe that made the shipped models."""
         from membench.options import parse_options
 
-        from ..pixels.train import FACES, MirrorRecipe, PixelRecipe, train_mirror, train_world
+        from ..pixels.train import MirrorRecipe, train_mirror
 
         if profile != "mini":
             raise UserError(
                 "celeba has a recipe for --profile mini only; train on real faces with diffusers"
                 " and give the model with --model"
             )
-        if halves := mirror_parts(parts, options):
-            base = {"channels": FACES["channels"], "steps": RUNGS[-1], "rungs": RUNGS}
-            train_mirror(
-                MIRROR,
-                out,
-                halves,
-                parse_options(MirrorRecipe, options, owner="recipe of celeba", base=base),
-                progress,
-            )
-            return
-        train_world(
-            cls,
-            WORLD,
-            out,
-            parts,
-            parse_options(PixelRecipe, options, owner="recipe of celeba", base=FACES),
-            progress,
-        )
+        halves = halves_of(cls.info, parts)
+        base = {"channels": CHANNELS, "steps": RUNGS[-1], "rungs": RUNGS}
+        recipe = parse_options(MirrorRecipe, options, owner="recipe of celeba", base=base)
+        train_mirror(WORLD, out, halves, recipe, progress)

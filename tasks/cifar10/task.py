@@ -1,8 +1,8 @@
 """CIFAR-10: which images of a pixel model are copies of its training set?
 
-The mini profile is drawn (scenes.py): ten classes, images shown 1 to 64 times, a
-class-conditional UNet2DModel that was trained on them, and a control model that was
-not. The full profile is the real data set and any UNet2DModel of 32x32 pixels:
+The mini profile is drawn (scenes.py): ten classes, images shown 1 to 64 times, in two
+halves, and a class-conditional UNet2DModel trained on each (docs/design/mirror-pairs.md).
+The full profile is the real data set and any UNet2DModel of 32x32 pixels:
 unconditional like google/ddpm-cifar10-32, or one of ``membench train cifar10 --profile
 full``, whose training.json says which images it saw.
 """
@@ -23,16 +23,16 @@ from membench.types import Training
 from ..pixels.mirror import Pair
 from ..pixels.mirror_task import (
     MirrorOptions,
+    halves_of,
     load_mirror,
     loaded,
     mirror_examples,
-    mirror_parts,
     refuse_mirror_options,
 )
-from ..pixels.task import full_setting, load_setting, mini_setting, pixel_space, unique
+from ..pixels.task import full_setting, load_setting, pixel_space, unique
 from .data import CLASSES, read_cifar10
 from .mirror import real_pair
-from .scenes import MIRROR, WORLD
+from .scenes import WORLD
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "cifar10"
 
@@ -41,7 +41,10 @@ DEFAULT_MODEL = "google/ddpm-cifar10-32"
 
 
 SIZE = 32
-RUNGS = (2500, 3000, 3500, 4000, 5000)  # steps of the snapshots of a mirror pair's models
+# Of the mini profile's models: channels of each resolution, and the steps of the five
+# snapshots
+CHANNELS = (16, 32, 64)
+RUNGS = (1800, 2000, 2400, 3000, 6000)
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,13 @@ class Cifar10Options(MirrorOptions):
 class Cifar10(Task):
     info = TaskInfo(
         name="cifar10",
-        version=1,
+        version=2,
         summary=(
-            "CIFAR-10 (mini: drawn scenes), generated images that are copies of training images"
-            " against others"
+            "CIFAR-10 (mini: drawn scenes), training images of the model against those of its"
+            " mirror, or generated images"
         ),
         profiles=("mini", "full"),
-        space=pixel_space(SIZE),
+        space=pixel_space(WORLD.size),
         examples="images",
         sampling={"steps": 20, "guidance": 1.0},
     )
@@ -89,10 +92,10 @@ class Cifar10(Task):
         from membench.models.pixel import classes_of
 
         o = self.options
-        if profile == "mini" and (o.examples == "training" or o.models):
+        if profile == "mini":
             return load_mirror(
                 self.info,
-                MIRROR,
+                WORLD,
                 DATA,
                 RUNGS,
                 o,
@@ -101,13 +104,10 @@ class Cifar10(Task):
                 dtype=dtype,
                 batch_size=batch_size,
             )
-        refuse_mirror_options(self.info, o)
-        if profile == "mini":
-            setting = mini_setting(self.info, WORLD, DATA, o, control)
-        else:
-            setting = full_setting(
-                self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control
-            )
+        refuse_mirror_options(o)
+        setting = full_setting(
+            self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control
+        )
         if o.examples == "training":
             pair = self.pair(setting.folder)
             told = classes_of(setting.asked, len(CLASSES), SIZE)
@@ -183,26 +183,14 @@ class Cifar10(Task):
         """
         from membench.options import parse_options
 
-        from ..pixels.train import MirrorRecipe, PixelRecipe, train_mirror, train_world
+        from ..pixels.train import MirrorRecipe, train_mirror
         from .train import train_subset
 
-        if profile == "mini" and (halves := mirror_parts(parts, options)):
-            recipe = parse_options(
-                MirrorRecipe,
-                options,
-                owner="recipe of cifar10",
-                base={"steps": RUNGS[-1], "rungs": RUNGS},
-            )
-            train_mirror(MIRROR, out, halves, recipe, progress)
-        elif profile == "mini":
-            train_world(
-                cls,
-                WORLD,
-                out,
-                parts,
-                parse_options(PixelRecipe, options, owner="recipe of cifar10"),
-                progress,
-            )
+        if profile == "mini":
+            halves = halves_of(cls.info, parts)
+            base = {"channels": CHANNELS, "steps": RUNGS[-1], "rungs": RUNGS}
+            recipe = parse_options(MirrorRecipe, options, owner="recipe of cifar10", base=base)
+            train_mirror(WORLD, out, halves, recipe, progress)
         elif parts:
             raise unknown_name("part", parts[0], (), "membench train cifar10 --help")
         else:

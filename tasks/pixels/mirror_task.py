@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from membench.errors import UserError
+from membench.datasets.trained_on import same_training
+from membench.errors import UserError, unknown_name
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
@@ -39,8 +40,8 @@ class MirrorOptions(PixelOptions):
         metadata={
             "help": (
                 "training: the images of both halves of a mirror pair and held-out ones (full: of"
-                " model and control_model); generated, auto: a pool of images that the model"
-                " generated"
+                " model and control_model); generated: a pool of images that the model generated;"
+                " auto: training (mini), generated (full)"
             )
         },
     )
@@ -82,7 +83,7 @@ def load_mirror(
     Raises :class:`UserError`.
     """
     setting = mirror_setting(info, world, data, rungs, options, control)
-    if options.examples != "training":
+    if options.examples == "generated":
         return load_setting(
             setting, options, control=control, device=device, dtype=dtype, batch_size=batch_size
         )
@@ -134,22 +135,19 @@ def loaded(
     )
 
 
-def mirror_parts(parts: Sequence[str] | None, options: Sequence[str]) -> list[str]:
-    """Which halves ``membench train`` was asked for: a part a or b, or a world; none:
-    models of another kind.
-    """
-    if parts is None and any(option.partition("=")[0] == "world" for option in options):
-        return list(HALVES)
-    return list(parts) if parts and set(parts) <= set(HALVES) else []
+def halves_of(info: TaskInfo, parts: Sequence[str] | None) -> Sequence[str]:
+    """The halves that ``membench train`` was asked for with --part; both by default."""
+    for part in parts or ():
+        if part not in HALVES:
+            raise unknown_name("part", part, HALVES, f"membench train {info.name} --help")
+    return parts or HALVES
 
 
-def refuse_mirror_options(info: TaskInfo, options: MirrorOptions) -> None:
+def refuse_mirror_options(options: MirrorOptions) -> None:
     """Raises :class:`UserError` for options of a drawn mirror pair where there is none."""
-    for name in ("world", "models", "rung"):
+    for name in ("half", "world", "models", "rung"):
         if (value := getattr(options, name)) != getattr(type(options)(), name):
-            raise UserError(
-                f"{name}={value} is for --profile mini with --set {info.name}.examples=training"
-            )
+            raise UserError(f"{name}={value} is for --profile mini")
 
 
 def mirror_setting(
@@ -163,6 +161,8 @@ def mirror_setting(
     """The rung's models of both halves, and the half that ``options.half`` names as the
     training set.
     """
+    if control:
+        refuse_control_of(options.model)
     for option in fields(options):
         if option.metadata.get("full") and getattr(options, option.name) != option.default:
             raise UserError(
@@ -170,7 +170,7 @@ def mirror_setting(
                 " membench"
             )
         if (
-            options.examples == "training"
+            options.examples != "generated"
             and option.name in GENERATED
             and (value := getattr(options, option.name)) != option.default
         ):
@@ -182,8 +182,6 @@ def mirror_setting(
             raise UserError(
                 f"{option.name}={value}: {why}; choose --set {info.name}.examples=generated"
             )
-    if control:
-        refuse_control_of(options.model)
     if options.world and not options.models:
         raise UserError(
             f"world {options.world} does not ship: membench train {info.name} --world"
@@ -194,12 +192,12 @@ def mirror_setting(
     own = trained(info, root / options.half, pair, options.half, step)
     other = trained(info, root / pair.other(options.half), pair, pair.other(options.half), step)
     folder = found(options.model) if options.model else own
-    # Of the other settings no pool ships: it is drawn where somebody asks for it.
-    shipped = (
-        data / "pool.parquet"
-        if (options.half, options.world, options.rung) == ("a", 0, len(rungs))
-        else None
-    )
+    if options.model and not same_training(folder, root / options.half):
+        raise UserError(
+            f"{folder} was not trained on the mini profile's images (no training.json beside it"
+            " says so), so none of its own can be a copy of them; for a model of real images:"
+            f" --profile full --data-root DATA (membench show {info.name})"
+        )
     training = training_of(pair.halves[options.half], options.half)
     return Setting(
         info,
@@ -209,7 +207,6 @@ def mirror_setting(
         world.classes,
         world.size,
         training,
-        shipped,
     )
 
 

@@ -1,10 +1,9 @@
 """What is planted in the mini worlds of ``cifar10`` and ``celeba``: images shown
 once, 4, 16 or 64 times, and near-duplicates.
 
-A world draws one image from (label, random stream). Two disjoint halves share nothing
-but the way to draw: ``a`` trains the model, ``b`` the control model. Random streams are
-numpy's frozen ``RandomState`` (NEP 19) and drawing is integer arithmetic, so that a
-half has the same bytes on every platform.
+A world draws one image from (label, random stream); mirror.py shares its images out to
+two halves. Random streams are numpy's frozen ``RandomState`` (NEP 19) and drawing is
+integer arithmetic, so that a half has the same bytes on every platform.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ Draw = Callable[[int, np.random.RandomState], np.ndarray]
 
 @dataclass(frozen=True)
 class World:
-    """draw(label, stream): ``uint8`` [size, size, 3]. images: how many at each
-    multiplicity. near: groups of ``variants`` near-duplicates, each shown once. version
+    """draw(label, stream): ``uint8`` [size, size, 3]. counts: how many images at each
+    multiplicity of a half. near: groups of ``variants`` near-duplicates, each shown once. version
     goes up with whatever changes a byte.
     """
 
@@ -35,7 +34,7 @@ class World:
     counts: Mapping[int, int]
     near: int
     variants: int
-    held_out: int = 0  # images of neither half (mirror.py)
+    held_out: int  # images of neither half
 
 
 @dataclass(frozen=True)
@@ -62,30 +61,15 @@ def stream(*words: object) -> np.random.RandomState:
     return np.random.RandomState(seed_of(*words) % 2**32)
 
 
-def build(world: World, half: str) -> Half:
-    """Draws a half.
+def halved(draw: Draw) -> Draw:
+    """The same images at half the size: each pixel the mean of 2 x 2, rounded down."""
 
-    Labels are dealt in turn, so that each has as many images of a kind as any other,
-    give or take one.
-    """
-    images: list[np.ndarray] = []
-    rows: list[tuple[int, int, str, str]] = []
-    turn = 0
-    for times, count in sorted(world.counts.items(), reverse=True):
-        for _ in range(count):
-            label, name = turn % world.classes, f"{half}/{turn:04d}"
-            images.append(world.draw(label, stream(world.name, world.version, name)))
-            rows.append((label, times, f"x{times}", name))
-            turn += 1
-    for _ in range(world.near):
-        label, name = turn % world.classes, f"{half}/{turn:04d}"
-        original = world.draw(label, stream(world.name, world.version, name))
-        for k in range(world.variants):
-            images.append(vary(original, stream(world.name, world.version, name, k)))
-            rows.append((label, 1, "near", name))
-        turn += 1
-    labels, copies, kinds, groups = zip(*rows, strict=True)
-    return Half(np.stack(images), np.array(labels), np.array(copies), kinds, groups)
+    def smaller(label: int, random: np.random.RandomState) -> np.ndarray:
+        image = draw(label, random).astype(np.int64)
+        side = len(image) // 2
+        return (image.reshape(side, 2, side, 2, 3).sum(axis=(1, 3)) // 4).astype(np.uint8)
+
+    return smaller
 
 
 def vary(image: np.ndarray, random: np.random.RandomState) -> np.ndarray:

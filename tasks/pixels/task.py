@@ -1,25 +1,22 @@
-"""What ``cifar10`` and ``celeba`` share: examples are a pool of images that the model
-generated, and a control model scores the same pool.
+"""What ``cifar10`` and ``celeba`` share where examples are a pool of images that the
+model generated; a control model scores the same pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from membench.datasets.pool import PoolSpec, read_pool
-from membench.datasets.trained_on import same_training
 from membench.errors import UserError
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Band, Space, Training
 
-from ..shared import examples_hash, refuse_control_of, shipped_model
-from .planted import World, build
+from ..shared import examples_hash
 
 if TYPE_CHECKING:
     from membench.models.denoiser import Denoiser
@@ -58,15 +55,6 @@ class PixelOptions:
     data_root: str = field(
         default="data",
         metadata={"help": "folder of the real data set (--profile full)", "full": True},
-    )
-    half: Literal["a", "b"] = field(
-        default="a",
-        metadata={
-            "help": (
-                "mini: b lets the two models change roles, for choosing options apart from what is"
-                " reported"
-            )
-        },
     )
     pool: int = field(
         default=600, metadata={"help": "generated images that detectors score", "min": 2}
@@ -108,7 +96,6 @@ class Setting:
     classes: int
     size: int
     training: Training
-    shipped: Path | None = None
     match: Match | None = None
 
 
@@ -149,7 +136,6 @@ def load_setting(
         pool_spec(s, options),
         lambda: model(s.folder, "float32"),
         s.training,
-        s.shipped,
         match=s.match,
         progress=progress,
     )
@@ -209,42 +195,6 @@ def pool_spec(s: Setting, options: PixelOptions) -> PoolSpec:
     )
 
 
-def mini_setting(
-    info: TaskInfo, world: World, data: Path, options: PixelOptions, control: bool
-) -> Setting:
-    """A shipped model and its half of the world; with ``control`` the same pool, scored
-    by the model of the other half.
-    """
-    if control:
-        refuse_control_of(options.model)
-    for option in fields(options):
-        if option.metadata.get("full") and getattr(options, option.name) != option.default:
-            raise UserError(
-                f"{option.name} is for --profile full; the mini profile's data and control model"
-                " ship with membench"
-            )
-    own, other = (data / shipped_model(options.half, control=control) for control in (False, True))
-    folder = found(options.model) if options.model else own
-    if options.model and not same_training(folder, own):
-        raise UserError(
-            f"{folder} was not trained on the mini profile's images (no training.json beside it"
-            " says so), so none of its own can be a copy of them; for a model of real images:"
-            f" --profile full --data-root DATA (membench show {info.name})"
-        )
-    # Of half b none ships: it is drawn where somebody chooses options on it.
-    pool = data / "pool.parquet" if options.half == "a" else None
-    return Setting(
-        info,
-        "mini",
-        folder,
-        other if control else folder,
-        world.classes,
-        world.size,
-        planted(world, options.half),
-        pool,
-    )
-
-
 def full_setting(
     info: TaskInfo,
     default: str,
@@ -259,8 +209,6 @@ def full_setting(
     """
     from membench.models.pixel import classes_of
 
-    if options.half == "b":
-        raise UserError("half=b is for --profile mini")
     if not (options.model or default):
         raise UserError(
             f"membench knows of no published UNet2DModel of {size}x{size} pixels for {info.name};"
@@ -298,27 +246,6 @@ def found(model: str) -> Path:
     from membench.models.pixel import find_model
 
     return find_model(model)
-
-
-@cache
-def _half(world_name: str, half: str) -> Any:
-    from ..celeba import faces
-    from ..cifar10 import scenes
-
-    return build({w.name: w for w in (faces.WORLD, scenes.WORLD)}[world_name], half)
-
-
-def planted(world: World, half: str) -> Training:
-    """The training set of a half of a mini world."""
-    drawn = _half(world.name, half)
-    return Training(
-        images=lambda: drawn.images,
-        ids=[f"{half}/{i:04d}" for i in range(len(drawn.images))],
-        copies=[int(n) for n in drawn.copies],
-        kinds=drawn.kinds,
-        groups=drawn.groups,
-        hash=drawn.content_hash(),
-    )
 
 
 def unique(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,11 +23,10 @@ from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from PIL import Image
 from tqdm import tqdm
 
-from membench.datasets.pool import write_pool
-from membench.errors import UserError, unknown_name
+from membench.errors import UserError
 from membench.models.denoiser import from_uint8
 from membench.models.loading import check_device
-from membench.models.pixel import PixelDenoiser, load_pixel_model
+from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim
 from membench.models.training import Plan, fit, warmup
 from membench.seeds import generator
@@ -35,18 +34,10 @@ from membench.storage.files import atomic_write
 from membench.storage.provenance import commit
 from membench.types import Condition
 
-from ..shared import HALVES
 from .mirror import build_pair
-from .planted import World, build
-from .task import mini_setting, pool_spec
-
-FACES = {"channels": (8, 16, 32, 64, 64), "steps": 3000}  # of the mini celeba: one resolution more
-
+from .planted import World
 
 Labels = Literal["class", "random", "cluster", "none"]
-
-
-PARTS = ("model", "control", "pool")
 
 
 GRID = 64  # images of the samples' grid
@@ -92,7 +83,6 @@ class PixelRecipe:
 class MirrorRecipe(PixelRecipe):
     """Of one half of a mirror pair (mirror.py)."""
 
-    batch: int = field(default=16, metadata={"help": "images a step", "min": 1})
     label_dropout: float = field(
         default=0.3,
         metadata={"help": "share of labels that become the null class", "min": 0.0, "max": 1.0},
@@ -279,54 +269,6 @@ def train_mirror(
             recipe,
             progress,
         )
-
-
-def train_world(
-    task: Any,
-    world: World,
-    out: Path,
-    parts: Sequence[str] | None,
-    recipe: PixelRecipe,
-    progress: bool,
-) -> None:
-    """The mini models of a world: ``model`` on half a and ``control`` on half b; then
-    the ``pool`` that the model generates.
-    """
-    for part in parts or PARTS:
-        if part not in PARTS:
-            raise unknown_name("part", part, PARTS, f"membench train {task.info.name} --help")
-    for part in parts or PARTS:
-        if part == "pool":
-            _pool(task, world, out, progress)
-            continue
-        half = build(world, HALVES[part])
-        record = {
-            "source": f"{world.name}, half {HALVES[part]}",
-            "world": world.version,
-            "hash": half.content_hash(),
-        }
-        train_pixels(
-            out,
-            part,
-            TrainingSet(half.images, half.copies, half.labels, world.classes, record),
-            recipe,
-            progress,
-        )
-
-
-def _pool(task: Any, world: World, out: Path, progress: bool) -> None:
-    options = task.Options()
-    setting = mini_setting(task.info, world, out, options, control=False)
-    spec = pool_spec(setting, options)
-    assert setting.shipped is not None
-    write_pool(
-        setting.shipped,
-        spec,
-        load_pixel_model(setting.folder, spec.classes),
-        setting.training,
-        progress=progress,
-    )
-    tqdm.write(f"pool of {spec.n} images, written to {setting.shipped}")
 
 
 @torch.no_grad()
