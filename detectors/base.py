@@ -15,6 +15,7 @@ import torch
 
 from membench.detector import Detector
 from membench.errors import UserError
+from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
 from membench.types import Access, Condition, Request, Sample
@@ -230,6 +231,28 @@ class ByCondition(MeasuresImages):
                 f"these images have no prompt and no class, so condition={wanted} is not defined"
                 " for them; choose condition=unconditional"
             )
+
+    def told(self, model: Denoiser, conditions: Sequence[Condition]) -> Conditioning:
+        """What the network is given for each image: its condition, or the null
+        condition where the variant is "unconditional".
+        """
+        told = model.condition(conditions)
+        return (
+            model.null_like(told, len(conditions))
+            if self.variant(model) == "unconditional"
+            else told
+        )
+
+
+def with_noise(
+    model: Denoiser, x0: torch.Tensor, names: Sequence[str], draw: int, t: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x_t = alpha x0 + sigma noise, and noise number ``draw`` of each name: [n, *shape]
+    each. Detectors that use it share evaluations.
+    """
+    alpha, sigma = model.alpha_sigma(t)
+    noise = model.noise([(name, draw) for name in names], seed)
+    return alpha * x0 + sigma * noise, noise
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -94,10 +94,9 @@ class NormalBundle(ByCondition):
         conditions: Sequence[Condition],
         names: Sequence[str],
     ) -> list[float]:
-        told = model.condition(conditions)
-        if self.variant(model) == "unconditional":
-            told = model.null_like(told, len(images))
-        return [-d for d in self.lid(model, model.encode(images), told, names)]
+        return [
+            -d for d in self.lid(model, model.encode(images), self.told(model, conditions), names)
+        ]
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return self.sampling_forwards(model, request) + 4 * math.prod(model.shape)

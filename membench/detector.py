@@ -31,7 +31,7 @@ class Detector:
     ...}``. version: goes up with every change that changes a number. access: what the
     detector looks at. It does not change after construction. presets: named sets of
     options; one that is called like a profile is that profile's default. alone: it
-    prepares or changes the network, so it shares no evaluation with another detector.
+    changes the network, so it shares no evaluation with another detector.
     """
 
     Options: ClassVar[type]
@@ -39,6 +39,8 @@ class Detector:
     access: Access = Access()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
     alone: ClassVar[bool] = False
+    # Of files that the options name, their hashes: part of a run's key
+    reads: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
         """options: of ``Options``. seed: of the run. sampling: of the task, how it
@@ -85,7 +87,8 @@ class Detector:
         """Work before planning, such as training a surrogate, in cached stages of
         ``workspace``; once a process.
 
-        Returns what run.json shall say of it. A detector that prepares sets ``alone``.
+        Returns what run.json shall say of it. Refuses with
+        :class:`~membench.errors.UserError`.
         """
         return {}
 

@@ -372,11 +372,8 @@ def _run(
         detector.fit(conditions, labels, [c.id for c in conditions])
     with tempfile.TemporaryDirectory() as folder, _watched(model, name) as counted:
         before = dataclasses.replace(model.cost)
-        if detector.alone:
-            parts = {"weights": "tiny", "seed": seed}
-            contract.prepare(
-                detector, seen, conditions, Workspace(Path(folder), parts, progress=False)
-            )
+        parts = {"weights": "tiny", "seed": seed}
+        contract.prepare(detector, seen, conditions, Workspace(Path(folder), parts, progress=False))
         requests = contract.plan(detector, conditions)
         many = f"{name} plans {len(requests)} images; give options that make it {MANY} at most"
         require(len(requests) <= MANY, many)

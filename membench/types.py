@@ -141,6 +141,7 @@ class Access:
     images: bool = False  # scores by its own extracted images, whose cost then counts for the score
     training_data: bool = False
     labels: bool = False  # those of other examples; it is given them by ``fit``
+    references: bool = False  # prompts that are not examples and not memorized, to compare with
     internals: bool = False  # features or attention maps of the network's layers
     second_model: bool = False  # outputs of a reference model, too; it is handed over by ``refer``
     model: bool = True  # False: it sees conditions alone, gets no model, and none is loaded for it
@@ -152,7 +153,7 @@ class Access:
         return {name: used for name, used in asdict(self).items() if used or name not in LATER}
 
 
-LATER = ("internals", "second_model")  # of Access
+LATER = ("references", "internals", "second_model")  # of Access
 
 
 def sees(access: Mapping[str, bool]) -> list[str]:

@@ -37,7 +37,8 @@ MAY = {
     "api": "reports runs models plain errors",
     "cli": "api reports boards runs fetching registry options storage plain errors",
     "detectors": (
-        "detector types models features similarity metrics registry options storage seeds errors"
+        "detector types datasets models features similarity metrics registry options storage"
+        " seeds errors"
     ),
     "tasks": "task types datasets models features similarity fetching storage options seeds errors",
 }

@@ -583,13 +583,9 @@ def test_what_is_seen_in_words():
     assert sees(Access(labels=True, model=False).record()) == ["condition", "labels"]
     assert Access(internals=True).record() == {**Access().record(), "internals": True}
     assert sees(Access(internals=True).record()) == ["outputs", "internals"]
-    assert Access().record() == {
-        "gradients": False,
-        "images": False,
-        "training_data": False,
-        "labels": False,
-        "model": True,
-    }
+    assert sees(Access(references=True).record()) == ["outputs", "references"]
+    nothing = dict.fromkeys(("gradients", "images", "training_data", "labels"), False)
+    assert Access().record() == {**nothing, "model": True}
 
 
 # ---------------------------------------------------------------- the published prompts

@@ -47,6 +47,7 @@ SIDE = {
 # Of each built-in detector the options that make it quick, and the settings that it
 # takes.
 EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "anisotropy": ({}, [CAPTIONS, CLASSES]),
     "attention_entropy": ({"layer": "down_blocks.1.attentions.0"}, [CAPTIONS]),
     "bright_ending": ({"trajectory": 5, "steps": 5}, [CAPTIONS]),
     "calibrated": ({}, [CAPTIONS, CLASSES]),
@@ -55,18 +56,27 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "caption_ngrams": ({"folds": 2}, [CAPTIONS]),
     "carlini_conditional": (SIDE, [CAPTIONS, CLASSES, NOTHING]),
     "cfg_norm": ({}, [CAPTIONS, CLASSES]),
+    "clid": ({}, [CAPTIONS, CLASSES]),
     "combined": ({"detectors": ("cfg_norm", "dcs")}, [CAPTIONS, CLASSES]),
     "dcs": ({}, [CAPTIONS, CLASSES]),
+    "decomposition": ({"trajectory": 6}, [CAPTIONS, CLASSES]),
+    "dsm": ({}, [CAPTIONS, CLASSES]),
     "edge": ({"size": 16}, [CAPTIONS]),
     "flipd": ({"probes": 2}, [CAPTIONS, CLASSES, NOTHING]),
     "hessian_difference": ({}, [CAPTIONS, CLASSES]),
+    "loss": ({}, [CAPTIONS, CLASSES, NOTHING]),
+    "membership": ({}, [CAPTIONS, CLASSES, NOTHING]),
+    "nemo_ssim": ({"scales": 1, "kernel": 3, "draws": 3}, [CAPTIONS]),
     "normal_bundle": ({}, [CAPTIONS, CLASSES, NOTHING]),
+    "p_laplace": ({"samples": 8}, [CAPTIONS, CLASSES, NOTHING]),
     "png_size": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "random": ({"draws": 2, "steps": 2}, [CAPTIONS, CLASSES, NOTHING]),
     "representation": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "score_norm": ({"trajectory": 5, "ode_steps": 3}, [CAPTIONS, CLASSES, NOTHING]),
     "sharpness": ({}, [CAPTIONS, CLASSES]),
     "side": (SIDE, [CAPTIONS, CLASSES, NOTHING]),
+    "transition_step": ({}, [CAPTIONS, CLASSES]),
+    "update_norm": ({"trajectory": 5}, [CAPTIONS]),
 }
 
 

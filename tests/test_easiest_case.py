@@ -11,6 +11,7 @@ import math
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from membench.models.sampling import ddim
 from membench.registry import detectors
 from membench.seeds import generator
 from membench.similarity.l2 import normalised_l2
+from membench.storage.workspace import Workspace
 from membench.types import Condition, Cost, Request, Sample
 
 KINDS = ("pixels", "latents")
@@ -186,6 +188,21 @@ def test_clipping_changes_no_unguided_image_and_no_image_of_its_own_condition(ki
 CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "cfg_norm": ({}, {}, False),
     "dcs": ({"weight": 60.0, "draws": 64}, {"draws": 64}, False),
+    "dsm": ({}, {}, False),
+    "anisotropy": ({}, {}, False),
+    # Of an image that the null prediction knows too, a condition says something at high
+    # noise only.
+    "clid": ({"t": (900,), "noises": 16}, {"t": (900,), "noises": 16}, False),
+    "loss": ({}, {}, True),
+    "p_laplace": ({"samples": 32}, {"samples": 32}, True),
+    "membership": ({}, {}, True),
+    "update_norm": (
+        {"statistic": "plain", "trajectory": 10},
+        {"statistic": "plain", "trajectory": 10},
+        False,
+    ),
+    # Clipped, a trajectory with weight 7.5 is far from any mixture of its ends.
+    "decomposition": ({"guidance": 2.0}, {}, False),
     "edge": ({"size": 8, "strength": 3.0}, {"size": 64}, False),
     "score_norm": (
         {"at": "trajectory", "condition": "guided", "weight": 60.0, "draws": 64},
@@ -204,6 +221,7 @@ CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 # What the rest of them is held to in tests of its own.
 ELSEWHERE = {"normal_bundle", "png_size", "caption_case", "caption_length", "caption_ngrams"}
 ELSEWHERE |= {"attention_entropy", "bright_ending", "representation", "combined", "calibrated"}
+ELSEWHERE |= {"transition_step", "nemo_ssim"}
 
 
 def test_no_detector_is_left_out() -> None:
@@ -261,6 +279,70 @@ def test_the_guidance_norm_has_its_closed_form(kind: str) -> None:
         )
         assert value == pytest.approx(float(norms.mean()), rel=1e-3)
     assert not score(kind, "cfg_norm", w.ignored).any()
+
+
+def test_without_guidance_a_memorized_condition_goes_straight_to_its_image() -> None:
+    """eps stays (x_t - alpha_t x_k) / sigma_t, so that x_t = (alpha_t - rho sigma_t)
+    x_k + (sigma_t / sigma_T) x_T, rho = alpha_T / sigma_T.
+
+    Then D1 = -rho sum sigma_t, the most that an unguided trajectory can reach, and D2 =
+    (1 - 1 / sigma_T) sum sigma_t.
+    """
+    w = world("pixels")
+    found = {
+        weight: score("pixels", "decomposition", w.memorized, guidance=1.0, weight=weight)
+        for weight in ("image", "noise")
+    }
+    ways = [w.model.alpha_sigma(t) for t in range(980, -1, -20)]
+    total, (alpha, sigma) = sum(left for _, left in ways[1:]), ways[0]
+    assert found["image"] == pytest.approx(-alpha / sigma * total, rel=1e-2)
+    assert found["noise"] == pytest.approx((1 - 1 / sigma) * total, rel=1e-2)
+    assert (
+        score("pixels", "decomposition", [*w.learned, *w.ignored], guidance=1.0).max()
+        < found["image"].min()
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_the_exact_model_the_guidance_norm_has_no_local_minimum(kind: str) -> None:
+    """It dies away as the null prediction comes to know the image: no step is a
+    transition, memorized or not.
+    """
+    w = world(kind)
+    for conditions in (w.memorized, w.ignored):
+        assert set(score(kind, "transition_step", conditions, trajectory=20).tolist()) == {-1.0}
+
+
+def test_memorized_prompts_move_unlike_the_neutral_references(tmp_path: Path) -> None:
+    """Which the model has never seen: their updates, and those of ignored prompts, are
+    null's. A learned prompt is in between.
+    """
+    w, cls = world("latents"), detectors().load("update_norm")
+    options = cls.Options(trajectory=10, images=0)
+    detector = cls(options, seed=SEED, sampling=SAMPLING["latents"] | {"examples": "prompts"})
+    detector.check(w.model, w.memorized)
+    detector.prepare(w.model, w.memorized, Workspace(tmp_path, {"weights": "exact"}))
+    memorized, learned, ignored = (
+        np.array(detector.score(w.model, c, {})) for c in (w.memorized, w.learned, w.ignored)
+    )
+    assert ignored.max() < 5 < 20 < memorized.min() and learned.max() < memorized.min()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_of_eight_pixels_need_a_smaller_ssim(kind: str) -> None:
+    """Then the largest pair separates: what one noise shares with another is the
+    memorized image.
+    """
+    w, small = world(kind), {"scales": 1, "kernel": 7}
+    memorized, learned, ignored = (
+        score(kind, "nemo_ssim", c, **small)
+        for c in ([*w.memorized, w.template], w.learned, w.ignored)
+    )
+    assert auroc(memorized, learned) == auroc(memorized, ignored) == 1.0
+    with pytest.raises(
+        UserError, match="8 pixels a side are too small: 3 scales of a kernel of 11 need 44"
+    ):
+        score(kind, "nemo_ssim", world(kind).memorized)
 
 
 def test_one_step_scores_rise_with_the_square_of_the_weight_and_pixels_need_it() -> None:

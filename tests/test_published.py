@@ -277,16 +277,9 @@ def test_names_are_those_of_membench_where_it_has_them():
             fields = set(detectors().load(detector).Options.__dataclass_fields__)
             assert set(json.loads(options)) <= fields | unknown, (detector, options)
             seen.add(detector)
-    known = {
-        "side",
-        "random",
-        "carlini_conditional",
-        "cfg_norm",
-        "caption_case",
-        "sharpness",
-        "hessian_difference",
-    }
-    assert seen == known | {"bright_ending", "attention_entropy", "representation"}
+    known = {"side", "random", "carlini_conditional", "cfg_norm", "caption_case"}
+    known |= {"sharpness", "hessian_difference", "bright_ending", "attention_entropy"}
+    assert seen == known | {"representation", "dsm", "anisotropy", "update_norm", "p_laplace"}
 
 
 # ---------------------------------------------------------------------------- bad input

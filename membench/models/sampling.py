@@ -33,6 +33,9 @@ def pure_noise(model: Denoiser, steps: int) -> int:
 Observer = Callable[[int, "torch.Tensor", "torch.Tensor"], None]
 
 
+Visitor = Callable[[int, int, "torch.Tensor", "torch.Tensor | None", "torch.Tensor"], None]
+
+
 Correction = Callable[["torch.Tensor", int, "torch.Tensor"], "torch.Tensor"]
 
 
@@ -95,6 +98,7 @@ def ddim(
     guidance: float,
     stop: int | None = None,
     observe: Observer | None = None,
+    visit: Visitor | None = None,
     correct: Correction | None = None,
 ) -> torch.Tensor:
     """Runs the first ``stop`` (default: all) of ``steps`` guided steps from noise ``x``
@@ -106,6 +110,10 @@ def ddim(
     The state after the last observed step is not computed when ``stop`` < ``steps``:
     nobody reads it.
 
+    ``visit(k, t, x_t, eps_null, eps_cond)`` is called there too and costs nothing:
+    eps_null is None at a step that needs one prediction only (guidance 1, or no
+    condition).
+
     ``correct(x_t, t, eps)`` returns the epsilon to go on with: classifier guidance puts
     its gradient there.
     """
@@ -113,12 +121,16 @@ def ddim(
     times = timesteps(model, steps)
     for k, t in enumerate(times[:stop]):
         if observe is None and step_forwards(condition, guidance) == 1:
-            raw = model.prediction(x, t, condition)
+            null, conditional = None, model.prediction(x, t, condition)
+            raw = conditional
         else:
             null, conditional = both(model, x, t, condition)
             if observe is not None:
                 observe(k, model.to_eps(null, x, t), model.to_eps(conditional, x, t))
             raw = null + guidance * (conditional - null)
+        if visit is not None:
+            eps_null = None if null is None else model.to_eps(null, x, t)
+            visit(k, t, x, eps_null, model.to_eps(conditional, x, t))
         if k + 1 < stop or stop == steps or observe is None:
             x = ddim_step(
                 model, x, raw, t, times[k + 1] if k + 1 < steps else None, correct=correct

@@ -29,7 +29,7 @@ from membench.runs.shards import NoModel, Phases, Work, in_step, timer
 from membench.runs.spec import Spec
 from membench.storage import host
 from membench.task import LoadedTask
-from membench.types import Example
+from membench.types import Cost, Example
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,17 @@ def execute_all(
         for note in task.provenance.get("notes", ()):  # below a refusal, which is one line
             print(f"membench: {note}", file=sys.stderr)
         for together in _groups([job for job in jobs.values() if not job.folder.complete]):
-            try:
-                _compute(together, networks[together[0].detector.access.model], progress, executor)
-            # Of one that runs alone; what it has prepared so far is kept
-            except Unprepared as error:
-                if not skip:
-                    raise
-                skipped.append(_drop(jobs, together[0], str(error)))
+            while together:
+                try:
+                    _compute(
+                        together, networks[together[0].detector.access.model], progress, executor
+                    )
+                    break
+                except Unprepared as error:  # what has been prepared so far is kept
+                    if not skip:
+                        raise
+                    skipped.append(_drop(jobs, error.job, str(error)))
+                    together = [job for job in together if job is not error.job]
         return Outcome([load(jobs[key].folder.path) for key in keys if key in jobs], skipped)
 
 
@@ -149,9 +153,7 @@ def _drop(jobs: dict[str, Job], job: Job, reason: str) -> Skipped:
 
 
 def _groups(todo: Sequence[Job]) -> list[list[Job]]:
-    """Which jobs run side by side: one that prepares, and so may change the network,
-    runs alone.
-    """
+    """Which jobs run side by side: one that changes the network runs alone."""
     alone = [[job] for job in todo if job.detector.alone]
     rest = [
         [job for job in todo if not job.detector.alone and job.detector.access.model == sees]
@@ -235,7 +237,7 @@ def _finish(
         samples = with_truth(samples, own, job.task.info.space)
         good = samples.loc[good.index]
     costs = job.folder.costs()
-    if job.detector.alone:
+    if job.detector.alone or job.workspace.cost != Cost():
         costs = {
             "prepare": asdict(job.workspace.cost) | {"seconds": round(job.workspace.seconds, 3)}
         } | costs

@@ -43,14 +43,15 @@ def evaluations(run: Run, *phases: str) -> int:
 
 def per_example(run: Run, what: str) -> float:
     """What a score took of a cost; all that the run took, where a detector scores by
-    its images or learns. NaN for a run without scores.
+    its images, and what it took to learn, or to see its reference prompts. NaN for a
+    run without scores.
     """
     access = run.info["access"]
-    # What learns from labels does so while it prepares.
-    phases = (
-        "scores",
-        *(("prepare", "samples") if access["images"] else ("prepare",) if access["labels"] else ()),
-    )
+    phases = ["scores"]
+    if access["images"]:
+        phases += ["prepare", "samples"]
+    elif access["labels"] or access.get("references"):
+        phases += ["prepare"]
     return spent(run, what, *phases) / len(run.scores) if len(run.scores) else float("nan")
 
 

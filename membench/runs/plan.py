@@ -17,7 +17,7 @@ from membench.runs import contract
 from membench.runs.job import Job, told
 from membench.runs.shards import SHARD
 from membench.runs.spec import Spec
-from membench.types import Condition, Request
+from membench.types import Condition, Cost, Request
 
 # Target evaluations an image beyond which --detector all leaves a detector out;
 # diffusers' slowest default takes 100
@@ -97,7 +97,11 @@ def within_budget(
 
 
 class Unprepared(UserError):
-    """A detector's preparation has refused."""
+    """The preparation of a job's detector has refused."""
+
+    def __init__(self, job: Job, error: UserError) -> None:
+        super().__init__(f"detector {job.spec.detector}: {error}")
+        self.job = job
 
 
 # ---------------------------------------------------------------------------- executing
@@ -123,16 +127,17 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
     """The images to extract, as far as the budget goes, and what the preparation says
     of itself.
     """
-    spec, detector, prepared = job.spec, job.detector, {}
+    spec, detector = job.spec, job.detector
     if detector.access.images:
         model.ready_images()
-    if detector.alone:
-        forwards = detector.preparation_forwards(model, job.conditions)
-        told(job, lambda: affordable(spec, forwards, "preparation"))
-        try:
-            prepared = contract.prepare(detector, model, job.conditions, job.workspace)
-        except UserError as error:
-            raise Unprepared(f"detector {spec.detector}: {error}") from error
+    forwards = detector.preparation_forwards(model, job.conditions)
+    told(job, lambda: affordable(spec, forwards, "preparation"))
+    # Planned anew where another of the command has refused
+    job.workspace.cost, job.workspace.seconds = Cost(), 0.0
+    try:
+        prepared = contract.prepare(detector, model, job.conditions, job.workspace)
+    except UserError as error:
+        raise Unprepared(job, error) from error
     requests = told(job, lambda: contract.plan(detector, job.conditions))
     if requests:
         model.ready_images()

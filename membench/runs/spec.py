@@ -61,6 +61,7 @@ def key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) 
         "dtype": spec.dtype,
         "shard": SHARD,
         **plugin_code(spec),
+        **({"reads": dict(detector.reads)} if detector.reads else {}),
         # Left out where they change nothing: most runs have neither.
         **({"extract_only": True} if spec.extract_only else {}),
         **({"budget": spec.budget} if spec.budget is not None else {}),

@@ -1,0 +1,100 @@
+"""What detectors of the model's own way from noise to an image share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+
+from membench.errors import UserError
+from membench.models.denoiser import Denoiser
+from membench.models.sampling import pure_noise, timesteps
+from membench.types import Condition, Request, Sample
+
+from .base import Draws, own_draws, refuse_unread, samples
+
+Rows = Sequence[tuple[Condition, int]]
+
+
+class OwnTrajectory(Draws):
+    """Scores a condition by its trajectories: the mean over its noises.
+
+    Options: ``draws`` noises of a prompt, each on a trajectory of ``trajectory`` steps
+    with weight ``guidance``, where the score depends on it; ``images`` to extract. A
+    generated image has one noise, its own, and the steps and the weight of the task,
+    which made it. An extracted image is as sure as its own trajectory. Steps are
+    counted after those from pure noise (zero terminal SNR), where eps is x_t whatever
+    the network says.
+    """
+
+    compares: ClassVar[bool] = False  # whether the score is of a condition against null
+
+    def follow(
+        self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The state that the trajectories end in and what each of them gives, [n].
+
+        whole: to the last step. Otherwise nobody reads the state.
+        """
+        raise NotImplementedError
+
+    def least(self) -> int:
+        """How many steps, those from pure noise apart, a trajectory must have."""
+        return 1
+
+    def way(self) -> tuple[int, float]:
+        """Steps and weight of the trajectory that an example is scored on."""
+        if self.examples == "images":
+            return self.steps, self.weight
+        return self.options.trajectory, getattr(self.options, "guidance", 1.0)
+
+    def ways(self) -> list[tuple[int, float]]:
+        """Those, and of the trajectories that images are extracted on."""
+        of_task = [(self.steps, self.weight)] if self.options.images else []
+        return sorted({self.way(), *of_task})
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        if not model.has_condition:
+            raise UserError(
+                "this model has no condition, and the score is of what a condition makes of noise; "
+                "choose flipd or score_norm"
+            )
+        if own_draws(conditions, 2) == 1:
+            if all(c.class_label is None and c.prompt is None for c in conditions):
+                raise UserError(
+                    "these images were generated without a condition, and the score is of what a "
+                    "condition makes of noise; choose flipd"
+                )
+            why = "an image is scored on the trajectory that generated it, as the task samples"
+            refuse_unread(self.options, ("draws", "trajectory", "guidance"), why)
+        for steps, guidance in self.ways():
+            if not model.has_null and (self.compares or guidance != 1):
+                raise UserError(
+                    "this model has no null class, so there is nothing to compare or guide its "
+                    "classes with; choose flipd"
+                )
+            if (found := len(timesteps(model, steps)) - pure_noise(model, steps)) < self.least():
+                raise UserError(
+                    f"a trajectory of {steps} steps has {found} that are not from pure noise, and "
+                    f"the score takes {self.least()}; take more steps"
+                )
+
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> list[float]:
+        n = own_draws(conditions, self.options.draws)
+        rows = [(c, draw) for c in conditions for draw in range(n)]
+        _, values = self.follow(model, rows, *self.way(), whole=False)
+        return values.view(len(conditions), n).mean(dim=1).tolist()
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int | None:
+        return self.sampling_forwards(model, request)
+
+    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        rows = [(r.condition, r.draw) for r in requests]
+        x, values = self.follow(model, rows, self.steps, self.weight, whole=True)
+        return samples(requests, x, model.decode(x), values.tolist())
