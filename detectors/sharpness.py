@@ -12,10 +12,10 @@ eps
 
     (H_c - H_0)(s_c - s_0) = (J_c - J_0)(eps_c - eps_0) / sigma_t^2,    J = d eps / dx
 
-The square is the paper's; its code averages the norms themselves (``squared=false``),
-which ranks alike for one draw only. The setting: n = 1 or 4 draws, the first step of
-50, w = 7.5. One draw and step cost 2 forwards and 2 JVPs, or 8 forwards by central
-differences.
+The default is what the paper's code computes, the mean of the norms; the paper squares
+them (``squared=true``), which ranks alike for one draw only. The setting: n = 1 or 4
+draws, the first step of 50, w = 7.5. One draw and step cost 2 forwards and 2 JVPs, or 8
+forwards by central differences.
 
 ``product=vjp`` is what the code of DSM (2026) runs under this paper's name: the
 transposed product without sigma, || (J_c - J_0)'(eps_c - eps_0) ||. A network's J is
@@ -50,7 +50,7 @@ class SharpnessOptions:
     trajectory: int = field(default=50, metadata=TRAJECTORY)
     guidance: float = field(default=7.5, metadata=GUIDANCE)
     squared: bool = field(
-        default=True, metadata={"help": "mean of squared norms, as in the paper; its code: false"}
+        default=False, metadata={"help": "mean of squared norms, as the paper writes it"}
     )
     product: Literal["jvp", "vjp"] = field(
         default="jvp",

@@ -147,9 +147,8 @@ def test_evaluations_are_those_of_the_guidance_norm(model) -> None:
     model.memo = Memo()
     CfgNorm(CfgNorm.Options(**way), seed=1, sampling=SAMPLING).score(model, CONDITIONS, {})
     before = model.cost.forwards - model.cost.shared
-    BrightEnding(BrightEnding.Options(**way), seed=1, sampling=SAMPLING).score(
-        model, CONDITIONS, {}
-    )
+    bright = BrightEnding(BrightEnding.Options(**way), seed=1, sampling=SAMPLING)
+    bright.score(model, CONDITIONS, {})
     assert model.cost.forwards - model.cost.shared - before == 3 * 2
 
 

@@ -31,12 +31,12 @@ def made(sampling: dict[str, Any] = SAMPLING, **options: Any) -> Calibrated:
 
 def test_it_is_the_difference_and_costs_what_both_cost() -> None:
     model, other = LinearModel(), LinearModel("v_prediction")
-    detector = made(detector="sharpness", settings=("draws=2", "squared=false"))
+    detector = made(detector="sharpness", settings=("draws=2", "squared=true"))
     detector.refer(lambda: other)
     detector.check(model, PROMPTS)
     got = detector.score(model, PROMPTS, {})
     assert model.cost == Cost(forwards=2 * 12, jvps=2 * 12)
-    plain = Sharpness(Sharpness.Options(draws=2, squared=False), seed=4, sampling=SAMPLING)
+    plain = Sharpness(Sharpness.Options(draws=2, squared=True), seed=4, sampling=SAMPLING)
     both = [plain.score(m, PROMPTS, {}) for m in (model, other)]
     assert got == pytest.approx([a - b for a, b in zip(*both, strict=True)], rel=1e-5)
     detector.refer(lambda: model)

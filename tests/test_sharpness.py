@@ -63,9 +63,9 @@ def test_sharpness_of_a_linear_network_is_a_matrix_times_a_vector(prediction: st
         ]
     )
     for options, want in (
-        ({}, (norms**2).mean(axis=1)),
-        ({"squared": False}, norms.mean(axis=1)),
-        ({"squared": False, "derivative": "difference"}, norms.mean(axis=1)),
+        ({"squared": True}, (norms**2).mean(axis=1)),
+        ({}, norms.mean(axis=1)),
+        ({"derivative": "difference"}, norms.mean(axis=1)),
     ):
         detector = Sharpness(Sharpness.Options(draws=2, **options), seed=5, sampling=SAMPLING)
         detector.check(model, PROMPTS)
@@ -75,9 +75,7 @@ def test_sharpness_of_a_linear_network_is_a_matrix_times_a_vector(prediction: st
 
 def test_the_transposed_product_has_no_sigma() -> None:
     model = LinearModel("v_prediction")
-    detector = Sharpness(
-        Sharpness.Options(draws=1, product="vjp", squared=False), seed=5, sampling=SAMPLING
-    )
+    detector = Sharpness(Sharpness.Options(draws=1, product="vjp"), seed=5, sampling=SAMPLING)
     got = detector.score(model, PROMPTS, {})
     for c, value in zip(PROMPTS, got, strict=True):
         jump = model.jacobian(c.prompt, T0) - model.jacobian(None, T0)
@@ -119,9 +117,7 @@ def test_on_a_unet_both_are_those_of_the_explicit_jacobian() -> None:
     model = tiny_text_model()
     conditions = [Condition(str(i), f"caption {i}") for i in range(2)]
     options = {"draws": 1, "trajectory": 10, "guidance": 2.0}
-    sharp = Sharpness(
-        Sharpness.Options(steps=2, squared=False, **options), seed=3, sampling=SAMPLING
-    )
+    sharp = Sharpness(Sharpness.Options(steps=2, **options), seed=3, sampling=SAMPLING)
     hessian = HessianDifference(HessianDifference.Options(**options), seed=3, sampling=SAMPLING)
     got, metric2 = sharp.score(model, conditions, {}), hessian.score(model, conditions, {})
     scheduler = DDIMScheduler.from_config(model.scheduler.config)
