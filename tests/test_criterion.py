@@ -187,10 +187,10 @@ def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
     """Labels, similarities and the matches of a run are those of the features, which
     are made once.
     """
-    options = ["criterion=sscd", f"criterion_weights={weights}", "pool=12"]
-    found = run("png_size", "celeba", task_options=options, out=tmp_path / "runs", progress=False)
+    options = ["examples=generated", "criterion=sscd", f"criterion_weights={weights}", "pool=12"]
+    found = run("png_size", "cifar10", task_options=options, out=tmp_path / "runs", progress=False)
     features = load_features("sscd", weights)
-    task = tasks().load("celeba")
+    task = tasks().load("cifar10")
     known = features(task().load("mini").training.images())
     drawn = features(np.stack([png_image(png) for png in found.samples.image]))
     whole = cosine_similarity(drawn, known)
@@ -225,7 +225,8 @@ def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
     files = {file: file.stat().st_mtime_ns for file in cache_root().glob("features-*.npy")}
     assert len(files) == 1
     np.testing.assert_array_equal(np.load(next(iter(files))), known)
-    again = task(parse_options(task.Options, [*options[:2], "pool=5"], owner="celeba")).load("mini")
+    fewer = parse_options(task.Options, [*options[:-1], "pool=5"], owner="cifar10")
+    again = task(fewer).load("mini")
     assert len(again.examples) == 5
     assert {file: file.stat().st_mtime_ns for file in cache_root().glob("features-*.npy")} == files
 
@@ -233,7 +234,7 @@ def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["criterion=sscd"], "criterion=sscd needs its weights.*celeba.criterion_weights"),
+        (["criterion=sscd"], "criterion=sscd needs its weights.*cifar10.criterion_weights"),
         (["criterion_weights=x.pt"], "read with criterion=sscd only"),
         (
             ["criterion=sscd", "criterion_weights=x.pt"],
@@ -244,5 +245,5 @@ def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
 )
 def test_a_criterion_that_cannot_be(tmp_path, options, why) -> None:
     with pytest.raises(UserError, match=why):
-        run("png_size", "celeba", task_options=options, out=tmp_path / "runs", progress=False)
+        run("png_size", "cifar10", task_options=options, out=tmp_path / "runs", progress=False)
     assert not (tmp_path / "runs").exists()
