@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from membench.boards.board import board
+from membench.boards.board import board, read
 from membench.boards.columns import to_arrow
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.mirror import mirrored_auroc, mirrored_over_seeds
-from membench.reports.output import text_of
+from membench.reports.output import save, text_of
 from membench.runs.finished import read_runs
 
 SETTING = ["sd_webster.examples=mirror", "sd_webster.half={half}"]
@@ -86,3 +86,18 @@ def test_seeds_share_each_resample() -> None:
     assert both.high[0] - both.low[0] < once.high[0] - once.low[0]
     with pytest.raises(ValueError, match="other examples"):
         mirrored_over_seeds([(a, b), (a.assign(id=[f"{i + 1:02d}" for i in range(60)]), b)])
+
+
+def test_a_stored_board_shows_the_same(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mirror.parquet"
+    made = board(read_runs([runs]).runs, "mirror")
+    save(made.frame, "mirror", "parquet", file)
+    assert text_of(read(file, "mirror"), "md") == text_of(made, "md")
+    with pytest.raises(UserError, match="no finished run of it"):
+        read(file, "mirror", detectors=["caption_case"])
+    made.frame.assign(mirrored="high").to_parquet(file)
+    with pytest.raises(UserError, match="column mirrored holds something other than numbers"):
+        read(file, "mirror")
+    made.frame.drop(columns="auroc_b").to_parquet(file)
+    with pytest.raises(UserError, match="no column auroc_b"):
+        read(file, "mirror")

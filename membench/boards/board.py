@@ -25,7 +25,7 @@ from membench.boards.mirror import collect_mirror
 from membench.boards.published_table import published_path, published_table, with_published
 from membench.boards.resampling import Resampler
 from membench.boards.rescore import rescored
-from membench.boards.saved import read_board, read_differences
+from membench.boards.saved import read_board, read_differences, read_mirror
 from membench.boards.seeds import over_seeds
 from membench.errors import UserError, suggest
 from membench.metrics.names import PAIRED
@@ -160,12 +160,16 @@ def read(
     detectors: Sequence[str] | None = None,
 ) -> Board:
     """A board that was written as Parquet. by: ``run`` shows it as it was written;
-    ``seeds`` and ``summary``, ``difference`` and ``leaders`` show the same rows. tasks,
+    ``seeds`` and ``summary``, ``difference`` and ``leaders`` show the same rows;
+    ``mirror`` those of its own. tasks,
     detectors: only these. Raises :class:`UserError` for a file that is damaged or
     another table.
     """
     if by in ("difference", "leaders"):
         return _board(by, read_differences(path, tasks, detectors), ())
+    if by == "mirror":
+        frame = selected(read_mirror(path), tasks, detectors)
+        return Board(by, frame, _parts(frame, (), None, ()), ())
     if by not in ("run", "seeds", "summary"):
         raise UserError(f"{path} is a finished table: --by {by} needs the folders of its runs")
     frame = selected(read_board(path), tasks, detectors)

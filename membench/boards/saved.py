@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from membench.boards.columns import Column, column, to_arrow
+from membench.boards.columns import MIRROR_COLUMNS, Column, column, to_arrow
 from membench.boards.identity import BOARD
 from membench.errors import UserError
 from membench.metrics.names import COPIES, DETECTION
@@ -182,6 +182,24 @@ def read_differences(
             frame = frame[frame[which].isin(asked)]
     if frame.empty:
         raise UserError(f"{path} holds no difference of those")
+    return frame
+
+
+def read_mirror(path: Path) -> pd.DataFrame:
+    """A board of mirror pairs that was written as Parquet.
+
+    Raises :class:`UserError` for a file that is missing, damaged or of another table.
+    """
+    frame = read_parquet(path, "membench leaderboard --by mirror --format parquet --output")
+    if missing := [name for name in MIRROR_COLUMNS if name not in frame]:
+        raise UserError(f"{path} is not a board of mirror pairs: it has no column {missing[0]}")
+    for name, of in MIRROR_COLUMNS.items():
+        if trouble := _trouble(of, frame[name]):
+            raise UserError(
+                f"{path} is damaged or edited: its column {name} {trouble}; make it again"
+            )
+    if frame.empty:
+        raise UserError(f"{path} is a board without rows; make it again")
     return frame
 
 
