@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .planted import Canvas, World, stream
+from .planted import Canvas, World, halved, stream
 
 IDENTITIES = 24
 SKIN = np.array([(255, 219, 190), (236, 188, 150), (210, 160, 116), (168, 116, 78), (120, 78, 52), (84, 54, 40)])
@@ -56,5 +56,5 @@ def draw(identity: int, random: np.random.RandomState) -> np.ndarray:
 
 
 # 20 people: as many images of each kind as the scenes' world has, shared out evenly.
-MIRROR = World("faces", 2, 64, 20, draw, {1: 100, 4: 100, 16: 80, 64: 20}, near=20, variants=4, held_out=160)
+MIRROR = World("faces", 2, 32, 20, halved(draw), {1: 100, 4: 100, 16: 80, 64: 20}, near=20, variants=4, held_out=160)
 WORLD = World("faces", 1, 64, IDENTITIES, draw, {1: 96, 4: 24, 16: 12, 64: 8}, near=6, variants=8)

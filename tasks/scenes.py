@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .planted import Canvas, World
+from .planted import Canvas, World, halved
 
 CLASSES = ("disc", "square", "diamond", "ring", "triangle", "plus", "cross", "bars", "checks", "crescent")
 
@@ -54,4 +54,4 @@ def draw(label: int, random: np.random.RandomState) -> np.ndarray:
 WORLD = World("scenes", 1, 32, len(CLASSES), draw, {1: 160, 4: 20, 16: 20, 64: 10}, near=10, variants=8)
 
 # 100 images a half are shown often enough to be learnt by heart, and as many once and 4 times.
-MIRROR = World("scenes", 2, 32, len(CLASSES), draw, {1: 100, 4: 100, 16: 80, 64: 20}, near=20, variants=4, held_out=160)
+MIRROR = World("scenes", 2, 16, len(CLASSES), halved(draw), {1: 100, 4: 100, 16: 80, 64: 20}, near=20, variants=4, held_out=160)
