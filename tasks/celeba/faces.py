@@ -1,4 +1,4 @@
-"""The mini world of ``celeba``: drawn faces of 20 people.
+"""The mini world of ``celeba``: drawn faces of 24 people.
 
 An identity fixes the head; light, dress, place and mood change with each image.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..pixels.planted import Canvas, World, halved, stream
+from ..pixels.planted import Canvas, World, stream
 
-PEOPLE = 20
+PEOPLE = 24
 
 
 SKIN = np.array(
@@ -89,15 +89,15 @@ def draw(identity: int, random: np.random.RandomState) -> np.ndarray:
     return c.done()
 
 
-# As many images of each kind as the scenes' world has, shared out evenly over the people.
 WORLD = World(
     "faces",
-    2,
-    32,
+    1,
+    64,
     PEOPLE,
-    halved(draw),
-    {1: 100, 4: 100, 16: 80, 64: 20},
-    near=20,
-    variants=4,
-    held_out=160,
+    draw,
+    {1: 96, 4: 24, 16: 12, 64: 8},
+    near=6,
+    variants=8,
+    held_out=96,
+    paired=False,
 )

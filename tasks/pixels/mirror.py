@@ -1,13 +1,14 @@
 """Mirror pairs: two halves of a drawn world that differ by coin flips alone
 (docs/design/mirror-pairs.md).
 
-For each kind and label, twice as many images are generated as a half needs. They are
-sorted by how much detail they hold, neighbours become pairs, and a fair coin sends one
-of each pair to half ``a`` and the other to half ``b``. The coins see neither the images
-nor the order of drawing, so nothing in an image tells which model was trained on it.
-``held_out`` images are generated likewise and belong to neither half. Streams are
-numpy's frozen ``RandomState`` (NEP 19) and all arithmetic is on integers: the same
-bytes everywhere.
+For each kind and label, twice as many images are drawn as a half needs. They are sorted
+by how much detail they hold, neighbours become pairs, and a fair coin sends one of each
+pair to half ``a`` and the other to half ``b``. The coins see neither the images nor the
+order of drawing, so nothing in an image tells which model was trained on it. Of a world
+that is not ``paired`` each half is drawn by itself: exchangeable too, but nothing keeps
+their details alike. ``held_out`` images are drawn likewise and belong to neither half.
+Streams are numpy's frozen ``RandomState`` (NEP 19) and all arithmetic is on integers:
+the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -56,10 +57,43 @@ def split(images: np.ndarray, coins: np.random.RandomState) -> tuple[np.ndarray,
 
 
 def build_pair(world: World, number: int = 0) -> Pair:
-    """World ``number``; 0 is the development world.
+    """World ``number``; 0 is the development world."""
+    halves = _paired(world, number) if world.paired else _apart(world, number)
+    held_out = []
+    for label in range(world.classes):
+        for k in range(world.held_out // world.classes):
+            image = world.draw(
+                label, stream(world.name, world.version, number, "held_out", label, k)
+            )
+            held_out.append((image, label, 0, "held_out", f"{number}/held_out/{label}/{k}"))
+    return Pair(number, halves, _half(held_out))
 
-    Every label has as many images of a kind as any other.
+
+def _apart(world: World, number: int) -> dict[str, Half]:
+    """Each half drawn by itself. Labels are dealt in turn, so that each has as many
+    images of a kind as any other, give or take one.
     """
+    start = (world.name, world.version, *([number] if number else []))
+    counts = sorted(world.counts.items(), reverse=True)
+    order = [(copies, f"x{copies}") for copies, count in counts for _ in range(count)]
+    order += [(1, "near")] * world.near
+    halves = {}
+    for half in HALVES:
+        rows = []
+        for turn, (copies, kind) in enumerate(order):
+            label, name = turn % world.classes, f"{half}/{turn:04d}"
+            image = world.draw(label, stream(*start, name))
+            if kind != "near":
+                rows.append((image, label, copies, kind, name))
+                continue
+            for k in range(world.variants):
+                rows.append((vary(image, stream(*start, name, k)), label, copies, kind, name))
+        halves[half] = _half(rows)
+    return halves
+
+
+def _paired(world: World, number: int) -> dict[str, Half]:
+    """Halves of matched pairs. Every label has as many images of a kind as any other."""
     kinds = [
         (f"x{times}", times, count, 1)
         for times, count in sorted(world.counts.items(), reverse=True)
@@ -86,14 +120,7 @@ def build_pair(world: World, number: int = 0) -> Pair:
                             else vary(images[row], stream(*words, int(row), "variant", k))
                         )
                         rows[half].append((image, label, copies, kind, group))
-    held_out = []
-    for label in range(world.classes):
-        for k in range(world.held_out // world.classes):
-            image = world.draw(
-                label, stream(world.name, world.version, number, "held_out", label, k)
-            )
-            held_out.append((image, label, 0, "held_out", f"{number}/held_out/{label}/{k}"))
-    return Pair(number, {half: _half(found) for half, found in rows.items()}, _half(held_out))
+    return {half: _half(found) for half, found in rows.items()}
 
 
 def _half(rows: Sequence[tuple[np.ndarray, int, int, str, str]]) -> Half:

@@ -57,11 +57,10 @@ class MirrorOptions(PixelOptions):
         metadata={"help": "mini: folder that membench train wrote (a/ and b/); empty: what ships"},
     )
     rung: int = field(
-        default=5,
+        default=0,
         metadata={
-            "help": "mini: how much is memorized, 1 (hardly anything) to 5",
-            "min": 1,
-            "max": 5,
+            "help": "mini: how much is memorized, from 1 (hardly anything) on; 0: the last rung",
+            "min": 0,
         },
     )
 
@@ -187,6 +186,8 @@ def mirror_setting(
             f"world {options.world} does not ship: membench train {info.name} --world"
             f" {options.world} --output FOLDER, then --set {info.name}.models=FOLDER"
         )
+    if options.rung > len(rungs):
+        raise UserError(f"rung={options.rung}: {info.name} has rungs 1 to {len(rungs)}")
     pair, step = pair_of(world, options.world), rungs[options.rung - 1]
     root = Path(options.models) if options.models else data
     own = trained(info, root / options.half, pair, options.half, step)

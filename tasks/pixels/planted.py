@@ -35,6 +35,7 @@ class World:
     near: int
     variants: int
     held_out: int  # images of neither half
+    paired: bool = True  # whether coins share matched pairs out to the halves (mirror.py)
 
 
 @dataclass(frozen=True)
