@@ -282,11 +282,11 @@ def test_the_guidance_norm_has_its_closed_form(kind: str) -> None:
 
 
 def test_without_guidance_a_memorized_condition_goes_straight_to_its_image() -> None:
-    """eps stays (x_t - alpha_t x_k) / sigma_t, so that x_t = (alpha_t - rho sigma_t)
-    x_k + (sigma_t / sigma_T) x_T, rho = alpha_T / sigma_T.
+    """eps stays (x_T - alpha_T x_k) / sigma_T, so that x_t = (alpha_t - rho sigma_t)
+    x_k + (sigma_t / sigma_T) x_T.
 
-    Then D1 = -rho sum sigma_t, the most that an unguided trajectory can reach, and D2 =
-    (1 - 1 / sigma_T) sum sigma_t.
+    Then, with rho = alpha_T / sigma_T, D1 = -rho sum sigma_t, the most that an unguided
+    trajectory can reach, and D2 = (1 - 1 / sigma_T) sum sigma_t.
     """
     w = world("pixels")
     found = {
