@@ -104,6 +104,9 @@ class Combined(Detector):
     def prepare(
         self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace
     ) -> dict[str, Any]:
+        if self.given is not None:
+            return {}
+
         def make(folder: Path) -> tuple[Cost, float]:
             before, start = replace(model.cost), time.monotonic()
             write_json(

@@ -21,7 +21,6 @@ from itertools import combinations
 from typing import ClassVar
 
 import torch
-from torch.nn.functional import avg_pool2d, conv2d
 
 from membench.detector import Detector
 from membench.errors import UserError
@@ -67,12 +66,12 @@ def ms_ssim(a: torch.Tensor, b: torch.Tensor, *, kernel: int, scales: int) -> to
     weights = window.expand(a.shape[1], 1, kernel, kernel)
 
     def blur(x: torch.Tensor) -> torch.Tensor:
-        return conv2d(x, weights, groups=x.shape[1])
+        return torch.nn.functional.conv2d(x, weights, groups=x.shape[1])
 
     product = torch.ones(len(a), dtype=a.dtype)
     for scale in range(scales):
         if scale:
-            a, b = avg_pool2d(a, 2), avg_pool2d(b, 2)
+            a, b = torch.nn.functional.avg_pool2d(a, 2), torch.nn.functional.avg_pool2d(b, 2)
         mean_a, mean_b = blur(a), blur(b)
         var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
         both = blur(a * b) - mean_a * mean_b

@@ -122,7 +122,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
             "--groups text is for --by seeds, kind, source, difference, leaders and summary",
         ),
         (["--groups", "text", "--by", "band"], "--groups text is for --by seeds"),
-        (["--by", "kinds"], "invalid choice: 'kinds' (choose from 'run', 'seeds', 'kind'"),
+        (
+            ["--by", "kinds"],
+            "invalid choice: 'kinds' (choose from 'run', 'seeds', 'mirror', 'kind'",
+        ),
         (
             ["--kinds"],
             (

@@ -59,7 +59,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "clid": ({}, [CAPTIONS, CLASSES]),
     "combined": ({"detectors": ("cfg_norm", "dcs")}, [CAPTIONS, CLASSES]),
     "dcs": ({}, [CAPTIONS, CLASSES]),
-    "decomposition": ({"trajectory": 6}, [CAPTIONS, CLASSES]),
+    "decomposition": ({}, [CAPTIONS, CLASSES]),
     "dsm": ({}, [CAPTIONS, CLASSES]),
     "edge": ({"size": 16}, [CAPTIONS]),
     "flipd": ({"probes": 2}, [CAPTIONS, CLASSES, NOTHING]),

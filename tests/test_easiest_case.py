@@ -285,8 +285,8 @@ def test_without_guidance_a_memorized_condition_goes_straight_to_its_image() -> 
     """eps stays (x_T - alpha_T x_k) / sigma_T, so that x_t = (alpha_t - rho sigma_t)
     x_k + (sigma_t / sigma_T) x_T.
 
-    Then, with rho = alpha_T / sigma_T, D1 = -rho sum sigma_t, the most that an unguided
-    trajectory can reach, and D2 = (1 - 1 / sigma_T) sum sigma_t.
+    Then, with rho = alpha_T / sigma_T, D1 = -rho sum sigma_t, more than where a
+    trajectory bends, and D2 = (1 - 1 / sigma_T) sum sigma_t.
     """
     w = world("pixels")
     found = {
@@ -296,7 +296,9 @@ def test_without_guidance_a_memorized_condition_goes_straight_to_its_image() -> 
     ways = [w.model.alpha_sigma(t) for t in range(980, -1, -20)]
     total, (alpha, sigma) = sum(left for _, left in ways[1:]), ways[0]
     assert found["image"] == pytest.approx(-alpha / sigma * total, rel=1e-2)
-    assert found["noise"] == pytest.approx((1 - 1 / sigma) * total, rel=1e-2)
+    # A small difference of two sums of size ``total``, each a little off by the width
+    # of the pieces
+    assert found["noise"] == pytest.approx((1 - 1 / sigma) * total, abs=1e-3 * total)
     assert (
         score("pixels", "decomposition", [*w.learned, *w.ignored], guidance=1.0).max()
         < found["image"].min()

@@ -463,8 +463,8 @@ def test_a_repository_of_something_else(server: Hub) -> None:
     with pytest.raises(
         UserError,
         match=(
-            r"holds no model_index\.json, .*unet/diffusion_pytorch_model\*\.safetensors.*: it is no"
-            r" model of the kind"
+            r"holds no model_index\.json, .*unet/diffusion_pytorch_model\*\.safetensors.*: it is"
+            r" not a model of the kind"
         ),
     ):
         hub.hub_folder(REPO, **PIPELINE)

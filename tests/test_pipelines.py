@@ -239,7 +239,7 @@ def test_a_lost_shard_is_named(folder: Path) -> None:
         load_text_to_image(folder)
     index = folder / "unet" / f"{DIFFUSERS}.safetensors.index.json"
     change(index, weight_map={"conv_in.weight": "../../elsewhere.safetensors"})
-    with pytest.raises(UserError, match="no safetensors file beside it"):
+    with pytest.raises(UserError, match="not a safetensors file beside it"):
         load_text_to_image(folder)
 
 

@@ -372,7 +372,7 @@ BROKEN = {
     ),
     "pickled list": (
         lambda f: as_bin(f, [1, 2]),
-        ["diffusion_pytorch_model.bin", "no dictionary of tensors"],
+        ["diffusion_pytorch_model.bin", "not a dictionary of tensors"],
     ),
     "pickled nan": (
         lambda f: as_bin(f, {"conv_in.bias": torch.full((8,), float("nan"))}),

@@ -306,7 +306,11 @@ def test_against_another_reader(tmp_path):
             ";Caption;URL;type;Index\n0;a;;XX;1\n",
             ["line 2", "'XX'", "MV, TV, RV, VM, TM, N"],
         ),
-        ("a.csv", ";Caption;URL;max_sscd;Index\n0;a;;high;1\n", ["line 2", "'high'", "no number"]),
+        (
+            "a.csv",
+            ";Caption;URL;max_sscd;Index\n0;a;;high;1\n",
+            ["line 2", "'high'", "not a number"],
+        ),
         (
             "a.csv",
             ";Caption;URL;type;Index\n0;a;;VM;1\n1;a;;;2\n",

@@ -364,7 +364,7 @@ def _known(name: str) -> KnownSet:
         or name.startswith((".", "/", "~"))
     ):
         raise UserError(
-            f"prompts file {name} {'is no file' if os.path.exists(name) else 'does not exist'}"
+            f"prompts file {name} {'is not a file' if os.path.exists(name) else 'does not exist'}"
         )
     if "/" in name:
         raise UserError(

@@ -19,7 +19,7 @@ from membench.types import Condition
 
 Pool = Literal["mean", "max", "none"]
 
-Reduce = Callable[[torch.Tensor], torch.Tensor]
+Reduce = Callable[["torch.Tensor"], "torch.Tensor"]
 
 FIRST_BLOCK = ".transformer_blocks.0.attn2"
 SHOWN = 20  # names of layers in a refusal

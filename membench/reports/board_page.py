@@ -31,7 +31,7 @@ SIDE = 128  # pixels; several boards with 192 would make a page of more than 10 
 HOW_TO_READ = (
     (
         "A board holds runs that compare: same task, profile, model, data and examples. On a"
-        " control board the model never saw the examples: what is found there is no memorization."
+        " control board the model never saw the examples: what is found there is not memorization."
     ),
     (
         "A higher score says: memorized. Brackets are 95 % intervals; n/a: the data cannot support"
