@@ -13,6 +13,7 @@ from membench.boards.columns import to_arrow
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.mirror import mirrored_auroc, mirrored_over_seeds
+from membench.reports.mirror_tables import mirror_tables
 from membench.reports.output import save, text_of
 from membench.runs.finished import read_runs
 
@@ -54,6 +55,15 @@ def test_the_table_fits_80_columns(runs: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "| caption_length | 0.500 [0.500, 0.500] |" in text and "| MV | RV | TV |" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert max(map(len, rows)) <= 80
+
+
+def test_options_are_a_column_only_where_they_differ(runs: Path) -> None:
+    frame = board(read_runs([runs]).runs, "mirror").frame
+    [(_, alike, notes), _] = mirror_tables(frame.assign(options="images=0"))
+    assert "options" not in alike and notes[0].endswith("; options: images=0")
+    other = frame.assign(detector="caption_case", options="steps=5")
+    [(_, differ, notes), _] = mirror_tables(pd.concat([frame, other]))
+    assert set(differ.options) == {"", "steps=5"} and "options:" not in notes[0]
 
 
 def test_one_half_alone_is_refused(runs: Path) -> None:

@@ -25,6 +25,7 @@ def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     out["TPR@1%"] = [f"{value:.3f}" for value in every.mirrored_tpr]
     out["eval/ex"] = every.evaluations_per_example.map(number)
     seeds = sorted(set(every.seeds))
+    alike = f"; options: {options[0]}" if len(options := every.options.unique()) == 1 else ""
     yield (
         "mirrored",
         out,
@@ -32,7 +33,7 @@ def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
             "AUROC of each half's examples against the other's, mean of the two models; what can"
             " be seen in an example without a model has 0.5. 95 % intervals over groups, of this"
             f" world and its two trainings. Examples: {int(every.n.max()):,}; seeds:"
-            f" {', '.join(map(str, seeds))}"
+            f" {', '.join(map(str, seeds))}{alike if options[0] else ''}"
         ],
     )
     kinds = sorted(set(part.kind) - {"all"}, key=natural)
@@ -49,10 +50,10 @@ def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
 
 
 def _names(rows: pd.DataFrame) -> pd.DataFrame:
-    """Detector, and its options where any row has some."""
+    """Detector, and its options where they differ."""
     out = pd.DataFrame(
         {"detector": [marked(r.detector, r.status) for r in rows.itertuples()]}, index=rows.index
     )
-    if rows.options.any():
+    if rows.options.nunique() > 1:
         out["options"] = rows.options
     return out
