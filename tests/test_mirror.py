@@ -400,9 +400,12 @@ def test_the_generated_pool_is_of_the_rung_and_half(
     [
         ({"world": 1}, "was not trained on half a of world 1"),
         ({"world": 1, "models": ""}, "world 1 does not ship: membench train cifar10 --world 1"),
-        ({"model": "somebody/else"}, "nobody knows which of these images it saw"),
-        ({"pool": 7}, "pool=7: the examples are training images"),
-        ({"labels": "none"}, "labels=none"),
+        (
+            {"model": "somebody/else", "examples": "training"},
+            "nobody knows which of these images it saw",
+        ),
+        ({"pool": 7, "examples": "training"}, "pool=7: the examples are training images"),
+        ({"labels": "none", "examples": "training"}, "labels=none"),
         ({"data_root": "d"}, "is for --profile full"),
         (
             {"models": "nowhere"},

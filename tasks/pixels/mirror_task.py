@@ -41,7 +41,8 @@ class MirrorOptions(PixelOptions):
             "help": (
                 "training: the images of both halves of a mirror pair and held-out ones (full: of"
                 " model and control_model); generated: a pool of images that the model generated;"
-                " auto: training (mini), generated (full)"
+                " auto: generated with --profile full, with a model of your own or an option of the"
+                " pool, training otherwise"
             )
         },
     )
@@ -65,6 +66,16 @@ class MirrorOptions(PixelOptions):
     )
 
 
+def kind_of_examples(options: MirrorOptions) -> str:
+    """``training`` or ``generated``; auto: training, unless something is set that only
+    generated images have.
+    """
+    if options.examples != "auto":
+        return options.examples
+    set_ = (getattr(options, name) != getattr(type(options)(), name) for name in GENERATED)
+    return "generated" if any(set_) else "training"
+
+
 def load_mirror(
     info: TaskInfo,
     world: World,
@@ -82,7 +93,7 @@ def load_mirror(
     Raises :class:`UserError`.
     """
     setting = mirror_setting(info, world, data, rungs, options, control)
-    if options.examples == "generated":
+    if kind_of_examples(options) == "generated":
         return load_setting(
             setting, options, control=control, device=device, dtype=dtype, batch_size=batch_size
         )
@@ -169,7 +180,7 @@ def mirror_setting(
                 " membench"
             )
         if (
-            options.examples != "generated"
+            kind_of_examples(options) == "training"
             and option.name in GENERATED
             and (value := getattr(options, option.name)) != option.default
         ):
