@@ -2,19 +2,25 @@
 --profile mini``.
 
 Four parts: ``tokenizer`` and ``vae`` learn from the public split of the catalogue;
-``model`` (half a) and ``control`` (half b) each train a U-Net and a CLIP text encoder
-on frozen latents, with the same recipe. The text encoder learns jointly with the U-Net,
+``a`` and ``b`` each train a U-Net and a CLIP text encoder on a half of it, on frozen
+latents, with the same recipe. The text encoder learns jointly with the U-Net,
 as in latent diffusion's first text-to-image model (Rombach et al. 2022), since no
 pretrained CLIP is at hand. The target is v (Salimans and Ho 2022), as in Stable
 Diffusion 2: an epsilon loss hardly sees the first sampling steps, where the detectors
 look (docs/design/mini-world.md).
+
+The shipped weights come from two stages. With ``start`` a training goes on from
+finished models: a second stage that drops most captions teaches the null condition the
+catalogue, and the VAE's decoder alone is trained on, as of Stable Diffusion's later
+decoders, so that latents stay.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +38,9 @@ from membench.models.training import Plan, fit, warmup
 from membench.storage.hashing import tensor_hash
 from membench.storage.provenance import commit
 
-from ..shared import HALVES
 from . import catalogue
 
-PARTS = ("vae", "model", "control")
+PARTS = ("vae", "a", "b")  # a and b: U-Net and text encoder on a half of the world
 
 
 TOKENS = 24  # CLIP has 77; no caption of the catalogue is longer than 24
@@ -60,6 +65,10 @@ class Recipe:
     rate: float = 1e-3
     caption_dropout: float = 0.1
     seed: int = 0
+    start: str = field(
+        default="",
+        metadata={"help": "folder of finished pipelines a and b, to go on from"},
+    )
 
 
 def make_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -182,6 +191,12 @@ def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
     data = pixels(half.images())
     torch.manual_seed(recipe.seed)
     vae = make_vae()
+    if recipe.start:
+        vae = AutoencoderKL.from_pretrained(Path(recipe.start) / "a" / "vae", local_files_only=True)
+        vae = vae.float().train()
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    started = tensor_hash(vae) if recipe.start else ""
 
     def loss(step: int, gen: torch.Generator) -> torch.Tensor:
         x = data[torch.randint(len(data), (recipe.vae_batch,), generator=gen)]
@@ -206,11 +221,12 @@ def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
         rate,
         recipe.seed,
         ema_decay=0.99,
-        record={"data": half.content_hash()},
+        record={"data": half.content_hash(), "start": started},
     )
     report = fit(plan, work, progress=progress)
-    latents = encode(vae, data[:1024])
-    vae.register_to_config(scaling_factor=float(1 / latents.std()))
+    if not recipe.start:
+        latents = encode(vae, data[:1024])
+        vae.register_to_config(scaling_factor=float(1 / latents.std()))
     with torch.no_grad():
         held_out = pixels(catalogue.build("a").images()[:256])
         error = (
@@ -238,7 +254,7 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
     # Or the saved configuration would name a folder of this machine
     vae.register_to_config(_name_or_path="vae")
     scheduler = make_scheduler()
-    half = catalogue.build(HALVES[part])
+    half = catalogue.build(part)
     rows = torch.tensor([i for i, e in enumerate(half.entries) for _ in range(e.copies)])
     latents = encode(vae, pixels(half.images())) * vae.config.scaling_factor
     tokens = tokenizer(
@@ -248,6 +264,13 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
         raise ValueError(f"a caption has {tokens.shape[1]} tokens, more than {TOKENS}")
     torch.manual_seed(recipe.seed)
     unet, text_encoder = make_unet(), make_text_encoder(tokenizer)
+    started = ""
+    if recipe.start:
+        first = Path(recipe.start) / part
+        unet = UNet2DConditionModel.from_pretrained(first / "unet", local_files_only=True)
+        text_encoder = CLIPTextModel.from_pretrained(first / "text_encoder", local_files_only=True)
+        unet, text_encoder = unet.float(), text_encoder.float()
+        started = tensor_hash(unet)
 
     def loss(step: int, gen: torch.Generator) -> torch.Tensor:
         index = rows[torch.randint(len(rows), (recipe.batch,), generator=gen)]
@@ -260,7 +283,12 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
         return F.mse_loss(v, scheduler.get_velocity(x0, noise, t))
 
     fixed = {"batch": recipe.batch, "rate": recipe.rate, "caption_dropout": recipe.caption_dropout}
-    record = {"data": half.content_hash(), "vae": tensor_hash(vae), "recipe": fixed}
+    record = {
+        "data": half.content_hash(),
+        "encoder": tensor_hash(vae.encoder),
+        "recipe": fixed,
+        "start": started,
+    }
     plan = Plan(
         part,
         {"unet": unet, "text_encoder": text_encoder},
@@ -296,8 +324,11 @@ def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool =
     """
     out.mkdir(parents=True, exist_ok=True)
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
-    if not (out / "tokenizer" / "vocab.json").exists():
-        make_tokenizer(out / "tokenizer")
+    if not (out / "tokenizer" / "tokenizer_config.json").exists():
+        if recipe.start:
+            shutil.copytree(Path(recipe.start) / "a" / "tokenizer", out / "tokenizer")
+        else:
+            make_tokenizer(out / "tokenizer")
     for part in parts:
         report = (
             train_vae(out, recipe, progress)
