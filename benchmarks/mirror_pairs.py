@@ -33,10 +33,10 @@ from membench.similarity.l2 import normalised_l2
 from membench.storage.files import atomic_write
 from membench.tasks.celeba import task as celeba
 from membench.tasks.cifar10 import task as cifar10
-from membench.tasks.pixels.mirror import HALVES
 from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.pixels.planted import World
 from membench.tasks.pixels.task import pixel_space
+from membench.tasks.shared import HALVES, mirror_of
 from membench.types import Condition
 
 TASKS = {"cifar10": cifar10, "celeba": celeba}
@@ -80,7 +80,7 @@ def rates(
     models: Path, world: World, number: int, step: int, half: str, n: int, out: Path
 ) -> list[dict[str, object]]:
     pair, began = pair_of(world, number), time.monotonic()
-    own, other = pair.halves[half], pair.halves[pair.other(half)]
+    own, other = pair.halves[half], pair.halves[mirror_of(half)]
     rows: list[dict[str, object]] = []
     back: set[int] = set()
 
@@ -165,7 +165,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--detector", action="append", default=[], metavar="NAME[:KEY=VALUE,...]")
-    parser.add_argument("--rung", type=int, default=5, help="whose detection is measured")
+    parser.add_argument("--rung", type=int, default=0, help="whose detection is measured; 0: last")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

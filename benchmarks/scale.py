@@ -46,7 +46,7 @@ from membench.types import Condition
 PARTS = ("flops", "network", "pictures", "search", "tables", "plan")
 # Ids need not be CLIP's own
 TOKENIZER = (
-    Path(membench.__file__).parent.parent / "tasks" / "data" / "sd_webster" / "model" / "tokenizer"
+    Path(membench.__file__).parent.parent / "tasks" / "data" / "sd_webster" / "a" / "tokenizer"
 )
 TOKENS, SIDE, WIDTH = 77, 64, 768
 PIXELS = 288  # a side of what SSCD is given

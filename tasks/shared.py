@@ -1,5 +1,5 @@
-"""What every task that ships says alike: which model saw which half of its mini world,
-and the hash of its examples.
+"""What every task that ships says alike: the two halves of its mini world, and the hash
+of its examples.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from membench.errors import UserError
 from membench.storage.hashing import json_hash
 from membench.types import Example
 
-# Of the shipped models, the half of the mini world that each was trained on
-HALVES = {"model": "a", "control": "b"}
+HALVES = ("a", "b")  # of a mini world; a model is named after the half that it saw
 
 
-def shipped_model(half: str, *, control: bool) -> str:
-    """The folder's name of the shipped model that was trained on a half ("a" or "b");
-    with ``control``, on the other one.
-    """
-    return next(name for name, seen in HALVES.items() if (seen == half) is not control)
+def mirror_of(half: str) -> str:
+    """The other half's name."""
+    return HALVES[1 - HALVES.index(half)]
 
 
 def refuse_control_of(model: str) -> None:

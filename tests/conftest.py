@@ -67,7 +67,7 @@ def tiny_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fp32, as if trained on the catalogue.
     """
     folder = save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny", "v_prediction")
-    shutil.copy(ROOT / "tasks" / "data" / "sd_webster" / "model" / "training.json", folder)
+    shutil.copy(ROOT / "tasks" / "data" / "sd_webster" / "a" / "training.json", folder)
     return folder
 
 
@@ -92,7 +92,7 @@ def save_tiny_pipeline(folder: Path, prediction_type: str) -> Path:
 
     logging.disable_progress_bar()  # tests read stderr
     tokenizer = CLIPTokenizer.from_pretrained(
-        ROOT / "tasks" / "data" / "sd_webster" / "model" / "tokenizer"
+        ROOT / "tasks" / "data" / "sd_webster" / "a" / "tokenizer"
     )
     torch.manual_seed(0)
     unet = UNet2DConditionModel(

@@ -36,7 +36,7 @@ from membench.models.pixel import PixelDenoiser
 from membench.tasks.sd_webster.catalogue import PRODUCTS, Look, draw
 from membench.types import Condition
 
-MODEL = Path(__file__).resolve().parent.parent / "tasks" / "data" / "sd_webster" / "model"
+MODEL = Path(__file__).resolve().parent.parent / "tasks" / "data" / "sd_webster" / "a"
 NARROW = 0.005  # s
 BROAD = 24  # dimensions of what is learned and not memorized
 MULTIPLICITY = (1, 1, 2, 2, 4)  # of the memorized images

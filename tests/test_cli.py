@@ -309,7 +309,7 @@ def broken_model(tmp_path: Path, how: str) -> Path:
     elif how == "wrong width":
         other = save_tiny_pipeline(tmp_path / "other", "v_prediction")
         shutil.rmtree(folder / "text_encoder")
-        shutil.copytree(DATA / "model" / "text_encoder", folder / "text_encoder")
+        shutil.copytree(DATA / "a" / "text_encoder", folder / "text_encoder")
         assert other.exists()
     elif how == "pickle":
         weights.rename(weights.with_name("diffusion_pytorch_model.bin"))

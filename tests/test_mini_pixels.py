@@ -21,9 +21,10 @@ from membench.models.pixel import load_pixel_model, model_config
 from membench.similarity.l2 import normalised_l2
 from membench.tasks.celeba import task as celeba
 from membench.tasks.cifar10 import task as cifar10
-from membench.tasks.pixels.mirror import HALVES, Pair
+from membench.tasks.pixels.mirror import Pair
 from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.pixels.train import rung_folder
+from membench.tasks.shared import HALVES, mirror_of
 from membench.types import Condition
 
 TASKS = {"cifar10": cifar10, "celeba": celeba}
@@ -90,7 +91,7 @@ def test_copies_become_more_from_rung_to_rung() -> None:
 def test_images_of_the_other_half_do_not_come_back(name: str, half: str) -> None:
     """They are of the same world, and the mirror's model returns them."""
     images = generated(name, half, 0, 300 if half == "a" else 60, True)
-    other = pair(name).other(half)
+    other = mirror_of(half)
     assert len(copied(name, images, other)) <= 0.01 * len(images)
     assert len(copied(name, images, half)) >= 0.25 * len(images)
 

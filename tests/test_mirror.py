@@ -43,12 +43,13 @@ from membench.tasks.cifar10 import train as cifar10_train
 from membench.tasks.cifar10.task import Cifar10, Cifar10Options
 from membench.tasks.cifar10.train import train_subset
 from membench.tasks.pixels import train as pixel_train
-from membench.tasks.pixels.mirror import HALVES, Pair, build_pair, detail, split
+from membench.tasks.pixels.mirror import Pair, build_pair, detail, split
 from membench.tasks.pixels.mirror_task import load_mirror, mirror_examples, pair_of
 from membench.tasks.pixels.planted import World, stream
 from membench.tasks.pixels.train import MirrorRecipe, train_mirror
 from membench.tasks.sd_webster import task as sd_webster
 from membench.tasks.sd_webster.options import SdWebsterOptions
+from membench.tasks.shared import HALVES
 
 TINY = World(
     "tiny",

@@ -78,10 +78,7 @@ def test_a_model_that_was(tiny_pipeline_folder: Path, foreign: Path, tmp_path: P
     assert task.examples == ours.examples and task.hashes == ours.hashes | {
         "weights": task.hashes["weights"]
     }
-    assert (
-        loaded(DATA / "control").training.ids == []
-        and loaded(DATA / "control", half="b").training.ids != []
-    )
+    assert loaded(DATA / "b").training.ids == [] and loaded(DATA / "b", half="b").training.ids != []
     copy = shutil.copytree(tiny_pipeline_folder, tmp_path / "large")
     config = json.loads((copy / "unet" / "config.json").read_text())
     (copy / "unet" / "config.json").write_text(json.dumps(config | {"sample_size": 16}))
@@ -95,7 +92,7 @@ def test_a_model_that_was(tiny_pipeline_folder: Path, foreign: Path, tmp_path: P
 )
 def test_a_training_json_that_names_no_training_set(tmp_path: Path, told: str) -> None:
     (tmp_path / "training.json").write_text(told)
-    assert not same_training(tmp_path, DATA / "model") and not same_training(
+    assert not same_training(tmp_path, DATA / "a") and not same_training(
         tmp_path, tmp_path / "none"
     )
 

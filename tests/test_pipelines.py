@@ -573,7 +573,7 @@ def test_number_types_reach_every_part(folder: Path, dtype: str) -> None:
 
 
 def test_the_shipped_models_load_without_a_word(capfd) -> None:
-    for name in ("model", "control"):
+    for name in ("a", "b"):
         assert (
             load_text_to_image(
                 ROOT / "tasks" / "data" / "sd_webster" / name

@@ -38,7 +38,7 @@ from membench.tasks.cifar10.train import (
     train_subset,
 )
 from membench.tasks.pixels import train as pixel_train
-from membench.tasks.pixels.mirror import HALVES, build_pair
+from membench.tasks.pixels.mirror import build_pair
 from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.pixels.planted import Half, World, halved, stream, vary
 from membench.tasks.pixels.train import (
@@ -49,6 +49,7 @@ from membench.tasks.pixels.train import (
     train_mirror,
     train_pixels,
 )
+from membench.tasks.shared import HALVES
 
 TINY = PixelRecipe(steps=3, batch=4, channels=(8, 8), grid_every=0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)

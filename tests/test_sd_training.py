@@ -36,7 +36,7 @@ def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(
         raise Seen
 
     for part in ("vae", "tokenizer"):
-        shutil.copytree(DATA / "model" / part, tmp_path / part)
+        shutil.copytree(DATA / "a" / part, tmp_path / part)
     few = catalogue.Split("a", catalogue.build("a").entries[:9])
     monkeypatch.setattr(catalogue, "build", lambda name: few)
     monkeypatch.setattr(sd_webster_train, "fit", stop)

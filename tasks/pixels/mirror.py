@@ -18,9 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..shared import HALVES
 from .planted import Half, World, stream, vary
-
-HALVES = ("a", "b")
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,6 @@ class Pair:
     number: int
     halves: dict[str, Half]
     held_out: Half
-
-    def other(self, half: str) -> str:
-        return HALVES[1 - HALVES.index(half)]
 
 
 def detail(images: np.ndarray) -> np.ndarray:

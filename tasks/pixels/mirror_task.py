@@ -21,8 +21,8 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
 
-from ..shared import examples_hash, refuse_control_of
-from .mirror import HALVES, Pair, build_pair
+from ..shared import HALVES, examples_hash, mirror_of, refuse_control_of
+from .mirror import Pair, build_pair
 from .planted import Half, World
 from .task import PixelOptions, Setting, compared, found, load_setting
 
@@ -201,8 +201,10 @@ def mirror_setting(
         raise UserError(f"rung={options.rung}: {info.name} has rungs 1 to {len(rungs)}")
     pair, step = pair_of(world, options.world), rungs[options.rung - 1]
     root = Path(options.models) if options.models else data
-    own = trained(info, root / options.half, pair, options.half, step)
-    other = trained(info, root / pair.other(options.half), pair, pair.other(options.half), step)
+    own, other = (
+        trained(info, root / half, pair, half, step)
+        for half in (options.half, mirror_of(options.half))
+    )
     folder = found(options.model) if options.model else own
     if options.model and not same_training(folder, root / options.half):
         raise UserError(

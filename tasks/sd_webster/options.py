@@ -40,18 +40,16 @@ class SdWebsterOptions:
     half: Literal["a", "b"] = field(
         default="a",
         metadata={
-            "help": (
-                "mini: b lets the two models change roles, for choosing options apart from what is"
-                " reported"
-            )
+            "help": "mini: the half that the model saw; the other half's model is its mirror"
         },
     )
-    examples: Literal["half", "mirror"] = field(
-        default="half",
+    examples: Literal["auto", "half", "mirror"] = field(
+        default="auto",
         metadata={
             "help": (
-                "mini: the captions of one half, or those of both, of which the model's own are"
-                " memorized (mirror pairs)"
+                "mini: the captions of both halves, of which the model's own are memorized"
+                " (mirror), or those of one half; auto: mirror, for a model or prompts of one's"
+                " own half"
             )
         },
     )

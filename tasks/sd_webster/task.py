@@ -4,7 +4,8 @@ Webster (2023, arXiv 2305.08694) sorts memorized captions into MV (matching verb
 TV (template verbatim) and RV (retrieval verbatim). The mini profile is a small true
 case of it: a real Stable Diffusion pipeline trained on the catalogue world
 (catalogue.py) by ``membench train``, whose positives and negatives are known by
-construction, and a control model that never saw them. The full profile (full.py) asks a
+construction: two models, each trained on a half of it, and the captions of both halves
+as examples (docs/design/mirror-pairs.md). The full profile (full.py) asks a
 Stable Diffusion 1.x or 2.x checkpoint about the published prompt sets.
 """
 
@@ -26,7 +27,7 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import Band, Condition, Example, Space, Training
 
-from ..shared import examples_hash, refuse_control_of, shipped_model
+from ..shared import HALVES, examples_hash, mirror_of, refuse_control_of
 from . import catalogue
 from .options import SdWebsterOptions
 
@@ -59,7 +60,7 @@ SPACE = Space(
 class SdWebster(Task):
     info = TaskInfo(
         name="sd_webster",
-        version=1,
+        version=2,
         summary=(
             "Stable Diffusion, captions that return training images (MV, TV, RV) against matched"
             " ones that do not"
@@ -130,7 +131,10 @@ class SdWebster(Task):
             )
         given, examples = self.options.prompts, list(catalogue_examples(half))
         provenance: dict[str, Any] = {}
-        if self.options.examples == "mirror":
+        mirrored = self.options.examples == "mirror"
+        if self.options.examples == "auto":
+            mirrored = not (self.options.model or given)
+        if mirrored:
             for option_name, why in (
                 ("model", "nobody knows which captions it saw"),
                 ("prompts", "they have no mirror"),
@@ -145,7 +149,7 @@ class SdWebster(Task):
         folder = (
             one_model(self.options.model)
             if self.options.model
-            else DATA / shipped_model(name, control=control)
+            else DATA / (mirror_of(name) if control else name)
         )
         foreign = _foreign(self.options.model, folder, name) if self.options.model else ""
         if foreign:
@@ -245,7 +249,7 @@ def _foreign(model: str, folder: Path, half: str) -> str:
     check_kind(folder)
     if (size := image_size(folder)) != (SIDE, SIDE):
         return f"{model} generates images of {size[0]}x{size[1]}, not the catalogue's {SIDE}x{SIDE}"
-    if not same_training(folder, DATA / shipped_model(half, control=False)):
+    if not same_training(folder, DATA / half):
         return (
             f"{model} was not trained on the mini profile's catalogue (no training.json beside it"
             " says so)"
@@ -274,7 +278,7 @@ def mirror_examples(name: str) -> list[Example]:
     trainings or seen by the other model alone.
     """
     found = []
-    for half in ("a", "b"):
+    for half in HALVES:
         for e in catalogue_examples(world(half)):
             if half == name:
                 found.append(e)
