@@ -64,6 +64,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "edge": ({"size": 16}, [CAPTIONS]),
     "flipd": ({"probes": 2}, [CAPTIONS, CLASSES, NOTHING]),
     "hessian_difference": ({}, [CAPTIONS, CLASSES]),
+    "likelihood": ({"steps": 4, "probes": 2, "tolerance": 1e3}, [CAPTIONS, CLASSES, NOTHING]),
     "loss": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "membership": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "nemo_ssim": ({"scales": 1, "kernel": 3, "draws": 3}, [CAPTIONS]),

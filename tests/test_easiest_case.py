@@ -213,6 +213,7 @@ CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "sharpness": ({"draws": 16}, {"draws": 64}, False),
     "hessian_difference": ({"draws": 16}, {"draws": 64}, False),
     "flipd": ({}, {}, True),
+    "likelihood": ({"steps": 10, "tolerance": 1.0}, {"steps": 10, "tolerance": 1.0}, True),
     "side": ({"generations": 60}, {"generations": 30}, True),
     # Without a clip the gradient of a classifier that knows no timestep throws the
     # image away (test_easiest_attacks.py).

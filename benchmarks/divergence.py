@@ -1,0 +1,102 @@
+"""SIDE's memorization divergence on the mini models, where it is known what is memorized.
+
+For each rung of ``cifar10`` and each epsilon: the divergence of the set of images shown
+64 and 16 times and once, pointwise and of the set, under the model that was trained on
+them and under its mirror. The model is unconditional (the null class). Writes
+OUT/divergence.parquet; what is finished is found again.
+
+    python benchmarks/divergence.py --out OUT --rungs 1,3,5
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from membench.detectors.likelihood import Likelihood
+from membench.metrics.divergence import memorization_divergence, pointwise_divergence
+from membench.models.pixel import load_pixel_model
+from membench.reports.output import markdown
+from membench.tasks.cifar10 import task as cifar10
+from membench.tasks.pixels.mirror_task import pair_of
+from membench.tasks.shared import HALVES, mirror_of
+from membench.types import Condition
+
+KINDS = ("x64", "x16", "x1")
+
+
+def measured(
+    rung: int, half: str, asked: str, kind: str, epsilon: float, args: argparse.Namespace
+) -> dict[str, object]:
+    """One row: images of ``kind`` in ``half``, under the model of half ``asked``."""
+    planted = pair_of(cifar10.WORLD, 0).halves[half]
+    rows = [i for i, k in enumerate(planted.kinds) if k == kind][: args.images]
+    folder = cifar10.DATA / asked / f"step-{cifar10.RUNGS[rung - 1]:05d}"
+    model = load_pixel_model(folder, cifar10.WORLD.classes, batch_size=64)
+    options = Likelihood.Options(
+        steps=args.steps, probes=args.probes, tolerance=1e9, condition="unconditional"
+    )
+    detector = Likelihood(options, seed=0, sampling={"steps": 1, "guidance": 1.0})
+    points = model.encode(planted.images[rows])
+    names = [f"{half}/{i}/{k}" for i in rows for k in range(args.noises)]
+    noise = model.noise([(name, 0) for name in names], 0)
+    noised = points.repeat_interleave(args.noises, dim=0) + epsilon * noise
+    told = detector.told(model, [Condition(name) for name in names])
+    log_p = detector.log_p(model, noised, told, names).view(len(rows), args.noises).numpy()
+    size = points[0].numel()
+    each = pointwise_divergence(log_p, epsilon, size)
+    of_set, error = memorization_divergence(
+        points.flatten(1).numpy(),
+        noised.view(len(rows), args.noises, size).numpy(),
+        log_p,
+        epsilon,
+    )
+    return {
+        "rung": rung,
+        "half": half,
+        "model": "own" if asked == half else "mirror",
+        "kind": kind,
+        "epsilon": epsilon,
+        "images": len(rows),
+        "pointwise": float(each.mean()),
+        "set": of_set,
+        "error": error,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rungs", default="1,3,5")
+    parser.add_argument("--epsilons", default="0.02,0.05,0.1,0.2,0.5")
+    parser.add_argument("--images", type=int, default=20, help="of a kind and half")
+    parser.add_argument("--noises", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=12, help="of the flow")
+    parser.add_argument("--probes", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "divergence.parquet"
+    found = pd.read_parquet(file).to_dict("records") if file.exists() else []
+    done = {(r["rung"], r["half"], r["model"], r["kind"], r["epsilon"]) for r in found}
+    for rung in (int(r) for r in args.rungs.split(",")):
+        for half in HALVES:
+            for model, asked in (("own", half), ("mirror", mirror_of(half))):
+                for kind in KINDS:
+                    for epsilon in (float(e) for e in args.epsilons.split(",")):
+                        if (rung, half, model, kind, epsilon) not in done:
+                            found.append(measured(rung, half, asked, kind, epsilon, args))
+                pd.DataFrame(found).to_parquet(file)
+                print(f"rung {rung}, half {half}, {model}", flush=True)
+    table = pd.DataFrame(found).pivot_table(
+        index=["rung", "kind", "epsilon"], columns="model", values=["pointwise", "set"]
+    )
+    table.columns = [f"{value}, {model}" for value, model in table.columns]
+    print(markdown(table.round(0).astype(int).reset_index().astype(str)))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
