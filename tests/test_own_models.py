@@ -68,7 +68,7 @@ def test_a_model_that_was(tiny_pipeline_folder: Path, foreign: Path, tmp_path: P
     """By its training.json, which ``membench train`` writes; of the other half, or of
     another size, it is not.
     """
-    ours = SdWebster().load("mini")
+    ours = SdWebster(SdWebsterOptions(examples="half")).load("mini")
     task = loaded(tiny_pipeline_folder)
     assert (
         task.provenance == ours.provenance == {}

@@ -15,6 +15,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from membench.tasks.sd_webster import catalogue
+from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.sd_webster.task import DATA, SdWebster, unique_images
 
 
@@ -78,7 +79,7 @@ def test_captions_do_not_tell_the_label() -> None:
     """Character 3-grams, cross-validated by group, and the share of capital letters:
     AUROC 0.5 +- 0.08.
     """
-    examples = SdWebster().load("mini").examples
+    examples = SdWebster(SdWebsterOptions(examples="half")).load("mini").examples
     prompts, labels = (
         [e.condition.prompt for e in examples],
         np.array([e.memorized for e in examples]),
@@ -106,7 +107,7 @@ def test_that_classifier_can_tell_where_there_is_something_to_tell() -> None:
     """The control of the control: the same classifier finds a planted difference in
     wording.
     """
-    examples = SdWebster().load("mini").examples
+    examples = SdWebster(SdWebsterOptions(examples="half")).load("mini").examples
     labels = np.array([e.memorized for e in examples])
     prompts = [
         e.condition.prompt.replace("area rug", "carpet") if e.memorized else e.condition.prompt

@@ -341,6 +341,9 @@ def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool =
             "commit": made_by,
             "torch": torch.__version__,
         }
+        if recipe.start:
+            name = "vae_training.json" if part == "vae" else f"{part}/training.json"
+            report["before"] = json.loads((Path(recipe.start) / name).read_text())
         (out / part / "training.json").write_text(json.dumps(report, indent=1) + "\n")
         tqdm.write(
             f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {out / part}"
