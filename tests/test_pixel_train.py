@@ -4,6 +4,7 @@ what is written; and the worlds that are drawn.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -24,6 +25,7 @@ from membench.models.pixel import classes_of, load_pixel_model
 from membench.models.training import Plan, fit
 from membench.options import parse_options
 from membench.seeds import generator
+from membench.storage.sealed import read_sealed
 from membench.tasks.celeba import faces
 from membench.tasks.celeba.faces import WORLD, draw
 from membench.tasks.cifar10 import scenes
@@ -530,7 +532,8 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(made, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, grid_every=1)
     assert (
-        torch.load(tmp_path / "m.checkpoint.pt", weights_only=True)["step"] == 1
+        torch.load(io.BytesIO(read_sealed(tmp_path / "m.checkpoint")), weights_only=True)["step"]
+        == 1
         and not (tmp_path / "m" / WEIGHTS).exists()
     )
     monkeypatch.setattr(pixel_train, "_grid", grid)

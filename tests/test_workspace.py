@@ -226,13 +226,13 @@ def test_a_damaged_checkpoint_is_refused(tiny_pipeline_folder, tmp_path, killed_
     killed_at(2)
     with pytest.raises(KeyboardInterrupt):
         train("lora", tiny_pipeline_folder, tmp_path)
-    (checkpoint,) = tmp_path.glob("*/lora.checkpoint.pt")
+    (checkpoint,) = tmp_path.glob("*/lora.checkpoint")
     assert (
         not (checkpoint.parent / "stage.json").exists()
         and json.loads((checkpoint.parent / "parts.json").read_bytes())["rank"] == 4
     )
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"lora.checkpoint.pt is damaged; delete it"):
+    with pytest.raises(UserError, match=r"lora.checkpoint is damaged; delete it"):
         train("lora", tiny_pipeline_folder, tmp_path)
 
 

@@ -155,7 +155,7 @@ def train_classifier(
         )
         report = fit(plan, folder, progress=workspace.progress)
         write_tensors(folder / "classifier.safetensors", classifier.state_dict())
-        (folder / "classifier.checkpoint.pt").unlink()
+        (folder / "classifier.checkpoint").unlink()
         return Cost(surrogate_forwards=steps * batch, surrogate_backwards=steps * batch), report[
             "seconds"
         ]

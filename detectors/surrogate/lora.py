@@ -134,7 +134,7 @@ def train_lora(
             plan = Plan("lora", {"lora": trained}, loss, steps, lambda step: rate, seed, **ADAMW)
             report = fit(plan, folder, progress=workspace.progress)
         write_tensors(folder / "lora.safetensors", adapter.state())
-        (folder / "lora.checkpoint.pt").unlink()
+        (folder / "lora.checkpoint").unlink()
         return Cost(forwards=steps * batch, backwards=steps * batch), report["seconds"]
 
     training = {

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from membench.errors import UserError
 from membench.seeds import generator
-from membench.storage.files import atomic_write
+from membench.storage.files import take_lock
+from membench.storage.sealed import read_sealed, write_sealed
 
 
 @dataclass
@@ -68,7 +69,7 @@ def _save(state: dict[str, Any], path: Path) -> None:
     # not
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    atomic_write(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
+    write_sealed(path, buffer.getbuffer())
 
 
 def _with_ema(
@@ -95,10 +96,19 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
     is one.
 
     Leaves the EMA weights in ``plan.modules`` and returns a record (steps, seconds,
-    loss curve). Raises :class:`UserError` if the checkpoint belongs to another plan.
+    loss curve). Raises :class:`UserError` if the checkpoint belongs to another plan or
+    is damaged, or another process trains this plan there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{plan.name}.checkpoint.pt"
+    busy = f"another process trains {plan.name} in {folder}; wait until it ends, or end it"
+    lock = take_lock(folder / f".{plan.name}.lock", busy)
+    try:
+        return _fit(plan, folder / f"{plan.name}.checkpoint", progress)
+    finally:
+        lock.release()
+
+
+def _fit(plan: Plan, path: Path, progress: bool) -> dict[str, Any]:
+    """:func:`fit`, from the checkpoint ``path`` on."""
     params = plan.parameters()
     optimizer = torch.optim.AdamW(params, lr=1.0, weight_decay=plan.weight_decay, betas=plan.betas)
     ema = EMAModel(params, decay=plan.ema_decay)
@@ -107,14 +117,7 @@ def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
         {"name": plan.name, "seed": plan.seed, **plan.record}, sort_keys=True, default=str
     )
     if path.exists():
-        try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        # Whatever a damaged file raises; torch's own words tell people to load it
-        # unsafely
-        except Exception as error:
-            raise UserError(
-                f"{path} is damaged; delete it and train again from the start"
-            ) from error
+        state = torch.load(io.BytesIO(read_sealed(path)), weights_only=True, map_location="cpu")
         if state["identity"] != identity:
             raise UserError(
                 f"{path} is a checkpoint of another recipe; move it away, or train into another"

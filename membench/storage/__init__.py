@@ -2,5 +2,6 @@
 
 Knows nothing of diffusion models.
 
-For other packages: files, hashing, images, tables, cache, workspace, provenance.
+For other packages: files, sealed, hashing, images, tables, cache, workspace,
+provenance.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -94,6 +95,28 @@ def atomic_write(
         disk_errors(path.parent, what=what, advice=advice),
     ):
         write(temporary)
+
+
+def atomic_folder(path: Path, make: Callable[[Path], object]) -> None:
+    """Makes a folder that appears with all its files or not at all; one of that name is
+    left as it is.
+
+    make: fills the empty folder that it is given. Of two processes at once, the second
+    waits. Raises UserError if the disk refuses.
+    """
+    lock = take_lock(path.with_name(f".{path.name}.lock"), "", wait=True)
+    try:
+        if path.is_dir():
+            return
+        partial = path.with_name(f".{path.name}.partial")
+        with disk_errors(path.parent):
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+            partial.mkdir(parents=True)
+            make(partial)
+            os.replace(partial, path)
+            _sync(path.parent)
+    finally:
+        lock.release()
 
 
 def take_lock(

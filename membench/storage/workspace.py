@@ -18,8 +18,10 @@ from typing import Any
 
 from membench.errors import UserError
 from membench.storage.files import take_lock, write_json
-from membench.storage.hashing import content_key
+from membench.storage.hashing import content_key, file_hash
 from membench.types import Cost
+
+RECORDS = ("parts.json", "stage.json")  # of a stage
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,14 @@ class Workspace:
             self._claim(folder / "parts.json", parts)
             if not done.exists():
                 cost, seconds = make(folder)
-                write_json(done, {"cost": asdict(cost), "seconds": round(seconds, 3)})
+                record = {"cost": asdict(cost), "seconds": round(seconds, 3)}
+                write_json(done, record | {"files": _hashes(folder)})
             found = _read(done)
+            if altered := sorted(set(_hashes(folder).items()) ^ set(found["files"].items())):
+                raise UserError(
+                    f"{folder / altered[0][0]} is not what was prepared; delete {folder} and run"
+                    " again"
+                )
         finally:
             lock.release()
         made = Stage(folder, key, Cost(**found["cost"]), found["seconds"])
@@ -85,6 +93,15 @@ class Workspace:
                 f"{file.parent} was prepared with other {', '.join(differing)}; delete it and run"
                 " again"
             )
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Of what a stage holds beside its own records, by name."""
+    return {
+        file.relative_to(folder).as_posix(): file_hash(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not file.name.startswith(".") and file.name not in RECORDS
+    }
 
 
 def _read(file: Path) -> dict[str, Any]:

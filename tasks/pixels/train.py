@@ -213,7 +213,7 @@ def train_pixels(
     for step in rungs:
         if step <= report["steps"] and not rung_folder(folder, step).is_dir():
             raise UserError(
-                f"{work / part}.checkpoint.pt is past step {step}, which was not kept; delete it to"
+                f"{work / part}.checkpoint is past step {step}, which was not kept; delete it to"
                 " train from the start"
             )
     _grid(unet, scheduler, classes, size, folder / "samples.png")

@@ -35,6 +35,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from membench.errors import UserError
 from membench.models.denoiser import from_uint8
 from membench.models.training import Plan, fit, warmup
+from membench.storage.files import atomic_folder
 from membench.storage.hashing import tensor_hash
 from membench.storage.provenance import commit
 
@@ -94,7 +95,6 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     bpe.train_from_iterator(
         [e.caption for e in catalogue.build("public").entries] + alphabet, trainer
     )
-    folder.mkdir(parents=True, exist_ok=True)
     bpe.model.save(str(folder))
     vocab = json.loads((folder / "vocab.json").read_text())
     merges = [
@@ -324,11 +324,15 @@ def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool =
     """
     out.mkdir(parents=True, exist_ok=True)
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
-    if not (out / "tokenizer" / "tokenizer_config.json").exists():
-        if recipe.start:
-            shutil.copytree(Path(recipe.start) / "a" / "tokenizer", out / "tokenizer")
-        else:
-            make_tokenizer(out / "tokenizer")
+    first = Path(recipe.start) / "a" / "tokenizer"
+    atomic_folder(
+        out / "tokenizer",
+        lambda folder: (
+            shutil.copytree(first, folder, dirs_exist_ok=True)
+            if recipe.start
+            else make_tokenizer(folder)
+        ),
+    )
     for part in parts:
         report = (
             train_vae(out, recipe, progress)
