@@ -60,7 +60,7 @@ def test_no_damaged_checkpoint_is_trained_on(tmp_path: Path) -> None:
 def test_two_trainings_of_one_part_do_not_write_into_each_other(tmp_path: Path) -> None:
     lock = take_lock(tmp_path / ".m.lock", "")
     try:
-        with pytest.raises(UserError, match="another process trains m in .*; wait until it ends"):
+        with pytest.raises(UserError, match=r"another process trains m in .*; wait until it ends"):
             fit(plan(1), tmp_path, progress=False)
     finally:
         lock.release()
