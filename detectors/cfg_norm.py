@@ -31,6 +31,7 @@ from membench.models.sampling import ddim, pure_noise
 from membench.types import Access, Condition, Request, Sample
 
 from .base import Draws, noised, own_draws, own_images, refuse_unread, samples, unstarted
+from .trajectories import GUIDANCE, IMAGES, TRAJECTORY
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,9 @@ class CfgNormOptions:
     image_t: float = field(
         default=0.7, metadata={"help": "time in (0, 1] at which they are added", "min": 0, "max": 1}
     )
-    trajectory: int = field(
-        default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000}
-    )
-    guidance: float = field(
-        default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0}
-    )
-    images: int = field(
-        default=1,
-        metadata={
-            "help": "images to extract per condition, ranked by their own norm; 0: none",
-            "min": 0,
-        },
-    )
+    trajectory: int = field(default=50, metadata=TRAJECTORY)
+    guidance: float = field(default=7.5, metadata=GUIDANCE)
+    images: int = field(default=1, metadata=IMAGES)
 
 
 class CfgNorm(Draws):
@@ -153,7 +144,9 @@ class CfgNorm(Draws):
         blind = pure_noise(model, steps)
         looked = self._looked()
 
-        def observe(k: int, null: torch.Tensor, conditional: torch.Tensor) -> None:
+        def observe(
+            k: int, t: int, x: torch.Tensor, null: torch.Tensor, conditional: torch.Tensor
+        ) -> None:
             if blind <= k < blind + looked:
                 norms.append((conditional - null).flatten(1).norm(dim=1))
 
