@@ -8,7 +8,7 @@ over all dimensions of one latent, before the guidance multiplies it, on the mod
 guided DDIM trajectory from noise. No training image and no decoding is needed. An
 example that is a generated image is scored on the very trajectory that generated it:
 its own noise, the task's steps and weight, the first ``image_steps`` of them: late on
-that way a model that has memorized the image needs no class to draw it, and the norm is
+that way a model that has memorized the image needs no class to generate it, and the norm is
 smallest for copies (docs/design/pixel-tasks.md). Of a training image no noise is known:
 it is scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at time
 ``image_t``. ``steps=k`` looks at the first k of 50 steps and stops there (a scheduler

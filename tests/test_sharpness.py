@@ -182,7 +182,7 @@ def test_a_nan_stays_in_its_own_row(make, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("make", [Sharpness, HessianDifference])
-def test_an_image_is_scored_at_the_noise_that_it_was_drawn_from(make) -> None:
+def test_an_image_is_scored_at_the_noise_that_it_was_generated_from(make) -> None:
     model, start = tiny_pixel_model(3), ("pool", "1")
     image = np.zeros((8, 8, 3), np.uint8)
     own = Condition("image/0", None, image, 1, start)
