@@ -23,7 +23,7 @@ import pandas as pd
 from PIL import Image
 
 import membench
-from membench.datasets.pool import draw
+from membench.datasets.pool import generate
 from membench.metrics.mirror import mirrored_auroc
 from membench.metrics.multiplicity import natural, wilson
 from membench.models.pixel import load_pixel_model
@@ -58,7 +58,7 @@ def sampled(folder: Path, world: World, way: str, n: int, cache: Path) -> np.nda
             )
             for i in range(n)
         ]
-        blocks = [draw(model, asked[i : i + 100], SAMPLING) for i in range(0, n, 100)]
+        blocks = [generate(model, asked[i : i + 100], SAMPLING) for i in range(0, n, 100)]
         cache.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(
             cache,

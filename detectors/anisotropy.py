@@ -24,11 +24,11 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from membench.models.denoiser import Denoiser
-from membench.models.sampling import ddim, pure_noise, timesteps
+from membench.models.sampling import pure_noise, timesteps
 from membench.types import Access, Condition, Request
 
 from .base import refuse_unread
-from .trajectories import OwnTrajectory, Rows
+from .trajectories import IMAGES, Followed, OwnTrajectory, Rows
 
 FROM_LAST = 3  # t2 is the third from last
 
@@ -51,10 +51,7 @@ class AnisotropyOptions:
         default=50,
         metadata={"help": "steps of the schedule that t1 and t2 are of", "min": 3, "max": 1000},
     )
-    images: int = field(
-        default=1,
-        metadata={"help": "images to extract per condition, ranked by their own", "min": 0},
-    )
+    images: int = field(default=1, metadata=IMAGES)
 
 
 class Anisotropy(OwnTrajectory):
@@ -91,13 +88,8 @@ class Anisotropy(OwnTrajectory):
 
     def follow(
         self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        x = model.starts(rows, self.seed)
-        values = self.measure(model, rows, x, steps)
-        if whole:
-            told = model.condition([c for c, _ in rows])
-            x = ddim(model, x, told, steps=steps, guidance=guidance)
-        return x, values
+    ) -> Followed:
+        return None, self.measure(model, rows, model.starts(rows, self.seed), steps)
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return self.sampling_forwards(model, request) + (4 if self.options.part == "both" else 2)

@@ -26,10 +26,10 @@ import torch
 
 from membench.models.denoiser import Denoiser
 from membench.models.internals import attention, attention_layers, named_attention
-from membench.models.sampling import timesteps
-from membench.types import Access, Condition
+from membench.models.sampling import ddim, timesteps
+from membench.types import Access, Condition, Request
 
-from .guided import GUIDANCE, IMAGES, TRAJECTORY, Followed, Guided, Rows, walk
+from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 LATE = 10  # steps
 
@@ -53,7 +53,7 @@ class AttentionEntropyOptions:
     images: int = field(default=1, metadata=IMAGES)
 
 
-class AttentionEntropy(Guided):
+class AttentionEntropy(OwnTrajectory):
     """Entropy of the cross-attention over tokens (Ren et al., ECCV 2024)."""
 
     Options: ClassVar[type] = AttentionEntropyOptions
@@ -62,6 +62,7 @@ class AttentionEntropy(Guided):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mini": {"layer": "down_blocks.1.attentions.0"}  # the only down layer of its U-Net
     }
+    compares = True
     text_only = True
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
@@ -81,10 +82,9 @@ class AttentionEntropy(Guided):
         maps = attention(model, x, t, told, self.layers(model), lambda full: full.mean(dim=(1, 2)))
         return torch.stack(list(maps.values())).mean(dim=0)
 
-    def goes_to_the_end(self) -> bool:
-        return self.options.variant == "D"
-
-    def follow(self, model: Denoiser, rows: Rows, steps: int, guidance: float) -> Followed:
+    def follow(
+        self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
+    ) -> Followed:
         conditions = [c for c, _ in rows]
         if self.options.variant == "D":
             return self.late(model, rows, conditions, steps, guidance)
@@ -103,7 +103,9 @@ class AttentionEntropy(Guided):
         all_of: list[torch.Tensor] = []  # H of each late step
         end_of: list[torch.Tensor] = []  # H_end of the first step, then of each late one
 
-        def visit(k: int, t: int, x: torch.Tensor, null: torch.Tensor, told: torch.Tensor) -> None:
+        def observe(
+            k: int, t: int, x: torch.Tensor, null: torch.Tensor, conditional: torch.Tensor
+        ) -> None:
             late = k >= steps - LATE
             if k and not late:
                 return
@@ -116,10 +118,13 @@ class AttentionEntropy(Guided):
                 all_of.append(parts.sum(dim=1))
                 end_of.append(tail)
 
-        x = walk(model, rows, self.seed, steps=steps, guidance=guidance, visit=visit)
+        x, told = model.starts(rows, self.seed), model.condition(conditions)
+        x = ddim(model, x, told, steps=steps, guidance=guidance, observe=observe)
         change = torch.stack(end_of[1:]).mean(dim=0) - end_of[0]
         change = change if self.options.signed else change.abs()
         return x, torch.stack(all_of).mean(dim=0) + change
 
-    def price(self, model: Denoiser, steps: int) -> int:
-        return 1 if self.options.variant == "E" else 2 * steps + min(steps, LATE + 1)
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        if self.options.variant == "E":
+            return self.sampling_forwards(model, request) + 1
+        return 2 * self.steps + min(self.steps, LATE + 1)

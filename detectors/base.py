@@ -32,7 +32,7 @@ def requests(conditions: Sequence[Condition], times: int) -> list[Request]:
     budget pays for is spread over all of them.
 
     Of examples that are images, as many images of what the model was told of them:
-    their own noises would draw them again.
+    their own noises would give them again.
     """
     asked: Counter[str] = Counter()
     found = []
@@ -48,7 +48,7 @@ def own_draws(conditions: Sequence[Condition], draws: int) -> int:
 
     Raises :class:`UserError` for an image of which neither noise nor prompt is known.
     """
-    if any(c.image is not None and c.start is None and c.prompt is None for c in conditions):
+    if any(unstarted(c) for c in conditions):
         raise UserError(
             "the noise that these images were sampled from is not known, so their trajectory cannot"
             " be followed; choose flipd or score_norm"
@@ -74,6 +74,17 @@ def unstarted(condition: Condition) -> bool:
     return condition.image is not None and condition.start is None and condition.prompt is None
 
 
+def with_noise(
+    model: Denoiser, x0: torch.Tensor, keys: Sequence[tuple[str, int]], t: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x_t = alpha x0 + sigma noise, and the noise of each key (name, draw): [n, *shape]
+    each. Detectors that use the same keys share evaluations.
+    """
+    alpha, sigma = model.alpha_sigma(t)
+    noise = model.noise(keys, seed)
+    return alpha * x0 + sigma * noise, noise
+
+
 def noised(
     model: Denoiser, images: np.ndarray, names: Sequence[str], *, t: int, draws: int, seed: int
 ) -> torch.Tensor:
@@ -82,9 +93,9 @@ def noised(
 
     names: of each image, fix its noises.
     """
-    alpha, sigma = model.alpha_sigma(t)
-    noise = model.noise([(f"noised/{name}", draw) for name in names for draw in range(draws)], seed)
-    return alpha * model.encode(images).repeat_interleave(draws, dim=0) + sigma * noise
+    x0 = model.encode(images).repeat_interleave(draws, dim=0)
+    keys = [(f"noised/{name}", draw) for name in names for draw in range(draws)]
+    return with_noise(model, x0, keys, t, seed)[0]
 
 
 def refuse_unread(options: Any, names: Sequence[str], why: str) -> None:
@@ -138,7 +149,7 @@ def samples(
 
 class MeasuresImages(Draws):
     """A detector that measures an image: an example's own one or, where the example is
-    a prompt, the mean over those drawn for it.
+    a prompt, the mean over those generated for it.
     """
 
     access: Access = Access(images=True)
@@ -242,17 +253,6 @@ class ByCondition(MeasuresImages):
             if self.variant(model) == "unconditional"
             else told
         )
-
-
-def with_noise(
-    model: Denoiser, x0: torch.Tensor, names: Sequence[str], draw: int, t: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """x_t = alpha x0 + sigma noise, and noise number ``draw`` of each name: [n, *shape]
-    each. Detectors that use it share evaluations.
-    """
-    alpha, sigma = model.alpha_sigma(t)
-    noise = model.noise([(name, draw) for name in names], seed)
-    return alpha * x0 + sigma * noise, noise
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -27,10 +27,10 @@ import torch
 
 from membench.models.denoiser import Denoiser
 from membench.models.internals import attention, attention_layers, named_attention
-from membench.models.sampling import pure_noise
-from membench.types import Access, Condition
+from membench.models.sampling import ddim, pure_noise
+from membench.types import Access, Condition, Request
 
-from .guided import GUIDANCE, IMAGES, TRAJECTORY, Followed, Guided, Rows, walk
+from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class BrightEndingOptions:
             raise ValueError(f"steps={self.steps} is more than trajectory={self.trajectory}")
 
 
-class BrightEnding(Guided):
+class BrightEnding(OwnTrajectory):
     """Guidance norm where the image attends to its prompt's end (Chen et al., ICLR
     2025).
     """
@@ -67,6 +67,7 @@ class BrightEnding(Guided):
     Options: ClassVar[type] = BrightEndingOptions
     version = 1
     access = Access(internals=True)
+    compares = True
     text_only = True
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
@@ -80,20 +81,26 @@ class BrightEnding(Guided):
         # the finest.
         return finest_layers(list(attention_layers(model)))
 
-    def follow(self, model: Denoiser, rows: Rows, steps: int, guidance: float) -> Followed:
+    def follow(
+        self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
+    ) -> Followed:
         blind = pure_noise(model, steps)
         differences: list[torch.Tensor] = []
         last: tuple[torch.Tensor, int] | None = None
 
-        def visit(k: int, t: int, x: torch.Tensor, null: torch.Tensor, told: torch.Tensor) -> None:
+        def observe(
+            k: int, t: int, x: torch.Tensor, null: torch.Tensor, conditional: torch.Tensor
+        ) -> None:
             nonlocal last
             last = x, t
             if blind <= k < blind + self.options.steps:
-                differences.append(model.to_eps(told, x, t) - model.to_eps(null, x, t))
+                differences.append(conditional - null)
 
-        end = walk(model, rows, self.seed, steps=steps, guidance=guidance, visit=visit)
+        conditions = [c for c, _ in rows]
+        x, told = model.starts(rows, self.seed), model.condition(conditions)
+        end = ddim(model, x, told, steps=steps, guidance=guidance, observe=observe)
         assert last is not None
-        m = self.brightness(model, *last, [c for c, _ in rows])
+        m = self.brightness(model, *last, conditions)
         norms = [(difference * m).flatten(1).norm(dim=1) for difference in differences]
         return end, torch.stack(norms).mean(dim=0) / m.flatten(1).mean(dim=1)
 
@@ -112,11 +119,8 @@ class BrightEnding(Guided):
             found.append(torch.nn.functional.interpolate(grid, (height, width), mode="nearest"))
         return torch.stack(found).mean(dim=0)
 
-    def goes_to_the_end(self) -> bool:
-        return True
-
-    def price(self, model: Denoiser, steps: int) -> int:
-        return 2 * steps + 1
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return 2 * self.steps + 1
 
 
 def finest_layers(names: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ over all dimensions of one latent, before the guidance multiplies it, on the mod
 guided DDIM trajectory from noise. No training image and no decoding is needed. An
 example that is a generated image is scored on the very trajectory that generated it:
 its own noise, the task's steps and weight, the first ``image_steps`` of them: late on
-that way a model that has memorized the image needs no class to draw it, and the norm is
+that way a model that has memorized the image needs no class to generate it, and the norm is
 smallest for copies (docs/design/pixel-tasks.md). Of a training image no noise is known:
 it is scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at time
 ``image_t``. ``steps=k`` looks at the first k of 50 steps and stops there (a scheduler
@@ -31,6 +31,7 @@ from membench.models.sampling import ddim, pure_noise
 from membench.types import Access, Condition, Request, Sample
 
 from .base import Draws, noised, own_draws, own_images, refuse_unread, samples, unstarted
+from .trajectories import GUIDANCE, IMAGES, TRAJECTORY
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,9 @@ class CfgNormOptions:
     image_t: float = field(
         default=0.7, metadata={"help": "time in (0, 1] at which they are added", "min": 0, "max": 1}
     )
-    trajectory: int = field(
-        default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000}
-    )
-    guidance: float = field(
-        default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0}
-    )
-    images: int = field(
-        default=1,
-        metadata={
-            "help": "images to extract per condition, ranked by their own norm; 0: none",
-            "min": 0,
-        },
-    )
+    trajectory: int = field(default=50, metadata=TRAJECTORY)
+    guidance: float = field(default=7.5, metadata=GUIDANCE)
+    images: int = field(default=1, metadata=IMAGES)
 
 
 class CfgNorm(Draws):
@@ -153,7 +144,9 @@ class CfgNorm(Draws):
         blind = pure_noise(model, steps)
         looked = self._looked()
 
-        def observe(k: int, null: torch.Tensor, conditional: torch.Tensor) -> None:
+        def observe(
+            k: int, t: int, x: torch.Tensor, null: torch.Tensor, conditional: torch.Tensor
+        ) -> None:
             if blind <= k < blind + looked:
                 norms.append((conditional - null).flatten(1).norm(dim=1))
 

@@ -76,7 +76,8 @@ class Clid(MeasuresImages):
         gaps = []
         for i, t in enumerate(o.t):
             for draw in range(i * o.noises, (i + 1) * o.noises):
-                x, noise = with_noise(model, x0, names, draw, t, self.seed)
+                keys = [(name, draw) for name in names]
+                x, noise = with_noise(model, x0, keys, t, self.seed)
                 null, conditional = (
                     (eps - noise).flatten(1).pow(2).mean(dim=1)
                     for eps in model.eps_pair(x, t, told)

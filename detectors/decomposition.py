@@ -25,9 +25,9 @@ import torch
 
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, timesteps
-from membench.types import Access
+from membench.types import Access, Request
 
-from .trajectories import OwnTrajectory, Rows
+from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,9 @@ class DecompositionOptions:
         default="image", metadata={"help": "image: D1, by w_0; noise: D2, by w_T"}
     )
     draws: int = field(default=1, metadata={"help": "noises per prompt", "min": 1, "max": 10_000})
-    trajectory: int = field(
-        default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000}
-    )
-    guidance: float = field(
-        default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0}
-    )
-    images: int = field(
-        default=1,
-        metadata={"help": "images to extract per condition, ranked by their own", "min": 0},
-    )
+    trajectory: int = field(default=50, metadata=TRAJECTORY)
+    guidance: float = field(default=7.5, metadata=GUIDANCE)
+    images: int = field(default=1, metadata=IMAGES)
 
 
 def decompose(
@@ -65,7 +58,7 @@ class Decomposition(OwnTrajectory):
 
     def follow(
         self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Followed:
         states: list[torch.Tensor] = []
 
         def visit(
@@ -88,3 +81,6 @@ class Decomposition(OwnTrajectory):
             else:
                 total -= left - (1 - abar) ** 0.5
         return x, total
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return self.sampling_forwards(model, request)

@@ -19,9 +19,9 @@ import torch
 
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, pure_noise, timesteps
-from membench.types import Access
+from membench.types import Access, Request
 
-from .trajectories import OwnTrajectory, Rows
+from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,9 @@ class DsmOptions:
     draws: int = field(
         default=1, metadata={"help": "noises per prompt; the paper: 1", "min": 1, "max": 10_000}
     )
-    trajectory: int = field(
-        default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 2, "max": 1000}
-    )
-    guidance: float = field(
-        default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0}
-    )
-    images: int = field(
-        default=1,
-        metadata={"help": "images to extract per condition, ranked by their own", "min": 0},
-    )
+    trajectory: int = field(default=50, metadata=TRAJECTORY | {"min": 2})
+    guidance: float = field(default=7.5, metadata=GUIDANCE)
+    images: int = field(default=1, metadata=IMAGES)
 
 
 class Dsm(OwnTrajectory):
@@ -55,7 +48,7 @@ class Dsm(OwnTrajectory):
 
     def follow(
         self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Followed:
         first = pure_noise(model, steps) + self.options.step
         told = model.condition([c for c, _ in rows])
         eps: dict[int, torch.Tensor] = {}
@@ -72,3 +65,6 @@ class Dsm(OwnTrajectory):
         if not whole:
             eps[first + 1] = model.eps(x, timesteps(model, steps)[first + 1], told)
         return x, (eps[first + 1] - eps[first]).flatten(1).pow(2).sum(dim=1)
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return self.sampling_forwards(model, request)

@@ -22,10 +22,10 @@ from typing import ClassVar
 
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import vjp
-from membench.models.sampling import pure_noise
-from membench.types import Access
+from membench.models.sampling import ddim, pure_noise, timesteps
+from membench.types import Access, Request
 
-from .guided import GUIDANCE, IMAGES, TRAJECTORY, Followed, Guided, Rows, first_state
+from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,24 @@ class HessianDifferenceOptions:
     images: int = field(default=1, metadata=IMAGES)
 
 
-class HessianDifference(Guided):
+class HessianDifference(OwnTrajectory):
     """Difference of Hessian-score products, Metric 2 of the DSM code (anonymous, 2026)."""
 
     Options: ClassVar[type] = HessianDifferenceOptions
     version = 1
     access = Access(gradients=True)
+    compares = True
 
-    def follow(self, model: Denoiser, rows: Rows, steps: int, guidance: float) -> Followed:
-        x, t = first_state(model, rows, self.seed, steps=steps, guidance=guidance)
-        condition = model.condition([c for c, _ in rows])
+    def follow(
+        self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
+    ) -> Followed:
+        condition, blind = model.condition([c for c, _ in rows]), pure_noise(model, steps)
+        x, t = model.starts(rows, self.seed), timesteps(model, steps)[blind]
+        x = ddim(model, x, condition, steps=steps, guidance=guidance, stop=blind)
         unconditional = model.null_like(condition, len(rows))
         told, null = (vjp(model, x, t, c, lambda eps: eps)[1] for c in (condition, unconditional))
         return None, (told - null).flatten(1).pow(2).sum(dim=1)
 
-    def price(self, model: Denoiser, steps: int) -> int:
-        return 2 * pure_noise(model, steps) + 2
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        before = 2 * pure_noise(model, self.steps)
+        return self.sampling_forwards(model, request) + before + 2

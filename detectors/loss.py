@@ -54,7 +54,8 @@ class Loss(ByCondition):
         o, x0, told = self.options, model.encode(images), self.told(model, conditions)
         errors = []
         for draw in range(o.noises):
-            x, noise = with_noise(model, x0, names, draw, o.t, self.seed)
+            keys = [(name, draw) for name in names]
+            x, noise = with_noise(model, x0, keys, o.t, self.seed)
             errors.append((model.eps(x, o.t, told) - noise).flatten(1).norm(dim=1))
         return (-torch.stack(errors).mean(dim=0)).tolist()
 

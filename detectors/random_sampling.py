@@ -3,10 +3,10 @@
 
 Extraction generates images, either from the task's conditions (their attack on Stable
 Diffusion) or from the null condition (their unconditional attack, whose images tell
-nothing of a prompt: scoring then draws its own). Scoring is their generation density:
-among the n draws of one prompt, join two whose tiled L2 distance is small and take the
-size of the largest clique. A memorized prompt draws one image again and again; any
-other draws n different ones. An example that is an image is scored by the density at
+nothing of a prompt: scoring then generates its own). Scoring is their generation density:
+among the n images of one prompt, join two whose tiled L2 distance is small and take the
+size of the largest clique. A memorized prompt gives one image again and again; any
+other gives n different ones. An example that is an image is scored by the density at
 its own place: the number of extracted images that lie within that distance of it.
 """
 
@@ -47,7 +47,7 @@ class RandomSamplingOptions:
     threshold: float = field(
         default=0.15,
         metadata={
-            "help": "tiled L2 (pixels in [0, 1]) below which two draws are joined",
+            "help": "tiled L2 (pixels in [0, 1]) below which two images are joined",
             "min": 0.0,
         },
     )
@@ -146,8 +146,8 @@ class RandomSampling(Detector):
             (distance <= self.options.threshold).sum(axis=1) + 0.5 / (1 + distance.min(axis=1))
         ).tolist()
 
-    def _density(self, draws: Sequence[Sample]) -> float:
-        if any(math.isnan(s.confidence) for s in draws):
+    def _density(self, images: Sequence[Sample]) -> float:
+        if any(math.isnan(s.confidence) for s in images):
             return math.nan
-        distances = tiled_l2_matrix(np.stack([s.image for s in draws]), tiles=self.options.tiles)
+        distances = tiled_l2_matrix(np.stack([s.image for s in images]), tiles=self.options.tiles)
         return density_score(distances, self.options.threshold)

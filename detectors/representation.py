@@ -27,7 +27,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.internals import features, named_layer
 from membench.types import Access, Condition, Request
 
-from .base import IMAGES, ByCondition
+from .base import IMAGES, ByCondition, with_noise
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,9 @@ class Representation(ByCondition):
         names: Sequence[str],
     ) -> list[float]:
         o = self.options
-        alpha, sigma = model.alpha_sigma(o.t)
-        x = alpha * model.encode(images) + sigma * model.noise([(n, 0) for n in names], self.seed)
-        told = model.condition(conditions)
-        if o.condition == "unconditional":
-            told = model.null_like(told, len(images))
-        h = features(model, x, o.t, told, o.layer, o.pool)
+        keys = [(name, 0) for name in names]
+        x, _ = with_noise(model, model.encode(images), keys, o.t, self.seed)
+        h = features(model, x, o.t, self.told(model, conditions), o.layer, o.pool)
         if o.statistic == "std":
             return h.std(dim=1, correction=0).tolist()
         return (h.norm(p=4, dim=1) / h.norm(p=2, dim=1)).tolist()

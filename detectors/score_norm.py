@@ -239,10 +239,12 @@ class ScoreNorm(ByCondition):
         conditions = [r.condition for r in requests]
         if self._by_image():
             return super().extract(model, requests)
-        wanted, t = self._step(model, self.steps)
+        wanted, _ = self._step(model, self.steps)
         norms = torch.empty(0)
 
-        def observe(k: int, null: torch.Tensor, told: torch.Tensor) -> None:
+        def observe(
+            k: int, t: int, x: torch.Tensor, null: torch.Tensor, told: torch.Tensor
+        ) -> None:
             nonlocal norms
             if k == wanted:
                 norms = self._norm(model, t, null, told)

@@ -33,10 +33,10 @@ import torch
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import Derivative, choose, jvp, vjp
-from membench.models.sampling import pure_noise
-from membench.types import Access, Condition
+from membench.models.sampling import ddim, pure_noise
+from membench.types import Access, Condition, Request
 
-from .guided import GUIDANCE, IMAGES, TRAJECTORY, Followed, Guided, Rows, walk
+from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,17 @@ class SharpnessOptions:
             raise ValueError(f"steps={self.steps} is more than trajectory={self.trajectory}")
 
 
-class Sharpness(Guided):
+class Sharpness(OwnTrajectory):
     """Sharpness of the conditional log-density (Jeon et al., ICML 2025)."""
 
     Options: ClassVar[type] = SharpnessOptions
     version = 1
     access = Access(gradients=True)
+    compares = True
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
-        for steps in {self.way()[0], *([self.steps] if self.options.images else [])}:
+        for steps, _ in self.ways():
             if self.options.steps > steps - pure_noise(model, steps):
                 raise UserError(
                     f"steps={self.options.steps} is more than the {steps} steps of a trajectory, "
@@ -88,7 +89,9 @@ class Sharpness(Guided):
         if self.options.product == "jvp":
             choose(model, self.options.derivative)
 
-    def follow(self, model: Denoiser, rows: Rows, steps: int, guidance: float) -> Followed:
+    def follow(
+        self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
+    ) -> Followed:
         condition, blind = model.condition([c for c, _ in rows]), pure_noise(model, steps)
         unconditional = model.null_like(condition, len(rows))
         found: list[torch.Tensor] = []
@@ -107,21 +110,26 @@ class Sharpness(Guided):
             )
             return (told - null) / model.alpha_sigma(t)[1] ** 2
 
-        def visit(k: int, t: int, x: torch.Tensor, null: torch.Tensor, told: torch.Tensor) -> None:
+        def observe(
+            k: int, t: int, x: torch.Tensor, null: torch.Tensor, conditional: torch.Tensor
+        ) -> None:
             if k < blind:
                 return
-            difference = model.to_eps(told, x, t) - model.to_eps(null, x, t)
-            norm = product(x, t, difference).flatten(1).norm(dim=1)
+            norm = product(x, t, conditional - null).flatten(1).norm(dim=1)
             found.append(norm**2 if self.options.squared else norm)
 
-        stop = blind + self.options.steps
-        walk(model, rows, self.seed, steps=steps, guidance=guidance, stop=stop, visit=visit)
+        x, stop = model.starts(rows, self.seed), blind + self.options.steps
+        ddim(model, x, condition, steps=steps, guidance=guidance, stop=stop, observe=observe)
         return None, torch.stack(found).mean(dim=0)
 
     def price(self, model: Denoiser, steps: int) -> int:
+        """Evaluations that the score of one noise takes, JVPs among them."""
         o = self.options
         if o.product == "vjp":
             each = 4
         else:
             each = 4 if choose(model, o.derivative) == "jvp" else 8
         return 2 * pure_noise(model, steps) + each * o.steps
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return self.sampling_forwards(model, request) + self.price(model, self.steps)

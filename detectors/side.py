@@ -1,10 +1,10 @@
 """SIDE: surrogate conditional data extraction (Chen et al., AAAI 2026, arXiv
 2410.02467v7), Algorithm 1.
 
-Part 1 makes conditions for a model that has none: draw N_syn images from the model
+Part 1 makes conditions for a model that has none: sample N_syn images from the model
 itself, cluster them, drop small and loose clusters, and train a surrogate on the
-cluster labels. Part 2 draws N_G images, each guided to a cluster c that is drawn
-uniformly:
+cluster labels. Part 2 generates N_G images, each guided to a cluster c that is
+drawn uniformly:
 
     eps^ = eps(x_t, t) - sqrt(1 - abar_t) lambda grad log p_t(c | x_t)    (surrogate=classifier)
     eps^ = eps_{theta + LoRA}(x_t, t, c)                                  (surrogate=lora)
@@ -315,10 +315,10 @@ class Side(Detector):
             targets = torch.nn.functional.one_hot(labels, len(found.kept)).float()
         else:
             targets = teach(model, synthetic, workspace, o.teacher)
-            # A class that the model never draws cannot be guided to.
+            # A class that the model never generates cannot be guided to.
             seen, labels = torch.unique(targets.argmax(dim=1), return_inverse=True)
             targets = targets[:, seen] / targets[:, seen].sum(dim=1, keepdim=True)
-            facts |= {"teacher classes drawn": len(seen)}
+            facts |= {"teacher classes seen": len(seen)}
         self.x0, self.labels = synthetic.x0, labels
         training: dict[str, Any] = {"batch": o.batch, "seed": self.seed}
         if self._kind(model) == "lora":

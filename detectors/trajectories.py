@@ -14,7 +14,16 @@ from membench.types import Condition, Request, Sample
 
 from .base import Draws, own_draws, refuse_unread, samples
 
+# Of options
+TRAJECTORY = {"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000}
+GUIDANCE = {"help": "guidance weight of the trajectory", "min": 0.0}
+IMAGES = {
+    "help": "images to extract per condition, ranked by their own trajectory; 0: none",
+    "min": 0,
+}
+
 Rows = Sequence[tuple[Condition, int]]
+Followed = tuple["torch.Tensor | None", "torch.Tensor"]
 
 
 class OwnTrajectory(Draws):
@@ -29,13 +38,15 @@ class OwnTrajectory(Draws):
     """
 
     compares: ClassVar[bool] = False  # whether the score is of a condition against null
+    text_only: ClassVar[bool] = False  # whether it reads what only a network of captions has
 
     def follow(
         self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The state that the trajectories end in and what each of them gives, [n].
+    ) -> Followed:
+        """Of a batch of rows the state that the trajectories end in, or None where it
+        does not go to the end, and what each of them gives, [n].
 
-        whole: to the last step. Otherwise nobody reads the state.
+        whole: the state is wanted. Otherwise nobody reads it.
         """
         raise NotImplementedError
 
@@ -55,6 +66,10 @@ class OwnTrajectory(Draws):
         return sorted({self.way(), *of_task})
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        if self.text_only and not model.takes_text:
+            raise UserError(
+                "this model takes no captions, and this score reads what one does; choose flipd"
+            )
         if not model.has_condition:
             raise UserError(
                 "this model has no condition, and the score is of what a condition makes of noise; "
@@ -80,6 +95,17 @@ class OwnTrajectory(Draws):
                     f"the score takes {self.least()}; take more steps"
                 )
 
+    def _followed(
+        self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
+    ) -> Followed:
+        # A batch at a time: what is kept of each step would fill the memory.
+        parts = [
+            self.follow(model, rows[start : start + model.batch_size], steps, guidance, whole=whole)
+            for start in range(0, len(rows), model.batch_size)
+        ]
+        states = [x for x, _ in parts if x is not None]
+        return torch.cat(states) if states else None, torch.cat([values for _, values in parts])
+
     def score(
         self,
         model: Denoiser,
@@ -88,13 +114,12 @@ class OwnTrajectory(Draws):
     ) -> list[float]:
         n = own_draws(conditions, self.options.draws)
         rows = [(c, draw) for c in conditions for draw in range(n)]
-        _, values = self.follow(model, rows, *self.way(), whole=False)
+        _, values = self._followed(model, rows, *self.way(), whole=False)
         return values.view(len(conditions), n).mean(dim=1).tolist()
 
-    def image_forwards(self, model: Denoiser, request: Request) -> int | None:
-        return self.sampling_forwards(model, request)
-
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        """Samples as the task samples, each as sure as its own trajectory."""
         rows = [(r.condition, r.draw) for r in requests]
-        x, values = self.follow(model, rows, self.steps, self.weight, whole=True)
+        x, values = self._followed(model, rows, self.steps, self.weight, whole=True)
+        x = self.draw(model, requests) if x is None else x
         return samples(requests, x, model.decode(x), values.tolist())

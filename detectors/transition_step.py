@@ -22,10 +22,10 @@ from typing import ClassVar
 import torch
 
 from membench.models.denoiser import Denoiser
-from membench.models.sampling import both, ddim, ddim_step, pure_noise, timesteps
+from membench.models.sampling import both, ddim_step, pure_noise, timesteps
 from membench.types import Access, Request
 
-from .trajectories import OwnTrajectory, Rows
+from .trajectories import IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 NEVER = -1.0  # the score of a trajectory without a minimum
 
@@ -33,13 +33,8 @@ NEVER = -1.0  # the score of a trajectory without a minimum
 @dataclass(frozen=True)
 class TransitionStepOptions:
     draws: int = field(default=1, metadata={"help": "noises per prompt", "min": 1, "max": 10_000})
-    trajectory: int = field(
-        default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 3, "max": 1000}
-    )
-    images: int = field(
-        default=1,
-        metadata={"help": "images to extract per condition, ranked by their own", "min": 0},
-    )
+    trajectory: int = field(default=50, metadata=TRAJECTORY | {"min": 3})
+    images: int = field(default=1, metadata=IMAGES)
 
 
 class TransitionStep(OwnTrajectory):
@@ -80,13 +75,8 @@ class TransitionStep(OwnTrajectory):
 
     def follow(
         self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        x = model.starts(rows, self.seed)
-        values = self.steps_of(model, rows, x, steps)
-        if whole:
-            told = model.condition([c for c, _ in rows])
-            x = ddim(model, x, told, steps=steps, guidance=guidance)
-        return x, values
+    ) -> Followed:
+        return None, self.steps_of(model, rows, model.starts(rows, self.seed), steps)
 
     def image_forwards(self, model: Denoiser, request: Request) -> None:
         return None  # as many as the trajectory takes to its minimum

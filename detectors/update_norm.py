@@ -27,11 +27,11 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
 from membench.storage.hashing import json_hash
 from membench.storage.workspace import Workspace
-from membench.types import Access, Condition
+from membench.types import Access, Condition, Request
 
 from .base import refuse_unread
 from .references import over_references, read_references, reference_conditions, refuse_examples
-from .trajectories import OwnTrajectory, Rows
+from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,9 @@ class UpdateNormOptions:
         metadata={"help": "file of prompts that are not memorized; none: a neutral list of 50"},
     )
     draws: int = field(default=1, metadata={"help": "noises per prompt", "min": 1, "max": 10_000})
-    trajectory: int = field(
-        default=50, metadata={"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000}
-    )
-    guidance: float = field(
-        default=7.5, metadata={"help": "guidance weight of the trajectory", "min": 0.0}
-    )
-    images: int = field(
-        default=1,
-        metadata={"help": "images to extract per condition, ranked by their own", "min": 0},
-    )
+    trajectory: int = field(default=50, metadata=TRAJECTORY)
+    guidance: float = field(default=7.5, metadata=GUIDANCE)
+    images: int = field(default=1, metadata=IMAGES)
 
 
 class UpdateNorm(OwnTrajectory):
@@ -138,7 +131,7 @@ class UpdateNorm(OwnTrajectory):
 
     def follow(
         self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Followed:
         x, norms = self.updates(model, rows, steps, guidance, whole=whole)
         if not self.access.references:
             return x, norms.mean(dim=1)
@@ -146,3 +139,6 @@ class UpdateNorm(OwnTrajectory):
         unusual = ((norms.cpu().double() - mean) / spread).abs()
         values = unusual.amax(dim=1) if self.options.statistic == "max" else unusual.mean(dim=1)
         return x, values
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return self.sampling_forwards(model, request)

@@ -174,13 +174,13 @@ class Edge(OneStep):
         from scipy import ndimage
 
         o = self.options
-        picture = (
+        pixels = (
             np.asarray(Image.fromarray(image).resize((o.size, o.size), Image.Resampling.LANCZOS))
             / 255
         )
         # On the [h, w, 3] array, as published: Sobel's smoothing then runs over the
         # channels too.
-        gradient = np.hypot(ndimage.sobel(picture, axis=0), ndimage.sobel(picture, axis=1))
+        gradient = np.hypot(ndimage.sobel(pixels, axis=0), ndimage.sobel(pixels, axis=1))
         return gradient.sum(axis=2) > o.strength
 
     def sure(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> list[float]:

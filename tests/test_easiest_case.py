@@ -11,6 +11,7 @@ import math
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -283,23 +284,28 @@ def test_the_guidance_norm_has_its_closed_form(kind: str) -> None:
 
 
 def test_without_guidance_a_memorized_condition_goes_straight_to_its_image() -> None:
-    """eps stays (x_T - alpha_T x_k) / sigma_T, so that x_t = (alpha_t - rho sigma_t)
-    x_k + (sigma_t / sigma_T) x_T.
+    """What is left of the noise shrinks by a factor a step, to g_t: x_t = alpha_t x_k +
+    g_t (x_T - alpha_T x_k), and so is x_0 made.
 
-    Then, with rho = alpha_T / sigma_T, D1 = -rho sum sigma_t, more than where a
-    trajectory bends, and D2 = (1 - 1 / sigma_T) sum sigma_t.
+    D1 is near -alpha_T sum g_t, more than where a trajectory bends.
     """
     w = world("pixels")
     found = {
         weight: score("pixels", "decomposition", w.memorized, guidance=1.0, weight=weight)
         for weight in ("image", "noise")
     }
-    ways = [w.model.alpha_sigma(t) for t in range(980, -1, -20)]
-    total, (alpha, sigma) = sum(left for _, left in ways[1:]), ways[0]
-    assert found["image"] == pytest.approx(-alpha / sigma * total, rel=1e-2)
-    # A small difference of two sums of size ``total``, each a little off by the width
-    # of the pieces
-    assert found["noise"] == pytest.approx((1 - 1 / sigma) * total, abs=1e-3 * total)
+    ways = [w.model.alpha_sigma(t) for t in range(980, -1, -20)] + [(1.0, 0.0)]
+    left = [1.0]
+    for (alpha, sigma), (after, less) in pairwise(ways):
+        # Of the distance to the image, what is noise
+        share = sigma**2 / (alpha**2 * NARROW**2 + sigma**2)
+        left.append(left[-1] * (after / alpha * (1 - share) + less / sigma * share))
+    # Of x_k in each state
+    image = np.array([a - g * ways[0][0] for (a, _), g in zip(ways, left, strict=True)])[1:]
+    w0, alphas, sigmas = image / image[-1], *np.array(ways[1:]).T
+    noise = np.array(left[1:]) - w0 * left[-1]
+    assert found["image"] == pytest.approx((w0 - alphas).sum(), rel=1e-3)
+    assert found["noise"] == pytest.approx((sigmas - noise).sum(), rel=1e-3)
     assert (
         score("pixels", "decomposition", [*w.learned, *w.ignored], guidance=1.0).max()
         < found["image"].min()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from diffusers import DDIMPipeline
 
-from membench.datasets.pool import draw
+from membench.datasets.pool import generate
 from membench.errors import UserError
 from membench.models.pixel import load_pixel_model, model_config
 from membench.similarity.l2 import normalised_l2
@@ -55,7 +55,7 @@ def generated(name: str, half: str, rung: int, n: int, told: bool) -> np.ndarray
         for i in range(n)
     ]
     model = load_pixel_model(weights(name, half, rung), classes)
-    return draw(model, asked, {"steps": 20, "guidance": 1.0})
+    return generate(model, asked, {"steps": 20, "guidance": 1.0})
 
 
 def copied(name: str, images: np.ndarray, half: str) -> list[int]:

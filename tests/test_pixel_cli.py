@@ -169,7 +169,7 @@ def test_models_that_are_there_but_do_not_do(capsys, tmp_path, monkeypatch) -> N
     monkeypatch.setattr(
         task, "read_cifar10", lambda root: (np.zeros((20, 32, 32, 3), np.uint8), np.zeros(20, int))
     )
-    assert "small draws 16x16" in refused(capsys, *run, "--model", small)
+    assert "small generates 16x16" in refused(capsys, *run, "--model", small)
     (right / "training.json").write_text(json.dumps({"data": {"rows": [3, 4], "copies": [1, 9]}}))
     assert "labels=class" in refused(
         capsys, *run, "--model", right, "--set", "cifar10.labels=class"

@@ -394,7 +394,7 @@ BROKEN = {
     "no JSON": (lambda f: (f / CONFIG).write_text('{"_class'), [CONFIG, "no JSON"]),
     "JSON of a list": (lambda f: (f / CONFIG).write_text("[1, 2]"), [CONFIG, "no JSON object"]),
     "schedule no JSON": (lambda f: (f / SCHEDULE).write_text("beta"), ["scheduler_config.json"]),
-    "other size": (lambda f: edit(f / CONFIG, sample_size=16), ["draws 16x16", "data are 8x8"]),
+    "other size": (lambda f: edit(f / CONFIG, sample_size=16), ["generates 16x16", "data are 8x8"]),
     "no size": (lambda f: edit(f / CONFIG, sample_size=None), ["data are 8x8"]),
     "grey": (
         lambda f: edit(f / CONFIG, in_channels=1, out_channels=1),

@@ -14,7 +14,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DModel
 
 from membench.datasets import pool as pool_module
-from membench.datasets.pool import PoolSpec, draw, read_pool, write_pool
+from membench.datasets.pool import PoolSpec, generate, read_pool, write_pool
 from membench.detectors.base import own_draws, requests
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
 from membench.detectors.random_sampling import RandomSampling, RandomSamplingOptions
@@ -61,7 +61,7 @@ def conditional(classes: int = CLASSES) -> PixelDenoiser:
 def training(n: int = 60) -> Training:
     """Noise, and three images that the first images of the pool will be copies of."""
     images = np.random.default_rng(0).integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8)
-    images[:3] = draw(conditional(), spec().conditions()[:3], SAMPLING)
+    images[:3] = generate(conditional(), spec().conditions()[:3], SAMPLING)
     ids = [f"t{i}" for i in range(n)]
     return Training(
         lambda: images,
@@ -225,7 +225,7 @@ def test_a_pool_of_one_or_of_nan_is_refused(cache: Path) -> None:
 
 def pool(n: int = 6) -> list[Condition]:
     conditions = spec(n=n).conditions()
-    images = draw(conditional(), conditions, SAMPLING)
+    images = generate(conditional(), conditions, SAMPLING)
     return [
         replace(c, id=f"image-{i}", image=image)
         for i, (c, image) in enumerate(zip(conditions, images, strict=True))

@@ -401,7 +401,7 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
     expected = float(unit(png_image(samples.image[TEXTS[1], 0])) @ unit(side))
     assert samples.truth_similarity[TEXTS[1], 0] == pytest.approx(expected, abs=1e-5)
     assert bool(samples.truth_label[TEXTS[1], 0]) == (expected >= 0.5)
-    truth = {"pictures": 2, "memorized prompts": 3, "of them with an image": 2}
+    truth = {"images": 2, "memorized prompts": 3, "of them with an image": 2}
     assert (
         run.info["space"]["id"].startswith("cosine/sscd-")
         and run.info["provenance"]["ground_truth"] == truth

@@ -17,7 +17,7 @@ from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.seeds import generator
 from membench.testing import tiny_pixel_model, tiny_text_model
-from membench.types import Condition
+from membench.types import Condition, Request
 
 SAMPLING = {"steps": 4, "guidance": 3.0}
 PROMPTS = told("1", "2", "3")
@@ -182,7 +182,7 @@ def test_a_nan_stays_in_its_own_row(make, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("make", [Sharpness, HessianDifference])
-def test_an_image_is_scored_at_the_noise_that_it_was_drawn_from(make) -> None:
+def test_an_image_is_scored_at_the_noise_that_it_was_generated_from(make) -> None:
     model, start = tiny_pixel_model(3), ("pool", "1")
     image = np.zeros((8, 8, 3), np.uint8)
     own = Condition("image/0", None, image, 1, start)
@@ -199,7 +199,7 @@ def test_an_image_is_scored_at_the_noise_that_it_was_drawn_from(make) -> None:
     squared = float(want.pow(2).sum())
     assert value == pytest.approx(squared**0.5 if make is Sharpness else squared, rel=1e-4)
     with pytest.raises(
-        UserError, match=r"draws=7: an image is scored on the trajectory that drew it"
+        UserError, match=r"draws=7: an image is scored on the trajectory that generated it"
     ):
         make(make.Options(draws=7), seed=0, sampling=SAMPLING | {"examples": "images"}).check(
             model, [own]
@@ -223,7 +223,7 @@ def test_a_step_from_pure_noise_is_not_looked_at() -> None:
         detector.check(model, PROMPTS)
         assert min(detector.score(model, PROMPTS, {})) > 0
         assert (model.cost.forwards, model.cost.jvps) == (3 * cost[0], 3 * cost[1])
-        assert detector.price(model, 50) == sum(cost)
+        assert detector.image_forwards(model, Request(PROMPTS[0], 0)) == 2 * 4 + sum(cost)
     with pytest.raises(
         UserError,
         match="steps=50 is more than the 50 steps of a trajectory, less those from pure noise",
@@ -238,7 +238,7 @@ def test_what_does_not_suit_is_refused_in_one_line() -> None:
     detector = Sharpness(Sharpness.Options(), seed=0, sampling=SAMPLING | {"examples": "images"})
     for model, text in (
         (tiny_pixel_model(0), "no condition"),
-        (tiny_pixel_model(3), "drawn without a condition"),
+        (tiny_pixel_model(3), "generated without a condition"),
     ):
         with pytest.raises(UserError, match=text) as error:
             detector.check(model, images)

@@ -53,6 +53,7 @@ def pictured(model: Denoiser, starts: bool = True) -> list[Condition]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_a_visit_is_shown_each_step_and_costs_nothing(kind: str, guidance: float) -> None:
+    """An observer is shown the same, both predictions always, which it pays for."""
     model, m = linear(kind=kind)
     start = model.noise([("p", 0)], SEED)
     told = model.condition(CONDITIONS[:1])
@@ -71,6 +72,16 @@ def test_a_visit_is_shown_each_step_and_costs_nothing(kind: str, guidance: float
             assert null is None
         else:
             np.testing.assert_allclose(null.flatten(), m[-1] @ x, rtol=1e-4, atol=1e-4)
+    both: list[tuple[Any, ...]] = []
+    options: dict[str, Any] = {"steps": 10, "guidance": guidance, "stop": 4}
+    before = model.cost.forwards
+    end = ddim(model, start, told, observe=lambda *args: both.append(args), **options)
+    assert model.cost.forwards - before == 8 and len(both) == 4
+    for (k, t, x, null, conditional), visited in zip(both, seen, strict=False):
+        assert (k, t) == visited[:2]
+        torch.testing.assert_close((x, conditional), (visited[2], visited[4]))
+        np.testing.assert_allclose(null.flatten(), m[-1] @ by_hand[1][k], rtol=1e-4, atol=1e-4)
+    assert torch.equal(end, both[-1][2])  # nobody reads the state after the last step
 
 
 # --------------------------------------------------------------- what all of them share

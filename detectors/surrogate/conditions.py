@@ -1,7 +1,7 @@
 """Surrogate conditions: part 1 of SIDE's Algorithm 1 (Chen et al., AAAI 2026, arXiv
 2410.02467v7), up to the labels.
 
-Draw N_syn images from the target model, describe them by features, cluster, drop loose
+Sample N_syn images from the target model, describe them by features, cluster, drop loose
 clusters, and label each image with its nearest remaining centroid. Nothing here knows a
 training image or a label of the task.
 """
@@ -100,7 +100,7 @@ def synthesize(
     """Line 1: n images from the target model itself, over the conditions in turn, by
     DDIM. Continues after an interruption.
 
-    Their noises are their own: no other detector draws these images. Raises
+    Their noises are their own: no other detector generates these images. Raises
     :class:`UserError` for NaN from the network.
     """
     rows = [(conditions[i % len(conditions)], i // len(conditions)) for i in range(n)]

@@ -127,7 +127,7 @@ def with_captions(frame: pd.DataFrame, runs: Sequence[Run], groups: str = "task"
 
     All runs of a board score the same examples, so any of them will do. groups: what
     intervals resample (``groups.regrouped``); by images, those that the first run with
-    images has drawn.
+    images has generated.
     """
     known = {str(run.path): run for run in runs}
     found = dict.fromkeys(COLUMNS[:3], np.nan) | {COLUMNS[3]: None}

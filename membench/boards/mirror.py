@@ -19,7 +19,7 @@ from membench.runs.finished import Run, per_example
 
 # What differs between the runs on the two models: who was asked, and what each has seen
 HALVES = ("weights", "data", "prompts")
-MAKE_THEM = "run each detector on both halves: membench run --detector D --task T --set T.half=a,"
+MAKE_THEM = "run each detector on task T with --set T.half=a and with --set T.half=b"
 
 
 def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
@@ -40,24 +40,15 @@ def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
         if not pairs:
             continue
         a, b = pairs[0]
-        row = about(a) | {
-            "weights": f"{about(a)['weights']}|{about(b)['weights']}",
-            "data": f"{about(a)['data']}|{about(b)['data']}",
-            "prompts": f"{about(a)['prompts']}|{about(b)['prompts']}",
+        of_pairs = [run for pair in pairs for run in pair]
+        evaluated = [per_example(run, "forwards") + per_example(run, "jvps") for run in of_pairs]
+        one, two = about(a), about(b)
+        row = one | {
+            **{name: f"{one[name]}|{two[name]}" for name in HALVES},
             "options": asked(a.info),
             "seeds": len(pairs),
-            "status": status_of(run.info["status"] for pair in pairs for run in pair),
-            "evaluations_per_example": float(
-                np.mean(
-                    [
-                        per_example(run, w)
-                        for pair in pairs
-                        for run in pair
-                        for w in ("forwards", "jvps")
-                    ]
-                )
-                * 2
-            ),
+            "status": status_of(run.info["status"] for run in of_pairs),
+            "evaluations_per_example": float(np.mean(evaluated)),
         }
         del row["seed"], row["run"], row["settings"]
         found = mirrored_over_seeds([(one.scores, two.scores) for one, two in pairs])
@@ -69,9 +60,7 @@ def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
                 | {"mirrored_tpr": r.tpr, "n": r.n}
             )
     if not rows:
-        raise UserError(
-            f"no detector has runs on both models of a mirror pair; {MAKE_THEM} and half=b"
-        )
+        raise UserError(f"no detector has runs on both models of a mirror pair; {MAKE_THEM}")
     return pd.DataFrame(rows)
 
 

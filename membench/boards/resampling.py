@@ -88,7 +88,7 @@ class Resampler:
         if not common or any(set(frame.label) != {0, 1} for frame in frames):
             return [{} for _ in runs]
         groupings = [frame.group.tolist() for frame in frames]
-        # By images that each run has drawn itself
+        # By images that each run has generated itself
         if any(groups != groupings[0] for groups in groupings):
             joined = merged(*groupings)
             frames, groupings = [frame.assign(group=joined) for frame in frames], [joined]

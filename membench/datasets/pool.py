@@ -46,8 +46,8 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """All that decides a pool. classes: how many labels are dealt in turn; 0: drawn
-    from the unconditional model.
+    """All that decides a pool. classes: how many labels are dealt in turn; 0: of
+    the unconditional model.
     """
 
     n: int
@@ -70,7 +70,7 @@ class PoolSpec:
         return content_key(json.loads(json.dumps(parts)))
 
     def conditions(self) -> list[Condition]:
-        """What each image is drawn from, without the images."""
+        """What each image is generated from, without the images."""
         return [
             Condition(
                 str(i),
@@ -98,7 +98,7 @@ def read_pool(
     file = cache_root() / "pools" / f"{key}.parquet"
     if not file.is_file():
         with locked(file, progress):
-            if not file.is_file():  # another process may have drawn it while we waited
+            if not file.is_file():  # another process may have made it while we waited
                 print(
                     f"membench: generating the pool of {spec.n} images that detectors will score,"
                     f" kept in {file}",
@@ -117,9 +117,9 @@ def write_pool(
     match: Match | None = None,
     progress: bool = True,
 ) -> None:
-    """Draws the pool, finds each image's nearest training image and writes both.
+    """Generates the pool, finds each image's nearest training image and writes both.
 
-    Blocks drawn before an interruption are kept.
+    Blocks made before an interruption are kept.
     """
     if spec.n < 2:
         raise UserError(f"a pool of {spec.n}: detection needs at least 2 images")
@@ -131,10 +131,10 @@ def write_pool(
     ]
     for k, block in enumerate(tqdm(blocks, desc="pool", unit="batch", disable=not progress)):
         if not block.is_file():
-            drawn = draw(model, conditions[k * BLOCK : (k + 1) * BLOCK], spec.sampling)
-            atomic_write(block, partial(_save, drawn))
-    pictures = np.concatenate([np.load(block, allow_pickle=False) for block in blocks])
-    found = (match or by_pixels(training.images))(pictures, None).sort_values("generated")
+            made = generate(model, conditions[k * BLOCK : (k + 1) * BLOCK], spec.sampling)
+            atomic_write(block, partial(_save, made))
+    images = np.concatenate([np.load(block, allow_pickle=False) for block in blocks])
+    found = (match or by_pixels(training.images))(images, None).sort_values("generated")
     import pandas as pd
 
     frame = pd.DataFrame(
@@ -145,7 +145,7 @@ def write_pool(
             "training": found.training.to_numpy(),
             "training_id": [training.ids[k] for k in found.training],
             "similarity": found.similarity.to_numpy(),
-            "image": [png_bytes(picture) for picture in pictures],
+            "image": [png_bytes(image) for image in images],
         }
     )
     parts = {**asdict(spec), "space": spec.space.id, "sampling": dict(spec.sampling)}
@@ -156,12 +156,12 @@ def write_pool(
         block.unlink()
 
 
-def _save(drawn: np.ndarray, file: Path) -> None:
+def _save(images: np.ndarray, file: Path) -> None:
     with open(file, "wb") as opened:  # np.save would add an ending to a path
-        np.save(opened, drawn)
+        np.save(opened, images)
 
 
-def draw(
+def generate(
     model: Denoiser, conditions: Sequence[Condition], sampling: Mapping[str, Any]
 ) -> np.ndarray:
     """The images of conditions that know their noise, as the task samples: ``uint8``

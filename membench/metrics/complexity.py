@@ -10,7 +10,7 @@ separates the classes and has recognised nothing. The matched AUROC therefore co
 examples of like size only, and the correlation tells how far the score is a measure of
 size. It is positive where complex images score higher; a detector with score = -LID
 that ranks complexity has a strongly negative one. Neither proves that the score *is*
-complexity: memorization may itself change the size of what is drawn.
+complexity: memorization may itself change the size of what is generated.
 """
 
 from __future__ import annotations

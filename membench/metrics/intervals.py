@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 
 from membench.metrics.detection import FPR_LIMITS, check, detection_metrics, dev_split, of_kind
+from membench.metrics.ranks import counts, cumulated, places, wins
+from membench.metrics.ranks import parts as rows_at_once
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval, zero_limit
 
@@ -114,28 +116,31 @@ def weighted_statistics(
     Equal to scikit-learn's with ``sample_weight`` (tested). Each row must give weight
     to both classes. TPR is computed for any number of negatives. All lie in [0, 1].
     """
-    order = np.argsort(-scores, kind="stable")
-    # Tied scores are one point of the curve
-    starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))
-    ordered = weights[:, order]
-    tp, fp = (
-        np.cumsum(
-            np.add.reduceat(ordered * (labels[order] == label), starts, axis=1),
-            axis=1,
-            dtype=np.float64,
-        )
-        for label in (1, 0)
-    )
-    tpr, fpr = tp / tp[:, -1:], fp / fp[:, -1:]
-    d_tpr, d_fpr = np.diff(tpr, axis=1, prepend=0), np.diff(fpr, axis=1, prepend=0)
-    precision = tp / np.maximum(tp + fp, np.finfo(float).tiny)  # 0 / 0 before the first weight
-    found = {
-        "auroc": (d_fpr * (tpr - d_tpr / 2)).sum(axis=1),
-        "average_precision": (d_tpr * precision).sum(axis=1),
-    }
-    # A sum may round to 1 + 2e-16
-    found = {name: np.clip(values, 0.0, 1.0) for name, values in found.items()}
-    return found | {f"tpr_at_fpr_{x:g}": np.where(fpr <= x, tpr, 0).max(axis=1) for x in limits}
+    at = places(scores, labels)
+    # Of each positive the positives, of each negative the negatives, that score no less
+    alike, tied = (counts(scores[rows], scores[rows])[1] for rows in (at.positive, at.negative))
+    higher = np.append(counts(scores[at.positive], scores[at.negative])[0], len(at.positive))
+    found: dict[str, list[np.ndarray]] = {}
+    for part in rows_at_once(weights):
+        own = np.take(part, at.positive, axis=1).astype(np.float64)
+        tp, fp = cumulated(part, at.positive), cumulated(part, at.negative)
+        positive, negative = tp[:, -1], fp[:, -1]
+        none_less = tp[:, alike]
+        # 0 / 0 before the first weight
+        all_less = np.maximum(none_less + fp[:, at.upto], np.finfo(float).tiny)
+        values = {
+            "auroc": wins(own, fp, at) / (positive * negative),
+            "average_precision": np.einsum("rp,rp,rp->r", own, none_less, 1 / all_less) / positive,
+        }
+        # A sum may round to 1 + 2e-16
+        values = {name: np.clip(value, 0.0, 1.0) for name, value in values.items()}
+        fpr = fp[:, tied] / negative[:, None]
+        for x in limits:
+            reached = higher[(fpr <= x).sum(axis=1)]
+            values[f"tpr_at_fpr_{x:g}"] = tp[np.arange(len(tp)), reached] / positive
+        for name, value in values.items():
+            found.setdefault(name, []).append(value)
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def mean_intervals(

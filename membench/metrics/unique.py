@@ -42,7 +42,7 @@ def chao1(counts: np.ndarray, n_generated: int | None = None) -> float:
     It estimates a *lower bound*: E f0 >= (n-1)/n (E f1)² / (2 E f2), equal only where
     all missing images are as likely as those copied once and twice; a long tail of
     images that are hardly ever copied stays out of it. It takes the images as
-    independent, alike draws. Several images of each of a fixed set of prompts are not:
+    independent, alike samples. Several images of each of a fixed set of prompts are not:
     the number then speaks of more images of the *same* prompts, roughly, and says
     nothing of other prompts (:func:`chao2` over prompts does). Where a prompt's images
     agree, hardly any training image is copied once only, and the estimate stays near

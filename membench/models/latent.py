@@ -134,7 +134,7 @@ class LatentDenoiser(Denoiser):
 
     def ready_images(self) -> None:
         """Loads the VAE, so that one that does not do is refused before an image is
-        drawn for it.
+        generated for it.
         """
         _ = self.vae
 
@@ -147,13 +147,13 @@ class LatentDenoiser(Denoiser):
             factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
             self.cost.decodes += len(x)
             return self.halving(
-                "pictures",
+                "images",
                 self._at_once(self.shape[1] * factor * self.shape[2] * factor),
                 lambda n: self._decoded(x, n),
             )
 
     def _decoded(self, x: torch.Tensor, most: int) -> np.ndarray:
-        pictures = []
+        images = []
         with self.refusals():
             for part in x.split(most):
                 scaled = part / self.vae.config.scaling_factor
@@ -164,15 +164,15 @@ class LatentDenoiser(Denoiser):
                     out[bad] = self._exact_vae.decode(scaled[bad].float()).sample
                     bad = _not_finite(out)
                 part[bad] = torch.nan  # a view: the caller sees which images have failed
-                pictures.append(to_uint8(out))
-        return np.concatenate(pictures)
+                images.append(to_uint8(out))
+        return np.concatenate(images)
 
     def encode(self, images: np.ndarray) -> torch.Tensor:
         """The mean of the VAE's posterior, scaled as the U-Net was trained."""
         with torch.no_grad():
             x = from_uint8(images).to(self.device, self.dtype)
             latents = self.halving(
-                "pictures",
+                "images",
                 self._at_once(images.shape[1] * images.shape[2]),
                 lambda n: self._encoded(x, n),
             )
@@ -194,15 +194,15 @@ class LatentDenoiser(Denoiser):
         return max(1, min(self.batch_size, PIXELS.get(self.device.type, PIXELS["cpu"]) // pixels))
 
 
-def _not_finite(pictures: torch.Tensor) -> torch.Tensor:
+def _not_finite(images: torch.Tensor) -> torch.Tensor:
     """Positions of the images [n, 3, h, w] that hold NaN or infinity."""
-    return (~pictures.isfinite().flatten(1).all(dim=1)).nonzero().flatten()
+    return (~images.isfinite().flatten(1).all(dim=1)).nonzero().flatten()
 
 
 @dataclass
 class TextToImage:
     """The parts that a :class:`LatentDenoiser` needs. size: height and width in pixels
-    of what it draws.
+    of what it generates.
     """
 
     unet: Any

@@ -193,7 +193,7 @@ def classes_of(folder: Path, known: int, size: int) -> int:
     )
     if side != size or channels != (3, 3):
         raise UserError(
-            f"{folder} draws {side}x{side} images of {channels[1]} channels, the data are"
+            f"{folder} generates {side}x{side} images of {channels[1]} channels, the data are"
             f" {size}x{size} of 3; choose a model of that size"
         )
     embeddings = config.get("num_class_embeds")

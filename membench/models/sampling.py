@@ -30,7 +30,8 @@ def pure_noise(model: Denoiser, steps: int) -> int:
     return sum(model.alpha_sigma(t)[0] == 0 for t in timesteps(model, steps))
 
 
-Observer = Callable[[int, "torch.Tensor", "torch.Tensor"], None]
+# (number of the step, timestep, x_t, eps for null, eps for the condition)
+Observer = Callable[[int, int, "torch.Tensor", "torch.Tensor", "torch.Tensor"], None]
 
 
 Visitor = Callable[[int, int, "torch.Tensor", "torch.Tensor | None", "torch.Tensor"], None]
@@ -104,15 +105,14 @@ def ddim(
     """Runs the first ``stop`` (default: all) of ``steps`` guided steps from noise ``x``
     [n, *shape].
 
-    ``observe(k, eps_null, eps_cond)`` is called before the k-th update with both
-    predictions, unscaled by the guidance; asking for it costs two forwards an image and
-    step whatever the guidance (of a model without a condition one: both are the same).
-    The state after the last observed step is not computed when ``stop`` < ``steps``:
-    nobody reads it.
+    ``observe(k, t, x_t, eps_null, eps_cond)`` is called before the k-th update with
+    both predictions, unscaled by the guidance; asking for it costs two forwards an
+    image and step whatever the guidance (of a model without a condition one: both are
+    the same). The state after the last observed step is not computed when ``stop`` <
+    ``steps``: nobody reads it.
 
-    ``visit(k, t, x_t, eps_null, eps_cond)`` is called there too and costs nothing:
-    eps_null is None at a step that needs one prediction only (guidance 1, or no
-    condition).
+    ``visit`` is called there too, with the same, and costs nothing: eps_null is None at
+    a step that needs one prediction only (guidance 1, or no condition).
 
     ``correct(x_t, t, eps)`` returns the epsilon to go on with: classifier guidance puts
     its gradient there.
@@ -126,7 +126,7 @@ def ddim(
         else:
             null, conditional = both(model, x, t, condition)
             if observe is not None:
-                observe(k, model.to_eps(null, x, t), model.to_eps(conditional, x, t))
+                observe(k, t, x, model.to_eps(null, x, t), model.to_eps(conditional, x, t))
             raw = null + guidance * (conditional - null)
         if visit is not None:
             eps_null = None if null is None else model.to_eps(null, x, t)

@@ -32,7 +32,7 @@ REFUSED = {
     ),
     "Flux": "it is a transformer trained by flow matching, not a U-Net with a noise schedule",
     "PixArt": "it is a transformer with a T5 text encoder, not a U-Net with CLIP's",
-    "Kandinsky": "it draws from image embeddings of a prior, not from a text encoder's tokens",
+    "Kandinsky": "it samples from image embeddings of a prior, not from a text encoder's tokens",
     "Inpaint": "its U-Net also wants a mask and the masked image (9 channels in place of 4)",
     "Upscale": "its U-Net also wants a low-resolution image",
     "Depth2Img": "its U-Net also wants a depth map",

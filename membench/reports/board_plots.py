@@ -143,7 +143,7 @@ def extraction_plots(
 
 def _same_images(runs: Mapping[str, Run]) -> dict[str, int]:
     """A number for each run, the same for runs with the same images up to rounding:
-    drawn for the same, of the same nearest images.
+    generated for the same, of the same nearest images.
     """
     kinds: list[pd.DataFrame] = []
     found = {}

@@ -113,7 +113,7 @@ def of_runs(
     """The same of several runs together; ("", []) if none has images.
 
     frames: of each run's name its :func:`frame_of`; their order does not matter. An
-    image that several runs made (drawn for the same, as near to the same image up to
+    image that several runs made (for the same, as near to the same image up to
     ROUNDING) is one. Nearest: at most ``most``, of one training image at most OFTEN.
     Near misses: the next that are not copies, half as many, likewise. Failures: half as
     many others that are not copies, each run's most confident in turn, since
@@ -150,7 +150,7 @@ def of_runs(
     )
     intro = LEFT_RIGHT if training else ALONE
     intro += (
-        f"Of all runs drawn here, {first.copied.sum():,} of {len(first):,} different images are"
+        f"Of all runs shown here, {first.copied.sum():,} of {len(first):,} different images are"
         f" copies ({copy_words(space)})."
     )
     intro += " Sorted by nearness; #: the place among all of them."

@@ -170,7 +170,7 @@ def share_table(series: Sequence[Series]) -> Table:
         ]
         rows.append([kind_label(kind), number(next(r.n for r in of if pd.notna(r.n))), *cells])
     header = [
-        "pictures",
+        "images",
         "n",
         *(f"{s.name} %" for s in series),
         *(f"copies, {s.name}" for s in series),

@@ -36,7 +36,7 @@ PHASES = ("prepare", "samples", "scores", "matches", "metrics")
 
 OWN_NOTE = (
     "own copies: images that copy an image of their own prompt. prompts returned: prompts with"
-    " such an image among their draws. "
+    " such an image among theirs. "
 )
 
 

@@ -115,7 +115,7 @@ def run_table(runs: Sequence[Run]) -> str:
 
 
 def _captions(runs: Sequence[Run]) -> Iterator[str]:
-    """The line that captions alone draw, of the first run that has scored prompts."""
+    """The line that captions alone reach, of the first run that has scored prompts."""
     for run in runs:
         if (line := best(reached(run.scores))) is not None:
             yield "".join(f"{plain(text)}\n" for text in captions_lines(line_columns(line)))
@@ -376,7 +376,7 @@ def ground_truth_line(truth: Mapping[str, int]) -> str:
     kind = "memorized" if "memorized prompts" in truth else "unlabelled"
     held, of = truth["of them with an image"], truth[f"{kind} prompts"]
     return (
-        f"ground truth: {truth['pictures']:,} images, of {held:,} of {of:,} {kind} prompts;"
+        f"ground truth: {truth['images']:,} images, of {held:,} of {of:,} {kind} prompts;"
         " copies of other images are not found"
     )
 

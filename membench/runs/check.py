@@ -122,7 +122,7 @@ def _space(value: Any) -> bool:
     return within and all(least <= number <= most for number in numbers)
 
 
-TRUTH = ("pictures", "of them with an image", "memorized prompts")
+TRUTH = ("images", "of them with an image", "memorized prompts")
 
 
 TWICE: Mapping[str, Check] = {  # fields that run.json holds for itself and in the key's parts

@@ -52,7 +52,7 @@ class Match(Protocol):
 
     def own(self, images: np.ndarray, owners: Sequence[Sequence[int]]) -> np.ndarray:
         """Each image against training images of its own, such as those of the prompt
-        that drew it.
+        that generated it.
 
         float64 [n]: the similarity of image i to the closest of the training images
         at positions ``owners[i]``; NaN for none. images: ``uint8`` [n, h, w, 3]. Raises

@@ -83,7 +83,7 @@ def image_groups(images: np.ndarray, *, threshold: float = RMS) -> list[str]:
     near-duplicates up to 0.15, but of the largest distance over 16 tiles, which is
     stricter than of the whole; and single linkage chains. Of the first 3,000 test
     images of CIFAR-10, all different images, 0.15 puts 611 into one group, 0.1 at most
-    10. Of the images that the mini model of cifar10 draws, 0.1 joins 93 % of the pairs
+    10. Of the images that the mini model of cifar10 makes, 0.1 joins 93 % of the pairs
     that are copies of one training image, and of the pairs that it joins 1 in 7,468 is
     not. It joins hardly any that celeba's mini model generates, where the nearest
     copies of one training image lie 0.1 apart and more.

@@ -25,11 +25,10 @@ from ..pixels.mirror_task import (
     MirrorOptions,
     halves_of,
     load_mirror,
-    loaded,
     mirror_examples,
     refuse_mirror_options,
 )
-from ..pixels.task import full_setting, load_setting, pixel_space, unique
+from ..pixels.task import compared, full_setting, load_setting, loaded, pixel_space, unique
 from .data import CLASSES, read_cifar10
 from .mirror import real_pair
 from .scenes import WORLD
@@ -113,8 +112,7 @@ class Cifar10(Task):
             told = classes_of(setting.asked, len(CLASSES), SIZE)
             examples = mirror_examples(pair, "a")
             return loaded(
-                setting,
-                o,
+                compared(setting, o, device, batch_size),
                 examples,
                 told,
                 control=control,
@@ -158,9 +156,9 @@ class Cifar10(Task):
             rows, copies = (found.tolist() for found in unique(images))
         else:
             rows, copies = _rows(file, len(images))
-        pictures = images[rows]
+        shown = images[rows]
         return Training(
-            images=lambda: pictures,
+            images=lambda: shown,
             ids=[f"train/{row:05d}" for row in rows],
             copies=[int(n) for n in copies],
             hash=json_hash(

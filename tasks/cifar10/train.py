@@ -119,17 +119,17 @@ def subset_data(recipe: SubsetRecipe) -> TrainingSet:
     fraction, times = recipe.duplicates()  # before the data, which may have to be fetched
     images, classes = read_cifar10(Path(recipe.data_root))
     chosen = choose_subset(len(images), recipe.subset, fraction, times, recipe.seed, recipe.skip)
-    pictures = images[chosen.rows]
-    labels = make_labels(recipe.labels, pictures, classes[chosen.rows], recipe.seed)
+    shown = images[chosen.rows]
+    labels = make_labels(recipe.labels, shown, classes[chosen.rows], recipe.seed)
     record = {
         "source": "CIFAR-10, training set",
         "labels": recipe.labels,
         "rows": chosen.rows.tolist(),
         "copies": chosen.copies.tolist(),
         "told": None if labels is None else [int(x) for x in labels],
-        "hash": json_hash([pictures.tobytes().hex(), chosen.copies.tolist()]),
+        "hash": json_hash([shown.tobytes().hex(), chosen.copies.tolist()]),
     }
-    return TrainingSet(pictures, chosen.copies, labels, len(CLASSES), record)
+    return TrainingSet(shown, chosen.copies, labels, len(CLASSES), record)
 
 
 def train_subset(out: Path, options: Sequence[str], progress: bool) -> None:

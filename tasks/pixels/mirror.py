@@ -35,7 +35,8 @@ def detail(images: np.ndarray) -> np.ndarray:
     """How many colours each image's mixed second difference has, [n]: of an image of
     few edges and patterns few.
 
-    Its rank correlation with the size of a PNG is 0.97 for scenes and 0.71 for faces.
+    Its rank correlation with the size of a PNG is 0.942 for scenes at 16 pixels and
+    0.857 for faces at 64.
     """
     x = images.astype(np.int64)
     mixed = x[:, 1:, 1:] - x[:, :-1, 1:] - x[:, 1:, :-1] + x[:, :-1, :-1]

@@ -21,10 +21,10 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
 
-from ..shared import HALVES, examples_hash, mirror_of, refuse_control_of
+from ..shared import HALVES, mirror_of, refuse_control_of
 from .mirror import Pair, build_pair
 from .planted import Half, World
-from .task import PixelOptions, Setting, compared, found, load_setting
+from .task import PixelOptions, Setting, compared, found, load_setting, loaded
 
 GENERATED = ("pool", "pool_seed", "labels", "model")  # options that examples=generated reads
 
@@ -99,49 +99,13 @@ def load_mirror(
         )
     examples = mirror_examples(pair_of(world, options.world), options.half)
     return loaded(
-        setting,
-        options,
+        compared(setting, options, device, batch_size),
         examples,
         world.classes,
         control=control,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
-    )
-
-
-def loaded(
-    setting: Setting,
-    options: MirrorOptions,
-    examples: Sequence[Example],
-    told: int,
-    *,
-    control: bool,
-    device: str,
-    dtype: str,
-    batch_size: int,
-) -> LoadedTask:
-    """Examples with the setting's model to score them. told: how many classes the
-    models are told; 0: none.
-    """
-    from membench.models.pixel import load_pixel_model, pixel_hash
-
-    setting = compared(setting, options, device, batch_size, progress=True)
-    return LoadedTask(
-        info=setting.info,
-        profile=setting.profile,
-        examples=examples,
-        training=setting.training,
-        model=lambda: load_pixel_model(
-            setting.asked, told, device=device, dtype=dtype, batch_size=batch_size
-        ),
-        hashes={
-            "weights": pixel_hash(setting.asked),
-            "data": setting.training.hash,
-            "prompts": examples_hash(examples),
-        },
-        control=control,
-        match=setting.match,
     )
 
 

@@ -4,7 +4,7 @@ model generated; a control model scores the same pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,12 +14,11 @@ import numpy as np
 from membench.datasets.pool import PoolSpec, read_pool
 from membench.errors import UserError
 from membench.task import LoadedTask, TaskInfo
-from membench.types import Band, Space, Training
+from membench.types import Band, Example, Space, Training
 
 from ..shared import examples_hash
 
 if TYPE_CHECKING:
-    from membench.models.denoiser import Denoiser
     from membench.similarity.criterion import Match
 
 
@@ -64,8 +63,8 @@ class PixelOptions:
         default="auto",
         metadata={
             "help": (
-                "what the pool is drawn from: each class in turn, or the null class; auto: classes"
-                " where there are any"
+                "what the pool is generated from: each class in turn, or the null class; auto:"
+                " classes where there are any"
             )
         },
     )
@@ -85,7 +84,7 @@ class PixelOptions:
 @dataclass(frozen=True)
 class Setting:
     """A model with the training set that it is asked about. folder: of the model that
-    drew the pool; asked: of the one that is scored. match: how images are compared;
+    generated the pool; asked: of the one that is scored. match: how images are compared;
     None: by normalised L2.
     """
 
@@ -112,7 +111,7 @@ def load_setting(
     """The pool of ``folder``'s model as examples, and ``asked``'s model to score them
     with.
     """
-    from membench.models.pixel import classes_of, load_pixel_model, pixel_hash
+    from membench.models.pixel import classes_of, load_pixel_model
 
     s = compared(s, options, device, batch_size, progress)
     told = {folder: classes_of(folder, s.classes, s.size) for folder in (s.folder, s.asked)}
@@ -127,24 +126,49 @@ def load_setting(
             " control of the other"
         )
 
-    def model(folder: Path, dtype: str = dtype) -> Denoiser:
-        return load_pixel_model(
-            folder, told[folder], device=device, dtype=dtype, batch_size=batch_size
-        )
-
     examples = read_pool(
         pool_spec(s, options),
-        lambda: model(s.folder, "float32"),
+        lambda: load_pixel_model(
+            s.folder, told[s.folder], device=device, dtype="float32", batch_size=batch_size
+        ),
         s.training,
         match=s.match,
         progress=progress,
     )
+    return loaded(
+        s,
+        examples,
+        told[s.asked],
+        control=control,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+    )
+
+
+def loaded(
+    s: Setting,
+    examples: Sequence[Example],
+    told: int,
+    *,
+    control: bool,
+    device: str,
+    dtype: str,
+    batch_size: int,
+) -> LoadedTask:
+    """Examples with the setting's model to score them. told: how many classes it is
+    told; 0: none.
+    """
+    from membench.models.pixel import load_pixel_model, pixel_hash
+
     return LoadedTask(
         info=s.info,
         profile=s.profile,
         examples=examples,
         training=s.training,
-        model=lambda: model(s.asked),
+        model=lambda: load_pixel_model(
+            s.asked, told, device=device, dtype=dtype, batch_size=batch_size
+        ),
         hashes={
             "weights": pixel_hash(s.asked),
             "data": s.training.hash,
@@ -156,7 +180,7 @@ def load_setting(
 
 
 def compared(
-    s: Setting, options: PixelOptions, device: str, batch_size: int, progress: bool
+    s: Setting, options: PixelOptions, device: str, batch_size: int, progress: bool = True
 ) -> Setting:
     """The setting under the criterion that was asked for."""
     if options.criterion == "normalised-l2":

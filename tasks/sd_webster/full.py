@@ -266,7 +266,7 @@ def _told(truth: GroundTruth, prompts: Sequence[Prompt]) -> dict[str, int]:
     )
     ids = {example_id(p.text) for p in prompts if p.label == label}
     return {
-        "pictures": len(truth.ids),
+        "images": len(truth.ids),
         f"{kind} prompts": len(ids),
         "of them with an image": len(ids & set(truth.owners)),
     }
