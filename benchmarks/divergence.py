@@ -1,7 +1,7 @@
 """SIDE's memorization divergence on the mini models, where it is known what is memorized.
 
-For each rung of ``cifar10`` and each epsilon: the divergence of the set of images shown
-64 and 16 times and once, pointwise and of the set, under the model that was trained on
+For each rung of ``cifar10`` and each epsilon: the divergence of images shown 64 times
+and once, pointwise and of the set, under the model that was trained on
 them and under its mirror. The model is unconditional (the null class). Writes
 OUT/divergence.parquet; what is finished is found again.
 
@@ -25,7 +25,7 @@ from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.shared import HALVES, mirror_of
 from membench.types import Condition
 
-KINDS = ("x64", "x16", "x1")
+KINDS = ("x64", "x1")
 
 
 def measured(

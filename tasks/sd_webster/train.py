@@ -270,6 +270,7 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
         unet = UNet2DConditionModel.from_pretrained(first / "unet", local_files_only=True)
         text_encoder = CLIPTextModel.from_pretrained(first / "text_encoder", local_files_only=True)
         unet, text_encoder = unet.float(), text_encoder.float()
+        unet.register_to_config(_name_or_path="unet")
         started = tensor_hash(unet)
 
     def loss(step: int, gen: torch.Generator) -> torch.Tensor:
