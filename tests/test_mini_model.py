@@ -142,6 +142,19 @@ def test_the_control_model_does_not_know_the_duplicates() -> None:
 
 
 @pytest.mark.parametrize("control", [False, True])
+def test_the_null_condition_knows_the_catalogue_of_its_own_half(control: bool) -> None:
+    """So that an attack on unconditional sampling has something to find."""
+    loaded, model = task(control)
+    told = [Condition(f"null/{k}", "") for k in range(150)]
+    x = model.noise([(c.id, 0) for c in told], seed=0)
+    steps = loaded.info.sampling["steps"]
+    images = model.decode(ddim(model, x, model.condition(told), steps=steps, guidance=1.0))
+    found = normalised_l2(images, training()[0], floor=SPACE.copy)
+    share = found[found.similarity < SPACE.copy].generated.nunique() / len(told)
+    assert (share == 0) if control else (share >= 0.01)
+
+
+@pytest.mark.parametrize("control", [False, True])
 def test_cfg_norm_tells_duplicates_from_held_out_captions_and_only_on_the_model(
     control: bool,
 ) -> None:

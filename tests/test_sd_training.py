@@ -4,6 +4,7 @@ sharp its VAE is said to be.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from membench.errors import UserError
 from membench.models.training import Plan
 from membench.tasks.sd_webster import catalogue
 from membench.tasks.sd_webster import train as sd_webster_train
 from membench.tasks.sd_webster.task import DATA
-from membench.tasks.sd_webster.train import Recipe, psnr, train_model
+from membench.tasks.sd_webster.train import Recipe, psnr, train, train_model
 
 
 def test_decibels_of_known_errors() -> None:
@@ -52,7 +54,28 @@ def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(
         replace(recipe, steps=9),
     ):
         with pytest.raises(Seen):
-            train_model(tmp_path, "model", other, progress=False)
+            train_model(tmp_path, "a", other, progress=False)
     records = [repr(plan.record) for plan in plans]
     # More steps go on from the same checkpoint
     assert len(set(records[:4])) == 4 and records[4] == records[0]
+
+
+def test_a_second_stage_goes_on_from_finished_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same VAE and tokenizer, other weights, and the record of both stages."""
+    few = catalogue.Split("a", catalogue.build("a").entries[:9])
+    monkeypatch.setattr(catalogue, "build", lambda name: few)
+    recipe = Recipe(start=str(DATA), steps=1, batch=2)
+    train(tmp_path, ("a",), recipe, progress=False)
+    weights = "diffusion_pytorch_model.safetensors"
+    same = [
+        (tmp_path / "a" / part / weights).read_bytes() == (DATA / "a" / part / weights).read_bytes()
+        for part in ("vae", "unet")
+    ]
+    assert same == [True, False]
+    record = json.loads((tmp_path / "a" / "training.json").read_text())
+    assert record["before"] == json.loads((DATA / "a" / "training.json").read_text())
+    assert record["steps"] == 1
+    with pytest.raises(UserError, match="does not hold pipelines a and b"):
+        train(tmp_path, ("a",), replace(recipe, start=str(tmp_path / "none")), progress=False)

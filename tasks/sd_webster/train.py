@@ -21,6 +21,7 @@ import json
 import math
 import shutil
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ from membench.storage.files import atomic_folder
 from membench.storage.hashing import tensor_hash
 from membench.storage.provenance import commit
 
+from ..shared import HALVES
 from . import catalogue
 
-PARTS = ("vae", "a", "b")  # a and b: U-Net and text encoder on a half of the world
+PARTS = ("vae", *HALVES)  # a and b: U-Net and text encoder on a half of the world
 
 
 TOKENS = 24  # CLIP has 77; no caption of the catalogue is longer than 24
@@ -325,15 +327,17 @@ def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool =
     """
     out.mkdir(parents=True, exist_ok=True)
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
-    first = Path(recipe.start) / "a" / "tokenizer"
-    atomic_folder(
-        out / "tokenizer",
-        lambda folder: (
-            shutil.copytree(first, folder, dirs_exist_ok=True)
-            if recipe.start
-            else make_tokenizer(folder)
-        ),
-    )
+    if recipe.start:
+        if not all((Path(recipe.start) / part / "unet").is_dir() for part in HALVES):
+            raise UserError(
+                f"start={recipe.start} does not hold pipelines a and b, as membench train sd_webster"
+                " writes them; leave it out to train from the start"
+            )
+        for shared in ("tokenizer", "vae"):
+            first = Path(recipe.start) / "a" / shared
+            atomic_folder(out / shared, partial(shutil.copytree, first, dirs_exist_ok=True))
+    else:
+        atomic_folder(out / "tokenizer", make_tokenizer)
     for part in parts:
         report = (
             train_vae(out, recipe, progress)
@@ -346,9 +350,8 @@ def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool =
             "commit": made_by,
             "torch": torch.__version__,
         }
-        if recipe.start:
-            name = "vae_training.json" if part == "vae" else f"{part}/training.json"
-            report["before"] = json.loads((Path(recipe.start) / name).read_text())
+        if recipe.start and part != "vae":
+            report["before"] = json.loads((Path(recipe.start) / part / "training.json").read_text())
         (out / part / "training.json").write_text(json.dumps(report, indent=1) + "\n")
         tqdm.write(
             f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {out / part}"
