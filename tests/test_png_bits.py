@@ -11,7 +11,7 @@ import pytest
 from membench.runs import shards
 from membench.runs.folder import RunFolder
 from membench.runs.shards import Phases, Work, in_step
-from membench.storage.images import png_bits, png_bytes
+from membench.storage.images import png_bits, png_bytes, pngs
 from membench.types import Condition, Cost, Example, Request, Sample
 
 NOISE = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -72,6 +72,8 @@ def table(work: Work) -> pd.DataFrame:
 
 def test_png_bits_is_the_size_of_the_png():
     assert png_bits(NOISE[0]) == 8 * len(png_bytes(NOISE[0])) > png_bits(FLAT) > 0
+    assert pngs([*NOISE, FLAT]) == [png_bytes(image) for image in (*NOISE, FLAT)]
+    assert pngs([]) == []
     with pytest.raises(ValueError, match="expected uint8"):
         png_bits(FLAT[..., 0])
 

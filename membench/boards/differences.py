@@ -9,8 +9,10 @@ and seeds that both have run count.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,15 +73,16 @@ def differences(
         {str(run.path): run for run in runs},
         resampler or Resampler(resamples=resamples_for(frame)),
     )
+    alike = functools.cache(_alike)
     rows: list[dict[str, Any]] = []
     for names, part in frame.groupby(list(BOARD), dropna=False, sort=False):
         board = dict(zip(BOARD, names, strict=True))
         scored = part[part.auroc.notna()].sort_values(["detector", "options", "settings", "seed"])
-        settings = [of for _, of in scored.groupby("settings", sort=False)]
+        settings = [_Setting.of(of, known) for _, of in scored.groupby("settings", sort=False)]
         pairs = list(itertools.combinations(settings, 2))
         # None: no bar in a file
         shown = tqdm(pairs, desc="differences", unit="pair", delay=1, leave=False, disable=None)
-        found = [row for a, b in shown for row in _pair(a, b, known, metrics, resampler)]
+        found = [row for a, b in shown for row in _pair(a, b, metrics, resampler, alike)]
         for metric in metrics:
             of_metric = [row for row in found if row["metric"] == metric]
             for row, adjusted in zip(of_metric, holm([row["p"] for row in of_metric]), strict=True):
@@ -103,20 +106,44 @@ def resamples_for(frame: pd.DataFrame) -> int:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """A detector with its options. runs: one a seed."""
+
+    detector: str
+    options: str
+    status: str
+    runs: Mapping[int, Run]
+
+    @staticmethod
+    def of(rows: pd.DataFrame, known: Mapping[str, Run]) -> _Setting:
+        """rows: of ``leaderboard.collect``; the first of a seed counts."""
+        paths = list(zip(rows.seed.tolist(), rows.run.tolist(), strict=True))
+        runs = {seed: known[path] for seed, path in reversed(paths)}
+        first = rows.iloc[0]
+        return _Setting(first.detector, first.options, status_of(rows.status), runs)
+
+    def shown(self, name: str) -> dict[str, str]:
+        """The columns of ``a`` or ``b``."""
+        parts = {"": self.detector, "_options": self.options, "_status": self.status}
+        return {f"{name}{end}": value for end, value in parts.items()}
+
+
 def _pair(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    known: dict[str, Run],
+    a: _Setting,
+    b: _Setting,
     metrics: Sequence[str],
     resampler: Resampler,
+    alike: Callable[[_Setting, tuple[int, ...]], bool],
 ) -> list[dict[str, Any]]:
     """A row a metric that both have."""
-    seeds = sorted(set(a.seed) & set(b.seed))
+    seeds = tuple(sorted(a.runs.keys() & b.runs.keys()))
     if not seeds:
         return []
-    runs = [known[of[of.seed == seed].run.iloc[0]] for of in (a, b) for seed in seeds]
+    runs = [of.runs[seed] for of in (a, b) for seed in seeds]
     found = resampler.detection(runs)
-    examples = len(set.intersection(*(set(resampler.examples(run).id) for run in runs)))
+    facts = {"n": len(resampler.common(runs)[0].frame), "seeds": len(seeds)}
+    facts |= {"deterministic": len(seeds) > 1 and all(alike(of, seeds) for of in (a, b))}
     rows = []
     for metric in metrics:
         drawn = [of.get(metric) for of in found]
@@ -128,32 +155,26 @@ def _pair(
         )
         sign = -1 if values[0].mean() < values[1].mean() else 1
         between = sign * (values[0] - values[1]), sign * (resampled[0] - resampled[1])
-        spread = two_level(*between)
-        low, high = percentiles(spread, 0.95)
-        (first, second) = (a, b) if sign == 1 else (b, a)
+        low, high = percentiles(two_level(*between), 0.95)
+        better, other = (a, b) if sign == 1 else (b, a)
         rows.append(
             {
                 "metric": metric,
                 "difference": float(abs(values[0].mean() - values[1].mean())),
                 "low": low,
                 "high": high,
+                "p": difference_p(*between),
             }
-            | {"p": difference_p(*between), "n": examples, "seeds": len(seeds)}
-            | {
-                f"{name}{end}": of[column].iloc[0]
-                for name, of in (("a", first), ("b", second))
-                for end, column in _NAMES
-            }
-            | {f"{name}_status": status_of(of.status) for name, of in (("a", first), ("b", second))}
-            | {
-                "deterministic": len(seeds) > 1
-                and all(same_scores(of) for of in (runs[: len(seeds)], runs[len(seeds) :]))
-            }
+            | facts
+            | better.shown("a")
+            | other.shown("b")
         )
     return rows
 
 
-_NAMES = (("", "detector"), ("_options", "options"))
+def _alike(of: _Setting, seeds: tuple[int, ...]) -> bool:
+    """Whether the runs of these seeds give the same scores."""
+    return same_scores([of.runs[seed] for seed in seeds])
 
 
 def named(rows: pd.DataFrame, which: str) -> list[str]:

@@ -41,6 +41,24 @@ class Drawn:
     resampled: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Examples of a run. ids, groups: hashes, of who they are and of how they are
+    grouped; both: whether there are memorized ones and others.
+    """
+
+    frame: pd.DataFrame
+    ids: str
+    groups: str
+    both: bool
+
+    @staticmethod
+    def of(frame: pd.DataFrame) -> Examples:
+        frame, ids = frame[["id", "score", "label", "group", "bin"]], frame.id.tolist()
+        groups = json_hash([ids, frame.group.tolist()])
+        return Examples(frame, json_hash(ids), groups, set(frame.label) == {0, 1})
+
+
 def same_scores(runs: Sequence[Run]) -> bool:
     """Whether every run gives every example the same score: whether a detector is
     deterministic in what they differ in.
@@ -58,11 +76,26 @@ class Resampler:
         self.groups, self.resamples, self.seed = groups, resamples, seed
         self._weights: tuple[bytes, list[np.ndarray]] = (b"", [])
         self._found: dict[tuple[Path, str, str], dict[str, Drawn]] = {}
+        self._examples: dict[tuple[Path, str], Examples] = {}
 
-    def examples(self, run: Run, subset: str = "all") -> pd.DataFrame:
+    def examples(self, run: Run, subset: str = "all") -> Examples:
         """The labelled examples that have a score, by id, with the groups asked for;
         ``kind=MV``: as ``of_kind``.
         """
+        key = (run.path, subset)
+        if key not in self._examples:
+            self._examples[key] = Examples.of(self._read(run, subset))
+        return self._examples[key]
+
+    def common(self, runs: Sequence[Run], subset: str = "all") -> list[Examples]:
+        """Of each run the examples that all of them have scored."""
+        found = [self.examples(run, subset) for run in runs]
+        if all(of.ids == found[0].ids for of in found):
+            return found
+        shared = set.intersection(*(set(of.frame.id) for of in found))
+        return [Examples.of(of.frame[of.frame.id.isin(shared)]) for of in found]
+
+    def _read(self, run: Run, subset: str) -> pd.DataFrame:
         scores = run.scores.assign(group=regrouped(run.scores, run.samples, self.groups), bin=-1)
         sized = (scores.status == "ok") & scores.png_bits.notna()
         if sized.any():
@@ -82,22 +115,18 @@ class Resampler:
         Values are on these examples too. Empty for runs without two classes; a TPR that
         the negatives cannot support is left out.
         """
-        frames = [self.examples(run, subset) for run in runs]
-        common = set.intersection(*(set(frame.id) for frame in frames)) if frames else set()
-        frames = [frame[frame.id.isin(common)] for frame in frames]
-        if not common or any(set(frame.label) != {0, 1} for frame in frames):
+        found = self.common(runs, subset)
+        if not all(of.both for of in found):
             return [{} for _ in runs]
-        groupings = [frame.group.tolist() for frame in frames]
         # By images that each run has generated itself
-        if any(groups != groupings[0] for groups in groupings):
-            joined = merged(*groupings)
-            frames, groupings = [frame.assign(group=joined) for frame in frames], [joined]
-        name = json_hash([sorted(common), groupings[0]])
-        for run, frame in zip(runs, frames, strict=True):
-            key = (run.path, subset, name)
+        if any(of.groups != found[0].groups for of in found):
+            joined = merged(*(of.frame.group.tolist() for of in found))
+            found = [Examples.of(of.frame.assign(group=joined)) for of in found]
+        keys = [(run.path, subset, of.groups) for run, of in zip(runs, found, strict=True)]
+        for key, of in zip(keys, found, strict=True):
             if key not in self._found:
-                self._found[key] = self._detection(frame)
-        return [self._found[run.path, subset, name] for run in runs]
+                self._found[key] = self._detection(of.frame)
+        return [self._found[key] for key in keys]
 
     def _drawn_weights(self, labels: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
         """``intervals.class_weights``, kept for the next run on the same examples."""
@@ -128,14 +157,8 @@ class Resampler:
                 float(whole[name][0]),
                 np.concatenate([part[name] for part in parts]) if parts else None,
             )
-        sized = (frame.bin >= 0).to_numpy()
-        value, matched = matched_resamples(
-            scores[sized],
-            labels[sized],
-            groups[sized],
-            frame.bin.to_numpy()[sized],
-            drawn=[weights[:, sized] for weights in drawn],
-        )
+        bins = frame.bin.to_numpy()
+        value, matched = matched_resamples(scores, labels, groups, bins, drawn=drawn)
         if value is not None:
             found["auroc_complexity_matched"] = Drawn(value, matched)
         return found

@@ -29,7 +29,7 @@ from membench.similarity.criterion import Match, by_pixels
 from membench.storage.cache import cache_root
 from membench.storage.files import atomic_write, locked
 from membench.storage.hashing import content_key, json_hash
-from membench.storage.images import png_bytes, png_image
+from membench.storage.images import png_image, pngs
 from membench.storage.tables import read_table, write_table
 from membench.types import Condition, Example, Space, Training
 
@@ -145,7 +145,7 @@ def write_pool(
             "training": found.training.to_numpy(),
             "training_id": [training.ids[k] for k in found.training],
             "similarity": found.similarity.to_numpy(),
-            "image": [png_bytes(image) for image in images],
+            "image": pngs(list(images)),
         }
     )
     parts = {**asdict(spec), "space": spec.space.id, "sampling": dict(spec.sampling)}

@@ -15,7 +15,8 @@ complexity: memorization may itself change the size of what is generated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from scipy.stats import spearmanr
 
 from membench.metrics.detection import check, of_kind, unit
 from membench.metrics.intervals import class_weights, group_weights, percentiles
+from membench.metrics.ranks import Places, cumulated, parts, places, wins
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
 
@@ -212,60 +214,61 @@ def matched_resamples(
     """The AUROC over pairs within one of the bins [n], and the same in each resample of
     the groups: float64 [resamples].
 
-    drawn: the resamples, as parts int [some, n] of ``intervals.class_weights``, where
-    runs with other bins are to be resampled alike; else those of the examples in bins
-    that hold both classes. NaN in a resample that leaves no bin with both classes.
-    None: no bin holds both classes; a class has fewer than 2 groups in such bins.
+    bins: below 0 for a row of no bin. drawn: the resamples, as parts int [some, n] of
+    ``intervals.class_weights``, where runs with other bins are to be resampled alike;
+    else those of the examples in bins that hold both classes. NaN in a resample that
+    leaves no bin with both classes. None: no bin holds both classes; a class has fewer
+    than 2 groups in such bins.
     """
-    kept = np.isin(bins, np.intersect1d(bins[labels == 1], bins[labels == 0]))
+    both = np.intersect1d(bins[labels == 1], bins[labels == 0])
+    kept = np.isin(bins, both[both >= 0])
     scores, labels, groups, bins = scores[kept], labels[kept], groups[kept], bins[kept]
     if not len(scores):
         return None, None
     if min(len(np.unique(groups[labels == label])) for label in (0, 1)) < 2:
         return _value(scores, labels, bins), None
-    parts = []
-    for weights in (
-        class_weights(labels, groups, resamples, seed)
-        if drawn is None
-        else (part[:, kept] for part in drawn)
-    ):
-        wins, pairs = _wins_and_pairs(scores, labels, bins, weights)
-        parts.append(
+    resampled = []
+    within = _within(scores, labels, bins)
+    if drawn is not None:  # of all rows
+        of = np.flatnonzero(kept)
+        within = [replace(p, positive=of[p.positive], negative=of[p.negative]) for p in within]
+    for weights in class_weights(labels, groups, resamples, seed) if drawn is None else drawn:
+        found, pairs = _wins_and_pairs(within, weights)
+        resampled.append(
             np.clip(
-                np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0), 0.0, 1.0
+                np.divide(found, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0), 0.0, 1.0
             )
         )
-    return _value(scores, labels, bins), np.concatenate(parts)
+    return _value(scores, labels, bins), np.concatenate(resampled)
 
 
 def _value(scores: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> float | None:
-    [wins], [pairs] = _wins_and_pairs(
-        scores, labels, bins, np.ones((1, len(scores)), dtype=np.int64)
-    )
-    return unit(wins / pairs) if pairs else None
+    once = np.ones((1, len(scores)), dtype=np.int64)
+    [found], [pairs] = _wins_and_pairs(_within(scores, labels, bins), once)
+    return unit(found / pairs) if pairs else None
 
 
-def _wins_and_pairs(
-    scores: np.ndarray, labels: np.ndarray, bins: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _within(scores: np.ndarray, labels: np.ndarray, bins: np.ndarray) -> list[Places]:
+    """Of each bin with both classes, where its positives stand among its negatives."""
+    found = [places(scores, np.where(bins == one, labels, -1)) for one in np.unique(bins)]
+    return [at for at in found if len(at.positive) and len(at.negative)]
+
+
+def _wins_and_pairs(within: Sequence[Places], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weight of the pairs within bins that the positive wins (half of a tie), and of
     all, [r] each, under weights [r, n].
     """
-    wins, pairs = np.zeros(len(weights)), np.zeros(len(weights))
-    for one in np.unique(bins):
-        inside = np.flatnonzero((bins == one) & (labels >= 0))
-        order = inside[np.argsort(scores[inside], kind="stable")]
-        if not len(order):
-            continue
-        # Tied scores are one point
-        starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-        positive, negative = (
-            np.add.reduceat(weights[:, order] * (labels[order] == label), starts, axis=1)
-            for label in (1, 0)
-        )
-        wins += (positive * (np.cumsum(negative, axis=1) - negative / 2)).sum(axis=1)
-        pairs += positive.sum(axis=1) * negative.sum(axis=1)
-    return wins, pairs
+    found = np.zeros((2, len(weights)))
+    start = 0
+    for part in parts(weights):
+        end = start + len(part)
+        for at in within:
+            own = np.take(part, at.positive, axis=1).astype(np.float64)
+            negative = cumulated(part, at.negative)
+            found[0, start:end] += wins(own, negative, at)
+            found[1, start:end] += own.sum(axis=1) * negative[:, -1]
+        start = end
+    return found[0], found[1]
 
 
 def _finite_percentiles(parts: Iterable[np.ndarray], level: float) -> Interval | None:

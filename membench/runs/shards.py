@@ -23,7 +23,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.memo import Memo
 from membench.runs import contract
 from membench.runs.folder import RunFolder
-from membench.storage.images import png_bits, png_bytes, png_image
+from membench.storage.images import png_image, pngs
 from membench.types import Condition, Cost, Example, Request, Sample
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
@@ -154,9 +154,9 @@ class Phases:
         """Makes the samples table; failed ones are rows too."""
 
         def rows(part: Sequence[Request]) -> list[Row]:
-            return [
-                _sample_row(sample) for sample in contract.extract(self.detector, self.model, part)
-            ]
+            found = contract.extract(self.detector, self.model, part)
+            encoded = pngs([sample.image for sample in found])
+            return [_sample_row(sample, png) for sample, png in zip(found, encoded, strict=True)]
 
         return Work(
             self, "samples", requests, [_sample_id(r.condition.id, r.draw) for r in requests], rows
@@ -170,16 +170,15 @@ class Phases:
         """
         extracted, drawn = Extracted(samples), drawn_bits(samples)
 
-        def bits(example: Example) -> float | None:
-            image = example.condition.image
-            return drawn.get(example.id) if image is None else png_bits(image)
-
         def rows(part: Sequence[Example]) -> list[Row]:
             scores = contract.score(
                 self.detector, self.model, [e.condition for e in part], extracted
             )
+            own = [e.id for e in part if e.condition.image is not None]
+            images = [e.condition.image for e in part if e.condition.image is not None]
+            bits = drawn | {id_: 8.0 * len(png) for id_, png in zip(own, pngs(images), strict=True)}
             return [
-                _score_row(example, score, bits(example))
+                _score_row(example, score, bits.get(example.id))
                 for example, score in zip(part, scores, strict=True)
             ]
 
@@ -198,7 +197,7 @@ def _sample_id(condition: str, draw: int) -> str:
     return f"{condition}/{draw}"
 
 
-def _sample_row(s: Sample) -> Row:
+def _sample_row(s: Sample, png: bytes) -> Row:
     ok = math.isfinite(s.confidence)
     return {
         "sample_id": _sample_id(s.condition.id, s.draw),
@@ -207,7 +206,7 @@ def _sample_row(s: Sample) -> Row:
         "prompt": s.condition.prompt,
         "confidence": s.confidence if ok else None,
         "status": "ok" if ok else f"failed: {NOT_FINITE}",
-        "image": png_bytes(s.image),
+        "image": png,
         "truth_similarity": None,  # found when the images are compared
         "truth_label": None,
     }
