@@ -62,6 +62,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "decomposition": ({}, [CAPTIONS, CLASSES]),
     "dsm": ({}, [CAPTIONS, CLASSES]),
     "edge": ({"size": 16}, [CAPTIONS]),
+    "filter": ({"candidates": 4, "keep": 2, "steps": 2}, [CAPTIONS, CLASSES, NOTHING]),
     "flipd": ({"probes": 2}, [CAPTIONS, CLASSES, NOTHING]),
     "hessian_difference": ({}, [CAPTIONS, CLASSES]),
     "loss": ({}, [CAPTIONS, CLASSES, NOTHING]),

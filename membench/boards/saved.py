@@ -114,6 +114,21 @@ def read_board(path: Path) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(unset, float))
 
 
+def read_attacks(path: Path) -> pd.DataFrame:
+    """A board of attacks that was written as Parquet.
+
+    Raises :class:`UserError` as :func:`read_board`, and for a board of detectors.
+    """
+    frame = read_board(path)
+    needed = {"control_ams", "excess_ams_low", "ums_nearest_cumulative", "seeds", "precision_at_10"}
+    if not needed <= set(frame) or not any(name.startswith("ams_to_") for name in frame):
+        raise UserError(
+            f"{path} is not a board of attacks; make it by membench leaderboard --by attack"
+            " --format parquet --output FILE"
+        )
+    return frame
+
+
 def write(frame: pd.DataFrame, by: str, path: Path) -> None:
     """Writes a board's rows as Parquet, a description with every column, whole or not
     at all. Raises :class:`UserError`.

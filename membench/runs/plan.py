@@ -149,9 +149,5 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
     requests = told(job, lambda: contract.plan(detector, job.conditions))
     if requests:
         model.ready_images()
-    return (
-        told(
-            job, lambda: within_budget(spec, detector, model, job.workspace.cost.forwards, requests)
-        ),
-        prepared,
-    )
+    spent = job.workspace.cost.forwards + job.workspace.cost.jvps
+    return told(job, lambda: within_budget(spec, detector, model, spent, requests)), prepared
