@@ -31,7 +31,8 @@ def rung(root: Path, value: str, weights: str, plain: list, side: list) -> Rung:
             options=options,
             prepare={"forwards": 40} if detector == "side" else None,
         )
-        run.info["key_parts"]["hashes"]["weights"] = ("m" if control else weights) * 64
+        own = weights.upper() if control else weights
+        run.info["key_parts"]["hashes"]["weights"] = own * 64
         return run
 
     runs = [
@@ -40,9 +41,6 @@ def rung(root: Path, value: str, weights: str, plain: list, side: list) -> Rung:
         made(side, "side", False, ()),
         made([None] * len(side), "side", True, ()),
     ]
-    for run in runs:
-        if run.info["control"]:
-            run.info["key_parts"]["hashes"]["weights"] = weights.upper() * 64
     return Rung(value, runs, ())
 
 
@@ -93,7 +91,7 @@ def test_without_unconditional_sampling_there_is_no_base_rate(rungs: list[Rung])
     only = [
         Rung(r.value, [run for run in r.runs if run.info["detector"] == "side"], ()) for r in rungs
     ]
-    with pytest.raises(UserError, match="add --detector random and --set random.extraction"):
+    with pytest.raises(UserError, match="add --detector random and --set random"):
         ladder(only, "rung")
 
 

@@ -73,6 +73,6 @@ def test_on_pixels_the_surrogate_is_a_resnet_34_that_knows_the_timestep(
 
 def test_on_text_it_is_lora(weights: str, workspace: Workspace, tiny_pipeline_folder: Path) -> None:
     model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
-    attack, facts = whole(model, weights, workspace)
+    _, facts = whole(model, weights, workspace)
     assert facts["surrogate"] == "lora"
     assert workspace.cost.backwards == STAND_IN["lora_steps"] * STAND_IN["batch"]
