@@ -18,7 +18,9 @@ from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.filter import Filter
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
+from membench.detectors.side_prompts import SidePrompts
 from membench.detectors.surrogate.conditions import NULL, cluster, describe, synthesize
+from membench.detectors.surrogate.genetic import bred
 from membench.errors import UserError
 from membench.metrics.extraction import ams, ums_nearest
 from membench.models.sampling import ddim, timesteps
@@ -307,7 +309,7 @@ def test_what_is_kept_of_generated_images_are_the_copies(workspace: Workspace) -
     attack = Filter(
         Filter.Options(
             scorer="loss",
-            settings=("condition=unconditional", "noises=2", "t=300"),
+            settings=("condition=unconditional", "noises=4", "t=30"),
             source="null",
             candidates=n,
             keep=k,
@@ -319,7 +321,7 @@ def test_what_is_kept_of_generated_images_are_the_copies(workspace: Workspace) -
     attack.check(w.model, conditions)
     before = w.model.cost.forwards
     attack.prepare(w.model, conditions, workspace)
-    paid = n * (10 + 2)
+    paid = n * (10 + 4)
     assert w.model.cost.forwards - before == paid == workspace.cost.forwards
     assert attack.preparation_forwards(w.model, conditions) == paid
     samples = attack.extract(w.model, attack.plan(conditions))
@@ -330,3 +332,58 @@ def test_what_is_kept_of_generated_images_are_the_copies(workspace: Workspace) -
     attack.best = np.argsort(attack.scores)[:k]
     worst = returned(w, attack.extract(w.model, attack.plan(conditions)))[1]
     assert (worst < COPY["pixels"]).mean() < 0.4
+
+
+def test_selection_alone_fills_a_population_with_the_fittest() -> None:
+    """Of n prompts, the fittest wins each tournament that it is in: its share s grows to
+    2 s - s^2 (and the elite), from 1/n to all.
+    """
+    rng = np.random.RandomState(0)
+    prompts = [f"caption number {i}" for i in range(50)]
+    for expected in (2 / 50, 4 / 50, 7 / 50, 14 / 50, 24 / 50, 36 / 50, 45 / 50, 49 / 50):
+        fitness = [float(prompt == "caption number 7") for prompt in prompts]
+        prompts = bred(prompts, fitness, [], rng, elite=0.02, crossover=0, mutation=0)
+        share = prompts.count("caption number 7") / 50
+        assert abs(share - expected) < 0.25 and prompts[0] == "caption number 7"
+    assert share == 1.0
+    crossed = bred(["a b", "c d"] * 25, [1.0] * 50, ["x"], rng, elite=0, crossover=1, mutation=0)
+    assert {word for prompt in crossed for word in prompt.split()} == {"a", "b", "c", "d"}
+    assert len({*crossed} - {"a b", "c d"}) > 3
+    assert set(bred(["a b"] * 9, [1.0] * 9, ["x"], rng, elite=0, crossover=0, mutation=1)) == {
+        "x x"
+    }
+
+
+def test_prompts_are_found_whose_image_is_the_target(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a caption returns its own image and the surrogate is right, the last
+    generation holds more of the target than the captions do.
+    """
+    w = latents(clip=True, prediction="epsilon", alone=True)
+    attack = SidePrompts(
+        SidePrompts.Options(
+            synthetic=10, clusters=5, min_members=1, keep=1.0, targets=1,
+            population=10, rounds=5, mutation=0.0, crossover=0.0, elite=0.1, classifier_steps=1,
+        ),
+        seed=0,
+        sampling=SAMPLING["latents"],
+    )  # fmt: skip
+    known = torch.from_numpy(w.images.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
+
+    def sure(model: Any, synthetic: Any, members: Any, labels: Any, workspace: Any) -> Any:
+        return lambda images, t: -torch.cdist(images.flatten(1), known.flatten(1))
+
+    monkeypatch.setattr(attack, "_surrogate", sure)
+    attack.check(w.model, w.memorized)
+    before = w.model.cost.forwards
+    facts = attack.prepare(w.model, w.memorized, workspace)
+    assert facts["queries"] == 60 == len(attack.rows)
+    paid = w.model.cost.forwards - before
+    assert paid == attack.preparation_forwards(w.model, w.memorized) == workspace.cost.forwards
+    samples = attack.extract(w.model, attack.plan(w.memorized))
+    nearest, distance = returned(w, samples)
+    assert w.model.cost.forwards - before == paid and (distance < COPY["latents"]).all()
+    [target] = facts["targets"]
+    share = (nearest[10:] == target).reshape(5, 10).mean(axis=1)
+    assert share[-1] >= 0.8 > share[0]

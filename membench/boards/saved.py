@@ -120,8 +120,7 @@ def read_attacks(path: Path) -> pd.DataFrame:
     Raises :class:`UserError` as :func:`read_board`, and for a board of detectors.
     """
     frame = read_board(path)
-    needed = {"control_ams", "excess_ams_low", "ums_nearest_cumulative", "seeds", "precision_at_10"}
-    if not needed <= set(frame) or not any(name.startswith("ams_to_") for name in frame):
+    if (pq.read_schema(path).metadata or {}).get(b"membench.by") != b"attack":
         raise UserError(
             f"{path} is not a board of attacks; make it by membench leaderboard --by attack"
             " --format parquet --output FILE"
