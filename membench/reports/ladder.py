@@ -137,7 +137,8 @@ def title(frame: pd.DataFrame) -> str:
     """What was run, and what the whiskers are, on two lines."""
     first = frame.iloc[0]
     _, alike = attack_names(frame)
-    seeds = f"{frame.seeds.max()} seed{'s' * (frame.seeds.max() > 1)}"
+    most = int(frame.seeds.max())
+    seeds = f"{most} seed{'s' * (most > 1)}"
     return (
         f"attacks on {first.task}, {first.profile} profile, {first.swept}"
         f" {', '.join(dict.fromkeys(frame.value))}{f'; all: {alike}' if alike else ''}\n"
