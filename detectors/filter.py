@@ -121,7 +121,8 @@ class Filter(Detector):
 
     def _source(self, model: Denoiser, conditions: Sequence[Condition]) -> list[Condition]:
         if self.options.source == "conditions":
-            return list(dict.fromkeys(c.bare for c in conditions))
+            # In one order, whatever that of the examples is
+            return sorted({c.bare for c in conditions}, key=lambda c: c.id)
         if not model.has_null:
             raise UserError(
                 "this model has no null condition to sample from; choose source=conditions"

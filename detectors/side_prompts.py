@@ -167,7 +167,8 @@ class SidePrompts(Detector):
         return int(self.options.population * self.options.rounds)
 
     def _captions(self, conditions: Sequence[Condition]) -> list[Condition]:
-        return list(dict.fromkeys(c.bare for c in conditions))
+        """The captions, each once, in one order, whatever that of the examples is."""
+        return sorted({c.bare for c in conditions}, key=lambda c: c.id)
 
     def _surrogate(
         self,
