@@ -13,7 +13,7 @@ from membench.boards.board import board, read
 from membench.boards.collect import collect
 from membench.cli.main import main
 from membench.errors import UserError
-from membench.reports.attack_tables import attack_names
+from membench.reports.attack_tables import attack_names, short_names
 
 SCORER = {"attack": False}
 
@@ -90,6 +90,9 @@ def test_options_that_all_rows_share_are_told_once() -> None:
     names, alike = attack_names(frame)
     assert names == ["side synthetic=3", "PARTIAL random extraction=unconditional"]
     assert alike == "generations=9"
+    assert short_names(frame) == ["side", "PARTIAL random"]
+    twice = pd.concat([frame, frame.iloc[:1]])
+    assert short_names(twice) == ["side 1", "PARTIAL random", "side 2"]
 
 
 def test_without_an_attack_there_is_no_board(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ def attack_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     the model and on its mirror, different images at equal N_G and cost, bands, the images
     that the attack is surest of, and what it costs.
     """
-    names, alike = attack_names(part)
-    yield "copies", _copies(part, names), list(_notes(part, alike))
+    names = short_names(part)
+    yield "copies", _copies(part, names), list(_notes(part, names))
     yield (
         "different training images",
         _unique(part, names),
@@ -61,6 +61,15 @@ def attack_names(part: pd.DataFrame) -> tuple[list[str], str]:
         " ".join([marked(name, status), *(word for word in own if word not in alike)])
         for name, status, own in zip(part.detector, part.status, words, strict=True)
     ], " ".join(alike)
+
+
+def short_names(part: pd.DataFrame) -> list[str]:
+    """The attack of each row, with a number where several rows are of one."""
+    held = part.detector.tolist()
+    return [
+        marked(name if held.count(name) == 1 else f"{name} {held[: i + 1].count(name)}", status)
+        for i, (name, status) in enumerate(zip(held, part.status, strict=True))
+    ]
 
 
 def _share(row: pd.Series, name: str) -> str:
@@ -135,23 +144,22 @@ def _cost(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "attack": names,
-            "preparation": [number(v) for v in part.prepare_forwards],
-            "extraction": [number(v) for v in part.sample_evaluations],
-            "backwards": [number(v) for v in part.backwards],
+            "prepare": [number(v) for v in part.prepare_forwards],
+            "extract": [number(v) for v in part.sample_evaluations],
+            "bwd": [number(v) for v in part.backwards],
             "surrogate": [number(v) for v in part.surrogate_forwards + part.surrogate_backwards],
             "seconds": [number(v) for v in part.seconds],
-            "sees": part.sees.tolist(),
         }
     )
 
 
-def _notes(part: pd.DataFrame, alike: str) -> Iterator[str]:
+def _notes(part: pd.DataFrame, names: list[str]) -> Iterator[str]:
     yield (
         "AMS: share of images that copy a training image. mirror: the same attack on the model"
         " that never saw them, against the same images; excess: model less mirror. 95 % intervals"
         " over groups of images and seeds"
     )
-    if alike:
-        yield f"all: {alike}"
+    for name, options in zip(names, part.options, strict=True):
+        yield f"{name}: {options or 'its defaults'}"
     if part.excess_ams.isna().any():
         yield "n/a: no run of these settings on one control model (membench run ... --control)"
