@@ -44,6 +44,13 @@ class RandomSamplingOptions:
     generations: int = field(
         default=1000, metadata={"help": "N_G of unconditional extraction", "min": 1}
     )
+    at_most: int = field(
+        default=0,
+        metadata={
+            "help": "N_G of conditional extraction, over the conditions in turn; 0: every draw",
+            "min": 0,
+        },
+    )
     threshold: float = field(
         default=0.15,
         metadata={
@@ -65,6 +72,7 @@ class RandomSampling(Detector):
     Options = RandomSamplingOptions
     version = 2
     access = Access(images=True)
+    attack = True
 
     def __init__(
         self, options: RandomSamplingOptions, *, seed: int, sampling: Mapping[str, Any]
@@ -73,15 +81,17 @@ class RandomSampling(Detector):
         self.unconditional = options.extraction == "unconditional"
         self.steps = options.steps or int(sampling["steps"])
         self.guidance = options.guidance or float(sampling["guidance"])
-        # A prompt generates images of its own to be scored; around an image those are
-        # counted that were extracted.
-        self.access = Access(images=not self.unconditional or self.examples == "images")
+        # A prompt generates images of its own to be scored, and is scored by extracted
+        # ones where it has all its draws; around an image those are counted that were
+        # extracted.
+        self.scores_extracted = not self.unconditional and not options.at_most
+        self.access = Access(images=self.scores_extracted or self.examples == "images")
         self._drawn: list[np.ndarray] | None = None
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
         if self.unconditional:
             return [Request(UNCONDITIONAL, draw) for draw in range(self.options.generations)]
-        return requests(conditions, self.options.draws)
+        return requests(conditions, self.options.draws)[: self.options.at_most or None]
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         return self.steps * step_forwards(
@@ -120,7 +130,7 @@ class RandomSampling(Detector):
     ) -> list[float]:
         if self.examples == "images":
             return self._densities_at(own_images(conditions), extracted)
-        if not self.unconditional:
+        if self.scores_extracted:
             return [self._density(extracted[c.id]) for c in conditions]
         n = self.options.draws
         samples = self.extract(model, [Request(c, draw) for c in conditions for draw in range(n)])

@@ -24,8 +24,8 @@ the image.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -44,8 +44,10 @@ from membench.types import Access, Condition, Request, Sample
 
 from .base import own_images, refuse_unread
 from .surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
+from .surrogate.oracle import true_labels
 from .surrogate.teacher import teach
 
+SYNTHETIC = Condition("synthetic")  # of D_syn, where it counts as images
 PER_CLUSTER = 16  # synthetic images for each cluster, where the number of clusters is not given
 
 
@@ -141,12 +143,12 @@ class SideOptions:
             )
         },
     )
-    labels: Literal["clusters", "teacher"] = field(
+    labels: Literal["clusters", "teacher", "oracle"] = field(
         default="clusters",
         metadata={
             "help": (
-                "pseudo-labels, or the output of a given classifier to distil (the method's first"
-                " version)"
+                "pseudo-labels; or the output of a given classifier to distil (the method's first"
+                " version); oracle, an upper line: which training image each copies"
             )
         },
     )
@@ -165,6 +167,14 @@ class SideOptions:
         metadata={"help": "lambda, weight of the classifier's gradient; lora has none", "min": 0.0},
     )
     generations: int = field(default=1000, metadata={"help": "N_G, images to extract", "min": 1})
+    count_synthetic: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "extract the synthetic images too, beside N_G guided ones: an attacker has them"
+            )
+        },
+    )
     blocks: tuple[int, ...] = field(
         default=(1, 1, 1, 1),
         metadata={
@@ -245,6 +255,7 @@ class Side(Detector):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {"mini": {}, "paper": PAPER, "full": PAPER}
     )
+    attack = True
     alone = True  # LoRA changes the network while it generates
     timed = True  # the baseline of the conditional attack has a classifier that knows no timestep
 
@@ -254,6 +265,11 @@ class Side(Detector):
         # Of the task's own sampling, for images of its conditions
         self.weight = float(sampling["guidance"])
         self._pixels: np.ndarray | None = None
+        if options.labels == "oracle":
+            self.access = replace(self.access, training_data=True)
+
+    def show(self, copied: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.copied = copied
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options
@@ -284,6 +300,7 @@ class Side(Detector):
             steps=self.steps,
             guidance=weight,
         )
+        self.synthetic = synthetic
         facts: dict[str, Any] = {
             "surrogate": self._kind(model),
             "labels": o.labels,
@@ -313,6 +330,11 @@ class Side(Detector):
             if o.train_on == "kept":
                 synthetic, labels = synthetic.only(found.members), labels[found.members]
             targets = torch.nn.functional.one_hot(labels, len(found.kept)).float()
+        elif o.labels == "oracle":
+            known, labels = true_labels(model, synthetic, self.copied, o.min_members)
+            facts |= {"training images known": int(labels.max()) + 1, "their images": len(labels)}
+            synthetic = synthetic.only(known)
+            targets = torch.nn.functional.one_hot(labels).float()
         else:
             targets = teach(model, synthetic, workspace, o.teacher)
             # A class that the model never generates cannot be guided to.
@@ -382,18 +404,43 @@ class Side(Detector):
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
         """N_G images; the target cluster of each is uniform over those that remain, a
-        function of seed and draw alone.
+        function of seed and draw alone. With ``count_synthetic`` D_syn before them.
         """
         count = int(self.labels.max()) + 1
-        return [
+        kept = len(self.synthetic.x0) if self.options.count_synthetic else 0
+        return [Request(SYNTHETIC, k) for k in range(kept)] + [
             Request(Condition(f"cluster-{seed_of(self.seed, 'cluster', k) % count:04d}"), k)
             for k in range(self.options.generations)
         ]
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
-        return self.steps
+        return 0 if request.condition == SYNTHETIC else self.steps
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        had = [r for r in requests if r.condition == SYNTHETIC]
+        guided = [r for r in requests if r.condition != SYNTHETIC]
+        found = (
+            iter(self._had(model, had) if had else []),
+            iter(self._guided(model, guided) if guided else []),
+        )
+        return [next(found[r.condition != SYNTHETIC]) for r in requests]
+
+    def _had(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        """Synthetic images as images of the attack, whose evaluations the preparation
+        has counted. Confidence: minus the RMS distance to the nearest other one.
+        """
+        rows = torch.tensor([r.draw for r in requests])
+        x = self.synthetic.x0[rows]
+        distance = torch.cdist(x.flatten(1), self.synthetic.x0.flatten(1))
+        distance[torch.arange(len(rows)), rows] = math.inf
+        near = distance.min(dim=1).values / math.sqrt(x[0].numel())
+        images = model.decode(x.to(model.device))
+        return [
+            Sample(r.condition, r.draw, image, -float(d))
+            for r, image, d in zip(requests, images, near, strict=True)
+        ]
+
+    def _guided(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         c = torch.tensor(
             [int(r.condition.id.removeprefix("cluster-")) for r in requests], device=model.device
         )

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from membench.types import Access, Condition, Request, Sample
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from membench.models.denoiser import Denoiser
     from membench.storage.workspace import Workspace
 
@@ -31,7 +33,9 @@ class Detector:
     ...}``. version: goes up with every change that changes a number. access: what the
     detector looks at. It does not change after construction. presets: named sets of
     options; one that is called like a profile is that profile's default. alone: it
-    changes the network, so it shares no evaluation with another detector.
+    changes the network, so it shares no evaluation with another detector. attack: how it
+    chooses or guides the images that it extracts is its own, so that the share of copies
+    among them says something of it; the images of other detectors are the task's.
     """
 
     Options: ClassVar[type]
@@ -39,6 +43,7 @@ class Detector:
     access: Access = Access()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
     alone: ClassVar[bool] = False
+    attack: ClassVar[bool] = False
     # Of files that the options name, their hashes: part of a run's key
     reads: Mapping[str, str] = MappingProxyType({})
 
@@ -79,6 +84,17 @@ class Detector:
         """
         raise TypeError(
             f"{type(self).__name__} declares Access(second_model=True) and has no refer"
+        )
+
+    def show(self, copied: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Takes the truth about images; called before ``prepare`` where
+        ``access.training_data`` is true.
+
+        copied: ``uint8`` [n, h, w, 3] -> int [n], the position of the training image that
+        each copies, -1 where it copies none.
+        """
+        raise TypeError(
+            f"{type(self).__name__} declares Access(training_data=True) and has no show"
         )
 
     def prepare(
@@ -133,6 +149,7 @@ METHODS = (
     "check",
     "fit",
     "refer",
+    "show",
     "prepare",
     "preparation_forwards",
     "plan",

@@ -367,6 +367,8 @@ def _run(
         detector.refer(lambda: setting.other)
     conditions = list(reversed(setting.conditions)) if reverse else list(setting.conditions)
     contract.check(detector, seen, conditions)
+    if access.training_data:
+        detector.show(lambda images: np.arange(len(images)) % 2)
     if access.labels:
         labels = [int(c.id.rpartition("/")[2]) % 2 for c in conditions]
         detector.fit(conditions, labels, [c.id for c in conditions])

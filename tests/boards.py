@@ -141,6 +141,7 @@ def make(
         "peak_memory_mb": 100,
         "membench": {"commit": "f" * 40, "dirty": False},
         **({"extract_only": True} if not scored else {}),
+        "attack": True,
         **(extra or {}),
     }
     evaluations = sum(

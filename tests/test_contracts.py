@@ -44,6 +44,17 @@ SIDE = {
     "batch": 4,
     "steps": 2,
 }
+PROMPTS = {
+    "synthetic": 8,
+    "clusters": 2,
+    "min_members": 1,
+    "keep": 1.0,
+    "targets": 1,
+    "population": 3,
+    "rounds": 2,
+    "classifier_steps": 2,
+    "batch": 4,
+}
 # Of each built-in detector the options that make it quick, and the settings that it
 # takes.
 EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -62,6 +73,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "decomposition": ({}, [CAPTIONS, CLASSES]),
     "dsm": ({}, [CAPTIONS, CLASSES]),
     "edge": ({"size": 16}, [CAPTIONS]),
+    "filter": ({"candidates": 4, "keep": 2, "steps": 2}, [CAPTIONS, CLASSES, NOTHING]),
     "flipd": ({"probes": 2}, [CAPTIONS, CLASSES, NOTHING]),
     "hessian_difference": ({}, [CAPTIONS, CLASSES]),
     "likelihood": ({"steps": 4, "probes": 2, "tolerance": 1e3}, [CAPTIONS, CLASSES, NOTHING]),
@@ -76,6 +88,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "score_norm": ({"trajectory": 5, "ode_steps": 3}, [CAPTIONS, CLASSES, NOTHING]),
     "sharpness": ({}, [CAPTIONS, CLASSES]),
     "side": (SIDE, [CAPTIONS, CLASSES, NOTHING]),
+    "side_prompts": (PROMPTS, [CAPTIONS]),
     "transition_step": ({}, [CAPTIONS, CLASSES]),
     "update_norm": ({"trajectory": 5}, [CAPTIONS]),
 }

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -15,9 +15,13 @@ from memorizer import IMAGES, MULTIPLICITY, Classifier, World, latents, pixels
 from scipy.stats import chisquare
 
 from membench.detectors.carlini_conditional import CarliniConditional
+from membench.detectors.filter import Filter
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
+from membench.detectors.side_prompts import SidePrompts
 from membench.detectors.surrogate.conditions import NULL, cluster, describe, synthesize
+from membench.detectors.surrogate.genetic import bred
+from membench.errors import UserError
 from membench.metrics.extraction import ams, ums_nearest
 from membench.models.sampling import ddim, timesteps
 from membench.similarity.l2 import normalised_l2
@@ -236,3 +240,154 @@ def test_side_and_its_baseline_find_every_image_by_themselves(
             [image_of[int(r.condition.id.removeprefix("cluster-"))] for r in requests]
         )
         assert (returned(w, samples)[0] == target).mean() > 0.4
+
+
+def told_copies(w: World, kind: str) -> Any:
+    """What the harness tells of images: which memorized one each copies, -1 for none."""
+
+    def copied(images: np.ndarray) -> np.ndarray:
+        found = normalised_l2(images, w.images, floor=0.0)
+        found = found[found["rank"] == 0].sort_values("generated")
+        close = found.similarity.to_numpy() < COPY[kind]
+        return np.where(close, found.training.to_numpy(), -1)
+
+    return copied
+
+
+def test_true_labels_name_the_images_and_synthetic_ones_cost_nothing_twice(
+    workspace: Workspace,
+) -> None:
+    """Every class is a memorized image, in their order; guided by the true classifier it
+    is the one that comes back. D_syn counts as images, at what it has cost already.
+    """
+    w, n = alone(*MODELS[0]), 100
+    attack = Side(
+        Side.Options(
+            labels="oracle", synthetic=n, count_synthetic=True, generations=40, classifier_steps=1
+        ),
+        seed=0,
+        sampling=SAMPLING["pixels"],
+    )
+    assert (
+        attack.access.training_data
+        and not Side(Side.Options(), seed=0, sampling=SAMPLING["pixels"]).access.training_data
+    )
+    attack.show(told_copies(w, "pixels"))
+    facts = attack.prepare(w.model, [], workspace)
+    assert facts["training images known"] == len(IMAGES) and facts["their images"] == n
+    attack.classifier = Classifier(w.exact, [[k] for k in IMAGES], timed=True)
+    requests = attack.plan([])
+    before = w.model.cost.forwards
+    samples = attack.extract(w.model, requests)
+    assert len(samples) == n + 40 and w.model.cost.forwards - before == 40 * attack.steps
+    assert sum(attack.image_forwards(w.model, r) for r in requests) == 40 * attack.steps
+    nearest, distance = returned(w, samples)
+    assert (distance < COPY["pixels"]).all() and nearest[:n].tolist() == attack.labels.tolist()
+    target = [int(r.condition.id.removeprefix("cluster-")) for r in requests[n:]]
+    assert nearest[n:].tolist() == target
+    # A copy was generated several times, so it lies nearer to its like than the attack's
+    # other images do to theirs
+    assert np.isfinite([s.confidence for s in samples]).all()
+
+
+def test_an_oracle_that_sees_no_copy_has_nothing_to_guide_to(workspace: Workspace) -> None:
+    w = alone(*MODELS[0])
+    attack = Side(Side.Options(labels="oracle", synthetic=100), seed=0, sampling=SAMPLING["pixels"])
+    attack.show(lambda images: np.full(len(images), -1))
+    with pytest.raises(UserError, match="of 100 synthetic images 0 are copies"):
+        attack.prepare(w.model, [], workspace)
+
+
+def test_what_is_kept_of_generated_images_are_the_copies(workspace: Workspace) -> None:
+    """Of a model that draws a broad piece too, a share of 2/3 is copies; the k of the
+    smallest loss are copies all, and the k of the largest are none.
+
+    A narrow piece is denoised to within its width; along each of the d dimensions of a
+    broad one the noise cannot be known.
+    """
+    w, n, k = pixels(clip=False, prediction="epsilon"), 90, 30
+    attack = Filter(
+        Filter.Options(
+            scorer="loss",
+            settings=("condition=unconditional", "noises=4", "t=30"),
+            source="null",
+            candidates=n,
+            keep=k,
+        ),
+        seed=0,
+        sampling={**SAMPLING["pixels"], "examples": "images"},
+    )
+    conditions = [replace(c, image=image) for c, image in zip(w.memorized, w.images, strict=True)]
+    attack.check(w.model, conditions)
+    before = w.model.cost.forwards
+    attack.prepare(w.model, conditions, workspace)
+    paid = n * (10 + 4)
+    assert w.model.cost.forwards - before == paid == workspace.cost.forwards
+    assert attack.preparation_forwards(w.model, conditions) == paid
+    samples = attack.extract(w.model, attack.plan(conditions))
+    assert w.model.cost.forwards - before == paid  # the images are those that were scored
+    confidence = [s.confidence for s in samples]
+    assert confidence == sorted(confidence, reverse=True) and len(samples) == k
+    assert (returned(w, samples)[1] < COPY["pixels"]).all()
+    attack.best = np.argsort(attack.scores)[:k]
+    worst = returned(w, attack.extract(w.model, attack.plan(conditions)))[1]
+    assert (worst < COPY["pixels"]).mean() < 0.4
+
+
+def test_selection_alone_fills_a_population_with_the_fittest() -> None:
+    """A fit prompt wins each tournament that it is in, so a share s of them becomes
+    1 - (1 - s)^2: 0.3, 0.51, 0.76, 0.94 ...
+    """
+    rng = np.random.RandomState(0)
+    prompts, share = ["fit"] * 600 + ["not"] * 1400, 0.3
+    for _ in range(3):
+        prompts = bred(
+            prompts, [float(p == "fit") for p in prompts], [], rng, elite=0, crossover=0, mutation=0
+        )
+        share = 1 - (1 - share) ** 2
+        assert prompts.count("fit") / 2000 == pytest.approx(share, abs=0.05)
+    best = bred(
+        ["a", "b", "c"], [0.1, np.nan, 0.9], ["x"], rng, elite=0.34, crossover=0, mutation=1
+    )
+    assert best == ["c", "x", "x"]
+    crossed = bred(["a b", "c d"] * 25, [1.0] * 50, ["x"], rng, elite=0, crossover=1, mutation=0)
+    assert {word for prompt in crossed for word in prompt.split()} == {"a", "b", "c", "d"}
+    assert len({*crossed} - {"a b", "c d"}) > 3
+    assert set(bred(["a b"] * 9, [1.0] * 9, ["x"], rng, elite=0, crossover=0, mutation=1)) == {
+        "x x"
+    }
+
+
+def test_prompts_are_found_whose_image_is_the_target(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a caption returns its own image and the surrogate is right, the last
+    generation holds more of the target than the captions do.
+    """
+    w = latents(clip=True, prediction="epsilon", alone=True)
+    attack = SidePrompts(
+        SidePrompts.Options(
+            synthetic=10, clusters=5, min_members=1, keep=1.0, targets=1,
+            population=10, rounds=5, mutation=0.0, crossover=0.0, elite=0.1, classifier_steps=1,
+        ),
+        seed=0,
+        sampling=SAMPLING["latents"],
+    )  # fmt: skip
+    known = torch.from_numpy(w.images.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
+
+    def sure(model: Any, synthetic: Any, members: Any, labels: Any, workspace: Any) -> Any:
+        return lambda images, t: -torch.cdist(images.flatten(1), known.flatten(1))
+
+    monkeypatch.setattr(attack, "_surrogate", sure)
+    attack.check(w.model, w.memorized)
+    before = w.model.cost.forwards
+    facts = attack.prepare(w.model, w.memorized, workspace)
+    assert facts["queries"] == 60 == len(attack.rows)
+    paid = w.model.cost.forwards - before
+    assert paid == attack.preparation_forwards(w.model, w.memorized) == workspace.cost.forwards
+    samples = attack.extract(w.model, attack.plan(w.memorized))
+    nearest, distance = returned(w, samples)
+    assert w.model.cost.forwards - before == paid and (distance < COPY["latents"]).all()
+    [target] = facts["targets"]
+    share = (nearest[10:] == target).reshape(5, 10).mean(axis=1)
+    assert share[-1] >= 0.8 > share[0]

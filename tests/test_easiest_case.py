@@ -223,7 +223,7 @@ CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 # What the rest of them is held to in tests of its own.
 ELSEWHERE = {"normal_bundle", "png_size", "caption_case", "caption_length", "caption_ngrams"}
 ELSEWHERE |= {"attention_entropy", "bright_ending", "representation", "combined", "calibrated"}
-ELSEWHERE |= {"transition_step", "nemo_ssim"}
+ELSEWHERE |= {"transition_step", "nemo_ssim", "filter", "side_prompts"}
 
 
 def test_no_detector_is_left_out() -> None:

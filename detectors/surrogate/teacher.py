@@ -28,9 +28,17 @@ def teach(model: Denoiser, synthetic: Synthetic, workspace: Workspace, folder: s
     """The teacher's class probabilities [n, classes] of the decoded synthetic images.
 
     folder: an image classifier in transformers' layout. Counts n decodes and n
-    surrogate forwards.
+    surrogate forwards. Raises :class:`UserError` for a teacher of other classes than those
+    that the model is told.
     """
     network, processor, identity = load_teacher(folder, device=str(model.device))
+    named, classes = network.config.num_labels, getattr(model, "classes", 0)
+    if named < 2 or classes not in (0, named):
+        of = f", and the model {classes}" if classes else ": there is nothing to choose from"
+        raise UserError(
+            f"teacher={folder} tells {named} class{'es' * (named != 1)} apart{of}; give a"
+            " classifier of the model's own classes, or choose labels=clusters"
+        )
 
     def make(stage: Path) -> tuple[Cost, float]:
         with torch.no_grad():

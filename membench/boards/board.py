@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from membench.boards import identity, published
+from membench.boards.attacks import collect_attacks
 from membench.boards.collect import about, collect, collect_bands, collect_kinds
 from membench.boards.differences import differences, resamples_for
 from membench.boards.groups import GROUPINGS
@@ -25,7 +26,7 @@ from membench.boards.mirror import collect_mirror
 from membench.boards.published_table import published_path, published_table, with_published
 from membench.boards.resampling import Resampler
 from membench.boards.rescore import rescored
-from membench.boards.saved import read_board, read_differences, read_mirror
+from membench.boards.saved import read_attacks, read_board, read_differences, read_mirror
 from membench.boards.seeds import over_seeds
 from membench.errors import UserError, suggest
 from membench.metrics.names import PAIRED
@@ -35,6 +36,7 @@ from membench.types import Band
 By = Literal[
     "run",
     "seeds",
+    "attack",
     "mirror",
     "kind",
     "source",
@@ -45,7 +47,7 @@ By = Literal[
     "summary",
 ]
 # Tables whose intervals are made here; a run's own are those of its task's groups.
-REGROUPED = ("seeds", "kind", "source", "difference", "leaders", "summary")
+REGROUPED = ("seeds", "attack", "kind", "source", "difference", "leaders", "summary")
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def board(
 ) -> Board:
     """The board of finished runs (``membench.runs.finished.read_runs``).
 
-    by: what a row is of: ``run``; ``seeds``: a setting, mean over its seeds; ``mirror``:
-    a setting and kind, on both models of a mirror pair; ``kind``:
+    by: what a row is of: ``run``; ``seeds``: a setting, mean over its seeds; ``attack``: the
+    same, of attacks; ``mirror``: a setting and kind, on both models of a mirror pair; ``kind``:
     of memorized example; ``source``: of examples that are not; ``band``: of similarity;
     ``difference``: a pair of detectors; ``leaders``: the same rows, for sentences;
     ``published``: a published number, and what was measured; ``summary``: as seeds, for
@@ -114,6 +116,8 @@ def board(
     if by == "mirror":
         found = collect_mirror(runs)
         return Board(by, found, _parts(found, runs, None, ()), ())
+    if by == "attack":
+        return _board(by, collect_attacks(runs, resampler), runs)
     if by == "band":
         return _board(by, collect_bands(runs), runs)
     if by in ("kind", "source"):
@@ -161,7 +165,7 @@ def read(
 ) -> Board:
     """A board that was written as Parquet. by: ``run`` shows it as it was written;
     ``seeds`` and ``summary``, ``difference`` and ``leaders`` show the same rows;
-    ``mirror`` those of its own. tasks,
+    ``attack`` and ``mirror`` those of their own. tasks,
     detectors: only these. Raises :class:`UserError` for a file that is damaged or
     another table.
     """
@@ -170,6 +174,8 @@ def read(
     if by == "mirror":
         frame = selected(read_mirror(path), tasks, detectors)
         return Board(by, frame, _parts(frame, (), None, ()), ())
+    if by == "attack":
+        return _board(by, selected(read_attacks(path), tasks, detectors), ())
     if by not in ("run", "seeds", "summary"):
         raise UserError(f"{path} is a finished table: --by {by} needs the folders of its runs")
     frame = selected(read_board(path), tasks, detectors)

@@ -44,7 +44,8 @@ def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.Da
     copied_n, copied_cost = (pd.Series(np.nan, index=frame.index) for _ in range(2))
     capped = pd.Series(False, index=frame.index)
     position = {label: i for i, label in enumerate(frame.index)}
-    for _, part in frame[frame.n_ok > 0].groupby(list(BOARD), dropna=False):
+    extracted = frame[(frame.n_ok > 0) & frame.ams_cumulative.notna()]
+    for _, part in extracted.groupby(list(BOARD), dropna=False):
         size = int(part.n_ok.min())
         budget = int((part.prepare_forwards + part.sample_evaluations).min())
         for label, row in part.iterrows():
@@ -92,7 +93,7 @@ def collect(source: Source, groups: str = "task") -> pd.DataFrame:
         with_control(pd.DataFrame([_row(run) for run in runs])), [_copies(run) for run in runs]
     )
     frame["budget"] = frame.budget.astype("Int64")
-    alone = ~frame.control & frame.control_weights.isna() & (frame.n_g > 0)
+    alone = ~frame.control & frame.control_weights.isna() & frame.ams_cumulative.notna()
     frame["control_command"] = frame.control_command.where(alone, None)
     frame = with_captions(frame, runs, groups)
     return frame.sort_values(
@@ -216,9 +217,12 @@ def _row(run: Run) -> dict[str, Any]:
     row = about(run) | _values(m[m.subset == "all"], (*DETECTION, *RARE, *COPIES, *NUMBERS))
     for band in run.space.bands:  # named as in published.py, since ams_low is an interval's end
         of_band = m[(m.subset == "all") & (m.band == band.name)].assign(band=None)
-        row |= {
-            f"{name}_in_{band.name}": _values(of_band, (name,))[name] for name in ("ams", "ums")
-        }
+        for name in ("ams", "ums", "ums_nearest"):
+            whole = f"{name}_cumulative"
+            found = _values(of_band, (name, whole))
+            row |= {f"{name}_in_{band.name}": found[name], f"{name}_to_{band.name}": found[whole]}
+    if not run.info.get("attack", False):
+        row |= dict.fromkeys([name for name in row if of_attacks(name)], float("nan"))
     scored, good, drawn = (
         run.scores[run.scores.status == "ok"],
         int((run.samples.status == "ok").sum()),
@@ -240,7 +244,7 @@ def _row(run: Run) -> dict[str, Any]:
         "unlabelled": int((scored.label < 0).sum()),
         "n_g": drawn,
         "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
-        "unique_copies": round(row["ums_nearest_cumulative"] * good) if good else 0,
+        "unique_copies": round(np.nan_to_num(row["ums_nearest_cumulative"]) * good),
         **{f"{what}_per_example": per_example(run, what) for what in PER_EXAMPLE},
         "forwards_per_image": spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
         "prepare_forwards": spent(run, "forwards", "prepare"),
@@ -262,6 +266,15 @@ def _row(run: Run) -> dict[str, Any]:
         "control_command": control_command(info),
     }
     return row
+
+
+def of_attacks(column: str) -> bool:
+    """Whether a column is of the images that an attack has extracted: of a detector that
+    extracts the task's own images only its confidence in them is its own.
+    """
+    return column.startswith((*COPIES, *NUMBERS, "ams_", "ums_")) and not column.startswith(
+        "precision_at_"
+    )
 
 
 def _copies(run: Run) -> np.ndarray:

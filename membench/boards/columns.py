@@ -189,7 +189,7 @@ def _of_metrics() -> dict[str, Column]:
 METRIC_COLUMNS = _of_metrics()
 # Columns named after a task's bands, such as ams_in_high; and after a column of this
 # table, such as reported_auroc.
-IN_BAND = re.compile(r"(ams|ums)_in_(.+)")
+IN_BAND = re.compile(r"(ams|ums|ums_nearest)_(in|to)_(.+)")
 REPORTED = "reported_"
 
 BOARD_COLUMNS: dict[str, Column] = {
@@ -275,7 +275,7 @@ MIRROR_COLUMNS = {
 }
 TABLES = {
     "mirror": MIRROR_COLUMNS,
-    "run, seeds, kind, source and summary": BOARD_COLUMNS,
+    "run, seeds, attack, kind, source and summary": BOARD_COLUMNS,
     "band": BAND_COLUMNS,
     "difference": DIFFERENCE_COLUMNS,
     "published": PUBLISHED_COLUMNS,
@@ -295,8 +295,9 @@ def column(name: str, by: str = "run") -> Column:
     if name in known:
         return known[name]
     if known is BOARD_COLUMNS and (found := IN_BAND.fullmatch(name)):
-        metric, band = found.groups()
-        return _real("share", f"{INFO[metric].title.removesuffix(' %')} in the band {band}")
+        metric, form, band = found.groups()
+        where = "in the band" if form == "in" else "up to the far edge of the band"
+        return _real("share", f"{INFO[metric].title.removesuffix(' %')} {where} {band}")
     if known is BOARD_COLUMNS and name.startswith(REPORTED):
         return _real(
             column(name.removeprefix(REPORTED)).unit,
@@ -357,11 +358,11 @@ def document() -> Iterator[str]:
             )
             yield (
                 "compared. `..._low` and `..._high` are ends of 95 % intervals. Besides these there"
-                " are `ams_in_BAND` and"
+                " are `METRIC_in_BAND` and"
             )
             yield (
-                "`ums_in_BAND` (share) for each band of the similarity, and `reported_METRIC`, a"
-                " published number of the"
+                "`METRIC_to_BAND` (share; of ams, ums and ums_nearest) for each band, and"
+                " `reported_METRIC`, a published number of the"
             )
             yield "same setting."
             yield ""

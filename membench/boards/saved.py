@@ -114,6 +114,20 @@ def read_board(path: Path) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(unset, float))
 
 
+def read_attacks(path: Path) -> pd.DataFrame:
+    """A board of attacks that was written as Parquet.
+
+    Raises :class:`UserError` as :func:`read_board`, and for a board of detectors.
+    """
+    frame = read_board(path)
+    if (pq.read_schema(path).metadata or {}).get(b"membench.by") != b"attack":
+        raise UserError(
+            f"{path} is not a board of attacks; make it by membench leaderboard --by attack"
+            " --format parquet --output FILE"
+        )
+    return frame
+
+
 def write(frame: pd.DataFrame, by: str, path: Path) -> None:
     """Writes a board's rows as Parquet, a description with every column, whole or not
     at all. Raises :class:`UserError`.

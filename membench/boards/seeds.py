@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.stats import t as student
 from tqdm import tqdm
 
+from membench.boards.columns import IN_BAND
 from membench.boards.control import with_control
 from membench.boards.identity import BOARD, status_of
 from membench.boards.resampling import Drawn, Resampler, same_scores
@@ -54,6 +55,7 @@ SUBSETS = ("kind", "source")  # of rows that are of a part of the examples each
 
 MEANS = (
     *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "sample_evaluations", "backwards"),
+    *("surrogate_forwards", "surrogate_backwards"),
     *NUMBERS,
     *("unique_copies", "copied_at_equal_n", "copied_at_equal_cost", "equal_n", "equal_cost"),
 )
@@ -113,12 +115,14 @@ def over_seeds(
         for metric in ESTIMATED:
             if metric in frame:
                 row |= _estimate(part, metric, drawn.get(metric))
-        banded = [name for name in frame if name.startswith(("ams_in_", "ums_in_"))]
+        banded = [name for name in frame if IN_BAND.fullmatch(name)]
         row |= {
             name: part[name].astype(float).mean()
             for name in (*MEANS, *COSTS, *banded)
             if name in frame
         }
+        if "equal_cost_capped" in frame:
+            row["equal_cost_capped"] = bool(part.equal_cost_capped.any())
         if "commit" in frame:
             row |= {"commit": " ".join(sorted(set(part.commit))), "dirty": bool(part.dirty.any())}
         rows.append(row)

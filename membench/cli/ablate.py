@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
 HELP = "sweep options of a detector, or thresholds of AMS and UMS"
 DESCRIPTION = (
-    "Plot AMS and UMS against their thresholds (several detectors), or against options of one"
-    " detector (--sweep)."
+    "Plot AMS and UMS against their thresholds (several detectors), against options of one"
+    " detector (--sweep), or of several attacks against the base rate (--sweep TASK.option)."
 )
 EXAMPLES = (
     "ablate --detector side --task cifar10 --sweep clusters=30,100 --extract-only",
     "ablate --detector side,random --task cifar10 --seeds 0,1,2",
+    "ablate --detector random,side --task cifar10 --sweep cifar10.rung=1,2,3,4,5 --sweep"
+    " random.extraction=unconditional,conditional --set generations=300 --set random.at_most=300"
+    " --extract-only --control",
 )
 WHERE = Path("results/ablations")
 
@@ -44,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--detector",
         required=True,
         metavar="A,B",
-        help="names; with --sweep one (membench list detectors)",
+        help="names; to sweep an option of a detector, one (membench list detectors)",
     )
     what.add_argument("--task", required=True, help="a name (membench list tasks)")
     what.add_argument(
@@ -52,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="K=V,V",
-        help="an option and its values; several give their full grid",
+        help="an option and its values; several give their full grid; TASK.option: of the task",
     )
     what.add_argument(
         "--thresholds",
@@ -88,10 +91,13 @@ def call(args: argparse.Namespace) -> int:
             "--sweep and --thresholds exclude each other: sweep options, then the thresholds of the"
             " runs that are left"
         )
-    if args.sweep and len(detectors) > 1:
+    of_task = [sweep for sweep in args.sweep if sweep.startswith(f"{args.task}.")]
+    if len(of_task) > 1:
+        raise UserError("--sweep takes one option of the task; sweep its others apart")
+    if args.sweep and len(detectors) > 1 and not of_task:
         raise UserError(
             f"--sweep is for the options of one detector, and --detector names {len(detectors)};"
-            " sweep them apart"
+            f" sweep them apart, or sweep an option of the task: --sweep {args.task}.option=V,V"
         )
     names, seeds = [*detectors, args.task], seeds_of(args.seeds)
     classes = {name: registry.detectors().load(name) for name in detectors}
@@ -110,7 +116,44 @@ def call(args: argparse.Namespace) -> int:
         Spec(name, options=options[name], preset=presets[name], **shared) for name in detectors
     ]
     models = [False, True] if args.control else [False]
+    if of_task:
+        return _ladder(args, specs, seeds, models, names, of_task[0])
     return (_options if args.sweep else _thresholds)(args, specs, seeds, models)
+
+
+def _ladder(
+    args: argparse.Namespace,
+    specs: Sequence[Spec],
+    seeds: Sequence[int],
+    models: Sequence[bool],
+    names: Sequence[str],
+    sweep: str,
+) -> int:
+    """Several attacks over an option of the task; sweeps of a detector's own options make
+    further attacks of it.
+    """
+    from membench.boards.ladder import ladder
+    from membench.reports.ladder import summary, write
+    from membench.reports.output import table
+    from membench.runs.ladder import climb, values_of
+    from membench.runs.sweep import grid
+
+    option, values = values_of(specs[0], sweep.partition(".")[2])
+    rest = [text for text in args.sweep if text != sweep]
+    variants: list[Spec] = []
+    for spec in specs:
+        own = own_settings(rest, spec.detector, names)
+        points = grid(registry.detectors().load(spec.detector), spec, own)
+        variants += [replace(spec, options=(*spec.options, *p.settings)) for p in points]
+    rungs = climb(variants, option, values, seeds, models, args.runs, progress=not args.quiet)
+    for rung in rungs:
+        for name, why in dict.fromkeys(rung.refused):
+            print(f"membench: left out at {option}={rung.value}: {name}: {why}", file=sys.stderr)
+    frame = ladder(rungs, option)
+    print(table(f"attacks on {args.task} ({args.profile}): {option}", summary(frame)))
+    detectors = "-".join(dict.fromkeys(spec.detector for spec in specs))
+    write(frame, args.output or WHERE / "-".join([args.task, detectors, option]))
+    return 0
 
 
 def _options(

@@ -13,6 +13,7 @@ DESCRIPTION = (
 )
 EXAMPLES = (
     "leaderboard --by seeds",
+    "leaderboard --by attack --task cifar10",
     "leaderboard --by difference --task sd_webster",
     "leaderboard --by band --band high=0:0.5 --band low=0.5:1.2 --copy 0.8",
     "leaderboard --by summary --runs results/leaderboard.parquet",
@@ -21,7 +22,8 @@ EXAMPLES = (
 BY = {
     "run": "a run",
     "seeds": "a detector and its options: means and intervals over seeds",
-    "mirror": "the same on both models of a mirror pair, overall and for each kind",
+    "attack": "an attack: what it extracts from the model and from its mirror, at what cost",
+    "mirror": "a detector on both models of a mirror pair, overall and for each kind",
     "kind": "means over seeds, for each kind of memorized example",
     "source": "the same, for each source of examples that are not memorized",
     "band": "a run and band of similarity",

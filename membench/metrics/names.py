@@ -139,7 +139,7 @@ METRICS = (
             high=math.inf,
             better="neither",
             board="extraction",
-            column="number" if q in (50, 95) else "never",
+            column="number",
         )
         for q in (50, 75, 90, 95, 99)
     ),
@@ -179,6 +179,7 @@ METRICS = (
             f"precision at {k}",
             f"share of copies among the {k} images of the highest confidence",
             board="extraction",
+            column="number",
             swept=False,
         )
         for k in (10, 50, 100)

@@ -75,6 +75,9 @@ def _detection_text(frame: pd.DataFrame) -> pd.DataFrame:
         ]
     if frame.control_auroc.notna().any():
         out["control AUROC"] = _intervals(frame, "control_auroc")
+    # Of the images that a detector extracts and ranks
+    if "precision_at_100" in frame and frame.precision_at_100.notna().any():
+        out["precision@100 %"] = [number(100 * v, 1) for v in frame.precision_at_100]
     for what, title in PER_EXAMPLE.items():
         if what == "forwards" or frame[f"{what}_per_example"].gt(0).any():
             out[title] = frame[f"{what}_per_example"].map(number)
@@ -225,7 +228,7 @@ def run_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str
     """(what it shows, text, notes below it) of a board's rows: detection, then
     extraction; none for what no run did.
     """
-    scored, extracted = part[~part.extract_only], part[part.n_ok > 0]
+    scored, extracted = part[~part.extract_only], part[part.ams_cumulative.notna()]
     control = bool(part.control.iloc[0])
     if len(scored):
         yield (

@@ -14,6 +14,7 @@ from membench.boards.leaders import leaders_lines
 from membench.boards.saved import write
 from membench.errors import UserError
 from membench.plain import for_spreadsheet, marked_down, plain, say
+from membench.reports.attack_tables import attack_tables
 from membench.reports.board_tables import bands_tables, differences_tables, run_tables
 from membench.reports.mirror_tables import mirror_tables
 from membench.reports.seeds_tables import seeds_tables, summary_tables
@@ -25,6 +26,7 @@ OF_PARTS: dict[str, Callable[[pd.DataFrame], Tables]] = {
     "run": run_tables,
     **dict.fromkeys(("seeds", "kind", "source"), seeds_tables),
     "mirror": mirror_tables,
+    "attack": attack_tables,
     "band": bands_tables,
     "difference": differences_tables,
 }

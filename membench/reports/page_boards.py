@@ -6,9 +6,14 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from membench.boards import board as made
+from membench.boards.attacks import is_attack
 from membench.boards.leaders import leaders
+from membench.reports.attack_tables import attack_tables
 from membench.reports.board_page import Board, write_board
 from membench.reports.board_tables import differences_table
 from membench.reports.seeds_tables import seeds_tables
@@ -31,6 +36,7 @@ def page_boards(board: made.Board) -> Iterator[Board]:
     """
     taken: set[str] = set()
     first = 0
+    attacks = _attacks(board)
     for part in board.parts:
         [(_, text, notes)] = seeds_tables(part.frame)
         control = bool(part.fields["control"])
@@ -45,6 +51,12 @@ def page_boards(board: made.Board) -> Iterator[Board]:
                 )
             )
             leads = [] if control else [f"AUROC: {leaders(part.compared)}"]
+        for fields, rows in attacks:
+            if fields == part.fields:
+                tables += [
+                    (f"Attacks: {what}", body, " ".join(below))
+                    for what, body, below in attack_tables(rows)
+                ]
         slug = _slug(
             f"{part.fields['task']}-{part.fields['profile']}{'-control' if control else ''}", taken
         )
@@ -60,6 +72,19 @@ def page_boards(board: made.Board) -> Iterator[Board]:
             control,
         )
         first += len(part.runs)
+
+
+def _attacks(board: made.Board) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows of the board of attacks, by what they may be compared with; empty where no
+    attack has run on a model that has seen the images.
+    """
+    runs = [run for part in board.parts for run in part.runs]
+    if not any(
+        is_attack(run) and not run.info["control"] and (run.samples.status == "ok").any()
+        for run in runs
+    ):
+        return []
+    return [(part.fields, part.frame) for part in made.board(runs, "attack").parts]
 
 
 def _slug(name: str, taken: set[str]) -> str:

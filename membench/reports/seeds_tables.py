@@ -178,7 +178,7 @@ def summary_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, lis
     captions = [
         f"{task}: {line}" for task in tasks for line in captions_lines(model[model.task == task])
     ]
-    yield "summary", out, [note + "images that the detector extracts", *captions]
+    yield "summary", out, [note + "images that an attack extracts (--by attack)", *captions]
 
 
 def _summary_cell(

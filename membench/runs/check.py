@@ -165,6 +165,7 @@ INFO: dict[str, Check] = {
 OPTIONAL: dict[str, Check] = {
     **{
         "extract_only": _flag,
+        "attack": _flag,
         "budget": _or_none(_count),
         "preset": _or_none(_text),
         "earlier": _list(_map(_any)),

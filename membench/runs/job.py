@@ -217,6 +217,7 @@ def run_info(job: Job, n_images: int) -> dict[str, Any]:
         **{f"{what}_name": name for what, name in task.names.items()},
         "provenance": dict(task.provenance),
         "access": detector.access.record(),
+        "attack": detector.attack,
         "n_examples": len(job.examples),
         "n_task_examples": len(task.examples),
         "n_images": n_images,

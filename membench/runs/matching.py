@@ -49,6 +49,16 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.nda
     return pd.concat(frames, ignore_index=True), own
 
 
+def copied(images: np.ndarray, task: LoadedTask) -> np.ndarray:
+    """The position of the training image that each of ``images`` (``uint8`` [n, h, w,
+    3]) copies, by the task's own measure and threshold; -1 where it copies none. int [n].
+    """
+    found = (task.match or by_pixels(task.training.images))(images, None)
+    near = found.sort_values("generated")
+    close = in_region(near.similarity.to_numpy(), task.info.space, task.info.space.copy)
+    return np.where(close, near.training.to_numpy(), -1)
+
+
 def with_truth(samples: pd.DataFrame, own: np.ndarray, space: Space) -> pd.DataFrame:
     """The samples with a label of each image: whether it is a copy of its own prompt's
     image. own: of :func:`match`, of those that did not fail.

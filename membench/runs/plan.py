@@ -15,6 +15,7 @@ from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.runs import contract
 from membench.runs.job import Job, told
+from membench.runs.matching import copied
 from membench.runs.shards import SHARD
 from membench.runs.spec import Spec
 from membench.types import Condition, Cost, Request
@@ -36,6 +37,13 @@ def suits(job: Job, model: Denoiser) -> None:
             "it sees no model, so it extracts no image, and is here to score nothing; leave"
             " --extract-only and --budget out"
         )
+    if detector.access.training_data:
+        if not job.task.training.ids:
+            raise UserError(
+                "it is told which images are copies, and the task's training images are not at hand"
+            )
+        with contract.calling(detector, "show"):
+            detector.show(lambda images: copied(images, job.task))
     if detector.access.labels:
         with contract.calling(detector, "fit"):
             detector.fit(
@@ -141,9 +149,5 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
     requests = told(job, lambda: contract.plan(detector, job.conditions))
     if requests:
         model.ready_images()
-    return (
-        told(
-            job, lambda: within_budget(spec, detector, model, job.workspace.cost.forwards, requests)
-        ),
-        prepared,
-    )
+    spent = job.workspace.cost.forwards + job.workspace.cost.jvps
+    return told(job, lambda: within_budget(spec, detector, model, spent, requests)), prepared

@@ -1,0 +1,226 @@
+"""Generate and filter (Carlini et al., USENIX Security 2023, section 4.2): any detector
+as an attack.
+
+    generate N images, score each, keep the k of the highest score
+
+Their own scorer is the density of a prompt's generations; here ``scorer`` names any
+detector that scores an image, or the condition that it was generated from. What the
+attack returns are k images; what it has paid for are N, and their scores: both are
+counted as preparation, and ``--budget`` below them is refused.
+
+Confidence of an image: its score. Score of an example: the scorer's own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from membench.detector import Detector
+from membench.errors import UserError
+from membench.models.denoiser import Denoiser
+from membench.storage.files import write_json
+from membench.storage.workspace import Workspace
+from membench.types import Condition, Cost, Request, Sample
+
+from .surrogate.conditions import NULL, synthesize, synthesize_forwards
+from .within import made, scored, suits
+
+BLOCK = 64  # candidates that are scored together
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    scorer: str = field(
+        default="loss", metadata={"help": "detector whose score chooses, such as cfg_norm, flipd"}
+    )
+    settings: tuple[str, ...] = field(default=(), metadata={"help": "its options: KEY=VALUE"})
+    candidates: int = field(default=1000, metadata={"help": "N, images to generate", "min": 1})
+    keep: int = field(default=100, metadata={"help": "k, images to keep", "min": 1})
+    source: Literal["conditions", "null"] = field(
+        default="conditions",
+        metadata={"help": "generate from the task's conditions, in turn, or the null condition"},
+    )
+    steps: int = field(default=0, metadata={"help": "DDIM steps; 0: the task's own", "min": 0})
+
+    def __post_init__(self) -> None:
+        if self.keep > self.candidates:
+            raise ValueError(
+                f"keep={self.keep} of candidates={self.candidates}: keep fewer, or generate more"
+            )
+
+
+class Filter(Detector):
+    """Generate N images, keep the k of the highest score (Carlini et al., 2023)."""
+
+    Options: ClassVar[type] = FilterOptions
+    version = 1
+    attack = True
+    alone = True  # the images are scored while it prepares
+
+    def __init__(self, options: FilterOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
+        super().__init__(options, seed=seed, sampling=sampling)
+        if options.scorer == "filter":
+            raise ValueError("scorer=filter: name the detector whose score chooses")
+        self.steps = options.steps or int(sampling["steps"])
+        self.weight = float(sampling["guidance"]) if options.source == "conditions" else 1.0
+        given = options.scorer, options.settings, seed
+        self.own = made(*given, sampling)  # of the task's examples
+        self.of_images = made(*given, {**sampling, "examples": "images"})
+        self.access = replace(self.own.access, images=False)
+        self.by_image = True
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        o = self.options
+        if self.own.access.second_model or self.of_images.access.images:
+            why = (
+                "compares two models"
+                if self.own.access.second_model
+                else "scores by images that it extracts itself"
+            )
+            raise UserError(f"scorer={o.scorer} {why}, so it cannot choose among given images")
+        suits(f"scorer={o.scorer}", self.own, model, conditions)
+        source = self._source(model, conditions)
+        try:
+            self.price = self._tried(model, source[0])
+        except UserError as error:
+            # Of a prompt that the model is asked with, a score of the prompt is one of
+            # its images
+            if self.examples == "images" or o.source == "null":
+                raise UserError(
+                    f"scorer={o.scorer} does not suit images that are generated from"
+                    f" source={o.source}: {error}"
+                ) from error
+            self.by_image, self.price = False, self._tried(model, source[0])
+
+    def _tried(self, model: Denoiser, condition: Condition) -> int:
+        """Evaluations of the target for one score, of an image without content; they are
+        not counted.
+        """
+        before = replace(model.cost)
+        try:
+            if self.by_image:
+                image = model.decode(torch.zeros(1, *model.shape, device=model.device))[0]
+                found = self._candidate(condition, 0, image)
+                suits(f"scorer={self.options.scorer}", self.of_images, model, [found])
+                scored(self.of_images, model, [found])
+            else:
+                scored(self.own, model, [condition])
+            spent = model.cost - before
+        finally:
+            vars(model.cost).update(vars(before))
+        return spent.forwards + spent.jvps
+
+    def _source(self, model: Denoiser, conditions: Sequence[Condition]) -> list[Condition]:
+        if self.options.source == "conditions":
+            # In one order, whatever that of the examples is
+            return sorted({c.bare for c in conditions}, key=lambda c: c.id)
+        if not model.has_null:
+            raise UserError(
+                "this model has no null condition to sample from; choose source=conditions"
+            )
+        return [NULL]
+
+    def _candidate(self, condition: Condition, draw: int, image: np.ndarray) -> Condition:
+        """An image as an example, with the noise that it was generated from."""
+        start = str(self.seed), f"synthetic/{condition.id}", str(draw)
+        name = f"candidate/{condition.id}/{draw}"
+        return Condition(name, condition.prompt, image, condition.class_label, start)
+
+    def prepare(
+        self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace
+    ) -> dict[str, Any]:
+        o, source = self.options, self._source(model, conditions)
+        self.synthetic = synthesize(
+            model,
+            source,
+            workspace,
+            n=o.candidates,
+            seed=self.seed,
+            steps=self.steps,
+            guidance=self.weight,
+        )
+        self.rows = [
+            (source[i % len(source)], i // len(source)) for i in range(len(self.synthetic.x0))
+        ]
+
+        def make(folder: Path) -> tuple[Cost, float]:
+            before, began = replace(model.cost), time.monotonic()
+            write_json(folder / "scores.json", self._scores(model))
+            return model.cost - before, time.monotonic() - began
+
+        stage = workspace.stage(
+            "filter",
+            {
+                "candidates": self.synthetic.stage.key,
+                "scorer": [o.scorer, self.own.version, asdict(self.own.options)],
+                "by image": self.by_image,
+            },
+            make,
+        )
+        held = json.loads((stage.path / "scores.json").read_bytes())
+        self.scores = np.array([math.nan if v is None else v for v in held], dtype=np.float64)
+        good = np.flatnonzero(np.isfinite(self.scores))
+        self.best = good[np.argsort(-self.scores[good], kind="stable")[: o.keep]]
+        return {
+            "candidates": o.candidates,
+            "scored by": "image" if self.by_image else "condition",
+            "failed scores": len(held) - len(good),
+        }
+
+    def _scores(self, model: Denoiser) -> list[float | None]:
+        """The score of each candidate; None where it has failed."""
+        found: list[float] = []
+        if not self.by_image:
+            asked = list(dict.fromkeys(c for c, _ in self.rows))
+            of = dict(zip(asked, scored(self.own, model, asked), strict=True))
+            found = [of[c] for c, _ in self.rows]
+        for start in range(0, len(self.rows), BLOCK) if self.by_image else ():
+            part = slice(start, start + BLOCK)
+            images = model.decode(self.synthetic.x0[part].to(model.device))
+            block = [
+                self._candidate(c, draw, image)
+                for (c, draw), image in zip(self.rows[part], images, strict=True)
+            ]
+            found += scored(self.of_images, model, block)
+        return [float(v) if math.isfinite(v) else None for v in found]
+
+    def preparation_forwards(self, model: Denoiser, conditions: Sequence[Condition]) -> int:
+        o, source = self.options, self._source(model, conditions)
+        forwards = synthesize_forwards(
+            model, source, o.candidates, steps=self.steps, guidance=self.weight
+        )
+        times = o.candidates if self.by_image else min(o.candidates, len(source))
+        return forwards + times * self.price
+
+    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        """The k candidates of the highest score, best first."""
+        self.place = {self.rows[i]: int(i) for i in self.best}
+        return [Request(*self.rows[i]) for i in self.best]
+
+    def image_forwards(self, model: Denoiser, request: Request) -> int:
+        return 0  # paid for by the preparation
+
+    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
+        rows = [self.place[r.condition, r.draw] for r in requests]
+        images = model.decode(self.synthetic.x0[rows].to(model.device))
+        return [
+            Sample(r.condition, r.draw, image, float(self.scores[i]))
+            for r, image, i in zip(requests, images, rows, strict=True)
+        ]
+
+    def score(
+        self,
+        model: Denoiser,
+        conditions: Sequence[Condition],
+        extracted: Mapping[str, Sequence[Sample]],
+    ) -> Sequence[float]:
+        return scored(self.own, model, conditions)

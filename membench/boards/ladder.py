@@ -1,0 +1,65 @@
+"""What attacks extract against how much there is to extract: the share of copies among
+plain unconditional images, rung by rung.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+
+from membench.boards.attacks import is_attack
+from membench.boards.collect import about, collect
+from membench.boards.identity import BOARD
+from membench.boards.resampling import Resampler
+from membench.boards.seeds import over_seeds
+from membench.errors import UserError
+from membench.runs.ladder import Rung
+
+BASE = {"extraction": "unconditional"}  # options of the attack that measures the base rate
+
+
+def ladder(rungs: Sequence[Rung], option: str) -> pd.DataFrame:
+    """One row a rung, attack, its options and model (``control``), over seeds: the
+    columns of ``seeds.over_seeds``, with
+
+    - ``swept``, ``value``: the task's option and its value at the rung;
+    - ``base``, ``base_low``, ``base_high``: AMS of plain unconditional sampling of the
+      rung's model, not its mirror;
+    - ``copied_at_equal_n``, ``copied_at_equal_cost``: different training images among as
+      many images as the smallest run of rung and model has, and among those that the
+      cheapest run's evaluations pay for, preparation counted.
+
+    Raises :class:`UserError` where no rung has unconditional sampling, two rungs are one
+    model, or no run is of an attack.
+    """
+    runs = [run for rung in rungs for run in rung.runs if is_attack(run)]
+    if not runs:
+        raise UserError("no run is of an attack, such as random or side")
+    value_of: dict[tuple[object, ...], str] = {}
+    for rung in rungs:
+        for run in rung.runs:
+            place = tuple(about(run)[name] for name in BOARD)
+            if value_of.setdefault(place, rung.value) != rung.value:
+                raise UserError(
+                    f"{option}={value_of[place]} and {option}={rung.value} are one model and one"
+                    " set of examples: sweep an option that changes them, such as rung"
+                )
+    frame = over_seeds(collect(runs), runs, Resampler())
+    frame["swept"] = option
+    frame["value"] = [value_of[tuple(row[name] for name in BOARD)] for _, row in frame.iterrows()]
+    plain = [
+        row.detector == "random" and BASE.items() <= json.loads(row.resolved).items()
+        for row in frame.itertuples()
+    ]
+    bases = frame[pd.Series(plain, index=frame.index) & ~frame.control.astype(bool)]
+    bases = bases.sort_values("n_ok").groupby("value", sort=False).last()
+    if bases.empty:
+        raise UserError(
+            "the base rate is that of unconditional sampling, of which there is no run: add"
+            " --detector random and --set random.extraction=unconditional"
+        )
+    for end in ("", "_low", "_high"):
+        frame[f"base{end}"] = frame.value.map(bases[f"ams_cumulative{end}"])
+    return frame.sort_values(["base", "control", "detector", "options"], ignore_index=True)

@@ -1,0 +1,165 @@
+"""The board of attacks as text: several narrow tables, each for one question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pandas as pd
+
+from membench.boards.identity import marked
+from membench.metrics.extraction import CONFIDENT, PERCENTILES
+from membench.reports.text import interval, number
+
+
+def attack_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """(what it shows, text, notes) of one board's rows of ``boards.attacks``: copies on
+    the model and on its mirror, different images at equal N_G and cost, bands, the images
+    that the attack is surest of, and what it costs.
+    """
+    names = short_names(part)
+    yield "copies", _copies(part, names), list(_notes(part, names))
+    yield (
+        "different training images",
+        _unique(part, names),
+        [
+            "UMS and its excess depend on N_G: compare them at one N_G. Copied @: expected"
+            " different training images among as many images (rarefaction), or among the images"
+            " that this many evaluations pay for, preparation included"
+            + ("; >=: they pay for more than the run has" if part.equal_cost_capped.any() else "")
+        ],
+    )
+    yield "bands", _bands(part, names), ["in: in the band; to: up to its far edge. In %"]
+    yield (
+        "confidence and similarity",
+        _confidence(part, names),
+        [
+            "precision: share of copies among the k images of the highest confidence (an attack"
+            " without an opinion of its images has the share of all). p: percentile of each"
+            f" image's nearest, {part.space_id.iloc[0]}"
+        ],
+    )
+    yield (
+        "cost",
+        _cost(part, names),
+        [
+            "evaluations of the target model, but surrogate: forwards and backwards of networks"
+            " that the attack trains itself"
+        ],
+    )
+
+
+def attack_names(part: pd.DataFrame) -> tuple[list[str], str]:
+    """A name for each row (the attack, and the options in which rows differ), and the
+    options that all rows have.
+    """
+    words = [options.split() for options in part.options]
+    alike = [word for word in words[0] if all(word in own for own in words)]
+    if len(part) == 1:
+        alike = []
+    return [
+        " ".join([marked(name, status), *(word for word in own if word not in alike)])
+        for name, status, own in zip(part.detector, part.status, words, strict=True)
+    ], " ".join(alike)
+
+
+def short_names(part: pd.DataFrame) -> list[str]:
+    """The attack of each row, with a number where several rows are of one."""
+    held = part.detector.tolist()
+    return [
+        marked(name if held.count(name) == 1 else f"{name} {held[: i + 1].count(name)}", status)
+        for i, (name, status) in enumerate(zip(held, part.status, strict=True))
+    ]
+
+
+def _share(row: pd.Series, name: str) -> str:
+    return interval(row[name], row[f"{name}_low"], row[f"{name}_high"], scale=100, digits=1)
+
+
+def _percent(value: float, digits: int = 1) -> str:
+    return number(100 * value, digits)
+
+
+def _copies(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    rows = [row for _, row in part.iterrows()]
+    return pd.DataFrame(
+        {
+            "attack": names,
+            "AMS %": [_share(r, "ams_cumulative") for r in rows],
+            "mirror %": [_share(r, "control_ams") for r in rows],
+            "excess %": [_share(r, "excess_ams") for r in rows],
+            "N_G": [number(r.n_g) for r in rows],
+            "seeds": [_seeds(r) for r in rows],
+        }
+    )
+
+
+def _seeds(row: pd.Series) -> str:
+    held = int(row.control_seeds)
+    return f"{row.seeds}" if held in (0, row.seeds) else f"{row.seeds} ({held} mirror)"
+
+
+def _unique(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    rows = [row for _, row in part.iterrows()]
+    first = rows[0]
+    return pd.DataFrame(
+        {
+            "attack": names,
+            "UMS %": [_share(r, "ums_cumulative") for r in rows],
+            "excess %": [_share(r, "excess_ums") for r in rows],
+            "nearest %": [_percent(r.ums_nearest_cumulative) for r in rows],
+            f"@{first.equal_n:,.0f} img": [number(r.copied_at_equal_n, 1) for r in rows],
+            f"@{first.equal_cost:,.0f} eval": [
+                (">=" if r.equal_cost_capped else "") + number(r.copied_at_equal_cost, 1)
+                for r in rows
+            ],
+            "per 1k eval": [number(r.unique_per_1000_evaluations, 2) for r in rows],
+        }
+    )
+
+
+def _bands(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    bands = json.loads(part.bands.iloc[0])
+    lines = []
+    for name, (_, row) in zip(names, part.iterrows(), strict=True):
+        for band in bands:
+            line = {"attack": name, "band": band}
+            for title, metric in (("AMS", "ams"), ("UMS", "ums"), ("nearest", "ums_nearest")):
+                line[f"{title} in"] = _percent(row[f"{metric}_in_{band}"], 2)
+                line[f"{title} to"] = _percent(row[f"{metric}_to_{band}"], 2)
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _confidence(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    out = pd.DataFrame({"attack": names})
+    for k in CONFIDENT:
+        out[f"prec@{k}"] = [_percent(v) for v in part[f"precision_at_{k}"]]
+    for q in PERCENTILES:
+        out[f"p{q}"] = [number(v, 2) for v in part[f"best_p{q}"]]
+    return out
+
+
+def _cost(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "attack": names,
+            "prepare": [number(v) for v in part.prepare_forwards],
+            "extract": [number(v) for v in part.sample_evaluations],
+            "bwd": [number(v) for v in part.backwards],
+            "surrogate": [number(v) for v in part.surrogate_forwards + part.surrogate_backwards],
+            "seconds": [number(v) for v in part.seconds],
+        }
+    )
+
+
+def _notes(part: pd.DataFrame, names: list[str]) -> Iterator[str]:
+    yield (
+        "AMS: share of images that copy a training image. mirror: the same attack on the model"
+        " that never saw them, against the same images; excess: model less mirror. 95 % intervals"
+        " over groups of images and seeds"
+    )
+    for name, options in zip(names, part.options, strict=True):
+        yield f"{name}: {options or 'its defaults'}"
+    if part.excess_ams.isna().any():
+        yield "n/a: no run of these settings on one control model (membench run ... --control)"

@@ -1,0 +1,146 @@
+"""The ladder as a table and as plots: AMS and different images of attacks against the
+base rate.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from membench.reports.attack_tables import attack_names
+from membench.reports.drawing import draw
+from membench.reports.plots import CHANCE, RUN_INKS, Axis, Line, Plot
+from membench.reports.text import interval, number
+from membench.storage.files import atomic_write
+
+MARKERS = "osD^vPX"
+
+
+def write(frame: pd.DataFrame, save: Path) -> None:
+    """``<save>.parquet``, ``.png`` and ``.svg``, each whole or not there."""
+    if save.suffix in (".parquet", ".png", ".svg"):
+        save = save.with_suffix("")
+    atomic_write(
+        save.with_name(f"{save.name}.parquet"), lambda path: frame.to_parquet(path, index=False)
+    )
+    for kind in ("png", "svg"):
+        image = draw(plots(frame), kind, heading=title(frame))
+        atomic_write(
+            save.with_name(f"{save.name}.{kind}"),
+            lambda path, image=image: path.write_bytes(image),  # type: ignore[misc]
+        )
+    print(
+        f"membench: {len(frame)} rows written to {save}.parquet, plots to {save}.png and"
+        f" {save}.svg",
+        file=sys.stderr,
+    )
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the command prints: a row a rung, attack and model, in text."""
+    names, _ = attack_names(frame)
+    option = frame.swept.iloc[0]
+    return pd.DataFrame(
+        [
+            {
+                option: row.value,
+                "base %": number(100 * row.base, 1),
+                "attack": name,
+                "model": "mirror" if row.control else "model",
+                "AMS %": interval(
+                    row.ams_cumulative,
+                    row.ams_cumulative_low,
+                    row.ams_cumulative_high,
+                    scale=100,
+                    digits=1,
+                ),
+                f"@{row.equal_n:,.0f} img": number(row.copied_at_equal_n, 1),
+                "@cost": (">=" if row.equal_cost_capped else "")
+                + number(row.copied_at_equal_cost, 1),
+                "N_G": number(row.n_g),
+                "seeds": str(row.seeds),
+            }
+            for name, (_, row) in zip(names, frame.iterrows(), strict=True)
+        ]
+    ).fillna("")
+
+
+def plots(frame: pd.DataFrame) -> list[Plot]:
+    """AMS, different images at equal N_G, and at equal cost, against the base rate; the
+    mirror hollow. The dotted line of AMS is the base rate itself.
+    """
+    names, _ = attack_names(frame)
+    frame = frame.assign(name=names)[frame.base.notna().to_numpy()]
+    bases = np.unique(100 * frame.base.to_numpy(dtype=float))
+    least = min((b for b in bases if b > 0), default=1.0)
+    x = Axis(
+        "base rate: copies among plain unconditional images (%)",
+        float(bases.min()),
+        float(max(bases.max(), least)),
+        log=True,
+        linear=0.0 if bases.min() > 0 else float(least),
+        at=[(float(b), f"{b:.1f}") for b in bases],
+        room=0.06,
+    )
+    panels = [
+        ("ams_cumulative", 100.0, "AMS (% of the images that are copies)", "ams"),
+        ("copied_at_equal_n", 1.0, "different training images,\nat equal N_G", "equal-n"),
+        ("copied_at_equal_cost", 1.0, "different training images,\nat equal evaluations", "cost"),
+    ]
+    found = []
+    for column, scale, label, slug in panels:
+        lines = _lines(frame, column, scale)
+        tops = [float(np.nanmax(v)) for line in lines for v in (line.y, line.high) if v is not None]
+        if slug == "ams":
+            lines.append(Line("base rate", bases, bases, style=CHANCE))
+        y = Axis(label, 0.0, 1.05 * max([1.0, *tops]))
+        found.append(Plot(label.partition(" (")[0].replace("\n", " "), slug, x, y, lines))
+    return found
+
+
+def _lines(frame: pd.DataFrame, column: str, scale: float) -> list[Line]:
+    lines = []
+    names = list(dict.fromkeys(frame.name))
+    for i, name in enumerate(names):
+        for control in (True, False):
+            rows = frame[(frame.name == name) & (frame.control.astype(bool) == control)]
+            rows = rows.sort_values("base")
+            if rows.empty:
+                continue
+            ends = {
+                end: scale * rows[f"{column}_{end}"].to_numpy(dtype=float)
+                for end in ("low", "high")
+                if f"{column}_{end}" in rows
+            }
+            lines.append(
+                Line(
+                    f"{name}, mirror" if control else name,
+                    100 * rows.base.to_numpy(dtype=float),
+                    scale * rows[column].to_numpy(dtype=float),
+                    ends.get("low"),
+                    ends.get("high"),
+                    style=i % RUN_INKS + (RUN_INKS if control else 0),
+                    marker=MARKERS[i % len(MARKERS)],
+                    hollow=control,
+                    whiskers=True,
+                    width=1.2 if control else 2.0,
+                    aside=3.0 * (i - (len(names) - 1) / 2),
+                )
+            )
+    return lines
+
+
+def title(frame: pd.DataFrame) -> str:
+    """What was run, and what the whiskers are, on two lines."""
+    first = frame.iloc[0]
+    _, alike = attack_names(frame)
+    most = int(frame.seeds.max())
+    seeds = f"{most} seed{'s' * (most > 1)}"
+    return (
+        f"attacks on {first.task}, {first.profile} profile, {first.swept}"
+        f" {', '.join(dict.fromkeys(frame.value))}{f'; all: {alike}' if alike else ''}\n"
+        f"{seeds}; whiskers: 95 % intervals over images and seeds; hollow: the mirror model"
+    )

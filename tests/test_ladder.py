@@ -1,0 +1,120 @@
+"""Attacks against the base rate: which run is of which rung, and what the x axis is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from boards import make
+
+from membench.boards.ladder import ladder
+from membench.cli.main import main
+from membench.errors import UserError
+from membench.reports.ladder import plots, summary, write
+from membench.runs.finished import Run
+from membench.runs.ladder import Rung, values_of
+from membench.runs.spec import Spec
+
+PLAIN = ("extraction=unconditional",)
+
+
+def rung(root: Path, value: str, weights: str, plain: list, side: list) -> Rung:
+    """The runs of a rung, whose model and mirror have hashes of their own."""
+
+    def made(copied: list, detector: str, control: bool, options: tuple[str, ...]) -> Run:
+        run = make(
+            root / value,
+            copied,
+            detector=detector,
+            control=control,
+            options=options,
+            prepare={"forwards": 40} if detector == "side" else None,
+        )
+        own = weights.upper() if control else weights
+        run.info["key_parts"]["hashes"]["weights"] = own * 64
+        return run
+
+    runs = [
+        made(plain, "random", False, PLAIN),
+        made([None] * len(plain), "random", True, PLAIN),
+        made(side, "side", False, ()),
+        made([None] * len(side), "side", True, ()),
+    ]
+    return Rung(value, runs, ())
+
+
+@pytest.fixture
+def rungs(tmp_path: Path) -> list[Rung]:
+    low = rung(tmp_path, "1", "a", [0, *[None] * 9], [0, 1, *[None] * 8])
+    high = rung(tmp_path, "2", "b", [0, 0, 1, 1, *[None] * 6], [0] * 9 + [None])
+    return [low, high]
+
+
+def test_the_x_axis_is_what_unconditional_sampling_copies(rungs: list[Rung]) -> None:
+    frame = ladder(rungs, "rung")
+    own = frame[~frame.control.astype(bool)].set_index(["value", "detector"])
+    assert own.base.to_dict() == pytest.approx(
+        {("1", d): 0.1 for d in ("random", "side")} | {("2", d): 0.4 for d in ("random", "side")}
+    )
+    assert own.ams_cumulative["1", "side"] == 0.2 and own.ams_cumulative["2", "side"] == 0.9
+    assert own.copied_at_equal_n["2", "side"] == 1 and own.copied_at_equal_n["2", "random"] == 2
+    # random's 100 evaluations pay for 6 of side's images, after a preparation of 40
+    assert own.equal_cost["1", "side"] == 100
+    assert own.copied_at_equal_cost["1", "side"] == pytest.approx(2 * 6 / 10)
+    mirror = frame[frame.control.astype(bool)]
+    assert set(mirror.base) == {0.1, 0.4} and (mirror.ams_cumulative == 0).all()
+
+
+def test_the_plots_hold_each_attack_on_model_and_mirror(rungs: list[Rung], tmp_path: Path) -> None:
+    frame = ladder(rungs, "rung")
+    ams, equal_n, equal_cost = plots(frame)
+    lines = {line.name: line for line in ams.lines}
+    assert set(lines) == {
+        "random extraction=unconditional",
+        "random extraction=unconditional, mirror",
+        "side",
+        "side, mirror",
+        "base rate",
+    }
+    assert lines["side"].x.tolist() == pytest.approx([10.0, 40.0])
+    assert lines["side"].y.tolist() == pytest.approx([20.0, 90.0])
+    assert lines["side, mirror"].hollow and lines["side, mirror"].y.tolist() == [0.0, 0.0]
+    assert {line.name for line in equal_cost.lines} == set(lines) - {"base rate"}
+    assert np.isfinite(equal_n.lines[-1].y).all()
+    assert summary(frame)["model"].tolist() == ["model", "model", "mirror", "mirror"] * 2
+    write(frame, tmp_path / "figure.png")
+    assert {f.suffix for f in tmp_path.glob("figure.*")} == {".parquet", ".png", ".svg"}
+
+
+def test_without_unconditional_sampling_there_is_no_base_rate(rungs: list[Rung]) -> None:
+    only = [
+        Rung(r.value, [run for run in r.runs if run.info["detector"] == "side"], ()) for r in rungs
+    ]
+    with pytest.raises(UserError, match="add --detector random and --set random"):
+        ladder(only, "rung")
+
+
+def test_an_option_that_changes_no_model_is_no_ladder(rungs: list[Rung]) -> None:
+    with pytest.raises(UserError, match="rung=1 and rung=2 are one model"):
+        ladder([rungs[0], Rung("2", rungs[0].runs, ())], "rung")
+
+
+@pytest.mark.parametrize(
+    ("sweep", "told"),
+    [
+        ("rung=", "write cifar10.option=value,value"),
+        ("rung=1,1", "names a value twice"),
+        ("rung=x", "rung must be int"),
+        ("half=b", "both swept and set"),
+    ],
+)
+def test_wrong_sweeps_are_one_line(sweep: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        values_of(Spec("side", "cifar10", task_options=("half=a",)), sweep)
+
+
+def test_two_options_of_the_task_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ablate", "--detector", "random,side", "--task", "cifar10"]
+    assert main([*words, "--sweep", "cifar10.rung=1", "--sweep", "cifar10.half=a"]) == 2
+    assert "takes one option of the task" in capsys.readouterr().err
