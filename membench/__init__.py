@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module as _import_module
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from membench.api import run
-    from membench.runs.finished import Run, load
+    from membench.api import leaderboard, load, report, run
+    from membench.measures import (
+        ams,
+        auroc_by_group,
+        normalised_l2,
+        rarefaction,
+        tpr_at_fpr,
+        ums,
+    )
+    from membench.notebook import Result
+    from membench.runs.finished import Run
 
 # In a checkout, detectors/ and tasks/ lie beside this package (they are what people
 # come to read); an installed package has them inside. Both are imported as
@@ -22,15 +32,46 @@ if (
 
 __version__ = "0.1.0"
 
-__all__ = ["Run", "load", "run"]
+# Where each public name is defined; imported when it is asked for
+_PLACES = {
+    "run": "api",
+    "load": "api",
+    "leaderboard": "api",
+    "report": "api",
+    "Result": "notebook",
+    "Run": "runs.finished",
+    "ams": "measures",
+    "auroc_by_group": "measures",
+    "normalised_l2": "measures",
+    "rarefaction": "measures",
+    "tpr_at_fpr": "measures",
+    "ums": "measures",
+}
+
+__all__ = [
+    "Result",
+    "Run",
+    "ams",
+    "auroc_by_group",
+    "leaderboard",
+    "load",
+    "normalised_l2",
+    "rarefaction",
+    "report",
+    "run",
+    "tpr_at_fpr",
+    "ums",
+]
 
 
 def __getattr__(name: str) -> _Any:
     """``membench.run`` and its kin, imported when asked for, so that ``import
     membench`` stays light.
     """
-    if name in __all__:
-        from membench import api
-
-        return getattr(api, name)
+    if name in _PLACES:
+        return getattr(_import_module(f"membench.{_PLACES[name]}"), name)
     raise AttributeError(f"module 'membench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

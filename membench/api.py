@@ -1,36 +1,46 @@
-"""Runs a detector on a task and writes its page: what Python users and the command line
-call.
+"""What Python users and the command line call: a run and its page, finished runs, a
+leaderboard, a report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from membench import registry
+from membench.boards.board import By, board
 from membench.errors import UserError
 from membench.models.batch_size import AUTO
+from membench.notebook import Leaderboard, Result
+from membench.options import as_settings
 from membench.plain import say
 from membench.reports.multiplicity import extracted, siblings
+from membench.reports.page_boards import write_page
 from membench.reports.run_page import write_report
+from membench.runs import finished
+from membench.runs.devices import device_of
 from membench.runs.execute import execute
 from membench.runs.executor import Executor
-from membench.runs.finished import Run, load
+from membench.runs.finished import Run
 from membench.runs.spec import Spec
 
 DEFAULT_OUT = Path("results/runs")
+Options = Mapping[str, Any] | Sequence[str]
 
 
 def run(
-    detector: str,
-    task: str,
+    detector: str | type,
+    task: str | type,
     profile: str = "mini",
     *,
-    options: Sequence[str] = (),
-    task_options: Sequence[str] = (),
+    options: Options = (),
+    task_options: Options = (),
+    model: Any = None,
     seed: int = 0,
     limit: int | None = None,
     control: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "float32",
     batch_size: int = AUTO,
     compile: bool = False,
@@ -40,28 +50,36 @@ def run(
     out: str | Path = DEFAULT_OUT,
     progress: bool = True,
     executor: Executor | None = None,
-) -> Run:
+) -> Result:
     """Runs one detector on one task, or continues where a killed run stopped; returns
     its tables.
 
-    options, task_options: ``["key=value", ...]`` (``membench show NAME`` lists them).
-    limit: only the first examples of a fixed shuffle (marks the run as partial).
-    control: against the control model. batch_size: 0 is what fits. compile: by
-    ``torch.compile``. preset: a named set of the detector's options. extract_only: no
-    scores. budget: the most target evaluations that preparation and extraction may
-    take; implies extract_only. executor: who computes the shards (``ray_pool.RayPool``,
-    entered); None: this process. Raises :class:`UserError`.
+    detector, task: a name (``membench list``), or a class of one's own. options,
+    task_options: ``{"steps": 5}`` or ``["steps=5"]`` (``membench show NAME`` lists
+    them). model: in place of the task's, a folder, a hub id, or a diffusers pipeline or
+    ``UNet2DModel`` in memory, which is stored under ``$MEMBENCH_CACHE`` once. limit:
+    only the first examples of a fixed shuffle (marks the run as partial). control:
+    against the control model. device: ``auto`` is cuda, else mps, else cpu. batch_size:
+    0 is what fits. compile: by ``torch.compile``. preset: a named set of the detector's
+    options. extract_only: no scores. budget: the most target evaluations that
+    preparation and extraction may take; implies extract_only. executor: who computes
+    the shards (``ray_pool.RayPool``, entered); None: this process.
+
+    Raises :class:`membench.errors.UserError`.
     """
+    of_task = as_settings(task_options)
+    if model is not None:
+        of_task.append(f"model={_model(model)}")
     spec = Spec(
-        detector,
-        task,
+        detector if isinstance(detector, str) else registry.detectors().of(detector),
+        task if isinstance(task, str) else registry.tasks().of(task),
         profile,
-        tuple(options),
-        tuple(task_options),
+        tuple(as_settings(options)),
+        tuple(of_task),
         seed,
         limit,
         control,
-        device,
+        device_of(device),
         dtype,
         batch_size,
         preset,
@@ -71,7 +89,72 @@ def run(
     )
     found = execute(spec, Path(out), progress=progress, executor=executor)
     write_pages([found])
-    return found
+    return Result.of(found)
+
+
+def _model(model: Any) -> str:
+    if isinstance(model, str | Path):
+        return str(model)
+    from membench.models.given import folder_of
+
+    return str(folder_of(model))
+
+
+def load(path: str | Path) -> Result:
+    """The run of a folder, with its images.
+
+    Raises :class:`membench.errors.UserError` for one that is missing or damaged.
+    """
+    return Result.of(finished.load(Path(path)))
+
+
+def leaderboard(
+    runs: Run | str | Path | Iterable[Run | str | Path] = DEFAULT_OUT, by: By = "run"
+) -> Leaderboard:
+    """Finished runs side by side: ``.frame`` holds the numbers, a notebook shows the
+    tables.
+
+    runs: results of :func:`run` or :func:`load`, folders of one run each, or of many.
+    by: what a row is (``membench leaderboard --help``). Raises
+    :class:`membench.errors.UserError` where there is no run, or none that ``by`` asks
+    for.
+    """
+    return Leaderboard(board(_runs(runs), by))
+
+
+def report(
+    runs: Run | str | Path | Iterable[Run | str | Path] = DEFAULT_OUT,
+    output: str | Path = "results/report",
+    *,
+    progress: bool = False,
+) -> Path:
+    """Writes ``report.html``, ``report.md`` and the plots of finished runs into the
+    folder ``output``; returns the page's path.
+
+    runs: as of :func:`leaderboard`. Raises :class:`membench.errors.UserError`.
+    """
+    made = board(_runs(runs), "seeds", compare=("auroc",))
+    Path(output).mkdir(parents=True, exist_ok=True)
+    return write_page(made, Path(output), progress=progress)
+
+
+def _runs(given: Run | str | Path | Iterable[Run | str | Path]) -> list[Run]:
+    """One run twice counts once."""
+    listed = [given] if isinstance(given, Run | str | Path) else list(given)
+    found: list[Run] = []
+    for one in listed:
+        if isinstance(one, Run):
+            found.append(one)
+        elif (Path(one) / "run.json").is_file():
+            found.append(finished.load(Path(one)))
+        else:
+            many = finished.read_runs(Path(one), images=True)
+            for problem in many.problems:
+                say(f"left out: {problem}")
+            found += many.runs
+    if not found:
+        raise UserError("no run was given: a result of membench.run, or a folder of runs")
+    return list({run.info["key"]: run for run in found}.values())
 
 
 def write_pages(runs: Sequence[Run]) -> None:
@@ -87,6 +170,6 @@ def write_pages(runs: Sequence[Run]) -> None:
         for folder in siblings(run.path, run.info) if len(extracted(run.metrics)) else ():
             try:
                 if (folder / "report.html").exists():
-                    write_report(load(folder))
+                    write_report(finished.load(folder))
             except UserError as error:
                 say(f"{folder / 'report.html'} still lacks this run's series: {error}")

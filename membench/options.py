@@ -100,6 +100,30 @@ def parse_options(
         raise UserError(f"{owner}: {error}") from error
 
 
+def as_settings(options: Mapping[str, Any] | Iterable[str]) -> list[str]:
+    """``["steps=5", "layers=1,2"]`` of ``{"steps": 5, "layers": (1, 2)}``; a list of
+    settings stays as it is. Raises UserError for a value that an option cannot have.
+    """
+    if not isinstance(options, Mapping):
+        return list(options)
+    return [f"{name}={_written(name, value)}" for name, value in options.items()]
+
+
+def _written(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(_written(name, part) for part in value)
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise UserError(
+        f"option {name} is a {type(value).__name__}: give a number, a word, true or false, or a"
+        " list of these"
+    )
+
+
 def detector_options(
     name: str, detector: Any, settings: Iterable[str], preset: str | None, profile: str
 ) -> Any:

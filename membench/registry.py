@@ -77,6 +77,8 @@ class Entry:
     target: str
     origin: str
     ran: str = ""
+    # A class that was given, not named: it need not be importable
+    given: Any = None
 
     @functools.cached_property
     def code(self) -> str:
@@ -113,7 +115,8 @@ class Entry:
             # Before the import: of the file that is imported, whatever becomes of it
             # later
             _ = self.code
-            return CONTRACTS[self.kind].adopted(getattr(importlib.import_module(module), attribute))
+            found = self.given or getattr(importlib.import_module(module), attribute)
+            return CONTRACTS[self.kind].adopted(found)
         # Whatever a plug-in raises; the traceback is kept as the cause
         except (Exception, SystemExit) as error:
             raise UserError(
@@ -150,6 +153,47 @@ class Registry:
         Raises UserError if unknown or broken.
         """
         return self.get(name).load()
+
+    def of(self, cls: type) -> str:
+        """The name of a class, registered under it: the entry's that leads to it, else
+        its ``name`` (of a task its ``info.name``) or its own in snake case.
+
+        What hash its code has is as of a plug-in file; of a class that was typed into a
+        notebook its own source counts, so helpers in other cells ask for a new
+        ``version``. Raises UserError, in one line, for a class that is no detector or
+        task, whose name is taken, or whose source cannot be read.
+        """
+        target = f"{cls.__module__}:{cls.__qualname__}"
+        for entry in self._entries.values():
+            if entry.target == target and entry.given in (None, cls):
+                return entry.name
+        try:
+            adopted = CONTRACTS[self.kind].adopted(cls)
+        except TypeError as error:
+            raise UserError(f"{self.kind} class {error}. See CONTRIBUTING.md") from error
+        if self.kind == "task":
+            name = adopted.info.name
+        else:
+            name = vars(cls).get("name", _snake(cls.__name__))
+        old = self._entries.get(name)
+        if old is not None and old.target != target:
+            raise UserError(
+                f"a {self.kind} is called {name!r} already ({old.origin}); give {cls.__name__}"
+                " another name"
+            )
+        try:
+            source = inspect.getsource(cls)
+        except (OSError, TypeError):
+            raise UserError(
+                f"the source of {cls.__name__} cannot be read, and is part of a run's key: put it"
+                " into a file"
+            ) from None
+        file = sys.modules[cls.__module__].__dict__.get("__file__")
+        whole = Path(file).read_text(encoding="utf-8") if file and Path(file).is_file() else source
+        ran = hashlib.sha256(whole.encode()).hexdigest()
+        origin = f"class {cls.__qualname__} of {file or cls.__module__}"
+        self._entries[name] = Entry(name, self.kind, target, origin, ran, cls)
+        return name
 
     def add(self, name: str, target: str, origin: str, ran: str = "") -> Entry:
         """Registers a name.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,9 +264,9 @@ def test_the_same_command_again_computes_nothing_and_writes_the_same_files(
     )
     assert str(swept / "made" / "grid.parquet") in err
     rows = {
-        tuple(line.replace("│", "").split()[:2]): line
+        tuple(line.split()[:2]): line
         for line in out.splitlines()
-        if line.startswith("│")
+        if re.match(r"\d+ +[\d.]+ ", line)
     }
     assert len(rows) == 6 and "87.5 [75.0, 100.0]" in rows["4", "0.5"]
     assert (

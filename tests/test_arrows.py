@@ -34,7 +34,9 @@ MAY = {
     "runs": "detector task registry options models similarity metrics storage plain types errors",
     "boards": "runs metrics similarity storage options registry plain types errors",
     "reports": "boards runs metrics storage plain types errors",
-    "api": "reports runs models plain errors",
+    "measures": "metrics similarity types errors",
+    "notebook": "reports boards runs plain types errors",
+    "api": "notebook reports boards runs models registry options plain errors",
     "cli": "api reports boards runs fetching registry options storage plain errors",
     "detectors": (
         "detector types datasets models features similarity metrics registry options storage"

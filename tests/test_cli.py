@@ -205,9 +205,9 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         ),
         (
             ["run", "--task", "sd_webster"],
-            ["the following arguments are required: --detector. See: membench run --help"],
+            ["--detector is required, or --config. See: membench run --help"],
         ),
-        (["run", "--detector", "cfg_norm"], ["required: --task."]),
+        (["run", "--detector", "cfg_norm"], ["--task is required, or --config."]),
         (["run"], ["required: --detector, --task."]),
         (["reference", "--detector", "cfg_nrom"], ["unknown detector 'cfg_nrom'"]),
         (["report", "--runs", "no/such"], ["no finished runs", "membench run"]),
@@ -362,10 +362,18 @@ def test_run_prints_tables_and_where_they_are(capsys, tmp_path) -> None:
     model = save_tiny_pipeline(tmp_path / "model", "epsilon")
     done = membench(*RUN, "--offline", "--model", model, "--runs", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
-    assert "AUROC" in done.stdout or "copies" in done.stdout
     [folder] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
-    assert str(folder) in done.stdout and str(folder) in done.stderr
-    assert "PARTIAL" in done.stdout
+    assert done.stdout == f"{folder}\n"  # --quiet: nothing but the path
+    again = [word for word in RUN if word != "--quiet"] + ["--model", str(model)]
+    again += ["--runs", str(tmp_path / "runs"), "--device", "cpu"]
+    assert main(again) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("PARTIAL (4 of ") and "AUROC" in out and out.count("\n") <= 15
+    assert str(folder) in out and "\nnext: membench run --detector cfg_norm" in out
+    assert err.startswith("membench: device cpu, float32\n")
+    assert main([*again, "--format", "json"]) == 0
+    [data] = json.loads(capsys.readouterr().out)
+    assert data["path"] == str(folder) and data["status"] == "partial"
     board = ["leaderboard", "--runs", str(tmp_path / "runs"), "--format"]
     for fmt in ("table", "md", "csv", "json"):
         assert main([*board, fmt]) == 0 and "cfg_norm" in capsys.readouterr().out
@@ -412,7 +420,7 @@ def test_a_plugin_file_is_a_detector(capsys, tmp_path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
     try:
         arguments = ["--plugin", str(tmp_path / "mine.py"), "--runs", str(tmp_path / "runs")]
-        command = ["run", "--detector", "longest", "--task", "sd_webster", "--quiet", *arguments]
+        command = ["run", "--detector", "longest", "--task", "sd_webster", *arguments]
         assert main([*command, "--set", "sign=-1"]) == 0
         [folder] = (tmp_path / "runs").glob("*/*/longest/*")
         run = load(folder)

@@ -106,11 +106,11 @@ def test_one_table_of_all_tasks_has_no_empty_cell(pixels: None, tmp_path: Path) 
     text = grid_table(grid.run_grid(tasks, tmp_path, skip=True, progress=False))
     assert (
         "left out" in text
-        and re.search(r"png_size . 1\.000 \[.* n/a: 3 negatives", text)
+        and re.search(r"png_size +1\.000 \[.* n/a: 3 negatives", text)
         and "2 runs on 1 task in" in text
     )
-    rows = [line for line in text.splitlines() if line.startswith("│")]
-    assert rows and all(cell.strip() for line in rows for cell in line.strip("│").split("│"))
+    rows = re.findall(r"^(?:png_size|cfg_norm)  .*", text, re.M)
+    assert len(rows) == 4 and len({len(re.split(r"  +", row.strip())) for row in rows[:2]}) == 1
 
 
 def test_several_seeds_are_one_row_a_setting(
@@ -126,15 +126,14 @@ def test_several_seeds_are_one_row_a_setting(
         "6",
         "--runs",
         str(tmp_path),
-        "--quiet",
     ]
     assert main([*words, "--seeds", "2,0"]) == 0
     out, err = capsys.readouterr()
     # It looks at the image alone
-    assert re.search(r"png_size +│ +│ deterministic ", out) and err.count("written to") == 2
+    assert "seeds deterministic" in out and err.count("written to") == 2
     assert list(board(read_runs(tmp_path).runs, by="seeds").frame.seeds) == [2]
     assert main(["reference", *words[1:]]) == 0  # three seeds, two of which are there
-    assert re.search(r"png_size +│ +│ deterministic ", capsys.readouterr().out)
+    assert "seeds deterministic" in capsys.readouterr().out
     assert list(board(read_runs(tmp_path).runs, by="seeds").frame.seeds) == [3]
     assert len(list(tmp_path.glob("pixels/mini/png_size/*"))) == 3
 

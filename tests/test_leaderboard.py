@@ -18,8 +18,9 @@ from membench.boards.board import of_frame
 from membench.boards.collect import affordable, collect
 from membench.boards.control import control_command
 from membench.metrics.levels import mover
-from membench.reports.output import table, write_boards
+from membench.reports.output import write_boards
 from membench.reports.run_tables import run_table
+from membench.reports.terminal import table
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.mirror import mirrored_auroc, mirrored_over_seeds
 from membench.reports.mirror_tables import mirror_tables
-from membench.reports.output import save, text_of
+from membench.reports.output import in_markdown, save
 from membench.runs.finished import read_runs
 
 SETTING = ["sd_webster.examples=mirror", "sd_webster.half={half}"]
@@ -51,7 +51,7 @@ def test_a_row_is_of_both_models(runs: Path) -> None:
 
 
 def test_the_table_fits_80_columns(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = text_of(board(read_runs([runs]).runs, "mirror"), "md")
+    text = in_markdown(board(read_runs([runs]).runs, "mirror"))
     assert "| caption_length | 0.500 [0.500, 0.500] |" in text and "| MV | RV | TV |" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert max(map(len, rows)) <= 80
@@ -102,7 +102,7 @@ def test_a_stored_board_shows_the_same(runs: Path, tmp_path: Path) -> None:
     file = tmp_path / "mirror.parquet"
     made = board(read_runs([runs]).runs, "mirror")
     save(made.frame, "mirror", "parquet", file)
-    assert text_of(read(file, "mirror"), "md") == text_of(made, "md")
+    assert in_markdown(read(file, "mirror")) == in_markdown(made)
     with pytest.raises(UserError, match="no finished run of it"):
         read(file, "mirror", detectors=["caption_case"])
     made.frame.assign(mirrored="high").to_parquet(file)

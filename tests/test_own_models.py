@@ -112,7 +112,6 @@ def test_run_compares_nothing_and_says_so(foreign: Path, tmp_path: Path, capsys)
         "draws=1",
         "--set",
         "images=1",
-        "--quiet",
     ]
     command += [
         "--model",

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from membench.plain import for_spreadsheet, marked_down, plain
-from membench.reports.output import markdown, table
+from membench.reports.output import markdown
+from membench.reports.terminal import table
 
 CONTROLS = [
     chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Cc", "Zl", "Zp")

@@ -473,7 +473,7 @@ def test_the_command_line_prints_that_table(tiny_pipeline_folder, tmp_path, caps
         "sd_webster",
         "--limit",
         "3",
-        "--quiet",
+        "--verbose",
         "--set",
         "draws=1",
     ]

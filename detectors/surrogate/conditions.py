@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.errors import UserError
 from membench.features.loading import load_features

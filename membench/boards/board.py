@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pandas as pd
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.boards import identity, published
 from membench.boards.attacks import collect_attacks

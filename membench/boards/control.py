@@ -77,7 +77,7 @@ def with_control(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**found)
 
 
-def _takes(task: str, option: str) -> bool:
+def takes(task: str, option: str) -> bool:
     """Whether a task that is known here has an option of that name."""
     known = registry.tasks()
     return task in known.names() and any(
@@ -87,38 +87,41 @@ def _takes(task: str, option: str) -> bool:
 
 def control_command(info: Mapping[str, Any]) -> str:
     """The command that makes the control run of a run, from its run.json."""
+    # A shipped control model is named by --control alone; of a user's model the user
+    # has to name it.
+    own = info["profile"] == "full" and takes(info["task"], "control_model")
+    given = info.get("task_options_passed", ())
+    kept = [o for o in given if own or not o.startswith("model=")]
+    if own and not any(o.startswith("control_model=") for o in given):
+        kept.append("control_model=FOLDER")
+    return shlex.join([*run_words({**info, "task_options_passed": kept}), "--control"])
+
+
+FLAGS = {
+    "prompts": "--prompts",
+    "negatives": "--negatives",
+    "data_root": "--data-root",
+    "model": "--model",
+}
+
+
+def run_words(info: Mapping[str, Any]) -> list[str]:
+    """The words of the command that makes a run, from its run.json, but for --control
+    and where it is kept.
+    """
     words = ["membench", "run", "--detector", info["detector"], "--task", info["task"]]
     words += ["--profile", info["profile"]] if info["profile"] != "mini" else []
     words += ["--preset", info["preset"]] if info.get("preset") else []
     words += [word for option in info["options_passed"] for word in ("--set", option)]
-    # A shipped control model is named by --control alone; of a user's model the user
-    # has to name it.
-    own, flags = (
-        info["profile"] == "full" and _takes(info["task"], "control_model"),
-        {
-            "prompts": "--prompts",
-            "negatives": "--negatives",
-            "data_root": "--data-root",
-            "model": "--model",
-        },
-    )
-    given = [setting.partition("=")[::2] for setting in info.get("task_options_passed", ())]
-    for name, value in given:
-        if name != "model" or own:
-            words += (
-                [flags[name], value]
-                if name in flags
-                else ["--set", f"{info['task']}.{name}={value}"]
-            )
-    if own and "control_model" not in dict(given):
-        words += ["--set", f"{info['task']}.control_model=FOLDER"]
+    for name, _, value in (o.partition("=") for o in info.get("task_options_passed", ())):
+        words += [FLAGS[name], value] if name in FLAGS else []
+        words += [] if name in FLAGS else ["--set", f"{info['task']}.{name}={value}"]
     words += ["--seeds", str(info["seed"])] if info["seed"] else []
     words += ["--dtype", info["dtype"]] if info["dtype"] != "float32" else []
-    words += (
-        ["--limit", str(info["n_examples"])] if info["n_examples"] < info["n_task_examples"] else []
-    )
+    if info["n_examples"] < info["n_task_examples"]:
+        words += ["--limit", str(info["n_examples"])]
     if info.get("budget") is not None:
         words += ["--budget", str(info["budget"])]
     elif info.get("extract_only"):
         words += ["--extract-only"]
-    return shlex.join([*words, "--control"])
+    return words

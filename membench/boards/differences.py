@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.boards.identity import BOARD, marked, status_of
 from membench.boards.resampling import Resampler, same_scores

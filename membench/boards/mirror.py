@@ -4,7 +4,7 @@ nothing but memorization can separate the examples (docs/design/mirror-pairs.md)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -31,14 +31,8 @@ def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
     ``mirrored_tpr``, ``n``, ``seeds`` and ``evaluations_per_example``. Raises
     :class:`UserError` where no pair is there.
     """
-    scored = sorted(
-        (r for r in runs if not r.info["key_parts"]["control"] and len(r.scores)), key=_setting
-    )
     rows: list[dict[str, Any]] = []
-    for _, same in groupby(scored, key=_setting):
-        pairs = list(_pairs(same))
-        if not pairs:
-            continue
+    for pairs in _settings(runs):
         a, b = pairs[0]
         of_pairs = [run for pair in pairs for run in pair]
         evaluated = [per_example(run, "forwards") + per_example(run, "jvps") for run in of_pairs]
@@ -64,10 +58,32 @@ def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def paired(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """(those that a board of mirror pairs shows, the others), each in their order."""
+    shown = {run.path for pairs in _settings(runs) for pair in pairs for run in pair}
+    return [r for r in runs if r.path in shown], [r for r in runs if r.path not in shown]
+
+
+def _settings(runs: Sequence[Run]) -> Iterator[list[tuple[Run, Run]]]:
+    """The pairs of each setting that has some, a pair a seed."""
+    scored = sorted(
+        (r for r in runs if not r.info["key_parts"]["control"] and len(r.scores)), key=_setting
+    )
+    for _, same in groupby(scored, key=_setting):
+        if pairs := list(_pairs(same)):
+            yield pairs
+
+
+def setting(info: Mapping[str, Any]) -> str:
+    """All that both runs of a pair have in common, but the seed. info: a run's
+    run.json.
+    """
+    halved = [o for o in info["task_options_passed"] if not o.startswith("half=")]
+    return hash_without(info["key_parts"], "seed", *HALVES) + " ".join(sorted(halved))
+
+
 def _setting(run: Run) -> str:
-    """All that both runs of a pair have in common, but the seed."""
-    halved = [o for o in run.info["task_options_passed"] if not o.startswith("half=")]
-    return hash_without(run.info["key_parts"], "seed", *HALVES) + " ".join(sorted(halved))
+    return setting(run.info)
 
 
 def _pairs(runs: Iterable[Run]) -> Iterable[tuple[Run, Run]]:

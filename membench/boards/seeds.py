@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.boards.columns import IN_BAND
 from membench.boards.control import with_control

@@ -67,6 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     settings(what, "an option, the same at every point")
     how = how_to_run(parser)
+    how.add_argument("--quiet", action="store_true", help="no progress bars")
     how.add_argument(
         "--output",
         type=Path,
@@ -105,8 +106,10 @@ def call(args: argparse.Namespace) -> int:
     options = {name: own_settings(args.options, name, names) for name in detectors}
     for name in detectors:
         detector_options(name, classes[name], options[name], presets[name], args.profile)
+    from membench.runs.devices import device_of
     from membench.runs.spec import Spec
 
+    args.device = device_of(args.device)
     same = ("task", "profile", "limit", "device", "dtype", "batch_size", "compile", "budget")
     shared: dict[str, Any] = {name: getattr(args, name) for name in same} | {
         "task_options": task_settings(args, args.task, names)
@@ -134,7 +137,7 @@ def _ladder(
     """
     from membench.boards.ladder import ladder
     from membench.reports.ladder import summary, write
-    from membench.reports.output import table
+    from membench.reports.terminal import table
     from membench.runs.ladder import climb, values_of
     from membench.runs.sweep import grid
 
@@ -160,8 +163,8 @@ def _options(
     args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence[int], models: Sequence[bool]
 ) -> int:
     """A grid of one detector's options: a run a point, seed and model."""
-    from membench.reports.output import table
     from membench.reports.sweep import summary, write
+    from membench.reports.terminal import table
     from membench.runs.sweep import grid, sweep
 
     [spec] = specs
@@ -183,7 +186,7 @@ def _thresholds(
     """
     from membench.boards.identity import boards
     from membench.boards.thresholds import flips, over_seeds, parse_grid, sweep_thresholds
-    from membench.reports.output import table
+    from membench.reports.terminal import table
     from membench.reports.thresholds import sentences, summary, write
     from membench.runs.execute import Skipped, execute_all
     from membench.runs.finished import Run

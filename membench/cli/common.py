@@ -74,7 +74,11 @@ def how_to_run(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     how.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help=f"folder of runs (default {RUNS})"
     )
-    how.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps ...")
+    how.add_argument(
+        "--device",
+        default="auto",
+        help="auto (default): cuda, else mps, else cpu; or one of them, such as cuda:1",
+    )
     how.add_argument("--dtype", default="float32", choices=DTYPES)
     how.add_argument(
         "--batch-size",
@@ -86,8 +90,14 @@ def how_to_run(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     how.add_argument(
         "--compile", action="store_true", help="torch.compile the network: for long runs on a GPU"
     )
-    how.add_argument("--quiet", action="store_true", help="no progress bars")
     return how
+
+
+def as_data(parser: Any) -> None:
+    """``--format json`` of a command that prints text."""
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="json: the same as data"
+    )
 
 
 def settings(parser: Any, help: str) -> None:

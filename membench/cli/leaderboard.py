@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from membench.cli.common import FORMATS, finished_runs
+
+if TYPE_CHECKING:
+    from membench.boards.board import Board
 
 HELP = "finished runs, compared"
 DESCRIPTION = (
@@ -18,6 +23,7 @@ EXAMPLES = (
     "leaderboard --by band --band high=0:0.5 --band low=0.5:1.2 --copy 0.8",
     "leaderboard --by summary --runs results/leaderboard.parquet",
     "leaderboard --by seeds --format parquet --output board.parquet",
+    "leaderboard --by seeds --push-to-hub OWNER/NAME --dry-run upload",
 )
 BY = {
     "run": "a run",
@@ -42,16 +48,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--by",
         choices=tuple(BY),
         metavar="WHAT",
-        help=f"what a row is. {rows} (default run; with --band: band)",
+        help=(
+            f"what a row is. {rows} (default: mirror for runs on both models of a pair, run for"
+            " the others; with --band: band)"
+        ),
     )
+    shown.add_argument("--wide", action="store_true", help="tables with all columns and hashes")
     shown.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=(*FORMATS, "card"),
         default="table",
-        help="table (default) and md: text; the others: numbers",
+        help="table (default) and md: text; card: Markdown for a model card; the others: numbers",
     )
     shown.add_argument(
         "--output", type=Path, metavar="FILE", help="write to FILE in place of printing"
+    )
+    shown.add_argument(
+        "--push-to-hub",
+        metavar="OWNER/NAME",
+        help="upload Parquet, card and configuration of the runs as a data set",
+    )
+    shown.add_argument(
+        "--dry-run",
+        type=Path,
+        metavar="DIR",
+        help="with --push-to-hub: write the files into DIR, and ask no network",
     )
 
 
@@ -60,14 +81,20 @@ def call(args: argparse.Namespace) -> int:
     --keep-going.
     """
     from membench.boards import board as boards
+    from membench.boards.mirror import paired
     from membench.boards.rescore import parse_bands
     from membench.cli.finished import chosen, ended, names
     from membench.errors import UserError
-    from membench.reports.output import write_boards
+    from membench.plain import say
+    from membench.reports.output import emit
+    from membench.runs.config import config_of
     from membench.storage.files import check_target
 
+    # Where both models of a pair were asked, one row says what two would have to
+    halved = args.by is None and args.format == "table" and not (args.band or args.copy)
     by: boards.By = args.by or ("band" if args.band else "run")
     boards.check(by, args.groups)
+    _check_publishing(args, by)
     if args.output is not None:
         check_target(args.output)
     if len(args.runs) == 1 and args.runs[0].suffix == ".parquet":
@@ -76,14 +103,83 @@ def call(args: argparse.Namespace) -> int:
             "--groups"
         ] * (args.groups != "task"):
             raise UserError(f"{path} is a finished table: {given[0]} needs the folders of its runs")
-        write_boards(
-            boards.read(path, by, tasks=names(args.task), detectors=names(args.detector)),
-            args.format,
-            args.output,
-        )
+        _show(boards.read(path, by, tasks=names(args.task), detectors=names(args.detector)), args)
         return 0
     bands = parse_bands(args.band)
     found = chosen(args)
-    made = boards.board(found.runs, by, groups=args.groups, bands=bands, copy=args.copy)
-    write_boards(made, args.format, args.output)
+    if args.push_to_hub is not None:
+        made = boards.board(found.runs, by, groups=args.groups, bands=bands, copy=args.copy)
+        _publish(args.push_to_hub, args.dry_run, made, [run.info for run in found.runs])
+        return ended(found, args.keep_going)
+    pairs, others = paired(found.runs) if halved and args.output is None else ([], found.runs)
+    if pairs:
+        _show(boards.board(pairs, "mirror"), args)
+    if pairs and others:
+        print()
+    if others:
+        made = boards.board(others, by, groups=args.groups, bands=bands, copy=args.copy)
+        _show(made, args)
+    if args.output is not None:
+        beside = args.output.with_suffix(".runs.yaml")
+        emit(config_of([run.info for run in found.runs]), beside)
+        say(f"the runs again: membench run --config {beside}")
     return ended(found, args.keep_going)
+
+
+def _show(made: Board, args: argparse.Namespace) -> None:
+    from membench.errors import UserError
+    from membench.reports.cards import snippet
+    from membench.reports.output import emit, write_boards
+
+    if args.format != "card":
+        write_boards(made, args.format, args.output, wide=args.wide)
+    elif made.by in ("leaders", "published"):
+        raise UserError(f"--format card is a table, and --by {made.by} has none of its own")
+    else:
+        emit(snippet(made), args.output)
+
+
+def _check_publishing(args: argparse.Namespace, by: str) -> None:
+    """Before any board is made."""
+    from membench.errors import UserError
+    from membench.fetching.publish import check_repository
+
+    if args.push_to_hub is None:
+        if args.dry_run is not None:
+            raise UserError("--dry-run is for --push-to-hub; add that, or leave --dry-run out")
+        return
+    check_repository(args.push_to_hub)
+    if by in ("leaders", "published"):
+        raise UserError(f"--push-to-hub uploads numbers of runs, and --by {by} makes others")
+    if any(path.suffix == ".parquet" for path in args.runs):
+        raise UserError("--push-to-hub needs the folders of the runs, from which its card is made")
+
+
+def _publish(
+    name: str, aside: Path | None, made: Board, infos: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes the three files of a data set into a folder, and uploads them unless the
+    user named that folder.
+    """
+    import tempfile
+
+    from membench.boards.saved import write
+    from membench.fetching.publish import push
+    from membench.plain import say
+    from membench.reports.cards import FILES, data_card
+    from membench.reports.output import emit
+    from membench.runs.config import config_of
+    from membench.storage.files import disk_errors
+
+    with tempfile.TemporaryDirectory() as own:
+        folder = aside or Path(own)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        files = {file: folder / file for file in FILES}
+        write(made.frame, made.by, files["leaderboard.parquet"])
+        emit(config_of(infos), files["runs.yaml"])
+        emit(data_card(made, "membench run --config runs.yaml"), files["README.md"])
+        if aside is not None:
+            say(f"nothing was uploaded; {name} would hold {', '.join(FILES)}, see {aside}")
+            return
+        say(f"uploaded to {push(name, files, message='a membench leaderboard')}")

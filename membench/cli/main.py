@@ -73,10 +73,22 @@ def parser() -> Parser:
     return top
 
 
+def complete(top: argparse.ArgumentParser) -> None:
+    """Answers a shell that asks for completions, with the extra ``complete``; returns
+    at once for any other call. For bash: ``eval "$(register-python-argcomplete
+    membench)"``.
+    """
+    if "_ARGCOMPLETE" in os.environ and importlib.util.find_spec("argcomplete"):
+        import argcomplete
+
+        argcomplete.autocomplete(top)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     try:
         top = parser()
+        complete(top)
         args, rest = top.parse_known_args(argv)
         if args.command is None:
             top.print_help()

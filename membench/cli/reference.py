@@ -6,7 +6,7 @@ import argparse
 
 from membench import registry
 from membench.cli.common import how_to_run, names_of, settings, what_to_run
-from membench.cli.run import executors, run
+from membench.cli.run import executors, run, said
 
 HELP = "run every detector on every task, three seeds"
 DESCRIPTION = (
@@ -22,7 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--task", metavar="A,B", default="all", help="names (default all)")
     what.add_argument("--seeds", metavar="N,N", default="0,1,2", help="default 0,1,2")
     settings(what, "an option: [DETECTOR.]K=V or TASK.K=V (membench show NAME)")
-    executors(how_to_run(parser))
+    how = how_to_run(parser)
+    executors(how)
+    said(how)
 
 
 def call(args: argparse.Namespace) -> int:

@@ -6,7 +6,9 @@ import argparse
 import itertools
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from membench import registry
 from membench.cli.common import (
@@ -23,6 +25,10 @@ from membench.cli.common import (
 )
 from membench.errors import UserError
 from membench.options import detector_options, parse_options
+from membench.plain import say
+
+if TYPE_CHECKING:
+    from membench.runs.spec import Spec
 
 HELP = "run detectors on a task"
 DESCRIPTION = (
@@ -32,6 +38,7 @@ DESCRIPTION = (
 EXAMPLES = (
     "run --detector cfg_norm --task sd_webster",
     "run --detector cfg_norm,flipd --task cifar10 --set cfg_norm.steps=5 --seeds 0,1,2",
+    "run --config runs.yaml --dry-run",
 )
 
 
@@ -39,11 +46,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = what_to_run(
         parser, control="on the control model, which never saw the task's training images"
     )
+    what.add_argument("--detector", metavar="A,B", help="names, or all (membench list detectors)")
+    what.add_argument("--task", metavar="A,B", help="names, or all (membench list tasks)")
     what.add_argument(
-        "--detector", metavar="A,B", required=True, help="names, or all (membench list detectors)"
-    )
-    what.add_argument(
-        "--task", metavar="A,B", required=True, help="names, or all (membench list tasks)"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="in place of both: detectors, tasks, options and seeds from YAML or TOML",
     )
     what.add_argument(
         "--seeds",
@@ -54,6 +63,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     settings(what, "an option: [DETECTOR.]K=V or TASK.K=V (membench show NAME)")
     how = how_to_run(parser)
     executors(how)
+    said(how)
+
+
+def said(how: Any) -> None:
+    """How much a command that makes runs prints at its end."""
+    how.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what the runs would take, timed on a few examples, and stop",
+    )
+    how.add_argument("--quiet", action="store_true", help="print nothing but the runs' folders")
+    how.add_argument("--verbose", action="store_true", help="every table, and what each part cost")
+    how.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        help="json: paths, settings and metrics as data",
+    )
 
 
 def executors(how: Any) -> None:
@@ -77,6 +104,11 @@ def executors(how: Any) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
+    if args.config is not None:
+        return run_config(args)
+    for name in ("detector", "task"):
+        if getattr(args, name) is None:
+            raise UserError(f"--{name} is required, or --config. See: membench run --help")
     return run(
         args,
         names_of(args.detector, registry.detectors(), "detector"),
@@ -105,13 +137,9 @@ def run(args: argparse.Namespace, detectors: Sequence[str], tasks: Sequence[str]
     for task, given_to_task in of_task.items():
         parse_options(registry.tasks().load(task).Options, given_to_task, owner=f"task {task}")
 
-    from membench.api import write_pages
-    from membench.boards.board import board
-    from membench.reports.output import write_boards
-    from membench.reports.run_tables import grid_table, run_table
-    from membench.runs.grid import run_grid
     from membench.runs.spec import Spec
 
+    _device(args)
     same = ("profile", "limit", "control", "device", "dtype", "batch_size", "compile", "budget")
     shared: dict[str, Any] = {name: getattr(args, name) for name in same}
     shared["extract_only"] = args.extract_only or args.budget is not None
@@ -124,16 +152,92 @@ def run(args: argparse.Namespace, detectors: Sequence[str], tasks: Sequence[str]
                 for name in detectors
             ]
         )
+    return run_specs(args, specs, skip=every)
+
+
+def _device(args: argparse.Namespace) -> None:
+    """Resolves ``--device auto``, and says which device it is."""
+    from membench.runs.devices import device_line, device_of
+
+    asked, args.device = args.device, device_of(args.device)
+    if not args.quiet and args.format == "table":
+        say(device_line(asked, args.device, args.dtype))
+
+
+def run_config(args: argparse.Namespace) -> int:
+    """Runs what a file says; flags that change no number are for all of it."""
+    from membench.runs.config import read_config
+
+    given = ("detector", "task", "preset", "limit", "budget", *TASK_FLAGS)
+    if named := [f"--{n.replace('_', '-')}" for n in given if getattr(args, n) is not None]:
+        raise UserError(f"{named[0]} and --config exclude each other: write it into {args.config}")
+    if args.options or args.control or args.extract_only or args.seeds != "0":
+        raise UserError(
+            "--set, --control, --extract-only and --seeds exclude --config: write them into"
+            f" {args.config}"
+        )
+    read_config(args.config)  # before torch is asked for a device
+    _device(args)
+    how = {name: getattr(args, name) for name in ("device", "dtype", "batch_size", "compile")}
+    return run_specs(args, read_config(args.config, **how), skip=False)
+
+
+def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip: bool) -> int:
+    """Runs specs, a list for each task and seed, and prints what came out. skip: leave
+    out detectors that do not suit, in place of a refusal.
+    """
+    from membench.api import write_pages
+    from membench.boards.board import board
+    from membench.reports.lines import width
+    from membench.reports.output import write_boards
+    from membench.reports.run_end import as_json, run_end
+    from membench.reports.run_tables import grid_table, run_table
+    from membench.runs.grid import run_grid
+
+    seeds = {spec.seed for of_task in specs for spec in of_task}
+    tasks = {spec.task for of_task in specs for spec in of_task}
+    if args.dry_run:
+        return _priced(args, specs)
     with executor_of(args) as executor:
-        found = run_grid(specs, args.runs, skip=every, progress=not args.quiet, executor=executor)
+        found = run_grid(specs, args.runs, skip=skip, progress=not args.quiet, executor=executor)
     write_pages(found.runs)
-    if len(seeds) > 1 and found.runs:
-        write_boards(board(found.runs, by="seeds"), "table", None)
-    else:
+    if args.format == "json":
+        print(as_json(found.runs))
+    elif args.quiet:
+        sys.stdout.write("".join(f"{run.path}\n" for run in found.runs))
+    elif args.verbose and len(seeds) > 1 and found.runs:
+        write_boards(board(found.runs, by="seeds"), "table", None, wide=True)
+    elif args.verbose:
         print(run_table(found.runs) if len(tasks) == 1 else grid_table(found))
+    elif found.runs:
+        sys.stdout.write(run_end(found.runs, args.runs, width()))
     # Once for all seeds
     for line in dict.fromkeys(
         f"left out: {s.detector} on {s.task}: {s.reason}" for s in found.skipped
     ):
-        print(line, file=sys.stdout if len(tasks) > 1 else sys.stderr)
+        print(line, file=sys.stderr)
+    return 0
+
+
+def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]]) -> int:
+    """Prints what the runs would take. specs: a list for each task and seed; those that
+    differ in the seed alone are timed once.
+    """
+    from membench.reports.lines import width
+    from membench.reports.price_table import price_json, price_table
+    from membench.runs.price import prices
+
+    times: dict[str, int] = {}
+    first: dict[str, Sequence[Spec]] = {}
+    for of_task in specs:
+        same = repr([replace(spec, seed=0) for spec in of_task])
+        times[same] = times.get(same, 0) + 1
+        first.setdefault(same, of_task)
+    found = [
+        (price, times[same])
+        for same, of_task in first.items()
+        for price in prices(of_task, args.runs)
+    ]
+    made = price_json(found) if args.format == "json" else price_table(found, width())
+    sys.stdout.write(made)
     return 0

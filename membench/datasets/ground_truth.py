@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.datasets.img2dataset import member_bytes, read_downloads
 from membench.datasets.prompts import Prompt, example_id, read_prompt_file

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.errors import UserError
 from membench.fetching import net

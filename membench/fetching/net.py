@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench import __version__
 from membench.errors import UserError

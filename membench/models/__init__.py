@@ -3,5 +3,5 @@ training.
 
 For other packages: denoiser, conditioning, sampling, derivative, internals (detectors);
 pixel, latent, checkpoints, stable_diffusion_folder, training, loading (tasks); memo,
-batch_size (runs).
+batch_size (runs); given (api).
 """

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.errors import UserError
 from membench.seeds import generator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,71 +12,48 @@ from membench.boards.board import Board
 from membench.boards.leaders import leaders_lines
 from membench.boards.saved import write
 from membench.errors import UserError
-from membench.plain import for_spreadsheet, marked_down, plain, say
-from membench.reports.attack_tables import attack_tables
-from membench.reports.board_tables import bands_tables, differences_tables, run_tables
-from membench.reports.mirror_tables import mirror_tables
-from membench.reports.seeds_tables import seeds_tables, summary_tables
+from membench.plain import for_spreadsheet, marked_down, say
+from membench.reports.lines import width
+from membench.reports.screen import on_screen
+from membench.reports.tables import tables_of
 from membench.storage.files import atomic_write
 
-Tables = Iterable[tuple[str, pd.DataFrame, Sequence[str]]]
-# What the parts of a board show, by what a row is of.
-OF_PARTS: dict[str, Callable[[pd.DataFrame], Tables]] = {
-    "run": run_tables,
-    **dict.fromkeys(("seeds", "kind", "source"), seeds_tables),
-    "mirror": mirror_tables,
-    "attack": attack_tables,
-    "band": bands_tables,
-    "difference": differences_tables,
-}
 
-
-def write_boards(board: Board, fmt: str, output: Path | None) -> None:
+def write_boards(board: Board, fmt: str, output: Path | None, *, wide: bool = False) -> None:
     """Prints a board, or writes it to ``output``. csv, json and parquet hold numbers,
-    table and md text. Raises :class:`UserError`.
+    table and md text. wide: a table for the terminal has all columns, too.
+
+    Raises :class:`UserError`.
     """
     if board.by == "leaders" and fmt not in ("table", "md"):
         raise UserError(
             f"--by leaders makes sentences; for numbers: --by difference --format {fmt}"
         )
-    if fmt in ("table", "md"):
-        emit(text_of(board, fmt), output)
+    if fmt == "table":
+        emit(on_screen(board, wide=wide, room=width() if output is None else None), output)
+    elif fmt == "md":
+        emit(in_markdown(board), output)
     else:
         save(board.frame, board.by, fmt, output)
     if output is not None:
         say(f"{len(board.frame)} rows written to {output}")
 
 
-def text_of(board: Board, fmt: str) -> str:
-    """The board as tables of text, and below them why its parts are apart; of leaders,
-    sentences.
+def in_markdown(board: Board) -> str:
+    """The board as Markdown tables of all columns, and below them why its parts are
+    apart; of leaders, sentences.
     """
-    line, before = (marked_down, "\n") if fmt == "md" else (plain, "")
     if board.by == "leaders":
-        return before.join(f"{line(text)}\n" for text in leaders_lines(board.frame))
-    if board.by == "published":
-        title = "published numbers beside measured ones"
-        return (
-            f"### {title}\n\n{markdown(board.frame)}\n"
-            if fmt == "md"
-            else table(title, board.frame)
-        )
-    if board.by == "summary":
-        shown: dict[str, Tables] = {"": summary_tables(board.frame)}
-    else:
-        shown = {part.title: OF_PARTS[board.by](part.frame) for part in board.parts}
+        return "\n".join(f"{marked_down(text)}\n" for text in leaders_lines(board.frame))
     parts = []
-    for title, tables in shown.items():
-        parts += [f"### {line(title)}\n"] if fmt == "md" and title else []
+    for title, _, tables in tables_of(board):
+        parts += [f"### {marked_down(title)}\n"] if title else []
         for what, body, below in tables:
             heading = f"{what.capitalize()}:\n\n" if title else ""
-            text = (
-                f"{heading}{markdown(body)}\n"
-                if fmt == "md"
-                else table(f"{title}: {what}" if title else what, body)
-            )
-            parts.append(text + "".join(f"{before}{line(note)}\n" for note in below))
-    return "\n".join(parts) + "".join(f"{before}{line(note)}\n" for note in board.notes)
+            heading = f"### {what}\n\n" if board.by == "published" else heading
+            notes = "".join(f"\n{marked_down(note)}\n" for note in below)
+            parts.append(f"{heading}{markdown(body)}\n{notes}")
+    return "\n".join(parts) + "".join(f"\n{marked_down(note)}\n" for note in board.notes)
 
 
 def save(frame: pd.DataFrame, by: str, fmt: str, output: Path | None) -> None:
@@ -114,24 +90,3 @@ def markdown(frame: pd.DataFrame) -> str:
     ]
     lines = [rows[0], ["---"] * frame.shape[1], *rows[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def table(title: str, frame: pd.DataFrame) -> str:
-    """A terminal table of :func:`~membench.plain.plain` text; as wide as it needs to be
-    where stdout is not a terminal.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text  # a str would be read as markup, and lose what stands in brackets
-
-    made = Table(
-        title=Text(plain(title)), title_justify="left", title_style="bold", header_style="bold"
-    )
-    for column in frame.columns:
-        made.add_column(Text(plain(column)), no_wrap=not sys.stdout.isatty())
-    for row in frame.to_numpy().tolist():
-        made.add_row(*(Text(plain(cell)) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 1000)
-    with console.capture() as captured:
-        console.print(made)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"

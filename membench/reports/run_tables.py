@@ -12,7 +12,7 @@ from membench.boards.identity import marked
 from membench.metrics.names import COPIES, DETECTION, GENERATIONS
 from membench.plain import plain
 from membench.reports.board_tables import captions_lines
-from membench.reports.output import table
+from membench.reports.terminal import table
 from membench.reports.text import interval, number
 from membench.runs.finished import PER_EXAMPLE, Run, evaluations, per_example, spent
 from membench.runs.grid import Grid

@@ -117,8 +117,11 @@ def _notes(frame: pd.DataFrame) -> Iterable[str]:
     yield from captions_lines(frame)
 
 
-def summary_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
-    """(title, text, notes) of rows of ``seeds_table.over_seeds``.
+def summary_tables(
+    frame: pd.DataFrame, *, images: bool = True
+) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """(title, text, notes) of rows of ``seeds_table.over_seeds``. images: with the AMS
+    of what each detector extracts.
 
     Rows in the order of their mean AUROC, in which a missing one is 0.5.
 
@@ -162,7 +165,7 @@ def summary_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, lis
             out[f"{task} control"] = [
                 _summary_cell(rows, key, "control_auroc", 1, short=True) for key in order
             ]
-    for task in tasks:
+    for task in tasks if images else ():
         rows = model[model.task == task].set_index(names)
         out[f"{task} AMS %"] = [
             _summary_cell(rows, key, "ams_cumulative", 100, short=True) for key in order
@@ -173,12 +176,14 @@ def summary_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, lis
         seeds += f" ({DETERMINISTIC}: the same scores for each of them)"
     note = (
         f"mean of {seeds}; 95 % intervals over groups and seeds; control: AUROC on a model that"
-        " never saw the data; AMS: copies among the "
+        " never saw the data"
     )
+    if images:
+        note += "; AMS: copies among the images that an attack extracts (--by attack)"
     captions = [
         f"{task}: {line}" for task in tasks for line in captions_lines(model[model.task == task])
     ]
-    yield "summary", out, [note + "images that an attack extracts (--by attack)", *captions]
+    yield "summary", out, [note, *captions]
 
 
 def _summary_cell(

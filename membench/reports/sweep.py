@@ -1,4 +1,4 @@
-"""A sweep as a table and as plots: AMS and UMS against a detector's option."""
+"""A sweep as a table and as plots: what a detector's option moves, against it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from membench.metrics.names import COPIES
+from membench.metrics.names import COPIES, DETECTION, INFO
 from membench.reports.drawing import draw
 from membench.reports.plots import CROSS, RUN_INKS, UNLABELLED, Axis, Line, Plot
 from membench.reports.text import interval
@@ -48,7 +48,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """What the command prints: a row a point and model, in text; of several seeds the
     mean with the least and the greatest.
     """
-    several = frame.seed.nunique() > 1
+    several, shown = frame.seed.nunique() > 1, moved(frame)
     lines = []
     for _, rows in frame.groupby(
         [frame[c].map(repr) for c in (*frame.attrs["swept"].values(), "control")], sort=False
@@ -58,14 +58,14 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         }
         if frame.control.any():
             line["model"] = "control" if rows.control.iloc[0] else "model"
-        for metric, title in COPIES.items():
-            copies = rows[(rows.metric == metric) & rows.band.isna()]
-            line[title] = interval(*spread(copies, several), scale=100, digits=1)
-        line |= {
-            "N_G": extent(rows[rows.metric == "ams_cumulative"].n),
-            "forwards": extent(rows.forwards),
-        }
-        line |= {"jvps": extent(rows.jvps)} if frame.jvps.gt(0).any() else {}
+        for metric in shown:
+            found = rows[(rows.metric == metric) & rows.band.isna()]
+            how = {"scale": 100, "digits": 1} if metric in COPIES else {"scale": 1, "digits": 3}
+            line[INFO[metric].title] = interval(*spread(found, several), **how)
+        if not set(shown).isdisjoint(COPIES):
+            line["N_G"] = extent(rows[rows.metric == "ams_cumulative"].n)
+            line["forwards"] = extent(rows.forwards)
+            line |= {"jvps": extent(rows.jvps)} if frame.jvps.gt(0).any() else {}
         refused = rows[rows.status == "refused"]
         status = sorted(set(rows.status) - {"refused"})
         if len(refused):
@@ -77,6 +77,21 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
             )
         lines.append(line | {"status": "; ".join(status)})
     return pd.DataFrame(lines)
+
+
+def moved(frame: pd.DataFrame) -> list[str]:
+    """The metrics that the swept options move: of detection, of extraction, or both.
+
+    A group is moved where one of its metrics differs between two points of one seed and
+    model. Where none is, or there is one point, every group that has values.
+    """
+    groups = [[m for m in SCORED if m in DETECTION], list(COPIES)]
+    whole = frame[frame.band.isna() & frame.value.notna()]
+    there = [[m for m in group if (whole.metric == m).any()] for group in groups]
+    rows = whole.groupby(["metric", "seed", "control"])
+    differs = {metric for (metric, *_), part in rows if part.value.nunique() > 1}
+    found = [group for group in there if differs & set(group)] or there
+    return [metric for group in found for metric in group] or list(COPIES)
 
 
 def spread(rows: pd.DataFrame, several: bool) -> tuple[float, float, float]:
@@ -99,13 +114,17 @@ PANELS = {
     "ams": "AMS (% of the generated images)",
     "ums": "UMS (different training images\nper 100 generated images)",
 }
+SCORED = {
+    "auroc": "AUROC (%)",
+    "tpr_at_fpr_0.01": "TPR at 1 % FPR (%)",
+}
 
 MARKERS = "osD^vPX"
 
 
 def plots(frame: pd.DataFrame, helps: Mapping[str, str]) -> list[Plot]:
-    """A plot of AMS and one of UMS: x is the first swept option, a style a combination
-    of the others.
+    """A plot of each metric that the options move, such as AMS and UMS, or AUROC: x is
+    the first swept option, a style a combination of the others.
 
     Thick lines: copies, by the task's threshold; thin ones: the bands. Several seeds
     are drawn as their mean, with whiskers from the least to the greatest; one seed with
@@ -132,7 +151,10 @@ def plots(frame: pd.DataFrame, helps: Mapping[str, str]) -> list[Plot]:
         f"{option}: {helps[option]}" if helps.get(option) else option, 75, placeholder=" ..."
     )
     x, found = _axis(label, place, numeric), []
-    for metric, title in PANELS.items():
+    shown = moved(frame)
+    panels = {m: title for m, title in SCORED.items() if m in shown}
+    panels |= PANELS if set(COPIES) & set(shown) else {}
+    for metric, title in panels.items():
         series = list(dict.fromkeys(frame.series))
         lines = [
             line
@@ -147,7 +169,7 @@ def plots(frame: pd.DataFrame, helps: Mapping[str, str]) -> list[Plot]:
             for line in lines
         ]
         y = Axis(title, foot, 1.05 * top)
-        found.append(Plot(metric.upper(), metric, x, y, lines))
+        found.append(Plot(INFO[metric].title.removesuffix(" %"), metric, x, y, lines))
     return found
 
 
@@ -162,7 +184,8 @@ def _series(frame: pd.DataFrame, metric: str, name: str, i: int, of: int) -> lis
         frame.attrs["space"],
     )
     made = []
-    for j, band in enumerate(space["bands"]):
+    scored = metric in SCORED
+    for j, band in enumerate([] if scored else space["bands"]):
         rows = own[(own.metric == metric) & (own.band == band["name"]) & ~own.control]
         # Of one series in a colour of its own, of several in the series' colour.
         style = (i if of > 1 else (1, 4, 2, 3)[j % 4]) % RUN_INKS + RUN_INKS * ((j + 1) % 4)
@@ -176,7 +199,9 @@ def _series(frame: pd.DataFrame, metric: str, name: str, i: int, of: int) -> lis
     crosses = []
     for control in (True, False):  # the model above its control
         rows = own[
-            (own.metric == f"{metric}_cumulative") & own.band.isna() & (own.control == control)
+            (own.metric == (metric if scored else f"{metric}_cumulative"))
+            & own.band.isna()
+            & (own.control == control)
         ]
         # So that the whiskers of one x stand side by side
         aside = min(5.0, 18 / of) * (i - (of - 1) / 2 + control / 2)
@@ -190,12 +215,13 @@ def _series(frame: pd.DataFrame, metric: str, name: str, i: int, of: int) -> lis
             if control
             else {"style": i % RUN_INKS, "width": 2.2}
         )
+        what = "all examples" if scored else copies
         key = (
-            ("copies, control model" if i == 0 else "")
+            (f"{'all examples' if scored else 'copies'}, control model" if i == 0 else "")
             if control
-            else f"{name}: {copies}"
+            else f"{name}: {what}"
             if name
-            else copies
+            else what
         )
         if not control or own.control.any():
             made.append(Line(key, *_points(rows, several), **look))

@@ -49,10 +49,10 @@ def run_grid(
     for of_task in specs:  # a mistake in the last task's options must not cost the first its hours
         open_task(of_task[0])
     for k, of_task in enumerate(specs):
-        if len(specs) > 1:
+        if len(specs) > 1 and progress:
             print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
         found = execute_all(of_task, out, progress=progress, skip=skip, executor=executor)
-        for run in found.runs:
+        for run in found.runs if progress else ():
             print(
                 f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}",
                 file=sys.stderr,

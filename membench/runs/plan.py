@@ -13,6 +13,7 @@ from typing import Any
 from membench.detector import Detector
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
+from membench.plain import say
 from membench.runs import contract
 from membench.runs.job import Job, told
 from membench.runs.matching import copied
@@ -104,6 +105,23 @@ def within_budget(
     return list(requests[:paid])
 
 
+def not_shortened(job: Job, model: Denoiser, forwards: int) -> str:
+    """A line where ``--limit`` leaves the preparation as long as it is; else empty.
+
+    forwards: evaluations that it takes with the limit.
+    """
+    every = [example.condition for example in job.task.examples]
+    if not forwards or len(job.examples) == len(every):
+        return ""
+    if forwards < job.detector.preparation_forwards(model, every):
+        return ""
+    name = job.spec.detector
+    return (
+        f"{name}: --limit does not shorten its preparation of {forwards:,} evaluations; its options"
+        f" do (membench show {name})"
+    )
+
+
 class Unprepared(UserError):
     """The preparation of a job's detector has refused."""
 
@@ -140,6 +158,8 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
         model.ready_images()
     forwards = detector.preparation_forwards(model, job.conditions)
     told(job, lambda: affordable(spec, forwards, "preparation"))
+    if line := not_shortened(job, model, forwards):
+        say(line)
     # Planned anew where another of the command has refused
     job.workspace.cost, job.workspace.seconds = Cost(), 0.0
     try:

@@ -9,6 +9,7 @@ process begins after the last.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.detector import Detector
 from membench.models.denoiser import Denoiser
@@ -123,6 +124,7 @@ def in_step(
     bit. indices: only these shards; None: all, in order.
     """
     model.memo = Memo() if len(works) > 1 else None
+    told = False
     try:
         name = works[0].phase if works else ""
         with tqdm(
@@ -134,14 +136,38 @@ def in_step(
         ) as bar:
             for index in range(max(map(len, works), default=0)) if indices is None else indices:
                 missing = not all(work.done(index) for work in works)
+                before, began = replace(model.cost), time.monotonic()
                 for work in works:
                     if missing and index < len(work):
                         work.shard(index)
                     bar.update(len(work.items[index * SHARD : (index + 1) * SHARD]))
+                if missing and progress and not told:
+                    told = True
+                    line = price_line(works, index, model.cost - before, time.monotonic() - began)
+                    bar.write(line, file=sys.stderr) if line else None
                 if model.memo is not None:
                     model.memo.clear()
     finally:
         model.memo = None
+
+
+def price_line(works: Sequence[Work], index: int, spent: Cost, seconds: float) -> str:
+    """What is left after a shard of every work, by what it took; empty for nothing."""
+    sizes = [len(work.items[index * SHARD : (index + 1) * SHARD]) for work in works]
+    left = sum(
+        len(work.items[i * SHARD : (i + 1) * SHARD])
+        for work in works
+        for i in range(index + 1, len(work))
+        if not work.done(i)
+    )
+    if not left or not sum(sizes):
+        return ""
+    times = left / sum(sizes)
+    evaluations = round((spent.forwards + spent.jvps) * times)
+    return (
+        f"membench: {works[0].phase}: {evaluations:,} evaluations and"
+        f" {seconds * times / 60:.1f} min are left, timed on the first {sum(sizes):,}"
+    )
 
 
 class Phases:
@@ -154,9 +180,7 @@ class Phases:
         """Makes the samples table; failed ones are rows too."""
 
         def rows(part: Sequence[Request]) -> list[Row]:
-            found = contract.extract(self.detector, self.model, part)
-            encoded = pngs([sample.image for sample in found])
-            return [_sample_row(sample, png) for sample, png in zip(found, encoded, strict=True)]
+            return sample_rows(contract.extract(self.detector, self.model, part))
 
         return Work(
             self, "samples", requests, [_sample_id(r.condition.id, r.draw) for r in requests], rows
@@ -195,6 +219,11 @@ def drawn_bits(samples: pd.DataFrame) -> dict[str, float]:
 
 def _sample_id(condition: str, draw: int) -> str:
     return f"{condition}/{draw}"
+
+
+def sample_rows(samples: Sequence[Sample]) -> list[Row]:
+    encoded = pngs([sample.image for sample in samples])
+    return [_sample_row(sample, png) for sample, png in zip(samples, encoded, strict=True)]
 
 
 def _sample_row(s: Sample, png: bytes) -> Row:

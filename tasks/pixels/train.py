@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.errors import UserError
 from membench.models.denoiser import from_uint8

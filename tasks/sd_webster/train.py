@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from membench.errors import UserError
@@ -330,8 +330,8 @@ def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool =
     if recipe.start:
         if not all((Path(recipe.start) / part / "unet").is_dir() for part in HALVES):
             raise UserError(
-                f"start={recipe.start} does not hold pipelines a and b, as membench train sd_webster"
-                " writes them; leave it out to train from the start"
+                f"start={recipe.start} does not hold pipelines a and b, as membench train"
+                " sd_webster writes them; leave it out to train from the start"
             )
         for shared in ("tokenizer", "vae"):
             first = Path(recipe.start) / "a" / shared

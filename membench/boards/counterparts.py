@@ -1,0 +1,61 @@
+"""The same run on the other model: on the control model, or on the other half of a
+mirror pair.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from membench.boards.control import control_command, run_words, takes
+from membench.boards.identity import pair_key
+from membench.boards.mirror import setting
+from membench.errors import UserError
+from membench.runs.finished import Run, load
+from membench.runs.folder import read_info
+
+HALVES = {"a": "b", "b": "a"}
+
+
+def counterparts(runs: Sequence[Run]) -> list[Run]:
+    """Finished runs that ask the other model what these asked theirs, found beside them
+    (``<task>/<profile>/<detector>/``); without PNG bytes. Folders that cannot be read
+    are left out.
+    """
+    own = {run.path.resolve() for run in runs}
+    pairs = {pair_key(run.info["key_parts"]) for run in runs}
+    settings = {setting(run.info) for run in runs}
+    found = []
+    for folder in sorted({run.path.parent for run in runs}):
+        for path in sorted(file.parent for file in folder.glob("*/run.json")):
+            if path.resolve() in own:
+                continue
+            try:
+                info = read_info(path)
+                if info.get("status") in ("complete", "partial") and (
+                    pair_key(info["key_parts"]) in pairs or setting(info) in settings
+                ):
+                    found.append(load(path, images=False))
+            except UserError:
+                continue
+    return found
+
+
+def is_half(run: Run) -> bool:
+    """Whether the run's examples are training images or prompts of two halves, each of
+    which another model has seen.
+    """
+    generated = run.scores.similarity.notna().any()
+    return takes(run.info["task"], "half") and not generated and not run.info["control"]
+
+
+def other_model(run: Run) -> str:
+    """The command of the run's counterpart."""
+    info: Mapping[str, Any] = run.info
+    if not is_half(run):
+        return control_command(info)
+    passed = [o for o in info["task_options_passed"] if not o.startswith("half=")]
+    halves = [o for o in info["task_options_passed"] if o.startswith("half=")]
+    half = HALVES[halves[-1].partition("=")[2]] if halves else "b"
+    return shlex.join(run_words({**info, "task_options_passed": [*passed, f"half={half}"]}))

@@ -1,0 +1,171 @@
+"""What ``membench run`` ends with: a verdict, one table, the files, the next command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from membench.boards.board import board
+from membench.boards.counterparts import counterparts, is_half, other_model
+from membench.boards.identity import DETERMINISTIC, marked
+from membench.boards.mirror import collect_mirror, paired
+from membench.boards.verdict import Verdict, mirror_verdict, verdict
+from membench.plain import plain
+from membench.reports.lines import folded
+from membench.reports.short import told_apart
+from membench.reports.terminal import laid_out
+from membench.reports.text import interval, number
+from membench.runs.finished import Run
+
+LINES = 15
+DEFAULT = Path("results/runs")
+
+
+def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
+    """At most :data:`LINES` lines about runs that have just ended, best first.
+
+    root: the folder of runs; the other model's runs that lie there are read, too. room:
+    columns of the terminal; None: any. A table that is too long is cut between two
+    rows, and says where all of them are.
+    """
+    runs = list({run.path: run for run in runs}.values())
+    pairs, others = paired([*runs, *counterparts(runs)])
+    found = sorted([*_mirrored(pairs), *_single(others, runs)], key=lambda row: -row.value)
+    first = folded(plain(f"{_partial(runs)}{found[0].verdict.text}."), room)
+    where = "" if root == DEFAULT else f" --runs {shlex.quote(str(root))}"
+    last = [*folded(_files(runs, root), room), f"next: {_next(runs, found)}{where}"]
+    frame = pd.DataFrame([row.cells for row in found]).fillna("")
+    frame, same = told_apart(frame)
+    title = ", ".join(filter(None, [_about(runs), same]))
+    for shown in range(len(frame), 0, -1):
+        kept = frame[:shown].loc[:, (frame[:shown] != "").any()]
+        text = laid_out(title, kept, room).splitlines()
+        if shown < len(frame):
+            text += [f"and {len(frame) - shown} more: membench leaderboard{where}"]
+        if len(first) + len(text) + len(last) <= LINES:
+            break
+    return "\n".join([*first, *text, *last]) + "\n"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table; value: by which rows are ordered."""
+
+    cells: Mapping[str, str]
+    value: float
+    verdict: Verdict
+    detector: str
+
+
+def _mirrored(pairs: Sequence[Run]) -> Iterator[Row]:
+    if not pairs:
+        return
+    frame = collect_mirror(pairs)
+    several = frame.task.nunique() > 1
+    for _, r in frame[frame.kind == "all"].iterrows():
+        cells = {"task": r.task} if several else {}
+        cells |= {
+            "detector": marked(f"{r.detector} {r.options}".strip(), r.status),
+            "AUROC mirrored": interval(r.mirrored, r.mirrored_low, r.mirrored_high),
+            "a / b": f"{r.auroc_a:.3f} / {r.auroc_b:.3f}",
+            "TPR@1%": _alone(r.mirrored_tpr),
+            "eval/ex": number(r.evaluations_per_example),
+        }
+        yield Row(cells, r.mirrored, mirror_verdict(r, _what(pairs[0])), r.detector)
+
+
+def _single(runs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
+    """Rows of settings that are no pair; those of the other model alone are left out."""
+    if not runs:
+        return
+    seeds = len({run.info["seed"] for run in runs}) > 1
+    frame = board(runs, "seeds" if seeds else "run").frame
+    frame = frame[frame.control.isin({run.info["control"] for run in asked})]
+    several = frame.task.nunique() > 1
+    other = "the mirror model" if any(map(is_half, asked)) else "the control model"
+    for _, r in frame.iterrows():
+        cells = {"task": r.task} if several else {}
+        cells["detector"] = marked(f"{r.detector} {r.options}".strip(), r.status)
+        if r.extract_only:
+            cells["images"] = number(r.n_g)
+            cells["AMS copies %"] = interval(
+                r.ams_cumulative, r.ams_cumulative_low, r.ams_cumulative_high, scale=100, digits=1
+            )
+            said = f"{r.detector} extracted {r.n_g:,.0f} images, {_alone(r.ams_cumulative, 100)} %"
+            value = r.ams_cumulative
+            found = Verdict("none", f"{said} of them copies of training images")
+        else:
+            cells["AUROC"] = interval(r.auroc, r.auroc_low, r.auroc_high)
+            if pd.notna(r.get("control_auroc")):
+                cells["on control"] = f"{r.control_auroc:.3f}"
+            cells["TPR@1%"] = _alone(r["tpr_at_fpr_0.01"])
+            cells["eval/ex"] = number(r.forwards_per_example + r.jvps_per_example)
+            value, found = r.auroc, verdict(r, _what(asked[0]), other)
+        if seeds:
+            cells["seeds"] = DETERMINISTIC if r.get("deterministic") else str(r.seeds)
+        yield Row(cells, value if pd.notna(value) else float("-inf"), found, r.detector)
+
+
+def _alone(value: float, scale: float = 1.0) -> str:
+    return "n/a" if pd.isna(value) else f"{value * scale:.{3 if scale == 1 else 1}f}"
+
+
+def _what(run: Run) -> str:
+    return "captions" if len(run.scores) and run.scores.prompt.notna().any() else "images"
+
+
+def _partial(runs: Sequence[Run]) -> str:
+    info = runs[0].info
+    if all(run.info["status"] == "complete" for run in runs):
+        return ""
+    failed = sum(sum(run.info["failed"].values()) for run in runs)
+    why = (
+        f"{failed} failed rows" if failed else f"{info['n_examples']} of {info['n_task_examples']}"
+    )
+    return f"PARTIAL ({why}{'' if failed else ' examples'}; not comparable with whole runs): "
+
+
+def _about(runs: Sequence[Run]) -> str:
+    tasks = list(dict.fromkeys(run.info["task"] for run in runs))
+    seconds = sum(run.info["seconds"] for run in runs)
+    control = ", CONTROL model" if runs[0].info["control"] else ""
+    profile = runs[0].info["profile"]
+    return f"{', '.join(tasks)}, {profile} profile{control}, {seconds:,.0f} s"
+
+
+def _files(runs: Sequence[Run], root: Path) -> str:
+    if len(runs) == 1:
+        return f"files: {runs[0].path} (report.html: the page)"
+    return f"files: {len(runs)} folders under {root} (report.html in each: its page)"
+
+
+def _next(runs: Sequence[Run], rows: Sequence[Row]) -> str:
+    """The command that comes next, on one line, so that it can be copied."""
+    for row in rows:
+        if row.verdict.level == "open" and not runs[0].info["control"]:
+            return other_model(next(r for r in runs if r.info["detector"] == row.detector))
+    return f"membench {'leaderboard' if len(runs) > 1 else 'report'}"
+
+
+def as_json(runs: Sequence[Run]) -> str:
+    """A list of objects, one a run: folder, settings, status and its metrics over all
+    examples by name, each with the ends of its interval. A missing number is null.
+    """
+    found = []
+    for run in runs:
+        whole = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()]
+        values = whole[["metric", "value", "low", "high"]].astype(object)
+        rows = values.where(values.notna(), None).itertuples(index=False)
+        kept = ("detector", "task", "profile", "control", "seed", "status", "key", "seconds")
+        found.append(
+            {"path": str(run.path)}
+            | {name: run.info[name] for name in kept}
+            | {"options": run.info["options"], "task_options": run.info["task_options_passed"]}
+            | {"metrics": {r.metric: [r.value, r.low, r.high] for r in rows}}
+        )
+    return json.dumps(found, indent=1)

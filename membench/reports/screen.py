@@ -1,0 +1,54 @@
+"""A board as a terminal shows it: short tables, or with ``wide`` all columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from membench.boards.board import Board
+from membench.boards.leaders import leaders_lines
+from membench.plain import plain
+from membench.reports.lines import folded
+from membench.reports.short import notes_of, short_titles, shortened, told_apart
+from membench.reports.tables import tables_of
+from membench.reports.terminal import laid_out
+
+
+def on_screen(board: Board, *, wide: bool = False, room: int | None = None) -> str:
+    """The board as tables for a terminal of ``room`` columns (None: of any width), and
+    below them why its parts are apart; of leaders, sentences.
+
+    wide: every column, and hashes in the titles. Otherwise the columns that decide
+    (``short``), of attacks their images and of other detectors their scores.
+    """
+    if board.by == "leaders":
+        return "".join(_lines(leaders_lines(board.frame), room))
+    short = short_titles(board)
+    parts: list[str] = []
+    for title, frame, tables in tables_of(board, wide=wide):
+        found = list(tables)
+        if not wide and len(found) > 1 and board.by == "run":  # scores before images
+            found, left = found[:1], len(found) - 1
+            hint = f"--wide: all columns, and {left} table{'s' * (left > 1)} of extracted images"
+        else:
+            hint = ""
+        for what, body, below in found:
+            head = f"{title if wide else short[title]}: {what}" if title else what
+            notes = list(below)
+            if not wide:
+                body = shortened(what, body, frame)
+                notes = notes_of(body, notes)
+            body, same = told_apart(body)
+            head = f"{head} ({same})" if same else head
+            parts.append(laid_out(head, body, room) + "".join(_lines(notes, room)))
+        if hint:
+            parts[-1] += "".join(_lines([hint], room))
+    return "\n".join(parts) + "".join(_lines(board.notes if wide else _apart(board), room))
+
+
+def _apart(board: Board) -> list[str]:
+    """Why parts of one task are apart, without the hashes that a title has already."""
+    return ["tables of one task are not comparable: --wide says why"] if board.notes else []
+
+
+def _lines(texts: Iterable[str], room: int | None) -> list[str]:
+    return [f"{line}\n" for text in texts for line in folded(plain(text), room)]

@@ -1,0 +1,122 @@
+"""What a terminal shows of a board: the columns that decide, and in the heading what is
+the same in every row. ``--wide`` shows all columns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from membench.boards.board import Board, Part
+from membench.boards.identity import BOARD
+from membench.metrics.names import DETECTION, RARE
+from membench.reports.text import number
+
+# A column of the full tables by its title, and whether its interval is shown.
+DETECTED = {"AUROC": True, "control AUROC": False, "TPR@1%FPR": False}
+CONTROL = {"control AUROC": "on control"}
+COPIED = {
+    "N_G": True,
+    "AMS copies %": True,
+    "UMS copies %": True,
+    "copied": True,
+    "per 1k fwd": True,
+}
+PAIRS = {f"difference in {title}": True for title in DETECTION.values()}
+SHOWN: dict[str, Mapping[str, bool]] = {
+    "detection": DETECTED,
+    "over seeds": DETECTED,
+    "extraction": COPIED,
+    "bands": {"region": True, "AMS %": True, "UMS %": True},
+    "differences": PAIRS | {"p (Holm)": True, "significant": True},
+    "published numbers beside measured ones": dict.fromkeys(
+        ("paper", "model", "metric", "reported", "measured"), True
+    ),
+}
+NAMES = ("detector", "options", "seed", "kind", "source", "seeds", "better", "worse")
+# What a heading says of all rows: settings and coverage, never a result.
+SAME = ("options", "seed", "seeds", "sees", "commit", "coverage", "N_G")
+
+
+def shortened(what: str, body: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a full table (``what`` it shows, its text) that decide; options
+    stand behind their detector. frame: the numbers of its rows; their cost stands last.
+    """
+    shown = SHOWN.get(what.partition(" in ")[0])
+    if shown is None:  # a table that is small as it is
+        return body
+    kept = {
+        title: body[title] if title in NAMES or shown[title] else body[title].map(_value)
+        for title in body.columns
+        if title in NAMES or title in shown
+    }
+    out = pd.DataFrame(kept, index=body.index)
+    if shown is DETECTED and "forwards_per_example" in frame:
+        costs = frame.forwards_per_example + frame.jvps_per_example
+        out["eval/ex"] = costs.loc[body.index].map(number)
+    if "coverage" in body and (
+        body.coverage.nunique() == 1 or "unlabelled" in str(set(body.coverage))
+    ):
+        out["coverage"] = body.coverage
+    if "detector" in out and "options" in out and out.options.nunique() > 1:
+        out["detector"] = (out.detector + " " + out.options).str.strip()
+        out = out.drop(columns="options")
+    return out.rename(columns=CONTROL)
+
+
+def _value(cell: str) -> str:
+    """A cell without its interval: ``0.912`` of ``0.912 [0.884, 0.936]``; what else it
+    says, such as ``(2 of 3 seeds)``, stays.
+    """
+    return re.sub(r" \[.*?\]| \(needs .*?\)", "", cell)
+
+
+def told_apart(body: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The table without the settings that are the same in every row, and these as
+    words for its heading: ``seed 0, coverage 804/804``; empty ones are left out.
+    """
+    same = [
+        title
+        for title in body.columns
+        if title in SAME and len(body) and body[title].nunique(dropna=False) == 1
+    ]
+    words = [f"{title} {value}" for title in same if (value := str(body[title].iloc[0]))]
+    return body.drop(columns=same), ", ".join(words)
+
+
+def short_titles(board: Board) -> dict[str, str]:
+    """A title for each part of a board, by its full one: task, profile and model; of
+    two that would read alike, with the fields in which they differ.
+    """
+    plain = {part.title: _short_title(part.fields) for part in board.parts}
+    found = {}
+    for part in board.parts:
+        alike = [p for p in board.parts if plain[p.title] == plain[part.title]]
+        found[part.title] = plain[part.title] + _differing(part, alike)
+    return found
+
+
+def _short_title(fields: Mapping[str, Any]) -> str:
+    model = ", CONTROL model" if fields["control"] else ""
+    precise = "" if fields["dtype"] == "float32" else f", {fields['dtype']}"
+    return (
+        f"{fields['task']} v{fields['task_version']}, {fields['profile']} profile{model}{precise}"
+    )
+
+
+def _differing(part: Part, alike: Sequence[Part]) -> str:
+    names = [name for name in BOARD if len({str(p.fields[name]) for p in alike}) > 1]
+    return "".join(f", {name} {part.fields[name]}" for name in names)
+
+
+def notes_of(body: pd.DataFrame, notes: Iterable[str]) -> list[str]:
+    """The notes below a short table: none on columns that it has not, and what a TPR
+    that is missing needs.
+    """
+    title = DETECTION["tpr_at_fpr_0.01"]
+    lacking = title in body and ((body[title] == "n/a") & (body["AUROC"] != "n/a")).any()
+    told = [note for note in notes if not note.startswith(tuple(RARE.values()))]
+    return [*told, *([f"{title} n/a: it needs at least 100 negatives"] if lacking else [])]

@@ -1,0 +1,276 @@
+"""A file of runs: ``membench run --config runs.yaml``, YAML or TOML.
+
+A block names detectors and tasks, each alone or with its options, and lists whose every
+combination is run: ``seeds``, ``worlds``, ``rungs`` and ``halves``. A file is one
+block, or a list of them under ``runs``. Nothing in it is executed: YAML is read as
+plain data.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from membench import registry
+from membench.errors import UserError, suggest
+from membench.options import as_settings, detector_options, parse_options
+from membench.runs.spec import Spec
+
+# Lists of a block, and the task option that each sets
+SWEPT = {"worlds": "world", "rungs": "rung", "halves": "half"}
+SINGLE = {
+    "profile": str,
+    "control": bool,
+    "limit": int,
+    "budget": int,
+    "extract_only": bool,
+    "dtype": str,
+}
+KEYS = ("detectors", "tasks", "seeds", *SWEPT, *SINGLE)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Says where a name stands in a file."""
+
+    path: Path
+    text: str
+
+    def places(self, name: object) -> list[int]:
+        """The numbers of the lines where the word stands, from 1."""
+        word = re.compile(rf"(?<![\w-]){re.escape(str(name))}(?![\w-])")
+        return [
+            number
+            for number, line in enumerate(self.text.splitlines(), 1)
+            if str(name) and word.search(line.partition("#")[0])
+        ]
+
+    def error(self, name: object, message: str, nth: int = 0) -> UserError:
+        """nth: which of the places where the name stands, from 0."""
+        places = self.places(name)
+        where = f", line {places[min(nth, len(places) - 1)]}" if places else ""
+        return UserError(f"{self.path}{where}: {message}")
+
+
+def read_config(path: Path, **given: Any) -> list[list[Spec]]:
+    """The specs of a file: those that can run side by side in one list.
+
+    given: fields of :class:`Spec` for blocks that do not set them themselves, such as
+    ``device``. Raises :class:`UserError`, in one line with the file's line and the
+    closest name, for a file that cannot be read, an unknown key, name or option, and a
+    value of the wrong type.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} cannot be read: {error}") from None
+    lines = Lines(path, text)
+    found = _parsed(path, text)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: it holds no mapping; write detectors: [...] and tasks: [...]")
+    blocks = found.get("runs", found)
+    if isinstance(blocks, list) and (others := [key for key in found if key != "runs"]):
+        raise lines.error(
+            others[0], f"{others[0]} stands beside runs; put it into each of the runs"
+        )
+    blocks = blocks if isinstance(blocks, list) else [blocks]
+    specs: list[list[Spec]] = []
+    for block in blocks:
+        if not isinstance(block, dict):
+            raise lines.error("runs", "each of runs must be a mapping with detectors and tasks")
+        specs += _block(block, lines, given)
+    return specs
+
+
+def _parsed(path: Path, text: str) -> Any:
+    try:
+        if path.suffix == ".toml":
+            return tomllib.loads(text)
+        if path.suffix in (".yaml", ".yml"):
+            return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{path}{where}: {what}") from None
+    raise UserError(f"--config {path}: it must end in .yaml, .yml or .toml")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key that stands twice, which it would overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> list[list[Spec]]:
+    for key in block:
+        if key not in KEYS:
+            raise lines.error(key, f"unknown key {key!r}.{suggest(str(key), KEYS)}")
+    detectors = _named(block, "detectors", lines, registry.detectors())
+    tasks = _named(block, "tasks", lines, registry.tasks())
+    shared = dict(given)
+    for key, kind in SINGLE.items():
+        if key in block:
+            if type(block[key]) is not kind:
+                raise lines.error(key, f"{key} must be {_WORDS[kind]}, not {block[key]!r}")
+            shared[key] = block[key]
+    shared["extract_only"] = shared.get("extract_only", False) or bool(shared.get("budget"))
+    seeds = _list(block, "seeds", lines, [0])
+    for seed in seeds:
+        if type(seed) is not int or seed < 0:
+            raise lines.error("seeds", f"seeds: {seed!r} is no whole number from 0")
+    swept = {key: _list(block, key, lines, [None]) for key in SWEPT}
+    profile = shared.get("profile", "mini")
+    made = []
+    for (task, options, nth), *values, seed in itertools.product(tasks, *swept.values(), seeds):
+        own = {**options}
+        for key, value in zip(SWEPT, values, strict=True):
+            if value is not None:
+                own[SWEPT[key]] = value
+        cls = registry.tasks().load(task)
+        for key, value in zip(SWEPT, values, strict=True):
+            if value is not None and SWEPT[key] not in {f.name for f in fields(cls.Options)}:
+                raise lines.error(key, f"task {task} has no option {SWEPT[key]}; leave {key} out")
+        settings = as_settings(own)
+        _checked(
+            lines,
+            own,
+            nth,
+            lambda c=cls, s=settings, t=task: parse_options(c.Options, s, owner=f"task {t}"),
+        )
+        specs = []
+        for name, own_options, at in detectors:
+            preset = own_options.get("preset")
+            kept = {k: v for k, v in own_options.items() if k != "preset"}
+            chosen = as_settings(kept)
+            found = registry.detectors().load(name)
+            _checked(
+                lines,
+                kept,
+                at,
+                lambda n=name, f=found, c=chosen, p=preset: detector_options(n, f, c, p, profile),
+            )
+            specs.append(
+                Spec(name, task, options=chosen, preset=preset, task_options=settings, seed=seed)
+            )
+        made.append([replace(spec, **shared) for spec in specs])
+    return made
+
+
+_WORDS = {str: "a word", bool: "true or false", int: "a whole number"}
+
+
+def _checked(lines: Lines, options: Mapping[str, Any], nth: int, act: Any) -> None:
+    """Calls ``act``; what it refuses is told with the line of the option."""
+    try:
+        act()
+    except UserError as error:
+        at = next((key for key in options if re.search(rf"\b{re.escape(key)}\b", str(error))), "")
+        lists = {option: key for key, option in SWEPT.items()}
+        name = at if lines.places(at) else lists.get(at, at)
+        raise lines.error(name, str(error), nth) from None
+
+
+def _list(block: Mapping[str, Any], key: str, lines: Lines, default: list[Any]) -> list[Any]:
+    found = block.get(key, default)
+    if not isinstance(found, list) or not found:
+        raise lines.error(key, f"{key} must be a list with something in it, such as {key}: [0, 1]")
+    return found
+
+
+def _named(
+    block: Mapping[str, Any], key: str, lines: Lines, known: registry.Registry
+) -> list[tuple[str, dict[str, Any], int]]:
+    """(name, options, how often the name stood before) of each item: a name, or a
+    mapping of one name to its options.
+    """
+    if key not in block:
+        raise UserError(f"{lines.path}: there is no {key}; write {key}: [NAME]")
+    found: list[tuple[str, dict[str, Any], int]] = []
+    for item in _list(block, key, lines, []):
+        name, options = next(iter(item.items())) if isinstance(item, dict) and item else (item, {})
+        if isinstance(item, dict) and len(item) != 1:
+            raise lines.error(name, f"{key}: {item!r} must be one name with its options")
+        kind = known.kind
+        if not isinstance(name, str) or name not in known.names():
+            near = suggest(str(name), known.names())
+            raise lines.error(name, f"unknown {kind} {name!r}.{near} See: membench list {kind}s")
+        if options is not None and not isinstance(options, dict):
+            raise lines.error(
+                name, f"the options of {name} must be a mapping, such as {{steps: 5}}"
+            )
+        found.append((name, dict(options or {}), sum(name == other for other, *_ in found)))
+    return found
+
+
+def written(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """The YAML of a list of blocks."""
+    text: str = yaml.safe_dump({"runs": [dict(b) for b in blocks]}, sort_keys=False, width=80)
+    return text
+
+
+def config_of(infos: Sequence[Mapping[str, Any]]) -> str:
+    """The YAML that makes runs again, from their run.json; a block for those that agree
+    in all but detector, its options and the seed.
+    """
+    return written(list(_blocks(infos)))
+
+
+def _blocks(infos: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    settings: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for info in infos:
+        task = {k: _value(v) for k, _, v in map(_split, info["task_options_passed"])}
+        detector = {k: _value(v) for k, _, v in map(_split, info["options_passed"])}
+        detector |= {"preset": info["preset"]} if info.get("preset") else {}
+        block: dict[str, Any] = {"tasks": [{info["task"]: task} if task else info["task"]]}
+        defaults = {"profile": "mini", "control": False, "dtype": "float32", "budget": None}
+        block |= {k: info[k] for k, default in defaults.items() if info.get(k) != default}
+        if info.get("extract_only") and info.get("budget") is None:
+            block["extract_only"] = True
+        if info["n_examples"] < info["n_task_examples"]:
+            block["limit"] = info["n_examples"]
+        own = {info["detector"]: detector} if detector else info["detector"]
+        _, members = settings.setdefault(repr(block), (block, {}))
+        members.setdefault(repr(own), (own, []))[1].append(int(info["seed"]))
+    for block, members in settings.values():
+        by_seeds: dict[tuple[int, ...], list[Any]] = {}
+        for own, seeds in members.values():
+            by_seeds.setdefault(tuple(sorted(set(seeds))), []).append(own)
+        for seeds, detectors in by_seeds.items():
+            yield {"detectors": detectors, "seeds": list(seeds), **block}
+
+
+def _split(setting: str) -> tuple[str, str, str]:
+    return setting.partition("=")
+
+
+def _value(text: str) -> Any:
+    """As YAML would write it, where the option's text stays the same."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return (
+        value
+        if as_settings({"x": value} if _plain(value) else {"x": text}) == [f"x={text}"]
+        else text
+    )
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)

@@ -1,0 +1,207 @@
+"""``import membench`` as a notebook uses it: names, measures, results, own classes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from boards import COPIED, make
+from conftest import pixel_unet
+
+import membench
+from membench import registry
+from membench.errors import UserError
+from membench.metrics import extraction
+from membench.metrics.detection import detection_metrics
+from membench.models.given import folder_of
+from membench.options import as_settings
+from membench.similarity.l2 import normalised_l2
+from membench.similarity.search import MATCH_COLUMNS, matches_frame
+from membench.types import Access, Band, Space
+
+
+def test_import_is_light_and_dir_shows_what_there_is() -> None:
+    code = (
+        "import sys, membench; assert 'run' in dir(membench) and 'audit' not in dir(membench);"
+        "assert not {'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for name in membench.__all__:
+        assert getattr(membench, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'rnu'"):
+        _ = membench.rnu
+
+
+# ------------------------------------------------------------------------------ measures
+
+
+def table(pairs: np.ndarray):
+    """The stored form of a dense [n, m] of distances."""
+    rows, columns = np.divmod(np.arange(pairs.size), pairs.shape[1])
+    return matches_frame(rows, columns, pairs.ravel(), higher_is_closer=False)
+
+
+def test_ams_ums_and_rarefaction_are_those_of_a_run() -> None:
+    pairs = np.random.default_rng(0).uniform(0, 2, (30, 12)).astype(np.float32)
+    space = Space("d", False, (Band("in", 0.1, 0.6),), copy=0.5, floor=5.0, source="test")
+    frame = table(pairs)
+    assert set(frame) == set(MATCH_COLUMNS)
+    band = space.bands[0]
+    assert membench.ams(pairs, 0.1, 0.6, higher_is_closer=False) == pytest.approx(
+        extraction.ams(frame, 30, space, band)
+    )
+    assert membench.ums(pairs, 0.1, 0.6) == pytest.approx(extraction.ums(frame, 30, space, band))
+    nearest = np.where(pairs.min(axis=1) <= 0.5, pairs.argmin(axis=1), -1)
+    sizes = [1, 7, 30]
+    found = membench.rarefaction(nearest, sizes)
+    assert found == pytest.approx(extraction.rarefaction(frame, 30, space, sizes))
+    assert found[-1] == len(set(nearest) - {-1})  # all of them
+    assert membench.ams(np.array([[0.9, 0.1], [0.2, 0.3]]), 0.5) == 0.5
+    assert membench.ums(np.array([[0.9, 0.6], [0.2, 0.3]]), 0.5) == 1.0  # two images, both of one
+    with pytest.raises(ValueError, match="NaN"):
+        membench.ums(np.array([[np.nan]]), 0.5)
+
+
+def test_normalised_l2_is_that_of_a_run() -> None:
+    rng = np.random.default_rng(1)
+    training = rng.integers(0, 256, (9, 4, 4, 3), dtype=np.uint8)
+    generated = np.concatenate([training[3:4], rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)])
+    distance, place = membench.normalised_l2(generated, training, n_neighbours=5)
+    assert distance[0] == 0 and place[0] == 3
+    # By hand: |x^ - x| over half the mean of the five nearest
+    every = np.linalg.norm(
+        (generated[:, None].astype(float) - training[None]).reshape(3, 9, -1), axis=2
+    )
+    near = np.sort(every, axis=1)[:, :5]
+    assert distance == pytest.approx(near[:, 0] / (0.5 * near.mean(axis=1)), abs=1e-5)
+    stored = normalised_l2(generated, training, n_neighbours=5, floor=0.0)
+    assert set(stored.generated) == {0, 1, 2}
+
+
+def test_detection_is_that_of_a_run() -> None:
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 1], 200)
+    scores = labels + rng.normal(size=400)
+    groups = np.arange(400) // 4
+    auroc, low, high = membench.auroc_by_group(scores, labels, groups)
+    rows = {m.name: m.value for m in detection_metrics(scores, labels, groups)}
+    assert auroc == rows["auroc"] and low < auroc < high
+    wins = (scores[labels == 1][:, None] > scores[labels == 0][None]).mean()
+    assert auroc == pytest.approx(wins)
+    assert membench.tpr_at_fpr(scores, labels) == rows["tpr_at_fpr_0.01"]
+    assert np.isnan(membench.tpr_at_fpr(scores, labels, 0.001))  # 200 negatives cannot show it
+    # Examples of a group are alike: fewer groups, a wider interval
+    many = membench.auroc_by_group(scores, labels)
+    assert high - low != many[2] - many[1]
+
+
+# ------------------------------------------------------------------------------- results
+
+
+def test_a_result_shows_itself(tmp_path: Path) -> None:
+    made = make(tmp_path, COPIED, images=True)
+    run = membench.load(made.path)
+    assert (
+        len(repr(run)) < 250 and "random on t (mini, seed 0)" in repr(run) and "AUROC" in repr(run)
+    )
+    assert "<table" in run._repr_html_() and set(run.table()) >= {"metric", "value", "low", "high"}
+    assert run.plot.roc()._repr_svg_().startswith("<?xml")
+    assert run.plot.scores().save(tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"neither \.png nor \.svg"):
+        run.plot.roc().save(tmp_path / "s.bmp")
+    best = run.scores.sort_values("score", ascending=False, kind="stable").iloc[0]
+    top = run.top(2)._repr_html_()
+    assert top.count("<tr>") == 3 and f"{best.score:.4g}" in top and "data:image/png" in top
+    assert "data:image/png" in run.gallery(3)._repr_html_()
+
+
+def test_what_a_file_says_cannot_become_a_tag(tmp_path: Path) -> None:
+    made = make(tmp_path, COPIED, change=lambda scores: scores.assign(prompt="<script>x</script>"))
+    run = membench.load(made.path)
+    assert "<script>" not in run.top(3)._repr_html_() + run._repr_html_()
+
+
+def test_boards_and_reports_of_runs(tmp_path: Path) -> None:
+    runs = [membench.load(make(tmp_path / "r", COPIED, seed=s).path) for s in (0, 1)]
+    assert len(membench.leaderboard(runs).frame) == len(membench.leaderboard(tmp_path / "r").frame)
+    board = membench.leaderboard([*runs, runs[0].path], by="seeds")
+    assert board.frame.seeds.tolist() == [2] and "AUROC" in repr(board)
+    assert "<table" in board._repr_html_()
+    page = membench.report(runs, tmp_path / "report")
+    assert page.name == "report.html" and page.is_file()
+    with pytest.raises(UserError, match="no run was given"):
+        membench.leaderboard([])
+
+
+# --------------------------------------------------------------------------- one's own
+
+
+@dataclass(frozen=True)
+class Options:
+    sign: int = 1
+
+
+class CaptionWords:
+    """The number of words."""
+
+    Options = Options
+    version = 1
+    access = Access(model=False)
+
+    def score(self, model, conditions, extracted):
+        return [self.options.sign * len(c.prompt.split()) for c in conditions]
+
+
+class Nothing:
+    """Neither a detector nor a task."""
+
+
+def test_a_class_of_one_s_own_is_run(tmp_path: Path) -> None:
+    try:
+        run = membench.run(
+            CaptionWords,
+            "sd_webster",
+            options={"sign": -1},
+            limit=20,
+            out=tmp_path,
+            progress=False,
+        )
+        assert (run.scores.score == -run.scores.prompt.str.split().str.len()).all()
+        assert run.info["detector"] == "caption_words" and run.info["options"] == {"sign": -1}
+        assert len(run.info["key_parts"]["plugin_code"]["detector"]) == 64
+        assert registry.detectors().of(CaptionWords) == "caption_words"  # once more
+    finally:
+        registry.detectors.cache_clear()
+    with pytest.raises(UserError, match="Nothing lacks Options, version, score"):
+        membench.run(Nothing, "sd_webster", out=tmp_path)
+    with pytest.raises(UserError, match="Nothing lacks info, load"):
+        membench.run("cfg_norm", Nothing, out=tmp_path)
+    taken = type("Random", (CaptionWords,), {})
+    with pytest.raises(UserError, match="'random' already"):
+        registry.detectors().of(taken)
+
+
+def test_options_as_values() -> None:
+    given = {"steps": 5, "prompt": False, "layers": (1, 2), "limit": None, "name": "x"}
+    assert as_settings(given) == ["steps=5", "prompt=false", "layers=1,2", "limit=none", "name=x"]
+    with pytest.raises(UserError, match="option steps is a dict"):
+        as_settings({"steps": {}})
+
+
+def test_a_model_in_memory_becomes_a_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path))
+    unet = pixel_unet()
+    folder = folder_of(unet)
+    assert (folder / "diffusion_pytorch_model.safetensors").is_file()
+    assert folder_of(unet) == folder and len(list((tmp_path / "given").iterdir())) == 1
+    with __import__("torch").no_grad():
+        next(unet.parameters()).add_(1.0)
+    assert folder_of(unet) != folder  # other weights
+    with pytest.raises(UserError, match="model is a Nothing, which no task reads"):
+        folder_of(Nothing())

@@ -1,0 +1,130 @@
+"""``membench run --config``: what a file means, and what is wrong with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from boards import make
+
+from membench.cli.main import main
+from membench.errors import UserError
+from membench.runs.config import config_of, read_config
+
+YAML = """\
+tasks:
+  - cifar10: {examples: training}
+seeds: [0, 2]
+halves: [a, b]
+limit: 8
+detectors:
+  - png_size
+  - cfg_norm: {steps: 5}
+  - cfg_norm:
+      steps: 2
+"""
+TOML = """\
+tasks = [{cifar10 = {examples = "training"}}]
+seeds = [0, 2]
+halves = ["a", "b"]
+limit = 8
+detectors = ["png_size", {cfg_norm = {steps = 5}}, {cfg_norm = {steps = 2}}]
+"""
+
+
+def file(tmp_path: Path, text: str, name: str = "runs.yaml") -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_every_combination_is_run(tmp_path: Path) -> None:
+    specs = read_config(file(tmp_path, YAML), device="cpu")
+    assert [(s[0].task_options[1], s[0].seed) for s in specs] == [
+        ("half=a", 0),
+        ("half=a", 2),
+        ("half=b", 0),
+        ("half=b", 2),
+    ]
+    assert [(s.detector, list(s.options)) for s in specs[0]] == [
+        ("png_size", []),
+        ("cfg_norm", ["steps=5"]),
+        ("cfg_norm", ["steps=2"]),
+    ]
+    assert {s.limit for part in specs for s in part} == {8}
+    assert read_config(file(tmp_path, TOML, "runs.toml"), device="cpu") == specs
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "told"),
+    [
+        ("seeds:", "seed:", 3, "unknown key 'seed'. Did you mean 'seeds'"),
+        ("png_size", "pngsize", 7, "unknown detector 'pngsize'. Did you mean 'png_size'?"),
+        ("cifar10", "cifar", 2, "unknown task 'cifar'. Did you mean 'cifar10'?"),
+        ("      steps: 2", "      stepss: 2", 10, "'stepss'. Did you mean 'steps'?"),
+        ("{steps: 5}", "{steps: many}", 8, "option steps must be int"),
+        ("limit: 8", "limit: many", 5, "limit must be a whole number, not 'many'"),
+        ("seeds: [0, 2]", "seeds: 0", 3, "seeds must be a list"),
+        ("seeds: [0, 2]", "worlds: [a]", 3, "option world must be int"),
+        ("halves: [a, b]", "halves: [a", 5, ""),
+        ("limit: 8", "limit: 8\nlimit: 9", 6, "limit stands twice"),
+        ("limit: 8", "limit: !!python/object/apply:os.getcwd []", 5, "could not determine"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(
+    tmp_path: Path, old: str, new: str, line: int, told: str
+) -> None:
+    path = file(tmp_path, YAML.replace(old, new, 1))
+    with pytest.raises(UserError) as raised:
+        read_config(path)
+    assert f"{path}, line {line}: " in str(raised.value) and told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_config_and_flags_that_say_the_same_exclude_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file(tmp_path, YAML)
+    for words in (["--task", "cifar10"], ["--set", "steps=2"], ["--limit", "3"]):
+        assert main(["run", "--config", str(path), *words]) == 2
+        assert str(path) in capsys.readouterr().err
+    assert main(["run", "--config", str(tmp_path / "no.yaml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(["run", "--task", "cifar10"]) == 2
+    assert "--detector is required, or --config" in capsys.readouterr().err
+
+
+def test_the_runs_of_a_leaderboard_stand_beside_it(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make(tmp_path / "runs", [0, 1], seed=seed)
+        make(tmp_path / "runs", [0, 1], detector="side", seed=seed, options=("clusters=2",))
+    made = tmp_path / "board.parquet"
+    words = ["leaderboard", "--runs", str(tmp_path / "runs"), "--format", "parquet"]
+    assert main([*words, "--output", str(made)]) == 0
+    assert "clusters: 2" in (tmp_path / "board.runs.yaml").read_text()
+
+
+def test_a_written_config_reads_back(tmp_path: Path) -> None:
+    info = {
+        "task": "cifar10",
+        "detector": "cfg_norm",
+        "profile": "mini",
+        "control": False,
+        "dtype": "float32",
+        "budget": None,
+        "preset": None,
+        "extract_only": False,
+        "n_examples": 8,
+        "n_task_examples": 760,
+        "options_passed": ["steps=5"],
+        "task_options_passed": ["half=b", "rung=3"],
+        "seed": 0,
+    }
+    infos = [info, {**info, "seed": 4}, {**info, "detector": "png_size", "options_passed": []}]
+    specs = read_config(file(tmp_path, config_of(infos)))
+    found = {(s.detector, s.seed, *s.options, *s.task_options, s.limit) for p in specs for s in p}
+    assert found == {
+        ("cfg_norm", 0, "steps=5", "half=b", "rung=3", 8),
+        ("cfg_norm", 4, "steps=5", "half=b", "rung=3", 8),
+        ("png_size", 0, "half=b", "rung=3", 8),
+    }

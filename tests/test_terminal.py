@@ -1,0 +1,151 @@
+"""Tables in a pseudo-terminal of 80, 100 and 120 columns: no line is longer, and no
+number and no name is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from boards import COPIED, make
+
+from membench.boards.board import board
+from membench.cli.main import main
+from membench.reports.lines import width
+from membench.reports.run_end import LINES, run_end
+from membench.reports.run_tables import run_table
+from membench.reports.screen import on_screen
+from membench.reports.tables import tables_of
+from membench.reports.terminal import laid_out
+from membench.runs.finished import read_runs
+
+LONG = "a_detector_of_a_long_name"
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+VIEWS = ("run", "seeds", "kind", "source", "band", "difference", "leaders", "summary")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two seeds, one with a control, one with long names, one of images alone."""
+    root = tmp_path_factory.mktemp("made") / "runs"
+    for seed in range(2):
+        make(root, COPIED, seed=seed)
+        make(root, [0] * 8, detector=LONG, seed=seed, options=("k=2", "images_a_prompt=4"))
+    make(root, [None] * 8, control=True)
+    make(root, [0, 1], detector="alone", scored=False)
+    return root
+
+
+@contextlib.contextmanager
+def terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """stdout is a terminal of so many columns; what it was sent is in the list at the
+    end.
+    """
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    found: list[str] = []
+
+    def read() -> None:
+        data = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(master, 65536):
+                data += part
+        found.append(COLOURS.sub("", data.decode()).replace("\r\n", "\n"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with open(slave, "w", encoding="utf-8") as screen, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", screen)
+        yield found
+    reader.join()
+    os.close(master)
+
+
+def fits(text: str, columns: int) -> None:
+    assert text and "…" not in text
+    long = [line for line in text.splitlines() if len(line) > columns]
+    assert not long, long
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_every_table_fits(root: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    for by in VIEWS:
+        for wide in ((), ("--wide",)):
+            with terminal(columns, monkeypatch) as shown:
+                assert main(["leaderboard", "--by", by, "--runs", str(root), *wide]) == 0
+                assert width() == columns
+            fits(shown[0], columns)
+    for words in (["list"], ["show", "side"], ["show", "sd_webster"]):
+        with terminal(columns, monkeypatch) as shown:
+            assert main(words) == 0
+        fits(shown[0], columns)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 120])
+def test_no_cell_is_cut(root: Path, columns: int) -> None:
+    """Every word and interval of every full table stands in it whole."""
+    runs = read_runs(root).runs
+    for by in ("run", "seeds", "band", "difference"):
+        made = board(runs, by)
+        text = on_screen(made, wide=True, room=columns)
+        flat = " ".join(text.split())
+        for _, _, tables in tables_of(made):
+            for _, body, _ in tables:
+                for cell in body.to_numpy().ravel():
+                    for word in [cell] if "[" in cell else cell.split():
+                        assert word in flat, (by, word)
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_default_is_one_block_and_heads_what_is_the_same(root: Path, columns: int) -> None:
+    runs = [run for run in read_runs(root).runs if len(run.scores)]
+    text = on_screen(board(runs, "seeds"), room=columns)
+    model, control = text.split("CONTROL model")
+    assert model.count("detector ") == control.count("detector ") == 1, text  # one block each
+    assert re.search(r"detector +AUROC +TPR@1%FPR +on control +eval/ex\n", model)
+    assert "(seeds 2" in model.split("\n")[0] and " N_G" not in text and "AMS" not in text
+    info = runs[0].info
+    assert info["hashes"]["weights"][:6] not in text  # hashes only under --wide
+    assert info["hashes"]["weights"][:6] in on_screen(board(runs, "seeds"), wide=True, room=100)
+
+
+def test_a_run_ends_with_few_lines(root: Path) -> None:
+    runs = [run for run in read_runs(root).runs if run.info["seed"] == 0]
+    runs = [run for run in runs if not run.info["control"]]
+    for room in (80, 100, None):
+        text = run_end(runs, root, room)
+        lines = text.splitlines()
+        assert len(lines) <= LINES and lines[-1].startswith("next: membench "), text
+        assert "files: 3 folders" in text and LONG in text
+        talk = [line for line in lines if "membench leaderboard" not in line]
+        fits("\n".join(talk[:-1]), room or 1000)  # a command is copied whole
+    many = [make(root.parent / "many", COPIED, detector=f"d{i}") for i in range(20)]
+    text = run_end(many, root.parent / "many", 80)
+    assert len(text.splitlines()) == LINES and re.search(r"and \d+ more: membench lea", text)
+
+
+def test_narrow_terminals_get_blocks_of_whole_columns() -> None:
+    frame = pd.DataFrame({"detector": ["a_long_name", "b"], "AUROC": ["0.912 [0.884, 0.936]"] * 2})
+    frame = frame.assign(**{"TPR": ["0.5", "0.6"], "note": ["many words that fold", ""]})
+    text = laid_out("t", frame, 40)
+    fits(text, 40)
+    assert text.count("a_long_name") == 2 and text.count("0.912 [0.884, 0.936]") == 2
+    assert laid_out("t", frame, None).count("a_long_name") == 1
+    word = "x" * 60  # nothing is cut even where a word is longer than the terminal
+    assert word in laid_out("t", pd.DataFrame({"detector": [word], "n": ["1"]}), 40)
+
+
+def test_all_tables_of_a_run_stand_under_verbose(root: Path) -> None:
+    whole = run_table(read_runs(root).runs[:1])
+    assert "extraction" in whole and "percentiles" in whole
