@@ -133,10 +133,15 @@ def loaded(
         examples=examples,
         training=setting.training,
         model=lambda: load_pixel_model(
-            setting.asked, told, device=device, dtype=dtype, batch_size=batch_size
+            setting.asked,
+            told,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            variant=options.variant,
         ),
         hashes={
-            "weights": pixel_hash(setting.asked),
+            "weights": pixel_hash(setting.asked, options.variant),
             "data": setting.training.hash,
             "prompts": examples_hash(examples),
         },

@@ -13,7 +13,7 @@ class SdWebsterOptions:
         metadata={
             "help": (
                 "folder, hub id (ID@REVISION) or short name (sd-1.4, sd-2.1 ...) of a"
-                " StableDiffusionPipeline, 1.x or 2.x; A,B: B is A's mirror; empty: the one that"
+                " Stable Diffusion, 1.x, 2.x or XL; A,B: B is A's mirror; empty: the one that"
                 " ships (mini), CompVis/stable-diffusion-v1-4 (full)"
             )
         },
@@ -35,6 +35,42 @@ class SdWebsterOptions:
                 "the same, of prompts that are not memorized; empty: laion (full, where prompts is"
                 " empty, too)"
             )
+        },
+    )
+    unet: str = field(
+        default="",
+        metadata={
+            "help": (
+                "a fine-tuned U-Net over the model: the folder checkpoint-N of a training, or the"
+                " folder unet inside it"
+            ),
+            "full": True,
+        },
+    )
+    lora: str = field(
+        default="",
+        metadata={
+            "help": (
+                "LoRAs over the model, FILE or FILE:SCALE, A,B; added to its weights in this order"
+            ),
+            "full": True,
+        },
+    )
+    textual_inversion: str = field(
+        default="",
+        metadata={
+            "help": "learned words (learned_embeds.safetensors), FILE or FILE:WORD, A,B",
+            "full": True,
+        },
+    )
+    variant: str = field(
+        default="",
+        metadata={
+            "help": (
+                "which weight files: fp16, bf16 or non_ema; empty: the plain ones, else fp16 or"
+                " bf16"
+            ),
+            "full": True,
         },
     )
     half: Literal["a", "b"] = field(
