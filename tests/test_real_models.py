@@ -300,16 +300,31 @@ def set_all(file: Path, ending: str, value: Any) -> None:
 
 
 LORAS = {
-    "another model's layer": (lambda f: rename(f, "down_blocks.1", "down_blocks.7"), ["another architecture", "down_blocks.7"]),
-    "another width": (lambda f: set_all(f, "lora_A.weight", lambda t: t[:, :5].contiguous()), ["another architecture", "[16, 16]"]),
-    "half of a pair": (lambda f: save_file({n: t for n, t in load_file(f).items() if "lora_A" in n}, f), ["lacks the up matrix"]),
+    "another model's layer": (
+        lambda f: rename(f, "down_blocks.1", "down_blocks.7"),
+        ["another architecture", "down_blocks.7"],
+    ),
+    "another width": (
+        lambda f: set_all(f, "lora_A.weight", lambda t: t[:, :5].contiguous()),
+        ["another architecture", "[16, 16]"],
+    ),
+    "half of a pair": (
+        lambda f: save_file({n: t for n, t in load_file(f).items() if "lora_A" in n}, f),
+        ["lacks the up matrix"],
+    ),
     "all zero": (lambda f: set_all(f, "lora_B.weight", torch.zeros_like), ["changes nothing"]),
     "nan": (lambda f: set_all(f, "lora_B.weight", lambda t: t * float("nan")), ["NaN"]),
     "lokr": (lambda f: rename(f, "lora_A", "lokr_w1"), ["not a plain LoRA", "lokr_w1"]),
-    "another part": (lambda f: rename(f, "unet.", "transformer."), ["transformer.", "not a tensor of a LoRA"]),
-    "second encoder": (lambda f: rename(f, "unet.", "text_encoder_2."), ["another architecture", "text_encoder_2"]),
+    "another part": (
+        lambda f: rename(f, "unet.", "transformer."),
+        ["transformer.", "not a tensor of a LoRA"],
+    ),
+    "second encoder": (
+        lambda f: rename(f, "unet.", "text_encoder_2."),
+        ["another architecture", "text_encoder_2"],
+    ),
     "cut": (lambda f: f.write_bytes(f.read_bytes()[:-8]), ["cut short"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("how", LORAS)

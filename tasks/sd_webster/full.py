@@ -26,6 +26,7 @@ from membench.task import LoadedTask, TaskInfo
 from membench.types import Example, Space, Training
 
 from ..shared import examples_hash
+from .reference import read_reference
 
 if TYPE_CHECKING:
     from membench.datasets.ground_truth import GroundTruth
@@ -93,6 +94,11 @@ def load_full(
     from membench.models.changes import NONE
     from membench.models.stable_diffusion_folder import folder_hash
 
+    if o.reference and o.ground_truth:
+        raise UserError(
+            "reference and ground_truth exclude each other: images are compared with the one or the"
+            " other"
+        )
     for name in ("half", "examples"):
         if (value := getattr(o, name)) != getattr(type(o)(), name):
             raise UserError(f"{name}={value} is for --profile mini")
@@ -106,7 +112,9 @@ def load_full(
     needed = [
         r
         for r in resources(o, again=False)
-        if r.name == asked or r.name in sets or (o.ground_truth and r.name not in MODELS)
+        if r.name == asked
+        or r.name in sets
+        or ((o.ground_truth or o.reference) and r.name not in MODELS)
     ]
     if not needs_model:
         [weights] = [r for r in needed if r.name == asked]
@@ -116,18 +124,24 @@ def load_full(
         found = ensure(needed)
         folder = found[asked]
     examples, prompts, provenance = chosen_prompts(o.prompts or PROMPTS, negatives_of(o))
-    truth, features = None, None
+    truth, features, reference = None, None, None
     if o.ground_truth:
         truth, features = compared(o, found, prompts, device, batch_size)
+    elif o.reference:
+        features = features_of(o, device, batch_size)
+        reference = read_reference(o, features)
+        provenance["notes"] = [*provenance.get("notes", ()), *reference.notes]
     training = (
         Training(truth.images, truth.ids, truth.copies, hash=truth.hash)
         if truth
+        else reference.training
+        if reference
         else Training.none()
     )
     return LoadedTask(
         info=replace(
             info,
-            space=space(o, features),
+            space=reference.space if reference else space(o, features),
             sampling={"steps": o.steps, "guidance": o.guidance},
         ),
         profile="full",
@@ -140,7 +154,7 @@ def load_full(
             "prompts": examples_hash(examples),
         },
         control=control,
-        match=_match(truth, features),
+        match=reference.match if reference else _match(truth, features),
         owners=truth.owners if truth else {},
         names={
             "model": model_name((o.control_model if control else o.model) or MODEL) + str(changes),
@@ -150,6 +164,7 @@ def load_full(
             **provenance,
             **({"revision": folder.name} if folder and folder.parent.name == "snapshots" else {}),
             **({"ground_truth": _told(truth, prompts)} if truth else {}),
+            **({"reference": reference.told} if reference else {}),
         },
     )
 
@@ -231,6 +246,14 @@ def compared(
     with them.
     """
     from membench.datasets.ground_truth import read_ground_truth
+
+    # Before images are read: a mistake in the weights shall not wait for them.
+    features = features_of(o, device, batch_size)
+    return read_ground_truth(found["ground truth"], prompts, SIDE, progress=True), features
+
+
+def features_of(o: SdWebsterOptions, device: str, batch_size: int) -> Features:
+    """The network whose vectors are compared."""
     from membench.features.loading import load_features
 
     weights = o.criterion_weights or (SSCD if o.criterion == "sscd" else "")
@@ -239,15 +262,13 @@ def compared(
             "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG or"
             " MODEL:FILE, such as ViT-B-32:laion2b_s34b_b79k"
         )
-    # Before images are read: a mistake in the weights shall not wait for them.
-    features = load_features(
+    return load_features(
         o.criterion,
         weights,
         device=device,
         batch_size=batch_size,
         preprocess=o.criterion_preprocess,
     )
-    return read_ground_truth(found["ground truth"], prompts, SIDE, progress=True), features
 
 
 def space(o: SdWebsterOptions, features: Features | None) -> Space:

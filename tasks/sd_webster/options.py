@@ -108,6 +108,34 @@ class SdWebsterOptions:
             "full": True,
         },
     )
+    reference: str = field(
+        default="",
+        metadata={
+            "help": (
+                "descriptors of the training set, or of a part of it, to compare extracted images"
+                " with: FILE.npy, FILE.parquet or a folder of them; in place of ground_truth"
+            ),
+            "full": True,
+        },
+    )
+    reference_search: Literal["exact", "ivfpq"] = field(
+        default="exact",
+        metadata={
+            "help": "every descriptor, in blocks, or candidates of a FAISS index: a lower bound",
+            "full": True,
+        },
+    )
+    reference_index: str = field(
+        default="",
+        metadata={
+            "help": "a FAISS index of these descriptors; empty: one is built and kept (ivfpq)",
+            "full": True,
+        },
+    )
+    reference_probes: int = field(
+        default=32,
+        metadata={"help": "lists of the index that a query looks into", "min": 1, "full": True},
+    )
     criterion: Literal["sscd", "sscd-int8", "clip"] = field(
         default="sscd",
         metadata={
