@@ -124,13 +124,16 @@ def save_lora(
         for name, module in getattr(pipeline, part).named_modules():
             if not name.endswith(ends) or not hasattr(module, "weight"):
                 continue
-            out, given = module.weight.shape[0], module.weight[0].numel()
-            up, down = torch.randn(out, rank) / 4, torch.randn(rank, given) / 4
+            out, *given = module.weight.shape
+            up = torch.randn(out, rank, *[1] * (len(given) - 1)) / 4
+            down = torch.randn(rank, *given) / 4
             if alpha is None:
                 held |= {f"{part}.{name}.lora_B.weight": up, f"{part}.{name}.lora_A.weight": down}
             else:
                 short = {"unet": "lora_unet", "text_encoder": "lora_te"}[part]
-                key = f"{short}_{name.replace('.', '_')}"
+                # As the text encoder's layers were called when kohya named them
+                old = "text_model." if part == "text_encoder" else ""
+                key = f"{short}_{(old + name.removeprefix(old)).replace('.', '_')}"
                 held |= {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down}
                 held[f"{key}.alpha"] = torch.tensor(alpha)
     file.parent.mkdir(parents=True, exist_ok=True)

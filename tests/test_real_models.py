@@ -24,6 +24,7 @@ from membench.models.stable_diffusion_folder import folder_hash
 from membench.types import Condition
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "ff.net.2")
+CONVOLUTION = (*ATTENTION, "resnets.0.conv1")
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +215,7 @@ def test_loras_with_scales_are_what_diffusers_makes_of_them(tmp_path: Path, base
     """
     pipeline = own_pipeline(base)
     one = save_lora(
-        tmp_path / "one" / "pytorch_lora_weights.safetensors", pipeline, {"unet": ATTENTION}
+        tmp_path / "one" / "pytorch_lora_weights.safetensors", pipeline, {"unet": CONVOLUTION}
     )
     two = save_lora(
         tmp_path / "two.safetensors", pipeline, {"unet": ATTENTION}, rank=3, seed=1, alpha=2.0
@@ -248,7 +249,11 @@ def test_a_lora_of_the_text_encoder_is_what_peft_makes_of_it(
     names = [n for n, m in plain.text_encoder.named_modules() if hasattr(m, "lora_A")]
     state = {}
     for name in names:
-        key = f"text_encoder.{name}" if alpha is None else f"lora_te_{name.replace('.', '_')}"
+        key = (
+            f"text_encoder.{name}"
+            if alpha is None
+            else f"lora_te_text_model_{name.replace('.', '_')}"
+        )
         ends = ("lora_A", "lora_B") if alpha is None else ("lora_down", "lora_up")
         state |= {
             f"{name}.lora_{ab}.weight": held[f"{key}.{end}.weight"]

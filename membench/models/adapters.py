@@ -28,6 +28,7 @@ FACTOR = re.compile(
     r"(.+?)(?:_lora|\.lora_linear_layer|\.lora)?\.(up|down|lora_A|lora_B)(?:\.default)?\.weight"
 )
 ALPHA = re.compile(r"(_lora|\.lora_linear_layer|\.lora)?(\.down\.weight)?\.alpha$")
+PROJECTIONS = re.compile(r"self_attn\.to_(q|k|v|out)$")
 UP = ("up", "lora_B")
 OTHER_KINDS = ("dora_scale", "magnitude_vector", "lokr_", "hada_", "oft_", ".bias", "lora_mid")
 
@@ -126,6 +127,8 @@ def _weight(
     part, _, layer = name.partition(".")
     found = None
     if part in networks:
+        if part.startswith("text_encoder"):  # diffusers' words for CLIP's own layers
+            layer = PROJECTIONS.sub(r"self_attn.\1_proj", layer)
         # to_out is a list of a layer and a dropout; transformers has dropped text_model
         names = (layer, f"{layer}.0", layer.removeprefix("text_model."), f"text_model.{layer}")
         modules = dict(networks[part].named_modules())
