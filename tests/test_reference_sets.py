@@ -105,6 +105,9 @@ def test_files_that_do_not_do(tmp_path: Path) -> None:
     (tmp_path / "a.ids.txt").write_text("one\ntwo")
     with pytest.raises(UserError, match="has 2 lines for 9 descriptors"):
         read_descriptors(file)
+    (tmp_path / "a.ids.txt").write_text("\n".join("abcdefgha"))
+    with pytest.raises(UserError, match="1 ids stand there twice"):
+        read_descriptors(file)
     (tmp_path / "a.ids.txt").unlink()
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(UserError, match=r"no whole \.npy file"):

@@ -97,6 +97,11 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._array)
 
+    def distinct(self) -> int:
+        import pyarrow.compute as pc
+
+        return int(pc.count_distinct(self._array).as_py())
+
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
@@ -129,8 +134,13 @@ def read_descriptors(path: Path, *, progress: bool = False) -> Descriptors:
             )
     for file, part, digest in zip(files, parts, hashes, strict=True):
         _check(file, part, digest, progress)
-    ids = [_ids(file, part) for file, part in zip(files, parts, strict=True)]
-    return Descriptors(parts, _joined(ids), json_hash(hashes), _features(path))
+    ids = _joined([_ids(file, part) for file, part in zip(files, parts, strict=True)])
+    if isinstance(ids, Texts) and (distinct := ids.distinct()) < len(ids):
+        raise UserError(
+            f"reference={path}: {len(ids) - distinct} ids stand there twice or are empty; give each"
+            " descriptor its own"
+        )
+    return Descriptors(parts, ids, json_hash([*hashes, *_ids_hashes(files)]), _features(path))
 
 
 def _files(path: Path) -> list[Path]:
@@ -222,7 +232,6 @@ def _check(file: Path, part: np.ndarray, digest: str, progress: bool) -> None:
 
 def _ids(file: Path, part: np.ndarray) -> Sequence[str]:
     import pyarrow as pa
-    import pyarrow.csv
 
     if file.suffix == ".parquet":
         import pyarrow.parquet as pq
@@ -235,6 +244,11 @@ def _ids(file: Path, part: np.ndarray) -> Sequence[str]:
     if len(lines) != len(part):
         raise UserError(f"{beside} has {len(lines)} lines for {len(part)} descriptors")
     return Texts(pa.array(lines, pa.string()))
+
+
+def _ids_hashes(files: Sequence[Path]) -> list[str]:
+    beside = [file.with_suffix(IDS) for file in files if file.suffix == ".npy"]
+    return [remembered_hash(file) for file in beside if file.is_file()]
 
 
 def _joined(ids: Sequence[Sequence[str]]) -> Sequence[str]:

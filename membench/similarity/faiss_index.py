@@ -39,13 +39,13 @@ CHUNK = 1 << 12  # queries at once
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """lists: how many the vectors are sorted into; 0: 4 sqrt(n). code: bytes of a
-    vector. probes: lists that a query looks into. candidates: compared exactly, of each
+    """lists: how many the vectors are sorted into; 0: 4 sqrt(n), at most n / 40. code: bytes of a
+    vector; 0: at most 64 that divide its dimensions. probes: lists that a query looks into. candidates: compared exactly, of each
     query.
     """
 
     lists: int = 0
-    code: int = 64
+    code: int = 0
     probes: int = 32
     candidates: int = 256
 
@@ -121,10 +121,11 @@ def build(descriptors: Descriptors, settings: IndexSettings, *, progress: bool =
     """Trained on ``POINTS`` rows for each list, spread evenly over the set."""
     faiss = _faiss()
     n, d = len(descriptors), descriptors.dimension
-    lists = settings.lists or max(1, round(4 * n**0.5))
-    if d % settings.code:
+    lists = settings.lists or max(1, min(round(4 * n**0.5), n // 40))
+    code = settings.code or next(c for c in range(min(64, d), 0, -1) if d % c == 0)
+    if d % code:
         raise UserError(
-            f"codes of {settings.code} bytes do not divide descriptors of {d} dimensions; choose a"
+            f"codes of {code} bytes do not divide descriptors of {d} dimensions; choose a"
             f" divisor of {d}"
         )
     if n < max(lists, 256):  # a byte of a code is one of 256 centroids
@@ -132,7 +133,7 @@ def build(descriptors: Descriptors, settings: IndexSettings, *, progress: bool =
             f"{n} descriptors are too few for an index of {lists} lists; choose"
             " reference_search=exact"
         )
-    index = faiss.index_factory(d, f"IVF{lists},PQ{settings.code}", faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(d, f"IVF{lists},PQ{code}", faiss.METRIC_INNER_PRODUCT)
     sample = descriptors.rows(np.linspace(0, n - 1, min(n, POINTS * lists)).astype(np.int64))
     worker = faiss.index_cpu_to_all_gpus(index) if _gpus(faiss) else index
     worker.train(sample.astype(np.float32))

@@ -63,7 +63,6 @@ def read_reference(o: SdWebsterOptions, features: Features) -> Reference:
         exact: Search = ExactSearch(known)
         match, settings = ReferenceMatch(features, known, exact), {}
         how = f"exact search of {count}"
-        notes.append(how)
     else:
         from membench.similarity.faiss_index import IndexSettings, open_index
 
@@ -75,7 +74,6 @@ def read_reference(o: SdWebsterOptions, features: Features) -> Reference:
         settings = {"probes": wanted.probes, "code": wanted.code, "candidates": wanted.candidates}
         space = replace(space, id=f"{space.id}/ivfpq")
         how = f"approximate search (IVF-PQ) of {count}: counts are lower bounds"
-        notes.append(f"{how}; it finds the nearest of {search.recall:.1%} of a sample of queries")
     return Reference(
         match=match,
         training=Training(
