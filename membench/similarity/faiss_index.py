@@ -39,9 +39,9 @@ CHUNK = 1 << 12  # queries at once
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """lists: how many the vectors are sorted into; 0: 4 sqrt(n), at most n / 40. code: bytes of a
-    vector; 0: at most 64 that divide its dimensions. probes: lists that a query looks into. candidates: compared exactly, of each
-    query.
+    """lists: how many the vectors are sorted into; 0: 4 sqrt(n), at most n / 40.
+    code: bytes of a vector; 0: at most 64 that divide its dimensions. probes: lists
+    that a query looks into. candidates: compared exactly, of each query.
     """
 
     lists: int = 0
