@@ -80,10 +80,10 @@ class Training:
 
     images: ``uint8`` [n, h, w, 3], generated or read when called. ids: [n]; none where
     the images are not at hand, so that extracted images are compared with nothing.
-    copies: how many rows of the training set each is, [n]. kinds: "x1", "near" ...,
-    [n]; empty: ``x`` and the number of copies. groups: near-duplicates share one, [n];
-    empty: each image is its own. hash: of all of it. Raises ValueError where these
-    differ in number.
+    Of a reference set of descriptors there are ids and no image. copies: how many rows
+    of the training set each is, [n]. kinds: "x1", "near" ..., [n]; empty: ``x`` and the
+    number of copies. groups: near-duplicates share one, [n]; empty: each image is its
+    own. hash: of all of it. Raises ValueError where these differ in number.
     """
 
     images: Callable[[], np.ndarray]
@@ -94,8 +94,10 @@ class Training:
     hash: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kinds", list(self.kinds) or [f"x{n}" for n in self.copies])
-        object.__setattr__(self, "groups", list(self.groups) or list(self.ids))
+        if not len(self.kinds):
+            object.__setattr__(self, "kinds", [f"x{n}" for n in self.copies])
+        if not len(self.groups):
+            object.__setattr__(self, "groups", self.ids)
         for name in ("copies", "kinds", "groups"):
             if (found := len(getattr(self, name))) != len(self.ids):
                 raise ValueError(f"{found} {name} for {len(self.ids)} training images")

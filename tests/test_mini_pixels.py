@@ -17,7 +17,8 @@ from diffusers import DDIMPipeline
 
 from membench.datasets.pool import generate
 from membench.errors import UserError
-from membench.models.pixel import load_pixel_model, model_config
+from membench.models.pixel import load_pixel_model
+from membench.models.pixel_files import model_config
 from membench.similarity.l2 import normalised_l2
 from membench.tasks.celeba import task as celeba
 from membench.tasks.cifar10 import task as cifar10

@@ -20,13 +20,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from membench.errors import UserError
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.loading import layout
+from membench.models.part_files import part_weights
+from membench.models.pipeline_kinds import check_kind
 from membench.models.sampling import timesteps
 from membench.models.scheduler_config import read_scheduler
 from membench.models.stable_diffusion_folder import (
-    check_kind,
     folder_hash,
     image_size,
-    part_weights,
     weight_files,
 )
 from membench.runs.execute import execute_all
@@ -69,8 +69,9 @@ def eps(folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("StableDiffusionXLPipeline", "two text encoders"),
-        ("StableDiffusionXLInpaintPipeline", "two text encoders"),
+        ("StableDiffusionXLInpaintPipeline", "9 channels"),
+        ("StableDiffusionXLImg2ImgPipeline", "refiner"),
+        ("LDMPipeline", "takes no text"),
         ("StableDiffusion3Pipeline", "flow matching"),
         ("FluxPipeline", "flow matching"),
         ("PixArtAlphaPipeline", "T5"),
@@ -456,8 +457,8 @@ def test_text_embeddings_are_kept_on_the_host_bit_for_bit(folder: Path) -> None:
         expected = pipeline.text_encoder(ids).last_hidden_state[[0, 1, 2, 0]]
     assert got is not None and torch.equal(got, expected)
     assert all(
-        row.device.type == "cpu" and row.untyped_storage().nbytes() == expected[:3].nbytes
-        for row in model._prompts.values()
+        row.device.type == "cpu" and row.untyped_storage().nbytes() == expected[:1].nbytes
+        for row in (told.embeddings for told in model.text.known.values())
     )
     null = model.condition([Condition("null")] * 2).embeddings
     assert null is not None and null.is_contiguous() and torch.equal(null, expected[[1, 1]])
@@ -516,7 +517,7 @@ def test_latents_that_are_not_square(tmp_path: Path) -> None:
 def test_a_vae_takes_fewer_pictures_at_once_than_the_network(
     folder: Path, monkeypatch, batch_size: int, sizes: list[int]
 ) -> None:
-    monkeypatch.setattr("membench.models.latent.PIXELS", {"cpu": 2 * 64 * 64 + 1})
+    monkeypatch.setattr("membench.models.autoencoder.PIXELS", {"cpu": 2 * 64 * 64 + 1})
     model = LatentDenoiser(load_text_to_image(folder), batch_size=batch_size)
     seen: dict[str, list[int]] = {"encoder": [], "decoder": []}
     for name, rows in seen.items():

@@ -20,15 +20,15 @@ from safetensors.torch import load_file, save_file
 
 from membench.errors import UserError
 from membench.models.internals import bottleneck
+from membench.models.part_files import Weights
 from membench.models.pixel import (
     PixelDenoiser,
     classes_of,
     find_model,
     load_pixel_model,
-    model_config,
-    parts_of,
     pixel_hash,
 )
+from membench.models.pixel_files import Parts, model_config, parts_of
 from membench.models.sampling import ddim
 from membench.seeds import seed_of
 from membench.types import Condition
@@ -240,7 +240,12 @@ def flat(folder: Path) -> Path:
 
 def test_a_pipelines_folder(tmp_path) -> None:
     folder = saved(tmp_path / "m")
-    assert parts_of(folder) == (folder / "unet", folder / "unet" / WEIGHTS, folder / "scheduler")
+    assert parts_of(folder) == Parts(
+        folder / "unet",
+        folder / "scheduler",
+        None,
+        (Weights("", (folder / "unet" / WEIGHTS,)),),
+    )
     assert classes_of(folder, CLASSES, SIDE) == CLASSES
     model = load_pixel_model(folder, CLASSES, batch_size=5)
     assert (model.classes, model.has_null, model.shape, model.batch_size, model.dtype) == (
@@ -269,7 +274,7 @@ def test_a_pipelines_folder(tmp_path) -> None:
 
 def test_the_hubs_old_flat_folder(tmp_path) -> None:
     folder = flat(tmp_path / "m")
-    assert parts_of(folder) == (folder, folder / WEIGHTS, folder)
+    assert parts_of(folder) == Parts(folder, folder, None, (Weights("", (folder / WEIGHTS,)),))
     assert classes_of(folder, 10, SIDE) == 0
     model = load_pixel_model(folder, 0)
     assert not model.has_condition and isinstance(model.scheduler, DDIMScheduler)
@@ -396,11 +401,19 @@ BROKEN = {
     "schedule no JSON": (lambda f: (f / SCHEDULE).write_text("beta"), ["scheduler_config.json"]),
     "other size": (lambda f: edit(f / CONFIG, sample_size=16), ["generates 16x16", "data are 8x8"]),
     "no size": (lambda f: edit(f / CONFIG, sample_size=None), ["data are 8x8"]),
-    "grey": (
-        lambda f: edit(f / CONFIG, in_channels=1, out_channels=1),
-        ["of 1 channels", "8x8 of 3"],
+    "two channels": (
+        lambda f: edit(f / CONFIG, in_channels=2, out_channels=2),
+        ["of 2 channels", "8x8 of 3"],
     ),
-    "learned variance": (lambda f: edit(f / CONFIG, out_channels=6), ["of 6 channels"]),
+    "a variance that no scheduler names": (
+        lambda f: edit(f / CONFIG, out_channels=6),
+        ["6 channels for 3", "variance_type"],
+    ),
+    "more channels": (lambda f: edit(f / CONFIG, out_channels=5), ["3 channels and gives 5"]),
+    "no decoder": (
+        lambda f: edit(f / "model_index.json", _class_name="LDMPipeline"),
+        ["latent model", "vqvae"],
+    ),
     "too many classes": (
         lambda f: edit(f / CONFIG, num_class_embeds=CLASSES + 2),
         [f"one of {CLASSES + 2} classes", f"data have {CLASSES}"],

@@ -20,8 +20,8 @@ from test_pixel_models import CLASSES, SIDE, conditional, saved
 
 from membench.errors import UserError
 from membench.models.latent import PROMPTS, LatentDenoiser, load_model
+from membench.models.pipeline_kinds import check_kind
 from membench.models.pixel import PixelDenoiser, classes_of, load_pixel_model, prove_pixels
-from membench.models.stable_diffusion_folder import check_kind
 from membench.types import Condition, Cost
 
 UNET, TEXT, VAE = (
@@ -407,7 +407,7 @@ def test_published_layouts_are_whole(folder: Path) -> None:
     """vocab.json and merges.txt; special tokens as objects; null for a switch; half
     precision; position_ids among the weights.
     """
-    before = load(folder).embed(PROMPTS)
+    before = load(folder).text.embed(PROMPTS).embeddings
     slow_tokenizer(folder)
     file = folder / "tokenizer" / "tokenizer_config.json"
     end = {
@@ -423,7 +423,7 @@ def test_published_layouts_are_whole(folder: Path) -> None:
     tensors(
         TEXT, lambda held: held | {"text_model.embeddings.position_ids": torch.arange(24)[None]}
     )(folder)
-    torch.testing.assert_close(load(folder).embed(PROMPTS), before, rtol=0, atol=0)
+    torch.testing.assert_close(load(folder).text.embed(PROMPTS).embeddings, before, rtol=0, atol=0)
     tensors(UNET, each(lambda t: t.half()))(folder)
     load(folder)
 
@@ -453,7 +453,7 @@ def test_the_proof_is_counted_nowhere_and_leaves_nothing(
     assert (
         seen == [1, 1]
         and model.cost == Cost()
-        and not model._prompts
+        and not model.text.known
         and not model.truncated
         and model.memo is None
     )

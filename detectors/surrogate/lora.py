@@ -42,7 +42,8 @@ class Adapter:
     """A U-Net with LoRA weights that are off, and the label vectors [classes, d]."""
 
     def __init__(self, model: Denoiser, classes: int, rank: int, seed: int) -> None:
-        null = model.condition([NULL]).embeddings
+        told = model.condition([NULL])
+        null, self.pooled = told.embeddings, told.pooled
         network: Any = model.network
         if not model.takes_text or null is None or not hasattr(network, "add_adapter"):
             raise UserError(
@@ -80,7 +81,9 @@ class Adapter:
 
     def condition(self, labels: torch.Tensor) -> Conditioning:
         """The network's input for pseudo-labels [n]."""
-        return Conditioning((self.null + self.labels(labels)[:, None]).to(self.network.dtype))
+        pooled = None if self.pooled is None else self.pooled.expand(len(labels), -1)
+        embeddings = (self.null + self.labels(labels)[:, None]).to(self.network.dtype)
+        return Conditioning(embeddings, pooled)
 
     def state(self) -> dict[str, torch.Tensor]:
         return {"labels": self.labels.weight} | {

@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
-from membench.models.loading import loading, read_config
-from membench.models.stable_diffusion_folder import refuse_quantised_config
+from membench.models.loading import loading, read_config, refuse_quantised_config
 from membench.models.weight_files import check_tensors
 from membench.storage.hashing import file_hash, json_hash
 from membench.storage.workspace import Workspace

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -29,19 +30,25 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 PIPELINE_PATTERNS = (
     "model_index.json",
     "scheduler/*.json",
-    "tokenizer/*.json",
-    "tokenizer/*.txt",
+    *(f"{part}/*.{end}" for part in ("tokenizer", "tokenizer_2") for end in ("json", "txt")),
     *(
         f"{part}/*.{end}"
-        for part in ("text_encoder", "unet", "vae")
+        for part in ("text_encoder", "text_encoder_2", "unet", "vae")
         for end in ("json", "safetensors")
     ),
 )
 
 
-# Second copies of the same weights (half precision; without the moving average), and
-# parts that are never loaded.
-PIPELINE_IGNORE = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "feature_extractor/*")
+# Parts that are never loaded.
+PIPELINE_IGNORE = ("safety_checker/*", "feature_extractor/*")
+
+
+# A weight file's variant, in a name or in an index's: model.fp16.safetensors,
+# model.fp16-00001-of-00002.safetensors, model.safetensors.index.fp16.json.
+VARIANT = re.compile(r"\.(fp16|bf16|non_ema)[.-]")
+
+
+SAME_MODEL = ("", "fp16", "bf16")
 
 
 # What membench.models (stable_diffusion_folder, tokenizer_files) want of a folder; A|B:
@@ -67,6 +74,34 @@ class Incomplete(UserError):
     """
 
 
+def of_variant(files: Sequence[str], variant: str) -> list[str]:
+    """Of each folder the weight files that are read, and all others.
+
+    variant: that one where the folder has it, else the plain files. "": the plain
+    files, else fp16, else bf16: second copies are not fetched.
+    """
+    kinds: dict[str, set[str]] = {}
+    for file in files:
+        if _is_weight(file):
+            kinds.setdefault(str(PurePosixPath(file).parent), set()).add(_variant(file))
+    order = (variant, "") if variant else SAME_MODEL
+    chosen = {place: next((v for v in order if v in has), "") for place, has in kinds.items()}
+    return [
+        file
+        for file in files
+        if not _is_weight(file) or _variant(file) == chosen[str(PurePosixPath(file).parent)]
+    ]
+
+
+def _is_weight(file: str) -> bool:
+    return file.endswith((".safetensors", ".bin")) or ".safetensors.index." in file
+
+
+def _variant(file: str) -> str:
+    found = VARIANT.search(PurePosixPath(file).name)
+    return found[1] if found else ""
+
+
 def parse_model_name(name: str) -> tuple[str, str]:
     """``ID`` or ``ID@REVISION`` -> (hub id, revision or "").
 
@@ -88,6 +123,7 @@ def model_folder(
     ignore: Sequence[str] = (),
     required: Sequence[str] = (),
     pickles: bool = False,
+    variant: str = "",
     local_only: bool = False,
     advice: str = "",
 ) -> Path:
@@ -105,6 +141,7 @@ def model_folder(
         ignore=ignore,
         required=required,
         pickles=pickles,
+        variant=variant,
         local_only=local_only,
         advice=advice,
     )
@@ -118,6 +155,7 @@ def hub_folder(
     ignore: Sequence[str] = (),
     required: Sequence[str] = (),
     pickles: bool = False,
+    variant: str = "",
     local_only: bool = False,
     advice: str = "",
 ) -> Path:
@@ -128,7 +166,8 @@ def hub_folder(
     another. patterns, ignore: which files (``fnmatch`` on the path in the repository,
     where ``*`` takes in ``/``). required: patterns, or several with ``|`` between, that
     each match a file of a whole snapshot, as do the names in an index of shards; a
-    snapshot that an interrupted download left is completed. Weights are safetensors: a
+    snapshot that an interrupted download left is completed. variant: which of several
+    copies of the weights (:func:`of_variant`). Weights are safetensors: a
     repository one of whose folders in question holds a pickle (``.bin``, ``.ckpt``,
     ...) in their place is refused before anything is fetched, unless ``pickles``: the
     caller then reads ``*.bin``, tensors only. local_only: as under ``--offline``.
@@ -139,10 +178,10 @@ def hub_folder(
     forbidden or fails, and a full disk; :class:`Incomplete`, file by file, for one that
     is cached in part.
     """
-    found, lost = _cached_folder(repo_id, revision, patterns, ignore, required)
+    found, lost = _cached_folder(repo_id, revision, patterns, ignore, required, variant)
     if found and lost and pickles:
         bins = _cached_folder(
-            repo_id, revision, _with_bins(patterns), ignore, [_bins(p) for p in required]
+            repo_id, revision, _with_bins(patterns), ignore, [_bins(p) for p in required], variant
         )
         found, lost = bins if not bins[1] else (found, lost)
     if found and not lost:
@@ -163,7 +202,7 @@ def hub_folder(
         repo_id,
         revision,
         advice,
-        lambda: _fetch_folder(repo_id, revision, patterns, ignore, required, pickles),
+        lambda: _fetch_folder(repo_id, revision, patterns, ignore, required, pickles, variant),
     )
 
 
@@ -173,6 +212,7 @@ def hub_folder_of(
     patterns: Sequence[str],
     ignore: Sequence[str] = (),
     required: Sequence[str] = (),
+    variant: str = "",
     local_only: bool = False,
     advice: str = "",
 ) -> tuple[Path, str, str]:
@@ -198,6 +238,7 @@ def hub_folder_of(
                     patterns=patterns,
                     ignore=ignore,
                     required=required,
+                    variant=variant,
                     local_only=local,
                     advice="" if failures else advice,
                 )
@@ -272,32 +313,50 @@ def _cached_folder(
     patterns: Sequence[str],
     ignore: Sequence[str],
     required: Sequence[str],
+    variant: str,
 ) -> tuple[Path | None, list[str]]:
     """The cached snapshot, if there is any, and what it lacks."""
+    folder = _snapshot(repo_id, revision, [], [])
+    if folder is None:
+        return None, []
+    files = [p.relative_to(folder).as_posix() for p in folder.rglob("[!.]*") if p.is_file()]
+    wanted = of_variant([f for f in files if _wanted(f, patterns, ignore)], variant)
+    # huggingface_hub misses every file that it has seen in the repository's list and
+    # that is not ignored. Older versions kept no such list: an interrupted download
+    # then looks like a whole one.
+    chosen = {str(PurePosixPath(f).parent) for f in wanted if _is_weight(f) and _variant(f)}
+    beside = [f"*.{v}{end}*" for v in ("fp16", "bf16", "non_ema") for end in ".-"]
+    unwanted = [*ignore, *beside, *(f"{place}/*.safetensors*" for place in chosen)]
+    if _snapshot(repo_id, revision, patterns, unwanted) is None:
+        return None, []
+    needs = required or (
+        ["*.safetensors"] if any(p.endswith(".safetensors") for p in patterns) else ["*"]
+    )
+    return folder, [
+        *(need for need in needs if not _met(need, wanted)),
+        *_lost_shards(folder, wanted),
+    ]
+
+
+def _snapshot(
+    repo_id: str, revision: str, patterns: Sequence[str], ignore: Sequence[str]
+) -> Path | None:
+    """The cached snapshot, if it is whole as far as these files go."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(
-            repo_id,
-            revision=revision or None,
-            allow_patterns=[*patterns],
-            ignore_patterns=[*ignore],
-            local_files_only=True,
+        return Path(
+            snapshot_download(
+                repo_id,
+                revision=revision or None,
+                allow_patterns=[*patterns],
+                ignore_patterns=[*ignore],
+                local_files_only=True,
+            )
         )
     except LocalEntryNotFoundError:
-        return None, []
-    # Older versions of huggingface_hub kept no list of files: an interrupted download
-    # then looks like a whole one.
-    files = [p.relative_to(folder).as_posix() for p in Path(folder).rglob("[!.]*") if p.is_file()]
-    wanted = [f for f in files if _wanted(f, patterns, ignore)]
-    needs = required or (
-        ["*.safetensors"] if any(p.endswith(".safetensors") for p in patterns) else ["*"]
-    )
-    return Path(folder), [
-        *(need for need in needs if not _met(need, wanted)),
-        *_lost_shards(Path(folder), wanted),
-    ]
+        return None
 
 
 def _met(need: str, files: Sequence[str]) -> bool:
@@ -327,6 +386,7 @@ def _fetch_folder(
     ignore: Sequence[str],
     required: Sequence[str],
     pickles: bool,
+    variant: str,
 ) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -339,7 +399,7 @@ def _fetch_folder(
                 " save it anew as safetensors (pipeline.save_pretrained), or take another copy"
             )
         patterns, required = _with_bins(patterns), [_bins(p) for p in required]
-    wanted = [f for f in files if _wanted(f, patterns, ignore)]
+    wanted = of_variant([f for f in files if _wanted(f, patterns, ignore)], variant)
     if missing := [need for need in required or patterns[:1] if not _met(need, wanted)]:
         lost = ", ".join(missing).replace("|", " or ")
         raise UserError(
@@ -350,8 +410,7 @@ def _fetch_folder(
         snapshot_download(
             repo_id,
             revision=revision or None,
-            allow_patterns=[*patterns],
-            ignore_patterns=[*ignore],
+            allow_patterns=wanted,
         )
     )
 

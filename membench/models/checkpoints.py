@@ -144,10 +144,16 @@ def choices(name: str) -> list[tuple[str, str]]:
 
 
 def pipeline_folder(
-    name: str, *, local_only: bool = False, advice: str = "give --model FOLDER"
+    name: str,
+    variant: str = "",
+    *,
+    local_only: bool = False,
+    advice: str = "give --model FOLDER",
 ) -> tuple[Path, str]:
     """(folder of a StableDiffusionPipeline, ``ID@REVISION`` that it is of, or "" for a
     folder of the user's).
+
+    variant: as :func:`membench.fetching.hub.of_variant`.
 
     name: a folder, or as in :func:`choices`. A line on stderr says if a mirror is
     taken. Raises :class:`membench.errors.UserError` as
@@ -160,6 +166,7 @@ def pipeline_folder(
         patterns=hub.PIPELINE_PATTERNS,
         ignore=hub.PIPELINE_IGNORE,
         required=hub.PIPELINE_REQUIRED,
+        variant=variant,
         local_only=local_only,
         advice=advice,
     )

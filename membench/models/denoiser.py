@@ -332,8 +332,7 @@ class Denoiser:
             )
         # Interleaved, so that a pair shares a chunk: the null and the conditional half
         # round alike.
-        both = torch.stack([null.embeddings, condition.embeddings], dim=1).flatten(0, 1)
-        raw = self.prediction(x.repeat_interleave(2, dim=0), t, Conditioning(both))
+        raw = self.prediction(x.repeat_interleave(2, dim=0), t, null.beside(condition))
         return raw[0::2], raw[1::2]
 
     def guided(
@@ -378,12 +377,7 @@ class Denoiser:
 
     def null_like(self, condition: Conditioning, n: int) -> Conditioning:
         """The null condition, ``n`` rows."""
-        null = self.condition([Condition("null")])
-        return Conditioning(
-            None
-            if null.embeddings is None
-            else null.embeddings.expand(n, *null.embeddings.shape[1:])
-        )
+        return self.condition([Condition("null")]).expand(n)
 
     # ---------------------------------------------------------------------------- noise
 

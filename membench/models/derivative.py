@@ -21,6 +21,7 @@ precision all the same makes its own row infinite or NaN: a failed example.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -153,7 +154,7 @@ def jvp(
             moved = at + sign * _like(h, at) * unit
             if of == "state":
                 return model.eps(moved, t, condition, remember=False)
-            return model.eps(x, t, Conditioning(moved), remember=False)
+            return model.eps(x, t, replace(condition, embeddings=moved), remember=False)
 
         eps = model.eps(x, t, condition)
         products = (end(1) - end(-1)) / _like(2 * h, x)
@@ -207,7 +208,7 @@ def _function(
     """eps as a function of that alone."""
     if of == "state":
         return lambda y: model.raw_eps(y, t, condition)
-    return lambda y: model.raw_eps(x, t, Conditioning(y.to(model.dtype)))
+    return lambda y: model.raw_eps(x, t, replace(condition, embeddings=y.to(model.dtype)))
 
 
 def _rows(n: int, most: int) -> list[slice]:
@@ -284,11 +285,7 @@ def _difference(
 ) -> torch.Tensor:
     h = STEP * model.alpha_sigma(t)[1]
     k, n = v.shape[:2]
-    told = (
-        Conditioning(None)
-        if condition.embeddings is None
-        else Conditioning(condition.embeddings.repeat(k, *[1] * (condition.embeddings.ndim - 1)))
-    )
+    told = condition.tile(k)
     ends = [
         model.eps((x + sign * h * v).flatten(0, 1), t, told, remember=False) for sign in (1, -1)
     ]

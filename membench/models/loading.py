@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from membench.errors import UserError
-from membench.models.config_fields import check_types
+from membench.models.config_fields import check_ranges, check_types
 from membench.models.weight_files import refuse_left_over, refuse_pointer
 from membench.storage.hashing import json_hash
 
@@ -102,6 +102,27 @@ def read_config(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{file} holds no JSON object; get the model again")
     return config
+
+
+def network_config(file: Path) -> dict[str, Any]:
+    """A network's configuration. Raises :class:`UserError` as :func:`read_config`,
+    for a shape out of range and for quantised weights.
+    """
+    config = read_config(file)
+    refuse_quantised_config(file, config)
+    check_ranges(file, config)
+    return config
+
+
+def refuse_quantised_config(file: Path, config: dict[str, Any]) -> None:
+    """Raises :class:`UserError` if the network's weights are to be read by a
+    quantisation's own library.
+    """
+    if config.get("quantization_config") is not None:
+        raise UserError(
+            f"{file} has a quantization_config: quantised weights are not read; get the model in"
+            " float32, float16 or bfloat16"
+        )
 
 
 def config_hash(file: Path) -> str:

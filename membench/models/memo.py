@@ -102,8 +102,12 @@ def _keys(x: torch.Tensor, t: int, condition: Conditioning) -> list[bytes]:
     at = int(t).to_bytes(8, "little", signed=True)
     if condition.embeddings is None:
         return [hashlib.sha256(at + row.tobytes()).digest() for row in states]
-    told = condition.embeddings.detach().float().cpu().contiguous().numpy()
+    told = [
+        part.detach().float().cpu().contiguous().numpy()
+        for part in (condition.embeddings, condition.pooled)
+        if part is not None
+    ]
     return [
-        hashlib.sha256(at + row.tobytes() + c.tobytes()).digest()
-        for row, c in zip(states, told, strict=True)
+        hashlib.sha256(b"".join([at, *(part.tobytes() for part in row)])).digest()
+        for row in zip(states, *told, strict=True)
     ]

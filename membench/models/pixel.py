@@ -1,5 +1,5 @@
-"""Loads a UNet2DModel of pixels: from a folder or the hub, as a DDPM or DDIM pipeline
-or the bare network with its scheduler.
+"""Loads a UNet2DModel of pixels or of latents: from a folder or the hub, as a DDPM, DDIM
+or latent diffusion pipeline, or the bare network with its scheduler.
 """
 
 from __future__ import annotations
@@ -10,17 +10,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from membench.errors import UserError
 from membench.fetching.hub import PIPELINE_IGNORE, model_folder
+from membench.models.autoencoder import LatentStates
 from membench.models.conditioning import Conditioning
+from membench.models.config_fields import positive
 from membench.models.denoiser import Denoiser, from_uint8, same_size, to_uint8
-from membench.models.loading import config_hash, load_network, torch_dtype
-from membench.models.proof import prove
+from membench.models.loading import config_hash, load_network, network_config, torch_dtype
+from membench.models.part_files import Weights, tensor_files
+from membench.models.pixel_files import (
+    Parts,
+    class_name,
+    image_shape,
+    is_vq,
+    model_config,
+    parts_of,
+)
+from membench.models.proof import prove, prove_vae
 from membench.models.scheduler_config import read_scheduler
-from membench.models.stable_diffusion_folder import network_config
-from membench.models.weight_files import check_pickle, check_tensors, refuse_adapter
-from membench.storage.hashing import file_hash, json_hash
+from membench.models.weight_files import check_pickle, check_tensors
+from membench.storage.cache import remembered_hash
+from membench.storage.hashing import json_hash
 from membench.types import Condition
 
 
@@ -52,10 +64,10 @@ class PixelDenoiser(Denoiser):
         self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning
     ) -> torch.Tensor:
         # Contiguous whatever the network's memory format, so that sums over an image
-        # are made in one order.
-        return (
-            self._run(x, t, condition.embeddings) if self.classes else self._run(x, t)
-        ).sample.contiguous()
+        # are made in one order. What is beyond the channels of x is a learned variance
+        # (Nichol and Dhariwal 2021), which DDIM has no use for.
+        out = self._run(x, t, condition.embeddings) if self.classes else self._run(x, t)
+        return out.sample[:, : self.shape[0]].contiguous()
 
     @property
     def has_condition(self) -> bool:
@@ -84,12 +96,29 @@ class PixelDenoiser(Denoiser):
         return Conditioning(torch.tensor(labels, device=self.device))
 
     def decode(self, x: torch.Tensor) -> np.ndarray:
-        return to_uint8(x)
+        """Grey images as colour images of three equal channels."""
+        return to_uint8(x.expand(-1, 3, -1, -1) if self.shape[0] == 1 else x)
 
     def encode(self, images: np.ndarray) -> torch.Tensor:
+        """Of a grey model the luminance, as Pillow has it."""
+        if self.shape[0] == 1:
+            images = np.stack([np.asarray(Image.fromarray(i).convert("L")) for i in images])
+            images = images[..., None]
         x = from_uint8(images).to(self.device)
         same_size(images, tuple(x.shape[1:]), self.shape)
         return x
+
+
+class LatentImages(LatentStates, PixelDenoiser):
+    """A UNet2DModel on the latents of a VQModel or a VAE, as diffusers' LDMPipeline."""
+
+    def __init__(self, network: torch.nn.Module, scheduler: Any, vae: Any, **how: Any) -> None:
+        super().__init__(network, scheduler, **how)
+        self._vae = vae
+
+    @property
+    def vae(self) -> Any:
+        return self._vae
 
 
 FLAT = ("*.json", "*.safetensors")
@@ -99,19 +128,19 @@ FLAT = ("*.json", "*.safetensors")
 # own: what parts_of wants of a folder.
 REQUIRED = (
     "unet/config.json|config.json",
-    "unet/diffusion_pytorch_model.safetensors|diffusion_pytorch_model.safetensors",
+    "unet/diffusion_pytorch_model*.safetensors|diffusion_pytorch_model*.safetensors",
     "scheduler/scheduler_config.json|scheduler_config.json",
 )
 
 
-def find_model(name: str) -> Path:
+def find_model(name: str, variant: str = "") -> Path:
     """The folder of a model: ``name`` itself, or the hub's ``ID`` or ``ID@REVISION``,
     from its cache or fetched.
 
     Raises :class:`UserError` where it is neither a folder nor a hub id, or the hub
     refuses (:func:`membench.fetching.hub.hub_folder`). The hub's oldest pipelines hold
     a file of torch's, ``.bin``, in place of safetensors: it is read as tensors only
-    (``load_pixel_model``).
+    (``load_pixel_model``). variant: as :func:`membench.fetching.hub.of_variant`.
     """
     return model_folder(
         name,
@@ -119,84 +148,41 @@ def find_model(name: str) -> Path:
         ignore=PIPELINE_IGNORE,
         required=REQUIRED,
         pickles=True,
+        variant=variant,
         advice="give --model FOLDER",
     )
 
 
-def parts_of(folder: Path) -> tuple[Path, Path, Path]:
-    """(folder of the network, its weight file, folder of the scheduler).
-
-    The hub's older pipelines keep all of it in one folder.
-    """
-    unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
-    refuse_adapter(folder, [file for file in sorted(unet.glob("*")) if file.is_file()])
-    if not (unet / "config.json").is_file():
-        raise UserError(
-            f"{folder} holds no UNet2DModel: {unet / 'config.json'} is missing (save one with"
-            " pipeline.save_pretrained)"
-        )
-    weights = unet / "diffusion_pytorch_model.safetensors"
-    if not weights.is_file():
-        weights = weights.with_suffix(".bin")
-    if not weights.is_file():
-        raise UserError(
-            f"{unet} lacks diffusion_pytorch_model.safetensors (and .bin, which is read too,"
-            " tensors only)"
-        )
-    if not (scheduler / "scheduler_config.json").is_file():
-        raise UserError(
-            f"{folder} has no scheduler_config.json: membench must know the noise schedule that the"
-            " model was trained with"
-        )
-    return unet, weights, scheduler
-
-
-def pixel_hash(folder: Path) -> str:
+def pixel_hash(folder: Path, variant: str = "") -> str:
     """SHA-256 over weights, configuration and schedule."""
-    unet, weights, scheduler = parts_of(folder)
-    return json_hash(
-        [
-            config_hash(unet / "config.json"),
-            file_hash(weights),
-            config_hash(scheduler / "scheduler_config.json"),
+    parts = parts_of(folder, variant)
+    unet, *decoder = parts.weights
+    hashes: list[Any] = [
+        config_hash(parts.unet / "config.json"),
+        remembered_hash(unet.files[0]),
+        config_hash(parts.scheduler / "scheduler_config.json"),
+    ]
+    hashes += map(remembered_hash, unet.files[1:])
+    if parts.decoder is not None:
+        hashes += [
+            config_hash(parts.decoder / "config.json"),
+            *map(remembered_hash, decoder[0].files),
         ]
-    )
+    return json_hash(hashes)
 
 
-def model_config(folder: Path) -> dict[str, Any]:
-    """The network's configuration.
-
-    Raises :class:`UserError` if it is none of a UNet2DModel.
-    """
-    file = parts_of(folder)[0] / "config.json"
-    config = network_config(file)
-    if (name := _class_name(config)) != "UNet2DModel":
-        raise UserError(f"{file} is of a {name}, not of a UNet2DModel")
-    if (kind := config.get("class_embed_type")) is not None:
-        raise UserError(
-            f"{file}: class_embed_type is {kind!r}, but membench tells a network its class by"
-            " number (null, num_class_embeds)"
-        )
-    return config
-
-
-def classes_of(folder: Path, known: int, size: int) -> int:
+def classes_of(folder: Path, known: int, size: int, variant: str = "") -> int:
     """Classes that the model is told: ``known``, those of the data, or 0.
 
     Raises :class:`UserError` for a model that does not fit.
     """
-    config = model_config(folder)
-    side, channels = (
-        config.get("sample_size"),
-        (config.get("in_channels", 3), config.get("out_channels", 3)),
-    )
-    if side != size or channels != (3, 3):
+    side, channels = image_shape(folder, variant)
+    if side != size or channels[0] not in (1, 3):
         raise UserError(
-            f"{folder} generates {side}x{side} images of {channels[1]} channels, the data are"
+            f"{folder} generates {side}x{side} images of {channels[0]} channels, the data are"
             f" {size}x{size} of 3; choose a model of that size"
         )
-    embeddings = config.get("num_class_embeds")
+    embeddings = model_config(folder, variant).get("num_class_embeds")
     if embeddings is None:
         return 0
     if embeddings not in (known, known + 1):
@@ -208,39 +194,68 @@ def classes_of(folder: Path, known: int, size: int) -> int:
 
 
 def load_pixel_model(
-    folder: Path, classes: int, *, device: str = "cpu", dtype: str = "float32", batch_size: int = 64
+    folder: Path,
+    classes: int,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    batch_size: int = 64,
+    variant: str = "",
 ) -> PixelDenoiser:
-    """The model with a DDIM scheduler made from its own schedule.
+    """The model with a DDIM scheduler made from its own schedule, and the decoder of a
+    latent one.
 
     Raises :class:`UserError`, naming the file, for damaged weights.
     """
-    import torch
     from diffusers import UNet2DModel
 
-    unet, weights, scheduler = parts_of(folder)
-    size = int(model_config(folder)["sample_size"])
-    kind = torch_dtype(dtype)
-    schedule = read_scheduler(scheduler / "scheduler_config.json")
-    pickled = weights.suffix == ".bin"
-    if pickled:
-        check_pickle(weights)
-    else:
-        check_tensors(weights)
-    network = load_network(
-        unet, UNet2DModel, model_config(folder), torch_dtype=kind, use_safetensors=not pickled
-    )
+    parts, config = parts_of(folder, variant), model_config(folder, variant)
+    image_shape(folder, variant)
+    schedule = read_scheduler(parts.scheduler / "scheduler_config.json")
+    network = _loaded(parts.unet, parts.weights[0], UNet2DModel, device, dtype)
     # On the CPU channels last is up to a quarter faster (benchmarks/sampling.py).
     layout = torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format
-    network = network.to(torch.device(device)).to(memory_format=layout)
-    model = PixelDenoiser(
-        network, schedule, shape=(3, size, size), batch_size=batch_size, classes=classes
-    )
-    prove_pixels(model, unet)
+    network, size = network.to(memory_format=layout), int(config["sample_size"])
+    how: dict[str, Any] = {
+        "shape": (int(config.get("in_channels", 3)), size, size),
+        "batch_size": batch_size,
+        "classes": classes,
+    }
+    if parts.decoder is None:
+        model = PixelDenoiser(network, schedule, **how)
+    else:
+        model = LatentImages(network, schedule, _decoder(parts, device, dtype), **how)
+    prove_pixels(model, parts.unet)
     return model
 
 
-def _class_name(config: Any) -> str:
-    return str(config.get("_class_name")) if isinstance(config, dict) else type(config).__name__
+def _decoder(parts: Parts, device: str, dtype: str) -> Any:
+    from diffusers import AutoencoderKL, VQModel
+
+    assert parts.decoder is not None
+    config = network_config(parts.decoder / "config.json")
+    if (name := class_name(config)) not in ("VQModel", "AutoencoderKL"):
+        raise UserError(f"{parts.decoder} is a {name}, neither a VQModel nor an AutoencoderKL")
+    positive(parts.decoder / "config.json", config, "scaling_factor", 0.18215)
+    loader = VQModel if is_vq(config) else AutoencoderKL
+    vae = _loaded(parts.decoder, parts.weights[1], loader, device, dtype)
+    prove_vae(vae, parts.decoder)
+    return vae
+
+
+def _loaded(part: Path, weights: Weights, loader: Any, device: str, dtype: str) -> Any:
+    pickled = weights.files[0].suffix == ".bin"
+    for file in weights.files if pickled else tensor_files(weights):
+        (check_pickle if pickled else check_tensors)(file)
+    network = load_network(
+        part,
+        loader,
+        network_config(part / "config.json"),
+        torch_dtype=torch_dtype(dtype),
+        use_safetensors=not pickled,
+        variant=weights.variant or None,
+    )
+    return network.to(torch.device(device)).eval().requires_grad_(False)
 
 
 def prove_pixels(model: PixelDenoiser, folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from membench.errors import UserError
+from membench.models.autoencoder import halvings, means
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.loading import loading
@@ -33,7 +34,7 @@ def prove_vae(vae: Any, folder: Path) -> None:
     In half precision some VAEs overflow: those decode once more in float32 (latent.py),
     so they are asked in that, too.
     """
-    side = 8 * 2 ** (len(vae.config.block_out_channels) - 1)
+    side = 8 * halvings(vae)
     ramp = torch.linspace(-1, 1, side).expand(3, side, side)
     images = torch.stack([ramp, ramp.transpose(1, 2)]).to(vae.device)
     back = _round_trip(vae, images, folder)
@@ -51,7 +52,7 @@ def prove_vae(vae: Any, folder: Path) -> None:
 
 def _round_trip(vae: Any, images: torch.Tensor, folder: Path) -> torch.Tensor:
     with loading(folder, "evaluated"), torch.no_grad():
-        back = vae.decode(vae.encode(images.to(vae.dtype)).latent_dist.mean).sample
+        back = vae.decode(means(vae, images.to(vae.dtype))).sample
         if back.shape != images.shape:
             raise ValueError(f"images of {[*images.shape[1:]]} come back as {[*back.shape[1:]]}")
         return back.float()

@@ -61,13 +61,14 @@ UNSIGNED: dict[str, dict[str, Any]] = {
 MOST = 100_000  # training timesteps: more are a typing error, and a table of gigabytes
 
 
-def read_scheduler(file: Path, *, latent: bool = False) -> DDIMScheduler:
+def read_scheduler(file: Path, *, latent: bool = False, offset: int | None = 1) -> DDIMScheduler:
     """DDIM with the noise schedule and the settings of a scheduler_config.json (module
     docstring).
 
     latent: as StableDiffusionPipeline corrects a scheduler: ``clip_sample`` is False,
-    for latents have no range, and ``steps_offset`` 1. 50 steps of Stable Diffusion are
-    then 981, 961, ..., 1. Raises :class:`UserError`, naming file and field, for a class
+    for latents have no range, and ``steps_offset`` is ``offset``. 50 steps of Stable
+    Diffusion are then 981, 961, ..., 1. offset None: the file's own, as for Stable
+    Diffusion XL. Raises :class:`UserError`, naming file and field, for a class
     without betas, a value that is not possible, and a schedule that ends in pure noise
     of a network that predicts that noise.
     """
@@ -78,7 +79,7 @@ def read_scheduler(file: Path, *, latent: bool = False) -> DDIMScheduler:
     given = read_config(file)
     fields = _fields(file, given)
     if latent:
-        fields |= {"clip_sample": False, "steps_offset": 1}
+        fields |= {"clip_sample": False} | ({} if offset is None else {"steps_offset": offset})
     _check(file, fields)
     betas = _uncommon_betas(file, str(given["_class_name"]), fields)
     if betas is not None:

@@ -22,6 +22,7 @@ from membench.reports.run_tables import (
     extraction_rows,
     generation_rows,
     ground_truth_line,
+    reference_line,
     size_correlation,
 )
 from membench.reports.text import interval
@@ -253,6 +254,8 @@ def extraction(run: Run) -> Section:
     intro = f"Which training images came back? {_measure(space)}"
     if truth := run.info.get("provenance", {}).get("ground_truth"):
         intro += f" {ground_truth_line(truth).capitalize()}."
+    if reference := run.info.get("provenance", {}).get("reference"):
+        intro += f" {reference_line(reference).capitalize()}."
     if not (run.samples.status == "ok").any():
         why = (
             f"All {len(run.samples)} images failed."

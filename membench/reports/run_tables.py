@@ -357,6 +357,8 @@ def run_summary(run: Run) -> str:
     ]
     if truth := info.get("provenance", {}).get("ground_truth"):
         lines.append(ground_truth_line(truth))
+    if reference := info.get("provenance", {}).get("reference"):
+        lines.append(reference_line(reference))
     if info["status"] != "complete":
         why = (
             f"{failed} failed rows"
@@ -378,6 +380,17 @@ def ground_truth_line(truth: Mapping[str, int]) -> str:
     return (
         f"ground truth: {truth['images']:,} images, of {held:,} of {of:,} {kind} prompts;"
         " copies of other images are not found"
+    )
+
+
+def reference_line(reference: Mapping[str, Any]) -> str:
+    """Which descriptors images were compared with, and whether counts are exact."""
+    of = f"reference: {reference['descriptors']:,} descriptors"
+    if "recall" not in reference:
+        return f"{of}, exact search; copies of other images are not found"
+    return (
+        f"{of}, approximate search ({reference['search']}) that finds the nearest of"
+        f" {reference['recall']:.1%} of a sample of queries: counts are lower bounds"
     )
 
 

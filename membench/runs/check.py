@@ -125,6 +125,16 @@ def _space(value: Any) -> bool:
 TRUTH = ("images", "of them with an image", "memorized prompts")
 
 
+def _reference(value: Any) -> bool:
+    """What a run says of a reference set of descriptors."""
+    return (
+        _map(_any, "descriptors", "search")(value)
+        and _count(value["descriptors"])
+        and _name(value["search"])
+        and _amount(value.get("recall", 1.0))
+    )
+
+
 TWICE: Mapping[str, Check] = {  # fields that run.json holds for itself and in the key's parts
     **dict.fromkeys(("task", "profile", "detector", "dtype"), _name),
     **{
@@ -172,7 +182,9 @@ OPTIONAL: dict[str, Check] = {
     },
     **dict.fromkeys(("model_name", "data_name"), _text),
     "provenance": lambda value: (
-        _map(_any)(value) and _or_none(_map(_count, *TRUTH))(value.get("ground_truth"))
+        _map(_any)(value)
+        and _or_none(_map(_count, *TRUTH))(value.get("ground_truth"))
+        and _or_none(_reference)(value.get("reference"))
     ),
     "prepared": _or_none(_map(_any)),
 }

@@ -24,7 +24,7 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.nda
     images. Images are decoded in blocks: those of a whole run would not fit in
     memory.
     """
-    ids, own = np.asarray(task.training.ids, dtype=object), np.full(len(samples), np.nan)
+    ids, own = task.training.ids, np.full(len(samples), np.nan)
     frames = [SCHEMAS["matches"].empty_table().to_pandas()] if samples.empty else []
     criterion = task.match or by_pixels(task.training.images)
     for start in range(0, len(samples), DECODED):
@@ -35,7 +35,7 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.nda
             pd.DataFrame(
                 {
                     "sample_id": part.sample_id.to_numpy()[found.generated],
-                    "training_id": ids[found.training],
+                    "training_id": [ids[int(k)] for k in found.training],
                     "training": found.training,
                     "similarity": found.similarity,
                     "rank": found["rank"],

@@ -54,8 +54,11 @@ def nearest_table(run: Run, training: np.ndarray) -> pd.DataFrame:
     images that pages of this run show.
 
     Of the run's own gallery first, then of the next nearest pairs; at most STORED.
-    training: ``uint8`` [n, h, w, 3], in the order of ``matches.training``.
+    training: ``uint8`` [n, h, w, 3], in the order of ``matches.training``; n = 0 where
+    the reference set has no images: then there are no rows.
     """
+    if not len(training):
+        return pd.DataFrame({"training_id": [], "image": []})
     frame = frame_of(run)
     kept = pd.concat([*chosen_pairs(frame)[:3], frame]).drop_duplicates("training_id")[:STORED]
     images = [small_png(Image.fromarray(training[row]), SIDE) for row in kept.training]

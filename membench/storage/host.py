@@ -24,6 +24,17 @@ def peak_memory_mb() -> int:
     return peak // (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB on Linux
 
 
+def free_memory() -> int:
+    """Bytes that can be had without swapping: what Linux calls available; elsewhere
+    half of the machine's memory.
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 def reserve(file: FileIO, size: int) -> None:
     """Makes room for ``size`` bytes from the start of an open file, before the work.
 

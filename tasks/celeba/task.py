@@ -38,7 +38,7 @@ IDENTITIES = 10_177  # identity k of the file, 1 to 10,177, is class k - 1 of a 
 
 @dataclass(frozen=True)
 class CelebaOptions(MirrorOptions):
-    size: Literal[64, 128] = field(
+    size: Literal[64, 128, 256] = field(
         default=64,
         metadata={"help": "pixels a side of model and data (--profile full)", "full": True},
     )

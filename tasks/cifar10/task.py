@@ -109,12 +109,13 @@ class Cifar10(Task):
         )
         if o.examples == "training":
             pair = self.pair(setting.folder)
-            told = classes_of(setting.asked, len(CLASSES), SIZE)
+            told = classes_of(setting.asked, len(CLASSES), SIZE, o.variant)
             examples = mirror_examples(pair, "a")
             return loaded(
                 compared(setting, o, device, batch_size),
                 examples,
                 told,
+                o.variant,
                 control=control,
                 device=device,
                 dtype=dtype,
@@ -134,7 +135,9 @@ class Cifar10(Task):
         from membench.models.pixel import find_model
 
         images, classes = read_cifar10(Path(self.options.data_root))
-        return real_pair(images, classes, folder, find_model(self.options.control_model))
+        return real_pair(
+            images, classes, folder, find_model(self.options.control_model, self.options.variant)
+        )
 
     def training(self, folder: Path) -> Training:
         """The training images of a model: the subset that its training.json names, or

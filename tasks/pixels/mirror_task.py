@@ -102,6 +102,7 @@ def load_mirror(
         compared(setting, options, device, batch_size),
         examples,
         world.classes,
+        options.variant,
         control=control,
         device=device,
         dtype=dtype,

@@ -55,6 +55,16 @@ class PixelOptions:
         default="data",
         metadata={"help": "folder of the real data set (--profile full)", "full": True},
     )
+    variant: str = field(
+        default="",
+        metadata={
+            "help": (
+                "which weight files of these models: fp16, bf16 or non_ema; empty: the plain ones,"
+                " else fp16 or bf16"
+            ),
+            "full": True,
+        },
+    )
     pool: int = field(
         default=600, metadata={"help": "generated images that detectors score", "min": 2}
     )
@@ -114,7 +124,8 @@ def load_setting(
     from membench.models.pixel import classes_of, load_pixel_model
 
     s = compared(s, options, device, batch_size, progress)
-    told = {folder: classes_of(folder, s.classes, s.size) for folder in (s.folder, s.asked)}
+    variant = options.variant
+    told = {f: classes_of(f, s.classes, s.size, variant) for f in (s.folder, s.asked)}
     if options.labels == "class" and not told[s.folder]:
         raise UserError(
             f"labels=class, but {s.folder} is unconditional: it was told nothing of its images;"
@@ -129,7 +140,12 @@ def load_setting(
     examples = read_pool(
         pool_spec(s, options),
         lambda: load_pixel_model(
-            s.folder, told[s.folder], device=device, dtype="float32", batch_size=batch_size
+            s.folder,
+            told[s.folder],
+            device=device,
+            dtype="float32",
+            batch_size=batch_size,
+            variant=variant,
         ),
         s.training,
         match=s.match,
@@ -139,6 +155,7 @@ def load_setting(
         s,
         examples,
         told[s.asked],
+        variant,
         control=control,
         device=device,
         dtype=dtype,
@@ -150,6 +167,7 @@ def loaded(
     s: Setting,
     examples: Sequence[Example],
     told: int,
+    variant: str,
     *,
     control: bool,
     device: str,
@@ -157,7 +175,7 @@ def loaded(
     batch_size: int,
 ) -> LoadedTask:
     """Examples with the setting's model to score them. told: how many classes it is
-    told; 0: none.
+    told; 0: none. variant: of its weights ("", fp16 ...).
     """
     from membench.models.pixel import load_pixel_model, pixel_hash
 
@@ -167,10 +185,10 @@ def loaded(
         examples=examples,
         training=s.training,
         model=lambda: load_pixel_model(
-            s.asked, told, device=device, dtype=dtype, batch_size=batch_size
+            s.asked, told, device=device, dtype=dtype, batch_size=batch_size, variant=variant
         ),
         hashes={
-            "weights": pixel_hash(s.asked),
+            "weights": pixel_hash(s.asked, variant),
             "data": s.training.hash,
             "prompts": examples_hash(examples),
         },
@@ -211,10 +229,14 @@ def pool_spec(s: Setting, options: PixelOptions) -> PoolSpec:
     return PoolSpec(
         n=options.pool,
         seed=options.pool_seed,
-        classes=0 if options.labels == "none" else classes_of(s.folder, s.classes, s.size),
+        classes=(
+            0
+            if options.labels == "none"
+            else classes_of(s.folder, s.classes, s.size, options.variant)
+        ),
         sampling=s.info.sampling,
         space=s.info.space,
-        weights=pixel_hash(s.folder),
+        weights=pixel_hash(s.folder, options.variant),
         data=s.training.hash,
     )
 
@@ -248,9 +270,10 @@ def full_setting(
             "--profile full ships no control model; train one in the same way on other"
             f" images{recipe} and name it: --set {info.name}.control_model=FOLDER"
         )
-    folder = found(options.model or default)
-    classes_of(folder, classes, size)  # before the data are read, or fetched
-    asked = found(options.control_model) if control else folder
+    variant = options.variant
+    folder = found(options.model or default, variant)
+    classes_of(folder, classes, size, variant)  # before the data are read, or fetched
+    asked = found(options.control_model, variant) if control else folder
     data = training(folder)
     if (
         control
@@ -266,10 +289,10 @@ def full_setting(
     )
 
 
-def found(model: str) -> Path:
+def found(model: str, variant: str = "") -> Path:
     from membench.models.pixel import find_model
 
-    return find_model(model)
+    return find_model(model, variant)
 
 
 def unique(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

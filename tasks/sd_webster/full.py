@@ -1,5 +1,5 @@
-"""The full profile of ``sd_webster``: a Stable Diffusion 1.x or 2.x checkpoint, asked
-about the published prompt sets.
+"""The full profile of ``sd_webster``: a Stable Diffusion 1.x, 2.x or XL checkpoint,
+with what people lay over it, asked about the published prompt sets.
 
 Positives: by default the 500 prompts that Webster (2023) found for Stable Diffusion 1
 and Wen et al. (2024) chose, as Hintersdorf et al. (2024) labelled them (VM, TM).
@@ -26,11 +26,13 @@ from membench.task import LoadedTask, TaskInfo
 from membench.types import Example, Space, Training
 
 from ..shared import examples_hash
+from .reference import read_reference
 
 if TYPE_CHECKING:
     from membench.datasets.ground_truth import GroundTruth
     from membench.datasets.prompt_sets import PromptSet
     from membench.fetching.resources import Resource
+    from membench.models.changes import Changes
     from membench.models.denoiser import Denoiser
     from membench.similarity.criterion import Features
 
@@ -89,8 +91,14 @@ def load_full(
     unfetched, where every detector reads captions alone.
     """
     from membench.fetching.resources import ensure
+    from membench.models.changes import NONE
     from membench.models.stable_diffusion_folder import folder_hash
 
+    if o.reference and o.ground_truth:
+        raise UserError(
+            "reference and ground_truth exclude each other: images are compared with the one or the"
+            " other"
+        )
     for name in ("half", "examples"):
         if (value := getattr(o, name)) != getattr(type(o)(), name):
             raise UserError(f"{name}={value} is for --profile mini")
@@ -99,11 +107,14 @@ def load_full(
             "--profile full ships no control model: name a model of the same kind that never saw"
             " the prompts' images, --set sd_webster.control_model=FOLDER"
         )
+    changes = NONE if control else changes_of(o)
     asked, sets = "control model" if control else "model", sets_of(o)
     needed = [
         r
         for r in resources(o, again=False)
-        if r.name == asked or r.name in sets or (o.ground_truth and r.name not in MODELS)
+        if r.name == asked
+        or r.name in sets
+        or ((o.ground_truth or o.reference) and r.name not in MODELS)
     ]
     if not needs_model:
         [weights] = [r for r in needed if r.name == asked]
@@ -113,40 +124,47 @@ def load_full(
         found = ensure(needed)
         folder = found[asked]
     examples, prompts, provenance = chosen_prompts(o.prompts or PROMPTS, negatives_of(o))
-    truth, features = None, None
+    truth, features, reference = None, None, None
     if o.ground_truth:
         truth, features = compared(o, found, prompts, device, batch_size)
+    elif o.reference:
+        features = features_of(o, device, batch_size)
+        reference = read_reference(o, features)
+        provenance["notes"] = [*provenance.get("notes", ()), *reference.notes]
     training = (
         Training(truth.images, truth.ids, truth.copies, hash=truth.hash)
         if truth
+        else reference.training
+        if reference
         else Training.none()
     )
     return LoadedTask(
         info=replace(
             info,
-            space=space(o, features),
+            space=reference.space if reference else space(o, features),
             sampling={"steps": o.steps, "guidance": o.guidance},
         ),
         profile="full",
         examples=examples,
         training=training,
-        model=_model(folder, device, dtype, batch_size),
+        model=_model(folder, device, dtype, batch_size, changes),
         hashes={
-            "weights": folder_hash(folder) if folder else "none",
+            "weights": folder_hash(folder, changes) if folder else "none",
             "data": training.hash,
             "prompts": examples_hash(examples),
         },
         control=control,
-        match=_match(truth, features),
+        match=reference.match if reference else _match(truth, features),
         owners=truth.owners if truth else {},
         names={
-            "model": model_name((o.control_model if control else o.model) or MODEL),
+            "model": model_name((o.control_model if control else o.model) or MODEL) + str(changes),
             "data": provenance["sets"],
         },
         provenance={
             **provenance,
             **({"revision": folder.name} if folder and folder.parent.name == "snapshots" else {}),
             **({"ground_truth": _told(truth, prompts)} if truth else {}),
+            **({"reference": reference.told} if reference else {}),
         },
     )
 
@@ -228,6 +246,14 @@ def compared(
     with them.
     """
     from membench.datasets.ground_truth import read_ground_truth
+
+    # Before images are read: a mistake in the weights shall not wait for them.
+    features = features_of(o, device, batch_size)
+    return read_ground_truth(found["ground truth"], prompts, SIDE, progress=True), features
+
+
+def features_of(o: SdWebsterOptions, device: str, batch_size: int) -> Features:
+    """The network whose vectors are compared."""
     from membench.features.loading import load_features
 
     weights = o.criterion_weights or (SSCD if o.criterion == "sscd" else "")
@@ -236,15 +262,13 @@ def compared(
             "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG or"
             " MODEL:FILE, such as ViT-B-32:laion2b_s34b_b79k"
         )
-    # Before images are read: a mistake in the weights shall not wait for them.
-    features = load_features(
+    return load_features(
         o.criterion,
         weights,
         device=device,
         batch_size=batch_size,
         preprocess=o.criterion_preprocess,
     )
-    return read_ground_truth(found["ground truth"], prompts, SIDE, progress=True), features
 
 
 def space(o: SdWebsterOptions, features: Features | None) -> Space:
@@ -286,7 +310,7 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
     from membench.features.sscd import VARIANTS, sscd_resource
     from membench.fetching.resources import Resource
 
-    needed = [model_resource("model", o.model or MODEL)]
+    needed = [model_resource("model", o.model or MODEL, changes_of(o))]
     needed += [model_resource("control model", o.control_model)] if o.control_model else []
     needed += [prompt_sets.resource(name) for name in sets_of(o)]
     # Else a file
@@ -311,13 +335,26 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
     return [*needed, images_resource(o, again)]
 
 
-def model_resource(name: str, model: str) -> Resource:
+def changes_of(o: SdWebsterOptions) -> Changes:
+    """What is laid over the model. The control model is taken as it is: of a LoRA or a
+    fine-tuned U-Net the base is the natural control.
+    """
+    from membench.models.changes import read_changes
+
+    return read_changes(o.unet, o.lora, o.textual_inversion, o.variant)
+
+
+def model_resource(name: str, model: str, changes: Changes | None = None) -> Resource:
     """A folder as it is; a hub id from the hub's cache, or one of its mirrors."""
     from membench.fetching import net
     from membench.fetching.hub import Incomplete
     from membench.fetching.resources import Resource
+    from membench.models.changes import NONE
     from membench.models.checkpoints import choices, pipeline_folder
-    from membench.models.stable_diffusion_folder import check_kind, weight_files
+    from membench.models.pipeline_kinds import check_kind
+    from membench.models.stable_diffusion_folder import weight_files
+
+    changes = changes or NONE
 
     pinned = ""
     if Path(model).is_file():
@@ -330,26 +367,30 @@ def model_resource(name: str, model: str) -> Resource:
 
     def find() -> Path | None:
         if Path(model).is_dir():
-            weight_files(Path(model))  # refuses what is no Stable Diffusion in safetensors
+            # Refuses what is no Stable Diffusion in safetensors
+            weight_files(Path(model), changes)
             return Path(model)
         try:
-            folder = pipeline_folder(model, local_only=True, advice=f"fetch them with: {command}")[
-                0
-            ]
+            folder, _ = pipeline_folder(
+                model,
+                changes.variant,
+                local_only=True,
+                advice=f"fetch them with: {command}",
+            )
         except Incomplete:
             if net.offline():
                 raise
             return None  # the rest is fetched
         except UserError:  # not in the hub's cache
             return None
-        weight_files(folder)
+        weight_files(folder, changes)
         return folder
 
     return Resource(
         name,
         f"model {model}",
         find,
-        lambda: pipeline_folder(model)[0],
+        lambda: pipeline_folder(model, changes.variant)[0],
         command,
         f"some 4 GB, {pinned}" if pinned else "",
     )
@@ -473,11 +514,13 @@ def sets_of(o: SdWebsterOptions) -> list[str]:
     return [name for name in dict.fromkeys(named) if name and not Path(name).is_file()]
 
 
-def _model(folder: Path | None, device: str, dtype: str, batch_size: int) -> Callable[[], Denoiser]:
+def _model(
+    folder: Path | None, device: str, dtype: str, batch_size: int, changes: Changes
+) -> Callable[[], Denoiser]:
     def model() -> Denoiser:
         from membench.models.latent import load_model
 
         assert folder is not None  # asked for by detectors that need it only
-        return load_model(folder, device, dtype, batch_size)
+        return load_model(folder, device, dtype, batch_size, changes)
 
     return model

@@ -13,7 +13,7 @@ class SdWebsterOptions:
         metadata={
             "help": (
                 "folder, hub id (ID@REVISION) or short name (sd-1.4, sd-2.1 ...) of a"
-                " StableDiffusionPipeline, 1.x or 2.x; A,B: B is A's mirror; empty: the one that"
+                " Stable Diffusion, 1.x, 2.x or XL; A,B: B is A's mirror; empty: the one that"
                 " ships (mini), CompVis/stable-diffusion-v1-4 (full)"
             )
         },
@@ -35,6 +35,42 @@ class SdWebsterOptions:
                 "the same, of prompts that are not memorized; empty: laion (full, where prompts is"
                 " empty, too)"
             )
+        },
+    )
+    unet: str = field(
+        default="",
+        metadata={
+            "help": (
+                "a fine-tuned U-Net over the model: the folder checkpoint-N of a training, or the"
+                " folder unet inside it"
+            ),
+            "full": True,
+        },
+    )
+    lora: str = field(
+        default="",
+        metadata={
+            "help": (
+                "LoRAs over the model, FILE or FILE:SCALE, A,B; added to its weights in this order"
+            ),
+            "full": True,
+        },
+    )
+    textual_inversion: str = field(
+        default="",
+        metadata={
+            "help": "learned words (learned_embeds.safetensors), FILE or FILE:WORD, A,B",
+            "full": True,
+        },
+    )
+    variant: str = field(
+        default="",
+        metadata={
+            "help": (
+                "which weight files: fp16, bf16 or non_ema; empty: the plain ones, else fp16 or"
+                " bf16"
+            ),
+            "full": True,
         },
     )
     half: Literal["a", "b"] = field(
@@ -69,6 +105,34 @@ class SdWebsterOptions:
             ),
             "full": True,
         },
+    )
+    reference: str = field(
+        default="",
+        metadata={
+            "help": (
+                "descriptors of the training set, or of a part of it, to compare extracted images"
+                " with: FILE.npy, FILE.parquet or a folder of them; in place of ground_truth"
+            ),
+            "full": True,
+        },
+    )
+    reference_search: Literal["exact", "ivfpq"] = field(
+        default="exact",
+        metadata={
+            "help": "every descriptor, in blocks, or candidates of a FAISS index: a lower bound",
+            "full": True,
+        },
+    )
+    reference_index: str = field(
+        default="",
+        metadata={
+            "help": "a FAISS index of these descriptors; empty: one is built and kept (ivfpq)",
+            "full": True,
+        },
+    )
+    reference_probes: int = field(
+        default=32,
+        metadata={"help": "lists of the index that a query looks into", "min": 1, "full": True},
     )
     criterion: Literal["sscd", "sscd-int8", "clip"] = field(
         default="sscd",

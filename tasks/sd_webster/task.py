@@ -244,7 +244,8 @@ def _foreign(model: str, folder: Path, half: str) -> str:
     """Why the catalogue says nothing about what a model has memorized; empty for one
     that was trained on this half of it.
     """
-    from membench.models.stable_diffusion_folder import check_kind, image_size
+    from membench.models.pipeline_kinds import check_kind
+    from membench.models.stable_diffusion_folder import image_size
 
     check_kind(folder)
     if (size := image_size(folder)) != (SIDE, SIDE):

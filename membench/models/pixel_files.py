@@ -1,0 +1,135 @@
+"""What the folder of a UNet2DModel holds, before any weight is loaded: which parts and
+files, of images or of latents, how large its images are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from membench.errors import UserError
+from membench.models.loading import network_config, read_config
+from membench.models.part_files import DIFFUSERS, Weights, find_weights
+from membench.models.weight_files import refuse_adapter
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Folders of a model: unet, scheduler, and decoder (of a latent model; else None).
+    The hub's older pipelines keep all of it in one. weights: of unet, and of the
+    decoder.
+    """
+
+    unet: Path
+    scheduler: Path
+    decoder: Path | None
+    weights: tuple[Weights, ...]
+
+
+DECODERS = ("vqvae", "vae")
+
+
+def parts_of(folder: Path, variant: str = "") -> Parts:
+    """Raises :class:`UserError`, naming what is missing."""
+    unet = folder / "unet" if (folder / "unet").is_dir() else folder
+    scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    refuse_adapter(folder, [file for file in sorted(unet.glob("*")) if file.is_file()])
+    if not (unet / "config.json").is_file():
+        raise UserError(
+            f"{folder} holds no UNet2DModel: {unet / 'config.json'} is missing (save one with"
+            " pipeline.save_pretrained)"
+        )
+    if not (scheduler / "scheduler_config.json").is_file():
+        raise UserError(
+            f"{folder} has no scheduler_config.json: membench must know the noise schedule that the"
+            " model was trained with"
+        )
+    decoder = next((folder / name for name in DECODERS if (folder / name).is_dir()), None)
+    if decoder is None and _index(folder).startswith("LDM"):
+        raise UserError(
+            f"{folder} is a latent model, and its decoder {folder / 'vqvae'} is missing; get the"
+            " model again"
+        )
+    parts = [unet] if decoder is None else [unet, decoder]
+    weights = tuple(_weights(part, variant) for part in parts)
+    if variant and all(found.variant != variant for found in weights):
+        raise UserError(f"{folder} has no weights of variant={variant}; leave it out")
+    return Parts(unet, scheduler, decoder, weights)
+
+
+def _index(folder: Path) -> str:
+    """The pipeline's class, where the folder names one."""
+    file = folder / "model_index.json"
+    return str(read_config(file).get("_class_name")) if file.is_file() else ""
+
+
+def _weights(part: Path, variant: str) -> Weights:
+    if found := find_weights(part.parent, part.name, variant):
+        return found
+    pickled = part / f"{DIFFUSERS}.bin"
+    if not pickled.is_file():
+        raise UserError(
+            f"{part} lacks diffusion_pytorch_model.safetensors (and .bin, which is read too,"
+            " tensors only)"
+        )
+    return Weights("", (pickled,))
+
+
+def model_config(folder: Path, variant: str = "") -> dict[str, Any]:
+    """The network's configuration.
+
+    Raises :class:`UserError` if it is none of a UNet2DModel.
+    """
+    file = parts_of(folder, variant).unet / "config.json"
+    config = network_config(file)
+    if (name := class_name(config)) != "UNet2DModel":
+        raise UserError(f"{file} is of a {name}, not of a UNet2DModel")
+    if (kind := config.get("class_embed_type")) is not None:
+        raise UserError(
+            f"{file}: class_embed_type is {kind!r}, but membench tells a network its class by"
+            " number (null, num_class_embeds)"
+        )
+    return config
+
+
+def image_shape(folder: Path, variant: str = "") -> tuple[Any, tuple[int, int]]:
+    """(pixels a side of what the model generates, its network's channels in and out).
+
+    Raises :class:`UserError` for channels that are neither images nor the latents of
+    the decoder, and a learned variance that the scheduler does not name.
+    """
+    parts, config = parts_of(folder, variant), model_config(folder, variant)
+    given, out = config.get("in_channels", 3), config.get("out_channels", 3)
+    if out == 2 * given:
+        schedule = read_config(parts.scheduler / "scheduler_config.json")
+        if schedule.get("variance_type") not in LEARNED:
+            raise UserError(
+                f"{folder} gives {out} channels for {given}, as for a learned variance, but"
+                f" variance_type of its scheduler_config.json is {schedule.get('variance_type')!r},"
+                f" not {' or '.join(LEARNED)}; get the model again"
+            )
+    elif out != given:
+        raise UserError(f"{folder} takes {given} channels and gives {out}; get the model again")
+    side = config.get("sample_size")
+    if parts.decoder is None:
+        return side, (given, out)
+    decoder = network_config(parts.decoder / "config.json")
+    if (latents := decoder.get("latent_channels", 3 if is_vq(decoder) else 4)) != given:
+        raise UserError(
+            f"{folder}: the U-Net's {given} channels are not the latent channels of"
+            f" {parts.decoder.name} ({latents}); get the model again"
+        )
+    factor = 2 ** (len(decoder.get("block_out_channels", (64,))) - 1)
+    return (side * factor if isinstance(side, int) else side), (3, 3)
+
+
+LEARNED = ("learned", "learned_range")
+
+
+def is_vq(decoder: dict[str, Any]) -> bool:
+    return class_name(decoder) == "VQModel"
+
+
+def class_name(config: Any) -> str:
+    return str(config.get("_class_name")) if isinstance(config, dict) else type(config).__name__

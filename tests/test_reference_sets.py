@@ -1,0 +1,221 @@
+"""Reference sets of descriptors: exact search against the plain cosine, an index's
+recall and lower bound, and files that do not do.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from membench.errors import UserError
+from membench.similarity import descriptors as module
+from membench.similarity.cosine import cosine
+from membench.similarity.descriptors import read_descriptors
+from membench.similarity.reference import ExactSearch, reference_matches
+from membench.storage import host
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "BLOCK", 700)
+
+
+def vectors(n: int, d: int = 32, seed: int = 0) -> np.ndarray:
+    """In clumps, as descriptors of real images are."""
+    rng = np.random.default_rng(seed)
+    found = rng.standard_normal((40, d))[rng.integers(0, 40, n)] + rng.standard_normal((n, d))
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+def saved(file: Path, known: np.ndarray) -> Path:
+    np.save(file, known)
+    return file
+
+
+@pytest.mark.parametrize("floor", [None, 0.5])
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_exact_search_is_the_plain_cosine(tmp_path: Path, floor: float | None, kind: Any) -> None:
+    known = vectors(3000).astype(kind)
+    known[2100] = known[5]  # the nearest may be two, in two blocks
+    queries = np.concatenate([3 * vectors(50, seed=1), 2 * known[5:6].astype(np.float32)])
+    read = read_descriptors(saved(tmp_path / "a.npy", known))
+    got = reference_matches(queries, read, ExactSearch(read), floor)
+    wanted = cosine(queries, known.astype(np.float32), floor=floor)
+    pd.testing.assert_frame_equal(got, wanted, rtol=0, atol=1e-6)
+    assert (got.generated == 50).sum() >= 1 and got[got.generated == 50].training.iloc[0] == 5
+    assert len(got) == 51 if floor is None else len(got) > 200
+
+
+def test_layouts_give_the_same_set(tmp_path: Path) -> None:
+    known, ids = vectors(1500), [f"laion/{i}" for i in range(1500)]
+    (tmp_path / "parts").mkdir()
+    for i in range(3):
+        part = slice(500 * i, 500 * (i + 1))
+        saved(tmp_path / "parts" / f"{i}.npy", known[part])
+        (tmp_path / "parts" / f"{i}.ids.txt").write_text("\n".join(ids[part]))
+    column = pa.FixedSizeListArray.from_arrays(pa.array(known.ravel()), 32)
+    pq.write_table(pa.table({"id": ids, "descriptor": column}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"id": ids, "descriptor": [row.tolist() for row in known]}), tmp_path / "b.parquet"
+    )
+    queries = vectors(20, seed=2)
+    for path in ("parts", "a.parquet", "b.parquet"):
+        read = read_descriptors(tmp_path / path)
+        assert (len(read), read.dimension, read.ids[777]) == (1500, 32, "laion/777")
+        assert np.array_equal(read.rows(np.array([1400, 3])), known[[1400, 3]].astype(float))
+        found = reference_matches(queries, read, ExactSearch(read), None)
+        assert found.training.tolist() == cosine(queries, known, floor=None).training.tolist()
+    bare = read_descriptors(saved(tmp_path / "bare.npy", known))
+    assert bare.ids[-1] == "1499" and bare.features == ""
+    (tmp_path / "bare.json").write_text(json.dumps({"features": "sscd/x"}))
+    assert read_descriptors(tmp_path / "bare.npy").features == "sscd/x"
+
+
+def poke(known: np.ndarray, row: int, value: float) -> np.ndarray:
+    known[row] *= value
+    return known
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (poke(vectors(900), 801, 3.0), "row 801 is of length 3, not 1"),
+        (poke(vectors(900), 801, float("nan")), "row 801 holds NaN or infinity"),
+        (poke(vectors(900), 2, 0.0), "row 2 is of length 0"),
+        (vectors(9).astype(np.float64), "float64"),
+        (vectors(9)[0], r"of shape \[32\]"),
+        (vectors(9)[:0], r"of shape \[0, 32\]"),
+    ],
+)
+def test_descriptors_that_do_not_do(tmp_path: Path, known: np.ndarray, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        read_descriptors(saved(tmp_path / "a.npy", known))
+
+
+def test_files_that_do_not_do(tmp_path: Path) -> None:
+    file = saved(tmp_path / "a.npy", vectors(9))
+    (tmp_path / "a.ids.txt").write_text("one\ntwo")
+    with pytest.raises(UserError, match="has 2 lines for 9 descriptors"):
+        read_descriptors(file)
+    (tmp_path / "a.ids.txt").write_text("\n".join("abcdefgha"))
+    with pytest.raises(UserError, match="1 ids stand there twice"):
+        read_descriptors(file)
+    (tmp_path / "a.ids.txt").unlink()
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"no whole \.npy file"):
+        read_descriptors(file)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="no whole Parquet file"):
+        read_descriptors(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"id": ["a"], "vector": [[1.0]]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="has no column descriptor"):
+        read_descriptors(tmp_path / "a.parquet")
+    rows = [[1.0, 0.0], [1.0]]
+    pq.write_table(pa.table({"id": ["a", "b"], "descriptor": rows}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="has not 2 numbers"):
+        read_descriptors(tmp_path / "a.parquet")
+    for path in (tmp_path / "no.npy", tmp_path / "cache"):
+        with pytest.raises(UserError, match="descriptors"):
+            read_descriptors(path)
+    (tmp_path / "two").mkdir()
+    saved(tmp_path / "two" / "a.npy", vectors(9))
+    saved(tmp_path / "two" / "b.npy", vectors(9, 16))
+    with pytest.raises(UserError, match=r"of 16 dimensions, a\.npy of 32"):
+        read_descriptors(tmp_path / "two")
+
+
+# ---------------------------------------------------------------------------------- FAISS
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Any:
+    pytest.importorskip("faiss")
+    from membench.similarity import faiss_index
+
+    read = read_descriptors(saved(tmp_path / "a.npy", vectors(4000)))
+    return faiss_index, read
+
+
+def test_an_index_finds_most_and_never_too_much(index: Any) -> None:
+    """Its pairs are among the exact ones, with the same cosines; more probes find more."""
+    faiss_index, read = index
+    queries = vectors(60, seed=1)
+    exact = reference_matches(queries, read, ExactSearch(read), 0.5)
+    known = exact.set_index(["generated", "training"]).similarity
+    recalls = []
+    for probes in (1, 4, 64):
+        settings = faiss_index.IndexSettings(lists=64, code=16, probes=probes, candidates=200)
+        search = faiss_index.open_index(read, settings, None)
+        recalls.append(search.recall)
+        found = reference_matches(queries, read, search, 0.5)
+        pairs = found[found.similarity >= 0.5].set_index(["generated", "training"]).similarity
+        assert set(pairs.index) <= set(known.index) and 0 < len(pairs) <= len(known)
+        assert np.array_equal(pairs, known[pairs.index])
+        nearest, best = (f[f["rank"] == 0].similarity.to_numpy() for f in (found, exact))
+        assert len(nearest) == len(queries) and (nearest <= best).all()
+    assert recalls == sorted(recalls) and recalls[0] < 0.97 < recalls[2]
+
+
+def test_recall_is_the_share_of_nearest_rows_that_come_back(index: Any) -> None:
+    faiss_index, read = index
+
+    class Half:
+        """Sees the first half of the set only."""
+
+        def candidates(self, queries: np.ndarray, floor: float | None) -> Any:
+            gamma = queries @ read.rows(np.arange(2000)).T.astype(np.float32)
+            return np.arange(len(queries)), gamma.argmax(axis=1)
+
+    assert 0.4 < faiss_index.recall(Half(), read) < 0.6
+    assert faiss_index.recall(ExactSearch(read), read) == 1
+
+
+def test_an_index_that_does_not_do(index: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    import faiss
+
+    faiss_index, read = index
+    settings = faiss_index.IndexSettings(lists=16, code=16, candidates=3, probes=2)
+    built = faiss_index.build(read, settings)
+    file = tmp_path / "own.faiss"
+    faiss.write_index(built, str(file))
+    assert faiss_index.open_index(read, settings, file).recall > 0.3
+    other = read_descriptors(saved(tmp_path / "other.npy", vectors(4000, seed=9)))
+    fewer = read_descriptors(saved(tmp_path / "fewer.npy", vectors(3999)))
+    wide = read_descriptors(saved(tmp_path / "wide.npy", vectors(4000, 64)))
+    for known, words in (
+        (other, "an index of other descriptors"),
+        (fewer, "4,000 vectors, and there are 3,999"),
+        (wide, "of 32 dimensions, the descriptors are of 64"),
+    ):
+        with pytest.raises(UserError, match=words):
+            faiss_index.open_index(known, settings, file)
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "free_memory", lambda: 1000)
+        with pytest.raises(UserError, match=r"GB of memory are free.*reference_search=exact"):
+            faiss_index.open_index(read, settings, file)
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(UserError, match="no whole FAISS index"):
+        faiss_index.open_index(read, settings, file)
+    with pytest.raises(UserError, match="do not divide"):
+        faiss_index.build(read, faiss_index.IndexSettings(code=7))
+    with pytest.raises(UserError, match="too few for an index"):
+        faiss_index.build(read, faiss_index.IndexSettings(lists=5000))
+
+
+def test_without_faiss_one_line_says_how_to_get_it(monkeypatch: Any, tmp_path: Path) -> None:
+    import sys
+
+    from membench.similarity import faiss_index
+
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    read = read_descriptors(saved(tmp_path / "a.npy", vectors(9)))
+    with pytest.raises(UserError, match=r"pip install 'membench\[faiss\]'"):
+        faiss_index.open_index(read, faiss_index.IndexSettings(), None)
