@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from membench.api import run
+    from membench.api import audit, run
     from membench.runs.finished import Run, load
 
 # In a checkout, detectors/ and tasks/ lie beside this package (they are what people
@@ -22,7 +22,7 @@ if (
 
 __version__ = "0.1.0"
 
-__all__ = ["Run", "load", "run"]
+__all__ = ["Run", "audit", "load", "run"]
 
 
 def __getattr__(name: str) -> _Any:

@@ -28,8 +28,8 @@ class Settings:
     minutes (``10m``) or target evaluations (``100000``). screen, attack: detectors by
     name. draws: images a caption. steps, guidance: of sampling; 0: those of the kind of
     model. unconditional: ask the empty prompt or the null class only. enlarge: take data
-    smaller than the model's images. share_bad: see
-    :func:`membench.datasets.collection.parse_max_bad`.
+    smaller than the model's images. max_bad: unreadable images and rows that are
+    allowed, a share below 1 or a number.
     """
 
     model: str
@@ -90,6 +90,22 @@ class Limit:
     def met(self, numbers: Mapping[str, float]) -> bool:
         """Whether the numbers of an audit meet it."""
         return bool(COMPARE[self.sign](numbers[self.name], self.value))
+
+
+def parse_max_bad(text: str) -> float:
+    """``1%`` as 0.01 (a share of the rows), a whole number as itself (rows).
+
+    Raises :class:`UserError` for anything else.
+    """
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip()):
+        share = float(found[1]) / 100
+        if share < 1:
+            return share
+        if share == 1:
+            return float("inf")
+    elif re.fullmatch(r"\d{1,9}", text.strip()):
+        return float(text)
+    raise UserError(f"--max-bad {text[:40]}: write a share, such as 1%, or a number of rows")
 
 
 # The numbers of an audit that --fail-on may name

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -53,22 +52,6 @@ class Collection:
     size: tuple[int, int]
     bad: tuple[Bad, ...]
     hash: str
-
-
-def parse_max_bad(text: str) -> float:
-    """``1%`` as 0.01 (a share of the rows), a whole number as itself (rows).
-
-    Raises :class:`UserError` for anything else.
-    """
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip()):
-        share = float(found[1]) / 100
-        if share < 1:
-            return share
-        if share == 1:
-            return float("inf")
-    elif re.fullmatch(r"\d{1,9}", text.strip()):
-        return float(text)
-    raise UserError(f"--max-bad {text[:40]}: write a share, such as 1%, or a number of rows")
 
 
 def read_collection(

@@ -123,8 +123,8 @@ def _listed(place: Path, files: Sequence[Path]) -> Source:
         made = [Item(i.name, i.read, i.texts, i.label) for i in items]
         return Source("WebDataset", made, [Bad(*b) for b in bad])
     if tables := [f for f in files if f.suffix.lower() == ".parquet" and has_images(f)]:
-        items, bad = parquet_items(place, tables)
-        made = [Item(i.name, i.read, i.texts, i.label) for i in items]
+        rows, bad = parquet_items(place, tables)
+        made = [Item(r.name, r.read, r.texts, r.label) for r in rows]
         return Source("Parquet", made, [Bad(*b) for b in bad])
     return Source("folder", [])
 
