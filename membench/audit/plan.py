@@ -12,7 +12,7 @@ from membench.seeds import seed_of
 from membench.types import Condition, Request
 
 SCREEN = 1 / 3  # of the budget, at most
-CONTROL = 0.12  # of the images, for random and for unseen captions each
+RANDOM, NEW = 0.12, 0.2  # of the images, for random and for unseen captions
 MOST_CONTROL = 400  # captions of each
 UNSEEN = 300  # unseen captions that are made
 
@@ -113,10 +113,10 @@ def images_of_prompts(
     """
     if count < 1:
         raise ValueError("no image")
-    control = min(MOST_CONTROL, round(CONTROL * count))
+    control = min(MOST_CONTROL, round(RANDOM * count))
     pool = sorted(order, key=lambda c: c.id)
     chosen = random.Random(seed_of("random captions", seed)).sample(pool, min(control, len(pool)))
-    made = list(unseen[:control])
+    made = list(unseen[: min(MOST_CONTROL, round(NEW * count))])
     # A caption of the top costs its draws and, of a mirror, one image
     left = count - len(made) - len(chosen) * (2 if mirror else 1)
     each = draws + (1 if mirror else 0)

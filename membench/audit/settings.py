@@ -42,7 +42,7 @@ class Settings:
     attack: tuple[str, ...] = ("random",)
     similarity: str = "auto"
     similarity_weights: str = ""
-    draws: int = 2
+    draws: int = 1
     steps: int = 0
     guidance: float = 0.0
     unconditional: bool = False

@@ -55,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="auto: pixels up to 128 pixels a side, else SSCD",
     )
     how.add_argument("--similarity-weights", default="", metavar="FILE", help="of SSCD or CLIP")
-    how.add_argument("--draws", type=int, default=2, metavar="N", help="images a caption (2)")
+    how.add_argument("--draws", type=int, default=1, metavar="N", help="images a caption (1)")
     how.add_argument("--steps", type=int, default=0, metavar="N", help="of sampling")
     how.add_argument("--guidance", type=float, default=0.0, metavar="W", help="of sampling")
     how.add_argument(
