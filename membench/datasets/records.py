@@ -65,18 +65,26 @@ class Record:
         return [text] if (text := self.text("text")) else []
 
     def urls(self) -> list[str]:
-        """The addresses: one, a list, or a list as Python writes it, as in MemBench's
-        table of prompts (Hong et al. 2024).
-        """
+        """The addresses: one, a list, or a list as Python writes it (:func:`addresses`)."""
         value = self.get("url")
-        if isinstance(value, str) and value.lstrip().startswith("[") and len(value) < 1 << 20:
-            try:
-                value = ast.literal_eval(value.strip())  # literals only: nothing is executed
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                return []
         if isinstance(value, list | tuple):
             return [str(v).strip() for v in value if str(v).strip()]
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            return addresses(value)
         return [text] if (text := self.text("url")) else []
+
+
+def addresses(value: Any) -> list[str]:
+    """The texts of a list as Python writes it, as MemBench's table holds them (Hong et
+    al. 2024); [] for anything else. Literals only: nothing is executed.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith("[") or len(value) > 1 << 20:
+        return []
+    try:
+        found = ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    return [v.strip() for v in found if isinstance(v, str) and v.strip()]
 
 
 def column(name: object) -> str:
@@ -170,9 +178,15 @@ def _json(path: Path, text: str) -> list[Record]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return list(_json_lines(path, text))
+    return json_records(value)
+
+
+def json_records(value: Any) -> list[Record]:
+    """The rows of a JSON array or object (:func:`read_records`); none of a number."""
     if isinstance(value, dict):
         value = _unfolded(value)
-    return [_object(f"row {i}", row) for i, row in enumerate(value, 1)]
+    rows = value if isinstance(value, list) else []
+    return [_object(f"row {i}", row) for i, row in enumerate(rows, 1)]
 
 
 def _unfolded(value: dict[str, Any]) -> list[Any]:
