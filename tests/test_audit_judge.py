@@ -4,12 +4,15 @@ that is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from membench.audit.judge import judge, p_values, random_share, rate, total
 from membench.audit.unseen import Callers, exchanged, plain
+from membench.similarity.l2 import normalised_l2
 from membench.similarity.spaces import pixel_space, space_of
 
 SPACE = pixel_space(16)
@@ -147,3 +150,32 @@ def test_a_rare_word_calls_and_a_common_one_does_not() -> None:
         "Brand2 SERIES7, blue mug", CAPTIONS.index("Brand1 Series7 red rug, Small")
     )
     assert not callers.calls("Brand1 Series8 red rug, Small", 14)
+
+
+# --------------------------------------------------------------------------- near-duplicates
+
+
+def test_a_copy_of_any_near_duplicate_is_one_of_its_group() -> None:
+    """40 near-duplicates fill no neighbourhood, and the one that was copied need not be
+    the one that stands for the group.
+    """
+    from types import SimpleNamespace
+
+    from membench.audit.material import _by_pixels
+
+    rng = np.random.default_rng(0)
+    others = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    one = rng.integers(60, 196, (1, 8, 8, 3)).astype(np.int64)
+    near = np.concatenate([one + k for k in range(-20, 20)]).astype(np.uint8)
+    every = np.concatenate([near, others])
+    groups = np.array([0] * 40 + list(range(1, 61)))
+    material: Any = SimpleNamespace(
+        images=lambda: np.concatenate([near[:1], others]), every=lambda: every, group_of=groups
+    )
+    generated = np.stack([near[39], rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)])
+    training, distance = _by_pixels(generated, material)
+    assert training[0] == 0 and distance[0] == 0 and distance[1] > 1
+    half = (near[39].astype(int) + rng.integers(-2, 3, near[39].shape)).astype(np.uint8)
+    plain = normalised_l2(half[None], material.images(), floor=0.0)
+    [at], [d] = _by_pixels(half[None], material)
+    assert at == 0 and d < 0.1 < plain.similarity.min()

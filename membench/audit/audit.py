@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ import pandas as pd
 
 from membench.audit import plan as planning
 from membench.audit import work
-from membench.audit.judge import OWN, Judgement, judge
+from membench.audit.describe import describe
+from membench.audit.found import Audit
+from membench.audit.judge import OWN, judge
 from membench.audit.material import UNCONDITIONAL, Material, comparison, read_material
 from membench.audit.own_output import refuse_own_output
 from membench.audit.settings import Settings, parse_budget
@@ -30,31 +31,6 @@ from membench.storage.hashing import content_key
 from membench.types import Condition, Request, Space
 
 LEAST_SECONDS = 0.85  # of a second of the budget, what evaluations get; the rest is decoding
-
-
-@dataclass
-class Audit:
-    """What an audit is and has found. plan: for people, (what, how much) lines. A dry
-    run ends with it: then ``judgement`` is None.
-    """
-
-    settings: Settings
-    model: Subject
-    mirror: Subject | None
-    material: Material
-    space: Space
-    sampling: dict[str, Any]
-    key: str
-    plan: list[tuple[str, str]]
-    warnings: list[str] = field(default_factory=list)
-    not_judged: list[str] = field(default_factory=list)
-    scores: dict[str, float] = field(default_factory=dict)
-    unseen_scores: dict[str, float] = field(default_factory=dict)
-    prompts: dict[str, Condition] = field(default_factory=dict)
-    pictures: dict[int, np.ndarray] = field(default_factory=dict)
-    judgement: Judgement | None = None
-    evaluations: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def audit(
@@ -85,7 +61,7 @@ class _Run:
         if mirror is not None:
             same_kind(model, mirror)
         material = read_material(s, model, self.progress)
-        space, match = comparison(s, material)
+        space, nearest = comparison(s, material)
         sampling: dict[str, Any] = dict(SAMPLING[model.kind])
         sampling |= {"steps": s.steps} if s.steps else {}
         sampling |= {"guidance": s.guidance} if s.guidance else {}
@@ -98,7 +74,7 @@ class _Run:
         evaluations = self._evaluations(key, loaded, material)
         price = work.price(attack, Request(_one(material), 0))
         planning.paid(evaluations, price, s.budget)
-        self._describe(found, unseen, evaluations, price)
+        describe(found, unseen, evaluations, price)
         self._tick("plan")
         if dry_run:
             return found
@@ -109,7 +85,7 @@ class _Run:
         frame, pictures = self._extract(found, loaded, attack, images)
         self._tick("extract")
         refuse_own_output(material.data, pictures, str(s.data))
-        self._compare(found, frame, pictures, match)
+        frame["training"], frame["similarity"] = nearest(pictures)
         self._tick("compare")
         self._judge(found, frame, pictures)
         self._tick("judge")
@@ -216,49 +192,6 @@ class _Run:
         write_json(kept, {"key": key, "evaluations": found})
         return found
 
-    def _describe(
-        self, found: Audit, unseen: Sequence[Condition], evaluations: int, price: int
-    ) -> None:
-        """The plan in words, and what is known beforehand not to be judged."""
-        m, model, data = found.material, found.model, found.material.data
-        told = {
-            "text": "told a caption",
-            "class": f"told one of {model.embeddings} classes",
-            "unconditional": "told nothing",
-        }[model.kind]
-        repeated = [n for n in m.copies if n > 1]
-        near = "not searched" if m.near is None else f"{m.near:,}"
-        found.plan = [
-            ("model", f"{model.name}, {told}, {model.side}x{model.side} pixels"),
-            ("mirror", found.mirror.name if found.mirror else "none"),
-            ("data", f"{data.kind}, {data.rows:,} images, {len(data.ids):,} different"),
-            ("size of the images", f"{data.size[0]}x{data.size[1]}"),
-            ("near-duplicates", near),
-            ("left to compare with", f"{len(m.ids):,} training images"),
-            ("shown more than once", f"{len(repeated):,}, up to {max(m.copies)} times"),
-            ("captions" if model.kind == "text" else "classes", f"{len(m.prompts):,}"),
-            ("unseen captions", f"{len(unseen):,}"),
-            ("left out", f"{len(data.bad):,}"),
-            ("compared by", found.space.id),
-            ("budget", f"{evaluations:,} evaluations"),
-            ("images that it pays for", f"at most {evaluations // price:,}, {price} each"),
-        ]
-        lines = found.not_judged
-        if data.bad:
-            shown = "; ".join(f"{b.name} ({b.why})" for b in data.bad[:3])
-            more = f" and {len(data.bad) - 3:,} more" if len(data.bad) > 3 else ""
-            lines.append(f"{len(data.bad):,} images or rows that cannot be read: {shown}{more}")
-        if m.near is None:
-            lines.append("near-duplicates: too many images to search; equal images are one")
-        if m.too_long:
-            lines.append(f"{m.too_long:,} captions that are too long")
-        if model.kind == "text" and not m.prompts:
-            lines.append("captions: the data have none, so the model is asked the empty prompt")
-        elif model.kind == "text" and (bare := sum(not c for c in m.captions)):
-            lines.append(f"{bare:,} training images without a caption: nothing asks for them")
-        if found.mirror is None and not unseen:
-            lines.append("false alarms: there is no control; give --mirror")
-
     # --------------------------------------------------------------------------- screen
 
     def _screen(
@@ -357,11 +290,6 @@ class _Run:
         return pd.DataFrame(rows), np.concatenate(parts)
 
     # ------------------------------------------------------------------ compare and judge
-
-    def _compare(self, found: Audit, frame: pd.DataFrame, pictures: np.ndarray, match: Any) -> None:
-        near = match(pictures, None).sort_values("generated")
-        frame["training"] = near.training.to_numpy()
-        frame["similarity"] = near.similarity.to_numpy()
 
     def _judge(self, found: Audit, frame: pd.DataFrame, pictures: np.ndarray) -> None:
         callers = Callers(found.material.captions)

@@ -17,8 +17,9 @@ from membench.datasets.collection import Collection, read_collection
 from membench.datasets.prompts import LONGEST, example_id
 from membench.errors import UserError
 from membench.features.loading import load_features
-from membench.similarity.criterion import Match, by_features, by_pixels
+from membench.similarity.criterion import by_features, by_pixels
 from membench.similarity.near_duplicates import image_groups
+from membench.similarity.search import nearest
 from membench.similarity.spaces import pixel_space, space_of
 from membench.types import Condition, Space
 
@@ -32,14 +33,17 @@ SMALL = 64  # pixels a side at which they are
 class Material:
     """n training images, near-duplicates being one.
 
-    images: gives one image of each group, ``uint8`` [n, side, side, 3]. ids, files,
-    copies, captions: of the group. prompts: what there is to ask, different, each with
+    images: gives one image of each group, ``uint8`` [n, side, side, 3]; every: all
+    different images, whose groups are group_of. ids, files, copies, captions: of the
+    group. prompts: what there is to ask, different, each with
     the training images that have it. near: how many images went into groups; None
     where nobody searched.
     """
 
     data: Collection
     images: Callable[[], np.ndarray]
+    every: Callable[[], np.ndarray]
+    group_of: np.ndarray
     ids: list[str]
     files: list[list[str]]
     copies: list[int]
@@ -77,9 +81,14 @@ def read_material(settings: Settings, model: Subject, progress: bool) -> Materia
     first = [rows[0] for rows in groups]
     captions = [list(dict.fromkeys(t for r in rows for t in data.captions[r])) for rows in groups]
     prompts, too_long = _prompts(settings, model, data, groups, captions)
+    group_of = np.empty(len(images), int)
+    for group, rows in enumerate(groups):
+        group_of[rows] = group
     return Material(
         data=data,
         images=lambda: images if len(first) == len(images) else images[first],
+        every=data.images,
+        group_of=group_of,
         ids=[data.ids[r] for r in first],
         files=[[name for r in rows for name in data.files[r]] for rows in groups],
         copies=[sum(data.copies[r] for r in rows) for rows in groups],
@@ -137,11 +146,16 @@ def _prompts(
     return dict(found), 0
 
 
-def comparison(settings: Settings, material: Material) -> tuple[Space, Match]:
-    """How generated and training images are compared. Raises :class:`UserError` for
-    weights that cannot be had.
+Nearest = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def comparison(settings: Settings, material: Material) -> tuple[Space, Nearest]:
+    """How images are compared: of generated images ``uint8`` [n, side, side, 3], the
+    nearest training image [n] and the similarity to it [n].
+
+    Raises :class:`UserError` for weights that cannot be had.
     """
-    side, name = int(material.images().shape[1]), settings.similarity
+    side, name = int(material.every().shape[1]), settings.similarity
     if name == "auto":
         if side > PIXELS_TO and not settings.similarity_weights:
             raise UserError(
@@ -151,7 +165,26 @@ def comparison(settings: Settings, material: Material) -> tuple[Space, Match]:
             )
         name = "l2" if side <= PIXELS_TO else "sscd"
     if name == "l2":
-        return pixel_space(side), by_pixels(material.images)
+        return pixel_space(side), lambda images: _by_pixels(images, material)
     features = load_features(name, settings.similarity_weights, device=settings.device)
-    key = f"{material.data.hash}/{len(material.ids)}"
-    return space_of(name, features.id), by_features(features, material.images, key)
+    match = by_features(features, material.every, material.data.hash)
+
+    def by_cosine(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = match(images, None).sort_values("generated")
+        return material.group_of[found.training.to_numpy()], found.similarity.to_numpy()
+
+    return space_of(name, features.id), by_cosine
+
+
+def _by_pixels(images: np.ndarray, material: Material) -> tuple[np.ndarray, np.ndarray]:
+    """Carlini's distance to the nearest of all images, scaled by the neighbours among
+    one image of each group: near-duplicates would fill the neighbourhood, and the one
+    image of a group may not be the one that was copied.
+    """
+    groups = material.images()
+    scaled = by_pixels(lambda: groups)(images, None).sort_values("generated")
+    scaled_distance = scaled.similarity.to_numpy().astype(np.float64)
+    of_group = nearest(images, groups, 1)[0][:, 0]
+    distance, row = nearest(images, material.every(), 1)
+    share = np.divide(distance[:, 0], of_group, out=np.ones(len(images)), where=of_group > 0)
+    return material.group_of[row[:, 0]], (scaled_distance * share).astype(np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from membench.audit.material import UNCONDITIONAL, Material
@@ -77,7 +77,7 @@ def ranked(material: Material, scores: Mapping[str, float], seed: int) -> list[C
 
 
 def _take(
-    queue: object,
+    queue: Iterator[Condition],
     material: Material,
     covered: set[int],
     first: dict[str, Condition],
@@ -86,7 +86,7 @@ def _take(
     """Moves the next caption of a queue whose images nobody asks for yet to ``first``,
     and those before it to ``later``; False at its end.
     """
-    for condition in queue:  # type: ignore[attr-defined]  # an iterator, consumed bit by bit
+    for condition in queue:
         if condition.id in first:
             continue
         images = material.prompts[condition]

@@ -25,10 +25,10 @@ class Settings:
     """model, mirror: a folder or a hub id. data: a folder or an archive. captions:
     a table of file names and captions; None: what the data say. unseen: a file of
     captions that the model cannot have seen; None: made from the data's. budget:
-    minutes (``10m``) or target evaluations (``100000``). screen, attack: detectors by
-    name. draws: images a caption. steps, guidance: of sampling; 0: those of the kind of
-    model. unconditional: ask the empty prompt or the null class only. enlarge: take data
-    smaller than the model's images. max_bad: unreadable images and rows that are
+    minutes (``10m``) or target evaluations (``100000``). screen: detectors by name.
+    draws: images a caption. steps, guidance: of sampling; 0: those of the kind of
+    model. unconditional: ask the empty prompt or the null class only. enlarge: take
+    data smaller than the model's images. max_bad: unreadable images and rows that are
     allowed, a share below 1 or a number.
     """
 
@@ -39,7 +39,6 @@ class Settings:
     unseen: Path | None = None
     budget: str = "10m"
     screen: tuple[str, ...] = ("cfg_norm",)
-    attack: tuple[str, ...] = ("random",)
     similarity: str = "auto"
     similarity_weights: str = ""
     draws: int = 1

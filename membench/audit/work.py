@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from membench.models.denoiser import Denoiser
 from membench.options import detector_options
 from membench.runs import contract
 from membench.storage.images import png_image
-from membench.storage.workspace import Workspace
 from membench.types import Condition, Request
 
 BLOCK = 32  # conditions or images
@@ -113,16 +111,8 @@ def price(asked: Asked, request: Request) -> int:
     """
     found = contract.price(asked.detector, asked.model, request)
     if not found:
-        raise UserError(f"{asked.name} does not say what an image costs; leave it out of --attack")
+        raise UserError(f"{asked.name} does not say what an image costs")
     return found
-
-
-def prepared(asked: Asked, conditions: Sequence[Condition], place: Path) -> int:
-    """Prepares an attack in stages that are kept; the evaluations that this took."""
-    identity = {"weights": asked.parts["weights"], "dtype": asked.parts["dtype"]}
-    workspace = Workspace(place, identity)
-    contract.prepare(asked.detector, asked.model, conditions, workspace)
-    return workspace.cost.forwards
 
 
 def images_of(asked: Asked) -> Images:
