@@ -490,7 +490,8 @@ def _csv_rows(
                 raise UserError(f"{path}, {where}: an empty row; remove it")
             if fields:
                 row = {w: fields[i] if i < len(fields) else None for w, i in places.items()}
-                for url in addresses(row.get("url")) or [row.get("url")]:
+                urls: list[str | None] = [*addresses(row.get("url"))]
+                for url in urls or [row.get("url")]:
                     yield where, {**row, "url": url}
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: damaged CSV ({error})") from None
