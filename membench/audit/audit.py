@@ -30,7 +30,7 @@ from membench.storage.files import write_json
 from membench.storage.hashing import content_key
 from membench.types import Condition, Request, Space
 
-LEAST_SECONDS = 0.85  # of a second of the budget, what evaluations get; the rest is decoding
+SHARE = 0.85  # of a budget of minutes that evaluations get; the rest is decoding
 
 
 def audit(
@@ -188,7 +188,7 @@ class _Run:
             pass
         assert self.budget.minutes is not None
         each = work.seconds_per_evaluation(loaded, _one(material))
-        found = int(LEAST_SECONDS * self.budget.minutes * 60 / each)
+        found = int(SHARE * self.budget.minutes * 60 / each)
         write_json(kept, {"key": key, "evaluations": found})
         return found
 
@@ -202,7 +202,6 @@ class _Run:
         conditions = planning.by_duplicates(m, s.seed)
         if not conditions:
             return 0
-        loaded.condition(conditions[:1])
         most, charged = int(planning.SCREEN * evaluations), 0
         ranks: list[pd.Series] = []
         for name in s.screen:
@@ -216,7 +215,7 @@ class _Run:
             count = max(1, share // max(each, 1))
             control = list(unseen[: max(20, count // 8)])
             chosen = conditions[: max(1, count - len(control))]
-            scores, _ = work.screen(asked, [*control, *chosen], 1 << 60, self.progress)
+            scores = work.screen(asked, [*control, *chosen], self.progress)
             charged += each * (len(control) + len(chosen))
             ranks.append(
                 pd.Series(scores).rank(pct=True) if len(s.screen) > 1 else pd.Series(scores)

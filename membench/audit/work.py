@@ -82,27 +82,17 @@ def screener(asked: Asked, conditions: Sequence[Condition]) -> str:
     return ""
 
 
-def screen(
-    asked: Asked, conditions: Sequence[Condition], most: int, progress: bool
-) -> tuple[dict[str, float], int]:
-    """Scores by id of the first conditions that ``most`` evaluations pay for, and how
-    many it took. What is stored costs nothing.
-    """
-    scores, spent = Scores(folder_of("scores", asked.parts)), 0
+def screen(asked: Asked, conditions: Sequence[Condition], progress: bool) -> dict[str, float]:
+    """Scores by id, NaN for one that failed. What is stored costs nothing."""
+    scores = Scores(folder_of("scores", asked.parts))
     wanted = [c for c in conditions if c.id not in scores.found]
-    cost = asked.model.cost
     with tqdm(total=len(conditions), desc="screen", unit="cap", disable=not progress) as bar:
         bar.update(len(conditions) - len(wanted))
         for start in range(0, len(wanted), BLOCK):
             part = wanted[start : start + BLOCK]
-            if spent and spent + spent // max(start, 1) * len(part) > most:
-                break
-            before = cost.forwards
             scores.add(part, contract.score(asked.detector, asked.model, part, {}))
-            spent += cost.forwards - before
             bar.update(len(part))
-    known = {c.id for c in conditions}
-    return {i: s for i, s in scores.found.items() if i in known}, spent
+    return {c.id: scores.found[c.id] for c in conditions}
 
 
 def price(asked: Asked, request: Request) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from membench.cli.common import DTYPES, images_at_once, plugin
+from membench import registry
+from membench.cli.common import DTYPES, images_at_once, names_of, plugin
 from membench.errors import UserError
 
 HELP = "which training images your model gives back"
@@ -95,7 +96,7 @@ def call(args: argparse.Namespace) -> int:
         mirror=args.mirror,
         unseen=args.unseen,
         budget=args.budget,
-        screen=tuple(dict.fromkeys(n.strip() for n in args.screen.split(",") if n.strip())),
+        screen=tuple(names_of(args.screen, registry.detectors(), "detector")),
         similarity=args.similarity,
         similarity_weights=args.similarity_weights,
         draws=args.draws,
