@@ -30,12 +30,12 @@ from membench.models.pixel import load_pixel_model
 from membench.reports.output import markdown
 from membench.reports.text import interval
 from membench.similarity.l2 import normalised_l2
+from membench.similarity.spaces import pixel_space
 from membench.storage.files import atomic_write
 from membench.tasks.celeba import task as celeba
 from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.pixels.planted import World
-from membench.tasks.pixels.task import pixel_space
 from membench.tasks.shared import HALVES, mirror_of
 from membench.types import Condition
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from membench.api import leaderboard, load, report, run
+    from membench.api import audit, leaderboard, load, report, run
     from membench.measures import (
         ams,
         auroc_by_group,
@@ -38,6 +38,7 @@ _PLACES = {
     "load": "api",
     "leaderboard": "api",
     "report": "api",
+    "audit": "api",
     "Result": "notebook",
     "Run": "runs.finished",
     "ams": "measures",
@@ -52,6 +53,7 @@ __all__ = [
     "Result",
     "Run",
     "ams",
+    "audit",
     "auroc_by_group",
     "leaderboard",
     "load",

@@ -5,16 +5,21 @@ leaderboard, a report.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from membench import registry
+from membench.audit.audit import audit as execute_audit
+from membench.audit.outcome import write_outcome
+from membench.audit.settings import Settings
 from membench.boards.board import By, board
 from membench.errors import UserError
 from membench.models.batch_size import AUTO
 from membench.notebook import Leaderboard, Result
 from membench.options import as_settings
 from membench.plain import say
+from membench.reports.audit_page import write_audit_page
 from membench.reports.multiplicity import extracted, siblings
 from membench.reports.page_boards import write_page
 from membench.reports.run_page import write_report
@@ -173,3 +178,36 @@ def write_pages(runs: Sequence[Run]) -> None:
                     write_report(finished.load(folder))
             except UserError as error:
                 say(f"{folder / 'report.html'} still lacks this run's series: {error}")
+
+
+def audit(
+    model: str,
+    data: str | Path,
+    output: str | Path = "results/audit",
+    *,
+    dry_run: bool = False,
+    progress: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Which training images does a model give back? What ``membench audit`` does.
+
+    settings: of :class:`membench.audit.settings.Settings`. Returns what ``audit.json``
+    holds; of a dry run its plan alone. Raises :class:`UserError`.
+    """
+    known = {f.name for f in fields(Settings)}
+    if unknown := sorted(set(settings) - known):
+        raise UserError(f"unknown setting {unknown[0]!r} of an audit: {', '.join(sorted(known))}")
+    asked = Settings(model=str(model), data=Path(data), **settings)
+    return run_audit(asked, Path(output), dry_run=dry_run, progress=progress)
+
+
+def run_audit(
+    settings: Settings, output: Path, *, dry_run: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """An audit of settings, and its page and tables in ``output``."""
+    found = execute_audit(settings, output, dry_run=dry_run, progress=progress)
+    if dry_run:
+        return {"plan": found.plan, "not_judged": found.not_judged}
+    told = write_outcome(found, output)
+    write_audit_page(output, told)
+    return told

@@ -402,3 +402,51 @@ def test_the_task_s_training_set_changes_with_the_split(root, capsys) -> None:
     (root / "img_align_celeba" / NAMES[1]).unlink()
     assert len(training("all").ids) == 6
     assert "1 annotated image is not there" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------- as others keep it
+
+
+def kaggle(root: Path) -> Path:
+    """The same as in Kaggle's archive: images in a folder in a folder, annotations as
+    CSV with a byte order mark, no identities.
+    """
+    other = root.parent / "kaggle"
+    shutil.copytree(root / "img_align_celeba", other / "img_align_celeba" / "img_align_celeba")
+    rows = [",".join([n, *map(str, row)]) for n, row in zip(NAMES, VALUES, strict=True)]
+    table = "\n".join([",".join(["image_id", *KINDS]), *rows]) + "\n"
+    (other / "list_attr_celeba.csv").write_text(table, encoding="utf-8-sig")
+    table = "".join(f"{n},{i % 3}\n" for i, n in enumerate(NAMES))
+    (other / "list_eval_partition.csv").write_text(
+        f"image_id,partition\n{table}", encoding="utf-8-sig"
+    )
+    return other
+
+
+def test_kaggle_s_layout(root) -> None:
+    official, found = read(root), read(kaggle(root))
+    assert np.array_equal(official.images, found.images) and official.key == found.key
+    assert found.attribute_names == KINDS and np.array_equal(found.attributes, VALUES)
+    assert found.partition.tolist() == official.partition.tolist()
+    assert found.notes == ("identity_CelebA.txt is not there",)
+
+
+def test_a_bad_line_of_a_csv_is_named_by_its_number(root) -> None:
+    other = kaggle(root)
+    edit(other / "list_eval_partition.csv", 4, f"{NAMES[2]},7")
+    with pytest.raises(UserError, match=r"list_eval_partition.csv, line 4: .* cannot be '7'"):
+        read(other)
+    edit(other / "list_eval_partition.csv", 4, f"{NAMES[2]},2")
+    edit(other / "list_attr_celeba.csv", 3, f"{NAMES[1]},1,1")
+    with pytest.raises(UserError, match=r"list_attr_celeba.csv, line 3: expected a file name"):
+        read(other)
+
+
+def test_torchvision_s_folder_and_a_byte_order_mark(root) -> None:
+    """Its root holds a folder ``celeba``."""
+    official = read(root)
+    text = (root / FILES[2]).read_text()
+    (root / FILES[2]).write_text(text, encoding="utf-8-sig")
+    found = read(root.parent)
+    assert np.array_equal(official.images, found.images)
+    assert found.partition.tolist() == official.partition.tolist()

@@ -465,7 +465,8 @@ def test_a_model_is_what_the_task_says_of_it(tmp_path) -> None:
     """labels=class of an unconditional model, and a control model that is told
     something else, are refused before anything is drawn.
     """
-    from membench.tasks.pixels.task import PixelOptions, Setting, load_setting, pixel_space
+    from membench.similarity.spaces import pixel_space
+    from membench.tasks.pixels.task import PixelOptions, Setting, load_setting
 
     bare, knows = saved(tmp_path / "bare", None), saved(tmp_path / "knows")
     info, training = (

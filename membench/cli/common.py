@@ -82,7 +82,7 @@ def how_to_run(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     how.add_argument("--dtype", default="float32", choices=DTYPES)
     how.add_argument(
         "--batch-size",
-        type=_images,
+        type=images_at_once,
         default=0,
         metavar="N",
         help="images through the network at once; auto (default): what fits",
@@ -165,8 +165,8 @@ def finished_runs(parser: argparse.ArgumentParser, runs: str) -> None:
     )
 
 
-def _images(text: str) -> int:
-    """``auto`` is 0."""
+def images_at_once(text: str) -> int:
+    """The number of ``--batch-size``; ``auto`` is 0."""
     if text == "auto":
         return 0
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:20]) <= 2**20:

@@ -19,6 +19,7 @@ from typing import Any
 from membench import __version__, registry
 from membench.cli import (
     ablate,
+    audit,
     doctor,
     download,
     leaderboard,
@@ -34,6 +35,7 @@ from membench.errors import UserError, suggest
 
 COMMANDS = {
     "run": run,
+    "audit": audit,
     "reference": reference,
     "leaderboard": leaderboard,
     "report": report,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from membench.datasets.records import SEPARATORS, addresses, json_records, separator_of
 from membench.datasets.twins import BUT_FOR, Labelled
 from membench.errors import UserError
 from membench.types import Condition, Example
@@ -34,11 +35,6 @@ LONGEST = 10_000
 
 LONGEST_LINE = 100_000  # characters of a line of a text file, with its other columns
 
-_OWN = {name: name for name in ("label", "kind", "group", "source", "url", "index")} | {
-    "text": "prompt"
-}
-
-
 _HINTERSDORF = {
     "text": "Caption",
     "kind": "type",
@@ -48,16 +44,16 @@ _HINTERSDORF = {
 }
 
 
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-
-
-# Columns of Parquet and keys of JSON lines, in any case; the first that is there is
-# taken.
+# Columns of tables and keys of JSON, in any case; the first that is there is taken.
 _TABLE = {
     "text": ("caption", "prompt", "text"),
     "kind": ("overfit_type", "kind"),
-    **{name: (name,) for name in ("label", "group", "source", "url", "index")},
+    "url": ("url", "urls"),
+    **{name: (name,) for name in ("label", "group", "source", "index")},
 }
+
+
+_LABELS = {"1": "1", "1.0": "1", "true": "1", "0": "0", "0.0": "0", "false": "0", "": ""}
 
 
 _DEFAULT_KIND = {1: "memorized", 0: "N", UNLABELLED: "unlabelled"}
@@ -135,8 +131,11 @@ def read_prompt_file(
       published with the same three keys, so the format says nothing about the label.
     - CSV as Hintersdorf et al. do: separated by ";", with Caption, URL, Index, and if
       there type, max_sscd.
-    - CSV of one's own (".csv", separated by ","): prompt, and if there label, kind,
-      group, source, url, index.
+    - CSV of one's own (".csv", ".tsv"; separated by commas, semicolons, tabs or bars):
+      prompt, caption or text in any case, and if there label (1, 1.0, True, 0 ...),
+      kind, group, source, url, index. ``urls`` may be a list as Python writes it, as in
+      MemBench (Hong et al. 2024): a row an address.
+    - JSON: an array of captions or of objects, or a dictionary to them.
     - Anything else is text with a prompt a line; blank lines are skipped.
 
     A row's label is that of its column ``label``, else that of its kind, if that is one
@@ -146,8 +145,8 @@ def read_prompt_file(
 
     Published files repeat captions (34 of COCO's 10,000): such rows are all returned,
     since each may have an image of its own. Raises :class:`UserError`, one line, for a
-    file that is missing, empty, damaged or not UTF-8, a missing column, another
-    separator, a row with too many fields, an empty prompt or one of more than LONGEST
+    file that is missing, empty, damaged or not UTF-8, a missing column,
+    a row with too many fields, an empty prompt or one of more than LONGEST
     characters, NUL characters, another label than 0 or 1, another published kind than
     those of KINDS, a repeated prompt in text and in a CSV of one's own, and in any file
     one with two labels, and two with the labels 1 and 0 that are the same but for case,
@@ -269,7 +268,8 @@ def _prompt(
         raise _BadRow(
             "the prompt holds a NUL character or half a surrogate pair, which is not a text"
         )
-    kind, label = _string(row.get("kind")), _string(row.get("label"))
+    kind, told = _string(row.get("kind")), _string(row.get("label"))
+    label = _LABELS.get(told.lower(), told)
     if published and kind and not label and kind not in KINDS:
         raise _BadRow(f"kind {kind[:20]!r}; it must be one of {', '.join(KINDS)}, or empty")
     if label not in ("", "0", "1"):
@@ -343,7 +343,7 @@ def _format(path: Path) -> _Format:
                 f"{path}, line {i}: a NUL character; is it a text file? Save it as UTF-8"
             )
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or re.match(r'\s*\{\s*"', text):
-        return _json_lines(path, lines)
+        return _json_value(path, text) or _json_lines(path, lines)
     separator, columns = _csv_columns(path, lines[0])
     if columns:
         published = columns is _HINTERSDORF
@@ -395,6 +395,23 @@ def _parquet_rows(path: Path, data: bytes) -> Iterator[Row]:
         yield f"row {i}", dict(zip(values, row, strict=True))
 
 
+def _json_value(path: Path, text: str) -> _Format | None:
+    """An array of captions or objects, or a dictionary of them; None for another text,
+    such as JSON lines.
+    """
+    if not text.lstrip().startswith("[") and len(text.strip().split("\n")) == 1:
+        return None  # one line of JSON lines, or none
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    rows: list[Row] = []
+    for record in json_records(value):
+        columns = _table_columns(list(record.values), f"{path}, {record.where},")
+        rows.append((record.where, {w: record.values[name] for w, name in columns.items()}))
+    return _Format(rows, published=True)
+
+
 def _json_lines(path: Path, lines: list[str]) -> _Format:
     rows: list[Row] = []
     for i, line in enumerate(lines, 1):
@@ -418,37 +435,37 @@ def _json_lines(path: Path, lines: list[str]) -> _Format:
 
 def _csv_columns(path: Path, header: str) -> tuple[str, dict[str, str]]:
     """(separator, columns by what they are to us) of a CSV with this first line; ("",
-    {}) for text. Raises UserError for another separator than the format's, and for a
-    missing column.
+    {}) for text. Raises UserError for a missing column and for one that stands twice.
     """
-    known = (_HINTERSDORF, ("Caption", "URL", "Index")), (_OWN, ("prompt",))
     split = {
         separator: [name.strip() for name in next(csv.reader([header], delimiter=separator))]
-        for separator in _SEPARATORS
+        for separator in SEPARATORS
     }
-    for (columns, needed), right in zip(known, ";,", strict=True):
-        hits = {
-            separator: len(set(names) & set(columns.values())) for separator, names in split.items()
-        }
-        used = max(hits, key=lambda separator: hits[separator])  # a tie: the first, a comma
-        if columns is _OWN and path.suffix.lower() == ".csv":
-            used = used if hits[used] else right  # whatever it holds: it has to be one of one's own
-        elif hits[used] < 2:
-            continue
-        if used != right:
+    theirs = split[";"]
+    if len(set(theirs) & set(_HINTERSDORF.values())) > 1:
+        if missing := [name for name in ("Caption", "URL", "Index") if name not in theirs]:
             raise UserError(
-                f"{path} is separated by {_SEPARATORS[used]} ({used!r}) where {_SEPARATORS[right]}"
-                f" ({right!r}) belong"
+                f"{path} has no column {', '.join(map(repr, missing))}; it has {_listed(theirs)}"
             )
-        if missing := [name for name in needed if name not in split[used]]:
-            raise UserError(
-                f"{path} has no column {', '.join(map(repr, missing))}; it has"
-                f" {_listed(split[used])}"
-            )
-        if repeated := [name for name in columns.values() if split[used].count(name) > 1]:
-            raise UserError(f"{path} has the column {repeated[0]!r} twice")
-        return used, columns
-    return "", {}
+        return ";", _HINTERSDORF
+    known = {name for names in _TABLE.values() for name in names}
+    separator = separator_of(header, known)
+    names = split[separator]
+    hits = known & {name.lower() for name in names}
+    if path.suffix.lower() not in (".csv", ".tsv") and len(hits) < 2:
+        return "", {}
+    lower = [name.lower() for name in names]
+    columns = {
+        what: names[lower.index(option)]
+        for what, options in _TABLE.items()
+        for option in [next((o for o in options if o in lower), "")]
+        if option
+    }
+    if "text" not in columns:
+        raise UserError(f"{path} has no column 'prompt'; it has {_listed(names)}")
+    if repeated := [name for name in columns.values() if lower.count(name.lower()) > 1]:
+        raise UserError(f"{path} has the column {repeated[0]!r} twice")
+    return separator, columns
 
 
 def _csv_rows(
@@ -472,9 +489,9 @@ def _csv_rows(
             if not fields and whole:
                 raise UserError(f"{path}, {where}: an empty row; remove it")
             if fields:
-                yield (
-                    where,
-                    {what: fields[i] if i < len(fields) else None for what, i in places.items()},
-                )
+                row = {w: fields[i] if i < len(fields) else None for w, i in places.items()}
+                urls: list[str | None] = [*addresses(row.get("url"))]
+                for url in urls or [row.get("url")]:
+                    yield where, {**row, "url": url}
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: damaged CSV ({error})") from None

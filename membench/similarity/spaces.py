@@ -34,6 +34,20 @@ _SPACES = {
 NAMES = tuple(_SPACES)
 
 
+def pixel_space(size: int) -> Space:
+    """Carlini's normalised distance on pixels: d < 1 is their copy, AMG (CVPR 2024)
+    goes to 1.4, far below 1 is one to the eye.
+    """
+    return Space(
+        id=f"normalised-l2/pixels{size}/alpha0.5/n50",
+        higher_is_closer=False,
+        bands=(Band("high", 0.0, 0.7), Band("mid", 0.7, 1.0), Band("low", 1.0, 1.4)),
+        copy=1.0,
+        floor=1.5,
+        source="Carlini et al. 2023, arXiv 2301.13188",
+    )
+
+
 def space_of(name: str, features_id: str) -> Space:
     """The space of cosines, in [-1, 1], of the features ``name`` (``NAMES``), whose id
     says weights and preprocessing too.

@@ -90,6 +90,18 @@ TABLES = SCHEMAS | {
     # Of a run. One row a training image that its report shows beside an extracted one;
     # image: PNG bytes, made smaller where it is large.
     "nearest": _schema({"training_id": _TEXT, "image": pa.binary()}),
+    # Of audits. A failed score or image is null.
+    "audit_scores": _schema({"id": _TEXT, "score": _REAL}, nullable=("score",)),
+    "audit_images": _schema(
+        {"condition": _TEXT, "draw": pa.int32(), "image": pa.binary()}, nullable=("image",)
+    ),
+    # One row a generated image that is a copy; images: PNG bytes
+    "audit_copies": _schema(
+        {"training_id": _TEXT, "file": _TEXT, "copies": pa.int64(), "similarity": pa.float32()}
+        | {"asked": _TEXT, "prompt": _TEXT, "own": pa.bool_(), "draw": pa.int32()}
+        | {"mirror": pa.bool_(), "image": pa.binary(), "training_image": pa.binary()},
+        nullable=("prompt",),
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """CelebA (Liu et al., "Deep Learning Face Attributes in the Wild", ICCV 2015) in its
-official layout, whole or any part of it.
+official layout, whole or any part of it; also as torchvision unpacks it, and as Kaggle
+has it, with CSV annotations.
 
 The crop is that of StyleGAN (``create_celeba``: cx = 89, cy = 121, half a side of 64
 pixels) and of DDIM, whose CelebA 64x64 is the usual one: columns 25 to 152 and rows 57
@@ -105,7 +106,8 @@ def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool
     """
     if size < 1:
         raise ValueError(f"size is {size}, but must be at least 1")
-    folder = root / FOLDER
+    root = _home(root)
+    folder = _image_folder(root)
     found = _listing(root)
     tables, attribute_names = _tables(root)
     annotated = set().union(*(t.rows for t in tables.values())) if tables else set(found)
@@ -154,6 +156,20 @@ def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool
     )
 
 
+def _home(root: Path) -> Path:
+    """Where the data set lies: in the folder, or in its ``celeba``, as torchvision
+    keeps it.
+    """
+    inner = root / "celeba"
+    return inner if not (root / FOLDER).is_dir() and (inner / FOLDER).is_dir() else root
+
+
+def _image_folder(root: Path) -> Path:
+    """The folder of the images; Kaggle's archive has it twice, one in the other."""
+    inner = root / FOLDER / FOLDER
+    return inner if inner.is_dir() else root / FOLDER
+
+
 def _layout() -> str:
     return (
         f"expected are {FOLDER}/*.jpg, {IDENTITY}, {ATTRIBUTES} and {PARTITION} of {HOME} side by"
@@ -170,7 +186,7 @@ def _listing(root: Path) -> dict[str, tuple[int, int, int]]:
     hidden files, such as the ``._*`` that macOS puts beside each, are none.
     """
     try:
-        with os.scandir(root / FOLDER) as entries:
+        with os.scandir(_image_folder(root)) as entries:
             stats = {
                 e.name: e.stat()
                 for e in entries
@@ -190,26 +206,40 @@ def _listing(root: Path) -> dict[str, tuple[int, int, int]]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}); fetch it again from {HOME}") from error
+    if file.suffix == ".csv":  # no cell of theirs is quoted or holds a space
+        lines = [line.replace(",", " ") for line in lines]
+    return lines
+
+
+def _file(root: Path, name: str) -> Path:
+    """An annotation file: the official ``.txt`` or Kaggle's ``.csv``."""
+    table = (root / name).with_suffix(".csv")
+    return table if table.is_file() and not (root / name).is_file() else root / name
 
 
 def _tables(root: Path) -> tuple[dict[str, _Table], tuple[str, ...]]:
     """The annotation files that are there, by name, and the attributes' names."""
     tables: dict[str, _Table] = {}
     names: tuple[str, ...] = ()
-    if (file := root / IDENTITY).is_file():
-        tables[IDENTITY] = _annotations(file, _lines(file), ("identity",), lambda v: 0 <= v < 2**31)
-    if (file := root / ATTRIBUTES).is_file():
-        lines = _lines(file)
-        count, names = _attribute_header(file, lines)
+    for name, column, valid in (
+        (IDENTITY, "identity", lambda v: 0 <= v < 2**31),
+        (PARTITION, "partition", lambda v: v in (0, 1, 2)),
+    ):
+        if (file := _file(root, name)).is_file():
+            skip = int(file.suffix == ".csv")  # its header
+            tables[name] = _annotations(file, _lines(file), (column,), valid, skip=skip)
+    if (file := _file(root, ATTRIBUTES)).is_file():
+        lines, count = _lines(file), None
+        if file.suffix == ".csv":
+            names = tuple((lines[0] if lines else "").split()[1:])
+        else:
+            count, names = _attribute_header(file, lines)
+        skip = 1 if file.suffix == ".csv" else 2
         tables[ATTRIBUTES] = _annotations(
-            file, lines, names, lambda v: v in (-1, 1), skip=2, count=count
-        )
-    if (file := root / PARTITION).is_file():
-        tables[PARTITION] = _annotations(
-            file, _lines(file), ("partition",), lambda v: v in (0, 1, 2)
+            file, lines, names, lambda v: v in (-1, 1), skip=skip, count=count
         )
     return tables, names
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from membench.errors import UserError
+from membench.similarity.spaces import pixel_space
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import Training
 
 from ..pixels.mirror_task import MirrorOptions, halves_of, load_mirror, refuse_mirror_options
-from ..pixels.task import full_setting, load_setting, pixel_space
+from ..pixels.task import full_setting, load_setting
 from .data import read_celeba
 from .faces import WORLD
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from membench.errors import UserError, unknown_name
+from membench.similarity.spaces import pixel_space
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import Training
@@ -28,7 +29,7 @@ from ..pixels.mirror_task import (
     mirror_examples,
     refuse_mirror_options,
 )
-from ..pixels.task import compared, full_setting, load_setting, loaded, pixel_space, unique
+from ..pixels.task import compared, full_setting, load_setting, loaded, unique
 from .data import CLASSES, read_cifar10
 from .mirror import real_pair
 from .scenes import WORLD

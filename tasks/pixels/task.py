@@ -13,27 +13,14 @@ import numpy as np
 
 from membench.datasets.pool import PoolSpec, read_pool
 from membench.errors import UserError
+from membench.similarity.spaces import pixel_space
 from membench.task import LoadedTask, TaskInfo
-from membench.types import Band, Example, Space, Training
+from membench.types import Example, Training
 
 from ..shared import examples_hash
 
 if TYPE_CHECKING:
     from membench.similarity.criterion import Match
-
-
-def pixel_space(size: int) -> Space:
-    """Carlini's normalised distance on pixels: d < 1 is their copy, AMG (CVPR 2024)
-    goes to 1.4, far below 1 is one to the eye.
-    """
-    return Space(
-        id=f"normalised-l2/pixels{size}/alpha0.5/n50",
-        higher_is_closer=False,
-        bands=(Band("high", 0.0, 0.7), Band("mid", 0.7, 1.0), Band("low", 1.0, 1.4)),
-        copy=1.0,
-        floor=1.5,
-        source="Carlini et al. 2023, arXiv 2301.13188",
-    )
 
 
 @dataclass(frozen=True)

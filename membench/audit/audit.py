@@ -1,0 +1,321 @@
+"""An audit from its settings to what it found: plan, screen, extract, compare, judge."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from membench.audit import plan as planning
+from membench.audit import work
+from membench.audit.describe import describe
+from membench.audit.found import Audit
+from membench.audit.judge import OWN, judge
+from membench.audit.material import UNCONDITIONAL, Material, comparison, read_material
+from membench.audit.own_output import refuse_own_output
+from membench.audit.settings import Settings, parse_budget
+from membench.audit.subject import SAMPLING, Subject, find_subject, same_kind
+from membench.audit.unseen import Callers, exchanged
+from membench.datasets.prompts import example_id, read_prompt_file
+from membench.errors import UserError
+from membench.models.denoiser import Denoiser
+from membench.plain import say
+from membench.runs import contract
+from membench.storage.files import write_json
+from membench.storage.hashing import content_key
+from membench.types import Condition, Request, Space
+
+SHARE = 0.85  # of a budget of minutes that evaluations get; the rest is decoding
+
+
+def audit(
+    settings: Settings, output: Path, *, dry_run: bool = False, progress: bool = True
+) -> Audit:
+    """Audits a model, or with ``dry_run`` says what it would do.
+
+    output: where the plan is kept, so that a budget of minutes buys the same images
+    when the audit is run again. Scores and images are found again by what made them.
+    Raises :class:`UserError`.
+    """
+    return _Run(settings, output, progress).run(dry_run)
+
+
+class _Run:
+    """One audit, stage by stage."""
+
+    def __init__(self, settings: Settings, output: Path, progress: bool) -> None:
+        self.settings, self.output, self.progress = settings, output, progress
+        self.budget = parse_budget(settings.budget)
+        self.clock = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def run(self, dry_run: bool) -> Audit:
+        s = self.settings
+        model = find_subject(s.model)
+        mirror = find_subject(s.mirror) if s.mirror else None
+        if mirror is not None:
+            same_kind(model, mirror)
+        material = read_material(s, model, self.progress)
+        space, nearest = comparison(s, material)
+        sampling: dict[str, Any] = dict(SAMPLING[model.kind])
+        sampling |= {"steps": s.steps} if s.steps else {}
+        sampling |= {"guidance": s.guidance} if s.guidance else {}
+        unseen = self._unseen(material, model)
+        key = self._key(model, mirror, material, space, sampling, unseen)
+        self._tick("read")
+        loaded = self._load(model, material)
+        found = Audit(s, model, mirror, material, space, sampling, key, [])
+        attack = self._asked("random", loaded, model, sampling)
+        evaluations = self._evaluations(key, loaded, material)
+        price = work.price(attack, Request(_one(material), 0))
+        planning.paid(evaluations, price, s.budget)
+        describe(found, unseen, evaluations, price)
+        self._tick("plan")
+        if dry_run:
+            return found
+        spent = self._screen(found, loaded, unseen, evaluations)
+        self._tick("screen")
+        count = planning.paid(max(evaluations - spent, price), price, s.budget)
+        images = self._images(found, unseen, count)
+        frame, pictures = self._extract(found, loaded, attack, images)
+        self._tick("extract")
+        refuse_own_output(material.data, pictures, str(s.data))
+        frame["training"], frame["similarity"] = nearest(pictures)
+        self._tick("compare")
+        self._judge(found, frame, pictures)
+        self._tick("judge")
+        found.evaluations = spent + len(images) * price
+        found.seconds = self.seconds
+        return found
+
+    # ----------------------------------------------------------------------------- plan
+
+    def _tick(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage], self.clock = round(now - self.clock, 2), now
+
+    def _load(self, subject: Subject, material: Material) -> Denoiser:
+        s = self.settings
+        model = subject.load(
+            len(material.data.classes), device=s.device, dtype=s.dtype, batch_size=s.batch_size
+        )
+        if not material.prompts and model.has_condition and not model.has_null:
+            raise UserError(
+                f"{subject.name} has no null class, so it cannot be asked without one; leave"
+                " --unconditional out"
+            )
+        model.ready_images()
+        return model
+
+    def _asked(
+        self,
+        name: str,
+        loaded: Denoiser,
+        subject: Subject,
+        sampling: dict[str, Any],
+        options: Sequence[str] = (),
+    ) -> work.Asked:
+        s = self.settings
+        return work.Asked(
+            name,
+            loaded,
+            subject.weights,
+            sampling,
+            seed=s.seed,
+            dtype=s.dtype,
+            options=options,
+        )
+
+    def _unseen(self, material: Material, model: Subject) -> list[Condition]:
+        """Captions that the model cannot have seen; none where it takes no text."""
+        known = [c.prompt for c in material.prompts if c.prompt]
+        if model.kind != "text" or not known:
+            return []
+        if self.settings.unseen is None:
+            texts = exchanged(known, planning.UNSEEN, self.settings.seed)
+        else:
+            texts = list(dict.fromkeys(p.text for p in read_prompt_file(self.settings.unseen)))
+            if both := sorted(set(texts) & set(known)):
+                raise UserError(
+                    f"--unseen {self.settings.unseen}: {len(both)} of its captions are training"
+                    f" captions, such as {both[0][:60]!r}; give captions that the model has not"
+                    " seen"
+                )
+        return [Condition(example_id(text), text) for text in texts]
+
+    def _key(
+        self,
+        model: Subject,
+        mirror: Subject | None,
+        material: Material,
+        space: Space,
+        sampling: dict[str, Any],
+        unseen: Sequence[Condition],
+    ) -> str:
+        s = self.settings
+        return content_key(
+            {
+                "model": model.weights,
+                "mirror": mirror.weights if mirror else "",
+                "data": material.data.hash,
+                "space": space.id,
+                "sampling": sampling,
+                "unseen": [c.id for c in unseen],
+                "budget": s.budget,
+                "screen": list(s.screen),
+                "draws": s.draws,
+                "seed": s.seed,
+                "dtype": s.dtype,
+                "unconditional": s.unconditional,
+            }
+        )
+
+    def _evaluations(self, key: str, loaded: Denoiser, material: Material) -> int:
+        """What the budget is worth; of minutes, measured once and kept."""
+        if self.budget.evaluations is not None:
+            return self.budget.evaluations
+        kept = self.output / "plan.json"
+        try:
+            known = json.loads(kept.read_bytes())
+            if known["key"] == key:
+                return int(known["evaluations"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        assert self.budget.minutes is not None
+        each = work.seconds_per_evaluation(loaded, _one(material))
+        found = int(SHARE * self.budget.minutes * 60 / each)
+        write_json(kept, {"key": key, "evaluations": found})
+        return found
+
+    # --------------------------------------------------------------------------- screen
+
+    def _screen(
+        self, found: Audit, loaded: Denoiser, unseen: Sequence[Condition], evaluations: int
+    ) -> int:
+        """Ranks the captions; the evaluations that the budget is charged."""
+        s, m = self.settings, found.material
+        conditions = planning.by_duplicates(m, s.seed)
+        if not conditions:
+            return 0
+        most, charged = int(planning.SCREEN * evaluations), 0
+        ranks: list[pd.Series] = []
+        for name in s.screen:
+            asked = self._asked(name, loaded, found.model, found.sampling, work.CHEAP.get(name, ()))
+            if why := work.screener(asked, conditions):
+                found.not_judged.append(f"ranking by {name}: {why}")
+                continue
+            # Charged alike whether computed now or found, so that both ask the same images
+            each = _price_of_score(asked, conditions[0])
+            share = most // len(s.screen)
+            count = max(1, share // max(each, 1))
+            control = list(unseen[: max(20, count // 8)])
+            chosen = conditions[: max(1, count - len(control))]
+            scores = work.screen(asked, [*control, *chosen], self.progress)
+            charged += each * (len(control) + len(chosen))
+            ranks.append(
+                pd.Series(scores).rank(pct=True) if len(s.screen) > 1 else pd.Series(scores)
+            )
+        if ranks:
+            total = pd.concat(ranks, axis=1).mean(axis=1)
+            control_ids = {c.id for c in unseen}
+            found.scores = {i: float(v) for i, v in total.items() if i not in control_ids}
+            found.unseen_scores = {i: float(v) for i, v in total.items() if i in control_ids}
+            if (left := len(conditions) - len(found.scores)) > 0:
+                found.not_judged.append(f"{left:,} captions that the budget did not rank")
+        return charged
+
+    # -------------------------------------------------------------------------- extract
+
+    def _images(self, found: Audit, unseen: Sequence[Condition], count: int) -> planning.Images:
+        s, m = self.settings, found.material
+        mirror = found.mirror is not None
+        if found.model.kind == "text" and m.prompts:
+            order = planning.ranked(m, found.scores, s.seed)
+            images = planning.images_of_prompts(
+                order, unseen, count, s.draws, s.seed, mirror=mirror
+            )
+            asked = {r.condition.id for r in images.own}
+            if (left := len(order) - len(asked)) > 0:
+                found.not_judged.append(f"{left:,} captions that no image was generated for")
+            return images
+        return planning.images_of_classes(list(m.prompts), count, mirror=mirror)
+
+    def _extract(
+        self, found: Audit, loaded: Denoiser, attack: work.Asked, images: planning.Images
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """A row an image, and the images."""
+        m = found.material
+        own, unseen = images.own, images.unseen
+        stored = work.extract(attack, [*own, *unseen], "extract", self.progress)
+        random = {(r.condition.id, r.draw) for r in images.random}
+        top = {(r.condition.id, r.draw) for r in images.top}
+        rows: list[dict[str, Any]] = []
+        parts: list[np.ndarray] = []
+        kind = {"text": "top", "class": "class", "unconditional": "unconditional"}
+        first = kind[found.model.kind] if m.prompts else "unconditional"
+
+        def take(source: work.Images, requests: Sequence[Request], asked: str) -> None:
+            made, pictures = work.pixels(source, requests)
+            if failed := len(requests) - len(made):
+                found.not_judged.append(f"{failed:,} images that failed")
+            parts.append(pictures)
+            for r in made:
+                name = (r.condition.id, r.draw)
+                group = asked or (first if name in top else "random")
+                found.prompts[r.condition.id] = r.condition
+                rows.append(
+                    {
+                        "asked": group,
+                        "random": not asked and name in random,
+                        "condition": r.condition.id,
+                        "draw": r.draw,
+                    }
+                )
+
+        take(stored, own, "")
+        if unseen:
+            take(stored, unseen, "unseen")
+        if images.mirror and found.mirror is not None:
+            other = self._load(found.mirror, m)
+            asked = self._asked("random", other, found.mirror, found.sampling)
+            take(
+                work.extract(asked, images.mirror, "mirror", self.progress), images.mirror, "mirror"
+            )
+        return pd.DataFrame(rows), np.concatenate(parts)
+
+    # ------------------------------------------------------------------ compare and judge
+
+    def _judge(self, found: Audit, frame: pd.DataFrame, pictures: np.ndarray) -> None:
+        callers = Callers(found.material.captions)
+        frame["called"] = [
+            row.asked == "unseen"
+            and callers.calls(found.prompts[row.condition].prompt or "", row.training)
+            for row in frame.itertuples()
+        ]
+        found.judgement = judge(frame, found.space)
+        copies = found.judgement.images
+        shown = copies.index[copies["copy"] & copies.asked.isin((*OWN, "unseen"))]
+        found.pictures = {int(i): pictures[i] for i in shown}
+        if found.judgement.suspect:
+            found.warnings.append(
+                f"the mirror returns {found.judgement.suspect} training images, too: it may have"
+                " seen these data, and is not used as a control"
+            )
+        for line in found.warnings:
+            say(f"warning: {line}")
+
+
+def _one(material: Material) -> Condition:
+    return next(iter(material.prompts), UNCONDITIONAL)
+
+
+def _price_of_score(asked: work.Asked, condition: Condition) -> int:
+    """Evaluations of a score, measured on one condition; kept with the scores."""
+    before = asked.model.cost.forwards
+    contract.score(asked.detector, asked.model, [condition], {})
+    return asked.model.cost.forwards - before

@@ -1,0 +1,53 @@
+"""The plan of an audit in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from membench.audit.found import Audit
+from membench.types import Condition
+
+
+def describe(found: Audit, unseen: Sequence[Condition], evaluations: int, price: int) -> None:
+    """Fills the plan of an audit, and what is known beforehand not to be judged.
+
+    evaluations: what the budget is worth. price: evaluations for an image.
+    """
+    m, model, data = found.material, found.model, found.material.data
+    told = {
+        "text": "told a caption",
+        "class": f"told one of {model.embeddings} classes",
+        "unconditional": "told nothing",
+    }[model.kind]
+    repeated = [n for n in m.copies if n > 1]
+    near = "not searched" if m.near is None else f"{m.near:,}"
+    found.plan = [
+        ("model", f"{model.name}, {told}, {model.side}x{model.side} pixels"),
+        ("mirror", found.mirror.name if found.mirror else "none"),
+        ("data", f"{data.kind}, {data.rows:,} images, {len(data.ids):,} different"),
+        ("size of the images", f"{data.size[0]}x{data.size[1]}"),
+        ("near-duplicates", near),
+        ("left to compare with", f"{len(m.ids):,} training images"),
+        ("shown more than once", f"{len(repeated):,}, up to {max(m.copies)} times"),
+        ("captions" if model.kind == "text" else "classes", f"{len(m.prompts):,}"),
+        ("unseen captions", f"{len(unseen):,}"),
+        ("left out", f"{len(data.bad):,}"),
+        ("compared by", found.space.id),
+        ("budget", f"{evaluations:,} evaluations"),
+        ("images that it pays for", f"at most {evaluations // price:,}, {price} each"),
+    ]
+    lines = found.not_judged
+    if data.bad:
+        shown = "; ".join(f"{b.name} ({b.why})" for b in data.bad[:3])
+        more = f" and {len(data.bad) - 3:,} more" if len(data.bad) > 3 else ""
+        lines.append(f"{len(data.bad):,} images or rows that cannot be read: {shown}{more}")
+    if m.near is None:
+        lines.append("near-duplicates: too many images to search; equal images are one")
+    if m.too_long:
+        lines.append(f"{m.too_long:,} captions that are too long")
+    if model.kind == "text" and not m.prompts:
+        lines.append("captions: the data have none, so the model is asked the empty prompt")
+    elif model.kind == "text" and (bare := sum(not c for c in m.captions)):
+        lines.append(f"{bare:,} training images without a caption: nothing asks for them")
+    if found.mirror is None and not unseen:
+        lines.append("false alarms: there is no control; give --mirror")

@@ -1,0 +1,135 @@
+"""What an audit is asked for."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from membench.errors import UserError, suggest
+
+UNITS = {"s": 1 / 60, "m": 1, "min": 1, "h": 60}
+COMPARE = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """model, mirror: a folder or a hub id. data: a folder or an archive. captions:
+    a table of file names and captions; None: what the data say. unseen: a file of
+    captions that the model cannot have seen; None: made from the data's. budget:
+    minutes (``10m``) or target evaluations (``100000``). screen: detectors by name.
+    draws: images a caption. steps, guidance: of sampling; 0: those of the kind of
+    model. unconditional: ask the empty prompt or the null class only. enlarge: take
+    data smaller than the model's images. max_bad: unreadable images and rows that are
+    allowed, a share below 1 or a number.
+    """
+
+    model: str
+    data: Path
+    captions: Path | None = None
+    mirror: str = ""
+    unseen: Path | None = None
+    budget: str = "10m"
+    screen: tuple[str, ...] = ("cfg_norm",)
+    similarity: str = "auto"
+    similarity_weights: str = ""
+    draws: int = 1
+    steps: int = 0
+    guidance: float = 0.0
+    unconditional: bool = False
+    enlarge: bool = False
+    max_bad: float = 0.01
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch_size: int = 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One of the two is None."""
+
+    minutes: float | None
+    evaluations: int | None
+
+
+def parse_budget(text: str) -> Budget:
+    """``10m``, ``90s`` and ``2h`` are minutes, a whole number evaluations of the model.
+
+    Raises :class:`UserError` for anything else.
+    """
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)", text.strip()):
+        minutes = float(found[1]) * UNITS[found[2]]
+        if minutes > 0:
+            return Budget(minutes, None)
+    elif re.fullmatch(r"\d{1,12}", text.strip()) and int(text) > 0:
+        return Budget(None, int(text))
+    raise UserError(
+        f"--budget {text[:40]}: write a time, such as 10m or 2h, or a number of evaluations of the"
+        " model, such as 100000"
+    )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A condition on the outcome, such as ``copies>0``."""
+
+    name: str
+    sign: str
+    value: float
+
+    def met(self, numbers: Mapping[str, float]) -> bool:
+        """Whether the numbers of an audit meet it."""
+        return bool(COMPARE[self.sign](numbers[self.name], self.value))
+
+
+def parse_max_bad(text: str) -> float:
+    """``1%`` as 0.01 (a share of the rows), a whole number as itself (rows).
+
+    Raises :class:`UserError` for anything else.
+    """
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip()):
+        share = float(found[1]) / 100
+        if share < 1:
+            return share
+        if share == 1:
+            return float("inf")
+    elif re.fullmatch(r"\d{1,9}", text.strip()):
+        return float(text)
+    raise UserError(f"--max-bad {text[:40]}: write a share, such as 1%, or a number of rows")
+
+
+# The numbers of an audit that --fail-on may name
+NUMBERS = {
+    "copies": "training images that came back",
+    "captions": "captions that returned one",
+    "share": "share of random captions that returned one, in [0, 1]",
+    "share_high": "upper end of its 95 % interval",
+    "estimate": "training images that would come back in the end (Chao1)",
+    "flagged": "captions that score above all but 1 % of unseen ones",
+}
+
+
+def parse_limit(text: str) -> Limit:
+    """``copies>0`` as a :class:`Limit`.
+
+    Raises :class:`UserError` for another name, sign or number.
+    """
+    found = re.fullmatch(r"\s*(\w+)\s*(>=|<=|==|>|<)\s*(\d+(?:\.\d+)?)\s*", text)
+    if not found:
+        raise UserError(f"--fail-on {text[:60]!r}: write NAME, a sign and a number: 'copies>0'")
+    name, sign, value = found.groups()
+    if name not in NUMBERS:
+        raise UserError(
+            f"--fail-on {text[:60]!r}: no number {name!r}.{suggest(name, NUMBERS)} There are"
+            f" {', '.join(NUMBERS)}"
+        )
+    return Limit(name, sign, float(value))

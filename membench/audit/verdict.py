@@ -1,0 +1,169 @@
+"""What an audit has found, as numbers and sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from membench import __version__
+from membench.audit.found import Audit
+from membench.audit.judge import FLAG, OWN, Judgement, p_values, random_share, rate, total
+
+
+def numbers_of(audit: Audit) -> dict[str, float]:
+    """The numbers that ``--fail-on`` may name (``settings.NUMBERS``)."""
+    j = judged(audit)
+    hit, asked = random_share(j)
+    return {
+        "copies": float(len(j.returned)),
+        "captions": float(_returning(j)),
+        "share": hit / asked if asked else float("nan"),
+        "share_high": rate(hit, asked)[1] if asked else float("nan"),
+        "estimate": float(total(j)[0]),
+        "flagged": float(ranking(audit)["flagged"]),
+    }
+
+
+def judged(audit: Audit) -> Judgement:
+    """Of an audit that is no dry run."""
+    assert audit.judgement is not None, "a dry run has no outcome"
+    return audit.judgement
+
+
+def _own(j: Judgement) -> pd.DataFrame:
+    return j.images[j.images.asked.isin(OWN)]
+
+
+def _returning(j: Judgement) -> int:
+    images = _own(j)
+    hit = images["copy"] & ~images.training.isin(j.shared)
+    return int(images.condition[hit].nunique())
+
+
+def ranking(audit: Audit) -> dict[str, Any]:
+    """How the ranking fares against captions that the model cannot have seen: those
+    whose rare words called an image are left out, for they are no chance.
+    """
+    j = judged(audit)
+    unseen = j.images[(j.images.asked == "unseen")]
+    called = set(unseen.condition[unseen["copy"] & unseen.called])
+    null = np.array([s for i, s in audit.unseen_scores.items() if i not in called])
+    scores = {i: s for i, s in audit.scores.items() if s == s}
+    null = null[np.isfinite(null)] if len(null) else null
+    if not len(null) or not scores:
+        return {"scored": len(scores), "unseen": len(null), "flagged": 0, "expected": None}
+    values = p_values(np.array(list(scores.values())), null)
+    # 1 / (1 + m) is the least that m captions can give
+    flagged = {
+        i for i, p in zip(scores, values, strict=True) if p <= max(FLAG, 1 / (1 + len(null)))
+    }
+    images = _own(j)
+    hit = set(images.condition[images["copy"]])
+    asked = set(images.condition)
+    return {
+        "scored": len(scores),
+        "unseen": len(null),
+        "flagged": len(flagged),
+        "expected": round(max(FLAG, 1 / (1 + len(null))) * len(scores), 1),
+        "flagged_asked": len(flagged & asked),
+        "flagged_returned": len(flagged & hit),
+        "others_asked": len(asked - flagged),
+        "others_returned": len(hit - flagged),
+    }
+
+
+def answer(audit: Audit) -> str:
+    """One or two sentences: what came back."""
+    j, numbers = judged(audit), numbers_of(audit)
+    n, of = int(numbers["copies"]), len(audit.material.ids)
+    made = len(_own(j))
+    if n:
+        word = "caption" if audit.model.kind == "text" else "class"
+        told = (
+            f", from {int(numbers['captions']):,} {word}"
+            f"{'' if numbers['captions'] == 1 else 'es' if word == 'class' else 's'}"
+            if audit.material.prompts
+            else ""
+        )
+        text = (
+            f"{n:,} of {of:,} training images came back{told}, in {made:,} images that were"
+            " generated."
+        )
+    else:
+        text = (
+            f"No training image came back: of {made:,} images that were generated, none is a copy"
+            f" of one of the {of:,} training images."
+        )
+    if j.suspect:
+        text += " The mirror may have seen these images, so it does not tell."
+    elif not any(c.used for c in j.controls):
+        text += " There is no control, so chance resemblance is not excluded."
+    return text
+
+
+def sentences(audit: Audit) -> list[str]:
+    """What else there is to say of it, a sentence each."""
+    j, found = judged(audit), []
+    hit, asked = random_share(j)
+    if asked:
+        low, high = rate(hit, asked)
+        found.append(
+            f"Of {asked:,} captions taken at random, {hit:,} returned a copy:"
+            f" {100 * hit / asked:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of all captions."
+        )
+    value, ends = total(j)
+    if value and ends:
+        found.append(
+            f"At least {value:,.0f} [{ends[0]:,.0f}, {ends[1]:,.0f}] training images would come"
+            " back if the same were asked for ever (Chao1, a lower bound)."
+        )
+    if j.limit is not None:
+        found.append(
+            f"By chance, fewer than {100 * j.limit:.1f} % of images would be called copies (95 %;"
+            f" none of {sum(c.images for c in j.controls if c.used):,} images of the controls is)."
+        )
+    if j.tightened:
+        found.append(
+            f"A copy is what is nearer than every image of the {j.tightened}: {j.threshold:.3f} in"
+            f" place of the published {j.published:g}."
+        )
+    if j.shared:
+        found.append(
+            f"{len(j.shared):,} more come back from the mirror, too, which says nothing of this"
+            " model; they do not count."
+        )
+    called = int(((j.images.asked == "unseen") & j.images.called & j.images["copy"]).sum())
+    if called:
+        found.append(
+            f"{called:,} images of unseen captions are copies, too: a rare word is enough to call"
+            " these training images."
+        )
+    r = ranking(audit)
+    if r["unseen"]:
+        found.append(
+            f"{r['flagged']:,} of {r['scored']:,} captions score above all but 1 % of"
+            f" {r['unseen']:,} unseen ones (by chance: {r['expected']:g});"
+            f" of {r['flagged_asked']:,} of them that were asked, {r['flagged_returned']:,}"
+            f" returned a copy, of {r['others_asked']:,} others {r['others_returned']:,}."
+        )
+    return found
+
+
+def card(audit: Audit) -> str:
+    """A paragraph for a model card, in Markdown."""
+    j, s = judged(audit), audit.settings
+    controls = " and ".join(f"{c.images:,} images of {c.name}" for c in j.controls if c.used)
+    lines = [
+        "**Memorization.** "
+        + answer(audit)
+        + f" Audited with membench {__version__}: {len(_own(j)):,} images"
+        + f" ({audit.sampling['steps']} steps, guidance {audit.sampling['guidance']:g}, seed"
+        + f" {s.seed}) compared with the training images by {audit.space.id} (a copy:"
+        + f" {'≥' if audit.space.higher_is_closer else '≤'} {j.threshold:.3g}),"
+        + (f" against {controls}." if controls else " without a control."),
+        *sentences(audit)[:2],
+        "What was not asked for may come back all the same.",
+    ]
+    return " ".join(lines) + "\n"

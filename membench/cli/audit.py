@@ -1,0 +1,133 @@
+"""``membench audit``: which training images does a model give back?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from membench import registry
+from membench.cli.common import DTYPES, images_at_once, names_of, plugin
+from membench.errors import UserError
+
+HELP = "which training images your model gives back"
+DESCRIPTION = (
+    "Which training images does a model give back? Screens the captions, generates images for"
+    " the suspicious ones and for controls, compares them with the training images, and judges"
+    " what came back. The same command continues an audit that was stopped."
+)
+EXAMPLES = (
+    "audit --model MODEL --data FOLDER --dry-run",
+    "audit --model MODEL --data FOLDER --mirror OTHER --budget 30m --fail-on 'copies>0'",
+)
+AUDITS = Path("results/audits")
+FAILED = 3  # exit code where --fail-on is met
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what to audit")
+    what.add_argument(
+        "--model", required=True, help="folder or hub id: Stable Diffusion 1.x, 2.x or UNet2DModel"
+    )
+    what.add_argument(
+        "--data", required=True, type=Path, metavar="FOLDER", help="the images it was trained on"
+    )
+    what.add_argument(
+        "--captions", type=Path, metavar="FILE", help="table of file_name and text (CSV, JSON ...)"
+    )
+    what.add_argument("--mirror", default="", metavar="MODEL", help="the same, never saw the data")
+    what.add_argument(
+        "--unseen", type=Path, metavar="FILE", help="captions that the model cannot have seen"
+    )
+    what.add_argument(
+        "--unconditional", action="store_true", help="ask the empty prompt or null class only"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--budget", default="10m", metavar="B", help="10m, 2h, or a number of evaluations"
+    )
+    how.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    how.add_argument(
+        "--screen", default="cfg_norm", metavar="A,B", help="detectors that rank (cfg_norm)"
+    )
+    how.add_argument(
+        "--similarity",
+        default="auto",
+        choices=("auto", "l2", "sscd", "sscd-int8", "clip"),
+        help="auto: pixels up to 128 pixels a side, else SSCD",
+    )
+    how.add_argument("--similarity-weights", default="", metavar="FILE", help="of SSCD or CLIP")
+    how.add_argument("--draws", type=int, default=1, metavar="N", help="images a caption (1)")
+    how.add_argument("--steps", type=int, default=0, metavar="N", help="of sampling")
+    how.add_argument("--guidance", type=float, default=0.0, metavar="W", help="of sampling")
+    how.add_argument(
+        "--max-bad", default="1%", metavar="N", help="unreadable images allowed: 1%% or a number"
+    )
+    how.add_argument("--enlarge", action="store_true", help="take images smaller than the model's")
+    how.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
+    how.add_argument("--dtype", default="float32", choices=DTYPES)
+    how.add_argument("--batch-size", type=images_at_once, default=0, metavar="N")
+    how.add_argument("--offline", action="store_true", help="never ask the network")
+    how.add_argument("--quiet", action="store_true", help="no progress bars")
+    plugin(how)
+    out = parser.add_argument_group("what comes out")
+    out.add_argument(
+        "--output", type=Path, metavar="DIR", help=f"folder (default {AUDITS}/DATA-MODEL)"
+    )
+    out.add_argument(
+        "--fail-on",
+        action="append",
+        default=[],
+        metavar="'copies>0'",
+        help="exit with 3 where this holds (repeatable)",
+    )
+
+
+def call(args: argparse.Namespace) -> int:
+    from membench.audit.settings import Settings, parse_budget, parse_limit, parse_max_bad
+
+    limits = [parse_limit(text) for text in args.fail_on]
+    parse_budget(args.budget)
+    if args.draws < 1 or args.steps < 0 or args.guidance < 0:
+        raise UserError("--draws must be at least 1, --steps and --guidance not negative")
+    settings = Settings(
+        model=args.model,
+        data=args.data,
+        captions=args.captions,
+        mirror=args.mirror,
+        unseen=args.unseen,
+        budget=args.budget,
+        screen=tuple(names_of(args.screen, registry.detectors(), "detector")),
+        similarity=args.similarity,
+        similarity_weights=args.similarity_weights,
+        draws=args.draws,
+        steps=args.steps,
+        guidance=args.guidance,
+        unconditional=args.unconditional,
+        enlarge=args.enlarge,
+        max_bad=parse_max_bad(args.max_bad),
+        device=args.device,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+    )
+    from membench.api import run_audit
+    from membench.plain import plain
+
+    name = f"{Path(args.data).name}-{Path(args.model).name}"
+    folder = args.output or AUDITS / name
+    found = run_audit(settings, folder, dry_run=args.dry_run, progress=not args.quiet)
+    if args.dry_run:
+        width = max(len(what) for what, _ in found["plan"])
+        for what, much in found["plan"]:
+            print(plain(f"{what:<{width}}  {much}"))
+        return 0
+    print(plain(found["answer"]))
+    for line in found["sentences"]:
+        print(plain(line))
+    for line in found["not_judged"]:
+        print(plain(f"not judged: {line}"))
+    print(plain(f"page: {folder / 'report.html'}"))
+    numbers = {k: float("nan") if v is None else v for k, v in found["numbers"].items()}
+    met = [f"{x.name}{x.sign}{x.value:g}" for x in limits if x.met(numbers)]
+    if met:
+        print(f"failed: {', '.join(met)}")
+    return FAILED if met else 0

@@ -1,0 +1,111 @@
+"""Parquet files with a column of images: bytes, or a struct with ``bytes`` and
+``path``, as Hugging Face's data sets keep them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from membench.datasets.records import NAMES, Record, column
+
+COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "bytes", "image_bytes")
+
+
+class Row(NamedTuple):
+    """An image of a table."""
+
+    name: str
+    read: Callable[[], bytes]
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def has_images(path: Path) -> bool:
+    """Whether a file is Parquet with a column of images."""
+    try:
+        return bool(_image_column(pq.read_schema(path)))
+    except (OSError, pa.ArrowException, ValueError):
+        return False
+
+
+def _image_column(schema: pa.Schema) -> str:
+    fits = [f.name for f in schema if column(f.name) in COLUMNS and _is_image(f.type)]
+    return fits[0] if fits else ""
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def parquet_items(root: Path, tables: Sequence[Path]) -> tuple[list[Row], list[tuple[str, str]]]:
+    """The images of tables, and (name, why) of what cannot be read."""
+    items: list[Row] = []
+    bad: list[tuple[str, str]] = []
+    for path in tables:
+        shown = path.relative_to(root).as_posix() if path != root else path.name
+        try:
+            file = pq.ParquetFile(path)
+            told = {n for w in ("text", "label") for n in NAMES[w]}
+            beside = [n for n in file.schema_arrow.names if column(n) in told]
+            rows = file.read(columns=beside).to_pylist() if beside else []
+            groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+        except (OSError, pa.ArrowException, ValueError) as error:
+            bad.append((shown, f"damaged ({' '.join(str(error).split())[:120]})"))
+            continue
+        classes = _class_names(file.schema_arrow)
+        image, first = _image_column(file.schema_arrow), 0
+        for group, count in enumerate(groups):
+            page = _Group(path, group, image)
+            for k in range(count):
+                values = rows[first + k] if rows else {}
+                record = Record("", {column(n): v for n, v in values.items()})
+                label = record.text("label") or None
+                if label is not None and classes and label.isdecimal():
+                    label = classes[int(label)] if int(label) < len(classes) else label
+                name = f"{shown}/{first + k:07d}"
+                items.append(Row(name, page.reader(k), tuple(record.texts()), label))
+            first += count
+    return items, bad
+
+
+class _Group:
+    """The images of a row group, read together when the first is asked for; one group
+    is kept at a time.
+    """
+
+    _held: tuple[Any, ...] = ()
+
+    def __init__(self, path: Path, group: int, name: str) -> None:
+        self.path, self.group, self.name = path, group, name
+
+    def reader(self, row: int) -> Callable[[], bytes]:
+        return lambda: self._bytes(row)
+
+    def _bytes(self, row: int) -> bytes:
+        held = _Group._held
+        if not held or held[0] is not self:
+            table = pq.ParquetFile(self.path).read_row_group(self.group, columns=[self.name])
+            held = _Group._held = (self, table.column(0))
+        value = held[1][row].as_py()
+        if isinstance(value, dict):
+            value = value.get("bytes")
+        return value or b""
+
+
+def _class_names(schema: pa.Schema) -> list[str]:
+    """The names of the classes, as Hugging Face notes them in the file."""
+    try:
+        told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = told["info"]["features"]
+        names = next(f["names"] for f in features.values() if isinstance(f, dict) and "names" in f)
+        return [str(name) for name in names]
+    except (ValueError, KeyError, TypeError, StopIteration, AttributeError):
+        return []

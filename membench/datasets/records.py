@@ -1,0 +1,255 @@
+"""Rows of tables as people keep them: CSV with any separator, JSON, JSON lines,
+Parquet, each with its columns by lower-case names.
+
+A row that cannot be read is a row with an error: whoever asks decides how many are too
+many.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from membench.errors import UserError
+
+# What a column is called; the first that is there is taken
+NAMES = {
+    "file": (
+        *("file_name", "filename", "file", "image_file", "image_path", "path", "filepath"),
+        *("image", "img", "image_id", "key"),
+    ),
+    "text": ("text", "caption", "prompt", "captions", "title", "description", "alt_text", "alt"),
+    "label": ("label", "class", "class_label", "class_name", "target"),
+    "url": ("url", "urls", "image_url"),
+}
+SEPARATORS = ",;\t|"
+MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Record:
+    """where: "line 3". values: by lower-case column. error: why it cannot be read; ""
+    where it can.
+    """
+
+    where: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    def get(self, what: str) -> Any:
+        """The value of the first column that goes by a name of ``NAMES[what]``; None
+        where there is none.
+        """
+        return next((self.values[n] for n in NAMES[what] if n in self.values), None)
+
+    def text(self, what: str) -> str:
+        """The same as a stripped text; "" for none, and for a NaN."""
+        value = self.get(what)
+        if value is None or value != value:
+            return ""
+        if isinstance(value, float) and value.is_integer():  # what pandas makes of gaps
+            value = int(value)
+        return str(value).strip()
+
+    def texts(self) -> list[str]:
+        """The captions: one, or those of a list."""
+        value = self.get("text")
+        if isinstance(value, list | tuple):
+            return [str(v).strip() for v in value if v is not None and str(v).strip()]
+        return [text] if (text := self.text("text")) else []
+
+    def urls(self) -> list[str]:
+        """The addresses: one, a list, or a list as Python writes it (:func:`addresses`)."""
+        value = self.get("url")
+        if isinstance(value, list | tuple):
+            return [str(v).strip() for v in value if str(v).strip()]
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            return addresses(value)
+        return [text] if (text := self.text("url")) else []
+
+
+def addresses(value: Any) -> list[str]:
+    """The texts of a list as Python writes it, as MemBench's table holds them (Hong et
+    al. 2024); [] for anything else. Literals only: nothing is executed.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith("[") or len(value) > 1 << 20:
+        return []
+    try:
+        found = ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    return [v.strip() for v in found if isinstance(v, str) and v.strip()]
+
+
+def column(name: object) -> str:
+    """A column's name as ``NAMES`` writes it."""
+    return str(name).strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def read_records(path: Path) -> list[Record]:
+    """The rows of a table, told by what the file holds.
+
+    Parquet; JSON: an array of objects, an object of columns, COCO's captions, or a
+    dictionary from file names to captions (a text, a list of them, an object); JSON
+    lines; CSV whose header says which of comma, semicolon, tab and bar separates it. A
+    byte order mark is skipped.
+
+    Raises :class:`UserError`, in one line, for a file that is missing, empty, not UTF-8
+    or damaged as a whole.
+    """
+    data = table_bytes(path)
+    if data.startswith(b"PAR1"):
+        return _parquet(path, data)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty")
+    if text.lstrip()[0] in "[{":
+        return _json(path, text)
+    return list(csv_records(text))
+
+
+def table_bytes(path: Path) -> bytes:
+    """A table's bytes. Raises :class:`UserError` where it cannot be read."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path} has more than {MOST_BYTES:,} bytes; save it as Parquet")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def separator_of(header: str, known: Iterable[str] = ()) -> str:
+    """The separator of a CSV with this header: the one that finds most of the known
+    column names, then most columns; a tie: the first of ``SEPARATORS``.
+    """
+    names = set(known) or {name for every in NAMES.values() for name in every}
+
+    def fits(separator: str) -> tuple[int, int]:
+        found = [column(name) for name in next(csv.reader([header], delimiter=separator), [])]
+        return len(names & set(found)), len(found)
+
+    return max(SEPARATORS, key=fits)
+
+
+def csv_records(text: str) -> Iterator[Record]:
+    """The rows of a CSV with a header; blank lines are none."""
+    separator = separator_of(text.lstrip("\r\n").split("\n", 1)[0].rstrip("\r"))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Record(f"line {reader.line_num}", error=f"damaged CSV ({error})")
+            continue
+        where = f"line {reader.line_num}"
+        if not any(value.strip() for value in fields):
+            continue
+        if header is None:
+            header = [column(name) for name in fields]
+        elif len(fields) > len(header):
+            more = f"{len(fields)} fields, where the header has {len(header)}"
+            yield Record(where, error=more)
+        else:
+            yield Record(where, _first(header, fields))
+
+
+def _first(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """Values by name; of a name that stands twice the first."""
+    found: dict[str, Any] = {}
+    for name, value in zip(names, values, strict=False):
+        found.setdefault(name, value)
+    return found
+
+
+def _json(path: Path, text: str) -> list[Record]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return list(_json_lines(path, text))
+    return json_records(value)
+
+
+def json_records(value: Any) -> list[Record]:
+    """The rows of a JSON array or object (:func:`read_records`); none of a number."""
+    if isinstance(value, dict):
+        value = _unfolded(value)
+    rows = value if isinstance(value, list) else []
+    return [_object(f"row {i}", row) for i, row in enumerate(rows, 1)]
+
+
+def _unfolded(value: dict[str, Any]) -> list[Any]:
+    """The rows of a JSON object."""
+    images, notes = value.get("images"), value.get("annotations")
+    if isinstance(images, list) and isinstance(notes, list):  # COCO's captions
+        names = {row.get("id"): row.get("file_name") for row in images if isinstance(row, Mapping)}
+        return [
+            {"file_name": names.get(row.get("image_id")), "text": row.get("caption")}
+            if isinstance(row, Mapping)
+            else row
+            for row in notes
+        ]
+    lower = {column(name): rows for name, rows in value.items()}
+    known = {name for what in ("file", "text") for name in NAMES[what]}
+    if set(lower) & known:
+        lists = [rows for rows in lower.values() if isinstance(rows, list)]
+        if len(lists) == len(lower) and len({len(rows) for rows in lists}) == 1:
+            return [dict(zip(lower, row, strict=True)) for row in zip(*lists, strict=True)]
+        return [value]  # one row
+    return [
+        {"file_name": name, **row} if isinstance(row, Mapping) else {"file_name": name, "text": row}
+        for name, row in value.items()
+    ]
+
+
+def _object(where: str, row: Any) -> Record:
+    if isinstance(row, str):  # an array of captions
+        return Record(where, {"text": row})
+    if not isinstance(row, Mapping):
+        return Record(where, error="no object")
+    return Record(where, _first([column(name) for name in row], list(row.values())))
+
+
+def _json_lines(path: Path, text: str) -> Iterator[Record]:
+    good = 0
+    rows = []
+    # Not splitlines: it would also split at U+2028 within a caption
+    for i, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_object(f"line {i}", json.loads(line)))
+            good += 1
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+            rows.append(Record(f"line {i}", error=f"damaged JSON ({reason})"))
+    if not good:
+        raise UserError(f"{path} is neither JSON nor JSON lines: {rows[0].where}, {rows[0].error}")
+    yield from rows
+
+
+def _parquet(path: Path, data: bytes) -> list[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    known = {name for every in NAMES.values() for name in every}
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        names = [n for n in file.schema_arrow.names if column(n) in known]
+        rows = file.read(columns=names).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged Parquet ({' '.join(str(error).split())[:200]}); fetch it again"
+        ) from None
+    return [_object(f"row {i}", row) for i, row in enumerate(rows, 1)]

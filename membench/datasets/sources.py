@@ -1,0 +1,308 @@
+"""Where a data set's images are, in the layouts in which people keep them: each image
+with its captions and its class, nothing decoded yet.
+
+- a folder of images, nested at will, with ``metadata.csv``, ``.jsonl`` or ``.parquet``
+  (file_name, text), or a ``.txt`` or ``.json`` beside each image, or a folder a class
+  (Hugging Face's imagefolder; the files of img2dataset; CelebA's two layouts);
+- WebDataset's shards ``*.tar``, which img2dataset writes, too;
+- Parquet with a column of images (Hugging Face's data sets);
+- CIFAR-10 and CIFAR-100, unpacked or not (:mod:`membench.datasets.cifar`).
+
+Hidden files, such as the ``._*`` that macOS puts beside each, count for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from membench.datasets.cifar import find_cifar, read_cifar
+from membench.datasets.parquet_images import has_images, parquet_items
+from membench.datasets.records import read_records
+from membench.datasets.webdataset import tar_items
+from membench.errors import UserError
+
+IMAGES = frozenset(
+    {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jpe", ".png", ".tif", ".tiff", ".webp"}
+)
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
+SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev"})
+OWN = ("audit.json", "copies.parquet", "samples.parquet", "run.json")
+LAYOUTS = (
+    "a folder of images (with metadata.csv or .jsonl, captions beside them, or a folder a class),"
+    " WebDataset's .tar, Parquet with a column of images, or CIFAR's archives"
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of a data set. read: its file's bytes, or the pixels ``uint8``
+    [h, w, 3]. label: the name of its class.
+    """
+
+    name: str
+    read: Callable[[], bytes | np.ndarray]
+    texts: tuple[str, ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What was left out, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """kind: the layout."""
+
+    kind: str
+    items: list[Item]
+    bad: list[Bad] = field(default_factory=list)
+
+
+def find_items(place: Path, captions: Path | None = None) -> Source:
+    """The images at a place: a folder or an archive. captions: a table of file names
+    and captions, in place of what the data say (:func:`membench.datasets.records`).
+
+    Raises :class:`UserError` for a place that is not there or holds no image.
+    """
+    source = _listed(place, _files(place))
+    if captions is not None:
+        source = _with_captions(source, captions)
+    if not source.items:
+        why = f" ({source.bad[0].name}: {source.bad[0].why})" if source.bad else ""
+        raise UserError(f"data: {place} holds no image{why}; expected is {LAYOUTS}")
+    return source
+
+
+def state_of(place: Path, captions: Path | None = None) -> list[tuple[str, int, int]]:
+    """(name, bytes, ns of the last change) of each file of the data, hidden ones left
+    out: what has to stay while they are read.
+
+    Raises :class:`UserError` as :func:`find_items`.
+    """
+    found = []
+    for file in [*_files(place), *([captions] if captions else [])]:
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror or error}") from None
+        found.append((str(file), status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _files(place: Path) -> list[Path]:
+    if not place.exists():
+        raise UserError(f"data: {place} is not there; expected is {LAYOUTS}")
+    if place.is_file():
+        return [place]
+    if own := [name for name in OWN if (place / name).is_file()]:
+        raise UserError(
+            f"data: {place} is membench's own output ({own[0]}): images that a model has generated,"
+            " not those that it was trained on"
+        )
+    return visible(place)
+
+
+def _listed(place: Path, files: Sequence[Path]) -> Source:
+    if cifar := find_cifar(place):
+        return _cifar(cifar)
+    images = [f for f in files if f.suffix.lower() in IMAGES]
+    if images and place.is_dir():
+        return _folder(place, files, images)
+    if tars := [f for f in files if f.suffix.lower() == ".tar"]:
+        items, bad = tar_items(place, tars, IMAGES)
+        made = [Item(i.name, i.read, i.texts, i.label) for i in items]
+        return Source("WebDataset", made, [Bad(*b) for b in bad])
+    if tables := [f for f in files if f.suffix.lower() == ".parquet" and has_images(f)]:
+        rows, bad = parquet_items(place, tables)
+        made = [Item(r.name, r.read, r.texts, r.label) for r in rows]
+        return Source("Parquet", made, [Bad(*b) for b in bad])
+    return Source("folder", [])
+
+
+def visible(folder: Path) -> list[Path]:
+    """All plain files below a folder, in the order of their names, without hidden files
+    and folders.
+
+    Raises :class:`UserError` for a folder that cannot be read.
+    """
+    found = []
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from None
+
+    for top, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        found += [Path(top) / n for n in sorted(names) if not n.startswith(".")]
+    return [f for f in found if f.is_file()]
+
+
+# ----------------------------------------------------------------------------- a folder
+
+
+def _folder(root: Path, files: Sequence[Path], images: Sequence[Path]) -> Source:
+    names = {_below(root, f): f for f in images}
+    texts: dict[str, list[str]] = defaultdict(list)
+    labels: dict[str, str] = {}
+    bad: list[Bad] = []
+    tables = [f for f in files if f.name.lower() in METADATA]
+    for table in tables:
+        _read_table(root, table, names, texts, labels, bad)
+    if not tables:
+        for name, file in names.items():
+            texts[name] += _beside(file)
+    if not any(texts.values()) and not labels:
+        labels = _classes(names)
+    items = [
+        Item(name, f.read_bytes, tuple(dict.fromkeys(texts.get(name, ()))), labels.get(name))
+        for name, f in names.items()
+    ]
+    return Source("imagefolder", items, bad)
+
+
+def _below(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix()
+
+
+def _read_table(
+    root: Path,
+    table: Path,
+    names: dict[str, Path],
+    texts: dict[str, list[str]],
+    labels: dict[str, str],
+    bad: list[Bad],
+) -> None:
+    """Adds a table's captions and classes; its file names are those below its folder."""
+    at, above = _below(root, table), table.parent.relative_to(root).as_posix()
+    for record in read_records(table):
+        name = record.text("file").replace("\\", "/").removeprefix("./")
+        full = name if above == "." else f"{above}/{name}"
+        if record.error or not name:
+            bad.append(Bad(f"{at}, {record.where}", record.error or "names no file"))
+        elif full not in names:
+            bad.append(Bad(f"{at}, {record.where}", f"{name[:100]} is not there"))
+        else:
+            texts[full] += record.texts()
+            if label := record.text("label"):
+                labels[full] = label
+
+
+def _beside(image: Path) -> list[str]:
+    """The caption in the ``.txt`` or the ``.json`` of the same name."""
+    note = image.with_suffix(".txt")
+    if note.is_file():
+        try:
+            return [text] if (text := note.read_text(encoding="utf-8-sig").strip()) else []
+        except (OSError, UnicodeDecodeError):
+            return []
+    note = image.with_suffix(".json")
+    if note.is_file():
+        try:
+            return [t for record in read_records(note) for t in record.texts()]
+        except UserError:
+            return []
+    return []
+
+
+def _classes(names: dict[str, Path]) -> dict[str, str]:
+    """The class of each image, where each lies in a folder of one: the first folder of
+    its path that does not name a split, if there are two and more of them.
+    """
+    found = {}
+    for name in names:
+        parts = [p for p in PurePosixPath(name).parts[:-1] if p.lower() not in SPLITS]
+        if not parts:
+            return {}
+        found[name] = parts[0]
+    return found if len(set(found.values())) > 1 else {}
+
+
+# ------------------------------------------------------------------------------ the rest
+
+
+def _cifar(place: Path) -> Source:
+    batches = read_cifar(place)
+    names = dict(enumerate(batches.classes))
+
+    def one(row: int) -> Callable[[], np.ndarray]:
+        return lambda: batches.images[row]
+
+    items = [
+        Item(f"train/{row:05d}", one(row), (), names.get(int(label), str(label)))
+        for row, label in enumerate(batches.labels)
+    ]
+    return Source(place.name, items)
+
+
+def _with_captions(source: Source, file: Path) -> Source:
+    """The source with the captions of a table: its file names are paths below the data,
+    or, where these are unique, names with or without their endings.
+    """
+    by_name: dict[str, int] = {}
+    for i, item in enumerate(source.items):
+        by_name.setdefault(item.name, i)
+    for short in (_last, _stem):
+        counts = Counter(short(item.name) for item in source.items)
+        for i, item in enumerate(source.items):
+            if counts[short(item.name)] == 1:
+                by_name.setdefault(short(item.name), i)
+    texts: dict[int, list[str]] = defaultdict(list)
+    labels: dict[int, str] = {}
+    bad, known = list(source.bad), 0
+    for record in read_records(file):
+        name = record.text("file").replace("\\", "/").removeprefix("./")
+        place = next((by_name[n] for n in (name, _last(name)) if n in by_name), None)
+        if record.error or not name:
+            bad.append(Bad(f"{file.name}, {record.where}", record.error or "names no file"))
+        elif place is None:
+            bad.append(Bad(f"{file.name}, {record.where}", f"{name[:100]} is not there"))
+        else:
+            known += 1
+            texts[place] += record.texts()
+            if label := record.text("label"):
+                labels[place] = label
+    if not known:
+        raise UserError(
+            f"captions: {file} names no image of the data"
+            f" ({bad[-1].name}: {bad[-1].why}); it needs columns file_name and text"
+            if bad
+            else f"captions: {file} holds no row"
+        )
+    items = [
+        replace(item, texts=tuple(dict.fromkeys(texts.get(i, ()))), label=labels.get(i, item.label))
+        for i, item in enumerate(source.items)
+    ]
+    return replace(source, items=items, bad=bad)
+
+
+def _last(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _stem(name: str) -> str:
+    return _last(name).rsplit(".", 1)[0]
+
+
+def class_names(items: Sequence[Item]) -> list[str]:
+    """The classes of the items, sorted: by number where all are numbers."""
+    found = {item.label for item in items if item.label is not None}
+    numbers = {name: n for name in found if (n := _number(name)) is not None}
+    if len(numbers) == len(found):
+        return sorted(found, key=lambda name: numbers[name])
+    return sorted(found)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,93 @@
+"""WebDataset's shards: tar archives whose members of one name are one example
+(``000012.jpg``, ``000012.txt``, ``000012.json``, ``000012.cls``), as img2dataset writes
+them. Nothing is unpacked to the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from membench.datasets.records import Record, column
+
+MOST_BYTES = 64 << 20  # of an image's file
+LONGEST = 1 << 20  # bytes of what stands beside an image
+
+
+class Member(NamedTuple):
+    """An image of a shard."""
+
+    name: str
+    read: Callable[[], bytes]
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def tar_items(
+    root: Path, archives: Sequence[Path], images: Collection[str]
+) -> tuple[list[Member], list[tuple[str, str]]]:
+    """The images of shards, and (name, why) of what cannot be read. images: endings of
+    image files.
+    """
+    items: list[Member] = []
+    bad: list[tuple[str, str]] = []
+    for archive in archives:
+        shown = archive.relative_to(root).as_posix() if archive != root else archive.name
+        parts: dict[str, dict[str, tuple[int, int]]] = {}
+        try:
+            with tarfile.open(archive, "r:") as opened:
+                for member in opened:
+                    path = PurePosixPath(member.name.removeprefix("./"))
+                    if not member.isreg() or member.issparse() or path.name.startswith("."):
+                        continue
+                    key, _, end = path.name.partition(".")
+                    parts.setdefault(str(path.parent / key), {})[f".{end.lower()}"] = (
+                        member.offset_data,
+                        member.size,
+                    )
+        except (OSError, tarfile.TarError) as error:
+            bad.append((shown, f"damaged ({error})"))
+        for key, ends in parts.items():
+            image = next((end for end in ends if f".{end.rsplit('.', 1)[-1]}" in images), None)
+            if image is None:
+                if set(ends) & {".txt", ".cls"}:
+                    bad.append((f"{shown}/{key}", "no image beside its caption"))
+                continue
+            if ends[image][1] > MOST_BYTES:
+                bad.append((f"{shown}/{key}{image}", f"more than {MOST_BYTES:,} bytes"))
+                continue
+            texts, label = _told(archive, ends)
+            name = f"{shown}/{key}{image}"
+            items.append(Member(name, _reader(archive, *ends[image]), texts, label))
+    return items, bad
+
+
+def _reader(archive: Path, offset: int, size: int) -> Callable[[], bytes]:
+    def read() -> bytes:
+        with open(archive, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    return read
+
+
+def _told(archive: Path, ends: dict[str, tuple[int, int]]) -> tuple[tuple[str, ...], str | None]:
+    """(captions, class) of what stands beside an image."""
+
+    def text(end: str) -> str:
+        if end not in ends or ends[end][1] > LONGEST:
+            return ""
+        return _reader(archive, *ends[end])().decode("utf-8-sig", "replace").strip()
+
+    texts, label = [text(".txt")], text(".cls") or None
+    if not texts[0]:
+        try:
+            value: Any = json.loads(text(".json") or "{}")
+        except (ValueError, RecursionError):
+            value = {}
+        if isinstance(value, dict):
+            texts = Record("", {column(k): v for k, v in value.items()}).texts()
+    return tuple(filter(None, texts)), label

@@ -1,0 +1,258 @@
+"""An audit as a user meets it: on models that are known to have memorized their data,
+on their mirrors, and with what goes wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from membench.audit import work
+from membench.audit.settings import parse_budget, parse_limit, parse_max_bad
+from membench.cli.main import main
+from membench.datasets.collection import Collection
+from membench.errors import UserError
+from membench.storage.images import png_image
+from membench.tasks.cifar10.data import CLASSES
+from membench.tasks.cifar10.scenes import WORLD
+from membench.tasks.cifar10.task import DATA as PIXELS
+from membench.tasks.cifar10.task import RUNGS
+from membench.tasks.pixels.mirror_task import pair_of
+from membench.tasks.sd_webster.catalogue import draw
+from membench.tasks.sd_webster.task import DATA as CATALOGUE
+from membench.tasks.sd_webster.task import world
+from membench.tasks.shared import shipped_model
+
+OWN, MIRROR = (PIXELS / half / f"step-{RUNGS[-1]:05d}" for half in "ab")
+TEXT = CATALOGUE / shipped_model("a", control=False)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images of half a that were shown 16 and 64 times, and as many shown once, a
+    folder a class.
+    """
+    half, root = pair_of(WORLD, 0).halves["a"], tmp_path_factory.mktemp("scenes")
+    for i, (image, label, copies) in enumerate(
+        zip(half.images, half.labels, half.copies, strict=True)
+    ):
+        (root / CLASSES[label]).mkdir(exist_ok=True)
+        if copies == 1 and half.kinds[i] != "x1":
+            continue
+        for k in range(2 if copies > 4 else 1):
+            Image.fromarray(image).save(root / CLASSES[label] / f"{copies}-{i}-{k}.png")
+    return root
+
+
+def audited(
+    capsys: pytest.CaptureFixture[str], out: Path, *args: object, code: int = 0
+) -> tuple[dict[str, Any], str]:
+    """audit.json and stdout."""
+    assert main(["audit", "--quiet", "--output", str(out), *map(str, args)]) == code
+    return json.loads((out / "audit.json").read_bytes()), capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    assert main(["audit", "--quiet", *map(str, args)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("membench: ") and err.count("\n") == 1, err
+    return err
+
+
+# -------------------------------------------------------------------------- what is found
+
+
+@pytest.mark.parametrize("way", ["classes", "null class"])
+def test_a_memorizing_model_and_its_mirror(tmp_path, capsys, scenes, way: str) -> None:
+    """Of the model, training images that were shown often; of the mirror, as the model
+    that is audited, none. All of it is found again without asking the model.
+    """
+    how = ["--data", scenes, "--budget", 1600]
+    how += ["--unconditional"] if way == "null class" else []
+    told, out = audited(
+        capsys, tmp_path / "a", "--model", OWN, *how, "--fail-on", "copies>0", code=3
+    )
+    assert told["numbers"]["copies"] >= 5 and "training images came back" in out
+    assert out.rstrip().endswith("failed: copies>0")
+    times = [int(Path(row["file"]).name.split("-")[0]) for row in told["returned"]]
+    assert np.mean(np.array(times) >= 16) > 0.8
+    none, out = audited(capsys, tmp_path / "b", "--model", MIRROR, *how, "--fail-on", "copies>0")
+    assert none["numbers"]["copies"] == 0 and out.startswith("No training image came back")
+    copies = pd.read_parquet(tmp_path / "a" / "copies.parquet")
+    assert len(copies) >= told["numbers"]["copies"]
+    one = copies.iloc[0]
+    assert np.array_equal(png_image(one.training_image), np.asarray(Image.open(scenes / one.file)))
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert page.index(told["answer"]) < page.index("<h2>Pairs") < page.index("could not be judged")
+    rows = list(csv.DictReader((tmp_path / "a" / "returned.csv").open()))
+    assert [r["file"] for r in rows] == [r["file"] for r in told["returned"]]
+    assert told["answer"] in (tmp_path / "a" / "model_card.md").read_text()
+
+
+def test_what_was_computed_is_found_again(tmp_path, capsys, scenes, monkeypatch) -> None:
+    """By another audit, too, which asks for more: it makes the rest only."""
+    asked: list[int] = []
+    real = work.contract.extract
+
+    def counted(detector, model, requests):
+        asked.append(len(requests))
+        return real(detector, model, requests)
+
+    monkeypatch.setattr(work.contract, "extract", counted)
+    how = ["--model", OWN, "--data", scenes, "--unconditional"]
+    first, _ = audited(capsys, tmp_path / "a", *how, "--budget", 800)
+    assert sum(asked) == 40
+    again, _ = audited(capsys, tmp_path / "b", *how, "--budget", 800)
+    assert sum(asked) == 40 and again["numbers"] == first["numbers"]
+    audited(capsys, tmp_path / "c", *how, "--budget", 1000)
+    assert sum(asked) == 50
+
+
+def test_a_mirror_as_a_control(tmp_path, capsys, scenes) -> None:
+    how = ["--model", OWN, "--data", scenes, "--unconditional", "--budget", 1600]
+    told, _ = audited(capsys, tmp_path / "a", *how, "--mirror", MIRROR)
+    [control] = told["controls"]
+    assert (control["name"], control["images"], control["used"]) == ("mirror", 40, True)
+    assert told["numbers"]["copies"] > 0 and told["similarity"]["chance_limit"] < 0.1
+
+
+def test_a_mirror_that_has_seen_the_data(tmp_path, capsys, scenes) -> None:
+    """A later snapshot of the model itself: a warning, and the copies still count."""
+    how = ["--model", OWN, "--data", scenes, "--unconditional", "--budget", 1600]
+    earlier = PIXELS / "a" / f"step-{RUNGS[-2]:05d}"
+    told, _ = audited(capsys, tmp_path / "a", *how, "--mirror", earlier)
+    assert told["mirror_suspect"] >= 2 and "may have seen these data" in told["warnings"][0]
+    assert told["numbers"]["copies"] > 0 and not told["controls"][0]["used"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Part of the catalogue as an imagefolder: 16 images that were shown 40 times, 16
+    that were shown once.
+    """
+    root, rows = tmp_path_factory.mktemp("shop"), []
+    for kind, copies in (("MV", 3), ("N", 1)):
+        for i, e in enumerate([e for e in world("a").entries if e.kind == kind][:16]):
+            for k in range(copies):
+                name = f"{kind}-{i}-{k}.png"
+                Image.fromarray(draw(e.look)).save(root / name)
+                rows.append((name, e.caption))
+    with open(root / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("file_name", "text"), *rows])
+    return root
+
+
+def test_captions_of_a_text_model(tmp_path, capsys, shop) -> None:
+    told, out = audited(capsys, tmp_path / "a", "--model", TEXT, "--data", shop, "--budget", 1100)
+    kinds = [row["file"][:2] for row in told["returned"]]
+    assert kinds.count("MV") >= 14 and "N-" not in kinds
+    assert all(row["own"] and row["copies"] == 3 for row in told["returned"])
+    assert told["ranking"]["scored"] == 32 and told["images"]["unseen"] > 5
+    assert "Of " in out and "unseen ones" in out
+
+
+def test_a_dry_run_says_what_it_would_do(tmp_path, capsys, shop) -> None:
+    how = ["--model", TEXT, "--data", shop, "--budget", 1100, "--dry-run"]
+    assert main(["audit", "--quiet", "--output", str(tmp_path / "a"), *map(str, how)]) == 0
+    out = capsys.readouterr().out
+    assert "64 images, 32 different" in out and "at most 55, 20 each" in out
+    assert not (tmp_path / "a").exists()
+
+
+# ------------------------------------------------------------------------------ bad input
+
+
+def test_a_model_and_data_of_different_sizes(tmp_path, capsys, scenes) -> None:
+    err = refused(capsys, "--model", TEXT, "--data", scenes)
+    assert "are 16x16" in err and "generates 64x64" in err and "--enlarge" in err
+
+
+def test_a_data_folder_of_no_images(tmp_path, capsys) -> None:
+    (tmp_path / "data").mkdir()
+    assert "holds no image" in refused(capsys, "--model", OWN, "--data", tmp_path / "data")
+
+
+def test_captions_of_absent_files(tmp_path, capsys, shop) -> None:
+    (tmp_path / "c.csv").write_text("file_name,text\ngone.png,a rug\n")
+    err = refused(capsys, "--model", TEXT, "--data", shop, "--captions", tmp_path / "c.csv")
+    assert "c.csv names no image" in err and "gone.png" in err
+
+
+def test_a_budget_too_small_for_one_image(tmp_path, capsys, scenes) -> None:
+    err = refused(
+        capsys, "--model", OWN, "--data", scenes, "--budget", 19, "--output", tmp_path / "a"
+    )
+    assert "pays for no image" in err and "one image takes 20" in err
+
+
+def test_a_mirror_that_is_the_model(capsys, scenes) -> None:
+    assert "is the model itself" in refused(
+        capsys, "--model", OWN, "--data", scenes, "--mirror", OWN
+    )
+
+
+def test_a_mirror_of_another_kind(capsys, scenes) -> None:
+    err = refused(capsys, "--model", OWN, "--data", scenes, "--mirror", TEXT)
+    assert "is no mirror of" in err and "text of 64 pixels" in err
+
+
+def test_data_that_are_the_model_s_own_output(tmp_path, capsys, scenes) -> None:
+    """To the last bit: a second audit of what a first one generated."""
+    how = ["--unconditional", "--budget", 400]
+    audited(capsys, tmp_path / "a", "--model", OWN, "--data", scenes, *how)
+    [stored] = list((tmp_path / "cache" / "audits").glob("images-*/*.parquet"))
+    (tmp_path / "made").mkdir()
+    for i, image in enumerate(pd.read_parquet(stored).image):
+        (tmp_path / "made" / f"{i}.png").write_bytes(image)
+    err = refused(
+        capsys, "--model", OWN, "--data", tmp_path / "made", *how, "--output", tmp_path / "b"
+    )
+    assert "own output" in err
+    assert "own output" in refused(capsys, "--model", OWN, "--data", tmp_path / "a", *how)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--budget", "soon", "write a time"),
+        ("--budget", "0", "write a time"),
+        ("--fail-on", "copy>0", "Did you mean 'copies'"),
+        ("--fail-on", "copies", "write NAME"),
+        ("--max-bad", "101%", "write a share"),
+        ("--draws", "0", "at least 1"),
+        ("--screen", "cfg_nrm", "Did you mean 'cfg_norm'"),
+        ("--data", "nowhere", "is not there"),
+    ],
+)
+def test_options(capsys, shop, option: str, value: str, words: str) -> None:
+    data = [] if option == "--data" else ["--data", shop]
+    assert words in refused(capsys, "--model", TEXT, *data, option, value)
+
+
+def test_words_of_options() -> None:
+    assert parse_budget("90s").minutes == 1.5 and parse_budget("2h").minutes == 120
+    assert parse_budget("5000").evaluations == 5000
+    assert parse_max_bad("1%") == 0.01 and parse_max_bad("3") == 3
+    assert parse_limit("copies >= 2").met({"copies": 2.0})
+    assert not parse_limit("share>0.1").met({"share": float("nan")})
+    with pytest.raises(UserError, match="no number 'recall'"):
+        parse_limit("recall<1")
+
+
+def test_a_collection_knows_its_rows(scenes) -> None:
+    from membench.datasets.collection import read_collection
+
+    found: Collection = read_collection(scenes, 16)
+    assert found.rows == sum(found.copies) and set(found.classes) == set(CLASSES)

@@ -1,0 +1,346 @@
+"""Data sets as people keep them: each layout gives the same collection, what is bad is
+counted and named, hidden files change nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from membench.datasets.cifar import read_cifar, unpickled
+from membench.datasets.collection import Collection, read_collection
+from membench.datasets.records import Record, read_records
+from membench.errors import UserError
+
+SIDE, N = 8, 6
+PIXELS = np.random.default_rng(0).integers(0, 256, (N, SIDE, SIDE, 3), dtype=np.uint8)
+TEXTS = [f"caption {i}" for i in range(N)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def png(i: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(PIXELS[i]).save(out, "PNG")
+    return out.getvalue()
+
+
+def folder(root: Path, names: list[str] | None = None) -> Path:
+    """Images as files; names: of each, below the root."""
+    for i, name in enumerate(names or [f"{i}.png" for i in range(N)]):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png(i))
+    return root
+
+
+def table(path: Path, rows: list[tuple[str, str]], header: str, separator: str = ",") -> None:
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=separator)
+    writer.writerow(header.split(separator))
+    writer.writerows(rows)
+    path.write_text(out.getvalue(), encoding="utf-8")
+
+
+def right(found: Collection) -> bool:
+    return np.array_equal(found.images(), PIXELS) and [list(t) for t in found.captions] == [
+        [t] for t in TEXTS
+    ]
+
+
+FILES = [f"{i}.png" for i in range(N)]
+
+
+def _imagefolder_csv(root: Path) -> None:
+    table(folder(root) / "metadata.csv", list(zip(FILES, TEXTS, strict=True)), "file_name,text")
+
+
+def _imagefolder_semicolons_bom(root: Path) -> None:
+    table(
+        folder(root) / "metadata.csv", list(zip(FILES, TEXTS, strict=True)), "File_Name;TEXT", ";"
+    )
+    file = root / "metadata.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+
+def _imagefolder_jsonl(root: Path) -> None:
+    lines = [json.dumps({"file_name": f, "text": t}) for f, t in zip(FILES, TEXTS, strict=True)]
+    (folder(root) / "metadata.jsonl").write_text("\n".join(lines))
+
+
+def _nested(root: Path) -> None:
+    """A table of its own in each folder."""
+    names = [f"{'ab'[i % 2]}/deep/{i}.png" for i in range(N)]
+    folder(root, names)
+    for part in "ab":
+        rows = [(f"deep/{i}.png", TEXTS[i]) for i in range(N) if "ab"[i % 2] == part]
+        table(root / part / "metadata.csv", rows, "file_name\ttext", "\t")
+
+
+def _texts_beside(root: Path) -> None:
+    folder(root)
+    for i, text in enumerate(TEXTS):
+        (root / f"{i}.txt").write_text(text + "\n")
+
+
+def _img2dataset_files(root: Path) -> None:
+    folder(root, [f"00000/{i:09d}.png" for i in range(N)])
+    for i, text in enumerate(TEXTS):
+        note = {"caption": text, "url": "http://x", "key": f"{i:09d}", "status": "success"}
+        (root / "00000" / f"{i:09d}.json").write_text(json.dumps(note))
+
+
+def _webdataset(root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    for shard in range(2):
+        with tarfile.open(root / f"{shard:05d}.tar", "w") as tar:
+            for i in range(shard * 3, shard * 3 + 3):
+                beside = [(".txt", TEXTS[i].encode())] if shard else []
+                beside += [(".json", json.dumps({"caption": TEXTS[i]}).encode())]
+                for end, data in [(".png", png(i)), *beside]:
+                    info = tarfile.TarInfo(f"./{i:06d}{end}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+
+
+def _parquet(root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    images = [{"bytes": png(i), "path": f"{i}.png"} for i in range(N)]
+    frame = pa.table({"image": images, "Caption": TEXTS})
+    pq.write_table(frame, root / "train-00000.parquet", row_group_size=4)
+
+
+LAYOUTS = [
+    _imagefolder_csv,
+    _imagefolder_semicolons_bom,
+    _imagefolder_jsonl,
+    _texts_beside,
+    _img2dataset_files,
+    _webdataset,
+    _parquet,
+]
+
+
+@pytest.mark.parametrize("make", LAYOUTS)
+def test_each_layout_gives_the_same_collection(tmp_path: Path, make) -> None:
+    make(tmp_path / "data")
+    found = read_collection(tmp_path / "data", SIDE)
+    assert right(found) and found.bad == () and found.rows == N and found.size == (SIDE, SIDE)
+
+
+def test_nested_folders_with_tables_of_their_own(tmp_path: Path) -> None:
+    _nested(tmp_path)
+    found = read_collection(tmp_path, SIDE)
+    told = {f[0].rsplit("/", 1)[-1]: c for f, c in zip(found.files, found.captions, strict=True)}
+    assert told == {f"{i}.png": (TEXTS[i],) for i in range(N)}
+
+
+def test_a_folder_a_class(tmp_path: Path) -> None:
+    """The folder of a split is no class; classes are sorted."""
+    folder(tmp_path, [f"train/{('cat', 'ant')[i % 2]}/{i}.png" for i in range(N)])
+    found = read_collection(tmp_path, SIDE)
+    assert found.classes == ("ant", "cat")
+    assert sorted(zip((f[0][-5] for f in found.files), found.labels, strict=True)) == [
+        (str(i), 1 - i % 2) for i in range(N)
+    ]
+
+
+def test_numbers_as_classes_are_sorted_as_numbers(tmp_path: Path) -> None:
+    folder(tmp_path, [f"{(10, 9, 2)[i % 3]}/{i}.png" for i in range(N)])
+    assert read_collection(tmp_path, SIDE).classes == ("2", "9", "10")
+
+
+def test_equal_images_are_one_and_counted(tmp_path: Path) -> None:
+    """Also in another encoding."""
+    folder(tmp_path)
+    (tmp_path / "again.png").write_bytes(png(2))
+    Image.fromarray(PIXELS[2]).save(tmp_path / "other.bmp")
+    found = read_collection(tmp_path, SIDE)
+    assert len(found.ids) == N and found.rows == N + 2 and sorted(found.copies) == [1] * 5 + [3]
+
+
+def test_hidden_files_change_neither_the_collection_nor_its_hash(tmp_path: Path) -> None:
+    _imagefolder_csv(tmp_path)
+    before = read_collection(tmp_path, SIDE)
+    (tmp_path / "._0.png").write_bytes(b"what macOS leaves")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "0.png").write_bytes(b"x")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "9.png").write_bytes(png(0))
+    after = read_collection(tmp_path, SIDE)
+    assert after.hash == before.hash and after.bad == () and right(after)
+
+
+def test_the_hash_does_not_depend_on_the_place(tmp_path: Path) -> None:
+    hashes = set()
+    for name in ("here", "there"):
+        _imagefolder_csv(tmp_path / name)
+        hashes.add(read_collection(tmp_path / name, SIDE).hash)
+    assert len(hashes) == 1
+    table(tmp_path / "here/metadata.csv", [(f, "other") for f in FILES], "file_name,text")
+    assert read_collection(tmp_path / "here", SIDE).hash not in hashes
+
+
+# ------------------------------------------------------------------------------- captions
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([{"file_name": f, "caption": t} for f, t in zip(FILES, TEXTS, strict=True)]),
+        json.dumps(dict(zip(FILES, TEXTS, strict=True))),
+        json.dumps({f: [t] for f, t in zip(FILES, TEXTS, strict=True)}),
+        json.dumps({f: {"text": t} for f, t in zip(FILES, TEXTS, strict=True)}),
+        json.dumps({"file_name": FILES, "Prompt": TEXTS}),
+        json.dumps(
+            {
+                "images": [{"id": i, "file_name": f} for i, f in enumerate(FILES)],
+                "annotations": [{"image_id": i, "caption": t} for i, t in enumerate(TEXTS)],
+            }
+        ),
+        "\n".join(json.dumps({"file": f, "TEXT": t}) for f, t in zip(FILES, TEXTS, strict=True)),
+        "IMAGE|Alt Text\n" + "\n".join(f"{f}|{t}" for f, t in zip(FILES, TEXTS, strict=True)),
+        "image_id,caption\n"
+        + "\n".join(f"{f[:-4]},{t}" for f, t in zip(FILES, TEXTS, strict=True)),
+    ],
+)
+def test_captions_from_a_table_of_any_form(tmp_path: Path, text: str) -> None:
+    folder(tmp_path / "data")
+    (tmp_path / "captions").write_text(text)
+    assert right(read_collection(tmp_path / "data", SIDE, captions=tmp_path / "captions"))
+
+
+def test_membench_s_table_of_addresses(tmp_path: Path) -> None:
+    """As Hong et al. (2024) publish it: a list as Python writes it, which is read as
+    literals.
+    """
+    (tmp_path / "SD1_final.csv").write_text(
+        ",prompt,urls\n0,a flag,['http://x/1']\n1,a rug,\"['http://x/1', 'http://x/2']\"\n"
+        "2,a trap,\"[__import__('os').abort()]\"\n"
+    )
+    found = read_records(tmp_path / "SD1_final.csv")
+    assert [r.texts() for r in found] == [["a flag"], ["a rug"], ["a trap"]]
+    assert [r.urls() for r in found] == [["http://x/1"], ["http://x/1", "http://x/2"], []]
+
+
+def test_a_number_that_pandas_made_a_fraction() -> None:
+    assert Record("", {"label": 1.0}).text("label") == "1"
+    assert Record("", {"label": float("nan")}).text("label") == ""
+
+
+# ---------------------------------------------------------------------------- what is bad
+
+
+def test_a_bad_image_and_a_bad_row_are_counted_and_named(tmp_path: Path) -> None:
+    _imagefolder_csv(tmp_path)
+    (tmp_path / "broken.png").write_bytes(png(0)[:50])
+    with open(tmp_path / "metadata.csv", "a") as file:
+        file.write("gone.png,a caption\n")
+    found = read_collection(tmp_path, SIDE, max_bad=2)
+    assert [(b.name, b.why.split(":")[0]) for b in found.bad] == [
+        ("metadata.csv, line 8", "gone.png is not there"),
+        ("broken.png", "damaged"),
+    ]
+    assert right(found)
+    with pytest.raises(UserError, match=r"2 of 7 .*metadata.csv, line 8.*--max-bad"):
+        read_collection(tmp_path, SIDE, max_bad=1)
+
+
+def test_captions_that_name_absent_files(tmp_path: Path) -> None:
+    folder(tmp_path / "data")
+    table(tmp_path / "c.csv", [("gone.png", "x")], "file_name,text")
+    with pytest.raises(UserError, match=r"c.csv names no image of the data .*gone.png") as error:
+        read_collection(tmp_path / "data", SIDE, captions=tmp_path / "c.csv")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "texts", "own"])
+def test_a_folder_without_images(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "data"
+    if what != "missing":
+        place.mkdir()
+    if what == "texts":
+        (place / "notes.txt").write_text("x")
+    if what == "own":
+        (folder(place) / "audit.json").write_text("{}")
+    words = {"missing": "is not there", "own": "membench's own output"}.get(what, "holds no image")
+    with pytest.raises(UserError, match=words):
+        read_collection(place, SIDE)
+
+
+def test_a_folder_that_changes_while_it_is_read(tmp_path: Path, monkeypatch) -> None:
+    from membench.datasets import collection
+
+    folder(tmp_path)
+    real = collection._square
+
+    def slow(item, *rest):
+        (tmp_path / "late.png").write_bytes(png(0))
+        return real(item, *rest)
+
+    monkeypatch.setattr(collection, "_square", slow)
+    with pytest.raises(UserError, match="changed while it was read"):
+        read_collection(tmp_path, SIDE)
+    monkeypatch.undo()
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    folder(tmp_path)
+    before = read_collection(tmp_path, SIDE)
+    (tmp_path / "0.png").write_bytes(png(1))
+    os.utime(tmp_path / "0.png", ns=(1, 1))
+    assert len(read_collection(tmp_path, SIDE).ids) == N - 1 and len(before.ids) == N
+
+
+# ---------------------------------------------------------------------------------- CIFAR
+
+
+def cifar(root: Path, rows: int = 3) -> Path:
+    root.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for i in range(1, 6):
+        data = rng.integers(0, 256, (rows, 3072), dtype=np.uint8)
+        labels = [int(x) for x in rng.integers(0, 2, rows)]
+        # As the official files: written by Python 2, whose keys are bytes
+        (root / f"data_batch_{i}").write_bytes(pickle.dumps({"data": data, "labels": labels}, 2))
+    (root / "batches.meta").write_bytes(pickle.dumps({"label_names": ["ant", "cat"]}, 2))
+    return root
+
+
+@pytest.mark.parametrize("form", ["folder", "tar.gz", "tar.xz"])
+def test_cifar_unpacked_or_not(tmp_path: Path, form: str) -> None:
+    made = cifar(tmp_path / "made" / "cifar-10-batches-py")
+    place = tmp_path / "made"
+    if form != "folder":
+        place = tmp_path / "packed"
+        place.mkdir()
+        with tarfile.open(place / f"cifar-10-python.{form}", f"w:{form[4:]}") as tar:
+            tar.add(made, "cifar-10-batches-py")
+    found = read_collection(place, 32)
+    wanted = read_cifar(made)
+    assert np.array_equal(found.images(), wanted.images) and found.classes == ("ant", "cat")
+    assert list(found.labels) == wanted.labels.tolist() and len(found.ids) == 15
+
+
+def test_a_pickle_that_calls_anything_is_refused(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    with pytest.raises(UserError, match=r"no batch of CIFAR .*asks for posix.mkdir"):
+        unpickled(pickle.dumps({"data": Trap()}), "data_batch_1")
+    assert not (tmp_path / "sprung").exists()
