@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from membench import registry
-from membench.audit.audit import audit as execute_audit
-from membench.audit.outcome import write_outcome
-from membench.audit.settings import Settings
+from membench.auditing.audit import audit as execute_audit
+from membench.auditing.outcome import write_outcome
+from membench.auditing.settings import Settings
 from membench.boards.board import By, board
 from membench.errors import UserError
 from membench.models.batch_size import AUTO
@@ -191,7 +191,7 @@ def audit(
 ) -> dict[str, Any]:
     """Which training images does a model give back? What ``membench audit`` does.
 
-    settings: of :class:`membench.audit.settings.Settings`. Returns what ``audit.json``
+    settings: of :class:`membench.auditing.settings.Settings`. Returns what ``audit.json``
     holds; of a dry run its plan alone. Raises :class:`UserError`.
     """
     known = {f.name for f in fields(Settings)}

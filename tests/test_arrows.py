@@ -33,15 +33,15 @@ MAY = {
     "testing": "detector task options models runs storage seeds types errors",
     "runs": "detector task registry options models similarity metrics storage plain types errors",
     "boards": "runs metrics similarity storage options registry plain types errors",
-    "audit": (
+    "auditing": (
         "detector registry options datasets models features similarity metrics runs storage plain"
         " seeds types errors"
     ),
     "reports": "boards runs metrics storage plain types errors",
     "measures": "metrics similarity types errors",
     "notebook": "reports boards runs plain types errors",
-    "api": "audit notebook reports boards runs models registry options plain errors",
-    "cli": "api audit reports boards runs fetching registry options storage plain errors",
+    "api": "auditing notebook reports boards runs models registry options plain errors",
+    "cli": "api auditing reports boards runs fetching registry options storage plain errors",
     "detectors": (
         "detector types datasets models features similarity metrics registry options storage"
         " seeds errors"

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from membench.audit import work
-from membench.audit.settings import parse_budget, parse_limit, parse_max_bad
+from membench.auditing import work
+from membench.auditing.settings import parse_budget, parse_limit, parse_max_bad
 from membench.cli.main import main
 from membench.datasets.collection import Collection
 from membench.errors import UserError

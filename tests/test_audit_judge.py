@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from membench.audit.judge import judge, p_values, random_share, rate, total
-from membench.audit.unseen import Callers, exchanged, plain
+from membench.auditing.judge import judge, p_values, random_share, rate, total
+from membench.auditing.unseen import Callers, exchanged, plain
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.spaces import pixel_space, space_of
 
@@ -161,7 +161,7 @@ def test_a_copy_of_any_near_duplicate_is_one_of_its_group() -> None:
     """
     from types import SimpleNamespace
 
-    from membench.audit.material import _by_pixels
+    from membench.auditing.material import _by_pixels
 
     rng = np.random.default_rng(0)
     others = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)

@@ -83,7 +83,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    from membench.audit.settings import Settings, parse_budget, parse_limit, parse_max_bad
+    from membench.auditing.settings import Settings, parse_budget, parse_limit, parse_max_bad
 
     limits = [parse_limit(text) for text in args.fail_on]
     parse_budget(args.budget)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from membench import __version__
-from membench.audit.found import Audit
-from membench.audit.judge import FLAG, OWN, Judgement, p_values, random_share, rate, total
+from membench.auditing.found import Audit
+from membench.auditing.judge import FLAG, OWN, Judgement, p_values, random_share, rate, total
 
 
 def numbers_of(audit: Audit) -> dict[str, float]:

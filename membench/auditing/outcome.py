@@ -11,9 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from membench import __version__
-from membench.audit.found import Audit
-from membench.audit.judge import OWN, random_share, rate, total
-from membench.audit.verdict import answer, card, judged, numbers_of, ranking, sentences
+from membench.auditing.found import Audit
+from membench.auditing.judge import OWN, random_share, rate, total
+from membench.auditing.verdict import answer, card, judged, numbers_of, ranking, sentences
 from membench.plain import for_spreadsheet
 from membench.storage.files import atomic_write, write_json
 from membench.storage.images import png_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from membench.audit.found import Audit
+from membench.auditing.found import Audit
 from membench.types import Condition
 
 

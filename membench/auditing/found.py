@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from membench.audit.judge import Judgement
-from membench.audit.material import Material
-from membench.audit.settings import Settings
-from membench.audit.subject import Subject
+from membench.auditing.judge import Judgement
+from membench.auditing.material import Material
+from membench.auditing.settings import Settings
+from membench.auditing.subject import Subject
 from membench.types import Condition, Space
 
 

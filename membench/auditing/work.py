@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from membench import registry
-from membench.audit.store import Images, Scores, folder_of
+from membench.auditing.store import Images, Scores, folder_of
 from membench.detector import Detector
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser

@@ -1,7 +1,7 @@
 """What the images say: which are copies, judged against images that cannot be.
 
 Two controls hold no copy. What a caption that the model cannot have seen returns is
-none, unless one of its rare words calls the image (:mod:`membench.audit.unseen`); what
+none, unless one of its rare words calls the image (:mod:`membench.auditing.unseen`); what
 the mirror returns is none, for it never saw the data. The threshold of a copy is the
 published one or, where an image of a control lies within it, just beyond the nearest of
 these: no image of a control is called a copy.

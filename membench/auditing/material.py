@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from membench.audit.settings import Settings
-from membench.audit.subject import Subject
+from membench.auditing.settings import Settings
+from membench.auditing.subject import Subject
 from membench.datasets.collection import Collection, read_collection
 from membench.datasets.prompts import LONGEST, example_id
 from membench.errors import UserError

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from membench.audit.material import UNCONDITIONAL, Material
+from membench.auditing.material import UNCONDITIONAL, Material
 from membench.errors import UserError
 from membench.seeds import seed_of
 from membench.types import Condition, Request

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from membench.audit import plan as planning
-from membench.audit import work
-from membench.audit.describe import describe
-from membench.audit.found import Audit
-from membench.audit.judge import OWN, judge
-from membench.audit.material import UNCONDITIONAL, Material, comparison, read_material
-from membench.audit.own_output import refuse_own_output
-from membench.audit.settings import Settings, parse_budget
-from membench.audit.subject import SAMPLING, Subject, find_subject, same_kind
-from membench.audit.unseen import Callers, exchanged
+from membench.auditing import plan as planning
+from membench.auditing import work
+from membench.auditing.describe import describe
+from membench.auditing.found import Audit
+from membench.auditing.judge import OWN, judge
+from membench.auditing.material import UNCONDITIONAL, Material, comparison, read_material
+from membench.auditing.own_output import refuse_own_output
+from membench.auditing.settings import Settings, parse_budget
+from membench.auditing.subject import SAMPLING, Subject, find_subject, same_kind
+from membench.auditing.unseen import Callers, exchanged
 from membench.datasets.prompts import example_id, read_prompt_file
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
