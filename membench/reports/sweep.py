@@ -61,7 +61,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         for metric in shown:
             found = rows[(rows.metric == metric) & rows.band.isna()]
             how = {"scale": 100, "digits": 1} if metric in COPIES else {"scale": 1, "digits": 3}
-            line[INFO[metric].title] = interval(*spread(found, several), **how)  # type: ignore[arg-type]
+            line[INFO[metric].title] = interval(*spread(found, several), **how)
         if not set(shown).isdisjoint(COPIES):
             line["N_G"] = extent(rows[rows.metric == "ams_cumulative"].n)
             line["forwards"] = extent(rows.forwards)
