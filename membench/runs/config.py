@@ -151,9 +151,7 @@ def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> 
             lines,
             own,
             nth,
-            lambda c=cls, s=settings, t=task: parse_options(  # type: ignore[misc]
-                c.Options, s, owner=f"task {t}"
-            ),
+            lambda c=cls, s=settings, t=task: parse_options(c.Options, s, owner=f"task {t}"),
         )
         specs = []
         for name, own_options, at in detectors:
@@ -165,9 +163,7 @@ def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> 
                 lines,
                 kept,
                 at,
-                lambda n=name, f=found, c=chosen, p=preset: detector_options(  # type: ignore[misc]
-                    n, f, c, p, profile
-                ),
+                lambda n=name, f=found, c=chosen, p=preset: detector_options(n, f, c, p, profile),
             )
             specs.append(
                 Spec(name, task, options=chosen, preset=preset, task_options=settings, seed=seed)
