@@ -228,7 +228,7 @@ def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]]) -> int:
     from membench.runs.price import prices
 
     times: dict[str, int] = {}
-    first = {}
+    first: dict[str, Sequence[Spec]] = {}
     for of_task in specs:
         same = repr([replace(spec, seed=0) for spec in of_task])
         times[same] = times.get(same, 0) + 1
