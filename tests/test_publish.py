@@ -27,7 +27,7 @@ def test_a_dry_run_writes_what_would_be_uploaded(
 ) -> None:
     monkeypatch.setattr(publish, "push", lambda *_, **__: pytest.fail("it asked the network"))
     words = ["leaderboard", "--runs", runs, "--by", "seeds", "--push-to-hub", "me/board"]
-    assert main([*words, "--dry-run", str(tmp_path / "up")]) == 0
+    assert main([*words, "--dry-run", "--output", str(tmp_path / "up")]) == 0
     out, err = capsys.readouterr()
     assert out == "" and "nothing was uploaded" in err
     names = {path.name for path in (tmp_path / "up").iterdir()}
@@ -52,7 +52,8 @@ def test_a_card_for_a_model(runs: str, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["--push-to-hub", "board"], "--push-to-hub board: it must be OWNER/NAME"),
         (["--push-to-hub", "a/b", "--by", "leaders"], "--by leaders makes others"),
-        (["--dry-run", "x"], "--dry-run is for --push-to-hub"),
+        (["--dry-run"], "--dry-run is for --push-to-hub"),
+        (["--push-to-hub", "a/b", "--dry-run"], "needs --output DIR"),
     ],
 )
 def test_mistakes(

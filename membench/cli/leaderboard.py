@@ -23,7 +23,7 @@ EXAMPLES = (
     "leaderboard --by band --band high=0:0.5 --band low=0.5:1.2 --copy 0.8",
     "leaderboard --by summary --runs results/leaderboard.parquet",
     "leaderboard --by seeds --format parquet --output board.parquet",
-    "leaderboard --by seeds --push-to-hub OWNER/NAME --dry-run upload",
+    "leaderboard --by seeds --push-to-hub OWNER/NAME --dry-run --output upload",
 )
 BY = {
     "run": "a run",
@@ -70,9 +70,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     shown.add_argument(
         "--dry-run",
-        type=Path,
-        metavar="DIR",
-        help="with --push-to-hub: write the files into DIR, and ask no network",
+        action="store_true",
+        help="with --push-to-hub: write the files into the folder --output, and ask no network",
     )
 
 
@@ -95,7 +94,7 @@ def call(args: argparse.Namespace) -> int:
     by: boards.By = args.by or ("band" if args.band else "run")
     boards.check(by, args.groups)
     _check_publishing(args, by)
-    if args.output is not None:
+    if args.output is not None and args.push_to_hub is None:
         check_target(args.output)
     if len(args.runs) == 1 and args.runs[0].suffix == ".parquet":
         [path] = args.runs
@@ -109,7 +108,7 @@ def call(args: argparse.Namespace) -> int:
     found = chosen(args)
     if args.push_to_hub is not None:
         made = boards.board(found.runs, by, groups=args.groups, bands=bands, copy=args.copy)
-        _publish(args.push_to_hub, args.dry_run, made, [run.info for run in found.runs])
+        _publish(args.push_to_hub, args.output, made, [run.info for run in found.runs])
         return ended(found, args.keep_going)
     pairs, others = paired(found.runs) if halved and args.output is None else ([], found.runs)
     if pairs:
@@ -145,10 +144,15 @@ def _check_publishing(args: argparse.Namespace, by: str) -> None:
     from membench.fetching.publish import check_repository
 
     if args.push_to_hub is None:
-        if args.dry_run is not None:
+        if args.dry_run:
             raise UserError("--dry-run is for --push-to-hub; add that, or leave --dry-run out")
         return
     check_repository(args.push_to_hub)
+    if args.dry_run != (args.output is not None):
+        raise UserError(
+            "--push-to-hub with --dry-run needs --output DIR, where its files are written; without"
+            " --dry-run leave --output out"
+        )
     if by in ("leaders", "published"):
         raise UserError(f"--push-to-hub uploads numbers of runs, and --by {by} makes others")
     if any(path.suffix == ".parquet" for path in args.runs):
