@@ -11,7 +11,7 @@ from boards import make
 from membench.boards.ladder import ladder
 from membench.cli.main import main
 from membench.errors import UserError
-from membench.reports.ladder import plots, summary, write
+from membench.reports.ladder import legend, plots, summary, write
 from membench.runs.finished import Run
 from membench.runs.ladder import Rung, values_of
 from membench.runs.spec import Spec
@@ -83,6 +83,8 @@ def test_the_plots_hold_each_attack_on_model_and_mirror(rungs: list[Rung], tmp_p
     assert {line.name for line in equal_cost.lines} == set(lines) - {"base rate"}
     assert np.isfinite(equal_n.lines[-1].y).all()
     assert summary(frame)["model"].tolist() == ["model", "model", "mirror", "mirror"] * 2
+    assert summary(frame)["attack"].tolist() == ["random", "side"] * 4
+    assert legend(frame) == ["random: extraction=unconditional", "side: its defaults"]
     write(frame, tmp_path / "figure.png")
     assert {f.suffix for f in tmp_path.glob("figure.*")} == {".parquet", ".png", ".svg"}
 

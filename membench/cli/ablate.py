@@ -34,8 +34,8 @@ DESCRIPTION = (
 EXAMPLES = (
     "ablate --detector side --task cifar10 --sweep clusters=30,100 --extract-only",
     "ablate --detector side,random --task cifar10 --seeds 0,1,2",
-    "ablate --detector random,side --task cifar10 --sweep cifar10.rung=1,2,3,4,5 --sweep"
-    " random.extraction=unconditional,conditional --set generations=300 --set random.at_most=300"
+    "ablate --detector random,side --task cifar10 --sweep cifar10.rung=1,2,3,4,5 --set"
+    " random.extraction=unconditional --set random.generations=1980 --set side.generations=300"
     " --extract-only --control",
 )
 WHERE = Path("results/ablations")
@@ -136,7 +136,7 @@ def _ladder(
     further attacks of it.
     """
     from membench.boards.ladder import ladder
-    from membench.reports.ladder import summary, write
+    from membench.reports.ladder import legend, summary, write
     from membench.reports.terminal import table
     from membench.runs.ladder import climb, values_of
     from membench.runs.sweep import grid
@@ -154,6 +154,7 @@ def _ladder(
             print(f"membench: left out at {option}={rung.value}: {name}: {why}", file=sys.stderr)
     frame = ladder(rungs, option)
     print(table(f"attacks on {args.task} ({args.profile}): {option}", summary(frame)))
+    print("\n".join(legend(frame)))
     detectors = "-".join(dict.fromkeys(spec.detector for spec in specs))
     write(frame, args.output or WHERE / "-".join([args.task, detectors, option]))
     return 0

@@ -28,10 +28,10 @@ EXAMPLES = (
 BY = {
     "run": "a run",
     "seeds": "a detector and its options: means and intervals over seeds",
-    "attack": "an attack: what it extracts from the model and from its mirror, at what cost",
     "mirror": "a detector on both models of a mirror pair, overall and for each kind",
     "kind": "means over seeds, for each kind of memorized example",
     "source": "the same, for each source of examples that are not memorized",
+    "attack": "an attack: what it extracts from the model and from its mirror, at what cost",
     "band": "a run and band of similarity",
     "difference": "a pair of detectors: is the difference significant?",
     "leaders": "one sentence a task: who leads",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from membench.reports.attack_tables import attack_names
+from membench.reports.attack_tables import attack_names, short_names
 from membench.reports.drawing import draw
 from membench.reports.plots import CHANCE, RUN_INKS, Axis, Line, Plot
 from membench.reports.text import interval, number
@@ -41,7 +41,7 @@ def write(frame: pd.DataFrame, save: Path) -> None:
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """What the command prints: a row a rung, attack and model, in text."""
-    names, _ = attack_names(frame)
+    names = (frame.detector + " " + frame.options).map(_names(frame))
     option = frame.swept.iloc[0]
     return pd.DataFrame(
         [
@@ -66,6 +66,19 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
             for name, (_, row) in zip(names, frame.iterrows(), strict=True)
         ]
     ).fillna("")
+
+
+def legend(frame: pd.DataFrame) -> list[str]:
+    """A line for each name of the summary: the options that it stands for."""
+    return [
+        f"{name}: {key.partition(' ')[2] or 'its defaults'}" for key, name in _names(frame).items()
+    ]
+
+
+def _names(frame: pd.DataFrame) -> dict[str, str]:
+    """A short name for each attack and its options, by a row's detector and options."""
+    settings = frame.drop_duplicates(["detector", "options"]).reset_index(drop=True)
+    return dict(zip(settings.detector + " " + settings.options, short_names(settings), strict=True))
 
 
 def plots(frame: pd.DataFrame) -> list[Plot]:
