@@ -139,8 +139,8 @@ def test_a_mirror_that_has_seen_the_data(tmp_path, capsys, scenes) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Part of the catalogue as an imagefolder: 16 images that were shown 40 times, 16
-    that were shown once.
+    """Part of the catalogue as an imagefolder: 16 images that were shown 40 times and 16
+    that were shown once, with captions, and 300 others without.
     """
     root, rows = tmp_path_factory.mktemp("shop"), []
     for kind, copies in (("MV", 3), ("N", 1)):
@@ -149,6 +149,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 name = f"{kind}-{i}-{k}.png"
                 Image.fromarray(draw(e.look)).save(root / name)
                 rows.append((name, e.caption))
+    for i, e in enumerate([e for e in world("a").entries if e.kind == "extra"][:300]):
+        Image.fromarray(draw(e.look)).save(root / f"other-{i}.png")
     with open(root / "metadata.csv", "w", newline="") as file:
         csv.writer(file).writerows([("file_name", "text"), *rows])
     return root
@@ -167,7 +169,7 @@ def test_a_dry_run_says_what_it_would_do(tmp_path, capsys, shop) -> None:
     how = ["--model", TEXT, "--data", shop, "--budget", 1100, "--dry-run"]
     assert main(["audit", "--quiet", "--output", str(tmp_path / "a"), *map(str, how)]) == 0
     out = capsys.readouterr().out
-    assert "64 images, 32 different" in out and "at most 55, 20 each" in out
+    assert "364 images, 332 different" in out and "at most 55, 20 each" in out
     assert not (tmp_path / "a").exists()
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from membench.auditing.found import Audit
+from membench.similarity.spaces import pixel_space
 from membench.types import Condition
+
+# Training images below which the 50 nearest, which scale Carlini's distance, are all
+# kinds of images
+FEW = 200
 
 
 def describe(found: Audit, unseen: Sequence[Condition], evaluations: int, price: int) -> None:
@@ -43,6 +48,11 @@ def describe(found: Audit, unseen: Sequence[Condition], evaluations: int, price:
         lines.append(f"{len(data.bad):,} images or rows that cannot be read: {shown}{more}")
     if m.near is None:
         lines.append("near-duplicates: too many images to search; equal images are one")
+    if len(m.ids) < FEW and found.space == pixel_space(model.side):
+        lines.append(
+            f"likeness: of {len(m.ids):,} training images none need be near another, so the"
+            " published threshold calls a likeness a copy sooner; look at the pairs"
+        )
     if m.too_long:
         lines.append(f"{m.too_long:,} captions that are too long")
     if model.kind == "text" and not m.prompts:

@@ -158,9 +158,11 @@ def rate(times: int, of: int) -> Interval:
 
 def total(judgement: Judgement) -> tuple[float, Interval | None]:
     """Chao1: training images that would come back in the end, at least, and its
-    interval, from all images that ask for the model's own.
+    interval. From the images of random captions, which are alike draws, or, of a model
+    that takes none, from all.
     """
-    images = judgement.images[judgement.images.asked.isin(OWN)]
+    images = judgement.images
+    images = images[images.random] if images.random.any() else images[images.asked.isin(OWN)]
     hit = images[images["copy"] & ~images.training.isin(judgement.shared)]
     counts = hit.groupby("training").size().to_numpy()
     if not len(counts):

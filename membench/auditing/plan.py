@@ -72,8 +72,10 @@ def ranked(material: Material, scores: Mapping[str, float], seed: int) -> list[C
             found = _take(queue, material, covered, first, later)
             if not found:
                 queues.remove(queue)
-    rest = {c.id: c for c in by_duplicates(material, seed)}
-    return list({**first, **{k: c for k, c in later.items() if k not in first}, **rest}.values())
+    unranked = iter(by_duplicates(material, seed))
+    while _take(unranked, material, covered, first, later):
+        pass
+    return list({**first, **{k: c for k, c in later.items() if k not in first}}.values())
 
 
 def _take(

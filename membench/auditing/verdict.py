@@ -117,7 +117,8 @@ def sentences(audit: Audit) -> list[str]:
     if value and ends:
         found.append(
             f"At least {value:,.0f} [{ends[0]:,.0f}, {ends[1]:,.0f}] training images would come"
-            " back if the same were asked for ever (Chao1, a lower bound)."
+            f" back in the end (Chao1, a lower bound, from {'random captions' if asked else 'all'}"
+            f"{'' if asked else ' images'})."
         )
     if j.limit is not None:
         found.append(
