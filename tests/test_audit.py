@@ -28,10 +28,9 @@ from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.sd_webster.catalogue import draw
 from membench.tasks.sd_webster.task import DATA as CATALOGUE
 from membench.tasks.sd_webster.task import world
-from membench.tasks.shared import shipped_model
 
 OWN, MIRROR = (PIXELS / half / f"step-{RUNGS[-1]:05d}" for half in "ab")
-TEXT = CATALOGUE / shipped_model("a", control=False)
+TEXT = CATALOGUE / "a"
 
 
 @pytest.fixture(autouse=True)
