@@ -60,7 +60,12 @@ def decoder(kind: str) -> torch.nn.Module:
         scaling_factor=0.5,
         mid_block_add_attention=False,
     )
-    return VQModel(num_vq_embeddings=32, **settings) if kind == "vq" else AutoencoderKL(**settings)
+    if kind == "kl":
+        return AutoencoderKL(**settings)
+    model = VQModel(num_vq_embeddings=32, **settings)
+    # Codes as long as latents, as trained ones are: else scaling would not matter
+    torch.nn.init.normal_(model.quantize.embedding.weight)
+    return model
 
 
 @pytest.fixture(scope="module", params=["vq", "kl"])

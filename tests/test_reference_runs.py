@@ -28,8 +28,8 @@ def test_a_lora_against_descriptors(at_hub: Path, hub: Path, sscd: Path) -> None
     folder = hub / "models--tiny--sd-v" / "snapshots" / REVISION
     lora = save_lora(at_hub / "a.safetensors", load_text_to_image(folder), {"unet": ("to_q",)})
     task = ("steps=2", f"lora={lora}:0.5", "criterion=sscd", f"criterion_weights={sscd}")
-    first = full(at_hub, "random", "tiny/sd-v", "draws=1", task=task)
-    plain = full(at_hub, "random", "tiny/sd-v", "draws=1", task=("steps=2",))
+    first = full(at_hub, "random", "tiny/sd-v", "draws=2", task=task)
+    plain = full(at_hub, "random", "tiny/sd-v", "draws=2", task=("steps=2",))
     assert first.path != plain.path and set(first.samples.status) == {"not compared"}
     assert first.info["model_name"].endswith(" + a.safetensors:0.5")
     features = load_features("sscd", str(sscd))
@@ -41,7 +41,7 @@ def test_a_lora_against_descriptors(at_hub: Path, hub: Path, sscd: Path) -> None
     np.save(at_hub / "set.npy", known)
     (at_hub / "set.json").write_text(json.dumps({"features": features.id}))
     reference = f"reference={at_hub / 'set.npy'}"
-    exact = full(at_hub, "random", "tiny/sd-v", "draws=1", task=(*task, reference))
+    exact = full(at_hub, "random", "tiny/sd-v", "draws=2", task=(*task, reference))
     nearest = exact.matches[exact.matches["rank"] == 0]
     assert (nearest.similarity > 0.999).all() and set(exact.samples.status) == {"ok"}
     assert "exact search of 600 descriptors" in exact.info["space"]["source"]
@@ -50,7 +50,7 @@ def test_a_lora_against_descriptors(at_hub: Path, hub: Path, sscd: Path) -> None
         at_hub,
         "random",
         "tiny/sd-v",
-        "draws=1",
+        "draws=2",
         task=(*task, reference, "reference_search=ivfpq", "reference_probes=2"),
     )
     assert about.path != exact.path and about.info["space"]["id"].endswith("/ivfpq")
@@ -82,7 +82,7 @@ def test_bad_input_is_one_line(
     files = {"prompts": at_hub / "memorized.csv", "negatives": at_hub / "others.csv"}
     given = [f"criterion_weights={sscd}", *(f"{k}={v}" for k, v in files.items()), *settings]
     words = ["run", "--detector", "random", "--task", "sd_webster", "--profile", "full"]
-    words += ["--model", "tiny/sd-v", "--out", str(at_hub / "runs")]
+    words += ["--model", "tiny/sd-v", "--runs", str(at_hub / "runs")]
     assert main.main([*words, *(w for s in given for w in ("--set", f"sd_webster.{s}"))]) == 2
     err = capsys.readouterr().err
     assert told in err and len(err.strip().splitlines()) == 1, err

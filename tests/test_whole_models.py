@@ -229,10 +229,6 @@ TOKENIZER = {
     "a length of one": (wrong(model_max_length=1), "model_max_length is 1"),
 }
 PARTS = {
-    "no model_index.json": (
-        lambda f: (f / "model_index.json").unlink(),
-        "model_index.json is missing",
-    ),
     "text encoder without its config": (
         lambda f: (f / "text_encoder" / "config.json").unlink(),
         "text_encoder lacks config.json",

@@ -104,14 +104,12 @@ def refuse_adapter(given: Path, files: Sequence[Path]) -> None:
         if lora:
             raise UserError(
                 f"{given} is a LoRA or another adapter ({file.name}), a change to a model, not a"
-                " model: load its base pipeline in diffusers, then"
-                " pipeline.load_lora_weights(...), fuse_lora(), save_pretrained(FOLDER), and give"
-                " --model FOLDER"
+                f" model: give its base, --model BASE --set sd_webster.lora={given}"
             )
         if file.name.startswith("learned_embeds") or names == ["emb_params"]:
             raise UserError(
-                f"{given} is a learned word (textual inversion, {file.name}), not a model; give its"
-                " base model"
+                f"{given} is a learned word (textual inversion, {file.name}), not a model: give its"
+                f" base, --model BASE --set sd_webster.textual_inversion={given}"
             )
 
 
