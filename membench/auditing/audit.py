@@ -101,9 +101,9 @@ class _Run:
 
     def _load(self, subject: Subject, material: Material) -> Denoiser:
         s = self.settings
-        model = subject.load(
-            len(material.data.classes), device=s.device, dtype=s.dtype, batch_size=s.batch_size
-        )
+        # Asked without a class and for data without any, the last embedding is the null one
+        classes = len(material.data.classes) or subject.embeddings - s.unconditional
+        model = subject.load(classes, device=s.device, dtype=s.dtype, batch_size=s.batch_size)
         if not material.prompts and model.has_condition and not model.has_null:
             raise UserError(
                 f"{subject.name} has no null class, so it cannot be asked without one; leave"

@@ -40,7 +40,7 @@ class Subject:
     weights: str
 
     def load(self, classes: int, *, device: str, dtype: str, batch_size: int) -> Denoiser:
-        """The model; classes: those of the data, of a model that is told one.
+        """The model; classes: how many it is told, without the null class.
 
         Raises :class:`UserError`.
         """
@@ -49,7 +49,7 @@ class Subject:
         if self.kind == "text":
             model = load_model(self.folder, device, dtype, first)
         else:
-            known = classes_of(self.folder, classes or self.embeddings, self.side)
+            known = classes_of(self.folder, classes, self.side)
             model = load_pixel_model(
                 self.folder, known, device=device, dtype=dtype, batch_size=first
             )
