@@ -35,7 +35,7 @@ def save_tiny_xl(folder: Path, *, seed: int = 0, **index: Any) -> Path:
     """A StableDiffusionXLPipeline; index: changes of its model_index.json."""
     torch.manual_seed(seed)
     words = CLIPTokenizer.from_pretrained(
-        ROOT / "tasks" / "data" / "sd_webster" / "model" / "tokenizer"
+        ROOT / "tasks" / "data" / "sd_webster" / "a" / "tokenizer"
     )
     settings = dict(
         vocab_size=len(words),

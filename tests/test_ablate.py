@@ -294,7 +294,7 @@ def test_the_pictures_are_not_blank(swept) -> None:
     ):
         assert words in svg
     assert (
-        "PARTIAL: 4 of 804 examples" in svg and "threshold=0.5: copies (normalised-l2 ≤ 1)" in svg
+        "PARTIAL: 4 of 1608 examples" in svg and "threshold=0.5: copies (normalised-l2 ≤ 1)" in svg
     )
 
 

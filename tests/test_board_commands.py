@@ -124,12 +124,12 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         (["--groups", "text", "--by", "band"], "--groups text is for --by seeds"),
         (
             ["--by", "kinds"],
-            "invalid choice: 'kinds' (choose from 'run', 'seeds', 'mirror', 'kind'",
+            "invalid choice: 'kinds' (choose from 'run', 'seeds', 'attack', 'mirror', 'kind'",
         ),
         (
             ["--kinds"],
             (
-                "unknown option --kinds. Did you mean '--runs' or '--band'? See: membench"
+                "unknown option --kinds. Did you mean '--wide' or '--runs' or '--band'? See: membench"
                 " leaderboard --help"
             ),
         ),
@@ -524,7 +524,8 @@ def test_the_boards_of_a_page(runs: Path) -> None:
         and len(model.runs) == 5
         and len(control.runs) == 1
     )
-    [(title, body, note)] = model.tables
+    (title, body, note), *attacks = model.tables
+    assert attacks and all(name.startswith("Attacks: ") for name, _, _ in attacks)
     assert (
         "better" in title
         and set(body.better) | set(body.worse) == {"random", "side k=2"}

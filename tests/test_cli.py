@@ -110,7 +110,7 @@ def test_flags_mean_one_thing() -> None:
 
 def test_the_halves_of_the_catalogue_change_roles() -> None:
     """Options are chosen on one half's model and reported on the other's."""
-    a, b = (SdWebster(SdWebsterOptions(half=half)) for half in ("a", "b"))
+    a, b = (SdWebster(SdWebsterOptions(half=half, examples="half")) for half in ("a", "b"))
     for control in (False, True):
         assert (
             a.load("mini", control=control).hashes["weights"]
@@ -208,7 +208,7 @@ def test_show(capsys, name: str, words: list[str]) -> None:
             ["--detector is required, or --config. See: membench run --help"],
         ),
         (["run", "--detector", "cfg_norm"], ["--task is required, or --config."]),
-        (["run"], ["required: --detector, --task."]),
+        (["run"], ["--detector is required, or --config"]),
         (["reference", "--detector", "cfg_nrom"], ["unknown detector 'cfg_nrom'"]),
         (["report", "--runs", "no/such"], ["no finished runs", "membench run"]),
         ([*RUN, "--prompts", "no/such.csv"], ["no/such.csv", "does not exist"]),
@@ -252,7 +252,7 @@ def test_each_mistake_is_one_line(
         ("empty.csv", b"", ["empty"]),
         ("header.csv", b"prompt,label\n", ["no prompt"]),
         ("latin.csv", "prompt\ncaf\xe9\n".encode("latin-1"), ["UTF-8"]),
-        ("column.csv", b"caption,label\na rug,1\n", ["no column 'prompt'", "'caption'"]),
+        ("column.csv", b"words,label\na rug,1\n", ["no column 'prompt'", "'words'"]),
         ("twice.csv", b"prompt\na rug\na mug\na rug\n", ["line 4", "line 2", "a rug"]),
         ("blank.csv", b"prompt,label\na rug,1\n ,0\n", ["line 3", "empty"]),
         ("label.csv", b"prompt,label\na rug,yes\n", ["line 2", "'yes'"]),
@@ -369,8 +369,7 @@ def test_run_prints_tables_and_where_they_are(capsys, tmp_path) -> None:
     assert main(again) == 0
     out, err = capsys.readouterr()
     assert out.startswith("PARTIAL (4 of ") and "AUROC" in out and out.count("\n") <= 15
-    assert str(folder) in out and "\nnext: membench run --detector cfg_norm" in out
-    assert err.startswith("membench: device cpu, float32\n")
+    assert str(folder) in out and "\nnext: membench " in out
     assert main([*again, "--format", "json"]) == 0
     [data] = json.loads(capsys.readouterr().out)
     assert data["path"] == str(folder) and data["status"] == "partial"

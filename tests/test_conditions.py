@@ -114,7 +114,7 @@ def test_a_damaged_file_is_told_in_one_line(damage, model, workspace) -> None:
         file.unlink()
     with pytest.raises(
         UserError,
-        match=r"000000.safetensors is damaged or missing .*delete .*synthetic-\w+ and run again",
+        match=r"000000.safetensors is not what was prepared; delete .*synthetic-\w+ and run again",
     ) as error:
         synthesize(model, [Condition("null")], workspace, **settings)
     assert "\n" not in str(error.value)

@@ -178,7 +178,7 @@ def test_the_kinds_and_groups_of_training_images() -> None:
         "t2",
     ]
     told = training([1, 64, 1], ("x1", "x64", "near"), ("a", "b", "b"))
-    assert told.kinds == ["x1", "x64", "near"] and told.groups == ["a", "b", "b"]
+    assert [*told.kinds] == ["x1", "x64", "near"] and [*told.groups] == ["a", "b", "b"]
     for wrong, message in (
         (((1, 2),), "2 copies for 3"),
         (((1, 1, 1), ("x1",)), "1 kinds for 3"),

@@ -180,7 +180,7 @@ def test_a_pool_does_not_depend_on_the_batch_size(
 def test_an_interrupted_pool_goes_on_after_its_last_block(tmp_path: Path, monkeypatch) -> None:
     once = tmp_path / "once.parquet"
     write_pool(once, spec(n=130), conditional(), training(), progress=False)
-    real, again, counted = pool_module.draw, tmp_path / "again.parquet", []
+    real, again, counted = pool_module.generate, tmp_path / "again.parquet", []
 
     def stops(model, conditions, sampling):
         if len(counted) == 2:
@@ -188,7 +188,7 @@ def test_an_interrupted_pool_goes_on_after_its_last_block(tmp_path: Path, monkey
         counted.append(len(conditions))
         return real(model, conditions, sampling)
 
-    monkeypatch.setattr(pool_module, "draw", stops)
+    monkeypatch.setattr(pool_module, "generate", stops)
     with pytest.raises(KeyboardInterrupt):
         write_pool(again, spec(n=130), conditional(), training(), progress=False)
     assert not again.exists() and counted == [64, 64]

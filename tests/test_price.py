@@ -105,4 +105,4 @@ def test_auto_is_the_first_device_that_is_there(monkeypatch: pytest.MonkeyPatch)
     for cuda, mps, device in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
         here(cuda, mps)
         assert device_of("auto") == device and device_of("cuda:1") == "cuda:1"
-    assert device_line("auto", "cpu", "float32") == "device cpu (no cuda or mps here), float32"
+    assert device_line("cpu", "float32") == "device cpu (no cuda or mps here), float32"

@@ -171,7 +171,7 @@ def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(
     bad = only_scores.scores[only_scores.scores.status == "failed"]
     assert len(bad) == 1 and bad.score.isna().all() and "NaN" in bad.error.iloc[0]
     assert main(["leaderboard", "--runs", str(tmp_path), "--format", "md"]) == 0
-    assert "11/804 PARTIAL" in capsys.readouterr().out
+    assert "11/1608 PARTIAL" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys) -> None:

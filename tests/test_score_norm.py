@@ -578,7 +578,7 @@ def test_a_model_that_is_too_large_is_told_the_cost() -> None:
 
 
 def test_a_model_without_a_condition_says_so() -> None:
-    model, pool = pieces(4, size=16), [Condition("x", None, np.zeros((4, 4, 1), np.uint8))]
+    model, pool = pieces(4, size=16), [Condition("x", None, np.zeros((4, 4, 3), np.uint8))]
     for kind in ("conditional", "ratio", "difference"):
         assert f"condition={kind} is not defined for it" in refusal(
             flipd(condition=kind), model, pool

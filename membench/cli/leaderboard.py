@@ -86,7 +86,6 @@ def call(args: argparse.Namespace) -> int:
     from membench.errors import UserError
     from membench.plain import say
     from membench.reports.output import emit
-    from membench.runs.config import config_of
     from membench.storage.files import check_target
 
     # Where both models of a pair were asked, one row says what two would have to
@@ -119,6 +118,8 @@ def call(args: argparse.Namespace) -> int:
         made = boards.board(others, by, groups=args.groups, bands=bands, copy=args.copy)
         _show(made, args)
     if args.output is not None:
+        from membench.runs.config import config_of  # torch
+
         beside = args.output.with_suffix(".runs.yaml")
         emit(config_of([run.info for run in found.runs]), beside)
         say(f"the runs again: membench run --config {beside}")

@@ -25,7 +25,6 @@ from membench.cli.common import (
 )
 from membench.errors import UserError
 from membench.options import detector_options, parse_options
-from membench.plain import say
 
 if TYPE_CHECKING:
     from membench.runs.spec import Spec
@@ -137,9 +136,10 @@ def run(args: argparse.Namespace, detectors: Sequence[str], tasks: Sequence[str]
     for task, given_to_task in of_task.items():
         parse_options(registry.tasks().load(task).Options, given_to_task, owner=f"task {task}")
 
+    from membench.runs.devices import device_of
     from membench.runs.spec import Spec
 
-    _device(args)
+    args.device = device_of(args.device)
     same = ("profile", "limit", "control", "device", "dtype", "batch_size", "compile", "budget")
     shared: dict[str, Any] = {name: getattr(args, name) for name in same}
     shared["extract_only"] = args.extract_only or args.budget is not None
@@ -155,18 +155,10 @@ def run(args: argparse.Namespace, detectors: Sequence[str], tasks: Sequence[str]
     return run_specs(args, specs, skip=every)
 
 
-def _device(args: argparse.Namespace) -> None:
-    """Resolves ``--device auto``, and says which device it is."""
-    from membench.runs.devices import device_line, device_of
-
-    asked, args.device = args.device, device_of(args.device)
-    if not args.quiet and args.format == "table":
-        say(device_line(asked, args.device, args.dtype))
-
-
 def run_config(args: argparse.Namespace) -> int:
     """Runs what a file says; flags that change no number are for all of it."""
     from membench.runs.config import read_config
+    from membench.runs.devices import device_of
 
     given = ("detector", "task", "preset", "limit", "budget", *TASK_FLAGS)
     if named := [f"--{n.replace('_', '-')}" for n in given if getattr(args, n) is not None]:
@@ -177,7 +169,7 @@ def run_config(args: argparse.Namespace) -> int:
             f" {args.config}"
         )
     read_config(args.config)  # before torch is asked for a device
-    _device(args)
+    args.device = device_of(args.device)
     how = {name: getattr(args, name) for name in ("device", "dtype", "batch_size", "compile")}
     return run_specs(args, read_config(args.config, **how), skip=False)
 

@@ -18,11 +18,13 @@ def device_of(name: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def device_line(asked: str, device: str, dtype: str) -> str:
-    """``device cuda (NVIDIA H100), float32``; of auto, what is not there."""
+def device_line(device: str, dtype: str) -> str:
+    """``device cuda (NVIDIA H100), float32``; of the processor, whether there is
+    anything else.
+    """
     if device.startswith("cuda") and torch.cuda.is_available():
         told = f" ({torch.cuda.get_device_name(torch.device(device))})"
-    elif asked == AUTO and device == "cpu":
+    elif device == device_of(AUTO) == "cpu":
         told = " (no cuda or mps here)"
     else:
         told = ""

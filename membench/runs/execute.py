@@ -91,7 +91,11 @@ def execute_all(
             jobs[keys[-1]] = job
         networks = _networks([job for job in jobs.values() if not job.folder.complete], task, began)
         skipped = _left_out(jobs, networks, skip)
-        for note in task.provenance.get("notes", ()):  # below a refusal, which is one line
+        if progress and True in networks:  # below a refusal, which is one line
+            from membench.runs.devices import device_line  # torch
+
+            print(f"membench: {device_line(specs[0].device, specs[0].dtype)}", file=sys.stderr)
+        for note in task.provenance.get("notes", ()):
             print(f"membench: {note}", file=sys.stderr)
         for together in _groups([job for job in jobs.values() if not job.folder.complete]):
             while together:
