@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from membench.boards.judged import judged
-from membench.boards.verdict import Verdict
+from membench.boards.verdict import Level, Verdict
 from membench.metrics.names import COPIES, DETECTION
 from membench.reports.examples import examples, wrong
 from membench.reports.gallery import copy_words, first_pairs, measure_word, of_run
@@ -36,6 +36,14 @@ from membench.runs.finished import Run, evaluations
 from membench.runs.nearest import frame_of, stored_nearest
 from membench.storage.files import atomic_write
 from membench.types import Space, sees
+
+WORDS: dict[Level, str] = {
+    "finds": "Finds memorization",
+    "content": "Explained by content",
+    "chance": "No better than chance",
+    "open": "Open: no other model asked",
+    "none": "No AUROC",
+}
 
 PAIRS = 4  # beside the verdict
 
@@ -84,6 +92,7 @@ def render(run: Run) -> str:
             "" if info["status"] == "complete" else ", ".join(why) or f"status {info['status']}"
         ),
         verdict=found.text,
+        word=WORDS[found.level],
         tone=tone(found),
         rule=rule(found),
         pairs=first_pairs(frame, stored, PAIRS),
