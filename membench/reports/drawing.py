@@ -337,7 +337,8 @@ def _line(axes: Axes, plot: Plot, line: Line) -> Any:
         bars = axes.errorbar(
             x,
             y,
-            **{"xerr" if line.across else "yerr": reach},
+            xerr=reach if line.across else None,
+            yerr=None if line.across else reach,
             elinewidth=1,
             capsize=2.5,
             capthick=1,
