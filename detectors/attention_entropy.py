@@ -14,6 +14,8 @@ takes the amount of the second line, its code the signed difference (``signed``)
 setting: one noise, 50 steps, w = 7.5; E of the fourth layer that Stable Diffusion 1
 calls. A number means nothing on another U-Net, so a layer is chosen by its name. A draw
 costs 1 forward (E), or 100 and 11 for the attention (D).
+
+arXiv 2403.11052.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ the attention.
 
 A U-Net without a down-block layer at full resolution (the mini model) has its finest
 ones enlarged by nearest neighbour, which is membench's own.
+
+arXiv 2410.21665.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ of its own.
 
 The reference is the task's control model: on the mini profiles the one that was trained
 on the other half. ``reference`` names another, as the task's option control_model does.
+
+arXiv 2111.08440.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ it is scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at ti
 of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
 A step from pure noise (zero terminal SNR) does not count as one of the k: there eps is
 x_t whatever the prompt, and the norm 0.
+
+arXiv 2407.21720.
 """
 
 from __future__ import annotations

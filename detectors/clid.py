@@ -11,6 +11,8 @@ model's members, and shortened captions in place of the null one: those parts ar
 out. Each t (440, 450 and 460 in the authors' code) has a noise of its own. Costs 2
 forwards a (t, noise) and an encoding; of an image that the model has generated for the
 caption itself it says what the caption adds there, as ``cfg_norm`` does at pure noise.
+
+arXiv 2405.14800.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ attack returns are k images; what it has paid for are N, and their scores: both 
 counted as preparation, and ``--budget`` below them is refused.
 
 Confidence of an image: its score. Score of an example: the scorer's own.
+
+arXiv 2301.13188.
 """
 
 from __future__ import annotations

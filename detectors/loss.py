@@ -7,6 +7,8 @@ A model denoises what it was trained on better than what it was not:
 with z the encoded image. CDI ("Copyrighted Data Identification in Diffusion Models")
 takes t = 100 and 5 noises. The unconditional form is told the null condition. Costs a
 forward a noise and an encoding; at the same t and noises it shares ``clid``'s.
+
+arXiv 2301.13188.
 """
 
 from __future__ import annotations

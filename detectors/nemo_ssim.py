@@ -11,6 +11,8 @@ kernel of 11 pixels, 3 scales with exponents 0.33, and so needs a latent of 44 p
 side: ``scales`` and ``kernel`` make smaller variants, whose values are other ones. The
 range of a pair is its own: the authors' code takes it over all pairs of a call, so that
 a pair's value depends on its company. Costs 10 forwards a prompt.
+
+arXiv 2406.02366.
 """
 
 from __future__ import annotations

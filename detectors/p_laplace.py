@@ -14,6 +14,8 @@ where log p has a sharp peak: at a memorized image. The authors' code takes p = 
 16. The published histogram negates the values of one class only; no sign is changed
 here. The VAE encodes by its mean. Costs N forwards an image (2 N for the gap) and an
 encoding. For p = 1 it is a denoising loss up to norms: read it beside ``loss``.
+
+arXiv 2505.08246.
 """
 
 from __future__ import annotations

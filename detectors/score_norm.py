@@ -17,6 +17,8 @@ A detector's score is the norm, or minus the LID: higher = more memorized. A sim
 image has a low LID without having been memorized, so read these beside ``png_size`` and
 the complexity-matched AUROC. Through a U-Net the LID is a rank, not a dimension: it can
 be negative, or greater than D.
+
+arXiv 2411.00113.
 """
 
 from __future__ import annotations
@@ -362,6 +364,8 @@ class FlipdOptions:
 class Flipd(ByCondition):
     """Local intrinsic dimension by FLIPD, negated (Kamkari et al., NeurIPS 2024; Ross
     et al., ICLR 2025).
+
+    arXiv 2406.03537 and 2411.00113.
     """
 
     Options: ClassVar[type] = FlipdOptions

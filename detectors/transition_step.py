@@ -12,6 +12,8 @@ the authors' code, and so lies below every prompt that has one. The code takes o
 of the whole batch, here each trajectory has its own. Costs 2 forwards a step up to k,
 on a trajectory that no other detector follows. The paper mitigates; that a basin that
 lasts is a sign of memorization is a reading of it.
+
+arXiv 2411.16738.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from membench.auditing.audit import audit as execute_audit
 from membench.auditing.outcome import write_outcome
 from membench.auditing.settings import Settings
 from membench.boards.board import By, board
+from membench.boards.counterparts import counterparts
 from membench.errors import UserError
 from membench.models.batch_size import AUTO
 from membench.notebook import Leaderboard, Result
@@ -165,14 +166,20 @@ def _runs(given: Run | str | Path | Iterable[Run | str | Path]) -> list[Run]:
 def write_pages(runs: Sequence[Run]) -> None:
     """Writes ``report.html`` of each finished run that has none, from its folder alone.
 
-    The pages of runs that show such a run beside their own are written again; one that
-    cannot be written is named on stderr.
+    The pages of runs that show such a run beside their own, or whose verdict it decides,
+    are written again; one that cannot be written is named on stderr.
     """
     for run in runs:
         if (run.path / "report.html").exists():
             continue
         write_report(run)
-        for folder in siblings(run.path, run.info) if len(extracted(run.metrics)) else ():
+        others = {
+            other.path
+            for other in counterparts([run])
+            if other.info["seed"] == run.info["seed"] and not other.path.is_symlink()
+        }
+        others |= set(siblings(run.path, run.info)) if len(extracted(run.metrics)) else set()
+        for folder in sorted(others):
             try:
                 if (folder / "report.html").exists():
                     write_report(finished.load(folder))

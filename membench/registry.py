@@ -53,16 +53,16 @@ def _source(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
-def _summary(source: Path, attribute: str) -> str:
-    """First paragraph of the class's docstring, else of its module's, read from the
-    text: a module may hold several detectors.
+def _docstring(source: Path, attribute: str) -> str:
+    """The class's docstring, then its module's, read from the text: a module may hold
+    several detectors.
     """
     tree = ast.parse(source.read_bytes())
     classes = (
         node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute
     )
-    text = next(filter(None, map(ast.get_docstring, classes)), "") or ast.get_docstring(tree) or ""
-    return " ".join(text.partition("\n\n")[0].split())
+    found = [*map(ast.get_docstring, classes), ast.get_docstring(tree)]
+    return "\n\n".join(filter(None, found))
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,18 @@ class Entry:
 
     @functools.cached_property
     def summary(self) -> str:
-        """One line from the source's docstring; nothing is imported, and a broken
-        plug-in does not break the list.
+        """One line: the first paragraph of the docstring."""
+        return " ".join(self.docstring.partition("\n\n")[0].split())
+
+    @functools.cached_property
+    def docstring(self) -> str:
+        """Of the source; nothing is imported, and a broken plug-in does not break the
+        list.
         """
         module, _, attribute = self.target.partition(":")
         try:
             source = _source(module)
-            return _summary(source, attribute) if source else f"(no source found for {module})"
+            return _docstring(source, attribute) if source else f"(no source found for {module})"
         except Exception as error:
             return f"(unreadable, {_cause(error)})"
 

@@ -124,13 +124,13 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         (["--groups", "text", "--by", "band"], "--groups text is for --by seeds"),
         (
             ["--by", "kinds"],
-            "invalid choice: 'kinds' (choose from 'run', 'seeds', 'attack', 'mirror', 'kind'",
+            "invalid choice: 'kinds' (choose from 'run', 'seeds', 'mirror', 'kind', 'source',",
         ),
         (
             ["--kinds"],
             (
-                "unknown option --kinds. Did you mean '--wide' or '--runs' or '--band'? See: membench"
-                " leaderboard --help"
+                "unknown option --kinds. Did you mean '--wide' or '--runs' or '--band'? See:"
+                " membench leaderboard --help"
             ),
         ),
         (

@@ -367,7 +367,7 @@ def test_run_prints_tables_and_where_they_are(capsys, tmp_path) -> None:
     again = [word for word in RUN if word != "--quiet"] + ["--model", str(model)]
     again += ["--runs", str(tmp_path / "runs"), "--device", "cpu"]
     assert main(again) == 0
-    out, err = capsys.readouterr()
+    out = capsys.readouterr().out
     assert out.startswith("PARTIAL (4 of ") and "AUROC" in out and out.count("\n") <= 15
     assert str(folder) in out and "\nnext: membench " in out
     assert main([*again, "--format", "json"]) == 0

@@ -51,7 +51,7 @@ def test_a_dry_run_prints_and_stops(
     assert re.search(r"caption_case +9 +2 +0 +0 +0\.0", out), out
     # Its preparation must be made first, and is said to be long
     assert re.search(r"side +9 +2 +\? +[\d,]+ \+ \?", out) and "not known yet" in out
-    assert err.startswith("membench: device cpu, float32\n") and not (tmp_path / "runs").exists()
+    assert "membench: device cpu" in err and not (tmp_path / "runs").exists()
     assert main([*words, "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["seeds"] for row in found] == [2, 2] and found[0]["evaluations"] == 0

@@ -22,6 +22,14 @@ HALVES = ("weights", "data", "prompts")
 MAKE_THEM = "run each detector on task T with --set T.half=a and with --set T.half=b"
 
 
+# Of either model alone: for sentences and plots, no columns of the stored board
+OF_ONE = tuple(
+    f"{name}_{half}{end}"
+    for half in "ab"
+    for name, end in (("auroc", "_low"), ("auroc", "_high"), ("tpr", ""))
+)
+
+
 def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
     """One row a detector, its options and kind of example ("all" first), for each pair
     of models whose runs are there; over the seeds that both have.
@@ -30,6 +38,13 @@ def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
     ``kind``, ``mirrored`` with ``_low`` and ``_high``, ``auroc_a``, ``auroc_b``,
     ``mirrored_tpr``, ``n``, ``seeds`` and ``evaluations_per_example``. Raises
     :class:`UserError` where no pair is there.
+    """
+    return mirror_rows(runs).drop(columns=list(OF_ONE))
+
+
+def mirror_rows(runs: Sequence[Run]) -> pd.DataFrame:
+    """The same with the columns ``OF_ONE``: the ends of each model's own interval, and
+    its TPR at 1 % FPR.
     """
     rows: list[dict[str, Any]] = []
     for pairs in _settings(runs):
@@ -50,8 +65,10 @@ def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
             rows.append(
                 row
                 | {"kind": r.kind, "mirrored": r.mirrored, "mirrored_low": r.low}
-                | {"mirrored_high": r.high, "auroc_a": r.a, "auroc_b": r.b}
-                | {"mirrored_tpr": r.tpr, "n": r.n}
+                | {"mirrored_high": r.high, "mirrored_tpr": r.tpr, "n": r.n}
+                | {"auroc_a": r.a, "auroc_a_low": r.a_low, "auroc_a_high": r.a_high}
+                | {"auroc_b": r.b, "auroc_b_low": r.b_low, "auroc_b_high": r.b_high}
+                | {"tpr_a": r.tpr_a, "tpr_b": r.tpr_b}
             )
     if not rows:
         raise UserError(f"no detector has runs on both models of a mirror pair; {MAKE_THEM}")
@@ -92,7 +109,7 @@ def _pairs(runs: Iterable[Run]) -> Iterable[tuple[Run, Run]]:
         # Of runs on the same model, as of another commit, the last that was read
         models = {run.info["key_parts"]["hashes"]["weights"]: run for run in of_seed}
         if len(models) == 2:
-            first, second = sorted(models.values(), key=_half)
+            first, second = sorted(models.values(), key=half_of)
             yield first, second
 
 
@@ -100,7 +117,9 @@ def _seed(run: Run) -> int:
     return int(run.info["seed"])
 
 
-def _half(run: Run) -> str:
-    """``a`` where the options do not say it: it is the default of every task."""
+def half_of(run: Run) -> str:
+    """The half that a run's model has seen; ``a`` where the options do not say it: it
+    is the default of every task.
+    """
     passed = [o.partition("=")[2] for o in run.info["task_options_passed"] if o.startswith("half=")]
     return passed[-1] if passed else "a"

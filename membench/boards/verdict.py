@@ -1,53 +1,126 @@
 """What a run has shown, in one sentence, by one rule.
 
 A detector **finds** memorization where the 95 % interval of its AUROC lies above 0.5
-and, if the same run on a control model is there, the AUROC on the control lies below
-that interval. On a mirror pair the mirrored AUROC decides alone: what can be seen in an
-example without a model has 0.5 there.
+and, on the same examples, that of the difference, AUROC on the model less AUROC on the
+model that has not seen them, lies above 0. The examples' groups are resampled once for
+both. On a mirror pair the other model is the mirror model, whose AUROC for the first
+one's labels is 1 - its own; the difference is then twice the mirrored AUROC less 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
+from membench.boards.identity import hash_without, pair_key
+from membench.metrics.mirror import over_control
+from membench.runs.finished import Run
+
 Level = Literal["finds", "content", "chance", "open", "none"]
+MIRROR, CONTROL = "the mirror model", "the control model"
+UNSEEN = "a model that has not seen them"
 
 
 @dataclass(frozen=True)
 class Verdict:
     """level: it finds memorization; what it finds, content explains; it is not better
     than chance; the other model has not been asked; there is no AUROC. text: a
-    sentence.
+    sentence. difference: AUROC on the model less AUROC on the other, with the ends of
+    its 95 % interval; None where the other has not been asked. other: what that model
+    is called.
     """
 
     level: Level
     text: str
+    difference: tuple[float, float, float] | None = None
+    other: str = UNSEEN
 
 
-def mirror_verdict(row: pd.Series, what: str) -> Verdict:
-    """Of a row of ``boards.mirror`` on all kinds. what: "captions" or "images"."""
-    reached = _auroc(row.mirrored, row.mirrored_low, row.mirrored_high)
-    if not row.mirrored_low > 0.5:
+@dataclass(frozen=True)
+class Reached:
+    """What a detector reached on one model. auroc: value, low, high; of an interval
+    that the data cannot support NaN. tpr: at 1 % FPR; NaN: not supported.
+    """
+
+    detector: str
+    auroc: tuple[float, float, float]
+    tpr: float
+
+
+def verdict(
+    reached: Reached,
+    what: str,
+    name: str,
+    other: float | None = None,
+    difference: tuple[float, float, float] | None = None,
+) -> Verdict:
+    """The sentence and its level. what: "captions" or "images". name: of the other
+    model. other: AUROC on it; None: it has not been asked. difference: of both, paired,
+    with its interval.
+    """
+    value, low, high = reached.auroc
+    text = f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    tpr = (
+        "" if pd.isna(reached.tpr) else f". At 1 % false alarms it finds {100 * reached.tpr:.0f} %"
+    )
+    # Of a mirror model it tells why that lies below 0.5
+    seen = ", which has seen the others," if name == MIRROR else ""
+    beside = "" if other is None else f"; on {name}{seen} {other:.3f}"
+    if not low > 0.5:
+        why = "no interval, too few groups" if pd.isna(low) else "chance is 0.5"
+        said = f"{reached.detector} does not find memorized {what}: AUROC {text}{beside}, and {why}"
+        return Verdict("chance", said, difference, name)
+    if other is None or difference is None:
         return Verdict(
-            "chance",
-            f"{row.detector} does not find memorized {what}: AUROC mirrored {reached}, and chance"
-            " is 0.5",
+            "open",
+            f"{reached.detector} tells memorized {what}: AUROC {text}{tpr}. Whether content alone"
+            f" tells them, {name} would say",
+            other=name,
+        )
+    if difference[1] > 0:
+        return Verdict(
+            "finds",
+            f"{reached.detector} finds memorized {what}: AUROC {text}{beside}: not explained by"
+            f" content{tpr}",
+            difference,
+            name,
         )
     return Verdict(
-        "finds",
-        f"{row.detector} finds memorized {what}: AUROC mirrored {reached}, which content cannot"
-        f" explain{_found(row.mirrored_tpr)}",
+        "content",
+        f"{reached.detector} tells memorized {what}: AUROC {text}{beside}: content alone explains"
+        " it",
+        difference,
+        name,
     )
 
 
-def verdict(row: pd.Series, what: str, other: str) -> Verdict:
-    """Of a row of ``boards.collect``, or of it over seeds, with its control's columns.
-    what: "captions" or "images". other: what the model is called that the run has not
-    asked yet.
+def mirror_verdict(row: pd.Series, what: str, half: str) -> Verdict:
+    """Of a row of ``boards.mirror`` on all kinds. half: whose model the sentence is of,
+    "a" or "b".
     """
+    auroc = tuple(float(row[f"auroc_{half}{end}"]) for end in ("", "_low", "_high"))
+    difference = tuple(2 * float(row[f"mirrored{end}"]) - 1 for end in ("", "_low", "_high"))
+    reached = Reached(row.detector, auroc, float(row[f"tpr_{half}"]))  # type: ignore[arg-type]
+    other = 1 - float(row.auroc_b if half == "a" else row.auroc_a)
+    return verdict(reached, what, MIRROR, other, difference)  # type: ignore[arg-type]
+
+
+def control_verdict(row: pd.Series, what: str, name: str, runs: Sequence[Run]) -> Verdict:
+    """Of a row of ``boards.collect``, or of it over seeds, with its control's columns.
+
+    what: "captions" or "images". name: what the other model is called. runs: those that
+    the board was made of.
+    """
+    if row.extract_only:
+        share = "n/a" if pd.isna(row.ams_cumulative) else f"{100 * row.ams_cumulative:.1f}"
+        return Verdict(
+            "none",
+            f"{row.detector} extracted {row.n_g:,.0f} images, {share} % of them copies of training"
+            " images",
+        )
     if pd.isna(row.auroc):
         counts = f"{row.positives:,.0f} memorized, {row.negatives:,.0f} not"
         counts += f", {row.unlabelled:,.0f} unlabelled" if row.unlabelled else ""
@@ -56,38 +129,39 @@ def verdict(row: pd.Series, what: str, other: str) -> Verdict:
             f"{row.detector} scored {counts}: no AUROC, which needs both labels (--negatives names"
             f" {what} that are not memorized)",
         )
-    reached = _auroc(row.auroc, row.auroc_low, row.auroc_high)
+    auroc = (float(row.auroc), float(row.auroc_low), float(row.auroc_high))
     if row.control:
-        return Verdict("open", f"{row.detector} on the control model: AUROC {reached}")
-    if not row.auroc_low > 0.5:
-        return Verdict(
-            "chance",
-            f"{row.detector} does not find memorized {what}: AUROC {reached}, and chance is 0.5",
+        text = f"{auroc[0]:.3f}" + (
+            "" if pd.isna(auroc[1]) else f" [{auroc[1]:.3f}, {auroc[2]:.3f}]"
         )
-    found = _found(row["tpr_at_fpr_0.01"])
+        return Verdict("open", f"{row.detector} on the control model: AUROC {text}")
     control = row.get("control_auroc")
-    if control is None or pd.isna(control):
-        return Verdict(
-            "open",
-            f"{row.detector} tells memorized {what}: AUROC {reached}{found}. Whether"
-            f" content alone tells them, {other} would say",
-        )
-    if control < row.auroc_low:
-        return Verdict(
-            "finds",
-            f"{row.detector} finds memorized {what}: AUROC {reached}; on the control model"
-            f" {control:.3f}: not explained by content{found}",
-        )
-    return Verdict(
-        "content",
-        f"{row.detector} tells memorized {what}: AUROC {reached}; on the control model"
-        f" {control:.3f}: content alone explains it",
+    asked = control is not None and not pd.isna(control)
+    return verdict(
+        Reached(row.detector, auroc, float(row["tpr_at_fpr_0.01"])),
+        what,
+        CONTROL if asked else name,
+        float(control) if asked else None,
+        over_control(_pairs(row, runs)) if asked else None,
     )
 
 
-def _auroc(value: float, low: float, high: float) -> str:
-    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _found(tpr: float) -> str:
-    return "" if pd.isna(tpr) else f". At 1 % false alarms it finds {100 * tpr:.0f} %"
+def _pairs(row: pd.Series, runs: Sequence[Run]) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Scores on the model and on the control of each seed that both have, of the
+    setting of a row.
+    """
+    over_seeds = "seeds" in row
+    found: dict[bool, dict[int, Run]] = {False: {}, True: {}}
+    for run in runs:
+        parts = run.info["key_parts"]
+        same = (
+            hash_without(parts, "control", "weights", "seed") == row.pair_settings
+            if over_seeds
+            else pair_key(parts) == row.pair
+        )
+        if same:
+            found[bool(run.info["control"])][run.info["seed"]] = run
+    return [
+        (found[False][seed].scores, found[True][seed].scores)
+        for seed in sorted(set(found[False]) & set(found[True]))
+    ]

@@ -215,8 +215,10 @@ def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]]) -> int:
     """Prints what the runs would take. specs: a list for each task and seed; those that
     differ in the seed alone are timed once.
     """
+    from membench.plain import say
     from membench.reports.lines import width
     from membench.reports.price_table import price_json, price_table
+    from membench.runs.devices import device_line
     from membench.runs.price import prices
 
     times: dict[str, int] = {}
@@ -231,5 +233,7 @@ def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]]) -> int:
         for price in prices(of_task, args.runs)
     ]
     made = price_json(found) if args.format == "json" else price_table(found, width())
+    if not args.quiet and args.format == "table":
+        say(device_line(args.device, args.dtype))
     sys.stdout.write(made)
     return 0

@@ -25,9 +25,10 @@ def mirrored_auroc(
     a, b: the scores (columns id, score, label, kind, group, status) of the two runs:
     the same examples, whose labels are exchanged. An example whose label is 0 in both
     (held out) is left out, as is one that failed in either. Returns columns ``kind``
-    ("all" first), ``mirrored`` with ``low`` and ``high``, ``a``, ``b``, ``tpr`` (at 1 %
-    FPR, mean of both) and ``n`` (examples). Both models share each resample of the
-    groups, drawn within each half. Raises ValueError for other examples or labels.
+    ("all" first), ``mirrored`` with ``low`` and ``high``, ``a`` and ``b`` likewise,
+    ``tpr`` (at 1 % FPR, mean of both), ``tpr_a``, ``tpr_b`` and ``n`` (examples). Both
+    models share each resample of the groups, drawn within each half. Raises ValueError
+    for other examples or labels.
     """
     return mirrored_over_seeds([(a, b)], resamples=resamples, level=level, seed=seed)
 
@@ -57,10 +58,14 @@ def mirrored_over_seeds(
         once = _of_both(parts, labels, np.ones((1, len(labels)), dtype=np.int64))
         one, two = once["auroc"][:, 0]
         drawn = [
-            _of_both(parts, labels, weights)["auroc"].mean(axis=0)
+            _of_both(parts, labels, weights)["auroc"]
             for weights in class_weights(labels, groups, resamples, seed)
         ]
-        low, high = percentiles(np.concatenate(drawn), level) if drawn else (np.nan, np.nan)
+        both = np.concatenate(drawn, axis=1) if drawn else np.full((2, 1), np.nan)
+        (low, high), (a_low, a_high), (b_low, b_high) = (
+            percentiles(values, level) if drawn else (np.nan, np.nan)
+            for values in (both.mean(axis=0), *both)
+        )
         rows.append(
             {
                 "kind": kind,
@@ -68,12 +73,56 @@ def mirrored_over_seeds(
                 "low": low,
                 "high": high,
                 "a": one,
+                "a_low": a_low,
+                "a_high": a_high,
                 "b": two,
+                "b_low": b_low,
+                "b_high": b_high,
                 "tpr": once[TPR].mean(),
+                "tpr_a": once[TPR][0, 0],
+                "tpr_b": once[TPR][1, 0],
                 "n": len(labels),
             }
         )
     return pd.DataFrame(rows)
+
+
+def over_control(
+    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """(difference, low, high): AUROC on the model less that on its control model, mean
+    over seeds.
+
+    pairs: of each seed the scores on the model and on the control (columns id, score,
+    label, group, status), of which the examples that have a label and a score in all
+    count. Both models share each resample of the groups, drawn within each label; NaN
+    ends for fewer than 2 groups of a label. Raises ValueError for no such examples of
+    both labels.
+    """
+    good = [
+        frame[(frame.status == "ok") & (frame.label >= 0)].set_index("id")
+        for pair in pairs
+        for frame in pair
+    ]
+    ids = sorted(set.intersection(*(set(frame.index) for frame in good)))
+    labels = good[0].loc[ids].label.to_numpy()
+    if set(labels) != {0, 1}:
+        raise ValueError("the runs have no examples of both labels in common")
+    groups = good[0].loc[ids].group.to_numpy().astype(str)
+    scores = [frame.loc[ids].score.to_numpy(dtype=float) for frame in good]
+
+    def less(weights: np.ndarray) -> np.ndarray:
+        found = [weighted_statistics(one, labels, weights, (FPR,))["auroc"] for one in scores]
+        return np.mean(found[::2], axis=0) - np.mean(found[1::2], axis=0)
+
+    [value] = less(np.ones((1, len(labels)), dtype=np.int64))
+    drawn = [less(weights) for weights in class_weights(labels, groups, resamples, seed)]
+    low, high = percentiles(np.concatenate(drawn), level) if drawn else (np.nan, np.nan)
+    return float(value), float(low), float(high)
 
 
 def _joined(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:

@@ -4,19 +4,23 @@ and SVG.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from membench.boards.identity import asked, marked
+from membench.boards.papers import about_detectors
 from membench.plain import marked_down
 from membench.reports.board_plots import extraction_plots, histograms, roc, settings_of, spaces_of
 from membench.reports.drawing import draw
 from membench.reports.gallery import Gallery, measure_word, of_runs
+from membench.reports.kinds import kind_lines
 from membench.reports.output import markdown
 from membench.reports.page import Table, rendered
 from membench.reports.plots import Plot
@@ -25,6 +29,7 @@ from membench.runs.finished import Run, evaluations
 from membench.runs.nearest import NEAREST, frame_of, stored_nearest
 from membench.storage.files import atomic_write
 
+NO_DATE = "not stored"
 SIDE = 128  # pixels; several boards with 192 would make a page of more than 10 MB
 
 
@@ -32,6 +37,10 @@ HOW_TO_READ = (
     (
         "A board holds runs that compare: same task, profile, model, data and examples. On a"
         " control board the model never saw the examples: what is found there is not memorization."
+    ),
+    (
+        "In the first plot a filled dot is the model, a hollow one the mirror or control model,"
+        " which has not seen the memorized examples. What both reach is content."
     ),
     (
         "A higher score says: memorized. Brackets are 95 % intervals; n/a: the data cannot support"
@@ -55,7 +64,8 @@ class Board:
 
     slug: names its files; letters, digits, dot, dash, underscore. tables: (title, frame
     of text, note). runs: positions among the runs of the page, all of one model; of a
-    control board, of the control model.
+    control board, of the control model. dots: what each detector reaches. links: the
+    folder of a run of each row.
     """
 
     title: str
@@ -65,6 +75,8 @@ class Board:
     tables: Sequence[tuple[str, pd.DataFrame, str]] = ()
     runs: Sequence[int] = ()
     control: bool = False
+    dots: Plot | None = None
+    links: Sequence[Path | None] = ()
 
 
 @dataclass(frozen=True)
@@ -80,14 +92,18 @@ class Part:
     galleries: Sequence[tuple[str, list[Gallery], str]]
     absent: Sequence[str]
     about: Table
+    links: Sequence[str] = ()
+    kinds: Sequence[str] = ()
 
     @property
     def figures(self) -> dict[str, Sequence[Plot]]:
         """The files: name -> plots in it."""
         own = f"{self.board.slug}-"
         scores = {f"{own}scores": self.scores} if self.scores else {}
+        dots = {f"{own}dots": [self.board.dots]} if self.board.dots else {}
         return (
-            {own + plot.slug: [plot] for plot in self.detection}
+            dots
+            | {own + plot.slug: [plot] for plot in self.detection}
             | scores
             | {own + plot.slug: [plot] for plot in self.extraction}
         )
@@ -118,7 +134,7 @@ def write_board(
     )
     styles = {name: i for i, name in enumerate(names)}
     shown = tqdm(boards, desc="boards", unit="board", disable=not progress)
-    parts = [_part(board, [runs[i] for i in board.runs], styles, resamples) for board in shown]
+    parts = [_part(board, [runs[i] for i in board.runs], styles, resamples, out) for board in shown]
     if plots:
         for part in tqdm(parts, desc="plots", unit="board", disable=not progress):
             for name, panels in part.figures.items():
@@ -154,7 +170,9 @@ def _check(runs: Sequence[Run], boards: Sequence[Board]) -> None:
             )
 
 
-def _part(board: Board, runs: Sequence[Run], styles: Mapping[str, int], resamples: int) -> Part:
+def _part(
+    board: Board, runs: Sequence[Run], styles: Mapping[str, int], resamples: int, out: Path
+) -> Part:
     settings = settings_of(runs)
     curve, scores, absent = roc(settings, styles), histograms(settings), []
     if curve is None:
@@ -179,11 +197,22 @@ def _part(board: Board, runs: Sequence[Run], styles: Mapping[str, int], resample
         galleries.append(
             (*of_runs(frames, space, training, most=most, side=SIDE), measure_word(space))
         )
-    return Part(board, [curve] if curve else [], scores, plots, galleries, absent, _about(settings))
+    links = [_link(folder, out) for folder in board.links]
+    about, curves = _about(settings, out), [curve] if curve else []
+    kinds = sorted({kind for run in runs for kind in run.scores.kind})
+    return Part(board, curves, scores, plots, galleries, absent, about, links, kinds)
 
 
-def _about(settings: Mapping[str, Sequence[Run]]) -> Table:
-    """Which runs these are."""
+def _link(folder: Path | None, out: Path) -> str:
+    """From the page in ``out`` to that of a run; empty where it has none."""
+    if folder is None or not (folder / "report.html").is_file():
+        return ""
+    to = os.path.relpath((folder / "report.html").resolve(), out.resolve())
+    return quote(Path(to).as_posix())
+
+
+def _about(settings: Mapping[str, Sequence[Run]], out: Path) -> Table:
+    """Which runs these are, with a link to the page of each."""
     header = (
         "detector",
         "options",
@@ -193,6 +222,7 @@ def _about(settings: Mapping[str, Sequence[Run]]) -> Table:
         "images",
         "evaluations",
         "seconds",
+        "finished",
         "membench",
         "run",
     )
@@ -208,6 +238,7 @@ def _about(settings: Mapping[str, Sequence[Run]]) -> Table:
                 str(info["seed"]),
                 info["status"],
                 *map(number, counts),
+                info.get("finished", NO_DATE),
                 commit,
                 info["key"],
             ]
@@ -218,15 +249,17 @@ def _about(settings: Mapping[str, Sequence[Run]]) -> Table:
         rows,
         "Evaluations of the target model, a Jacobian-vector product counted as one; a guided step"
         " costs two.",
+        [_link(run.path, out) for of in settings.values() for run in of],
     )
 
 
-def _table(title: str, frame: pd.DataFrame, note: str = "") -> Table:
+def _table(title: str, frame: pd.DataFrame, note: str = "", links: Sequence[str] = ()) -> Table:
     return Table(
         title,
         [str(name) for name in frame],
         [[str(cell) for cell in row] for row in frame.to_numpy().tolist()],
         note,
+        links,
     )
 
 
@@ -244,7 +277,8 @@ def render(parts: Sequence[Part]) -> str:
                 "name": name,
                 "where": where,
                 "control": part.board.control,
-                "rows": _table("", part.board.rows),
+                "dots": part.board.dots,
+                "rows": _table("", part.board.rows, links=part.links),
                 "notes": part.board.notes,
                 "tables": [_table(*given) for given in part.board.tables],
                 "absent": part.absent,
@@ -254,9 +288,18 @@ def render(parts: Sequence[Part]) -> str:
                 "scores": part.scores,
             }
         )
-    count = sum(len(part.about.rows) for part in parts)
+    dates = sorted(row[-3] for part in parts for row in part.about.rows)
+    dates = [date for date in dates if date != NO_DATE]
+    kinds = {kind for part in parts for kind in part.kinds}
+    names = sorted({row[0].split()[0] for part in parts for row in part.about.rows})
     return rendered(
-        "board.html", boards=shown, how_to_read=HOW_TO_READ, control=CONTROL, count=count
+        "board.html",
+        boards=shown,
+        how_to_read=[*HOW_TO_READ, *kind_lines(kinds)],
+        control=CONTROL,
+        count=sum(len(part.about.rows) for part in parts),
+        dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "",
+        detectors=about_detectors(names),
     )
 
 

@@ -191,6 +191,9 @@ def figure(plots: Sequence[Plot], *, heading: str = "", page: bool = False) -> F
         size = (6.4 * columns, down * 4.0 + key + 0.17)
     if page:
         size = (PAGE_WIDTH / 72, 0.6 + 0.6 * most if most else 3.2 + 1.25 * key)
+    tall = max(plot.height for plot in plots)
+    if tall:
+        size = (size[0], tall + (1.25 if page else 1.0) * key)
     made = Figure(figsize=size, layout="constrained")
     panels = made.subplots(down, columns, squeeze=False).ravel()
     letters = int(0.85 * 72 * size[0] / columns / (0.6 * rcParams["font.size"]))
@@ -326,11 +329,21 @@ def _line(axes: Axes, plot: Plot, line: Line) -> Any:
     if line.low is None or line.high is None:
         [drawn] = axes.plot(x, y, **look)
         return drawn
-    low, high = on(plot.y, line.low), on(plot.y, line.high)
+    along, at = (plot.x, x) if line.across else (plot.y, y)
+    low, high = on(along, line.low), on(along, line.high)
     if line.whiskers:
-        reach = np.nan_to_num(np.maximum([y - low, high - y], 0))
+        reach = np.nan_to_num(np.maximum([at - low, high - at], 0))
         edge = look.pop("markeredgewidth")  # else it is the caps', too
-        bars = axes.errorbar(x, y, yerr=reach, elinewidth=1, capsize=2.5, capthick=1, **look)
+        bars = axes.errorbar(
+            x,
+            y,
+            xerr=reach if line.across else None,
+            yerr=None if line.across else reach,
+            elinewidth=1,
+            capsize=2.5,
+            capthick=1,
+            **look,
+        )
         bars.lines[0].set_markeredgewidth(edge)
         return bars
     step = "post" if line.steps else None

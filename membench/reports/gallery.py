@@ -218,12 +218,12 @@ def _pair(row: pd.Series, training: Mapping[str, bytes], side: int) -> dict[str,
         "confidence": None if pd.isna(row.confidence) else row.confidence,
         "made_by": row.get("made_by", ""),
         "prompt": row.prompt if isinstance(row.prompt, str) else "",
-        "generated": _base64(row.image, side),
-        "training": _base64(training.get(row.training_id), side),
+        "generated": as_base64(row.image, side),
+        "training": as_base64(training.get(row.training_id), side),
     }
 
 
-def _base64(png: bytes | None, side: int) -> str:
+def as_base64(png: bytes | None, side: int) -> str:
     """Base64 of the PNG, no side longer than ``side``; empty for none, and for bytes
     that are not a PNG.
     """
@@ -235,3 +235,14 @@ def _base64(png: bytes | None, side: int) -> str:
         )
     except DamagedFile:
         return ""
+
+
+def first_pairs(
+    frame: pd.DataFrame, training: Mapping[str, bytes], count: int
+) -> list[dict[str, Any]]:
+    """The ``count`` nearest pairs, of different training images, of which both images
+    can be shown. frame: of :func:`frame_of`.
+    """
+    both = frame[frame.training_id.isin(list(training))].drop_duplicates("training_id")[:count]
+    pairs = _pairs(both.assign(place=both.index + 1), training, SIDE)
+    return [pair for pair in pairs if pair["generated"] and pair["training"]]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from membench.plain import plain
 from membench.reports.drawing import inline
@@ -16,18 +20,22 @@ from membench.reports.plots import INKS, Plot
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text. An empty header: names and values, each row as wide as the page."""
+    """Rows of text. An empty header: names and values, each row as wide as the page.
+
+    links: of the rows, where their first cell leads; empty: nowhere.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    links: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Section:
     """A part of the page. below: tables under the plots. absent: why something is
-    missing from it.
+    missing from it. folded: whether all of it is opened by a click.
     """
 
     title: str
@@ -37,12 +45,19 @@ class Section:
     below: Sequence[Table] = ()
     galleries: Sequence[Gallery] = ()
     absent: str = ""
+    folded: bool = False
 
 
 def rendered(template: str, **values: Any) -> str:
     """A page from a template; what it shows is escaped, and control and direction
     characters are written out (``plain.plain``).
+
+    Of scripts a browser runs ``templates/table.js`` alone, which the page names by its
+    hash: what a run of unknown origin might smuggle in would not run.
     """
+    script = resources.files("membench.reports").joinpath("templates", "table.js")
+    text = script.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
     environment = Environment(
         loader=PackageLoader("membench.reports"),
         autoescape=True,
@@ -51,4 +66,5 @@ def rendered(template: str, **values: Any) -> str:
         # Not what a macro has rendered, which is Markup
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    return environment.get_template(template).render(**values, inks=INKS, drawn=inline)
+    shared = {"inks": INKS, "drawn": inline, "script": Markup(text), "script_hash": digest}
+    return environment.get_template(template).render(**values, **shared)

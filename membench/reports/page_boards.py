@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ import pandas as pd
 
 from membench.boards import board as made
 from membench.boards.attacks import is_attack
+from membench.boards.identity import asked
 from membench.boards.leaders import leaders
 from membench.reports.attack_tables import attack_tables
 from membench.reports.board_page import Board, write_board
 from membench.reports.board_tables import differences_table
+from membench.reports.dot_plot import dot_plot, unseen_columns
 from membench.reports.seeds_tables import seeds_tables
+from membench.runs.finished import Run
 
 
 def write_page(board: made.Board, output: Path, *, progress: bool = False) -> Path:
@@ -37,6 +40,7 @@ def page_boards(board: made.Board) -> Iterator[Board]:
     taken: set[str] = set()
     first = 0
     attacks = _attacks(board)
+    runs = [run for part in board.parts for run in part.runs]
     for part in board.parts:
         [(_, text, notes)] = seeds_tables(part.frame)
         control = bool(part.fields["control"])
@@ -70,8 +74,20 @@ def page_boards(board: made.Board) -> Iterator[Board]:
             tables,
             range(first, first + len(part.runs)),
             control,
+            dot_plot(part.frame, unseen_columns(part.frame, runs)),
+            [_folder(row, part.runs) for _, row in part.frame.iterrows()],
         )
         first += len(part.runs)
+
+
+def _folder(row: pd.Series, runs: Sequence[Run]) -> Path | None:
+    """The folder of the row's run of the lowest seed."""
+    own = [
+        run
+        for run in runs
+        if (run.info["detector"], asked(run.info)) == (row.detector, row.options)
+    ]
+    return min(own, key=lambda run: run.info["seed"]).path if own else None
 
 
 def _attacks(board: made.Board) -> list[tuple[dict[str, Any], pd.DataFrame]]:

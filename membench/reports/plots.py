@@ -104,8 +104,8 @@ class Line:
     as error bars. style: see ``CHANCE``. steps: y keeps its value until the next x.
     joined: the points are joined. marker: of each point, of matplotlib's or ``DOT``;
     empty: none. hollow: the markers are outlines. width: of the line, in points. aside:
-    points by which it is drawn to the right, so that several share an x. Without a name
-    it is not in the key.
+    points by which it is drawn to the right, so that several share an x. across:
+    intervals are of x, and lie along it. Without a name it is not in the key.
     """
 
     name: str
@@ -121,6 +121,7 @@ class Line:
     whiskers: bool = False
     width: float = 1.6
     aside: float = 0.0
+    across: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,9 @@ class Plot:
     """Lines over two axes, or rows of histograms over one.
 
     With rows, y is not drawn: each row's fullest bin is equally high. slug: safe in a
-    file name. shade: x up to which the plot is shaded. marks: (x, word), vertical
-    lines. note: what to know to read it. absent, command: what is missing from it, and
-    the command that adds that.
+    file name. height: in inches, without the key; 0: as usual. shade: x up to which the
+    plot is shaded. marks: (x, word), vertical lines. note: what to know to read it.
+    absent, command: what is missing from it, and the command that adds that.
     """
 
     title: str
@@ -156,6 +157,7 @@ class Plot:
     note: str = ""
     absent: str = ""
     command: str = ""
+    height: float = 0.0
 
 
 def ink(style: int) -> str:

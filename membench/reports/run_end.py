@@ -13,8 +13,9 @@ import pandas as pd
 from membench.boards.board import board
 from membench.boards.counterparts import counterparts, is_half, other_model
 from membench.boards.identity import DETERMINISTIC, marked
-from membench.boards.mirror import collect_mirror, paired
-from membench.boards.verdict import Verdict, mirror_verdict, verdict
+from membench.boards.judged import what_of
+from membench.boards.mirror import half_of, mirror_rows, paired
+from membench.boards.verdict import CONTROL, MIRROR, Verdict, control_verdict, mirror_verdict
 from membench.plain import plain
 from membench.reports.lines import folded
 from membench.reports.short import told_apart
@@ -35,7 +36,7 @@ def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
     """
     runs = list({run.path: run for run in runs}.values())
     pairs, others = paired([*runs, *counterparts(runs)])
-    found = sorted([*_mirrored(pairs), *_single(others, runs)], key=lambda row: -row.value)
+    found = sorted([*_mirrored(pairs, runs), *_single(others, runs)], key=lambda row: -row.value)
     first = folded(plain(f"{_partial(runs)}{found[0].verdict.text}."), room)
     where = "" if root == DEFAULT else f" --runs {shlex.quote(str(root))}"
     last = [*folded(_files(runs, root), room), f"next: {_next(runs, found)}{where}"]
@@ -62,10 +63,11 @@ class Row:
     detector: str
 
 
-def _mirrored(pairs: Sequence[Run]) -> Iterator[Row]:
+def _mirrored(pairs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
+    """Rows of settings on both models; the sentence is of the model asked first."""
     if not pairs:
         return
-    frame = collect_mirror(pairs)
+    frame, half = mirror_rows(pairs), half_of(asked[0])
     several = frame.task.nunique() > 1
     for _, r in frame[frame.kind == "all"].iterrows():
         cells = {"task": r.task} if several else {}
@@ -76,7 +78,7 @@ def _mirrored(pairs: Sequence[Run]) -> Iterator[Row]:
             "TPR@1%": _alone(r.mirrored_tpr),
             "eval/ex": number(r.evaluations_per_example),
         }
-        yield Row(cells, r.mirrored, mirror_verdict(r, _what(pairs[0])), r.detector)
+        yield Row(cells, r.mirrored, mirror_verdict(r, what_of(pairs[0]), half), r.detector)
 
 
 def _single(runs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
@@ -87,7 +89,7 @@ def _single(runs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
     frame = board(runs, "seeds" if seeds else "run").frame
     frame = frame[frame.control.isin({run.info["control"] for run in asked})]
     several = frame.task.nunique() > 1
-    other = "the mirror model" if any(map(is_half, asked)) else "the control model"
+    other = MIRROR if any(map(is_half, asked)) else CONTROL
     for _, r in frame.iterrows():
         cells = {"task": r.task} if several else {}
         cells["detector"] = marked(f"{r.detector} {r.options}".strip(), r.status)
@@ -96,27 +98,22 @@ def _single(runs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
             cells["AMS copies %"] = interval(
                 r.ams_cumulative, r.ams_cumulative_low, r.ams_cumulative_high, scale=100, digits=1
             )
-            said = f"{r.detector} extracted {r.n_g:,.0f} images, {_alone(r.ams_cumulative, 100)} %"
             value = r.ams_cumulative
-            found = Verdict("none", f"{said} of them copies of training images")
         else:
             cells["AUROC"] = interval(r.auroc, r.auroc_low, r.auroc_high)
             if pd.notna(r.get("control_auroc")):
                 cells["on control"] = f"{r.control_auroc:.3f}"
             cells["TPR@1%"] = _alone(r["tpr_at_fpr_0.01"])
             cells["eval/ex"] = number(r.forwards_per_example + r.jvps_per_example)
-            value, found = r.auroc, verdict(r, _what(asked[0]), other)
+            value = r.auroc
         if seeds:
             cells["seeds"] = DETERMINISTIC if r.get("deterministic") else str(r.seeds)
+        found = control_verdict(r, what_of(asked[0]), other, runs)
         yield Row(cells, value if pd.notna(value) else float("-inf"), found, r.detector)
 
 
-def _alone(value: float, scale: float = 1.0) -> str:
-    return "n/a" if pd.isna(value) else f"{value * scale:.{3 if scale == 1 else 1}f}"
-
-
-def _what(run: Run) -> str:
-    return "captions" if len(run.scores) and run.scores.prompt.notna().any() else "images"
+def _alone(value: float) -> str:
+    return "n/a" if pd.isna(value) else f"{value:.3f}"
 
 
 def _partial(runs: Sequence[Run]) -> str:

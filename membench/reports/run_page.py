@@ -1,18 +1,23 @@
-"""``report.html`` of one run: a page that opens anywhere, with no network, script or
-other file.
+"""``report.html`` of one run: a page that opens anywhere, with no network and no other
+file. The verdict first, then curves and mistakes; the rest is folded.
 
 The functions here say what is on the page, ``templates/report.html`` how it looks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from membench.boards.judged import judged
+from membench.boards.verdict import Level, Verdict
 from membench.metrics.names import COPIES, DETECTION
-from membench.reports.gallery import copy_words, measure_word, of_run
+from membench.reports.examples import examples, wrong
+from membench.reports.gallery import copy_words, first_pairs, measure_word, of_run
+from membench.reports.kinds import kind_lines
 from membench.reports.multiplicity import multiplicity
 from membench.reports.page import Section, Table, rendered
 from membench.reports.run_plots import histogram_plot, rarefaction_plot, run_roc, size_plot
@@ -31,6 +36,16 @@ from membench.runs.finished import Run, evaluations
 from membench.runs.nearest import frame_of, stored_nearest
 from membench.storage.files import atomic_write
 from membench.types import Space, sees
+
+WORDS: dict[Level, str] = {
+    "finds": "Finds memorization",
+    "content": "Explained by content",
+    "chance": "No better than chance",
+    "open": "Open: no other model asked",
+    "none": "No AUROC",
+}
+
+PAIRS = 4  # beside the verdict
 
 PHASES = ("prepare", "samples", "scores", "matches", "metrics")
 
@@ -67,14 +82,48 @@ def render(run: Run) -> str:
         else []
     )
     why += [f"{n} failed {name}" for name, n in info["failed"].items() if n]
+    frame, stored = frame_of(run), stored_nearest(run)
+    found = judged(run)
     return rendered(
         "report.html",
         info=info,
+        finished=info.get("finished", ""),
         partial=(
             "" if info["status"] == "complete" else ", ".join(why) or f"status {info['status']}"
         ),
+        verdict=found.text,
+        word=WORDS[found.level],
+        tone=tone(found),
+        rule=rule(found),
+        pairs=first_pairs(frame, stored, PAIRS),
         facts=headline(run),
-        sections=[detection(run), extraction(run), gallery(run), about(info)],
+        sections=[detection(run), extraction(run)],
+        wrong=wrong(run, frame, stored),
+        examples=examples(run, frame, stored),
+        kinds=kind_lines(run.scores.kind),
+        folded=[gallery(run, frame, stored), about(info)],
+    )
+
+
+def tone(verdict: Verdict) -> str:
+    """The colour of a verdict: ``finds``, ``not`` or ``neutral``, by :func:`rule`."""
+    if verdict.difference is None:
+        return "neutral"
+    return "finds" if verdict.level == "finds" else "not"
+
+
+def rule(verdict: Verdict) -> str:
+    """What the colour says, with the numbers that it follows."""
+    other = verdict.other
+    if verdict.difference is None:
+        return f"Grey: this detector has no run on {other} here, so content alone may explain it."
+    value, low, high = verdict.difference
+    numbers = interval(value, low, high)
+    colour = "Green" if verdict.level == "finds" else "Amber"
+    return (
+        f"{colour}: AUROC here less AUROC on {other}, on the same examples, is {numbers}. Green"
+        " where this interval lies above 0 and that of the AUROC above 0.5; amber where not; grey"
+        f" without a run on {other}."
     )
 
 
@@ -153,6 +202,7 @@ def about(info: dict[str, Any]) -> Section:
             + (", with uncommitted changes" if made["dirty"] else "")
         ),
         "versions": info["versions"],
+        "finished": info.get("finished", "date not stored"),
         "device": f"{info['device']}, {info['dtype']}, batch size {info['batch_size']}",
         "seconds, peak memory": f"{info['seconds']:,.1f} s, {info['peak_memory_mb']:,} MB",
         "resumed": (
@@ -178,7 +228,7 @@ def about(info: dict[str, Any]) -> Section:
             "Provenance", (), [(name, _text(value)) for name, value in facts.items() if value != ""]
         ),
     ]
-    return Section("How it was made", tables=[t for t in tables if t.rows])
+    return Section("How it was made", tables=[t for t in tables if t.rows], folded=True)
 
 
 def _text(value: Any) -> str:
@@ -316,12 +366,11 @@ def _table(title: str, frame: pd.DataFrame, note: str) -> Table:
     return Table(title, list(frame), rows, note)
 
 
-def gallery(run: Run) -> Section:
+def gallery(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Section:
     """Pairs of an extracted image and its nearest: the nearest, near misses (the next
-    that are not copies), failures; none twice.
+    that are not copies), failures; none twice. frame, stored: of ``runs.nearest``.
     """
-    frame = frame_of(run)
     if frame.empty:
-        return Section("Gallery", absent="This run has no images to show.")
-    intro, galleries = of_run(frame, run.space, stored_nearest(run))
-    return Section("Gallery", intro, galleries=galleries)
+        return Section("Gallery", absent="This run has no images to show.", folded=True)
+    intro, galleries = of_run(frame, run.space, stored)
+    return Section("Gallery", intro, galleries=galleries, folded=True)

@@ -178,6 +178,9 @@ OPTIONAL: dict[str, Check] = {
         "attack": _flag,
         "budget": _or_none(_count),
         "preset": _or_none(_text),
+        "finished": lambda value: (
+            isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value) is not None
+        ),
         "earlier": _list(_map(_any)),
     },
     **dict.fromkeys(("model_name", "data_name"), _text),

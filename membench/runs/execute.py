@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from membench.runs.executor import Executor
 from membench.runs.finished import Run, load
 from membench.runs.job import Job, load_task, open_job, run_info, told
 from membench.runs.matching import match, with_truth
-from membench.runs.nearest import nearest_table
+from membench.runs.nearest import example_images, nearest_table
 from membench.runs.plan import Unprepared, encode, planned, suits, unsuited
 from membench.runs.shards import NoModel, Phases, Work, in_step, timer
 from membench.runs.spec import Spec
@@ -274,9 +275,12 @@ def _finish(
             file=sys.stderr,
         )
     tables = {"scores": scores, "samples": samples, "matches": matches, "metrics": table}
+    kept = [example_images(scores, job.examples)] if len(scores) else []
     if len(good):
         made = Run(job.folder.path, {"space": asdict(job.task.info.space)}, **tables)
-        tables["nearest"] = nearest_table(made, job.task.training.images())
+        kept.append(nearest_table(made, job.task.training.images()))
+    if any(map(len, kept)) or len(good):
+        tables["nearest"] = pd.concat(kept, ignore_index=True).drop_duplicates("training_id")
     phases = costs | {"matches": matching, "metrics": measuring}
     job.folder.finish(
         tables,
@@ -287,6 +291,7 @@ def _finish(
                 else "complete"
             ),
             "failed": failed,
+            "finished": datetime.now(UTC).date().isoformat(),
             "truncated_prompts": truncated,
             "phases": phases,
             # Loading, and every phase of all sessions, shared evaluations at what they

@@ -1,6 +1,10 @@
-"""The training images that a run keeps beside its own: those that its pages show."""
+"""The images that a run keeps beside its own, since its pages show them: training
+images, and examples that are images.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,12 +18,15 @@ from membench.runs.finished import Run
 from membench.storage.files import check_own
 from membench.storage.images import png_bytes
 from membench.storage.tables import read_table
-from membench.types import Space
+from membench.types import Example, Space
 
 NEAREST, NEAR_MISSES, FAILURES = 24, 12, 12  # pairs in the gallery
 
 
 SIDE = 192  # pixels; larger images are stored and shown smaller, so that the page stays below 10 MB
+
+
+WRONG = 8  # false alarms and misses on a page, each
 
 
 # Training images that a run keeps: those of its own gallery, and the next nearest,
@@ -65,9 +72,32 @@ def nearest_table(run: Run, training: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"training_id": kept.training_id.to_list(), "image": images})
 
 
+def mistakes(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(false alarms, misses): the WRONG rows that are not memorized and score highest,
+    and those that are and score lowest, worst first. scores: of a run; failed ones are
+    left out.
+    """
+    good = scores[(scores.status == "ok") & scores.score.notna()].sort_values("id")
+    ordered = good.sort_values("score", kind="stable")
+    return ordered[ordered.label == 0][::-1][:WRONG], ordered[ordered.label == 1][:WRONG]
+
+
+def example_images(scores: pd.DataFrame, examples: Sequence[Example]) -> pd.DataFrame:
+    """The rows of :func:`mistakes` that are images, as :func:`nearest_table`, by the ids
+    of the examples.
+    """
+    wrong = set(pd.concat(mistakes(scores)).id)
+    found = {
+        e.id: small_png(Image.fromarray(e.condition.image), SIDE)
+        for e in examples
+        if e.id in wrong and e.condition.image is not None
+    }
+    return pd.DataFrame({"training_id": list(found), "image": list(found.values())})
+
+
 def stored_nearest(run: Run) -> dict[str, bytes]:
-    """The PNG of each training image that a run has stored, by its id; none of an older
-    run, or, with a line on stderr, a damaged file.
+    """The PNG of each training image, and of each example, that a run has stored, by
+    its id; none of an older run, or, with a line on stderr, a damaged file.
     """
     table, path = run.nearest, run.path / "nearest.parquet"
     try:

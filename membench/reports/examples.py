@@ -1,0 +1,176 @@
+"""Every example of a run, to be looked up: its score, its images, and the nearest
+training image; and those that the detector has most wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from membench.reports.gallery import as_base64, measure_word
+from membench.reports.kinds import kind_name
+from membench.runs.finished import Run
+from membench.runs.nearest import mistakes
+
+SHOWN = 4  # images of an example in the table
+THUMB, CARD = 44, 128  # pixels
+MOST_THUMBS = 600  # in the table, about 7 kB each, so that the page stays below 10 MB
+MOST_ROWS = 5000
+LABELS = {1: "memorized", 0: "not memorized", -1: "unlabelled"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """sort: what a column is sorted by, where that is not the text; empty: the text.
+    images: (base64 of a picture, what it is).
+    """
+
+    text: str
+    sort: str = ""
+    images: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """header: (title, whether it holds numbers, whether its few values are offered to
+    choose from). rows: highest score first.
+    """
+
+    header: Sequence[tuple[str, bool, bool]]
+    rows: Sequence[Sequence[Cell]]
+    note: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """An example that the detector has wrong."""
+
+    text: str
+    about: str
+    images: Sequence[tuple[str, str]]
+
+
+def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Examples | None:
+    """The table of all scored examples; None without any.
+
+    frame: of ``nearest.frame_of``, images nearest first. stored: of ``stored_nearest``.
+    """
+    good = _ranked(run)
+    if good.empty:
+        return None
+    by_example = dict(tuple(frame.groupby("condition", sort=False))) if len(frame) else {}
+    header = [("rank", True, False), ("example", False, False), ("label", False, True)]
+    header += [("kind", False, True), ("score", True, False)]
+    if by_example:
+        word = measure_word(run.space)
+        header += [(f"nearest {word}", True, False), ("copies", True, False)]
+        header += [("images", False, False), ("nearest training image", False, False)]
+    rows, left = [], MOST_THUMBS
+    for r in good[:MOST_ROWS].itertuples():
+        own = _own(r, stored, THUMB)
+        row = [
+            Cell(f"{r.place:,}", str(r.place)),
+            Cell(_text(r), images=own),
+            Cell(LABELS[int(r.label)]),
+            Cell(kind_name(r.kind)),
+            Cell(f"{r.score:.4g}", repr(float(r.score))),
+        ]
+        if by_example:
+            mine = by_example.get(r.id, frame[:0])
+            shown = mine[: max(0, min(SHOWN, left))]
+            left -= len(shown) + 1
+            row += _image_cells(mine, shown, stored)
+        rows.append(row)
+    return Examples(header, rows, _note(len(good), bool(by_example), left))
+
+
+def _note(count: int, images: bool, left: int) -> str:
+    note = "Highest score first."
+    if images:
+        note += f" Images: of each example the {SHOWN} nearest to a training image."
+        if left < 0:
+            note += f" The page holds about {MOST_THUMBS:,} of them; further down there are none."
+    if count > MOST_ROWS:
+        note += f" {MOST_ROWS:,} of {count:,} examples; scores.parquet has all."
+    return note
+
+
+def _image_cells(
+    mine: pd.DataFrame, shown: pd.DataFrame, stored: Mapping[str, bytes]
+) -> list[Cell]:
+    if mine.empty:
+        return [Cell(""), Cell(""), Cell("none"), Cell("")]
+    first = mine.iloc[0]
+    thumbs = [(as_base64(png, THUMB), "generated") for png in shown.image]
+    training = as_base64(stored.get(first.training_id), THUMB) if len(shown) else ""
+    beside = [(training, "training image")] if training else []
+    return [
+        Cell(f"{first.similarity:.3f}", repr(float(first.similarity))),
+        Cell(f"{int(mine.copied.sum())} of {len(mine)}", str(int(mine.copied.sum()))),
+        Cell("", str(len(mine)), [pair for pair in thumbs if pair[0]]),
+        Cell(str(first.training_id), images=beside),
+    ]
+
+
+def wrong(
+    run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]
+) -> list[tuple[str, str, list[Card]]]:
+    """(title, note, cards) of the false alarms and of the misses, worst first; empty
+    where the run has no examples of both labels.
+    """
+    good = _ranked(run)
+    if not {0, 1} <= set(good.label):
+        return []
+    place = good.set_index("id").place
+    alarms, misses = mistakes(run.scores)
+    notes = (
+        "Not memorized, yet with the highest scores.",
+        f"Memorized, yet with the lowest scores.{_missed(run, good)}",
+    )
+    found = []
+    for title, note, rows in zip(("False alarms", "Misses"), notes, (alarms, misses), strict=True):
+        cards = []
+        for r in rows.itertuples():
+            about = f"{kind_name(r.kind)} · score {r.score:.4g} · rank {place[r.id]:,}"
+            mine = frame[frame.condition == r.id][:1] if len(frame) else frame
+            cards.append(Card(_text(r), f"{about} of {len(good):,}", _pictures(r, mine, stored)))
+        found.append((title, note, cards))
+    return found
+
+
+def _missed(run: Run, good: pd.DataFrame) -> str:
+    m = run.metrics
+    tpr = m[(m.metric == "tpr_at_fpr_0.01") & (m.subset == "all") & m.band.isna()].value
+    if not len(tpr) or not math.isfinite(tpr.iloc[0]):
+        return ""
+    many = int((good.label == 1).sum())
+    return f" At 1 % false alarms {round((1 - tpr.iloc[0]) * many):,} of {many:,} are missed."
+
+
+def _pictures(row: object, mine: pd.DataFrame, stored: Mapping[str, bytes]) -> list:
+    found = list(_own(row, stored, CARD))
+    for r in mine.itertuples():
+        found.append((as_base64(r.image, CARD), "generated"))
+        found.append((as_base64(stored.get(r.training_id), CARD), "its nearest training image"))
+    return [pair for pair in found if pair[0]]
+
+
+def _ranked(run: Run) -> pd.DataFrame:
+    """The scored examples, highest first, ties by id, with ``place`` from 1."""
+    good = run.scores[(run.scores.status == "ok") & run.scores.score.notna()]
+    good = good.sort_values(["score", "id"], ascending=[False, True], ignore_index=True)
+    return good.assign(place=good.index + 1)
+
+
+def _text(row: object) -> str:
+    """The caption; of an example that is an image its id."""
+    return row.prompt if isinstance(row.prompt, str) else str(row.id)  # type: ignore[attr-defined]
+
+
+def _own(row: object, stored: Mapping[str, bytes], side: int) -> list[tuple[str, str]]:
+    """The example itself, where it is an image that the run has stored."""
+    picture = as_base64(stored.get(row.id), side)  # type: ignore[attr-defined]
+    return [(picture, "the example")] if picture else []

@@ -1,0 +1,193 @@
+"""Pages answer: the verdict and its colour by one rule, every example to be looked up,
+what each detector reaches beside the other model, and links that lead somewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_report import NASTY, NEAREST, make_run, page, sure, without_script
+
+from membench.boards.judged import against
+from membench.boards.papers import about_detectors
+from membench.boards.verdict import CONTROL, MIRROR, Reached, verdict
+from membench.metrics.mirror import mirrored_auroc, over_control
+from membench.reports.board_page import Board, write_board
+from membench.reports.dot_plot import dot_plot
+from membench.reports.drawing import inline
+from membench.reports.kinds import kind_lines
+from membench.reports.run_page import rule, tone
+from membench.runs.finished import Run
+from membench.runs.nearest import example_images, mistakes
+from membench.types import Condition, Example
+
+GOOD = Reached("d", (0.95, 0.93, 0.97), 0.47)
+
+
+@pytest.mark.parametrize(
+    ("reached", "other", "difference", "level", "colour", "words"),
+    [
+        (GOOD, 0.49, (0.46, 0.42, 0.5), "finds", "finds", "not explained by content. At 1 % false"),
+        (GOOD, 0.94, (0.01, -0.01, 0.03), "content", "not", "content alone explains it"),
+        (GOOD, None, None, "open", "neutral", "the control model would say"),
+        (Reached("d", (0.55, 0.49, 0.6), 0.0), 0.3, (0.25, 0.2, 0.3), "chance", "not", "chance is"),
+        (Reached("d", (0.9, np.nan, np.nan), 0.4), None, None, "chance", "neutral", "few groups"),
+    ],
+)
+def test_the_verdict_follows_the_intervals(
+    reached, other, difference, level, colour, words
+) -> None:
+    found = verdict(reached, "captions", CONTROL, other, difference)
+    assert (found.level, tone(found)) == (level, colour)
+    assert words in found.text
+    assert rule(found).startswith({"finds": "Green", "not": "Amber", "neutral": "Grey"}[colour])
+
+
+def test_the_verdict_is_the_sentence_of_the_issue() -> None:
+    found = verdict(GOOD, "captions", CONTROL, 0.49, (0.46, 0.42, 0.5))
+    assert found.text == (
+        "d finds memorized captions: AUROC 0.950 [0.930, 0.970]; on the control model 0.490: not"
+        " explained by content. At 1 % false alarms it finds 47 %"
+    )
+
+
+def frame(scores: list[float], labels: list[int]) -> pd.DataFrame:
+    ids = [str(i) for i in range(len(scores))]
+    same = {"id": ids, "group": ids, "kind": "x", "status": "ok"}
+    return pd.DataFrame({"score": scores, "label": labels, **same})
+
+
+def test_the_difference_to_the_control_is_paired() -> None:
+    labels = [0, 0, 1, 1]
+    model, control = frame([1, 2, 3, 4], labels), frame([1, 3, 2, 4], labels)
+    assert over_control([(model, control)])[0] == pytest.approx(0.25)  # 4 of 4 pairs less 3
+    assert over_control([(control, control)]) == (0, 0, 0)
+    assert over_control([(model, control), (control, control)])[0] == pytest.approx(0.125)
+    late = control.assign(status=["ok", "failed", "ok", "ok"])
+    assert over_control([(model, late)])[0] == 0  # of what both have scored
+    with pytest.raises(ValueError, match="both labels"):
+        over_control([(model, control.assign(status="failed"))])
+
+
+def on(run: Run, half: str, scores: pd.DataFrame) -> Run:
+    hashes = run.info["hashes"] | {"weights": half * 64} if "hashes" in run.info else {}
+    parts = run.info["key_parts"]
+    parts = parts | {"hashes": parts["hashes"] | {"weights": half * 64}}
+    info = run.info | {"key_parts": parts, "task_options_passed": [f"half={half}"]}
+    return dataclasses.replace(
+        run, path=run.path / half, info=info | {"hashes": hashes}, scores=scores
+    )
+
+
+def test_a_run_is_judged_against_the_mirror_model(tmp_path) -> None:
+    run = make_run(tmp_path, n=80, images=False)
+    a = on(run, "a", run.scores)
+    b = on(run, "b", run.scores.assign(label=1 - run.scores.label, score=run.scores.score[::-1]))
+    row = mirrored_auroc(a.scores, b.scores).iloc[0]
+    found = against(a, [b])
+    assert f"AUROC {row.a:.3f} [{row.a_low:.3f}, {row.a_high:.3f}]" in found.text
+    assert f"{MIRROR}, which has seen the others, {1 - row.b:.3f}" in found.text
+    assert found.difference == pytest.approx((row.a + row.b - 1, 2 * row.low - 1, 2 * row.high - 1))
+    assert f"AUROC {row.b:.3f}" in against(b, [a]).text
+    other_seed = dataclasses.replace(b, info=b.info | {"seed": 8})
+    assert against(a, [other_seed]).difference is None
+
+
+def test_mistakes_are_the_worst_and_keep_their_images() -> None:
+    scores = frame([float(i) for i in range(40)], [0, 1] * 20)
+    alarms, misses = mistakes(scores)
+    assert alarms.score.tolist() == [38, 36, 34, 32, 30, 28, 26, 24]
+    assert misses.score.tolist() == [1, 3, 5, 7, 9, 11, 13, 15]
+    image = np.zeros((8, 8, 3), np.uint8)
+    examples = [
+        Example(Condition(name, image=image if name != "1" else None), 0, "x", "g", "s")
+        for name in ("38", "1", "20")
+    ]
+    assert example_images(scores, examples).training_id.tolist() == ["38"]
+
+
+def test_every_example_stands_in_the_table_without_a_script(tmp_path) -> None:
+    run = make_run(tmp_path, n=60)
+    own = pd.DataFrame({"training_id": ["0000"], "image": [NEAREST.image[0]]})
+    run = dataclasses.replace(run, nearest=pd.concat([NEAREST, own]))
+    html = page(run)
+    sure(html)
+    table = without_script(html).partition('id="examples">')[2].partition("</table>")[0]
+    rows = table.split("<tr>")[2:]
+    assert len(rows) == 60 and "<button" not in table and "hidden" not in table
+    places = [int(re.search('data-sort="([0-9]+)"', row)[1]) for row in rows]
+    assert places == list(range(1, 61))
+    given = run.scores.sort_values("score", ascending=False)
+    for row, score, label in zip(rows, given.score, given.label, strict=True):
+        assert f"{score:.4g}</td>" in row
+        assert f"<td>{'memorized' if label else 'not memorized'}</td>" in row
+        assert row.count('alt="generated"') == 1 and row.count('alt="training image"') == 1
+    assert sum('alt="the example"' in row for row in rows) == 1
+    assert NASTY not in table
+
+
+def test_the_page_begins_with_the_verdict(tmp_path) -> None:
+    html = page(make_run(tmp_path))
+    order = ('class="verdict neutral"', 'class="pairs first"', "<h2>Detection", ">False alarms <")
+    places = [html.index(word) for word in (*order, ">Misses <", "<h2>Examples</h2>")]
+    assert places == sorted(places)
+    top = html[places[0] : places[2]]
+    assert top.count('alt="generated"') == 4 and "Grey: this detector has no run" in top
+
+
+def seeds_row(detector: str, auroc: float, **more) -> dict:
+    ends = {"auroc": auroc, "auroc_low": auroc - 0.02, "auroc_high": auroc + 0.02}
+    given = {"detector": detector, "options": "", "status": "complete", "captions_auroc": 0.61}
+    return given | ends | more
+
+
+def test_a_dot_is_where_the_number_is() -> None:
+    rows = pd.DataFrame([seeds_row("one", 0.7), seeds_row("two", 0.9), seeds_row("png_size", 0.55)])
+    unseen = pd.DataFrame({"unseen": [0.5, np.nan, np.nan]})
+    unseen = unseen.assign(unseen_low=unseen.unseen - 0.1, unseen_high=unseen.unseen + 0.1)
+    plot = dot_plot(rows, unseen)
+    lines = {line.name: line for line in plot.lines}
+    model, other = lines["the model"], lines["the mirror or control model"]
+    assert [name for _, name in plot.y.at] == ["two", "one"]  # best first
+    assert model.x.tolist() == [0.9, 0.7] and model.low.tolist() == pytest.approx([0.88, 0.68])
+    assert other.x[1] == 0.5 and np.isnan(other.x[0]) and other.hollow and not model.hollow
+    assert lines["captions alone 0.610"].x.tolist() == [0.61, 0.61]
+    assert lines["PNG size alone 0.550"].x.tolist() == [0.55, 0.55]
+    assert "one" in inline(plot) and dot_plot(rows[2:], unseen) is None
+
+
+def test_links_lead_to_pages_and_to_papers_alone(tmp_path) -> None:
+    run = make_run(tmp_path / "runs" / "a b", n=40, images=False, detector="cfg_norm")
+    (tmp_path / "runs" / "a b").mkdir(parents=True)
+    page(run)
+    rows = pd.DataFrame({"detector": ["cfg_norm", "x"], "AUROC": ["0.9", "n/a"]})
+    board = Board("a_task v1", "b", rows, runs=[0], links=[run.path, None])
+    out = tmp_path / "out"
+    html = write_board([run], [board], out, plots=False).read_text(encoding="utf-8")
+    links = re.findall(r'<a [^>]*?href="([^"]*)"', html)
+    inside = [link for link in links if not link.startswith("https://arxiv.org/abs/")]
+    assert inside == ["../runs/a%20b/report.html"] * 2
+    assert (out / inside[0].replace("%20", " ")).is_file()
+    assert re.findall(r"https?://[^ \"<]*", without_script(html)) == [
+        link for link in links if link not in inside
+    ]
+    assert "Norm of the text-conditional noise prediction" in html
+
+
+def test_papers_are_read_from_docstrings() -> None:
+    of = {d.detector: d for d in about_detectors(["cfg_norm", "dcs", "nobodys", "cfg_norm"])}
+    assert list(of) == ["cfg_norm", "dcs"]
+    assert of["cfg_norm"].name == "Norm of the text-conditional noise prediction"
+    assert of["cfg_norm"].paper == "Wen et al., ICLR 2024" and of["cfg_norm"].arxiv == "2407.21720"
+    assert of["dcs"].arxiv == "2305.08694"
+
+
+def test_letters_are_spelled_out() -> None:
+    assert [line[:22] for line in kind_lines(["TV", "MV", "x4"])] == [
+        "MV, matching verbatim:",
+        "TV, template verbatim:",
+    ]
