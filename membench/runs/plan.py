@@ -158,7 +158,7 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
         model.ready_images()
     forwards = detector.preparation_forwards(model, job.conditions)
     told(job, lambda: affordable(spec, forwards, "preparation"))
-    if line := not_shortened(job, model, forwards):
+    if job.workspace.progress and (line := not_shortened(job, model, forwards)):
         say(line)
     # Planned anew where another of the command has refused
     job.workspace.cost, job.workspace.seconds = Cost(), 0.0
