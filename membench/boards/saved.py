@@ -1,5 +1,5 @@
 """Leaderboards that were written as Parquet, read back: ``membench leaderboard --runs
-results/leaderboard.parquet``.
+BOARD.parquet``.
 """
 
 from __future__ import annotations

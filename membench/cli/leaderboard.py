@@ -21,7 +21,7 @@ EXAMPLES = (
     "leaderboard --by attack --task cifar10",
     "leaderboard --by difference --task sd_webster",
     "leaderboard --by band --band high=0:0.5 --band low=0.5:1.2 --copy 0.8",
-    "leaderboard --by summary --runs results/leaderboard.parquet",
+    "leaderboard --by mirror --runs results/mirror_development.parquet",
     "leaderboard --by seeds --format parquet --output board.parquet",
     "leaderboard --by seeds --push-to-hub OWNER/NAME --dry-run --output upload",
 )
