@@ -75,7 +75,7 @@ STORED = [
 
 @pytest.mark.parametrize("path", STORED, ids=lambda p: p.stem)
 def test_the_tables_of_the_repository_are_described(path: Path) -> None:
-    assert len(STORED) >= 8
+    assert len(STORED) >= 6
     schema = pq.read_schema(path)
     by = schema.metadata[b"membench.by"].decode()
     assert all(
