@@ -79,6 +79,14 @@ def test_the_table_fits_a_terminal_and_its_parquet_gives_the_same(
     assert "precision@" not in capsys.readouterr().out  # of two images there is none
 
 
+def test_no_table_of_a_terminal_is_empty(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table whose name another board has, too, would show that one's columns."""
+    assert main(["leaderboard", "--runs", str(runs), "--by", "attack"]) == 0
+    blocks = capsys.readouterr().out.split("\n\n")
+    heads = [block.splitlines()[1].split() for block in blocks]
+    assert len(blocks) == 5 and all(head[:1] == ["attack"] and len(head) > 2 for head in heads)
+
+
 def test_options_that_all_rows_share_are_told_once() -> None:
     frame = pd.DataFrame(
         {

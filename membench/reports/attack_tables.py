@@ -29,7 +29,7 @@ def attack_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
             + ("; >=: they pay for more than the run has" if part.equal_cost_capped.any() else "")
         ],
     )
-    yield "bands", _bands(part, names), ["in: in the band; to: up to its far edge. In %"]
+    yield "in each band", _bands(part, names), ["in: in the band; to: up to its far edge. In %"]
     yield (
         "confidence and similarity",
         _confidence(part, names),
