@@ -26,15 +26,14 @@ import torch
 
 from membench.errors import UserError
 from membench.metrics.divergence import pointwise_divergence
+from membench.models.autoencoder import LatentStates
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
-from membench.models.derivative import Derivative, basis, choose, random_probes
+from membench.models.derivative import SMALL, Derivative, Trace, choose, small
 from membench.models.likelihood import flow_forwards, flow_times, log_density
 from membench.types import Access, Condition, Request
 
 from .base import IMAGES, ByCondition
-
-SMALL = 128  # up to this D the trace is exact
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Likelihood(ByCondition):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
         choose(model, self.options.derivative)
-        if model.takes_text and self.options.dequantise:
+        if isinstance(model, LatentStates) and self.options.dequantise:
             raise UserError(
                 "dequantise is of pixels, and this model's states are latents; leave it out"
             )
@@ -108,11 +107,9 @@ class Likelihood(ByCondition):
         t0 = self.options.t0
         return flow_times(model, model.timestep(t0) if t0 else 0, self.options.steps)
 
-    def _probes(self, model: Denoiser) -> tuple[bool, int]:
-        """Whether the trace is exact, and vectors a point."""
-        size = math.prod(model.shape)
-        exact = size <= max(SMALL, self.options.probes)
-        return exact, size if exact else self.options.probes
+    def _trace(self, model: Denoiser) -> Trace:
+        probes = self.options.probes
+        return Trace(model.shape, small(model.shape, probes), probes)
 
     def log_p(
         self, model: Denoiser, y: torch.Tensor, condition: Conditioning, names: Sequence[str]
@@ -120,24 +117,10 @@ class Likelihood(ByCondition):
         """log p [n] at clean states y [n, *shape], NaN where the flow did not converge;
         names: fix the probes of each.
         """
-        times = self._times(model)
-        exact, count = self._probes(model)
-        vectors = (
-            basis(model.shape, len(y))
-            if exact
-            else random_probes(model.shape, list(names), self.seed, count, "rademacher")
-        )
-        x = model.alpha_sigma(times[0])[0] * y
-        found = log_density(
-            model,
-            x,
-            condition,
-            times,
-            vectors,
-            count,
-            exact=exact,
-            derivative=self.options.derivative,
-        )
+        times, trace = self._times(model), self._trace(model)
+        x, vectors = model.alpha_sigma(times[0])[0] * y, trace.vectors(names, self.seed)
+        how = self.options.derivative
+        found = log_density(model, x, condition, times, vectors, trace, derivative=how)
         converged = found.error <= self.options.tolerance * math.prod(model.shape)
         return torch.where(converged, found.value, math.nan)
 
@@ -168,7 +151,7 @@ class Likelihood(ByCondition):
         return torch.special.ndtr(normal.double()) - 0.5
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
-        o, (_, count) = self.options, self._probes(model)
+        o, count = self.options, self._trace(model).count
         points = 1 if o.epsilon is None else o.noises
         each = flow_forwards(len(self._times(model)), count, choose(model, o.derivative))
         return self.sampling_forwards(model, request) + points * each

@@ -35,12 +35,14 @@ from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import (
+    SMALL,
     Derivative,
     Probe,
-    basis,
+    Trace,
     choose,
+    forms_price,
     quadratic_forms,
-    random_probes,
+    small,
 )
 from membench.models.sampling import ddim, ddim_invert, pure_noise, timesteps
 from membench.storage.images import png_bits
@@ -49,9 +51,6 @@ from membench.types import Access, Condition, Request, Sample
 from .base import IMAGES, ByCondition, noised, own_draws, refuse_unread, samples
 
 EXACT_LIMIT = 4096  # largest D whose trace is taken exactly: D JVPs an image
-
-
-SMALL = 128  # up to this D the trace is exact unless Hutchinson's estimate is asked for
 
 
 # --------------------------------------------------------------------------- score_norm
@@ -388,11 +387,10 @@ class Flipd(ByCondition):
         default = 0.3 if model.takes_text else 0.01
         return model.timestep(default if self.options.t0 is None else self.options.t0)
 
-    def _probes(self, model: Denoiser) -> tuple[bool, int]:
-        """Whether the trace is exact, and JVPs an image."""
-        o, size = self.options, math.prod(model.shape)
-        exact = o.trace == "exact" or (o.trace == "auto" and size <= max(SMALL, o.probes))
-        return exact, size if exact else o.probes
+    def _trace(self, model: Denoiser) -> Trace:
+        o = self.options
+        exact = o.trace == "exact" or (o.trace == "auto" and small(model.shape, o.probes))
+        return Trace(model.shape, exact, o.probes, o.probe)
 
     def lid(
         self, model: Denoiser, x0: torch.Tensor, condition: Conditioning, names: Sequence[str]
@@ -403,17 +401,10 @@ class Flipd(ByCondition):
         o, size = self.options, math.prod(model.shape)
         t = self._index(model)
         alpha, sigma = model.alpha_sigma(t)
-        exact, count = self._probes(model)
-        vectors = (
-            basis(model.shape, len(x0))
-            if exact
-            else random_probes(model.shape, list(names), self.seed, count, o.probe)
-        )
-        eps, forms = quadratic_forms(
-            model, alpha * x0, t, condition, vectors, count, choose(model, o.derivative)
-        )
-        trace = forms.sum(dim=0) if exact else forms.mean(dim=0)
-        return size - sigma * trace + eps.double().flatten(1).pow(2).sum(dim=1).cpu()
+        trace, how = self._trace(model), choose(model, o.derivative)
+        vectors = trace.vectors(names, self.seed)
+        eps, forms = quadratic_forms(model, alpha * x0, t, condition, vectors, trace.count, how)
+        return size - sigma * trace.of(forms) + eps.double().flatten(1).pow(2).sum(dim=1).cpu()
 
     def measure(
         self,
@@ -443,7 +434,6 @@ class Flipd(ByCondition):
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         """A JVP counts as one evaluation."""
-        _, count = self._probes(model)
-        each = count if choose(model, self.options.derivative) == "jvp" else 2 * count + 1
+        each = forms_price(self._trace(model).count, choose(model, self.options.derivative))
         times = 2 if self.variant(model) in ("ratio", "difference") else 1
         return self.sampling_forwards(model, request) + times * each

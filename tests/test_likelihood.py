@@ -20,11 +20,12 @@ from membench.metrics.divergence import (
 )
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
-from membench.models.derivative import basis, random_probes
+from membench.models.derivative import Trace, basis
 from membench.models.likelihood import flow_forwards, flow_times, log_density
 from membench.types import Condition
 
 SIZE, NOTHING = 9, Conditioning(None)
+EXACT = Trace((1, 3, 3), exact=True, probes=1)
 SAMPLING = {"steps": 2, "guidance": 1.0, "examples": "images"}
 KNOWN = [((4,), 0.0), ((SIZE,), 0.0), ((0, 0, 0), 0.5), ((2, 3), 0.5)]
 
@@ -65,7 +66,7 @@ def test_densities_are_known_ones(dims: tuple[int, ...], apart: float) -> None:
     for steps in (20, 40):
         times = flow_times(model, first, steps)
         vectors = basis(model.shape, len(x))
-        got = log_density(model, x, NOTHING, times, vectors, SIZE, exact=True)
+        got = log_density(model, x, NOTHING, times, vectors, EXACT)
         off = (got.value - truth).abs()
         assert (off <= 3 * got.error + 0.02).all() and not got.spread.any()
         errors.append(float(off.max()))
@@ -85,8 +86,7 @@ def test_half_the_step_has_a_quarter_of_the_error() -> None:
                     NOTHING,
                     flow_times(model, 9, steps),
                     basis(model.shape, len(x)),
-                    SIZE,
-                    exact=True,
+                    EXACT,
                 ).value
                 - truth
             )
@@ -101,11 +101,11 @@ def test_half_the_step_has_a_quarter_of_the_error() -> None:
 def test_probes_estimate_the_exact_trace_and_are_counted() -> None:
     model, times = pieces(2, 3, size=SIZE, apart=0.5), flow_times(pieces(1, size=SIZE), 9, 10)
     x = points(model, 9)
-    exact = log_density(model, x, NOTHING, times, basis(model.shape, len(x)), SIZE, exact=True)
+    exact = log_density(model, x, NOTHING, times, basis(model.shape, len(x)), EXACT)
     before = model.cost.forwards + model.cost.jvps
     names = [str(k) for k in range(len(x))]
-    probes = random_probes(model.shape, names, 0, 200, "rademacher")
-    got = log_density(model, x, NOTHING, times, probes, 200, exact=False)
+    trace = Trace(model.shape, exact=False, probes=200)
+    got = log_density(model, x, NOTHING, times, trace.vectors(names, 0), trace)
     assert ((got.value - exact.value).abs() < 4 * got.spread).all() and (got.spread < 0.5).all()
     spent = model.cost.forwards + model.cost.jvps - before
     assert spent == len(x) * flow_forwards(len(times), 200, "jvp")

@@ -20,8 +20,8 @@ precision all the same makes its own row infinite or NaN: a failed example.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -39,6 +39,9 @@ Probe = Literal["rademacher", "gaussian"]
 
 
 Vectors = Callable[[slice, slice], "torch.Tensor"]  # (probes, rows) -> [k, n, *shape]
+
+
+SMALL = 128  # up to this D a trace is exact where nobody asked for an estimate
 
 
 STEP = 0.01  # of the central difference, in units of sigma_t: the scale on which eps bends
@@ -112,6 +115,11 @@ def quadratic_forms(
         model.batch_size,
         lambda most: _forms(model, x, t, condition, vectors, count, how, most),
     )
+
+
+def forms_price(count: int, how: str) -> int:
+    """Evaluations a row of :func:`quadratic_forms`; a JVP counts as one."""
+    return count if how == "jvp" else 2 * count + 1
 
 
 Variable = Literal["state", "embedding"]  # what eps is differentiated in
@@ -290,6 +298,38 @@ def _difference(
         model.eps((x + sign * h * v).flatten(0, 1), t, told, remember=False) for sign in (1, -1)
     ]
     return ((ends[0] - ends[1]) / (2 * h)).view(k, n, *x.shape[1:])
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How a trace over the dimensions of ``shape`` is taken: exactly, by D unit vectors,
+    or as the mean form of ``probes`` random ones.
+    """
+
+    shape: tuple[int, ...]
+    exact: bool
+    probes: int
+    probe: Probe = "rademacher"
+
+    @property
+    def count(self) -> int:
+        """Vectors a row."""
+        return torch.Size(self.shape).numel() if self.exact else self.probes
+
+    def vectors(self, names: Sequence[str], seed: int) -> Vectors:
+        """names: of each row, fix its probes."""
+        if self.exact:
+            return basis(self.shape, len(names))
+        return random_probes(self.shape, list(names), seed, self.count, self.probe)
+
+    def of(self, forms: torch.Tensor) -> torch.Tensor:
+        """The trace [n] of forms [count, n]."""
+        return forms.sum(dim=0) if self.exact else forms.mean(dim=0)
+
+
+def small(shape: tuple[int, ...], probes: int) -> bool:
+    """Whether unit vectors cost no more than the probes, or little."""
+    return torch.Size(shape).numel() <= max(SMALL, probes)
 
 
 def basis(shape: tuple[int, ...], n: int) -> Vectors:

@@ -23,7 +23,7 @@ import torch
 
 from .conditioning import Conditioning
 from .denoiser import Denoiser
-from .derivative import Derivative, Vectors, choose, quadratic_forms
+from .derivative import Derivative, Trace, Vectors, choose, forms_price, quadratic_forms
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def flow_forwards(times: int, vectors: int, how: str) -> int:
     """Evaluations a row of :func:`log_density` over that many timesteps; a JVP counts
     as one.
     """
-    each = vectors if how == "jvp" else 2 * vectors + 1
+    each = forms_price(vectors, how)
     coarse = len(_every_other(list(range(times))))
     return times * each + times - 1 + coarse * each + coarse - 1
 
@@ -66,24 +66,24 @@ def log_density(
     condition: Conditioning,
     times: list[int],
     vectors: Vectors,
-    count: int,
+    trace: Trace,
     *,
-    exact: bool,
     derivative: Derivative = "auto",
 ) -> LogDensity:
     """log p of states x [n, *shape] of timestep ``times[0]`` under the condition.
 
-    vectors: ``count`` probes, whose forms are the trace in sum (exact) or on average.
+    vectors: of the trace, for these rows.
     """
-
     how = choose(model, derivative)
 
     def solved(at: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        prior, forms = _flow(model, x, condition, at, vectors, count, how)
-        return prior + (forms.sum(dim=0) if exact else forms.mean(dim=0)), forms
+        prior, forms = _flow(model, x, condition, at, vectors, trace.count, how)
+        return prior + trace.of(forms), forms
 
     (value, forms), (less, _) = solved(times), solved(_every_other(times))
-    spread = torch.zeros_like(value) if exact else forms.std(dim=0) / math.sqrt(count)
+    spread = torch.zeros_like(value)
+    if not trace.exact:
+        spread = forms.std(dim=0) / math.sqrt(trace.count)
     # Both rules are of second order: of twice the step the error is four times as large
     return LogDensity(value, (value - less).abs() / 3, spread)
 
