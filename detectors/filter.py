@@ -26,13 +26,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from membench.detector import Detector
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.storage.files import write_json
 from membench.storage.workspace import Workspace
-from membench.types import Condition, Cost, Request, Sample
+from membench.types import Condition, Cost, Sample
 
+from .prepared import Prepared, each_once
 from .surrogate.conditions import NULL, synthesize, synthesize_forwards
 from .within import made, scored, suits
 
@@ -60,13 +60,11 @@ class FilterOptions:
             )
 
 
-class Filter(Detector):
+class Filter(Prepared):
     """Generate N images, keep the k of the highest score (Carlini et al., 2023)."""
 
     Options: ClassVar[type] = FilterOptions
     version = 1
-    attack = True
-    alone = True  # the images are scored while it prepares
 
     def __init__(self, options: FilterOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
@@ -123,8 +121,7 @@ class Filter(Detector):
 
     def _source(self, model: Denoiser, conditions: Sequence[Condition]) -> list[Condition]:
         if self.options.source == "conditions":
-            # In one order, whatever that of the examples is
-            return sorted({c.bare for c in conditions}, key=lambda c: c.id)
+            return each_once(conditions)
         if not model.has_null:
             raise UserError(
                 "this model has no null condition to sample from; choose source=conditions"
@@ -141,7 +138,7 @@ class Filter(Detector):
         self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace
     ) -> dict[str, Any]:
         o, source = self.options, self._source(model, conditions)
-        self.synthetic = synthesize(
+        synthetic = synthesize(
             model,
             source,
             workspace,
@@ -150,47 +147,48 @@ class Filter(Detector):
             steps=self.steps,
             guidance=self.weight,
         )
-        self.rows = [
-            (source[i % len(source)], i // len(source)) for i in range(len(self.synthetic.x0))
-        ]
+        rows = [(source[i % len(source)], i // len(source)) for i in range(o.candidates)]
 
         def make(folder: Path) -> tuple[Cost, float]:
             before, began = replace(model.cost), time.monotonic()
-            write_json(folder / "scores.json", self._scores(model))
+            write_json(folder / "scores.json", self._scores(model, rows, synthetic.x0))
             return model.cost - before, time.monotonic() - began
 
         stage = workspace.stage(
             "filter",
             {
-                "candidates": self.synthetic.stage.key,
+                "candidates": synthetic.stage.key,
                 "scorer": [o.scorer, self.own.version, asdict(self.own.options)],
                 "by image": self.by_image,
             },
             make,
         )
         held = json.loads((stage.path / "scores.json").read_bytes())
-        self.scores = np.array([math.nan if v is None else v for v in held], dtype=np.float64)
-        good = np.flatnonzero(np.isfinite(self.scores))
-        self.best = good[np.argsort(-self.scores[good], kind="stable")[: o.keep]]
+        scores = np.array([math.nan if v is None else v for v in held], dtype=np.float64)
+        good = np.flatnonzero(np.isfinite(scores))
+        best = good[np.argsort(-scores[good], kind="stable")[: o.keep]]  # the surest first
+        self.keep([rows[i] for i in best], synthetic.x0[best], scores[best].tolist())
         return {
             "candidates": o.candidates,
             "scored by": "image" if self.by_image else "condition",
             "failed scores": len(held) - len(good),
         }
 
-    def _scores(self, model: Denoiser) -> list[float | None]:
+    def _scores(
+        self, model: Denoiser, rows: Sequence[tuple[Condition, int]], x0: torch.Tensor
+    ) -> list[float | None]:
         """The score of each candidate; None where it has failed."""
         found: list[float] = []
         if not self.by_image:
-            asked = list(dict.fromkeys(c for c, _ in self.rows))
+            asked = list(dict.fromkeys(c for c, _ in rows))
             of = dict(zip(asked, scored(self.own, model, asked), strict=True))
-            found = [of[c] for c, _ in self.rows]
-        for start in range(0, len(self.rows), BLOCK) if self.by_image else ():
+            found = [of[c] for c, _ in rows]
+        for start in range(0, len(rows), BLOCK) if self.by_image else ():
             part = slice(start, start + BLOCK)
-            images = model.decode(self.synthetic.x0[part].to(model.device))
+            images = model.decode(x0[part].to(model.device))
             block = [
                 self._candidate(c, draw, image)
-                for (c, draw), image in zip(self.rows[part], images, strict=True)
+                for (c, draw), image in zip(rows[part], images, strict=True)
             ]
             found += scored(self.of_images, model, block)
         return [float(v) if math.isfinite(v) else None for v in found]
@@ -202,22 +200,6 @@ class Filter(Detector):
         )
         times = o.candidates if self.by_image else min(o.candidates, len(source))
         return forwards + times * self.price
-
-    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        """The k candidates of the highest score, best first."""
-        self.place = {self.rows[i]: int(i) for i in self.best}
-        return [Request(*self.rows[i]) for i in self.best]
-
-    def image_forwards(self, model: Denoiser, request: Request) -> int:
-        return 0  # paid for by the preparation
-
-    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
-        rows = [self.place[r.condition, r.draw] for r in requests]
-        images = model.decode(self.synthetic.x0[rows].to(model.device))
-        return [
-            Sample(r.condition, r.draw, image, float(self.scores[i]))
-            for r, image, i in zip(requests, images, rows, strict=True)
-        ]
 
     def score(
         self,

@@ -35,15 +35,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from membench.detector import Detector
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser, from_uint8
 from membench.models.sampling import ddim, step_forwards
 from membench.seeds import seed_of
-from membench.storage.files import write_json
 from membench.storage.workspace import Workspace
-from membench.types import Access, Condition, Cost, Request, Sample
+from membench.types import Access, Condition, Cost, Sample
 
+from .prepared import Prepared, each_once
 from .surrogate.conditions import (
     BLOCK,
     Synthetic,
@@ -107,14 +106,12 @@ class SidePromptsOptions:
         return self.synthetic + self.targets * self.population * self.rounds
 
 
-class SidePrompts(Detector):
+class SidePrompts(Prepared):
     """SIDE by queries alone: a genetic algorithm over prompts (Chen et al., AAAI 2026)."""
 
     Options: ClassVar[type] = SidePromptsOptions
     version = 1
     access = Access()
-    attack = True
-    alone = True  # it asks while it prepares
 
     def __init__(
         self, options: SidePromptsOptions, *, seed: int, sampling: Mapping[str, Any]
@@ -129,7 +126,7 @@ class SidePrompts(Detector):
     def prepare(
         self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace
     ) -> dict[str, Any]:
-        o, captions = self.options, self._captions(conditions)
+        o, captions = self.options, each_once(conditions)
         synthetic = synthesize(
             model,
             captions,
@@ -143,7 +140,7 @@ class SidePrompts(Detector):
         found = cluster(z, k=o.clusters, min_members=o.min_members, keep=o.keep, seed=self.seed)
         self.classifier = self._surrogate(model, synthetic, found.members, found.labels, workspace)
         asked = [(captions[i % len(captions)], i // len(captions)) for i in range(o.synthetic)]
-        states, self.confidence = [synthetic.x0], [0.0] * o.synthetic
+        states, sure = [synthetic.x0], [0.0] * o.synthetic
         targets = [seed_of(self.seed, "target", k) % len(found.kept) for k in range(o.targets)]
         for k, target in enumerate(targets):
             prompts, x0, fitness = self._search(
@@ -151,24 +148,15 @@ class SidePrompts(Detector):
             )
             asked += [(Condition(f"search-{k}", prompt), i) for i, prompt in enumerate(prompts)]
             states.append(x0)
-            self.confidence += fitness
-        self.rows, self.x0 = asked, torch.cat(states)
-        last = np.array(self.confidence[o.synthetic :]).reshape(o.targets, o.rounds, -1)
+            sure += fitness
+        self.keep(asked, torch.cat(states), sure)
+        last = np.array(sure[o.synthetic :]).reshape(o.targets, o.rounds, -1)
         return {
             "queries": o.queries,
             "clusters kept": len(found.kept),
             "targets": targets,
             "mean fitness of each generation": last.mean(axis=2).round(4).tolist(),
         }
-
-    @property
-    def _each(self) -> int:
-        """Queries of one search."""
-        return int(self.options.population * self.options.rounds)
-
-    def _captions(self, conditions: Sequence[Condition]) -> list[Condition]:
-        """The captions, each once, in one order, whatever that of the examples is."""
-        return sorted({c.bare for c in conditions}, key=lambda c: c.id)
 
     def _surrogate(
         self,
@@ -243,7 +231,6 @@ class SidePrompts(Detector):
                     crossover=o.crossover,
                     mutation=o.mutation,
                 )
-            write_json(folder / "queries.json", o.rounds * o.population)
             return total, seconds
 
         parts = {
@@ -266,35 +253,24 @@ class SidePrompts(Detector):
         self, model: Denoiser, prompts: Sequence[str], target: int, number: int, generation: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final states [n, *shape] of a query each, and p(target | image) [n]."""
-        draws = [generation * len(prompts) + i for i in range(len(prompts))]
-        x = model.noise([(f"search-{number}", draw) for draw in draws], self.seed)
-        told = model.condition([Condition(f"prompt/{p}", p) for p in prompts])
-        x = ddim(model, x, told, steps=self.steps, guidance=self.weight)
+        keys = [(f"search-{number}", generation * len(prompts) + i) for i in range(len(prompts))]
+        x = self._sampled(model, keys, [Condition(f"prompt/{p}", p) for p in prompts])
         return x.cpu(), self._probabilities(model, x)[:, target]
 
+    def _sampled(
+        self, model: Denoiser, keys: Sequence[tuple[str, int]], conditions: Sequence[Condition]
+    ) -> torch.Tensor:
+        """Final states [n, *shape] of the noises of these names and draws."""
+        x, told = model.noise(keys, self.seed), model.condition(conditions)
+        return ddim(model, x, told, steps=self.steps, guidance=self.weight)
+
     def preparation_forwards(self, model: Denoiser, conditions: Sequence[Condition]) -> int:
-        captions = self._captions(conditions)
+        captions, o = each_once(conditions), self.options
         price = self.steps * step_forwards(model.condition(captions[:1]), self.weight)
         made = synthesize_forwards(
-            model, captions, self.options.synthetic, steps=self.steps, guidance=self.weight
+            model, captions, o.synthetic, steps=self.steps, guidance=self.weight
         )
-        return made + self.options.targets * self._each * price
-
-    def plan(self, conditions: Sequence[Condition]) -> list[Request]:
-        """Every image that was asked for."""
-        self.place = {(c.id, draw): i for i, (c, draw) in enumerate(self.rows)}
-        return [Request(c, draw) for c, draw in self.rows]
-
-    def image_forwards(self, model: Denoiser, request: Request) -> int:
-        return 0  # asked for in the preparation
-
-    def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
-        at = [self.place[r.condition.id, r.draw] for r in requests]
-        images = model.decode(self.x0[at].to(model.device))
-        return [
-            Sample(r.condition, r.draw, image, self.confidence[i])
-            for r, image, i in zip(requests, images, at, strict=True)
-        ]
+        return made + (o.queries - o.synthetic) * price
 
     def score(
         self,
@@ -302,9 +278,7 @@ class SidePrompts(Detector):
         conditions: Sequence[Condition],
         extracted: Mapping[str, Sequence[Sample]],
     ) -> list[float]:
-        x = model.noise([(c.id, 0) for c in conditions], self.seed)
-        told = model.condition(conditions)
-        x = ddim(model, x, told, steps=self.steps, guidance=self.weight)
+        x = self._sampled(model, [(c.id, 0) for c in conditions], conditions)
         return self._probabilities(model, x).max(dim=1).values.tolist()
 
     def _probabilities(self, model: Denoiser, x: torch.Tensor) -> torch.Tensor:

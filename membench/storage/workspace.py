@@ -66,16 +66,13 @@ class Workspace:
             # Before the work, so that what an interrupted session left is refused too
             # if it is another model's.
             self._claim(folder / "parts.json", parts)
-            if not done.exists():
+            if done.exists():
+                found = _read(done)
+                _prove(folder, found.get("files", {}))
+            else:
                 cost, seconds = make(folder)
-                record = {"cost": asdict(cost), "seconds": round(seconds, 3)}
-                write_json(done, record | {"files": _hashes(folder)})
-            found = _read(done)
-            if altered := sorted(set(_hashes(folder).items()) ^ set(found["files"].items())):
-                raise UserError(
-                    f"{folder / altered[0][0]} is not what was prepared; delete {folder} and run"
-                    " again"
-                )
+                found = {"cost": asdict(cost), "seconds": round(seconds, 3)}
+                write_json(done, found | {"files": _hashes(folder)})
         finally:
             lock.release()
         made = Stage(folder, key, Cost(**found["cost"]), found["seconds"])
@@ -93,6 +90,14 @@ class Workspace:
                 f"{file.parent} was prepared with other {', '.join(differing)}; delete it and run"
                 " again"
             )
+
+
+def _prove(folder: Path, files: Mapping[str, str]) -> None:
+    """Raises UserError where the stage does not hold just what was prepared."""
+    if altered := sorted(set(_hashes(folder).items()) ^ set(files.items())):
+        raise UserError(
+            f"{folder / altered[0][0]} is not what was prepared; delete {folder} and run again"
+        )
 
 
 def _hashes(folder: Path) -> dict[str, str]:
