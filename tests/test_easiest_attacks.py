@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from functools import cache
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,13 +20,21 @@ from membench.detectors.filter import Filter
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.detectors.side_prompts import SidePrompts
-from membench.detectors.surrogate.conditions import NULL, cluster, describe, synthesize
+from membench.detectors.surrogate.conditions import (
+    NULL,
+    Synthetic,
+    cluster,
+    describe,
+    synthesize,
+)
 from membench.detectors.surrogate.genetic import bred
+from membench.detectors.surrogate.oracle import true_labels
 from membench.errors import UserError
 from membench.metrics.extraction import ams, ums_nearest
+from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, timesteps
 from membench.similarity.l2 import normalised_l2
-from membench.storage.workspace import Workspace
+from membench.storage.workspace import Stage, Workspace
 from membench.types import Band, Sample, Space
 
 SAMPLING = {"pixels": {"steps": 10, "guidance": 1.0}, "latents": {"steps": 10, "guidance": 3.0}}
@@ -296,6 +305,18 @@ def test_an_oracle_that_sees_no_copy_has_nothing_to_guide_to(workspace: Workspac
     attack.show(lambda images: np.full(len(images), -1))
     with pytest.raises(UserError, match="of 100 synthetic images 0 are copies"):
         attack.prepare(w.model, [], workspace)
+
+
+def test_the_oracle_knows_what_least_images_copy() -> None:
+    """Of training images 4, 7 and 9, copied by 3, 2 and 1 images, the first two from
+    ``least`` = 2 on; an image that copies nothing has no label.
+    """
+    nearest = np.array([4, -1, 7, 4, 9, 7, 4])
+    model = SimpleNamespace(device="cpu", decode=lambda x: x.numpy())
+    synthetic = Synthetic(torch.zeros(len(nearest), 1), cast(Stage, None))
+    for least, rows, labels in ((2, [0, 2, 3, 5, 6], [0, 1, 0, 1, 0]), (3, [0, 3, 6], [0, 0, 0])):
+        known, found = true_labels(cast(Denoiser, model), synthetic, lambda _: nearest, least)
+        assert np.flatnonzero(known).tolist() == rows and found.tolist() == labels
 
 
 def test_what_is_kept_of_generated_images_are_the_copies(workspace: Workspace) -> None:
