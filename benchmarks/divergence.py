@@ -1,4 +1,5 @@
-"""SIDE's memorization divergence on the mini models, where it is known what is memorized.
+"""SIDE's memorization divergence on the mini models, where it is known what is
+memorized.
 
 For each rung of ``cifar10`` and each epsilon: the divergence of images shown 64 times
 and once, pointwise and of the set, under the model that was trained on

@@ -1,5 +1,5 @@
-"""Where the time of a run goes, per detector and phase: the network's own time, and what
-is around it.
+"""Where the time of a run goes, per detector and phase: the network's own time, and
+what is around it.
 
     python benchmarks/phases.py [--detector cfg_norm,random] [--task sd_webster]
         [--limit 64] [--batch-size 64] [--set images=0]

@@ -1,5 +1,5 @@
-"""Time and memory of a reference set of descriptors: exact search in blocks, and a FAISS
-index of it, with its recall.
+"""Time and memory of a reference set of descriptors: exact search in blocks, and a
+FAISS index of it, with its recall.
 
     python benchmarks/reference.py --rows 10000000        # 10 GB of float16, 512 dimensions
 

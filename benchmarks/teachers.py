@@ -32,8 +32,8 @@ STEPS, BATCH, RATE = 300, 64, 1e-3
 
 
 def teacher(half: str, folder: Path) -> Path:
-    """A classifier of the half's classes, in transformers' layout; tells how many of its
-    own and of the other half's images it classifies rightly.
+    """A classifier of the half's classes, in transformers' layout; tells how many of
+    its own and of the other half's images it classifies rightly.
     """
     if (folder / "model.safetensors").is_file():
         return folder

@@ -8,13 +8,13 @@ over all dimensions of one latent, before the guidance multiplies it, on the mod
 guided DDIM trajectory from noise. No training image and no decoding is needed. An
 example that is a generated image is scored on the very trajectory that generated it:
 its own noise, the task's steps and weight, the first ``image_steps`` of them: late on
-that way a model that has memorized the image needs no class to generate it, and the norm is
-smallest for copies (docs/design/pixel-tasks.md). Of a training image no noise is known:
-it is scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at time
-``image_t``. ``steps=k`` looks at the first k of 50 steps and stops there (a scheduler
-of one step would look at t = 1 instead of 981). One step and one draw cost 2 forwards.
-A step from pure noise (zero terminal SNR) does not count as one of the k: there eps is
-x_t whatever the prompt, and the norm 0.
+that way a model that has memorized the image needs no class to generate it, and the
+norm is smallest for copies (docs/design/pixel-tasks.md). Of a training image no noise
+is known: it is scored at ``alpha_t x + sigma_t noise``, over ``image_draws`` noises at
+time ``image_t``. ``steps=k`` looks at the first k of 50 steps and stops there (a
+scheduler of one step would look at t = 1 instead of 981). One step and one draw cost 2
+forwards. A step from pure noise (zero terminal SNR) does not count as one of the k:
+there eps is x_t whatever the prompt, and the norm 0.
 
 arXiv 2407.21720.
 """
@@ -199,7 +199,8 @@ class CfgNorm(Draws):
         )
 
     def _looked(self) -> int:
-        """How many first steps count: of a prompt's trajectory, or of an image's own."""
+        """How many first steps count: of a prompt's trajectory, or of an image's own.
+        """
         o = self.options
         return (
             min(o.image_steps or self.steps, self.steps) if self.examples == "images" else o.steps
@@ -209,7 +210,8 @@ class CfgNorm(Draws):
         return 2 * self.steps
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
-        """Samples as the task samples, each as sure as the norm on its own first steps."""
+        """Samples as the task samples, each as sure as the norm on its own first steps.
+        """
         x, norms = self._norms(
             model, [(r.condition, r.draw) for r in requests], None, self.weight, self.steps
         )

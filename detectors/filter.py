@@ -102,8 +102,8 @@ class Filter(Prepared):
             self.by_image, self.price = False, self._tried(model, source[0])
 
     def _tried(self, model: Denoiser, condition: Condition) -> int:
-        """Evaluations of the target for one score, of an image without content; they are
-        not counted.
+        """Evaluations of the target for one score, of an image without content; they
+        are not counted.
         """
         before = replace(model.cost)
         try:

@@ -3,11 +3,11 @@
 
 Extraction generates images, either from the task's conditions (their attack on Stable
 Diffusion) or from the null condition (their unconditional attack, whose images tell
-nothing of a prompt: scoring then generates its own). Scoring is their generation density:
-among the n images of one prompt, join two whose tiled L2 distance is small and take the
-size of the largest clique. A memorized prompt gives one image again and again; any
-other gives n different ones. An example that is an image is scored by the density at
-its own place: the number of extracted images that lie within that distance of it.
+nothing of a prompt: scoring then generates its own). Scoring is their generation
+density: among the n images of one prompt, join two whose tiled L2 distance is small and
+take the size of the largest clique. A memorized prompt gives one image again and again;
+any other gives n different ones. An example that is an image is scored by the density
+at its own place: the number of extracted images that lie within that distance of it.
 """
 
 from __future__ import annotations

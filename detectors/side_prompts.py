@@ -4,17 +4,17 @@ algorithm over prompts, whose fitness is the surrogate's class probability.
 The paper states a population of 50 and 40,000 queries, and no more: neither where
 prompts come from nor how they are changed. Here
 
-- queries with the task's captions give the synthetic images, and k-means on their pixels
-  the pseudo-labels (nothing of the network is seen); the surrogate is a classifier of
-  clean images, as nothing is noised;
-- a generation of prompts is asked once each, with noise of its own, and the fitness of a
-  prompt is p(c | its image);
-- the fittest ``elite`` share goes on as it is; a child's parents win tournaments of two;
-  with probability ``crossover`` the child is the first words of one and the last words of
-  the other, else one of them; then each word is replaced with probability ``mutation`` by
-  a word of the captions;
-- the first generation are captions, drawn uniformly with replacement; each of ``targets``
-  clusters, drawn uniformly, has a population of its own.
+- queries with the task's captions give the synthetic images, and k-means on their
+  pixels the pseudo-labels (nothing of the network is seen); the surrogate is a
+  classifier of clean images, as nothing is noised;
+- a generation of prompts is asked once each, with noise of its own, and the fitness of
+  a prompt is p(c | its image);
+- the fittest ``elite`` share goes on as it is; a child's parents win tournaments of
+  two; with probability ``crossover`` the child is the first words of one and the last
+  words of the other, else one of them; then each word is replaced with probability
+  ``mutation`` by a word of the captions;
+- the first generation are captions, drawn uniformly with replacement; each of
+  ``targets`` clusters, drawn uniformly, has a population of its own.
 
 Every image that was asked for is an image of the attack: N_G is the number of queries,
 synthetic ones included, so it stands beside as many random captions (``random`` with
@@ -107,7 +107,8 @@ class SidePromptsOptions:
 
 
 class SidePrompts(Prepared):
-    """SIDE by queries alone: a genetic algorithm over prompts (Chen et al., AAAI 2026)."""
+    """SIDE by queries alone: a genetic algorithm over prompts (Chen et al., AAAI 2026).
+    """
 
     Options: ClassVar[type] = SidePromptsOptions
     version = 1
@@ -282,7 +283,8 @@ class SidePrompts(Prepared):
         return self._probabilities(model, x).max(dim=1).values.tolist()
 
     def _probabilities(self, model: Denoiser, x: torch.Tensor) -> torch.Tensor:
-        """p(c | image) of the images of states [n, *shape]: [n, classes], on the CPU."""
+        """p(c | image) of the images of states [n, *shape]: [n, classes], on the CPU.
+        """
         found = []
         for part in x.split(BLOCK):
             images = _pixels(model, part).to(model.device)

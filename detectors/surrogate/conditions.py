@@ -1,9 +1,9 @@
 """Surrogate conditions: part 1 of SIDE's Algorithm 1 (Chen et al., AAAI 2026, arXiv
 2410.02467v7), up to the labels.
 
-Sample N_syn images from the target model, describe them by features, cluster, drop loose
-clusters, and label each image with its nearest remaining centroid. Nothing here knows a
-training image or a label of the task.
+Sample N_syn images from the target model, describe them by features, cluster, drop
+loose clusters, and label each image with its nearest remaining centroid. Nothing here
+knows a training image or a label of the task.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ def bred(
 ) -> list[str]:
     """As many prompts: the fittest ``elite`` share as they are, then children.
 
-    A child's parents win tournaments of two. With probability ``crossover`` the child is
-    the first words of one and the last words of the other, else it is one of them; then
-    each of its words is replaced with probability ``mutation`` by one of ``words``.
-    fitness: of each prompt, higher is better; a NaN is the worst.
+    A child's parents win tournaments of two. With probability ``crossover`` the child
+    is the first words of one and the last words of the other, else it is one of them;
+    then each of its words is replaced with probability ``mutation`` by one of
+    ``words``. fitness: of each prompt, higher is better; a NaN is the worst.
     """
     rank = np.argsort(-np.nan_to_num(np.asarray(fitness, dtype=float), nan=-np.inf), kind="stable")
     place = np.empty(len(rank), dtype=int)

@@ -1,8 +1,8 @@
-"""True labels in place of SIDE's pseudo-labels: which training image each synthetic image
-copies.
+"""True labels in place of SIDE's pseudo-labels: which training image each synthetic
+image copies.
 
-No attacker knows them. All else stays as it is (the same images, the same classifier and
-number of steps), so what this gains over SIDE is what the clustering loses.
+No attacker knows them. All else stays as it is (the same images, the same classifier
+and number of steps), so what this gains over SIDE is what the clustering loses.
 """
 
 from __future__ import annotations
