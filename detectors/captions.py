@@ -51,8 +51,7 @@ class _Captions(Detector):
 
 
 class CaptionCase(_Captions):
-    """Caption control: the share of a prompt's characters that are upper-case letters.
-    """
+    """Caption control: the share of a prompt's characters that are upper-case letters."""
 
     def score(
         self,

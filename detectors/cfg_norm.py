@@ -199,8 +199,7 @@ class CfgNorm(Draws):
         )
 
     def _looked(self) -> int:
-        """How many first steps count: of a prompt's trajectory, or of an image's own.
-        """
+        """How many first steps count: of a prompt's trajectory, or of an image's own."""
         o = self.options
         return (
             min(o.image_steps or self.steps, self.steps) if self.examples == "images" else o.steps
@@ -210,8 +209,7 @@ class CfgNorm(Draws):
         return 2 * self.steps
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
-        """Samples as the task samples, each as sure as the norm on its own first steps.
-        """
+        """Samples as the task samples, each as sure as the norm on its own first steps."""
         x, norms = self._norms(
             model, [(r.condition, r.draw) for r in requests], None, self.weight, self.steps
         )

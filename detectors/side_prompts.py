@@ -107,8 +107,7 @@ class SidePromptsOptions:
 
 
 class SidePrompts(Prepared):
-    """SIDE by queries alone: a genetic algorithm over prompts (Chen et al., AAAI 2026).
-    """
+    """SIDE by queries alone: a genetic algorithm over prompts (Chen et al., AAAI 2026)."""
 
     Options: ClassVar[type] = SidePromptsOptions
     version = 1
@@ -283,8 +282,7 @@ class SidePrompts(Prepared):
         return self._probabilities(model, x).max(dim=1).values.tolist()
 
     def _probabilities(self, model: Denoiser, x: torch.Tensor) -> torch.Tensor:
-        """p(c | image) of the images of states [n, *shape]: [n, classes], on the CPU.
-        """
+        """p(c | image) of the images of states [n, *shape]: [n, classes], on the CPU."""
         found = []
         for part in x.split(BLOCK):
             images = _pixels(model, part).to(model.device)
