@@ -15,7 +15,7 @@ from membench.auditing import plan as planning
 from membench.auditing import work
 from membench.auditing.describe import describe
 from membench.auditing.found import Audit
-from membench.auditing.judge import OWN, judge
+from membench.auditing.judge import judge
 from membench.auditing.material import UNCONDITIONAL, Material, comparison, read_material
 from membench.auditing.own_output import refuse_own_output
 from membench.auditing.settings import Settings, parse_budget
@@ -298,9 +298,8 @@ class _Run:
             for row in frame.itertuples()
         ]
         found.judgement = judge(frame, found.space)
-        copies = found.judgement.images
-        shown = copies.index[copies["copy"] & copies.asked.isin((*OWN, "unseen"))]
-        found.pictures = {int(i): pictures[i] for i in shown}
+        judged = found.judgement.images
+        found.pictures = {int(i): pictures[i] for i in judged.index[judged.counts]}
         if found.judgement.suspect:
             found.warnings.append(
                 f"the mirror returns {found.judgement.suspect} training images, too: it may have"

@@ -42,13 +42,13 @@ class Control:
 @dataclass(frozen=True)
 class Judgement:
     """threshold: of a copy, at most as far as ``published``; tightened: the control
-    that made it so, or "". images: all of them, with ``copy``, and ``mirrored`` where
-    the mirror returns the same training image. returned: a row a training image that
-    came back. shared: training images that a mirror that is a control returns, too, and
-    that are therefore not among them. suspect: different training images that the
-    mirror returns, of a mirror that may have seen them; else 0. limit: the share of
-    images that would be called copies by chance is below this (95 %); None without a
-    control.
+    that made it so, or "". images: all of them, with ``copy``, ``mirrored`` where the
+    mirror returns the same training image, and ``counts`` where it is a copy of one
+    that is not shared. returned: a row a training image that came back. shared:
+    training images that a mirror that is a control returns, too, and that are therefore
+    not among them. suspect: different training images that the mirror returns, of a
+    mirror that may have seen them; else 0. limit: the share of images that would be
+    called copies by chance is below this (95 %); None without a control.
     """
 
     threshold: float
@@ -83,11 +83,14 @@ def judge(images: pd.DataFrame, space: Space) -> Judgement:
     ]
     threshold, tightened = _threshold(controls, space)
     copy = in_region(images.similarity.to_numpy(), space, threshold)
-    images = images.assign(copy=copy, mirrored=images.training.isin(mirrored))
-    # An unseen caption whose word calls the image gives it back as much as any other
-    asked = images.asked.isin(OWN) | ((images.asked == "unseen") & images.called)
-    found = images[asked & images["copy"]]
-    shared = sorted(set(found.training) & mirrored) if not suspect else []
+    # Of unseen captions, those whose word calls the image: no other reaches the threshold
+    found = copy & ~mirror
+    shared = sorted(set(images.training[found]) & mirrored) if not suspect else []
+    images = images.assign(
+        copy=copy,
+        mirrored=images.training.isin(mirrored),
+        counts=found & ~images.training.isin(shared),
+    )
     counted = [c for c in controls if c.used]
     return Judgement(
         threshold=threshold,
@@ -95,7 +98,7 @@ def judge(images: pd.DataFrame, space: Space) -> Judgement:
         tightened=tightened,
         controls=controls,
         images=images,
-        returned=_returned(found[~found.training.isin(shared)], images, space),
+        returned=_returned(images, space),
         shared=shared,
         suspect=suspect,
         limit=zero_limit(sum(c.images for c in counted)) if counted else None,
@@ -132,14 +135,14 @@ def _threshold(controls: Sequence[Control], space: Space) -> tuple[float, str]:
     return float(beyond), hardest.name
 
 
-def _returned(found: pd.DataFrame, images: pd.DataFrame, space: Space) -> pd.DataFrame:
+def _returned(images: pd.DataFrame, space: Space) -> pd.DataFrame:
     """A row a training image: ``times`` it came back in ``asked_times`` images of the
     conditions that returned it, how many ``conditions``, the ``best`` similarity;
     nearest first.
     """
-    asked = images[images.asked.isin((*OWN, "unseen"))].groupby("condition").size()
+    asked = images[images.asked != "mirror"].groupby("condition").size()
     rows = []
-    for training, part in found.groupby("training"):
+    for training, part in images[images.counts].groupby("training"):
         conditions = part.condition.unique()
         best = part.similarity.max() if space.higher_is_closer else part.similarity.min()
         row = (training, len(part), int(asked[conditions].sum()), len(conditions), float(best))
@@ -163,8 +166,7 @@ def total(judgement: Judgement) -> tuple[float, Interval | None]:
     """
     images = judgement.images
     images = images[images.random] if images.random.any() else images[images.asked.isin(OWN)]
-    hit = images[images["copy"] & ~images.training.isin(judgement.shared)]
-    counts = hit.groupby("training").size().to_numpy()
+    counts = images[images.counts].groupby("training").size().to_numpy()
     if not len(counts):
         return 0.0, None
     return chao1(counts, len(images)), chao1_interval(counts, len(images))
@@ -173,8 +175,7 @@ def total(judgement: Judgement) -> tuple[float, Interval | None]:
 def random_share(judgement: Judgement) -> tuple[int, int]:
     """(conditions that returned a copy, conditions) of the random control group."""
     part = judgement.images[judgement.images.random]
-    hit = part["copy"] & ~part.training.isin(judgement.shared)
-    return int(part.condition[hit].nunique()), int(part.condition.nunique())
+    return int(part.condition[part.counts].nunique()), int(part.condition.nunique())
 
 
 FLAG = 0.01  # of unseen captions score above the flag

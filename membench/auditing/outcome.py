@@ -12,7 +12,7 @@ from PIL import Image
 
 from membench import __version__
 from membench.auditing.found import Audit
-from membench.auditing.judge import OWN, random_share, rate, total
+from membench.auditing.judge import random_share, rate, total
 from membench.auditing.verdict import answer, card, judged, numbers_of, ranking, sentences
 from membench.plain import for_spreadsheet
 from membench.storage.files import atomic_write, write_json
@@ -33,8 +33,7 @@ def returned_table(audit: Audit) -> pd.DataFrame:
     """
     j, m = judged(audit), audit.material
     rows = []
-    images = j.images[j.images["copy"] & j.images.asked.isin((*OWN, "unseen"))]
-    by_training = dict(list(images.groupby("training")))
+    by_training = dict(list(j.images[j.images.counts].groupby("training")))
     for row in j.returned.itertuples():
         low, high = rate(row.times, row.asked_times)
         part = by_training[row.training]
@@ -74,11 +73,9 @@ def _words(audit: Audit, condition: Any) -> str:
 def copies_table(audit: Audit) -> pd.DataFrame:
     """``copies.parquet``: a row a generated image that is a copy, with both images."""
     j, m = judged(audit), audit.material
-    images = j.images[j.images["copy"] & j.images.asked.isin((*OWN, "unseen"))]
-    images = images[~images.training.isin(j.shared) & ((images.asked != "unseen") | images.called)]
     training = m.images()
     rows = []
-    for row in images.itertuples():
+    for row in j.images[j.images.counts].itertuples():
         condition = audit.prompts[row.condition]
         rows.append(
             {

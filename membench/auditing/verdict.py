@@ -38,8 +38,7 @@ def _own(j: Judgement) -> pd.DataFrame:
 
 def _returning(j: Judgement) -> int:
     images = _own(j)
-    hit = images["copy"] & ~images.training.isin(j.shared)
-    return int(images.condition[hit].nunique())
+    return int(images.condition[images.counts].nunique())
 
 
 def ranking(audit: Audit) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def ranking(audit: Audit) -> dict[str, Any]:
         i for i, p in zip(scores, values, strict=True) if p <= max(FLAG, 1 / (1 + len(null)))
     }
     images = _own(j)
-    hit = set(images.condition[images["copy"]])
+    hit = set(images.condition[images.counts])
     asked = set(images.condition)
     return {
         "scored": len(scores),

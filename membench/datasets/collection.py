@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from membench.datasets.sources import Bad, Item, class_names, find_items, state_of
+from membench.datasets.items import Bad, Item
+from membench.datasets.sources import class_names, find_items, state_of
 from membench.errors import UserError
 from membench.storage.cache import cache_root
 from membench.storage.files import locked, replacing, write_json

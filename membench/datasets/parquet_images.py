@@ -7,23 +7,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from membench.datasets.items import Bad, Item
 from membench.datasets.records import NAMES, Record, column
 
 COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "bytes", "image_bytes")
-
-
-class Row(NamedTuple):
-    """An image of a table."""
-
-    name: str
-    read: Callable[[], bytes]
-    texts: tuple[str, ...]
-    label: str | None
 
 
 def has_images(path: Path) -> bool:
@@ -45,10 +37,10 @@ def _is_image(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def parquet_items(root: Path, tables: Sequence[Path]) -> tuple[list[Row], list[tuple[str, str]]]:
-    """The images of tables, and (name, why) of what cannot be read."""
-    items: list[Row] = []
-    bad: list[tuple[str, str]] = []
+def parquet_items(root: Path, tables: Sequence[Path]) -> tuple[list[Item], list[Bad]]:
+    """The images of tables, and what cannot be read."""
+    items: list[Item] = []
+    bad: list[Bad] = []
     for path in tables:
         shown = path.relative_to(root).as_posix() if path != root else path.name
         try:
@@ -58,7 +50,7 @@ def parquet_items(root: Path, tables: Sequence[Path]) -> tuple[list[Row], list[t
             rows = file.read(columns=beside).to_pylist() if beside else []
             groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
         except (OSError, pa.ArrowException, ValueError) as error:
-            bad.append((shown, f"damaged ({' '.join(str(error).split())[:120]})"))
+            bad.append(Bad(shown, f"damaged ({' '.join(str(error).split())[:120]})"))
             continue
         classes = _class_names(file.schema_arrow)
         image, first = _image_column(file.schema_arrow), 0
@@ -71,7 +63,7 @@ def parquet_items(root: Path, tables: Sequence[Path]) -> tuple[list[Row], list[t
                 if label is not None and classes and label.isdecimal():
                     label = classes[int(label)] if int(label) < len(classes) else label
                 name = f"{shown}/{first + k:07d}"
-                items.append(Row(name, page.reader(k), tuple(record.texts()), label))
+                items.append(Item(name, page.reader(k), tuple(record.texts()), label))
             first += count
     return items, bad
 

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from membench.datasets.cifar import find_cifar, read_cifar
+from membench.datasets.items import Bad, Item
 from membench.datasets.parquet_images import has_images, parquet_items
 from membench.datasets.records import read_records
 from membench.datasets.webdataset import tar_items
@@ -37,26 +38,6 @@ LAYOUTS = (
     "a folder of images (with metadata.csv or .jsonl, captions beside them, or a folder a class),"
     " WebDataset's .tar, Parquet with a column of images, or CIFAR's archives"
 )
-
-
-@dataclass(frozen=True)
-class Item:
-    """An image of a data set. read: its file's bytes, or the pixels ``uint8``
-    [h, w, 3]. label: the name of its class.
-    """
-
-    name: str
-    read: Callable[[], bytes | np.ndarray]
-    texts: tuple[str, ...] = ()
-    label: str | None = None
-
-
-@dataclass(frozen=True)
-class Bad:
-    """What was left out, and why."""
-
-    name: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -119,13 +100,9 @@ def _listed(place: Path, files: Sequence[Path]) -> Source:
     if images and place.is_dir():
         return _folder(place, files, images)
     if tars := [f for f in files if f.suffix.lower() == ".tar"]:
-        items, bad = tar_items(place, tars, IMAGES)
-        made = [Item(i.name, i.read, i.texts, i.label) for i in items]
-        return Source("WebDataset", made, [Bad(*b) for b in bad])
+        return Source("WebDataset", *tar_items(place, tars, IMAGES))
     if tables := [f for f in files if f.suffix.lower() == ".parquet" and has_images(f)]:
-        rows, bad = parquet_items(place, tables)
-        made = [Item(r.name, r.read, r.texts, r.label) for r in rows]
-        return Source("Parquet", made, [Bad(*b) for b in bad])
+        return Source("Parquet", *parquet_items(place, tables))
     return Source("folder", [])
 
 

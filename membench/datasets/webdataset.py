@@ -9,31 +9,21 @@ import json
 import tarfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
+from membench.datasets.items import Bad, Item
 from membench.datasets.records import Record, column
 
 MOST_BYTES = 64 << 20  # of an image's file
 LONGEST = 1 << 20  # bytes of what stands beside an image
 
 
-class Member(NamedTuple):
-    """An image of a shard."""
-
-    name: str
-    read: Callable[[], bytes]
-    texts: tuple[str, ...]
-    label: str | None
-
-
 def tar_items(
     root: Path, archives: Sequence[Path], images: Collection[str]
-) -> tuple[list[Member], list[tuple[str, str]]]:
-    """The images of shards, and (name, why) of what cannot be read. images: endings of
-    image files.
-    """
-    items: list[Member] = []
-    bad: list[tuple[str, str]] = []
+) -> tuple[list[Item], list[Bad]]:
+    """The images of shards, and what cannot be read. images: endings of image files."""
+    items: list[Item] = []
+    bad: list[Bad] = []
     for archive in archives:
         shown = archive.relative_to(root).as_posix() if archive != root else archive.name
         parts: dict[str, dict[str, tuple[int, int]]] = {}
@@ -49,19 +39,19 @@ def tar_items(
                         member.size,
                     )
         except (OSError, tarfile.TarError) as error:
-            bad.append((shown, f"damaged ({error})"))
+            bad.append(Bad(shown, f"damaged ({error})"))
         for key, ends in parts.items():
             image = next((end for end in ends if f".{end.rsplit('.', 1)[-1]}" in images), None)
             if image is None:
                 if set(ends) & {".txt", ".cls"}:
-                    bad.append((f"{shown}/{key}", "no image beside its caption"))
+                    bad.append(Bad(f"{shown}/{key}", "no image beside its caption"))
                 continue
             if ends[image][1] > MOST_BYTES:
-                bad.append((f"{shown}/{key}{image}", f"more than {MOST_BYTES:,} bytes"))
+                bad.append(Bad(f"{shown}/{key}{image}", f"more than {MOST_BYTES:,} bytes"))
                 continue
             texts, label = _told(archive, ends)
             name = f"{shown}/{key}{image}"
-            items.append(Member(name, _reader(archive, *ends[image]), texts, label))
+            items.append(Item(name, _reader(archive, *ends[image]), texts, label))
     return items, bad
 
 

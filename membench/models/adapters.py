@@ -50,11 +50,12 @@ def add_loras(
     Raises :class:`UserError` for a file that is no LoRA, is one of another architecture
     than ``base``, or changes nothing.
     """
+    modules = {part: dict(network.named_modules()) for part, network in networks.items()}
     for file, scale in loras:
         check_tensors(file)
         changed = 0.0
         for name, change in _read(file, networks["unet"]).items():
-            weight = _weight(file, name, networks, base)
+            weight = _weight(file, name, modules, base)
             delta = _delta(file, name, change, weight, base)
             changed = max(changed, float(delta.abs().max()))
             with torch.no_grad():
@@ -122,19 +123,17 @@ def _settings(file: Path, notes: Mapping[str, str], changes: dict[str, _Change])
 
 
 def _weight(
-    file: Path, name: str, networks: Mapping[str, torch.nn.Module], base: Path
+    file: Path, name: str, modules: Mapping[str, Mapping[str, torch.nn.Module]], base: Path
 ) -> torch.Tensor:
     part, _, layer = name.partition(".")
     found = None
-    if part in networks:
+    if part in modules:
         if part.startswith("text_encoder"):  # diffusers' words for CLIP's own layers
             layer = PROJECTIONS.sub(r"self_attn.\1_proj", layer)
         # to_out is a list of a layer and a dropout; transformers has dropped text_model
         names = (layer, f"{layer}.0", layer.removeprefix("text_model."), f"text_model.{layer}")
-        modules = dict(networks[part].named_modules())
-        found = next(
-            (w for n in names if (w := getattr(modules.get(n), "weight", None)) is not None), None
-        )
+        layers = [modules[part].get(n) for n in names]
+        found = next((w for m in layers if (w := getattr(m, "weight", None)) is not None), None)
     if not isinstance(found, torch.Tensor):
         raise _another(file, base, f"it changes {name}, which {base} does not have")
     return found

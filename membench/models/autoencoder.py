@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from membench.models.denoiser import Denoiser, from_uint8, same_size, to_uint8
+from membench.models.loading import halvings
 
 # Through a decoder at once: 64 images of 64x64, on a GPU 8 of 512x512
 PIXELS = {"cpu": 64 * 64 * 64, "cuda": 8 * 512 * 512}
@@ -39,7 +40,7 @@ class LatentStates(Denoiser):
         Rows that stay NaN become NaN in ``x``, too.
         """
         with torch.no_grad():
-            factor = halvings(self.vae)
+            factor = halvings(self.vae.config)
             self.cost.decodes += len(x)
             return self.halving(
                 "images",
@@ -87,11 +88,6 @@ class LatentStates(Denoiser):
         larger by far than the U-Net's.
         """
         return max(1, min(self.batch_size, PIXELS.get(self.device.type, PIXELS["cpu"]) // pixels))
-
-
-def halvings(vae: Any) -> int:
-    """How many pixels a side one latent stands for."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def means(vae: Any, images: torch.Tensor) -> torch.Tensor:

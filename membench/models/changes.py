@@ -11,7 +11,7 @@ from typing import Any
 
 from membench.errors import UserError
 from membench.models.loading import config_hash, network_config, read_config
-from membench.models.part_files import PICKLED, check_variant, part_weights
+from membench.models.part_files import PICKLED, Weights, check_variant, part_weights
 from membench.storage.cache import remembered_hash
 
 LORA, WORDS = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
@@ -32,6 +32,11 @@ class Changes:
     def place(self, folder: Path, part: str) -> Path:
         """The folder of a part of the changed pipeline whose base is ``folder``."""
         return self.unet if part == "unet" and self.unet is not None else folder / part
+
+    def weights(self, folder: Path, part: str) -> Weights:
+        """The weight files of a part. Raises as :func:`part_weights`."""
+        place = self.place(folder, part)
+        return part_weights(place.parent, place.name, self.variant)
 
     def record(self) -> dict[str, list[list[str | float]]]:
         """What else than the parts' files decides a prediction: SHA-256 and scale of
@@ -130,10 +135,10 @@ def part_hashes(folder: Path, part: str, changes: Changes) -> dict[str, str]:
     """SHA-256 of configuration and weight files of a part, by their names in the
     pipeline, wherever the part lies.
     """
-    place = changes.place(folder, part)
-    weights = part_weights(place.parent, place.name, changes.variant)
-    found = {f"{part}/{file.name}": remembered_hash(file) for file in weights.files}
-    return found | {f"{part}/config.json": config_hash(place / "config.json")}
+    files = changes.weights(folder, part).files
+    found = {f"{part}/{file.name}": remembered_hash(file) for file in files}
+    config = changes.place(folder, part) / "config.json"
+    return found | {f"{part}/config.json": config_hash(config)}
 
 
 def read_part(folder: Path, part: str, changes: Changes = NONE) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import torch
 
 from membench.errors import UserError
 from membench.models.adapters import add_loras, add_words
-from membench.models.autoencoder import LatentStates, halvings
+from membench.models.autoencoder import LatentStates
 from membench.models.changes import NONE, Changes, read_part
 from membench.models.conditioning import Conditioning
 from membench.models.config_fields import check_types
 from membench.models.denoiser import Denoiser
-from membench.models.loading import layout, load_network, loading, torch_dtype
-from membench.models.part_files import part_weights, tensor_files
+from membench.models.loading import halvings, layout, load_network, loading, torch_dtype
+from membench.models.part_files import tensor_files
 from membench.models.pipeline_kinds import SD, XL, Kind, check_kind
 from membench.models.proof import AGAIN, _name, _same, _way_out, prove, prove_vae
 from membench.models.scheduler_config import read_scheduler
@@ -74,7 +74,7 @@ class LatentDenoiser(LatentStates):
     def _size(self) -> tuple[int, int]:
         if isinstance(self._pipeline, TextToImage):
             return self._pipeline.size
-        factor = halvings(self._pipeline.vae)
+        factor = halvings(self._pipeline.vae.config)
         return self.shape[1] * factor, self.shape[2] * factor
 
     @property
@@ -163,7 +163,7 @@ def load_text_to_image(
     weight_files(folder, changes)
     kind = check_kind(folder, changes)
     vae = folder / "vae"
-    for file in tensor_files(part_weights(folder, "vae", changes.variant)):
+    for file in tensor_files(changes.weights(folder, "vae")):
         check_header(file)  # the rest of it when it is loaded
     check_types(vae / "config.json", read_part(folder, "vae"), AutoencoderKL)
     # A change is made in float32: in half precision it would be rounded twice
@@ -231,7 +231,7 @@ def _load(
 ) -> Any:
     """The part on the device, in evaluation mode. Raises :class:`UserError`."""
     place = changes.place(folder, part)
-    weights = part_weights(place.parent, place.name, changes.variant)
+    weights = changes.weights(folder, part)
     for file in tensor_files(weights):
         check_tensors(file)
     model = load_network(

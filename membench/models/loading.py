@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,11 @@ def network_config(file: Path) -> dict[str, Any]:
     refuse_quantised_config(file, config)
     check_ranges(file, config)
     return config
+
+
+def halvings(decoder: Mapping[str, Any]) -> int:
+    """How many pixels a side one latent of a decoder of this configuration stands for."""
+    return 2 ** (len(decoder.get("block_out_channels", (64,))) - 1)
 
 
 def refuse_quantised_config(file: Path, config: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ whole or in shards, plain or of a variant.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,12 @@ DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"
 
 def _stem(part: str) -> str:
     return TRANSFORMERS if part.startswith("text_encoder") else DIFFUSERS
+
+
+def refuse_absent_variant(folder: Path, variant: str, found: Iterable[Weights]) -> None:
+    """Raises :class:`UserError` for a variant that no part of a model has."""
+    if variant and all(weights.variant != variant for weights in found):
+        raise UserError(f"{folder} has no weights of variant={variant}; leave it out")
 
 
 def tensor_files(weights: Weights) -> list[Path]:

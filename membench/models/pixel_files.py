@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError
-from membench.models.loading import network_config, read_config
-from membench.models.part_files import DIFFUSERS, Weights, find_weights
+from membench.models.loading import halvings, network_config, read_config
+from membench.models.part_files import DIFFUSERS, Weights, find_weights, refuse_absent_variant
 from membench.models.weight_files import refuse_adapter
 
 
@@ -53,8 +53,7 @@ def parts_of(folder: Path, variant: str = "") -> Parts:
         )
     parts = [unet] if decoder is None else [unet, decoder]
     weights = tuple(_weights(part, variant) for part in parts)
-    if variant and all(found.variant != variant for found in weights):
-        raise UserError(f"{folder} has no weights of variant={variant}; leave it out")
+    refuse_absent_variant(folder, variant, weights)
     return Parts(unet, scheduler, decoder, weights)
 
 
@@ -120,7 +119,7 @@ def image_shape(folder: Path, variant: str = "") -> tuple[Any, tuple[int, int]]:
             f"{folder}: the U-Net's {given} channels are not the latent channels of"
             f" {parts.decoder.name} ({latents}); get the model again"
         )
-    factor = 2 ** (len(decoder.get("block_out_channels", (64,))) - 1)
+    factor = halvings(decoder)
     return (side * factor if isinstance(side, int) else side), (3, 3)
 
 

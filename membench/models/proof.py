@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from membench.errors import UserError
-from membench.models.autoencoder import halvings, means
+from membench.models.autoencoder import means
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
-from membench.models.loading import loading
+from membench.models.loading import halvings, loading
 
 # Of the largest value: what is the same but for the rounding of float32 is the same.
 SAME = 2.0**-22
@@ -34,7 +34,7 @@ def prove_vae(vae: Any, folder: Path) -> None:
     In half precision some VAEs overflow: those decode once more in float32 (latent.py),
     so they are asked in that, too.
     """
-    side = 8 * halvings(vae)
+    side = 8 * halvings(vae.config)
     ramp = torch.linspace(-1, 1, side).expand(3, side, side)
     images = torch.stack([ramp, ramp.transpose(1, 2)]).to(vae.device)
     back = _round_trip(vae, images, folder)

@@ -9,8 +9,8 @@ from typing import Any
 
 from membench.errors import UserError
 from membench.models.changes import NONE, Changes, part_hashes, read_part
-from membench.models.loading import config_hash, read_config
-from membench.models.part_files import part_weights
+from membench.models.loading import config_hash, halvings, read_config
+from membench.models.part_files import refuse_absent_variant
 from membench.models.pipeline_kinds import XL, check_kind
 from membench.storage.cache import remembered_hash
 from membench.storage.hashing import json_hash
@@ -21,7 +21,7 @@ def image_size(folder: Path, changes: Changes = NONE) -> tuple[int, int]:
     ``sample_size`` times 2 for every halving of the VAE.
     """
     height, width = latent_size(read_part(folder, "unet", changes)["sample_size"])
-    factor = 2 ** (len(read_part(folder, "vae").get("block_out_channels", (64,))) - 1)
+    factor = halvings(read_part(folder, "vae"))
     return height * factor, width * factor
 
 
@@ -40,11 +40,8 @@ def weight_files(folder: Path, changes: Changes = NONE) -> list[Path]:
     Raises :class:`UserError` as :func:`check_kind` and
     :func:`membench.models.part_files.part_weights`, and for a variant that no part has.
     """
-    parts = check_kind(folder, changes).parts
-    places = [changes.place(folder, part) for part in parts]
-    found = [part_weights(place.parent, place.name, changes.variant) for place in places]
-    if changes.variant and all(weights.variant != changes.variant for weights in found):
-        raise UserError(f"{folder} has no weights of variant={changes.variant}; leave it out")
+    found = [changes.weights(folder, part) for part in check_kind(folder, changes).parts]
+    refuse_absent_variant(folder, changes.variant, found)
     return [file for weights in found for file in weights.files]
 
 

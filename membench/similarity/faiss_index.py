@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from membench.similarity.descriptors import Descriptors
 from membench.similarity.reference import ExactSearch, reference_matches
 from membench.storage import host
 from membench.storage.cache import cache_root
-from membench.storage.files import atomic_write, locked
+from membench.storage.files import atomic_write, locked, write_json
 from membench.storage.hashing import content_key
 
 VERSION = 1
@@ -185,13 +184,8 @@ def _remembered_recall(search: FaissSearch, descriptors: Descriptors, file: Path
     if note.is_file():
         return float(json.loads(note.read_bytes())["recall"])
     found = recall(search, descriptors)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(note, partial(_write, json.dumps({"recall": found})))
+    write_json(note, {"recall": found})
     return found
-
-
-def _write(text: str, file: Path) -> None:
-    file.write_text(text)
 
 
 def recall(search: FaissSearch, descriptors: Descriptors) -> float:
