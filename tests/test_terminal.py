@@ -26,6 +26,7 @@ from membench.reports.lines import width
 from membench.reports.run_end import LINES, run_end
 from membench.reports.run_tables import run_table
 from membench.reports.screen import on_screen
+from membench.reports.short import shortened
 from membench.reports.tables import tables_of
 from membench.reports.terminal import laid_out
 from membench.runs.finished import read_runs
@@ -118,6 +119,23 @@ def test_the_default_is_one_block_and_heads_what_is_the_same(root: Path, columns
     assert "(seeds " in model.split("\n")[0] and " N_G" not in text and "AMS" not in text
     assert ", data " not in text  # hashes only under --wide
     assert ", data " in on_screen(board(runs, "seeds"), wide=True, room=100)
+
+
+def test_columns_are_chosen_by_the_board() -> None:
+    """Whatever a table is called: small ones stay, with options behind the detector."""
+    pair = pd.DataFrame({"detector": ["a", "b"], "options": ["k=2", ""], "a / b": ["1", "2"]})
+    none = pd.DataFrame()
+    assert shortened("mirror", pair, none).to_dict("list") == {
+        "detector": ["a k=2", "b"],
+        "a / b": ["1", "2"],
+    }
+    bands = pd.DataFrame({"attack": ["a"], "band": ["low"], "AMS in": ["1"]})
+    assert list(shortened("attack", bands, none)) == ["attack", "band", "AMS in"]
+    reported = ["paper", "model", "detector", "metric", "reported", "measured"]
+    published = pd.DataFrame([["x"] * 7], columns=[*reported, "source"])
+    assert list(shortened("published", published, none)) == reported
+    images = pd.DataFrame({"detector": ["a"], "AMS copies %": ["1"], "N_G": ["2"], "sees": ["x"]})
+    assert list(shortened("seeds", images, none)) == ["detector", "AMS copies %", "N_G"]
 
 
 def test_a_run_ends_with_few_lines(root: Path) -> None:
