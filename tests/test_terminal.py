@@ -164,6 +164,16 @@ def test_narrow_terminals_get_blocks_of_whole_columns() -> None:
     assert word in laid_out("t", pd.DataFrame({"detector": [word], "n": ["1"]}), 40)
 
 
+def test_what_stands_below_the_tables_is_folded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = read_runs(root).runs
+    with terminal(80, monkeypatch) as shown:
+        print(run_table(runs[:1]))
+        print(run_table(runs[:2]))
+    fits("\n".join(line for line in shown[0].splitlines() if str(root) not in line), 80)
+
+
 def test_all_tables_of_a_run_stand_under_verbose(root: Path) -> None:
     whole = run_table(read_runs(root).runs[:1])
     assert "extraction" in whole and "percentiles" in whole
