@@ -12,7 +12,7 @@ import pandas as pd
 
 from membench.boards.board import Board, By, Part
 from membench.boards.identity import BOARD
-from membench.metrics.names import DETECTION, RARE
+from membench.metrics.names import DETECTION, NUMBERS, RARE
 from membench.reports.text import number
 
 # A column of the full tables by its title, and whether its interval is shown.
@@ -127,5 +127,6 @@ def notes_of(body: pd.DataFrame, notes: Iterable[str]) -> list[str]:
     """
     title = DETECTION["tpr_at_fpr_0.01"]
     lacking = title in body and ((body[title] == "n/a") & (body["AUROC"] != "n/a")).any()
-    told = [note for note in notes if not note.startswith(tuple(RARE.values()))]
+    absent = [name for name in (RARE | NUMBERS).values() if name not in body]
+    told = [note for note in notes if not note.startswith(tuple(absent))]
     return [*told, *([f"{title} n/a: it needs at least 100 negatives"] if lacking else [])]
