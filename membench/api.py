@@ -169,22 +169,23 @@ def write_pages(runs: Sequence[Run]) -> None:
     The pages of runs that show such a run beside their own, or whose verdict it decides,
     are written again; one that cannot be written is named on stderr.
     """
-    for run in runs:
-        if (run.path / "report.html").exists():
-            continue
+    others: set[Path] = set()
+    new = [run for run in runs if not (run.path / "report.html").exists()]
+    for run in new:
         write_report(run)
-        others = {
+        others |= {
             other.path
             for other in counterparts([run])
             if other.info["seed"] == run.info["seed"] and not other.path.is_symlink()
         }
         others |= set(siblings(run.path, run.info)) if len(extracted(run.metrics)) else set()
-        for folder in sorted(others):
-            try:
-                if (folder / "report.html").exists():
-                    write_report(finished.load(folder))
-            except UserError as error:
-                say(f"{folder / 'report.html'} still lacks this run's series: {error}")
+    # Those of this call show the others of it already
+    for folder in sorted(others - {run.path for run in new}):
+        try:
+            if (folder / "report.html").exists():
+                write_report(finished.load(folder))
+        except UserError as error:
+            say(f"{folder / 'report.html'} still lacks this run's series: {error}")
 
 
 def audit(

@@ -18,6 +18,7 @@ from membench.reports.plots import Plot
 from membench.reports.run_plots import histogram_plot, run_roc
 from membench.reports.screen import on_screen
 from membench.reports.tables import tables_of
+from membench.reports.text import interval
 from membench.runs.finished import Run
 from membench.runs.nearest import frame_of, stored_nearest
 
@@ -107,9 +108,7 @@ class Result(Run):
         whole = self.metrics[(self.metrics.subset == "all") & self.metrics.band.isna()]
         row = whole[whole.metric == "auroc"]
         if len(row) and pd.notna(row["value"].iloc[0]):
-            r = row.iloc[0]
-            ends = f" [{r.low:.3f}, {r.high:.3f}]" if pd.notna(r.low) else ""
-            return f"AUROC {r['value']:.3f}{ends}"
+            return f"AUROC {interval(*row[['value', 'low', 'high']].iloc[0])}"
         return f"{len(self.scores)} scores, {len(self.samples)} images"
 
     def _repr_html_(self) -> str:

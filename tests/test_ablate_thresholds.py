@@ -21,7 +21,6 @@ from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.thresholds import COLUMNS
 from membench.registry import Registry
-from membench.reports import thresholds as reports
 from membench.reports.thresholds import plots_of, sentences, shown, summary
 from membench.runs import execute, job
 from membench.runs.execute import Outcome
@@ -448,7 +447,7 @@ def test_the_command_on_both_models_with_two_seeds(
     monkeypatch.setattr(
         "membench.runs.execute._compute", lambda *_: pytest.fail("a network was evaluated")
     )
-    monkeypatch.setattr(reports, "draw", lambda *_, **__: b"an image")
+    monkeypatch.setattr("membench.reports.plot_files.draw", lambda *_, **__: b"an image")
     assert (
         ablate(
             tmp_path,
@@ -511,7 +510,7 @@ def test_detectors_without_images_are_named(
     monkeypatch.setattr(
         job, "open_task", lambda spec: SimpleNamespace(info=SimpleNamespace(space=L2))
     )
-    monkeypatch.setattr(reports, "draw", lambda *_, **__: b"an image")
+    monkeypatch.setattr("membench.reports.plot_files.draw", lambda *_, **__: b"an image")
     words = (
         f"ablate --detector side,random,cfg_norm --task sd_webster --thresholds {GRID} --output"
         f" {tmp_path}/made --quiet"

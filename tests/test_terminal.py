@@ -26,6 +26,7 @@ from membench.reports.lines import width
 from membench.reports.run_end import LINES, run_end
 from membench.reports.run_tables import run_table
 from membench.reports.screen import on_screen
+from membench.reports.short import shortened
 from membench.reports.tables import tables_of
 from membench.reports.terminal import laid_out
 from membench.runs.finished import read_runs
@@ -120,6 +121,23 @@ def test_the_default_is_one_block_and_heads_what_is_the_same(root: Path, columns
     assert ", data " in on_screen(board(runs, "seeds"), wide=True, room=100)
 
 
+def test_columns_are_chosen_by_the_board() -> None:
+    """Whatever a table is called: small ones stay, with options behind the detector."""
+    pair = pd.DataFrame({"detector": ["a", "b"], "options": ["k=2", ""], "a / b": ["1", "2"]})
+    none = pd.DataFrame()
+    assert shortened("mirror", pair, none).to_dict("list") == {
+        "detector": ["a k=2", "b"],
+        "a / b": ["1", "2"],
+    }
+    bands = pd.DataFrame({"attack": ["a"], "band": ["low"], "AMS in": ["1"]})
+    assert list(shortened("attack", bands, none)) == ["attack", "band", "AMS in"]
+    reported = ["paper", "model", "detector", "metric", "reported", "measured"]
+    published = pd.DataFrame([["x"] * 7], columns=[*reported, "source"])
+    assert list(shortened("published", published, none)) == reported
+    images = pd.DataFrame({"detector": ["a"], "AMS copies %": ["1"], "N_G": ["2"], "sees": ["x"]})
+    assert list(shortened("seeds", images, none)) == ["detector", "AMS copies %", "N_G"]
+
+
 def test_a_run_ends_with_few_lines(root: Path) -> None:
     runs = [run for run in read_runs(root).runs if run.info["seed"] == 0]
     runs = [run for run in runs if not run.info["control"]]
@@ -144,6 +162,16 @@ def test_narrow_terminals_get_blocks_of_whole_columns() -> None:
     assert laid_out("t", frame, None).count("a_long_name") == 1
     word = "x" * 60  # nothing is cut even where a word is longer than the terminal
     assert word in laid_out("t", pd.DataFrame({"detector": [word], "n": ["1"]}), 40)
+
+
+def test_what_stands_below_the_tables_is_folded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = read_runs(root).runs
+    with terminal(80, monkeypatch) as shown:
+        print(run_table(runs[:1]))
+        print(run_table(runs[:2]))
+    fits("\n".join(line for line in shown[0].splitlines() if str(root) not in line), 80)
 
 
 def test_all_tables_of_a_run_stand_under_verbose(root: Path) -> None:

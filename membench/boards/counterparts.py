@@ -10,7 +10,7 @@ from typing import Any
 
 from membench.boards.control import control_command, run_words, takes
 from membench.boards.identity import pair_key
-from membench.boards.mirror import setting
+from membench.boards.mirror import half_of, setting
 from membench.errors import UserError
 from membench.runs.finished import Run, load
 from membench.runs.folder import read_info
@@ -56,6 +56,5 @@ def other_model(run: Run) -> str:
     if not is_half(run):
         return control_command(info)
     passed = [o for o in info["task_options_passed"] if not o.startswith("half=")]
-    halves = [o for o in info["task_options_passed"] if o.startswith("half=")]
-    half = HALVES[halves[-1].partition("=")[2]] if halves else "b"
-    return shlex.join(run_words({**info, "task_options_passed": [*passed, f"half={half}"]}))
+    passed.append(f"half={HALVES[half_of(run)]}")
+    return shlex.join(run_words({**info, "task_options_passed": passed}))

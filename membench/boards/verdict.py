@@ -61,8 +61,7 @@ def verdict(
     model. other: AUROC on it; None: it has not been asked. difference: of both, paired,
     with its interval.
     """
-    value, low, high = reached.auroc
-    text = f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    low, text = reached.auroc[1], _interval(*reached.auroc)
     tpr = (
         "" if pd.isna(reached.tpr) else f". At 1 % false alarms it finds {100 * reached.tpr:.0f} %"
     )
@@ -131,10 +130,8 @@ def control_verdict(row: pd.Series, what: str, name: str, runs: Sequence[Run]) -
         )
     auroc = (float(row.auroc), float(row.auroc_low), float(row.auroc_high))
     if row.control:
-        text = f"{auroc[0]:.3f}" + (
-            "" if pd.isna(auroc[1]) else f" [{auroc[1]:.3f}, {auroc[2]:.3f}]"
-        )
-        return Verdict("open", f"{row.detector} on the control model: AUROC {text}")
+        text = f"{row.detector} on the control model: AUROC {_interval(*auroc)}"
+        return Verdict("open", text)
     control = row.get("control_auroc")
     asked = control is not None and not pd.isna(control)
     return verdict(
@@ -144,6 +141,10 @@ def control_verdict(row: pd.Series, what: str, name: str, runs: Sequence[Run]) -
         float(control) if asked else None,
         over_control(_pairs(row, runs)) if asked else None,
     )
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _pairs(row: pd.Series, runs: Sequence[Run]) -> list[tuple[pd.DataFrame, pd.DataFrame]]:

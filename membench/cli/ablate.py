@@ -215,11 +215,7 @@ def _thresholds(
     settings = over_seeds(swept[swept.form == "cumulative"])
     named = "all" if every else "-".join(s.detector for s in specs)
     where = args.output or WHERE / "-".join([specs[0].task, named, "thresholds"])
-    write(
-        swept,
-        settings,
-        where.with_suffix("") if where.suffix in (".parquet", ".png", ".svg") else where,
-    )
+    write(swept, settings, where)
     for title, part in boards(settings):
         print(table(title, summary(part)))
     for sentence in sentences(flips(settings)):

@@ -2,9 +2,8 @@
 size of its PNG is the proxy.
 
 Local intrinsic dimension, and what estimates it, falls for a simple image as it falls
-for a memorized one: Ross et al. (ICLR
-2025) name complexity as a confounder of memorization, and Kamkari et al. (NeurIPS 2024)
-      show that FLIPD ranks images by it, with
+for a memorized one: Ross et al. (ICLR 2025) name complexity as a confounder of
+memorization, and Kamkari et al. (NeurIPS 2024) show that FLIPD ranks images by it, with
 PNG size as the yardstick. Where memorized examples happen to be simpler, such a score
 separates the classes and has recognised nothing. The matched AUROC therefore compares
 examples of like size only, and the correlation tells how far the score is a measure of

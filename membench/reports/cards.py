@@ -21,8 +21,8 @@ def snippet(board: Board) -> str:
     titles = short_titles(board)
     parts = ["## Memorization\n"]
     for title, frame, tables in tables_of(board, wide=False):
-        for what, body, below in list(tables)[:1]:
-            text = shortened(what, body, frame)
+        for _, body, below in list(tables)[:1]:
+            text = shortened(board.by, body, frame)
             notes = notes_of(text, below)
             text, same = told_apart(text)
             head = ", ".join(filter(None, [titles.get(title, ""), same]))

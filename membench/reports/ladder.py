@@ -4,39 +4,22 @@ base rate.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from membench.reports.attack_tables import attack_names, short_names
-from membench.reports.drawing import draw
+from membench.reports.plot_files import write_files
 from membench.reports.plots import CHANCE, RUN_INKS, Axis, Line, Plot
 from membench.reports.text import interval, number
-from membench.storage.files import atomic_write
 
 MARKERS = "osD^vPX"
 
 
 def write(frame: pd.DataFrame, save: Path) -> None:
     """``<save>.parquet``, ``.png`` and ``.svg``, each whole or not there."""
-    if save.suffix in (".parquet", ".png", ".svg"):
-        save = save.with_suffix("")
-    atomic_write(
-        save.with_name(f"{save.name}.parquet"), lambda path: frame.to_parquet(path, index=False)
-    )
-    for kind in ("png", "svg"):
-        image = draw(plots(frame), kind, heading=title(frame))
-        atomic_write(
-            save.with_name(f"{save.name}.{kind}"),
-            lambda path, image=image: path.write_bytes(image),  # type: ignore[misc]
-        )
-    print(
-        f"membench: {len(frame)} rows written to {save}.parquet, plots to {save}.png and"
-        f" {save}.svg",
-        file=sys.stderr,
-    )
+    write_files(frame, save, {"": (plots(frame), title(frame))})
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from membench.boards.identity import marked
 from membench.metrics.names import COPIES, DETECTION, GENERATIONS
 from membench.plain import plain
 from membench.reports.board_tables import captions_lines
+from membench.reports.lines import folded, width
 from membench.reports.terminal import table
 from membench.reports.text import interval, number
 from membench.runs.finished import PER_EXAMPLE, Run, evaluations, per_example, spent
@@ -103,15 +104,10 @@ def run_table(runs: Sequence[Run]) -> str:
     # A detector that is named twice is one run
     runs = list({run.path: run for run in runs}.values())
     parts = _whole(runs[0]) if len(runs) == 1 else _side_by_side(runs)
-    return "\n".join(
-        [
-            *parts,
-            *_one_class(runs),
-            *_captions(runs),
-            *map(run_summary, runs),
-            *([] if len(runs) == 1 else [_shared(runs)]),
-        ]
-    )
+    told = [*_one_class(runs), *_captions(runs), *map(run_summary, runs)]
+    told += [] if len(runs) == 1 else [_shared(runs)]
+    lines = [part for text in told for line in text.split("\n") for part in folded(line, width())]
+    return "\n".join([*parts, *lines])
 
 
 def _captions(runs: Sequence[Run]) -> Iterator[str]:

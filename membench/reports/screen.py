@@ -35,7 +35,7 @@ def on_screen(board: Board, *, wide: bool = False, room: int | None = None) -> s
             head = f"{title if wide else short[title]}: {what}" if title else what
             notes = list(below)
             if not wide:
-                body = shortened(what, body, frame)
+                body = shortened(board.by, body, frame)
                 notes = notes_of(body, notes)
             body, same = told_apart(body)
             head = f"{head} ({same})" if same else head

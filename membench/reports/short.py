@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from membench.boards.board import Board, Part
+from membench.boards.board import Board, By, Part
 from membench.boards.identity import BOARD
-from membench.metrics.names import DETECTION, RARE
+from membench.metrics.names import DETECTION, NUMBERS, RARE
 from membench.reports.text import number
 
 # A column of the full tables by its title, and whether its interval is shown.
@@ -26,28 +26,32 @@ COPIED = {
     "per 1k fwd": True,
 }
 PAIRS = {f"difference in {title}": True for title in DETECTION.values()}
-SHOWN: dict[str, Mapping[str, bool]] = {
-    "detection": DETECTED,
-    "over seeds": DETECTED,
-    "extraction": COPIED,
-    "bands": {"region": True, "AMS %": True, "UMS %": True},
-    "differences": PAIRS | {"p (Holm)": True, "significant": True},
-    "published numbers beside measured ones": dict.fromkeys(
-        ("paper", "model", "metric", "reported", "measured"), True
-    ),
+BANDS = dict.fromkeys(("region", "AMS %", "UMS %"), True)
+PUBLISHED = dict.fromkeys(("paper", "model", "metric", "reported", "measured"), True)
+# By what a row of the board is of; of several the first that a table has a column of. A
+# board that is not here has small tables.
+SHOWN: dict[By, Sequence[Mapping[str, bool]]] = {
+    "run": [DETECTED, COPIED],
+    "seeds": [DETECTED, COPIED],
+    "kind": [{"kind": True} | DETECTED],
+    "source": [{"source": True} | DETECTED],
+    "band": [BANDS],
+    "difference": [PAIRS | {"p (Holm)": True, "significant": True}],
+    "published": [PUBLISHED],
 }
-NAMES = ("detector", "options", "seed", "kind", "source", "seeds", "better", "worse")
+NAMES = ("detector", "options", "seed", "seeds", "better", "worse")
 # What a heading says of all rows: settings and coverage, never a result.
 SAME = ("options", "seed", "seeds", "sees", "commit", "coverage", "N_G")
 
 
-def shortened(what: str, body: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a full table (``what`` it shows, its text) that decide; options
-    stand behind their detector. frame: the numbers of its rows; their cost stands last.
+def shortened(by: By, body: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that decide of a full table (``body``, text) of a board by ``by``;
+    options stand behind their detector. frame: the numbers of its rows; their cost
+    stands last.
     """
-    shown = SHOWN.get(what.partition(" in ")[0])
-    if shown is None:  # a table that is small as it is
-        return body
+    shown = next((of for of in SHOWN.get(by, ()) if not body.columns.intersection(of).empty), None)
+    if shown is None:
+        return _behind(body)
     kept = {
         title: body[title] if title in NAMES or shown[title] else body[title].map(_value)
         for title in body.columns
@@ -61,10 +65,15 @@ def shortened(what: str, body: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFram
         body.coverage.nunique() == 1 or "unlabelled" in str(set(body.coverage))
     ):
         out["coverage"] = body.coverage
-    if "detector" in out and "options" in out and out.options.nunique() > 1:
-        out["detector"] = (out.detector + " " + out.options).str.strip()
-        out = out.drop(columns="options")
-    return out.rename(columns=CONTROL)
+    return _behind(out).rename(columns=CONTROL)
+
+
+def _behind(body: pd.DataFrame) -> pd.DataFrame:
+    """The table with the options, where they differ, behind their detector."""
+    if "detector" not in body or "options" not in body or body.options.nunique() < 2:
+        return body
+    named = (body.detector + " " + body.options).str.strip()
+    return body.assign(detector=named).drop(columns="options")
 
 
 def _value(cell: str) -> str:
@@ -118,5 +127,6 @@ def notes_of(body: pd.DataFrame, notes: Iterable[str]) -> list[str]:
     """
     title = DETECTION["tpr_at_fpr_0.01"]
     lacking = title in body and ((body[title] == "n/a") & (body["AUROC"] != "n/a")).any()
-    told = [note for note in notes if not note.startswith(tuple(RARE.values()))]
+    absent = [name for name in (RARE | NUMBERS).values() if name not in body]
+    told = [note for note in notes if not note.startswith(tuple(absent))]
     return [*told, *([f"{title} n/a: it needs at least 100 negatives"] if lacking else [])]

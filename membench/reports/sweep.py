@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -13,32 +12,16 @@ import numpy as np
 import pandas as pd
 
 from membench.metrics.names import COPIES, DETECTION, INFO
-from membench.reports.drawing import draw
+from membench.reports.plot_files import write_files
 from membench.reports.plots import CROSS, RUN_INKS, UNLABELLED, Axis, Line, Plot
 from membench.reports.text import interval
-from membench.storage.files import atomic_write
 
 
 def write(frame: pd.DataFrame, save: Path, helps: dict[str, str]) -> None:
     """``<save>.parquet``, ``.png`` and ``.svg``, each whole or not there. helps: option
     -> its line of help.
     """
-    if save.suffix in (".parquet", ".png", ".svg"):
-        save = save.with_suffix("")
-    atomic_write(
-        save.with_name(f"{save.name}.parquet"), lambda path: frame.to_parquet(path, index=False)
-    )
-    for kind in ("png", "svg"):
-        image = draw(plots(frame, helps), kind, heading=title(frame))
-        atomic_write(
-            save.with_name(f"{save.name}.{kind}"),
-            lambda path, image=image: path.write_bytes(image),  # type: ignore[misc]
-        )
-    print(
-        f"membench: {len(frame)} rows written to {save}.parquet, plots to {save}.png and"
-        f" {save}.svg",
-        file=sys.stderr,
-    )
+    write_files(frame, save, {"": (plots(frame, helps), title(frame))})
 
 
 # ----------------------------------------------------------------------------- printing

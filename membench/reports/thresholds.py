@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,36 +11,23 @@ import pandas as pd
 from membench.boards.identity import BOARD, boards
 from membench.boards.thresholds import COMPARED, named_settings, span_of
 from membench.metrics.thresholds import threshold
-from membench.reports.drawing import draw
+from membench.reports.plot_files import write_files
 from membench.reports.plots import Axis, Line, Plot
 from membench.reports.text import interval
-from membench.storage.files import atomic_write
 
 
 def write(swept: pd.DataFrame, settings: pd.DataFrame, save: Path) -> None:
     """``<save>.parquet``, and ``.png`` and ``.svg`` of each board, that of a control as
     ``<save>-control``; each whole or not there.
     """
-    atomic_write(
-        save.with_name(f"{save.name}.parquet"), lambda path: swept.to_parquet(path, index=False)
-    )
-    pictures = []
+    figures = {}
     several = settings.control.nunique() > 1
     for title, part in boards(settings):
-        name = save.name + ("-control" if part.control.iloc[0] and several else "")
         panels = [plots_of(part, metric) for metric in shown(part)]
         note = panels[0].note
-        for kind in ("png", "svg"):
-            picture = draw(panels, kind, heading=f"{title}; {note}" if note else title)
-            atomic_write(
-                save.with_name(f"{name}.{kind}"),
-                lambda path, picture=picture: path.write_bytes(picture),  # type: ignore[misc]
-            )
-            pictures.append(str(save.with_name(f"{name}.{kind}")))
-    print(
-        f"membench: {len(swept):,} rows written to {save}.parquet, plots to {', '.join(pictures)}",
-        file=sys.stderr,
-    )
+        key = "-control" if part.control.iloc[0] and several else ""
+        figures[key] = (panels, f"{title}; {note}" if note else title)
+    write_files(swept, save, figures)
 
 
 def sentences(found: pd.DataFrame) -> Iterator[str]:
