@@ -17,7 +17,8 @@ import torch
 from membench.models.denoiser import Denoiser
 from membench.types import Access
 
-from .side import Side, SideOptions
+from .side import Side
+from .side_options import SideOptions
 
 
 @dataclass(frozen=True)

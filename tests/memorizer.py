@@ -33,7 +33,7 @@ from diffusers import DDIMScheduler
 from membench.models.denoiser import Denoiser, from_uint8
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.pixel import PixelDenoiser
-from membench.tasks.sd_webster.catalogue import PRODUCTS, Look, draw
+from membench.tasks.sd_webster.products import PRODUCTS, Look, draw
 from membench.types import Condition
 
 MODEL = Path(__file__).resolve().parent.parent / "tasks" / "data" / "sd_webster" / "a"

@@ -25,7 +25,7 @@ from membench.tasks.cifar10.scenes import WORLD
 from membench.tasks.cifar10.task import DATA as PIXELS
 from membench.tasks.cifar10.task import RUNGS
 from membench.tasks.pixels.mirror_task import pair_of
-from membench.tasks.sd_webster.catalogue import draw
+from membench.tasks.sd_webster.products import draw
 from membench.tasks.sd_webster.task import DATA as CATALOGUE
 from membench.tasks.sd_webster.task import world
 

@@ -14,7 +14,7 @@ from membench.boards.board import board
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.registry import Registry
-from membench.reports.run_tables import grid_table
+from membench.reports.grid_table import grid_table
 from membench.runs import grid, plan
 from membench.runs.finished import read_runs
 from membench.runs.grid import Grid

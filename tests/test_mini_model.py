@@ -20,14 +20,15 @@ from diffusers import StableDiffusionPipeline
 from sklearn.metrics import roc_auc_score
 
 from membench.detectors.cfg_norm import CfgNorm
-from membench.detectors.score_norm import Flipd, ScoreNorm
+from membench.detectors.flipd import Flipd
+from membench.detectors.score_norm import ScoreNorm
 from membench.detectors.webster import Dcs, Edge
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.search import squared_distances
 from membench.task import LoadedTask
-from membench.tasks.sd_webster import catalogue
+from membench.tasks.sd_webster import catalogue, products
 from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.sd_webster.task import DATA, SPACE, SdWebster
 from membench.types import Condition, Example, Sample
@@ -47,7 +48,7 @@ def training() -> tuple[np.ndarray, dict[str, int]]:
     """Training images, and for each caption of half a the row of its own one."""
     loaded, _ = task(False)
     half = catalogue.build("a")
-    looks: dict[catalogue.Look, int] = {}
+    looks: dict[products.Look, int] = {}
     for e in half.entries:
         if e.copies:
             looks.setdefault(e.look, len(looks))
@@ -106,7 +107,7 @@ def template_copies(control: bool, chosen: list[Example]) -> float:
     groups = np.array([owner[i] for i in range(len(pictures))])
     hit = set()
     for e in chosen:
-        mask = np.repeat(catalogue.template_mask(entries[e.condition.prompt].look).ravel(), 3)
+        mask = np.repeat(products.template_mask(entries[e.condition.prompt].look).ravel(), 3)
         # compress: an index of the second axis would be laid out transposed, and ten
         # times as slow
         x, base = (

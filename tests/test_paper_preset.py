@@ -14,7 +14,8 @@ from memorizer import IMAGES, pixels
 from safetensors.torch import save_file
 from torchvision.models import resnet50
 
-from membench.detectors.side import PAPER, Side
+from membench.detectors.side import Side
+from membench.detectors.side_options import PAPER
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.storage.workspace import Workspace
 

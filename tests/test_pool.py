@@ -17,9 +17,11 @@ from membench.datasets import pool as pool_module
 from membench.datasets.pool import PoolSpec, generate, read_pool, write_pool
 from membench.detectors.base import own_draws, requests
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
+from membench.detectors.flipd import Flipd, FlipdOptions
 from membench.detectors.random_sampling import RandomSampling, RandomSamplingOptions
-from membench.detectors.score_norm import Flipd, FlipdOptions, ScoreNorm, ScoreNormOptions
-from membench.detectors.side import Side, SideOptions
+from membench.detectors.score_norm import ScoreNorm, ScoreNormOptions
+from membench.detectors.side import Side
+from membench.detectors.side_options import SideOptions
 from membench.detectors.webster import Dcs, DcsOptions, Edge, EdgeOptions
 from membench.errors import UserError
 from membench.models.denoiser import to_uint8

@@ -21,7 +21,7 @@ from conftest import slow
 from membench import api, registry
 from membench.cli.main import main
 from membench.errors import UserError
-from membench.runs import check, execute, ray_pool, ray_worker
+from membench.runs import check, execute, ray_cluster, ray_worker
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run
 from membench.runs.job import load_task
@@ -462,9 +462,9 @@ def test_room_counts_whole_workers_of_living_nodes() -> None:
         {"Alive": True, "Resources": {"CPU": 3.0}},
         {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
     ]
-    assert ray_pool._room(nodes, {"CPU": 4}) == 1
-    assert ray_pool._room(nodes, {"CPU": 3}) == 3
-    assert ray_pool._room(nodes, {"CPU": 1, "GPU": 1}) == 2
+    assert ray_cluster.room(nodes, {"CPU": 4}) == 1
+    assert ray_cluster.room(nodes, {"CPU": 3}) == 3
+    assert ray_cluster.room(nodes, {"CPU": 1, "GPU": 1}) == 2
 
 
 # ----------------------------------------------- a worker's own checks, in this process

@@ -16,7 +16,7 @@ from test_sd_webster_full import REVISION, at_hub, full, hub, sscd  # noqa: F401
 from membench.cli import main
 from membench.features.loading import load_features
 from membench.models.latent import load_text_to_image
-from membench.reports import run_tables
+from membench.reports import run_summary
 from membench.storage.images import png_image
 
 
@@ -59,7 +59,7 @@ def test_a_lora_against_descriptors(at_hub: Path, hub: Path, sscd: Path) -> None
     assert len(both) >= len(about.matches) - len(images) and np.allclose(
         both.similarity_x, both.similarity_y
     )
-    told = run_tables.run_summary(about)
+    told = run_summary.run_summary(about)
     assert "counts are lower bounds" in told and about.info["provenance"]["reference"]["recall"] > 0
 
 

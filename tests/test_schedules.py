@@ -33,7 +33,8 @@ from schedules import (
 )
 
 from membench.detectors.cfg_norm import CfgNorm
-from membench.detectors.score_norm import Flipd, ScoreNorm
+from membench.detectors.flipd import Flipd
+from membench.detectors.score_norm import ScoreNorm
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.latent import LatentDenoiser, load_text_to_image

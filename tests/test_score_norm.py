@@ -14,8 +14,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch.nn.functional import scaled_dot_product_attention
 
 from membench.detectors.cfg_norm import CfgNorm
+from membench.detectors.flipd import EXACT_LIMIT, Flipd
 from membench.detectors.normal_bundle import LIMIT, NormalBundle
-from membench.detectors.score_norm import EXACT_LIMIT, Flipd, ScoreNorm
+from membench.detectors.score_norm import ScoreNorm
 from membench.detectors.webster import Dcs, Edge
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning

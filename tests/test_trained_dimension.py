@@ -12,8 +12,8 @@ from analytic import pieces
 from diffusers import DDIMScheduler
 from scipy.stats import mannwhitneyu
 
+from membench.detectors.flipd import Flipd
 from membench.detectors.normal_bundle import NormalBundle
-from membench.detectors.score_norm import Flipd
 from membench.models.conditioning import Conditioning
 from membench.models.pixel import PixelDenoiser
 

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from membench.tasks.sd_webster import catalogue
+from membench.tasks.sd_webster import catalogue, products
 from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.sd_webster.task import DATA, SdWebster, unique_images
 
@@ -35,8 +35,8 @@ def test_the_world_is_the_one_that_the_models_were_trained_on() -> None:
 
 def test_a_picture_is_the_same_in_every_order(half: catalogue.Split) -> None:
     pick = [half.entries[i].look for i in (500, 3, 120)]
-    first = [catalogue.draw(look) for look in pick]
-    again = [catalogue.draw(look) for look in reversed(pick)]
+    first = [products.draw(look) for look in pick]
+    again = [products.draw(look) for look in reversed(pick)]
     assert all(np.array_equal(a, b) for a, b in zip(first, reversed(again), strict=True))
 
 
@@ -58,10 +58,10 @@ def test_what_is_planted(half: catalogue.Split) -> None:
     for e in kinds["TV"][:20]:  # one layout, forty textures
         line = [o for o in half.entries if o.group == e.group]
         assert len({o.look for o in line}) == catalogue.DUPLICATES
-        mask = catalogue.template_mask(e.look)
+        mask = products.template_mask(e.look)
         assert mask.mean() > 0.3
         assert all(
-            np.array_equal(catalogue.draw(o.look)[mask], catalogue.draw(e.look)[mask])
+            np.array_equal(products.draw(o.look)[mask], products.draw(e.look)[mask])
             for o in line[:5]
         )
 

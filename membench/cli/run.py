@@ -180,10 +180,11 @@ def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip
     """
     from membench.api import write_pages
     from membench.boards.board import board
+    from membench.reports.grid_table import grid_table
     from membench.reports.lines import width
     from membench.reports.output import write_boards
     from membench.reports.run_end import as_json, run_end
-    from membench.reports.run_tables import grid_table, run_table
+    from membench.reports.run_tables import run_table
     from membench.runs.grid import run_grid
 
     seeds = {spec.seed for of_task in specs for spec in of_task}

@@ -21,13 +21,12 @@ from membench.reports.kinds import kind_lines
 from membench.reports.multiplicity import multiplicity
 from membench.reports.page import Section, Table, rendered
 from membench.reports.run_plots import histogram_plot, rarefaction_plot, run_roc, size_plot
+from membench.reports.run_summary import ground_truth_line, reference_line
 from membench.reports.run_tables import (
     SIZE_CORRELATION,
     detection_rows,
     extraction_rows,
     generation_rows,
-    ground_truth_line,
-    reference_line,
     size_correlation,
 )
 from membench.reports.text import interval

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,86 +13,10 @@ from membench.metrics.names import COPIES, DETECTION, GENERATIONS
 from membench.plain import plain
 from membench.reports.board_tables import captions_lines
 from membench.reports.lines import folded, width
+from membench.reports.run_summary import run_summary
 from membench.reports.terminal import table
 from membench.reports.text import interval, number
 from membench.runs.finished import PER_EXAMPLE, Run, evaluations, per_example, spent
-from membench.runs.grid import Grid
-
-
-def grid_table(grid: Grid) -> str:
-    """Detection and extraction: a row a detector, a column a task.
-
-    Then what each run cost and where it lies.
-    """
-    tasks = list(
-        dict.fromkeys([r.info["task"] for r in grid.runs] + [s.task for s in grid.skipped])
-    )
-    names = sorted({r.info["detector"] for r in grid.runs} | {s.detector for s in grid.skipped})
-    runs = {(r.info["task"], r.info["detector"]): r for r in grid.runs}
-    parts = []
-    for title, metrics in (("detection", DETECTION), ("extraction", COPIES)):
-        shown = {"detection": ("auroc", "tpr_at_fpr_0.01"), "extraction": tuple(COPIES)}[title]
-        rows = []
-        for name in names:
-            cells = {
-                f"{task} {metrics[m]}": _grid_cell(runs.get((task, name)), m)
-                for task in tasks
-                for m in shown
-            }
-            rows.append({"detector": name, **cells})
-        parts.append(
-            table(
-                f"{title}, {_grid_settings(grid.runs)}, 95 % intervals over groups",
-                pd.DataFrame(rows),
-            )
-        )
-    runs_word = "run" if len(grid.runs) == 1 else "runs"
-    done = (
-        f"{len(grid.runs)} {runs_word} on {len(tasks)} task{'s' * (len(tasks) > 1)} in"
-        f" {grid.seconds / 60:.1f} min"
-    )
-    return "\n".join([*parts, *map(run_summary, grid.runs), done])
-
-
-def _grid_settings(runs: Sequence[Run]) -> str:
-    if not runs:
-        return "no run"
-    info = runs[0].info
-    return f"{info['profile']}{', CONTROL models' if info['control'] else ''}, seed {info['seed']}"
-
-
-def _why(run: Run, metric: str) -> str:
-    """Why a metric has no value."""
-    labels = run.scores[run.scores.status == "ok"].label
-    negatives = int((labels == 0).sum())
-    if labels.nunique() < 2:
-        return "n/a: one label"
-    return f"n/a: {negatives} negatives" if metric.startswith("tpr") else "n/a: not supported"
-
-
-def _grid_cell(run: Run | None, metric: str) -> str:
-    if run is None:
-        return "left out"
-    m = run.metrics
-    row = m[(m.metric == metric) & (m.subset == "all") & m.band.isna()]
-    if row.empty:
-        if metric in DETECTION:
-            return "not scored" if run.scores.empty else _why(run, metric)
-        return "no images"
-    r = row.iloc[0]
-    if pd.isna(r["value"]):
-        return _why(run, metric)
-    return interval(
-        r["value"],
-        r.low,
-        r.high,
-        scale=1 if metric in DETECTION else 100,
-        digits=3 if metric in DETECTION else 2,
-    )
-
-
-COUNTED = ("forwards", "backwards", "jvps", "decodes", "encodes")
-
 
 SIZE_CORRELATION = "Spearman of score with PNG size"
 
@@ -338,71 +262,3 @@ def _pick(cells: dict[str, str], suffix: str) -> dict[str, str]:
         title: cells[name + suffix]
         for title, name in (("AMS %", "ams"), ("UMS %", "ums"), ("UMS nearest %", "ums_nearest"))
     }
-
-
-def run_summary(run: Run) -> str:
-    info = run.info
-    failed = sum(info["failed"].values())
-    costs = [text for name, phase in info["phases"].items() if (text := _cost(name, phase))]
-    lines = [
-        f"{info['detector']}: "
-        + ", ".join([*costs, f"{info['seconds']:.0f} s in all"])
-        + f", peak memory {info['peak_memory_mb']:,} MB",
-        f"files: {run.path}",
-        f"report: {run.path / 'report.html'}",
-    ]
-    if truth := info.get("provenance", {}).get("ground_truth"):
-        lines.append(ground_truth_line(truth))
-    if reference := info.get("provenance", {}).get("reference"):
-        lines.append(reference_line(reference))
-    if info["status"] != "complete":
-        why = (
-            f"{failed} failed rows"
-            if failed
-            else f"{info['n_examples']} of {info['n_task_examples']} examples"
-        )
-        lines.insert(0, f"PARTIAL RUN ({why}): not comparable with whole runs")
-    if info.get("extract_only"):
-        lines.insert(0, "extraction only: no example was scored")
-    return "\n".join(map(plain, lines)) + "\n"
-
-
-def ground_truth_line(truth: Mapping[str, int]) -> str:
-    """How much of what could be copied is at hand: copies of anything else cannot be
-    found.
-    """
-    kind = "memorized" if "memorized prompts" in truth else "unlabelled"
-    held, of = truth["of them with an image"], truth[f"{kind} prompts"]
-    return (
-        f"ground truth: {truth['images']:,} images, of {held:,} of {of:,} {kind} prompts;"
-        " copies of other images are not found"
-    )
-
-
-def reference_line(reference: Mapping[str, Any]) -> str:
-    """Which descriptors images were compared with, and whether counts are exact."""
-    of = f"reference: {reference['descriptors']:,} descriptors"
-    if "recall" not in reference:
-        return f"{of}, exact search; copies of other images are not found"
-    return (
-        f"{of}, approximate search ({reference['search']}) that finds the nearest of"
-        f" {reference['recall']:.1%} of a sample of queries: counts are lower bounds"
-    )
-
-
-def _cost(name: str, phase: Mapping[str, Any]) -> str:
-    """``prepare 100 forwards and 20 backwards + 3,000 surrogate forwards ... in 2 s``;
-    empty for a phase without evaluations.
-    """
-    parts, shared = [], f" ({phase['shared']:,} shared)" if phase.get("shared") else ""
-    for network in ("", "surrogate_"):
-        counts = [
-            (phase.get(network + kind, 0), network.replace("_", " ") + kind) for kind in COUNTED
-        ]
-        text = " and ".join(
-            f"{count:,} {what}{shared if what == 'forwards' else ''}"
-            for count, what in counts
-            if count
-        )
-        parts += [text] if text else []
-    return f"{name} {' + '.join(parts)} in {phase['seconds']:.0f} s" if parts else ""

@@ -11,8 +11,6 @@ import contextlib
 import io
 import os
 import shutil
-import socket
-import sys
 import tempfile
 import uuid
 from collections import Counter, deque
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from membench.errors import UserError
+from membench.runs import ray_cluster
 from membench.runs.ray_worker import (
     Setting,
     Stage,
@@ -101,7 +100,7 @@ class RayPool:
     # ---------------------------------------------------------------------- the cluster
 
     def __enter__(self) -> RayPool:
-        self._ray = _imported()
+        self._ray = ray_cluster.imported()
         # Before any work; a cluster of our own cannot be missing, and is started when
         # there is work
         if self.address is not None:
@@ -155,23 +154,23 @@ class RayPool:
         gpu = self.device.startswith("cuda")
         needs = {"CPU": 1, "GPU": 1} if gpu else {"CPU": threads}
         if self.address is not None:
-            _reach(self.address)
+            ray_cluster.reach(self.address)
         if not self._ray.is_initialized():
             self._ours = True
             if self.address is not None:
-                _join(self._ray, self.address)
+                ray_cluster.join(self._ray, self.address)
             else:
                 room = max(
                     1, torch.cuda.device_count() if gpu else (os.cpu_count() or 1) // threads
                 )
-                self._temporary = tempfile.mkdtemp(prefix="mb-", dir=_short())
+                self._temporary = tempfile.mkdtemp(prefix="mb-", dir=ray_cluster.short_of())
                 cores = (self._asked or room) * needs["CPU"]
                 try:
                     self._ray.init(
                         num_cpus=cores,
                         object_store_memory=STORE,
                         _temp_dir=self._temporary,
-                        **QUIET,
+                        **ray_cluster.QUIET,
                     )
                 # No room in /dev/shm, no port, no home to keep its token in
                 except (OSError, RuntimeError) as error:
@@ -180,7 +179,7 @@ class RayPool:
                         f"Ray cannot be started here ({why}); leave --executor ray out, or mend"
                         " that"
                     ) from error
-        room = _room(self._ray.nodes(), needs)
+        room = ray_cluster.room(self._ray.nodes(), needs)
         self._count = self._asked or room
         if self._count > room or not room:
             takes = (
@@ -308,7 +307,7 @@ class RayPool:
         ready, _ = self._ray.wait(list(tasks), num_returns=1, timeout=PATIENCE)
         if not ready:
             if all(index is None for _, index in tasks.values()):
-                _tell("still waiting for the first worker; is the cluster busy?")
+                ray_cluster.tell("still waiting for the first worker; is the cluster busy?")
             return
         seat, index = tasks.pop(ready[0])
         exceptions = self._ray.exceptions
@@ -336,7 +335,7 @@ class RayPool:
                 ) from error
             if index is not None:
                 todo.appendleft(index)
-            _tell(f"a worker ({seat.where}) was lost {what}; another one takes over")
+            ray_cluster.tell(f"a worker ({seat.where}) was lost {what}; another one takes over")
             return
         if index is None:
             seat.where, lost[None] = answer, 0
@@ -347,74 +346,3 @@ class RayPool:
     def _dismiss(self, seat: _Seat) -> None:
         self._ray.kill(seat.actor)
         self._seats.remove(seat)
-
-
-QUIET: dict[str, Any] = {
-    "include_dashboard": False,
-    "log_to_driver": False,
-    "logging_level": "ERROR",
-}
-
-
-def _imported() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import: Ray would report home
-    # Silences a warning of what is to change
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--executor ray needs Ray; pip install 'membench[ray]'") from None
-    return ray
-
-
-def _reach(address: str) -> None:
-    """Raises :class:`UserError` unless something listens there: Ray itself would try
-    for minutes.
-    """
-    host, _, port = address.rpartition(":")
-    if address == "auto":
-        return
-    if not host or not port.isdecimal() or "/" in host:
-        raise UserError(
-            f"--address {address}: it must be host:port or auto; start membench on a machine of the"
-            " cluster"
-        )
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"--address {address}: nothing answers there ({error}); start a cluster with: ray start"
-            " --head"
-        ) from None
-
-
-def _join(ray: Any, address: str) -> None:
-    """Connects to a running cluster. Raises :class:`UserError` if it cannot be used."""
-    try:
-        ray.init(address=address, **QUIET)
-    # None was found; another version of Ray or Python; no token
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        why = str(error).strip().splitlines()[0].rstrip(".")
-        hint = (
-            "start one with: ray start --head, and set RAY_AUTH_MODE=token if it asks for its token"
-        )
-        raise UserError(
-            f"--address {address}: no Ray cluster that can be used ({why}); {hint}"
-        ) from error
-
-
-def _room(nodes: Sequence[Mapping[str, Any]], needs: Mapping[str, int]) -> int:
-    """How many workers the living nodes hold."""
-    living = [node["Resources"] for node in nodes if node["Alive"]]
-    return sum(
-        min(int(has.get(what, 0) // number) for what, number in needs.items()) for has in living
-    )
-
-
-def _short() -> str | None:
-    """Where Ray's folder goes: paths of its sockets may have 107 bytes."""
-    return None if len(tempfile.gettempdir()) < 30 else "/tmp"
-
-
-def _tell(line: str) -> None:
-    tqdm.write(f"membench: {line}", file=sys.stderr)

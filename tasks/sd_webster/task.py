@@ -28,7 +28,7 @@ from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import Band, Condition, Example, Space, Training
 
 from ..shared import HALVES, examples_hash, mirror_of, refuse_control_of
-from . import catalogue
+from . import catalogue, products
 from .options import SdWebsterOptions
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class SdWebster(Task):
         index = {} if foreign else unique_images(half)
         ids = [f"{name}/{i:04d}" for i in range(len(index))]
         data = json_hash(
-            [catalogue.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())]
+            [products.WORLD_VERSION, name, [repr(look) for look in index], list(index.values())]
         )
         training = (
             Training.none()
@@ -228,12 +228,12 @@ def world(half: str = "a") -> catalogue.Split:
 @cache
 def training_images_of(half: str = "a") -> np.ndarray:
     """Every different training image, drawn once a process: ``uint8`` [n, 64, 64, 3]."""
-    return np.stack([catalogue.draw(look) for look in unique_images(world(half))])
+    return np.stack([products.draw(look) for look in unique_images(world(half))])
 
 
-def unique_images(half: catalogue.Split) -> dict[catalogue.Look, int]:
+def unique_images(half: catalogue.Split) -> dict[products.Look, int]:
     """Each different training image with its number of training rows."""
-    index: dict[catalogue.Look, int] = {}
+    index: dict[products.Look, int] = {}
     for e in half.entries:
         if e.copies:
             index[e.look] = index.get(e.look, 0) + e.copies

@@ -41,7 +41,7 @@ from membench.storage.hashing import tensor_hash
 from membench.storage.provenance import commit
 
 from ..shared import HALVES
-from . import catalogue
+from . import catalogue, products
 
 PARTS = ("vae", *HALVES)  # a and b: U-Net and text encoder on a half of the world
 
@@ -118,7 +118,7 @@ def make_vae() -> AutoencoderKL:
         layers_per_block=1,
         norm_num_groups=8,
         latent_channels=4,
-        sample_size=catalogue.SIZE,
+        sample_size=products.SIZE,
         mid_block_add_attention=False,
     )
 
@@ -346,7 +346,7 @@ def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool =
         )
         report |= {
             "recipe": asdict(recipe),
-            "world": catalogue.WORLD_VERSION,
+            "world": products.WORLD_VERSION,
             "commit": made_by,
             "torch": torch.__version__,
         }

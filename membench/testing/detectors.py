@@ -1,12 +1,4 @@
-"""Checks of somebody's own detector or task: all that the harness relies on, on tiny
-models, in seconds.
-
-    from membench.testing import check_detector
-    check_detector(MyDetector)
-
-Each check raises :class:`Broken` with one line that names the rule. Nothing is
-downloaded.
-"""
+"""The check of a detector class."""
 
 from __future__ import annotations
 
@@ -22,21 +14,17 @@ import numpy as np
 import torch
 
 from membench import detector as detectors
-from membench import task as tasks
 from membench.detector import Detector
 from membench.errors import UserError
-from membench.models.conditioning import Conditioning
-from membench.models.denoiser import Denoiser, from_uint8, to_uint8
-from membench.models.pixel import PixelDenoiser
-from membench.options import parse_options
+from membench.models.denoiser import Denoiser
 from membench.runs import contract
 from membench.runs.contract import ContractError
 from membench.runs.shards import NoModel
-from membench.seeds import generator
 from membench.storage.hashing import tensor_hash
 from membench.storage.workspace import Workspace
-from membench.task import LoadedTask
-from membench.types import Condition, Sample
+from membench.testing.rules import Broken, check_fields, one_line, options_of, require
+from membench.testing.tiny import Setting, settings
+from membench.types import Sample
 
 SAMPLING = {"steps": 4, "guidance": 2.0}
 # Of scores and confidences between batches of other sizes; a surrogate's training
@@ -44,127 +32,6 @@ SAMPLING = {"steps": 4, "guidance": 2.0}
 TOLERANCE = 1e-2
 MANY = 64  # images; a detector that plans more is given options that make it quick
 FEW, SOME = 3, 24  # images at once in the second run; SOME where one takes thousands of evaluations
-
-
-class Broken(AssertionError):
-    """A rule that the class does not keep, in one line."""
-
-
-def require(kept: bool, rule: str) -> None:
-    if not kept:
-        raise Broken(rule)
-
-
-# -------------------------------------------------------------------------- tiny models
-
-
-class TinyTextModel(Denoiser):
-    """A UNet2DConditionModel of 4x4x4 latents with random weights, v-prediction.
-
-    Captions are told apart by a hash of their text.
-    """
-
-    takes_text = True
-
-    def _forward(
-        self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning
-    ) -> torch.Tensor:
-        return self._run(x, t, encoder_hidden_states=condition.embeddings).sample
-
-    def condition(self, conditions: Sequence[Condition]) -> Conditioning:
-        rows = [
-            torch.randn(6, 16, generator=generator("caption", c.prompt or "")) for c in conditions
-        ]
-        return Conditioning(torch.stack(rows) if rows else None)
-
-    def token_counts(self, conditions: Sequence[Condition]) -> list[int]:
-        return [min(len((c.prompt or "").split()) + 2, 6) for c in conditions]
-
-    def decode(self, x: torch.Tensor) -> np.ndarray:
-        self.cost.decodes += len(x)
-        return to_uint8(torch.nn.functional.interpolate(x[:, :3].float(), scale_factor=2) / 3)
-
-    def encode(self, images: np.ndarray) -> torch.Tensor:
-        if images.shape[1:] != (8, 8, 3):
-            raise UserError(
-                f"images of {images.shape[1:]} are not of this model's 8x8; resize them"
-            )
-        self.cost.encodes += len(images)
-        x = torch.nn.functional.avg_pool2d(from_uint8(images), 2) * 3
-        return torch.cat([x, x.mean(dim=1, keepdim=True)], dim=1)
-
-
-def tiny_text_model(seed: int = 0) -> Denoiser:
-    """States [4, 4, 4], images ``uint8`` [8, 8, 3]. seed: of its weights."""
-    from diffusers import DDIMScheduler, UNet2DConditionModel
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = UNet2DConditionModel(
-            sample_size=4,
-            block_out_channels=(8, 16),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
-            cross_attention_dim=16,
-            attention_head_dim=2,
-            norm_num_groups=4,
-        )
-    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    ends = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
-    scheduler = DDIMScheduler(**betas, **ends, prediction_type="v_prediction")
-    return TinyTextModel(network.eval().requires_grad_(False), scheduler, shape=(4, 4, 4))
-
-
-def tiny_pixel_model(classes: int = 3, seed: int = 0) -> Denoiser:
-    """A UNet2DModel of 8x8 pixels with random weights, epsilon-prediction.
-
-    classes: how many, with a null class after them; 0: unconditional.
-    """
-    from diffusers import DDIMScheduler, UNet2DModel
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = UNet2DModel(
-            sample_size=8,
-            block_out_channels=(8, 8),
-            norm_num_groups=4,
-            down_block_types=("DownBlock2D",) * 2,
-            up_block_types=("UpBlock2D",) * 2,
-            layers_per_block=1,
-            num_class_embeds=classes + 1 if classes else None,
-        )
-    network = network.eval().requires_grad_(False)
-    return PixelDenoiser(network, DDIMScheduler(), shape=(3, 8, 8), classes=classes)
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """A kind of task that a detector may meet."""
-
-    name: str
-    examples: str
-    model: Denoiser
-    other: Denoiser
-    conditions: tuple[Condition, ...]
-
-
-def settings(n: int = 6) -> Iterator[Setting]:
-    """Captions; images with a class; images of an unconditional model."""
-    captions = tuple(Condition(f"caption/{i}", f"A tiny Caption number {i}") for i in range(n))
-    yield Setting("captions", "prompts", tiny_text_model(), tiny_text_model(1), captions)
-    noise = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), np.uint8)
-    for name, classes in (("images with a class", 3), ("images without a class", 0)):
-        told = [
-            Condition(f"image/{i}", None, noise[i], i % 3 if classes else None, ("start", str(i)))
-            for i in range(n)
-        ]
-        yield Setting(
-            name, "images", tiny_pixel_model(classes), tiny_pixel_model(classes, 1), tuple(told)
-        )
-
-
-# ---------------------------------------------------------------------------- detectors
 
 
 def check_detector(
@@ -189,7 +56,7 @@ def check_detector(
     except TypeError as error:
         raise Broken(str(error)) from None
     _declared(found)
-    chosen = _options(found.Options, options, f"detector {cls.__name__}")
+    chosen = options_of(found.Options, options, f"detector {cls.__name__}")
     took = []
     for setting in settings():
         try:
@@ -197,7 +64,7 @@ def check_detector(
         except ContractError as error:
             raise Broken(str(error)) from error
         except UserError as error:
-            _one_line(error, cls.__name__)
+            one_line(error, cls.__name__)
             continue
         took.append(setting.name)
         _compared(found, chosen, setting, seeds[0], first, FEW if spent < 2000 else SOME)
@@ -205,19 +72,6 @@ def check_detector(
             _run(found, chosen, setting, seed)
     require(bool(took), f"{cls.__name__} refuses every setting; see its check")
     return took
-
-
-def _options(kind: type, given: Mapping[str, Any] | None, owner: str) -> Any:
-    words = [
-        f"{k}={','.join(map(str, v)) if isinstance(v, tuple | list) else v}"
-        for k, v in (given or {}).items()
-    ]
-    return parse_options(kind, words, owner=owner)
-
-
-def _one_line(error: UserError, name: str) -> None:
-    text = str(error)
-    require(bool(text.strip()) and "\n" not in text, f"a refusal is one line; {name} says {text!r}")
 
 
 def _compared(
@@ -256,22 +110,11 @@ def _compared(
 def _declared(cls: type[Detector]) -> None:
     name = cls.__name__
     require(cls.Options.__dataclass_params__.frozen, f"{name}.Options is not a frozen dataclass")  # type: ignore[attr-defined]
-    _fields(cls.Options, name)
+    check_fields(cls.Options, name)
     known = {field.name for field in dataclasses.fields(cls.Options)}
     for preset, values in cls.presets.items():
         unknown = sorted(set(values) - known)
         require(not unknown, f"preset {preset} of {name} names {unknown}, which are not options")
-
-
-def _fields(options: type, name: str) -> None:
-    for field in dataclasses.fields(options):
-        has = (
-            field.default is not dataclasses.MISSING
-            or field.default_factory is not dataclasses.MISSING
-        )
-        require(has, f"option {field.name} of {name} has no default")
-        told = bool(field.metadata.get("help"))
-        require(told, f"option {field.name} of {name} has no metadata={{'help': ...}}")
 
 
 class _Counted:
@@ -417,88 +260,3 @@ def _passes(model: Denoiser, before: Any) -> int:
     """Evaluations since ``before``, Jacobian-vector products included."""
     cost = model.cost - before
     return cost.forwards + cost.jvps
-
-
-# -------------------------------------------------------------------------------- tasks
-
-
-def check_task(cls: type, options: Mapping[str, Any] | None = None) -> LoadedTask:
-    """Loads the first profile of a task, twice, and checks everything that the harness
-    relies on.
-
-    Its declaration; ids that are unique and the same each time; labels, kinds and
-    groups; hashes; training images beside their ids; a model that takes the examples;
-    and a control model, if it has one, on the same examples.
-
-    options: in place of the defaults. Returns what was loaded. Raises :class:`Broken`,
-    and whatever the class raises.
-    """
-    name = cls.__name__
-    try:
-        found = tasks.adopted(cls)
-    except TypeError as error:
-        raise Broken(str(error)) from None
-    info = found.info
-    sampled = bool(info.profiles) and {"steps", "guidance"} <= set(info.sampling)
-    require(sampled, f"{name}.info needs profiles, and sampling with steps and guidance")
-    _fields(found.Options, name)
-    task = found(_options(found.Options, options, f"task {info.name}"))
-    try:
-        loaded, again = (contract.load(task, info.profiles[0]) for _ in range(2))
-    except ContractError as error:
-        raise Broken(str(error)) from error
-    ids = [e.id for e in loaded.examples]
-    require(
-        len(set(ids)) == len(ids) > 0, f"{name}: the ids of its {len(ids)} examples are not unique"
-    )
-    same = ids == [e.id for e in again.examples] and dict(loaded.hashes) == dict(again.hashes)
-    require(same, f"{name} loads other examples or hashes each time")
-    require(
-        {"data", "prompts", "weights"} <= set(loaded.hashes),
-        f"{name}.hashes needs data, prompts and weights",
-    )
-    for e in loaded.examples:
-        right = e.memorized in (1, 0, -1)
-        require(
-            right, f"{name}: example {e.id} has memorized={e.memorized!r}; it must be 1, 0 or -1"
-        )
-        require(
-            bool(e.kind and e.group and e.source),
-            f"{name}: example {e.id} lacks kind, group or source",
-        )
-    images = loaded.training.images()
-    beside = len(images) == len(loaded.training.ids)
-    require(beside, f"{name}: {len(images)} training images and {len(loaded.training.ids)} ids")
-    require(
-        images.dtype == np.uint8 and images.ndim == 4,
-        f"{name}: training images are not uint8 [n, h, w, 3]",
-    )
-    model = loaded.model()
-    with torch.no_grad():
-        told = [e.condition for e in loaded.examples[:2]]
-        x = model.noise([(c.id, 0) for c in told], 0)
-        eps = model.eps(x, model.steps // 2, model.condition(told))
-    require(bool(eps.isfinite().all()), f"{name}: its model returns NaN or infinity")
-    _control(task, loaded, name)
-    return loaded
-
-
-def _control(task: tasks.Task, loaded: LoadedTask, name: str) -> None:
-    """The control model: refused in one line, or another model on the same examples."""
-    try:
-        control = contract.load(task, loaded.profile, control=True)
-    except ContractError as error:
-        raise Broken(str(error)) from error
-    except UserError as error:
-        return _one_line(error, name)
-    same = [e.id for e in control.examples] == [e.id for e in loaded.examples]
-    require(
-        same and control.control,
-        f"{name}: with control=True it loads other examples, or does not say so",
-    )
-    differ = control.hashes.get("weights") != loaded.hashes.get("weights")
-    require(
-        differ,
-        f"{name}: its control model has the weights of its model; refuse control where there is"
-        " none",
-    )

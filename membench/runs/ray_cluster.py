@@ -1,0 +1,88 @@
+"""A Ray cluster: how it is reached or started, and how many workers fit into it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from membench.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+QUIET: dict[str, Any] = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": "ERROR",
+}
+
+
+def imported() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import: Ray would report home
+    # Silences a warning of what is to change
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--executor ray needs Ray; pip install 'membench[ray]'") from None
+    return ray
+
+
+def reach(address: str) -> None:
+    """Raises :class:`UserError` unless something listens there: Ray itself would try
+    for minutes.
+    """
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal() or "/" in host:
+        raise UserError(
+            f"--address {address}: it must be host:port or auto; start membench on a machine of the"
+            " cluster"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--address {address}: nothing answers there ({error}); start a cluster with: ray start"
+            " --head"
+        ) from None
+
+
+def join(ray: Any, address: str) -> None:
+    """Connects to a running cluster. Raises :class:`UserError` if it cannot be used."""
+    try:
+        ray.init(address=address, **QUIET)
+    # None was found; another version of Ray or Python; no token
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        why = str(error).strip().splitlines()[0].rstrip(".")
+        hint = (
+            "start one with: ray start --head, and set RAY_AUTH_MODE=token if it asks for its token"
+        )
+        raise UserError(
+            f"--address {address}: no Ray cluster that can be used ({why}); {hint}"
+        ) from error
+
+
+def room(nodes: Sequence[Mapping[str, Any]], needs: Mapping[str, int]) -> int:
+    """How many workers the living nodes hold."""
+    living = [node["Resources"] for node in nodes if node["Alive"]]
+    return sum(
+        min(int(has.get(what, 0) // number) for what, number in needs.items()) for has in living
+    )
+
+
+def short_of() -> str | None:
+    """Where Ray's folder goes: paths of its sockets may have 107 bytes."""
+    return None if len(tempfile.gettempdir()) < 30 else "/tmp"
+
+
+def tell(line: str) -> None:
+    tqdm.write(f"membench: {line}", file=sys.stderr)
