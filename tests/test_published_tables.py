@@ -5,12 +5,23 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-SPEC = importlib.util.spec_from_file_location("tables", ROOT / "results" / "tables.py")
-tables = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tables)
+
+
+def script(name: str):
+    """A script of ``results/``, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "results" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tables, picture = script("tables"), script("picture")
 
 
 @pytest.mark.parametrize("name", tables.FILES)
@@ -33,3 +44,19 @@ def test_a_changed_number_is_seen() -> None:
         block, block[:digit] + str((int(block[digit]) + 1) % 10) + block[digit + 1 :]
     )
     assert changed != text and tables.rewritten(changed) == tables.rewritten(text)
+
+
+def test_the_picture_shows_what_its_parquet_says() -> None:
+    with Image.open(picture.PICTURE) as image:
+        told = image.info["Description"]
+    assert told == picture.said(pd.read_parquet(picture.BOARD)), "python results/picture.py"
+
+
+def test_the_picture_has_a_dot_for_each_detector() -> None:
+    board = pd.read_parquet(picture.BOARD)
+    black = np.zeros((8, 8, 3), np.uint8)
+    figure = picture.draw([(black, black)] * 2, board)
+    names = [
+        label.get_text() for part in figure.subfigs[1].axes for label in part.get_yticklabels()
+    ]
+    assert sorted(names) == sorted(board[board.kind == "all"].detector)
