@@ -57,6 +57,15 @@ class AnisotropyOptions:
 class Anisotropy(OwnTrajectory):
     Options: ClassVar[type] = AnisotropyOptions
     version = 1
+    tuning = MappingProxyType(
+        {
+            "prompts": {
+                "part": ("both", "norm", "cosine"),
+                "gamma1": (0.5, 1.0, 2.0),
+                "gamma2": (0.1, 1.0, 2.0),
+            }
+        }
+    )
     access = Access()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {"sd2": {"gamma2": 0.1}, "realistic_vision": {"gamma1": 2.0, "gamma2": 1.0}}

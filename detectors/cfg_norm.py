@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -72,6 +73,12 @@ class CfgNormOptions:
 class CfgNorm(Draws):
     Options = CfgNormOptions
     version = 1
+    tuning = MappingProxyType(
+        {
+            "prompts": {"steps": (1, 2, 5, 10)},
+            "images": {"image_t": (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)},
+        }
+    )
     access = Access()
 
     def __init__(self, options: CfgNormOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:

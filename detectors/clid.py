@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -49,6 +50,19 @@ class ClidOptions:
 class Clid(MeasuresImages):
     Options = ClidOptions
     version = 1
+    tuning = MappingProxyType(
+        {
+            "images": {
+                "t": (
+                    (90, 100, 110),
+                    (190, 200, 210),
+                    (290, 300, 310),
+                    (440, 450, 460),
+                    (640, 650, 660),
+                )
+            }
+        }
+    )
     access = Access(images=True)
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:

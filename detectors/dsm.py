@@ -14,6 +14,7 @@ noise a prompt.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 
@@ -41,6 +42,7 @@ class DsmOptions:
 class Dsm(OwnTrajectory):
     Options = DsmOptions
     version = 1
+    tuning = MappingProxyType({"prompts": {"step": (0, 1, 2, 5, 10)}})
     access = Access()
 
     def least(self) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -113,6 +114,14 @@ class Flipd(ByCondition):
 
     Options: ClassVar[type] = FlipdOptions
     version = 1
+    tuning = MappingProxyType(
+        {
+            "images": {
+                "t0": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3),
+                "condition": ("auto", "unconditional", "difference"),
+            }
+        }
+    )
     access = Access(gradients=True, images=True)
     usual = "conditional"
 

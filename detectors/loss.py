@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -39,6 +40,14 @@ class LossOptions:
 class Loss(ByCondition):
     Options: ClassVar[type] = LossOptions
     version = 1
+    tuning = MappingProxyType(
+        {
+            "images": {
+                "t": (20, 50, 100, 200, 300, 400, 500, 700),
+                "condition": ("auto", "unconditional"),
+            }
+        }
+    )
     access = Access(images=True)
     usual = "conditional"
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -59,6 +60,15 @@ class MembershipOptions:
 class Membership(ByCondition):
     Options: ClassVar[type] = MembershipOptions
     version = 1
+    tuning = MappingProxyType(
+        {
+            "images": {
+                "test": ("pia", "pian", "secmi", "sima"),
+                "t": (50, 100, 200, 300, 400),
+                "condition": ("auto", "unconditional"),
+            }
+        }
+    )
     access = Access(images=True)
     usual = "conditional"
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -54,6 +55,16 @@ class Representation(ByCondition):
 
     Options: ClassVar[type] = RepresentationOptions
     version = 1
+    tuning = MappingProxyType(
+        {
+            "images": {
+                "t": (10, 50, 100, 200, 400),
+                "pool": ("max", "mean"),
+                "statistic": ("std", "norm_ratio"),
+                "condition": ("unconditional", "conditional"),
+            }
+        }
+    )
     access = Access(images=True, internals=True)
 
     usual = "unconditional"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -99,6 +100,20 @@ class ScoreNorm(ByCondition):
 
     Options: ClassVar[type] = ScoreNormOptions
     version = 2
+    tuning = MappingProxyType(
+        {
+            "images": {
+                "at": ("image", "noised"),
+                "t": (0.02, 0.05, 0.1, 0.2, 0.3, 0.5),
+                "norm": ("eps", "score"),
+                "condition": ("conditional", "unconditional", "difference"),
+            },
+            "prompts": {
+                "t": (1.0, 0.9, 0.7, 0.5),
+                "condition": ("guided", "conditional", "difference"),
+            },
+        }
+    )
     access = Access()
 
     usual = "guided"

@@ -36,6 +36,8 @@ class Detector:
     changes the network, so it shares no evaluation with another detector. attack: how it
     chooses or guides the images that it extracts is its own, so that the share of copies
     among them says something of it; the images of other detectors are the task's.
+    tuning: of "prompts" and "images", the values of each option that ``membench tune``
+    may try; none of those that only buy precision by more evaluations.
     """
 
     Options: ClassVar[type]
@@ -44,6 +46,7 @@ class Detector:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
     alone: ClassVar[bool] = False
     attack: ClassVar[bool] = False
+    tuning: ClassVar[Mapping[str, Mapping[str, Sequence[Any]]]] = MappingProxyType({})
     # Of files that the options name, their hashes: part of a run's key
     reads: Mapping[str, str] = MappingProxyType({})
 

@@ -29,6 +29,7 @@ from membench.cli import (
     run,
     show,
     train,
+    tune,
 )
 from membench.cli.common import Parser
 from membench.errors import UserError, suggest
@@ -40,6 +41,7 @@ COMMANDS = {
     "leaderboard": leaderboard,
     "report": report,
     "ablate": ablate,
+    "tune": tune,
     "list": names,
     "show": show,
     "train": train,

@@ -115,6 +115,13 @@ def _declared(cls: type[Detector]) -> None:
     for preset, values in cls.presets.items():
         unknown = sorted(set(values) - known)
         require(not unknown, f"preset {preset} of {name} names {unknown}, which are not options")
+    for examples, named in cls.tuning.items():
+        require(examples in ("prompts", "images"), f"{name}.tuning names {examples!r}")
+        unknown = sorted(set(named) - known)
+        require(not unknown, f"{name}.tuning names {unknown}, which are not options")
+        for option, tried in named.items():
+            for value in tried:
+                options_of(cls.Options, {option: value}, f"{name}.tuning")
 
 
 class _Counted:
