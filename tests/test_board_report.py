@@ -27,6 +27,7 @@ from test_report import (
 from membench.metrics.extraction import ams, ums
 from membench.reports import board_plots
 from membench.reports.board_page import Board, write_board
+from membench.reports.examples import compared
 from membench.reports.gallery import OFTEN, Gallery, of_runs
 from membench.runs import finished
 from membench.runs.finished import Run
@@ -447,3 +448,30 @@ def test_without_confidences_the_gallerys_failures_are_from_the_middle(tmp_path)
     # The rest is 74 ... 120
     assert [p["place"] for p in shown(found, "Failures")] == list(range(91, 103))
     assert of_runs({}, DISTANCE, {}) == ("", [])
+
+
+def test_each_example_has_its_score_under_each_detector(tmp_path) -> None:
+    one = make(tmp_path, COPIED, detector="one")
+    two = make(tmp_path, COPIED, detector="two", change=lambda s: s.assign(score=-s.score))
+    table = compared(board_plots.settings_of([one, two]))
+    assert [title for title, *_ in table.header][-2:] == ["one", "two"]
+    assert len(table.rows) == len(one.scores)
+    shown = sorted(tuple(float(cell.sort) for cell in row[-2:]) for row in table.rows)
+    assert shown == sorted((s, -s) for s in one.scores.score)
+    texts = sorted(row[1].text for row in table.rows)
+    assert texts == sorted(one.scores.prompt.fillna(one.scores.id))
+    assert compared(board_plots.settings_of([one])) is None
+
+
+def test_examples_of_a_board_stand_by_their_mean_rank(tmp_path) -> None:
+    one = make(tmp_path, COPIED, detector="one")
+    far = make(tmp_path, COPIED, detector="two", change=lambda s: s.assign(score=1e9 * s.score))
+    rows = compared(board_plots.settings_of([one, far])).rows
+    scores = [float(row[-2].sort) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    # Scales do not matter: the detector of the large scores alone would decide
+    third = make(tmp_path, COPIED, detector="x", change=lambda s: s.assign(score=-s.score))
+    fourth = make(tmp_path, COPIED, detector="y", change=lambda s: s.assign(score=-s.score - 9))
+    rows = compared(board_plots.settings_of([far, third, fourth])).rows
+    scores = [float(row[-3].sort) for row in rows]
+    assert scores == sorted(scores)

@@ -20,6 +20,7 @@ from membench.boards import identity, published
 from membench.boards.attacks import collect_attacks
 from membench.boards.collect import about, collect, collect_bands, collect_kinds
 from membench.boards.differences import differences, resamples_for
+from membench.boards.examples import collect_examples
 from membench.boards.groups import GROUPINGS
 from membench.boards.identity import BOARD
 from membench.boards.mirror import collect_mirror
@@ -41,6 +42,7 @@ By = Literal[
     "kind",
     "source",
     "band",
+    "example",
     "difference",
     "leaders",
     "published",
@@ -97,13 +99,13 @@ def board(
     by: what a row is of: ``run``; ``seeds``: a setting, mean over its seeds; ``attack``: the
     same, of attacks; ``mirror``: a setting and kind, on both models of a mirror pair; ``kind``:
     of memorized example; ``source``: of examples that are not; ``band``: of similarity;
-    ``difference``: a pair of detectors; ``leaders``: the same rows, for sentences;
-    ``published``: a published number, and what was measured; ``summary``: as seeds, for
-    one small table. groups: what intervals resample: ``task`` (as the task groups its
-    examples), ``text``, ``image`` or ``text+image``. bands, copy: other bands and copy
-    threshold, by stored matches. compare: metrics by which settings are compared in
-    pairs, of a board by seeds. Raises :class:`UserError` where the runs do not support
-    what is asked for.
+    ``example``: an example and run; ``difference``: a pair of detectors; ``leaders``:
+    the same rows, for sentences; ``published``: a published number, and what was
+    measured; ``summary``: as seeds, for one small table. groups: what intervals
+    resample: ``task`` (as the task groups its examples), ``text``, ``image`` or
+    ``text+image``. bands, copy: other bands and copy threshold, by stored matches.
+    compare: metrics by which settings are compared in pairs, of a board by seeds.
+    Raises :class:`UserError` where the runs do not support what is asked for.
     """
     check(by, groups)
     if not runs:
@@ -120,6 +122,8 @@ def board(
         return _board(by, collect_attacks(runs, resampler), runs)
     if by == "band":
         return _board(by, collect_bands(runs), runs)
+    if by == "example":
+        return _board(by, collect_examples(runs), runs)
     if by in ("kind", "source"):
         return _board(by, over_seeds(collect_kinds(runs, by), runs, resampler), runs)
     if by == "published":

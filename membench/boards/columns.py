@@ -273,10 +273,28 @@ MIRROR_COLUMNS = {
     "seeds": Column("whole", "seeds", "seeds that both models have"),
     "evaluations_per_example": _real("evaluations", "forwards and JVPs of an example, mean"),
 }
+EXAMPLE_COLUMNS = {
+    **IDENTITY,
+    "detector": SETTING["detector"],
+    "options": SETTING["options"],
+    "seed": OF_RUN["seed"],
+    "status": SETTING["status"],
+    "run": OF_RUN["run"],
+    "example": _text("id of the example"),
+    "kind": _text("how the example was planted, or what published it"),
+    "group": _text("near-duplicate examples, which are resampled together"),
+    "source": _text("where the example is from: a half, a prompt set"),
+    "prompt": _text("caption", empty=True),
+    "label": Column("whole", "", "1 memorized, 0 not, -1 nothing says"),
+    "score": _real("", "higher is more memorized; missing where it failed"),
+    "png_bits": _real("bits", "size of the PNG of the example or of its extracted images"),
+    "score_status": _text("ok, or failed"),
+}
 TABLES = {
     "mirror": MIRROR_COLUMNS,
     "run, seeds, attack, kind, source and summary": BOARD_COLUMNS,
     "band": BAND_COLUMNS,
+    "example": EXAMPLE_COLUMNS,
     "difference": DIFFERENCE_COLUMNS,
     "published": PUBLISHED_COLUMNS,
 }

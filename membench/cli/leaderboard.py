@@ -21,6 +21,7 @@ EXAMPLES = (
     "leaderboard --by attack --task cifar10",
     "leaderboard --by difference --task sd_webster",
     "leaderboard --by band --band high=0:0.5 --band low=0.5:1.2 --copy 0.8",
+    "leaderboard --by example --detector cfg_norm,dsm --format csv --output scores.csv",
     "leaderboard --by mirror --runs results/mirror_development.parquet",
     "leaderboard --by seeds --format parquet --output board.parquet",
     "leaderboard --by seeds --push-to-hub OWNER/NAME --dry-run --output upload",
@@ -33,6 +34,7 @@ BY = {
     "source": "the same, for each source of examples that are not memorized",
     "attack": "an attack: what it extracts from the model and from its mirror, at what cost",
     "band": "a run and band of similarity",
+    "example": "an example and run: its score (csv, json, parquet)",
     "difference": "a pair of detectors: is the difference significant?",
     "leaders": "one sentence a task: who leads",
     "published": "a published number, and what was measured",
@@ -133,7 +135,7 @@ def _show(made: Board, args: argparse.Namespace) -> None:
 
     if args.format != "card":
         write_boards(made, args.format, args.output, wide=args.wide)
-    elif made.by in ("leaders", "published"):
+    elif made.by in ("leaders", "published", "example"):
         raise UserError(f"--format card is a table, and --by {made.by} has none of its own")
     else:
         emit(snippet(made), args.output)
@@ -154,7 +156,7 @@ def _check_publishing(args: argparse.Namespace, by: str) -> None:
             "--push-to-hub with --dry-run needs --output DIR, where its files are written; without"
             " --dry-run leave --output out"
         )
-    if by in ("leaders", "published"):
+    if by in ("leaders", "published", "example"):
         raise UserError(f"--push-to-hub uploads numbers of runs, and --by {by} makes others")
     if any(path.suffix == ".parquet" for path in args.runs):
         raise UserError("--push-to-hub needs the folders of the runs, from which its card is made")

@@ -19,6 +19,7 @@ from membench.boards.papers import about_detectors
 from membench.plain import marked_down
 from membench.reports.board_plots import extraction_plots, histograms, roc, settings_of, spaces_of
 from membench.reports.drawing import draw
+from membench.reports.examples import Examples, compared
 from membench.reports.gallery import Gallery, measure_word, of_runs
 from membench.reports.kinds import kind_lines
 from membench.reports.output import markdown
@@ -83,6 +84,7 @@ class Board:
 class Part:
     """A board as it is shown. scores: a histogram a detector. galleries: (intro,
     galleries, similarity or distance), one a space.
+    examples: to be looked up.
     """
 
     board: Board
@@ -94,6 +96,7 @@ class Part:
     about: Table
     links: Sequence[str] = ()
     kinds: Sequence[str] = ()
+    examples: Examples | None = None
 
     @property
     def figures(self) -> dict[str, Sequence[Plot]]:
@@ -200,7 +203,8 @@ def _part(
     links = [_link(folder, out) for folder in board.links]
     about, curves = _about(settings, out), [curve] if curve else []
     kinds = sorted({kind for run in runs for kind in run.scores.kind})
-    return Part(board, curves, scores, plots, galleries, absent, about, links, kinds)
+    looked_up = compared(settings)
+    return Part(board, curves, scores, plots, galleries, absent, about, links, kinds, looked_up)
 
 
 def _link(folder: Path | None, out: Path) -> str:
@@ -286,6 +290,7 @@ def render(parts: Sequence[Part]) -> str:
                 "about": part.about,
                 "large": [*part.detection, *part.extraction],
                 "scores": part.scores,
+                "examples": part.examples,
             }
         )
     dates = sorted(row[-3] for part in parts for row in part.about.rows)

@@ -87,6 +87,36 @@ def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Exam
     return Examples(header, rows, _note(len(good), bool(by_example), left))
 
 
+def compared(settings: Mapping[str, Sequence[Run]]) -> Examples | None:
+    """Every example of a board with its score under each detector, of its lowest seed;
+    None where fewer than two have scored.
+
+    Highest mean rank first, as the scores themselves do not compare. settings: of
+    ``board_plots.settings_of``.
+    """
+    scored = {name: good for name, (run, *_) in settings.items() if len(good := _ranked(run))}
+    if len(scored) < 2:
+        return None
+    about = pd.concat(scored.values()).drop_duplicates("id").set_index("id")
+    score = pd.DataFrame({name: good.set_index("id").score for name, good in scored.items()})
+    order = score.rank(pct=True).mean(axis=1).sort_values(ascending=False, kind="stable").index
+    header = [("place", True, False), ("example", False, False), ("label", False, True)]
+    header += [("kind", False, True), *((name, True, False) for name in score)]
+    rows = []
+    for place, id_ in enumerate(order[:MOST_ROWS], 1):
+        r = about.loc[id_]
+        row = [Cell(f"{place:,}", str(place))]
+        row += [Cell(r.prompt if isinstance(r.prompt, str) else str(id_))]
+        row += [Cell(LABELS[int(r.label)]), Cell(kind_name(r.kind))]
+        for value in score.loc[id_]:
+            row.append(Cell("n/a") if math.isnan(value) else Cell(f"{value:.4g}", repr(value)))
+        rows.append(row)
+    note = "Highest mean rank over the detectors first; of each its lowest seed."
+    if len(order) > MOST_ROWS:
+        note += f" {MOST_ROWS:,} of {len(order):,} examples."
+    return Examples(header, rows, note)
+
+
 def _note(count: int, images: bool, left: int) -> str:
     note = "Highest score first."
     if images:

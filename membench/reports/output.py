@@ -29,6 +29,11 @@ def write_boards(board: Board, fmt: str, output: Path | None, *, wide: bool = Fa
         raise UserError(
             f"--by leaders makes sentences; for numbers: --by difference --format {fmt}"
         )
+    if board.by == "example" and fmt in ("table", "md"):
+        raise UserError(
+            f"--by example has {len(board.frame):,} rows; write them: --format csv --output"
+            " scores.csv (or json, parquet)"
+        )
     if fmt == "table":
         emit(on_screen(board, wide=wide, room=width() if output is None else None), output)
     elif fmt == "md":
