@@ -40,9 +40,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="settings of each detector, its defaults among them (default 8)",
     )
     what.add_argument("--limit", type=int, metavar="N", help="only N examples, of every try")
-    what.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="which settings are tried (default 0)"
-    )
     settings(what, "an option that is the same in all tries: DETECTOR.K=V or TASK.K=V")
     plugin(what)
     how = how_to_run(parser)
@@ -60,8 +57,6 @@ def call(args: argparse.Namespace) -> int:
     names = names_of(args.detector, registry.detectors(), "detector")
     if not 2 <= args.tries <= 1000:
         raise UserError(f"--tries {args.tries}: it must be 2 to 1000, the defaults among them")
-    if not 0 <= args.seed < 10**18:
-        raise UserError(f"--seed {args.seed}: it must be a whole number of up to 18 digits")
     from membench.boards.tuned import collect_tries
     from membench.reports.tuned import told
     from membench.runs.devices import device_of
@@ -86,7 +81,7 @@ def call(args: argparse.Namespace) -> int:
     ]
     refuse_other_worlds(specs[0])
     examples = open_task(specs[0]).info.examples
-    plan = [t for spec in specs for t in tries(spec, examples, args.tries, args.seed)]
+    plan = [t for spec in specs for t in tries(spec, examples, args.tries)]
     frame = collect_tries(tune(plan, args.runs, progress=not args.quiet))
     atomic_write(where, lambda path: frame.to_parquet(path, index=False))
     print(told(frame, args.tries, where))
