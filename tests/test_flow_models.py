@@ -42,6 +42,7 @@ def test_a_rectified_flow_is_one_line(
 
     no_sockets(monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     (tmp_path / "mine.txt").write_text("a red mug\n")
     if how.startswith("hub"):

@@ -12,6 +12,11 @@ from typing import Literal
 from membench.errors import UserError, unknown_name
 from membench.fetching import hub
 
+
+class OtherKind(UserError):
+    """A pipeline that membench does not read, by its class's name."""
+
+
 Prediction = Literal["epsilon", "v_prediction"]
 
 
@@ -194,4 +199,4 @@ def _refuse_other_kinds(name: str, local_only: bool) -> None:
         try:
             named_kind(index.parent)
         except UserError as error:
-            raise UserError(str(error).replace(str(index.parent), repo_id)) from None
+            raise OtherKind(str(error).replace(str(index.parent), repo_id)) from None

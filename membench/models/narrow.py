@@ -56,11 +56,11 @@ def narrowed(model: LatentDenoiser) -> LatentDenoiser:
             mid_block_add_attention=False,
         )
         assert halvings(made.config) == factor
-        return made.to(model.dtype).eval().requires_grad_(False)
+        return torch.nn.Module.to(made, model.dtype).eval().requires_grad_(False)
 
     made = replace(
         pipeline,
-        unet=unet.to(model.dtype),
+        unet=torch.nn.Module.to(unet, model.dtype),  # diffusers' own warns
         load_vae=load_vae,
         size=(SIDE * factor, SIDE * factor),
     )

@@ -26,6 +26,7 @@ from membench.runs.job import Job, load_task, open_job, told
 from membench.runs.plan import encode, suits
 from membench.runs.shards import Extracted, NoModel, sample_rows
 from membench.runs.spec import Spec
+from membench.types import Sample
 
 T = TypeVar("T")
 TIMED = 8  # examples, or images, of a part that is timed
@@ -139,11 +140,13 @@ def _price(job: Job, model: Denoiser, tried: int) -> Price:
     ids = {c.id for c in part}
     own = [r for r in requests if r.condition.id in ids] or list(requests)
     own = own[:tried] if not detector.access.images else own
+    samples: list[Sample] = []
+    extract, work = (0, 0.0), 0.0
     if own:
         model.ready_images()
-    samples, extract, work = _timed(
-        model, lambda: contract.extract(detector, model, own), len(requests) / max(len(own), 1)
-    )
+        samples, extract, work = _timed(
+            model, lambda: contract.extract(detector, model, own), len(requests) / len(own)
+        )
     rows = pd.DataFrame(sample_rows(samples))
     if rows.empty:
         rows = pd.DataFrame({"condition": [], "draw": []})

@@ -359,7 +359,7 @@ def model_resource(
     from membench.fetching.hub import Incomplete
     from membench.fetching.resources import Resource
     from membench.models.changes import NONE
-    from membench.models.checkpoints import choices, pipeline_folder
+    from membench.models.checkpoints import OtherKind, choices, pipeline_folder
     from membench.models.pipeline_kinds import check_kind
     from membench.models.stable_diffusion_folder import weight_files
 
@@ -390,6 +390,8 @@ def model_resource(
                 local_only=True,
                 advice=f"fetch them with: {command}",
             )
+        except OtherKind:
+            raise
         except Incomplete:
             if net.offline():
                 raise
