@@ -124,4 +124,5 @@ def test_a_run_from_end_to_end(folder: Path, tmp_path: Path, dtype: str) -> None
     ]
     exact, ours = (run.scores.set_index("id").score for run in runs)
     assert np.allclose(ours[exact.index], exact, rtol=2 * TOLERANCE[dtype])
-    assert (runs[1].samples.status == "ok").all() and len(runs[1].samples) == 3
+    # Images were made, and there is nothing to compare them with
+    assert runs[1].samples.status.tolist() == ["not compared"] * 3
