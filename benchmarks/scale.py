@@ -36,8 +36,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import membench
 from membench.models.batch_size import automatic
-from membench.models.latent import ENCODE_BLOCK, LatentDenoiser
+from membench.models.latent import LatentDenoiser
 from membench.models.loading import DTYPES, layout, torch_dtype
+from membench.models.text_encoding import BLOCK
 from membench.similarity.cosine import cosine
 from membench.storage.images import png_bytes
 from membench.storage.tables import SCHEMAS, write_table
@@ -184,10 +185,10 @@ def network(args: argparse.Namespace, counted: dict[str, float]) -> None:
     )
     bare_run = torch.compile(unet) if args.compile else unet
     at, twice = torch.tensor(t, device=args.device), x.repeat_interleave(2, dim=0).to(kind)
-    block = [str(k) for k in range(ENCODE_BLOCK)]
+    block = [str(k) for k in range(BLOCK)]
 
     def encode() -> None:
-        model._prompts.clear()
+        model.text.known.clear()
         model.condition([Condition(name, name) for name in block])
 
     found = turns(
@@ -216,7 +217,7 @@ def network(args: argparse.Namespace, counted: dict[str, float]) -> None:
         print(f"achieved: {counted['U-Net, one evaluation'] * rate / 1e12:.3f} TFLOP/s")
     rest = turns(args.device, 1, {"encode": encode, "decode": lambda: model.decode(x[:1])})
     print(
-        f"text encoding: {ENCODE_BLOCK / rest['encode'][0]:.2f} prompts/s; decoding:"
+        f"text encoding: {BLOCK / rest['encode'][0]:.2f} prompts/s; decoding:"
         f" {rest['decode'][0]:.3f} s an image of 512x512"
     )
     if args.device.startswith("cuda"):
@@ -224,7 +225,8 @@ def network(args: argparse.Namespace, counted: dict[str, float]) -> None:
             f"{torch.cuda.get_device_name(args.device)}, peak memory"
             f" {torch.cuda.max_memory_allocated(args.device) / 2**30:.2f} GiB"
         )
-    size = sum(row.nbytes for row in model._prompts.values()) / len(model._prompts)
+    known = [row.embeddings for row in model.text.known.values() if row.embeddings is not None]
+    size = sum(row.nbytes for row in known) / len(known)
     print(
         f"embedding of a prompt: {size:,.0f} bytes on the host; of 10,000:"
         f" {1e4 * size / 1e9:.2f} GB"

@@ -351,7 +351,7 @@ def test_differences_published_and_kinds(runs: Path, tmp_path: Path, monkeypatch
         renamed(path, "sd_webster")
     assert (
         command("--runs", tmp_path / "runs", "--by", "published") == 0
-        and "not reproduced here" in capsys.readouterr().out
+        and "not measured here" in capsys.readouterr().out
     )
 
 

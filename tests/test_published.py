@@ -427,7 +427,7 @@ def test_a_mini_run_never_matches_the_published_file():
     mini = with_reported(board.assign(profile="mini"), frame)
     assert mini.reported_auroc.isna().all() and (mini.reported_source == "").all()
     assert (
-        published_table(frame, board.assign(profile="mini")).measured == "not reproduced here"
+        published_table(frame, board.assign(profile="mini")).measured == "not measured here"
     ).all()
 
 
@@ -440,9 +440,7 @@ def test_a_board_without_a_column_matches_nothing(write, missing):
         and found.reported_source.tolist() == ["", ""]
         and found.index.tolist() == [7, 3]
     )
-    assert published_table(read(write(DETECTION)), board).measured.tolist() == [
-        "not reproduced here"
-    ]
+    assert published_table(read(write(DETECTION)), board).measured.tolist() == ["not measured here"]
 
 
 def test_the_best_evidence_counts_and_the_others_are_named(write):
@@ -494,7 +492,7 @@ def test_bands_and_similarities_must_be_the_same(write):
 def test_text_of_the_published_file():
     frame = read(PARQUET)
     text = published_table(frame, None)
-    assert (text.measured == "not reproduced here").all() and not text.isna().any().any()
+    assert (text.measured == "not measured here").all() and not text.isna().any().any()
     side = text[text.source == "arXiv 2410.02467v7, Table 1"]
     assert len(side) == 15  # five data sets, three methods
     row = side[(side.data == "CIFAR-10") & (side.detector == "side")].iloc[0]
@@ -537,4 +535,4 @@ def test_measured_values_in_the_text(write):
         and text["metric"]["side"] == "AMS/UMS % high"
     )
     none = published_table(frame, pd.DataFrame([RUN]).drop(columns=["auroc", "tpr_at_fpr_0.01"]))
-    assert (none.measured == "not reproduced here").all()
+    assert (none.measured == "not measured here").all()

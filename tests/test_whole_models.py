@@ -272,7 +272,7 @@ PARTS = {
     ),
     "a whole checkpoint": (
         lambda f: only(f, "sd.safetensors", {"model.diffusion_model.x": torch.zeros(1)}),
-        "from_single_file",
+        "sd_webster.base=",
     ),
     "U-Net of another class": (
         config("unet", _class_name="UNet3DConditionModel"),

@@ -252,6 +252,10 @@ PUBLISHED_COLUMNS = {
     "metric": _text("metrics of the cell"),
     "reported": _text("published numbers"),
     "measured": _text("numbers of the runs of the same setting"),
+    "verdict": _text(
+        "reproduced, not reproduced, or cannot be judged and why; empty: no run of the detector",
+        empty=True,
+    ),
     "source": _text("where it was published"),
     "evidence": _text("what was read: paper, code or data, computed, third party"),
     "note": _text("what a reader must know"),

@@ -70,7 +70,7 @@ EVIDENCE = {
 }
 
 
-NOT_REPRODUCED = "not reproduced here"
+NOT_MEASURED = "not measured here"
 
 _TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
 
@@ -382,7 +382,7 @@ def same_setting(run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     """Whether a published number is of the setting of a run."""
     if not run["comparable"] or any(run[theirs] != row[ours] for ours, theirs in KEYS.items()):
         return False
-    if not all(_equal(value, run["resolved"].get(name)) for name, value in row["parsed"].items()):
+    if not all(stated(value, run["resolved"].get(name)) for name, value in row["parsed"].items()):
         return False
     if row["similarity"] and not run["space"].startswith(row["similarity"]):
         return False
@@ -390,14 +390,14 @@ def same_setting(run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return not row["band"] or run["bands"].get(row["band"]) == [row["band_from"], row["band_to"]]
 
 
-def _equal(stated: Any, resolved: Any) -> bool:
-    """Equality of JSON values: 1 is 1.0 but not true, and null, which is not known,
-    equals nothing.
+def stated(value: Any, resolved: Any) -> bool:
+    """Whether an option's published value is the resolved one, as JSON: 1 is 1.0 but
+    not true, and null, which is not known, equals nothing.
     """
     return (
-        stated is not None
-        and isinstance(stated, bool) == isinstance(resolved, bool)
-        and stated == resolved
+        value is not None
+        and isinstance(value, bool) == isinstance(resolved, bool)
+        and value == resolved
     )
 
 

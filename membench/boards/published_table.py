@@ -17,7 +17,7 @@ from membench.boards.published import (
     BANDS,
     EVIDENCE,
     METRICS,
-    NOT_REPRODUCED,
+    NOT_MEASURED,
     SETTING,
     numbers_of,
     ordered,
@@ -27,7 +27,11 @@ from membench.boards.published import (
     title_of,
     with_reported,
 )
+from membench.boards.reproduced import judged, verdict_of
 from membench.errors import UserError
+
+# What makes judged numbers those of one line: SETTING less how its evidence is worded
+JUDGED = tuple(name for name in SETTING if name != "evidence")
 
 # Of the checkout that membench lies in: a file beside a folder of runs could be
 # anybody's.
@@ -71,16 +75,19 @@ def published_table(
     order of :func:`ordered`.
 
     board: as for :func:`with_reported`; None: nothing was measured. tasks: only these.
-    Columns paper, model, data, detector, options, metric, reported, measured, source,
-    evidence, note. AMS and UMS of the bands stand in one cell, in per cent. measured:
-    in the same form, the mean where several rows of the board are of that setting, n/a
-    for what they lack; "not reproduced here" without any.
+    Columns paper, model, data, detector, options, metric, reported, measured, verdict,
+    source, evidence, note. AMS and UMS of the bands stand in one cell, in per cent.
+    measured: in the same form, the mean where several rows of the board are of that
+    setting, n/a for what they lack; "not measured here" without any. verdict: of
+    :mod:`membench.boards.reproduced`, empty where no run is of that detector.
     """
     runs = [] if board is None else list(settings_of(board))
+    compared = judged(published, pd.DataFrame() if board is None else board)
     chosen = ordered(published if tasks is None else published[published.task.isin(tasks)])
     lines = []
     for _, part in chosen.groupby(list(SETTING), sort=False):
         rows = numbers_of(part)
+        own = compared[(compared[list(JUDGED)] == part[list(JUDGED)].iloc[0]).all(axis=1)]
         same = {
             row["column"]: [
                 run[row["column"]]
@@ -92,7 +99,7 @@ def published_table(
         present = {
             name: [value for value in found if not pd.isna(value)] for name, found in same.items()
         }
-        measured, most = NOT_REPRODUCED, max(map(len, present.values()))
+        measured, most = NOT_MEASURED, max(map(len, present.values()))
         if most:
             means = {
                 name: math.fsum(found) / len(found) if found else math.nan
@@ -104,10 +111,11 @@ def published_table(
         lines.append(
             {name: first[name] for name in ("paper", "model", "data", "detector")}
             | {
-                "options": _published_options(first["parsed"]),
+                "options": options_text(first["options"]),
                 "metric": metric,
                 "reported": reported,
                 "measured": measured,
+                "verdict": verdict_of(own),
                 "source": first["source"],
             }
             | {
@@ -124,6 +132,7 @@ def published_table(
         "metric",
         "reported",
         "measured",
+        "verdict",
         "source",
         "evidence",
         "note",
@@ -159,9 +168,10 @@ def _published_line(
     return "; ".join(title), "; ".join(cell)
 
 
-def _published_options(options: Mapping[str, Any]) -> str:
-    """``draws=4 steps=1``; ``draws=?`` where the source leaves it open."""
+def options_text(options: str) -> str:
+    """``draws=4 steps=1`` of a JSON object; ``draws=?`` where the source leaves it open."""
+    parsed: dict[str, Any] = json.loads(options)
     return " ".join(
         f"{name}={'?' if value is None else json.dumps(value).strip(chr(34))}"
-        for name, value in options.items()
+        for name, value in parsed.items()
     )

@@ -180,6 +180,7 @@ def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip
     """
     from membench.api import write_pages
     from membench.boards.board import board
+    from membench.reports.beside_published import beside_published
     from membench.reports.grid_table import grid_table
     from membench.reports.lines import width
     from membench.reports.output import write_boards
@@ -204,6 +205,8 @@ def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip
         print(run_table(found.runs) if len(tasks) == 1 else grid_table(found))
     elif found.runs:
         sys.stdout.write(run_end(found.runs, args.runs, width()))
+    if args.format != "json" and not args.quiet:
+        sys.stdout.write(beside_published(found.runs, width()))
     # Once for all seeds
     for line in dict.fromkeys(
         f"left out: {s.detector} on {s.task}: {s.reason}" for s in found.skipped

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from membench.errors import unknown_name
+from membench.errors import UserError, unknown_name
 from membench.fetching import hub
+
+
+class OtherKind(UserError):
+    """A pipeline that membench does not read, by its class's name."""
+
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -157,17 +162,41 @@ def pipeline_folder(
 
     name: a folder, or as in :func:`choices`. A line on stderr says if a mirror is
     taken. Raises :class:`membench.errors.UserError` as
-    :func:`membench.fetching.hub.hub_folder`.
+    :func:`membench.fetching.hub.hub_folder`, and by its class's name for a pipeline of
+    another kind, which lacks these files because it has others.
     """
     if Path(name).is_dir():
         return Path(name), ""
-    folder, repo_id, revision = hub.hub_folder_of(
-        choices(name),
-        patterns=hub.PIPELINE_PATTERNS,
-        ignore=hub.PIPELINE_IGNORE,
-        required=hub.PIPELINE_REQUIRED,
-        variant=variant,
-        local_only=local_only,
-        advice=advice,
-    )
+    try:
+        folder, repo_id, revision = hub.hub_folder_of(
+            choices(name),
+            patterns=hub.PIPELINE_PATTERNS,
+            ignore=hub.PIPELINE_IGNORE,
+            required=hub.PIPELINE_REQUIRED,
+            variant=variant,
+            local_only=local_only,
+            advice=advice,
+        )
+    except UserError:
+        _refuse_other_kinds(name, local_only)
+        raise
     return folder, f"{repo_id}@{revision or folder.name}"
+
+
+def _refuse_other_kinds(name: str, local_only: bool) -> None:
+    """Raises :class:`membench.errors.UserError` if a model_index.json that can be had
+    is of another pipeline.
+    """
+    from membench.models.pipeline_kinds import named_kind  # torch
+
+    for repo_id, revision in choices(name):
+        try:
+            index = hub.hub_file(
+                repo_id, "model_index.json", revision, repo_type="model", local_only=local_only
+            )
+        except UserError:
+            continue
+        try:
+            named_kind(index.parent)
+        except UserError as error:
+            raise OtherKind(str(error).replace(str(index.parent), repo_id)) from None

@@ -55,7 +55,7 @@ class LatentDenoiser(LatentStates):
             shape=(unet.config.in_channels, *latent_size(unet.config.sample_size)),
             batch_size=batch_size,
         )
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         kind = SD if getattr(pipeline, "text_encoder_2", None) is None else XL
         self.text = TextEncoding(
             [getattr(pipeline, name) for name in kind.encoders],
@@ -69,17 +69,18 @@ class LatentDenoiser(LatentStates):
         # One row on the device: every step of every image asks for it
         self._null: Conditioning | None = None
         # Original size, upper left corner of the crop, size: height and width of each
-        self.sizes = (*self._size(), 0, 0, *self._size()) if kind is XL else ()
+        self.sizes = (*self.pixels(), 0, 0, *self.pixels()) if kind is XL else ()
 
-    def _size(self) -> tuple[int, int]:
-        if isinstance(self._pipeline, TextToImage):
-            return self._pipeline.size
-        factor = halvings(self._pipeline.vae.config)
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of its images."""
+        if isinstance(self.pipeline, TextToImage):
+            return self.pipeline.size
+        factor = halvings(self.pipeline.vae.config)
         return self.shape[1] * factor, self.shape[2] * factor
 
     @property
     def vae(self) -> Any:
-        return self._pipeline.vae
+        return self.pipeline.vae
 
     @property
     def truncated(self) -> set[str]:

@@ -91,7 +91,7 @@ def check_kind(folder: Path, changes: Changes = NONE) -> Kind:
     1.x, 2.x or XL in diffusers' layout. A folder without model_index.json is known by
     its parts.
     """
-    kind = _named(folder) if (folder / "model_index.json").is_file() else _by_parts(folder)
+    kind = named_kind(folder) if (folder / "model_index.json").is_file() else _by_parts(folder)
     if missing := [part for part in kind.parts if not changes.place(folder, part).is_dir()]:
         both = f"; {kind.name} has two text encoders" if missing[0] in kind.encoders[1:] else ""
         raise UserError(
@@ -108,8 +108,8 @@ def check_kind(folder: Path, changes: Changes = NONE) -> Kind:
     return kind
 
 
-def _named(folder: Path) -> Kind:
-    """By model_index.json."""
+def named_kind(folder: Path) -> Kind:
+    """By model_index.json. Raises :class:`UserError`, by its class's name, for another."""
     index = read_config(folder / "model_index.json")
     name = str(index.get("_class_name"))
     kind = next((k for k in (SD, XL) if k.name == name), None)
@@ -248,13 +248,10 @@ def _refuse_single_file(path: Path) -> None:
         )
     files = [f for f in files if f.suffix in (".safetensors", ".ckpt")]
     if plain := next((f for f in files if f.suffix == ".safetensors"), None):
-        convert = (
-            "from diffusers import StableDiffusionPipeline as P;"
-            f" P.from_single_file('{plain}').save_pretrained('FOLDER')"
-        )
         raise UserError(
-            f'{plain} is a checkpoint in one file; convert it: python -c "{convert}", then --model'
-            " FOLDER"
+            f"{plain} is a checkpoint in one file: name a pipeline of its architecture for"
+            f" configurations and tokenizers, --profile full --model {plain} --set"
+            " sd_webster.base=sd-1.5"
         )
     if files:
         raise UserError(

@@ -11,12 +11,14 @@ import pandas as pd
 from membench.reports.lines import folded
 from membench.reports.terminal import laid_out
 from membench.reports.text import number
-from membench.runs.price import TIMED, Price
+from membench.runs.gpu_rate import TOLD
+from membench.runs.price import BACKWARD, COUNTED, JVP, TIMED, Price
 
 
 def price_table(found: Sequence[tuple[Price, int]], room: int | None) -> str:
     """A row a detector and task, with the number of its seeds; below it the sum."""
     prices = [price for price, _ in found]
+    counted = any(price.flop is not None for price in prices)
     several = len({price.task for price in prices}) > 1
     frame = pd.DataFrame(
         [
@@ -29,7 +31,7 @@ def price_table(found: Sequence[tuple[Price, int]], room: int | None) -> str:
                 "evaluations": f"{p.prepare:,} + ?"
                 if p.evaluations is None
                 else number(p.evaluations),
-                "minutes": "?" if p.seconds is None else f"{p.seconds / 60:.1f}",
+                **_minutes(p, counted),
                 "": p.note,
             }
             for p, seeds in found
@@ -39,21 +41,37 @@ def price_table(found: Sequence[tuple[Price, int]], room: int | None) -> str:
     title = f"{prices[0].task}: what a run takes" if not several else "what a run takes"
     known = [(p, seeds) for p, seeds in found if p.evaluations is not None]
     total = sum((p.evaluations or 0) * seeds for p, seeds in known)
-    minutes = sum((p.seconds or 0.0) * seeds for p, seeds in known) / 60
-    words = f"{total:,} evaluations and {minutes:.1f} min"
+    minutes = sum(((p.gpu_seconds if counted else p.seconds) or 0.0) * n for p, n in known) / 60
+    words = f"{total:,} evaluations and {minutes:.1f} {'GPU ' * counted}min"
     words += "" if len(known) == len(prices) else ", and what is not known yet"
-    note = (
-        f"in all {words}, timed on {TIMED} examples of each, apart from loading and comparing"
-        " images; detectors of one command share evaluations. Nothing was stored."
+    how = (
+        f"counted on {COUNTED} examples of each on a network of the same layers. {TOLD}; a JVP"
+        f" counts as {JVP} evaluations, a backward pass as {BACKWARD}. Text, decoding, loading"
+        " and comparing images come on top"
+        if counted
+        else f"timed on {TIMED} examples of each, apart from loading and comparing images"
     )
+    note = f"in all {words}, {how}; detectors of one command share evaluations. Nothing was stored."
     lines = "".join(f"{line}\n" for line in folded(note, room))
     return laid_out(title, shown, room) + lines
 
 
+def _minutes(p: Price, counted: bool) -> dict[str, str]:
+    seconds = p.gpu_seconds if counted else p.seconds
+    if counted and p.evaluations == 0:
+        seconds = 0.0
+    text = "?" if seconds is None else f"{seconds / 60:.1f}"
+    return {"GPU minutes" if counted else "minutes": text}
+
+
 def price_json(found: Sequence[tuple[Price, int]]) -> str:
-    """A list of objects; evaluations and seconds are null where they are not known."""
+    """A list of objects; evaluations and seconds are null where they are not known, and
+    gpu_seconds where evaluations were timed.
+    """
     rows = [
-        asdict(p) | {"evaluations": p.evaluations, "total_seconds": p.seconds, "seeds": seeds}
+        asdict(p)
+        | {"evaluations": p.evaluations, "total_seconds": p.seconds, "seeds": seeds}
+        | {"gpu_seconds": p.gpu_seconds}
         for p, seeds in found
     ]
     return json.dumps(rows, indent=1) + "\n"

@@ -27,7 +27,7 @@ COPIED = {
 }
 PAIRS = {f"difference in {title}": True for title in DETECTION.values()}
 BANDS = dict.fromkeys(("region", "AMS %", "UMS %"), True)
-PUBLISHED = dict.fromkeys(("paper", "model", "metric", "reported", "measured"), True)
+PUBLISHED = dict.fromkeys(("paper", "model", "metric", "reported", "measured", "verdict"), True)
 # By what a row of the board is of; of several the first that a table has a column of. A
 # board that is not here has small tables.
 SHOWN: dict[By, Sequence[Mapping[str, bool]]] = {

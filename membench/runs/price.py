@@ -1,5 +1,5 @@
 """What a run will take, told before it is made: evaluations, and minutes from a timed
-part of it.
+part of it, or on a GPU that is not here from what was counted.
 """
 
 from __future__ import annotations
@@ -10,22 +10,29 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import pandas as pd
 
 from membench import registry
 from membench.detector import Detector
 from membench.models.denoiser import Denoiser
+from membench.models.latent import LatentDenoiser
+from membench.models.narrow import flop, narrowed
 from membench.runs import contract
 from membench.runs.folder import read_info
+from membench.runs.gpu_rate import gpu_seconds
 from membench.runs.job import Job, load_task, open_job, told
 from membench.runs.plan import encode, suits
 from membench.runs.shards import Extracted, NoModel, sample_rows
 from membench.runs.spec import Spec
+from membench.types import Sample
 
 T = TypeVar("T")
 TIMED = 8  # examples, or images, of a part that is timed
+COUNTED = 2  # of one whose evaluations are counted
+# In evaluations (docs/scale.md): an assumption
+JVP, BACKWARD = 3, 2
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,9 @@ class Price:
     examples: that it scores. images: that it extracts; None where its preparation
     decides. prepare: evaluations of the preparation. extract, score: evaluations and
     seconds of all images, and of all examples, from a timed part; None where its
-    preparation must be made first. note: why there is nothing to tell.
+    preparation must be made first. note: why there is nothing to tell. flop: floating-point
+    operations of an evaluation, where they were counted on a narrow network and not
+    timed; work: then of all, in evaluations, a JVP as JVP and a backward pass as BACKWARD.
     """
 
     detector: str
@@ -46,6 +55,8 @@ class Price:
     extract: tuple[int, float] | None
     score: tuple[int, float] | None
     note: str = ""
+    flop: float | None = None
+    work: float = 0.0
 
     @property
     def evaluations(self) -> int | None:
@@ -56,22 +67,33 @@ class Price:
     @property
     def seconds(self) -> float | None:
         """The preparation at the pace of what was timed."""
-        if self.extract is None or self.score is None:
+        if self.extract is None or self.score is None or self.flop is not None:
             return None
         forwards, seconds = (self.extract[i] + self.score[i] for i in (0, 1))
         return seconds + (self.prepare * seconds / forwards if forwards else 0.0)
+
+    @property
+    def gpu_seconds(self) -> float | None:
+        """Of its evaluations on the GPU of :mod:`membench.runs.gpu_rate`; None where
+        they were timed instead, or are not known.
+        """
+        if self.flop is None or self.evaluations is None:
+            return None
+        return gpu_seconds(self.work * self.flop)
 
 
 def prices(specs: Sequence[Spec], out: Path) -> list[Price]:
     """The price of each spec of one task, alone; nothing is stored.
 
     A detector scores, and extracts images for, the first examples; the rest is in
-    proportion. out: where finished runs lie, which cost nothing. Raises
+    proportion. A published text-to-image model on a CPU, where one evaluation takes
+    seconds, is not timed: its evaluations are counted on a network of the same layers.
+    out: where finished runs lie, which cost nothing. Raises
     :class:`membench.errors.UserError` where a run would, before any work.
     """
     sees = any(registry.detectors().load(spec.detector).access.model for spec in specs)
     task = load_task(specs[0], needs_model=sees)
-    model = None
+    model, narrow, each = None, None, None
     found = []
     with tempfile.TemporaryDirectory() as aside, ExitStack() as stack:
         for spec in specs:
@@ -84,10 +106,19 @@ def prices(specs: Sequence[Spec], out: Path) -> list[Price]:
             if job.detector.access.model and model is None:
                 model = task.model()
                 encode(model, job.conditions[:TIMED])
+                if spec.profile == "full" and _is_slow(model):
+                    narrow, each = narrowed(model), flop(model)
             asked: Any = model if job.detector.access.model else NoModel()
             told(job, lambda job=job, asked=asked: suits(job, asked))  # type: ignore[misc]
-            found.append(_price(job, asked))
+            if narrow is None or not job.detector.access.model:
+                found.append(_price(job, asked, TIMED))
+            else:
+                found.append(replace(_price(job, narrow, COUNTED), flop=each))
     return found
+
+
+def _is_slow(model: Denoiser) -> TypeGuard[LatentDenoiser]:
+    return isinstance(model, LatentDenoiser) and model.device.type == "cpu"
 
 
 def _finished(job: Job, out: Path) -> bool:
@@ -97,43 +128,52 @@ def _finished(job: Job, out: Path) -> bool:
     return done in ("complete", "partial")
 
 
-def _price(job: Job, model: Denoiser) -> Price:
+def _price(job: Job, model: Denoiser, tried: int) -> Price:
+    """tried: how many examples, or images, are asked about."""
     detector, spec = job.detector, job.spec
     forwards = detector.preparation_forwards(model, job.conditions)
     whole = Price(spec.detector, spec.task, len(job.examples), None, forwards, None, None)
     if not prepares_nothing(detector):
         return replace(whole, note="its preparation must be made before the rest can be told")
     requests = contract.plan(detector, job.conditions)
-    part = job.conditions[:TIMED]
+    part = job.conditions[:tried]
     ids = {c.id for c in part}
     own = [r for r in requests if r.condition.id in ids] or list(requests)
-    own = own[:TIMED] if not detector.access.images else own
+    own = own[:tried] if not detector.access.images else own
+    samples: list[Sample] = []
+    extract, work = (0, 0.0), 0.0
     if own:
         model.ready_images()
-    samples, extract = _timed(
-        model, lambda: contract.extract(detector, model, own), len(requests) / max(len(own), 1)
-    )
+        samples, extract, work = _timed(
+            model, lambda: contract.extract(detector, model, own), len(requests) / len(own)
+        )
     rows = pd.DataFrame(sample_rows(samples))
     if rows.empty:
         rows = pd.DataFrame({"condition": [], "draw": []})
     if spec.extract_only:
-        score = (0, 0.0)
+        score, more = (0, 0.0), 0.0
     else:
-        _, score = _timed(
+        _, score, more = _timed(
             model,
             lambda: contract.score(detector, model, part, Extracted(rows)),
             len(job.examples) / max(len(part), 1),
         )
-    return replace(whole, images=len(requests), extract=extract, score=score)
+    work += forwards + more
+    return replace(whole, images=len(requests), extract=extract, score=score, work=work)
 
 
-def _timed(model: Denoiser, act: Callable[[], T], times: float) -> tuple[T, tuple[int, float]]:
-    """What ``act`` returns, and its evaluations and seconds, so many times."""
+def _timed(
+    model: Denoiser, act: Callable[[], T], times: float
+) -> tuple[T, tuple[int, float], float]:
+    """What ``act`` returns; its evaluations and seconds, so many times; its work in
+    evaluations.
+    """
     before, began = replace(model.cost), time.monotonic()
     found = act()
     seconds = time.monotonic() - began
     spent = model.cost - before
-    return found, (round((spent.forwards + spent.jvps) * times), seconds * times)
+    work = (spent.forwards + JVP * spent.jvps + BACKWARD * spent.backwards) * times
+    return found, (round((spent.forwards + spent.jvps) * times), seconds * times), work
 
 
 def prepares_nothing(detector: Detector) -> bool:

@@ -124,6 +124,10 @@ def load_full(
         found = ensure(needed)
         folder = found[asked]
     examples, prompts, provenance = chosen_prompts(o.prompts or PROMPTS, negatives_of(o))
+    if o.sets:
+        told = f"the prompt sets {provenance['sets']} are called {o.sets!r} by sd_webster.sets"
+        provenance["notes"] = [*provenance.get("notes", ()), told]
+        provenance["sets"] = o.sets
     truth, features, reference = None, None, None
     if o.ground_truth:
         truth, features = compared(o, found, prompts, device, batch_size)
@@ -229,7 +233,8 @@ def _label_notes(sets: Sequence[PromptSet]) -> Iterator[str]:
 
 
 def _words(sets: Sequence[PromptSet]) -> str:
-    return "+".join(WORDS.get(s.name, s.name) for s in sets)
+    """A file that holds the prompts of a known set is called like it."""
+    return "+".join(WORDS.get(s.provenance["same_as"] or s.name, s.name) for s in sets)
 
 
 # ------------------------------------------------------------------------- ground truth
@@ -310,7 +315,7 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
     from membench.features.sscd import VARIANTS, sscd_resource
     from membench.fetching.resources import Resource
 
-    needed = [model_resource("model", o.model or MODEL, changes_of(o))]
+    needed = [model_resource("model", o.model or MODEL, changes_of(o), o.base)]
     needed += [model_resource("control model", o.control_model)] if o.control_model else []
     needed += [prompt_sets.resource(name) for name in sets_of(o)]
     # Else a file
@@ -344,21 +349,29 @@ def changes_of(o: SdWebsterOptions) -> Changes:
     return read_changes(o.unet, o.lora, o.textual_inversion, o.variant)
 
 
-def model_resource(name: str, model: str, changes: Changes | None = None) -> Resource:
-    """A folder as it is; a hub id from the hub's cache, or one of its mirrors."""
+def model_resource(
+    name: str, model: str, changes: Changes | None = None, base: str = ""
+) -> Resource:
+    """A folder as it is; a hub id from the hub's cache, or one of its mirrors; one file,
+    unpacked by its base.
+    """
     from membench.fetching import net
     from membench.fetching.hub import Incomplete
     from membench.fetching.resources import Resource
     from membench.models.changes import NONE
-    from membench.models.checkpoints import choices, pipeline_folder
+    from membench.models.checkpoints import OtherKind, choices, pipeline_folder
     from membench.models.pipeline_kinds import check_kind
     from membench.models.stable_diffusion_folder import weight_files
 
     changes = changes or NONE
 
     pinned = ""
+    if base and not Path(model).is_file():
+        raise UserError(f"base={base} is for a model that is one file, and {model} is none")
     if Path(model).is_file():
-        check_kind(Path(model))  # refuses a checkpoint in one file, with the way out
+        if not base:
+            check_kind(Path(model))  # refuses a checkpoint in one file, with the way out
+        return _one_file(name, Path(model), model_resource("base", base, changes))
     elif not Path(model).is_dir():
         places = choices(model)  # a typing mistake is told before anything is fetched
         pinned = f"at revision {places[0][1][:12]}" if places[0][1] else "at its main revision"
@@ -377,6 +390,8 @@ def model_resource(name: str, model: str, changes: Changes | None = None) -> Res
                 local_only=True,
                 advice=f"fetch them with: {command}",
             )
+        except OtherKind:
+            raise
         except Incomplete:
             if net.offline():
                 raise
@@ -396,6 +411,25 @@ def model_resource(name: str, model: str, changes: Changes | None = None) -> Res
     )
 
 
+def _one_file(name: str, file: Path, base: Resource) -> Resource:
+    """A checkpoint in one file, of which nothing is fetched but its base."""
+    from membench.fetching.resources import Resource
+    from membench.models.single_file import unpacked
+
+    def find() -> Path | None:
+        found = base.find()
+        return None if found is None else unpacked(file, found)
+
+    return Resource(
+        name,
+        f"model {file} by {base.what}",
+        find,
+        lambda: unpacked(file, base.fetch()),
+        base.command,
+        base.note,
+    )
+
+
 def one_model(model: str) -> Path:
     """The folder of a model by itself, found or fetched.
 
@@ -407,10 +441,10 @@ def one_model(model: str) -> Path:
 
 
 def model_name(model: str) -> str:
-    """As published tables word it: the hub id, of a folder its name."""
+    """As published tables word it: the hub id, of a folder or file its name."""
     from membench.models.checkpoints import known_checkpoint
 
-    if Path(model).is_dir():
+    if Path(model).exists():
         return Path(model).name
     first = model.partition(",")[0].strip()
     known = known_checkpoint(first)

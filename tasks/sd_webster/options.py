@@ -37,12 +37,32 @@ class SdWebsterOptions:
             )
         },
     )
+    sets: str = field(
+        default="",
+        metadata={
+            "help": (
+                "what the published tables call prompts and negatives that are files of one's own,"
+                " such as 'webster500 vs 500 Gustavosta': names the data of a run on boards"
+            ),
+            "full": True,
+        },
+    )
     unet: str = field(
         default="",
         metadata={
             "help": (
                 "a fine-tuned U-Net over the model: the folder checkpoint-N of a training, or the"
                 " folder unet inside it"
+            ),
+            "full": True,
+        },
+    )
+    base: str = field(
+        default="",
+        metadata={
+            "help": (
+                "of a model that is one FILE.safetensors: folder, hub id or short name of a"
+                " pipeline of its architecture, for configurations and tokenizers"
             ),
             "full": True,
         },

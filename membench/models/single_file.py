@@ -1,0 +1,116 @@
+"""A checkpoint in one file, in Stable Diffusion's original names, as a pipeline's
+folder: diffusers' own conversion, with the configurations and tokenizers of a base
+that is at hand, so that nothing is fetched and no class is taken from a file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from membench.errors import UserError
+from membench.models.pipeline_kinds import ENCODERS, XL, Kind, check_kind
+from membench.models.stable_diffusion_folder import zero_null
+from membench.models.weight_files import check_tensors, refuse_adapter
+from membench.storage.cache import cache_root, remembered_hash
+from membench.storage.files import atomic_folder
+from membench.storage.hashing import json_hash
+
+VERSION = 1  # of what is written: raise it with every change of it
+
+
+def unpacked(file: Path, base: Path) -> Path:
+    """The folder of the checkpoint in the cache, made once a file and base; weights as
+    the file has them, in its precision.
+
+    base: a pipeline's folder of the same architecture, of which configurations,
+    scheduler and tokenizers are taken, and no weight. Raises :class:`UserError` for a
+    file that is damaged or an adapter, and one that does not fit the base.
+    """
+    refuse_adapter(file, [file])
+    check_tensors(file)
+    kind = check_kind(base)
+    if missing := next((f for f in _configs(base, kind) if not f.is_file()), None):
+        raise UserError(f"{missing} is missing: the base of a checkpoint in one file needs it")
+    configs = {str(f.relative_to(base)): remembered_hash(f) for f in _configs(base, kind)}
+    key = json_hash([VERSION, remembered_hash(file), configs, zero_null(base)])[:16]
+    folder = cache_root() / "unpacked" / key
+    if not (folder / "model_index.json").is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        atomic_folder(folder, lambda aside: _unpack(file, base, kind, aside))
+    return folder
+
+
+def _configs(base: Path, kind: Kind) -> list[Path]:
+    """What is taken of the base: JSON and the tokenizers' words."""
+    parts = [base / part / "config.json" for part in kind.parts]
+    words = [f for name in kind.tokenizers for f in sorted((base / name).glob("[!.]*.*"))]
+    return [*parts, base / "scheduler" / "scheduler_config.json", *words]
+
+
+def _unpack(file: Path, base: Path, kind: Kind, folder: Path) -> None:
+    import diffusers
+    import torch
+
+    loader = getattr(diffusers, kind.name)
+    with tempfile.TemporaryDirectory() as aside:
+        staged = Path(aside)
+        for config in _configs(base, kind):
+            (to := staged / config.relative_to(base)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(config, to)
+        (staged / "model_index.json").write_text(json.dumps(_index(base, kind)))
+        try:
+            made = loader.from_single_file(
+                str(file),
+                config=str(staged),
+                local_files_only=True,
+                torch_dtype=_precision(file),
+            )
+        # Diffusers has many ways to say that names or shapes do not fit
+        except Exception as error:
+            why = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{file} does not fit the base {base} ({why}); name a base of its own architecture,"
+                " --set sd_webster.base=FOLDER"
+            ) from error
+        for part in kind.parts:
+            network = getattr(made, part)
+            if any(p.device == torch.device("meta") for p in network.parameters()):
+                raise UserError(
+                    f"{file} lacks weights of the {part} that the base {base} has; name a base of"
+                    " its own architecture, --set sd_webster.base=FOLDER"
+                )
+        made.save_pretrained(folder, safe_serialization=True)
+    for config in _configs(base, kind):
+        if config.parent.name == "scheduler" or config.parent.name in kind.tokenizers:
+            shutil.copyfile(config, folder / config.relative_to(base))
+
+
+def _index(base: Path, kind: Kind) -> dict[str, Any]:
+    """model_index.json of the parts that membench reads, whatever the base's own names."""
+    parts = {part: ["transformers", ENCODERS[part]] for part in kind.encoders}
+    parts |= {part: ["transformers", "CLIPTokenizer"] for part in kind.tokenizers}
+    return {
+        "_class_name": kind.name,
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        **parts,
+        **({"force_zeros_for_empty_prompt": zero_null(base)} if kind is XL else {}),
+        **{name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")},
+    }
+
+
+def _precision(file: Path) -> Any:
+    """The type of the file's largest tensor: some keep a few small ones in float32."""
+    import torch
+    from safetensors import safe_open
+
+    types = {"F16": torch.float16, "BF16": torch.bfloat16}
+    with safe_open(file, framework="pt") as tensors:
+        slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118
+        largest = max(slices, key=lambda s: torch.Size(s.get_shape()).numel())
+        return types.get(str(largest.get_dtype()), torch.float32)

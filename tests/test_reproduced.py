@@ -1,0 +1,124 @@
+"""When a published number is reproduced, when not, and when nobody can tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from test_published import DETECTION, RUN
+
+from membench.boards.published import SCHEMA, read
+from membench.boards.published_table import published_table
+from membench.boards.reproduced import COLUMNS, NOT_REPRODUCED, OPEN, REPRODUCED, judged, sentence
+
+NUMBER = DETECTION | {"value": 0.976, "n_positive": 500, "n_negative": 500}
+OURS = RUN | {
+    "auroc": 0.97,
+    "auroc_low": 0.951,
+    "auroc_high": 0.984,
+    "positives": 500,
+    "negatives": 499,
+    "space": "none",
+    "status": "complete",
+}
+
+
+def published(tmp_path: Path, *rows: dict[str, Any]) -> pd.DataFrame:
+    path = tmp_path / "p.csv"
+    made = [{name: row.get(name, "") for name in SCHEMA.names} for row in rows]
+    pd.DataFrame(made).to_csv(path, index=False)
+    return read(path)
+
+
+def verdict(tmp_path: Path, ours: dict[str, Any] = OURS, **number: Any) -> tuple[str, str]:
+    [row] = judged(published(tmp_path, NUMBER | number), pd.DataFrame([ours])).itertuples()
+    return row.verdict, row.why
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (0.976, REPRODUCED),
+        (0.984, REPRODUCED),  # at the end of the interval
+        (0.950, REPRODUCED),  # of two digits: up to 0.955
+        (0.94, NOT_REPRODUCED),
+        (0.946, NOT_REPRODUCED),
+        (0.985, NOT_REPRODUCED),
+        (0.99, NOT_REPRODUCED),  # no less than 0.985
+    ],
+)
+def test_the_interval_and_the_rounding_decide(tmp_path: Path, value: float, told: str) -> None:
+    assert verdict(tmp_path, value=value)[0] == told
+
+
+def test_the_digits_are_those_that_the_paper_prints(tmp_path: Path) -> None:
+    """0.990 is stored as 0.99; beside a number of three digits it was 0.990."""
+    ours = pd.DataFrame([OURS | {"auroc_high": 0.986}])
+    alone = published(tmp_path, NUMBER | {"value": 0.99})
+    assert judged(alone, ours).verdict.tolist() == [REPRODUCED]
+    beside = NUMBER | {"value": 0.976, "options": '{"draws": 16, "steps": 1}'}
+    found = judged(published(tmp_path, NUMBER | {"value": 0.99}, beside), ours)
+    assert found.set_index("published").verdict[0.99] == NOT_REPRODUCED
+    assert found.rounding.tolist() == [0.0005] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"model": "other"}, "and other was asked"),
+        ({"data_name": "webster500 vs 500 LAION"}, "and webster500 vs 500 LAION was asked"),
+        ({"resolved": '{"draws": 1, "steps": 1}'}, "no run has draws=4"),
+        ({"status": "partial"}, "the run is partial"),
+        ({"control": True}, "control model"),
+        ({"positives": 454}, "published of 500 positives, and 454 were scored"),
+        ({"auroc": float("nan")}, "AUROC was not measured"),
+        ({"auroc_low": float("nan")}, "has no interval"),
+        ({"auroc_low": 0.88}, "is wider than 0.1"),
+    ],
+)
+def test_what_keeps_a_number_from_being_judged(
+    tmp_path: Path, change: dict[str, Any], why: str
+) -> None:
+    """Each would be reproduced without that one difference."""
+    assert verdict(tmp_path)[0] == REPRODUCED
+    told, reason = verdict(tmp_path, OURS | change)
+    assert told == OPEN and why in reason
+
+
+def test_an_option_that_the_source_leaves_open_is_never_ours(tmp_path: Path) -> None:
+    told, why = verdict(tmp_path, options='{"draws": null, "steps": 1}')
+    assert told == OPEN and why == "the source does not state draws"
+
+
+def test_other_detectors_and_the_mini_profile_have_no_verdict(tmp_path: Path) -> None:
+    for change in ({"detector": "dsm"}, {"profile": "mini"}):
+        found = judged(published(tmp_path, NUMBER), pd.DataFrame([OURS | change]))
+        assert found.empty and list(found) == list(COLUMNS)
+
+
+def test_the_run_that_comes_nearest_counts(tmp_path: Path) -> None:
+    far = OURS | {"resolved": '{"draws": 1, "steps": 1}'}
+    for board in ([OURS, far], [far, OURS]):
+        found = judged(published(tmp_path, NUMBER), pd.DataFrame(board))
+        assert found.verdict.tolist() == [REPRODUCED]
+
+
+def test_the_sentence_and_the_table(tmp_path: Path) -> None:
+    tpr = NUMBER | {"metric": "tpr_at_fpr_0.01", "value": 0.896}
+    other = NUMBER | {"data": "not stated"}
+    numbers = published(tmp_path, NUMBER, tpr, other)
+    tprs = {f"tpr_at_fpr_0.01{end}": v for end, v in (("", 0.8), ("_low", 0.77), ("_high", 0.83))}
+    board = pd.DataFrame([OURS | tprs])
+    assert sentence(judged(numbers, board)) == (
+        "reproduced: 1 of 2 published numbers that can be judged; cannot be judged: 1"
+    )
+    found = published_table(numbers, board).set_index("data").verdict
+    assert found[NUMBER["data"]] == ("not reproduced: TPR@1%FPR 0.896 is outside [0.770, 0.830]")
+    assert found["not stated"].startswith("cannot be judged: published of not stated, and ")
+    assert sentence(judged(numbers[numbers.metric == "tpr_at_fpr_0.01"], board)) == (
+        "not reproduced: none of 1 published numbers"
+    )
+    alone = judged(numbers[numbers.data == "not stated"], board)
+    assert sentence(alone).startswith("cannot be judged: published of not stated")

@@ -1,0 +1,114 @@
+"""A checkpoint in one .safetensors file over a base: diffusers' own pipeline from the
+same file is the reference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import save_tiny_pipeline
+from diffusers import StableDiffusionPipeline
+from foreign_models import edit, ours, own_pipeline, theirs
+from one_file import save_one_file
+from safetensors.torch import load_file, save_file
+
+import membench
+from membench.errors import UserError
+from membench.models.single_file import unpacked
+from membench.models.stable_diffusion_folder import folder_hash
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """(the pipeline, it in one file, a base of other weights)."""
+    root = tmp_path_factory.mktemp("one")
+    whole = save_tiny_pipeline(root / "whole", "epsilon")
+    file = save_one_file(own_pipeline(whole), root / "style.safetensors")
+    base = save_tiny_pipeline(root / "base", "epsilon")
+    for weights in base.rglob("*.safetensors"):
+        save_file(
+            {k: v * 0.5 if v.is_floating_point() else v for k, v in load_file(weights).items()},
+            weights,
+        )
+    return whole, file, base
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_it_samples_what_diffusers_samples_from_the_file(made: tuple[Path, Path, Path]) -> None:
+    whole, file, base = made
+    folder = unpacked(file, base)
+    _, x, images = ours(folder)
+    reference = StableDiffusionPipeline.from_single_file(
+        str(file), config=str(base), local_files_only=True, safety_checker=None
+    )
+    wanted = theirs(reference, x)
+    assert np.abs(images.astype(int) - wanted).max() <= 1
+    # The weights are the file's, and not the base's
+    assert np.array_equal(images, ours(whole)[2])
+    assert np.abs(images.astype(int) - ours(base)[2]).max() > 1
+    assert unpacked(file, base) == folder  # made once
+
+
+def test_half_precision_stays(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, file, base = made
+    half = tmp_path / "half.safetensors"
+    save_file(
+        {k: v.half() if v.is_floating_point() else v for k, v in load_file(file).items()}, half
+    )
+    folder = unpacked(half, base)
+    assert folder != unpacked(file, base)
+    [weights] = (folder / "unet").glob("*.safetensors")
+    assert {t.dtype for t in load_file(weights).values()} == {torch.float16}
+
+
+def test_through_the_task(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, file, base = made
+    (tmp_path / "mine.txt").write_text("a red mug\ntwo blue boats\n")
+    settings = [f"model={file}", f"base={base}", f"prompts={tmp_path / 'mine.txt'}"]
+    run = membench.run(
+        "cfg_norm",
+        "sd_webster",
+        "full",
+        options=["draws=1", "images=0"],
+        task_options=settings,
+        out=tmp_path / "runs",
+        progress=False,
+    )
+    assert run.info["hashes"]["weights"] == folder_hash(unpacked(file, base))
+    assert run.info["model_name"] == "style.safetensors"
+
+
+def test_what_does_not_fit_is_one_line(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, file, base = made
+    tensors = load_file(file)
+    cut = tmp_path / "cut.safetensors"
+    save_file({k: v for k, v in tensors.items() if "input_blocks.1." not in k}, cut)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(file.read_bytes()[:-8])
+    wider = save_tiny_pipeline(tmp_path / "wider", "epsilon")
+    edit(wider / "unet" / "config.json", block_out_channels=[16, 32])
+    lora = tmp_path / "lora.safetensors"
+    save_file({"unet.x.lora_A.weight": torch.zeros(1)}, lora)
+    for given, over, told in (
+        (cut, base, "base"),
+        (damaged, base, "damaged or cut short"),
+        (file, wider, "does not fit the base"),
+        (lora, base, "is a LoRA"),
+    ):
+        with pytest.raises(UserError, match=told) as raised:
+            unpacked(given, over)
+        assert "\n" not in str(raised.value)
+    for settings, told in (
+        ([f"model={file}"], "sd_webster.base="),
+        ([f"model={base}", f"base={base}"], "base=.* is for a model that is one file"),
+    ):
+        with pytest.raises(UserError, match=told):
+            membench.run("cfg_norm", "sd_webster", "full", task_options=settings, out=tmp_path)
