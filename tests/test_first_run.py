@@ -31,7 +31,7 @@ from membench.options import detector_options
 from membench.registry import detectors
 from membench.runs.config import read_config
 from membench.runs.spec import Spec
-from membench.tasks.sd_webster.full import WORDS
+from membench.tasks.sd_webster.sets import WORDS
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 MEMORIZED = ["THE NO LIMITS Podcast", "SHAW FLOORS 00104", "SHAW FLOORS 00204"]

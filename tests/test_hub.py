@@ -395,7 +395,7 @@ def test_a_shard_that_an_index_names_is_missed(cache: Path, nowhere: list[object
 
 
 def test_the_command_that_completes_a_pipeline(cache: Path, nowhere: list[object]) -> None:
-    from membench.tasks.sd_webster.full import model_resource
+    from membench.tasks.sd_webster.resources import model_resource
 
     lay(cache, REPO, {name: data for name, data in FILES.items() if name != "vae/config.json"})
     with pytest.raises(

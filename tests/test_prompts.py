@@ -798,7 +798,7 @@ FORMATS = pytest.mark.parametrize("how", ["jsonl", "txt", "own.csv", "published.
 
 @FORMATS
 def test_a_format_that_says_nothing_labels_nothing(cache, tmp_path, how):
-    from membench.tasks.sd_webster.full import chosen_prompts
+    from membench.tasks.sd_webster.sets import chosen_prompts
 
     path = unlabelled_file(tmp_path, how)
     others = text(tmp_path / "others.txt", "a house\n")
@@ -823,7 +823,7 @@ def test_a_known_set_keeps_its_label_under_any_name_and_format(
     """Its texts are known by their hash; the role that would say the opposite is
     refused.
     """
-    from membench.tasks.sd_webster.full import chosen_prompts
+    from membench.tasks.sd_webster.sets import chosen_prompts
 
     texts = hashlib.sha256(json.dumps(sorted(TEXTS), separators=(",", ":")).encode()).hexdigest()
     for name in ("coco", "wen"):  # of both labels; the one known by its texts has this one
@@ -959,7 +959,7 @@ def test_twins_in_two_files(cache, tmp_path, capsys):
 
     One of them a negative: dropped, as an exact one is.
     """
-    from membench.tasks.sd_webster.full import chosen_prompts
+    from membench.tasks.sd_webster.sets import chosen_prompts
 
     one = text(tmp_path / "one.csv", "prompt,label\nx,1\na red rug,1\n")
     two = text(tmp_path / "two.csv", "prompt,label\nA Red  Rug,0\ny,0\n")

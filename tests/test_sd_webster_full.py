@@ -606,8 +606,8 @@ def test_pictures_by_url_are_those_of_these_very_addresses(at_hub: Path) -> None
     from membench.datasets.prompts import read_prompt_file
     from membench.fetching.download_status import Row, StatusTable
     from membench.storage.hashing import json_hash
-    from membench.tasks.sd_webster.full import images_resource
     from membench.tasks.sd_webster.options import SdWebsterOptions
+    from membench.tasks.sd_webster.resources import images_resource
 
     file = at_hub / "memorized.csv"
     o = SdWebsterOptions(prompts=str(file), negatives=str(at_hub / "others.csv"))

@@ -105,7 +105,7 @@ class SdWebster(Task):
         """What the full profile needs from the network: ``membench download
         sd_webster``.
         """
-        from .full import resources
+        from .resources import resources
 
         return resources(self.options)
 
@@ -122,7 +122,9 @@ class SdWebster(Task):
                 )
         name = self.options.half
         half = world(name)
-        from .full import NOT_COMPARED, chosen_prompts, one_model
+        from .full import NOT_COMPARED
+        from .resources import one_model
+        from .sets import chosen_prompts
 
         if self.options.negatives and not self.options.prompts:
             raise UserError(
