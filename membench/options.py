@@ -2,7 +2,8 @@
 
 Field types: int, float, bool, str, ``Literal[...]``, ``tuple[int, ...]`` (also of the
 other types) and ``... | None``. Field metadata: ``help``, and ``min`` and ``max``, both
-inclusive.
+inclusive. A number without ``max`` is at most ``LARGEST``, and a list has at most
+``MOST`` items.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from membench.errors import UserError, suggest, unknown_name
 
 T = TypeVar("T")
 
+LARGEST = 10_000_000  # of a number that names no limit of its own
+MOST = 10_000  # numbers in a list
 
 BOOLS = {
     "true": True,
@@ -75,7 +78,7 @@ def parse_options(
         key, equals, text = setting.partition("=")
         key = key.strip()
         if not equals:
-            raise UserError(f"{owner}: cannot read --set {setting!r}; write --set key=value")
+            raise UserError(f"{owner}: cannot read --set {setting[:60]!r}; write --set key=value")
         if key not in fields:
             raise unknown_name(
                 f"option of {owner}:", key, fields, f"membench show {owner.split()[-1]}"
@@ -84,6 +87,11 @@ def parse_options(
             raise UserError(f"{owner}: option {key} is set twice; give it once")
         try:
             values[key] = _ranged(_convert(text.strip(), hints[key]), fields[key].metadata)
+        except _Absurd:
+            raise UserError(
+                f"{owner}: option {key}: {text[:60]!r} is too much; numbers go up to {LARGEST:,},"
+                f" and {MOST:,} in a list"
+            ) from None
         except ValueError as error:
             near = (
                 suggest(text, map(str, get_args(hints[key])))
@@ -92,7 +100,7 @@ def parse_options(
             )
             raise UserError(
                 f"{owner}: option {key} must be {_told(hints[key], fields[key].metadata)}, not"
-                f" {text!r}.{near}"
+                f" {text[:60]!r}.{near}"
             ) from error
     try:
         return options(**{**base, **values})
@@ -115,6 +123,8 @@ def _written(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
+        if any(isinstance(part, list | tuple) for part in value):
+            raise UserError(f"option {name} is a list of lists; give one list")
         return ",".join(_written(name, part) for part in value)
     if isinstance(value, str | int | float):
         return str(value)
@@ -184,7 +194,13 @@ def _ranged(value: Any, limits: Mapping[str, Any]) -> Any:
     ]
     if not all(limits.get("min", -math.inf) <= v <= limits.get("max", math.inf) for v in numbers):
         raise ValueError(f"{value} is out of range")
+    if len(numbers) > MOST or any(abs(v) > limits.get("max", LARGEST) for v in numbers):
+        raise _Absurd
     return value
+
+
+class _Absurd(ValueError):
+    """A number within the limits that are named, and beyond what can be computed."""
 
 
 def _told(kind: Any, limits: Mapping[str, Any]) -> str:

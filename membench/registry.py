@@ -123,7 +123,9 @@ class Entry:
             found = self.given or getattr(importlib.import_module(module), attribute)
             return CONTRACTS[self.kind].adopted(found)
         # Whatever a plug-in raises; the traceback is kept as the cause
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if type(error) is KeyboardInterrupt:  # the user's Ctrl-C
+                raise
             raise UserError(
                 f"{self.kind} {self.name!r} of {self.origin} ({self.target}) cannot be loaded:"
                 f" {_cause(error)}"
@@ -319,8 +321,10 @@ def _execute(file: Path) -> tuple[ModuleType, str]:
     try:
         source = file.read_bytes()
         exec(spec.loader.source_to_code(source, str(file)), vars(module))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[name]
+        if type(error) is KeyboardInterrupt:  # the user's Ctrl-C, no class of the plug-in's
+            raise
         raise UserError(f"plug-in {file} fails on import: {_cause(error)}") from error
     return module, hashlib.sha256(source).hexdigest()
 

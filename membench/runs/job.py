@@ -142,7 +142,7 @@ def _referred(spec: Spec, detector: Detector, task: LoadedTask) -> LoadedTask:
         raise UserError(
             f"detector {spec.detector} needs the task's control model as its reference: {error}"
         ) from error
-    detector.refer(other.model)
+    contract.refer(detector, other.model)
     reference = other.hashes["weights"]
     return replace(
         task,
