@@ -9,6 +9,7 @@ inclusive. A number without ``max`` is at most ``LARGEST``, and a list has at mo
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 from collections.abc import Iterable, Mapping
@@ -55,6 +56,44 @@ def describe_options(options: type) -> list[OptionInfo]:
         )
         for f in fields
     ]
+
+
+def check_options(options: type, owner: str) -> None:
+    """Raises TypeError, in one line, for a dataclass of options that the command line
+    cannot fill or run.json cannot hold. owner: the class that has them.
+    """
+    try:
+        hints = get_type_hints(options)
+    except Exception as error:  # whatever a hint's name raises
+        raise TypeError(f"{owner}.Options has a type that is not there ({error})") from None
+    for f in dataclasses.fields(options):
+        name = f"option {f.name} of {owner}"
+        if not _is_kind(hints[f.name]):
+            raise TypeError(
+                f"{name} is of type {hints[f.name]}; it may be int, float, bool, str, Literal[...],"
+                " tuple[int, ...] of these, or one of them | None"
+            )
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise TypeError(f"{name} has no default")
+        try:
+            json.dumps(_default(f), allow_nan=False)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name} has the default {_default(f)!r}, which JSON cannot hold"
+            ) from None
+
+
+def _is_kind(kind: Any) -> bool:
+    """Whether :func:`parse_options` reads options of this type."""
+    if get_origin(kind) is Literal:
+        return all(isinstance(choice, str | int | float | bool) for choice in get_args(kind))
+    if get_origin(kind) in (Union, types.UnionType):
+        inner = [k for k in get_args(kind) if k is not type(None)]
+        return len(inner) == 1 and len(get_args(kind)) == 2 and _is_kind(inner[0])
+    if get_origin(kind) is tuple:
+        args = get_args(kind)
+        return len(args) == 2 and args[1] is Ellipsis and _is_kind(args[0])
+    return kind in (int, float, bool, str)
 
 
 def parse_options(
