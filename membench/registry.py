@@ -31,7 +31,6 @@ NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 CONTRACTS = {"detector": detector, "task": task}  # each has ``missing`` and ``adopted``
 
 
-@functools.cache
 def _adopted(kind: str, cls: Any) -> Any:
     """The class with all that a detector or task has. Raises TypeError, in one line, for
     one that breaks a rule of its kind, or whose name or options cannot be used.

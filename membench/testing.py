@@ -69,7 +69,7 @@ class TinyTextModel(Denoiser):
     def _forward(
         self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning
     ) -> torch.Tensor:
-        return self.run_once(x, t, encoder_hidden_states=condition.embeddings).sample
+        return self._run(x, t, encoder_hidden_states=condition.embeddings).sample
 
     def condition(self, conditions: Sequence[Condition]) -> Conditioning:
         rows = [

@@ -1,5 +1,5 @@
 """What docs/design/determinism.md promises of batch sizes, for every built-in detector:
-the same bits for the same size, and for other sizes rounding alone.
+rounding alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ def test_a_batch_size_changes_rounding_alone(name: str) -> None:
     """Scores and confidences, on the first kind of model that the detector takes."""
     setting = next(s for s in settings() if s.name in EXPECTED[name][1])
     first = scores(name, setting, SIZES[-1])
-    assert scores(name, setting, SIZES[-1]) == first  # bit by bit
     for size in SIZES[:-1]:
         other = scores(name, setting, size)
         assert other.keys() == first.keys()

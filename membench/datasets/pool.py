@@ -130,7 +130,7 @@ def write_pool(
         file.with_name(f".{file.stem}-{spec.key()}-{start}.npy")
         for start in range(0, spec.n, BLOCK)
     ]
-    parts = []
+    made: list[np.ndarray] = []
     for k, block in enumerate(tqdm(blocks, desc="pool", unit="batch", disable=not progress)):
         asked = conditions[k * BLOCK : (k + 1) * BLOCK]
         try:
@@ -140,8 +140,8 @@ def write_pool(
             held = io.BytesIO()
             np.save(held, part)
             write_sealed(block, held.getbuffer())
-        parts.append(part)
-    images = np.concatenate(parts)
+        made.append(part)
+    images = np.concatenate(made)
     found = (match or by_pixels(training.images))(images, None).sort_values("generated")
     import pandas as pd
 

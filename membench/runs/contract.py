@@ -56,8 +56,6 @@ def calling(
     name = f"{cls.__name__}.{method}"
     try:
         yield name
-    except (UserError, *passes):
-        raise
     except SystemExit as error:
         raise ContractError(
             f"{name} ends the process (exit {error.code}); raise membench.errors.UserError in its"
@@ -67,6 +65,8 @@ def calling(
         ours = cls.__module__.startswith("membench.") and isinstance(error, Exception)
         # Ctrl-C is no subclass; OutOfMemoryError is torch's, which is not imported here
         if ours or type(error) is KeyboardInterrupt or type(error).__name__ == "OutOfMemoryError":
+            raise
+        if isinstance(error, (UserError, *passes)):
             raise
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise ContractError(
