@@ -24,6 +24,7 @@ from membench.types import Access, Condition, Request, Sample
 IMAGES = {
     "help": "images to extract per condition; a prompt's score is the mean over them",
     "min": 0,
+    "max": 10_000,
 }
 
 

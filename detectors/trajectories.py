@@ -20,6 +20,7 @@ GUIDANCE = {"help": "guidance weight of the trajectory", "min": 0.0}
 IMAGES = {
     "help": "images to extract per condition, ranked by their own trajectory; 0: none",
     "min": 0,
+    "max": 10_000,
 }
 
 Rows = Sequence[tuple[Condition, int]]

@@ -30,7 +30,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import step_forwards
 from membench.types import Access, Condition, Request, Sample
 
-from .base import Draws, own_draws, refuse_unread, samples
+from .base import IMAGES, Draws, own_draws, refuse_unread, samples
 
 
 class OneStep(Draws):
@@ -96,7 +96,7 @@ class DcsOptions:
         metadata={"help": "noises per condition, averaged; the paper: 1", "min": 1, "max": 10_000},
     )
     weight: float = field(default=7.5, metadata={"help": "w of the guidance", "min": 0.0})
-    images: int = field(default=1, metadata={"help": "images to extract per condition", "min": 0})
+    images: int = field(default=1, metadata=IMAGES)
 
 
 class Dcs(OneStep):
@@ -140,7 +140,7 @@ class EdgeOptions:
             "min": 0.0,
         },
     )
-    images: int = field(default=1, metadata={"help": "images to extract per condition", "min": 0})
+    images: int = field(default=1, metadata=IMAGES)
 
 
 class Edge(OneStep):

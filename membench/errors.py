@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 100  # characters of a name that are shown
+
 
 class UserError(Exception):
     """Says in one line what is wrong and what to do; the command line prints it and
@@ -12,12 +14,19 @@ class UserError(Exception):
     """
 
 
+def reason(error: BaseException) -> str:
+    """What a library says of a file, in one line that is not long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
 def suggest(word: str, options: Iterable[str]) -> str:
     """``" Did you mean 'a' or 'b'?"``: up to three close names, nearest first; empty
     where none is close.
     """
     by_lower = {option.lower(): option for option in options}
-    close = [repr(by_lower[c]) for c in difflib.get_close_matches(word.lower(), by_lower, n=3)]
+    near = difflib.get_close_matches(word[:LONGEST].lower(), by_lower, n=3)
+    close = [repr(by_lower[c]) for c in near]
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
@@ -26,4 +35,4 @@ def unknown_name(kind: str, name: str, options: Iterable[str], hint: str) -> Use
 
     Did you mean 'side'? See: <hint>``.
     """
-    return UserError(f"unknown {kind} {name!r}.{suggest(name, options)} See: {hint}")
+    return UserError(f"unknown {kind} {name[:LONGEST]!r}.{suggest(name, options)} See: {hint}")

@@ -2,12 +2,14 @@
 
 Field types: int, float, bool, str, ``Literal[...]``, ``tuple[int, ...]`` (also of the
 other types) and ``... | None``. Field metadata: ``help``, and ``min`` and ``max``, both
-inclusive.
+inclusive. A number without ``max`` is at most ``LARGEST``, and a list has at most
+``MOST`` items.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 from collections.abc import Iterable, Mapping
@@ -18,6 +20,8 @@ from membench.errors import UserError, suggest, unknown_name
 
 T = TypeVar("T")
 
+LARGEST = 10_000_000  # of a number that names no limit of its own
+MOST = 10_000  # numbers in a list
 
 BOOLS = {
     "true": True,
@@ -54,6 +58,44 @@ def describe_options(options: type) -> list[OptionInfo]:
     ]
 
 
+def check_options(options: type, owner: str) -> None:
+    """Raises TypeError, in one line, for a dataclass of options that the command line
+    cannot fill or run.json cannot hold. owner: the class that has them.
+    """
+    try:
+        hints = get_type_hints(options)
+    except Exception as error:  # whatever a hint's name raises
+        raise TypeError(f"{owner}.Options has a type that is not there ({error})") from None
+    for f in dataclasses.fields(options):
+        name = f"option {f.name} of {owner}"
+        if not _is_kind(hints[f.name]):
+            raise TypeError(
+                f"{name} is of type {hints[f.name]}; it may be int, float, bool, str, Literal[...],"
+                " tuple[int, ...] of these, or one of them | None"
+            )
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise TypeError(f"{name} has no default")
+        try:
+            json.dumps(_default(f), allow_nan=False)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name} has the default {_default(f)!r}, which JSON cannot hold"
+            ) from None
+
+
+def _is_kind(kind: Any) -> bool:
+    """Whether :func:`parse_options` reads options of this type."""
+    if get_origin(kind) is Literal:
+        return all(isinstance(choice, str | int | float | bool) for choice in get_args(kind))
+    if get_origin(kind) in (Union, types.UnionType):
+        inner = [k for k in get_args(kind) if k is not type(None)]
+        return len(inner) == 1 and len(get_args(kind)) == 2 and _is_kind(inner[0])
+    if get_origin(kind) is tuple:
+        args = get_args(kind)
+        return len(args) == 2 and args[1] is Ellipsis and _is_kind(args[0])
+    return kind in (int, float, bool, str)
+
+
 def parse_options(
     options: type[T],
     settings: Iterable[str],
@@ -75,7 +117,7 @@ def parse_options(
         key, equals, text = setting.partition("=")
         key = key.strip()
         if not equals:
-            raise UserError(f"{owner}: cannot read --set {setting!r}; write --set key=value")
+            raise UserError(f"{owner}: cannot read --set {setting[:60]!r}; write --set key=value")
         if key not in fields:
             raise unknown_name(
                 f"option of {owner}:", key, fields, f"membench show {owner.split()[-1]}"
@@ -84,6 +126,11 @@ def parse_options(
             raise UserError(f"{owner}: option {key} is set twice; give it once")
         try:
             values[key] = _ranged(_convert(text.strip(), hints[key]), fields[key].metadata)
+        except _Absurd:
+            raise UserError(
+                f"{owner}: option {key}: {text[:60]!r} is too much; numbers go up to {LARGEST:,},"
+                f" and {MOST:,} in a list"
+            ) from None
         except ValueError as error:
             near = (
                 suggest(text, map(str, get_args(hints[key])))
@@ -92,7 +139,7 @@ def parse_options(
             )
             raise UserError(
                 f"{owner}: option {key} must be {_told(hints[key], fields[key].metadata)}, not"
-                f" {text!r}.{near}"
+                f" {text[:60]!r}.{near}"
             ) from error
     try:
         return options(**{**base, **values})
@@ -115,6 +162,8 @@ def _written(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
+        if any(isinstance(part, list | tuple) for part in value):
+            raise UserError(f"option {name} is a list of lists; give one list")
         return ",".join(_written(name, part) for part in value)
     if isinstance(value, str | int | float):
         return str(value)
@@ -184,7 +233,13 @@ def _ranged(value: Any, limits: Mapping[str, Any]) -> Any:
     ]
     if not all(limits.get("min", -math.inf) <= v <= limits.get("max", math.inf) for v in numbers):
         raise ValueError(f"{value} is out of range")
+    if len(numbers) > MOST or any(abs(v) > limits.get("max", LARGEST) for v in numbers):
+        raise _Absurd
     return value
+
+
+class _Absurd(ValueError):
+    """A number within the limits that are named, and beyond what can be computed."""
 
 
 def _told(kind: Any, limits: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -24,8 +25,24 @@ from typing import Any
 
 from membench import detector, task
 from membench.errors import UserError, unknown_name
+from membench.options import check_options
 
+NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 CONTRACTS = {"detector": detector, "task": task}  # each has ``missing`` and ``adopted``
+
+
+def _adopted(kind: str, cls: Any) -> Any:
+    """The class with all that a detector or task has. Raises TypeError, in one line, for
+    one that breaks a rule of its kind, or whose name or options cannot be used.
+    """
+    found = CONTRACTS[kind].adopted(cls)
+    name = found.info.name if kind == "task" else vars(cls).get("name", _snake(cls.__name__))
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise TypeError(
+            f"{cls.__name__} is called {str(name)[:60]!r}; a name is letters, digits and _"
+        )
+    check_options(found.Options, cls.__name__)
+    return found
 
 
 def _cause(error: BaseException) -> str:
@@ -51,6 +68,16 @@ def _source(module: str) -> Path | None:
             spec = next((found for find in finders if (found := find(name, path))), None)
             path = spec.submodule_search_locations if spec else None
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _statements(source: bytes) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            node.body = body[1:]  # type: ignore[attr-defined, index]  # it has one
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
 def _docstring(source: Path, attribute: str) -> str:
@@ -93,6 +120,14 @@ class Entry:
         return hashlib.sha256(source.read_bytes()).hexdigest() if source else ""
 
     @functools.cached_property
+    def source(self) -> str:
+        """SHA-256 of the statements of the module's file, whatever its comments,
+        docstrings and layout; empty where there is no source file.
+        """
+        source = _source(self.target.partition(":")[0])
+        return _statements(source.read_bytes()) if source else ""
+
+    @functools.cached_property
     def summary(self) -> str:
         """One line: the first paragraph of the docstring."""
         return " ".join(self.docstring.partition("\n\n")[0].split())
@@ -121,9 +156,11 @@ class Entry:
             # later
             _ = self.code
             found = self.given or getattr(importlib.import_module(module), attribute)
-            return CONTRACTS[self.kind].adopted(found)
+            return _adopted(self.kind, found)
         # Whatever a plug-in raises; the traceback is kept as the cause
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if type(error) is KeyboardInterrupt:  # the user's Ctrl-C
+                raise
             raise UserError(
                 f"{self.kind} {self.name!r} of {self.origin} ({self.target}) cannot be loaded:"
                 f" {_cause(error)}"
@@ -173,7 +210,7 @@ class Registry:
             if entry.target == target and entry.given in (None, cls):
                 return entry.name
         try:
-            adopted = CONTRACTS[self.kind].adopted(cls)
+            adopted = _adopted(self.kind, cls)
         except TypeError as error:
             raise UserError(f"{self.kind} class {error}. See CONTRIBUTING.md") from error
         if self.kind == "task":
@@ -280,7 +317,7 @@ def load_plugin(path: str | Path) -> list[Entry]:
     entries = []
     for kind, cls in found:
         try:
-            adopted = CONTRACTS[kind].adopted(cls)
+            adopted = _adopted(kind, cls)
         except TypeError as error:
             raise UserError(f"plug-in {path}: {error}") from error
         name = adopted.info.name if kind == "task" else vars(cls).get("name", _snake(cls.__name__))
@@ -319,8 +356,10 @@ def _execute(file: Path) -> tuple[ModuleType, str]:
     try:
         source = file.read_bytes()
         exec(spec.loader.source_to_code(source, str(file)), vars(module))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[name]
+        if type(error) is KeyboardInterrupt:  # the user's Ctrl-C, no class of the plug-in's
+            raise
         raise UserError(f"plug-in {file} fails on import: {_cause(error)}") from error
     return module, hashlib.sha256(source).hexdigest()
 

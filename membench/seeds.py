@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+LARGEST_SEED = 10**18 - 1  # that a user gives: 18 digits
+
 
 def seed_of(*words: object) -> int:
     """A 63-bit seed from SHA-256 of the words: ``seed_of(seed, example_id, draw)``."""

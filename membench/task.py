@@ -138,6 +138,20 @@ def missing(cls: type) -> list[str]:
     ]
 
 
+def _declared(info: TaskInfo, name: str) -> None:
+    """Raises TypeError for a declaration of other types than TaskInfo says."""
+    version, profiles = info.version, info.profiles
+    for what, right in (
+        ("version", isinstance(version, int) and not isinstance(version, bool) and version >= 1),
+        ("profiles", isinstance(profiles, tuple) and all(isinstance(p, str) for p in profiles)),
+        ("space", isinstance(info.space, Space)),
+        ("sampling", isinstance(info.sampling, Mapping)),
+        ("examples", info.examples in ("prompts", "images")),
+    ):
+        if not right or (what == "profiles" and not profiles):
+            raise TypeError(f"{name}.info.{what} is {getattr(info, what)!r}; see TaskInfo")
+
+
 @functools.cache
 def adopted(cls: type) -> type[Task]:
     """The class itself, or, of a plain class with ``info`` and ``load``, one that has
@@ -152,6 +166,7 @@ def adopted(cls: type) -> type[Task]:
     found: type[Task] = cls if issubclass(cls, Task) else type(name, (cls, Task), plain)
     if not isinstance(found.info, TaskInfo):
         raise TypeError(f"{name}.info is {found.info!r}, not membench.task.TaskInfo")
+    _declared(found.info, name)
     if not (isinstance(found.Options, type) and is_dataclass(found.Options)):
         raise TypeError(f"{name}.Options is not a dataclass")
     keywords: dict[str, Any] = dict.fromkeys(("control", "device", "dtype", "batch_size"))

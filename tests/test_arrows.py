@@ -28,7 +28,7 @@ MAY = {
     "features": "models similarity fetching storage errors",
     "detector": "types models storage",
     "task": "types models similarity fetching errors",
-    "registry": "detector task errors",
+    "registry": "detector task options errors",
     "datasets": "models similarity fetching storage types errors",
     "testing": "detector task options models runs storage seeds types errors",
     "runs": (

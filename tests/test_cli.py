@@ -460,6 +460,25 @@ def test_an_edited_plugin_is_another_run(capsys, tmp_path) -> None:
     assert (scores[0] == -scores[1]).all() and scores[0].abs().min() > 0
 
 
+def test_other_code_under_the_same_version_is_told(capsys, tmp_path, monkeypatch) -> None:
+    """Of a built-in detector: statements count, comments and docstrings do not."""
+    from membench import registry
+
+    command = ["run", "--detector", "caption_length", "--task", "sd_webster", "--quiet"]
+    command += ["--limit", "20", "--runs", str(tmp_path / "runs")]
+    assert main(command) == 0 and "other code" not in capsys.readouterr().err
+    entry = registry.detectors().get("caption_length")
+    code = registry._source(entry.target.partition(":")[0]).read_bytes()
+    assert entry.source == registry._statements(code) == registry._statements(code + b"\n# more\n")
+    other = registry._statements(code + b"\nx = 1\n")
+    assert main(command) == 0 and "other code" not in capsys.readouterr().err
+    monkeypatch.setitem(vars(entry), "source", other)
+    assert main(command) == 0
+    told = capsys.readouterr().err
+    assert "detector caption_length is other code than made" in told and told.count("\n") == 1
+    assert "its version is still 1" in told
+
+
 def test_doctor(capsys) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out

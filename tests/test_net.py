@@ -4,6 +4,7 @@ do.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import http.server
@@ -11,6 +12,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -267,6 +269,25 @@ def test_a_server_that_says_nothing(server: Server, path: Path, monkeypatch) -> 
     with pytest.raises(UserError, match="timed out"):
         fetch(server.url, path)
     done.set()
+
+
+def test_a_server_that_trickles(server: Server, path: Path, monkeypatch) -> None:
+    """A byte at a time, never silent for long: the whole has its time, too."""
+
+    def trickle(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        with contextlib.suppress(OSError):  # hung up on
+            for k in range(200):
+                handler.wfile.write(BODY[k : k + 1])
+                time.sleep(0.05)
+
+    monkeypatch.setattr(net, "LONGEST", 0.3)
+    server.faults = [trickle] * net.TRIES
+    with pytest.raises(UserError, match="was not here after"):
+        fetch(server.url, path)
+    assert server.seen == ["/file.bin"] and not path.exists()
 
 
 def test_nobody_listens(path: Path, server: Server) -> None:

@@ -29,6 +29,7 @@ from membench.reports.plots import (
     Line,
     Plot,
     Row,
+    ends,
 )
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -461,3 +462,14 @@ def test_several_plots_are_panels_of_one_file() -> None:
     ]
     svg = draw(panels, "svg").decode()
     assert all(f">detector {i}<" in svg for i in range(4)) and svg.count(">MV: memorized, 3<") == 4
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, 1.0 + 2e-16], [-1e308, 1e308], [1e300, 1e300], [0.0, 5e-324], [2.0, 3.0]]
+)
+def test_a_scale_can_be_divided_whatever_the_scores(values: list[float]) -> None:
+    """Scores that differ by rounding alone, and the largest that a float can be."""
+    low, high = ends(np.array(values))
+    edges = np.histogram_bin_edges(np.array([]), bins=48, range=(low, high))
+    assert np.isfinite(edges).all() and (np.diff(edges) > 0).all()
+    assert low <= np.clip(min(values), -1e300, 1e300) and high >= min(max(values), 1e300)

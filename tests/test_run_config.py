@@ -89,7 +89,7 @@ def test_a_config_and_flags_that_say_the_same_exclude_each_other(
         assert main(["run", "--config", str(path), *words]) == 2
         assert str(path) in capsys.readouterr().err
     assert main(["run", "--config", str(tmp_path / "no.yaml")]) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
     assert main(["run", "--task", "cifar10"]) == 2
     assert "--detector is required, or --config" in capsys.readouterr().err
 

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
 from membench.features.loading import load_features
 from membench.models.denoiser import Denoiser
 from membench.models.internals import bottleneck
@@ -61,7 +61,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} is damaged or missing ({error}); delete {path.parent} and run again"
+            f"{path} is damaged or missing ({reason(error)}); delete {path.parent} and run again"
         ) from None
 
 

@@ -184,7 +184,7 @@ class _Run:
             known = json.loads(kept.read_bytes())
             if known["key"] == key:
                 return int(known["evaluations"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):  # none, or not ours
             pass
         assert self.budget.minutes is not None
         each = work.seconds_per_evaluation(loaded, _one(material))

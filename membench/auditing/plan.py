@@ -13,6 +13,7 @@ from membench.types import Condition, Request
 
 SCREEN = 1 / 3  # of the budget, at most
 RANDOM, NEW = 0.12, 0.2  # of the images, for random and for unseen captions
+MOST_IMAGES = 1_000_000  # of an audit, whatever its budget: they are compared in memory
 MOST_CONTROL = 400  # captions of each
 UNSEEN = 300  # unseen captions that are made
 
@@ -149,7 +150,7 @@ def images_of_classes(conditions: Sequence[Condition], count: int, *, mirror: bo
 
 
 def paid(evaluations: int, price: int, budget: str) -> int:
-    """How many images the evaluations pay for.
+    """How many images the evaluations pay for, up to ``MOST_IMAGES``.
 
     Raises :class:`UserError` where that is none.
     """
@@ -158,4 +159,4 @@ def paid(evaluations: int, price: int, budget: str) -> int:
             f"--budget {budget} pays for no image: it is worth {evaluations:,} evaluations of the"
             f" model, and one image takes {price:,}; raise it"
         )
-    return evaluations // price
+    return min(evaluations // price, MOST_IMAGES)

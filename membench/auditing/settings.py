@@ -10,6 +10,8 @@ from pathlib import Path
 
 from membench.errors import UserError, suggest
 
+LONGEST = 100_000  # hours: eleven years
+MOST_EVALUATIONS = 10**12
 UNITS = {"s": 1 / 60, "m": 1, "min": 1, "h": 60}
 COMPARE = {
     ">=": operator.ge,
@@ -68,9 +70,9 @@ def parse_budget(text: str) -> Budget:
     """
     if found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)", text.strip()):
         minutes = float(found[1]) * UNITS[found[2]]
-        if minutes > 0:
+        if 0 < minutes <= LONGEST * 60:
             return Budget(minutes, None)
-    elif re.fullmatch(r"\d{1,12}", text.strip()) and int(text) > 0:
+    elif re.fullmatch(r"\d{1,13}", text.strip()) and 0 < int(text) <= MOST_EVALUATIONS:
         return Budget(None, int(text))
     raise UserError(
         f"--budget {text[:40]}: write a time, such as 10m or 2h, or a number of evaluations of the"

@@ -41,6 +41,7 @@ import pyarrow.parquet as pq
 
 from membench.errors import UserError
 from membench.storage.files import DamagedFile, atomic_write
+from membench.storage.tables import PARQUET_ERRORS
 
 METRICS = {
     "auroc": "AUROC",
@@ -158,7 +159,7 @@ def read(path: Path) -> pd.DataFrame:
                 .to_pandas(types_mapper=_NULLABLE.get)
             )
     # ValueError: pandas' parser errors, and text that is no UTF-8
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except PARQUET_ERRORS as error:
         raise DamagedFile(
             f"{path} cannot be read ({' '.join(str(error).split())}); get it again, or mend it"
         ) from error

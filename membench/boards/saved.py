@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membench.boards.columns import MIRROR_COLUMNS, Column, column, to_arrow
@@ -16,6 +15,7 @@ from membench.boards.identity import BOARD
 from membench.errors import UserError
 from membench.metrics.names import COPIES, DETECTION
 from membench.storage.files import atomic_write
+from membench.storage.tables import PARQUET_ERRORS
 
 _ENDS = ("", "_low", "_high")
 
@@ -156,7 +156,7 @@ def read_parquet(path: Path, command: str) -> pd.DataFrame:
         raise UserError(f"{path} is not there; make it: {command} {path}")
     try:
         return pq.ParquetFile(path).read().to_pandas(ignore_metadata=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except PARQUET_ERRORS as error:
         raise UserError(
             f"{path} is damaged or not Parquet ({' '.join(str(error).split())[:120]}); make it"
             " again"

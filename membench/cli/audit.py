@@ -87,8 +87,11 @@ def call(args: argparse.Namespace) -> int:
 
     limits = [parse_limit(text) for text in args.fail_on]
     parse_budget(args.budget)
-    if args.draws < 1 or args.steps < 0 or args.guidance < 0:
-        raise UserError("--draws must be at least 1, --steps and --guidance not negative")
+    for name, low, high in (("draws", 1, 10_000), ("steps", 0, 10_000), ("guidance", 0, 1000)):
+        if not low <= getattr(args, name) <= high:  # NaN lies nowhere
+            raise UserError(
+                f"--{name} {getattr(args, name):.6g}: it must be from {low} to {high:,}"
+            )
     settings = Settings(
         model=args.model,
         data=args.data,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 import pandas as pd
@@ -19,7 +20,7 @@ def chosen(args: argparse.Namespace, verified: bool = False) -> Found:
     Raises :class:`UserError` where none is left.
     """
     for path in args.runs:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
             raise UserError(
                 f"--runs {path} is not a folder, so there are no finished runs. {MAKE_ONE}"
             )

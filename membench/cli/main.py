@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import os
 import sys
+import traceback
 import types
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +50,8 @@ COMMANDS = {
     "download": download,
     "doctor": doctor,
 }
+
+LONGEST = 2000  # characters of a line on stderr
 
 # These ask no model. A torch that is put off would be executed by scipy, which looks
 # for it in sys.modules.
@@ -90,6 +94,9 @@ def complete(top: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         top = parser()
         complete(top)
@@ -108,27 +115,50 @@ def main(argv: Sequence[str] | None = None) -> int:
             registry.load_plugin(path)
         return int(args.call(args))
     except UserError as error:
+        if os.environ.get("MEMBENCH_TRACEBACK"):  # for who writes a plug-in
+            traceback.print_exc()
         for line in str(error).splitlines():
-            print(f"membench: {line}", file=sys.stderr)
+            print(f"membench: {_shortened(line)}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+    except (RuntimeError, MemoryError) as error:
+        if not (where := _memory(error)):
             raise
         print(
-            "membench: out of memory on the device: set a smaller --batch-size; what is finished is"
-            " kept",
+            f"membench: out of memory{where}: set a smaller --batch-size; what is finished is kept",
             file=sys.stderr,
         )
         return 2
     except BrokenPipeError:  # `membench list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a name that no file can have, a folder that is not ours
+        if os.environ.get("MEMBENCH_TRACEBACK"):
+            traceback.print_exc()
+        name = f"{error.filename}: " if error.filename else ""
+        line = _shortened(f"{name}{error.strerror or error}")
+        print(f"membench: {line}; what is finished is kept", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(
             "membench: stopped; what is finished is kept, and the same command continues",
             file=sys.stderr,
         )
         return 130
+
+
+def _memory(error: Exception) -> str:
+    """Where memory has run out; empty for another error. torch's own errors are told
+    by name and text, since it is not imported here.
+    """
+    if type(error).__name__ == "OutOfMemoryError":
+        return " on the device"
+    lacks = "DefaultCPUAllocator" in str(error) or isinstance(error, MemoryError)
+    return " on this machine" if lacks else ""
+
+
+def _shortened(line: str) -> str:
+    """A line without the middle of what is endless."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def _unknown(word: str, args: argparse.Namespace) -> UserError:

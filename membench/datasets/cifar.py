@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
+from membench.storage.archives import ARCHIVE_ERRORS
 
 FOLDERS = ("cifar-10-batches-py", "cifar-100-python", "cifar-10-batches-bin", "cifar-100-binary")
 ARCHIVES = (
@@ -66,9 +67,7 @@ def unpickled(data: bytes, place: str) -> dict[str, Any]:
     try:
         found = _Arrays(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle raises whatever its bytes say
-        raise UserError(
-            f"{place} is no batch of CIFAR ({' '.join(str(error).split())[:120]}); get it again"
-        ) from None
+        raise UserError(f"{place} is no batch of CIFAR ({reason(error)}); get it again") from None
     if not isinstance(found, dict):
         raise UserError(f"{place} is no batch of CIFAR; get it again")
     return {str(key): value for key, value in found.items()}
@@ -112,8 +111,8 @@ def files_of(place: Path) -> Mapping[str, Callable[[], bytes]]:
                     continue
                 opened = archive.extractfile(member)
                 held[name] = opened.read() if opened else b""
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise UserError(f"{place} cannot be read ({error}); get it again") from None
+    except ARCHIVE_ERRORS as error:
+        raise UserError(f"{place} cannot be read ({reason(error)}); get it again") from None
     return {name: lambda data=data: data for name, data in held.items()}  # type: ignore[misc]
 
 
@@ -163,6 +162,7 @@ def _checked(data: Any, labels: Any, place: str) -> tuple[np.ndarray, np.ndarray
         or data.shape[1] != 3072
         or not isinstance(labels, list)
         or len(labels) != len(data)
+        or not all(isinstance(label, int | np.integer) and 0 <= label < 1000 for label in labels)
     ):
         raise UserError(f"{place} is no batch of CIFAR; get it again")
     images = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)

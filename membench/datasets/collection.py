@@ -5,7 +5,6 @@ how often each stands in it, and what is told of each.
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +18,11 @@ from tqdm import tqdm
 from membench.datasets.items import Bad, Item
 from membench.datasets.sources import class_names, find_items, state_of
 from membench.errors import UserError
-from membench.storage.cache import cache_root
+from membench.storage.cache import cache_root, check_proof, is_proved, prove
 from membench.storage.files import locked, replacing, write_json
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import NotAnImage, TooManyPixels, decode, square
+from membench.storage.reading import parse_json
 
 VERSION = 1  # goes up when the same files give another collection
 NAMED = 5  # file names that are kept of one image
@@ -85,9 +85,11 @@ def read_collection(
     )
     note = cache_root() / "collections" / f"{key}.json"
     pixels = note.with_suffix(".u8")
-    if not (note.is_file() and pixels.is_file()):
+    found = _known(note, pixels)
+    if found is None:
         with locked(note, progress):
-            if not (note.is_file() and pixels.is_file()):
+            found = _known(note, pixels)
+            if found is None:
                 with replacing(pixels, is_locked=True) as temporary:
                     found = _read(place, captions, side, temporary, max_bad, progress)
                     if state_of(place, captions) != state:
@@ -95,8 +97,21 @@ def read_collection(
                             f"data: {place} changed while it was read; run again when nothing"
                             " writes to it"
                         )
-                write_json(note, found)
-    return _opened(note, pixels, side, max_bad)
+                    prove(pixels, temporary)
+                write_json(note, {"found": found, "hash": json_hash(found)})
+    return _opened(found, pixels, side, max_bad)
+
+
+def _known(note: Path, pixels: Path) -> dict[str, Any] | None:
+    """What is told of a collection that has been read; None where none has, or where
+    the note is not what was written.
+    """
+    try:
+        held = parse_json(note.read_bytes())
+        whole = is_proved(pixels) and json_hash(held["found"]) == held["hash"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(held["found"]) if whole else None
 
 
 def _read(
@@ -185,8 +200,7 @@ def _too_many(bad: Sequence[Bad], rows: int) -> UserError:
     )
 
 
-def _opened(note: Path, pixels: Path, side: int, max_bad: float) -> Collection:
-    found = json.loads(note.read_bytes())
+def _opened(found: dict[str, Any], pixels: Path, side: int, max_bad: float) -> Collection:
     n = len(found["digests"])
     bad = tuple(Bad(**b) for b in found["bad"])
     if not n:
@@ -194,8 +208,7 @@ def _opened(note: Path, pixels: Path, side: int, max_bad: float) -> Collection:
         raise UserError(f"data: no image can be read{why}")
     if len(bad) > _allowed(max_bad, found["items"]):
         raise _too_many(bad, found["items"])
-    if pixels.stat().st_size != n * side * side * 3:
-        raise UserError(f"{pixels} is damaged; delete it and run again")
+    check_proof(pixels)
     images = np.memmap(pixels, np.uint8, "r", shape=(n, side, side, 3))
     places = {name: i for i, name in enumerate(found["classes"])}
     told = [found["digests"], found["copies"], found["captions"], found["labels"]]

@@ -27,6 +27,7 @@ from membench.fetching.image_download import Link
 from membench.storage.cache import cached_array
 from membench.storage.hashing import json_hash
 from membench.storage.images import NotAnImage, TooManyPixels, decode, square
+from membench.storage.reading import read_text
 
 TRUTH, FOLDERS = "truth.csv", "gt_images"
 
@@ -248,7 +249,7 @@ def _entries(folder: Path) -> list[Path]:
 def _truth(folder: Path) -> Iterator[_Picture]:
     path = folder / TRUTH
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         if lacking := {"prompt", "file"} - set(reader.fieldnames or []):
             raise UserError(

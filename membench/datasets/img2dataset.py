@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import json
 import sys
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
+from membench.storage.archives import ARCHIVE_ERRORS, members
+from membench.storage.tables import PARQUET_ERRORS
 
 NEEDED = ("key", "url", "status")
 
@@ -108,10 +108,9 @@ def _rows(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         try:
             columns = [name for name in (*NEEDED, "caption", *SIZES) if name in _columns(path)]
             rows = pq.read_table(path, columns=columns).to_pylist()
-        except (OSError, pa.ArrowException) as error:
+        except PARQUET_ERRORS as error:
             raise UserError(
-                f"{path} is damaged ({' '.join(str(error).split())[:200]}); download its shard"
-                " again"
+                f"{path} is damaged ({reason(error)}); download its shard again"
             ) from None
         yield from ((path.with_suffix(""), row) for row in rows)
     for path in [] if tables else [*_visible(folder, "*.json"), *_visible(folder, "*/*.json")]:
@@ -136,7 +135,7 @@ def _visible(folder: Path, pattern: str) -> list[Path]:
 def _columns(path: Path) -> list[str]:
     try:
         return pq.read_schema(path).names
-    except (OSError, pa.ArrowException):
+    except PARQUET_ERRORS:
         if path.stem.isdecimal():  # as img2dataset names them
             raise UserError(f"{path} is damaged; download its shard again") from None
         return []
@@ -163,11 +162,8 @@ def _file(shard: Path, key: str) -> Path:
 def _members(archive: Path, changed: int) -> dict[str, tuple[int, int]]:
     """(offset, size) of each plain file in an archive by its name; nothing is unpacked."""
     try:
-        with tarfile.open(archive, "r:") as opened:
-            plain = (member for member in opened if member.isreg() and not member.issparse())
-            return {
-                member.name.removeprefix("./"): (member.offset_data, member.size)
-                for member in plain
-            }
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{archive} is damaged ({error}); download its shard again") from None
+        return {name: (offset, size) for name, offset, size in members(archive)}
+    except ARCHIVE_ERRORS as error:
+        raise UserError(
+            f"{archive} is damaged ({reason(error)}); download its shard again"
+        ) from None

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from membench.datasets.items import Bad, Item
 from membench.datasets.records import NAMES, Record, column
+from membench.errors import reason
+from membench.storage.tables import PARQUET_ERRORS
 
 COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "bytes", "image_bytes")
 
@@ -22,7 +24,7 @@ def has_images(path: Path) -> bool:
     """Whether a file is Parquet with a column of images."""
     try:
         return bool(_image_column(pq.read_schema(path)))
-    except (OSError, pa.ArrowException, ValueError):
+    except PARQUET_ERRORS:
         return False
 
 
@@ -33,7 +35,7 @@ def _image_column(schema: pa.Schema) -> str:
 
 def _is_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0
+        return kind.get_field_index("bytes") >= 0 and _is_image(kind.field("bytes").type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
@@ -49,8 +51,8 @@ def parquet_items(root: Path, tables: Sequence[Path]) -> tuple[list[Item], list[
             beside = [n for n in file.schema_arrow.names if column(n) in told]
             rows = file.read(columns=beside).to_pylist() if beside else []
             groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
-        except (OSError, pa.ArrowException, ValueError) as error:
-            bad.append(Bad(shown, f"damaged ({' '.join(str(error).split())[:120]})"))
+        except PARQUET_ERRORS as error:
+            bad.append(Bad(shown, f"damaged ({reason(error)})"))
             continue
         classes = _class_names(file.schema_arrow)
         image, first = _image_column(file.schema_arrow), 0
@@ -84,7 +86,10 @@ class _Group:
     def _bytes(self, row: int) -> bytes:
         held = _Group._held
         if not held or held[0] is not self:
-            table = pq.ParquetFile(self.path).read_row_group(self.group, columns=[self.name])
+            try:
+                table = pq.ParquetFile(self.path).read_row_group(self.group, columns=[self.name])
+            except PARQUET_ERRORS as error:
+                raise OSError(f"damaged ({reason(error)})") from None
             held = _Group._held = (self, table.column(0))
         value = held[1][row].as_py()
         if isinstance(value, dict):

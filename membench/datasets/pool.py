@@ -11,11 +11,11 @@ whatever --dtype scores it.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,10 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim
 from membench.similarity.criterion import Match, by_pixels
 from membench.storage.cache import cache_root
-from membench.storage.files import atomic_write, locked
+from membench.storage.files import DamagedFile, locked
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import png_image, pngs
+from membench.storage.sealed import read_sealed, write_sealed
 from membench.storage.tables import read_table, write_table
 from membench.types import Condition, Example, Space, Training
 
@@ -129,11 +130,18 @@ def write_pool(
         file.with_name(f".{file.stem}-{spec.key()}-{start}.npy")
         for start in range(0, spec.n, BLOCK)
     ]
+    made: list[np.ndarray] = []
     for k, block in enumerate(tqdm(blocks, desc="pool", unit="batch", disable=not progress)):
-        if not block.is_file():
-            made = generate(model, conditions[k * BLOCK : (k + 1) * BLOCK], spec.sampling)
-            atomic_write(block, partial(_save, made))
-    images = np.concatenate([np.load(block, allow_pickle=False) for block in blocks])
+        asked = conditions[k * BLOCK : (k + 1) * BLOCK]
+        try:
+            part = np.load(io.BytesIO(read_sealed(block)), allow_pickle=False)
+        except (FileNotFoundError, DamagedFile):
+            part = generate(model, asked, spec.sampling)
+            held = io.BytesIO()
+            np.save(held, part)
+            write_sealed(block, held.getbuffer())
+        made.append(part)
+    images = np.concatenate(made)
     found = (match or by_pixels(training.images))(images, None).sort_values("generated")
     import pandas as pd
 
@@ -154,11 +162,6 @@ def write_pool(
     )
     for block in blocks:
         block.unlink()
-
-
-def _save(images: np.ndarray, file: Path) -> None:
-    with open(file, "wb") as opened:  # np.save would add an ending to a path
-        np.save(opened, images)
 
 
 def generate(

@@ -9,7 +9,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,8 @@ from typing import Any
 
 from membench.datasets.records import SEPARATORS, addresses, json_records, separator_of
 from membench.datasets.twins import BUT_FOR, Labelled
-from membench.errors import UserError
+from membench.errors import UserError, reason
+from membench.storage.reading import read_plain
 from membench.types import Condition, Example
 
 UNLABELLED = -1
@@ -310,14 +310,7 @@ def _format(path: Path) -> _Format:
 
     Raises UserError for what cannot be read at all.
     """
-    if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
-        raise UserError(
-            f"prompts file {path} {'is a folder' if os.path.isdir(path) else 'does not exist'}"
-        )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    data = read_plain(path, what="prompts file")
     if data.startswith(b"PAR1"):
         return _Format(_parquet_rows(path, data), published=True)
     if path.suffix.lower() == ".parquet" and data:
@@ -377,6 +370,8 @@ def _parquet_rows(path: Path, data: bytes) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from membench.storage.tables import PARQUET_ERRORS
+
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         columns = _table_columns(file.schema_arrow.names, str(path))
@@ -385,10 +380,8 @@ def _parquet_rows(path: Path, data: bytes) -> Iterator[Row]:
         values = {
             what: file.read(columns=[name]).column(0).to_pylist() for what, name in columns.items()
         }
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is damaged Parquet ({' '.join(str(error).split())[:200]}); fetch it again"
-        ) from None
+    except PARQUET_ERRORS as error:
+        raise UserError(f"{path} is damaged Parquet ({reason(error)}); fetch it again") from None
     if len({len(column) for column in values.values()}) > 1:
         raise UserError(f"{path} is damaged Parquet (columns of different lengths); fetch it again")
     for i, row in enumerate(zip(*values.values(), strict=True), 1):
@@ -494,4 +487,4 @@ def _csv_rows(
                 for url in urls or [row.get("url")]:
                     yield where, {**row, "url": url}
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: damaged CSV ({error})") from None
+        raise UserError(f"{path}, line {reader.line_num}: damaged CSV ({reason(error)})") from None

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
+from membench.storage.reading import read_plain
 
 # What a column is called; the first that is there is taken
 NAMES = {
@@ -29,7 +30,6 @@ NAMES = {
     "url": ("url", "urls", "image_url"),
 }
 SEPARATORS = ",;\t|"
-MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,14 @@ class Record:
         return next((self.values[n] for n in NAMES[what] if n in self.values), None)
 
     def text(self, what: str) -> str:
-        """The same as a stripped text; "" for none, and for a NaN."""
-        value = self.get(what)
-        if value is None or value != value:
-            return ""
-        if isinstance(value, float) and value.is_integer():  # what pandas makes of gaps
-            value = int(value)
-        return str(value).strip()
+        """The same as a stripped text; "" for none, for a NaN, and for what is no text."""
+        return _written(self.get(what))
 
     def texts(self) -> list[str]:
         """The captions: one, or those of a list."""
         value = self.get("text")
-        if isinstance(value, list | tuple):
-            return [str(v).strip() for v in value if v is not None and str(v).strip()]
-        return [text] if (text := self.text("text")) else []
+        values = value if isinstance(value, list | tuple) else [value]
+        return [text for v in values if (text := _written(v))]
 
     def urls(self) -> list[str]:
         """The addresses: one, a list, or a list as Python writes it (:func:`addresses`)."""
@@ -72,6 +66,17 @@ class Record:
         if isinstance(value, str) and value.lstrip().startswith("["):
             return addresses(value)
         return [text] if (text := self.text("url")) else []
+
+
+def _written(value: Any) -> str:
+    """A text or a number as a stripped text; "" for anything else, whose form in Python
+    nobody meant.
+    """
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
+    if isinstance(value, float) and (value.is_integer() or value != value):
+        value = "" if value != value else int(value)  # what pandas makes of gaps
+    return str(value).strip() if isinstance(value, str | int | float) else ""
 
 
 def addresses(value: Any) -> list[str]:
@@ -103,7 +108,7 @@ def read_records(path: Path) -> list[Record]:
     Raises :class:`UserError`, in one line, for a file that is missing, empty, not UTF-8
     or damaged as a whole.
     """
-    data = table_bytes(path)
+    data = read_plain(path)
     if data.startswith(b"PAR1"):
         return _parquet(path, data)
     try:
@@ -115,16 +120,6 @@ def read_records(path: Path) -> list[Record]:
     if text.lstrip()[0] in "[{":
         return _json(path, text)
     return list(csv_records(text))
-
-
-def table_bytes(path: Path) -> bytes:
-    """A table's bytes. Raises :class:`UserError` where it cannot be read."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} has more than {MOST_BYTES:,} bytes; save it as Parquet")
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def separator_of(header: str, known: Iterable[str] = ()) -> str:
@@ -151,7 +146,7 @@ def csv_records(text: str) -> Iterator[Record]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield Record(f"line {reader.line_num}", error=f"damaged CSV ({error})")
+            yield Record(f"line {reader.line_num}", error=f"damaged CSV ({reason(error)})")
             continue
         where = f"line {reader.line_num}"
         if not any(value.strip() for value in fields):
@@ -218,7 +213,19 @@ def _object(where: str, row: Any) -> Record:
         return Record(where, {"text": row})
     if not isinstance(row, Mapping):
         return Record(where, error="no object")
+    lower = {column(name): value for name, value in row.items()}
+    for what in ("file", "text"):
+        name = next((n for n in NAMES[what] if n in lower), "")
+        if name and not _is_text(lower[name], lists=what == "text"):
+            return Record(where, error=f"{name} is no text")
     return Record(where, _first([column(name) for name in row], list(row.values())))
+
+
+def _is_text(value: Any, *, lists: bool) -> bool:
+    """Whether a value is a text, a number or nothing, or a list of these."""
+    if lists and isinstance(value, list | tuple):
+        return all(_is_text(v, lists=False) for v in value)
+    return value is None or isinstance(value, str | bytes | int | float)
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Record]:
@@ -243,13 +250,13 @@ def _parquet(path: Path, data: bytes) -> list[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from membench.storage.tables import PARQUET_ERRORS
+
     known = {name for every in NAMES.values() for name in every}
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = [n for n in file.schema_arrow.names if column(n) in known]
         rows = file.read(columns=names).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged Parquet ({' '.join(str(error).split())[:200]}); fetch it again"
-        ) from None
+    except PARQUET_ERRORS as error:
+        raise UserError(f"{path} is damaged Parquet ({reason(error)}); fetch it again") from None
     return [_object(f"row {i}", row) for i, row in enumerate(rows, 1)]

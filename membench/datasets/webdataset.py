@@ -6,13 +6,14 @@ them. Nothing is unpacked to the disk.
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from membench.datasets.items import Bad, Item
 from membench.datasets.records import Record, column
+from membench.errors import reason
+from membench.storage.archives import ARCHIVE_ERRORS, members
 
 MOST_BYTES = 64 << 20  # of an image's file
 LONGEST = 1 << 20  # bytes of what stands beside an image
@@ -28,18 +29,14 @@ def tar_items(
         shown = archive.relative_to(root).as_posix() if archive != root else archive.name
         parts: dict[str, dict[str, tuple[int, int]]] = {}
         try:
-            with tarfile.open(archive, "r:") as opened:
-                for member in opened:
-                    path = PurePosixPath(member.name.removeprefix("./"))
-                    if not member.isreg() or member.issparse() or path.name.startswith("."):
-                        continue
-                    key, _, end = path.name.partition(".")
-                    parts.setdefault(str(path.parent / key), {})[f".{end.lower()}"] = (
-                        member.offset_data,
-                        member.size,
-                    )
-        except (OSError, tarfile.TarError) as error:
-            bad.append(Bad(shown, f"damaged ({error})"))
+            for member, offset, size in members(archive):
+                path = PurePosixPath(member)
+                if path.name.startswith("."):
+                    continue
+                key, _, end = path.name.partition(".")
+                parts.setdefault(str(path.parent / key), {})[f".{end.lower()}"] = (offset, size)
+        except ARCHIVE_ERRORS as error:
+            bad.append(Bad(shown, f"damaged ({reason(error)})"))
         for key, ends in parts.items():
             image = next((end for end in ends if f".{end.rsplit('.', 1)[-1]}" in images), None)
             if image is None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from membench.errors import UserError
 from membench.storage.files import atomic_write
+from membench.storage.tables import PARQUET_ERRORS
 
 STATUS, PICTURES = "status.parquet", "images"
 
@@ -71,7 +72,7 @@ class StatusTable:
             return
         try:
             rows = pq.read_table(path).select(SCHEMA.names).cast(SCHEMA).to_pylist()
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except (*PARQUET_ERRORS, KeyError) as error:
             why = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{path} is damaged ({why}); delete it, and all its images are fetched again"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from requests import Response
 
 TIMEOUT = 30.0  # seconds without a byte
+
+
+LONGEST = 4 * 3600.0  # seconds of one download, however its bytes trickle
 
 
 TRIES = 4
@@ -207,11 +212,11 @@ class _Want:
             disable=not self.progress,
         )
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
-        get = pooch.HTTPDownloader(
-            bar, BLOCK, timeout=TIMEOUT, headers=headers, hooks={"response": self.judge}
-        )
+        clock = _Clock()
+        hooks = {"response": [self.judge, clock.watch]}
+        get = pooch.HTTPDownloader(bar, BLOCK, timeout=TIMEOUT, headers=headers, hooks=hooks)
         try:
-            with bar, contextlib.closing(file):
+            with bar, contextlib.closing(file), clock:
                 get(self.url, _Limited(self, file), None)
         except requests.HTTPError as error:
             response: Any = error.response
@@ -220,6 +225,10 @@ class _Want:
                 raise UserError(f"{self.url} cannot be fetched: {what}") from None
             raise _Transient(what, retry_after(response)) from None
         except requests.RequestException as error:
+            if clock.late:
+                raise UserError(
+                    f"{self.url} was not here after {LONGEST / 3600:g} hours; fetch it by hand"
+                ) from None
             inner = error.args[0] if error.args else None
             reason = inner.reason if isinstance(inner, MaxRetryError) else None
             # Will not mend itself within seconds
@@ -256,6 +265,34 @@ class _Want:
                 f"{self.path.parent} has {free / 1e9:.1f} GB left, and {self.path.name} needs"
                 f" {int(length) / 1e9:.1f} GB"
             )
+
+
+class _Clock:
+    """Hangs up after ``LONGEST``: a server that sends a byte now and then is never silent
+    for ``TIMEOUT``.
+    """
+
+    def __init__(self) -> None:
+        self.late, self.socket = False, None
+
+    def watch(self, response: Response, **_: Any) -> None:
+        """Takes the connection of a response."""
+        connection: Any = getattr(response.raw, "_connection", None)
+        self.socket = getattr(connection, "sock", None)
+
+    def __enter__(self) -> None:
+        self.timer = threading.Timer(LONGEST, self.hang_up)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.timer.cancel()
+
+    def hang_up(self) -> None:
+        self.late = True
+        if self.socket is not None:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                self.socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Limited:

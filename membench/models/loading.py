@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
 from membench.models.config_fields import check_ranges, check_types
 from membench.models.weight_files import refuse_left_over, refuse_pointer
 from membench.storage.hashing import json_hash
@@ -98,7 +98,7 @@ def read_config(file: Path) -> dict[str, Any]:
         refuse_pointer(file)
         config = json.loads(file.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{file} is no JSON ({error}); get the model again") from None
+        raise UserError(f"{file} is no JSON ({reason(error)}); get the model again") from None
     if not isinstance(config, dict):
         raise UserError(f"{file} holds no JSON object; get the model again")
     return config

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
 from membench.models.loading import loading, read_config
 from membench.models.weight_files import refuse_pointer
 
@@ -81,7 +81,7 @@ def _check_merges(file: Path) -> None:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (ValueError, OSError) as error:
-        raise UserError(f"{file} cannot be read ({error}); {AGAIN}") from None
+        raise UserError(f"{file} cannot be read ({reason(error)}); {AGAIN}") from None
     pairs = [line for line in lines if line.strip() and not line.startswith("#version")]
     if not pairs:
         raise UserError(f"{file} is empty; {AGAIN}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
 
 # Of safetensors; all else is an index or a quantised weight, whose scale only the
 # library that made it knows.
@@ -48,7 +48,7 @@ def check_header(file: Path) -> None:
         with safe_open(file, framework="pt") as tensors:
             kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - it is not a mapping
     except SafetensorError as error:
-        raise UserError(f"{file} is damaged or cut short ({error}); {AGAIN}") from None
+        raise UserError(f"{file} is damaged or cut short ({reason(error)}); {AGAIN}") from None
     if not kinds:
         raise UserError(f"{file} holds no tensor; {AGAIN}")
     for name, kind in kinds.items():
@@ -78,7 +78,7 @@ def check_tensors(file: Path) -> None:
                 if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                     raise UserError(f"{file}: tensor {name} holds NaN or infinite values; {AGAIN}")
     except SafetensorError as error:
-        raise UserError(f"{file} is damaged or cut short ({error}); {AGAIN}") from None
+        raise UserError(f"{file} is damaged or cut short ({reason(error)}); {AGAIN}") from None
 
 
 def tensor_names(file: Path) -> list[str]:

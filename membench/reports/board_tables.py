@@ -106,7 +106,7 @@ def unsupported(frame: pd.DataFrame) -> Iterator[str]:
         if len(scored) and metric in scored and scored[metric].isna().all():
             yield (
                 f"{title}: {supported('n/a', metric)[:-1]}; here are"
-                f" {int(scored.negatives.max()):,})"
+                f" {number(scored.negatives.max())})"
             )
 
 
@@ -162,11 +162,11 @@ def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
         for r in frame.itertuples()
     ]
     out["p50 / p95"] = [f"{r.best_p50:.2f} / {r.best_p95:.2f}" for r in frame.itertuples()]
-    out[f"copied @N_G={int(frame.equal_n.iloc[0]):,}"] = [
+    out[f"copied @N_G={number(frame.equal_n.iloc[0])}"] = [
         number(v, 1) for v in frame.copied_at_equal_n
     ]
     values = zip(frame.copied_at_equal_cost, frame.equal_cost_capped, strict=True)
-    out[f"copied @{int(frame.equal_cost.iloc[0]):,} fwd"] = [
+    out[f"copied @{number(frame.equal_cost.iloc[0])} fwd"] = [
         (">=" if capped else "") + number(v, 1) for v, capped in values
     ]
     out["per 1k fwd"] = [number(v, 1) for v in frame.unique_per_1000_evaluations]

@@ -191,6 +191,12 @@ def tick_label(value: float) -> str:
 
 
 def ends(values: np.ndarray) -> tuple[float, float]:
-    """Least and greatest of the values, apart."""
-    low, high = float(np.min(values)), float(np.max(values))
-    return (low, high) if low < high else (low - 0.5, high + 0.5)
+    """Least and greatest of the values, so far apart and so near 0 that a scale between
+    them can be divided.
+    """
+    low, high = (float(np.clip(end(values), -1e300, 1e300)) for end in (np.min, np.max))
+    apart = max(1e-9 * max(abs(low), abs(high)), 1e-300)
+    if high - low > apart:
+        return low, high
+    half = max(0.5, apart)
+    return low - half, high + half

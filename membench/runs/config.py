@@ -9,7 +9,9 @@ plain data.
 from __future__ import annotations
 
 import itertools
+import math
 import re
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,8 +22,13 @@ import yaml
 
 from membench import registry
 from membench.errors import UserError, suggest
+from membench.models.loading import DTYPES
 from membench.options import as_settings, detector_options, parse_options
 from membench.runs.spec import Spec
+from membench.storage.reading import read_text
+
+LARGEST = 1 << 20  # bytes of a file of runs
+MOST_RUNS = 100_000
 
 # Lists of a block, and the task option that each sets
 SWEPT = {"worlds": "world", "rungs": "rung", "halves": "half"}
@@ -67,10 +74,7 @@ def read_config(path: Path, **given: Any) -> list[list[Spec]]:
     closest name, for a file that cannot be read, an unknown key, name or option, and a
     value of the wrong type.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} cannot be read: {error}") from None
+    text = read_text(path, most=LARGEST, what="--config")
     lines = Lines(path, text)
     found = _parsed(path, text)
     if not isinstance(found, dict):
@@ -95,20 +99,36 @@ def _parsed(path: Path, text: str) -> Any:
             return tomllib.loads(text)
         if path.suffix in (".yaml", ".yml"):
             return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as error:
+    # ValueError: TOML's own, and a number or date that Python cannot hold
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{path}{where}: {what}") from None
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path}{where}: {what[:300]}") from None
     raise UserError(f"--config {path}: it must end in .yaml, .yml or .toml")
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice, which it would overwrite."""
+    """SafeLoader that refuses a key that stands twice, which it would overwrite, and
+    one that is no word; and references, which let a short file stand for an endless
+    one.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(
+                problem="a reference (*name); write it out",
+                problem_mark=self.peek_event().start_mark,
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    problem="a key that is no word", problem_mark=key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"{key.value} stands twice", problem_mark=key.start_mark
@@ -120,21 +140,27 @@ class _Loader(yaml.SafeLoader):
 def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> list[list[Spec]]:
     for key in block:
         if key not in KEYS:
-            raise lines.error(key, f"unknown key {key!r}.{suggest(str(key), KEYS)}")
+            raise lines.error(key, f"unknown key {_cut(key)}.{suggest(str(key)[:100], KEYS)}")
     detectors = _named(block, "detectors", lines, registry.detectors())
     tasks = _named(block, "tasks", lines, registry.tasks())
     shared = dict(given)
     for key, kind in SINGLE.items():
         if key in block:
             if type(block[key]) is not kind:
-                raise lines.error(key, f"{key} must be {_WORDS[kind]}, not {block[key]!r}")
+                raise lines.error(key, f"{key} must be {_WORDS[kind]}, not {_cut(block[key])}")
             shared[key] = block[key]
+    _in_range(shared, lines)
     shared["extract_only"] = shared.get("extract_only", False) or bool(shared.get("budget"))
     seeds = _list(block, "seeds", lines, [0])
     for seed in seeds:
-        if type(seed) is not int or seed < 0:
-            raise lines.error("seeds", f"seeds: {seed!r} is no whole number from 0")
+        if type(seed) is not int or not 0 <= seed < 10**18:
+            raise lines.error("seeds", f"seeds: {_cut(seed)} is no whole number of up to 18 digits")
+    if len(set(seeds)) < len(seeds):
+        raise lines.error("seeds", "seeds: one stands twice")
     swept = {key: _list(block, key, lines, [None]) for key in SWEPT}
+    lists = [detectors, tasks, seeds, *swept.values()]
+    if (many := math.prod(map(len, lists))) > MOST_RUNS:
+        raise lines.error("seeds", f"{many:,} runs, more than {MOST_RUNS:,}; make it several files")
     profile = shared.get("profile", "mini")
     made = []
     for (task, options, nth), *values, seed in itertools.product(tasks, *swept.values(), seeds):
@@ -172,6 +198,22 @@ def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> 
     return made
 
 
+def _in_range(shared: Mapping[str, Any], lines: Lines) -> None:
+    for key in ("limit", "budget"):
+        if shared.get(key) is not None and shared[key] < 1:
+            raise lines.error(key, f"{key} must be at least 1, not {_cut(shared[key])}")
+    if (dtype := shared.get("dtype", DTYPES[0])) not in DTYPES:
+        near = suggest(dtype, DTYPES)
+        raise lines.error(
+            "dtype", f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.{near}"
+        )
+
+
+def _cut(value: object) -> str:
+    """A value as it is told: short, whatever a file holds."""
+    return reprlib.repr(value)
+
+
 _WORDS = {str: "a word", bool: "true or false", int: "a whole number"}
 
 
@@ -205,23 +247,37 @@ def _named(
     for item in _list(block, key, lines, []):
         name, options = next(iter(item.items())) if isinstance(item, dict) and item else (item, {})
         if isinstance(item, dict) and len(item) != 1:
-            raise lines.error(name, f"{key}: {item!r} must be one name with its options")
+            raise lines.error(name, f"{key}: {_cut(item)} must be one name with its options")
         kind = known.kind
         if not isinstance(name, str) or name not in known.names():
-            near = suggest(str(name), known.names())
-            raise lines.error(name, f"unknown {kind} {name!r}.{near} See: membench list {kind}s")
+            near = suggest(str(name)[:100], known.names())
+            raise lines.error(
+                name, f"unknown {kind} {_cut(name)}.{near} See: membench list {kind}s"
+            )
         if options is not None and not isinstance(options, dict):
             raise lines.error(
                 name, f"the options of {name} must be a mapping, such as {{steps: 5}}"
             )
+        if odd := next((k for k in options or () if not isinstance(k, str)), None):
+            raise lines.error(odd, f"the options of {name}: {_cut(odd)} is no name of an option")
+        if not isinstance(preset := (options or {}).get("preset", ""), str):
+            raise lines.error("preset", f"preset must be a word, not {_cut(preset)}")
         found.append((name, dict(options or {}), sum(name == other for other, *_ in found)))
     return found
 
 
 def written(blocks: Sequence[Mapping[str, Any]]) -> str:
     """The YAML of a list of blocks."""
-    text: str = yaml.safe_dump({"runs": [dict(b) for b in blocks]}, sort_keys=False, width=80)
+    held = {"runs": [dict(b) for b in blocks]}
+    text: str = yaml.dump(held, Dumper=_Dumper, sort_keys=False, width=80)
     return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that writes out what stands twice: :class:`_Loader` reads no reference."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def config_of(infos: Sequence[Mapping[str, Any]]) -> str:

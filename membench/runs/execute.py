@@ -19,6 +19,7 @@ import pandas as pd
 from membench import registry
 from membench.metrics.table import run_metrics
 from membench.models.denoiser import Denoiser
+from membench.plain import say
 from membench.runs.check import NOT_COMPARED
 from membench.runs.executor import Executor
 from membench.runs.finished import Run, load
@@ -27,7 +28,7 @@ from membench.runs.matching import match, with_truth
 from membench.runs.nearest import example_images, nearest_table
 from membench.runs.plan import Unprepared, encode, planned, suits, unsuited
 from membench.runs.shards import NoModel, Phases, Work, in_step, timer
-from membench.runs.spec import Spec
+from membench.runs.spec import Spec, source_of
 from membench.storage import host
 from membench.task import LoadedTask
 from membench.types import Cost, Example
@@ -90,6 +91,8 @@ def execute_all(
             job = open_job(spec, task, out, stack, jobs, progress)
             keys.append(job.folder.path.name)
             jobs[keys[-1]] = job
+        for job in jobs.values():
+            _tell_changed_source(job)
         networks = _networks([job for job in jobs.values() if not job.folder.complete], task, began)
         skipped = _left_out(jobs, networks, skip)
         if progress and True in networks:  # below a refusal, which is one line
@@ -111,6 +114,21 @@ def execute_all(
                     skipped.append(_drop(jobs, error.job, str(error)))
                     together = [job for job in together if job is not error.job]
         return Outcome([load(jobs[key].folder.path) for key in keys if key in jobs], skipped)
+
+
+def _tell_changed_source(job: Job) -> None:
+    """A line where a finished run was made by other code under the same version."""
+    made = job.folder.run.get("source") if job.folder.complete else None
+    for kind, name, version in (
+        ("detector", job.spec.detector, job.detector.version),
+        ("task", job.spec.task, job.task.info.version),
+    ):
+        if isinstance(made, dict) and made.get(kind) != source_of(job.spec)[kind]:
+            say(
+                f"{kind} {name} is other code than made {job.folder.path}, and its version is still"
+                f" {version}: what is shown is the earlier code's; raise the version, or delete the"
+                " run"
+            )
 
 
 @dataclass(frozen=True)

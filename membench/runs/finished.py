@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
 from membench.runs.check import check_info, check_tables
 from membench.runs.folder import read_info, read_run
 from membench.storage.files import DamagedFile
@@ -152,9 +152,7 @@ def read_runs(
     roots = [roots] if isinstance(roots, Path) else list(roots)
     runs: dict[str, Run] = {}
     problems = []
-    for top, folder in [
-        (root, p.parent) for root in roots for p in sorted(root.glob("*/*/*/*/run.json"))
-    ]:
+    for top, folder in [(root, folder) for root in roots for folder in _folders(root)]:
         try:
             if folder.resolve() != top.resolve() / folder.relative_to(top):
                 raise UserError(
@@ -183,6 +181,13 @@ def read_runs(
         where = ", ".join(map(str, roots))
         raise UserError(f"no finished runs under {where}. {MAKE_ONE}")
     return Found(list(runs.values()), problems)
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return [path.parent for path in sorted(root.glob("*/*/*/*/run.json"))]
+    except (OSError, ValueError) as error:  # what changes meanwhile; a NUL in a name
+        raise UserError(f"cannot read {root}: {reason(error)}") from None
 
 
 def difference(a: Run, b: Run) -> str:

@@ -18,7 +18,7 @@ from membench.models.loading import check_device
 from membench.options import detector_options, parse_options
 from membench.runs import contract
 from membench.runs.folder import RunFolder
-from membench.runs.spec import Spec, key_parts, plugin_code
+from membench.runs.spec import Spec, key_parts, plugin_code, source_of
 from membench.storage import provenance
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.workspace import Workspace
@@ -142,7 +142,7 @@ def _referred(spec: Spec, detector: Detector, task: LoadedTask) -> LoadedTask:
         raise UserError(
             f"detector {spec.detector} needs the task's control model as its reference: {error}"
         ) from error
-    detector.refer(other.model)
+    contract.refer(detector, other.model)
     reference = other.hashes["weights"]
     return replace(
         task,
@@ -224,6 +224,7 @@ def run_info(job: Job, n_images: int) -> dict[str, Any]:
         "extract_only": spec.extract_only,
         "budget": spec.budget,
         "preset": spec.preset,
+        "source": source_of(spec),
         "membench": provenance.commit(),
         "versions": provenance.versions(),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from membench.errors import UserError
 from membench.metrics.extraction import in_region
 from membench.similarity.criterion import by_pixels
 from membench.storage.images import png_image
@@ -22,15 +23,21 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.nda
     Matches: every generated-training pair within the space's floor, and the nearest of
     each image. The similarity is NaN where the task does not know the prompt's own
     images. Images are decoded in blocks: those of a whole run would not fit in
-    memory.
+    memory. Raises UserError for images of another size.
     """
     ids, own = task.training.ids, np.full(len(samples), np.nan)
     frames = [SCHEMAS["matches"].empty_table().to_pandas()] if samples.empty else []
     criterion = task.match or by_pixels(task.training.images)
     for start in range(0, len(samples), DECODED):
         part = samples.iloc[start : start + DECODED]
-        images = np.stack([png_image(png) for png in part.image])
-        found = criterion(images, task.info.space.floor)
+        try:  # of other sizes than the training images, or than one another
+            images = np.stack([png_image(png) for png in part.image])
+            found = criterion(images, task.info.space.floor)
+        except ValueError as error:
+            raise UserError(
+                f"the generated images cannot be compared with the training images: {error}; a"
+                " detector extracts images of the size that its model decodes"
+            ) from error
         frames.append(
             pd.DataFrame(
                 {

@@ -43,13 +43,9 @@ def suits(job: Job, model: Denoiser) -> None:
             raise UserError(
                 "it is told which images are copies, and the task's training images are not at hand"
             )
-        with contract.calling(detector, "show"):
-            detector.show(lambda images: copied(images, job.task))
+        contract.show(detector, lambda images: copied(images, job.task))
     if detector.access.labels:
-        with contract.calling(detector, "fit"):
-            detector.fit(
-                job.conditions, [e.memorized for e in job.examples], [e.group for e in job.examples]
-            )
+        contract.fit(detector, job.examples)
 
 
 def unsuited(job: Job, model: Denoiser) -> str:
@@ -113,7 +109,7 @@ def not_shortened(job: Job, model: Denoiser, forwards: int) -> str:
     every = [example.condition for example in job.task.examples]
     if not forwards or len(job.examples) == len(every):
         return ""
-    if forwards < job.detector.preparation_forwards(model, every):
+    if forwards < contract.preparation_forwards(job.detector, model, every):
         return ""
     name = job.spec.detector
     return (
@@ -156,7 +152,7 @@ def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
     spec, detector = job.spec, job.detector
     if detector.access.images:
         model.ready_images()
-    forwards = detector.preparation_forwards(model, job.conditions)
+    forwards = told(job, lambda: contract.preparation_forwards(detector, model, job.conditions))
     told(job, lambda: affordable(spec, forwards, "preparation"))
     if job.workspace.progress and (line := not_shortened(job, model, forwards)):
         say(line)

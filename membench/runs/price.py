@@ -131,7 +131,7 @@ def _finished(job: Job, out: Path) -> bool:
 def _price(job: Job, model: Denoiser, tried: int) -> Price:
     """tried: how many examples, or images, are asked about."""
     detector, spec = job.detector, job.spec
-    forwards = detector.preparation_forwards(model, job.conditions)
+    forwards = contract.preparation_forwards(detector, model, job.conditions)
     whole = Price(spec.detector, spec.task, len(job.examples), None, forwards, None, None)
     if not prepares_nothing(detector):
         return replace(whole, note="its preparation must be made before the rest can be told")

@@ -78,3 +78,13 @@ def plugin_code(spec: Spec) -> dict[str, Any]:
     }
     code = {kind: entry.code for kind, entry in entries.items() if entry.code}
     return {"plugin_code": code} if code else {}
+
+
+def source_of(spec: Spec) -> dict[str, str]:
+    """Hashes of the statements of the detector's and the task's own files. They are no
+    part of the key: ``version`` says what changes a number.
+    """
+    return {
+        "detector": registry.detectors().get(spec.detector).source,
+        "task": registry.tasks().get(spec.task).source,
+    }

@@ -4,7 +4,6 @@ files, memory-mapped, read block by block. Ten million of 512 numbers are 20 GB.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any, overload
 import numpy as np
 from tqdm import tqdm
 
-from membench.errors import UserError
-from membench.storage.cache import cached_array, remembered_hash
+from membench.errors import UserError, reason
+from membench.storage.cache import NPY_ERRORS, cached_array, remembered_hash
 from membench.storage.hashing import json_hash
+from membench.storage.reading import parse_json, read_plain, read_text
 
 BLOCK = 1 << 16  # rows at once
 
@@ -159,8 +159,8 @@ def _array(file: Path, digest: str, progress: bool) -> np.ndarray:
         return _from_parquet(file, digest, progress)
     try:
         found = np.lib.format.open_memmap(file, mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{file} is no whole .npy file ({error}); make it again") from None
+    except (*NPY_ERRORS, OSError) as error:
+        raise UserError(f"{file} is no whole .npy file ({reason(error)}); make it again") from None
     if found.ndim != 2 or not found.size or found.dtype not in (np.float32, np.float16):
         raise UserError(
             f"{file} holds {found.dtype} of shape {[*found.shape]}, not descriptors float32 or"
@@ -174,35 +174,47 @@ def _from_parquet(file: Path, digest: str, progress: bool) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from membench.storage.tables import PARQUET_ERRORS
+
     table = _parquet(file)
     kind = table.schema_arrow.field("descriptor").type
-    first = next(table.iter_batches(1, columns=["descriptor"]), None)
-    if first is None or not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)):
+    lists = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not (lists and (pa.types.is_floating(kind.value_type))):
         raise UserError(f"{file}: column descriptor is of {kind}, not of lists of numbers")
-    width = len(first.column(0)[0])
 
     def blocks() -> Iterator[np.ndarray]:
         for batch in pq.ParquetFile(file).iter_batches(BLOCK, columns=["descriptor"]):
             column = batch.column(0)
             flat = column.flatten()
-            if column.null_count or flat.null_count or len(flat) != width * len(column):
+            even = np.all(np.diff(column.offsets) == width) if pa.types.is_list(kind) else True
+            if column.null_count or flat.null_count or not even:
                 raise UserError(f"{file}: a descriptor is empty or has not {width} numbers")
             yield flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
 
-    shape = (table.metadata.num_rows, width)
-    return cached_array(
-        "descriptors", {"file": digest}, shape, np.float32, blocks, progress=progress
-    )
+    try:
+        first = next(table.iter_batches(1, columns=["descriptor"]), None)
+        width = len(first.column(0)[0]) if first and first.column(0)[0].is_valid else 0
+        if not width:
+            raise UserError(f"{file} holds no descriptor, or an empty one")
+        shape = (table.metadata.num_rows, width)
+        return cached_array(
+            "descriptors", {"file": digest}, shape, np.float32, blocks, progress=progress
+        )
+    except PARQUET_ERRORS as error:
+        raise UserError(f"{file} is damaged ({reason(error)})") from None
 
 
 def _parquet(file: Path) -> Any:
-    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from membench.storage.tables import PARQUET_ERRORS
 
     try:
         table = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file} is no whole Parquet file ({error}); make it again") from None
+    except PARQUET_ERRORS as error:
+        raise UserError(
+            f"{file} is no whole Parquet file ({reason(error)}); make it again"
+        ) from None
     if missing := {"id", "descriptor"} - set(table.schema_arrow.names):
         raise UserError(f"{file} has no column {' and '.join(sorted(missing))}")
     return table
@@ -236,11 +248,16 @@ def _ids(file: Path, part: np.ndarray) -> Sequence[str]:
     if file.suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        return Texts(pq.read_table(file, columns=["id"]).column(0).cast(pa.string()))
+        from membench.storage.tables import PARQUET_ERRORS
+
+        try:
+            return Texts(pq.read_table(file, columns=["id"]).column(0).cast(pa.string()))
+        except PARQUET_ERRORS as error:
+            raise UserError(f"{file}: its column id holds no texts ({reason(error)})") from None
     beside = file.with_suffix(IDS)
     if not beside.is_file():
         return RowIds(len(part))
-    lines = beside.read_text(encoding="utf-8").splitlines()
+    lines = read_text(beside).splitlines()
     if len(lines) != len(part):
         raise UserError(f"{beside} has {len(lines)} lines for {len(part)} descriptors")
     return Texts(pa.array(lines, pa.string()))
@@ -266,7 +283,7 @@ def _features(path: Path) -> str:
     if not file.is_file():
         return ""
     try:
-        told = json.loads(file.read_bytes())["features"]
+        told = parse_json(read_plain(file))["features"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{file} does not say {{"features": ID}} ({error!r}); mend it') from None
     return str(told)

@@ -7,7 +7,7 @@ memory; what they return is compared exactly with the descriptors themselves.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +20,10 @@ from membench.errors import UserError
 from membench.similarity.descriptors import Descriptors
 from membench.similarity.reference import ExactSearch, reference_matches
 from membench.storage import host
-from membench.storage.cache import cache_root
-from membench.storage.files import atomic_write, locked, write_json
+from membench.storage.cache import cache_root, check_proof, is_proved, prove
+from membench.storage.files import disk_errors, locked, replacing, write_json
 from membench.storage.hashing import content_key
+from membench.storage.reading import parse_json
 
 VERSION = 1
 
@@ -100,11 +101,14 @@ def open_index(
     given = file
     if file is None:
         file = cache_root() / "indexes" / f"{key}.faiss"
-        if not file.is_file():
+        if not is_proved(file):
             with locked(file, progress):
-                if not file.is_file():
+                if not is_proved(file):
                     index = build(descriptors, settings, progress=progress)
-                    atomic_write(file, lambda to: faiss.write_index(index, str(to)))
+                    with replacing(file, is_locked=True) as to, disk_errors(file.parent):
+                        faiss.write_index(index, str(to))
+                        prove(file, to)
+        check_proof(file)
     search = FaissSearch(_read(faiss, file, descriptors), settings)
     search.recall = _remembered_recall(search, descriptors, file)
     if given is not None and search.recall < 0.05:
@@ -181,8 +185,8 @@ def _remembered_recall(search: FaissSearch, descriptors: Descriptors, file: Path
     state = [file.stat().st_size, file.stat().st_mtime_ns]
     parts = {"of": descriptors.hash, "index": [str(file.resolve()), *state], "version": VERSION}
     note = cache_root() / "indexes" / f"recall-{content_key(parts | asdict(search.settings))}.json"
-    if note.is_file():
-        return float(json.loads(note.read_bytes())["recall"])
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none, or not ours
+        return float(parse_json(note.read_bytes())["recall"])
     found = recall(search, descriptors)
     write_json(note, {"recall": found})
     return found

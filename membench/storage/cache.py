@@ -14,6 +14,7 @@ import json
 import math
 import os
 import time
+import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from io import FileIO
@@ -29,6 +30,9 @@ from membench.storage.files import CACHE, DamagedFile, atomic_write, disk_errors
 from membench.storage.hashing import content_key, file_hash
 
 Blocks = Callable[[], Iterator[np.ndarray]]
+
+# What a damaged .npy file raises: its header is a Python literal
+NPY_ERRORS = (ValueError, EOFError, SyntaxError, tokenize.TokenError, OverflowError, TypeError)
 
 
 def cache_root() -> Path:
@@ -56,8 +60,9 @@ def cached_array(
     making, and is not called for an array that is there; its arrays [b, *shape[1:]] of
     this dtype, b >= 1, follow one another along the first axis and are written one at a
     time. The file appears whole or not at all; a second process that asks for it
-    meanwhile waits. What holds the cache can be checked for its size only: nobody reads
-    gigabytes for a bit that may have flipped. root: default :func:`cache_root`.
+    meanwhile waits. Its SHA-256 stands beside it and is proved when it is opened; of a
+    large file that has not changed, once (:func:`remembered_hash`). root: default
+    :func:`cache_root`.
 
     Raises ValueError for an empty shape and for blocks that do not make it up,
     :class:`DamagedFile` for a file of another size or shape, :class:`UserError` if the
@@ -71,9 +76,10 @@ def cached_array(
         )
     key = content_key({"parts": dict(parts), "shape": shape, "dtype": dtype.str})
     path = (cache_root() if root is None else root) / f"{name}-{key}.npy"
-    if not path.exists():
+
+    if not is_proved(path):
         with locked(path, progress):
-            if not path.exists():  # another process may have made it while we waited
+            if not is_proved(path):  # another process may have made it while we waited
                 _make(
                     path,
                     shape,
@@ -167,6 +173,12 @@ def _make(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Blocks, b
                 bar.update(len(part))
             if done < shape[0]:
                 raise ValueError(f"{path.name}: the blocks make up {done} rows of {shape[0]}")
+        prove(path, temporary)
+
+
+def _proof(path: Path) -> Path:
+    """Where the SHA-256 of an array's file stands."""
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _write(file: FileIO, data: memoryview) -> None:
@@ -178,7 +190,7 @@ def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     advice = f"delete it and run again, and it is made anew: {path}"
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:  # no .npy, or shorter than its header says
+    except NPY_ERRORS as error:  # no .npy, or shorter than its header says
         raise DamagedFile(
             f"a cached array is damaged ({' '.join(str(error).split())}); {advice}"
         ) from error
@@ -193,7 +205,32 @@ def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
             f"a cached array is damaged ({array.dtype} {list(array.shape)}, not {dtype}"
             f" {list(shape)}); {advice}"
         )
+    check_proof(path)
     return array
+
+
+def prove(path: Path, temporary: Path) -> None:
+    """Writes the SHA-256 of a file of the cache, which is still at ``temporary``,
+    beside its place.
+    """
+    digest = file_hash(temporary)
+    # So that no file is ever there whose proof is another's
+    path.unlink(missing_ok=True)
+    atomic_write(_proof(path), lambda file: file.write_text(digest), advice=CACHE)
+
+
+def is_proved(path: Path) -> bool:
+    """Whether a file of the cache is there with its SHA-256."""
+    return path.is_file() and _proof(path).is_file()
+
+
+def check_proof(path: Path) -> None:
+    """Raises :class:`DamagedFile` for a file of the cache that is not what was written."""
+    if remembered_hash(path) != _proof(path).read_text(errors="replace"):
+        raise DamagedFile(
+            "a file of the cache is damaged (it is not what was written); delete it and run again,"
+            f" and it is made anew: {path}"
+        )
 
 
 # Bytes from which on a file's hash is kept: what is smaller is hashed in a blink

@@ -204,4 +204,6 @@ def write_json(path: Path, value: Any) -> None:
     cannot hold.
     """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    # A file's name may be no text: JSON has escapes for what UTF-8 has not
+    data = text.encode("utf-8", "backslashreplace")
+    atomic_write(path, lambda temporary: temporary.write_bytes(data))

@@ -32,5 +32,5 @@ def read_sealed(path: Path) -> bytes:
     """The content. Raises DamagedFile where it is not what was written."""
     seal, _, content = path.read_bytes().partition(b"\n")
     if seal != SEAL + hashlib.sha256(content).hexdigest().encode():
-        raise DamagedFile(f"{path} is damaged; delete it and train again from the start")
+        raise DamagedFile(f"{path} is damaged; delete it and begin again without it")
     return content

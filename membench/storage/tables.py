@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
 from membench.storage.files import DamagedFile, atomic_write
 
 if TYPE_CHECKING:
@@ -104,6 +104,10 @@ TABLES = SCHEMAS | {
     ),
 }
 
+# What reading a damaged Parquet file raises. ValueError: a name or text that is no
+# UTF-8; OverflowError: a date that Python cannot hold
+PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError)
+
 
 def write_table(
     path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Mapping[str, str] | None = None
@@ -168,10 +172,9 @@ def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.Da
             for field in TABLES[name]
             if fits and not field.nullable and table[field.name].null_count
         ]
-    # ValueError: a damaged name is no UTF-8
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except PARQUET_ERRORS as error:
         raise DamagedFile(
-            f"{path} is damaged ({' '.join(str(error).split())}); delete it and run again"
+            f"{path} is damaged ({reason(error)}); delete it and run again"
         ) from error
     refuse_newer(path, version)
     if not fits:
@@ -190,10 +193,8 @@ def read_notes(path: Path) -> dict[str, str]:
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedFile(
-            f"{path} is damaged ({' '.join(str(error).split())}); get it again"
-        ) from error
+    except PARQUET_ERRORS as error:
+        raise DamagedFile(f"{path} is damaged ({reason(error)}); get it again") from error
     return {
         k.decode(errors="replace"): v.decode(errors="replace")
         for k, v in metadata.items()

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
 from membench.storage.files import take_lock, write_json
 from membench.storage.hashing import content_key, file_hash
 from membench.types import Cost
@@ -114,5 +114,5 @@ def _read(file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_bytes()))
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{file} is damaged ({error}); delete {file.parent} and run again"
+            f"{file} is damaged ({reason(error)}); delete {file.parent} and run again"
         ) from None

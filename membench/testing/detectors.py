@@ -60,7 +60,7 @@ def check_detector(
     took = []
     for setting in settings():
         try:
-            first, spent = _run(found, chosen, setting, seeds[0])
+            first, spent = run_once(found, chosen, setting, seeds[0])
         except ContractError as error:
             raise Broken(str(error)) from error
         except UserError as error:
@@ -69,7 +69,7 @@ def check_detector(
         took.append(setting.name)
         _compared(found, chosen, setting, seeds[0], first, FEW if spent < 2000 else SOME)
         for seed in seeds[1:]:
-            _run(found, chosen, setting, seed)
+            run_once(found, chosen, setting, seed)
     require(bool(took), f"{cls.__name__} refuses every setting; see its check")
     return took
 
@@ -87,7 +87,7 @@ def _compared(
     """
 
     def difference(**how: Any) -> str:
-        other = _run(cls, options, setting, seed, **how)[0]
+        other = run_once(cls, options, setting, seed, **how)[0]
         for id_, value in first.items():
             again = other.get(id_, math.nan)
             if not math.isclose(value, again, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
@@ -191,7 +191,7 @@ class _Extracted(dict[str, list[Sample]]):
         return super().__iter__()
 
 
-def _run(
+def run_once(
     cls: type[Detector],
     options: Any,
     setting: Setting,

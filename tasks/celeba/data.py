@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
 from membench.storage import host
 from membench.storage.cache import cached_array
 from membench.storage.hashing import content_key
@@ -208,7 +208,9 @@ def _lines(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error}); fetch it again from {HOME}") from error
+        raise UserError(
+            f"{file} cannot be read ({reason(error)}); fetch it again from {HOME}"
+        ) from error
     if file.suffix == ".csv":  # no cell of theirs is quoted or holds a space
         lines = [line.replace(",", " ") for line in lines]
     return lines

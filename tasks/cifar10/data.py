@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from membench.datasets.cifar import batches_of, files_of
-from membench.errors import UserError
+from membench.errors import UserError, reason
 from membench.fetching import net
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -75,7 +75,8 @@ def _download(root: Path) -> None:
         CIFAR10(str(root), download=True)
     except OSError as error:  # urllib's
         raise UserError(
-            f"{root} holds no CIFAR-10, and {ARCHIVE} cannot be fetched ({error}); give --data-root"
+            f"{root} holds no CIFAR-10, and {ARCHIVE} cannot be fetched ({reason(error)}); give"
+            " --data-root"
         ) from None
     except RuntimeError as error:  # torchvision's word for an archive that is not the official one
         raise UserError(f"{root}: {error}; delete what is there and try again") from None

@@ -17,6 +17,7 @@ from typing import Literal
 
 from membench.datasets.trained_on import same_training
 from membench.errors import UserError, unknown_name
+from membench.seeds import LARGEST_SEED
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
@@ -51,6 +52,7 @@ class MirrorOptions(PixelOptions):
         metadata={
             "help": "mini: seed of the generator; 0: the development world, which ships",
             "min": 0,
+            "max": LARGEST_SEED,
         },
     )
     models: str = field(

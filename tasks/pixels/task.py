@@ -13,6 +13,7 @@ import numpy as np
 
 from membench.datasets.pool import PoolSpec, read_pool
 from membench.errors import UserError
+from membench.seeds import LARGEST_SEED
 from membench.similarity.spaces import pixel_space
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Example, Training
@@ -55,7 +56,9 @@ class PixelOptions:
     pool: int = field(
         default=600, metadata={"help": "generated images that detectors score", "min": 2}
     )
-    pool_seed: int = field(default=0, metadata={"help": "of their noises", "min": 0})
+    pool_seed: int = field(
+        default=0, metadata={"help": "of their noises", "min": 0, "max": LARGEST_SEED}
+    )
     labels: Literal["auto", "class", "none"] = field(
         default="auto",
         metadata={

@@ -29,7 +29,7 @@ from membench.models.loading import check_device
 from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim
 from membench.models.training import Plan, fit, warmup
-from membench.seeds import generator
+from membench.seeds import LARGEST_SEED, generator
 from membench.storage.files import atomic_write
 from membench.storage.provenance import commit
 from membench.types import Condition
@@ -60,7 +60,8 @@ class PixelRecipe:
     )
     batch: int = field(default=32, metadata={"help": "images a step", "min": 1})
     rate: float = field(
-        default=1e-3, metadata={"help": "learning rate after 200 steps of warm-up", "min": 0.0}
+        default=1e-3,
+        metadata={"help": "learning rate after 200 steps of warm-up", "min": 0.0, "max": 10.0},
     )
     label_dropout: float = field(
         default=0.1,
@@ -72,7 +73,10 @@ class PixelRecipe:
         metadata={"help": "of each resolution, each half the one before", "min": 8},
     )
     layers: int = field(default=1, metadata={"help": "residual blocks a resolution", "min": 1})
-    seed: int = field(default=0, metadata={"help": "of weights, batches and noise", "min": 0})
+    seed: int = field(
+        default=0,
+        metadata={"help": "of weights, batches and noise", "min": 0, "max": LARGEST_SEED},
+    )
     grid_every: int = field(
         default=1000, metadata={"help": "steps between two grids of samples; 0: none", "min": 0}
     )
@@ -91,7 +95,12 @@ class MirrorRecipe(PixelRecipe):
         default=(), metadata={"help": "steps whose weights are kept, each under step-N", "min": 1}
     )
     world: int = field(
-        default=0, metadata={"help": "seed of the generator; 0: the development world", "min": 0}
+        default=0,
+        metadata={
+            "help": "seed of the generator; 0: the development world",
+            "min": 0,
+            "max": LARGEST_SEED,
+        },
     )
 
 

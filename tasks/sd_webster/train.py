@@ -36,6 +36,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from membench.errors import UserError
 from membench.models.denoiser import from_uint8
 from membench.models.training import Plan, fit, warmup
+from membench.seeds import LARGEST_SEED
 from membench.storage.files import atomic_folder
 from membench.storage.hashing import tensor_hash
 from membench.storage.provenance import commit
@@ -50,6 +51,7 @@ TOKENS = 24  # CLIP has 77; no caption of the catalogue is longer than 24
 
 
 VOCABULARY = 1200
+RATE = {"min": 0.0, "max": 10.0}
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,21 @@ class Recipe:
     A checkpoint remembers them and refuses others (but for the step counts).
     """
 
-    vae_steps: int = 2000
-    vae_batch: int = 16
-    vae_rate: float = 2e-3
-    kl_weight: float = 3e-5
-    steps: int = 3500
-    batch: int = 64
-    rate: float = 1e-3
-    caption_dropout: float = 0.1
-    seed: int = 0
+    vae_steps: int = field(default=2000, metadata={"help": "steps of the VAE", "min": 1})
+    vae_batch: int = field(default=16, metadata={"help": "images a step of the VAE", "min": 1})
+    vae_rate: float = field(default=2e-3, metadata={"help": "its learning rate", **RATE})
+    kl_weight: float = field(default=3e-5, metadata={"help": "of the VAE's prior", "min": 0.0})
+    steps: int = field(default=3500, metadata={"help": "steps of a half", "min": 1})
+    batch: int = field(default=64, metadata={"help": "images a step", "min": 1})
+    rate: float = field(default=1e-3, metadata={"help": "learning rate of a half", **RATE})
+    caption_dropout: float = field(
+        default=0.1,
+        metadata={"help": "share of captions that become the empty one", "min": 0.0, "max": 1.0},
+    )
+    seed: int = field(
+        default=0,
+        metadata={"help": "of weights, batches and noise", "min": 0, "max": LARGEST_SEED},
+    )
     start: str = field(
         default="",
         metadata={"help": "folder of finished pipelines a and b, to go on from"},
