@@ -12,7 +12,8 @@ from test_contracts import BUILT_IN, EXPECTED
 
 from membench import registry
 from membench.options import as_settings, parse_options
-from membench.testing import Setting, run_once, settings
+from membench.testing.detectors import run_once
+from membench.testing.tiny import Setting, settings
 
 SIZES = (1, 7, 64)  # "auto" is a power of two from 1 to 64 on a processor
 # Of a score's size, beyond the 1e-4 of most, on the tiny models
