@@ -18,10 +18,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
+from membench.boards.seeds import t_interval
+from membench.features.loading import load_features
+from membench.metrics.extraction import ams, ums
+from membench.metrics.quality import (
+    density_coverage,
+    frechet_distance,
+    kid,
+    likelihood_divergence,
+    precision_recall,
+)
 from membench.models.pixel import load_pixel_model
 from membench.models.sampling import ddim
+from membench.reports.output import markdown
+from membench.reports.text import interval
+from membench.similarity.l2 import normalised_l2
+from membench.similarity.spaces import pixel_space
 from membench.storage.files import atomic_write
 from membench.tasks.cifar10.scenes import WORLD
 from membench.tasks.pixels.labels import make_labels
@@ -36,6 +51,7 @@ COUNTS = {1: 40, 16: 20}
 CHANNELS = {16: (16, 32, 64), 8: (24, 48)}  # by the side of an image
 SAMPLING = {"steps": 20, "guidance": 1.0}
 WAYS = ("labels", "null")
+PERCENT = ("AMS", "UMS")
 
 
 def world_of(side: int) -> World:
@@ -97,6 +113,65 @@ def generated(args: argparse.Namespace, folder: Path, labels: str, way: str) -> 
     return found
 
 
+def figures(images: np.ndarray, pair: Pair) -> dict[str, float]:
+    """Copies of half a, and quality against held-out images by pixels."""
+    half, side = pair.halves["a"], images.shape[1]
+    space = pixel_space(side)
+    found = normalised_l2(images, half.images, floor=space.floor)
+    describe = load_features("pixels")
+    made, seen, unseen = (
+        describe(x).astype(np.float64) for x in (images, half.images, pair.held_out.images)
+    )
+    shrunk = len(images) <= made.shape[1]
+    return {
+        "AMS": ams(found, len(images), space, space.copy),
+        "UMS": ums(found, len(images), space, space.copy),
+        "FD shrunk" if shrunk else "FD": frechet_distance(made, unseen, shrunk=shrunk),
+        "KID": kid(made, unseen)[0],
+        **precision_recall(unseen, made),
+        **density_coverage(unseen, made),
+        "FLD gap": likelihood_divergence(seen, unseen, made)["fld_gap"],
+    }
+
+
+def tabulated(found: pd.DataFrame) -> pd.DataFrame:
+    """Mean and Student's 95 % interval over trainings, of each setting, as text."""
+    values = [name for name in found if name not in ("labels", "perturb", "from", "seed")]
+    rows = []
+    for (labels, perturb, way), part in found.groupby(["labels", "perturb", "from"], sort=False):
+        row = {"labels": labels, "perturb": f"{perturb:g}", "from": way, "n": str(len(part))}
+        for name in values:
+            scale, digits = (100, 1) if name in PERCENT else (1, 3)
+            mean, low, high, _ = t_interval(part[name].tolist())
+            row[name + (" %" if scale == 100 else "")] = interval(
+                mean, low, high, scale=scale, digits=digits
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def plotted(found: pd.DataFrame, file: Path) -> None:
+    """AMS against the distance, of images from labels: a point a training, a cross the
+    mean of a setting.
+    """
+    from matplotlib.figure import Figure
+
+    distance = next(name for name in found if name.startswith("FD"))
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    used = found[(found["from"] == "labels") | (found.labels == "none")]
+    for k, ((labels, perturb), part) in enumerate(used.groupby(["labels", "perturb"], sort=False)):
+        told = f"{labels}, {100 * perturb:g} % perturbed" if perturb else labels
+        axes.scatter(part[distance], 100 * part.AMS, color=f"C{k}", alpha=0.5)
+        axes.scatter(
+            part[distance].mean(), 100 * part.AMS.mean(), color=f"C{k}", marker="x", label=told
+        )
+    axes.set(xlabel=f"{distance} to held-out images, pixels", ylabel="AMS, copies %")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    atomic_write(file, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -109,6 +184,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     pair = build_pair(world_of(args.side))
+    rows = []
     for seed in (int(s) for s in args.seeds.split(",")):
         for perturb in (float(p) for p in args.perturb.split(",")):
             for labels in args.labels.split(","):
@@ -116,7 +192,17 @@ def main() -> None:
                     continue
                 folder = trained(args, pair, labels, perturb, seed)
                 for way in WAYS if labels != "none" else ("null",):
-                    generated(args, folder, labels, way)
+                    images = generated(args, folder, labels, way)
+                    setting = {"labels": labels, "perturb": perturb, "from": way, "seed": seed}
+                    rows.append(setting | figures(images, pair))
+                    print(rows[-1], flush=True)
+    found = pd.DataFrame(rows).sort_values(["from", "labels", "perturb"], kind="stable")
+    file = args.out / "perturbed_labels"
+    atomic_write(file.with_suffix(".parquet"), lambda temporary: found.to_parquet(temporary))
+    plotted(found, file.with_suffix(".png"))
+    text = markdown(tabulated(found)) + "\n"
+    atomic_write(file.with_suffix(".md"), lambda temporary: temporary.write_text(text))
+    print(text)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ MAY = {
     "registry": "detector task errors",
     "datasets": "models similarity fetching storage types errors",
     "testing": "detector task options models runs storage seeds types errors",
-    "runs": "detector task registry options models similarity metrics storage plain types errors",
+    "runs": "detector task registry options models features similarity metrics storage plain types"
+    " errors",
     "boards": "runs metrics similarity storage options registry plain types errors",
     "auditing": (
         "detector registry options datasets models features similarity metrics runs storage plain"

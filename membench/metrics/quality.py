@@ -67,6 +67,11 @@ def quality_rows(
         raise ValueError(
             f"features of {' and '.join(sorted(names))} do not compare: describe all images by one"
         )
+    if len(lengths := {s.values.shape[1] for s in sets}) > 1:
+        raise ValueError(
+            f"features of {' and '.join(map(str, sorted(lengths)))} numbers do not compare: the"
+            " images are of several sizes"
+        )
     size = min(len(s.values) for s in sets[1:])
     known = [_checked(s.values) for s in (generated, training)]
     x, seen = known[0], known[1][:size]

@@ -22,7 +22,7 @@ from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
 
 from ..shared import HALVES, mirror_of, refuse_control_of
-from .mirror import Pair, build_pair
+from .mirror import Pair, build_pair, fresh
 from .planted import Half, World
 from .task import PixelOptions, Setting, compared, found, load_setting, loaded
 
@@ -186,6 +186,7 @@ def mirror_setting(
         world.classes,
         world.size,
         training,
+        held_out=lambda n: fresh(world, options.world, n),
     )
 
 
