@@ -172,11 +172,30 @@ def plotted(found: pd.DataFrame, file: Path) -> None:
     atomic_write(file, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
 
 
+def settings_of(text: str) -> list[tuple[str, float]]:
+    """Kinds of labels and shares that are perturbed, of ``class,random,class:0.3``."""
+    parts = (word.partition(":") for word in text.split(","))
+    return [(labels, float(share or 0)) for labels, _, share in parts]
+
+
+def written(rows: list[dict[str, object]], file: Path) -> str:
+    """Writes numbers, text and plot of the models so far; the text."""
+    found = pd.DataFrame(rows).sort_values(["from", "labels", "perturb"], kind="stable")
+    atomic_write(file.with_suffix(".parquet"), lambda temporary: found.to_parquet(temporary))
+    plotted(found, file.with_suffix(".png"))
+    text = markdown(tabulated(found)) + "\n"
+    atomic_write(file.with_suffix(".md"), lambda temporary: temporary.write_text(text))
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--labels", default="class,random,none")
-    parser.add_argument("--perturb", default="0,0.3")
+    parser.add_argument(
+        "--settings",
+        default="class,random,cluster,none,class:0.3,random:0.3",
+        help="LABELS or LABELS:SHARE that is perturbed",
+    )
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--side", type=int, choices=CHANNELS, default=16, help="of an image")
     parser.add_argument("--steps", type=int, default=1000)
@@ -184,24 +203,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     pair = build_pair(world_of(args.side))
-    rows = []
+    rows: list[dict[str, object]] = []
+    text = ""
     for seed in (int(s) for s in args.seeds.split(",")):
-        for perturb in (float(p) for p in args.perturb.split(",")):
-            for labels in args.labels.split(","):
-                if labels == "none" and perturb:
-                    continue
-                folder = trained(args, pair, labels, perturb, seed)
-                for way in WAYS if labels != "none" else ("null",):
-                    images = generated(args, folder, labels, way)
-                    setting = {"labels": labels, "perturb": perturb, "from": way, "seed": seed}
-                    rows.append(setting | figures(images, pair))
-                    print(rows[-1], flush=True)
-    found = pd.DataFrame(rows).sort_values(["from", "labels", "perturb"], kind="stable")
-    file = args.out / "perturbed_labels"
-    atomic_write(file.with_suffix(".parquet"), lambda temporary: found.to_parquet(temporary))
-    plotted(found, file.with_suffix(".png"))
-    text = markdown(tabulated(found)) + "\n"
-    atomic_write(file.with_suffix(".md"), lambda temporary: temporary.write_text(text))
+        for labels, perturb in settings_of(args.settings):
+            folder = trained(args, pair, labels, perturb, seed)
+            for way in WAYS if labels != "none" else ("null",):
+                images = generated(args, folder, labels, way)
+                setting = {"labels": labels, "perturb": perturb, "from": way, "seed": seed}
+                rows.append(setting | figures(images, pair))
+            text = written(rows, args.out / "perturbed_labels")
     print(text)
 
 

@@ -258,6 +258,6 @@ def test_what_the_images_cannot_support_is_named_or_left_out() -> None:
     alone = {r.metric for r in quality_rows(wide[0], wide[1], None)}
     assert not [name for name in alone if "held_out" in name or name.startswith(("c_t", "fld"))]
     with pytest.raises(TooFewImages, match="at least 7 images"):
-        quality_rows(Described("f", normal(6, 2)), wide[1], None)
+        quality_rows(Described("f", normal(6, 30)), wide[1], None)
     with pytest.raises(ValueError, match="finite"):
-        quality_rows(Described("f", np.full((9, 2), np.nan)), wide[1], None)
+        quality_rows(Described("f", np.full((9, 30), np.nan)), wide[1], None)

@@ -185,11 +185,18 @@ def test_the_board_has_means_over_seeds_and_its_file_the_same(
     assert frame["fd_training@f"].to_dict() == {"side": 2.0, "random": 7.0}
     assert frame["kid_held_out_error@f"].to_dict() == {"side": 0.5, "random": 0.5}
     assert "fd_training@f" not in board(runs, "attack").frame
+    mirror = make(tmp_path, COPIED, detector="side", control=True)
+    put(mirror, fd_training=5.0, c_t=-0.5)
+    frame = board([*runs, mirror], "attack", quality=True).frame.set_index("detector")
+    assert frame["control_fd_training@f"].dropna().to_dict() == {"side": 5.0}
+    assert frame["fd_training@f"].to_dict() == {"side": 2.0, "random": 7.0}
+    runs.append(mirror)
     shown = ["leaderboard", "--by", "attack", "--format", "md", "--quality", "--runs"]
     assert main([*shown, str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "| side | training | 2.00 | n/a ± n/a |" in text
     assert "| side | held-out | 9.00 | 0.2500 ± 0.5000 |" in text
+    assert "| n/a / n/a | -2.0 / -0.5 |" in text and "| n/a / n/a | -7.0 / n/a |" in text
     file = tmp_path / "attacks.parquet"
     write(board(runs, "attack", quality=True).frame, "attack", file)
     assert "fd_training@f" in read(file, "attack").frame

@@ -13,7 +13,7 @@ import pandas as pd
 
 from membench.boards.collect import collect
 from membench.boards.identity import BOARD
-from membench.boards.quality import with_quality
+from membench.boards.quality import with_mirror, with_quality
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
 from membench.errors import UserError
@@ -38,7 +38,7 @@ def collect_attacks(
 
     The runs on a control model are columns of the rows on the model (``control_ams``,
     ``excess_ams`` ...), and no rows. quality: with their figures of quality
-    (``quality.with_quality``). Highest AMS first. Raises :class:`UserError` where no
+    (``boards.quality``). Highest AMS first. Raises :class:`UserError` where no
     attack has images of a model that has seen the training images.
     """
     attacks = [run for run in runs if is_attack(run) and (run.samples.status == "ok").any()]
@@ -47,6 +47,7 @@ def collect_attacks(
     frame = collect(attacks)
     frame = with_quality(frame, attacks) if quality else frame
     frame = over_seeds(frame, attacks, resampler or Resampler())
+    frame = with_mirror(frame) if quality else frame
     frame = frame[~frame.control.astype(bool)]
     if frame.empty:
         raise UserError(f"attacks have runs on control models alone; {MAKE_ONE}")

@@ -300,9 +300,9 @@ def column(name: str, by: str = "run") -> Column:
         where = "in the band" if form == "in" else "up to the far edge of the band"
         return _real("share", f"{INFO[metric].title.removesuffix(' %')} {where} {band}")
     if known is BOARD_COLUMNS and (found := COLUMN.fullmatch(name)):
-        metric, error, features = found.groups()
-        of = f"{INFO[metric].about}, by {features}"
-        return _real("", f"standard error of {metric}" if error else of)
+        mirror, metric, error, features = found.groups()
+        of = f"standard error of {metric}" if error else f"{INFO[metric].about}, by {features}"
+        return _real("", of + (", on the control model" if mirror else ""))
     if known is BOARD_COLUMNS and name.startswith(REPORTED):
         return _real(
             column(name.removeprefix(REPORTED)).unit,

@@ -19,7 +19,8 @@ from membench.runs.finished import Run
 from membench.runs.quality_file import read_quality
 
 ERROR = "_error"  # behind the name of a metric: its standard error
-COLUMN = re.compile(rf"({'|'.join(m.name for m in QUALITY)})({ERROR})?{SEPARATOR}(.+)")
+MIRROR = "control_"  # before it: of the run on the control model
+COLUMN = re.compile(rf"({MIRROR})?({'|'.join(m.name for m in QUALITY)})({ERROR})?{SEPARATOR}(.+)")
 
 
 def with_quality(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
@@ -45,6 +46,19 @@ def with_quality(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
     return frame.join(held, on="run")
 
 
+def with_mirror(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of ``seeds.over_seeds`` with the figures of the same settings on the
+    control model, where they are of the same features and of one control.
+
+    A model's images may be nearer to any image than held-out ones are, being smoother:
+    only what its mirror's are not is a sign of copies.
+    """
+    held = [name for name in frame if (m := COLUMN.fullmatch(str(name))) and not m[1]]
+    mirrors = frame[frame.control.astype(bool)].drop_duplicates("pair_settings", keep=False)
+    values = mirrors.set_index("pair_settings")[held].add_prefix(MIRROR)
+    return frame.join(values, on="pair_settings")
+
+
 def features_of(frame: pd.DataFrame) -> list[str]:
     """The features of a frame's figures, in the order of its columns."""
-    return list(dict.fromkeys(m[3] for name in frame if (m := COLUMN.fullmatch(str(name)))))
+    return list(dict.fromkeys(m[4] for name in frame if (m := COLUMN.fullmatch(str(name)))))

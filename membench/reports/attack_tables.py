@@ -65,10 +65,14 @@ def _quality(
         return float(row.get(f"{name}@{features}", math.nan))
 
     def distance(row: pd.Series, against: str) -> str:
-        if pd.notna(shrunk := of(row, f"fd_shrunk_{against}")):
-            return f"{number(shrunk, 2)}*"
+        if pd.notna(value := of(row, f"fd_shrunk_{against}")):
+            return f"{number(value, 2)}*"
         return number(of(row, f"fd_{against}"), 2)
 
+    def beside(row: pd.Series, name: str) -> str:
+        return f"{number(of(row, name), 1)} / {number(of(row, f'control_{name}'), 1)}"
+
+    shrunk = "fd_shrunk_excess"
     few = ["*: of shrunk covariances, since there are no more images than features"] * any(
         pd.notna(of(row, "fd_shrunk_training")) for row in rows
     )
@@ -105,16 +109,18 @@ def _quality(
             {
                 "attack": names,
                 "AMS %": [_percent(r.ams_cumulative) for r in rows],
-                "FD excess": [distance(r, "excess") for r in rows],
-                "C_T": [number(of(r, "c_t"), 1) for r in rows],
+                "FD excess / mirror": [
+                    beside(r, "fd_excess" if pd.isna(of(r, shrunk)) else shrunk) for r in rows
+                ],
+                "C_T / mirror": [beside(r, "c_t") for r in rows],
+                "FLD gap / mirror": [beside(r, "fld_gap") for r in rows],
                 "FLD": [number(of(r, "fld"), 1) for r in rows],
-                "FLD gap": [number(of(r, "fld_gap"), 1) for r in rows],
             }
         ),
         [
             "FD excess: held-out less training. C_T: z, far below 0 where images are nearer to"
-            " training images than held-out ones are. FLD gap: far below 0 for copies",
-            *few,
+            " training images than held-out ones are. FLD gap: far below 0 for copies. Smooth"
+            " images are near to all: it counts what the mirror's do not show",
         ],
     )
 

@@ -115,8 +115,9 @@ def execute_all(
                     skipped.append(_drop(jobs, error.job, str(error)))
                     together = [job for job in together if job is not error.job]
         runs = [load(jobs[key].folder.path) for key in keys if key in jobs]
-        for run in runs if described else ():
-            described(run)
+        if described is not None:
+            for run in runs:
+                described(run)
         return Outcome(runs, skipped)
 
 
