@@ -26,7 +26,7 @@ from membench.reports.page_boards import write_page
 from membench.reports.run_page import write_report
 from membench.runs import finished
 from membench.runs.devices import device_of
-from membench.runs.execute import execute
+from membench.runs.execute import execute_all
 from membench.runs.executor import Executor
 from membench.runs.finished import Run
 from membench.runs.spec import Spec
@@ -56,6 +56,7 @@ def run(
     out: str | Path = DEFAULT_OUT,
     progress: bool = True,
     executor: Executor | None = None,
+    quality: Sequence[str] = (),
 ) -> Result:
     """Runs one detector on one task, or continues where a killed run stopped; returns
     its tables.
@@ -69,7 +70,9 @@ def run(
     0 is what fits. compile: by ``torch.compile``. preset: a named set of the detector's
     options. extract_only: no scores. budget: the most target evaluations that
     preparation and extraction may take; implies extract_only. executor: who computes
-    the shards (``ray_pool.RayPool``, entered); None: this process.
+    the shards (``ray_pool.RayPool``, entered); None: this process. quality: features by
+    which its images are compared with training and held-out images (``["pixels"]``;
+    docs/metrics.md).
 
     Raises :class:`membench.errors.UserError`.
     """
@@ -93,7 +96,9 @@ def run(
         extract_only or budget is not None,
         compile,
     )
-    found = execute(spec, Path(out), progress=progress, executor=executor)
+    [found] = execute_all(
+        [spec], Path(out), progress=progress, executor=executor, quality=quality
+    ).runs
     write_pages([found])
     return Result.of(found)
 

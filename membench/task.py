@@ -17,6 +17,8 @@ from membench.errors import UserError
 from membench.types import Example, Space, Training
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from membench.fetching.resources import Resource
     from membench.models.denoiser import Denoiser
     from membench.similarity.criterion import Match
@@ -50,7 +52,9 @@ class LoadedTask:
     how images are compared; None: normalised L2 to the training images. owners: by
     example id the positions of the prompt's own training images. names: "model" and
     "data" as a published table words them. provenance: where prompts, model and images
-    are from; it goes into run.json and not into the key.
+    are from; it goes into run.json and not into the key. held_out: at most n images ``uint8``
+    [n, h, w, 3] of the kind of the training images, which neither the model nor its
+    control was trained on; None: none are known.
     """
 
     info: TaskInfo
@@ -64,6 +68,7 @@ class LoadedTask:
     owners: Mapping[str, Sequence[int]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    held_out: Callable[[int], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ MAY = {
     "datasets": "models similarity fetching storage types errors",
     "testing": "detector task options models runs storage seeds types errors",
     "runs": (
-        "detector task registry options models similarity metrics storage plain seeds types errors"
+        "detector task registry options models features similarity metrics storage plain seeds"
+        " types errors"
     ),
     "boards": "runs metrics similarity storage options registry plain types errors",
     "auditing": (

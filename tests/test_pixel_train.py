@@ -35,11 +35,11 @@ from membench.tasks.cifar10.task import Cifar10, Cifar10Options
 from membench.tasks.cifar10.train import (
     SubsetRecipe,
     choose_subset,
-    make_labels,
     subset_data,
     train_subset,
 )
 from membench.tasks.pixels import train as pixel_train
+from membench.tasks.pixels.labels import make_labels
 from membench.tasks.pixels.mirror import build_pair
 from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.pixels.planted import Half, World, halved, stream, vary
@@ -166,12 +166,12 @@ def pictures(n: int, seed: int = 0) -> np.ndarray:
 
 def test_labels() -> None:
     images, classes = pictures(400), np.arange(400) % 10
-    assert make_labels("none", images, classes, 0) is None
-    assert np.array_equal(make_labels("class", images, classes, 0), classes)
-    chance = make_labels("random", images, classes, 0)
+    assert make_labels("none", images, classes, 10, 0) is None
+    assert np.array_equal(make_labels("class", images, classes, 10, 0), classes)
+    chance = make_labels("random", images, classes, 10, 0)
     # Of neither images nor classes
-    assert np.array_equal(chance, make_labels("random", images[::-1], classes[::-1], 0))
-    assert not np.array_equal(chance, make_labels("random", images, classes, 1))
+    assert np.array_equal(chance, make_labels("random", images[::-1], classes[::-1], 10, 0))
+    assert not np.array_equal(chance, make_labels("random", images, classes, 10, 1))
     assert (
         np.bincount(chance, minlength=10).min() > 20
         and chance.max() == 9
@@ -190,16 +190,16 @@ def test_clusters_are_of_what_images_look_like() -> None:
     )
     images = images.clip(0, 255).astype(np.uint8).reshape(100, 32, 32, 3)
     order = np.random.default_rng(3).permutation(100)
-    labels = make_labels("cluster", images[order], np.zeros(100, int), 0)
+    labels = make_labels("cluster", images[order], np.zeros(100, int), 10, 0)
     of_colour = [set(labels[order // 10 == k].tolist()) for k in range(10)]
     assert all(len(s) == 1 for s in of_colour) and set.union(*of_colour) == set(range(10))
     # Whatever the classes
-    assert np.array_equal(labels, make_labels("cluster", images[order], np.arange(100) % 10, 0))
+    assert np.array_equal(labels, make_labels("cluster", images[order], np.arange(100) % 10, 10, 0))
 
 
 def test_fewer_images_than_clusters() -> None:
-    with pytest.raises(UserError, match=r"labels=cluster.* 10 .*subset=9"):
-        make_labels("cluster", pictures(9), np.zeros(9, int), 0)
+    with pytest.raises(UserError, match=r"labels=cluster.* 10 .*there are 9"):
+        make_labels("cluster", pictures(9), np.zeros(9, int), 10, 0)
 
 
 @pytest.fixture
@@ -549,7 +549,11 @@ def test_more_steps_go_on_from_the_end(made, tmp_path, seen) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["seed=1", "rate=0.01", "batch=5", "label_dropout=0.2", "flip=1", "layers=2", "data"]
+    "change",
+    [
+        *("seed=1", "rate=0.01", "batch=5", "label_dropout=0.2", "flip=1", "layers=2"),
+        *("perturb=0.3", "labels=random", "data"),
+    ],
 )
 def test_another_recipe_is_refused(made, change: str) -> None:
     before = (made / "m" / WEIGHTS).read_bytes()

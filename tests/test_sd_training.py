@@ -51,13 +51,15 @@ def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(
         replace(recipe, caption_dropout=0.4),
         replace(recipe, rate=2e-3),
         replace(recipe, batch=8),
+        replace(recipe, perturb=0.3),
+        replace(recipe, perturb=0.3, perturbation="replace"),
         replace(recipe, steps=9),
     ):
         with pytest.raises(Seen):
             train_model(tmp_path, "a", other, progress=False)
     records = [repr(plan.record) for plan in plans]
     # More steps go on from the same checkpoint
-    assert len(set(records[:4])) == 4 and records[4] == records[0]
+    assert len(set(records[:6])) == 6 and records[6] == records[0]
 
 
 def test_a_second_stage_goes_on_from_finished_models(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from membench.boards.collect import collect
 from membench.boards.identity import BOARD
+from membench.boards.quality import with_mirror, with_quality
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
 from membench.errors import UserError
@@ -29,18 +30,24 @@ def is_attack(run: Run) -> bool:
     return bool(run.info.get("attack", False))
 
 
-def collect_attacks(runs: Sequence[Run], resampler: Resampler | None = None) -> pd.DataFrame:
+def collect_attacks(
+    runs: Sequence[Run], resampler: Resampler | None = None, *, quality: bool = False
+) -> pd.DataFrame:
     """One row an attack, its options and model: ``seeds.over_seeds`` of the runs of
     attacks alone, which set the terms of equal N_G and equal cost among themselves.
 
     The runs on a control model are columns of the rows on the model (``control_ams``,
-    ``excess_ams`` ...), and no rows. Highest AMS first. Raises :class:`UserError` where no
+    ``excess_ams`` ...), and no rows. quality: with their figures of quality
+    (``boards.quality``). Highest AMS first. Raises :class:`UserError` where no
     attack has images of a model that has seen the training images.
     """
     attacks = [run for run in runs if is_attack(run) and (run.samples.status == "ok").any()]
     if not attacks:
         raise UserError(f"no run is of an attack that has extracted images; {MAKE_ONE}")
-    frame = over_seeds(collect(attacks), attacks, resampler or Resampler())
+    frame = collect(attacks)
+    frame = with_quality(frame, attacks) if quality else frame
+    frame = over_seeds(frame, attacks, resampler or Resampler())
+    frame = with_mirror(frame) if quality else frame
     frame = frame[~frame.control.astype(bool)]
     if frame.empty:
         raise UserError(f"attacks have runs on control models alone; {MAKE_ONE}")

@@ -93,6 +93,7 @@ def board(
     bands: Sequence[Band] = (),
     copy: float | None = None,
     compare: Sequence[str] = (),
+    quality: bool = False,
 ) -> Board:
     """The board of finished runs (``membench.runs.finished.read_runs``).
 
@@ -105,6 +106,7 @@ def board(
     resample: ``task`` (as the task groups its examples), ``text``, ``image`` or
     ``text+image``. bands, copy: other bands and copy threshold, by stored matches.
     compare: metrics by which settings are compared in pairs, of a board by seeds.
+    quality: of a board by attack, the figures of quality that runs hold.
     Raises :class:`UserError` where the runs do not support what is asked for.
     """
     check(by, groups)
@@ -119,7 +121,7 @@ def board(
         found = collect_mirror(runs)
         return Board(by, found, _parts(found, runs, None, ()), ())
     if by == "attack":
-        return _board(by, collect_attacks(runs, resampler), runs)
+        return _board(by, collect_attacks(runs, resampler, quality=quality), runs)
     if by == "band":
         return _board(by, collect_bands(runs), runs)
     if by == "example":

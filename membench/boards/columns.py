@@ -15,6 +15,7 @@ from typing import Literal
 import pandas as pd
 import pyarrow as pa
 
+from membench.boards.quality import COLUMN
 from membench.metrics.names import COPIES, DETECTION, INFO, METRICS, NUMBERS, RARE
 
 Kind = Literal["text", "flag", "whole", "real", "count"]
@@ -320,6 +321,10 @@ def column(name: str, by: str = "run") -> Column:
         metric, form, band = found.groups()
         where = "in the band" if form == "in" else "up to the far edge of the band"
         return _real("share", f"{INFO[metric].title.removesuffix(' %')} {where} {band}")
+    if known is BOARD_COLUMNS and (found := COLUMN.fullmatch(name)):
+        mirror, metric, error, features = found.groups()
+        of = f"standard error of {metric}" if error else f"{INFO[metric].about}, by {features}"
+        return _real("", of + (", on the control model" if mirror else ""))
     if known is BOARD_COLUMNS and name.startswith(REPORTED):
         return _real(
             column(name.removeprefix(REPORTED)).unit,
@@ -383,10 +388,13 @@ def document() -> Iterator[str]:
                 " are `METRIC_in_BAND` and"
             )
             yield (
-                "`METRIC_to_BAND` (share; of ams, ums and ums_nearest) for each band, and"
+                "`METRIC_to_BAND` (share; of ams, ums and ums_nearest) for each band,"
                 " `reported_METRIC`, a published number of the"
             )
-            yield "same setting."
+            yield (
+                "same setting, and with `--quality` `METRIC@FEATURES`, as docs/metrics.md names"
+                " them."
+            )
             yield ""
         yield "| column | type | unit | what it holds |"
         yield "| --- | --- | --- | --- |"

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from membench.boards.columns import IN_BAND
 from membench.boards.control import with_control
 from membench.boards.identity import BOARD, status_of
+from membench.boards.quality import COLUMN
 from membench.boards.resampling import Drawn, Resampler, same_scores
 from membench.metrics.levels import two_level_interval, widened
 from membench.metrics.names import METRICS, NUMBERS
@@ -115,7 +116,7 @@ def over_seeds(
         for metric in ESTIMATED:
             if metric in frame:
                 row |= _estimate(part, metric, drawn.get(metric))
-        banded = [name for name in frame if IN_BAND.fullmatch(name)]
+        banded = [name for name in frame if IN_BAND.fullmatch(name) or COLUMN.fullmatch(name)]
         row |= {
             name: part[name].astype(float).mean()
             for name in (*MEANS, *COSTS, *banded)

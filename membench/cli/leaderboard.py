@@ -18,7 +18,7 @@ DESCRIPTION = (
 )
 EXAMPLES = (
     "leaderboard --by seeds",
-    "leaderboard --by attack --task cifar10",
+    "leaderboard --by attack --task cifar10 --quality",
     "leaderboard --by difference --task sd_webster",
     "leaderboard --by band --band high=0:0.5 --band low=0.5:1.2 --copy 0.8",
     "leaderboard --by example --detector cfg_norm,dsm --format csv --output scores.csv",
@@ -54,6 +54,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             f"what a row is. {rows} (default: mirror for runs on both models of a pair, run for"
             " the others; with --band: band)"
         ),
+    )
+    shown.add_argument(
+        "--quality",
+        action="store_true",
+        help="with --by attack: Frechet distance, KID, precision, recall ... (run --quality)",
     )
     shown.add_argument("--wide", action="store_true", help="tables with all columns and hashes")
     shown.add_argument(
@@ -94,6 +99,8 @@ def call(args: argparse.Namespace) -> int:
     halved = args.by is None and args.format == "table" and not (args.band or args.copy)
     by: boards.By = args.by or ("band" if args.band else "run")
     boards.check(by, args.groups)
+    if args.quality and by != "attack":
+        raise UserError("--quality is of the images of attacks: add --by attack")
     _check_publishing(args, by)
     if args.output is not None and args.push_to_hub is None:
         check_target(args.output)
@@ -108,7 +115,9 @@ def call(args: argparse.Namespace) -> int:
     bands = parse_bands(args.band)
     found = chosen(args)
     if args.push_to_hub is not None:
-        made = boards.board(found.runs, by, groups=args.groups, bands=bands, copy=args.copy)
+        made = boards.board(
+            found.runs, by, groups=args.groups, bands=bands, copy=args.copy, quality=args.quality
+        )
         _publish(args.push_to_hub, args.output, made, [run.info for run in found.runs])
         return ended(found, args.keep_going)
     pairs, others = paired(found.runs) if halved and args.output is None else ([], found.runs)
@@ -117,7 +126,9 @@ def call(args: argparse.Namespace) -> int:
     if pairs and others:
         print()
     if others:
-        made = boards.board(others, by, groups=args.groups, bands=bands, copy=args.copy)
+        made = boards.board(
+            others, by, groups=args.groups, bands=bands, copy=args.copy, quality=args.quality
+        )
         _show(made, args)
     if args.output is not None:
         from membench.runs.config import config_of  # torch

@@ -59,6 +59,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="0",
         help="all noise is a function of the seed (default 0)",
     )
+    what.add_argument(
+        "--quality",
+        metavar="A,B",
+        help=(
+            "compare each run's images with training and held-out images by these features:"
+            " bottleneck, pixels, clip:MODEL:FILE, sscd:FILE, sscd-int8; finished runs too"
+        ),
+    )
     settings(what, "an option: [DETECTOR.]K=V or TASK.K=V (membench show NAME)")
     how = how_to_run(parser)
     executors(how)
@@ -187,13 +195,23 @@ def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip
     from membench.reports.run_end import as_json, run_end
     from membench.reports.run_tables import run_table
     from membench.runs.grid import run_grid
+    from membench.runs.quality import check_names
 
+    features = [name.strip() for name in args.quality.split(",")] if args.quality else []
+    check_names(features)
     seeds = {spec.seed for of_task in specs for spec in of_task}
     tasks = {spec.task for of_task in specs for spec in of_task}
     if args.dry_run:
         return _priced(args, specs)
     with executor_of(args) as executor:
-        found = run_grid(specs, args.runs, skip=skip, progress=not args.quiet, executor=executor)
+        found = run_grid(
+            specs,
+            args.runs,
+            skip=skip,
+            progress=not args.quiet,
+            executor=executor,
+            quality=features,
+        )
     write_pages(found.runs)
     if args.format == "json":
         print(as_json(found.runs))

@@ -16,6 +16,7 @@ DESCRIPTION = (
 )
 EXAMPLES = (
     "train sd_webster",
+    "train cifar10 --labels random --perturb 0.3",
     "train cifar10 --profile full --data-root DATA --subset 256 --duplicate 0.1:20 --labels class",
 )
 
@@ -33,14 +34,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the mirror pair that generator seed N draws (0: the development world)",
     )
+    told = parser.add_argument_group("what the model is told")
+    told.add_argument("--labels", metavar="KIND", help="class (default), random, cluster or none")
+    told.add_argument(
+        "--perturb",
+        type=float,
+        metavar="P",
+        help="share of labels or captions that are told wrong, anew each time",
+    )
     real = parser.add_argument_group("real data (--profile full)")
     real.add_argument("--data-root", help="folder of the real data set")
     real.add_argument("--subset", type=int, metavar="N", help="train on N of its images")
     real.add_argument(
         "--duplicate", metavar="FRACTION:TIMES", help="show this share of them more often"
-    )
-    real.add_argument(
-        "--labels", metavar="KIND", help="what the model is told: class, random, cluster or none"
     )
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -69,7 +75,7 @@ def call(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     given = {
         key: getattr(args, key)
-        for key in ("data_root", "subset", "duplicate", "labels", "world", "device")
+        for key in ("data_root", "subset", "duplicate", "labels", "perturb", "world", "device")
     }
     options = [
         *args.options,

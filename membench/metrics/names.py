@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Board = Literal["detection", "extraction", "images"]
+Board = Literal["detection", "extraction", "images", "quality"]
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,11 @@ class MetricInfo:
     title: heads a table's column. about: what it is, for the column dictionary. low,
     high: its range. better: which way is better for a detector or attack. scale: on
     which its interval over seeds is made. board: where it is shown; images: of
-    generated images by themselves. column: ``always`` and ``supported`` (where the data
-    support it) have a column in the tables of that board and an interval over seeds;
-    ``number`` is in the leaderboard's numbers alone, as a mean over seeds; ``never`` is
-    in ``metrics.parquet`` alone. paired: whether two detectors are compared by it.
+    generated images by themselves; quality: of all of them together, against training
+    and held-out images (``quality.parquet``). column: ``always`` and ``supported``
+    (where the data support it) have a column in the tables of that board and an
+    interval over seeds; ``number`` is in the leaderboard's numbers alone, as a mean
+    over seeds; ``never`` is in the file alone. paired: whether two detectors are compared by it.
     swept: whether the ablation of an option shows it.
     """
 
@@ -208,6 +209,65 @@ METRICS = (
         swept=False,
     ),
 )
+
+
+def _quality(
+    name: str,
+    title: str,
+    about: str,
+    better: Literal["higher", "lower", "neither"] = "neither",
+    high: float = math.inf,
+    low: float = 0.0,
+) -> MetricInfo:
+    return MetricInfo(name, title, about, low, high, better, board="quality", swept=False)
+
+
+QUALITY = (
+    *(
+        metric
+        for key, of in (("training", "training images"), ("held_out", "held-out images"))
+        for metric in (
+            _quality(f"fd_{key}", "FD", f"Frechet distance to {of}", "lower"),
+            _quality(
+                f"fd_shrunk_{key}",
+                "FD shrunk",
+                f"the same of shrunk covariances, from no more images than features, to {of}",
+                "lower",
+            ),
+            _quality(f"kid_{key}", "KID", f"kernel distance to {of}", "lower", low=-math.inf),
+            _quality(f"precision_{key}", "precision", f"share near {of}", "higher", 1.0),
+            _quality(f"recall_{key}", "recall", f"share of {of} that are near", "higher", 1.0),
+            _quality(f"density_{key}", "density", f"images in balls around {of}", "higher"),
+            _quality(f"coverage_{key}", "coverage", "share of such balls with any", "higher", 1.0),
+        )
+    ),
+    *(
+        _quality(
+            f"{name}_excess",
+            f"{title} excess",
+            f"{title} to held-out images less that to training images: above 0 where nearer to"
+            " these",
+            low=-math.inf,
+        )
+        for name, title in (("fd", "FD"), ("fd_shrunk", "FD shrunk"))
+    ),
+    _quality(
+        "c_t",
+        "C_T",
+        "z: far below 0 where nearer to training images than held-out images are",
+        low=-math.inf,
+    ),
+    _quality(
+        "fld", "FLD", "feature likelihood divergence of held-out images", "lower", low=-math.inf
+    ),
+    _quality(
+        "fld_gap",
+        "FLD gap",
+        "that of training images less that of held-out images: far below 0 for copies",
+        low=-math.inf,
+    ),
+)
+METRICS = (*METRICS, *QUALITY)
 INFO = {metric.name: metric for metric in METRICS}
 
 

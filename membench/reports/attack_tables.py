@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 
 import pandas as pd
 
 from membench.boards.identity import marked
+from membench.boards.quality import features_of
 from membench.metrics.extraction import CONFIDENT, PERCENTILES
 from membench.reports.text import interval, number
 
@@ -39,12 +41,86 @@ def attack_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
             f" image's nearest, {part.space_id.iloc[0]}"
         ],
     )
+    for features in features_of(part):
+        yield from _quality(part, names, features)
     yield (
         "cost",
         _cost(part, names),
         [
             "evaluations of the target model, but surrogate: forwards and backwards of networks"
             " that the attack trains itself"
+        ],
+    )
+
+
+def _quality(
+    part: pd.DataFrame, names: list[str], features: str
+) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """What the images are worth, by one kind of features, and how near they are to the
+    training images.
+    """
+    rows = [row for _, row in part.iterrows()]
+
+    def of(row: pd.Series, name: str) -> float:
+        return float(row.get(f"{name}@{features}", math.nan))
+
+    def distance(row: pd.Series, against: str) -> str:
+        if pd.notna(value := of(row, f"fd_shrunk_{against}")):
+            return f"{number(value, 2)}*"
+        return number(of(row, f"fd_{against}"), 2)
+
+    def beside(row: pd.Series, name: str) -> str:
+        return f"{number(of(row, name), 1)} / {number(of(row, f'control_{name}'), 1)}"
+
+    shrunk = "fd_shrunk_excess"
+    few = ["*: of shrunk covariances, since there are no more images than features"] * any(
+        pd.notna(of(row, "fd_shrunk_training")) for row in rows
+    )
+    yield (
+        f"quality by {features}",
+        pd.DataFrame(
+            [
+                {
+                    "attack": name,
+                    "against": against.replace("_", "-"),
+                    "FD": distance(row, against),
+                    "KID": (
+                        f"{number(of(row, f'kid_{against}'), 4)}"
+                        f" ± {number(of(row, f'kid_{against}_error'), 4)}"
+                    ),
+                    "precision": number(of(row, f"precision_{against}"), 2),
+                    "recall": number(of(row, f"recall_{against}"), 2),
+                    "density": number(of(row, f"density_{against}"), 2),
+                    "coverage": number(of(row, f"coverage_{against}"), 2),
+                }
+                for name, row in zip(names, rows, strict=True)
+                for against in ("training", "held_out")
+            ]
+        ),
+        [
+            "against as many training images as held-out ones; means over seeds; ±: standard"
+            " error of a run. Figures of other features do not compare",
+            *few,
+        ],
+    )
+    yield (
+        f"copying by {features}",
+        pd.DataFrame(
+            {
+                "attack": names,
+                "AMS %": [_percent(r.ams_cumulative) for r in rows],
+                "FD excess / mirror": [
+                    beside(r, "fd_excess" if pd.isna(of(r, shrunk)) else shrunk) for r in rows
+                ],
+                "C_T / mirror": [beside(r, "c_t") for r in rows],
+                "FLD gap / mirror": [beside(r, "fld_gap") for r in rows],
+                "FLD": [number(of(r, "fld"), 1) for r in rows],
+            }
+        ),
+        [
+            "FD excess: held-out less training. C_T: z, far below 0 where images are nearer to"
+            " training images than held-out ones are. FLD gap: far below 0 for copies. Smooth"
+            " images are near to all: it counts what the mirror's do not show",
         ],
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -64,6 +64,7 @@ def execute_all(
     progress: bool = True,
     skip: bool = False,
     executor: Executor | None = None,
+    quality: Sequence[str] = (),
 ) -> Outcome:
     """Runs several detectors on one task: a run each, in order.
 
@@ -73,8 +74,10 @@ def execute_all(
     that it would take alone, and so are its seconds but for the memo's own work;
     ``shared`` says how many of its forwards had been made already. skip: detectors that
     do not suit the task, or cost far too much on it, are left out, with the reason, in
-    place of a refusal of all. Raises :class:`UserError`, before any work if it can be
-    known, and ValueError for specs of several tasks or models.
+    place of a refusal of all. quality: features by which the images of each run are
+    compared with training and held-out images (``runs.quality``). Raises
+    :class:`UserError`, before any work if it can be known, and ValueError for specs of
+    several tasks or models.
     """
     began = time.monotonic()
     first = replace(specs[0], detector="", options=(), preset=None)
@@ -84,6 +87,7 @@ def execute_all(
         specs[0],
         needs_model=any(registry.detectors().load(spec.detector).access.model for spec in specs),
     )
+    described = _described(quality, task, first) if quality else None
     with ExitStack() as stack:
         jobs: dict[str, Job] = {}
         keys = []
@@ -113,7 +117,21 @@ def execute_all(
                         raise
                     skipped.append(_drop(jobs, error.job, str(error)))
                     together = [job for job in together if job is not error.job]
-        return Outcome([load(jobs[key].folder.path) for key in keys if key in jobs], skipped)
+        runs = [load(jobs[key].folder.path) for key in keys if key in jobs]
+        if described is not None:
+            for run in runs:
+                described(run)
+        return Outcome(runs, skipped)
+
+
+def _described(names: Sequence[str], task: LoadedTask, spec: Spec) -> Callable[[Run], None]:
+    """What gives a finished run its figures of quality; extractors are loaded now, so
+    that one that cannot be is refused before any work.
+    """
+    from membench.runs.quality import features_of, measure  # torch
+
+    asked = features_of(names, task, spec.device, spec.batch_size)
+    return lambda run: measure(run, task, asked)
 
 
 def _tell_changed_source(job: Job) -> None:

@@ -36,10 +36,11 @@ def run_grid(
     skip: bool,
     progress: bool = True,
     executor: Executor | None = None,
+    quality: Sequence[str] = (),
 ) -> Grid:
     """Runs the specs of each task side by side. skip: leave out detectors that do not
     suit a task, instead of refusing the task. executor: who computes the shards; None:
-    this process.
+    this process. quality: of :func:`execute_all`.
 
     Raises :class:`UserError`; runs that were finished before it are kept.
     """
@@ -51,7 +52,9 @@ def run_grid(
     for k, of_task in enumerate(specs):
         if len(specs) > 1 and progress:
             print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
-        found = execute_all(of_task, out, progress=progress, skip=skip, executor=executor)
+        found = execute_all(
+            of_task, out, progress=progress, skip=skip, executor=executor, quality=quality
+        )
         for run in found.runs if progress else ():
             print(
                 f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}",

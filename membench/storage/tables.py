@@ -90,6 +90,12 @@ TABLES = SCHEMAS | {
     # Of a run. One row a training image that its report shows beside an extracted one;
     # image: PNG bytes, made smaller where it is large.
     "nearest": _schema({"training_id": _TEXT, "image": pa.binary()}),
+    # Of a run that was asked for it (run --quality). error: the standard error, or null;
+    # n: generated images, reference: those that they are compared with.
+    "quality": _schema(
+        {"metric": _TEXT, "value": _REAL, "error": _REAL, "n": pa.int64(), "reference": pa.int64()},
+        nullable=("error",),
+    ),
     # Of audits. A failed score or image is null.
     "audit_scores": _schema({"id": _TEXT, "score": _REAL}, nullable=("score",)),
     "audit_images": _schema(

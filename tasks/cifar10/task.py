@@ -12,8 +12,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from membench.errors import UserError, unknown_name
 from membench.similarity.spaces import pixel_space
@@ -108,6 +110,7 @@ class Cifar10(Task):
         setting = full_setting(
             self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control
         )
+        setting = replace(setting, held_out=self.unseen)
         if o.examples == "training":
             pair = self.pair(setting.folder)
             told = classes_of(setting.asked, len(CLASSES), SIZE, o.variant)
@@ -125,6 +128,11 @@ class Cifar10(Task):
         return load_setting(
             setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size
         )
+
+    def unseen(self, n: int) -> np.ndarray:
+        """The first n images of a fixed permutation of CIFAR-10's test set."""
+        images, _ = read_cifar10(Path(self.options.data_root), train=False)
+        return images[np.random.default_rng(0).permutation(len(images))[:n]]
 
     def pair(self, folder: Path) -> Pair:
         """The parts of CIFAR-10 that the model and its mirror were trained on."""

@@ -21,10 +21,9 @@ from membench.options import parse_options
 from membench.seeds import seed_of
 from membench.storage.hashing import json_hash
 
-from ..pixels.train import Labels, PixelRecipe, TrainingSet, train_pixels
+from ..pixels.labels import make_labels
+from ..pixels.train import PixelRecipe, TrainingSet, told_record, train_pixels
 from .data import CLASSES, read_cifar10
-
-CLUSTERS = 10
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class SubsetRecipe(PixelRecipe):
         default="0.1:16",
         metadata={"help": "FRACTION:TIMES of images that are shown more often; 0:1 for none"},
     )
-    labels: Labels = field(default="class", metadata={"help": "what the model is told of an image"})
 
     def duplicates(self) -> tuple[float, int]:
         found = re.fullmatch(r"([0-9.]+):([0-9]+)", self.duplicate)
@@ -88,45 +86,17 @@ def choose_subset(
     return Subset(rows, copies)
 
 
-def make_labels(
-    kind: Labels, images: np.ndarray, classes: np.ndarray, seed: int
-) -> np.ndarray | None:
-    """Labels [n] in [0, 10) or None. cluster: k-means with k = 10 on the pixels of 8x8
-    means.
-    """
-    if kind == "none":
-        return None
-    if kind == "class":
-        return classes
-    if kind == "random":
-        return np.random.RandomState(seed_of("random labels", seed) % 2**32).randint(
-            len(CLASSES), size=len(images)
-        )
-    if len(images) < CLUSTERS:
-        raise UserError(
-            f"labels=cluster makes {CLUSTERS} clusters; give at least as many images"
-            f" (subset={len(images)})"
-        )
-    from sklearn.cluster import KMeans
-
-    small = (
-        images.reshape(len(images), 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(images), -1) / 255
-    )
-    return KMeans(CLUSTERS, n_init=10, random_state=seed).fit_predict(small)
-
-
 def subset_data(recipe: SubsetRecipe) -> TrainingSet:
     fraction, times = recipe.duplicates()  # before the data, which may have to be fetched
     images, classes = read_cifar10(Path(recipe.data_root))
     chosen = choose_subset(len(images), recipe.subset, fraction, times, recipe.seed, recipe.skip)
     shown = images[chosen.rows]
-    labels = make_labels(recipe.labels, shown, classes[chosen.rows], recipe.seed)
+    labels = make_labels(recipe.labels, shown, classes[chosen.rows], len(CLASSES), recipe.seed)
     record = {
         "source": "CIFAR-10, training set",
-        "labels": recipe.labels,
         "rows": chosen.rows.tolist(),
         "copies": chosen.copies.tolist(),
-        "told": None if labels is None else [int(x) for x in labels],
+        **told_record(recipe.labels, labels),
         "hash": json_hash([shown.tobytes().hex(), chosen.copies.tolist()]),
     }
     return TrainingSet(shown, chosen.copies, labels, len(CLASSES), record)
@@ -134,7 +104,9 @@ def subset_data(recipe: SubsetRecipe) -> TrainingSet:
 
 def train_subset(out: Path, options: Sequence[str], progress: bool) -> None:
     recipe = parse_options(SubsetRecipe, options, owner="recipe of cifar10")
-    name = f"cifar10-{recipe.subset}-{recipe.labels}" + (
-        f"-after{recipe.skip}" if recipe.skip else ""
+    name = (
+        f"cifar10-{recipe.subset}-{recipe.labels}"
+        + (f"-perturbed{recipe.perturb:g}" if recipe.perturb else "")
+        + (f"-after{recipe.skip}" if recipe.skip else "")
     )
     train_pixels(out, name, subset_data(recipe), recipe, progress)

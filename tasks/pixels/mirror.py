@@ -66,6 +66,21 @@ def build_pair(world: World, number: int = 0) -> Pair:
     return Pair(number, halves, _half(held_out))
 
 
+def fresh(world: World, number: int, n: int) -> np.ndarray:
+    """n images ``uint8`` [n, size, size, 3] of world ``number`` that are in none of its
+    halves, labels in turn: what images of quality look like.
+    """
+    return np.stack(
+        [
+            world.draw(
+                i % world.classes,
+                stream(world.name, world.version, number, "quality", i % world.classes, i),
+            )
+            for i in range(n)
+        ]
+    )
+
+
 def _apart(world: World, number: int) -> dict[str, Half]:
     """Each half drawn by itself. Labels are dealt in turn, so that each has as many
     images of a kind as any other, give or take one.

@@ -23,7 +23,7 @@ from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
 
 from ..shared import HALVES, mirror_of, refuse_control_of
-from .mirror import Pair, build_pair
+from .mirror import Pair, build_pair, fresh
 from .planted import Half, World
 from .task import PixelOptions, Setting, compared, found, load_setting, loaded
 
@@ -169,7 +169,7 @@ def mirror_setting(
     pair, step = pair_of(world, options.world), rungs[options.rung - 1]
     root = Path(options.models) if options.models else data
     own, other = (
-        trained(info, root / half, pair, half, step)
+        trained(info, root / half, pair, half, step, kind_of_examples(options))
         for half in (options.half, mirror_of(options.half))
     )
     folder = found(options.model) if options.model else own
@@ -188,13 +188,17 @@ def mirror_setting(
         world.classes,
         world.size,
         training,
+        held_out=lambda n: fresh(world, options.world, n),
     )
 
 
-def trained(info: TaskInfo, folder: Path, pair: Pair, half: str, step: int) -> Path:
-    """The snapshot of a half's model.
+def trained(
+    info: TaskInfo, folder: Path, pair: Pair, half: str, step: int, kind: str = "training"
+) -> Path:
+    """The snapshot of a half's model. kind: of examples (:func:`kind_of_examples`).
 
-    Raises :class:`UserError` where it is missing, or was trained on other images.
+    Raises :class:`UserError` where it is missing, was trained on other images, or was
+    told something else than the classes that training images are scored with.
     """
     rung, advice = (
         folder / f"step-{step:05d}",
@@ -206,8 +210,9 @@ def trained(info: TaskInfo, folder: Path, pair: Pair, half: str, step: int) -> P
             f" {folder.parent}"
         )
     try:
-        hashed = json.loads((folder / "training.json").read_bytes())["data"]["hash"]
-    except (OSError, ValueError, KeyError, TypeError):
+        data = json.loads((folder / "training.json").read_bytes())["data"]
+        hashed, told = data["hash"], data.get("labels", "class")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{folder / 'training.json'} does not say what the model was trained on; train it"
             f" again: {advice}"
@@ -216,6 +221,11 @@ def trained(info: TaskInfo, folder: Path, pair: Pair, half: str, step: int) -> P
         raise UserError(
             f"{folder} was not trained on half {half} of world {pair.number}; choose its own world,"
             f" or {advice}"
+        )
+    if told != "class" and kind == "training":
+        raise UserError(
+            f"{folder} was trained with labels={told}: what it was told of its own images is not"
+            f" defined for its mirror's; choose --set {info.name}.examples=generated"
         )
     return rung
 

@@ -85,7 +85,7 @@ class PixelOptions:
 class Setting:
     """A model with the training set that it is asked about. folder: of the model that
     generated the pool; asked: of the one that is scored. match: how images are compared;
-    None: by normalised L2.
+    None: by normalised L2. held_out: of :class:`LoadedTask`.
     """
 
     info: TaskInfo
@@ -96,6 +96,7 @@ class Setting:
     size: int
     training: Training
     match: Match | None = None
+    held_out: Callable[[int], np.ndarray] | None = None
 
 
 def load_setting(
@@ -184,6 +185,7 @@ def loaded(
         },
         control=control,
         match=s.match,
+        held_out=s.held_out,
     )
 
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,11 +34,9 @@ from membench.storage.files import atomic_write
 from membench.storage.provenance import commit
 from membench.types import Condition
 
+from .labels import Labels, make_labels, perturbed
 from .mirror import build_pair
 from .planted import World
-
-Labels = Literal["class", "random", "cluster", "none"]
-
 
 GRID = 64  # images of the samples' grid
 
@@ -66,6 +64,15 @@ class PixelRecipe:
     label_dropout: float = field(
         default=0.1,
         metadata={"help": "share of labels that become the null class", "min": 0.0, "max": 1.0},
+    )
+    labels: Labels = field(default="class", metadata={"help": "what the model is told of an image"})
+    perturb: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of labels that become a random one, anew each time an image is shown",
+            "min": 0.0,
+            "max": 1.0,
+        },
     )
     flip: bool = field(default=False, metadata={"help": "mirror each image with probability 1/2"})
     channels: tuple[int, ...] = field(
@@ -168,6 +175,11 @@ def train_pixels(
     training.json, samples.png and loss.png.
     """
     check_device(recipe.device)
+    if recipe.perturb and data.labels is None:
+        raise UserError(
+            f"perturb={recipe.perturb:g}: a model without labels has none to perturb; leave it out,"
+            " or choose labels=class, random or cluster"
+        )
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
     size = data.images.shape[1]
     classes = None if data.labels is None else data.classes
@@ -190,7 +202,8 @@ def train_pixels(
         told = None
         if labels is not None:
             drop = torch.rand(recipe.batch, generator=gen) < recipe.label_dropout
-            told = torch.where(drop, data.classes, labels[index]).to(recipe.device)
+            shown = perturbed(labels[index], recipe.perturb, data.classes, gen)
+            told = torch.where(drop, data.classes, shown).to(recipe.device)
         x, v, t = (
             a.to(recipe.device)
             for a in (scheduler.add_noise(x0, noise, t), scheduler.get_velocity(x0, noise, t), t)
@@ -270,14 +283,20 @@ def train_mirror(
             "version": world.version,
             "hash": half.content_hash(),
         }
-        record |= {"world": recipe.world}
+        labels = make_labels(recipe.labels, half.images, half.labels, world.classes, recipe.seed)
+        record |= {"world": recipe.world, **told_record(recipe.labels, labels)}
         train_pixels(
             out,
             part,
-            TrainingSet(half.images, half.copies, half.labels, world.classes, record),
+            TrainingSet(half.images, half.copies, labels, world.classes, record),
             recipe,
             progress,
         )
+
+
+def told_record(kind: Labels, labels: np.ndarray | None) -> dict[str, Any]:
+    """What training.json says of the labels: their kind, and that of each image."""
+    return {"labels": kind, "told": None if labels is None else [int(x) for x in labels]}
 
 
 @torch.no_grad()

@@ -187,6 +187,7 @@ class SdWebster(Task):
             },
             control=control,
             provenance=provenance,
+            held_out=public_images,
         )
 
     @classmethod
@@ -231,6 +232,14 @@ def world(half: str = "a") -> catalogue.Split:
 def training_images_of(half: str = "a") -> np.ndarray:
     """Every different training image, drawn once a process: ``uint8`` [n, 64, 64, 3]."""
     return np.stack([products.draw(look) for look in unique_images(world(half))])
+
+
+def public_images(n: int) -> np.ndarray:
+    """At most n different images of the split that neither half has: the VAE alone was
+    trained on them. ``uint8`` [n, 64, 64, 3].
+    """
+    looks = list(unique_images(world("public")))[:n]
+    return np.stack([products.draw(look) for look in looks])
 
 
 def unique_images(half: catalogue.Split) -> dict[products.Look, int]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ from membench.storage.provenance import commit
 
 from ..shared import HALVES
 from . import catalogue, products
+from .captions import Perturbation, inserted, replaced
 
 PARTS = ("vae", *HALVES)  # a and b: U-Net and text encoder on a half of the world
 
@@ -71,6 +73,18 @@ class Recipe:
     caption_dropout: float = field(
         default=0.1,
         metadata={"help": "share of captions that become the empty one", "min": 0.0, "max": 1.0},
+    )
+    perturb: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of captions that are perturbed, anew each time they are shown",
+            "min": 0.0,
+            "max": 1.0,
+        },
+    )
+    perturbation: Perturbation = field(
+        default="insert",
+        metadata={"help": "insert: a random token; replace: a random word by another"},
     )
     seed: int = field(
         default=0,
@@ -251,6 +265,21 @@ def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
     return report
 
 
+def perturber(
+    recipe: Recipe, tokenizer: CLIPTokenizer, half: catalogue.Split
+) -> Callable[[str, torch.Generator], str]:
+    """What the recipe does to a caption that is perturbed: a token of the whole
+    vocabulary is inserted, or a word becomes one of the half's captions.
+    """
+    if recipe.perturbation == "replace":
+        words = sorted({word for e in half.entries for word in e.caption.split()})
+        return lambda caption, gen: replaced(caption, words, gen)
+    special = set(tokenizer.all_special_ids)
+    texts = (tokenizer.decode([i]).strip() for i in range(len(tokenizer)) if i not in special)
+    tokens = [text for text in texts if text and text.isprintable()]
+    return lambda caption, gen: inserted(caption, tokens, gen)
+
+
 def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[str, Any]:
     """Trains U-Net and text encoder on one half and saves the pipeline under
     ``work/part`` in fp16.
@@ -272,6 +301,13 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
     ).input_ids
     if tokens.shape[1] != TOKENS:
         raise ValueError(f"a caption has {tokens.shape[1]} tokens, more than {TOKENS}")
+    perturbed = perturber(recipe, tokenizer, half)
+
+    def tokenized(caption: str) -> torch.Tensor:
+        return tokenizer(
+            caption, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids[0]
+
     torch.manual_seed(recipe.seed)
     unet, text_encoder = make_unet(), make_text_encoder(tokenizer)
     started = ""
@@ -288,12 +324,17 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
         x0 = latents[index]
         drop = torch.rand(recipe.batch, generator=gen) < recipe.caption_dropout
         ids = tokens[torch.where(drop, len(tokens) - 1, index)]
+        if recipe.perturb:
+            other = (torch.rand(recipe.batch, generator=gen) < recipe.perturb) & ~drop
+            for row in other.nonzero().flatten().tolist():
+                ids[row] = tokenized(perturbed(half.entries[int(index[row])].caption, gen))
         noise = torch.randn(x0.shape, generator=gen)
         t = torch.randint(scheduler.config.num_train_timesteps, (recipe.batch,), generator=gen)
         v = unet(scheduler.add_noise(x0, noise, t), t, text_encoder(ids).last_hidden_state).sample
         return F.mse_loss(v, scheduler.get_velocity(x0, noise, t))
 
-    fixed = {"batch": recipe.batch, "rate": recipe.rate, "caption_dropout": recipe.caption_dropout}
+    names = ("batch", "rate", "caption_dropout", "perturb", "perturbation")
+    fixed = {name: getattr(recipe, name) for name in names}
     record = {
         "data": half.content_hash(),
         "encoder": tensor_hash(vae.encoder),

@@ -1,0 +1,327 @@
+"""How good generated images are, and how much nearer they are to the training images
+than to images that the model never saw.
+
+Features in (float [n, d], one row an image), numbers out. Values of different features
+do not compare, so :func:`quality_rows` puts their name into a metric's name and refuses
+sets of two of them. Distances are Euclidean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+from scipy.stats import mannwhitneyu
+
+NEIGHBOURS_OF_PRECISION = 3  # Kynkäänniemi et al. 2019
+NEIGHBOURS_OF_DENSITY = 5  # Naeem et al. 2020
+LEAST_OF_CELL = 20  # images of a cell of C_T, of each of its three sets
+LEAST_VARIANCE = 1e-3  # of a component of FLD, of features of unit variance
+SEPARATOR = "@"  # between a metric's name and its features'
+
+
+class TooFewImages(ValueError):
+    """A metric needs more images than there are."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """Images as features. name: of the features, with their weights; values: float [n,
+    d].
+    """
+
+    name: str
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class QualityRow:
+    """metric: with the features' name behind ``@``. error: the standard error, or None.
+    n: generated images; reference: images that they are compared with.
+    """
+
+    metric: str
+    value: float
+    error: float | None
+    n: int
+    reference: int
+
+
+def quality_rows(
+    generated: Described, training: Described, held_out: Described | None
+) -> list[QualityRow]:
+    """Every metric that the numbers of images support.
+
+    ``fd`` (``fd_shrunk`` where a set has no more images than features), ``kid``,
+    ``precision``, ``recall``, ``density`` and ``coverage`` ``_training`` and
+    ``_held_out``; and with held-out images ``fd_excess`` (held-out less training: above 0
+    nearer to the training images), ``c_t``, ``fld`` and ``fld_gap``. Training and held-out
+    images are as many, the first of each, since a Fréchet distance depends on their
+    number. Raises ValueError for features of two kinds and for values that are not
+    finite, TooFewImages for fewer than 7 images of a set.
+    """
+    sets = [s for s in (generated, training, held_out) if s is not None]
+    if len(names := {s.name for s in sets}) > 1:
+        raise ValueError(
+            f"features of {' and '.join(sorted(names))} do not compare: describe all images by one"
+        )
+    if len(lengths := {s.values.shape[1] for s in sets}) > 1:
+        raise ValueError(
+            f"features of {' and '.join(map(str, sorted(lengths)))} numbers do not compare: the"
+            " images are of several sizes"
+        )
+    size = min(len(s.values) for s in sets[1:])
+    known = [_checked(s.values) for s in (generated, training)]
+    x, seen = known[0], known[1][:size]
+    unseen = None if held_out is None else _checked(held_out.values)[:size]
+    least = max(NEIGHBOURS_OF_PRECISION, NEIGHBOURS_OF_DENSITY) + 2
+    if min(len(x), size) < least:
+        raise TooFewImages(f"quality needs at least {least} images of each set")
+    found: dict[str, tuple[float, float | None]] = {}
+    distance = "fd" if min(len(x), size) > x.shape[1] else "fd_shrunk"
+    for against, reference in (("training", seen), ("held_out", unseen)):
+        if reference is None:
+            continue
+        own = frechet_distance(x, reference, shrunk=distance == "fd_shrunk")
+        found[f"{distance}_{against}"] = own, None
+        found[f"kid_{against}"] = kid(x, reference)
+        for name, value in (
+            precision_recall(reference, x) | density_coverage(reference, x)
+        ).items():
+            found[f"{name}_{against}"] = value, None
+    if unseen is not None:
+        excess = found[f"{distance}_held_out"][0] - found[f"{distance}_training"][0]
+        found[f"{distance}_excess"] = excess, None
+        copying = data_copying(seen, unseen, x)
+        found |= {} if copying is None else {"c_t": (copying, None)}
+        found |= {
+            name: (value, None) for name, value in likelihood_divergence(seen, unseen, x).items()
+        }
+    return [
+        QualityRow(f"{name}{SEPARATOR}{generated.name}", value, error, len(x), size)
+        for name, (value, error) in found.items()
+    ]
+
+
+def _checked(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise ValueError("features must be finite, [n, d]")
+    return values
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray, *, shrunk: bool = False) -> float:
+    """Squared Fréchet distance of the Gaussians with the means and covariances of two
+    sets [n, d] and [m, d] (Heusel et al. 2017): |m_a - m_b|² + tr(A + B - 2 (A B)^1/2),
+    >= 0, in squared units of the features.
+
+    shrunk: covariances by Ledoit and Wolf (2004), for sets of no more images than
+    features; without it these raise :class:`TooFewImages`, for their covariance has
+    directions without any variance. Shrunk or not, it is biased upwards from few images:
+    compare at equal numbers.
+    """
+    if not shrunk and min(len(a), len(b)) <= a.shape[1]:
+        raise TooFewImages(
+            f"a Fréchet distance of {a.shape[1]} features needs more images than that, and there"
+            f" are {min(len(a), len(b))}; take shrunk covariances, or other features"
+        )
+    first, second = (_covariance(x, shrunk) for x in (a, b))
+    root = _root(first)
+    cross = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(min=0)).sum()
+    mean = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum()
+    return max(0.0, float(mean + np.trace(first) + np.trace(second) - 2 * cross))
+
+
+def _covariance(x: np.ndarray, shrunk: bool) -> np.ndarray:
+    if not shrunk:
+        return np.atleast_2d(np.cov(x, rowvar=False))
+    from sklearn.covariance import ledoit_wolf
+
+    return ledoit_wolf(x)[0]
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+
+
+def kid(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Kernel distance (Bińkowski et al. 2018) of [n, d] and [m, d], and its standard
+    error: the unbiased squared MMD of k(x, y) = (x·y / d + 1)³, which may be below 0.
+
+    Over all pairs, not over random blocks; the error is the jackknife's, which leaves out
+    one image of either set at a time. Raises :class:`TooFewImages` for fewer than 3.
+    """
+    n, m = len(a), len(b)
+    if min(n, m) < 3:
+        raise TooFewImages("KID needs at least 3 images of each set")
+    across = _kernel(a, b)
+    own, total, without = [], across.sum(), []
+    for x, size in ((a, n), (b, m)):
+        inside = _kernel(x, x)
+        np.fill_diagonal(inside, 0.0)
+        rows = inside.sum(axis=1)
+        own.append(rows.sum() / (size * (size - 1)))
+        without.append((rows.sum() - 2 * rows) / ((size - 1) * (size - 2)))
+    value = own[0] + own[1] - 2 * total / (n * m)
+    left = (
+        without[0] + own[1] - 2 * (total - across.sum(axis=1)) / ((n - 1) * m),
+        own[0] + without[1] - 2 * (total - across.sum(axis=0)) / (n * (m - 1)),
+    )
+    variance = sum((len(v) - 1) / len(v) * ((v - v.mean()) ** 2).sum() for v in left)
+    return float(value), float(variance**0.5)
+
+
+def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def precision_recall(
+    real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS_OF_PRECISION
+) -> dict[str, float]:
+    """Improved precision and recall (Kynkäänniemi et al. 2019), each in [0, 1].
+
+    precision: share of generated images within the distance of a real image to its k-th
+    nearest real one, of at least one real image; recall: the same with the sets
+    exchanged. Raises :class:`TooFewImages` for k images or fewer.
+    """
+    between = cdist(real, generated)
+    return {
+        "precision": float((between <= _radii(real, k)[:, None]).any(axis=0).mean()),
+        "recall": float((between <= _radii(generated, k)).any(axis=1).mean()),
+    }
+
+
+def density_coverage(
+    real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS_OF_DENSITY
+) -> dict[str, float]:
+    """Density and coverage (Naeem et al. 2020).
+
+    With the balls of :func:`precision_recall` around real images. density: balls that
+    hold a generated image, mean over these, over k; >= 0, about 1 where both sets are of
+    one distribution. coverage: share of the balls that hold any, in [0, 1].
+    """
+    inside = cdist(real, generated) <= _radii(real, k)[:, None]
+    return {
+        "density": float(inside.sum(axis=0).mean() / k),
+        "coverage": float(inside.any(axis=1).mean()),
+    }
+
+
+def _radii(x: np.ndarray, k: int) -> np.ndarray:
+    """[n]: distance of each to its k-th nearest other."""
+    if len(x) <= k:
+        raise TooFewImages(f"the {k} nearest others need more than {k} images, not {len(x)}")
+    return np.partition(cdist(x, x), k, axis=1)[:, k]
+
+
+def data_copying(
+    training: np.ndarray, held_out: np.ndarray, generated: np.ndarray, *, most_cells: int = 5
+) -> float | None:
+    """C_T of Meehan, Chaudhuri and Dasgupta (2020): far below 0 where a model copies, far
+    above where it underfits, about standard normal (less, over several cells) where it
+    does neither.
+
+    In each cell (k-means of the training images), z of the Mann-Whitney U of the
+    distances to the nearest training image, generated against held-out: (U - nm/2) /
+    (nm (n + m + 1) / 12)^1/2; then their mean, weighted by the cells' held-out images.
+    A cell counts with at least 20 images of each set, and there are as many cells as
+    keep 4 times that of training and held-out images on average, at most ``most_cells``.
+    None where no cell counts. It does not see copies that are balanced by images that
+    are far away.
+    """
+    from sklearn.cluster import KMeans
+
+    cells = max(1, min(most_cells, min(len(training), len(held_out)) // (4 * LEAST_OF_CELL)))
+    fitted = KMeans(cells, n_init=4, random_state=0).fit(training)
+    of = [fitted.predict(x) for x in (training, held_out, generated)]
+    scores, weights = [], []
+    for cell in range(cells):
+        seen, unseen, made = (
+            x[where == cell] for x, where in zip((training, held_out, generated), of, strict=True)
+        )
+        n, m = len(made), len(unseen)
+        if min(len(seen), n, m) < LEAST_OF_CELL:
+            continue
+        own, others = (cdist(x, seen).min(axis=1) for x in (made, unseen))
+        u = float(mannwhitneyu(own, others).statistic)
+        scores.append((u - n * m / 2) / (n * m * (n + m + 1) / 12) ** 0.5)
+        weights.append(m)
+    return float(np.average(scores, weights=weights)) if scores else None
+
+
+def likelihood_divergence(
+    training: np.ndarray, held_out: np.ndarray, generated: np.ndarray
+) -> dict[str, float]:
+    """Feature likelihood divergence (Jiralerspong et al. 2023), times 100 a feature.
+
+    Features are brought to mean 0 and variance 1 of the held-out images. A mixture of
+    isotropic Gaussians stands at the generated images, its variances fitted to the
+    training images (:func:`fitted_variances`). ``fld``: its negative log-likelihood of
+    the held-out images, less that of a mixture at one half of the training images,
+    fitted to the other; lower is better, in quality, diversity and novelty at once.
+    ``fld_gap``: that of the training images less that of the held-out ones; far below 0
+    where the model copies.
+
+    The authors fit by 50 steps of Adam and with one more component at the mean; here the
+    fit is by EM and without it, and no variance falls below 1e-3.
+    """
+    spread = held_out.std(axis=0)
+    kept = spread > 0
+    seen, unseen, made = (
+        (x[:, kept] - held_out[:, kept].mean(axis=0)) / spread[kept]
+        for x in (training, held_out, generated)
+    )
+    variances = fitted_variances(seen, made)
+    on_seen, on_unseen = (-log_mixture(x, made, variances).mean() for x in (seen, unseen))
+    halves = np.random.default_rng(0).permutation(len(seen))
+    centres, rest = seen[halves[: len(seen) // 2]], seen[halves[len(seen) // 2 :]]
+    base = -log_mixture(unseen, centres, fitted_variances(rest, centres)).mean()
+    scale = 100 / seen.shape[1]
+    return {
+        "fld": float(scale * (on_unseen - base)),
+        "fld_gap": float(scale * (on_seen - on_unseen)),
+    }
+
+
+def fitted_variances(x: np.ndarray, centres: np.ndarray, rounds: int = 200) -> np.ndarray:
+    """The variances [m] >= 1e-3 of isotropic Gaussians of equal weight at ``centres``
+    [m, d] under which ``x`` [n, d] is likeliest, by EM.
+
+    Each round gives a component the mean squared distance a feature of x, weighted by
+    its responsibility; none is likelier after it than before. A component without any
+    keeps its variance.
+    """
+    squares = cdist(x, centres, "sqeuclidean")
+    d = x.shape[1]
+    variances = np.maximum(squares.min(axis=0) / d, LEAST_VARIANCE)
+    before = -np.inf
+    for _ in range(rounds):
+        terms = _log_parts(squares, variances, d)
+        total = logsumexp(terms, axis=1, keepdims=True)
+        share = np.exp(terms - total)
+        weight = share.sum(axis=0)
+        moved = weight > 1e-12
+        variances[moved] = np.maximum(
+            (share * squares).sum(axis=0)[moved] / (d * weight[moved]), LEAST_VARIANCE
+        )
+        if total.mean() - before < 1e-6 * d:
+            break
+        before = total.mean()
+    return variances
+
+
+def log_mixture(x: np.ndarray, centres: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """log density [n] of the mixture of :func:`fitted_variances`, in nats."""
+    return logsumexp(_log_parts(cdist(x, centres, "sqeuclidean"), variances, x.shape[1]), axis=1)
+
+
+def _log_parts(squares: np.ndarray, variances: np.ndarray, d: int) -> np.ndarray:
+    """log of weight times density of each component at each x, [n, m]."""
+    return (
+        -0.5 * squares / variances
+        - 0.5 * d * np.log(2 * np.pi * variances)
+        - np.log(len(variances))
+    )

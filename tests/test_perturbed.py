@@ -1,0 +1,186 @@
+"""What a model is told in training: labels that are random, and labels and captions that
+are perturbed each time they are shown.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from membench.cli.main import main
+from membench.errors import UserError
+from membench.tasks.cifar10 import task as cifar10
+from membench.tasks.cifar10.task import Cifar10, Cifar10Options
+from membench.tasks.pixels import train as pixel_train
+from membench.tasks.pixels.labels import make_labels, perturbed
+from membench.tasks.pixels.train import PixelRecipe, TrainingSet, train_pixels
+from membench.tasks.sd_webster.captions import inserted, replaced
+from membench.tasks.sd_webster.catalogue import Split, build
+from membench.tasks.sd_webster.task import DATA
+from membench.tasks.sd_webster.train import Recipe, perturber
+
+TINY = PixelRecipe(steps=1, batch=64, channels=(8, 8), grid_every=0, label_dropout=0.0)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# ------------------------------------------------------------------------------- labels
+
+
+def test_a_share_of_labels_becomes_any_class() -> None:
+    """A true label is told with probability 1 - share (1 - 1/classes)."""
+    labels, gen = torch.full((20_000,), 2), seeded()
+    told = perturbed(labels, 0.5, 4, gen)
+    share = np.bincount(told, minlength=4) / len(told)
+    assert share == pytest.approx([0.125, 0.125, 0.625, 0.125], abs=0.01)
+    # Others the next time
+    assert not torch.equal(told, perturbed(labels, 0.5, 4, gen))
+    assert set(perturbed(labels, 1.0, 4, gen).tolist()) == {0, 1, 2, 3}
+
+
+def test_without_perturbation_no_random_number_is_used() -> None:
+    gen, other = seeded(), seeded()
+    labels = torch.arange(5)
+    assert torch.equal(perturbed(labels, 0.0, 5, gen), labels)
+    assert torch.equal(torch.rand(3, generator=gen), torch.rand(3, generator=other))
+
+
+@pytest.mark.parametrize("size", [8, 16, 64])
+def test_clusters_of_images_of_any_size(size: int) -> None:
+    colours = np.repeat(np.array([[20] * 3, [220] * 3], dtype=np.uint8), 6, axis=0)
+    images = np.broadcast_to(colours[:, None, None], (12, size, size, 3))
+    told = make_labels("cluster", images, np.zeros(12, int), 2, 0)
+    assert told is not None and len(set(told[:6])) == len(set(told[6:])) == 1
+    assert told[0] != told[6]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The labels that the network is given, a batch each."""
+    found: list[Any] = []
+    forward = UNet2DModel.forward
+    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
+
+    def spy(self: Any, x: Any, t: Any, labels: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            found.append(labels.tolist())
+        return forward(self, x, t, labels, *args, **kwargs)
+
+    monkeypatch.setattr(UNet2DModel, "forward", spy)
+    return found
+
+
+def set_of(labels: np.ndarray | None) -> TrainingSet:
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    return TrainingSet(images, np.ones(4, int), labels, 3, {"hash": "h"})
+
+
+def test_the_network_is_told_perturbed_labels(told: list[Any], tmp_path: Path) -> None:
+    data = set_of(np.ones(4, int))
+    train_pixels(tmp_path, "clean", data, TINY, progress=False)
+    train_pixels(tmp_path, "wrong", data, replace(TINY, perturb=1.0), progress=False)
+    assert set(told[0]) == {1} and set(told[1]) == {0, 1, 2}
+    record = json.loads((tmp_path / "wrong" / "training.json").read_text())
+    assert record["recipe"]["perturb"] == 1.0
+    with pytest.raises(UserError, match="a model without labels has none to perturb"):
+        train_pixels(tmp_path, "none", set_of(None), replace(TINY, perturb=0.5), progress=False)
+    assert not (tmp_path / "none").exists()
+
+
+TRAIN = ["train", "cifar10", "--part", "a", "--quiet", "--threads", "1"]
+SMALL = ["--set", "steps=1", "--set", "rungs=1", "--set", "batch=2", "--set", "channels=8,8"]
+
+
+def test_training_with_random_labels_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
+    out = ["--output", str(tmp_path)]
+    small = [*SMALL, "--set", "grid_every=0"]
+    assert main([*TRAIN, *out, *small, "--labels", "random", "--perturb", "0.3"]) == 0
+    record = json.loads((tmp_path / "a" / "training.json").read_text())
+    assert record["data"]["labels"] == "random" and record["recipe"]["perturb"] == 0.3
+    told = record["data"]["told"]
+    assert len(told) == 380 and set(told) == set(range(10))
+    # Weights of one recipe are not taken for another's
+    capsys.readouterr()
+    assert main([*TRAIN, *out, *small, "--labels", "random"]) == 2
+    assert "checkpoint of another recipe" in capsys.readouterr().err
+    # What they were told of their own images says nothing of the mirror's
+    monkeypatch.setattr(cifar10, "RUNGS", (1,))
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for name, wanted in (("random", "labels=random"), ("class", "not trained on half b")):
+        record["data"]["labels"] = name
+        (tmp_path / "a" / "training.json").write_text(json.dumps(record))
+        with pytest.raises(UserError, match=wanted):
+            Cifar10(Cifar10Options(models=str(tmp_path))).load("mini")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--perturb", "1.5"], ["perturb", "0 to 1", "1.5"]),
+        (["--labels", "shuffled"], ["labels", "class, random, cluster, none", "shuffled"]),
+        (["--labels", "none", "--perturb", "0.3"], ["has none to perturb", "labels=class"]),
+    ],
+)
+def test_what_cannot_be_told_is_refused_before_any_work(
+    tmp_path: Path, given: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TRAIN, "--output", str(tmp_path), *SMALL, *given]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and all(word in line for word in words), line
+    assert not list(tmp_path.iterdir())
+
+
+# ----------------------------------------------------------------------------- captions
+
+
+def test_a_token_is_inserted_anywhere() -> None:
+    gen = seeded()
+    found = {inserted("a red mug", ["x", "y"], gen) for _ in range(200)}
+    assert found == {
+        f"{a}a {b}red {c}mug{d}"
+        for t in "xy"
+        for a, b, c, d in (
+            (f"{t} ", "", "", ""),
+            ("", f"{t} ", "", ""),
+            ("", "", f"{t} ", ""),
+            ("", "", "", f" {t}"),
+        )
+    }
+    assert inserted("", ["x"], gen) == "x"
+
+
+def test_one_word_is_replaced() -> None:
+    gen = seeded()
+    found = {replaced("a red mug", ["x", "y"], gen) for _ in range(200)}
+    assert found == {f.format(t) for f in ("{} red mug", "a {} mug", "a red {}") for t in "xy"}
+    assert replaced("", ["x"], gen) == ""
+
+
+def test_what_a_recipe_puts_into_captions() -> None:
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(DATA / "a" / "tokenizer", local_files_only=True)
+    half = Split("a", build("a").entries[:20])
+    words = {word for e in half.entries for word in e.caption.split()}
+    caption = half.entries[0].caption
+    change = perturber(Recipe(perturb=1.0, perturbation="replace"), tokenizer, half)
+    found = [change(caption, seeded(k)).split() for k in range(20)]
+    assert all(set(f) <= words and len(f) == len(caption.split()) for f in found)
+    change = perturber(Recipe(perturb=1.0), tokenizer, half)
+    found = [change(caption, seeded(k)).split() for k in range(20)]
+    assert all(len(f) == len(caption.split()) + 1 for f in found)
+    assert len({" ".join(f) for f in found}) > 15
+    text = " ".join(w for f in found for w in f)
+    assert "endoftext" not in text and text.isprintable()
