@@ -36,7 +36,8 @@ import numpy as np
 import torch
 
 from membench.errors import UserError
-from membench.models.denoiser import Denoiser, from_uint8
+from membench.models.denoiser import Denoiser
+from membench.models.image_values import from_uint8
 from membench.models.sampling import ddim, step_forwards
 from membench.seeds import seed_of
 from membench.storage.workspace import Workspace

@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from membench.models.denoiser import Denoiser, from_uint8
+from membench.models.denoiser import Denoiser
+from membench.models.image_values import from_uint8
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.pixel import PixelDenoiser
 from membench.tasks.sd_webster.products import PRODUCTS, Look, draw

@@ -15,7 +15,7 @@ from membench.detectors.loss import Loss
 from membench.detectors.membership import Membership
 from membench.detectors.p_laplace import PLaplace
 from membench.errors import UserError
-from membench.models.denoiser import from_uint8
+from membench.models.image_values import from_uint8
 from membench.models.memo import Memo
 from membench.models.pixel import PixelDenoiser
 from membench.seeds import seed_of

@@ -25,7 +25,7 @@ from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.errors import UserError
 from membench.metrics.combination import as_text, regression
-from membench.models.denoiser import from_uint8
+from membench.models.image_values import from_uint8
 from membench.models.sampling import ddim
 from membench.registry import detectors
 from membench.seeds import generator

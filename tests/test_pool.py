@@ -24,7 +24,7 @@ from membench.detectors.side import Side
 from membench.detectors.side_options import SideOptions
 from membench.detectors.webster import Dcs, DcsOptions, Edge, EdgeOptions
 from membench.errors import UserError
-from membench.models.denoiser import to_uint8
+from membench.models.image_values import to_uint8
 from membench.models.pixel import PixelDenoiser
 from membench.seeds import generator
 from membench.similarity.l2 import tiled_l2

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from membench.models.denoiser import Denoiser, from_uint8, same_size, to_uint8
+from membench.models.denoiser import Denoiser
+from membench.models.image_values import from_uint8, same_size, to_uint8
 from membench.models.loading import halvings
 
 # Through a decoder at once: 64 images of 64x64, on a GPU 8 of 512x512

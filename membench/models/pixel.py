@@ -17,7 +17,8 @@ from membench.fetching.hub import PIPELINE_IGNORE, model_folder
 from membench.models.autoencoder import LatentStates
 from membench.models.conditioning import Conditioning
 from membench.models.config_fields import positive
-from membench.models.denoiser import Denoiser, from_uint8, same_size, to_uint8
+from membench.models.denoiser import Denoiser
+from membench.models.image_values import from_uint8, same_size, to_uint8
 from membench.models.loading import config_hash, load_network, network_config, torch_dtype
 from membench.models.part_files import Weights, tensor_files
 from membench.models.pixel_files import (

@@ -10,7 +10,8 @@ import torch
 
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
-from membench.models.denoiser import Denoiser, from_uint8, to_uint8
+from membench.models.denoiser import Denoiser
+from membench.models.image_values import from_uint8, to_uint8
 from membench.models.pixel import PixelDenoiser
 from membench.seeds import generator
 from membench.types import Condition

@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from membench.errors import UserError
-from membench.models.denoiser import from_uint8
+from membench.models.image_values import from_uint8
 from membench.models.loading import check_device
 from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim

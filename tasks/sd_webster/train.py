@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from membench.errors import UserError
-from membench.models.denoiser import from_uint8
+from membench.models.image_values import from_uint8
 from membench.models.training import Plan, fit, warmup
 from membench.seeds import LARGEST_SEED
 from membench.storage.files import atomic_folder
