@@ -185,6 +185,9 @@ INFO = {
     "phases nested": lambda f: edit(f, phases={"scores": {"forwards": [1], "seconds": 1}}),
     "a huge count": lambda f: edit(f, phases={"scores": {"forwards": 10**400, "seconds": 1}}),
     "a flag as number": lambda f: edit(f, peak_memory_mb=True),
+    "a word as compile": lambda f: edit(f, compile="x"),
+    "an object as executor": lambda f: edit(f, executor={}),
+    "a list as source": lambda f: edit(f, source=["a"]),
     "deep": lambda f: (f / "run.json").write_text(
         '{"schema_version": 1, "a": ' + "[" * 500 + "]" * 500 + "}"
     ),

@@ -182,6 +182,10 @@ OPTIONAL: dict[str, Check] = {
             isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value) is not None
         ),
         "earlier": _list(_map(_any)),
+        "compile": _flag,
+        "executor": _name,
+        "workers": _count,
+        "source": _map(_text),
     },
     **dict.fromkeys(("model_name", "data_name"), _text),
     "provenance": lambda value: (
