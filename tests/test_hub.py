@@ -23,7 +23,7 @@ import pytest
 from membench import registry
 from membench.cli.main import main
 from membench.errors import UserError
-from membench.fetching import hub
+from membench.fetching import hub, hub_files
 from membench.fetching.resources import Resource, ensure
 from membench.models.checkpoints import CHECKPOINTS, choices, known_checkpoint, pipeline_folder
 
@@ -469,14 +469,14 @@ def test_a_pickle_only_is_refused_before_anything_is_fetched(server: Hub, end: s
 
 
 def test_pickles_beside_safetensors_and_elsewhere_do_not_matter() -> None:
-    assert hub.pickled([*FILES, *OTHERS], hub.PIPELINE_PATTERNS, hub.PIPELINE_IGNORE) == []
+    assert hub_files.pickled([*FILES, *OTHERS], hub.PIPELINE_PATTERNS, hub.PIPELINE_IGNORE) == []
     only = [n for n in FILES if not n.endswith("safetensors")] + [
         "vae/a.bin",
         "text_encoder/a.bin",
         "text_encoder/b.fp16.safetensors",
         "unet/c.ckpt",
     ]
-    assert hub.pickled(only, hub.PIPELINE_PATTERNS, hub.PIPELINE_IGNORE) == [
+    assert hub_files.pickled(only, hub.PIPELINE_PATTERNS, hub.PIPELINE_IGNORE) == [
         "vae/a.bin",
         "unet/c.ckpt",
     ]

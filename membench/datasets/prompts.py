@@ -4,21 +4,16 @@ one's own, and plain text.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import itertools
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from membench.datasets.records import SEPARATORS, addresses, json_records, separator_of
+from membench.datasets.prompt_formats import LONGEST, format_of
 from membench.datasets.twins import BUT_FOR, Labelled
-from membench.errors import UserError, reason
-from membench.storage.reading import read_plain
+from membench.errors import UserError
 from membench.types import Condition, Example
 
 UNLABELLED = -1
@@ -28,38 +23,10 @@ UNLABELLED = -1
 KINDS = {"MV": 1, "TV": 1, "RV": 1, "VM": 1, "TM": 1, "N": 0}
 
 
-# Characters of a prompt; text encoders read some 77 tokens, and the longest published
-# prompt has 356 characters
-LONGEST = 10_000
-
-
-LONGEST_LINE = 100_000  # characters of a line of a text file, with its other columns
-
-_HINTERSDORF = {
-    "text": "Caption",
-    "kind": "type",
-    "url": "URL",
-    "index": "Index",
-    "similarity": "max_sscd",
-}
-
-
-# Columns of tables and keys of JSON, in any case; the first that is there is taken.
-_TABLE = {
-    "text": ("caption", "prompt", "text"),
-    "kind": ("overfit_type", "kind"),
-    "url": ("url", "urls"),
-    **{name: (name,) for name in ("label", "group", "source", "index")},
-}
-
-
 _LABELS = {"1": "1", "1.0": "1", "true": "1", "0": "0", "0.0": "0", "false": "0", "": ""}
 
 
 _DEFAULT_KIND = {1: "memorized", 0: "N", UNLABELLED: "unlabelled"}
-
-# Where it stands ("line 3") and its values, by the names of _TABLE
-Row = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -91,16 +58,6 @@ class Prompt:
     def place(self) -> str:
         """Source and row, for messages."""
         return ", ".join(filter(None, (self.source, self.where)))
-
-
-@dataclass(frozen=True)
-class _Format:
-    """What a file holds. published: its kinds are those of KINDS, and it may repeat a
-    prompt.
-    """
-
-    rows: Iterable[Row]
-    published: bool = False
 
 
 def example_id(prompt: str) -> str:
@@ -156,14 +113,14 @@ def read_prompt_file(
     if label not in (0, 1, UNLABELLED):
         raise ValueError(f"label is {label}, but must be 1, 0 or {UNLABELLED}")
     path = Path(path)
-    found = _format(path)
+    found = format_of(path)
     prompts: list[Prompt] = []
     seen: dict[str, tuple[str, int]] = {}
     labelled = Labelled()
     for where, row in itertools.islice(found.rows, first):
         try:
             prompt = _prompt(row, label, source or path.name, found.published, where)
-        except _BadRow as error:
+        except BadRow as error:
             raise UserError(f"{path}, {where}: {error}") from None
         before, its_label = seen.setdefault(prompt.text, (where, prompt.label))
         if before != where and not found.published:
@@ -249,7 +206,7 @@ def _grouped(examples: list[Example]) -> list[Example]:
     ]
 
 
-class _BadRow(Exception):
+class BadRow(Exception):
     """What is wrong with a row; its reader knows where the row stands."""
 
 
@@ -258,28 +215,28 @@ def _prompt(
 ) -> Prompt:
     text = row["text"]
     if text is not None and not isinstance(text, str):
-        raise _BadRow(f"the prompt is not text but {type(text).__name__}")
+        raise BadRow(f"the prompt is not text but {type(text).__name__}")
     text = (text or "").strip()
     if not text:
-        raise _BadRow("the prompt is empty")
+        raise BadRow("the prompt is empty")
     if len(text) > LONGEST:  # not echoed
-        raise _BadRow(f"the prompt has {len(text):,} characters; it may have {LONGEST:,}")
+        raise BadRow(f"the prompt has {len(text):,} characters; it may have {LONGEST:,}")
     if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
-        raise _BadRow(
+        raise BadRow(
             "the prompt holds a NUL character or half a surrogate pair, which is not a text"
         )
     kind, told = _string(row.get("kind")), _string(row.get("label"))
     label = _LABELS.get(told.lower(), told)
     if published and kind and not label and kind not in KINDS:
-        raise _BadRow(f"kind {kind[:20]!r}; it must be one of {', '.join(KINDS)}, or empty")
+        raise BadRow(f"kind {kind[:20]!r}; it must be one of {', '.join(KINDS)}, or empty")
     if label not in ("", "0", "1"):
-        raise _BadRow(f"label {label[:20]!r}; write 1 (memorized), 0 (not) or nothing")
+        raise BadRow(f"label {label[:20]!r}; write 1 (memorized), 0 (not) or nothing")
     value = int(label) if label else KINDS.get(kind, otherwise)
     similarity = _string(row.get("similarity"))
     try:
         number = float(similarity) if similarity else None
     except ValueError:
-        raise _BadRow(f"max_sscd {similarity[:20]!r} is not a number") from None
+        raise BadRow(f"max_sscd {similarity[:20]!r} is not a number") from None
     url, index, group = (_string(row.get(name)) for name in ("url", "index", "group"))
     return Prompt(
         text,
@@ -303,188 +260,3 @@ def _string(value: Any) -> str:
     if isinstance(value, bool | float) and float(value).is_integer():
         value = int(value)
     return str(value).strip()
-
-
-def _format(path: Path) -> _Format:
-    """What the file holds, told by its first bytes.
-
-    Raises UserError for what cannot be read at all.
-    """
-    data = read_plain(path, what="prompts file")
-    if data.startswith(b"PAR1"):
-        return _Format(_parquet_rows(path, data), published=True)
-    if path.suffix.lower() == ".parquet" and data:
-        raise UserError(f"{path} is no Parquet file, or its beginning is damaged; fetch it again")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    if not text.strip():
-        raise UserError(
-            f"{path} is empty; it needs one prompt a line, or a CSV with a column 'prompt'"
-        )
-    # Splitlines would also split at U+2028 and others within a prompt
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    for i, line in enumerate(lines, 1):
-        if len(line) > LONGEST_LINE:
-            raise UserError(
-                f"{path}, line {i}: {len(line):,} characters in one line; a prompt may have"
-                f" {LONGEST:,}"
-            )
-        if "\0" in line:
-            raise UserError(
-                f"{path}, line {i}: a NUL character; is it a text file? Save it as UTF-8"
-            )
-    if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or re.match(r'\s*\{\s*"', text):
-        return _json_value(path, text) or _json_lines(path, lines)
-    separator, columns = _csv_columns(path, lines[0])
-    if columns:
-        published = columns is _HINTERSDORF
-        return _Format(_csv_rows(path, text, separator, columns, whole=published), published)
-    return _Format((f"line {i}", {"text": line}) for i, line in enumerate(lines, 1) if line.strip())
-
-
-def _listed(names: Sequence[str]) -> str:
-    return (
-        ", ".join(repr(name[:40]) for name in names[:20])
-        + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        or "none"
-    )
-
-
-def _table_columns(names: Sequence[str], place: str) -> dict[str, str]:
-    """The columns or keys to read, by what they are to us. place: of the table, for the
-    error if it has no prompt.
-    """
-    lower = {name.lower(): name for name in reversed(names)}
-    columns = {
-        what: next((lower[o] for o in options if o in lower), "")
-        for what, options in _TABLE.items()
-    }
-    if not columns["text"]:
-        raise UserError(f"{place} has no column 'caption'; it has {_listed(names)}")
-    return {what: name for what, name in columns.items() if name}
-
-
-def _parquet_rows(path: Path, data: bytes) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from membench.storage.tables import PARQUET_ERRORS
-
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        columns = _table_columns(file.schema_arrow.names, str(path))
-        # Only these columns: others hold arrays and lists that pandas wrote. Types are
-        # checked a value at a time.
-        values = {
-            what: file.read(columns=[name]).column(0).to_pylist() for what, name in columns.items()
-        }
-    except PARQUET_ERRORS as error:
-        raise UserError(f"{path} is damaged Parquet ({reason(error)}); fetch it again") from None
-    if len({len(column) for column in values.values()}) > 1:
-        raise UserError(f"{path} is damaged Parquet (columns of different lengths); fetch it again")
-    for i, row in enumerate(zip(*values.values(), strict=True), 1):
-        yield f"row {i}", dict(zip(values, row, strict=True))
-
-
-def _json_value(path: Path, text: str) -> _Format | None:
-    """An array of captions or objects, or a dictionary of them; None for another text,
-    such as JSON lines.
-    """
-    if not text.lstrip().startswith("[") and len(text.strip().split("\n")) == 1:
-        return None  # one line of JSON lines, or none
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    rows: list[Row] = []
-    for record in json_records(value):
-        columns = _table_columns(list(record.values), f"{path}, {record.where},")
-        rows.append((record.where, {w: record.values[name] for w, name in columns.items()}))
-    return _Format(rows, published=True)
-
-
-def _json_lines(path: Path, lines: list[str]) -> _Format:
-    rows: list[Row] = []
-    for i, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-            raise UserError(
-                f"{path}, line {i}: damaged JSON ({reason}); it needs one object a line"
-            ) from None
-        if not isinstance(value, dict):
-            raise UserError(
-                f"{path}, line {i}: not a JSON object with a key 'caption'; it needs one a line"
-            )
-        columns = _table_columns(list(value), f"{path}, line {i},")
-        rows.append((f"line {i}", {what: value[name] for what, name in columns.items()}))
-    return _Format(rows, published=True)
-
-
-def _csv_columns(path: Path, header: str) -> tuple[str, dict[str, str]]:
-    """(separator, columns by what they are to us) of a CSV with this first line; ("",
-    {}) for text. Raises UserError for a missing column and for one that stands twice.
-    """
-    split = {
-        separator: [name.strip() for name in next(csv.reader([header], delimiter=separator))]
-        for separator in SEPARATORS
-    }
-    theirs = split[";"]
-    if len(set(theirs) & set(_HINTERSDORF.values())) > 1:
-        if missing := [name for name in ("Caption", "URL", "Index") if name not in theirs]:
-            raise UserError(
-                f"{path} has no column {', '.join(map(repr, missing))}; it has {_listed(theirs)}"
-            )
-        return ";", _HINTERSDORF
-    known = {name for names in _TABLE.values() for name in names}
-    separator = separator_of(header, known)
-    names = split[separator]
-    hits = known & {name.lower() for name in names}
-    if path.suffix.lower() not in (".csv", ".tsv") and len(hits) < 2:
-        return "", {}
-    lower = [name.lower() for name in names]
-    columns = {
-        what: names[lower.index(option)]
-        for what, options in _TABLE.items()
-        for option in [next((o for o in options if o in lower), "")]
-        if option
-    }
-    if "text" not in columns:
-        raise UserError(f"{path} has no column 'prompt'; it has {_listed(names)}")
-    if repeated := [name for name in columns.values() if lower.count(name.lower()) > 1]:
-        raise UserError(f"{path} has the column {repeated[0]!r} twice")
-    return separator, columns
-
-
-def _csv_rows(
-    path: Path, text: str, separator: str, columns: Mapping[str, str], *, whole: bool
-) -> Iterator[Row]:
-    """whole: a row with fewer fields than the header is refused; a file of one's own
-    may leave out the last ones.
-    """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        header = [name.strip() for name in next(reader)]
-        places = {what: header.index(name) for what, name in columns.items() if name in header}
-        for fields in reader:
-            where = f"line {reader.line_num}"
-            if len(fields) > len(header) or (whole and 0 < len(fields) < len(header)):
-                advice = f"quote a prompt that holds {separator!r}"
-                raise UserError(
-                    f"{path}, {where}: {len(fields)} fields, where the header has {len(header)};"
-                    f" {advice}"
-                )
-            if not fields and whole:
-                raise UserError(f"{path}, {where}: an empty row; remove it")
-            if fields:
-                row = {w: fields[i] if i < len(fields) else None for w, i in places.items()}
-                urls: list[str | None] = [*addresses(row.get("url"))]
-                for url in urls or [row.get("url")]:
-                    yield where, {**row, "url": url}
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: damaged CSV ({reason(error)})") from None

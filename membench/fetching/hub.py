@@ -5,25 +5,25 @@ network; else fetched; every refusal one line.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 from membench.errors import UserError
 from membench.fetching import net
-
-T = TypeVar("T")
-
-
-HOME = "https://huggingface.co"
-
-
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+from membench.fetching.hub_errors import asked, at_revision, is_id, named, page_of, then, why_not
+from membench.fetching.hub_files import (
+    bins,
+    is_wanted,
+    is_weight,
+    of_variant,
+    pickled,
+    variant_of,
+    with_bins,
+)
 
 # What membench reads of a StableDiffusionPipeline. The folders are named because a
 # repository may also hold whole checkpoints at its top.
@@ -41,14 +41,6 @@ PIPELINE_PATTERNS = (
 
 # Parts that are never loaded.
 PIPELINE_IGNORE = ("safety_checker/*", "feature_extractor/*")
-
-
-# A weight file's variant, in a name or in an index's: model.fp16.safetensors,
-# model.fp16-00001-of-00002.safetensors, model.safetensors.index.fp16.json.
-VARIANT = re.compile(r"\.(fp16|bf16|non_ema)[.-]")
-
-
-SAME_MODEL = ("", "fp16", "bf16")
 
 
 # What membench.models (stable_diffusion_folder, tokenizer_files) want of a folder; A|B:
@@ -74,41 +66,13 @@ class Incomplete(UserError):
     """
 
 
-def of_variant(files: Sequence[str], variant: str) -> list[str]:
-    """Of each folder the weight files that are read, and all others.
-
-    variant: that one where the folder has it, else the plain files. "": the plain
-    files, else fp16, else bf16: second copies are not fetched.
-    """
-    kinds: dict[str, set[str]] = {}
-    for file in files:
-        if _is_weight(file):
-            kinds.setdefault(str(PurePosixPath(file).parent), set()).add(_variant(file))
-    order = (variant, "") if variant else SAME_MODEL
-    chosen = {place: next((v for v in order if v in has), "") for place, has in kinds.items()}
-    return [
-        file
-        for file in files
-        if not _is_weight(file) or _variant(file) == chosen[str(PurePosixPath(file).parent)]
-    ]
-
-
-def _is_weight(file: str) -> bool:
-    return file.endswith((".safetensors", ".bin")) or ".safetensors.index." in file
-
-
-def _variant(file: str) -> str:
-    found = VARIANT.search(PurePosixPath(file).name)
-    return found[1] if found else ""
-
-
 def parse_model_name(name: str) -> tuple[str, str]:
     """``ID`` or ``ID@REVISION`` -> (hub id, revision or "").
 
     Raises :class:`UserError` for what is not a hub id.
     """
     repo_id, at, revision = name.partition("@")
-    if not _is_id(repo_id) or (at and not revision):
+    if not is_id(repo_id) or (at and not revision):
         raise UserError(
             f"model {name!r} is neither a folder nor a hub id such as google/ddpm-cifar10-32 (or"
             " ID@REVISION)"
@@ -181,7 +145,7 @@ def hub_folder(
     found, lost = _cached_folder(repo_id, revision, patterns, ignore, required, variant)
     if found and lost and pickles:
         bins = _cached_folder(
-            repo_id, revision, _with_bins(patterns), ignore, [_bins(p) for p in required], variant
+            repo_id, revision, with_bins(patterns), ignore, [bins(p) for p in required], variant
         )
         found, lost = bins if not bins[1] else (found, lost)
     if found and not lost:
@@ -190,14 +154,14 @@ def hub_folder(
         if found:
             files = ", ".join(need.replace("|", " or ") for need in lost)
             raise Incomplete(
-                f"{_name('model', repo_id, revision)} is in the hub's cache in part: {files}"
-                f" {'is' if len(lost) == 1 else 'are'} missing, {_why_not()}{_then(advice)}"
+                f"{named('model', repo_id, revision)} is in the hub's cache in part: {files}"
+                f" {'is' if len(lost) == 1 else 'are'} missing, {why_not()}{then(advice)}"
             )
         raise UserError(
-            f"{_name('model', repo_id, revision)} is not in the hub's cache,"
-            f" {_why_not()}{_then(advice)}"
+            f"{named('model', repo_id, revision)} is not in the hub's cache,"
+            f" {why_not()}{then(advice)}"
         )
-    return _asked(
+    return asked(
         "model",
         repo_id,
         revision,
@@ -249,7 +213,7 @@ def hub_folder_of(
             if (repo_id, revision) != tuple(choices[0]):
                 how = "is in the cache" if local else f"is taken ({failures[0]})"
                 print(
-                    f"membench: {choices[0][0]}: its mirror {_at(repo_id, revision)} {how}",
+                    f"membench: {choices[0][0]}: its mirror {at_revision(repo_id, revision)} {how}",
                     file=sys.stderr,
                 )
             return folder, repo_id, revision
@@ -271,7 +235,7 @@ def hub_file(
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    what = f"{filename} of {_name(repo_type, repo_id, revision)}"
+    what = f"{filename} of {named(repo_type, repo_id, revision)}"
 
     def get(local: bool) -> Path:
         return Path(
@@ -287,21 +251,21 @@ def hub_file(
     def fetch() -> Path:
         if filename not in _listing(repo_type, repo_id, revision):
             raise UserError(
-                f"{_name(repo_type, repo_id, revision)} has no file {filename}: see"
-                f" {_page(repo_type, repo_id)}/tree/{revision or 'main'}"
+                f"{named(repo_type, repo_id, revision)} has no file {filename}: see"
+                f" {page_of(repo_type, repo_id)}/tree/{revision or 'main'}"
             )
         return get(local=False)
 
-    if not _is_id(repo_id):
+    if not is_id(repo_id):
         raise UserError(f"{repo_id!r} is not a hub id such as owner/name")
     try:
         return get(local=True)
     except LocalEntryNotFoundError:
         if local_only or net.offline():
             raise UserError(
-                f"{what} is not in the hub's cache, {_why_not()}{_then(advice)}"
+                f"{what} is not in the hub's cache, {why_not()}{then(advice)}"
             ) from None
-    return _asked(repo_type, repo_id, revision, advice, fetch)
+    return asked(repo_type, repo_id, revision, advice, fetch)
 
 
 # ---------------------------------------------------------------------------- snapshots
@@ -320,11 +284,11 @@ def _cached_folder(
     if folder is None:
         return None, []
     files = [p.relative_to(folder).as_posix() for p in folder.rglob("[!.]*") if p.is_file()]
-    wanted = of_variant([f for f in files if _wanted(f, patterns, ignore)], variant)
+    wanted = of_variant([f for f in files if is_wanted(f, patterns, ignore)], variant)
     # huggingface_hub misses every file that it has seen in the repository's list and
     # that is not ignored. Older versions kept no such list: an interrupted download
     # then looks like a whole one.
-    chosen = {str(PurePosixPath(f).parent) for f in wanted if _is_weight(f) and _variant(f)}
+    chosen = {str(PurePosixPath(f).parent) for f in wanted if is_weight(f) and variant_of(f)}
     beside = [f"*.{v}{end}*" for v in ("fp16", "bf16", "non_ema") for end in ".-"]
     unwanted = [*ignore, *beside, *(f"{place}/*.safetensors*" for place in chosen)]
     if _snapshot(repo_id, revision, patterns, unwanted) is None:
@@ -394,16 +358,16 @@ def _fetch_folder(
     if bad := pickled(files, patterns, ignore):
         if not pickles:
             raise UserError(
-                f"{_name('model', repo_id, revision)} has {', '.join(bad[:3])} and no safetensors"
+                f"{named('model', repo_id, revision)} has {', '.join(bad[:3])} and no safetensors"
                 " beside it: a pickle can run any code when it is loaded, so membench refuses it;"
                 " save it anew as safetensors (pipeline.save_pretrained), or take another copy"
             )
-        patterns, required = _with_bins(patterns), [_bins(p) for p in required]
-    wanted = of_variant([f for f in files if _wanted(f, patterns, ignore)], variant)
+        patterns, required = with_bins(patterns), [bins(p) for p in required]
+    wanted = of_variant([f for f in files if is_wanted(f, patterns, ignore)], variant)
     if missing := [need for need in required or patterns[:1] if not _met(need, wanted)]:
         lost = ", ".join(missing).replace("|", " or ")
         raise UserError(
-            f"{_name('model', repo_id, revision)} holds no {lost}: it is not a model of the kind"
+            f"{named('model', repo_id, revision)} holds no {lost}: it is not a model of the kind"
             " that membench loads here"
         )
     return Path(
@@ -433,131 +397,4 @@ def _listing(kind: str, repo_id: str, revision: str) -> list[str]:
     ]
 
 
-def pickled(files: Sequence[str], patterns: Sequence[str], ignore: Sequence[str] = ()) -> list[str]:
-    """Pickles in those folders whose safetensors the patterns ask for, but which hold
-    none that are wanted.
-    """
-    bad = []
-    for file in files:
-        path = PurePosixPath(file)
-        if path.suffix not in PICKLES or any(fnmatchcase(file, p) for p in ignore):
-            continue
-        if not _wanted(str(path.parent / "model.safetensors"), patterns, ignore):
-            continue  # of no interest, such as a whole checkpoint beside a pipeline's folders
-        beside = [
-            f
-            for f in files
-            if PurePosixPath(f).parent == path.parent and f.endswith(".safetensors")
-        ]
-        if not any(_wanted(f, patterns, ignore) for f in beside):
-            bad.append(file)
-    return bad
-
-
-def _wanted(file: str, patterns: Sequence[str], ignore: Sequence[str]) -> bool:
-    return any(fnmatchcase(file, p) for p in patterns) and not any(
-        fnmatchcase(file, p) for p in ignore
-    )
-
-
-def _bins(pattern: str) -> str:
-    return pattern.replace(".safetensors", ".bin")
-
-
-def _with_bins(patterns: Sequence[str]) -> list[str]:
-    return [_bins(p) for p in patterns]
-
-
 # ------------------------------------------------------------------------------- errors
-
-
-def _asked(kind: str, repo_id: str, revision: str, advice: str, call: Callable[[], T]) -> T:
-    """What ``call`` returns; what the hub refuses becomes one line."""
-    from huggingface_hub import errors
-
-    what = _name(kind, repo_id, revision)
-    page = _page(kind, repo_id)
-    try:
-        return call()
-    except errors.GatedRepoError:
-        line = (
-            f"{what} is gated: accept its terms at {page}, then log in (`hf auth login`) or set"
-            " HF_TOKEN"
-        )
-    except errors.RepositoryNotFoundError:
-        line = (
-            f"the hub has no {kind} {repo_id}, or it is private (the hub does not tell): see"
-            f" {page}; for a private one, `hf auth login`"
-        )
-    except errors.DisabledRepoError:
-        line = f"{what} cannot be fetched: its repository is disabled on the hub"
-    except errors.RevisionNotFoundError:
-        line = f"{kind} {repo_id} has no revision {revision or 'main'}: see {page}/commits"
-    # The hub's word for: not cached, and asking failed
-    except errors.LocalEntryNotFoundError as error:
-        line = f"{what} cannot be fetched: {_cause(error.__cause__ or error)}"
-    except errors.EntryNotFoundError:
-        line = f"{what} lacks a file that it lists; try again later, or see {page}"
-    except errors.OfflineModeIsEnabled:
-        line = f"{what} is not in the hub's cache, {_why_not()}"
-    # HTTPError: the base of the client's own, connections and time-outs among them
-    except (errors.HTTPError, OSError) as error:
-        line = f"{what} cannot be fetched: {_cause(error)}"
-    raise UserError(line + _then(advice)) from None
-
-
-def _cause(error: BaseException) -> str:
-    response: Any = getattr(error, "response", None)
-    if response is not None:
-        status = response.status_code
-        if status == 401:
-            return (
-                "the hub rejects the token (HTTP 401): log in anew (`hf auth login`) or mend"
-                " HF_TOKEN"
-            )
-        return f"the hub answers HTTP {status} {response.reason_phrase}".rstrip() + (
-            "; try again later" if status >= 500 or status == 429 else ""
-        )
-    number = getattr(error, "errno", None)
-    if isinstance(error, OSError) and number in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EACCES,
-        errno.EROFS,
-        errno.EPERM,
-    ):
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}; make room, or set HF_HOME to another folder"
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return f"{HOME.removeprefix('https://')} cannot be reached ({first})"
-
-
-def _is_id(text: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(text)
-    except HFValidationError:
-        return False
-    return text.count("/") == 1
-
-
-def _at(repo_id: str, revision: str) -> str:
-    return f"{repo_id}@{revision}" if revision else repo_id
-
-
-def _name(kind: str, repo_id: str, revision: str) -> str:
-    return f"{kind} {_at(repo_id, revision)}"
-
-
-def _page(kind: str, repo_id: str) -> str:
-    return f"{HOME}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
-
-
-def _why_not() -> str:
-    return "and --offline forbids to fetch it" if net.offline() else "and it was not to be fetched"
-
-
-def _then(advice: str) -> str:
-    return f"; {advice}" if advice else ""

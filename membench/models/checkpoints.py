@@ -158,7 +158,7 @@ def pipeline_folder(
     """(folder of a StableDiffusionPipeline, ``ID@REVISION`` that it is of, or "" for a
     folder of the user's).
 
-    variant: as :func:`membench.fetching.hub.of_variant`.
+    variant: as :func:`membench.fetching.hub_files.of_variant`.
 
     name: a folder, or as in :func:`choices`. A line on stderr says if a mirror is
     taken. Raises :class:`membench.errors.UserError` as

@@ -141,7 +141,7 @@ def find_model(name: str, variant: str = "") -> Path:
     Raises :class:`UserError` where it is neither a folder nor a hub id, or the hub
     refuses (:func:`membench.fetching.hub.hub_folder`). The hub's oldest pipelines hold
     a file of torch's, ``.bin``, in place of safetensors: it is read as tensors only
-    (``load_pixel_model``). variant: as :func:`membench.fetching.hub.of_variant`.
+    (``load_pixel_model``). variant: as :func:`membench.fetching.hub_files.of_variant`.
     """
     return model_folder(
         name,
