@@ -144,10 +144,10 @@ def hub_folder(
     """
     found, lost = _cached_folder(repo_id, revision, patterns, ignore, required, variant)
     if found and lost and pickles:
-        bins = _cached_folder(
+        other = _cached_folder(
             repo_id, revision, with_bins(patterns), ignore, [bins(p) for p in required], variant
         )
-        found, lost = bins if not bins[1] else (found, lost)
+        found, lost = other if not other[1] else (found, lost)
     if found and not lost:
         return found
     if local_only or net.offline():

@@ -187,14 +187,16 @@ def _refuse_other_kinds(name: str, local_only: bool) -> None:
     """Raises :class:`membench.errors.UserError` if a model_index.json that can be had
     is of another pipeline.
     """
-    from membench.models.pipeline_kinds import named_kind  # torch
+    from membench.models.loading import read_config  # torch
+    from membench.models.pipeline_kinds import named_kind
 
     for repo_id, revision in choices(name):
         try:
             index = hub.hub_file(
                 repo_id, "model_index.json", revision, repo_type="model", local_only=local_only
             )
-        except UserError:
+            read_config(index)
+        except UserError:  # the refusal that is known already says more
             continue
         try:
             named_kind(index.parent)
