@@ -191,6 +191,7 @@ def test_absurd_numbers_of_an_audit(capsys: pytest.CaptureFixture[str], words: l
         ("detectors: [png_size]\ntasks: [cifar10]\nseeds: [" + "9" * 25 + "]", "up to 18 digits"),
         ("detectors: [png_size]\ntasks: [cifar10]\nlimit: 0", "limit must be at least 1"),
         ("detectors: [png_size]\ntasks: [cifar10]\ndtype: float64", "dtype must be one of"),
+        ("detectors: [png_size]\ntasks: [cifar10]\ndtype: " + "x" * 5000, "dtype must be one of"),
         ("detectors: [{png_size: {1: 2}}]\ntasks: [cifar10]", "1 is no name of an option"),
         ("detectors: [{png_size: {preset: [a]}}]\ntasks: [cifar10]", "preset must be a word"),
         ("detectors: [{png_size: {images: [[1]]}}]\ntasks: [cifar10]", "a list of lists"),
