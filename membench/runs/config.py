@@ -205,7 +205,7 @@ def _in_range(shared: Mapping[str, Any], lines: Lines) -> None:
     if (dtype := shared.get("dtype", DTYPES[0])) not in DTYPES:
         near = suggest(dtype, DTYPES)
         raise lines.error(
-            "dtype", f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.{near}"
+            "dtype", f"dtype must be one of {', '.join(DTYPES)}, not {_cut(dtype)}.{near}"
         )
 
 

@@ -15,7 +15,7 @@ from membench.errors import UserError
 from membench.storage.files import SPECIAL
 
 LARGEST = 1 << 30  # bytes of a table or list
-LONGEST_NAME = 200  # characters of a path that are shown
+LONGEST_NAME = 400  # characters of a path that are shown
 
 
 def read_plain(path: Path, *, most: int = LARGEST, what: str = "") -> bytes:
