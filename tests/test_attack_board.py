@@ -116,3 +116,17 @@ def test_without_an_attack_there_is_no_board(tmp_path: Path) -> None:
     write(board([scorer], "seeds").frame, "seeds", file)
     with pytest.raises(UserError, match="is not a board of attacks"):
         read(file, "attack")
+
+
+def test_the_control_of_another_rung_is_no_control(tmp_path) -> None:
+    def rung(n: int) -> dict:
+        return {"task_options_passed": [f"rung={n}"]}
+
+    make(tmp_path, COPIED, detector="side", extra=rung(4))
+    make(tmp_path, [4, *[None] * 7], detector="side", control=True, extra=rung(5))
+    assert math.isnan(row(collect(tmp_path), "side").excess_ams)
+    make(tmp_path, [None] * 8, detector="side", control=True, seed=1, extra=rung(4))
+    make(tmp_path, COPIED, detector="side", seed=1, extra=rung(4))
+    frame = collect(tmp_path)
+    found = frame[(frame.detector == "side") & ~frame.control & (frame.seed == 1)]
+    assert found.excess_ams.item() == 6 / 8

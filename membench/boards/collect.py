@@ -261,8 +261,8 @@ def _row(run: Run) -> dict[str, Any]:
         "commit": (info["membench"]["commit"] or "")[:8]
         + ("+dirty" if info["membench"]["dirty"] else ""),
         "dirty": bool(info["membench"]["dirty"]),
-        "pair": pair_key(info["key_parts"]),
-        "pair_settings": hash_without(info["key_parts"], "control", "weights", "seed"),
+        "pair": pair_key(info),
+        "pair_settings": pair_key(info, "seed"),
         "control_command": control_command(info),
     }
     return row

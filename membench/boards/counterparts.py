@@ -24,7 +24,7 @@ def counterparts(runs: Sequence[Run]) -> list[Run]:
     are left out.
     """
     own = {run.path.resolve() for run in runs}
-    pairs = {pair_key(run.info["key_parts"]) for run in runs}
+    pairs = {pair_key(run.info) for run in runs}
     settings = {setting(run.info) for run in runs}
     found = []
     for folder in sorted({run.path.parent for run in runs}):
@@ -34,7 +34,7 @@ def counterparts(runs: Sequence[Run]) -> list[Run]:
             try:
                 info = read_info(path)
                 if info.get("status") in ("complete", "partial") and (
-                    pair_key(info["key_parts"]) in pairs or setting(info) in settings
+                    pair_key(info) in pairs or setting(info) in settings
                 ):
                     found.append(load(path, images=False))
             except UserError:

@@ -37,11 +37,21 @@ def hash_without(parts: Mapping[str, Any], *names: str) -> str:
     )[:12]
 
 
-def pair_key(parts: Mapping[str, Any]) -> str:
+# Options of a task that may differ between the two: who is asked; the half is in a hash
+OF_MODEL = ("model", "control_model", "half")
+
+
+def pair_key(info: Mapping[str, Any], *without: str) -> str:
     """The same for a run on the model and its control: all that changes the output, but
-    control and weights.
+    control and weights. info: a run's run.json. without: further parts to leave out.
+
+    Options of the task that choose weights alone (a rung, a folder of models) are in no
+    other hash, so what was passed counts: the control of one rung is not that of another.
     """
-    return hash_without(parts, "control", "weights")
+    key = hash_without(info["key_parts"], "control", "weights", *without)
+    passed = info.get("task_options_passed", ())
+    kept = sorted(o for o in passed if o.partition("=")[0].strip() not in OF_MODEL)
+    return json_hash([key, kept])[:12] if kept else key
 
 
 def asked(info: Mapping[str, Any]) -> str:

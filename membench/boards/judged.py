@@ -34,7 +34,7 @@ def against(run: Run, found: Sequence[Run]) -> Verdict:
         if len(every):
             return mirror_verdict(every.iloc[0], what_of(run), half_of(run))
     controls = [] if run.info["control"] else [o for o in others if o.info["control"]]
-    row = _row(run) | {"pair": pair_key(run.info["key_parts"])}
+    row = _row(run) | {"pair": pair_key(run.info)}
     if controls:
         row["control_auroc"] = _row(controls[-1])["auroc"]
     return control_verdict(pd.Series(row), what_of(run), other_name(run), [run, *controls[-1:]])

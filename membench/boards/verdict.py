@@ -15,7 +15,7 @@ from typing import Literal
 
 import pandas as pd
 
-from membench.boards.identity import hash_without, pair_key
+from membench.boards.identity import pair_key
 from membench.metrics.mirror import over_control
 from membench.runs.finished import Run
 
@@ -154,11 +154,10 @@ def _pairs(row: pd.Series, runs: Sequence[Run]) -> list[tuple[pd.DataFrame, pd.D
     over_seeds = "seeds" in row
     found: dict[bool, dict[int, Run]] = {False: {}, True: {}}
     for run in runs:
-        parts = run.info["key_parts"]
         same = (
-            hash_without(parts, "control", "weights", "seed") == row.pair_settings
+            pair_key(run.info, "seed") == row.pair_settings
             if over_seeds
-            else pair_key(parts) == row.pair
+            else pair_key(run.info) == row.pair
         )
         if same:
             found[bool(run.info["control"])][run.info["seed"]] = run

@@ -71,10 +71,8 @@ def siblings(path: Path, info: Mapping[str, Any]) -> list[Path]:
         if p.parent != path and not p.parent.is_symlink()
     ):
         try:
-            parts = read_info(folder)["key_parts"]
-            same = parts["control"] != info["control"] and pair_key(parts) == pair_key(
-                info["key_parts"]
-            )
+            other = read_info(folder)
+            same = other["control"] != info["control"] and pair_key(other) == pair_key(info)
             found += [folder] if same and is_finished(folder) else []
         # Of a run.json that holds other things
         except (UserError, KeyError, TypeError, AttributeError):
