@@ -60,3 +60,23 @@ def test_the_picture_has_a_dot_for_each_detector() -> None:
         label.get_text() for part in figure.subfigs[1].axes for label in part.get_yticklabels()
     ]
     assert sorted(names) == sorted(board[board.kind == "all"].detector)
+
+
+def test_what_tuning_promised_and_gave_is_what_the_parquets_say() -> None:
+    tried = pd.read_parquet(ROOT / "results" / "tuned_cifar10.parquet")
+    world = pd.read_parquet(ROOT / "results" / "mirror_world1.parquet")
+    world = world[world.kind == "all"]
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    for name, of in tried.groupby("detector"):
+        first, best = of[of.number == 0].iloc[0], of[of.chosen].iloc[0]
+        mine = world[world.detector == name].set_index("options").mirrored
+        chosen = " ".join(sorted(["images=0", *best.options.split()]))
+        # condition=auto is the default, and was left out
+        chosen = chosen.replace("condition=auto ", "")
+        told = [f"{first.auroc:.3f}", f"{best.auroc:.3f}", f"{mine['images=0']:.3f}"]
+        told = [*told, f"{mine[chosen]:.3f}"] if best.options else told
+        if not best.options:
+            told[1] = told[2]
+            assert f"| {name} | {told[0]} | the defaults | {told[1]} | the defaults |" in text
+            continue
+        assert f"| {name} | {' | '.join(told)} |" in text
