@@ -28,6 +28,7 @@ from membench.cli import (
     report,
     run,
     show,
+    submit,
     train,
     tune,
 )
@@ -40,6 +41,7 @@ COMMANDS = {
     "reference": reference,
     "leaderboard": leaderboard,
     "report": report,
+    "submit": submit,
     "ablate": ablate,
     "tune": tune,
     "list": names,
