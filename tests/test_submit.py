@@ -109,7 +109,7 @@ def test_what_is_written(tmp_path: Path, source: Path, capsys: pytest.CaptureFix
         "- Measures: Norm of the prediction",
         "- Paper: Doe et al., ICLR 2030, arXiv 2999.01234",
         "- Sees: outputs",
-        f"git checkout {'f' * 40}",
+        f"at commit `{'f' * 40}`",
         "membench run --config runs.yaml --plugin my_norm.py",
         runs[0].info["key"],
     ):

@@ -45,8 +45,9 @@ def parsed(text: bytes, path: Path) -> ast.Module:
 def docstring(text: bytes) -> str:
     """The docstring of a module, else of its first class that has one; or nothing."""
     tree = ast.parse(text)
-    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
-    return next(filter(None, map(ast.get_docstring, (tree, *classes))), "")
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    found = [ast.get_docstring(tree), *(ast.get_docstring(node) for node in classes)]
+    return next(filter(None, found), "")
 
 
 def _beside(tree: ast.Module, folder: Path) -> Iterator[str]:

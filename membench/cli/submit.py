@@ -81,8 +81,8 @@ def call(args: argparse.Namespace) -> int:
     print(folder)
     branch = shlex.quote(f"community-{name}")
     for line in (
-        f"{len(given.runs)} runs keep the rules. Next, in your fork of membench (copy the folder to"
-        f" {WHERE}/ if it is elsewhere), after a look at {folder / 'README.md'}:",
+        f"{len(given.runs)} runs keep the rules; read {folder / 'README.md'}",
+        f"next, in a clone of your fork, where the folder lies as {WHERE / name}:",
         f"  git switch -c {branch}",
         f"  git add {shlex.quote(str(WHERE / name))}",
         f"  git commit -m {shlex.quote(f'feat: {name} on the community board')}",

@@ -95,6 +95,7 @@ def submission_card(
         "Made on": ", ".join(sorted({info["device"] for info in infos})),
     }
     plugin = f" --plugin {source}" if source else ""
+    at = f"commit `{commits[0]}`" if len(commits) == 1 else "the commit of each run"
     lines = [
         f"# {marked_down(about.detector)}",
         "",
@@ -103,10 +104,10 @@ def submission_card(
         snippet(board),
         "## How to make it again",
         "",
-        "In a clone of membench, from this folder:",
+        f"Install a clone of membench (`pip install -e .`) at {at}, and in a copy of this folder"
+        " outside of it:",
         "",
         "```",
-        *(f"git checkout {commit}" for commit in commits if len(commits) == 1),
         f"membench run --config runs.yaml{plugin}",
         "```",
         "",
@@ -117,9 +118,9 @@ def submission_card(
         "| run | seed | commit | finished | seconds |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {marked_down(run.path)} | {run.info['seed']} | {run.info['membench']['commit'][:8]} |"
-            f" {marked_down(run.info.get('finished', ''))} | {run.info['seconds']:,.0f} |"
-            for run in runs
+            f"| {marked_down(run.path)} | {info['seed']} | {info['membench']['commit'][:8]} |"
+            f" {marked_down(info.get('finished', ''))} | {info['seconds']:,.0f} |"
+            for run, info in zip(runs, infos, strict=True)
         ),
         "",
     ]
