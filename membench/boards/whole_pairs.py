@@ -15,7 +15,8 @@ from membench.runs.finished import Run
 
 def board_of(runs: Sequence[Run]) -> Literal["mirror", "seeds"]:
     """Which board shows them. Raises :class:`UserError` for half a mirror pair."""
-    halves, others = [], []
+    halves: list[Run] = []
+    others: list[Run] = []
     for run in runs:
         (halves if run.info["profile"] == "mini" and is_half(run) else others).append(run)
     if not halves:
