@@ -30,7 +30,7 @@ from membench.runs.shards import NoModel, Phases, Work, in_step, timer
 from membench.runs.spec import Spec
 from membench.storage import host
 from membench.task import LoadedTask
-from membench.types import Cost, Example
+from membench.types import Cost, Example, Tracker
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def execute_all(
     progress: bool = True,
     skip: bool = False,
     executor: Executor | None = None,
+    tracker: Tracker | None = None,
 ) -> Outcome:
     """Runs several detectors on one task: a run each, in order.
 
@@ -72,8 +73,10 @@ def execute_all(
     that it would take alone, and so are its seconds but for the memo's own work;
     ``shared`` says how many of its forwards had been made already. skip: detectors that
     do not suit the task, or cost far too much on it, are left out, with the reason, in
-    place of a refusal of all. Raises :class:`UserError`, before any work if it can be
-    known, and ValueError for specs of several tasks or models.
+    place of a refusal of all. tracker: is told of finished shards, but of an executor's,
+    and of the metrics of each run, at the step of its seed. Raises :class:`UserError`,
+    before any work if it can be known, and ValueError for specs of several tasks or
+    models.
     """
     began = time.monotonic()
     first = replace(specs[0], detector="", options=(), preset=None)
@@ -101,16 +104,27 @@ def execute_all(
         for together in _groups([job for job in jobs.values() if not job.folder.complete]):
             while together:
                 try:
-                    _compute(
-                        together, networks[together[0].detector.access.model], progress, executor
-                    )
+                    network = networks[together[0].detector.access.model]
+                    _compute(together, network, progress, executor, tracker)
                     break
                 except Unprepared as error:  # what has been prepared so far is kept
                     if not skip:
                         raise
                     skipped.append(_drop(jobs, error.job, str(error)))
                     together = [job for job in together if job is not error.job]
-        return Outcome([load(jobs[key].folder.path) for key in keys if key in jobs], skipped)
+        runs = [load(jobs[key].folder.path) for key in keys if key in jobs]
+        if tracker is not None:
+            for run in runs:
+                _tell(run, tracker)
+        return Outcome(runs, skipped)
+
+
+def _tell(run: Run, tracker: Tracker) -> None:
+    """The metrics of all examples that have one value: no band, no curve."""
+    whole = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()]
+    whole = whole.drop_duplicates("metric", keep=False)
+    for name, value in zip(whole.metric, whole.value, strict=True):
+        tracker.scalar(f"{'/'.join(run.path.parts[-4:])}/{name}", float(value), run.info["seed"])
 
 
 @dataclass(frozen=True)
@@ -168,7 +182,11 @@ def _groups(todo: Sequence[Job]) -> list[list[Job]]:
 
 
 def _compute(
-    jobs: Sequence[Job], network: _Network, progress: bool, executor: Executor | None
+    jobs: Sequence[Job],
+    network: _Network,
+    progress: bool,
+    executor: Executor | None,
+    tracker: Tracker | None,
 ) -> None:
     """Runs jobs of one model side by side."""
     model = network.model
@@ -183,9 +201,9 @@ def _compute(
             {**run_info(job, len(requests)), **who} | ({"prepared": prepared} if prepared else {})
         )
         works.append(Phases(job.detector, model, job.folder).extract(requests))
-    _shards(jobs, works, model, progress, executor)
+    _shards(jobs, works, model, progress, executor, tracker)
     samples, works = scoring(jobs, works)
-    _shards(jobs, works, model, progress, executor)
+    _shards(jobs, works, model, progress, executor, tracker)
     with timer() as reading:
         if any(map(len, samples)):
             jobs[0].task.training.images()
@@ -201,9 +219,10 @@ def _shards(
     model: Denoiser,
     progress: bool,
     executor: Executor | None,
+    tracker: Tracker | None,
 ) -> None:
     if executor is None:
-        in_step(works, model, progress)
+        in_step(works, model, progress, tracker=tracker)
     else:
         executor.compute(jobs, works, model, progress)
 

@@ -16,6 +16,7 @@ from membench.runs.executor import Executor
 from membench.runs.finished import Run
 from membench.runs.job import open_task
 from membench.runs.spec import Spec
+from membench.types import Tracker
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,11 @@ def run_grid(
     skip: bool,
     progress: bool = True,
     executor: Executor | None = None,
+    tracker: Tracker | None = None,
 ) -> Grid:
     """Runs the specs of each task side by side. skip: leave out detectors that do not
     suit a task, instead of refusing the task. executor: who computes the shards; None:
-    this process.
+    this process. tracker: of ``execute_all``.
 
     Raises :class:`UserError`; runs that were finished before it are kept.
     """
@@ -51,7 +53,9 @@ def run_grid(
     for k, of_task in enumerate(specs):
         if len(specs) > 1 and progress:
             print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
-        found = execute_all(of_task, out, progress=progress, skip=skip, executor=executor)
+        found = execute_all(
+            of_task, out, progress=progress, skip=skip, executor=executor, tracker=tracker
+        )
         for run in found.runs if progress else ():
             print(
                 f"{run.info['detector']}: {run.info['seconds']:.0f} s, written to {run.path}",

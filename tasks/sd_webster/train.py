@@ -39,6 +39,7 @@ from membench.models.training import Plan, fit, warmup
 from membench.storage.files import atomic_folder
 from membench.storage.hashing import tensor_hash
 from membench.storage.provenance import commit
+from membench.types import Tracker
 
 from ..shared import HALVES
 from . import catalogue, products
@@ -185,7 +186,9 @@ def psnr(error: torch.Tensor) -> torch.Tensor:
     return 10 * torch.log10(4 / error)
 
 
-def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
+def train_vae(
+    work: Path, recipe: Recipe, progress: bool, tracker: Tracker | None = None
+) -> dict[str, Any]:
     """Trains the VAE on the public split and saves it with the scale that gives latents
     unit variance.
     """
@@ -225,7 +228,7 @@ def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
         ema_decay=0.99,
         record={"data": half.content_hash(), "start": started},
     )
-    report = fit(plan, work, progress=progress)
+    report = fit(plan, work, progress=progress, tracker=tracker)
     if not recipe.start:
         latents = encode(vae, data[:1024])
         vae.register_to_config(scaling_factor=float(1 / latents.std()))
@@ -243,7 +246,9 @@ def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
     return report
 
 
-def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[str, Any]:
+def train_model(
+    work: Path, part: str, recipe: Recipe, progress: bool, tracker: Tracker | None = None
+) -> dict[str, Any]:
     """Trains U-Net and text encoder on one half and saves the pipeline under
     ``work/part`` in fp16.
     """
@@ -301,7 +306,7 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
         recipe.seed,
         record=record,
     )
-    report = fit(plan, work, progress=progress)
+    report = fit(plan, work, progress=progress, tracker=tracker)
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -321,7 +326,14 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
     }
 
 
-def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool = True) -> None:
+def train(
+    out: Path,
+    parts: tuple[str, ...],
+    recipe: Recipe,
+    *,
+    progress: bool = True,
+    tracker: Tracker | None = None,
+) -> None:
     """Runs the parts in order, each from its checkpoint, and writes ``training.json``
     beside the weights.
     """
@@ -340,9 +352,9 @@ def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool =
         atomic_folder(out / "tokenizer", make_tokenizer)
     for part in parts:
         report = (
-            train_vae(out, recipe, progress)
+            train_vae(out, recipe, progress, tracker)
             if part == "vae"
-            else train_model(out, part, recipe, progress)
+            else train_model(out, part, recipe, progress, tracker)
         )
         report |= {
             "recipe": asdict(recipe),
