@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -137,6 +138,21 @@ def test_train_hands_the_tracker_down(trackers: Told, tmp_path: Path) -> None:
     assert main([*words, "--log", "mlflow"]) == 0
     [_, (name, loss, step), closed] = trackers
     assert (name, step, closed) == ("a/loss", 10, ("closed",)) and 0 < loss < 10
+
+
+def test_torch_is_whole_beside_tensorboard() -> None:
+    """The command line puts torch off: a part of it that came first would come twice."""
+    code = """
+import sys
+from membench.cli.main import main
+sys.modules["tensorboard"] = None
+assert main("train cifar10 --log tensorboard".split()) == 2
+import torch
+assert hasattr(torch.utils, "_pytree") and torch.utils is sys.modules["torch.utils"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'membench[tensorboard]'" in done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -86,6 +86,10 @@ def open_tracker(kind: str, folder: Path, what: str) -> Tracker:
     folder: for what it keeps on this machine. what: the work, the first word of the
     session's name. Raises :class:`UserError` where its package is missing.
     """
+    if kind == "tensorboard":
+        import torch
+
+        _ = torch.utils  # executes a torch that was put off (cli.main) before a part of it
     try:
         module = importlib.import_module(KINDS[kind])
     except ImportError:
