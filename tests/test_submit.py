@@ -198,6 +198,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"parts": {"hashes": {"data": "b" * 64, "prompts": "b" * 64, "weights": "a" * 64}}},
         "say that they are of two halves, and are of one model (aaaaaaaa)",
     ),
+    "no mirror": (
+        {"change": lambda scores: scores},
+        "these runs make no board: an example is memorized by both models",
+    ),
     "another detector": ({"detector": "her_norm"}, "runs of 2 detectors (her_norm, my_norm)"),
 }
 
@@ -281,6 +285,15 @@ def test_folders_that_are_no_finished_run(
     wrong = runs[1].scores.assign(score=0.0)
     write_table(runs[1].path / "scores.parquet", wrong, "scores", {"run": info["key"]})
     refused(runs, tmp_path, capsys, "its metrics are not those of its tables", *words)
+
+
+def test_of_two_models_of_one_half_one_is_named(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hashes = {"data": "b" * 64, "prompts": "b" * 64, "weights": "c" * 64}
+    other = half(tmp_path / "runs", "b", parts={"hashes": hashes})
+    told = "RUN are of one half, seed and setting, and of different models or data"
+    refused([*pair(tmp_path), other], tmp_path, capsys, told, "--source", str(source))
 
 
 def test_a_name_leads_nowhere_else(
