@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from membench.errors import UserError
-from membench.types import Example, Space, Training
+from membench.types import Example, Space, Tracker, Training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,10 +125,12 @@ class Task:
         *,
         profile: str = "mini",
         progress: bool = True,
+        tracker: Tracker | None = None,
     ) -> None:
         """``membench train``: makes the task's models under ``out`` by its own recipe.
 
-        parts: of the recipe; None: all. options: ``key=value`` of the recipe.
+        parts: of the recipe; None: all. options: ``key=value`` of the recipe. tracker:
+        is told the loss.
         """
         raise UserError(f"task {cls.info.name} has no training recipe")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,3 +224,17 @@ class Space:
     copy: float
     floor: float
     source: str
+
+
+class Tracker(Protocol):
+    """Where numbers go while they are made (``--log``). It changes no result."""
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """name: such as ``train/loss``; step: from 0. A value that is not finite is
+        left out.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends the record; what was told is kept."""
+        ...

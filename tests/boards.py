@@ -59,11 +59,14 @@ def make(
     options: tuple[str, ...] = (),
     images: bool = False,
     extra: dict | None = None,
+    task: str = "t",
+    more_parts: dict | None = None,
     change: Callable[[pd.DataFrame], pd.DataFrame] = lambda scores: scores,
 ) -> Run:
     """A run of one image a condition: which training image it copies, or None.
 
-    The last ``failed`` images have failed.
+    The last ``failed`` images have failed. more_parts: parts of the key that are other
+    than these.
     """
     conditions = [f"c{i}" for i in range(max(len(copied), 8))]
     ids = [f"c{i}/0" for i in range(len(copied))]
@@ -87,7 +90,7 @@ def make(
     phases |= {"prepare": {"seconds": 2.0} | prepare} if prepare else {}
     asked = dict(option.partition("=")[::2] for option in options)
     parts = {
-        "task": "t",
+        "task": task,
         "task_version": 1,
         "profile": "mini",
         "control": control,
@@ -104,6 +107,7 @@ def make(
         "examples": json_hash(sorted(conditions)),
         "seed": seed,
         "dtype": "float32",
+        **(more_parts or {}),
     } | ({"extract_only": True} if not scored else {})
     twice = (
         "task",
@@ -154,7 +158,9 @@ def make(
     tables["metrics"] = run_metrics(
         scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100
     )
-    with RunFolder.open(root, "t", "mini", detector, content_key(parts), parts) as folder:
+    with RunFolder.open(
+        root, task, parts["profile"], detector, content_key(parts), parts
+    ) as folder:
         folder.finish(tables, info)
         return load(folder.path)
 

@@ -474,7 +474,9 @@ def test_the_command_line_trains_both_halves_of_a_world(
     monkeypatch.setattr(
         pixel_train,
         "train_mirror",
-        lambda world, out, parts, recipe, progress: asked.append((world, list(parts), recipe)),
+        lambda world, out, parts, recipe, progress, tracker: asked.append(
+            (world, list(parts), recipe)
+        ),
     )
     for task in ("cifar10", "celeba"):
         assert main(["train", task, "--world", "3", "--output", str(tmp_path), "--quiet"]) == 0

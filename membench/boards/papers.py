@@ -29,14 +29,18 @@ def about_detectors(names: Iterable[str]) -> list[About]:
     registered, as of somebody's plug-in.
     """
     known = registry.detectors()
-    found = []
-    for name in dict.fromkeys(names):
-        if name in known.names():
-            entry = known.get(name)
-            match = _KNOWN.match(entry.summary)
-            paper = match["paper"] if match else ""
-            full = (match["name"] + match["rest"] if match else entry.summary).strip(" .")
-            arxiv = _ARXIV.search(entry.docstring)
-            paper = re.sub(r",?\s*arXiv:?\s*[\d.v]+", "", paper)
-            found.append(About(name, full, paper, arxiv[1] if arxiv else ""))
-    return found
+    there = [name for name in dict.fromkeys(names) if name in known.names()]
+    return [about(name, known.get(name).docstring) for name in there]
+
+
+def about(detector: str, docstring: str) -> About:
+    """What a detector's docstring says of it: its first paragraph, and an arXiv id
+    anywhere.
+    """
+    summary = " ".join(docstring.partition("\n\n")[0].split())
+    match = _KNOWN.match(summary)
+    paper = match["paper"] if match else ""
+    full = (match["name"] + match["rest"] if match else summary).strip(" .")
+    arxiv = _ARXIV.search(docstring)
+    paper = re.sub(r",?\s*arXiv:?\s*[\d.v]+", "", paper)
+    return About(detector, full, paper, arxiv[1] if arxiv else "")

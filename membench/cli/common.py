@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -103,6 +103,15 @@ def as_data(parser: Any) -> None:
 def settings(parser: Any, help: str) -> None:
     parser.add_argument(
         "--set", dest="options", action="append", default=[], metavar="K=V", help=help
+    )
+
+
+def log(how: Any) -> None:
+    """``--log``: a tracker of long work."""
+    how.add_argument(
+        "--log",
+        choices=("tensorboard", "wandb", "mlflow"),
+        help="tell the numbers to a tracker while they are made (an extra of that name)",
     )
 
 
@@ -244,6 +253,19 @@ def presets_of(preset: str | None, classes: Mapping[str, Any]) -> dict[str, str 
     """
     owners = [name for name, of in classes.items() if preset in of.presets] or list(classes)
     return {name: preset if name in owners else None for name in classes}
+
+
+def tracker_of(kind: str | None, folder: Path, what: str) -> AbstractContextManager[Any]:
+    """What ``--log`` names (a ``types.Tracker``), until the work ends; None: nothing was
+    asked for.
+
+    Raises :class:`UserError` where its package is missing.
+    """
+    if kind is None:
+        return nullcontext()
+    from membench.storage.trackers import open_tracker
+
+    return closing(open_tracker(kind, folder, what))
 
 
 def executor_of(args: argparse.Namespace) -> AbstractContextManager[Executor | None]:

@@ -30,6 +30,7 @@ from membench.cli import (
     report,
     run,
     show,
+    submit,
     train,
     tune,
 )
@@ -42,6 +43,7 @@ COMMANDS = {
     "reference": reference,
     "leaderboard": leaderboard,
     "report": report,
+    "submit": submit,
     "ablate": ablate,
     "tune": tune,
     "list": names,

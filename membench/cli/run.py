@@ -15,12 +15,14 @@ from membench.cli.common import (
     TASK_FLAGS,
     executor_of,
     how_to_run,
+    log,
     names_of,
     own_settings,
     presets_of,
     seeds_of,
     settings,
     task_settings,
+    tracker_of,
     what_to_run,
 )
 from membench.errors import UserError
@@ -88,6 +90,7 @@ def said(how: Any) -> None:
         default="table",
         help="json: paths, settings and metrics as data",
     )
+    log(how)
 
 
 def executors(how: Any) -> None:
@@ -203,7 +206,10 @@ def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip
     tasks = {spec.task for of_task in specs for spec in of_task}
     if args.dry_run:
         return _priced(args, specs)
-    with executor_of(args) as executor:
+    with (
+        tracker_of(args.log, args.runs.parent / "log", "run") as tracker,
+        executor_of(args) as executor,
+    ):
         found = run_grid(
             specs,
             args.runs,
@@ -211,6 +217,7 @@ def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip
             progress=not args.quiet,
             executor=executor,
             quality=features,
+            tracker=tracker,
         )
     write_pages(found.runs)
     if args.format == "json":

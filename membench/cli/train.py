@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from membench import registry
-from membench.cli.common import settings
+from membench.cli.common import log, settings, tracker_of
 from membench.errors import UserError, unknown_name
 
 HELP = "train a task's models"
@@ -59,6 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--device", help="cpu, cuda, cuda:1 ...")
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     how.add_argument("--quiet", action="store_true", help="no progress bars")
+    log(how)
 
 
 def call(args: argparse.Namespace) -> int:
@@ -81,5 +82,10 @@ def call(args: argparse.Namespace) -> int:
         *args.options,
         *(f"{key}={value}" for key, value in given.items() if value is not None),
     ]
-    task.train(args.output, args.part, options, profile=args.profile, progress=not args.quiet)
+    with tracker_of(args.log, args.output / "log", "train") as tracker:
+        # A task of somebody else's may not know of trackers
+        told = {} if tracker is None else {"tracker": tracker}
+        task.train(
+            args.output, args.part, options, profile=args.profile, progress=not args.quiet, **told
+        )
     return 0

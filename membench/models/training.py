@@ -24,6 +24,9 @@ from membench.errors import UserError
 from membench.seeds import generator
 from membench.storage.files import take_lock
 from membench.storage.sealed import read_sealed, write_sealed
+from membench.types import Tracker
+
+TOLD = 10  # steps between two losses of a tracker
 
 
 @dataclass
@@ -91,23 +94,26 @@ def _with_ema(
             module.train()
 
 
-def fit(plan: Plan, folder: Path, *, progress: bool = True) -> dict[str, Any]:
+def fit(
+    plan: Plan, folder: Path, *, progress: bool = True, tracker: Tracker | None = None
+) -> dict[str, Any]:
     """Trains ``plan`` up to ``plan.steps``, from the checkpoint in ``folder`` if there
     is one.
 
     Leaves the EMA weights in ``plan.modules`` and returns a record (steps, seconds,
-    loss curve). Raises :class:`UserError` if the checkpoint belongs to another plan or
+    loss curve). tracker: is told the running mean of the loss every ``TOLD`` steps.
+    Raises :class:`UserError` if the checkpoint belongs to another plan or
     is damaged, or another process trains this plan there.
     """
     busy = f"another process trains {plan.name} in {folder}; wait until it ends, or end it"
     lock = take_lock(folder / f".{plan.name}.lock", busy)
     try:
-        return _fit(plan, folder / f"{plan.name}.checkpoint", progress)
+        return _fit(plan, folder / f"{plan.name}.checkpoint", progress, tracker)
     finally:
         lock.release()
 
 
-def _fit(plan: Plan, path: Path, progress: bool) -> dict[str, Any]:
+def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dict[str, Any]:
     """:func:`fit`, from the checkpoint ``path`` on."""
     params = plan.parameters()
     optimizer = torch.optim.AdamW(params, lr=1.0, weight_decay=plan.weight_decay, betas=plan.betas)
@@ -173,6 +179,8 @@ def _fit(plan: Plan, path: Path, progress: bool) -> dict[str, Any]:
         optimizer.step()
         ema.step(params)
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        if tracker is not None and (step + 1) % TOLD == 0:
+            tracker.scalar(f"{plan.name}/loss", running, step + 1)
         if (step + 1) % 100 == 0:
             curve.append([step + 1, round(running, 5)])
             bar.set_postfix(loss=f"{running:.4f}")

@@ -31,7 +31,7 @@ from membench.runs.shards import NoModel, Phases, Work, in_step, timer
 from membench.runs.spec import Spec, source_of
 from membench.storage import host
 from membench.task import LoadedTask
-from membench.types import Cost, Example
+from membench.types import Cost, Example, Tracker
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def execute_all(
     skip: bool = False,
     executor: Executor | None = None,
     quality: Sequence[str] = (),
+    tracker: Tracker | None = None,
 ) -> Outcome:
     """Runs several detectors on one task: a run each, in order.
 
@@ -75,9 +76,10 @@ def execute_all(
     ``shared`` says how many of its forwards had been made already. skip: detectors that
     do not suit the task, or cost far too much on it, are left out, with the reason, in
     place of a refusal of all. quality: features by which the images of each run are
-    compared with training and held-out images (``runs.quality``). Raises
-    :class:`UserError`, before any work if it can be known, and ValueError for specs of
-    several tasks or models.
+    compared with training and held-out images (``runs.quality``). tracker: is told of
+    finished shards, but of an executor's, and of the metrics of each run, at the step of
+    its seed. Raises :class:`UserError`, before any work if it can be known, and
+    ValueError for specs of several tasks or models.
     """
     began = time.monotonic()
     first = replace(specs[0], detector="", options=(), preset=None)
@@ -108,9 +110,8 @@ def execute_all(
         for together in _groups([job for job in jobs.values() if not job.folder.complete]):
             while together:
                 try:
-                    _compute(
-                        together, networks[together[0].detector.access.model], progress, executor
-                    )
+                    network = networks[together[0].detector.access.model]
+                    _compute(together, network, progress, executor, tracker)
                     break
                 except Unprepared as error:  # what has been prepared so far is kept
                     if not skip:
@@ -121,6 +122,9 @@ def execute_all(
         if described is not None:
             for run in runs:
                 described(run)
+        if tracker is not None:
+            for run in runs:
+                _tell(run, tracker)
         return Outcome(runs, skipped)
 
 
@@ -147,6 +151,14 @@ def _tell_changed_source(job: Job) -> None:
                 f" {version}: what is shown is the earlier code's; raise the version, or delete the"
                 " run"
             )
+
+
+def _tell(run: Run, tracker: Tracker) -> None:
+    """The metrics of all examples that have one value: no band, no curve."""
+    whole = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()]
+    whole = whole.drop_duplicates("metric", keep=False)
+    for name, value in zip(whole.metric, whole.value, strict=True):
+        tracker.scalar(f"{'/'.join(run.path.parts[-4:])}/{name}", float(value), run.info["seed"])
 
 
 @dataclass(frozen=True)
@@ -204,7 +216,11 @@ def _groups(todo: Sequence[Job]) -> list[list[Job]]:
 
 
 def _compute(
-    jobs: Sequence[Job], network: _Network, progress: bool, executor: Executor | None
+    jobs: Sequence[Job],
+    network: _Network,
+    progress: bool,
+    executor: Executor | None,
+    tracker: Tracker | None,
 ) -> None:
     """Runs jobs of one model side by side."""
     model = network.model
@@ -219,9 +235,9 @@ def _compute(
             {**run_info(job, len(requests)), **who} | ({"prepared": prepared} if prepared else {})
         )
         works.append(Phases(job.detector, model, job.folder).extract(requests))
-    _shards(jobs, works, model, progress, executor)
+    _shards(jobs, works, model, progress, executor, tracker)
     samples, works = scoring(jobs, works)
-    _shards(jobs, works, model, progress, executor)
+    _shards(jobs, works, model, progress, executor, tracker)
     with timer() as reading:
         if any(map(len, samples)):
             jobs[0].task.training.images()
@@ -237,9 +253,10 @@ def _shards(
     model: Denoiser,
     progress: bool,
     executor: Executor | None,
+    tracker: Tracker | None,
 ) -> None:
     if executor is None:
-        in_step(works, model, progress)
+        in_step(works, model, progress, tracker=tracker)
     else:
         executor.compute(jobs, works, model, progress)
 

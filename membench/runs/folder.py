@@ -121,6 +121,11 @@ class RunFolder:
         return cls(root / task / profile / detector / key, key, key_parts, None)
 
     @property
+    def title(self) -> str:
+        """``<task>/<profile>/<detector>/<key>``."""
+        return "/".join(self.path.parts[-4:])
+
+    @property
     def key_parts(self) -> dict[str, Any]:
         """All that changes the run's output, as JSON has it."""
         return dict(self._keys["key_parts"])

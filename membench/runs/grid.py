@@ -16,6 +16,7 @@ from membench.runs.executor import Executor
 from membench.runs.finished import Run
 from membench.runs.job import open_task
 from membench.runs.spec import Spec
+from membench.types import Tracker
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ def run_grid(
     progress: bool = True,
     executor: Executor | None = None,
     quality: Sequence[str] = (),
+    tracker: Tracker | None = None,
 ) -> Grid:
     """Runs the specs of each task side by side. skip: leave out detectors that do not
     suit a task, instead of refusing the task. executor: who computes the shards; None:
-    this process. quality: of :func:`execute_all`.
+    this process. quality, tracker: of :func:`execute_all`.
 
     Raises :class:`UserError`; runs that were finished before it are kept.
     """
@@ -53,7 +55,13 @@ def run_grid(
         if len(specs) > 1 and progress:
             print(f"membench: task {k + 1} of {len(specs)}: {of_task[0].task}", file=sys.stderr)
         found = execute_all(
-            of_task, out, progress=progress, skip=skip, executor=executor, quality=quality
+            of_task,
+            out,
+            progress=progress,
+            skip=skip,
+            executor=executor,
+            quality=quality,
+            tracker=tracker,
         )
         for run in found.runs if progress else ():
             print(

@@ -25,7 +25,7 @@ from membench.models.memo import Memo
 from membench.runs import contract
 from membench.runs.folder import RunFolder
 from membench.storage.images import png_image, pngs
-from membench.types import Condition, Cost, Example, Request, Sample
+from membench.types import Condition, Cost, Example, Request, Sample, Tracker
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
 
@@ -114,14 +114,19 @@ class Work:
 
 
 def in_step(
-    works: Sequence[Work], model: Denoiser, progress: bool, indices: Iterable[int] | None = None
+    works: Sequence[Work],
+    model: Denoiser,
+    progress: bool,
+    indices: Iterable[int] | None = None,
+    tracker: Tracker | None = None,
 ) -> None:
     """Computes the first shard of every work, then the second: what several ask of the
     network about it is evaluated once.
 
     A shard that one of them lacks is computed for all (a killed run may have stopped in
     between), so that the same evaluations share a batch, and an interruption changes no
-    bit. indices: only these shards; None: all, in order.
+    bit. indices: only these shards; None: all, in order. tracker: is told how many
+    images or examples of each work are done, a step a shard.
     """
     model.memo = Memo() if len(works) > 1 else None
     told = False
@@ -141,6 +146,9 @@ def in_step(
                     if missing and index < len(work):
                         work.shard(index)
                     bar.update(len(work.items[index * SHARD : (index + 1) * SHARD]))
+                    if tracker is not None and index < len(work):
+                        done = min((index + 1) * SHARD, len(work.items))
+                        tracker.scalar(f"{work.phases.folder.title}/{work.phase}", done, index)
                 if missing and progress and not told:
                     told = True
                     line = price_line(works, index, model.cost - before, time.monotonic() - began)

@@ -18,7 +18,7 @@ from membench.errors import UserError
 from membench.similarity.spaces import pixel_space
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
-from membench.types import Training
+from membench.types import Tracker, Training
 
 from ..pixels.mirror_task import MirrorOptions, halves_of, load_mirror, refuse_mirror_options
 from ..pixels.task import full_setting, load_setting
@@ -131,6 +131,7 @@ class Celeba(Task):
         *,
         profile: str = "mini",
         progress: bool = True,
+        tracker: Tracker | None = None,
     ) -> None:
         """``membench train celeba``: the recipe that made the shipped models."""
         from membench.options import parse_options
@@ -145,4 +146,4 @@ class Celeba(Task):
         halves = halves_of(cls.info, parts)
         base = {"channels": CHANNELS, "steps": RUNGS[-1], "rungs": RUNGS, "label_dropout": 0.1}
         recipe = parse_options(MirrorRecipe, options, owner="recipe of celeba", base=base)
-        train_mirror(WORLD, out, halves, recipe, progress)
+        train_mirror(WORLD, out, halves, recipe, progress, tracker)

@@ -21,7 +21,7 @@ from membench.errors import UserError, unknown_name
 from membench.similarity.spaces import pixel_space
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
-from membench.types import Training
+from membench.types import Tracker, Training
 
 from ..pixels.mirror import Pair
 from ..pixels.mirror_task import (
@@ -187,6 +187,7 @@ class Cifar10(Task):
         *,
         profile: str = "mini",
         progress: bool = True,
+        tracker: Tracker | None = None,
     ) -> None:
         """``membench train cifar10``: the shipped models, or with ``--profile full`` a
         memorizing model of real images.
@@ -200,11 +201,11 @@ class Cifar10(Task):
             halves = halves_of(cls.info, parts)
             base = {"channels": CHANNELS, "steps": RUNGS[-1], "rungs": RUNGS}
             recipe = parse_options(MirrorRecipe, options, owner="recipe of cifar10", base=base)
-            train_mirror(WORLD, out, halves, recipe, progress)
+            train_mirror(WORLD, out, halves, recipe, progress, tracker)
         elif parts:
             raise unknown_name("part", parts[0], (), "membench train cifar10 --help")
         else:
-            train_subset(out, options, progress)
+            train_subset(out, options, progress, tracker)
 
 
 def _rows(file: Path, total: int) -> tuple[list[int], list[int]]:

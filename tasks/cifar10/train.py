@@ -20,6 +20,7 @@ from membench.errors import UserError
 from membench.options import parse_options
 from membench.seeds import seed_of
 from membench.storage.hashing import json_hash
+from membench.types import Tracker
 
 from ..pixels.labels import make_labels
 from ..pixels.train import PixelRecipe, TrainingSet, told_record, train_pixels
@@ -102,11 +103,13 @@ def subset_data(recipe: SubsetRecipe) -> TrainingSet:
     return TrainingSet(shown, chosen.copies, labels, len(CLASSES), record)
 
 
-def train_subset(out: Path, options: Sequence[str], progress: bool) -> None:
+def train_subset(
+    out: Path, options: Sequence[str], progress: bool, tracker: Tracker | None = None
+) -> None:
     recipe = parse_options(SubsetRecipe, options, owner="recipe of cifar10")
     name = (
         f"cifar10-{recipe.subset}-{recipe.labels}"
         + (f"-perturbed{recipe.perturb:g}" if recipe.perturb else "")
         + (f"-after{recipe.skip}" if recipe.skip else "")
     )
-    train_pixels(out, name, subset_data(recipe), recipe, progress)
+    train_pixels(out, name, subset_data(recipe), recipe, progress, tracker)

@@ -32,7 +32,7 @@ from membench.models.training import Plan, fit, warmup
 from membench.seeds import LARGEST_SEED, generator
 from membench.storage.files import atomic_write
 from membench.storage.provenance import commit
-from membench.types import Condition
+from membench.types import Condition, Tracker
 
 from .labels import Labels, make_labels, perturbed
 from .mirror import build_pair
@@ -169,7 +169,12 @@ def make_scheduler() -> DDIMScheduler:
 
 
 def train_pixels(
-    work: Path, part: str, data: TrainingSet, recipe: PixelRecipe, progress: bool = True
+    work: Path,
+    part: str,
+    data: TrainingSet,
+    recipe: PixelRecipe,
+    progress: bool = True,
+    tracker: Tracker | None = None,
 ) -> dict[str, Any]:
     """Trains one model and saves it under ``work/part`` as a pipeline in fp16, with
     training.json, samples.png and loss.png.
@@ -231,7 +236,7 @@ def train_pixels(
         keep=lambda step: _save_pipeline(unet, scheduler, rung_folder(folder, step)),
         keep_at=rungs,
     )
-    report = fit(plan, work, progress=progress)
+    report = fit(plan, work, progress=progress, tracker=tracker)
     for step in rungs:
         if step <= report["steps"] and not rung_folder(folder, step).is_dir():
             raise UserError(
@@ -272,7 +277,12 @@ def _save_pipeline(unet: UNet2DModel, scheduler: DDIMScheduler, folder: Path) ->
 
 
 def train_mirror(
-    world: World, out: Path, parts: Sequence[str], recipe: MirrorRecipe, progress: bool
+    world: World,
+    out: Path,
+    parts: Sequence[str],
+    recipe: MirrorRecipe,
+    progress: bool,
+    tracker: Tracker | None = None,
 ) -> None:
     """A model on each half of world ``recipe.world``, with the weights of its rungs."""
     pair = build_pair(world, recipe.world)
@@ -291,6 +301,7 @@ def train_mirror(
             TrainingSet(half.images, half.copies, labels, world.classes, record),
             recipe,
             progress,
+            tracker,
         )
 
 

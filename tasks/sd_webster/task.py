@@ -25,7 +25,7 @@ from membench.errors import UserError, unknown_name
 from membench.models.latent import load_model
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
-from membench.types import Band, Condition, Example, Space, Training
+from membench.types import Band, Condition, Example, Space, Tracker, Training
 
 from ..shared import HALVES, examples_hash, mirror_of, refuse_control_of
 from . import catalogue, products
@@ -199,6 +199,7 @@ class SdWebster(Task):
         *,
         profile: str = "mini",
         progress: bool = True,
+        tracker: Tracker | None = None,
     ) -> None:
         """``membench train sd_webster``: the recipe that made the shipped weights
         (train.py).
@@ -220,6 +221,7 @@ class SdWebster(Task):
             tuple(parts or PARTS),
             parse_options(Recipe, options, owner="recipe of sd_webster"),
             progress=progress,
+            tracker=tracker,
         )
 
 

@@ -41,6 +41,7 @@ from membench.seeds import LARGEST_SEED
 from membench.storage.files import atomic_folder
 from membench.storage.hashing import tensor_hash
 from membench.storage.provenance import commit
+from membench.types import Tracker
 
 from ..shared import HALVES
 from . import catalogue, products
@@ -207,7 +208,9 @@ def psnr(error: torch.Tensor) -> torch.Tensor:
     return 10 * torch.log10(4 / error)
 
 
-def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
+def train_vae(
+    work: Path, recipe: Recipe, progress: bool, tracker: Tracker | None = None
+) -> dict[str, Any]:
     """Trains the VAE on the public split and saves it with the scale that gives latents
     unit variance.
     """
@@ -247,7 +250,7 @@ def train_vae(work: Path, recipe: Recipe, progress: bool) -> dict[str, Any]:
         ema_decay=0.99,
         record={"data": half.content_hash(), "start": started},
     )
-    report = fit(plan, work, progress=progress)
+    report = fit(plan, work, progress=progress, tracker=tracker)
     if not recipe.start:
         latents = encode(vae, data[:1024])
         vae.register_to_config(scaling_factor=float(1 / latents.std()))
@@ -280,7 +283,9 @@ def perturber(
     return lambda caption, gen: inserted(caption, tokens, gen)
 
 
-def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[str, Any]:
+def train_model(
+    work: Path, part: str, recipe: Recipe, progress: bool, tracker: Tracker | None = None
+) -> dict[str, Any]:
     """Trains U-Net and text encoder on one half and saves the pipeline under
     ``work/part`` in fp16.
     """
@@ -350,7 +355,7 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
         recipe.seed,
         record=record,
     )
-    report = fit(plan, work, progress=progress)
+    report = fit(plan, work, progress=progress, tracker=tracker)
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -370,7 +375,14 @@ def train_model(work: Path, part: str, recipe: Recipe, progress: bool) -> dict[s
     }
 
 
-def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool = True) -> None:
+def train(
+    out: Path,
+    parts: tuple[str, ...],
+    recipe: Recipe,
+    *,
+    progress: bool = True,
+    tracker: Tracker | None = None,
+) -> None:
     """Runs the parts in order, each from its checkpoint, and writes ``training.json``
     beside the weights.
     """
@@ -389,9 +401,9 @@ def train(out: Path, parts: tuple[str, ...], recipe: Recipe, *, progress: bool =
         atomic_folder(out / "tokenizer", make_tokenizer)
     for part in parts:
         report = (
-            train_vae(out, recipe, progress)
+            train_vae(out, recipe, progress, tracker)
             if part == "vae"
-            else train_model(out, part, recipe, progress)
+            else train_model(out, part, recipe, progress, tracker)
         )
         report |= {
             "recipe": asdict(recipe),
