@@ -59,11 +59,8 @@ class Anisotropy(OwnTrajectory):
     version = 1
     tuning = MappingProxyType(
         {
-            "prompts": {
-                "part": ("both", "norm", "cosine"),
-                "gamma1": (0.5, 1.0, 2.0),
-                "gamma2": (0.1, 1.0, 2.0),
-            }
+            # With gamma1 = 1: their ratio alone changes the order; 0 is the norm alone
+            "prompts": {"gamma2": (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0)}
         }
     )
     access = Access()

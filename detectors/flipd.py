@@ -117,7 +117,7 @@ class Flipd(ByCondition):
     tuning = MappingProxyType(
         {
             "images": {
-                "t0": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3),
+                "t0": (None, 0.005, 0.02, 0.05, 0.1, 0.2, 0.3),
                 "condition": ("auto", "unconditional", "difference"),
             }
         }

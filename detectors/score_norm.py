@@ -109,8 +109,8 @@ class ScoreNorm(ByCondition):
                 "condition": ("conditional", "unconditional", "difference"),
             },
             "prompts": {
-                "t": (1.0, 0.9, 0.7, 0.5),
-                "condition": ("guided", "conditional", "difference"),
+                "t": (None, 0.9, 0.7, 0.5),
+                "condition": ("auto", "conditional", "difference"),
             },
         }
     )

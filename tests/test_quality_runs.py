@@ -5,6 +5,7 @@ compared, where figures are kept, and what is refused.
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from membench.metrics.quality import frechet_distance, kid
 from membench.models.internals import bottleneck
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run, load
+from membench.runs.quality import Asked, measure
 from membench.runs.quality_file import FILE, read_quality
 from membench.runs.spec import Spec
 from membench.storage.images import png_image
@@ -240,3 +242,24 @@ def test_a_file_of_another_run_or_an_edited_one_is_refused(tmp_path: Path) -> No
     os.symlink(tmp_path / "elsewhere", run.path / FILE)
     with pytest.raises(UserError, match="is a link"):
         read_quality(run)
+
+
+def test_training_images_are_a_sample_where_fewer_are_held_out(run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / run.path.name
+    shutil.copytree(run.path, copy)
+    ramp = np.repeat(np.arange(30, dtype=np.uint8), 8 * 8 * 3).reshape(30, 8, 8, 3)
+    task = replace(
+        Known().load("mini"),
+        training=Training(lambda: ramp, [str(i) for i in range(30)], [1] * 30),
+        held_out=lambda n: noise(2, n)[:10],
+    )
+    seen: list[np.ndarray] = []
+
+    def extract(images: np.ndarray) -> np.ndarray:
+        seen.append(images)
+        return images.reshape(len(images), -1)[:, :5].astype(float)
+
+    measure(load(copy), task, [Asked("f", extract)])
+    _, training, unseen = seen
+    assert len(training) == len(unseen) == 10
+    assert training.max() >= 15  # not the first of them

@@ -10,7 +10,7 @@ import pytest
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.runs.spec import Spec
-from membench.runs.tuning import grid_size, tries
+from membench.runs.tuning import tries
 
 # Scores by the loss, or by its opposite, which is the default
 PLUGIN = '''
@@ -67,7 +67,7 @@ def test_the_first_try_is_the_defaults_and_all_differ() -> None:
 
 def test_no_more_tries_than_there_are_settings() -> None:
     plan = tries(Spec("dsm", "sd_webster"), "prompts", 50)
-    assert len(plan) == grid_size("dsm", "prompts") == 5
+    assert len(plan) == 5
 
 
 def test_the_option_that_must_win_is_chosen(tmp_path, capsys) -> None:
@@ -75,7 +75,7 @@ def test_the_option_that_must_win_is_chosen(tmp_path, capsys) -> None:
     plugin.write_text(PLUGIN, encoding="utf-8")
     out = tmp_path / "tries.parquet"
     command = f"tune --plugin {plugin} --detector signed --task cifar10 --tries 6 --limit 48"
-    command += f" --runs {tmp_path / 'runs'} --output {out} --quiet"
+    command += f" --runs {tmp_path / 'runs'} --output {out} --quiet --set cifar10.rung=4"
     assert main(command.split()) == 0
     frame = pd.read_parquet(out)
     assert len(frame) == 6 and frame.chosen.sum() == 1
@@ -86,6 +86,10 @@ def test_the_option_that_must_win_is_chosen(tmp_path, capsys) -> None:
     assert frame[~right].auroc.to_numpy() == pytest.approx(1 - value) and value > 0.5
     shown = capsys.readouterr().out
     assert "sign=1" in shown and "report it on another world" in shown.replace("\n", " ")
+    # What is run elsewhere is what was chosen, whole
+    [told] = frame[frame.chosen].command
+    assert "--set sign=1" in told and "cifar10.rung=4 --set cifar10.world=1" in told
+    assert "half=" not in told and "--limit" not in told
     # Nothing is computed twice
     assert main(command.split()) == 0
     assert pd.read_parquet(out).equals(frame)

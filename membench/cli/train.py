@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--perturb",
         type=float,
         metavar="P",
-        help="share of labels or captions that are told wrong, anew each time",
+        help="share of labels or captions that are perturbed, anew each time",
     )
     real = parser.add_argument_group("real data (--profile full)")
     real.add_argument("--data-root", help="folder of the real data set")

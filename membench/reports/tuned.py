@@ -22,7 +22,8 @@ def told(frame: pd.DataFrame, asked: int, where: Path) -> str:
         if len(of) < asked:
             short.append(f"{name} has {len(of)} settings in all")
         if best.empty:
-            rows.append({"detector": name, "defaults": "n/a", "tuned": "n/a", "options": ""})
+            none = {"options": "no try has an AUROC", "eval/ex": "n/a"}
+            rows.append({"detector": name, "defaults": "n/a", "tuned": "n/a", **none})
             continue
         chosen = best.iloc[0]
         rows.append(
@@ -34,16 +35,14 @@ def told(frame: pd.DataFrame, asked: int, where: Path) -> str:
                 "eval/ex": number(chosen.evaluations),
             }
         )
-        sets = "".join(f" --set {name}.{setting}" for setting in chosen.options.split())
-        commands.append(
-            f"membench run --detector {name} --task {task}{sets} --set {task}.world=1"
-            f" --set {task}.models=FOLDER"
-        )
+        commands.append(chosen.command)
+    many = int((frame.status == "refused").sum())
+    refused_line = f"{many} tries were refused: column error of the file has the reasons."
     lines = [
         f"{asked} tries of each detector on both halves of the development world; the best of them"
         " is too good by the choice: report it on another world.",
         *(f"{text}." for text in short),
-        f"{int((frame.status == 'refused').sum())} tries were refused (see error).",
+        *([refused_line] if many else []),
         f"files: {where}",
         "next: " + (commands[0] if commands else "membench ablate"),
     ]

@@ -100,9 +100,9 @@ def _of_model(task: LoadedTask) -> Asked:
 def measure(run: Run, task: LoadedTask, asked: Sequence[Asked]) -> None:
     """Adds the figures of a run to its folder, but those that stand there.
 
-    The first ``MOST`` images are taken, training images and held-out ones each in a fixed
-    random order. Raises :class:`UserError` for images of other sizes than the training
-    images where the features need one size.
+    Of the run the first ``MOST`` images are taken; of the training images a fixed random
+    sample, of as many as there are held-out ones. Raises :class:`UserError` for images of
+    other sizes than the training images where the features need one size.
     """
     kept = read_quality(run)
     held = {metric.partition(SEPARATOR)[2] for metric in kept.metric}
@@ -114,8 +114,10 @@ def measure(run: Run, task: LoadedTask, asked: Sequence[Asked]) -> None:
     if not len(images):
         say(f"{name} has extracted no images, so it has no figures of quality")
         return
-    training = _some(task.training.images())
-    unseen = None if task.held_out is None else task.held_out(len(training))
+    most = min(MOST, len(task.training.ids))
+    unseen = None if task.held_out is None else task.held_out(most)
+    # As many, by chance: training images lie in the order of their kinds
+    training = _some(task.training.images(), most if unseen is None else len(unseen))
     if unseen is None:
         say(f"{name}: no held-out images are known, so quality is against training images alone")
     frames = [kept]
@@ -150,6 +152,6 @@ def _images(run: Run) -> np.ndarray:
     return np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8)
 
 
-def _some(images: np.ndarray) -> np.ndarray:
+def _some(images: np.ndarray, most: int) -> np.ndarray:
     order = np.random.default_rng(0).permutation(len(images))
-    return images[np.sort(order[:MOST])]
+    return images[np.sort(order[:most])]

@@ -41,15 +41,6 @@ class Try:
     refused: str = ""
 
 
-def grid_size(detector: str, examples: str) -> int:
-    """Settings that a detector names for these examples, the defaults among them."""
-    named = registry.detectors().load(detector).tuning.get(examples, {})
-    size = 1
-    for values in named.values():
-        size *= len(values)
-    return size
-
-
 def tries(spec: Spec, examples: str, count: int) -> list[Try]:
     """``count`` settings of a detector, or all that there are.
 
