@@ -8,7 +8,6 @@ from typing import Literal
 
 PER_CLUSTER = 16  # synthetic images for each cluster, where the number of clusters is not given
 
-
 # What the paper states (section 5.1, Algorithm 1); what it leaves open keeps the
 # default.
 PAPER = {

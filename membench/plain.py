@@ -18,34 +18,18 @@ if TYPE_CHECKING:
 
 JOINERS = "\u200c\u200d"  # scripts and emoji need them, and they move nothing
 
-
 # Controls, formats such as right-to-left overrides, surrogates, line separators
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
 _ASCII = re.compile(r"[ -~]*")
-
 
 # What begins a link, an image, code, emphasis, mathematics or a strike; an interval
 # such as "[0.1, 0.2]" and "[n/a]" do not.
 _INTERVAL = r"\[(?:-?[\d.,]+(?: %)?, -?[\d.,]+(?: %)?[\])]|n/a\])(?![(\[:])"
-
-
 _MARKS = re.compile(rf"[\\`*~$|]|(?!{_INTERVAL})\[|(?<![^\W_])_|_(?![^\W_])")
-
-
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
-
-
 _ENTITY = re.compile(r"&(?=#|\w+;)")
-
-
 _ADDRESS = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp)(?=:)|\bwww(?=\.)")
-
-
 _BLOCK = re.compile(r"^(\s*)(>|#{1,6}(?=\s|$)|[-+](?=\s))|^(\s*\d+)([.)](?=\s))")
-
-
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 

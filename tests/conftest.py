@@ -46,7 +46,6 @@ PNDM = {
     "trained_betas": None,
 }
 
-
 slow = pytest.mark.skipif(
     os.environ.get("MEMBENCH_SLOW") != "1", reason="takes a quarter of a minute: MEMBENCH_SLOW=1"
 )

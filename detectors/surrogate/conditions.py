@@ -31,10 +31,7 @@ from membench.storage.workspace import Stage, Workspace
 from membench.types import Condition, Cost
 
 NULL = Condition("null")
-
-
 BLOCK = 64  # images a file: what an interruption costs at most
-
 
 # Features whose cosine means little before centring: activations and pixels all point
 # the same way.

@@ -33,8 +33,6 @@ from .classifier import ADAMW
 from .conditions import NULL, Synthetic, read_tensors, write_tensors
 
 PROJECTIONS = ["to_q", "to_k", "to_v", "to_out.0"]  # diffusers' own recipe for text-to-image LoRA
-
-
 NAME = "membench"
 
 

@@ -52,10 +52,7 @@ CONTROLS: dict[str, Callable[[pd.DataFrame], np.ndarray]] = {  # by the names of
     ),
 }
 
-
 _KEPT = 64
-
-
 _found: OrderedDict[str, tuple[Reached, ...]] = OrderedDict()
 
 

@@ -15,7 +15,6 @@ from membench.options import describe_options
 
 SCORES = {"ams": "ams_cumulative", "ums": "ums_cumulative", "auroc": "auroc"}
 
-
 # Of which the control's is subtracted; an AUROC on the control is a line to compare
 # with
 EXCESS = ("ams", "ums")

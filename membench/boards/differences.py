@@ -28,10 +28,7 @@ from membench.runs.finished import Run
 
 # The least count of r resamples is p = 2 / (1 + r), times as many pairs by Holm
 RESAMPLES, MOST_RESAMPLES = 5000, 20_000
-
-
 LEVEL = 0.05
-
 
 COLUMNS = (
     "metric",

@@ -21,7 +21,6 @@ from membench.runs.finished import Run, per_example
 HALVES = ("weights", "data", "prompts")
 MAKE_THEM = "run each detector on task T with --set T.half=a and with --set T.half=b"
 
-
 # Of either model alone: for sentences and plots, no columns of the stored board
 OF_ONE = tuple(
     f"{name}_{half}{end}"

@@ -52,16 +52,11 @@ METRICS = {
     "best_p95": "p95",
 }
 
-
 BANDED = ("ams", "ums")
-
-
 BANDS = ("low", "mid", "high")
-
 
 # Title, range
 SIMILARITIES = {"cosine/sscd": ("SSCD", -1.0, 1.0), "normalised-l2": ("L2", 0.0, math.inf)}
-
 
 EVIDENCE = {
     "paper": "paper",
@@ -70,11 +65,9 @@ EVIDENCE = {
     "third_party": "third party",
 }
 
-
 NOT_MEASURED = "not measured here"
 
 _TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
-
 
 SCHEMA = pa.schema(
     dict.fromkeys(
@@ -86,7 +79,6 @@ SCHEMA = pa.schema(
     | dict.fromkeys(("paper", "source", "evidence", "note"), _TEXT)
 )
 
-
 MAY_BE_EMPTY = (
     "band",
     "band_from",
@@ -97,7 +89,6 @@ MAY_BE_EMPTY = (
     "n_negative",
     "note",
 )
-
 
 # What a number is of, and who says so: no two rows agree in all of it.
 IDENTITY = (
@@ -113,9 +104,7 @@ IDENTITY = (
     "band",
 )
 
-
 SETTING = ("task", "model", "data", "detector", "options", "paper", "source", "evidence")
-
 
 # Column of a published table, and the board's column that must be equal.
 KEYS = {
@@ -125,7 +114,6 @@ KEYS = {
     "data": "data_name",
     "detector": "detector",
 }
-
 
 REPORTED = (
     "auroc",

@@ -26,8 +26,6 @@ from membench.storage.hashing import json_hash
 from membench.types import Space
 
 DETECTED = ("auroc", "average_precision", *(f"tpr_at_fpr_{x:g}" for x in FPR_LIMITS))
-
-
 RESAMPLES = 1000
 
 

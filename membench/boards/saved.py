@@ -18,10 +18,7 @@ from membench.storage.files import atomic_write
 from membench.storage.tables import PARQUET_ERRORS
 
 _ENDS = ("", "_low", "_high")
-
-
 _INTERVALS = (*DETECTION, *COPIES, "control_auroc", "excess_ams", "excess_ums")
-
 
 _COSTS = (
     "forwards_per_example",
@@ -36,7 +33,6 @@ _COSTS = (
     "negatives",
 )
 
-
 # What the tables show, of any leaderboard and of one with a row a run.
 COLUMNS = {
     *BOARD,
@@ -46,7 +42,6 @@ COLUMNS = {
     *(f"{name}{end}" for name in _INTERVALS for end in _ENDS),
     *_COSTS,
 }
-
 
 OF_RUNS = {
     *(
@@ -79,10 +74,7 @@ OF_RUNS = {
     *("decodes_per_example", "encodes_per_example", *(f"chao1_estimate{end}" for end in _ENDS)),
 }
 
-
 _DIFFERENCE = ("difference", "low", "high", "p", "p_holm")
-
-
 OF_DIFFERENCES = (*BOARD, "metric", "a", "a_options", "b", "b_options", *_DIFFERENCE, "n", "seeds")
 
 

@@ -29,7 +29,6 @@ ESTIMATED = {
     if m.board in ("detection", "extraction") and m.column in ("always", "supported")
 }
 
-
 KEPT = (
     "space_id",
     "model",
@@ -50,9 +49,7 @@ KEPT = (
     "captions_by",
 )
 
-
 SUBSETS = ("kind", "source")  # of rows that are of a part of the examples each
-
 
 MEANS = (
     *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "sample_evaluations", "backwards"),
@@ -60,7 +57,6 @@ MEANS = (
     *NUMBERS,
     *("unique_copies", "copied_at_equal_n", "copied_at_equal_cost", "equal_n", "equal_cost"),
 )
-
 
 COSTS = tuple(f"{what}_per_example" for what in PER_EXAMPLE)
 

@@ -21,8 +21,6 @@ from membench.runs.finished import Run
 from membench.types import Space
 
 SETTING = (*BOARD, "space_id", "detector", "options", "settings")
-
-
 COMPARED = {"ams": "AMS", "ums_equal_n": "UMS"}
 
 

@@ -31,20 +31,14 @@ from membench.storage.reading import read_text
 
 TRUTH, FOLDERS = "truth.csv", "gt_images"
 
-
 LAYOUTS = (
     f"{STATUS} of a download, img2dataset's output, {FOLDERS}/INDEX/*.png, INDEX.jpg, or {TRUTH}"
     " with columns prompt,file"
 )
 
-
 # What lies beside images, as img2dataset writes it
 BESIDE = frozenset({".csv", ".json", ".jsonl", ".md", ".parquet", ".txt"})
-
-
 MAX_BYTES = 64 << 20  # of an image's file
-
-
 VERSION = 1  # goes up when the same files give other pixels
 
 

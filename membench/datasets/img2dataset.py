@@ -23,14 +23,8 @@ from membench.storage.archives import ARCHIVE_ERRORS, members
 from membench.storage.tables import PARQUET_ERRORS
 
 NEEDED = ("key", "url", "status")
-
-
 SIZES = ("width", "height", "original_width", "original_height")
-
-
 EXTENSIONS = (".jpg", ".png", ".webp")  # its --encode_format
-
-
 LONGEST_JSON = 1 << 20  # bytes
 
 

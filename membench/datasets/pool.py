@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-
 # Images through the network at once, whatever --batch-size: a batch's shape changes the
 # last bits
 BLOCK = 64

@@ -20,7 +20,6 @@ from membench.storage.reading import read_plain
 LONGEST = 10_000
 LONGEST_LINE = 100_000  # characters of a line of a text file, with its other columns
 
-
 _HINTERSDORF = {
     "text": "Caption",
     "kind": "type",
@@ -29,7 +28,6 @@ _HINTERSDORF = {
     "similarity": "max_sscd",
 }
 
-
 # Columns of tables and keys of JSON, in any case; the first that is there is taken.
 _TABLE = {
     "text": ("caption", "prompt", "text"),
@@ -37,7 +35,6 @@ _TABLE = {
     "url": ("url", "urls"),
     **{name: (name,) for name in ("label", "group", "source", "index")},
 }
-
 
 # Where it stands ("line 3") and its values, by the names of _TABLE
 Row = tuple[str, Mapping[str, Any]]

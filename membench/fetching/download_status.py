@@ -18,16 +18,9 @@ from membench.storage.files import atomic_write
 from membench.storage.tables import PARQUET_ERRORS
 
 STATUS, PICTURES = "status.parquet", "images"
-
-
 KEPT = "mend it and run again (what is there is kept)"
-
-
 TRANSIENT = frozenset({"http_error", "timeout", "unreachable"})  # may be over at the next call
-
-
 SMALLEST = 16  # pixels of the shorter side
-
 
 SCHEMA = pa.schema(
     {"id": pa.string(), "url": pa.string(), "status": pa.string(), "file": pa.string()}

@@ -38,10 +38,8 @@ PIPELINE_PATTERNS = (
     ),
 )
 
-
 # Parts that are never loaded.
 PIPELINE_IGNORE = ("safety_checker/*", "feature_extractor/*")
-
 
 # What membench.models (stable_diffusion_folder, tokenizer_files) want of a folder; A|B:
 # either will do.

@@ -9,12 +9,9 @@ from pathlib import PurePosixPath
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
-
 # A weight file's variant, in a name or in an index's: model.fp16.safetensors,
 # model.fp16-00001-of-00002.safetensors, model.safetensors.index.fp16.json.
 VARIANT = re.compile(r"\.(fp16|bf16|non_ema)[.-]")
-
-
 SAME_MODEL = ("", "fp16", "bf16")
 
 

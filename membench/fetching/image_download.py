@@ -32,8 +32,6 @@ from membench.fetching.public_http import Refused, Target, parse_url
 from membench.storage.files import atomic_write, disk_errors, locked
 
 SAVE_EVERY = 10.0  # seconds
-
-
 SILENT = 3  # failures in a row after which a host is given up
 
 

@@ -22,13 +22,9 @@ from membench.storage.images import EXTENSIONS, MAX_PIXELS, NotAnImage, TooManyP
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-
 # Content types of servers that do not know
 UNNAMED = frozenset({"", "application/octet-stream", "binary/octet-stream"})
-
-
 BLOCK = 1 << 16
-
 
 # An image of MAX_PIXELS takes some 500 MB while it is decoded
 _DECODING = threading.BoundedSemaphore(2)

@@ -27,32 +27,14 @@ if TYPE_CHECKING:
     from requests import Response
 
 TIMEOUT = 30.0  # seconds without a byte
-
-
 LONGEST = 4 * 3600.0  # seconds of one download, however its bytes trickle
-
-
 TRIES = 4
-
-
 BACKOFF = 1.0  # seconds before the second try; doubled each time
-
-
 LONGEST_PAUSE = 60.0  # seconds of Retry-After that are waited
-
-
 BLOCK = 1 << 18
-
-
 MAX_BYTES = 1 << 30
-
-
 AGAIN = "mend it and run again"
-
-
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be over soon
-
-
 AGENT = f"membench/{__version__}"
 
 

@@ -28,13 +28,8 @@ from urllib3.response import HTTPResponse
 from membench.fetching.net import AGENT
 
 PORTS = {"http": 80, "https": 443}
-
-
 SAFE = "/%:@!$&'()*+,;=~"  # what may stand in a path as it is (RFC 3986)
-
-
 LOCAL_DOMAINS = ("localhost", "local", "localdomain", "internal", "intranet", "lan", "home.arpa")
-
 
 HEADERS = {
     "User-Agent": (
@@ -45,10 +40,7 @@ HEADERS = {
     "Connection": "close",
 }
 
-
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-
-
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6 (RFC 4291)
 
 

@@ -27,8 +27,6 @@ from membench.metrics.unique import Interval, chao1, chao1_interval, rarefied, u
 from membench.types import Band, Space
 
 PERCENTILES = (50, 75, 90, 95, 99)
-
-
 CONFIDENT = (10, 50, 100)
 
 

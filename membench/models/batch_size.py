@@ -16,21 +16,15 @@ from membench.models.denoiser import Denoiser
 from membench.types import Condition
 
 AUTO = 0  # as a number of images
-
-
 USUAL, LARGEST = 64, 256
-
 
 # Of the first feature maps of all images of a batch on the CPU: 8 of Stable Diffusion
 # 1, 64 of the mini models
 VALUES = 2**24
 
-
 # Of the free memory of a GPU; the rest is for the VAE and for what the allocator cannot
 # use
 SHARE = 0.8
-
-
 ROWS = (2, 4)  # one pair and two: the sizes at which memory is measured
 
 

@@ -44,7 +44,6 @@ RANGES = {
     "max_position_embeddings": (3, 8192),  # begin, one token of a prompt, end
 }
 
-
 LONGEST = 16  # a list: resolutions of a network
 
 

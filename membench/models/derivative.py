@@ -33,17 +33,9 @@ from membench.seeds import generator
 from membench.types import Condition
 
 Derivative = Literal["auto", "jvp", "difference"]
-
-
 Probe = Literal["rademacher", "gaussian"]
-
-
 Vectors = Callable[[slice, slice], "torch.Tensor"]  # (probes, rows) -> [k, n, *shape]
-
-
 SMALL = 128  # up to this D a trace is exact where nobody asked for an estimate
-
-
 STEP = 0.01  # of the central difference, in units of sigma_t: the scale on which eps bends
 
 

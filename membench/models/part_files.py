@@ -14,11 +14,7 @@ from membench.models.loading import read_config
 # fp16, bf16: the same weights, rounded. non_ema: those of training, without the moving
 # average: another model, read only where it is asked for.
 VARIANTS = ("fp16", "bf16", "non_ema")
-
-
 SAME_MODEL = ("", "fp16", "bf16")  # in the order in which they are taken
-
-
 PICKLED = (".bin", ".ckpt", ".pt")
 
 

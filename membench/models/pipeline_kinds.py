@@ -16,7 +16,6 @@ from membench.models.weight_files import refuse_adapter
 
 READS = "membench reads Stable Diffusion 1.x, 2.x and XL (text to image)"
 
-
 # Part of a class name -> why such a model is refused; the first that fits counts.
 REFUSED = {
     "StableDiffusion3": (
@@ -40,7 +39,6 @@ REFUSED = {
     "DDPM": "it is a pixel model, which the tasks cifar10 and celeba take",
     "DDIM": "it is a pixel model, which the tasks cifar10 and celeba take",
 }
-
 
 # Settings of a U-Net that mean that it is told more than a timestep and a text.
 TOLD_MORE = {
@@ -73,14 +71,8 @@ class Kind:
 
 
 SD = Kind("StableDiffusionPipeline", ("text_encoder",))
-
-
 XL = Kind("StableDiffusionXLPipeline", ("text_encoder", "text_encoder_2"))
-
-
 ENCODERS = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
-
-
 SIZES = 6  # that Stable Diffusion XL's U-Net is told: height and width of three things
 
 

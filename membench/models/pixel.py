@@ -124,7 +124,6 @@ class LatentImages(LatentStates, PixelDenoiser):
 
 FLAT = ("*.json", "*.safetensors")
 
-
 # Each is one file, in its part's folder or, in the oldest pipelines, in the model's
 # own: what parts_of wants of a folder.
 REQUIRED = (

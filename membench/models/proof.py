@@ -22,8 +22,6 @@ from membench.models.loading import halvings, loading
 
 # Of the largest value: what is the same but for the rounding of float32 is the same.
 SAME = 2.0**-22
-
-
 AGAIN = "get the model again"
 
 

@@ -32,11 +32,7 @@ def pure_noise(model: Denoiser, steps: int) -> int:
 
 # (number of the step, timestep, x_t, eps for null, eps for the condition)
 Observer = Callable[[int, int, "torch.Tensor", "torch.Tensor", "torch.Tensor"], None]
-
-
 Visitor = Callable[[int, int, "torch.Tensor", "torch.Tensor | None", "torch.Tensor"], None]
-
-
 Correction = Callable[["torch.Tensor", int, "torch.Tensor"], "torch.Tensor"]
 
 

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from diffusers import DDIMScheduler
 
 SPACINGS = ("leading", "trailing", "linspace")
-
-
 PARAMETERISATIONS = ("epsilon", "v_prediction", "sample")
-
-
 TINY = 2.0**-126  # the least normal number in single precision
 
 

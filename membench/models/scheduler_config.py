@@ -46,7 +46,6 @@ CLASSES = (
     "RePaintScheduler",
 )
 
-
 # What a class's signature does not show: a fixed spacing, or all of it where torchsde
 # is missing.
 UNSIGNED: dict[str, dict[str, Any]] = {
@@ -56,7 +55,6 @@ UNSIGNED: dict[str, dict[str, Any]] = {
         "timestep_spacing": "linspace",
     },
 }
-
 
 MOST = 100_000  # training timesteps: more are a typing error, and a table of gigabytes
 

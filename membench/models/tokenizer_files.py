@@ -16,11 +16,7 @@ from membench.models.loading import loading, read_config
 from membench.models.weight_files import refuse_pointer
 
 AGAIN = "get the tokenizer again"
-
-
 PADDING = "Stable Diffusion 1.x pads with <|endoftext|>, 2.x with !"
-
-
 PROOF = ("a red circle", "two blue boats", "")  # of which no two may have the same tokens
 
 

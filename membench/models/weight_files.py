@@ -13,17 +13,10 @@ from membench.errors import UserError, reason
 # library that made it knows.
 FLOATS = ("F64", "F32", "F16", "BF16")
 
-
 # In the names of tensors that are added to those of a model.
 ADAPTERS = ("lora_", ".lora.", "lora.down", "lora.up", "hada_w", "lokr_w", ".oft_", "dora_scale")
-
-
 COUNTS = ("position_ids", "num_batches_tracked")  # whole numbers, and no weights
-
-
 POINTER = b"version https://git-lfs.github.com/spec/"
-
-
 AGAIN = "get the weights again"
 
 

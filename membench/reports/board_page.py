@@ -33,7 +33,6 @@ from membench.storage.files import atomic_write
 NO_DATE = "not stored"
 SIDE = 128  # pixels; several boards with 192 would make a page of more than 10 MB
 
-
 HOW_TO_READ = (
     (
         "A board holds runs that compare: same task, profile, model, data and examples. On a"
@@ -54,7 +53,6 @@ HOW_TO_READ = (
     ),
     "A detector has one colour and one pattern of dashes on the whole page.",
 )
-
 
 CONTROL = "A model that never saw the examples: what is found here is not memorization."
 

@@ -22,11 +22,7 @@ from membench.types import Space
 
 # Of each name the runs that differ in their seed only, lowest seed first
 Settings = Mapping[str, Sequence[Run]]
-
-
 POINTS = 80  # of a line of unique images against cost
-
-
 EDGES = 41  # thresholds of AMS and UMS
 
 

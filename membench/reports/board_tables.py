@@ -55,7 +55,6 @@ def bands_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[s
 
 CAPTIONS_WARN = 0.6  # AUROC beyond which a board says that its captions separate the examples
 
-
 COSTS = {
     "prepare_forwards": "prep fwd",
     "backwards": "bwd",

@@ -24,15 +24,10 @@ from membench.types import Space
 
 ROUNDING = 1e-4  # of a similarity, between runs that made an image in batches of other sizes
 
-
 # Pairs with one training image among several runs' nearest, so that one image does
 # not fill the gallery
 OFTEN = 2
-
-
 LEFT_RIGHT = "Left: extracted. Right: its nearest training image, where the run has stored it. "
-
-
 ALONE = "Extracted images alone: these runs have stored no training images beside them. "
 
 

@@ -48,7 +48,6 @@ PAIRS = 4  # beside the verdict
 
 PHASES = ("prepare", "samples", "scores", "matches", "metrics")
 
-
 OWN_NOTE = (
     "own copies: images that copy an image of their own prompt. prompts returned: prompts with"
     " such an image among theirs. "

@@ -28,19 +28,12 @@ from membench.types import Band, Space
 # Status of an image where no training image is at hand: it is not a failure, and no
 # metric counts it
 NOT_COMPARED = "not compared"
-
-
 LARGEST = 2**62  # of a number in run.json; beyond it sums and columns of int64 overflow
-
-
 DEEPEST = 20  # of a list in a list ...
-
 
 # Between a stored metric and the same computed again: similarities are stored in single
 # precision
 TOLERANCE = 1e-6
-
-
 Check = Callable[[Any], bool]
 
 
@@ -147,7 +140,6 @@ TWICE: Mapping[str, Check] = {  # fields that run.json holds for itself and in t
     "hashes": _map(_name, "data", "prompts", "weights"),
 }
 
-
 INFO: dict[str, Check] = {
     **TWICE,
     "key": lambda value: (
@@ -170,7 +162,6 @@ INFO: dict[str, Check] = {
     "device": _name,
     "batch_size": lambda value: _name(value) or _count(value),
 }
-
 
 OPTIONAL: dict[str, Check] = {
     **{

@@ -56,13 +56,8 @@ def per_example(run: Run, what: str) -> float:
 
 
 MAKE_ONE = "Make one: membench run --detector cfg_norm --task sd_webster"
-
-
 TABLES = ("scores", "samples", "matches", "metrics")
-
-
 METRIC = ["metric", "band", "threshold", "subset", "n"]  # what a value of metrics.parquet is of
-
 
 # How far two machines' similarities of one image may lie apart: rounding moves a pixel
 # by one grey level

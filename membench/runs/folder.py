@@ -32,8 +32,6 @@ from membench.storage.tables import (
 )
 
 LARGEST_INFO = 16_000_000  # bytes of a run.json
-
-
 ID_COLUMNS = {"samples": "sample_id", "scores": "id"}
 
 

@@ -21,13 +21,8 @@ from membench.storage.tables import read_table
 from membench.types import Example, Space
 
 NEAREST, NEAR_MISSES, FAILURES = 24, 12, 12  # pairs in the gallery
-
-
 SIDE = 192  # pixels; larger images are stored and shown smaller, so that the page stays below 10 MB
-
-
 WRONG = 8  # false alarms and misses on a page, each
-
 
 # Training images that a run keeps: those of its own gallery, and the next nearest,
 # which a page of several runs may show

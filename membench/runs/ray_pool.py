@@ -42,11 +42,8 @@ if TYPE_CHECKING:
 
 LOSSES = 3  # workers that one shard, or the start, may lose before the run gives up
 
-
 # Seconds without any answer after which a run that waits for its first worker says so
 PATIENCE = 60.0
-
-
 STORE = 80 << 20  # bytes of Ray's object store, which nothing is put into: its smallest
 
 

@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 # Seconds until a file of another machine must be seen: NFS keeps what it knows of a
 # folder for up to 60
 VISIBLE = 90.0
-
-
 COPIED = ("MEMBENCH_", "HF_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "CUBLAS_", "MKL_")
-
-
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -28,17 +28,9 @@ from membench.storage.images import png_image, pngs
 from membench.types import Condition, Cost, Example, Request, Sample, Tracker
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
-
-
 NOT_FINITE = "the network returned NaN or infinity"
-
-
 UNITS = {"samples": "img", "scores": "ex"}
-
-
 Row = dict[str, Any]
-
-
 Compute = Callable[[Sequence[Any]], list[Row]]
 
 

@@ -43,7 +43,6 @@ COLUMNS = (
     "error",
 )
 
-
 KINDS = {
     "seed": "int64",
     "control": bool,

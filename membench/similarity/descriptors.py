@@ -18,13 +18,8 @@ from membench.storage.hashing import json_hash
 from membench.storage.reading import parse_json, read_plain, read_text
 
 BLOCK = 1 << 16  # rows at once
-
-
 UNIT = 5e-3  # how far from 1 a length may be: float16 rounds by up to 1e-3
-
-
 IDS, NOTES = ".ids.txt", ".json"  # endings of what may lie beside FILE.npy
-
 
 LAYOUTS = (
     "FILE.npy [n, d] with FILE.ids.txt (an id a line) beside it or none, FILE.parquet with columns"

@@ -26,14 +26,8 @@ from membench.storage.hashing import content_key
 from membench.storage.reading import parse_json
 
 VERSION = 1
-
-
 SAMPLE, COSINE = 256, 0.6  # queries of the recall, and how near each is to a row
-
-
 POINTS = 64  # training vectors for each list
-
-
 CHUNK = 1 << 12  # queries at once
 
 

@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 JACCARD = 0.5  # of trigrams; see text_groups
-
-
 RMS = 0.1  # of pixels in [0, 1]; see image_groups
-
-
 _ROWS = 256  # compared at once with all rows that follow
 
 Pairs = tuple[np.ndarray, np.ndarray]

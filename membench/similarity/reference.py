@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from membench.similarity.descriptors import Descriptors
 
 MARGIN = 1e-4  # of a cosine in float32, beyond which float64 does not bring a pair back
-
-
 QUERIES = 1024  # at once
 
 

@@ -55,10 +55,7 @@ def matches_frame(
 
 
 _QUERIES = 1024  # queries compared at once
-
-
 _BLOCK_BYTES = 64 << 20
-
 
 # Dimensions in one product: |sum| <= 1024 * 128 * 128 = 2^24, the last whole number
 # float32 is sure of

@@ -10,7 +10,6 @@ from membench.types import Band, Space
 # (Somepalli et al., CVPR 2023).
 _SSCD = (Band("high", 0.6, 1.0), Band("mid", 0.5, 0.6), Band("low", 0.4, 0.5))
 
-
 # The papers that we know give no threshold for CLIP between images. Everything of one
 # kind is alike to CLIP, so ours lie high.
 _CLIP = (Band("high", 0.95, 1.0), Band("mid", 0.9, 0.95), Band("low", 0.85, 0.9))
@@ -29,7 +28,6 @@ _SPACES = {
     ),
     "clip": (_CLIP, 0.95, 0.8, "Radford et al. 2021, arXiv 2103.00020; bands ours, from no paper"),
 }
-
 
 NAMES = tuple(_SPACES)
 

@@ -235,8 +235,6 @@ def check_proof(path: Path) -> None:
 
 # Bytes from which on a file's hash is kept: what is smaller is hashed in a blink
 REMEMBERED_FROM = 64 << 20
-
-
 RACY = 2_000_000_000  # ns: a file as young as this could change again without a change of its times
 
 

@@ -18,8 +18,6 @@ from membench.errors import UserError
 
 # What to do where the disk refuses: of a run's folder, and of the cache.
 OUT = "mend it or choose another folder (--runs or --output); what was computed before is kept"
-
-
 CACHE = "mend it, or set MEMBENCH_CACHE to another folder"
 
 SPECIAL = {

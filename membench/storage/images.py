@@ -30,7 +30,6 @@ EXTENSIONS = {
     "WEBP": ".webp",
 }
 
-
 MAX_PIXELS = 64_000_000
 
 

@@ -25,7 +25,6 @@ def _schema(columns: Mapping[str, pa.DataType], nullable: Collection[str] = ()) 
 
 _TEXT, _REAL = pa.string(), pa.float64()
 
-
 SCHEMAS: dict[str, pa.Schema] = {
     # One row an example; a failed one has a null score, its status and its error
     "scores": _schema(
@@ -71,7 +70,6 @@ SCHEMAS: dict[str, pa.Schema] = {
         nullable=("band", "threshold", "value", "low", "high"),
     ),
 }
-
 
 TABLES = SCHEMAS | {
     # Of a task, not of a run. One row a generated image that is an example; start: JSON

@@ -30,7 +30,6 @@ from membench.storage.hashing import content_key
 
 HOME = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
-
 FOLDER, IDENTITY, ATTRIBUTES, PARTITION = (
     "img_align_celeba",
     "identity_CelebA.txt",
@@ -38,16 +37,9 @@ FOLDER, IDENTITY, ATTRIBUTES, PARTITION = (
     "list_eval_partition.txt",
 )
 
-
 WIDTH, HEIGHT = 178, 218  # of the aligned images
-
-
 CROP = (25, 57, 153, 185)  # left, upper, right, lower; the latter two excluded
-
-
 BLOCK = 512  # images read at once
-
-
 DIGEST = 16  # bytes of an image's BLAKE2b
 
 

@@ -27,13 +27,10 @@ from .faces import WORLD
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "celeba"
 
-
 # Of the mini profile's models: channels of each resolution, and the steps of the one
 # snapshot that is kept
 CHANNELS = (8, 16, 32, 64, 64)
 RUNGS = (3000,)
-
-
 IDENTITIES = 10_177  # identity k of the file, 1 to 10,177, is class k - 1 of a model
 
 

@@ -15,7 +15,6 @@ from membench.fetching import net
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-
 ARCHIVES = (
     *("cifar-10-python.tar.gz", "cifar-10-batches-py.tar.gz"),
     *("cifar-10-batches-py.tar.xz", "cifar-10-python.tar.xz"),

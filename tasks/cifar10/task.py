@@ -37,11 +37,7 @@ from .mirror import real_pair
 from .scenes import WORLD
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "cifar10"
-
-
 DEFAULT_MODEL = "google/ddpm-cifar10-32"
-
-
 SIZE = 32
 # Of the mini profile's models: channels of each resolution, and the steps of the five
 # snapshots

@@ -39,8 +39,6 @@ from .mirror import build_pair
 from .planted import World
 
 GRID = 64  # images of the samples' grid
-
-
 GRID_STEPS = 20
 
 

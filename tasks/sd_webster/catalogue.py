@@ -40,32 +40,21 @@ BRANDS = (
     "Rosedale", "Kestrel",
 )  # fmt: skip
 
-
 SUFFIXES = (
     "5x8", "8x10", "2x3", "Small", "Medium", "Large", "Set of 2", "Set of 4",
     "by Studio Nine", "by Anna Weir", "by Leo Hart", "in Matte", "in Gloss",
     "Home Decor", "Gift Idea", "New Season", "Online Sale", "Free Shipping",
 )  # fmt: skip
 
-
 _SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 # What is planted in each half. A line is a product line: captions that share brand,
 # series and product.
 N_MV, N_TV_LINES, N_RV_LINES = 120, 28, 35
-
-
 TV_CAPTIONS, RV_CAPTIONS = 5, 4  # examples per line
-
-
 DUPLICATES = 40  # training rows of one memorized image (or of one template)
-
-
 N_EXTRA_SINGLETONS = 1000
-
-
 N_PUBLIC = 6000
-
 
 # Of the possible deals, the first whose captions' wording is balanced between labels
 # (rerandomization, Morgan and Rubin 2012; benchmarks/text_balance.py). Chosen on

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 # Pixels of a ground-truth image, whatever the model generates: one data set for all
 # models
 SIDE = 512
-
-
 NOT_COMPARED = Space("none", True, (), 1.0, 1.0, "no ground truth was given")
 
 

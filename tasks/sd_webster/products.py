@@ -10,13 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 WORLD_VERSION = 1
-
-
 SIZE = 64  # pixels
-
-
 DRAW = 2 * SIZE  # drawn at twice the size, then averaged 2x2
-
 
 PRODUCTS = (
     "area rug",
@@ -29,9 +24,7 @@ PRODUCTS = (
     "tote bag",
 )
 
-
 PATTERNS = ("striped", "checked", "dotted", "chevron", "ringed", "mosaic", "diamond", "plain")
-
 
 COLOURS = {
     "red": (196, 44, 52),
@@ -47,7 +40,6 @@ COLOURS = {
     "ivory": (240, 230, 206),
     "charcoal": (56, 58, 64),
 }
-
 
 BACKDROPS = (
     (246, 246, 244), (214, 222, 232), (232, 214, 196), (198, 218, 200), (228, 200, 208),
@@ -160,7 +152,6 @@ def _motif(shape: int, x: np.ndarray, y: np.ndarray, r: int) -> np.ndarray:
 
 
 _ROWS, _COLUMNS = np.mgrid[0:DRAW, 0:DRAW].astype(np.int64)
-
 
 # How much darker a backdrop is at each point, for light from above, left, below and
 # right.

@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 MODEL = "CompVis/stable-diffusion-v1-4"
 SSCD = "disc_mixup"  # of the criterion, where no weights are named
 MODELS = ("model", "control model")  # names of resources
-
-
 URLS = "urls"  # ground_truth: what `membench download sd_webster --images` has fetched
-
-
 DOWNLOAD = "membench download sd_webster"
 
 

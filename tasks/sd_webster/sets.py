@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PROMPTS, NEGATIVES = "hintersdorf", "laion"
 
-
 # How published tables word the sets (results/published.csv).
 WORDS = {
     **dict.fromkeys(("hintersdorf", "wen"), "webster500"),

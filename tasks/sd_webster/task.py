@@ -35,10 +35,7 @@ if TYPE_CHECKING:
     from membench.fetching.resources import Resource
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "sd_webster"
-
-
 SIDE = 64  # pixels of an image of the catalogue
-
 
 COMPARE = (
     "to compare them with the prompts' own training images: --profile full --set"

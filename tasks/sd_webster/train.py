@@ -48,11 +48,7 @@ from . import catalogue, products
 from .captions import Perturbation, inserted, replaced
 
 PARTS = ("vae", *HALVES)  # a and b: U-Net and text encoder on a half of the world
-
-
 TOKENS = 24  # CLIP has 77; no caption of the catalogue is longer than 24
-
-
 VOCABULARY = 1200
 RATE = {"min": 0.0, "max": 10.0}
 
