@@ -110,7 +110,8 @@ def _quality(
                 "attack": names,
                 "AMS %": [_percent(r.ams_cumulative) for r in rows],
                 "FD excess / mirror": [
-                    beside(r, "fd_excess" if pd.isna(of(r, shrunk)) else shrunk) for r in rows
+                    beside(r, "fd_excess") if pd.isna(of(r, shrunk)) else f"{beside(r, shrunk)}*"
+                    for r in rows
                 ],
                 "C_T / mirror": [beside(r, "c_t") for r in rows],
                 "FLD gap / mirror": [beside(r, "fld_gap") for r in rows],
