@@ -14,7 +14,15 @@ from typing import Any
 
 from membench.errors import UserError
 from membench.fetching import net
-from membench.fetching.hub_errors import asked, at_revision, is_id, named, page_of, then, why_not
+from membench.fetching.hub_errors import (
+    advice_line,
+    ask_hub,
+    at_revision,
+    is_id,
+    page_of,
+    repo_name,
+    why_not,
+)
 from membench.fetching.hub_files import (
     bins,
     is_wanted,
@@ -152,14 +160,14 @@ def hub_folder(
         if found:
             files = ", ".join(need.replace("|", " or ") for need in lost)
             raise Incomplete(
-                f"{named('model', repo_id, revision)} is in the hub's cache in part: {files}"
-                f" {'is' if len(lost) == 1 else 'are'} missing, {why_not()}{then(advice)}"
+                f"{repo_name('model', repo_id, revision)} is in the hub's cache in part: {files}"
+                f" {'is' if len(lost) == 1 else 'are'} missing, {why_not()}{advice_line(advice)}"
             )
         raise UserError(
-            f"{named('model', repo_id, revision)} is not in the hub's cache,"
-            f" {why_not()}{then(advice)}"
+            f"{repo_name('model', repo_id, revision)} is not in the hub's cache,"
+            f" {why_not()}{advice_line(advice)}"
         )
-    return asked(
+    return ask_hub(
         "model",
         repo_id,
         revision,
@@ -233,7 +241,7 @@ def hub_file(
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    what = f"{filename} of {named(repo_type, repo_id, revision)}"
+    what = f"{filename} of {repo_name(repo_type, repo_id, revision)}"
 
     def get(local: bool) -> Path:
         return Path(
@@ -249,7 +257,7 @@ def hub_file(
     def fetch() -> Path:
         if filename not in _listing(repo_type, repo_id, revision):
             raise UserError(
-                f"{named(repo_type, repo_id, revision)} has no file {filename}: see"
+                f"{repo_name(repo_type, repo_id, revision)} has no file {filename}: see"
                 f" {page_of(repo_type, repo_id)}/tree/{revision or 'main'}"
             )
         return get(local=False)
@@ -261,9 +269,9 @@ def hub_file(
     except LocalEntryNotFoundError:
         if local_only or net.offline():
             raise UserError(
-                f"{what} is not in the hub's cache, {why_not()}{then(advice)}"
+                f"{what} is not in the hub's cache, {why_not()}{advice_line(advice)}"
             ) from None
-    return asked(repo_type, repo_id, revision, advice, fetch)
+    return ask_hub(repo_type, repo_id, revision, advice, fetch)
 
 
 # ---------------------------------------------------------------------------- snapshots
@@ -356,8 +364,8 @@ def _fetch_folder(
     if bad := pickled(files, patterns, ignore):
         if not pickles:
             raise UserError(
-                f"{named('model', repo_id, revision)} has {', '.join(bad[:3])} and no safetensors"
-                " beside it: a pickle can run any code when it is loaded, so membench refuses it;"
+                f"{repo_name('model', repo_id, revision)} has {', '.join(bad[:3])} and no"
+                " safetensors beside it: a pickle can run any code when it is loaded, so membench refuses it;"
                 " save it anew as safetensors (pipeline.save_pretrained), or take another copy"
             )
         patterns, required = with_bins(patterns), [bins(p) for p in required]
@@ -365,8 +373,8 @@ def _fetch_folder(
     if missing := [need for need in required or patterns[:1] if not _met(need, wanted)]:
         lost = ", ".join(missing).replace("|", " or ")
         raise UserError(
-            f"{named('model', repo_id, revision)} holds no {lost}: it is not a model of the kind"
-            " that membench loads here"
+            f"{repo_name('model', repo_id, revision)} holds no {lost}: it is not a model of the"
+            " kind that membench loads here"
         )
     return Path(
         snapshot_download(

@@ -13,11 +13,11 @@ HOME = "https://huggingface.co"
 T = TypeVar("T")
 
 
-def asked(kind: str, repo_id: str, revision: str, advice: str, call: Callable[[], T]) -> T:
+def ask_hub(kind: str, repo_id: str, revision: str, advice: str, call: Callable[[], T]) -> T:
     """What ``call`` returns; what the hub refuses becomes one line."""
     from huggingface_hub import errors
 
-    what = named(kind, repo_id, revision)
+    what = repo_name(kind, repo_id, revision)
     page = page_of(kind, repo_id)
     try:
         return call()
@@ -45,7 +45,7 @@ def asked(kind: str, repo_id: str, revision: str, advice: str, call: Callable[[]
     # HTTPError: the base of the client's own, connections and time-outs among them
     except (errors.HTTPError, OSError) as error:
         line = f"{what} cannot be fetched: {_cause(error)}"
-    raise UserError(line + then(advice)) from None
+    raise UserError(line + advice_line(advice)) from None
 
 
 def _cause(error: BaseException) -> str:
@@ -89,7 +89,7 @@ def at_revision(repo_id: str, revision: str) -> str:
     return f"{repo_id}@{revision}" if revision else repo_id
 
 
-def named(kind: str, repo_id: str, revision: str) -> str:
+def repo_name(kind: str, repo_id: str, revision: str) -> str:
     return f"{kind} {at_revision(repo_id, revision)}"
 
 
@@ -101,5 +101,5 @@ def why_not() -> str:
     return "and --offline forbids to fetch it" if net.offline() else "and it was not to be fetched"
 
 
-def then(advice: str) -> str:
+def advice_line(advice: str) -> str:
     return f"; {advice}" if advice else ""
