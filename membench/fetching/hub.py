@@ -366,7 +366,8 @@ def _fetch_folder(
             raise UserError(
                 f"{repo_name('model', repo_id, revision)} has {', '.join(bad[:3])} and no"
                 " safetensors beside it: a pickle can run any code when it is loaded, so membench"
-                " refuses it; save it anew as safetensors (pipeline.save_pretrained), or take another copy"
+                " refuses it; save it anew as safetensors (pipeline.save_pretrained), or take"
+                " another copy"
             )
         patterns, required = with_bins(patterns), [bins(p) for p in required]
     wanted = of_variant([f for f in files if is_wanted(f, patterns, ignore)], variant)
