@@ -96,7 +96,7 @@ def model(folder: Path, size: int = 32) -> Path:
             ["train", "celeba", "--part", "a", "--part", "unet"],
             ["unknown part 'unet'", "celeba"],
         ),
-        (["train", "cifar10", "--labels", "none"], ["unknown option", "'labels'"]),
+        (["train", "cifar10", "--labels", "foo"], ["labels", "'foo'"]),
         (["train", "cifar10", "--set", "steps=0"], ["steps", "'0'"]),
         (["train", "cifar10", "--set", "channels=8,4"], ["channels", "8,4"]),
         (["train", "cifar10", "--set", "channels=8"], ["channels=8", "at least two"]),

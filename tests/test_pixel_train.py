@@ -820,6 +820,8 @@ def test_each_model_has_its_half(tmp_path) -> None:
             "version": 1,
             "hash": build_pair(BLOCKS, 3).halves[which].content_hash(),
             "world": 3,
+            "labels": "class",
+            "told": build_pair(BLOCKS, 3).halves[which].labels.tolist(),
         }
         assert record["rows"] == 4 + 8 + 4 and classes_of(tmp_path / which, 2, 8) == 2
 
