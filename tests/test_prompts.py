@@ -409,9 +409,7 @@ def test_a_line_of_10_mb_is_refused_at_once_and_not_echoed(tmp_path):
 
 def test_a_missing_file_a_folder_and_a_wrong_label(tmp_path):
     assert "does not exist" in refusal(tmp_path / "none.csv")
-    with pytest.raises(UserError, match=r"^[^\n]{,300} does not exist") as caught:
-        read_prompt_file(tmp_path / ("a" * 300))  # a name that is too long is cut short
-    assert len(str(caught.value)) < 300
+    assert "does not exist" in refusal(tmp_path / ("a" * 300))
     assert "is a folder" in refusal(tmp_path)
     with pytest.raises(ValueError, match="label is 2"):
         read_prompt_file(tmp_path / "none.csv", label=2)
