@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from membench import registry
+from membench.boards.identity import passed
 from membench.metrics.levels import mover
 from membench.options import describe_options
 
@@ -89,9 +90,8 @@ def control_command(info: Mapping[str, Any]) -> str:
     # A shipped control model is named by --control alone; of a user's model the user
     # has to name it.
     own = info["profile"] == "full" and takes(info["task"], "control_model")
-    given = info.get("task_options_passed", ())
-    kept = [o for o in given if own or not o.startswith("model=")]
-    if own and not any(o.startswith("control_model=") for o in given):
+    kept = passed(info) if own else passed(info, "model")
+    if own and not any(o.startswith("control_model=") for o in kept):
         kept.append("control_model=FOLDER")
     return shlex.join([*run_words({**info, "task_options_passed": kept}), "--control"])
 

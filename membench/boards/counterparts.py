@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from membench.boards.control import control_command, run_words, takes
-from membench.boards.identity import pair_key
+from membench.boards.identity import pair_key, passed
 from membench.boards.mirror import half_of, setting
 from membench.errors import UserError
 from membench.runs.finished import Run, load
@@ -55,6 +55,5 @@ def other_model(run: Run) -> str:
     info: Mapping[str, Any] = run.info
     if not is_half(run):
         return control_command(info)
-    passed = [o for o in info["task_options_passed"] if not o.startswith("half=")]
-    passed.append(f"half={HALVES[half_of(run)]}")
-    return shlex.join(run_words({**info, "task_options_passed": passed}))
+    options = [*passed(info, "half"), f"half={HALVES[half_of(run)]}"]
+    return shlex.join(run_words({**info, "task_options_passed": options}))

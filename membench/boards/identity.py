@@ -37,6 +37,14 @@ def hash_without(parts: Mapping[str, Any], *names: str) -> str:
     )[:12]
 
 
+def passed(info: Mapping[str, Any], *without: str) -> list[str]:
+    """Options of the task that were passed, ``key=value``, but those of these names.
+    info: a run's run.json.
+    """
+    given = info.get("task_options_passed", ())
+    return [option for option in given if option.partition("=")[0].strip() not in without]
+
+
 # Options of a task that may differ between the two: who is asked; the half is in a hash
 OF_MODEL = ("model", "control_model", "half")
 
@@ -49,8 +57,7 @@ def pair_key(info: Mapping[str, Any], *without: str) -> str:
     other hash, so what was passed counts: the control of one rung is not that of another.
     """
     key = hash_without(info["key_parts"], "control", "weights", *without)
-    passed = info.get("task_options_passed", ())
-    kept = sorted(o for o in passed if o.partition("=")[0].strip() not in OF_MODEL)
+    kept = sorted(passed(info, *OF_MODEL))
     return json_hash([key, kept])[:12] if kept else key
 
 

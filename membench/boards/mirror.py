@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from membench.boards.collect import about
-from membench.boards.identity import asked, hash_without, status_of
+from membench.boards.identity import asked, hash_without, passed, status_of
 from membench.errors import UserError
 from membench.metrics.mirror import mirrored_over_seeds
 from membench.runs.finished import Run, per_example
@@ -94,8 +94,8 @@ def setting(info: Mapping[str, Any]) -> str:
     """All that both runs of a pair have in common, but the seed. info: a run's
     run.json.
     """
-    halved = [o for o in info["task_options_passed"] if not o.startswith("half=")]
-    return hash_without(info["key_parts"], "seed", *HALVES) + " ".join(sorted(halved))
+    options = " ".join(sorted(passed(info, "half")))
+    return hash_without(info["key_parts"], "seed", *HALVES) + options
 
 
 def _setting(run: Run) -> str:
@@ -120,5 +120,5 @@ def half_of(run: Run) -> str:
     """The half that a run's model has seen; ``a`` where the options do not say it: it
     is the default of every task.
     """
-    passed = [o.partition("=")[2] for o in run.info["task_options_passed"] if o.startswith("half=")]
-    return passed[-1] if passed else "a"
+    given = [o.partition("=")[2] for o in run.info["task_options_passed"] if o.startswith("half=")]
+    return given[-1] if given else "a"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from membench.boards.control import run_words
+from membench.boards.identity import passed
 from membench.boards.mirror import collect_mirror
 from membench.runs.finished import Run
 from membench.runs.tuning import Try
@@ -56,9 +57,8 @@ def collect_tries(done: Sequence[Try]) -> pd.DataFrame:
 def _elsewhere(run: Run) -> str:
     """The command of a whole run with the same options on a world to be filled in."""
     info = run.info
-    kept = [o for o in info["task_options_passed"] if not o.startswith("half=")]
     asked = {
-        "task_options_passed": [*kept, "world=1", "models=FOLDER"],
+        "task_options_passed": [*passed(info, "half"), "world=1", "models=FOLDER"],
         "n_examples": info["n_task_examples"],
     }
     return shlex.join(run_words({**info, **asked}))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from membench.boards.counterparts import HALVES, is_half, other_model
+from membench.boards.identity import passed
 from membench.boards.mirror import half_of, setting
 from membench.errors import UserError
 from membench.runs.finished import Run
@@ -65,7 +66,7 @@ def _alone(run: Run, runs: Sequence[Run]) -> str:
 
 def _but_examples(run: Run) -> tuple[str, int]:
     """All that both halves have in common, but the examples."""
-    kept = [o for o in run.info["task_options_passed"] if not o.startswith("examples=")]
     parts = {k: v for k, v in run.info["key_parts"].items() if k != "examples"}
-    info = {**run.info, "key_parts": parts, "task_options_passed": kept}
+    kept = {"key_parts": parts, "task_options_passed": passed(run.info, "examples")}
+    info = {**run.info, **kept}
     return setting(info), run.info["seed"]

@@ -60,9 +60,8 @@ def call(args: argparse.Namespace) -> int:
     from membench.boards.tuned import collect_tries
     from membench.reports.tuned import told
     from membench.runs.devices import device_of
-    from membench.runs.job import open_task
     from membench.runs.spec import Spec
-    from membench.runs.tuning import refuse_other_worlds, tries, tune
+    from membench.runs.tuning import examples_of, tries, tune
     from membench.storage.files import atomic_write, check_target
 
     where = args.output or WHERE / f"{args.task}.parquet"
@@ -79,8 +78,7 @@ def call(args: argparse.Namespace) -> int:
         )
         for name in names
     ]
-    refuse_other_worlds(specs[0])
-    examples = open_task(specs[0]).info.examples
+    examples = examples_of(specs[0])
     plan = [t for spec in specs for t in tries(spec, examples, args.tries)]
     frame = collect_tries(tune(plan, args.runs, progress=not args.quiet))
     atomic_write(where, lambda path: frame.to_parquet(path, index=False))

@@ -113,8 +113,10 @@ def _at(t: Try, half: str) -> Spec:
     )
 
 
-def refuse_other_worlds(spec: Spec) -> None:
-    """Raises :class:`UserError` for a task that is no mirror pair, or for another world
+def examples_of(spec: Spec) -> str:
+    """What the examples of the task are: "prompts" or "images".
+
+    Raises :class:`UserError` for a task that is no mirror pair, or for another world
     than the development world: what is tuned on is not reported on.
     """
     task = open_task(spec)
@@ -129,3 +131,4 @@ def refuse_other_worlds(spec: Spec) -> None:
                 f"--set {spec.task}.{name}: tuning takes both halves of the development world, and"
                 " what it chooses is reported on others; leave it out"
             )
+    return task.info.examples

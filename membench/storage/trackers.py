@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -19,21 +20,34 @@ KINDS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "mlflow": "
 PROJECT = "membench"
 
 
-class TensorBoard:
+class _Adapter(ABC):
+    """Leaves out what is not finite, for every tracker alike."""
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        if math.isfinite(value):
+            self._put(name, value, step)
+
+    @abstractmethod
+    def _put(self, name: str, value: float, step: int) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class TensorBoard(_Adapter):
     """Event files in a folder, shown by ``tensorboard --logdir``."""
 
     def __init__(self, module: Any, folder: Path, name: str) -> None:
         self._writer = module.SummaryWriter(log_dir=str(folder / name))
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        if math.isfinite(value):
-            self._writer.add_scalar(name, value, step)
+    def _put(self, name: str, value: float, step: int) -> None:
+        self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._writer.close()
 
 
-class WandB:
+class WandB(_Adapter):
     """A run of Weights & Biases. Each scalar has a step of its own, since one step for
     all of a run may only grow.
     """
@@ -43,9 +57,7 @@ class WandB:
         self._run = module.init(project=PROJECT, name=name, dir=str(folder))
         self._known: set[str] = set()
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        if not math.isfinite(value):
-            return
+    def _put(self, name: str, value: float, step: int) -> None:
         if name not in self._known:
             self._known.add(name)
             self._run.define_metric(name, step_metric=f"{name}_step")
@@ -55,7 +67,7 @@ class WandB:
         self._run.finish()
 
 
-class MLflow:
+class MLflow(_Adapter):
     """A run of MLflow, where its own settings (``MLFLOW_TRACKING_URI``) say."""
 
     def __init__(self, module: Any, folder: Path, name: str) -> None:
@@ -65,9 +77,8 @@ class MLflow:
         of = found.experiment_id if found else self._client.create_experiment(PROJECT)
         self._run = self._client.create_run(of, run_name=name).info.run_id
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        if math.isfinite(value):
-            self._client.log_metric(self._run, name, value, step=step)
+    def _put(self, name: str, value: float, step: int) -> None:
+        self._client.log_metric(self._run, name, value, step=step)
 
     def close(self) -> None:
         self._client.set_terminated(self._run)
