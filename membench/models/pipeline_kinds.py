@@ -243,7 +243,8 @@ def _refuse_single_file(path: Path) -> None:
         raise UserError(
             f"{plain} is a checkpoint in one file: name a pipeline of its architecture for"
             f" configurations and tokenizers, --profile full --model {plain} --set"
-            " sd_webster.base=sd-1.5"
+            " sd_webster.base=sd-1.5; or save it with diffusers' from_single_file and"
+            " save_pretrained, and give --model FOLDER"
         )
     if files:
         raise UserError(
