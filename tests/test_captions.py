@@ -555,8 +555,9 @@ def test_a_plug_in_that_breaks_its_word_is_told(
         "load",
         lambda self, name: detector if name == "caption_case" else original(self, name),
     )
-    with pytest.raises((RuntimeError, TypeError), match=error):
+    with pytest.raises(UserError, match=error) as caught:
         execute_all([spec("caption_case")], tmp_path, progress=False)
+    assert "\n" not in str(caught.value)
 
 
 def test_labels_are_for_those_who_declare_them(plain, tmp_path, monkeypatch):
