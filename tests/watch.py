@@ -29,9 +29,9 @@ class Watch:
     def __enter__(self) -> Watch:
         prediction, inner, in_step = Denoiser.prediction, Denoiser._predict, shards.in_step
 
-        def phase(works, *args):
+        def phase(works, *args, **given):
             self.phase = works[0].phase
-            in_step(works, *args)
+            in_step(works, *args, **given)
 
         def asking(model, x, t, condition, *, remember=True):
             rows = zip(x, condition.embeddings, strict=True)
