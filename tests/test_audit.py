@@ -232,7 +232,7 @@ def test_data_that_are_the_model_s_own_output(tmp_path, capsys, scenes) -> None:
         ("--fail-on", "copy>0", "Did you mean 'copies'"),
         ("--fail-on", "copies", "write NAME"),
         ("--max-bad", "101%", "write a share"),
-        ("--draws", "0", "at least 1"),
+        ("--draws", "0", "from 1 to"),
         ("--screen", "cfg_nrm", "Did you mean 'cfg_norm'"),
         ("--data", "nowhere", "is not there"),
     ],

@@ -6,7 +6,7 @@ import argparse
 
 from membench import registry
 from membench.cli.common import how_to_run, names_of, settings, what_to_run
-from membench.cli.run import executors, run, said
+from membench.cli.run import executors, quality, run, said
 
 HELP = "run every detector on every task, three seeds"
 DESCRIPTION = (
@@ -21,6 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--detector", metavar="A,B", default="all", help="names (default all)")
     what.add_argument("--task", metavar="A,B", default="all", help="names (default all)")
     what.add_argument("--seeds", metavar="N,N", default="0,1,2", help="default 0,1,2")
+    quality(what)
     settings(what, "an option: [DETECTOR.]K=V or TASK.K=V (membench show NAME)")
     how = how_to_run(parser)
     executors(how)

@@ -61,6 +61,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="0",
         help="all noise is a function of the seed (default 0)",
     )
+    quality(what)
+    settings(what, "an option: [DETECTOR.]K=V or TASK.K=V (membench show NAME)")
+    how = how_to_run(parser)
+    executors(how)
+    said(how)
+
+
+def quality(what: Any) -> None:
     what.add_argument(
         "--quality",
         metavar="A,B",
@@ -69,10 +77,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             " bottleneck, pixels, clip:MODEL:FILE, sscd:FILE, sscd-int8; finished runs too"
         ),
     )
-    settings(what, "an option: [DETECTOR.]K=V or TASK.K=V (membench show NAME)")
-    how = how_to_run(parser)
-    executors(how)
-    said(how)
 
 
 def said(how: Any) -> None:
