@@ -144,7 +144,7 @@ def test_the_reference_leaderboard_is_everything(
     asked: list[Spec] = []
 
     def run_grid(
-        specs: list[list[Spec]], out: Path, *, skip: bool, progress: bool, executor: object
+        specs: list[list[Spec]], out: Path, *, skip: bool, executor: object, **given: object
     ) -> Grid:
         assert skip and executor is None
         asked.extend(spec for of_task in specs for spec in of_task)
