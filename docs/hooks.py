@@ -13,7 +13,11 @@ from mkdocs.structure.files import File, Files
 # Files of the repository that are pages of the site
 PAGES = {
     "README.md": "index.md",
-    "results/README.md": "results.md",
+    "results/README.md": "results/index.md",
+    "results/mirror_development.md": "results/mirror_development.md",
+    "results/mirror_world1.md": "results/mirror_world1.md",
+    "results/sd_webster_full.md": "results/sd_webster_full.md",
+    "results/cifar10_subset.md": "results/cifar10_subset.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }

@@ -30,7 +30,7 @@ if (
 ):
     __path__.append(str(_beside))
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where each public name is defined; imported when it is asked for
 _PLACES = {

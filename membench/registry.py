@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import linecache
 import re
 import sys
 import tomllib
@@ -201,7 +202,7 @@ class Registry:
         its ``name`` (of a task its ``info.name``) or its own in snake case.
 
         What hash its code has is as of a plug-in file; of a class that was typed into a
-        notebook its own source counts, so helpers in other cells ask for a new
+        notebook its own cell counts, so helpers in other cells ask for a new
         ``version``. Raises UserError, in one line, for a class that is no detector or
         task, whose name is taken, or whose source cannot be read.
         """
@@ -223,16 +224,17 @@ class Registry:
                 f"a {self.kind} is called {name!r} already ({old.origin}); give {cls.__name__}"
                 " another name"
             )
-        try:
-            source = inspect.getsource(cls)
-        except (OSError, TypeError):
+        file = sys.modules[cls.__module__].__dict__.get("__file__")
+        if file and Path(file).is_file():
+            source = Path(file).read_text(encoding="utf-8")
+        else:
+            source = _typed(cls)
+        if not source:
             raise UserError(
                 f"the source of {cls.__name__} cannot be read, and is part of a run's key: put it"
                 " into a file"
-            ) from None
-        file = sys.modules[cls.__module__].__dict__.get("__file__")
-        whole = Path(file).read_text(encoding="utf-8") if file and Path(file).is_file() else source
-        ran = hashlib.sha256(whole.encode()).hexdigest()
+            )
+        ran = hashlib.sha256(source.encode()).hexdigest()
         origin = f"class {cls.__qualname__} of {file or cls.__module__}"
         self._entries[name] = Entry(name, self.kind, target, origin, ran, cls)
         return name
@@ -253,6 +255,16 @@ class Registry:
         if old.ran != ran:
             self._entries[name] = new
         return self._entries[name]
+
+
+def _typed(cls: type) -> str:
+    """The cells of a notebook, or of a prompt, that define the methods of a class; empty
+    where it has none, or they were not kept.
+
+    ``inspect.getsource`` takes a class by its module's file, which cells have not.
+    """
+    own = [f.__code__ for f in vars(cls).values() if inspect.isfunction(f)]
+    return "".join(sorted({"".join(linecache.getlines(code.co_filename)) for code in own}))
 
 
 @functools.cache

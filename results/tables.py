@@ -2,8 +2,9 @@
 files: ``python results/tables.py``.
 
 A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends with
-``<!-- end -->``; between the two stands what the command prints. A test fails where a
-block is not what its command prints.
+``<!-- end -->``; between the two stands what the command prints. ``<!-- mirrored FILE
+TASK -->`` is a table of one task of a board of ``leaderboard --by mirror``. A test fails
+where a block is not what its first line says.
 """
 
 from __future__ import annotations
@@ -16,12 +17,21 @@ import shlex
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from membench.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md", "results/README.md")
+FILES = (
+    "README.md",
+    "results/mirror_development.md",
+    "results/mirror_world1.md",
+    "results/sd_webster_full.md",
+    "results/cifar10_subset.md",
+)
 BLOCK = re.compile(
-    r"(<!-- membench (?P<command>[^>]+) -->\n)(?:(?!<!-- ).)*(<!-- end -->)", flags=re.S
+    r"(<!-- (?P<what>membench|mirrored) (?P<given>[^>]+) -->\n)(?:(?!<!-- ).)*(<!-- end -->)",
+    flags=re.S,
 )
 
 
@@ -42,9 +52,32 @@ def printed(command: str) -> str:
     return out.getvalue().strip()
 
 
+def mirrored(given: str) -> str:
+    """A table in Markdown of "FILE TASK": mirrored AUROC of each detector, over all
+    examples with its interval and of each kind, and evaluations an example.
+    """
+    file, task = given.split()
+    board = pd.read_parquet(ROOT / file)
+    board = board[board.task == task]
+    whole = board[board.kind == "all"].sort_values("mirrored", ascending=False)
+    kinds = [kind for kind in board.kind.unique() if kind != "all"]
+    kinds.sort(key=lambda kind: (not kind.startswith("x"), len(kind), kind))
+    lines = [["detector", "AUROC, mirrored", *kinds, "evaluations"], ["---"] * (len(kinds) + 3)]
+    for row in whole.itertuples():
+        own = board[(board.detector == row.detector) & (board.options == row.options)]
+        of = own.set_index("kind").mirrored
+        interval = f"{row.mirrored:.3f} [{row.mirrored_low:.3f}, {row.mirrored_high:.3f}]"
+        cells = [f"{of[kind]:.2f}" for kind in kinds]
+        lines.append([f"`{row.detector}`", interval, *cells, f"{row.evaluations_per_example:g}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def rewritten(text: str) -> str:
     """The text with every block made anew."""
-    return BLOCK.sub(lambda found: f"{found[1]}{printed(found['command'])}\n{found[3]}", text)
+    made = {"membench": printed, "mirrored": mirrored}
+    return BLOCK.sub(
+        lambda found: f"{found[1]}{made[found['what']](found['given'])}\n{found[4]}", text
+    )
 
 
 if __name__ == "__main__":

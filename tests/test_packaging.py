@@ -13,6 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+import membench
 
 ROOT = Path(__file__).resolve().parent.parent
 FAR = '''
@@ -121,6 +124,21 @@ def test_wheel_holds_the_sources_and_data_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == expected
+    assert wheel.stat().st_size < 40e6
+
+
+def test_the_container_is_made_as_the_readme_says() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [command] = [line for line in readme.splitlines() if line.startswith("python3 -m venv")]
+    assert f"RUN {command} " in (ROOT / ".ci" / "Containerfile").read_text(encoding="utf-8")
+
+
+def test_the_citation_is_of_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == membench.__version__
+    assert f"## [{cited['version']}] - {cited['date-released']}" in (
+        (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    )
 
 
 def test_list_from_the_wheel(installed: Path, elsewhere: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import linecache
 import subprocess
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,6 +186,35 @@ def test_a_class_of_one_s_own_is_run(tmp_path: Path) -> None:
     taken = type("Random", (CaptionWords,), {})
     with pytest.raises(UserError, match="'random' already"):
         registry.detectors().of(taken)
+
+
+def test_a_class_that_was_typed_into_a_cell_has_the_hash_of_the_cell() -> None:
+    """As IPython runs a cell: in a module without a file, its text kept in linecache."""
+
+    def typed(cell: str) -> str:
+        name = f"<cell {hash(cell)}>"
+        linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
+        exec(compile(cell, name, "exec"), vars(module))
+        found = registry.detectors()
+        return found.get(found.of(module.Typed)).ran
+
+    module = types.ModuleType("cells")
+    cell = (
+        "from dataclasses import dataclass\nfrom membench.detector import Detector\n"
+        "@dataclass(frozen=True)\nclass Options:\n    pass\n"
+        "class Typed(Detector):\n    Options = Options\n    version = 1\n"
+        "    def score(self, model, conditions, extracted):\n        return [1.0] * 3\n"
+    )
+    sys.modules["cells"] = module
+    try:
+        assert typed(cell) == typed(cell) == hashlib.sha256(cell.encode()).hexdigest()
+        assert typed(cell.replace("1.0", "2.0")) != typed(cell)
+        bare = type("Typed", (module.Typed,), {"__module__": "cells"})
+        with pytest.raises(UserError, match="source of Typed cannot be read"):
+            registry.detectors().of(bare)
+    finally:
+        del sys.modules["cells"]
+        registry.detectors.cache_clear()
 
 
 def test_options_as_values() -> None:
