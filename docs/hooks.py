@@ -46,7 +46,8 @@ def _link(link: re.Match[str], place: str, page: str) -> str:
     if ":" in target:
         return link[0]
     found = posixpath.normpath(posixpath.join(posixpath.dirname(place), target))
-    inside = PAGES.get(found, found.removeprefix("docs/") if found.startswith("docs/") else "")
+    file = found.startswith("docs/") and "." in posixpath.basename(found)
+    inside = PAGES.get(found, found.removeprefix("docs/") if file else "")
     if not inside:  # code, or a file that is no page
         return words if words.startswith("`") else f"`{found}`" if image else f"{words} (`{found}`)"
     way = posixpath.relpath(inside, posixpath.dirname(page) or ".")
