@@ -22,7 +22,8 @@ from typing import Literal
 import torch
 
 from membench.models.denoiser import Denoiser
-from membench.models.derivative import choose, quadratic_forms, random_probes
+from membench.models.derivative import choose, quadratic_forms
+from membench.models.trace import random_probes
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run, per_example, spent
 from membench.runs.spec import Spec

@@ -25,16 +25,8 @@ import torch
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
-from membench.models.derivative import (
-    SMALL,
-    Derivative,
-    Probe,
-    Trace,
-    choose,
-    forms_price,
-    quadratic_forms,
-    small,
-)
+from membench.models.derivative import Derivative, Probe, choose, forms_price, quadratic_forms
+from membench.models.trace import SMALL, Trace, small
 from membench.storage.images import png_bits
 from membench.types import Access, Condition, Request
 

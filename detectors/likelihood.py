@@ -29,8 +29,9 @@ from membench.metrics.divergence import pointwise_divergence
 from membench.models.autoencoder import LatentStates
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
-from membench.models.derivative import SMALL, Derivative, Trace, choose, small
+from membench.models.derivative import Derivative, choose
 from membench.models.likelihood import flow_forwards, flow_times, log_density
+from membench.models.trace import SMALL, Trace, small
 from membench.types import Access, Condition, Request
 
 from .base import IMAGES, ByCondition

@@ -226,14 +226,14 @@ def test_pictures_that_do_not_fit_go_by_halves(tiny_pipeline_folder, monkeypatch
 
 
 def test_derivatives_that_do_not_fit_go_by_halves(tiny_pipeline_folder) -> None:
-    from membench.models import derivative
+    from membench.models import derivative, trace
 
     m = LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=8)
     x, told = (
         torch.randn(3, *m.shape, generator=torch.Generator().manual_seed(3)),
         m.condition([Condition(str(i), "a mug") for i in range(3)]),
     )
-    vectors = derivative.random_probes(m.shape, ["a", "b", "c"], 0, 4, "rademacher")
+    vectors = trace.random_probes(m.shape, ["a", "b", "c"], 0, 4, "rademacher")
     how = derivative.choose(m, "jvp")
     eps, forms = derivative.quadratic_forms(m, x, 5, told, vectors, 4, how)
     jvps, forward, tried = m.cost.jvps, m._forward, []

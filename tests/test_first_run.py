@@ -25,7 +25,7 @@ from membench.boards import published_table
 from membench.boards.published import read
 from membench.boards.reproduced import judged
 from membench.cli.main import main
-from membench.datasets import prompt_sets
+from membench.datasets import known_sets
 from membench.models.checkpoints import CHECKPOINTS
 from membench.options import detector_options
 from membench.registry import detectors
@@ -75,7 +75,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for name, prompts in SETS.items():
         text = "\n".join(prompts) + "\n"
         known = replace(
-            prompt_sets.KNOWN[name],
+            known_sets.KNOWN[name],
             file=f"{name}.txt",
             url=f"https://example.org/{name}.txt",
             repo="",
@@ -83,7 +83,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             rows=len(prompts),
             texts="",
         )
-        monkeypatch.setitem(prompt_sets.KNOWN, name, known)
+        monkeypatch.setitem(known_sets.KNOWN, name, known)
         (cache / "prompts").mkdir(parents=True, exist_ok=True)
         (cache / "prompts" / known.file).write_text(text)
     (tmp_path / "sd1_nmem.txt").write_text("\n".join(OTHERS))

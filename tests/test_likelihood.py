@@ -20,8 +20,8 @@ from membench.metrics.divergence import (
 )
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
-from membench.models.derivative import Trace, basis
 from membench.models.likelihood import flow_forwards, flow_times, log_density
+from membench.models.trace import Trace, basis
 from membench.types import Condition
 
 SIZE, NOTHING = 9, Conditioning(None)

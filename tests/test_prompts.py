@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
-from membench.datasets.prompt_sets import KNOWN, KnownSet, PromptSet, read, resource, together
+from membench.datasets.known_sets import KNOWN, KnownSet
+from membench.datasets.prompt_sets import PromptSet, read, resource, together
 from membench.datasets.prompts import (
     LONGEST,
     UNLABELLED,

@@ -14,8 +14,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from membench.boards.published import SCHEMA, build, ordered, read, with_reported
+from membench.boards.published import SCHEMA, build, ordered, read
 from membench.boards.published_table import published_table
+from membench.boards.reported import with_reported
 from membench.errors import UserError
 from membench.registry import detectors, tasks
 

@@ -23,7 +23,8 @@ from membench.metrics.complexity import bin_edges
 from membench.metrics.table import run_metrics
 from membench.reports import plots, run_page
 from membench.reports.page import Section
-from membench.reports.run_page import about, detection, headline, write_report
+from membench.reports.run_about import about
+from membench.reports.run_page import detection, headline, write_report
 from membench.runs import nearest
 from membench.runs.finished import Run
 from membench.storage.hashing import json_hash

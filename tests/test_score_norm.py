@@ -21,10 +21,11 @@ from membench.detectors.webster import Dcs, Edge
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
-from membench.models.derivative import choose, quadratic_forms, random_probes
+from membench.models.derivative import choose, quadratic_forms
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim_invert
+from membench.models.trace import random_probes
 from membench.seeds import seed_of
 from membench.storage.images import png_bits
 from membench.types import Condition, Sample

@@ -19,14 +19,10 @@ from membench.boards.published import (
     METRICS,
     NOT_MEASURED,
     SETTING,
-    numbers_of,
     ordered,
     read,
-    same_setting,
-    settings_of,
-    title_of,
-    with_reported,
 )
+from membench.boards.reported import numbers_of, same_setting, settings_of, title_of, with_reported
 from membench.boards.reproduced import judged, verdict_of
 from membench.errors import UserError
 

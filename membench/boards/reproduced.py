@@ -18,15 +18,8 @@ from typing import Any
 
 import pandas as pd
 
-from membench.boards.published import (
-    EVIDENCE,
-    numbers_of,
-    ordered,
-    same_setting,
-    settings_of,
-    stated,
-    title_of,
-)
+from membench.boards.published import EVIDENCE, ordered
+from membench.boards.reported import numbers_of, same_setting, settings_of, stated, title_of
 
 REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "cannot be judged"
 WIDEST = 0.1  # of our interval, from end to end

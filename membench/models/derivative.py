@@ -20,8 +20,8 @@ precision all the same makes its own row infinite or NaN: a failed example.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -29,13 +29,11 @@ import torch
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
-from membench.seeds import generator
 from membench.types import Condition
 
 Derivative = Literal["auto", "jvp", "difference"]
 Probe = Literal["rademacher", "gaussian"]
 Vectors = Callable[[slice, slice], "torch.Tensor"]  # (probes, rows) -> [k, n, *shape]
-SMALL = 128  # up to this D a trace is exact where nobody asked for an estimate
 STEP = 0.01  # of the central difference, in units of sigma_t: the scale on which eps bends
 
 
@@ -290,70 +288,3 @@ def _difference(
         model.eps((x + sign * h * v).flatten(0, 1), t, told, remember=False) for sign in (1, -1)
     ]
     return ((ends[0] - ends[1]) / (2 * h)).view(k, n, *x.shape[1:])
-
-
-@dataclass(frozen=True)
-class Trace:
-    """How a trace over the dimensions of ``shape`` is taken: exactly, by D unit vectors,
-    or as the mean form of ``probes`` random ones.
-    """
-
-    shape: tuple[int, ...]
-    exact: bool
-    probes: int
-    probe: Probe = "rademacher"
-
-    @property
-    def count(self) -> int:
-        """Vectors a row."""
-        return torch.Size(self.shape).numel() if self.exact else self.probes
-
-    def vectors(self, names: Sequence[str], seed: int) -> Vectors:
-        """names: of each row, fix its probes."""
-        if self.exact:
-            return basis(self.shape, len(names))
-        return random_probes(self.shape, list(names), seed, self.count, self.probe)
-
-    def of(self, forms: torch.Tensor) -> torch.Tensor:
-        """The trace [n] of forms [count, n]."""
-        return forms.sum(dim=0) if self.exact else forms.mean(dim=0)
-
-
-def small(shape: tuple[int, ...], probes: int) -> bool:
-    """Whether unit vectors cost no more than the probes, or little."""
-    return torch.Size(shape).numel() <= max(SMALL, probes)
-
-
-def basis(shape: tuple[int, ...], n: int) -> Vectors:
-    """The D unit vectors, the same for each of ``n`` rows: their forms sum to the exact
-    trace.
-    """
-    size = torch.Size(shape).numel()
-
-    def vectors(probes: slice, rows: slice) -> torch.Tensor:
-        index = torch.arange(size)[probes]
-        units = torch.nn.functional.one_hot(index, size).float().view(len(index), 1, *shape)
-        return units.expand(-1, len(range(n)[rows]), *shape)
-
-    return vectors
-
-
-def random_probes(
-    shape: tuple[int, ...], ids: list[str], seed: int, count: int, probe: Probe
-) -> Vectors:
-    """Hutchinson's probes (E v v' = 1, so that the mean form is the trace): a function
-    of (seed, id, number) alone.
-    """
-
-    def draw(name: str, k: int) -> torch.Tensor:
-        source = generator(seed, "probe", name, k)
-        if probe == "gaussian":
-            return torch.randn(shape, generator=source)
-        return torch.randint(0, 2, shape, generator=source).float() * 2 - 1
-
-    def vectors(probes: slice, rows: slice) -> torch.Tensor:
-        return torch.stack(
-            [torch.stack([draw(name, k) for name in ids[rows]]) for k in range(count)[probes]]
-        )
-
-    return vectors

@@ -23,7 +23,8 @@ import torch
 
 from .conditioning import Conditioning
 from .denoiser import Denoiser
-from .derivative import Derivative, Trace, Vectors, choose, forms_price, quadratic_forms
+from .derivative import Derivative, Vectors, choose, forms_price, quadratic_forms
+from .trace import Trace
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from membench.errors import UserError, reason
-from membench.runs.check import check_info, check_tables
+from membench.runs.check import check_tables
+from membench.runs.check_info import check_info
 from membench.runs.folder import read_info, read_run
 from membench.storage.files import DamagedFile
 from membench.storage.hashing import content_key
