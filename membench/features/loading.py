@@ -3,8 +3,8 @@ Copy Detection", CVPR 2022); and CLIP (Radford et al., "Learning Transferable Vi
 Models From Natural Language Supervision", ICML 2021) through open_clip.
 
 Weights are read from safetensors or from pickles of plain tensors; code in a pickle is
-never run. A TorchScript file is a program, which cannot call Python but can write
-files: take it from its authors only.
+never run. A TorchScript file is a program; it runs in a process of its own
+(:mod:`membench.features.apart`).
 """
 
 from __future__ import annotations

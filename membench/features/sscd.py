@@ -4,7 +4,7 @@ publish.
 
 from __future__ import annotations
 
-import warnings
+import sys
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from membench.errors import UserError, suggest, unknown_name
-from membench.features.extractor import Encode, Loaded, read_tensors, short, weights_file
+from membench.features.apart import Apart, ProgramFailed
+from membench.features.extractor import Encode, Loaded, read_tensors, weights_file
 from membench.features.preprocessing import Preprocessing
 from membench.storage.cache import cache_root
 from membench.storage.hashing import file_hash
@@ -114,18 +115,17 @@ def _weights(weights: str) -> Path:
 
 def _torchscript(file: Path, device: str, preprocessing: Preprocessing) -> Encode:
     side = preprocessing.crop or preprocessing.side
+    print(
+        f"membench: {file.name} is a program (TorchScript); it runs in a process of its own",
+        file=sys.stderr,
+    )
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            # TorchScript is deprecated, but what the authors publish
-            warnings.simplefilter("ignore")
-            model = torch.jit.load(str(file), map_location=device).eval()
-            out = model(torch.zeros(2, 3, side, side, device=device))
-            if not isinstance(out, torch.Tensor) or out.ndim != 2 or len(out) != 2:
-                raise ValueError("it does not give one vector an image")
-    except Exception as error:  # whatever a damaged file or another program raises
+        model = Apart(file, device)
+        if (out := model(torch.zeros(2, 3, side, side))).ndim != 2 or len(out) != 2:
+            raise ProgramFailed(f"{file} does not give one vector an image")
+    except ProgramFailed as error:
         raise UserError(
-            f"{file} is no TorchScript model of {side} x {side} images: {short(error)}; see"
-            f" {SSCD_HOME}"
+            f"{error}: it is no TorchScript model of {side} x {side} images; see {SSCD_HOME}"
         ) from error
     return model
 
