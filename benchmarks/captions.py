@@ -36,6 +36,7 @@ NEGATIVES = {
     "COCO": "coco2014_val_10000.csv",
     "GPT-4": "group_nomem500.txt",
 }
+FILES = (*MEMORIZED.values(), *NEGATIVES.values())
 
 
 def pair(folder: Path, memorized: str, negatives: str) -> pd.DataFrame:
@@ -113,6 +114,8 @@ def one_brand(folder: Path) -> str:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
+    if absent := [name for name in FILES if not any(Path(sys.argv[1]).rglob(name))]:
+        sys.exit(f"{sys.argv[1]} holds no {', no '.join(absent)}")
     found = pd.DataFrame(table(Path(sys.argv[1])))
     print(markdown(found))
     print(of_letters(Path(sys.argv[1])))

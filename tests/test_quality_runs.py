@@ -216,12 +216,15 @@ def test_shrunk_distances_are_marked(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_board_without_figures_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make(tmp_path, COPIED)
+    run, file = make(tmp_path, COPIED), tmp_path / "attacks.parquet"
     asked = ["leaderboard", "--quality", "--runs", str(tmp_path)]
     assert main([*asked, "--by", "attack"]) == 2
     assert "the same commands with --quality pixels" in capsys.readouterr().err
     assert main([*asked, "--by", "seeds"]) == 2
     assert "add --by attack" in capsys.readouterr().err
+    write(board([run], "attack").frame, "attack", file)
+    assert main(["leaderboard", "--by", "attack", "--quality", "--runs", str(file)]) == 2
+    assert f"{file} holds no figures of quality" in capsys.readouterr().err
 
 
 def test_a_file_of_another_run_or_an_edited_one_is_refused(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def told(frame: pd.DataFrame, asked: int, where: Path) -> str:
         *(f"{text}." for text in short),
         *([refused_line] if many else []),
         f"files: {where}",
-        "next: " + (commands[0] if commands else "membench ablate"),
+        "next, on a world on which nothing was chosen:",
+        *(commands or ["membench ablate"]),
     ]
     text = [part for line in lines for part in folded(line, width())]
     return "\n".join([table(f"tuned on {task}: AUROC mirrored", pd.DataFrame(rows)), *text])
