@@ -74,7 +74,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "dsm": ({}, [CAPTIONS, CLASSES]),
     "edge": ({"size": 16}, [CAPTIONS]),
     "filter": ({"candidates": 4, "keep": 2, "steps": 2}, [CAPTIONS, CLASSES, NOTHING]),
-    "flipd": ({"probes": 2}, [CAPTIONS, CLASSES, NOTHING]),
+    "flipd": ({"probes": 2, "trace": "hutchinson"}, [CAPTIONS, CLASSES, NOTHING]),
     "hessian_difference": ({}, [CAPTIONS, CLASSES]),
     "likelihood": ({"steps": 4, "probes": 2, "tolerance": 1e3}, [CAPTIONS, CLASSES, NOTHING]),
     "loss": ({}, [CAPTIONS, CLASSES, NOTHING]),

@@ -21,7 +21,7 @@ def script(name: str):
     return module
 
 
-tables, picture = script("tables"), script("picture")
+tables, picture, figures = script("tables"), script("picture"), script("figures")
 
 
 @pytest.mark.parametrize("name", tables.FILES)
@@ -50,6 +50,15 @@ def test_the_picture_shows_what_its_parquet_says() -> None:
     with Image.open(picture.PICTURE) as image:
         told = image.info["Description"]
     assert told == picture.said(pd.read_parquet(picture.BOARD)), "python results/picture.py"
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_a_figure_of_the_findings_shows_what_its_parquet_says(name: str) -> None:
+    with Image.open(figures.FOLDER / f"{name}.png") as image:
+        told = image.info["Description"]
+    assert told == figures.said(figures.FIGURES[name]()), "python results/figures.py"
+    assert f"(figures/{name}.png)" in (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert len(told.split()) > 20
 
 
 def test_the_picture_has_a_dot_for_each_detector() -> None:

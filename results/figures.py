@@ -1,0 +1,181 @@
+"""Draws the figures of docs/findings.md from the Parquet files here: ``python
+results/figures.py``, some seconds. Writes ``docs/figures/NAME.png``; each holds the
+numbers that it shows, which a test compares with the Parquet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE, FOLDER = ROOT / "results", ROOT / "docs" / "figures"
+INK, GREY, LINE = "#1f5fa8", "#8a8a8a", "#bbbbbb"
+COLOURS = ("#1f5fa8", "#c8553d", "#3a7d44", "#8e5ea2", "#444444")
+KINDS = ("x1", "x4", "x16", "x64")
+
+
+def captions() -> Figure:
+    """AUROC of the controls that read captions alone, on four published prompt sets."""
+    board = pd.read_parquet(HERE / "sd_webster_full_captions.parquet")
+    sets = list(board.data_name.unique())
+    figure, axes = _figure(6.4, 2.6)
+    for shift, (name, part) in zip(
+        (-0.22, 0.0, 0.22), board.groupby("detector", sort=True), strict=True
+    ):
+        at = np.array([sets.index(of) for of in part.data_name]) + shift
+        _dots(axes, at, part, "auroc", COLOURS[round(shift / 0.22) + 1], str(name))
+    axes.set_yticks(range(len(sets)), [str(of) for of in sets], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("AUROC of memorized against other prompts, no model asked", fontsize=8)
+    _finish(axes, legend=False)
+    figure.legend(fontsize=7, frameon=False, loc="outside upper center", ncols=3)
+    return figure
+
+
+def multiplicity() -> Figure:
+    """Mirrored AUROC against how often an image was shown, on two worlds."""
+    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (file, title) in zip(
+        panels,
+        (("mirror_development", "development world"), ("mirror_world1", "world 1")),
+        strict=True,
+    ):
+        board = pd.read_parquet(HERE / f"{file}.parquet")
+        board = board[(board.task == "cifar10") & (board.options == "images=0")]
+        for name, colour in zip(
+            ("loss", "membership", "clid", "flipd", "cfg_norm"), COLOURS, strict=True
+        ):
+            part = board[board.detector == name].set_index("kind").loc[list(KINDS)]
+            low = part.mirrored - part.mirrored_low
+            high = part.mirrored_high - part.mirrored
+            axes.errorbar(
+                range(len(KINDS)),
+                part.mirrored,
+                yerr=np.stack([low, high]).clip(0),
+                color=colour,
+                marker="o",
+                markersize=4,
+                linewidth=1.2,
+                label=name,
+            )
+        axes.axhline(0.5, color=LINE, linestyle="--", linewidth=1)
+        axes.set_xticks(range(len(KINDS)), [kind[1:] for kind in KINDS], fontsize=8)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_xlabel("times an image was shown in an epoch", fontsize=8)
+        _finish(axes, legend=axes is panels[0])
+    panels[0].set_ylabel("AUROC, mirrored", fontsize=8)
+    return figure
+
+
+def attacks() -> Figure:
+    """The share of copies of each attack and of plain sampling, on the model and its
+    mirror, and how many different training images are copied.
+    """
+    board = pd.read_parquet(HERE / "attacks_cifar10.parquet")
+    board = board[~board.control.astype(bool)].sort_values("ams_cumulative")
+    figure = Figure(figsize=(6.4, 2.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    at = np.arange(len(board))
+    _dots(left, at, board, "ams_cumulative", INK, "model")
+    left.scatter(100 * board.control_ams.astype(float), at, c=GREY, s=22, label="mirror", zorder=3)
+    left.set_yticks(at, list(board.detector), fontsize=8)
+    left.set_xlabel("copies among 300 images, %", fontsize=8)
+    right.scatter(board.copied_at_equal_n, at, c=INK, s=22)
+    right.set_xlim(left=0)
+    right.set_xlabel("different training images among them", fontsize=8)
+    _finish(left)
+    _finish(right, legend=False)
+    return figure
+
+
+def tuned() -> Figure:
+    """What six tries promised on the development world, and what world 1 says of it."""
+    tried = pd.read_parquet(HERE / "tuned_cifar10.parquet")
+    world = pd.read_parquet(HERE / "mirror_world1.parquet")
+    world = world[world.kind == "all"]
+    names = list(tried.detector.unique())
+    figure = Figure(figsize=(6.4, 2.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True, sharex=True)
+    for k, name in enumerate(names):
+        of = tried[tried.detector == name]
+        _arrow(panels[0], k, of[of.number == 0].auroc.iloc[0], of[of.chosen].auroc.iloc[0])
+        mine = world[world.detector == name].set_index("options").mirrored
+        other = [value for options, value in mine.items() if options != "images=0"]
+        _arrow(panels[1], k, mine["images=0"], other[0] if other else mine["images=0"])
+    for axes, title in zip(panels, ("development world", "world 1"), strict=True):
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_xlabel("AUROC, mirrored: defaults (○) and tuned (●)", fontsize=8)
+        _finish(axes, legend=False)
+    panels[0].set_yticks(range(len(names)), names, fontsize=8)
+    return figure
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    made.__name__: made for made in (captions, multiplicity, attacks, tuned)
+}
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _dots(
+    axes: Axes, at: np.ndarray, part: pd.DataFrame, name: str, colour: str, label: str
+) -> None:
+    scale = 1 if name == "auroc" else 100
+    value, low, high = (
+        scale * part[column].to_numpy(float) for column in (name, f"{name}_low", f"{name}_high")
+    )
+    axes.errorbar(
+        value,
+        at,
+        xerr=np.stack([value - low, high - value]).clip(0),
+        fmt="o",
+        color=colour,
+        markersize=4.5,
+        elinewidth=1.2,
+        label=label,
+    )
+
+
+def _arrow(axes: Axes, at: int, first: float, last: float) -> None:
+    axes.plot([first, last], [at, at], color=LINE, linewidth=1.5, zorder=1)
+    axes.scatter([first], [at], facecolors="white", edgecolors=INK, s=26, zorder=2)
+    axes.scatter([last], [at], c=INK, s=26 if first != last else 0, zorder=2)
+
+
+def _finish(axes: Axes, *, legend: bool = True) -> None:
+    axes.tick_params(axis="both", labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if legend:
+        axes.legend(fontsize=7, frameon=False)
+
+
+def said(figure: Figure) -> str:
+    """Every number that the figure shows, kept in the PNG."""
+    numbers = []
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            numbers += [*np.ravel(line.get_xdata()), *np.ravel(line.get_ydata())]
+        for shown in axes.collections:
+            if (points := np.ravel(shown.get_offsets())).size:
+                numbers += list(points)
+            for segment in getattr(shown, "get_segments", list)():
+                numbers += list(np.ravel(segment))
+    return " ".join(f"{float(number):.3f}" for number in numbers)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, made in FIGURES.items():
+        figure = made()
+        figure.savefig(FOLDER / f"{name}.png", dpi=150, metadata={"Description": said(figure)})
