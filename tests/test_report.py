@@ -28,6 +28,7 @@ from membench.runs import nearest
 from membench.runs.finished import Run
 from membench.storage.hashing import json_hash
 from membench.storage.images import png_bytes, png_image
+from membench.storage.tables import SCHEMAS, write_table
 from membench.types import Band, Space
 
 DISTANCE = Space(
@@ -118,11 +119,14 @@ def make_run(
         ["sample_id", "training_id", "training", "similarity", "rank"]
     ]
     metrics = run_metrics(scores, samples, matches, space, evaluations=1000, resamples=20)
+    if images:
+        stored = samples.reindex(columns=SCHEMAS["samples"].names)
+        write_table(path / "samples.parquet", stored, "samples")
     return Run(
         path,
         make_info(n, len(samples), space) | changes,
         scores,
-        samples,
+        samples.drop(columns="image"),
         matches,
         metrics,
         NEAREST,
@@ -262,7 +266,7 @@ def test_the_gallery_shows_the_nearest_then_near_misses_then_failures(tmp_path) 
     assert html.index(">Nearest <") < html.index(">Near misses <") < html.index(">Failures <")
     first = gallery(run).galleries[0].pairs[0]
     assert np.array_equal(
-        png_image(base64.b64decode(first["generated"])), png_image(run.samples.image[0])
+        png_image(base64.b64decode(first["generated"])), png_image(run.images(["0000/0"])["0000/0"])
     )
     assert np.array_equal(png_image(base64.b64decode(first["training"])), TRAINING[0])
     assert first["similarity"] == pytest.approx(0.4) and first["kind"] == "N"
@@ -352,9 +356,7 @@ def test_failed_rows_are_left_out(tmp_path) -> None:
     bad = dataclasses.replace(
         run,
         scores=run.scores.assign(status="failed", score=np.nan),
-        samples=run.samples.assign(
-            status=["failed: NaN", *["ok"] * 29], image=[None, *run.samples.image[1:]]
-        ),
+        samples=run.samples.assign(status=["failed: NaN", *["ok"] * 29]),
         metrics=run.metrics[~run.metrics.metric.isin(["auroc", "average_precision"])],
     )
     html = page(bad)

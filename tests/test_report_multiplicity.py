@@ -33,6 +33,7 @@ from membench.reports.run_page import write_report
 from membench.reports.text import interval
 from membench.runs.finished import Run, load
 from membench.runs.folder import RunFolder
+from membench.runs.images import Samples
 from membench.storage.hashing import content_key
 from membench.storage.tables import SCHEMAS
 
@@ -81,11 +82,11 @@ def finished(
         folder.finish(
             {
                 "scores": scores,
-                "samples": samples,
                 "matches": matches,
                 "metrics": metrics,
                 "nearest": NEAREST,
             },
+            Samples.of([samples]),
             info,
         )
         return load(folder.path)

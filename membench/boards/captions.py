@@ -138,8 +138,8 @@ def with_captions(frame: pd.DataFrame, runs: Sequence[Run], groups: str = "task"
             if len(run.scores) and ("image" not in groups or len(run.samples))
         ]
         line = (
-            best(reached(usable[0].scores, regrouped(usable[0].scores, usable[0].samples, groups)))
-            if usable
+            best(reached(of.scores, regrouped(of.scores, of.samples, groups, of.images)))
+            if (of := next(iter(usable), None))
             else None
         )
         if line is not None:

@@ -94,7 +94,9 @@ class Resampler:
         return [Examples.of(of.frame[of.frame.id.isin(shared)]) for of in found]
 
     def _read(self, run: Run, subset: str) -> pd.DataFrame:
-        scores = run.scores.assign(group=regrouped(run.scores, run.samples, self.groups), bin=-1)
+        scores = run.scores.assign(
+            group=regrouped(run.scores, run.samples, self.groups, run.images), bin=-1
+        )
         sized = (scores.status == "ok") & scores.png_bits.notna()
         if sized.any():
             scores.loc[sized, "bin"] = size_bins(scores.png_bits[sized].to_numpy())
