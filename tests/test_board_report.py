@@ -21,6 +21,7 @@ from test_report import (
     SIMILARITY,
     has_nan,
     make_run,
+    redraw,
     without_script,
 )
 
@@ -32,7 +33,6 @@ from membench.reports.gallery import OFTEN, Gallery, of_runs
 from membench.runs.finished import Run
 from membench.runs.nearest import frame_of, nearest_table
 from membench.storage.images import png_bytes, png_image
-from membench.storage.tables import read_table, write_table
 
 STORED = dict(zip(NEAREST.training_id, NEAREST.image, strict=True))
 ROWS = pd.DataFrame({"detector": ["a|b", NASTY], "AUROC": ["0.9 [0.8, 1.0]", "n/a"]})
@@ -64,12 +64,8 @@ def variant(
         | (changes or {})
     )
     if bright and len(run.samples):
-        file = run.path / "samples.parquet"
-        pictures = [
-            png_bytes(np.full((8, 8, 3), (i + bright) % 256, np.uint8))
-            for i in range(len(run.samples))
-        ]
-        write_table(file, read_table(file, "samples").assign(image=pictures), "samples")
+        shades = range(bright, bright + len(run.samples))
+        redraw(run, [png_bytes(np.full((8, 8, 3), i % 256, np.uint8)) for i in shades])
     matches = run.matches.assign(similarity=run.matches.similarity - np.float32(bright / 10_000))
     return dataclasses.replace(run, info=info, matches=matches)
 
@@ -208,15 +204,12 @@ def test_what_a_programmer_may_get_wrong(tmp_path, slug, runs) -> None:
 
 def test_large_boards_stay_small(tmp_path) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
-    picture = png_bytes(noise[0])
     run = variant(tmp_path, "one", n=60)
     stored = nearest_table(run, noise)
     assert set(stored.training_id) == set(run.matches.training_id) and len(stored) == 30
     assert all(png_image(png).shape == (192, 192, 3) for png in stored.image)
-    html, _ = write(
-        tmp_path,
-        [dataclasses.replace(run, samples=run.samples.assign(image=picture), nearest=stored)],
-    )
+    redraw(run, [png_bytes(noise[0])] * 60)
+    html, _ = write(tmp_path, [dataclasses.replace(run, nearest=stored)])
     # Noise, which PNG cannot shrink; photographs take half
     assert len(html) < 6e6 and "shown at 128 pixels" in html
 

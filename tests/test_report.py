@@ -28,7 +28,7 @@ from membench.runs import nearest
 from membench.runs.finished import Run
 from membench.storage.hashing import json_hash
 from membench.storage.images import png_bytes, png_image
-from membench.storage.tables import SCHEMAS, write_table
+from membench.storage.tables import SCHEMAS, read_table, write_table
 from membench.types import Band, Space
 
 DISTANCE = Space(
@@ -131,6 +131,12 @@ def make_run(
         metrics,
         NEAREST,
     )
+
+
+def redraw(run: Run, pngs: list[bytes]) -> None:
+    """Stores other images of a run of ``make_run``."""
+    file = run.path / "samples.parquet"
+    write_table(file, read_table(file, "samples").assign(image=pngs), "samples")
 
 
 def make_info(n: int, n_images: int, space: Space) -> dict:
@@ -517,7 +523,7 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
     text = path.read_text()
     assert (
         path == tmp_path / "report.html"
-        and names(tmp_path) == {"report.html"}
+        and names(tmp_path) == {"report.html", "samples.parquet"}
         and rows(run.samples) == before
     )
 
@@ -529,7 +535,7 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
     monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(UserError, match="No space left"):
         write_report(dataclasses.replace(run, info=run.info | {"seed": 8}))
-    assert names(tmp_path) == {"report.html"} and path.read_text() == text
+    assert names(tmp_path) == {"report.html", "samples.parquet"} and path.read_text() == text
     monkeypatch.undo()
     assert page(run) == text  # the same page for the same run
 
@@ -537,8 +543,7 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
 def test_large_pictures_are_shown_smaller(tmp_path) -> None:
     run, noise = make_run(tmp_path, n=60), np.random.default_rng(2)
     large = noise.integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
-    picture = png_bytes(large[0])
-    run = dataclasses.replace(run, samples=run.samples.assign(image=[picture] * 60))
+    redraw(run, [png_bytes(large[0])] * 60)
     path = write_report(dataclasses.replace(run, nearest=nearest.nearest_table(run, large)))
     assert path.stat().st_size < 15e6  # noise, which PNG cannot shrink; photographs take half
     assert "shown at 192 pixels" in path.read_text()

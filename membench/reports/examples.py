@@ -84,7 +84,8 @@ def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Exam
             left -= len(shown) + 1
             seen.append((row, mine, shown))
         rows.append(row)
-    thumbs = _thumbs([shown for _, _, shown in seen])
+    every = frame.loc[[at for _, _, shown in seen for at in shown.index]]
+    thumbs = dict(zip(every.index, extracted(every, THUMB), strict=True))  # each file read once
     for row, mine, shown in seen:
         row += _image_cells(mine, [thumbs[at] for at in shown.index], stored, bool(len(shown)))
     return Examples(header, rows, _note(len(good), bool(by_example), left))
@@ -131,12 +132,6 @@ def _note(count: int, images: bool, left: int) -> str:
     return note
 
 
-def _thumbs(shown: Sequence[pd.DataFrame]) -> dict[int, str]:
-    """The small images of all rows of a page by their index: its files are read once."""
-    every = pd.concat(shown) if shown else pd.DataFrame()
-    return dict(zip(every.index, extracted(every, THUMB), strict=True)) if len(every) else {}
-
-
 def _image_cells(
     mine: pd.DataFrame, thumbs: Sequence[str], stored: Mapping[str, bytes], shown: bool
 ) -> list[Cell]:
@@ -171,9 +166,8 @@ def wrong(
         "Not memorized, yet with the highest scores.",
         f"Memorized, yet with the lowest scores.{_missed(run, good)}",
     )
-    nearest = frame.drop_duplicates("condition") if len(frame) else frame
-    nearest = nearest[nearest.condition.isin([*alarms.id, *misses.id])] if len(frame) else nearest
-    nearest = nearest.assign(generated=extracted(nearest, CARD) if len(nearest) else [])
+    nearest = frame[frame.condition.isin([*alarms.id, *misses.id])].drop_duplicates("condition")
+    nearest = nearest.assign(generated=extracted(nearest, CARD))
     found = []
     for title, note, rows in zip(("False alarms", "Misses"), notes, (alarms, misses), strict=True):
         cards = []

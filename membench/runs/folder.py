@@ -23,7 +23,7 @@ from filelock import BaseFileLock
 from membench.errors import UserError
 from membench.runs.images import Samples
 from membench.storage.files import DamagedFile, check_own, take_lock, write_json
-from membench.storage.streams import prove, write_groups
+from membench.storage.streams import check_pages, write_groups
 from membench.storage.tables import (
     SCHEMA_VERSION,
     SCHEMAS,
@@ -334,7 +334,7 @@ def read_run(
         for name in tables
     }
     if verified and "samples" in tables:
-        prove(folder / "samples.parquet", "samples", "image")
+        check_pages(folder / "samples.parquet", "samples", "image")
     for name in tables:
         if (
             owner := read_notes(folder / f"{name}.parquet").get("run", info.get("key"))

@@ -57,7 +57,7 @@ def read_cells(
             start = end
 
 
-def prove(path: Path, name: str, column: str) -> None:
+def check_pages(path: Path, name: str, column: str) -> None:
     """Reads a column and keeps nothing of it, so that damage to it shows. Raises as
     :func:`membench.storage.tables.read_table`.
     """
