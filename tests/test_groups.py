@@ -241,7 +241,7 @@ def grouped(scores, samples, how):
 
     def images(ids):
         held = {} if samples is None else dict(zip(samples.sample_id, samples.image, strict=True))
-        return {name: held[name] for name in ids if held[name] is not None}
+        return [(name, held[name]) for name in ids if held[name] is not None]
 
     return regrouped(scores, samples, how, images)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from membench.errors import UserError, suggest
 from membench.similarity.near_duplicates import by_label, image_groups, merged, text_groups
+from membench.storage.files import disk_errors
 from membench.storage.images import png_image
 
-Read = Callable[[Iterable[str]], Mapping[str, bytes]]
+Read = Callable[[Iterable[str]], Iterable[tuple[str, bytes]]]
 GROUPINGS = ("task", "text", "image", "text+image")
 
 
@@ -20,7 +23,7 @@ def regrouped(
 ) -> pd.Series:
     """New groups, indexed as scores, of a run's stored tables ``scores`` and
     ``samples`` (None: it has none). images: what reads its images by their ids
-    (``Run.images``), where ``how`` asks for them.
+    (``images.stored_images``), where ``how`` asks for them.
 
     how: "task", as stored. "text", by prompt (:func:`text_groups`). "image", by the
     image that was extracted for the example's own condition, the one of the lowest draw
@@ -75,11 +78,32 @@ def _by_first_image(scores: pd.DataFrame, samples: pd.DataFrame | None, images: 
         own = samples[(samples["status"] == "ok") & samples["condition"].isin(scores["id"])]
         first = own.sort_values(["draw", "sample_id"]).drop_duplicates("condition")
         owner = dict(zip(first["sample_id"], first["condition"], strict=True))
-    if not (stored := images(owner)):
+    groups = _image_groups(images(owner))
+    if not groups:
         raise UserError(
             "no example has an extracted image of its own to group by; group by text, or as the"
             " task does"
         )
-    groups = image_groups(np.stack([png_image(image) for image in stored.values()]))
-    of = {owner[name]: group for name, group in zip(stored, groups, strict=True)}
+    of = {owner[name]: group for name, group in groups.items()}
     return scores["id"].map(of).astype(object)
+
+
+def _image_groups(stored: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """The group of each image by its id. The pixels lie on disk: those of a large run
+    would not fit in memory.
+    """
+    names, shape = list[str](), (0, 0, 3)
+    with tempfile.TemporaryFile() as file:
+        with disk_errors(Path(tempfile.gettempdir())):
+            for name, png in stored:
+                image = png_image(png)
+                if names and image.shape != shape:
+                    raise UserError("--groups image needs images of one size; group by text")
+                file.write(image.tobytes())
+                names.append(name)
+                shape = image.shape
+            file.flush()
+        if not names:
+            return {}
+        pixels = np.memmap(file, np.uint8, "r", shape=(len(names), *shape))
+        return dict(zip(names, image_groups(pixels), strict=True))

@@ -16,7 +16,7 @@ from membench.storage.files import check_own, disk_errors
 from membench.storage.streams import read_cells
 from membench.storage.tables import SCHEMAS, as_table
 
-MEMORY = 128 << 20  # bytes of images beyond which they lie on disk
+MEMORY = 32 << 20  # bytes of images beyond which they lie on disk
 
 # A row group of samples.parquet ends with the image that makes it so large; what is
 # written does not depend on how it was computed
