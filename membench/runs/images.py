@@ -44,6 +44,7 @@ class Images:
         with disk_errors(self._folder or Path(tempfile.gettempdir())):
             self._file.seek(self._end)
             self._file.write(png)
+            self._file.flush()
         self._starts.append(self._end)
         self._sizes.append(len(png))
         self._end += len(png)
