@@ -112,7 +112,7 @@ def _model(model: Any) -> str:
 
 
 def load(path: str | Path) -> Result:
-    """The run of a folder, with its images.
+    """The run of a folder.
 
     Raises :class:`membench.errors.UserError` for one that is missing or damaged.
     """
@@ -130,7 +130,7 @@ def leaderboard(
     :class:`membench.errors.UserError` where there is no run, or none that ``by`` asks
     for.
     """
-    return Leaderboard(board(_runs(runs), by))
+    return Leaderboard(board(_runs(runs, verified=False), by))
 
 
 def report(
@@ -144,22 +144,22 @@ def report(
 
     runs: as of :func:`leaderboard`. Raises :class:`membench.errors.UserError`.
     """
-    made = board(_runs(runs), "seeds", compare=("auroc",))
+    made = board(_runs(runs, verified=True), "seeds", compare=("auroc",))
     Path(output).mkdir(parents=True, exist_ok=True)
     return write_page(made, Path(output), progress=progress)
 
 
-def _runs(given: Run | str | Path | Iterable[Run | str | Path]) -> list[Run]:
-    """One run twice counts once."""
+def _runs(given: Run | str | Path | Iterable[Run | str | Path], *, verified: bool) -> list[Run]:
+    """One run twice counts once. verified: of ``finished.load``."""
     listed = [given] if isinstance(given, Run | str | Path) else list(given)
     found: list[Run] = []
     for one in listed:
         if isinstance(one, Run):
             found.append(one)
         elif (Path(one) / "run.json").is_file():
-            found.append(finished.load(Path(one)))
+            found.append(finished.load(Path(one), verified=verified))
         else:
-            many = finished.read_runs(Path(one), images=True)
+            many = finished.read_runs(Path(one), verified=verified)
             for problem in many.problems:
                 say(f"left out: {problem}")
             found += many.runs

@@ -94,7 +94,7 @@ class Result(Run):
     """A finished run, with what a notebook shows of it.
 
     ``scores``, ``samples``, ``matches`` and ``metrics`` are pandas frames; ``info`` is
-    run.json; ``path`` the folder.
+    run.json; ``path`` the folder. ``images(ids)`` reads PNG bytes by ``sample_id``.
     """
 
     @classmethod
@@ -132,8 +132,10 @@ class Result(Run):
         """
         good = self.scores[self.scores.status == "ok"]
         first = good.sort_values("score", ascending=False, kind="stable").head(n)
-        images = self.samples[self.samples.status == "ok"].sort_values("draw")
-        by_id = images.drop_duplicates("condition").set_index("condition").image.to_dict()
+        drawn = self.samples[(self.samples.status == "ok") & self.samples.condition.isin(first.id)]
+        drawn = drawn.sort_values("draw").drop_duplicates("condition")
+        images = self.images(drawn.sample_id)
+        by_id = {r.condition: images.get(r.sample_id) for r in drawn.itertuples()}
         rows = "".join(
             f"<tr><td>{_image(by_id.get(r.id))}</td><td>{html.escape(plain(r.prompt or r.id))}</td>"
             f"<td>{r.score:.4g}</td><td>{html.escape(plain(r.kind))}</td></tr>"

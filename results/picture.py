@@ -38,9 +38,10 @@ def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
         )
         first = max(0, (len(copies) - count) // 2)
         chosen = copies[first : first + count]
+        images = run.images(chosen.sample_id)
         return [
-            (png_image(image), png_image(training[name]))
-            for image, name in zip(chosen.image, chosen.training_id, strict=True)
+            (png_image(images[r.sample_id]), png_image(training[r.training_id]))
+            for r in chosen.itertuples()
         ]
 
 

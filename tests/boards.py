@@ -13,6 +13,7 @@ from frames import samples as sample_rows
 from membench.metrics.table import run_metrics
 from membench.runs.finished import Run, load
 from membench.runs.folder import RunFolder
+from membench.runs.images import Samples
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.tables import SCHEMAS
 from membench.types import Band, Space
@@ -154,14 +155,14 @@ def make(
         for kind in ("forwards", "jvps")
     )
     scores = scores.reindex(columns=SCHEMAS["scores"].names)
-    tables = {"scores": scores, "samples": samples, "matches": matches}
+    tables = {"scores": scores, "matches": matches}
     tables["metrics"] = run_metrics(
         scores, samples[samples.status == "ok"], matches, L2, evaluations=evaluations, resamples=100
     )
     with RunFolder.open(
         root, task, parts["profile"], detector, content_key(parts), parts
     ) as folder:
-        folder.finish(tables, info)
+        folder.finish(tables, Samples.of([samples]), info)
         return load(folder.path)
 
 

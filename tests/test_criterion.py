@@ -192,7 +192,9 @@ def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
     features = load_features("sscd", weights)
     task = tasks().load("cifar10")
     known = features(task().load("mini").training.images())
-    drawn = features(np.stack([png_image(png) for png in found.samples.image]))
+    drawn = features(
+        np.stack([png_image(png) for png in found.images(found.samples.sample_id).values()])
+    )
     whole = cosine_similarity(drawn, known)
     nearest = found.matches[found.matches["rank"] == 0].sort_values("sample_id")
     order = found.samples.reset_index(drop=True).sort_values("sample_id").index

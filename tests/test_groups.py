@@ -236,6 +236,16 @@ def run_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     )
 
 
+def grouped(scores, samples, how):
+    """The new groups; images are read from the table."""
+
+    def images(ids):
+        held = {} if samples is None else dict(zip(samples.sample_id, samples.image, strict=True))
+        return [(name, held[name]) for name in ids if held[name] is not None]
+
+    return regrouped(scores, samples, how, images)
+
+
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
@@ -247,7 +257,7 @@ def run_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 )
 def test_new_groups_of_stored_tables(how, expected):
     scores, samples = run_tables()
-    found = regrouped(scores, samples, how)
+    found = grouped(scores, samples, how)
     assert {
         frozenset(scores["id"].to_numpy()[list(part)]) for part in parts(found.tolist())
     } == set(map(frozenset, expected))
@@ -258,7 +268,7 @@ def test_new_groups_of_stored_tables(how, expected):
     assert all(found[i] == name for i, name in kept.items())
     if how != "task":
         assert found[60] == "F/label=1" and found[70] == "F/label=0"
-    shuffled = regrouped(
+    shuffled = grouped(
         scores.sample(frac=1, random_state=1), samples.sample(frac=1, random_state=2), how
     )
     assert shuffled.sort_index().equals(found)
@@ -268,11 +278,11 @@ def test_near_duplicates_of_both_labels_stay_apart():
     scores, samples = run_tables()
     scores.loc[20, "label"] = 0  # b, like a by text, like c and e by image
     for how in ("text", "image", "text+image"):
-        found = regrouped(scores, samples, how)
+        found = grouped(scores, samples, how)
         assert (found == found[20]).sum() == 1
         check(np.arange(8), scores["label"].to_numpy(), found.to_numpy())
     # A, c and e, linked by b alone
-    assert parts(regrouped(scores, samples, "text+image").tolist()) >= {frozenset([0, 2, 4])}
+    assert parts(grouped(scores, samples, "text+image").tolist()) >= {frozenset([0, 2, 4])}
 
 
 def test_groups_that_cannot_be_had():
@@ -280,7 +290,7 @@ def test_groups_that_cannot_be_had():
     with pytest.raises(
         UserError, match=r"'txt'\. Did you mean 'text'.*task, text, image, text\+image"
     ):
-        regrouped(scores, samples, "txt")
+        grouped(scores, samples, "txt")
     for none in (
         None,
         samples[:0],
@@ -289,11 +299,11 @@ def test_groups_that_cannot_be_had():
     ):
         for how in ("image", "text+image"):
             with pytest.raises(UserError, match="no example has an extracted image"):
-                regrouped(scores, none, how)
+                grouped(scores, none, how)
     for how in ("text", "text+image"):
         with pytest.raises(UserError, match="no example has a prompt"):
-            regrouped(scores.assign(prompt=None), samples, how)
-    assert regrouped(scores, None, "text").nunique() == 6
+            grouped(scores.assign(prompt=None), samples, how)
+    assert grouped(scores, None, "text").nunique() == 6
 
 
 def test_a_prompts_file_without_groups_is_grouped_by_text(tmp_path):

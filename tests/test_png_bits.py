@@ -59,15 +59,14 @@ def scored(
     """The column, by example id, of a run."""
     with opened(root) as folder:
         run = Phases(Detector(pictures), Model(), folder)
-        samples = table(
-            run.extract([Request(Condition(name, None), draw) for name, draw in pictures])
-        )
-        return table(run.score(examples, samples)).set_index("id").png_bits
+        requests = [Request(Condition(name, None), draw) for name, draw in pictures]
+        samples = done(run.extract(requests)).samples()
+        return done(run.score(examples, samples)).scores().set_index("id").png_bits
 
 
-def table(work: Work) -> pd.DataFrame:
+def done(work: Work) -> Work:
     in_step([work], work.phases.model, progress=False)
-    return work.table()
+    return work
 
 
 def test_png_bits_is_the_size_of_the_png():

@@ -91,7 +91,7 @@ def value(run: Run, metric: str) -> float:
 
 
 def test_figures_are_of_the_stored_images_against_training_and_held_out_ones(run: Run) -> None:
-    images = np.stack([png_image(x) for x in run.samples.image])
+    images = np.stack([png_image(x) for x in run.images(run.samples.sample_id).values()])
     made, seen, unseen = (load_features("pixels")(x) for x in (images, noise(1, 9), noise(2, 9)))
     shrunk = frechet_distance(made.astype(float), unseen.astype(float), shrunk=True)
     assert value(run, f"fd_shrunk_held_out@{PIXELS}") == pytest.approx(shrunk)
@@ -117,7 +117,7 @@ def test_other_features_are_added_and_the_first_stay(run: Run) -> None:
 
     t = model.steps // 10
     seen = bottleneck(model, model.noised(x0, z, torch.full((9,), t)), t).numpy().astype(float)
-    images = np.stack([png_image(x) for x in run.samples.image])
+    images = np.stack([png_image(x) for x in run.images(run.samples.sample_id).values()])
     x0, z = model.encode(images), model.noise([(f"quality/{i}", 0) for i in range(12)], 0)
     made = bottleneck(model, model.noised(x0, z, torch.full((12,), t)), t).numpy().astype(float)
     assert value(run, f"kid_training@{name}") == pytest.approx(kid(made, seen)[0], rel=1e-4)

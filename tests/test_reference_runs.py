@@ -33,7 +33,7 @@ def test_a_lora_against_descriptors(at_hub: Path, hub: Path, sscd: Path) -> None
     assert first.path != plain.path and set(first.samples.status) == {"not compared"}
     assert first.info["model_name"].endswith(" + a.safetensors:0.5")
     features = load_features("sscd", str(sscd))
-    images = np.stack([png_image(png) for png in first.samples.image])
+    images = np.stack([png_image(png) for png in first.images(first.samples.sample_id).values()])
     rng = np.random.default_rng(0)
     known = rng.standard_normal((600, 16)).astype(np.float32)
     known[100 : 100 + len(images)] = features(images)

@@ -29,6 +29,7 @@ from membench.runs import nearest
 from membench.runs.finished import Run
 from membench.storage.hashing import json_hash
 from membench.storage.images import png_bytes, png_image
+from membench.storage.tables import SCHEMAS, read_table, write_table
 from membench.types import Band, Space
 
 DISTANCE = Space(
@@ -119,15 +120,24 @@ def make_run(
         ["sample_id", "training_id", "training", "similarity", "rank"]
     ]
     metrics = run_metrics(scores, samples, matches, space, evaluations=1000, resamples=20)
+    if images:
+        stored = samples.reindex(columns=SCHEMAS["samples"].names)
+        write_table(path / "samples.parquet", stored, "samples")
     return Run(
         path,
         make_info(n, len(samples), space) | changes,
         scores,
-        samples,
+        samples.drop(columns="image"),
         matches,
         metrics,
         NEAREST,
     )
+
+
+def redraw(run: Run, pngs: list[bytes]) -> None:
+    """Stores other images of a run of ``make_run``."""
+    file = run.path / "samples.parquet"
+    write_table(file, read_table(file, "samples").assign(image=pngs), "samples")
 
 
 def make_info(n: int, n_images: int, space: Space) -> dict:
@@ -263,7 +273,7 @@ def test_the_gallery_shows_the_nearest_then_near_misses_then_failures(tmp_path) 
     assert html.index(">Nearest <") < html.index(">Near misses <") < html.index(">Failures <")
     first = gallery(run).galleries[0].pairs[0]
     assert np.array_equal(
-        png_image(base64.b64decode(first["generated"])), png_image(run.samples.image[0])
+        png_image(base64.b64decode(first["generated"])), png_image(run.images(["0000/0"])["0000/0"])
     )
     assert np.array_equal(png_image(base64.b64decode(first["training"])), TRAINING[0])
     assert first["similarity"] == pytest.approx(0.4) and first["kind"] == "N"
@@ -353,9 +363,7 @@ def test_failed_rows_are_left_out(tmp_path) -> None:
     bad = dataclasses.replace(
         run,
         scores=run.scores.assign(status="failed", score=np.nan),
-        samples=run.samples.assign(
-            status=["failed: NaN", *["ok"] * 29], image=[None, *run.samples.image[1:]]
-        ),
+        samples=run.samples.assign(status=["failed: NaN", *["ok"] * 29]),
         metrics=run.metrics[~run.metrics.metric.isin(["auroc", "average_precision"])],
     )
     html = page(bad)
@@ -516,7 +524,7 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
     text = path.read_text()
     assert (
         path == tmp_path / "report.html"
-        and names(tmp_path) == {"report.html"}
+        and names(tmp_path) == {"report.html", "samples.parquet"}
         and rows(run.samples) == before
     )
 
@@ -528,7 +536,7 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
     monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(UserError, match="No space left"):
         write_report(dataclasses.replace(run, info=run.info | {"seed": 8}))
-    assert names(tmp_path) == {"report.html"} and path.read_text() == text
+    assert names(tmp_path) == {"report.html", "samples.parquet"} and path.read_text() == text
     monkeypatch.undo()
     assert page(run) == text  # the same page for the same run
 
@@ -536,8 +544,7 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
 def test_large_pictures_are_shown_smaller(tmp_path) -> None:
     run, noise = make_run(tmp_path, n=60), np.random.default_rng(2)
     large = noise.integers(0, 256, (30, 512, 512, 3), dtype=np.uint8)
-    picture = png_bytes(large[0])
-    run = dataclasses.replace(run, samples=run.samples.assign(image=[picture] * 60))
+    redraw(run, [png_bytes(large[0])] * 60)
     path = write_report(dataclasses.replace(run, nearest=nearest.nearest_table(run, large)))
     assert path.stat().st_size < 15e6  # noise, which PNG cannot shrink; photographs take half
     assert "shown at 192 pixels" in path.read_text()

@@ -33,8 +33,9 @@ from membench.reports.run_page import write_report
 from membench.reports.text import interval
 from membench.runs.finished import Run, load
 from membench.runs.folder import RunFolder
+from membench.runs.images import Samples
 from membench.storage.hashing import content_key
-from membench.storage.tables import SCHEMAS
+from membench.storage.tables import SCHEMAS, read_table
 
 # Of the 30 images of test_report
 KINDS = tuple(np.repeat(["x16", "near", "x1", "x64", "x4"], 6).tolist())
@@ -74,18 +75,17 @@ def finished(
     }
     info = {name: value for name, value in info.items() if name not in ("key", "key_parts")}
     # Columns that a test of the report has no need of are null.
-    scores, samples = (
-        getattr(plain, name).reindex(columns=SCHEMAS[name].names) for name in ("scores", "samples")
-    )
+    scores = plain.scores.reindex(columns=SCHEMAS["scores"].names)
+    samples = read_table(root / "samples.parquet", "samples")
     with RunFolder.open(root, "a_task", "mini", "a_detector", content_key(parts), parts) as folder:
         folder.finish(
             {
                 "scores": scores,
-                "samples": samples,
                 "matches": matches,
                 "metrics": metrics,
                 "nearest": NEAREST,
             },
+            Samples.of([samples]),
             info,
         )
         return load(folder.path)

@@ -278,7 +278,8 @@ def test_images_are_those_of_the_pipeline_and_flipd_scores_them(
     slow, model = reference(kind), MODELS[kind][0]
     # 256 derivatives a prompt
     run = full(at_hub, "flipd", model, "trace=exact", task=("steps=4", "guidance=3.0"), limit=2)
-    drawn = {row.prompt: png_image(row.image) for row in run.samples.itertuples()}
+    images = run.images(run.samples.sample_id)
+    drawn = {row.prompt: png_image(images[row.sample_id]) for row in run.samples.itertuples()}
     for text in drawn:
         out = slow.pipe(
             text,
@@ -368,7 +369,8 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
     from membench.features.loading import load_features
 
     first = full(at_hub, "random", "tiny/sd-v", "draws=2", task=("steps=2",))
-    drawn = {(row.prompt, row.draw): row.image for row in first.samples.itertuples()}
+    images = first.images(first.samples.sample_id)
+    drawn = {(row.prompt, row.draw): images[row.sample_id] for row in first.samples.itertuples()}
     truth = at_hub / "gt_images"
     truth.mkdir()
     rng = np.random.default_rng(0)
@@ -398,7 +400,8 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
         return v / np.linalg.norm(v)
 
     side = np.asarray(Image.fromarray(other).resize((512, 512), Image.Resampling.LANCZOS))
-    expected = float(unit(png_image(samples.image[TEXTS[1], 0])) @ unit(side))
+    name = samples.sample_id[TEXTS[1], 0]
+    expected = float(unit(png_image(run.images([name])[name])) @ unit(side))
     assert samples.truth_similarity[TEXTS[1], 0] == pytest.approx(expected, abs=1e-5)
     assert bool(samples.truth_label[TEXTS[1], 0]) == (expected >= 0.5)
     truth = {"images": 2, "memorized prompts": 3, "of them with an image": 2}

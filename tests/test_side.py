@@ -31,6 +31,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.pixel import PixelDenoiser
 from membench.options import parse_options
+from membench.runs.images import Samples
 from membench.runs.shards import Extracted
 from membench.storage.workspace import Workspace
 from membench.tasks.sd_webster.task import SdWebster
@@ -500,16 +501,8 @@ def test_unconditional_random_extraction_holds_nothing_else(model: LatentDenoise
     conditional = RandomSampling(RandomSampling.Options(draws=2), seed=0, sampling=SAMPLING)
     samples = conditional.extract(model, conditional.plan(CONDITIONS))
     by_condition = {c.id: [s for s in samples if s.condition == c] for c in CONDITIONS}
-    assert detector.score(model, CONDITIONS, Extracted(_frame([]))) == conditional.score(
+    assert detector.score(model, CONDITIONS, Extracted(Samples.of([]))) == conditional.score(
         model, CONDITIONS, by_condition
-    )
-
-
-def _frame(rows: list[dict[str, Any]]) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame(
-        rows, columns=["sample_id", "condition", "draw", "prompt", "confidence", "status", "image"]
     )
 
 

@@ -16,6 +16,7 @@ from frames import names, scores, tables
 
 from membench.errors import UserError
 from membench.runs.folder import RunFolder, is_finished, read_info, read_run
+from membench.runs.images import Samples
 from membench.storage import hashing
 from membench.storage.files import DamagedFile
 from membench.storage.hashing import content_key
@@ -33,6 +34,12 @@ KEY = "55918123febe4f15"
 
 def opened(root: Path, parts: dict = PARTS) -> RunFolder:
     return RunFolder.open(root, "sd_webster", "mini", "cfg_norm", KEY, parts)
+
+
+def finished(*ids: str) -> tuple[dict, Samples]:
+    """What ``finish`` is given of a run with these examples."""
+    held = tables(*ids)
+    return held, Samples.of([held.pop("samples")])
 
 
 # --------------------------------------------------------------------------------- keys
@@ -103,7 +110,7 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         assert list(folder.read_shards("scores", expected=["a", "b", "c"]).id) == ["c", "b", "a"]
         assert folder.costs() == {"scores": {"forwards": 5, "seconds": 0.75}}
         assert not is_finished(folder.path)
-        folder.finish(tables("c", "b", "a"), {"status": "complete", "seconds": 1.5})
+        folder.finish(*finished("c", "b", "a"), {"status": "complete", "seconds": 1.5})
         assert folder.complete and is_finished(folder.path)
     assert names(folder.path) == {".lock", "run.json", *(f"{name}.parquet" for name in SCHEMAS)}
     run, frames = read_run(folder.path)
@@ -124,7 +131,7 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
 def test_partial_is_done_but_a_lost_table_is_not(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         folder.start({})
-        folder.finish(tables("a"), {"status": "partial"})
+        folder.finish(*finished("a"), {"status": "partial"})
     with opened(tmp_path) as folder:
         assert folder.complete and folder.run["status"] == "partial"
         (folder.path / "matches.parquet").unlink()
@@ -189,10 +196,10 @@ def test_ids_must_be_unique_and_complete(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="b stands twice among the scores"):
             folder.read_shards("scores")
         with pytest.raises(UserError, match="a stands twice among the scores"):
-            folder.finish({"scores": scores("a", "a")}, {"status": "complete"})
+            folder.finish({"scores": scores("a", "a")}, Samples.of([]), {"status": "complete"})
         assert not (folder.path / "scores.parquet").exists()
         folder.start({})
-        folder.finish(tables("a"), {"status": "complete"})
+        folder.finish(*finished("a"), {"status": "complete"})
     write_table(folder.path / "scores.parquet", scores("a", "a"), "scores")
     with pytest.raises(UserError, match="a stands twice"):
         read_run(folder.path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from membench.metrics.captions import case_share, length, ngram_scores
 from membench.metrics.detection import check, unit
 from membench.metrics.intervals import class_weights, percentiles, weighted_statistics
 from membench.runs.finished import Run
+from membench.runs.images import stored_images
 from membench.storage.hashing import json_hash
 
 COLUMNS = ("captions_auroc", "captions_low", "captions_high", "captions_by")
@@ -137,11 +139,11 @@ def with_captions(frame: pd.DataFrame, runs: Sequence[Run], groups: str = "task"
             for run in of_board
             if len(run.scores) and ("image" not in groups or len(run.samples))
         ]
-        line = (
-            best(reached(usable[0].scores, regrouped(usable[0].scores, usable[0].samples, groups)))
-            if usable
-            else None
-        )
+        line = None
+        if usable:
+            of = usable[0]
+            read = partial(stored_images, of.path)
+            line = best(reached(of.scores, regrouped(of.scores, of.samples, groups, read)))
         if line is not None:
             frame.loc[part.index, list(COLUMNS)] = [line.auroc, line.low, line.high, line.by]
     return frame

@@ -36,7 +36,7 @@ def counterparts(runs: Sequence[Run]) -> list[Run]:
                 if info.get("status") in ("complete", "partial") and (
                     pair_key(info) in pairs or setting(info) in settings
                 ):
-                    found.append(load(path, images=False))
+                    found.append(load(path, verified=False))
             except UserError:
                 continue
     return found

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from membench.errors import UserError, suggest
 from membench.similarity.near_duplicates import by_label, image_groups, merged, text_groups
+from membench.storage.files import disk_errors
 from membench.storage.images import png_image
 
+Read = Callable[[Iterable[str]], Iterable[tuple[str, bytes]]]
 GROUPINGS = ("task", "text", "image", "text+image")
 
 
-def regrouped(scores: pd.DataFrame, samples: pd.DataFrame | None, how: str) -> pd.Series:
+def regrouped(
+    scores: pd.DataFrame, samples: pd.DataFrame | None, how: str, images: Read
+) -> pd.Series:
     """New groups, indexed as scores, of a run's stored tables ``scores`` and
-    ``samples`` (None: it has none).
+    ``samples`` (None: it has none). images: what reads its images by their ids
+    (``images.stored_images``), where ``how`` asks for them.
 
     how: "task", as stored. "text", by prompt (:func:`text_groups`). "image", by the
     image that was extracted for the example's own condition, the one of the lowest draw
@@ -32,7 +41,7 @@ def regrouped(scores: pd.DataFrame, samples: pd.DataFrame | None, how: str) -> p
     if how == "task":
         return stored
     parts = [
-        _by_prompt(scores) if part == "text" else _by_first_image(scores, samples)
+        _by_prompt(scores) if part == "text" else _by_first_image(scores, samples, images)
         for part in how.split("+")
     ]
     known = np.any([part.notna() for part in parts], axis=0)
@@ -62,19 +71,39 @@ def _by_prompt(scores: pd.DataFrame) -> pd.Series:
     return groups
 
 
-def _by_first_image(scores: pd.DataFrame, samples: pd.DataFrame | None) -> pd.Series:
+def _by_first_image(scores: pd.DataFrame, samples: pd.DataFrame | None, images: Read) -> pd.Series:
     """The group of each row by the first image of its condition; None without one."""
+    owner: dict[str, str] = {}
     if samples is not None:
-        samples = samples[
-            (samples["status"] == "ok")
-            & samples["image"].notna()
-            & samples["condition"].isin(scores["id"])
-        ]
-    if samples is None or samples.empty:
+        own = samples[(samples["status"] == "ok") & samples["condition"].isin(scores["id"])]
+        first = own.sort_values(["draw", "sample_id"]).drop_duplicates("condition")
+        owner = dict(zip(first["sample_id"], first["condition"], strict=True))
+    groups = _image_groups(images(owner))
+    if not groups:
         raise UserError(
             "no example has an extracted image of its own to group by; group by text, or as the"
             " task does"
         )
-    first = samples.sort_values(["draw", "sample_id"]).drop_duplicates("condition")
-    groups = image_groups(np.stack([png_image(image) for image in first["image"]]))
-    return scores["id"].map(dict(zip(first["condition"], groups, strict=True))).astype(object)
+    of = {owner[name]: group for name, group in groups.items()}
+    return scores["id"].map(of).astype(object)
+
+
+def _image_groups(stored: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """The group of each image by its id. The pixels lie on disk: those of a large run
+    would not fit in memory.
+    """
+    names, shape = list[str](), (0, 0, 3)
+    with tempfile.TemporaryFile() as file:
+        with disk_errors(Path(tempfile.gettempdir())):
+            for name, png in stored:
+                image = png_image(png)
+                if names and image.shape != shape:
+                    raise UserError("--groups image needs images of one size; group by text")
+                file.write(image.tobytes())
+                names.append(name)
+                shape = image.shape
+            file.flush()
+        if not names:
+            return {}
+        pixels = np.memmap(file, np.uint8, "r", shape=(len(names), *shape))
+        return dict(zip(names, image_groups(pixels), strict=True))

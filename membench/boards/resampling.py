@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from membench.metrics.extraction import in_region, nearest_matches
 from membench.metrics.intervals import class_weights, mean_resamples, weighted_statistics
 from membench.metrics.table import owners
 from membench.runs.finished import Run
+from membench.runs.images import stored_images
 from membench.similarity.near_duplicates import merged
 from membench.storage.hashing import json_hash
 from membench.types import Space
@@ -94,7 +96,10 @@ class Resampler:
         return [Examples.of(of.frame[of.frame.id.isin(shared)]) for of in found]
 
     def _read(self, run: Run, subset: str) -> pd.DataFrame:
-        scores = run.scores.assign(group=regrouped(run.scores, run.samples, self.groups), bin=-1)
+        read = partial(stored_images, run.path)
+        scores = run.scores.assign(
+            group=regrouped(run.scores, run.samples, self.groups, read), bin=-1
+        )
         sized = (scores.status == "ok") & scores.png_bits.notna()
         if sized.any():
             scores.loc[sized, "bin"] = size_bins(scores.png_bits[sized].to_numpy())

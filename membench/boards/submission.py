@@ -83,8 +83,7 @@ def _read(path: Path) -> Run:
         raise UserError(f"{path} is not a folder; name run folders: results/runs/*/*/DETECTOR/*")
     if read_info(path).get("status") == "running":
         raise UserError(f"{path} has not ended; the command that began it continues it")
-    run = load(path)
-    return replace(run, samples=run.samples.assign(image=None))
+    return load(path)
 
 
 def _detector_of(runs: Sequence[Run]) -> str:

@@ -24,7 +24,7 @@ def chosen(args: argparse.Namespace, verified: bool = False) -> Found:
             raise UserError(
                 f"--runs {path} is not a folder, so there are no finished runs. {MAKE_ONE}"
             )
-    found = read_runs(args.runs, images="image" in args.groups, verified=verified)
+    found = read_runs(args.runs, verified=verified)
     for problem in found.problems:
         say(f"left out: {problem}")
     if not found.runs:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from membench.reports.gallery import as_base64, measure_word
+from membench.reports.gallery import as_base64, extracted, measure_word
 from membench.reports.kinds import kind_name
 from membench.runs.finished import Run
 from membench.runs.nearest import mistakes
@@ -68,7 +68,7 @@ def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Exam
         word = measure_word(run.space)
         header += [(f"nearest {word}", True, False), ("copies", True, False)]
         header += [("images", False, False), ("nearest training image", False, False)]
-    rows, left = [], MOST_THUMBS
+    rows, left, seen = [], MOST_THUMBS, []
     for r in good[:MOST_ROWS].itertuples():
         own = _own(r, stored, THUMB)
         row = [
@@ -82,8 +82,12 @@ def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Exam
             mine = by_example.get(r.id, frame[:0])
             shown = mine[: max(0, min(SHOWN, left))]
             left -= len(shown) + 1
-            row += _image_cells(mine, shown, stored)
+            seen.append((row, mine, shown))
         rows.append(row)
+    every = frame.loc[[at for _, _, shown in seen for at in shown.index]]
+    thumbs = dict(zip(every.index, extracted(every, THUMB), strict=True))  # each file read once
+    for row, mine, shown in seen:
+        row += _image_cells(mine, [thumbs[at] for at in shown.index], stored, bool(len(shown)))
     return Examples(header, rows, _note(len(good), bool(by_example), left))
 
 
@@ -129,18 +133,20 @@ def _note(count: int, images: bool, left: int) -> str:
 
 
 def _image_cells(
-    mine: pd.DataFrame, shown: pd.DataFrame, stored: Mapping[str, bytes]
+    mine: pd.DataFrame, thumbs: Sequence[str], stored: Mapping[str, bytes], shown: bool
 ) -> list[Cell]:
+    """thumbs: of the example's own images; shown: whether the page still has room for
+    some.
+    """
     if mine.empty:
         return [Cell(""), Cell(""), Cell("none"), Cell("")]
     first = mine.iloc[0]
-    thumbs = [(as_base64(png, THUMB), "generated") for png in shown.image]
-    training = as_base64(stored.get(first.training_id), THUMB) if len(shown) else ""
+    training = as_base64(stored.get(first.training_id), THUMB) if shown else ""
     beside = [(training, "training image")] if training else []
     return [
         Cell(f"{first.similarity:.3f}", repr(float(first.similarity))),
         Cell(f"{int(mine.copied.sum())} of {len(mine)}", str(int(mine.copied.sum()))),
-        Cell("", str(len(mine)), [pair for pair in thumbs if pair[0]]),
+        Cell("", str(len(mine)), [(image, "generated") for image in thumbs if image]),
         Cell(str(first.training_id), images=beside),
     ]
 
@@ -160,12 +166,14 @@ def wrong(
         "Not memorized, yet with the highest scores.",
         f"Memorized, yet with the lowest scores.{_missed(run, good)}",
     )
+    nearest = frame[frame.condition.isin([*alarms.id, *misses.id])].drop_duplicates("condition")
+    nearest = nearest.assign(generated=extracted(nearest, CARD))
     found = []
     for title, note, rows in zip(("False alarms", "Misses"), notes, (alarms, misses), strict=True):
         cards = []
         for r in rows.itertuples():
             about = f"{kind_name(r.kind)} · score {r.score:.4g} · rank {place[r.id]:,}"
-            mine = frame[frame.condition == r.id][:1] if len(frame) else frame
+            mine = nearest[nearest.condition == r.id]
             cards.append(Card(_text(r), f"{about} of {len(good):,}", _pictures(r, mine, stored)))
         found.append((title, note, cards))
     return found
@@ -183,7 +191,7 @@ def _missed(run: Run, good: pd.DataFrame) -> str:
 def _pictures(row: object, mine: pd.DataFrame, stored: Mapping[str, bytes]) -> list:
     found = list(_own(row, stored, CARD))
     for r in mine.itertuples():
-        found.append((as_base64(r.image, CARD), "generated"))
+        found.append((r.generated, "generated"))
         found.append((as_base64(stored.get(r.training_id), CARD), "its nearest training image"))
     return [pair for pair in found if pair[0]]
 

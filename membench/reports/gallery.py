@@ -8,15 +8,18 @@ The training images are those that the run has stored beside its tables
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from membench.runs.images import stored_images
 from membench.runs.nearest import NEAREST, SIDE, chosen_pairs, middle_rows, nearest_first, small_png
 from membench.storage.files import DamagedFile
 from membench.storage.images import png_image
@@ -74,7 +77,7 @@ def of_run(
     intro = LEFT_RIGHT if training else ALONE
     intro += (
         f"{frame.copied.sum():,} of {len(frame):,} images are copies"
-        f" ({copy_words(space)}).{_smaller(frame, SIDE)}"
+        f" ({copy_words(space)}).{_smaller(nearest, SIDE)}"
     )
     return intro, [
         Gallery(title, note, _pairs(part, training, SIDE))
@@ -87,11 +90,15 @@ def _smaller(frame: pd.DataFrame, side: int) -> str:
     """That images are shown smaller than they are, where the first of them is; empty
     where not.
     """
-    try:
-        with Image.open(io.BytesIO(frame.image.iloc[0]), formats=("PNG",)) as image:
-            return f" Images are shown at {side} pixels." if max(image.size) > side else ""
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""
+    first = frame[:1]
+    for folder, name in zip(first.folder, first.sample_id, strict=True):
+        for _, png in stored_images(Path(folder), [name]):
+            with (
+                contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError),
+                Image.open(io.BytesIO(png), formats=("PNG",)) as image,
+            ):
+                return f" Images are shown at {side} pixels." if max(image.size) > side else ""
+    return ""
 
 
 # ------------------------------------------------------------------------- several runs
@@ -203,17 +210,31 @@ def _failures(every: pd.DataFrame, left: pd.DataFrame, count: int) -> tuple[pd.D
 # ----------------------------------------------------------------------------- images
 
 
+def extracted(frame: pd.DataFrame, side: int) -> list[str]:
+    """The extracted image of each row as :func:`as_base64`, read from its run's folder.
+    frame: rows of :func:`frame_of`, of one or several runs, that a page shows.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for folder, part in frame.groupby("folder"):
+        for name, png in stored_images(Path(folder), part.sample_id):
+            found[folder, name] = as_base64(png, side)
+    return [found.get(of, "") for of in zip(frame.folder, frame.sample_id, strict=True)]
+
+
 def _pairs(part: pd.DataFrame, training: Mapping[str, bytes], side: int) -> list[dict[str, Any]]:
-    return [_pair(row, training, side) for _, row in part.iterrows()]
+    rows = zip(part.iterrows(), extracted(part, side), strict=True)
+    return [_pair(row, image, training, side) for (_, row), image in rows]
 
 
-def _pair(row: pd.Series, training: Mapping[str, bytes], side: int) -> dict[str, Any]:
+def _pair(
+    row: pd.Series, generated: str, training: Mapping[str, bytes], side: int
+) -> dict[str, Any]:
     return {
         **row[["place", "similarity", "copied", "kind", "draw", "training_id"]],
         "confidence": None if pd.isna(row.confidence) else row.confidence,
         "made_by": row.get("made_by", ""),
         "prompt": row.prompt if isinstance(row.prompt, str) else "",
-        "generated": as_base64(row.image, side),
+        "generated": generated,
         "training": as_base64(training.get(row.training_id), side),
     }
 

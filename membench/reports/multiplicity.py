@@ -222,7 +222,7 @@ def _other(run: Run) -> tuple[Series | None, str, str]:
             "",
         )
     try:
-        there = load(folders[0], images=False)
+        there = load(folders[0], verified=False)
     except UserError as error:
         return None, f"Without the {name}: its run cannot be read ({error})", ""
     shares = extracted(there.metrics)

@@ -3,5 +3,5 @@
 Knows no board and no page.
 
 For other packages: spec, job, execute, finished, folder, grid, sweep, executor,
-ray_pool, config, price, devices, nearest.
+ray_pool, config, price, devices, nearest, images.
 """

@@ -23,6 +23,7 @@ from membench.plain import say
 from membench.runs.check import NOT_COMPARED
 from membench.runs.executor import Executor
 from membench.runs.finished import Run, load
+from membench.runs.images import Samples
 from membench.runs.job import Job, load_task, open_job, run_info, told
 from membench.runs.matching import match, with_truth
 from membench.runs.nearest import example_images, nearest_table
@@ -239,12 +240,12 @@ def _compute(
     samples, works = scoring(jobs, works)
     _shards(jobs, works, model, progress, executor, tracker)
     with timer() as reading:
-        if any(map(len, samples)):
+        if any(len(found.rows) for found in samples):
             jobs[0].task.training.images()
     # Which each of them would have to wait for alone
     loading = network.loading + reading["seconds"]
-    for job, frame, work in zip(jobs, samples, works, strict=True):
-        _finish(job, frame, work.table(), network.truncated, loading, executor)
+    for job, found, work in zip(jobs, samples, works, strict=True):
+        _finish(job, found, work.scores(), network.truncated, loading, executor)
 
 
 def _shards(
@@ -261,12 +262,12 @@ def _shards(
         executor.compute(jobs, works, model, progress)
 
 
-def scoring(jobs: Sequence[Job], works: Sequence[Work]) -> tuple[list[pd.DataFrame], list[Work]]:
+def scoring(jobs: Sequence[Job], works: Sequence[Work]) -> tuple[list[Samples], list[Work]]:
     """The images that the works have extracted, and the works that score with them."""
-    samples = [work.table() for work in works]
+    samples = [work.samples() for work in works]
     return samples, [
-        work.phases.score(_scored(job), frame)
-        for job, work, frame in zip(jobs, works, samples, strict=True)
+        work.phases.score(_scored(job), found)
+        for job, work, found in zip(jobs, works, samples, strict=True)
     ]
 
 
@@ -276,13 +277,14 @@ def _scored(job: Job) -> Sequence[Example]:
 
 def _finish(
     job: Job,
-    samples: pd.DataFrame,
+    extracted: Samples,
     scores: pd.DataFrame,
     truncated: int,
     loading: float,
     executor: Executor | None,
 ) -> None:
     """Matches and metrics of a job whose images and scores are made; writes its tables."""
+    samples = extracted.rows
     failed = {
         "scores": int((scores.status != "ok").sum()),
         "samples": int((samples.status != "ok").sum()),
@@ -291,7 +293,7 @@ def _finish(
         samples = samples.assign(status=samples.status.where(samples.status != "ok", NOT_COMPARED))
     good = samples[samples.status == "ok"]
     with timer() as matching:
-        matches, own = match(good, job.task)
+        matches, own = match(good, extracted.images, job.task)
         samples = with_truth(samples, own, job.task.info.space)
         good = samples.loc[good.index]
     costs = job.folder.costs()
@@ -327,16 +329,18 @@ def _finish(
             " run is partial",
             file=sys.stderr,
         )
-    tables = {"scores": scores, "samples": samples, "matches": matches, "metrics": table}
+    tables = {"scores": scores, "matches": matches, "metrics": table}
     kept = [example_images(scores, job.examples)] if len(scores) else []
     if len(good):
-        made = Run(job.folder.path, {"space": asdict(job.task.info.space)}, **tables)
+        space = {"space": asdict(job.task.info.space)}
+        made = Run(job.folder.path, space, samples=samples, **tables)
         kept.append(nearest_table(made, job.task.training.images()))
     if any(map(len, kept)) or len(good):
         tables["nearest"] = pd.concat(kept, ignore_index=True).drop_duplicates("training_id")
     phases = costs | {"matches": matching, "metrics": measuring}
     job.folder.finish(
         tables,
+        Samples(samples, extracted.images),
         {
             "status": (
                 "partial"

@@ -5,9 +5,9 @@ Imports no torch: tables and reports are made anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from membench.errors import UserError, reason
 from membench.runs.check import check_tables
 from membench.runs.check_info import check_info
 from membench.runs.folder import read_info, read_run
+from membench.runs.images import stored_images
 from membench.storage.files import DamagedFile
 from membench.storage.hashing import content_key
 from membench.types import Band, Space
@@ -68,7 +69,7 @@ GREY_LEVEL = 0.01
 @dataclass(frozen=True)
 class Run:
     """A finished run, for notebooks: ``run.json`` as a dict and the four tables as
-    pandas frames.
+    pandas frames; the images stay on disk (:meth:`images`).
     """
 
     path: Path
@@ -85,6 +86,12 @@ class Run:
         """How generated and training images were compared."""
         space = self.info["space"]
         return Space(**{**space, "bands": tuple(Band(**band) for band in space["bands"])})
+
+    def images(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """The PNG bytes of extracted images, by sample_id; one that the run has not stored
+        is left out. Raises :class:`UserError` for a file that is missing or damaged.
+        """
+        return dict(stored_images(self.path, ids))
 
     def found(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """(images that did not fail, their matches), the matches with ``generated``:
@@ -105,9 +112,9 @@ class Found:
     problems: list[str]
 
 
-def load(path: Path, *, images: bool = True) -> Run:
-    """The tables of a run folder. images: False leaves out the PNG bytes, which are
-    most of it.
+def load(path: Path, *, verified: bool = True) -> Run:
+    """The tables of a run folder. verified: its images are read, so that damage to them
+    shows, and not kept.
 
     Raises :class:`UserError` for a damaged or newer one, and for one that is not of one
     piece (``check``).
@@ -115,7 +122,7 @@ def load(path: Path, *, images: bool = True) -> Run:
     info = read_info(path)
     with _in_words(path):
         check_info(info, content_key)
-    info, frames = read_run(path, TABLES, images=images)
+    info, frames = read_run(path, TABLES, verified=verified)
     run = Run(path, info, **{name: frames[name] for name in TABLES})
     with _in_words(path):
         check_tables(info, frames, run.space)
@@ -132,18 +139,15 @@ def _in_words(path: Path) -> Iterator[None]:
         ) from None
 
 
-def read_runs(
-    roots: Path | Sequence[Path], *, images: bool = False, verified: bool = False
-) -> Found:
+def read_runs(roots: Path | Sequence[Path], *, verified: bool = False) -> Found:
     """Every finished run under the folders, in order of path; one that stands there
     twice counts once.
 
     A folder that is damaged or edited, lacks a table, is of a newer schema or is
     reached by a link is left out and named; one whose run has not ended is left out.
-    images: with the PNG bytes. verified: these are read, so that damage to them shows,
-    but not kept. Raises :class:`UserError` where there is no run at all, and for two
-    runs of one key with different numbers: a key names all that changes the output, so
-    that is a bug or a changed file.
+    verified: of :func:`load`. Raises :class:`UserError` where there is no run at all, and
+    for two runs of one key with different numbers: a key names all that changes the
+    output, so that is a bug or a changed file.
     """
     roots = [roots] if isinstance(roots, Path) else list(roots)
     runs: dict[str, Run] = {}
@@ -157,9 +161,7 @@ def read_runs(
                 )
             if read_info(folder).get("status") == "running":
                 continue
-            run = load(folder, images=images or verified)
-            if not images:
-                run = replace(run, samples=run.samples.assign(image=None))
+            run = load(folder, verified=verified)
         except UserError as error:
             problems.append(str(error))
             continue

@@ -21,7 +21,9 @@ import pyarrow as pa
 from filelock import BaseFileLock
 
 from membench.errors import UserError
+from membench.runs.images import Samples
 from membench.storage.files import DamagedFile, check_own, take_lock, write_json
+from membench.storage.streams import check_pages, write_groups
 from membench.storage.tables import (
     SCHEMA_VERSION,
     SCHEMAS,
@@ -186,7 +188,8 @@ class RunFolder:
         return self.path / "shards" / f"{phase}-{index:05d}.parquet"
 
     def _shards(self, phase: str) -> list[Path]:
-        return sorted((self.path / "shards").glob(f"{phase}-*.parquet"))
+        found = (self.path / "shards").glob(f"{phase}-*.parquet")
+        return sorted(found, key=lambda path: (len(path.name), path.name))
 
     def shard_done(self, phase: str, index: int) -> bool:
         """Whether the shard is there and can be read; a damaged one is deleted, with a
@@ -218,7 +221,8 @@ class RunFolder:
         write_table(self._shard(phase, index), frame, phase, {"cost": json.dumps(dict(cost or {}))})
 
     def read_shards(self, phase: str, expected: Iterable[str] | None = None) -> pd.DataFrame:
-        """All rows done so far, in the order of the shards.
+        """All rows done so far, in the order of the shards; of samples,
+        :meth:`read_samples`.
 
         Raises UserError if one is damaged or the ids are not as expected.
         """
@@ -231,6 +235,15 @@ class RunFolder:
         verify_ids(frame, phase, self.path / "shards", expected)
         return frame
 
+    def read_samples(self, expected: Iterable[str] | None = None) -> Samples:
+        """All samples done so far, in the order of the shards, of which one is in memory
+        at once. Raises UserError as :meth:`read_shards`, and if the disk refuses.
+        """
+        shards = (read_table(shard, "samples") for shard in self._shards("samples"))
+        found = Samples.of(shards, self.path)
+        verify_ids(found.rows, "samples", self.path / "shards", expected)
+        return found
+
     def costs(self) -> dict[str, dict[str, Any]]:
         """What each phase has cost so far, summed over its shards, those of earlier
         sessions included.
@@ -241,17 +254,22 @@ class RunFolder:
                 total.setdefault(phase, Counter()).update(json.loads(read_notes(shard)["cost"]))
         return {phase: dict(cost) for phase, cost in total.items()}
 
-    def finish(self, tables: Mapping[str, pd.DataFrame], info: Mapping[str, Any]) -> None:
-        """Writes the tables, rows sorted by id, then run.json, then deletes the shards.
-        info: "status" and the totals.
+    def finish(
+        self, tables: Mapping[str, pd.DataFrame], samples: Samples, info: Mapping[str, Any]
+    ) -> None:
+        """Writes the tables and the samples, rows sorted by id, then run.json, then
+        deletes the shards. tables: but the samples; info: "status" and the totals.
 
         Raises UserError if an id stands twice or the disk refuses.
         """
+        notes = {"run": self._keys["key"]}
+        verify_ids(samples.rows, "samples", self.path)
         for name, frame in tables.items():
             if name in ID_COLUMNS:
                 verify_ids(frame, name, self.path)
                 frame = frame.sort_values(ID_COLUMNS[name])
-            write_table(self.path / f"{name}.parquet", frame, name, {"run": self._keys["key"]})
+            write_table(self.path / f"{name}.parquet", frame, name, notes)
+        write_groups(self.path / "samples.parquet", samples.groups(), "samples", notes)
         self._record(info)
         self.cleanup_shards()
 
@@ -297,10 +315,11 @@ def _finished(folder: Path, run: Mapping[str, Any]) -> bool:
 
 
 def read_run(
-    folder: Path, tables: Collection[str] = tuple(SCHEMAS), *, images: bool = True
+    folder: Path, tables: Collection[str] = tuple(SCHEMAS), *, verified: bool = True
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """(run.json, tables by name). images: False leaves the samples' PNG bytes unread
-    (None).
+    """(run.json, tables by name), the samples without their images
+    (``images.stored_images``). verified: these are read all the same, a few at a time, so
+    that damage to them shows.
 
     Raises UserError if one is missing, a link, damaged, newer or of another run, or an
     id stands twice.
@@ -309,9 +328,13 @@ def read_run(
         check_own(folder / f"{name}.parquet")
     info = read_info(folder)
     frames = {
-        name: read_table(folder / f"{name}.parquet", name, without=() if images else ("image",))
+        name: read_table(
+            folder / f"{name}.parquet", name, without=("image",) if name == "samples" else ()
+        )
         for name in tables
     }
+    if verified and "samples" in tables:
+        check_pages(folder / "samples.parquet", "samples", "image")
     for name in tables:
         if (
             owner := read_notes(folder / f"{name}.parquet").get("run", info.get("key"))

@@ -7,6 +7,7 @@ import pandas as pd
 
 from membench.errors import UserError
 from membench.metrics.extraction import in_region
+from membench.runs.images import Images
 from membench.similarity.criterion import by_pixels
 from membench.storage.images import png_image
 from membench.storage.tables import SCHEMAS
@@ -16,10 +17,13 @@ from membench.types import Space
 DECODED = 1024  # images in memory at once while they are compared
 
 
-def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.ndarray]:
+def match(
+    samples: pd.DataFrame, images: Images, task: LoadedTask
+) -> tuple[pd.DataFrame, np.ndarray]:
     """The matches table, and each image's similarity to the nearest of its own prompt's
     training images, float64 [n].
 
+    samples: those that did not fail, of :class:`membench.runs.images.Samples`.
     Matches: every generated-training pair within the space's floor, and the nearest of
     each image. The similarity is NaN where the task does not know the prompt's own
     images. Images are decoded in blocks: those of a whole run would not fit in
@@ -31,8 +35,8 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.nda
     for start in range(0, len(samples), DECODED):
         part = samples.iloc[start : start + DECODED]
         try:  # of other sizes than the training images, or than one another
-            images = np.stack([png_image(png) for png in part.image])
-            found = criterion(images, task.info.space.floor)
+            decoded = np.stack([png_image(images[place]) for place in part.index])
+            found = criterion(decoded, task.info.space.floor)
         except ValueError as error:
             raise UserError(
                 f"the generated images cannot be compared with the training images: {error}; a"
@@ -51,7 +55,7 @@ def match(samples: pd.DataFrame, task: LoadedTask) -> tuple[pd.DataFrame, np.nda
         )
         if task.owners:
             own[start : start + DECODED] = criterion.own(
-                images, [task.owners.get(name, ()) for name in part.condition]
+                decoded, [task.owners.get(name, ()) for name in part.condition]
             )
     return pd.concat(frames, ignore_index=True), own
 

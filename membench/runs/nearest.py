@@ -13,7 +13,6 @@ from PIL import Image
 from membench.errors import UserError
 from membench.metrics.extraction import in_region
 from membench.plain import say
-from membench.runs import folder
 from membench.runs.finished import Run
 from membench.storage.files import check_own
 from membench.storage.images import png_bytes
@@ -33,20 +32,17 @@ def frame_of(run: Run) -> pd.DataFrame:
     """A row an extracted image that has not failed: its sample, its nearest training
     image, its kind and whether it is a copy.
 
-    Nearest first; ties by sample_id. Columns of samples and matches, ``copied`` and
-    ``kind``. A run that was read without its images gets them from its folder.
+    Nearest first; ties by sample_id. Columns of samples and matches, ``copied``, ``kind``
+    and ``folder``, where the images are.
     """
     space, good = run.space, run.samples[run.samples.status == "ok"]
-    if len(good) and good.image.isna().all():
-        samples = folder.read_run(run.path, ["samples"])[1]["samples"]
-        good = samples[samples.status == "ok"]
-    good = good[good.image.notna()]
     frame = good.merge(run.matches[run.matches["rank"] == 0].drop(columns="rank"), on="sample_id")
     frame["copied"] = in_region(frame.similarity.to_numpy(), space, space.copy)
     kind = frame.condition.map(run.scores.set_index("id").kind.astype(object)).astype(object)
     told = frame.condition.where(
         frame.condition.str.startswith("class/"), "unconditional"
     ).str.replace("/", " ")
+    frame["folder"] = str(run.path)
     frame["kind"] = kind.fillna(told.where(frame.prompt.isna(), "kind unknown"))
     return nearest_first(frame, space)
 

@@ -22,6 +22,7 @@ from membench.models.narrow import flop, narrowed
 from membench.runs import contract
 from membench.runs.folder import read_info
 from membench.runs.gpu_rate import gpu_seconds
+from membench.runs.images import Samples
 from membench.runs.job import Job, load_task, open_job, told
 from membench.runs.plan import encode, suits
 from membench.runs.shards import Extracted, NoModel, sample_rows
@@ -147,15 +148,13 @@ def _price(job: Job, model: Denoiser, tried: int) -> Price:
         samples, extract, work = _timed(
             model, lambda: contract.extract(detector, model, own), len(requests) / len(own)
         )
-    rows = pd.DataFrame(sample_rows(samples))
-    if rows.empty:
-        rows = pd.DataFrame({"condition": [], "draw": []})
+    found = Samples.of([pd.DataFrame(sample_rows(samples))] if samples else [])
     if spec.extract_only:
         score, more = (0, 0.0), 0.0
     else:
         _, score, more = _timed(
             model,
-            lambda: contract.score(detector, model, part, Extracted(rows)),
+            lambda: contract.score(detector, model, part, Extracted(found)),
             len(job.examples) / max(len(part), 1),
         )
     work += forwards + more

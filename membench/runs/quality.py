@@ -20,7 +20,8 @@ from membench.metrics.quality import SEPARATOR, Described, TooFewImages, quality
 from membench.models.denoiser import Denoiser
 from membench.models.internals import bottleneck
 from membench.plain import say
-from membench.runs.finished import Run, load
+from membench.runs.finished import Run
+from membench.runs.images import stored_images
 from membench.runs.quality_file import FILE, read_quality
 from membench.storage.images import png_image
 from membench.storage.tables import write_table
@@ -144,9 +145,8 @@ def measure(run: Run, task: LoadedTask, asked: Sequence[Asked]) -> None:
 
 def _images(run: Run) -> np.ndarray:
     """``uint8`` [n, h, w, 3], at most MOST, of one size."""
-    samples = run.samples if run.samples.image.notna().any() else load(run.path).samples
-    good = samples[(samples.status == "ok") & samples.image.notna()].image[:MOST]
-    images = [png_image(image) for image in good]
+    good = run.samples[run.samples.status == "ok"].sample_id[:MOST]
+    images = [png_image(image) for _, image in stored_images(run.path, good)]
     if len({image.shape for image in images}) > 1:
         raise UserError("--quality needs images of one size, and this run has several")
     return np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8)

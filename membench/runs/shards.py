@@ -24,6 +24,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.memo import Memo
 from membench.runs import contract
 from membench.runs.folder import RunFolder
+from membench.runs.images import Samples
 from membench.storage.images import png_image, pngs
 from membench.types import Condition, Cost, Example, Request, Sample, Tracker
 
@@ -100,9 +101,13 @@ class Work:
                 self.phase, index, pd.DataFrame(rows), asdict(spent) | seconds
             )
 
-    def table(self) -> pd.DataFrame:
-        """All rows; the shards must be done."""
-        return self.phases.folder.read_shards(self.phase, self.expected)
+    def scores(self) -> pd.DataFrame:
+        """All scores; the shards must be done."""
+        return self.phases.folder.read_shards("scores", self.expected)
+
+    def samples(self) -> Samples:
+        """All samples; the shards must be done."""
+        return self.phases.folder.read_samples(self.expected)
 
 
 def in_step(
@@ -186,7 +191,7 @@ class Phases:
             self, "samples", requests, [_sample_id(r.condition.id, r.draw) for r in requests], rows
         )
 
-    def score(self, examples: Sequence[Example], samples: pd.DataFrame) -> Work:
+    def score(self, examples: Sequence[Example], samples: Samples) -> Work:
         """Makes the scores table.
 
         The detector sees conditions and its own samples, no label and no training
@@ -209,12 +214,13 @@ class Phases:
         return Work(self, "scores", examples, [e.id for e in examples], rows)
 
 
-def drawn_bits(samples: pd.DataFrame) -> dict[str, float]:
+def drawn_bits(samples: Samples) -> dict[str, float]:
     """Mean bits of the stored PNGs by condition id, undecoded; a failed sample does not
     count.
     """
-    good = samples[(samples.status == "ok") & samples.image.notna()]
-    return (8.0 * good.image.map(len).astype(int)).groupby(good.condition).mean().to_dict()
+    rows = samples.rows.assign(bits=8.0 * samples.images.sizes)
+    good = rows[(rows.status == "ok") & (rows.bits > 0)]
+    return good.bits.groupby(good.condition).mean().to_dict()
 
 
 def _sample_id(condition: str, draw: int) -> str:
@@ -245,29 +251,31 @@ class Extracted(Mapping[str, Sequence[Sample]]):
     """A run's samples by condition id, in order of draw; the confidence of a failed one
     is NaN.
 
-    Images are decoded when a condition is looked up and not kept: at full scale they
-    would not fit in memory. A condition of which nothing was extracted has no samples.
+    Images are read and decoded when a condition is looked up and not kept: at full scale
+    they would not fit in memory. A condition of which nothing was extracted has no
+    samples.
     """
 
-    def __init__(self, samples: pd.DataFrame) -> None:
-        self._rows = dict(list(samples.sort_values("draw").groupby("condition")))
+    def __init__(self, samples: Samples) -> None:
+        self._images, self._rows = samples.images, samples.rows.sort_values("draw")
+        self._places = dict(sorted(self._rows.groupby("condition").indices.items()))
 
     def __getitem__(self, condition: str) -> list[Sample]:
-        if condition not in self._rows:
+        if condition not in self._places:
             return []
-        rows = self._rows[condition]
+        rows = self._rows.iloc[self._places[condition]]
         prompt = rows.prompt.iloc[0]
         owner = Condition(condition, prompt if isinstance(prompt, str) else None)
         return [
-            Sample(owner, int(r.draw), png_image(r.image), float(r.confidence))
+            Sample(owner, int(r.draw), png_image(self._images[r.Index]), float(r.confidence))
             for r in rows.itertuples()
         ]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._places)
 
 
 def _score_row(e: Example, score: float, png_bits: float | None) -> Row:

@@ -2,6 +2,6 @@
 
 Knows nothing of diffusion models.
 
-For other packages: files, sealed, hashing, images, tables, cache, workspace,
+For other packages: files, sealed, hashing, images, tables, streams, cache, workspace,
 provenance.
 """

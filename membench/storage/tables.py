@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -112,6 +113,8 @@ TABLES = SCHEMAS | {
 # UTF-8; OverflowError: a date that Python cannot hold
 PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError)
 
+WRITTEN: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+
 
 def write_table(
     path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Mapping[str, str] | None = None
@@ -122,6 +125,16 @@ def write_table(
     Raises UserError if the disk refuses, ValueError if columns are missing, unknown or
     null where they may not be.
     """
+    table = as_table(table, name, notes)
+    atomic_write(path, lambda temporary: pq.write_table(table, temporary, **WRITTEN))
+
+
+def as_table(
+    table: pd.DataFrame | pa.Table, name: str, notes: Mapping[str, str] | None = None
+) -> pa.Table:
+    """A table of ``TABLES[name]``, notes and version in its metadata. Raises ValueError as
+    :func:`write_table`.
+    """
     schema = TABLES[name]
     columns = set(table.columns if not isinstance(table, pa.Table) else table.column_names)
     if wrong := columns ^ set(schema.names):
@@ -130,64 +143,57 @@ def write_table(
         )
     if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
-    table = (
-        table.select(schema.names)
-        .cast(schema)
-        .replace_schema_metadata({**schema.metadata, **(notes or {})})
-    )
-    atomic_write(
-        path,
-        lambda temporary: pq.write_table(
-            table, temporary, compression="zstd", write_page_checksum=True
-        ),
-    )
+    return table.select(schema.names).cast(schema).replace_schema_metadata(metadata(name, notes))
+
+
+def metadata(name: str, notes: Mapping[str, str] | None) -> dict[bytes | str, bytes | str]:
+    """What a file of ``TABLES[name]`` says of itself: its schema's version, and the notes."""
+    return {**TABLES[name].metadata, **(notes or {})}
 
 
 def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.DataFrame:
-    """A table of ``TABLES[name]``; null is NaN or None.
-
-    without: nullable columns that are not read, and null.
+    """A table of ``TABLES[name]``; null is NaN or None. without: columns that are not read.
 
     Raises UserError if missing, newer or another table, DamagedFile if unreadable or
     null where it may not be.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is not there; membench run makes it")
-    try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        held = file.schema_arrow.names
-        table = file.read(
-            columns=[
-                column
-                for column in held
-                if column not in without or column not in TABLES[name].names
-            ]
-        )
-        version = int((file.schema_arrow.metadata or {}).get(b"schema_version", 0))
-        for column in without:
-            if column in TABLES[name].names and column in held:
-                field = TABLES[name].field(column)
-                table = table.append_column(field, pa.nulls(len(table), field.type))
-        if without and set(table.column_names) == set(TABLES[name].names):
-            table = table.select(TABLES[name].names)
-        fits = table.schema.equals(TABLES[name])
-        absent = [
-            field.name
-            for field in TABLES[name]
-            if fits and not field.nullable and table[field.name].null_count
-        ]
-    except PARQUET_ERRORS as error:
-        raise DamagedFile(
-            f"{path} is damaged ({reason(error)}); delete it and run again"
-        ) from error
-    refuse_newer(path, version)
-    if not fits:
-        raise UserError(f"{path} is not a {name} table of membench; move it away and run again")
+    with open_table(path, name) as file, damage(path):
+        table = file.read(columns=[n for n in TABLES[name].names if n not in without])
+        absent = [f.name for f in table.schema if not f.nullable and table[f.name].null_count]
     if absent:
         raise DamagedFile(
             f"{path} is damaged (its column {absent[0]} has empty cells); delete it and run again"
         )
     return table.to_pandas(ignore_metadata=True)
+
+
+def open_table(path: Path, name: str, *, buffer_size: int = 0) -> pq.ParquetFile:
+    """The file of a table of ``TABLES[name]``; each page's checksum is compared when it is
+    read. buffer_size: bytes of a column in memory at once; 0: a whole row group's.
+
+    Raises UserError if missing, newer or another table, DamagedFile if unreadable.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not there; membench run makes it")
+    with damage(path):
+        file = pq.ParquetFile(path, page_checksum_verification=True, buffer_size=buffer_size)
+        version = int((file.schema_arrow.metadata or {}).get(b"schema_version", 0))
+        fits = file.schema_arrow.equals(TABLES[name])
+    refuse_newer(path, version)
+    if not fits:
+        raise UserError(f"{path} is not a {name} table of membench; move it away and run again")
+    return file
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Turns what reading a damaged file raises into DamagedFile."""
+    try:
+        yield
+    except PARQUET_ERRORS as error:
+        raise DamagedFile(
+            f"{path} is damaged ({reason(error)}); delete it and run again"
+        ) from error
 
 
 def read_notes(path: Path) -> dict[str, str]:
