@@ -4,6 +4,7 @@ publish.
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from membench.errors import UserError, suggest, unknown_name
 from membench.features.apart import Apart, ProgramFailed
 from membench.features.extractor import Encode, Loaded, read_tensors, weights_file
 from membench.features.preprocessing import Preprocessing
-from membench.plain import say
 from membench.storage.cache import cache_root
 from membench.storage.hashing import file_hash
 
@@ -115,7 +115,8 @@ def _weights(weights: str) -> Path:
 
 def _torchscript(file: Path, device: str, preprocessing: Preprocessing) -> Encode:
     side = preprocessing.crop or preprocessing.side
-    say(f"{file.name} is a program (TorchScript); it runs in a process of its own")
+    told = f"membench: {file.name} is a program (TorchScript); it runs in a process of its own"
+    print(told, file=sys.stderr)
     try:
         model = Apart(file, device)
         if (out := model(torch.zeros(2, 3, side, side))).ndim != 2 or len(out) != 2:
