@@ -8,10 +8,12 @@ import gc
 import importlib.util
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
@@ -130,6 +132,27 @@ def test_images_that_nobody_asks_for_are_not_read(
     ):
         with pytest.raises(DamagedFile, match=r"samples\.parquet is damaged"):
             read()
+
+
+def test_reading_holds_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "GROUP_BYTES", 200_000)
+    frame = noisy(80)
+    rng = np.random.default_rng(1)
+    path = stored(tmp_path, [frame.assign(image=[rng.bytes(50_000) for _ in range(80)])])
+    held: list[int] = []  # by Arrow, which tracemalloc does not see
+    before = pa.total_allocated_bytes()
+    plain = pq.ParquetFile.iter_batches
+
+    def watched(file: pq.ParquetFile, *args: object, **given: object) -> Iterator[object]:
+        for batch in plain(file, *args, **given):
+            held.append(pa.total_allocated_bytes() - before)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
+    check_pages(path, "samples", "image")
+    assert len(held) >= 16 and max(held) < 1_500_000, held
+    assert len(dict(stored_images(path.parent, frame.sample_id))) == 80
+    assert max(held) < 1_500_000, held
 
 
 def test_an_image_that_is_not_there_stays_so(tmp_path: Path) -> None:

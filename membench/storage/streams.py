@@ -51,7 +51,7 @@ def read_cells(
         for group in range(file.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
             if inside := set((places[(start <= places) & (places < end)] - start).tolist()):
-                for row, value in enumerate(_cells(path, file, column, [group])):
+                for row, value in enumerate(_cells(path, file, column, group)):
                     if row in inside:
                         yield keys[start + row], value.as_py()
             start = end
@@ -62,13 +62,13 @@ def check_pages(path: Path, name: str, column: str) -> None:
     :func:`membench.storage.tables.read_table`.
     """
     with open_table(path, name, buffer_size=BUFFER) as file:
-        for _ in _cells(path, file, column, range(file.num_row_groups)):
-            pass
+        for group in range(file.num_row_groups):
+            for _ in _cells(path, file, column, group):
+                pass
 
 
-def _cells(
-    path: Path, file: pq.ParquetFile, column: str, groups: Iterable[int]
-) -> Iterator[pa.Scalar]:
+def _cells(path: Path, file: pq.ParquetFile, column: str, group: int) -> Iterator[pa.Scalar]:
+    # One group: an iterator over several keeps what it has read of each
     with damage(path):
-        for batch in file.iter_batches(SOME, row_groups=list(groups), columns=[column]):
+        for batch in file.iter_batches(SOME, row_groups=[group], columns=[column]):
             yield from batch.column(0)
