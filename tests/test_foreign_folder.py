@@ -349,6 +349,18 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return captured.out
 
 
+def test_half_a_surrogate_pair_is_shown_as_its_escape(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON can hold it; UTF-8, and with it Parquet, cannot."""
+    half = "a\udcff\ud800"
+    edit(one(foreign), model_name=half, data_name=half, device=half, options_passed=[f"o={half}"])
+    made = tmp_path / "board.parquet"
+    shown(capsys, "--runs", str(foreign), "--format", "parquet", "--output", str(made))
+    assert "a\\udcff\\ud800" in set(pd.read_parquet(made).model)
+    assert "o=a\\udcff\\ud800" in shown(capsys, "--runs", str(foreign))
+
+
 def test_nothing_in_a_folder_becomes_more_than_text(
     foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
