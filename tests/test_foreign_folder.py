@@ -217,6 +217,7 @@ TABLES = {
     "one group of both labels": lambda f: change(f, "scores", group="g"),
     "infinite scores": lambda f: change(f, "scores", score=float("inf")),
     "a negative distance": lambda f: change(f, "matches", similarity=-0.5),
+    "an infinite distance": lambda f: change(f, "matches", similarity=float("inf")),
     "no distance": lambda f: change(f, "matches", similarity=float("nan")),
     "one image by many names": lambda f: change(f, "matches", training=list(range(8))),
     "below 0": lambda f: change(f, "matches", training=-1),
