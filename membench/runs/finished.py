@@ -119,6 +119,8 @@ def load(path: Path, *, images: bool = True) -> Run:
     run = Run(path, info, **{name: frames[name] for name in TABLES})
     with _in_words(path):
         check_tables(info, frames, run.space)
+        if images and run.samples.image[run.samples.status == "ok"].isna().any():
+            raise ValueError("it holds an image without its bytes")
     return run
 
 
