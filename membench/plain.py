@@ -87,7 +87,9 @@ def for_spreadsheet(frame: pd.DataFrame) -> pd.DataFrame:
 def _cell(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
-    return f"'{plain(cell)}" if cell.lstrip(" ").startswith(FORMULA) else plain(cell)
+    # Programs skip white space of any kind in front
+    starts = cell.startswith(FORMULA) or cell.lstrip().startswith(FORMULA)
+    return f"'{plain(cell)}" if starts else plain(cell)
 
 
 def say(text: object) -> None:

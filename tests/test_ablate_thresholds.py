@@ -331,6 +331,7 @@ def test_grids(text: str, space: Space, edges: list[float]) -> None:
     ("text", "space", "told"),
     [
         ("x", L2, "write auto, LOW:HIGH:N or at least 2 ascending"),
+        ("0:1:0", L2, "write auto, LOW:HIGH:N or at least 2 ascending"),
         ("", L2, "write auto"),
         ("0.5", L2, "at least 2"),
         ("0.5:1", L2, "write auto"),

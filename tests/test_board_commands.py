@@ -4,6 +4,7 @@ each mistake, and nothing lost.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -239,12 +240,15 @@ def test_one_key_with_other_numbers_is_a_bug_and_equal_ones_count_once(
     scores[0] += 0.5
     at = held.column_names.index("score")
     pq.write_table(held.set_column(at, held.schema.field(at), [scores]), path)
-    error = refused(capsys, "--runs", runs, tmp_path / "again")
+    assert command("--runs", runs, tmp_path / "again", "--format", "csv") == 2
+    shown, error = capsys.readouterr()
     assert (
         "are one run (key" in error
         and "with different numbers (score of c0: 0 and 0.5)" in error
         and "report it" in error
     )
+    before, after = (pd.read_csv(io.StringIO(text)).detector for text in (once, shown))
+    assert sorted([*after, "side"]) == sorted(before)  # the others are shown
     assert str(path.parent) in error and str(runs / Path(*path.parts[-5:-1])) in error
 
 

@@ -217,6 +217,7 @@ TABLES = {
     "one group of both labels": lambda f: change(f, "scores", group="g"),
     "infinite scores": lambda f: change(f, "scores", score=float("inf")),
     "a negative distance": lambda f: change(f, "matches", similarity=-0.5),
+    "an infinite distance": lambda f: change(f, "matches", similarity=float("inf")),
     "no distance": lambda f: change(f, "matches", similarity=float("nan")),
     "one image by many names": lambda f: change(f, "matches", training=list(range(8))),
     "below 0": lambda f: change(f, "matches", training=-1),
@@ -347,6 +348,25 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     captured = capsys.readouterr()
     assert "\x1b[2J" not in captured.err and "\u202e" not in captured.err
     return captured.out
+
+
+def test_an_image_without_its_bytes(foreign: Path) -> None:
+    change(one(foreign), "samples", image=None)
+    with pytest.raises(UserError, match="it holds an image without its bytes"):
+        load(one(foreign))
+    assert len(load(one(foreign), images=False).samples) == 8  # a board shows none
+
+
+def test_half_a_surrogate_pair_is_shown_as_its_escape(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON can hold it; UTF-8, and with it Parquet, cannot."""
+    half = "a\udcff\ud800"
+    edit(one(foreign), model_name=half, data_name=half, device=half, options_passed=[f"o={half}"])
+    made = tmp_path / "board.parquet"
+    shown(capsys, "--runs", str(foreign), "--format", "parquet", "--output", str(made))
+    assert "a\\udcff\\ud800" in set(pd.read_parquet(made).model)
+    assert "o=a\\udcff\\ud800" in shown(capsys, "--runs", str(foreign))
 
 
 def test_nothing_in_a_folder_becomes_more_than_text(

@@ -111,6 +111,9 @@ def test_the_decoder_is_part_of_the_model(latent: Path, tmp_path: Path) -> None:
     edit(copy / "vqvae" / "config.json", latent_channels=4)
     with pytest.raises(UserError, match=r"3 channels are not the latent channels of vqvae \(4\)"):
         classes_of(copy, 10, 32)
+    edit(copy / "vqvae" / "config.json", latent_channels=3, latents_mean=[0.1] * 3)
+    with pytest.raises(UserError, match="latents_mean: its latents are shifted"):
+        load_pixel_model(copy, 0)
     shutil.rmtree(copy / "vqvae")
     with pytest.raises(UserError, match=r"latent model, and its decoder .*vqvae is missing"):
         load_pixel_model(copy, 0)

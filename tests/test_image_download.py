@@ -18,9 +18,12 @@ from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import urllib3.util.connection
 from PIL import Image
@@ -28,7 +31,7 @@ from test_pictures import png_claiming
 
 from membench.errors import UserError
 from membench.fetching import image_download, public_http
-from membench.fetching.download_status import StatusTable
+from membench.fetching.download_status import SCHEMA, STATUS, StatusTable
 from membench.fetching.image_download import (
     Link,
     check_links,
@@ -737,3 +740,27 @@ def test_a_full_disk_is_told_and_ends_the_work(
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"cannot write .* No space left on device"):
         site.get(tmp_path, urls, Limits(**{**vars(FAST), "workers": 2}))
+
+
+ROW = {"id": "11", "url": "https://e.org/a", "status": "ok", "file": "images/a.png"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"file": "../../home/.bashrc"}, "is not in images"),
+        ({"file": "/etc/passwd"}, "is not in images"),
+        ({"file": "images/.."}, "is not in images"),
+        ({"file": None}, "is ok, and has no file"),
+        ({"id": None}, "missing 1 required positional argument: 'id'"),
+        ({"status": None}, "'status'"),
+        ({"final_url": "http://[::1"}, "Invalid IPv6 URL"),
+    ],
+)
+def test_a_stored_row_of_somebody_else(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+    """A file that its row names is read, and removed when the image is fetched anew."""
+    pq.write_table(pa.Table.from_pylist([ROW | changes], schema=SCHEMA), tmp_path / STATUS)
+    with pytest.raises(UserError, match=why):
+        StatusTable(tmp_path)
+    pq.write_table(pa.Table.from_pylist([ROW], schema=SCHEMA), tmp_path / STATUS)
+    assert StatusTable(tmp_path).rows["11"].sha256 == ""

@@ -99,17 +99,15 @@ def test_markdown_means_itself(text: str, expected: str) -> None:
 def test_a_spreadsheet_sees_no_formula_and_the_same_numbers() -> None:
     frame = pd.DataFrame(
         {
-            "name": ["=1+1", "+a", "-a", "@a", "\t=a", " =a", "＝a", "a=b", None],
-            "x": [-1.5, 0.1 + 0.2, 1e-9, 2, 3, 4, 5, 6, float("nan")],
+            "name": ["=1+1", "+a", "-a", "@a", "\t=a", " =a", "＝a", "\u00a0\u3000=a", "a=b", None],
+            "x": [-1.5, 0.1 + 0.2, 1e-9, 2, 3, 4, 5, 5, 6, float("nan")],
         }
     )
     frame = frame.assign(
-        whole=range(-4, 5), count=pd.array([1, None, *[-3] * 7], dtype="Int64"), flag=True
+        whole=range(-5, 5), count=pd.array([1, None, *[-3] * 8], dtype="Int64"), flag=True
     )
     made = for_spreadsheet(frame)
-    assert (
-        made.name.tolist()[:8] == ["'=1+1", "'+a", "'-a", "'@a", "'\\t=a", "' =a", "'＝a", "a=b"]
-        and made.name.isna().tolist()[8]
-    )
+    shown = ["'=1+1", "'+a", "'-a", "'@a", "'\\t=a", "' =a", "'＝a", "'\u00a0\u3000=a", "a=b"]
+    assert made.name.tolist()[:9] == shown and made.name.isna().tolist()[9]
     numbers = ["x", "whole", "count", "flag"]
     assert made[numbers].to_csv() == frame[numbers].to_csv()

@@ -324,6 +324,13 @@ def test_membench_s_table(tmp_path):
             ["line 2", "no column 'caption'", "'text_'"],
         ),
         ("a.csv", "prompt,prompt\na,b\n", ["'prompt' twice"]),
+        ("a.jsonl", '{"caption":"a","caption":"b"}\n', ["line 1, has the column 'caption' twice"]),
+        (
+            "a.jsonl",
+            '{"caption":"a"}\n{"caption":"b","label":1,"Label":0}\n',
+            ["line 2, has the column 'label' twice"],
+        ),
+        ("a.json", '[{"text":"a",\n"label":1,"LABEL":0}]', ["has the column 'label' twice"]),
         ("a.csv", "prompt,label\na,1\nb,0,c\n", ["line 3", "3 fields", "header has 2", "quote"]),
         # The reader of old took "a rug"
         ("a.csv", "prompt\na rug, blue\n", ["line 2", "2 fields"]),
@@ -912,12 +919,18 @@ TWINS = [
     ("STRASSE", "stra\u00dfe"),
     ("\u1e9e\u0301", "ss\u0301"),
     ("\u03a3\u03af\u03c2", "\u03c3\u03af\u03c3"),  # the three sigmas
+    # CLIP splits at punctuation and digits whether or not there is a space
+    ("a mug, red (2010)", "a mug ,red ( 2 0 1 0 )"),
+    ("it's a_rug.", "It 's a _ rug ."),
+    ("a mug \u2603\ufe0f", "a mug \u2603"),  # the snowman as an emoji
 ]
 OTHERS = [
     ("a rug", "arug"),
     ("a rug", "a rug."),
     ("café", "cafe"),
     ("a-rug", "a rug"),
+    ("a rug!!", "a rug! !"),  # other tokens
+    ("it's", "its"),
     ("i", "\u0131"),
 ]
 

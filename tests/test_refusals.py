@@ -58,6 +58,9 @@ def test_a_file_that_is_none_is_not_waited_for(tmp_path: Path) -> None:
         assert len(str(raised.value)) < 500
     (tmp_path / "text").write_bytes(b"\xef\xbb\xbfa")
     assert read_text(tmp_path / "text") == "a" and shown(Path("a")) == "a"
+    (tmp_path / "text").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n")
+    with pytest.raises(UserError, match=r"text is a Git LFS pointer, not the file itself: run git"):
+        read_text(tmp_path / "text")
     (tmp_path / "text").write_bytes(b"a\xff")
     with pytest.raises(UserError, match=r"text is not UTF-8 \(byte 1\)"):
         read_text(tmp_path / "text")

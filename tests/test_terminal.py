@@ -153,6 +153,14 @@ def test_a_run_ends_with_few_lines(root: Path) -> None:
     assert len(text.splitlines()) == LINES and re.search(r"and \d+ more: membench lea", text)
 
 
+def test_one_partial_run_among_whole_ones_says_of_how_many(tmp_path: Path) -> None:
+    whole = make(tmp_path / "runs", COPIED)
+    extra = {"n_task_examples": 800, "status": "partial"}
+    part = make(tmp_path / "runs", COPIED, task="u", extra=extra)
+    text = run_end([whole, part], tmp_path / "runs", None)
+    assert text.startswith("PARTIAL (8 of 800 examples; not comparable with whole runs): ")
+
+
 def test_narrow_terminals_get_blocks_of_whole_columns() -> None:
     frame = pd.DataFrame({"detector": ["a_long_name", "b"], "AUROC": ["0.912 [0.884, 0.936]"] * 2})
     frame = frame.assign(**{"TPR": ["0.5", "0.6"], "note": ["many words that fold", ""]})

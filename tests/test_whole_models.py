@@ -320,6 +320,16 @@ PARTS = {
     "a scale of nan": (config("vae", scaling_factor=float("nan")), "scaling_factor is 'nan'"),
     "a scale of text": (config("vae", scaling_factor="x"), "scaling_factor is 'x'"),
     "VAE of forty blocks": (config("vae", block_out_channels=[4] * 40), "block_out_channels"),
+    # With the package kernels, transformers would run what the hub holds under that name
+    "attention from the hub": (
+        config("text_encoder", attn_implementation="evil/kernel"),
+        "attn_implementation is 'evil/kernel'",
+    ),
+    # With peft, transformers would lay it over the weights, which the model's hash is of
+    "an adapter beside the weights": (
+        lambda f: (f / "text_encoder" / "adapter_config.json").write_text("{}"),
+        "text_encoder holds an adapter",
+    ),
     "no hidden size": (config("text_encoder", hidden_size=0), "hidden_size is '0'"),
     "no layers": (config("text_encoder", num_hidden_layers=0), "num_hidden_layers is '0'"),
     "heads that do not divide": (

@@ -40,8 +40,9 @@ def parse_grid(text: str, space: Space) -> np.ndarray:
     except ValueError:
         ends, n = np.empty(0), 0
     finite = np.isfinite(ends).all()
-    # 0.6, not 0.6000000000000001
-    edges = np.linspace(ends[0], ends[1], max(n, 0)).round(10) if n and finite else ends
+    edges = ends
+    if ":" in text and len(ends) and finite:  # rounded: 0.6, not 0.6000000000000001
+        edges = np.linspace(ends[0], ends[1], max(n, 0)).round(10)
     if len(edges) < 2 or not finite or not (np.diff(edges) > 0).all():
         raise UserError(
             f"--thresholds {text!r}: write auto, LOW:HIGH:N or at least 2 ascending numbers"

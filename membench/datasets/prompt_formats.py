@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ _TABLE = {
     "url": ("url", "urls"),
     **{name: (name,) for name in ("label", "group", "source", "index")},
 }
+_KNOWN = frozenset(name for names in _TABLE.values() for name in names)
 
 # Where it stands ("line 3") and its values, by the names of _TABLE
 Row = tuple[str, Mapping[str, Any]]
@@ -99,7 +102,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _table_columns(names: Sequence[str], place: str) -> dict[str, str]:
     """The columns or keys to read, by what they are to us. place: of the table, for the
-    error if it has no prompt.
+    error if it has no prompt, or two columns of one name.
     """
     lower = {name.lower(): name for name in reversed(names)}
     columns = {
@@ -108,7 +111,21 @@ def _table_columns(names: Sequence[str], place: str) -> dict[str, str]:
     }
     if not columns["text"]:
         raise UserError(f"{place} has no column 'caption'; it has {_listed(names)}")
+    _refuse_twice(_twice(names), place)
     return {what: name for what, name in columns.items() if name}
+
+
+def _twice(names: Iterable[str]) -> list[str]:
+    """The names that stand twice, those of our columns in whatever case: which of the
+    two is meant is not for us to say.
+    """
+    counts = Counter(name.lower() if name.lower() in _KNOWN else name for name in names)
+    return [name for name, count in counts.items() if count > 1]
+
+
+def _refuse_twice(names: Sequence[str], place: str) -> None:
+    if names:
+        raise UserError(f"{place} has the column {names[0][:40]!r} twice; remove one")
 
 
 def _parquet_rows(path: Path, data: bytes) -> Iterator[Row]:
@@ -139,10 +156,12 @@ def _json_value(path: Path, text: str) -> Format | None:
     """
     if not text.lstrip().startswith("[") and len(text.strip().split("\n")) == 1:
         return None  # one line of JSON lines, or none
+    twice: list[str] = []
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=partial(_object, twice))
     except (ValueError, RecursionError):
         return None
+    _refuse_twice(twice, str(path))
     rows: list[Row] = []
     for record in json_records(value):
         columns = _table_columns(list(record.values), f"{path}, {record.where},")
@@ -150,13 +169,20 @@ def _json_value(path: Path, text: str) -> Format | None:
     return Format(rows, published=True)
 
 
+def _object(twice: list[str], pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object, of whose keys those that stand twice are put into ``twice``."""
+    twice += _twice(name for name, _ in pairs)
+    return dict(pairs)
+
+
 def _json_lines(path: Path, lines: list[str]) -> Format:
     rows: list[Row] = []
     for i, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        twice: list[str] = []
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=partial(_object, twice))
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
             raise UserError(
@@ -166,6 +192,7 @@ def _json_lines(path: Path, lines: list[str]) -> Format:
             raise UserError(
                 f"{path}, line {i}: not a JSON object with a key 'caption'; it needs one a line"
             )
+        _refuse_twice(twice, f"{path}, line {i},")
         columns = _table_columns(list(value), f"{path}, line {i},")
         rows.append((f"line {i}", {what: value[name] for what, name in columns.items()}))
     return Format(rows, published=True)
@@ -186,10 +213,9 @@ def _csv_columns(path: Path, header: str) -> tuple[str, dict[str, str]]:
                 f"{path} has no column {', '.join(map(repr, missing))}; it has {_listed(theirs)}"
             )
         return ";", _HINTERSDORF
-    known = {name for names in _TABLE.values() for name in names}
-    separator = separator_of(header, known)
+    separator = separator_of(header, _KNOWN)
     names = split[separator]
-    hits = known & {name.lower() for name in names}
+    hits = _KNOWN & {name.lower() for name in names}
     if path.suffix.lower() not in (".csv", ".tsv") and len(hits) < 2:
         return "", {}
     lower = [name.lower() for name in names]

@@ -4,20 +4,30 @@ reads the same tokens.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 BUT_FOR = "but for case, white space or Unicode form"
 
+# What CLIP's tokenizer splits a prompt into before any merge, Radford et al. 2021: words,
+# single digits, and what is neither. White space between two of them changes nothing.
+_PIECES = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\w\s]|_)+")
+
+# Marks that choose a glyph, and are no format characters
+_SELECTORS = re.compile("[\u034f\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+
 
 def plain(text: str) -> str:
     """The form that twins share: Unicode's NFKC and case folding, without invisible
-    format characters, each run of white space as one space, none at the ends.
+    format characters and variation selectors, one space between two pieces of CLIP's
+    tokenizer, so that "red, blue" and "red ,blue" have one form.
     """
     if text.isascii():  # the usual case, and faster
-        return " ".join(text.lower().split())
+        return " ".join(_PIECES.findall(text.lower()))
     for _ in range(2):  # folding may undo the normal form, and the normal form bring new capitals
         text = unicodedata.normalize("NFKC", text.casefold())
-    return " ".join("".join(c for c in text if unicodedata.category(c) != "Cf").split())
+    text = _SELECTORS.sub("", "".join(c for c in text if unicodedata.category(c) != "Cf"))
+    return " ".join(_PIECES.findall(text))
 
 
 class Labelled:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -64,13 +65,13 @@ class StatusTable:
         if not path.exists():
             return
         try:
-            rows = pq.read_table(path).select(SCHEMA.names).cast(SCHEMA).to_pylist()
-        except (*PARQUET_ERRORS, KeyError) as error:
+            values = pq.read_table(path).select(SCHEMA.names).cast(SCHEMA).to_pylist()
+            self.rows = {row.id: row for row in map(_checked, values)}
+        except (*PARQUET_ERRORS, KeyError, TypeError) as error:
             why = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{path} is damaged ({why}); delete it, and all its images are fetched again"
             ) from None
-        self.rows = {row["id"]: Row(**row) for row in rows}
 
     def enter(self, row: Row) -> None:
         """Replaces the id's row.
@@ -131,6 +132,22 @@ class StatusTable:
         return pa.Table.from_pylist(
             [asdict(self.rows[name]) for name in ids], schema=SCHEMA
         ).to_pandas()
+
+
+def _checked(values: Mapping[str, Any]) -> Row:
+    """A stored row; null is the default of its column.
+
+    Raises TypeError for a row without an id, an address or a status, and ValueError
+    for one whose file is not in the folder of images: it may be read, and removed.
+    """
+    row = Row(**{name: value for name, value in values.items() if value is not None})
+    parts = PurePosixPath(row.file).parts
+    if row.file and (len(parts) != 2 or parts[0] != PICTURES or parts[1] in ("..", "")):
+        raise ValueError(f"{row.file[:80]!r} is not in {PICTURES}")
+    if row.status == "ok" and not row.file:
+        raise ValueError(f"{row.id[:80]!r} is ok, and has no file")
+    _host(row)
+    return row
 
 
 def _host(row: Row) -> str:

@@ -85,6 +85,18 @@ def positive(file: Path, config: Mapping[str, Any], key: str, default: float) ->
     return float(value)
 
 
+def refuse_shift(file: Path, decoder: Mapping[str, Any]) -> None:
+    """Raises :class:`UserError` for a decoder whose latents are shifted: they are
+    divided by ``scaling_factor`` alone.
+    """
+    for key in ("shift_factor", "latents_mean", "latents_std"):
+        if decoder.get(key) is not None:
+            raise UserError(
+                f"{file}: {key}: its latents are shifted, and membench decodes those that are"
+                " only scaled (scaling_factor), as of Stable Diffusion 1.x, 2.x and XL"
+            )
+
+
 def _wrong(file: Path, key: str, value: Any, wanted: str) -> UserError:
     return UserError(f"{file}: {key} is {str(value)[:80]!r}, but {wanted}; get the model again")
 

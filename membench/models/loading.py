@@ -105,13 +105,35 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def network_config(file: Path) -> dict[str, Any]:
-    """A network's configuration. Raises :class:`UserError` as :func:`read_config`,
-    for a shape out of range and for quantised weights.
+    """A network's configuration. Raises :class:`UserError` as :func:`read_config`, for a
+    shape out of range, quantised weights, and what a library would load beside them.
     """
     config = read_config(file)
     refuse_quantised_config(file, config)
+    _refuse_more(file, config)
     check_ranges(file, config)
     return config
+
+
+# By torch alone; any other is a package's, or, as "owner/name", code from the hub
+ATTENTION = (None, "eager", "sdpa")
+
+
+def _refuse_more(file: Path, config: dict[str, Any]) -> None:
+    """Raises :class:`UserError` for what transformers would load beside the weights: an
+    adapter in the same folder, which would change them unseen, and code for attention.
+    """
+    if (file.parent / "adapter_config.json").exists():
+        raise UserError(
+            f"{file.parent} holds an adapter (adapter_config.json) beside its weights; merge it"
+            " into them, or remove it"
+        )
+    for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+        if config.get(key) not in ATTENTION:
+            raise UserError(
+                f"{file}: {key} is {str(config[key])[:80]!r}, but membench runs no code for"
+                " attention from elsewhere; remove it"
+            )
 
 
 def halvings(decoder: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from membench.errors import UserError
 from membench.models.changes import NONE, Changes, read_part
-from membench.models.config_fields import positive
+from membench.models.config_fields import positive, refuse_shift
 from membench.models.loading import read_config
 from membench.models.weight_files import refuse_adapter
 
@@ -192,12 +192,7 @@ def _check_parts(
         )
     # Diffusers' own default, which the first releases rely on
     positive(folder / "vae" / "config.json", vae, "scaling_factor", 0.18215)
-    for key in ("shift_factor", "latents_mean", "latents_std"):
-        if vae.get(key) is not None:
-            raise UserError(
-                f"{folder}: its VAE shifts latents ({key}), which no Stable Diffusion 1.x, 2.x or"
-                f" XL does; {READS}"
-            )
+    refuse_shift(folder / "vae" / "config.json", vae)
 
 
 def _check_told(place: Path, unet: dict[str, Any], text: dict[str, Any]) -> None:

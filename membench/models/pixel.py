@@ -16,7 +16,7 @@ from membench.errors import UserError
 from membench.fetching.hub import PIPELINE_IGNORE, model_folder
 from membench.models.autoencoder import LatentStates
 from membench.models.conditioning import Conditioning
-from membench.models.config_fields import positive
+from membench.models.config_fields import positive, refuse_shift
 from membench.models.denoiser import Denoiser
 from membench.models.image_values import from_uint8, same_size, to_uint8
 from membench.models.loading import config_hash, load_network, network_config, torch_dtype
@@ -237,6 +237,7 @@ def _decoder(parts: Parts, device: str, dtype: str) -> Any:
     if (name := class_name(config)) not in ("VQModel", "AutoencoderKL"):
         raise UserError(f"{parts.decoder} is a {name}, neither a VQModel nor an AutoencoderKL")
     positive(parts.decoder / "config.json", config, "scaling_factor", 0.18215)
+    refuse_shift(parts.decoder / "config.json", config)
     loader = VQModel if is_vq(config) else AutoencoderKL
     vae = _loaded(parts.decoder, parts.weights[1], loader, device, dtype)
     prove_vae(vae, parts.decoder)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from membench.errors import UserError, reason
+from membench.storage.reading import IS_POINTER, POINTER
 
 # Of safetensors; all else is an index or a quantised weight, whose scale only the
 # library that made it knows.
@@ -16,7 +17,6 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 # In the names of tensors that are added to those of a model.
 ADAPTERS = ("lora_", ".lora.", "lora.down", "lora.up", "hada_w", "lokr_w", ".oft_", "dora_scale")
 COUNTS = ("position_ids", "num_batches_tracked")  # whole numbers, and no weights
-POINTER = b"version https://git-lfs.github.com/spec/"
 AGAIN = "get the weights again"
 
 
@@ -24,10 +24,7 @@ def refuse_pointer(file: Path) -> None:
     """Raises :class:`UserError` if the file is Git LFS's stand-in for the real one."""
     with file.open("rb") as stream:
         if stream.read(len(POINTER)) == POINTER:
-            raise UserError(
-                f"{file} is a Git LFS pointer, not the file itself: run git lfs pull in its"
-                " repository"
-            )
+            raise UserError(f"{file} {IS_POINTER}")
 
 
 def check_header(file: Path) -> None:

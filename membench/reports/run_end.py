@@ -117,8 +117,8 @@ def _alone(value: float) -> str:
 
 
 def _partial(runs: Sequence[Run]) -> str:
-    info = runs[0].info
-    if all(run.info["status"] == "complete" for run in runs):
+    info = next((run.info for run in runs if run.info["status"] != "complete"), None)
+    if info is None:
         return ""
     failed = sum(sum(run.info["failed"].values()) for run in runs)
     why = (

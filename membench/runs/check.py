@@ -111,8 +111,9 @@ def _check_matches(matches: pd.DataFrame, good: pd.DataFrame, space: Space) -> p
     if named.training.duplicated().any() or named.training_id.duplicated().any():
         raise ValueError("its matches call one training image by two names")
     low, high = (-1.0, 1.0) if space.higher_is_closer else (0.0, np.inf)
-    if not found.similarity.between(low, high).all():
-        raise ValueError(f"its matches hold a similarity outside [{low:g}, {high:g}]")
+    within = found.similarity.between(low, high) & np.isfinite(found.similarity)
+    if not within.all():
+        raise ValueError(f"its matches hold a similarity outside [{low:g}, {high:g}], or no number")
     return found
 
 

@@ -123,10 +123,24 @@ def load(path: Path, *, verified: bool = True) -> Run:
     with _in_words(path):
         check_info(info, content_key)
     info, frames = read_run(path, TABLES, verified=verified)
+    info = _as_text(info)
     run = Run(path, info, **{name: frames[name] for name in TABLES})
     with _in_words(path):
         check_tables(info, frames, run.space)
     return run
+
+
+def _as_text(value: Any) -> Any:
+    """A JSON value whose texts UTF-8 can hold: half a surrogate pair, as of a file name
+    that is no text, becomes its escape.
+    """
+    if isinstance(value, dict):
+        return {_as_text(name): _as_text(of) for name, of in value.items()}
+    if isinstance(value, list):
+        return [_as_text(of) for of in value]
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 @contextmanager
@@ -145,13 +159,13 @@ def read_runs(roots: Path | Sequence[Path], *, verified: bool = False) -> Found:
 
     A folder that is damaged or edited, lacks a table, is of a newer schema or is
     reached by a link is left out and named; one whose run has not ended is left out.
-    verified: of :func:`load`. Raises :class:`UserError` where there is no run at all, and
-    for two runs of one key with different numbers: a key names all that changes the
-    output, so that is a bug or a changed file.
+    Two of one key with different numbers are both left out: a key names all that changes
+    the output, so one of them is a changed file, or there is a bug. verified: of
+    :func:`load`. Raises :class:`UserError` where there is no run at all.
     """
     roots = [roots] if isinstance(roots, Path) else list(roots)
     runs: dict[str, Run] = {}
-    problems = []
+    problems, unsure = [], set()
     for top, folder in [(root, folder) for root in roots for folder in _folders(root)]:
         try:
             if folder.resolve() != top.resolve() / folder.relative_to(top):
@@ -166,15 +180,16 @@ def read_runs(roots: Path | Sequence[Path], *, verified: bool = False) -> Found:
             problems.append(str(error))
             continue
         key = run.info["key"]
-        if key in runs:
-            if where := difference(runs[key], run):
-                raise UserError(
-                    f"{runs[key].path} and {run.path} are one run (key {key}) with different"
-                    f" numbers ({where}): a bug in membench or a changed file, please report it; to"
-                    " go on, move one of them away"
-                )
-            continue
-        runs[key] = run
+        if where := difference(runs[key], run) if key in runs else "":
+            problems.append(
+                f"{runs[key].path} and {run.path} are one run (key {key}) with different numbers"
+                f" ({where}): a bug in membench or a changed file, please report it; neither is"
+                " shown until one of them is moved away"
+            )
+            unsure.add(key)
+        runs.setdefault(key, run)
+    for key in unsure:
+        del runs[key]
     if not runs and not problems:
         where = ", ".join(map(str, roots))
         raise UserError(f"no finished runs under {where}. {MAKE_ONE}")

@@ -334,7 +334,12 @@ def read_run(
         for name in tables
     }
     if verified and "samples" in tables:
-        check_pages(folder / "samples.parquet", "samples", "image")
+        held = check_pages(folder / "samples.parquet", "samples", "image")
+        if not held[frames["samples"].status.to_numpy() == "ok"].all():
+            raise DamagedFile(
+                f"{folder} is damaged or edited: it holds an image without its bytes; delete it"
+                " and run again"
+            )
     for name in tables:
         if (
             owner := read_notes(folder / f"{name}.parquet").get("run", info.get("key"))

@@ -17,12 +17,17 @@ from membench.storage.files import SPECIAL
 LARGEST = 1 << 30  # bytes of a table or list
 LONGEST_NAME = 400  # characters of a path that are shown
 
+# How a stand-in of Git LFS begins, and what is said of it behind its name
+POINTER = b"version https://git-lfs.github.com/spec/"
+IS_POINTER = "is a Git LFS pointer, not the file itself: run git lfs pull in its repository"
+
 
 def read_plain(path: Path, *, most: int = LARGEST, what: str = "") -> bytes:
     """The bytes of a plain file, links followed. what: said in front of its name.
 
     Raises :class:`UserError` for a file that is missing, a folder, a pipe or a device
-    (which may have no end), larger than ``most`` bytes, or not to be read.
+    (which may have no end), larger than ``most`` bytes, a stand-in of Git LFS, or not
+    to be read.
     """
     name = f"{what} {shown(path)}".strip()
     try:
@@ -36,7 +41,10 @@ def read_plain(path: Path, *, most: int = LARGEST, what: str = "") -> bytes:
             if status.st_size > most:
                 raise UserError(f"{name} has {status.st_size:,} bytes, more than {most:,}")
             with open(descriptor, "rb", closefd=False) as file:
-                return file.read(most)
+                data = file.read(most)
+            if data.startswith(POINTER):
+                raise UserError(f"{name} {IS_POINTER}")
+            return data
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

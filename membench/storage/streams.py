@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,15 @@ def read_cells(
             start = end
 
 
-def check_pages(path: Path, name: str, column: str) -> None:
-    """Reads a column and keeps nothing of it, so that damage to it shows. Raises as
-    :func:`membench.storage.tables.read_table`.
+def check_pages(path: Path, name: str, column: str) -> np.ndarray:
+    """Reads a column and keeps nothing of it, so that damage to it shows. Returns which
+    rows hold something, bool [n]. Raises as :func:`membench.storage.tables.read_table`.
     """
+    held = array("b")
     with open_table(path, name, buffer_size=BUFFER) as file:
         for group in range(file.num_row_groups):
-            for _ in _cells(path, file, column, group):
-                pass
+            held.extend(cell.is_valid for cell in _cells(path, file, column, group))
+    return np.array(held, dtype=bool)
 
 
 def _cells(path: Path, file: pq.ParquetFile, column: str, group: int) -> Iterator[pa.Scalar]:
