@@ -354,7 +354,7 @@ def test_an_image_without_its_bytes(foreign: Path) -> None:
     change(one(foreign), "samples", image=None)
     with pytest.raises(UserError, match="it holds an image without its bytes"):
         load(one(foreign))
-    assert len(load(one(foreign), images=False).samples) == 8  # a board shows none
+    assert len(load(one(foreign), verified=False).samples) == 8  # a board shows none
 
 
 def test_half_a_surrogate_pair_is_shown_as_its_escape(
