@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
@@ -210,6 +212,22 @@ def test_a_damaged_pool_is_named(cache: Path) -> None:
     file.write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match=r"\.parquet is damaged"):
         read_pool(spec(), conditional, training(), progress=False)
+
+
+def test_a_pool_that_was_rewritten_is_named(cache: Path) -> None:
+    """A whole table with valid checksums, of other rows or numbers."""
+    whole = read_pool(spec(), conditional, training(), progress=False)
+    [file] = cache.glob("pools/*.parquet")
+    table = pq.read_table(file)
+    at = table.schema.get_field_index("similarity")
+    forged = table.set_column(at, table.schema.field(at), pa.array([0.1] * 12, pa.float32()))
+    for other in (table.slice(0, 9), forged):
+        pq.write_table(other, file)
+        with pytest.raises(UserError, match="it is not what was written"):
+            read_pool(spec(), conditional, training(), progress=False)
+    file.unlink()
+    again = read_pool(spec(), conditional, training(), progress=False)
+    assert [e.condition.id for e in again] == [e.condition.id for e in whole]
 
 
 def test_a_pool_of_one_or_of_nan_is_refused(cache: Path) -> None:

@@ -26,7 +26,7 @@ from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim
 from membench.similarity.criterion import Match, by_pixels
-from membench.storage.cache import cache_root
+from membench.storage.cache import cache_root, check_proof, is_proved, prove_written
 from membench.storage.files import DamagedFile, locked
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import png_image, pngs
@@ -96,16 +96,19 @@ def read_pool(
     """
     key = spec.key()
     file = cache_root() / "pools" / f"{key}.parquet"
-    if not file.is_file():
+    if not is_proved(file):
         with locked(file, progress):
-            if not file.is_file():  # another process may have made it while we waited
+            if not is_proved(file):  # another process may have made it while we waited
                 print(
                     f"membench: generating the pool of {spec.n} images that detectors will score,"
                     f" kept in {file}",
                     file=sys.stderr,
                 )
                 write_pool(file, spec, model(), training, match=match, progress=progress)
-    return _examples(read_table(file, "pool"), spec.space, training)
+                prove_written(file)
+    frame = read_table(file, "pool")
+    check_proof(file)  # a table may be whole, and another's
+    return _examples(frame, spec.space, training)
 
 
 def write_pool(

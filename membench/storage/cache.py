@@ -219,6 +219,14 @@ def prove(path: Path, temporary: Path) -> None:
     atomic_write(_proof(path), lambda file: file.write_text(digest), advice=CACHE)
 
 
+def prove_written(path: Path) -> None:
+    """Writes the SHA-256 of a file of the cache, which is whole and in its place, beside
+    it. Until then it is not proved, and made again.
+    """
+    digest = file_hash(path)
+    atomic_write(_proof(path), lambda file: file.write_text(digest), advice=CACHE)
+
+
 def is_proved(path: Path) -> bool:
     """Whether a file of the cache is there with its SHA-256."""
     return path.is_file() and _proof(path).is_file()
