@@ -4,6 +4,7 @@ publish.
 
 from __future__ import annotations
 
+import functools
 import sys
 import zipfile
 from pathlib import Path
@@ -115,8 +116,6 @@ def _weights(weights: str) -> Path:
 
 def _torchscript(file: Path, device: str, preprocessing: Preprocessing) -> Encode:
     side = preprocessing.crop or preprocessing.side
-    told = f"membench: {file.name} is a program (TorchScript); it runs in a process of its own"
-    print(told, file=sys.stderr)
     try:
         model = Apart(file, device)
         if (out := model(torch.zeros(2, 3, side, side))).ndim != 2 or len(out) != 2:
@@ -125,7 +124,17 @@ def _torchscript(file: Path, device: str, preprocessing: Preprocessing) -> Encod
         raise UserError(
             f"{error}: it is no TorchScript model of {side} x {side} images; see {SSCD_HOME}"
         ) from error
-    return model
+
+    @functools.cache
+    def tell() -> None:
+        told = f"{file.name} is a program (TorchScript); it runs in a process of its own"
+        print(f"membench: {told}", file=sys.stderr)
+
+    def encode(x: torch.Tensor) -> torch.Tensor:
+        tell()
+        return model(x)
+
+    return encode
 
 
 def _resnet(file: Path, device: str) -> Encode:
