@@ -264,9 +264,10 @@ def test_scores_are_those_of_the_formulas(
     for detector, (options, formula) in fast.items():
         run = full(at_hub, detector, model, *options)
         expected = np.array([formula(text) for text in TEXTS])
-        # A count: rounding may take one across the threshold
-        pixel = 1.01 / 256**2 if detector == "edge" else 0
-        assert scores_of(run) == pytest.approx(expected, rel=1e-4, abs=pixel), detector
+        # A share of 256 x 256 pixels at an edge: other kernels' rounding moves a grey level
+        # here and there, and with it a few pixels across the threshold (5 were seen)
+        few = 16 / 256**2 if detector == "edge" else 0
+        assert scores_of(run) == pytest.approx(expected, rel=1e-4, abs=few), detector
         assert expected.std() > 0  # or any constant would do
         assert run.info["phases"]["scores"]["decodes"] == (15 if detector == "edge" else 0)
 
