@@ -16,7 +16,7 @@ PAGES = {
     "results/README.md": "results/index.md",
     "results/mirror_development.md": "results/mirror_development.md",
     "results/mirror_world1.md": "results/mirror_world1.md",
-    "results/attacks_cifar10.md": "results/attacks_cifar10.md",
+    "results/attacks.md": "results/attacks.md",
     "results/sd_webster_full.md": "results/sd_webster_full.md",
     "results/cifar10_subset.md": "results/cifar10_subset.md",
     "CONTRIBUTING.md": "contributing.md",

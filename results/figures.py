@@ -75,11 +75,12 @@ def multiplicity() -> Figure:
 
 
 def attacks() -> Figure:
-    """The share of copies of each attack and of plain sampling, on the model and its
-    mirror, and how many different training images are copied.
+    """The share of copies of each attack and of plain sampling on cifar10, on the model and
+    its mirror, and how many different training images are copied.
     """
-    board = pd.read_parquet(HERE / "attacks_cifar10.parquet")
-    board = board[~board.control.astype(bool)].sort_values("ams_cumulative")
+    board = pd.read_parquet(HERE / "attacks.parquet")
+    board = board[(board.task == "cifar10") & ~board.control.astype(bool)]
+    board = board.sort_values("ams_cumulative")
     figure = Figure(figsize=(6.4, 2.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     at = np.arange(len(board))

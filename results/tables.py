@@ -28,7 +28,7 @@ FILES = (
     "results/mirror_world1.md",
     "results/sd_webster_full.md",
     "results/cifar10_subset.md",
-    "results/attacks_cifar10.md",
+    "results/attacks.md",
 )
 BLOCK = re.compile(
     r"(<!-- (?P<what>membench|mirrored) (?P<given>[^>]+) -->\n)(?:(?!<!-- ).)*(<!-- end -->)",
