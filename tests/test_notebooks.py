@@ -34,7 +34,9 @@ def test_every_notebook_is_run() -> None:
 
 
 @pytest.mark.parametrize("name", SMALLER)
-def test_a_notebook_runs(name: str, tmp_path: Path) -> None:
+def test_a_notebook_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):  # else it leaves some at home
+        monkeypatch.setenv(folder, str(tmp_path / folder))
     book = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     whole, smaller = SMALLER[name]
     [cell] = [c for c in book.cells if whole in c.source]
