@@ -20,6 +20,8 @@ from pathlib import Path
 import pandas as pd
 
 from membench.cli.main import main
+from membench.reports.output import markdown
+from membench.reports.text import interval
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (
@@ -63,14 +65,19 @@ def mirrored(given: str) -> str:
     whole = board[board.kind == "all"].sort_values("mirrored", ascending=False)
     kinds = [kind for kind in board.kind.unique() if kind != "all"]
     kinds.sort(key=lambda kind: (not kind.startswith("x"), len(kind), kind))
-    lines = [["detector", "AUROC, mirrored", *kinds, "evaluations"], ["---"] * (len(kinds) + 3)]
+    rows = []
     for row in whole.itertuples():
         own = board[(board.detector == row.detector) & (board.options == row.options)]
         of = own.set_index("kind").mirrored
-        interval = f"{row.mirrored:.3f} [{row.mirrored_low:.3f}, {row.mirrored_high:.3f}]"
-        cells = [f"{of[kind]:.2f}" for kind in kinds]
-        lines.append([f"`{row.detector}`", interval, *cells, f"{row.evaluations_per_example:g}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows.append(
+            {
+                "detector": row.detector,
+                "AUROC, mirrored": interval(row.mirrored, row.mirrored_low, row.mirrored_high),
+                **{kind: f"{of[kind]:.2f}" for kind in kinds},
+                "evaluations": f"{row.evaluations_per_example:g}",
+            }
+        )
+    return markdown(pd.DataFrame(rows))
 
 
 def rewritten(text: str) -> str:
