@@ -88,7 +88,7 @@ def call(args: argparse.Namespace) -> int:
     """
     from membench.boards import board as boards
     from membench.boards.mirror import paired
-    from membench.boards.quality import COLUMN
+    from membench.boards.quality import features_of
     from membench.boards.rescore import parse_bands
     from membench.cli.finished import chosen, ended, names
     from membench.errors import UserError
@@ -112,7 +112,7 @@ def call(args: argparse.Namespace) -> int:
         ] * (args.groups != "task"):
             raise UserError(f"{path} is a finished table: {given[0]} needs the folders of its runs")
         made = boards.read(path, by, tasks=names(args.task), detectors=names(args.detector))
-        if args.quality and not any(map(COLUMN.fullmatch, map(str, made.frame))):
+        if args.quality and not features_of(made.frame):
             raise UserError(f"{path} holds no figures of quality: name the folders of its runs")
         _show(made, args)
         return 0

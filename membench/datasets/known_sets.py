@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 from membench.datasets.prompts import UNLABELLED
 
 # The prompts of Wen's and of Hintersdorf's list
 _SD1_500 = "de66d4ad44e6fc33b157db2c7b1dd2f4cecd5fad5b8ab5e2fffda96bc116a27d"
-
-
-if TYPE_CHECKING:
-    pass
 
 
 GITHUB = "https://raw.githubusercontent.com"
@@ -59,11 +55,10 @@ def _webster(name: str, file: str, md5: str, what: str) -> KnownSet:
     )
 
 
-def _hintersdorf(
-    name: str, file: str, what: str, label: int, rows: int, sha256: str, texts: str
+def _at_github(
+    place: str, name: str, file: str, what: str, label: int, rows: int, sha256: str, texts: str
 ) -> KnownSet:
-    commit = "c8de0c620ec511cdb9e937905d1503cd9758910b"
-    place = f"ml-research/localizing_memorization_in_diffusion_models/{commit}/prompts"
+    """A file of a repository under MIT. place: OWNER/REPOSITORY/COMMIT/FOLDER."""
     return KnownSet(
         name,
         what,
@@ -77,22 +72,12 @@ def _hintersdorf(
     )
 
 
-def _ren(
-    name: str, file: str, what: str, label: int, rows: int, sha256: str, texts: str
-) -> KnownSet:
-    place = "renjie3/MemAttn/b1d476c36624a74e10145f889ce1d8268588f5c3/prompt"
-    return KnownSet(
-        name,
-        what,
-        label,
-        file,
-        "MIT",
-        url=f"{GITHUB}/{place}/{file}",
-        sha256=sha256,
-        rows=rows,
-        texts=texts,
-    )
-
+_hintersdorf = partial(
+    _at_github,
+    "ml-research/localizing_memorization_in_diffusion_models/"
+    "c8de0c620ec511cdb9e937905d1503cd9758910b/prompts",
+)
+_ren = partial(_at_github, "renjie3/MemAttn/b1d476c36624a74e10145f889ce1d8268588f5c3/prompt")
 
 _ALL = (
     _webster(

@@ -8,6 +8,7 @@ them.
 
 The child is this module, run by ``python -m``. It reads from its standard input: a line
 of JSON, the bytes of the model, then images; it answers each with vectors or an error.
+A tensor is a line of its shape and its float32 values, an error a line of text, in JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import weakref
 from pathlib import Path
 from typing import IO
@@ -29,8 +29,6 @@ import torch
 
 import membench
 from membench.errors import UserError
-
-OK, FAILED = b"O", b"E"
 
 
 class ProgramFailed(UserError):
@@ -47,7 +45,6 @@ class Apart:
 
     def __init__(self, file: Path, device: str) -> None:
         self._file, model = file, file.read_bytes()
-        folder = tempfile.TemporaryDirectory()  # empty, for relative names
         home = str(Path(membench.__file__).resolve().parents[1])
         path = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._child = subprocess.Popen(
@@ -55,10 +52,10 @@ class Apart:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=folder.name,
+            cwd=os.sep,  # not the user's, for relative names
             env={**os.environ, "PYTHONPATH": path},
         )
-        weakref.finalize(self, _end, self._child, folder)
+        weakref.finalize(self, _end, self._child)
         given = {"device": device, "threads": torch.get_num_threads(), "bytes": len(model)}
         self._ask(json.dumps(given).encode() + b"\n" + model)
 
@@ -71,34 +68,33 @@ class Apart:
         try:
             self._child.stdin.write(message)
             self._child.stdin.flush()
-            mark, answer = _read(self._child.stdout, 1), _unpacked(self._child.stdout)
+            answer = _unpacked(self._child.stdout)
         except (BrokenPipeError, EOFError):
             code = self._child.wait()
             raise ProgramFailed(f"{self._file} ended its process (exit code {code})") from None
-        if mark == FAILED:
-            told = bytes(answer.to(torch.uint8).tolist()).decode("utf-8", "replace")
-            raise ProgramFailed(f"{self._file} failed: {told}")
+        if isinstance(answer, str):
+            raise ProgramFailed(f"{self._file} failed: {answer}")
         return answer
 
 
-def _end(child: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:
+def _end(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     child.wait()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):  # a rest that nobody reads
                 pipe.close()
-    folder.cleanup()
 
 
 def _packed(x: torch.Tensor) -> bytes:
-    """A float32 tensor as a line of its shape and its values."""
     values = x.detach().to("cpu", torch.float32).contiguous()
     return json.dumps(list(x.shape)).encode() + b"\n" + values.numpy().tobytes()
 
 
-def _unpacked(pipe: IO[bytes]) -> torch.Tensor:
-    shape = json.loads(_line(pipe))
+def _unpacked(pipe: IO[bytes]) -> torch.Tensor | str:
+    """A tensor, or the text of an error."""
+    if isinstance(shape := json.loads(_line(pipe)), str):
+        return shape
     values = bytearray(_read(pipe, 4 * math.prod(shape)))
     flat = torch.frombuffer(values, dtype=torch.float32) if values else torch.empty(0)
     return flat.reshape(shape)
@@ -141,11 +137,10 @@ def _serve() -> None:
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the model prints
 
-    def answer(mark: bytes, values: torch.Tensor) -> None:
-        answers.write(mark + _packed(values))
+    def answer(message: bytes) -> None:
+        answers.write(message)
         answers.flush()
 
-    model = None
     with torch.no_grad():
         given = json.loads(_line(asked))
         torch.set_num_threads(given["threads"])
@@ -154,18 +149,20 @@ def _serve() -> None:
         try:
             data = io.BytesIO(_read(asked, given["bytes"]))
             model = torch.jit.load(data, map_location=given["device"]).eval()
-            answer(OK, torch.empty(0))
+            answer(_packed(torch.empty(0)))
             while True:
-                out = model(_unpacked(asked).to(given["device"]))
+                x = _unpacked(asked)
+                assert not isinstance(x, str)  # the other side sends no errors
+                out = model(x.to(given["device"]))
                 if not isinstance(out, torch.Tensor):
                     raise TypeError(f"it gives a {type(out).__name__}, not vectors")
-                answer(OK, out)
+                answer(_packed(out))
         except EOFError:
             return
         except Exception as error:  # whatever a damaged file or another program raises
             *_, last = str(error).strip().splitlines() or [type(error).__name__]
-            told = last.strip()[:200].encode()  # before it stands where in the program
-            answer(FAILED, torch.tensor(list(told), dtype=torch.float32))
+            # Before the last line stands where in the program it was
+            answer(json.dumps(last.strip()[:200]).encode() + b"\n")
 
 
 if __name__ == "__main__":

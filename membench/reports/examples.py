@@ -87,7 +87,7 @@ def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Exam
     every = frame.loc[[at for _, _, shown in seen for at in shown.index]]
     thumbs = dict(zip(every.index, extracted(every, THUMB), strict=True))  # each file read once
     for row, mine, shown in seen:
-        row += _image_cells(mine, [thumbs[at] for at in shown.index], stored, bool(len(shown)))
+        row += _image_cells(mine, [thumbs[at] for at in shown.index], stored)
     return Examples(header, rows, _note(len(good), bool(by_example), left))
 
 
@@ -133,15 +133,13 @@ def _note(count: int, images: bool, left: int) -> str:
 
 
 def _image_cells(
-    mine: pd.DataFrame, thumbs: Sequence[str], stored: Mapping[str, bytes], shown: bool
+    mine: pd.DataFrame, thumbs: Sequence[str], stored: Mapping[str, bytes]
 ) -> list[Cell]:
-    """thumbs: of the example's own images; shown: whether the page still has room for
-    some.
-    """
+    """thumbs: of the example's own images, none where the page has no room left."""
     if mine.empty:
         return [Cell(""), Cell(""), Cell("none"), Cell("")]
     first = mine.iloc[0]
-    training = as_base64(stored.get(first.training_id), THUMB) if shown else ""
+    training = as_base64(stored.get(first.training_id), THUMB) if thumbs else ""
     beside = [(training, "training image")] if training else []
     return [
         Cell(f"{first.similarity:.3f}", repr(float(first.similarity))),

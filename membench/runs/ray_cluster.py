@@ -7,15 +7,11 @@ import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from membench.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 QUIET: dict[str, Any] = {
     "include_dashboard": False,
