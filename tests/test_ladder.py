@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from boards import make
 
+from membench.boards.board import board
 from membench.boards.ladder import ladder
 from membench.cli.main import main
 from membench.errors import UserError
-from membench.reports.ladder import legend, plots, summary, write
+from membench.reports.ladder import legend, page_plot, plots, summary, write
+from membench.reports.page_boards import page_boards
 from membench.runs.finished import Run
 from membench.runs.ladder import Rung, values_of
 from membench.runs.spec import Spec
@@ -33,6 +35,7 @@ def rung(root: Path, value: str, weights: str, plain: list, side: list) -> Rung:
         )
         own = weights.upper() if control else weights
         run.info["key_parts"]["hashes"]["weights"] = own * 64
+        run.info["task_options_passed"] = [f"rung={value}"]
         return run
 
     runs = [
@@ -120,3 +123,33 @@ def test_two_options_of_the_task_are_refused(capsys: pytest.CaptureFixture[str])
     words = ["ablate", "--detector", "random,side", "--task", "cifar10"]
     assert main([*words, "--sweep", "cifar10.rung=1", "--sweep", "cifar10.half=a"]) == 2
     assert "takes one option of the task" in capsys.readouterr().err
+
+
+def test_a_report_shows_attacks_against_the_base_rate_once_a_task(rungs: list[Rung]) -> None:
+    found = board([run for r in rungs for run in r.runs], "seeds")
+    shown = [b.attacks for b in page_boards(found) if b.attacks]
+    [plot] = shown
+    lines = {line.name: line for line in plot.lines}
+    assert lines["side"].x.tolist() == pytest.approx([10.0, 40.0])
+    assert lines["side"].y.tolist() == pytest.approx([20.0, 90.0])
+    assert lines["random extraction=unconditional"].y.tolist() == pytest.approx([10.0, 40.0])
+    assert lines["base rate"].x.tolist() == pytest.approx([10.0, 40.0])
+
+
+def test_an_attack_alone_has_no_base_rate_on_a_report(rungs: list[Rung]) -> None:
+    for detector in ("side", "random"):
+        alone = [run for run in rungs[0].runs if run.info["detector"] == detector]
+        assert not any(b.attacks for b in page_boards(board(alone, "seeds")))
+
+
+def test_the_mirror_is_hollow_on_a_report(rungs: list[Rung]) -> None:
+    frame = ladder(rungs, "rung")
+    rows = frame[~frame.control.astype(bool)].assign(
+        control_ams=0.0, control_ams_low=0.0, control_ams_high=0.3
+    )
+    plot = page_plot(rows)
+    assert plot is not None
+    lines = {line.name: line for line in plot.lines}
+    assert lines["side, mirror"].hollow and lines["side, mirror"].y.tolist() == [0.0, 0.0]
+    assert lines["side, mirror"].high is not None
+    assert lines["side, mirror"].high.tolist() == [30.0, 30.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,13 @@ def test_a_stored_board_shows_the_same(runs: Path, tmp_path: Path) -> None:
     made.frame.drop(columns="auroc_b").to_parquet(file)
     with pytest.raises(UserError, match="no column auroc_b"):
         read(file, "mirror")
+
+
+def test_two_models_of_one_half_are_no_pair(runs: Path) -> None:
+    """As of a folder that was trained again between two runs."""
+    [one] = [r for r in read_runs([runs]).runs if r.info["detector"] == "caption_case"]
+    parts = one.info["key_parts"]
+    hashes = parts["hashes"] | {"weights": "0" * 64}
+    again = replace(one, info=one.info | {"key_parts": parts | {"hashes": hashes}})
+    with pytest.raises(UserError, match="no detector has runs on both models"):
+        board([one, again], "mirror")

@@ -20,6 +20,25 @@ from membench.runs.ladder import Rung
 BASE = {"extraction": "unconditional"}  # options of the attack that measures the base rate
 
 
+def with_base(frame: pd.DataFrame, same: Sequence[str] = BOARD) -> pd.DataFrame:
+    """Adds ``base``, ``base_low`` and ``base_high`` to rows of attacks over seeds: AMS of
+    plain unconditional sampling of the model, by the row of the most images; NaN where
+    there is none.
+
+    same: the columns in which a row and that of its base rate agree.
+    """
+    plain = [
+        row.detector == "random" and BASE.items() <= json.loads(row.resolved).items()
+        for row in frame.itertuples()
+    ]
+    bases = frame[pd.Series(plain, index=frame.index) & ~frame.control.astype(bool)]
+    names = [f"base{end}" for end in ("", "_low", "_high")]
+    bases = bases.sort_values("n_ok").drop_duplicates(list(same), keep="last")
+    found = bases[[*same, *(n.replace("base", "ams_cumulative") for n in names)]]
+    found = found.set_axis([*same, *names], axis=1)
+    return frame.merge(found, "left", list(same)).set_axis(frame.index)
+
+
 def ladder(rungs: Sequence[Rung], option: str) -> pd.DataFrame:
     """One row a rung, attack, its options and model (``control``), over seeds: the
     columns of ``seeds.over_seeds``, with
@@ -49,17 +68,10 @@ def ladder(rungs: Sequence[Rung], option: str) -> pd.DataFrame:
     frame = over_seeds(collect(runs), runs, Resampler())
     frame["swept"] = option
     frame["value"] = [value_of[tuple(row[name] for name in BOARD)] for _, row in frame.iterrows()]
-    plain = [
-        row.detector == "random" and BASE.items() <= json.loads(row.resolved).items()
-        for row in frame.itertuples()
-    ]
-    bases = frame[pd.Series(plain, index=frame.index) & ~frame.control.astype(bool)]
-    bases = bases.sort_values("n_ok").groupby("value", sort=False).last()
-    if bases.empty:
+    frame = with_base(frame, ["value"])
+    if frame.base.isna().all():
         raise UserError(
             "the base rate is that of unconditional sampling, of which there is no run: add"
             " --detector random and --set random.extraction=unconditional"
         )
-    for end in ("", "_low", "_high"):
-        frame[f"base{end}"] = frame.value.map(bases[f"ams_cumulative{end}"])
     return frame.sort_values(["base", "control", "detector", "options"], ignore_index=True)

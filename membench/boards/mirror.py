@@ -107,9 +107,10 @@ def _pairs(runs: Iterable[Run]) -> Iterable[tuple[Run, Run]]:
     for _, of_seed in groupby(sorted(runs, key=_seed), key=_seed):
         # Of runs on the same model, as of another commit, the last that was read
         models = {run.info["key_parts"]["hashes"]["weights"]: run for run in of_seed}
-        if len(models) == 2:
-            first, second = sorted(models.values(), key=half_of)
-            yield first, second
+        halves = sorted(models.values(), key=half_of)
+        # Two models of one half, as of a folder that was trained again, are no pair
+        if len(halves) == 2 and half_of(halves[0]) != half_of(halves[1]):
+            yield halves[0], halves[1]
 
 
 def _seed(run: Run) -> int:

@@ -76,6 +76,7 @@ class Board:
     control: bool = False
     dots: Plot | None = None
     links: Sequence[Path | None] = ()
+    attacks: Plot | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class Part:
         """The files: name -> plots in it."""
         own = f"{self.board.slug}-"
         scores = {f"{own}scores": self.scores} if self.scores else {}
-        dots = {f"{own}dots": [self.board.dots]} if self.board.dots else {}
+        first = [plot for plot in (self.board.dots, self.board.attacks) if plot]
         return (
-            dots
+            {own + plot.slug: [plot] for plot in first}
             | {own + plot.slug: [plot] for plot in self.detection}
             | scores
             | {own + plot.slug: [plot] for plot in self.extraction}
@@ -279,7 +280,7 @@ def render(parts: Sequence[Part]) -> str:
                 "name": name,
                 "where": where,
                 "control": part.board.control,
-                "dots": part.board.dots,
+                "first": [plot for plot in (part.board.dots, part.board.attacks) if plot],
                 "rows": _table("", part.board.rows, links=part.links),
                 "notes": part.board.notes,
                 "tables": [_table(*given) for given in part.board.tables],

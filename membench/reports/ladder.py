@@ -4,6 +4,7 @@ base rate.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from membench.reports.plots import CHANCE, RUN_INKS, Axis, Line, Plot
 from membench.reports.text import interval, number
 
 MARKERS = "osD^vPX"
+AMS = ("ams_cumulative", 100.0, "AMS (% of the images that are copies)", "ams")
 
 
 def write(frame: pd.DataFrame, save: Path) -> None:
@@ -70,6 +72,39 @@ def plots(frame: pd.DataFrame) -> list[Plot]:
     """
     names, _ = attack_names(frame)
     frame = frame.assign(name=names)[frame.base.notna().to_numpy()]
+    panels = [
+        AMS,
+        ("copied_at_equal_n", 1.0, "different training images,\nat equal N_G", "equal-n"),
+        ("copied_at_equal_cost", 1.0, "different training images,\nat equal evaluations", "cost"),
+    ]
+    return [_panel(frame, *panel) for panel in panels]
+
+
+def page_plot(frame: pd.DataFrame) -> Plot | None:
+    """AMS of attacks against the base rate, for a page: all models of one task at once,
+    the mirror or control model hollow.
+
+    frame: rows of ``boards.attacks`` with ``boards.ladder.with_base``. None where no
+    attack stands beside unconditional sampling of its model.
+    """
+    names, alike = attack_names(frame)
+    frame = frame.assign(name=names)[frame.base.notna().to_numpy()]
+    if frame.name.nunique() < 2:
+        return None
+    ends = ("", "_low", "_high")
+    unseen = frame[frame.control_ams.notna()].assign(control=True)
+    unseen[[f"ams_cumulative{end}" for end in ends]] = unseen[[f"control_ams{end}" for end in ends]]
+    both = pd.concat([frame, unseen]) if len(unseen) else frame
+    plot = _panel(both, *AMS)
+    note = (
+        "A point an attack and model, with its 95 % interval; the dotted line is the base rate"
+        " itself. Hollow: the same attack on the mirror or control model, which has not seen"
+        f" these training images.{f' All: {alike}.' if alike else ''}"
+    )
+    return replace(plot, title="Attacks against the base rate", slug="attacks", note=note)
+
+
+def _panel(frame: pd.DataFrame, column: str, scale: float, label: str, slug: str) -> Plot:
     bases = np.unique(100 * frame.base.to_numpy(dtype=float))
     least = min((b for b in bases if b > 0), default=1.0)
     x = Axis(
@@ -81,20 +116,12 @@ def plots(frame: pd.DataFrame) -> list[Plot]:
         at=[(float(b), f"{b:.1f}") for b in bases],
         room=0.06,
     )
-    panels = [
-        ("ams_cumulative", 100.0, "AMS (% of the images that are copies)", "ams"),
-        ("copied_at_equal_n", 1.0, "different training images,\nat equal N_G", "equal-n"),
-        ("copied_at_equal_cost", 1.0, "different training images,\nat equal evaluations", "cost"),
-    ]
-    found = []
-    for column, scale, label, slug in panels:
-        lines = _lines(frame, column, scale)
-        tops = [float(np.nanmax(v)) for line in lines for v in (line.y, line.high) if v is not None]
-        if slug == "ams":
-            lines.append(Line("base rate", bases, bases, style=CHANCE))
-        y = Axis(label, 0.0, 1.05 * max([1.0, *tops]))
-        found.append(Plot(label.partition(" (")[0].replace("\n", " "), slug, x, y, lines))
-    return found
+    lines = _lines(frame, column, scale)
+    tops = [float(np.nanmax(v)) for line in lines for v in (line.y, line.high) if v is not None]
+    if slug == "ams":
+        lines.append(Line("base rate", bases, bases, style=CHANCE))
+    y = Axis(label, 0.0, 1.05 * max([1.0, *tops]))
+    return Plot(label.partition(" (")[0].replace("\n", " "), slug, x, y, lines)
 
 
 def _lines(frame: pd.DataFrame, column: str, scale: float) -> list[Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ import pandas as pd
 from membench.boards import board as made
 from membench.boards.attacks import is_attack
 from membench.boards.identity import asked
+from membench.boards.ladder import with_base
 from membench.boards.leaders import leaders
 from membench.reports.attack_tables import attack_tables
 from membench.reports.board_page import Board, write_board
 from membench.reports.board_tables import differences_table
 from membench.reports.dot_plot import dot_plot, unseen_columns
+from membench.reports.ladder import page_plot
+from membench.reports.plots import Plot
 from membench.reports.seeds_tables import seeds_tables
 from membench.runs.finished import Run
 
@@ -40,6 +43,7 @@ def page_boards(board: made.Board) -> Iterator[Board]:
     taken: set[str] = set()
     first = 0
     attacks = _attacks(board)
+    figures = _against_base(attacks)
     runs = [run for part in board.parts for run in part.runs]
     for part in board.parts:
         [(_, text, notes)] = seeds_tables(part.frame)
@@ -76,6 +80,8 @@ def page_boards(board: made.Board) -> Iterator[Board]:
             control,
             dot_plot(part.frame, unseen_columns(part.frame, runs)),
             [_folder(row, part.runs) for _, row in part.frame.iterrows()],
+            # All models of a task in one figure, on the first of their boards
+            figures.pop(_compared(part.fields), None) if not control else None,
         )
         first += len(part.runs)
 
@@ -101,6 +107,22 @@ def _attacks(board: made.Board) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     ):
         return []
     return [(part.fields, part.frame) for part in made.board(runs, "attack").parts]
+
+
+def _compared(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Boards of one task, of any of its models."""
+    return tuple(fields[name] for name in ("task", "task_version", "profile", "space"))
+
+
+def _against_base(
+    attacks: Sequence[tuple[Mapping[str, Any], pd.DataFrame]],
+) -> dict[tuple[Any, ...], Plot]:
+    """Attacks against the base rate, a plot a task."""
+    frames: dict[tuple[Any, ...], list[pd.DataFrame]] = {}
+    for fields, rows in attacks:
+        frames.setdefault(_compared(fields), []).append(rows)
+    plots = {task: page_plot(with_base(pd.concat(of))) for task, of in frames.items()}
+    return {task: plot for task, plot in plots.items() if plot}
 
 
 def _slug(name: str, taken: set[str]) -> str:
