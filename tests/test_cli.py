@@ -82,14 +82,22 @@ def test_membench_alone_prints_its_help(capsys) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_s_help_has_examples_that_parse(capsys, name: str) -> None:
+def test_each_command_s_help_fits_and_has_examples_that_parse(
+    capsys, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     out = capsys.readouterr().out
-    assert ended.value.code == 0 and "\nexamples:\n" in out
-    for example in COMMANDS[name].EXAMPLES:
-        assert f"  membench {example}\n" in out
-        args, rest = parser().parse_known_args(shlex.split(example))
+    assert ended.value.code == 0 and max(map(len, out.splitlines())) <= 80
+    _, _, examples = out.partition("\nexamples:\n")
+    # As a shell reads them
+    shown = examples.replace("\\\n", " ").splitlines()
+    assert [shlex.split(line) for line in shown] == [
+        ["membench", *shlex.split(example)] for example in COMMANDS[name].EXAMPLES
+    ]
+    for line in shown:
+        args, rest = parser().parse_known_args(shlex.split(line)[1:])
         assert args.command == name and not rest
 
 

@@ -13,6 +13,7 @@ import importlib.util
 import io
 import os
 import sys
+import textwrap
 import traceback
 import types
 from collections.abc import Sequence
@@ -60,6 +61,20 @@ LONGEST = 2000  # characters of a line on stderr
 READERS = ("leaderboard", "report", "list")
 
 
+EXAMPLES = "examples:"
+
+
+class Help(argparse.HelpFormatter):
+    """Folds the description to the terminal, and leaves the lines of examples alone, so
+    that they can be copied.
+    """
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(EXAMPLES):
+            return text
+        return super()._fill_text(text, width, indent)
+
+
 def parser() -> Parser:
     top = Parser(
         prog="membench",
@@ -75,12 +90,26 @@ def parser() -> Parser:
             name,
             help=module.HELP,
             description=module.DESCRIPTION,
-            epilog="\n".join(["examples:", *(f"  membench {line}" for line in module.EXAMPLES)]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="\n".join([EXAMPLES, *map(_example, module.EXAMPLES)]),
+            formatter_class=Help,
         )
         module.arguments(sub)
         sub.set_defaults(call=module.call, known=sub.options())
     return top
+
+
+def _example(line: str) -> str:
+    """A command as a shell takes it, on lines of at most 80 columns."""
+    return " \\\n".join(
+        textwrap.wrap(
+            f"membench {line}",
+            78,
+            initial_indent="  ",
+            subsequent_indent="      ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def complete(top: argparse.ArgumentParser) -> None:
