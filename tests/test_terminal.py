@@ -153,6 +153,23 @@ def test_a_run_ends_with_few_lines(root: Path) -> None:
     assert len(text.splitlines()) == LINES and re.search(r"and \d+ more: membench lea", text)
 
 
+def test_the_verdict_is_of_a_detector_that_asks_the_model(tmp_path: Path) -> None:
+    """Not of captions alone, though these tell the examples apart better."""
+    asks = make(tmp_path / "runs", COPIED, detector="asks")
+    alone = make(
+        tmp_path / "runs",
+        [],
+        detector="captions",
+        change=lambda scores: scores.assign(score=scores.label.astype(float)),
+        extra={"phases": {"scores": {"forwards": 0, "seconds": 1.0}}},
+    )
+    lines = run_end([alone, asks], tmp_path / "runs", None).splitlines()
+    assert lines[0].startswith("asks ") and "--detector asks" in lines[-1]
+    assert [line.split()[0] for line in lines[4:6]] == ["captions", "asks"]
+    [first, *_] = run_end([alone], tmp_path / "runs", None).splitlines()
+    assert first.startswith("captions ")
+
+
 def test_one_partial_run_among_whole_ones_says_of_how_many(tmp_path: Path) -> None:
     whole = make(tmp_path / "runs", COPIED)
     extra = {"n_task_examples": 800, "status": "partial"}

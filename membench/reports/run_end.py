@@ -37,9 +37,11 @@ def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
     runs = list({run.path: run for run in runs}.values())
     pairs, others = paired([*runs, *counterparts(runs)])
     found = sorted([*_mirrored(pairs, runs), *_single(others, runs)], key=lambda row: -row.value)
-    first = folded(plain(f"{_partial(runs)}{found[0].verdict.text}."), room)
+    # What is found without a model is no verdict on one
+    judged = [row for row in found if row.asks] or found
+    first = folded(plain(f"{_partial(runs)}{judged[0].verdict.text}."), room)
     where = "" if root == DEFAULT else f" --runs {shlex.quote(str(root))}"
-    last = [*folded(_files(runs, root), room), f"next: {_next(runs, found)}{where}"]
+    last = [*folded(_files(runs, root), room), f"next: {_next(runs, judged)}{where}"]
     frame = pd.DataFrame([row.cells for row in found]).fillna("")
     frame, same = told_apart(frame)
     title = ", ".join(filter(None, [_about(runs), same]))
@@ -55,12 +57,15 @@ def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table; value: by which rows are ordered."""
+    """A row of the table; value: by which rows are ordered. asks: whether the detector
+    asks the model anything.
+    """
 
     cells: Mapping[str, str]
     value: float
     verdict: Verdict
     detector: str
+    asks: bool
 
 
 def _mirrored(pairs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
@@ -78,7 +83,8 @@ def _mirrored(pairs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
             "TPR@1%": _alone(r.mirrored_tpr),
             "eval/ex": number(r.evaluations_per_example),
         }
-        yield Row(cells, r.mirrored, mirror_verdict(r, what_of(pairs[0]), half), r.detector)
+        found = mirror_verdict(r, what_of(pairs[0]), half)
+        yield Row(cells, r.mirrored, found, r.detector, r.evaluations_per_example > 0)
 
 
 def _single(runs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
@@ -109,7 +115,9 @@ def _single(runs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
         if seeds:
             cells["seeds"] = DETERMINISTIC if r.get("deterministic") else str(r.seeds)
         found = control_verdict(r, what_of(asked[0]), other, runs)
-        yield Row(cells, value if pd.notna(value) else float("-inf"), found, r.detector)
+        value = value if pd.notna(value) else float("-inf")
+        asks = bool(r.extract_only) or r.forwards_per_example + r.jvps_per_example > 0
+        yield Row(cells, value, found, r.detector, asks)
 
 
 def _alone(value: float) -> str:
