@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import slow
 
-from membench import api, registry
+from membench import api, plugins, registry
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.runs import check, execute, ray_cluster, ray_worker
@@ -168,7 +168,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(check, "_check_metrics", lambda *_: None)  # so the loaded run has none
         patch.setenv("MEMBENCH_TEST", str(folder))
         patch.setattr(registry, "detectors", lambda known=registry.Registry("detector"): known)
-        registry.load_plugin(folder / "mortal.py")
+        plugins.load_plugin(folder / "mortal.py")
         yield folder
 
 
