@@ -42,7 +42,8 @@ from membench.tasks.cifar10.scenes import WORLD
 from membench.tasks.pixels.labels import make_labels
 from membench.tasks.pixels.mirror import Pair, build_pair
 from membench.tasks.pixels.planted import World, halved
-from membench.tasks.pixels.train import MirrorRecipe, TrainingSet, told_record, train_pixels
+from membench.tasks.pixels.recipe import MirrorRecipe
+from membench.tasks.pixels.train import TrainingSet, told_record, train_pixels
 from membench.types import Condition
 
 # Few different images: those that are shown 16 times as often as the others are learnt
