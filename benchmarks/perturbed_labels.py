@@ -24,13 +24,8 @@ import torch
 from membench.boards.seeds import t_interval
 from membench.features.loading import load_features
 from membench.metrics.extraction import ams, ums
-from membench.metrics.quality import (
-    density_coverage,
-    frechet_distance,
-    kid,
-    likelihood_divergence,
-    precision_recall,
-)
+from membench.metrics.likelihood_divergence import likelihood_divergence
+from membench.metrics.quality import density_coverage, frechet_distance, kid, precision_recall
 from membench.models.pixel import load_pixel_model
 from membench.models.sampling import ddim
 from membench.reports.output import markdown
