@@ -24,13 +24,8 @@ import torch
 from membench.boards.seeds import t_interval
 from membench.features.loading import load_features
 from membench.metrics.extraction import ams, ums
-from membench.metrics.quality import (
-    density_coverage,
-    frechet_distance,
-    kid,
-    likelihood_divergence,
-    precision_recall,
-)
+from membench.metrics.likelihood_divergence import likelihood_divergence
+from membench.metrics.quality import density_coverage, frechet_distance, kid, precision_recall
 from membench.models.pixel import load_pixel_model
 from membench.models.sampling import ddim
 from membench.reports.output import markdown
@@ -42,7 +37,8 @@ from membench.tasks.cifar10.scenes import WORLD
 from membench.tasks.pixels.labels import make_labels
 from membench.tasks.pixels.mirror import Pair, build_pair
 from membench.tasks.pixels.planted import World, halved
-from membench.tasks.pixels.train import MirrorRecipe, TrainingSet, told_record, train_pixels
+from membench.tasks.pixels.recipe import MirrorRecipe
+from membench.tasks.pixels.train import TrainingSet, told_record, train_pixels
 from membench.types import Condition
 
 # Few different images: those that are shown 16 times as often as the others are learnt

@@ -20,7 +20,8 @@ from diffusers import DDIMPipeline
 
 from membench.models.pixel import load_pixel_model
 from membench.models.sampling import ddim
-from membench.tasks.pixels.train import PixelRecipe, make_scheduler, make_unet
+from membench.tasks.pixels.recipe import PixelRecipe
+from membench.tasks.pixels.train import make_scheduler, make_unet
 from membench.types import Condition
 
 

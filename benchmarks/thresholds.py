@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from membench.boards.rescore import rescored
-from membench.metrics import extraction, intervals
+from membench.metrics import extraction, intervals, regions
 from membench.metrics.table import long_form
 from membench.runs.finished import Run
 from membench.similarity.search import matches_frame
@@ -109,9 +109,7 @@ def measure(images: int, pairs: int, groups: int) -> dict[str, float]:
         (Band("far", 0.35, 0.45), Band("close", 0.45, 0.7), Band("same", 0.7, 1.0)),
     )
     parts: dict[str, Callable[[], object]] = {
-        "one pass over the matches": lambda: int(
-            extraction.in_region(values, SSCD, SSCD.copy).sum()
-        ),
+        "one pass over the matches": lambda: int(regions.in_region(values, SSCD, SSCD.copy).sum()),
         "nearest_matches": lambda: extraction.nearest_matches(frame, images),
         "ams": lambda: extraction.ams(frame, images, SSCD, SSCD.copy),
         "ums": lambda: extraction.ums(frame, images, SSCD, SSCD.copy),

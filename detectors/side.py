@@ -44,9 +44,8 @@ from membench.types import Access, Condition, Request, Sample
 
 from .base import own_images, refuse_unread
 from .side_options import PAPER, SideOptions
-from .surrogate.conditions import NULL, cluster, describe, synthesize, synthesize_forwards
-from .surrogate.oracle import true_labels
-from .surrogate.teacher import teach
+from .surrogate.conditions import NULL, synthesize, synthesize_forwards
+from .surrogate.labels import by_clusters, by_oracle, by_teacher
 
 SYNTHETIC = Condition("synthetic")  # of D_syn, where it counts as images
 # Pixels a side that a classifier looks at on a laptop; the latents of the mini
@@ -113,41 +112,14 @@ class Side(Detector):
             "synthetic images": o.synthetic,
         }
         if o.labels == "clusters":
-            z = describe(
-                model,
-                synthetic,
-                workspace,
-                features=o.features,
-                weights=o.features_weights,
-                seed=self.seed,
-            )
-            found = cluster(
-                z,
-                k=o.k,
-                min_members=o.min_members,
-                keep=o.keep,
-                cohesion=o.cohesion,
-                seed=self.seed,
-            )
-            labels = torch.from_numpy(found.labels)
-            facts |= {"features": o.features, "clusters kept": len(found.kept), "of": o.k}
-            facts |= {"images of kept clusters": int(found.members.sum())}
-            facts["cohesion"] = [round(float(v), 4) for v in found.cohesion if math.isfinite(v)]
-            if o.train_on == "kept":
-                synthetic, labels = synthetic.only(found.members), labels[found.members]
-            targets = torch.nn.functional.one_hot(labels, len(found.kept)).float()
+            labelled = by_clusters(model, synthetic, workspace, o, self.seed)
         elif o.labels == "oracle":
-            known, labels = true_labels(model, synthetic, self.copied, o.min_members)
-            facts |= {"training images known": int(labels.max()) + 1, "their images": len(labels)}
-            synthetic = synthetic.only(known)
-            targets = torch.nn.functional.one_hot(labels).float()
+            labelled = by_oracle(model, synthetic, self.copied, o.min_members)
         else:
-            targets = teach(model, synthetic, workspace, o.teacher)
-            # A class that the model never generates cannot be guided to.
-            seen, labels = torch.unique(targets.argmax(dim=1), return_inverse=True)
-            targets = targets[:, seen] / targets[:, seen].sum(dim=1, keepdim=True)
-            facts |= {"teacher classes seen": len(seen)}
-        self.x0, self.labels = synthetic.x0, labels
+            labelled = by_teacher(model, synthetic, workspace, o.teacher)
+        facts |= labelled.facts
+        synthetic = labelled.synthetic
+        self.x0, self.labels = synthetic.x0, labelled.labels
         training: dict[str, Any] = {"batch": o.batch, "seed": self.seed}
         if self._kind(model) == "lora":
             from .surrogate.lora import train_lora
@@ -155,7 +127,7 @@ class Side(Detector):
             self.adapter = train_lora(
                 model,
                 synthetic,
-                labels,
+                labelled.labels,
                 workspace,
                 rank=o.lora_rank,
                 steps=o.lora_steps,
@@ -168,7 +140,7 @@ class Side(Detector):
             self.classifier = train_classifier(
                 model,
                 synthetic,
-                targets,
+                labelled.targets,
                 workspace,
                 blocks=o.blocks,
                 timed=self.timed,

@@ -7,34 +7,31 @@ and ``membench.tasks``.
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
-import inspect
-import linecache
 import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.abc import SourceLoader
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from membench import detector, task
 from membench.errors import UserError, unknown_name
 from membench.options import check_options
+from membench.source_text import docstring_of, source_file, statements_hash, typed_source
 
 NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 CONTRACTS = {"detector": detector, "task": task}  # each has ``missing`` and ``adopted``
 
 
-def _adopted(kind: str, cls: Any) -> Any:
-    """The class with all that a detector or task has. Raises TypeError, in one line, for
-    one that breaks a rule of its kind, or whose name or options cannot be used.
+def adopted(kind: str, cls: Any) -> tuple[str, Any]:
+    """The name of a class, and the class with all that a detector or task has.
+
+    Raises TypeError, in one line, for one that breaks a rule of its kind, or whose name
+    or options cannot be used.
     """
     found = CONTRACTS[kind].adopted(cls)
     name = found.info.name if kind == "task" else vars(cls).get("name", _snake(cls.__name__))
@@ -43,54 +40,12 @@ def _adopted(kind: str, cls: Any) -> Any:
             f"{cls.__name__} is called {str(name)[:60]!r}; a name is letters, digits and _"
         )
     check_options(found.Options, cls.__name__)
-    return found
+    return name, found
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
+    """An error as it is told: its kind, and its text in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _source(module: str) -> Path | None:
-    """The source file of a module, found without importing it or any package above it;
-    None if there is none.
-    """
-    spec, path = None, None
-    for i in range(1, module.count(".") + 2):
-        name = ".".join(module.split(".")[:i])
-        # Membench itself, whose __path__ reaches into the checkout, and plug-in files
-        if name in sys.modules:
-            spec, path = sys.modules[name].__spec__, getattr(sys.modules[name], "__path__", None)
-        # The module above is not a package: without a path, finders would look in
-        # sys.path
-        elif i > 1 and path is None:
-            return None
-        else:
-            finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
-            spec = next((found for find in finders if (found := find(name, path))), None)
-            path = spec.submodule_search_locations if spec else None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
-
-
-def _statements(source: bytes) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        first = body[0] if isinstance(body, list) and body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            node.body = body[1:]  # type: ignore[attr-defined, index]  # it has one
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
-
-
-def _docstring(source: Path, attribute: str) -> str:
-    """The class's docstring, then its module's, read from the text: a module may hold
-    several detectors.
-    """
-    tree = ast.parse(source.read_bytes())
-    classes = (
-        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute
-    )
-    found = [*map(ast.get_docstring, classes), ast.get_docstring(tree)]
-    return "\n\n".join(filter(None, found))
 
 
 @dataclass(frozen=True)
@@ -117,7 +72,7 @@ class Entry:
         module = self.target.partition(":")[0]
         if self.ran or module.startswith("membench."):
             return self.ran
-        source = _source(module)
+        source = source_file(module)
         return hashlib.sha256(source.read_bytes()).hexdigest() if source else ""
 
     @functools.cached_property
@@ -125,8 +80,8 @@ class Entry:
         """SHA-256 of the statements of the module's file, whatever its comments,
         docstrings and layout; empty where there is no source file.
         """
-        source = _source(self.target.partition(":")[0])
-        return _statements(source.read_bytes()) if source else ""
+        source = source_file(self.target.partition(":")[0])
+        return statements_hash(source.read_bytes()) if source else ""
 
     @functools.cached_property
     def summary(self) -> str:
@@ -140,10 +95,10 @@ class Entry:
         """
         module, _, attribute = self.target.partition(":")
         try:
-            source = _source(module)
-            return _docstring(source, attribute) if source else f"(no source found for {module})"
+            source = source_file(module)
+            return docstring_of(source, attribute) if source else f"(no source found for {module})"
         except Exception as error:
-            return f"(unreadable, {_cause(error)})"
+            return f"(unreadable, {cause(error)})"
 
     def load(self) -> Any:
         """Imports the target: a class with all that a detector or task has
@@ -157,14 +112,14 @@ class Entry:
             # later
             _ = self.code
             found = self.given or getattr(importlib.import_module(module), attribute)
-            return _adopted(self.kind, found)
+            return adopted(self.kind, found)[1]
         # Whatever a plug-in raises; the traceback is kept as the cause
         except BaseException as error:
             if type(error) is KeyboardInterrupt:  # the user's Ctrl-C
                 raise
             raise UserError(
                 f"{self.kind} {self.name!r} of {self.origin} ({self.target}) cannot be loaded:"
-                f" {_cause(error)}"
+                f" {cause(error)}"
             ) from error
 
 
@@ -211,13 +166,9 @@ class Registry:
             if entry.target == target and entry.given in (None, cls):
                 return entry.name
         try:
-            adopted = _adopted(self.kind, cls)
+            name, _ = adopted(self.kind, cls)
         except TypeError as error:
             raise UserError(f"{self.kind} class {error}. See CONTRIBUTING.md") from error
-        if self.kind == "task":
-            name = adopted.info.name
-        else:
-            name = vars(cls).get("name", _snake(cls.__name__))
         old = self._entries.get(name)
         if old is not None and old.target != target:
             raise UserError(
@@ -228,7 +179,7 @@ class Registry:
         if file and Path(file).is_file():
             source = Path(file).read_text(encoding="utf-8")
         else:
-            source = _typed(cls)
+            source = typed_source(cls)
         if not source:
             raise UserError(
                 f"the source of {cls.__name__} cannot be read, and is part of a run's key: put it"
@@ -255,16 +206,6 @@ class Registry:
         if old.ran != ran:
             self._entries[name] = new
         return self._entries[name]
-
-
-def _typed(cls: type) -> str:
-    """The cells of a notebook, or of a prompt, that define the methods of a class; empty
-    where it has none, or they were not kept.
-
-    ``inspect.getsource`` takes a class by its module's file, which cells have not.
-    """
-    own = [f.__code__ for f in vars(cls).values() if inspect.isfunction(f)]
-    return "".join(sorted({"".join(linecache.getlines(code.co_filename)) for code in own}))
 
 
 @functools.cache
@@ -302,90 +243,6 @@ def _checkout(pyproject: Path) -> dict[str, dict[str, str]] | None:
         return None
     project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
     return project.get("entry-points", {}) if project.get("name") == "membench" else None
-
-
-def load_plugin(path: str | Path) -> list[Entry]:
-    """Runs a Python file and registers each detector and task class that it defines.
-
-    A detector has Options, version and score, and is called by its ``name`` or in snake
-    case; a task has info and load, and is called by ``info.name``. Classes that begin
-    with ``_`` are left out. Raises UserError if the file is missing, fails, holds
-    neither, breaks the contract of one or claims a name that is taken.
-    """
-    file = Path(path).resolve()
-    if not file.is_file():
-        raise UserError(f"no plug-in file {path}; --plugin takes the path of a Python file")
-    module, ran = _execute(file)
-    own = [
-        c
-        for c in vars(module).values()
-        if inspect.isclass(c) and c.__module__ == module.__name__ and not c.__name__.startswith("_")
-    ]
-    found = [
-        (kind, c) for c in own for kind, contract in CONTRACTS.items() if not contract.missing(c)
-    ]
-    if not found:
-        raise UserError(f"plug-in {path} holds no detector and no task: {_nearest(own)}")
-    entries = []
-    for kind, cls in found:
-        try:
-            adopted = _adopted(kind, cls)
-        except TypeError as error:
-            raise UserError(f"plug-in {path}: {error}") from error
-        name = adopted.info.name if kind == "task" else vars(cls).get("name", _snake(cls.__name__))
-        known = tasks() if kind == "task" else detectors()
-        entries.append(
-            known.add(name, f"{module.__name__}:{cls.__name__}", f"{file}:{_line(file, cls)}", ran)
-        )
-    return entries
-
-
-def _nearest(classes: list[type]) -> str:
-    """What the classes of a file lack of a detector or a task, of the one that lacks
-    least.
-    """
-    needs = "a detector is a class with Options, version and score, a task one with info and load"
-    own = [
-        (len(lacks), f"{c.__name__} lacks {', '.join(lacks)}")
-        for c in classes
-        if (lacks := detector.missing(c))
-    ]
-    return f"{needs} ({min(own)[1]})" if own else needs
-
-
-def _execute(file: Path) -> tuple[ModuleType, str]:
-    """The module of a file, and the SHA-256 of the very bytes that were run: no
-    bytecode of an earlier version is.
-    """
-    name = f"membench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or not isinstance(spec.loader, SourceLoader):
-        raise UserError(
-            f"plug-in {file} is not a Python file; --plugin takes a path that ends in .py"
-        )
-    # Dataclasses look their module up while it runs
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        source = file.read_bytes()
-        exec(spec.loader.source_to_code(source, str(file)), vars(module))
-    except BaseException as error:
-        del sys.modules[name]
-        if type(error) is KeyboardInterrupt:  # the user's Ctrl-C, no class of the plug-in's
-            raise
-        raise UserError(f"plug-in {file} fails on import: {_cause(error)}") from error
-    return module, hashlib.sha256(source).hexdigest()
-
-
-def _line(file: Path, cls: type) -> int:
-    tree = ast.parse(file.read_bytes())
-    return next(
-        (
-            node.lineno
-            for node in tree.body
-            if isinstance(node, ast.ClassDef) and node.name == cls.__name__
-        ),
-        1,
-    )
 
 
 def _snake(name: str) -> str:

@@ -28,12 +28,14 @@ MAY = {
     "features": "models similarity fetching storage errors",
     "detector": "types models storage",
     "task": "types models similarity fetching errors",
-    "registry": "detector task options errors",
+    "source_text": "",
+    "registry": "detector task options source_text errors",
+    "plugins": "registry detector source_text errors",
     "datasets": "models similarity fetching storage types errors",
     "testing": "detector task options models runs storage seeds types errors",
     "runs": (
-        "detector task registry options models features similarity metrics storage plain seeds"
-        " types errors"
+        "detector task registry plugins options models features similarity metrics storage plain"
+        " seeds types errors"
     ),
     "boards": "runs metrics similarity storage options registry plain types errors",
     "auditing": (
@@ -44,7 +46,9 @@ MAY = {
     "measures": "metrics similarity types errors",
     "notebook": "reports boards runs plain types errors",
     "api": "auditing notebook reports boards runs models registry options plain errors",
-    "cli": "api auditing reports boards runs fetching registry options storage plain errors",
+    "cli": (
+        "api auditing reports boards runs fetching registry plugins options storage plain errors"
+    ),
     "detectors": (
         "detector types datasets models features similarity metrics registry options storage"
         " seeds errors"

@@ -27,7 +27,8 @@ from test_report import (
 
 from membench.metrics.extraction import ams, ums
 from membench.reports import board_plots
-from membench.reports.board_page import Board, write_board
+from membench.reports.board_page import write_board
+from membench.reports.board_parts import Board
 from membench.reports.examples import compared
 from membench.reports.gallery import OFTEN, Gallery, of_runs
 from membench.runs.finished import Run

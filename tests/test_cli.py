@@ -470,15 +470,16 @@ def test_an_edited_plugin_is_another_run(capsys, tmp_path) -> None:
 
 def test_other_code_under_the_same_version_is_told(capsys, tmp_path, monkeypatch) -> None:
     """Of a built-in detector: statements count, comments and docstrings do not."""
-    from membench import registry
+    from membench import registry, source_text
 
     command = ["run", "--detector", "caption_length", "--task", "sd_webster", "--quiet"]
     command += ["--limit", "20", "--runs", str(tmp_path / "runs")]
     assert main(command) == 0 and "other code" not in capsys.readouterr().err
     entry = registry.detectors().get("caption_length")
-    code = registry._source(entry.target.partition(":")[0]).read_bytes()
-    assert entry.source == registry._statements(code) == registry._statements(code + b"\n# more\n")
-    other = registry._statements(code + b"\nx = 1\n")
+    code = source_text.source_file(entry.target.partition(":")[0]).read_bytes()
+    hashed = source_text.statements_hash
+    assert entry.source == hashed(code) == hashed(code + b"\n# more\n")
+    other = hashed(code + b"\nx = 1\n")
     assert main(command) == 0 and "other code" not in capsys.readouterr().err
     monkeypatch.setitem(vars(entry), "source", other)
     assert main(command) == 0

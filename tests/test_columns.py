@@ -17,8 +17,9 @@ from conftest import ROOT
 
 from membench.boards import published_table
 from membench.boards.board import By, board
-from membench.boards.columns import BOARD_COLUMNS, TABLES, column, document, to_arrow
+from membench.boards.columns import column, document, to_arrow
 from membench.boards.saved import write
+from membench.boards.views import BOARD_COLUMNS, TABLES
 from membench.metrics.names import COPIES, DETECTION, INFO, METRICS, NUMBERS, RARE, SWEPT
 from membench.runs.finished import Run, read_runs
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from pixel_task import PixelTask
 
-from membench import registry
+from membench import plugins, registry
 from membench.detector import Detector, adopted
 from membench.errors import UserError
 from membench.task import LoadedTask, Task
@@ -112,7 +112,7 @@ def test_the_example_of_the_readme_keeps_the_contract(tmp_path: Path) -> None:
     file.write_text(code)
     registry.detectors.cache_clear()
     try:
-        [entry] = registry.load_plugin(file)
+        [entry] = plugins.load_plugin(file)
         found = registry.detectors().load(entry.name)
         assert check_detector(found) == [CAPTIONS, CLASSES, NOTHING]
     finally:

@@ -25,6 +25,7 @@ from membench.cli.main import main
 from membench.errors import UserError
 from membench.fetching import hub, hub_files
 from membench.fetching.resources import Resource, ensure
+from membench.models import pipeline_files
 from membench.models.checkpoints import CHECKPOINTS, choices, known_checkpoint, pipeline_folder
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
@@ -60,9 +61,9 @@ OTHERS = {
     "vae/diffusion_pytorch_model.fp16.safetensors": b"half",
 }
 PIPELINE: dict[str, Any] = {
-    "patterns": hub.PIPELINE_PATTERNS,
-    "ignore": hub.PIPELINE_IGNORE,
-    "required": hub.PIPELINE_REQUIRED,
+    "patterns": pipeline_files.PATTERNS,
+    "ignore": pipeline_files.IGNORE,
+    "required": pipeline_files.REQUIRED,
 }
 FLAT: dict[str, Any] = {"patterns": ("*.json", "*.safetensors")}
 
@@ -469,14 +470,15 @@ def test_a_pickle_only_is_refused_before_anything_is_fetched(server: Hub, end: s
 
 
 def test_pickles_beside_safetensors_and_elsewhere_do_not_matter() -> None:
-    assert hub_files.pickled([*FILES, *OTHERS], hub.PIPELINE_PATTERNS, hub.PIPELINE_IGNORE) == []
+    wanted = pipeline_files.PATTERNS, pipeline_files.IGNORE
+    assert hub_files.pickled([*FILES, *OTHERS], *wanted) == []
     only = [n for n in FILES if not n.endswith("safetensors")] + [
         "vae/a.bin",
         "text_encoder/a.bin",
         "text_encoder/b.fp16.safetensors",
         "unet/c.ckpt",
     ]
-    assert hub_files.pickled(only, hub.PIPELINE_PATTERNS, hub.PIPELINE_IGNORE) == [
+    assert hub_files.pickled(only, *wanted) == [
         "vae/a.bin",
         "unet/c.ckpt",
     ]

@@ -13,7 +13,6 @@ from membench.metrics.extraction import (
     ams,
     copy_counts,
     extraction_metrics,
-    in_region,
     precision_of_confident,
     rarefaction,
     ums,
@@ -21,6 +20,7 @@ from membench.metrics.extraction import (
     ums_nearest,
     unique_per_1000,
 )
+from membench.metrics.regions import in_region
 from membench.metrics.unique import chao1, chao1_interval
 from membench.similarity.search import matches_frame
 from membench.types import Band, Space

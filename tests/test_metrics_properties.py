@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, roc_curve
 
 from membench.metrics.detection import detection_metrics, tpr_at_fpr
-from membench.metrics.extraction import (
-    ams,
-    extraction_metrics,
-    far_edge,
-    rarefaction,
-    ums,
-    ums_nearest,
-)
+from membench.metrics.extraction import ams, extraction_metrics, rarefaction, ums, ums_nearest
+from membench.metrics.regions import far_edge
 from membench.metrics.unique import chao1, chao1_interval
 from membench.similarity.search import matches_frame
 from membench.types import Band, Space

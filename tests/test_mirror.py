@@ -46,7 +46,8 @@ from membench.tasks.pixels import train as pixel_train
 from membench.tasks.pixels.mirror import Pair, build_pair, detail, split
 from membench.tasks.pixels.mirror_task import load_mirror, mirror_examples, pair_of
 from membench.tasks.pixels.planted import World, stream
-from membench.tasks.pixels.train import MirrorRecipe, train_mirror
+from membench.tasks.pixels.recipe import MirrorRecipe
+from membench.tasks.pixels.train import train_mirror
 from membench.tasks.sd_webster import task as sd_webster
 from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.shared import HALVES

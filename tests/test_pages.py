@@ -16,7 +16,8 @@ from membench.boards.judged import against
 from membench.boards.papers import about_detectors
 from membench.boards.verdict import CONTROL, MIRROR, Reached, verdict
 from membench.metrics.mirror import mirrored_auroc, over_control
-from membench.reports.board_page import Board, write_board
+from membench.reports.board_page import write_board
+from membench.reports.board_parts import Board
 from membench.reports.dot_plot import dot_plot
 from membench.reports.drawing import inline
 from membench.reports.kinds import kind_lines

@@ -20,11 +20,13 @@ from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.cifar10.task import Cifar10, Cifar10Options
 from membench.tasks.pixels import train as pixel_train
 from membench.tasks.pixels.labels import make_labels, perturbed
-from membench.tasks.pixels.train import PixelRecipe, TrainingSet, train_pixels
+from membench.tasks.pixels.recipe import PixelRecipe
+from membench.tasks.pixels.train import TrainingSet, train_pixels
 from membench.tasks.sd_webster.captions import inserted, replaced
 from membench.tasks.sd_webster.catalogue import Split, build
+from membench.tasks.sd_webster.recipe import Recipe
 from membench.tasks.sd_webster.task import DATA
-from membench.tasks.sd_webster.train import Recipe, perturber
+from membench.tasks.sd_webster.train import perturber
 
 TINY = PixelRecipe(steps=1, batch=64, channels=(8, 8), grid_every=0, label_dropout=0.0)
 

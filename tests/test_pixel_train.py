@@ -43,14 +43,8 @@ from membench.tasks.pixels.labels import make_labels
 from membench.tasks.pixels.mirror import build_pair
 from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.pixels.planted import Half, World, halved, stream, vary
-from membench.tasks.pixels.train import (
-    MirrorRecipe,
-    PixelRecipe,
-    TrainingSet,
-    make_unet,
-    train_mirror,
-    train_pixels,
-)
+from membench.tasks.pixels.recipe import MirrorRecipe, PixelRecipe
+from membench.tasks.pixels.train import TrainingSet, make_unet, train_mirror, train_pixels
 from membench.tasks.shared import HALVES
 
 TINY = PixelRecipe(steps=3, batch=4, channels=(8, 8), grid_every=0)

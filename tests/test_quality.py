@@ -10,16 +10,18 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.stats import multivariate_normal
 
+from membench.metrics.likelihood_divergence import (
+    fitted_variances,
+    likelihood_divergence,
+    log_mixture,
+)
 from membench.metrics.quality import (
     Described,
     TooFewImages,
     data_copying,
     density_coverage,
-    fitted_variances,
     frechet_distance,
     kid,
-    likelihood_divergence,
-    log_mixture,
     precision_recall,
     quality_rows,
 )

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import slow
 
-from membench import api, registry
+from membench import api, plugins, registry
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.runs import check, execute, ray_cluster, ray_worker
@@ -26,6 +26,7 @@ from membench.runs.execute import execute_all
 from membench.runs.finished import Run
 from membench.runs.job import load_task
 from membench.runs.ray_pool import RayPool
+from membench.runs.ray_seats import Seats
 from membench.runs.ray_worker import Setting, Stage, Worker, made_by
 from membench.runs.spec import Spec
 from membench.storage.hashing import json_hash
@@ -168,7 +169,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(check, "_check_metrics", lambda *_: None)  # so the loaded run has none
         patch.setenv("MEMBENCH_TEST", str(folder))
         patch.setattr(registry, "detectors", lambda known=registry.Registry("detector"): known)
-        registry.load_plugin(folder / "mortal.py")
+        plugins.load_plugin(folder / "mortal.py")
         yield folder
 
 
@@ -318,7 +319,7 @@ def test_what_a_worker_refuses_is_the_users_line_and_the_rest_goes_on_here(
     (world / "refuse").touch()
     with pytest.raises(UserError, match=r"^no image today; come back tomorrow$"):
         execute_all([spec()], tmp_path, progress=False, executor=pool)
-    assert not pool._seats and not list(tmp_path.glob(".shared-*"))
+    assert not pool._seats._seats and not list(tmp_path.glob(".shared-*"))
     kept = len(list(tmp_path.rglob("shards/*.parquet")))
     before = len(log())
     [run] = execute_all([spec()], tmp_path, progress=False).runs
@@ -372,10 +373,10 @@ class Cluster:
         self.killed += 1
 
 
-def pool_of(cluster: Cluster) -> RayPool:
-    pool = RayPool(1)
-    pool._ray, pool._actor, pool._count = cluster, cluster.actor, 1
-    return pool
+def seats_of(cluster: Cluster, count: int = 1) -> Seats:
+    seats = Seats()
+    seats.open(cluster, cluster.actor, count)
+    return seats
 
 
 def test_a_shard_that_loses_every_worker_ends_the_run(capsys) -> None:
@@ -388,7 +389,7 @@ def test_a_shard_that_loses_every_worker_ends_the_run(capsys) -> None:
             r" command"
         ),
     ):
-        pool_of(cluster)._hand_out(stage, deque([0, 1, 2]), False, finished.append)
+        seats_of(cluster).hand_out(stage, deque([0, 1, 2]), False, finished.append)
     assert cluster.shards == [0, 1, 1, 1] and finished == [0] and cluster.killed == 3
     assert (
         capsys.readouterr().err.count(
@@ -401,9 +402,7 @@ def test_a_shard_that_loses_every_worker_ends_the_run(capsys) -> None:
 @pytest.mark.parametrize(("one_by_one", "most"), [(True, 1), (False, 2)])
 def test_workers_make_ready_one_by_one_where_they_must(one_by_one: bool, most: int) -> None:
     cluster, finished = Cluster(ValueError()), []
-    pool = pool_of(cluster)
-    pool._count = 2
-    pool._hand_out(
+    seats_of(cluster, 2).hand_out(
         Stage((), (), "", "", "scores", ""), deque([0, 2, 3, 4]), one_by_one, finished.append
     )
     assert sorted(finished) == [0, 2, 3, 4] == sorted(cluster.shards)
@@ -418,7 +417,7 @@ def test_a_defect_in_a_worker_shows_the_workers_traceback_once() -> None:
         ).as_instanceof_cause()
     )
     with pytest.raises(ZeroDivisionError) as caught:
-        pool_of(cluster)._hand_out(
+        seats_of(cluster).hand_out(
             Stage((), (), "", "", "scores", ""), deque([1]), False, lambda _: None
         )
     assert str(caught.value).count("mine.py, line 7") == 1 and caught.value.__cause__ is None
@@ -438,7 +437,7 @@ def test_a_machine_without_membench_is_one_line() -> None:
             r" installed"
         ),
     ):
-        pool_of(cluster)._hand_out(
+        seats_of(cluster).hand_out(
             Stage((), (), "", "", "scores", ""), deque([1]), False, lambda _: None
         )
     assert cluster.shards == [1]  # it is not tried again

@@ -14,7 +14,8 @@ import pytest
 from membench import registry
 from membench.detector import Detector
 from membench.errors import UserError, suggest, unknown_name
-from membench.registry import Registry, load_plugin
+from membench.plugins import load_plugin
+from membench.registry import Registry
 from membench.task import Task
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,8 @@ from boards import make
 
 from membench.cli.main import main
 from membench.errors import UserError
-from membench.runs.config import config_of, read_config
+from membench.runs.config import read_config
+from membench.runs.config_writer import config_of
 
 YAML = """\
 tasks:

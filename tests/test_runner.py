@@ -22,7 +22,8 @@ from membench.cli.main import main
 from membench.errors import UserError
 from membench.models.latent import LatentDenoiser
 from membench.runs.finished import load
-from membench.runs.folder import RunFolder, read_run
+from membench.runs.folder import RunFolder
+from membench.runs.stored import read_run
 from membench.storage.images import png_image
 
 FAST = ["draws=1", "images=1"]

@@ -16,8 +16,10 @@ from membench.errors import UserError
 from membench.models.training import Plan
 from membench.tasks.sd_webster import catalogue
 from membench.tasks.sd_webster import train as sd_webster_train
+from membench.tasks.sd_webster.recipe import Recipe
 from membench.tasks.sd_webster.task import DATA
-from membench.tasks.sd_webster.train import Recipe, psnr, train, train_model
+from membench.tasks.sd_webster.train import train, train_model
+from membench.tasks.sd_webster.vae import psnr
 
 
 def test_decibels_of_known_errors() -> None:

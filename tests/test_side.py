@@ -20,11 +20,11 @@ from watch import grey_levels
 
 import membench
 from membench.cli.main import main
-from membench.detectors import side as side_module
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
 from membench.detectors.surrogate import classifier, lora
+from membench.detectors.surrogate import labels as surrogate_labels
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
@@ -618,7 +618,7 @@ def test_train_on_kept_leaves_out_the_images_of_dropped_clusters(
 
     monkeypatch.setattr(module, name, watch)
     monkeypatch.setattr(
-        side_module,
+        surrogate_labels,
         "describe",
         lambda *_, **__: np.repeat(np.eye(3, dtype=np.float32), [3, 4, 5], axis=0),
     )

@@ -15,8 +15,9 @@ import pytest
 from frames import names, scores, tables
 
 from membench.errors import UserError
-from membench.runs.folder import RunFolder, is_finished, read_info, read_run
+from membench.runs.folder import RunFolder
 from membench.runs.images import Samples
+from membench.runs.stored import is_finished, read_info, read_run
 from membench.storage import hashing
 from membench.storage.files import DamagedFile
 from membench.storage.hashing import content_key

@@ -16,7 +16,7 @@ from membench.boards.board import board
 from membench.boards.saved import read_mirror
 from membench.cli.main import main
 from membench.registry import tasks
-from membench.runs.config import config_of
+from membench.runs.config_writer import config_of
 from membench.runs.finished import Run
 from membench.storage.hashing import json_hash
 from membench.storage.tables import write_table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 
 from membench.auditing import plan as planning
 from membench.auditing import work
+from membench.auditing.budget import worth
 from membench.auditing.describe import describe
 from membench.auditing.found import Audit
 from membench.auditing.judge import judge
@@ -20,17 +20,12 @@ from membench.auditing.material import UNCONDITIONAL, Material, comparison, read
 from membench.auditing.own_output import refuse_own_output
 from membench.auditing.settings import Settings, parse_budget
 from membench.auditing.subject import SAMPLING, Subject, find_subject, same_kind
-from membench.auditing.unseen import Callers, exchanged
-from membench.datasets.prompts import example_id, read_prompt_file
+from membench.auditing.unseen import Callers, unseen_captions
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.plain import say
-from membench.runs import contract
-from membench.storage.files import write_json
 from membench.storage.hashing import content_key
 from membench.types import Condition, Request, Space
-
-SHARE = 0.85  # of a budget of minutes that evaluations get; the rest is decoding
 
 
 def audit(
@@ -71,7 +66,7 @@ class _Run:
         loaded = self._load(model, material)
         found = Audit(s, model, mirror, material, space, sampling, key, [])
         attack = self._asked("random", loaded, model, sampling)
-        evaluations = self._evaluations(key, loaded, material)
+        evaluations = worth(self.budget, self.output / "plan.json", key, loaded, _one(material))
         price = work.price(attack, Request(_one(material), 0))
         planning.paid(evaluations, price, s.budget)
         describe(found, unseen, evaluations, price)
@@ -136,17 +131,7 @@ class _Run:
         known = [c.prompt for c in material.prompts if c.prompt]
         if model.kind != "text" or not known:
             return []
-        if self.settings.unseen is None:
-            texts = exchanged(known, planning.UNSEEN, self.settings.seed)
-        else:
-            texts = list(dict.fromkeys(p.text for p in read_prompt_file(self.settings.unseen)))
-            if both := sorted(set(texts) & set(known)):
-                raise UserError(
-                    f"--unseen {self.settings.unseen}: {len(both)} of its captions are training"
-                    f" captions, such as {both[0][:60]!r}; give captions that the model has not"
-                    " seen"
-                )
-        return [Condition(example_id(text), text) for text in texts]
+        return unseen_captions(known, self.settings.unseen, planning.UNSEEN, self.settings.seed)
 
     def _key(
         self,
@@ -175,23 +160,6 @@ class _Run:
             }
         )
 
-    def _evaluations(self, key: str, loaded: Denoiser, material: Material) -> int:
-        """What the budget is worth; of minutes, measured once and kept."""
-        if self.budget.evaluations is not None:
-            return self.budget.evaluations
-        kept = self.output / "plan.json"
-        try:
-            known = json.loads(kept.read_bytes())
-            if known["key"] == key:
-                return int(known["evaluations"])
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):  # none, or not ours
-            pass
-        assert self.budget.minutes is not None
-        each = work.seconds_per_evaluation(loaded, _one(material))
-        found = int(SHARE * self.budget.minutes * 60 / each)
-        write_json(kept, {"key": key, "evaluations": found})
-        return found
-
     # --------------------------------------------------------------------------- screen
 
     def _screen(
@@ -210,7 +178,7 @@ class _Run:
                 found.not_judged.append(f"ranking by {name}: {why}")
                 continue
             # Charged alike whether computed now or found, so that both ask the same images
-            each = _price_of_score(asked, conditions[0])
+            each = work.price_of_score(asked, conditions[0])
             share = most // len(s.screen)
             count = max(1, share // max(each, 1))
             control = list(unseen[: max(20, count // 8)])
@@ -311,10 +279,3 @@ class _Run:
 
 def _one(material: Material) -> Condition:
     return next(iter(material.prompts), UNCONDITIONAL)
-
-
-def _price_of_score(asked: work.Asked, condition: Condition) -> int:
-    """Evaluations of a score, measured on one condition; kept with the scores."""
-    before = asked.model.cost.forwards
-    contract.score(asked.detector, asked.model, [condition], {})
-    return asked.model.cost.forwards - before

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from membench.metrics.extraction import in_region
+from membench.metrics.regions import in_region
 from membench.metrics.unique import Interval, chao1, chao1_interval, zero_limit
 from membench.types import Space
 

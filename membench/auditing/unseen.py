@@ -11,13 +11,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from membench.datasets.prompts import example_id, read_prompt_file
+from membench.errors import UserError
 from membench.seeds import seed_of
+from membench.types import Condition
 
 RARE = 0.02  # of the captions: a word in no more of them may call an image by itself
 TRIES = 20  # for each caption that is wanted
+
+
+def unseen_captions(
+    known: Sequence[str], file: Path | None, count: int, seed: int
+) -> list[Condition]:
+    """Those of a file (``--unseen``); None: up to ``count`` that are made of ``known``.
+
+    Raises :class:`UserError` for a file that holds one of ``known``.
+    """
+    if file is None:
+        texts = exchanged(known, count, seed)
+    else:
+        texts = list(dict.fromkeys(p.text for p in read_prompt_file(file)))
+        if both := sorted(set(texts) & set(known)):
+            raise UserError(
+                f"--unseen {file}: {len(both)} of its captions are training captions, such as"
+                f" {both[0][:60]!r}; give captions that the model has not seen"
+            )
+    return [Condition(example_id(text), text) for text in texts]
 
 
 def exchanged(captions: Sequence[str], count: int, seed: int) -> list[str]:

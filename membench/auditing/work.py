@@ -105,6 +105,13 @@ def price(asked: Asked, request: Request) -> int:
     return found
 
 
+def price_of_score(asked: Asked, condition: Condition) -> int:
+    """Evaluations of a score, measured on one condition."""
+    before = asked.model.cost.forwards
+    contract.score(asked.detector, asked.model, [condition], {})
+    return asked.model.cost.forwards - before
+
+
 def images_of(asked: Asked) -> Images:
     """What is stored of an attack."""
     return Images(folder_of("images", asked.parts))

@@ -13,7 +13,7 @@ from membench.boards.identity import pair_key, passed
 from membench.boards.mirror import half_of, setting
 from membench.errors import UserError
 from membench.runs.finished import Run, load
-from membench.runs.folder import read_info
+from membench.runs.stored import read_info
 
 HALVES = {"a": "b", "b": "a"}
 

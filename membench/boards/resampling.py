@@ -18,8 +18,9 @@ import pandas as pd
 from membench.boards.groups import regrouped
 from membench.metrics.complexity import matched_resamples, size_bins
 from membench.metrics.detection import FPR_LIMITS, check, of_kind, tpr_at_fpr
-from membench.metrics.extraction import in_region, nearest_matches
+from membench.metrics.extraction import nearest_matches
 from membench.metrics.intervals import class_weights, mean_resamples, weighted_statistics
+from membench.metrics.regions import in_region
 from membench.metrics.table import owners
 from membench.runs.finished import Run
 from membench.runs.images import stored_images

@@ -15,9 +15,9 @@ import pandas as pd
 
 from membench.errors import UserError
 from membench.metrics.complexity import complexity_table
-from membench.metrics.extraction import far_edge, in_region
 from membench.metrics.intervals import detection_table
 from membench.metrics.multiplicity import COPIES, SHARE
+from membench.metrics.regions import far_edge, in_region
 from membench.metrics.table import extraction_table, long_form
 from membench.runs.finished import Run, evaluations
 from membench.types import Band, Space

@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from membench.boards.columns import MIRROR_COLUMNS, Column, column, to_arrow
+from membench.boards.columns import column, to_arrow
 from membench.boards.identity import BOARD
+from membench.boards.views import MIRROR_COLUMNS, Column
 from membench.errors import UserError
 from membench.metrics.names import COPIES, DETECTION
 from membench.storage.files import atomic_write

@@ -20,7 +20,7 @@ from membench.boards.whole_pairs import board_of
 from membench.errors import UserError
 from membench.options import detector_options
 from membench.runs.finished import Run, load
-from membench.runs.folder import read_info
+from membench.runs.stored import read_info
 from membench.storage.hashing import json_hash
 
 # Of a folder, a file and a branch; no separator, and no dot in front

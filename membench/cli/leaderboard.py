@@ -135,7 +135,7 @@ def call(args: argparse.Namespace) -> int:
         )
         _show(made, args)
     if args.output is not None:
-        from membench.runs.config import config_of  # torch
+        from membench.runs.config_writer import config_of
 
         beside = args.output.with_suffix(".runs.yaml")
         emit(config_of([run.info for run in found.runs]), beside)
@@ -190,7 +190,7 @@ def _publish(
     from membench.plain import say
     from membench.reports.cards import FILES, data_card
     from membench.reports.output import emit
-    from membench.runs.config import config_of
+    from membench.runs.config_writer import config_of
     from membench.storage.files import disk_errors
 
     with tempfile.TemporaryDirectory() as own:

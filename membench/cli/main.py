@@ -19,7 +19,7 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from membench import __version__, registry
+from membench import __version__, plugins
 from membench.cli import (
     ablate,
     audit,
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command not in READERS:
             torch_when_used()
         for path in getattr(args, "plugin", []):
-            registry.load_plugin(path)
+            plugins.load_plugin(path)
         return int(args.call(args))
     except UserError as error:
         if os.environ.get("MEMBENCH_TRACEBACK"):  # for who writes a plug-in

@@ -46,7 +46,7 @@ def call(args: argparse.Namespace) -> int:
     from membench.plain import say
     from membench.reports.cards import submission_card
     from membench.reports.output import emit
-    from membench.runs.config import config_of
+    from membench.runs.config_writer import config_of
     from membench.storage.files import atomic_folder
 
     given = submission(args.runs, args.source)

@@ -4,9 +4,7 @@ belongs to which prompt, and its pixels.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import stat
 import sys
 import warnings
@@ -19,25 +17,16 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from membench.datasets.img2dataset import member_bytes, read_downloads
-from membench.datasets.prompts import Prompt, example_id, read_prompt_file
+from membench.datasets.img2dataset import member_bytes
+from membench.datasets.prompts import Prompt, example_id
+from membench.datasets.truth_folder import LAYOUTS, TruthImage, listed
 from membench.errors import UserError
-from membench.fetching.download_status import STATUS, StatusTable
+from membench.fetching.download_status import STATUS
 from membench.fetching.image_download import Link
 from membench.storage.cache import cached_array
 from membench.storage.hashing import json_hash
 from membench.storage.images import NotAnImage, TooManyPixels, decode, square
-from membench.storage.reading import read_text
 
-TRUTH, FOLDERS = "truth.csv", "gt_images"
-
-LAYOUTS = (
-    f"{STATUS} of a download, img2dataset's output, {FOLDERS}/INDEX/*.png, INDEX.jpg, or {TRUTH}"
-    " with columns prompt,file"
-)
-
-# What lies beside images, as img2dataset writes it
-BESIDE = frozenset({".csv", ".json", ".jsonl", ".md", ".parquet", ".txt"})
 MAX_BYTES = 64 << 20  # of an image's file
 VERSION = 1  # goes up when the same files give other pixels
 
@@ -61,19 +50,6 @@ class GroundTruth:
     pictures: str
     missing: tuple[Prompt, ...]
     copies: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A file and what it is said to be: a key (LAION index, example id or prompt),
-    addresses, captions. sha256: "" where not known.
-    """
-
-    path: Path
-    key: str = ""
-    urls: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    sha256: str = ""
 
 
 def links_of(prompts: Iterable[Prompt]) -> list[Link]:
@@ -111,8 +87,9 @@ def read_ground_truth(
     - ``truth.csv`` with columns prompt and file (below the folder), a row a pair;
     - what :func:`membench.fetching.image_download.download_images` made: images of
       status "ok", by address, then by id;
-    - the output of img2dataset, as files or tar archives (:mod:`membench.img2dataset`):
-      images of status "success", by address and caption;
+    - the output of img2dataset, as files or tar archives
+      (:mod:`membench.datasets.img2dataset`): images of status "success", by address and
+      caption;
     - the folders of Wen et al. (2024), ``gt_images/<index>/*.png`` with one or several
       images each, with or without their JSON lines (caption, index, url) beside
       ``gt_images``; also without the folder ``gt_images``;
@@ -143,7 +120,7 @@ def read_ground_truth(
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"ground truth: {folder} is not a folder; expected is one with {LAYOUTS}")
-    pictures = _listed(folder)
+    pictures = listed(folder)
     if not pictures and (folder / STATUS).is_file():
         raise UserError(
             f"ground truth: of the images that {folder} was to hold none came; fetch them again,"
@@ -199,89 +176,12 @@ def read_ground_truth(
     )
 
 
-# ------------------------------------------------------------------------------ layouts
-
-
-def _listed(folder: Path) -> list[_Picture]:
-    """All images of the folder's layout, whether or not a prompt has them."""
-    if (folder / TRUTH).is_file():
-        return list(_truth(folder))
-    if (folder / STATUS).is_file():
-        rows = StatusTable(folder).rows.values()
-        return [
-            _Picture(folder / r.file, r.id.partition("/")[0], (r.url,), (), r.sha256)
-            for r in rows
-            if r.status == "ok"
-        ]
-    if downloads := read_downloads(folder):  # their keys are running numbers, no index
-        return [_Picture(d.path, "", (d.url,), (d.caption,)) for d in downloads]
-    told = _json_lines(folder)
-    place = folder / FOLDERS if (folder / FOLDERS).is_dir() else folder
-    found = []
-    for entry in _entries(place):
-        key = entry.name if entry.is_dir() else entry.stem
-        urls, texts = told.get(key, ((), ()))
-        found += [
-            _Picture(file, key, urls, texts)
-            for file in (_entries(entry) if entry.is_dir() else [entry])
-            if not file.is_dir()
-        ]
-    return found
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(
-            p
-            for p in folder.iterdir()
-            if not p.name.startswith(".") and p.suffix.lower() not in BESIDE
-        )
-    except OSError as error:
-        raise UserError(f"ground truth: cannot read {folder}: {error.strerror or error}") from error
-
-
-def _truth(folder: Path) -> Iterator[_Picture]:
-    path = folder / TRUTH
-    try:
-        text = read_text(path)
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        if lacking := {"prompt", "file"} - set(reader.fieldnames or []):
-            raise UserError(
-                f"{path} has no column {' and '.join(sorted(lacking))}; it has"
-                f" {', '.join(reader.fieldnames or [])}"
-            )
-        for row in reader:
-            prompt, name = (row["prompt"] or "").strip(), (row["file"] or "").strip()
-            if not (prompt and name):
-                raise UserError(
-                    f"{path}, line {reader.line_num}: the {'file' if prompt else 'prompt'} is empty"
-                )
-            yield _Picture(folder / name, texts=(prompt,))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def _json_lines(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """(addresses, captions) by index, of the one JSON-lines file beside the folders of
-    images, if there is one.
-    """
-    files = [path for path in sorted(folder.glob("*.jsonl")) if not path.name.startswith(".")]
-    told: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-    if len(files) == 1 and (folder / FOLDERS).is_dir():
-        for row in read_prompt_file(files[0]):
-            urls, texts = told.get(row.index, ((), ()))
-            told[row.index] = (*urls, *filter(None, [row.url])), (*texts, row.text)
-    return told
-
-
 # ------------------------------------------------------------------------------- owners
 
 
 def _owned(
-    pictures: Sequence[_Picture], prompts: Sequence[Prompt]
-) -> list[tuple[_Picture, set[str]]]:
+    pictures: Sequence[TruthImage], prompts: Sequence[Prompt]
+) -> list[tuple[TruthImage, set[str]]]:
     """The images that have prompts, each with the ids of these."""
     ids: dict[tuple[str, str], set[str]] = defaultdict(set)
     for p in prompts:

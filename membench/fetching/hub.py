@@ -4,16 +4,14 @@ network; else fetched; every refusal one line.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from membench.errors import UserError
 from membench.fetching import net
+from membench.fetching.hub_cache import cached_folder, met
 from membench.fetching.hub_errors import (
     advice_line,
     ask_hub,
@@ -26,43 +24,9 @@ from membench.fetching.hub_errors import (
 from membench.fetching.hub_files import (
     bins,
     is_wanted,
-    is_weight,
     of_variant,
     pickled,
-    variant_of,
     with_bins,
-)
-
-# What membench reads of a StableDiffusionPipeline. The folders are named because a
-# repository may also hold whole checkpoints at its top.
-PIPELINE_PATTERNS = (
-    "model_index.json",
-    "scheduler/*.json",
-    *(f"{part}/*.{end}" for part in ("tokenizer", "tokenizer_2") for end in ("json", "txt")),
-    *(
-        f"{part}/*.{end}"
-        for part in ("text_encoder", "text_encoder_2", "unet", "vae")
-        for end in ("json", "safetensors")
-    ),
-)
-
-# Parts that are never loaded.
-PIPELINE_IGNORE = ("safety_checker/*", "feature_extractor/*")
-
-# What membench.models (stable_diffusion_folder, tokenizer_files) want of a folder; A|B:
-# either will do.
-PIPELINE_REQUIRED = (
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "tokenizer/tokenizer_config.json",
-    "tokenizer/tokenizer.json|tokenizer/vocab.json",
-    "tokenizer/tokenizer.json|tokenizer/merges.txt",
-    "text_encoder/config.json",
-    "text_encoder/model*.safetensors",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model*.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model*.safetensors",
 )
 
 
@@ -148,9 +112,9 @@ def hub_folder(
     forbidden or fails, and a full disk; :class:`Incomplete`, file by file, for one that
     is cached in part.
     """
-    found, lost = _cached_folder(repo_id, revision, patterns, ignore, required, variant)
+    found, lost = cached_folder(repo_id, revision, patterns, ignore, required, variant)
     if found and lost and pickles:
-        other = _cached_folder(
+        other = cached_folder(
             repo_id, revision, with_bins(patterns), ignore, [bins(p) for p in required], variant
         )
         found, lost = other if not other[1] else (found, lost)
@@ -277,78 +241,6 @@ def hub_file(
 # ---------------------------------------------------------------------------- snapshots
 
 
-def _cached_folder(
-    repo_id: str,
-    revision: str,
-    patterns: Sequence[str],
-    ignore: Sequence[str],
-    required: Sequence[str],
-    variant: str,
-) -> tuple[Path | None, list[str]]:
-    """The cached snapshot, if there is any, and what it lacks."""
-    folder = _snapshot(repo_id, revision, [], [])
-    if folder is None:
-        return None, []
-    files = [p.relative_to(folder).as_posix() for p in folder.rglob("[!.]*") if p.is_file()]
-    wanted = of_variant([f for f in files if is_wanted(f, patterns, ignore)], variant)
-    # huggingface_hub misses every file that it has seen in the repository's list and
-    # that is not ignored. Older versions kept no such list: an interrupted download
-    # then looks like a whole one.
-    chosen = {str(PurePosixPath(f).parent) for f in wanted if is_weight(f) and variant_of(f)}
-    beside = [f"*.{v}{end}*" for v in ("fp16", "bf16", "non_ema") for end in ".-"]
-    unwanted = [*ignore, *beside, *(f"{place}/*.safetensors*" for place in chosen)]
-    if _snapshot(repo_id, revision, patterns, unwanted) is None:
-        return None, []
-    needs = required or (
-        ["*.safetensors"] if any(p.endswith(".safetensors") for p in patterns) else ["*"]
-    )
-    return folder, [
-        *(need for need in needs if not _met(need, wanted)),
-        *_lost_shards(folder, wanted),
-    ]
-
-
-def _snapshot(
-    repo_id: str, revision: str, patterns: Sequence[str], ignore: Sequence[str]
-) -> Path | None:
-    """The cached snapshot, if it is whole as far as these files go."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                repo_id,
-                revision=revision or None,
-                allow_patterns=[*patterns],
-                ignore_patterns=[*ignore],
-                local_files_only=True,
-            )
-        )
-    except LocalEntryNotFoundError:
-        return None
-
-
-def _met(need: str, files: Sequence[str]) -> bool:
-    return any(fnmatchcase(file, pattern) for pattern in need.split("|") for file in files)
-
-
-def _lost_shards(folder: Path, files: Sequence[str]) -> list[str]:
-    """Files that an index of shards among ``files`` names and that are not there."""
-    lost: list[str] = []
-    for index in (file for file in files if file.endswith(".index.json")):
-        # A damaged index is told when it is read
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            names = json.loads((folder / index).read_bytes())["weight_map"].values()
-            beside = PurePosixPath(index).parent
-            lost += [
-                str(beside / name)
-                for name in sorted({str(n) for n in names})
-                if str(beside / name) not in files
-            ]
-    return lost
-
-
 def _fetch_folder(
     repo_id: str,
     revision: str,
@@ -371,7 +263,7 @@ def _fetch_folder(
             )
         patterns, required = with_bins(patterns), [bins(p) for p in required]
     wanted = of_variant([f for f in files if is_wanted(f, patterns, ignore)], variant)
-    if missing := [need for need in required or patterns[:1] if not _met(need, wanted)]:
+    if missing := [need for need in required or patterns[:1] if not met(need, wanted)]:
         lost = ", ".join(missing).replace("|", " or ")
         raise UserError(
             f"{repo_name('model', repo_id, revision)} holds no {lost}: it is not a model of the"

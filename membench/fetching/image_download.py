@@ -9,13 +9,11 @@ end.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import threading
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +25,12 @@ from tqdm.auto import tqdm
 from membench.errors import UserError
 from membench.fetching import net
 from membench.fetching.download_status import KEPT, PICTURES, TRANSIENT, Row, StatusTable
+from membench.fetching.host_turns import Host
 from membench.fetching.image_request import Limits, Outcome, Requests
 from membench.fetching.public_http import Refused, Target, parse_url
 from membench.storage.files import atomic_write, disk_errors, locked
 
 SAVE_EVERY = 10.0  # seconds
-SILENT = 3  # failures in a row after which a host is given up
 
 
 @dataclass(frozen=True)
@@ -166,45 +164,6 @@ def _is_done(table: StatusTable, link: Link, retry: bool) -> bool:
     return not row.file or table.is_intact(row)
 
 
-class _Host:
-    """How one host is asked: few at a time, with a pause between the beginnings, and no
-    more once it has failed to answer.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits, self.slots, self.lock = (
-            limits,
-            threading.Semaphore(limits.per_host),
-            threading.Lock(),
-        )
-        self.ready = 0.0  # monotonic s, before which nobody may ask it
-        self.silent = 0  # failures in a row
-
-    @property
-    def given_up(self) -> bool:
-        return self.silent >= SILENT
-
-    @contextlib.contextmanager
-    def turn(self, stopped: threading.Event) -> Iterator[None]:
-        """Waits for a free slot and the pause; ends early if all work is to stop."""
-        with self.slots:
-            while not self.given_up:
-                with self.lock:
-                    pause = self.ready - time.monotonic()
-                    if pause <= 0:
-                        self.ready = time.monotonic() + self.limits.delay
-                        break
-                if stopped.wait(pause):  # looks again: the host may have been put off meanwhile
-                    break
-            yield
-
-    def note(self, outcome: Outcome, hold: float) -> None:
-        """hold: s for which the host is left alone."""
-        with self.lock:
-            self.silent = 0 if outcome.answered else self.silent + 1
-            self.ready = max(self.ready, time.monotonic() + hold)
-
-
 class _Download:
     """One call's requests: workers ask, the main thread keeps the table and cuts off
     what lasts too long.
@@ -218,7 +177,7 @@ class _Download:
         hosts: Mapping[str, tuple[str, int]] | None,
     ) -> None:
         self.table, self.limits, self.requests = table, limits, Requests(limits, hosts)
-        self.turns: dict[str, _Host] = {}
+        self.turns: dict[str, Host] = {}
         self.ids: dict[str, list[str]] = {}  # of each address
         for link in links:
             self.ids.setdefault(link.url, []).append(link.id)
@@ -276,7 +235,7 @@ class _Download:
         for tries in range(1, self.limits.tries + 1):
             target = start
             for _ in range(self.limits.max_redirects + 1):
-                host = self.turns.setdefault(target.host, _Host(self.limits))
+                host = self.turns.setdefault(target.host, Host(self.limits))
                 with host.turn(self.requests.stopped):
                     if host.given_up:
                         return self.rows(

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from tqdm.auto import tqdm
 
 from membench import __version__
 from membench.errors import UserError
+from membench.fetching.hang_up import Clock
 from membench.storage.files import atomic_write, disk_errors, locked, replacing
 from membench.storage.hashing import file_hash
 
@@ -194,7 +193,7 @@ class _Want:
             disable=not self.progress,
         )
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
-        clock = _Clock()
+        clock = Clock(LONGEST)
         hooks = {"response": [self.judge, clock.watch]}
         get = pooch.HTTPDownloader(bar, BLOCK, timeout=TIMEOUT, headers=headers, hooks=hooks)
         try:
@@ -247,34 +246,6 @@ class _Want:
                 f"{self.path.parent} has {free / 1e9:.1f} GB left, and {self.path.name} needs"
                 f" {int(length) / 1e9:.1f} GB"
             )
-
-
-class _Clock:
-    """Hangs up after ``LONGEST``: a server that sends a byte now and then is never silent
-    for ``TIMEOUT``.
-    """
-
-    def __init__(self) -> None:
-        self.late, self.socket = False, None
-
-    def watch(self, response: Response, **_: Any) -> None:
-        """Takes the connection of a response."""
-        connection: Any = getattr(response.raw, "_connection", None)
-        self.socket = getattr(connection, "sock", None)
-
-    def __enter__(self) -> None:
-        self.timer = threading.Timer(LONGEST, self.hang_up)
-        self.timer.daemon = True
-        self.timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.timer.cancel()
-
-    def hang_up(self) -> None:
-        self.late = True
-        if self.socket is not None:
-            with contextlib.suppress(OSError):  # it has ended by itself
-                self.socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Limited:

@@ -3,13 +3,8 @@ arXiv 2410.02467v7), and what surrounds them.
 
 Every function reads a frame of matches (``membench.similarity.search.MATCH_COLUMNS``)
 of ``n_generated`` images, in which the nearest training image of each stands, and every
-pair up to ``space.floor``. ``gamma`` is the stored float32 similarity or distance;
-limits are rounded to float32 too, so that a value equal to a limit as written counts as
-equal.
-
-A *region* is a :class:`Band`, half-open [low, high), except that the highest band of a
-similarity is closed (SIDE's bands are closed at both ends, which counts an edge twice);
-or a float, cumulative: gamma >= region for a similarity, <= for a distance.
+pair up to ``space.floor``. ``gamma`` is the stored similarity or distance; a *region*
+of it is a band or a limit (:mod:`membench.metrics.regions`).
 """
 
 from __future__ import annotations
@@ -22,24 +17,13 @@ import pandas as pd
 
 from membench.metrics.detection import unit
 from membench.metrics.intervals import share_intervals
+from membench.metrics.regions import far_edge, in_region, stored
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval, chao1, chao1_interval, rarefied, unique_interval
 from membench.types import Band, Space
 
 PERCENTILES = (50, 75, 90, 95, 99)
 CONFIDENT = (10, 50, 100)
-
-
-def in_region(values: np.ndarray, space: Space, region: Band | float) -> np.ndarray:
-    """Which of the values [n] lie in the region: bool [n]."""
-    values = np.asarray(values, dtype=np.float32)
-    if not isinstance(region, Band):
-        return (
-            values >= np.float32(region) if space.higher_is_closer else values <= np.float32(region)
-        )
-    closed = space.higher_is_closer and region.high == max(band.high for band in space.bands)
-    high = np.float32(region.high)
-    return (values >= np.float32(region.low)) & ((values <= high) if closed else (values < high))
 
 
 def nearest_matches(matches: pd.DataFrame, n_generated: int) -> pd.DataFrame:
@@ -82,7 +66,7 @@ def ums(matches: pd.DataFrame, n_generated: int, space: Space, region: Band | fl
     are not stored.
     """
     columns = _columns(matches, n_generated)
-    if not _stored(space, region):
+    if not stored(space, region):
         raise ValueError(
             f"UMS to {far_edge(space, region):g} needs pairs beyond the floor of {space.floor:g} of"
             f" {space.id}, which are not stored"
@@ -97,15 +81,6 @@ def ums_nearest(
     1], never above AMS.
     """
     return len(_abundance(_columns(matches, n_generated), space, region)) / n_generated
-
-
-def far_edge(space: Space, region: Band | float) -> float:
-    """The end of the region at which images are least alike: the threshold of the
-    cumulative score that covers a band.
-    """
-    if not isinstance(region, Band):
-        return region
-    return region.low if space.higher_is_closer else region.high
 
 
 def precision_of_confident(confidence: np.ndarray, is_copy: np.ndarray, k: int) -> float | None:
@@ -227,7 +202,7 @@ def extraction_metrics(
     for (suffix, band, threshold, region), share, interval, (every, nearest) in zip(
         regions, shares, ams_found, ums_found, strict=True
     ):
-        unique = _ums(columns, space, region) if _stored(space, region) else None
+        unique = _ums(columns, space, region) if stored(space, region) else None
         values = {
             "ams": float(share.mean()),
             "ums": unique,
@@ -298,11 +273,6 @@ def _columns(matches: pd.DataFrame, n_generated: int) -> _Columns:
     )
 
 
-def _stored(space: Space, region: Band | float) -> bool:
-    far = far_edge(space, region)
-    return far >= space.floor if space.higher_is_closer else far <= space.floor
-
-
 def _ums(columns: _Columns, space: Space, region: Band | float) -> float:
     return len(pd.unique(columns.training[in_region(columns.similarity, space, region)])) / len(
         columns.best
@@ -328,7 +298,7 @@ def _ums_intervals(
     columns: _Columns, space: Space, region: Band | float, member: np.ndarray, units: int
 ) -> tuple[Interval | None, Interval | None]:
     n = len(columns.best)
-    hit = in_region(columns.similarity, space, region) if _stored(space, region) else None
+    hit = in_region(columns.similarity, space, region) if stored(space, region) else None
     close = in_region(columns.best, space, region)
     every = (
         None

@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from membench.metrics.detection import unit
-from membench.metrics.extraction import in_region
+from membench.metrics.regions import in_region
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
 from membench.types import Space

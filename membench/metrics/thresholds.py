@@ -13,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from membench.metrics.extraction import in_region, nearest_matches, ums_intervals
+from membench.metrics.extraction import nearest_matches, ums_intervals
 from membench.metrics.intervals import mean_resamples, percentiles
+from membench.metrics.regions import in_region
 from membench.metrics.unique import rarefied, zero_limit
 from membench.types import Space
 

@@ -16,13 +16,13 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from membench.metrics.detection import unit
-from membench.metrics.extraction import in_region
 from membench.metrics.intervals import (
     group_weights,
     percentiles,
     share_intervals,
     weighted_statistics,
 )
+from membench.metrics.regions import in_region
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
 from membench.types import Space

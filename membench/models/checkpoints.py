@@ -11,6 +11,7 @@ from typing import Literal
 
 from membench.errors import UserError, unknown_name
 from membench.fetching import hub
+from membench.models import pipeline_files
 
 
 class OtherKind(UserError):
@@ -170,9 +171,9 @@ def pipeline_folder(
     try:
         folder, repo_id, revision = hub.hub_folder_of(
             choices(name),
-            patterns=hub.PIPELINE_PATTERNS,
-            ignore=hub.PIPELINE_IGNORE,
-            required=hub.PIPELINE_REQUIRED,
+            patterns=pipeline_files.PATTERNS,
+            ignore=pipeline_files.IGNORE,
+            required=pipeline_files.REQUIRED,
             variant=variant,
             local_only=local_only,
             advice=advice,

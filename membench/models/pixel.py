@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from membench.errors import UserError
-from membench.fetching.hub import PIPELINE_IGNORE, model_folder
+from membench.fetching.hub import model_folder
+from membench.models import pipeline_files
 from membench.models.autoencoder import LatentStates
 from membench.models.conditioning import Conditioning
 from membench.models.config_fields import positive, refuse_shift
@@ -145,7 +146,7 @@ def find_model(name: str, variant: str = "") -> Path:
     return model_folder(
         name,
         patterns=FLAT,
-        ignore=PIPELINE_IGNORE,
+        ignore=pipeline_files.IGNORE,
         required=REQUIRED,
         pickles=True,
         variant=variant,

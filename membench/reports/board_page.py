@@ -4,34 +4,23 @@ and SVG.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from membench.boards.identity import asked, marked
 from membench.boards.papers import about_detectors
 from membench.plain import marked_down
-from membench.reports.board_plots import extraction_plots, histograms, roc, settings_of, spaces_of
+from membench.reports.board_parts import NO_DATE, Board, Part, part_of
+from membench.reports.board_plots import settings_of
 from membench.reports.drawing import draw
-from membench.reports.examples import Examples, compared
-from membench.reports.gallery import Gallery, measure_word, of_runs
 from membench.reports.kinds import kind_lines
 from membench.reports.output import markdown
 from membench.reports.page import Table, rendered
-from membench.reports.plots import Plot
-from membench.reports.text import number
-from membench.runs.finished import Run, evaluations
-from membench.runs.nearest import NEAREST, frame_of, stored_nearest
+from membench.runs.finished import Run
 from membench.storage.files import atomic_write
-
-NO_DATE = "not stored"
-SIDE = 128  # pixels; several boards with 192 would make a page of more than 10 MB
 
 HOW_TO_READ = (
     (
@@ -55,60 +44,6 @@ HOW_TO_READ = (
 )
 
 CONTROL = "A model that never saw the examples: what is found here is not memorization."
-
-
-@dataclass(frozen=True)
-class Board:
-    """Runs that compare, and their leaderboard as text.
-
-    slug: names its files; letters, digits, dot, dash, underscore. tables: (title, frame
-    of text, note). runs: positions among the runs of the page, all of one model; of a
-    control board, of the control model. dots: what each detector reaches. links: the
-    folder of a run of each row.
-    """
-
-    title: str
-    slug: str
-    rows: pd.DataFrame
-    notes: Sequence[str] = ()
-    tables: Sequence[tuple[str, pd.DataFrame, str]] = ()
-    runs: Sequence[int] = ()
-    control: bool = False
-    dots: Plot | None = None
-    links: Sequence[Path | None] = ()
-    attacks: Plot | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """A board as it is shown. scores: a histogram a detector. galleries: (intro,
-    galleries, similarity or distance), one a space.
-    examples: to be looked up.
-    """
-
-    board: Board
-    detection: Sequence[Plot]
-    scores: Sequence[Plot]
-    extraction: Sequence[Plot]
-    galleries: Sequence[tuple[str, list[Gallery], str]]
-    absent: Sequence[str]
-    about: Table
-    links: Sequence[str] = ()
-    kinds: Sequence[str] = ()
-    examples: Examples | None = None
-
-    @property
-    def figures(self) -> dict[str, Sequence[Plot]]:
-        """The files: name -> plots in it."""
-        own = f"{self.board.slug}-"
-        scores = {f"{own}scores": self.scores} if self.scores else {}
-        first = [plot for plot in (self.board.dots, self.board.attacks) if plot]
-        return (
-            {own + plot.slug: [plot] for plot in first}
-            | {own + plot.slug: [plot] for plot in self.detection}
-            | scores
-            | {own + plot.slug: [plot] for plot in self.extraction}
-        )
 
 
 def write_board(
@@ -136,7 +71,9 @@ def write_board(
     )
     styles = {name: i for i, name in enumerate(names)}
     shown = tqdm(boards, desc="boards", unit="board", disable=not progress)
-    parts = [_part(board, [runs[i] for i in board.runs], styles, resamples, out) for board in shown]
+    parts = [
+        part_of(board, [runs[i] for i in board.runs], styles, resamples, out) for board in shown
+    ]
     if plots:
         for part in tqdm(parts, desc="plots", unit="board", disable=not progress):
             for name, panels in part.figures.items():
@@ -170,90 +107,6 @@ def _check(runs: Sequence[Run], boards: Sequence[Board]) -> None:
             raise ValueError(
                 f"board {board.slug}: positions {list(board.runs)} of {len(runs)} runs"
             )
-
-
-def _part(
-    board: Board, runs: Sequence[Run], styles: Mapping[str, int], resamples: int, out: Path
-) -> Part:
-    settings = settings_of(runs)
-    curve, scores, absent = roc(settings, styles), histograms(settings), []
-    if curve is None:
-        absent.append("No run of this board has scores of both labels: no ROC curves.")
-    spaces = spaces_of(settings)
-    if not spaces:
-        absent.append("No run of this board has images.")
-    plots, galleries = [], []
-    for i, (space, of) in enumerate(spaces):
-        mine = extraction_plots(space, of, styles, resamples=resamples)
-        plots += (
-            [
-                replace(plot, slug=f"{plot.slug}-{i}", title=f"{plot.title}, {space.id}")
-                for plot in mine
-            ]
-            if len(spaces) > 1
-            else mine
-        )
-        frames = {name: frame_of(run) for name, run in of.items()}
-        most = NEAREST // 2 if board.control else NEAREST
-        training = {name: png for run in of.values() for name, png in stored_nearest(run).items()}
-        galleries.append(
-            (*of_runs(frames, space, training, most=most, side=SIDE), measure_word(space))
-        )
-    links = [_link(folder, out) for folder in board.links]
-    about, curves = _about(settings, out), [curve] if curve else []
-    kinds = sorted({kind for run in runs for kind in run.scores.kind})
-    looked_up = compared(settings)
-    return Part(board, curves, scores, plots, galleries, absent, about, links, kinds, looked_up)
-
-
-def _link(folder: Path | None, out: Path) -> str:
-    """From the page in ``out`` to that of a run; empty where it has none."""
-    if folder is None or not (folder / "report.html").is_file():
-        return ""
-    to = os.path.relpath((folder / "report.html").resolve(), out.resolve())
-    return quote(Path(to).as_posix())
-
-
-def _about(settings: Mapping[str, Sequence[Run]], out: Path) -> Table:
-    """Which runs these are, with a link to the page of each."""
-    header = (
-        "detector",
-        "options",
-        "seed",
-        "status",
-        "examples",
-        "images",
-        "evaluations",
-        "seconds",
-        "finished",
-        "membench",
-        "run",
-    )
-    rows = []
-    for run in (run for of in settings.values() for run in of):
-        info, made = run.info, run.info["membench"]
-        commit = (made["commit"] or "unknown")[:8] + ("+dirty" if made["dirty"] else "")
-        counts = (len(run.scores), len(run.samples), evaluations(run), info["seconds"])
-        rows.append(
-            [
-                marked(info["detector"], info["status"]),
-                asked(info),
-                str(info["seed"]),
-                info["status"],
-                *map(number, counts),
-                info.get("finished", NO_DATE),
-                commit,
-                info["key"],
-            ]
-        )
-    return Table(
-        "",
-        header,
-        rows,
-        "Evaluations of the target model, a Jacobian-vector product counted as one; a guided step"
-        " costs two.",
-        [_link(run.path, out) for of in settings.values() for run in of],
-    )
 
 
 def _table(title: str, frame: pd.DataFrame, note: str = "", links: Sequence[str] = ()) -> Table:

@@ -20,7 +20,7 @@ from membench.reports.page import Table
 from membench.reports.plots import NEGATIVE, POSITIVE, Axis, Line, Plot
 from membench.reports.text import interval, number
 from membench.runs.finished import Run, load
-from membench.runs.folder import is_finished, read_info
+from membench.runs.stored import is_finished, read_info
 
 APART = 6.0  # points from the middle of a category to a series' marker
 LABELLED = 8  # categories with a label, as far as they find room; the others are in the table

@@ -16,7 +16,8 @@ from membench.boards.identity import asked
 from membench.boards.ladder import with_base
 from membench.boards.leaders import leaders
 from membench.reports.attack_tables import attack_tables
-from membench.reports.board_page import Board, write_board
+from membench.reports.board_page import write_board
+from membench.reports.board_parts import Board
 from membench.reports.board_tables import differences_table
 from membench.reports.dot_plot import dot_plot, unseen_columns
 from membench.reports.ladder import page_plot

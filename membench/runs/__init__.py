@@ -2,6 +2,6 @@
 
 Knows no board and no page.
 
-For other packages: spec, job, execute, finished, folder, grid, sweep, executor,
-ray_pool, config, price, devices, nearest, images.
+For other packages: spec, job, execute, finished, stored, grid, sweep, executor,
+ray_pool, config, config_writer, price, devices, nearest, images.
 """

@@ -37,7 +37,7 @@ def check_tables(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], sp
     """Raises ValueError, in a few words, for tables that are not those of ``info`` (of
     :func:`check_info`), or not of one another.
 
-    tables: scores, samples, matches and metrics, as ``folder.read_run`` reads them; the
+    tables: scores, samples, matches and metrics, as ``stored.read_run`` reads them; the
     images themselves are not looked at.
     """
     scores, samples = tables["scores"], tables["samples"]

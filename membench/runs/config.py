@@ -13,7 +13,7 @@ import math
 import re
 import reprlib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -264,69 +264,3 @@ def _named(
             raise lines.error("preset", f"preset must be a word, not {_cut(preset)}")
         found.append((name, dict(options or {}), sum(name == other for other, *_ in found)))
     return found
-
-
-def written(blocks: Sequence[Mapping[str, Any]]) -> str:
-    """The YAML of a list of blocks."""
-    held = {"runs": [dict(b) for b in blocks]}
-    text: str = yaml.dump(held, Dumper=_Dumper, sort_keys=False, width=80)
-    return text
-
-
-class _Dumper(yaml.SafeDumper):
-    """SafeDumper that writes out what stands twice: :class:`_Loader` reads no reference."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def config_of(infos: Sequence[Mapping[str, Any]]) -> str:
-    """The YAML that makes runs again, from their run.json; a block for those that agree
-    in all but detector, its options and the seed.
-    """
-    return written(list(_blocks(infos)))
-
-
-def _blocks(infos: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    settings: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-    for info in infos:
-        task = {k: _value(v) for k, _, v in map(_split, info["task_options_passed"])}
-        detector = {k: _value(v) for k, _, v in map(_split, info["options_passed"])}
-        detector |= {"preset": info["preset"]} if info.get("preset") else {}
-        block: dict[str, Any] = {"tasks": [{info["task"]: task} if task else info["task"]]}
-        defaults = {"profile": "mini", "control": False, "dtype": "float32", "budget": None}
-        block |= {k: info[k] for k, default in defaults.items() if info.get(k) != default}
-        if info.get("extract_only") and info.get("budget") is None:
-            block["extract_only"] = True
-        if info["n_examples"] < info["n_task_examples"]:
-            block["limit"] = info["n_examples"]
-        own = {info["detector"]: detector} if detector else info["detector"]
-        _, members = settings.setdefault(repr(block), (block, {}))
-        members.setdefault(repr(own), (own, []))[1].append(int(info["seed"]))
-    for block, members in settings.values():
-        by_seeds: dict[tuple[int, ...], list[Any]] = {}
-        for own, seeds in members.values():
-            by_seeds.setdefault(tuple(sorted(set(seeds))), []).append(own)
-        for seeds, detectors in by_seeds.items():
-            yield {"detectors": detectors, "seeds": list(seeds), **block}
-
-
-def _split(setting: str) -> tuple[str, str, str]:
-    return setting.partition("=")
-
-
-def _value(text: str) -> Any:
-    """As YAML would write it, where the option's text stays the same."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return (
-        value
-        if as_settings({"x": value} if _plain(value) else {"x": text}) == [f"x={text}"]
-        else text
-    )
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)

@@ -17,8 +17,8 @@ import pandas as pd
 from membench.errors import UserError, reason
 from membench.runs.check import check_tables
 from membench.runs.check_info import check_info
-from membench.runs.folder import read_info, read_run
 from membench.runs.images import stored_images
+from membench.runs.stored import read_info, read_run
 from membench.storage.files import DamagedFile
 from membench.storage.hashing import content_key
 from membench.types import Band, Space

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from membench.errors import UserError
-from membench.metrics.extraction import in_region
+from membench.metrics.regions import in_region
 from membench.runs.images import Images
 from membench.similarity.criterion import by_pixels
 from membench.storage.images import png_image

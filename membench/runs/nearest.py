@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from membench.errors import UserError
-from membench.metrics.extraction import in_region
+from membench.metrics.regions import in_region
 from membench.plain import say
 from membench.runs.finished import Run
 from membench.storage.files import check_own

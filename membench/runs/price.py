@@ -20,13 +20,13 @@ from membench.models.denoiser import Denoiser
 from membench.models.latent import LatentDenoiser
 from membench.models.narrow import flop, narrowed
 from membench.runs import contract
-from membench.runs.folder import read_info
 from membench.runs.gpu_rate import gpu_seconds
 from membench.runs.images import Samples
 from membench.runs.job import Job, load_task, open_job, told
 from membench.runs.plan import encode, suits
 from membench.runs.shards import Extracted, NoModel, sample_rows
 from membench.runs.spec import Spec
+from membench.runs.stored import read_info
 from membench.types import Sample
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def prices(specs: Sequence[Spec], out: Path) -> list[Price]:
     with tempfile.TemporaryDirectory() as aside, ExitStack() as stack:
         for spec in specs:
             job = open_job(spec, task, Path(aside), stack, {}, False)
-            if _finished(job, out):
+            if ended(job, out):
                 nothing = (0, 0.0)
                 own = (spec.detector, spec.task, len(job.examples))
                 found.append(Price(*own, 0, 0, nothing, nothing, "finished already"))
@@ -122,7 +122,7 @@ def _is_slow(model: Denoiser) -> TypeGuard[LatentDenoiser]:
     return isinstance(model, LatentDenoiser) and model.device.type == "cpu"
 
 
-def _finished(job: Job, out: Path) -> bool:
+def ended(job: Job, out: Path) -> bool:
     spec = job.spec
     folder = out / spec.task / spec.profile / spec.detector / job.folder.path.name
     done = (folder / "run.json").exists() and read_info(folder).get("status")

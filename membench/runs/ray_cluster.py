@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from membench.errors import UserError
 
+STORE = 80 << 20  # bytes of Ray's object store, which nothing is put into: its smallest
 QUIET: dict[str, Any] = {
     "include_dashboard": False,
     "log_to_driver": False,
@@ -64,6 +65,20 @@ def join(ray: Any, address: str) -> None:
         )
         raise UserError(
             f"--address {address}: no Ray cluster that can be used ({why}); {hint}"
+        ) from error
+
+
+def start(ray: Any, cores: int, folder: str) -> None:
+    """Starts one on this machine, whose files go into ``folder``. Raises
+    :class:`UserError` if that cannot be.
+    """
+    try:
+        ray.init(num_cpus=cores, object_store_memory=STORE, _temp_dir=folder, **QUIET)
+    # No room in /dev/shm, no port, no home to keep its token in
+    except (OSError, RuntimeError) as error:
+        why = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(
+            f"Ray cannot be started here ({why}); leave --executor ray out, or mend that"
         ) from error
 
 

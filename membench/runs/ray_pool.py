@@ -13,9 +13,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from membench.errors import UserError
 from membench.runs import ray_cluster
+from membench.runs.ray_seats import Seats
 from membench.runs.ray_worker import (
     Setting,
     Stage,
@@ -39,23 +40,6 @@ if TYPE_CHECKING:
     from membench.models.denoiser import Denoiser
     from membench.runs.job import Job
     from membench.runs.shards import Work
-
-LOSSES = 3  # workers that one shard, or the start, may lose before the run gives up
-
-# Seconds without any answer after which a run that waits for its first worker says so
-PATIENCE = 60.0
-STORE = 80 << 20  # bytes of Ray's object store, which nothing is put into: its smallest
-
-
-@dataclass(eq=False)
-class _Seat:
-    """A worker as the driver sees it. stage: what it is ready for, or makes ready for;
-    where: for messages.
-    """
-
-    actor: Any
-    stage: Stage | None = None
-    where: str = "not started yet"
 
 
 class RayPool:
@@ -85,12 +69,9 @@ class RayPool:
             tuple(str(Path(p).resolve()) for p in plugins),
         )
         self._asked, self._count = workers, 0
-        self._seats: list[_Seat] = []
-        # Of each call under way: whose, and of which shard (None: making ready)
-        self._tasks: dict[Any, tuple[_Seat, int | None]] = {}
+        self._seats = Seats()
         # Of each folder of runs: the file by which workers know it
         self._tokens: dict[Path, Path] = {}
-        self._peak = 0
         self._temporary = ""
         self._ours = False
 
@@ -126,9 +107,7 @@ class RayPool:
 
         The next :meth:`compute` starts others.
         """
-        for seat in self._seats:
-            self._ray.kill(seat.actor)
-        self._seats, self._tasks = [], {}
+        self._seats.clear()
         for token in self._tokens.values():
             token.unlink(missing_ok=True)
         self._tokens = {}
@@ -162,20 +141,7 @@ class RayPool:
                 )
                 self._temporary = tempfile.mkdtemp(prefix="mb-", dir=ray_cluster.short_of())
                 cores = (self._asked or room) * needs["CPU"]
-                try:
-                    self._ray.init(
-                        num_cpus=cores,
-                        object_store_memory=STORE,
-                        _temp_dir=self._temporary,
-                        **ray_cluster.QUIET,
-                    )
-                # No room in /dev/shm, no port, no home to keep its token in
-                except (OSError, RuntimeError) as error:
-                    why = str(error).strip().splitlines()[0].rstrip(".")
-                    raise UserError(
-                        f"Ray cannot be started here ({why}); leave --executor ray out, or mend"
-                        " that"
-                    ) from error
+                ray_cluster.start(self._ray, cores, self._temporary)
         room = ray_cluster.room(self._ray.nodes(), needs)
         self._count = self._asked or room
         if self._count > room or not room:
@@ -192,7 +158,11 @@ class RayPool:
             "max_restarts": 0,
             "scheduling_strategy": "SPREAD",
         }
-        self._actor = lambda: self._ray.remote(Worker).options(**options).remote(setting)
+        self._seats.open(
+            self._ray,
+            lambda: self._ray.remote(Worker).options(**options).remote(setting),
+            self._count,
+        )
 
     # ---------------------------------------------------------------------- an executor
 
@@ -203,7 +173,7 @@ class RayPool:
 
     @property
     def peak_memory_mb(self) -> int:
-        return self._peak
+        return self._seats.peak_memory_mb
 
     def compute(
         self, jobs: Sequence[Job], works: Sequence[Work], model: Denoiser, progress: bool
@@ -252,94 +222,9 @@ class RayPool:
                 # Ray tells of a lost worker on stdout, in ten lines; we tell of it
                 # ourselves.
                 with contextlib.redirect_stdout(io.StringIO()):
-                    self._hand_out(
+                    self._seats.hand_out(
                         stage, deque(todo), any(job.detector.alone for job in jobs), finished
                     )
             except BaseException:
                 self.stop()
                 raise
-
-    def _hand_out(
-        self, stage: Stage, todo: deque[int], one_by_one: bool, finished: Callable[[int], None]
-    ) -> None:
-        """Has every shard of ``todo`` computed. one_by_one: the workers make ready one
-        after another.
-        """
-        tasks, lost = self._tasks, Counter[int | None]()
-        while todo or any(index is not None for _, index in tasks.values()):
-            busy = {seat for seat, _ in tasks.values()}
-            flying = sum(index is not None for _, index in tasks.values())
-            while len(self._seats) < min(self._count, len(todo) + flying):
-                self._seats.append(_Seat(self._actor()))
-            for seat in [seat for seat in self._seats if seat not in busy]:
-                entering = len(tasks) - flying
-                if seat.stage is stage and todo:
-                    index = todo.popleft()
-                    tasks[seat.actor.shard.remote(index)] = seat, index
-                    flying += 1
-                elif (
-                    seat.stage is not stage
-                    and len(todo) > entering
-                    and not (one_by_one and entering)
-                ):
-                    tasks[seat.actor.enter.remote(stage)] = seat, None
-                    seat.stage = stage
-            self._answer(stage, todo, lost, finished)
-        # The run is over for those that are still making ready for it; of its images,
-        # it is not
-        if stage.phase != "samples":
-            for seat, _ in tasks.values():
-                self._dismiss(seat)
-            tasks.clear()
-
-    def _answer(
-        self,
-        stage: Stage,
-        todo: deque[int],
-        lost: Counter[int | None],
-        finished: Callable[[int], None],
-    ) -> None:
-        """Waits for the next answer of a worker, and takes it."""
-        tasks = self._tasks
-        ready, _ = self._ray.wait(list(tasks), num_returns=1, timeout=PATIENCE)
-        if not ready:
-            if all(index is None for _, index in tasks.values()):
-                ray_cluster.tell("still waiting for the first worker; is the cluster busy?")
-            return
-        seat, index = tasks.pop(ready[0])
-        exceptions = self._ray.exceptions
-        try:
-            answer = self._ray.get(ready[0])
-        except exceptions.RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise UserError(str(error.cause)) from None
-            raise  # a defect: its text is the traceback of the worker
-        except exceptions.RayError as error:
-            self._dismiss(seat)
-            what = "while it made ready" if index is None else f"at shard {index} of {stage.phase}"
-            if getattr(error, "actor_init_failed", False):
-                why = str(error).strip().splitlines()[-1]
-                raise UserError(
-                    f"a worker cannot start ({why}); membench must be installed on every machine of"
-                    " the cluster"
-                ) from error
-            lost[index] += 1
-            if lost[index] >= LOSSES:
-                raise UserError(
-                    f"{LOSSES} workers were lost {what} (killed for memory? fewer --workers, a"
-                    " smaller --batch-size); what is finished is kept, and the same command"
-                    " continues"
-                ) from error
-            if index is not None:
-                todo.appendleft(index)
-            ray_cluster.tell(f"a worker ({seat.where}) was lost {what}; another one takes over")
-            return
-        if index is None:
-            seat.where, lost[None] = answer, 0
-        else:
-            self._peak = max(self._peak, answer)
-            finished(index)
-
-    def _dismiss(self, seat: _Seat) -> None:
-        self._ray.kill(seat.actor)
-        self._seats.remove(seat)

@@ -185,11 +185,11 @@ class Worker:
             )
         import torch
 
-        from membench import registry
+        from membench import plugins
 
         torch.set_num_threads(setting.threads)
         for plugin in setting.plugins:
-            registry.load_plugin(plugin)
+            plugins.load_plugin(plugin)
         self._started = True
 
     def _open(self, stage: Stage) -> None:

@@ -133,7 +133,8 @@ class Celeba(Task):
         """``membench train celeba``: the recipe that made the shipped models."""
         from membench.options import parse_options
 
-        from ..pixels.train import MirrorRecipe, train_mirror
+        from ..pixels.recipe import MirrorRecipe
+        from ..pixels.train import train_mirror
 
         if profile != "mini":
             raise UserError(

@@ -190,7 +190,8 @@ class Cifar10(Task):
         """
         from membench.options import parse_options
 
-        from ..pixels.train import MirrorRecipe, train_mirror
+        from ..pixels.recipe import MirrorRecipe
+        from ..pixels.train import train_mirror
         from .train import train_subset
 
         if profile == "mini":

@@ -23,7 +23,8 @@ from membench.storage.hashing import json_hash
 from membench.types import Tracker
 
 from ..pixels.labels import make_labels
-from ..pixels.train import PixelRecipe, TrainingSet, told_record, train_pixels
+from ..pixels.recipe import PixelRecipe
+from ..pixels.train import TrainingSet, told_record, train_pixels
 from .data import CLASSES, read_cifar10
 
 

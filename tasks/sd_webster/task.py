@@ -203,7 +203,8 @@ class SdWebster(Task):
         """
         from membench.options import parse_options
 
-        from .train import PARTS, Recipe, train
+        from .recipe import Recipe
+        from .train import PARTS, train
 
         if profile != "mini":
             raise UserError(

@@ -18,15 +18,13 @@ decoders, so that latents stay.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
@@ -34,9 +32,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from membench.errors import UserError
-from membench.models.image_values import from_uint8
 from membench.models.training import Plan, fit, warmup
-from membench.seeds import LARGEST_SEED
 from membench.storage.files import atomic_folder
 from membench.storage.hashing import tensor_hash
 from membench.storage.provenance import commit
@@ -44,134 +40,12 @@ from membench.types import Tracker
 
 from ..shared import HALVES
 from . import catalogue, products
-from .architecture import (
-    TOKENS,
-    make_scheduler,
-    make_text_encoder,
-    make_tokenizer,
-    make_unet,
-    make_vae,
-)
-from .captions import Perturbation, inserted, replaced
+from .architecture import TOKENS, make_scheduler, make_text_encoder, make_tokenizer, make_unet
+from .captions import inserted, replaced
+from .recipe import Recipe
+from .vae import encode, pixels, train_vae
 
 PARTS = ("vae", *HALVES)  # a and b: U-Net and text encoder on a half of the world
-RATE = {"min": 0.0, "max": 10.0}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All numbers of the recipe.
-
-    A checkpoint remembers them and refuses others (but for the step counts).
-    """
-
-    vae_steps: int = field(default=2000, metadata={"help": "steps of the VAE", "min": 1})
-    vae_batch: int = field(default=16, metadata={"help": "images a step of the VAE", "min": 1})
-    vae_rate: float = field(default=2e-3, metadata={"help": "its learning rate", **RATE})
-    kl_weight: float = field(default=3e-5, metadata={"help": "of the VAE's prior", "min": 0.0})
-    steps: int = field(default=3500, metadata={"help": "steps of a half", "min": 1})
-    batch: int = field(default=64, metadata={"help": "images a step", "min": 1})
-    rate: float = field(default=1e-3, metadata={"help": "learning rate of a half", **RATE})
-    caption_dropout: float = field(
-        default=0.1,
-        metadata={"help": "share of captions that become the empty one", "min": 0.0, "max": 1.0},
-    )
-    perturb: float = field(
-        default=0.0,
-        metadata={
-            "help": "share of captions that are perturbed, anew each time they are shown",
-            "min": 0.0,
-            "max": 1.0,
-        },
-    )
-    perturbation: Perturbation = field(
-        default="insert",
-        metadata={"help": "insert: a random token; replace: a random word by another"},
-    )
-    seed: int = field(
-        default=0,
-        metadata={"help": "of weights, batches and noise", "min": 0, "max": LARGEST_SEED},
-    )
-    start: str = field(
-        default="",
-        metadata={"help": "folder of finished pipelines a and b, to go on from"},
-    )
-
-
-def pixels(images: np.ndarray) -> torch.Tensor:
-    """``uint8`` [n, h, w, 3] to float [n, 3, h, w] in [-1, 1]."""
-    return from_uint8(images).contiguous()
-
-
-@torch.no_grad()
-def encode(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
-    """The posterior means, not scaled: [n, 4, 8, 8]."""
-    return torch.cat([vae.encode(x).latent_dist.mean for x in images.split(64)])
-
-
-def psnr(error: torch.Tensor) -> torch.Tensor:
-    """Decibels, of mean squared errors of pixels in [-1, 1], whose range is 2."""
-    return 10 * torch.log10(4 / error)
-
-
-def train_vae(
-    work: Path, recipe: Recipe, progress: bool, tracker: Tracker | None = None
-) -> dict[str, Any]:
-    """Trains the VAE on the public split and saves it with the scale that gives latents
-    unit variance.
-    """
-    half = catalogue.build("public")
-    data = pixels(half.images())
-    torch.manual_seed(recipe.seed)
-    vae = make_vae()
-    if recipe.start:
-        vae = AutoencoderKL.from_pretrained(Path(recipe.start) / "a" / "vae", local_files_only=True)
-        vae = vae.float().train()
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
-    started = tensor_hash(vae) if recipe.start else ""
-
-    def loss(step: int, gen: torch.Generator) -> torch.Tensor:
-        x = data[torch.randint(len(data), (recipe.vae_batch,), generator=gen)]
-        posterior = vae.encode(x).latent_dist
-        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=gen)
-        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        return F.mse_loss(vae.decode(z).sample, x) + recipe.kl_weight * kl
-
-    def rate(step: int) -> float:
-        warm = min(1.0, (step + 1) / 100)
-        return (
-            warm
-            * recipe.vae_rate
-            * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.vae_steps))))
-        )
-
-    plan = Plan(
-        "vae",
-        {"vae": vae},
-        loss,
-        recipe.vae_steps,
-        rate,
-        recipe.seed,
-        ema_decay=0.99,
-        record={"data": half.content_hash(), "start": started},
-    )
-    report = fit(plan, work, progress=progress, tracker=tracker)
-    if not recipe.start:
-        latents = encode(vae, data[:1024])
-        vae.register_to_config(scaling_factor=float(1 / latents.std()))
-    with torch.no_grad():
-        held_out = pixels(catalogue.build("a").images()[:256])
-        error = (
-            (vae.decode(encode(vae, held_out)).sample.clamp(-1, 1) - held_out)
-            .flatten(1)
-            .pow(2)
-            .mean(dim=1)
-        )
-        report["rmse_on_half_a"] = round(float(error.mean().sqrt()), 4)
-        report["psnr_on_half_a"] = round(float(psnr(error).median()), 2)
-    vae.save_pretrained(work / "vae")
-    return report
 
 
 def perturber(

@@ -1,0 +1,34 @@
+"""What a budget is worth, in evaluations of the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from membench.auditing import work
+from membench.auditing.settings import Budget
+from membench.models.denoiser import Denoiser
+from membench.storage.files import write_json
+from membench.types import Condition
+
+SHARE = 0.85  # of a budget of minutes that evaluations get; the rest is decoding
+
+
+def worth(budget: Budget, kept: Path, key: str, model: Denoiser, condition: Condition) -> int:
+    """Evaluations that the budget pays for; of minutes, measured once and kept.
+
+    kept: the file that keeps them, for audits of the same ``key``.
+    """
+    if budget.evaluations is not None:
+        return budget.evaluations
+    try:
+        known = json.loads(kept.read_bytes())
+        if known["key"] == key:
+            return int(known["evaluations"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # none, or not ours
+        pass
+    assert budget.minutes is not None
+    each = work.seconds_per_evaluation(model, condition)
+    found = int(SHARE * budget.minutes * 60 / each)
+    write_json(kept, {"key": key, "evaluations": found})
+    return found

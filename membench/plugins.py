@@ -1,0 +1,91 @@
+"""Plug-in files: run, and what they define registered."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from importlib.abc import SourceLoader
+from pathlib import Path
+from types import ModuleType
+
+from membench import detector, registry
+from membench.errors import UserError
+from membench.source_text import line_of
+
+
+def load_plugin(path: str | Path) -> list[registry.Entry]:
+    """Runs a Python file and registers each detector and task class that it defines.
+
+    A detector has Options, version and score, and is called by its ``name`` or in snake
+    case; a task has info and load, and is called by ``info.name``. Classes that begin
+    with ``_`` are left out. Raises UserError if the file is missing, fails, holds
+    neither, breaks the contract of one or claims a name that is taken.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise UserError(f"no plug-in file {path}; --plugin takes the path of a Python file")
+    module, ran = _execute(file)
+    own = [
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and c.__module__ == module.__name__ and not c.__name__.startswith("_")
+    ]
+    found = [
+        (kind, c)
+        for c in own
+        for kind, contract in registry.CONTRACTS.items()
+        if not contract.missing(c)
+    ]
+    if not found:
+        raise UserError(f"plug-in {path} holds no detector and no task: {_nearest(own)}")
+    entries = []
+    for kind, cls in found:
+        try:
+            name, _ = registry.adopted(kind, cls)
+        except TypeError as error:
+            raise UserError(f"plug-in {path}: {error}") from error
+        known = registry.tasks() if kind == "task" else registry.detectors()
+        entries.append(
+            known.add(
+                name, f"{module.__name__}:{cls.__name__}", f"{file}:{line_of(file, cls)}", ran
+            )
+        )
+    return entries
+
+
+def _nearest(classes: list[type]) -> str:
+    """What the classes of a file lack of a detector or a task, of the one that lacks
+    least.
+    """
+    needs = "a detector is a class with Options, version and score, a task one with info and load"
+    own = [
+        (len(lacks), f"{c.__name__} lacks {', '.join(lacks)}")
+        for c in classes
+        if (lacks := detector.missing(c))
+    ]
+    return f"{needs} ({min(own)[1]})" if own else needs
+
+
+def _execute(file: Path) -> tuple[ModuleType, str]:
+    """The module of a file, and the SHA-256 of the very bytes that were run: no
+    bytecode of an earlier version is.
+    """
+    name = f"membench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or not isinstance(spec.loader, SourceLoader):
+        raise UserError(
+            f"plug-in {file} is not a Python file; --plugin takes a path that ends in .py"
+        )
+    # Dataclasses look their module up while it runs
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        source = file.read_bytes()
+        exec(spec.loader.source_to_code(source, str(file)), vars(module))
+    except BaseException as error:
+        del sys.modules[name]
+        if type(error) is KeyboardInterrupt:  # the user's Ctrl-C, no class of the plug-in's
+            raise
+        raise UserError(f"plug-in {file} fails on import: {registry.cause(error)}") from error
+    return module, hashlib.sha256(source).hexdigest()
