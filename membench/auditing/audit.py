@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from membench.auditing import plan as planning
 from membench.auditing import work
 from membench.auditing.budget import worth
 from membench.auditing.describe import describe
+from membench.auditing.extract import extracted
 from membench.auditing.found import Audit
+from membench.auditing.guided import GUIDED, guided
 from membench.auditing.judge import judge
 from membench.auditing.material import UNCONDITIONAL, Material, comparison, read_material
 from membench.auditing.own_output import refuse_own_output
@@ -24,6 +28,7 @@ from membench.auditing.unseen import Callers, unseen_captions
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.plain import say
+from membench.runs.devices import device_of
 from membench.storage.hashing import content_key
 from membench.types import Condition, Request, Space
 
@@ -44,7 +49,8 @@ class _Run:
     """One audit, stage by stage."""
 
     def __init__(self, settings: Settings, output: Path, progress: bool) -> None:
-        self.settings, self.output, self.progress = settings, output, progress
+        self.settings = replace(settings, device=device_of(settings.device))
+        self.output, self.progress = output, progress
         self.budget = parse_budget(settings.budget)
         self.clock = time.monotonic()
         self.seconds: dict[str, float] = {}
@@ -56,6 +62,11 @@ class _Run:
         if mirror is not None:
             same_kind(model, mirror)
         material = read_material(s, model, self.progress)
+        if s.attack == GUIDED and material.prompts:
+            raise UserError(
+                "--attack side makes conditions of its own, for a model that is asked nothing; add"
+                " --unconditional"
+            )
         space, nearest = comparison(s, material)
         sampling: dict[str, Any] = dict(SAMPLING[model.kind])
         sampling |= {"steps": s.steps} if s.steps else {}
@@ -65,9 +76,9 @@ class _Run:
         self._tick("read")
         loaded = self._load(model, material)
         found = Audit(s, model, mirror, material, space, sampling, key, [])
-        attack = self._asked("random", loaded, model, sampling)
         evaluations = worth(self.budget, self.output / "plan.json", key, loaded, _one(material))
-        price = work.price(attack, Request(_one(material), 0))
+        plain = self._asked("random", loaded, model, sampling)
+        price = work.price(plain, Request(_one(material), 0))
         planning.paid(evaluations, price, s.budget)
         describe(found, unseen, evaluations, price)
         self._tick("plan")
@@ -75,16 +86,15 @@ class _Run:
             return found
         spent = self._screen(found, loaded, unseen, evaluations)
         self._tick("screen")
-        count = planning.paid(max(evaluations - spent, price), price, s.budget)
-        images = self._images(found, unseen, count)
-        frame, pictures = self._extract(found, loaded, attack, images)
+        attacks, images, taken = self._attack(found, loaded, unseen, evaluations - spent, price)
+        frame, pictures = extracted(found, attacks, images, self.progress)
         self._tick("extract")
         refuse_own_output(material.data, pictures, str(s.data))
         frame["training"], frame["similarity"] = nearest(pictures)
         self._tick("compare")
         self._judge(found, frame, pictures)
         self._tick("judge")
-        found.evaluations = spent + len(images) * price
+        found.evaluations = spent + taken
         found.seconds = self.seconds
         return found
 
@@ -157,6 +167,7 @@ class _Run:
                 "seed": s.seed,
                 "dtype": s.dtype,
                 "unconditional": s.unconditional,
+                "attack": s.attack,
             }
         )
 
@@ -213,48 +224,38 @@ class _Run:
             return images
         return planning.images_of_classes(list(m.prompts), count, mirror=mirror)
 
-    def _extract(
-        self, found: Audit, loaded: Denoiser, attack: work.Asked, images: planning.Images
-    ) -> tuple[pd.DataFrame, np.ndarray]:
-        """A row an image, and the images."""
-        m = found.material
-        own, unseen = images.own, images.unseen
-        stored = work.extract(attack, [*own, *unseen], "extract", self.progress)
-        random = {(r.condition.id, r.draw) for r in images.random}
-        top = {(r.condition.id, r.draw) for r in images.top}
-        rows: list[dict[str, Any]] = []
-        parts: list[np.ndarray] = []
-        kind = {"text": "top", "class": "class", "unconditional": "unconditional"}
-        first = kind[found.model.kind] if m.prompts else "unconditional"
-
-        def take(source: work.Images, requests: Sequence[Request], asked: str) -> None:
-            made, pictures = work.pixels(source, requests)
-            if failed := len(requests) - len(made):
-                found.not_judged.append(f"{failed:,} images that failed")
-            parts.append(pictures)
-            for r in made:
-                name = (r.condition.id, r.draw)
-                group = asked or (first if name in top else "random")
-                found.prompts[r.condition.id] = r.condition
-                rows.append(
-                    {
-                        "asked": group,
-                        "random": not asked and name in random,
-                        "condition": r.condition.id,
-                        "draw": r.draw,
-                    }
-                )
-
-        take(stored, own, "")
-        if unseen:
-            take(stored, unseen, "unseen")
-        if images.mirror and found.mirror is not None:
-            other = self._load(found.mirror, m)
-            asked = self._asked("random", other, found.mirror, found.sampling)
-            take(
-                work.extract(asked, images.mirror, "mirror", self.progress), images.mirror, "mirror"
+    def _attack(
+        self,
+        found: Audit,
+        loaded: Denoiser,
+        unseen: Sequence[Condition],
+        evaluations: int,
+        price: int,
+    ) -> tuple[list[work.Asked], planning.Images, int]:
+        """The attack on the model and, where there is one, on the mirror; the images that
+        they are asked for; the evaluations that these take.
+        """
+        s, sampling = self.settings, found.sampling
+        models = [(loaded, found.model)]
+        if found.mirror is not None:
+            models.append((self._load(found.mirror, found.material), found.mirror))
+        if s.attack == "random":
+            count = planning.paid(max(evaluations, price), price, s.budget)
+            images = self._images(found, unseen, count)
+            attacks = [self._asked("random", *model, sampling) for model in models]
+            return attacks, images, len(images) * price
+        made = [
+            guided(
+                partial(self._asked, GUIDED, *model, sampling),
+                evaluations // len(models),
+                s.budget,
+                self.progress,
             )
-        return pd.DataFrame(rows), np.concatenate(parts)
+            for model in models
+        ]
+        (_, own, _), *others = made
+        images = planning.Images(own, mirror=[r for _, of, _ in others for r in of])
+        return [asked for asked, _, _ in made], images, sum(taken for _, _, taken in made)
 
     # ------------------------------------------------------------------ compare and judge
 

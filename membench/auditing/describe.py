@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from membench.auditing.found import Audit
+from membench.auditing.guided import GUIDED, MOST
 from membench.similarity.spaces import pixel_space
 from membench.types import Condition
 
@@ -41,6 +42,9 @@ def describe(found: Audit, unseen: Sequence[Condition], evaluations: int, price:
         ("budget", f"{evaluations:,} evaluations"),
         ("images that it pays for", f"at most {evaluations // price:,}, {price} each"),
     ]
+    if found.settings.attack == GUIDED:
+        guided = f"side: up to {MOST:,} of them plain, for the surrogate; the rest guided"
+        found.plan.append(("attack", guided))
     lines = found.not_judged
     if data.bad:
         shown = "; ".join(f"{b.name} ({b.why})" for b in data.bad[:3])

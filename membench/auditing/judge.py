@@ -22,7 +22,8 @@ from membench.metrics.regions import in_region
 from membench.metrics.unique import Interval, chao1, chao1_interval, zero_limit
 from membench.types import Space
 
-OWN = ("top", "random", "class", "unconditional")  # what asks the model for its own
+PLAIN = ("top", "random", "class", "unconditional")  # what asks the model for its own
+OWN = (*PLAIN, "side")
 SUSPECT_SHARE, SUSPECT_IMAGES = 0.01, 2  # of a mirror's images, and different ones
 
 
@@ -64,7 +65,7 @@ class Judgement:
 
 def judge(images: pd.DataFrame, space: Space) -> Judgement:
     """Judges images, a row each: ``asked`` ("top", "random", "class", "unconditional",
-    "unseen", "mirror"), ``random`` (of the random control group), ``condition``,
+    "side", "unseen", "mirror"), ``random`` (of the random control group), ``condition``,
     ``training`` (the nearest), ``similarity`` to it, and ``called``, of an unseen
     caption whether a rare word of it calls that image.
     """
@@ -162,10 +163,10 @@ def rate(times: int, of: int) -> Interval:
 def total(judgement: Judgement) -> tuple[float, Interval | None]:
     """Chao1: training images that would come back in the end, at least, and its
     interval. From the images of random captions, which are alike draws, or, of a model
-    that takes none, from all.
+    that takes none, from all that are not guided.
     """
     images = judgement.images
-    images = images[images.random] if images.random.any() else images[images.asked.isin(OWN)]
+    images = images[images.random] if images.random.any() else images[images.asked.isin(PLAIN)]
     counts = images[images.counts].groupby("training").size().to_numpy()
     if not len(counts):
         return 0.0, None

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from membench.errors import UserError, suggest
 
@@ -29,8 +30,9 @@ class Settings:
     captions that the model cannot have seen; None: made from the data's. budget:
     minutes (``10m``) or target evaluations (``100000``). screen: detectors by name.
     draws: images a caption. steps, guidance: of sampling; 0: those of the kind of
-    model. unconditional: ask the empty prompt or the null class only. enlarge: take
-    data smaller than the model's images. max_bad: unreadable images and rows that are
+    model. unconditional: ask the empty prompt or the null class only. attack: of a model
+    that is asked nothing, plain sampling or SIDE. enlarge: take data smaller than the
+    model's images. max_bad: unreadable images and rows that are
     allowed, a share below 1 or a number.
     """
 
@@ -47,10 +49,11 @@ class Settings:
     steps: int = 0
     guidance: float = 0.0
     unconditional: bool = False
+    attack: Literal["random", "side"] = "random"
     enlarge: bool = False
     max_bad: float = 0.01
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
     dtype: str = "float32"
     batch_size: int = 0
 

@@ -113,11 +113,12 @@ def sentences(audit: Audit) -> list[str]:
             f" {100 * hit / asked:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of all captions."
         )
     value, ends = total(j)
+    plain = "plain images" if (j.images.asked == "side").any() else "all images"
+    source = "random captions" if asked else plain
     if value and ends:
         found.append(
             f"At least {value:,.0f} [{ends[0]:,.0f}, {ends[1]:,.0f}] training images would come"
-            f" back in the end (Chao1, a lower bound, from {'random captions' if asked else 'all'}"
-            f"{'' if asked else ' images'})."
+            f" back in the end (Chao1, a lower bound, from {source})."
         )
     if j.limit is not None:
         found.append(

@@ -41,6 +41,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--unconditional", action="store_true", help="ask the empty prompt or null class only"
     )
+    what.add_argument(
+        "--attack",
+        default="random",
+        choices=("random", "side"),
+        help="of a model that is asked nothing: plain sampling (random), or SIDE, which trains a"
+        " surrogate first (minutes)",
+    )
     how = parser.add_argument_group("how")
     how.add_argument(
         "--budget", default="10m", metavar="B", help="10m, 2h, or a number of evaluations"
@@ -63,7 +70,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--max-bad", default="1%", metavar="N", help="unreadable images allowed: 1%% or a number"
     )
     how.add_argument("--enlarge", action="store_true", help="take images smaller than the model's")
-    how.add_argument("--device", default="cpu", help="cpu (default), cuda, mps ...")
+    how.add_argument("--device", default="auto", help="auto (default): cuda, else mps, else cpu")
     how.add_argument("--dtype", default="float32", choices=DTYPES)
     how.add_argument("--batch-size", type=images_at_once, default=0, metavar="N")
     how.add_argument("--offline", action="store_true", help="never ask the network")
@@ -106,6 +113,7 @@ def call(args: argparse.Namespace) -> int:
         steps=args.steps,
         guidance=args.guidance,
         unconditional=args.unconditional,
+        attack=args.attack,
         enlarge=args.enlarge,
         max_bad=parse_max_bad(args.max_bad),
         device=args.device,

@@ -1,0 +1,91 @@
+"""SIDE in an audit: what the budget is spent on, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import pixel_unet
+from diffusers import DDIMScheduler, DDPMPipeline
+from PIL import Image
+
+from membench.auditing import guided, work
+from membench.cli.main import main
+
+PLAIN, STEPS = 160, 2
+# Half of it pays for the plain images and their features, the rest for guided ones
+BUDGET = 2 * PLAIN * (STEPS + 1)
+
+
+@pytest.fixture(autouse=True)
+def few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A surrogate of two steps: what it learns is no matter here."""
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    real = guided._options
+    monkeypatch.setattr(
+        guided, "_options", lambda plain, count: (*real(plain, count), "classifier_steps=2")
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two random models of 8 pixels that are told nothing, and 30 images of noise."""
+    root = tmp_path_factory.mktemp("side")
+    for seed, name in enumerate(("own", "mirror")):
+        torch.manual_seed(seed)
+        DDPMPipeline(pixel_unet(), DDIMScheduler()).save_pretrained(root / name)
+    (root / "data").mkdir()
+    rng = np.random.default_rng(0)
+    for i, image in enumerate(rng.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(root / "data" / f"{i}.png")
+    return {name: root / name for name in ("own", "mirror", "data")}
+
+
+def audited(folders: dict[str, Path], output: Path, *more: object) -> dict[str, Any]:
+    words = ["audit", "--model", folders["own"], "--data", folders["data"], "--attack", "side"]
+    words += ["--steps", STEPS, "--quiet", "--output", output, *more]
+    assert main([str(word) for word in words]) == 0
+    told: dict[str, Any] = json.loads((output / "audit.json").read_bytes())
+    return told
+
+
+def test_plain_images_first_and_guided_ones_for_the_rest(folders, tmp_path, capsys) -> None:
+    told = audited(folders, tmp_path / "a", "--budget", BUDGET)
+    assert told["images"]["unconditional"] == PLAIN
+    assert told["images"]["side"] == PLAIN * (STEPS + 1) // STEPS
+    assert told["evaluations"] == BUDGET
+    assert ["attack", "side: up to 1,600 of them plain, for the surrogate; the rest guided"] in (
+        told["plan"]
+    )
+
+
+def test_the_mirror_is_attacked_alike_and_the_budget_shared(folders, tmp_path, capsys) -> None:
+    how = ["--mirror", folders["mirror"], "--budget", 2 * BUDGET]
+    told = audited(folders, tmp_path / "a", *how)
+    [control] = told["controls"]
+    own = told["images"]["unconditional"] + told["images"]["side"]
+    assert control["name"] == "mirror" and control["images"] == own
+    assert told["evaluations"] == 2 * BUDGET
+
+
+def test_it_is_found_again(folders, tmp_path, capsys, monkeypatch) -> None:
+    first = audited(folders, tmp_path / "a", "--budget", BUDGET)
+
+    def never(*_: object) -> None:
+        raise AssertionError("the model was asked again")
+
+    monkeypatch.setattr(work.contract, "extract", never)
+    assert audited(folders, tmp_path / "b", "--budget", BUDGET)["numbers"] == first["numbers"]
+
+
+def test_a_budget_that_trains_no_surrogate(folders, capsys) -> None:
+    words = ["audit", "--model", folders["own"], "--data", folders["data"], "--attack", "side"]
+    words += ["--steps", STEPS, "--quiet", "--budget", BUDGET - 2 * (STEPS + 1)]
+    assert main([str(word) for word in words]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.search(f"at least 160 .* {BUDGET:,} evaluations", line), line
