@@ -96,6 +96,57 @@ def attacks() -> Figure:
     return figure
 
 
+def ladder() -> Figure:
+    """What SIDE and plain sampling copy against how much the model memorizes, rung by rung
+    of cifar10, on the model and its mirror.
+    """
+    frame = pd.read_parquet(HERE / "ladder.parquet").sort_values("base")
+    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    bases = 100 * np.unique(frame.base.to_numpy(float))
+    left.plot(bases, bases, color=LINE, linestyle="--", linewidth=1, zorder=1)
+    for name, colour in (("side", COLOURS[0]), ("random", COLOURS[1])):
+        part = frame[frame.detector == name]
+        for control in (False, True):
+            rows = part[part.control.astype(bool) == control]
+            at = 100 * rows.base.to_numpy(float)
+            value, low, high = (
+                100 * rows[f"ams_cumulative{end}"].to_numpy(float) for end in ("", "_low", "_high")
+            )
+            left.errorbar(
+                at,
+                value,
+                yerr=np.stack([value - low, high - value]).clip(0),
+                color=GREY if control else colour,
+                linestyle="" if control else "-",
+                marker="o",
+                markerfacecolor="white" if control else colour,
+                markersize=4,
+                linewidth=1.2,
+                label="" if control else {"side": "SIDE", "random": "plain sampling"}[name],
+            )
+        own = part[~part.control.astype(bool)]
+        right.plot(
+            100 * own.base.to_numpy(float),
+            own.copied_at_equal_n.to_numpy(float),
+            color=colour,
+            marker="o",
+            markersize=4,
+            linewidth=1.2,
+        )
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xticks(bases, [f"{base:.1f}" for base in bases])
+        axes.minorticks_off()
+        axes.set_xlabel("copies among plain unconditional images, %", fontsize=8)
+    left.set_ylabel("copies among its images, %", fontsize=8)
+    right.set_ylabel("different training images in 300", fontsize=8)
+    right.set_ylim(bottom=0)
+    _finish(left)
+    _finish(right, legend=False)
+    return figure
+
+
 def tuned() -> Figure:
     """What six tries promised on the development world, and what world 1 says of it."""
     tried = pd.read_parquet(HERE / "tuned_cifar10.parquet")
@@ -119,7 +170,7 @@ def tuned() -> Figure:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    made.__name__: made for made in (captions, multiplicity, attacks, tuned)
+    made.__name__: made for made in (captions, multiplicity, attacks, ladder, tuned)
 }
 
 

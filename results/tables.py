@@ -3,8 +3,9 @@ files: ``python results/tables.py``.
 
 A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends with
 ``<!-- end -->``; between the two stands what the command prints. ``<!-- mirrored FILE
-TASK -->`` is a table of one task of a board of ``leaderboard --by mirror``. A test fails
-where a block is not what its first line says.
+TASK -->`` is a table of one task of a board of ``leaderboard --by mirror``, ``<!-- ladder
+FILE -->`` what ``ablate`` prints of attacks on the rungs of a task. A test fails where a
+block is not what its first line says.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from membench.cli.main import main
+from membench.reports.ladder import legend, summary
 from membench.reports.output import markdown
 from membench.reports.text import interval
 
@@ -31,9 +33,11 @@ FILES = (
     "results/sd_webster_full.md",
     "results/cifar10_subset.md",
     "results/attacks.md",
+    "results/ladder.md",
 )
 BLOCK = re.compile(
-    r"(<!-- (?P<what>membench|mirrored) (?P<given>[^>]+) -->\n)(?:(?!<!-- ).)*(<!-- end -->)",
+    r"(<!-- (?P<what>membench|mirrored|ladder) (?P<given>[^>]+) -->\n)"
+    r"(?:(?!<!-- ).)*(<!-- end -->)",
     flags=re.S,
 )
 
@@ -80,9 +84,15 @@ def mirrored(given: str) -> str:
     return markdown(pd.DataFrame(rows))
 
 
+def climbed(file: str) -> str:
+    """A row a rung, attack and model, of a file of ``membench ablate``."""
+    frame = pd.read_parquet(ROOT / file)
+    return "\n".join([markdown(summary(frame)), "", *(f"- {line}" for line in legend(frame))])
+
+
 def rewritten(text: str) -> str:
     """The text with every block made anew."""
-    made = {"membench": printed, "mirrored": mirrored}
+    made = {"membench": printed, "mirrored": mirrored, "ladder": climbed}
     return BLOCK.sub(
         lambda found: f"{found[1]}{made[found['what']](found['given'])}\n{found[4]}", text
     )

@@ -16,7 +16,7 @@ from membench.reports.plots import CHANCE, RUN_INKS, Axis, Line, Plot
 from membench.reports.text import interval, number
 
 MARKERS = "osD^vPX"
-AMS = ("ams_cumulative", 100.0, "AMS (% of the images that are copies)", "ams")
+AMS = ("ams_cumulative", 100.0, "AMS (% that are copies)", "ams")
 
 
 def write(frame: pd.DataFrame, save: Path) -> None:
