@@ -21,7 +21,7 @@ from conftest import slow
 from membench import api, plugins, registry
 from membench.cli.main import main
 from membench.errors import UserError
-from membench.runs import check, execute, ray_cluster, ray_worker
+from membench.runs import check, conclude, ray_cluster, ray_worker
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run
 from membench.runs.job import load_task
@@ -164,7 +164,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(task, "training_images_of", lambda half: pictures)
         patch.setattr(api, "write_report", lambda *_: None)
         patch.setattr(
-            execute, "run_metrics", lambda *_, **__: SCHEMAS["metrics"].empty_table().to_pandas()
+            conclude, "run_metrics", lambda *_, **__: SCHEMAS["metrics"].empty_table().to_pandas()
         )
         patch.setattr(check, "_check_metrics", lambda *_: None)  # so the loaded run has none
         patch.setenv("MEMBENCH_TEST", str(folder))

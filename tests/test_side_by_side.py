@@ -20,7 +20,7 @@ from membench.models import latent
 from membench.models.latent import LatentDenoiser
 from membench.models.memo import Memo
 from membench.reports.run_tables import run_table
-from membench.runs import execute, sweep
+from membench.runs import conclude, sweep
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run, evaluations
 from membench.runs.spec import Spec
@@ -256,7 +256,7 @@ def test_a_lost_shard_of_one_detector_is_made_again_in_company(
     """All shards are there when the metrics begin; then one of them is gone."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            execute, "run_metrics", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+            conclude, "run_metrics", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             pair(spec, tmp_path)

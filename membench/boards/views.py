@@ -27,6 +27,7 @@ def _text(about: str, empty: bool = False) -> Column:
 
 
 def real(unit: str, about: str) -> Column:
+    """A number, which may be missing."""
     return Column("real", unit, about, True)
 
 
