@@ -227,8 +227,11 @@ def _installed(group: str) -> Iterator[tuple[str, str, str]]:
     """
     pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
     declared = _checkout(pyproject)
-    for point in sorted(importlib.metadata.entry_points(group=group)):
-        owner = point.dist.name if point.dist else "an unnamed distribution"
+    points = sorted(importlib.metadata.entry_points(group=group))
+    # A name is read from a file each time, and one distribution has many entry points
+    names = {dist: dist.name for dist in {point.dist for point in points} if dist}
+    for point in points:
+        owner = names[point.dist] if point.dist else "an unnamed distribution"
         if declared is None or owner != "membench":
             yield point.name, point.value, f"distribution {owner}"
     for name, target in (declared or {}).get(group, {}).items():

@@ -76,7 +76,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "filter": ({"candidates": 4, "keep": 2, "steps": 2}, [CAPTIONS, CLASSES, NOTHING]),
     "flipd": ({"probes": 2, "trace": "hutchinson"}, [CAPTIONS, CLASSES, NOTHING]),
     "hessian_difference": ({}, [CAPTIONS, CLASSES]),
-    "likelihood": ({"steps": 4, "probes": 2, "tolerance": 1e3}, [CAPTIONS, CLASSES, NOTHING]),
+    "likelihood": ({"steps": 2, "probes": 2, "tolerance": 1e3}, [CAPTIONS, CLASSES, NOTHING]),
     "loss": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "membership": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "nemo_ssim": ({"scales": 1, "kernel": 3, "draws": 3}, [CAPTIONS]),

@@ -45,11 +45,11 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching, "DECODED", 32)
 
 
-def made(root: Path, monkeypatch: pytest.MonkeyPatch, side: int) -> tuple[int, int]:
-    """A run of N images: the most that Python held while it was made and read, and the
+def made(root: Path, monkeypatch: pytest.MonkeyPatch, side: int, n: int = N) -> tuple[int, int]:
+    """A run of n images: the most that Python held while it was made and read, and the
     bytes of its images.
     """
-    monkeypatch.setattr(memory, "IMAGES", N)
+    monkeypatch.setattr(memory, "IMAGES", n)
     monkeypatch.setattr(memory, "SIDE", side)
     monkeypatch.setattr(api, "write_pages", lambda runs: None)
     gc.collect()
@@ -60,7 +60,7 @@ def made(root: Path, monkeypatch: pytest.MonkeyPatch, side: int) -> tuple[int, i
     finally:
         tracemalloc.stop()
     sizes = [len(png) for png in run.images(run.samples.sample_id).values()]
-    assert len(sizes) == N and len(run.scores) == N // memory.DRAWS
+    assert len(sizes) == n and len(run.scores) == n // memory.DRAWS
     return peak, sum(sizes)
 
 
@@ -69,7 +69,7 @@ def test_a_runs_memory_does_not_grow_with_its_images(
 ) -> None:
     # Noise of fewer pixels is near to more training images: its matches would take more
     # than the images of the large run
-    made(tmp_path / "imports", monkeypatch, 16)
+    made(tmp_path / "imports", monkeypatch, 16, SHARD)
     small, few = made(tmp_path / "small", monkeypatch, 16)
     large, many = made(tmp_path / "large", monkeypatch, 48)
     # A shard of them, decoded and as PNG, and not all twelve

@@ -279,7 +279,7 @@ def test_a_server_that_trickles(server: Server, path: Path, monkeypatch) -> None
         handler.send_header("Content-Length", str(len(BODY)))
         handler.end_headers()
         with contextlib.suppress(OSError):  # hung up on
-            for k in range(200):
+            for k in range(40):
                 handler.wfile.write(BODY[k : k + 1])
                 time.sleep(0.05)
 

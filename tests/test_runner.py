@@ -114,28 +114,31 @@ main(sys.argv[1:])
 """
 
 
-def test_a_killed_run_continues_and_ends_with_the_same_numbers(tmp_path) -> None:
+def test_a_killed_run_continues_and_ends_with_the_same_numbers(
+    tmp_path, tiny_pipeline_folder
+) -> None:
     """SIGKILL after the first finished shard of 2 + 2; then every column of every table
     is compared, exactly.
     """
     words = (
         f"run --detector cfg_norm --task sd_webster --limit 66 --quiet --set {FAST[0]} --set"
-        f" {FAST[1]} --runs"
+        f" {FAST[1]} --model {tiny_pipeline_folder} --runs"
     )
+    changes = {"limit": 66, "task_options": [f"model={tiny_pipeline_folder}"]}
     command = [sys.executable, "-c", KILLED, *words.split(), str(tmp_path / "killed")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         # Meanwhile: most of the process's time goes into its imports
-        whole = quick(tmp_path / "whole", limit=66)
+        whole = quick(tmp_path / "whole", **changes)
         _, error = process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL, error
     [folder] = tmp_path.glob("killed/*/*/*/*")
     assert [shard.name for shard in folder.glob("shards/*.parquet")] == ["samples-00000.parquet"]
     assert not (folder / "scores.parquet").exists()
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
-    assert quick(tmp_path / "killed", limit=66).path == folder
+    assert quick(tmp_path / "killed", **changes).path == folder
     info, killed = read_run(folder)
     _, tables = read_run(whole.path)
     assert folder.name == whole.path.name and not (folder / "shards").exists()
@@ -178,7 +181,9 @@ def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(
     assert "11/1608 PARTIAL" in capsys.readouterr().out
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    tmp_path, tiny_pipeline_folder, monkeypatch, capsys
+) -> None:
     import errno
 
     replace, written = os.replace, []
@@ -201,7 +206,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys
         "--set",
         "draws=1",
     ]
-    command += ["--set", "images=1", "--runs", str(tmp_path)]
+    command += ["--set", "images=1", "--runs", str(tmp_path), "--model", str(tiny_pipeline_folder)]
     monkeypatch.setattr(os, "replace", full)
     assert main(command) == 2
     error = capsys.readouterr().err

@@ -5,6 +5,7 @@ number and no name is cut off.
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import os
 import pty
@@ -13,14 +14,14 @@ import struct
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from boards import COPIED, make
 
-from membench.boards.board import board
+from membench.boards.board import Board, By, board
 from membench.cli.main import main
 from membench.reports.lines import width
 from membench.reports.run_end import LINES, run_end
@@ -29,7 +30,7 @@ from membench.reports.screen import on_screen
 from membench.reports.short import shortened
 from membench.reports.tables import tables_of
 from membench.reports.terminal import laid_out
-from membench.runs.finished import read_runs
+from membench.runs.finished import Run, read_runs
 
 LONG = "a_detector_of_a_long_name"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -46,6 +47,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make(root, [0] * 8, detector=LONG, seed=seed, options=("k=2", "images_a_prompt=4"))
     make(root, [0, 1], detector="alone", scored=False)
     return root
+
+
+@pytest.fixture(scope="module")
+def once() -> Callable[..., Board]:
+    """``board``, which makes each board once: its numbers know no width."""
+    made: dict[str, Board] = {}
+
+    def kept(runs: Sequence[Run], by: By, **how: object) -> Board:
+        key = repr(([str(run.path) for run in runs], by, how))
+        if key not in made:
+            made[key] = board(runs, by, **how)
+        return copy.deepcopy(made[key])
+
+    return kept
 
 
 @contextlib.contextmanager
@@ -80,7 +95,10 @@ def fits(text: str, columns: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 100, 120])
-def test_every_table_fits(root: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_every_table_fits(
+    root: Path, once: Callable[..., Board], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setattr("membench.boards.board.board", once)
     for by in VIEWS:
         for wide in ((), ("--wide",)):
             with terminal(columns, monkeypatch) as shown:

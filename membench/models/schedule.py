@@ -64,7 +64,7 @@ def _spaced(scheduler: DDIMScheduler, steps: int) -> list[int]:
     scheduler.set_timesteps(steps)
     # numpy.arange makes one too many, -1, of some trailing steps, whose spacing is no
     # binary fraction.
-    return [int(t) for t in scheduler.timesteps[:steps]]
+    return scheduler.timesteps[:steps].long().tolist()
 
 
 def _unfit(scheduler: DDIMScheduler, timesteps: list[int]) -> str:

@@ -31,7 +31,8 @@ SAMPLING = {"steps": 4, "guidance": 2.0}
 # amplifies rounding
 TOLERANCE = 1e-2
 MANY = 64  # images; a detector that plans more is given options that make it quick
-FEW, SOME = 3, 24  # images at once in the second run; SOME where one takes thousands of evaluations
+FEW, SOME = 3, 48  # images at once in the second run; SOME where it takes DEAR evaluations
+DEAR = 1000
 
 
 def check_detector(
@@ -67,7 +68,7 @@ def check_detector(
             one_line(error, cls.__name__)
             continue
         took.append(setting.name)
-        _compared(found, chosen, setting, seeds[0], first, FEW if spent < 2000 else SOME)
+        _compared(found, chosen, setting, seeds[0], first, FEW if spent < DEAR else SOME)
         for seed in seeds[1:]:
             run_once(found, chosen, setting, seed)
     require(bool(took), f"{cls.__name__} refuses every setting; see its check")
