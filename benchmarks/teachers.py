@@ -23,7 +23,7 @@ from transformers import BitImageProcessor, ResNetConfig, ResNetForImageClassifi
 
 import membench
 from membench.boards.board import board
-from membench.reports.output import text_of
+from membench.reports.output import in_markdown
 from membench.tasks.cifar10.scenes import WORLD
 from membench.tasks.pixels.mirror import HALVES
 from membench.tasks.pixels.mirror_task import pair_of
@@ -111,7 +111,7 @@ def main() -> None:
                         progress=False,
                     )
                 )
-    print(text_of(board(runs, "attack"), "md"))
+    print(in_markdown(board(runs, "attack")))
 
 
 if __name__ == "__main__":
