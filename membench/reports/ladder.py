@@ -84,7 +84,7 @@ def page_plot(frame: pd.DataFrame) -> Plot | None:
     """AMS of attacks against the base rate, for a page: all models of one task at once,
     the mirror or control model hollow.
 
-    frame: rows of ``boards.attacks`` with ``boards.ladder.with_base``. None where no
+    frame: rows of ``boards.attacks`` with ``boards.base_rate.with_base``. None where no
     attack stands beside unconditional sampling of its model.
     """
     names, alike = attack_names(frame)

@@ -12,8 +12,8 @@ import pandas as pd
 
 from membench.boards import board as made
 from membench.boards.attacks import is_attack
+from membench.boards.base_rate import with_base
 from membench.boards.identity import asked
-from membench.boards.ladder import with_base
 from membench.boards.leaders import leaders
 from membench.reports.attack_tables import attack_tables
 from membench.reports.board_page import write_board
