@@ -105,7 +105,10 @@ def ladder() -> Figure:
     left, right = figure.subplots(1, 2)
     bases = 100 * np.unique(frame.base.to_numpy(float))
     left.plot(bases, bases, color=LINE, linestyle="--", linewidth=1, zorder=1)
-    for name, colour in (("side", COLOURS[0]), ("random", COLOURS[1])):
+    for name, colour, names in (
+        ("side", COLOURS[0], ("SIDE", "both, on the mirror")),
+        ("random", COLOURS[1], ("plain sampling", "")),
+    ):
         part = frame[frame.detector == name]
         for control in (False, True):
             rows = part[part.control.astype(bool) == control]
@@ -123,7 +126,7 @@ def ladder() -> Figure:
                 markerfacecolor="white" if control else colour,
                 markersize=4,
                 linewidth=1.2,
-                label="" if control else {"side": "SIDE", "random": "plain sampling"}[name],
+                label=names[control],
             )
         own = part[~part.control.astype(bool)]
         right.plot(
