@@ -1,5 +1,5 @@
 """What an audit finds where it is known what was memorized: ``python benchmarks/audits.py
-OUT [--data-root CIFAR]``, about a quarter of an hour on two idle cores.
+OUT [--data-root CIFAR]``, seven minutes on two idle cores.
 
 The shipped models of the development worlds as somebody's folders, and their training
 images as image folders: the small Stable Diffusion with its catalogue, and the pixel
