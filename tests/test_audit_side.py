@@ -16,6 +16,7 @@ from PIL import Image
 
 from membench.auditing import guided, work
 from membench.cli.main import main
+from membench.tasks.sd_webster.task import DATA as TEXT
 
 PLAIN, STEPS = 160, 2
 # Half of it pays for the plain images and their features, the rest for guided ones
@@ -27,9 +28,8 @@ def few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A surrogate of two steps: what it learns is no matter here."""
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     real = guided._options
-    monkeypatch.setattr(
-        guided, "_options", lambda plain, count: (*real(plain, count), "classifier_steps=2")
-    )
+    few = ("classifier_steps=2", "lora_steps=1")
+    monkeypatch.setattr(guided, "_options", lambda plain, count: (*real(plain, count), *few))
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,21 @@ def test_a_budget_that_trains_no_surrogate(folders, capsys) -> None:
     assert main([str(word) for word in words]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert re.search(f"at least 160 .* {BUDGET:,} evaluations", line), line
+
+
+def test_a_surrogate_that_asks_the_model_is_paid_for(tmp_path, capsys) -> None:
+    """LoRA, of a model that takes text and is asked nothing: a batch of 64 a step."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for i, image in enumerate(rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(tmp_path / "data" / f"{i}.png")
+    text = {"own": TEXT / "a", "data": tmp_path / "data"}
+    least = 2 * (64 + PLAIN * (STEPS + 1))
+    told = audited(text, tmp_path / "a", "--budget", least)
+    assert told["images"]["unconditional"] == PLAIN and told["images"]["side"] == least // 4
+    assert told["evaluations"] == least
+    words = ["audit", "--model", TEXT / "a", "--data", tmp_path / "data", "--attack", "side"]
+    words += ["--steps", STEPS, "--quiet", "--budget", least - 2]
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    assert f"with their share {least:,} evaluations" in capsys.readouterr().err

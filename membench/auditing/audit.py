@@ -18,8 +18,8 @@ from membench.auditing.budget import worth
 from membench.auditing.describe import describe
 from membench.auditing.extract import extracted
 from membench.auditing.found import Audit
-from membench.auditing.guided import GUIDED, guided
-from membench.auditing.judge import judge
+from membench.auditing.guided import guided
+from membench.auditing.judge import GUIDED, judge
 from membench.auditing.material import UNCONDITIONAL, Material, comparison, read_material
 from membench.auditing.own_output import refuse_own_output
 from membench.auditing.settings import Settings, parse_budget

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from membench.auditing.found import Audit
-from membench.auditing.guided import GUIDED, MOST
+from membench.auditing.guided import MOST
+from membench.auditing.judge import GUIDED
 from membench.similarity.spaces import pixel_space
 from membench.types import Condition
 

@@ -10,7 +10,8 @@ import pandas as pd
 
 from membench.auditing import work
 from membench.auditing.found import Audit
-from membench.auditing.guided import GUIDED, is_guided
+from membench.auditing.guided import is_guided
+from membench.auditing.judge import GUIDED
 from membench.auditing.plan import Images
 from membench.types import Request
 
@@ -41,12 +42,11 @@ def extracted(
         parts.append(pictures)
         for r in made:
             name = (r.condition.id, r.draw)
-            group = asked or (first if name in top else "random")
-            group = GUIDED if is_guided(r) and not asked else group
+            own_group = GUIDED if is_guided(r) else first if name in top else "random"
             found.prompts[r.condition.id] = r.condition
             rows.append(
                 {
-                    "asked": group,
+                    "asked": asked or own_group,
                     "random": not asked and name in random,
                     "condition": r.condition.id,
                     "draw": r.draw,

@@ -14,7 +14,6 @@ from membench.storage.cache import cache_root
 from membench.storage.workspace import Workspace
 from membench.types import Request
 
-GUIDED = "side"  # what asks for a guided image; plain ones are unconditional images
 # Plain images: SIDE's default at most, and at least ten clusters of its default size
 MOST, LEAST = 1600, 160
 
@@ -28,17 +27,19 @@ def guided(
     Raises :class:`UserError` where that pays for too few images.
     """
     price = work.price(make(_options(LEAST, 1)), Request(UNCONDITIONAL, 0))
-    each = price + 1  # and one for the features that are clustered
-    plain = min(MOST, evaluations // 2 // each)
+    # Of a surrogate that asks the model while it learns (LoRA), and of a plain image
+    least, more = (_prepared(make(_options(n, 1))) for n in (LEAST, LEAST + 1))
+    each = more - least
+    training = least - LEAST * each
+    plain = min(MOST, (evaluations // 2 - training) // each)
     if plain < LEAST:
         raise UserError(
-            f"--budget {budget} pays for {plain:,} plain images; --attack side needs at least"
-            f" {LEAST:,} to train a surrogate on, with their share {2 * LEAST * each:,} evaluations"
+            f"--budget {budget} pays for {max(plain, 0):,} plain images; --attack side needs at"
+            f" least {LEAST:,} to train a surrogate on, with their share {2 * least:,} evaluations"
             " of each model: raise it"
         )
-    asked = make(_options(plain, 1))
-    taken = contract.preparation_forwards(asked.detector, asked.model, [])
-    count = max(1, (evaluations - taken) // price)
+    taken = training + plain * each
+    count = (evaluations - taken) // price
     asked = make(_options(plain, count))
     contract.check(asked.detector, asked.model, [])
     kept = ("weights", "dtype", "sampling", "seed")
@@ -46,6 +47,10 @@ def guided(
     workspace = Workspace(cache_root() / "audits" / "prepared", identity, progress=progress)
     contract.prepare(asked.detector, asked.model, [], workspace)
     return asked, contract.plan(asked.detector, []), taken + count * price
+
+
+def _prepared(asked: work.Asked) -> int:
+    return contract.preparation_forwards(asked.detector, asked.model, [])
 
 
 def _options(plain: int, count: int) -> tuple[str, ...]:

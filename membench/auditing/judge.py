@@ -23,7 +23,8 @@ from membench.metrics.unique import Interval, chao1, chao1_interval, zero_limit
 from membench.types import Space
 
 PLAIN = ("top", "random", "class", "unconditional")  # what asks the model for its own
-OWN = (*PLAIN, "side")
+GUIDED = "side"
+OWN = (*PLAIN, GUIDED)
 SUSPECT_SHARE, SUSPECT_IMAGES = 0.01, 2  # of a mirror's images, and different ones
 
 

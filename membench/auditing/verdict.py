@@ -9,7 +9,16 @@ import pandas as pd
 
 from membench import __version__
 from membench.auditing.found import Audit
-from membench.auditing.judge import FLAG, OWN, Judgement, p_values, random_share, rate, total
+from membench.auditing.judge import (
+    FLAG,
+    GUIDED,
+    OWN,
+    Judgement,
+    p_values,
+    random_share,
+    rate,
+    total,
+)
 
 
 def numbers_of(audit: Audit) -> dict[str, float]:
@@ -113,7 +122,7 @@ def sentences(audit: Audit) -> list[str]:
             f" {100 * hit / asked:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of all captions."
         )
     value, ends = total(j)
-    plain = "plain images" if (j.images.asked == "side").any() else "all images"
+    plain = "plain images" if (j.images.asked == GUIDED).any() else "all images"
     source = "random captions" if asked else plain
     if value and ends:
         found.append(
