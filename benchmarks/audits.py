@@ -70,9 +70,8 @@ def scenes(folder: Path) -> Path:
 def photographs(folder: Path, root: Path) -> Path:
     """The first test images of CIFAR-10, a folder a class."""
     images, labels = read_cifar10(root, train=False)
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        if i == PHOTOGRAPHS:
-            break
+    rows = zip(images[:PHOTOGRAPHS], labels[:PHOTOGRAPHS], strict=True)
+    for i, (image, label) in enumerate(rows):
         (folder / CLASSES[label]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / CLASSES[label] / f"{i}.png")
     return folder
@@ -84,9 +83,7 @@ def row(name: str, data: Path, out: Path, model: Path, **settings: Any) -> dict[
     start = time.monotonic()
     told = membench.audit(str(model), data, out / name, progress=False, **settings)
     seconds = time.monotonic() - start
-    found = {
-        Path(r["file"]).name for r in pd.read_csv(out / name / "returned.csv").to_dict("records")
-    }
+    found = {Path(file).name for file in pd.read_csv(out / name / "returned.csv").file}
     often = {path.name.split("-")[1] for path in data.rglob(f"{OFTEN}-*.png")}
     back = {file.split("-")[1] for file in found if file.startswith(OFTEN)}
     return {

@@ -53,12 +53,11 @@ def multiplicity() -> Figure:
             ("loss", "membership", "clid", "flipd", "cfg_norm"), COLOURS, strict=True
         ):
             part = board[board.detector == name].set_index("kind").loc[list(KINDS)]
-            low = part.mirrored - part.mirrored_low
-            high = part.mirrored_high - part.mirrored
+            value, ends = _ends(part, "mirrored")
             axes.errorbar(
                 range(len(KINDS)),
-                part.mirrored,
-                yerr=np.stack([low, high]).clip(0),
+                value,
+                yerr=ends,
                 color=colour,
                 marker="o",
                 markersize=4,
@@ -113,13 +112,11 @@ def ladder() -> Figure:
         for control in (False, True):
             rows = part[part.control.astype(bool) == control]
             at = 100 * rows.base.to_numpy(float)
-            value, low, high = (
-                100 * rows[f"ams_cumulative{end}"].to_numpy(float) for end in ("", "_low", "_high")
-            )
+            value, ends = _ends(rows, "ams_cumulative", 100)
             left.errorbar(
                 at,
                 value,
-                yerr=np.stack([value - low, high - value]).clip(0),
+                yerr=ends,
                 color=GREY if control else colour,
                 linestyle="" if control else "-",
                 marker="o",
@@ -182,17 +179,22 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _dots(
-    axes: Axes, at: np.ndarray, part: pd.DataFrame, name: str, colour: str, label: str
-) -> None:
-    scale = 1 if name == "auroc" else 100
+def _ends(part: pd.DataFrame, name: str, scale: float = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Values [n], and how far their intervals reach below and above them, [2, n]."""
     value, low, high = (
         scale * part[column].to_numpy(float) for column in (name, f"{name}_low", f"{name}_high")
     )
+    return value, np.stack([value - low, high - value]).clip(0)
+
+
+def _dots(
+    axes: Axes, at: np.ndarray, part: pd.DataFrame, name: str, colour: str, label: str
+) -> None:
+    value, ends = _ends(part, name, 1 if name == "auroc" else 100)
     axes.errorbar(
         value,
         at,
-        xerr=np.stack([value - low, high - value]).clip(0),
+        xerr=ends,
         fmt="o",
         color=colour,
         markersize=4.5,

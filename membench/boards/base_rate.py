@@ -26,8 +26,7 @@ def with_base(frame: pd.DataFrame, same: Sequence[str] = BOARD) -> pd.DataFrame:
         for row in frame.itertuples()
     ]
     bases = frame[pd.Series(plain, index=frame.index) & ~frame.control.astype(bool)]
-    names = [f"base{end}" for end in ("", "_low", "_high")]
     bases = bases.sort_values("n_ok").drop_duplicates(list(same), keep="last")
-    found = bases[[*same, *(n.replace("base", "ams_cumulative") for n in names)]]
-    found = found.set_axis([*same, *names], axis=1)
+    names = {f"ams_cumulative{end}": f"base{end}" for end in ("", "_low", "_high")}
+    found = bases[[*same, *names]].rename(columns=names)
     return frame.merge(found, "left", list(same)).set_axis(frame.index)
