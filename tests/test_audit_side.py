@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import pixel_unet
@@ -15,7 +16,9 @@ from diffusers import DDIMScheduler, DDPMPipeline
 from PIL import Image
 
 from membench.auditing import guided, work
+from membench.auditing.judge import judge, total
 from membench.cli.main import main
+from membench.similarity.spaces import pixel_space
 from membench.tasks.sd_webster.task import DATA as TEXT
 
 PLAIN, STEPS = 160, 2
@@ -107,3 +110,16 @@ def test_a_surrogate_that_asks_the_model_is_paid_for(tmp_path, capsys) -> None:
     capsys.readouterr()
     assert main([str(word) for word in words]) == 2
     assert f"with their share {least:,} evaluations" in capsys.readouterr().err
+
+
+def test_the_estimate_is_of_plain_images() -> None:
+    """Guided ones are no fair sample: a training image that they alone return twice or
+    once says nothing of how many there are.
+    """
+    plain = [(0, 0.5)] * 2 + [(1, 0.5)] * 2 + [(2, 1.2)] * 4
+    side = [(3, 0.5), (4, 0.5), (4, 0.5)]
+    frame = pd.DataFrame([*plain, *side], columns=["training", "similarity"])
+    frame["asked"] = ["unconditional"] * len(plain) + ["side"] * len(side)
+    frame = frame.assign(random=False, called=False, condition="c", draw=range(len(frame)))
+    found = judge(frame, pixel_space(32))
+    assert len(found.returned) == 4 and total(found)[0] == 2.0

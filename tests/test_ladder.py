@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from boards import make
 
+from membench.boards.base_rate import with_base
 from membench.boards.board import board
+from membench.boards.identity import BOARD
 from membench.boards.ladder import ladder
 from membench.cli.main import main
 from membench.errors import UserError
@@ -153,3 +156,17 @@ def test_the_mirror_is_hollow_on_a_report(rungs: list[Rung]) -> None:
     assert lines["side, mirror"].hollow and lines["side, mirror"].y.tolist() == [0.0, 0.0]
     assert lines["side, mirror"].high is not None
     assert lines["side, mirror"].high.tolist() == [30.0, 30.0]
+
+
+def test_the_base_rate_is_that_of_the_most_plain_images() -> None:
+    row = dict.fromkeys(BOARD, "x") | {"control": False, "ams_cumulative_low": 0.0}
+    plain = row | {"detector": "random", "resolved": '{"extraction": "unconditional"}'}
+    frame = pd.DataFrame(
+        [
+            plain | {"n_ok": 300, "ams_cumulative": 0.2, "ams_cumulative_high": 0.3},
+            plain | {"n_ok": 40, "ams_cumulative": 0.1, "ams_cumulative_high": 0.6},
+            row | {"detector": "side", "resolved": "{}", "n_ok": 900, "ams_cumulative": 0.9},
+        ]
+    )
+    found = with_base(frame)
+    assert found.base.tolist() == [0.2] * 3 and found.base_high.tolist() == [0.3] * 3
