@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 
 from membench.similarity.descriptors import BLOCK, Descriptors, read_descriptors
@@ -32,12 +33,13 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=512)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--clumps", type=int, default=1000, help="directions the rows gather round")
+    parser.add_argument("--lists", type=int, default=0, help="of the index; 0: its default")
     parser.add_argument("--probes", type=int, nargs="+", default=[8, 32, 128])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MEMBENCH_CACHE"] = str(Path(folder) / "cache")
         file = made(Path(folder) / "set.npy", args.rows, args.dimensions, args.clumps)
-        report(read_descriptors(file), args)
+        report(measured("read and check", lambda: read_descriptors(file)), args, Path(folder))
 
 
 def made(file: Path, rows: int, d: int, clumps: int) -> Path:
@@ -53,7 +55,7 @@ def made(file: Path, rows: int, d: int, clumps: int) -> Path:
     return file
 
 
-def report(known: Descriptors, args: argparse.Namespace) -> None:
+def report(known: Descriptors, args: argparse.Namespace, folder: Path) -> None:
     rows = known.rows(np.linspace(0, len(known) - 1, args.queries).astype(np.int64))
     noise = np.random.default_rng(1).standard_normal(rows.shape)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
@@ -63,10 +65,14 @@ def report(known: Descriptors, args: argparse.Namespace) -> None:
         f"{host.cores()} cores, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
     )
     measured("exact search", lambda: reference_matches(queries, known, ExactSearch(known), 0.5))
-    index = measured("build IVF-PQ", lambda: build(known, IndexSettings()))
-    print(f"  {index.nlist} lists, {index.code_size} bytes a code")
+    index = measured("build IVF-PQ", lambda: build(known, IndexSettings(lists=args.lists)))
+    file = folder / "set.faiss"
+    faiss.write_index(index, str(file))
+    size = file.stat().st_size / len(known)
+    print(f"  {index.nlist} lists, {index.code_size} bytes a code, {size:.0f} a row in all")
+    del index
     for probes in args.probes:
-        search = open_index(known, IndexSettings(probes=probes), None)
+        search = open_index(known, IndexSettings(lists=args.lists, probes=probes), file)
         what = f"IVF-PQ, {probes} probes: recall {search.recall:.3f}"
         measured(what, lambda search=search: reference_matches(queries, known, search, 0.5))  # type: ignore[misc]
 
