@@ -1,11 +1,12 @@
 """Do random labels raise memorization, does perturbing labels lower it, and at what
 price in quality?
 
-Trains small models on one half of a drawn world, for each kind of label, share of
+Trains small models on both halves of a drawn world, for each kind of label, share of
 perturbed labels and seed; generates the same number of images from each, from its
 labels in turn and from the null class; and writes OUT/perturbed_labels.parquet, .md and
-.png: copies (AMS, UMS) against quality, with intervals over trainings. What is finished
-is found again.
+.png: memorization (AMS, UMS, and the AUROC of two detectors that tell the images of the
+model's half from those of its mirror) against quality, with intervals over trainings.
+What is finished is found again.
 
     python benchmarks/perturbed_labels.py --out OUT --steps 1000 --seeds 0,1
 """
@@ -13,19 +14,26 @@ is found again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
 
 from membench.boards.seeds import t_interval
+from membench.detectors.flipd import Flipd, FlipdOptions
+from membench.detectors.loss import Loss, LossOptions
 from membench.features.loading import load_features
 from membench.metrics.extraction import ams, ums
 from membench.metrics.likelihood_divergence import likelihood_divergence
 from membench.metrics.quality import density_coverage, frechet_distance, kid, precision_recall
+from membench.models.downstream import downstream_accuracy
 from membench.models.pixel import load_pixel_model
 from membench.models.sampling import ddim
 from membench.reports.output import markdown
@@ -36,6 +44,7 @@ from membench.storage.files import atomic_write
 from membench.tasks.cifar10.scenes import WORLD
 from membench.tasks.pixels.labels import make_labels
 from membench.tasks.pixels.mirror import Pair, build_pair
+from membench.tasks.pixels.mirror_task import mirror_examples
 from membench.tasks.pixels.planted import World, halved
 from membench.tasks.pixels.recipe import MirrorRecipe
 from membench.tasks.pixels.train import TrainingSet, told_record, train_pixels
@@ -48,6 +57,12 @@ CHANNELS = {16: (16, 32, 64), 8: (24, 48)}  # by the side of an image
 SAMPLING = {"steps": 20, "guidance": 1.0}
 WAYS = ("labels", "null")
 PERCENT = ("AMS", "UMS")
+SETTING = ("labels", "perturb", "from", "seed", "half")
+PLOTTED = (
+    ("AMS", "AMS, copies %", 100.0),
+    ("AUROC loss", f"AUROC of loss, x{max(COUNTS)} against mirror", 1.0),
+)
+AT_IMAGES = {**SAMPLING, "examples": "images"}
 
 
 def world_of(side: int) -> World:
@@ -56,8 +71,8 @@ def world_of(side: int) -> World:
     return replace(WORLD, size=side, draw=draw, counts=COUNTS, near=0, held_out=1000, paired=False)
 
 
-def name_of(labels: str, perturb: float, seed: int) -> str:
-    return f"{labels}-{perturb:g}-{seed}"
+def name_of(labels: str, perturb: float, seed: int, half: str) -> str:
+    return f"{labels}-{perturb:g}-{seed}-{half}"
 
 
 def steps_of(folder: Path) -> int:
@@ -66,9 +81,11 @@ def steps_of(folder: Path) -> int:
     return int(json.loads(file.read_bytes())["steps"]) if file.is_file() else 0
 
 
-def trained(args: argparse.Namespace, pair: Pair, labels: str, perturb: float, seed: int) -> Path:
-    """The folder of a model on half a, trained unless it is there."""
-    half, name = pair.halves["a"], name_of(labels, perturb, seed)
+def trained(
+    args: argparse.Namespace, pair: Pair, labels: str, perturb: float, seed: int, name_of_half: str
+) -> Path:
+    """The folder of a model on a half, trained unless it is there."""
+    half, name = pair.halves[name_of_half], name_of(labels, perturb, seed, name_of_half)
     folder = args.out / "models" / name
     if steps_of(folder) >= args.steps:
         return folder
@@ -109,9 +126,9 @@ def generated(args: argparse.Namespace, folder: Path, labels: str, way: str) -> 
     return found
 
 
-def figures(images: np.ndarray, pair: Pair) -> dict[str, float]:
-    """Copies of half a, and quality against held-out images by pixels."""
-    half, side = pair.halves["a"], images.shape[1]
+def figures(images: np.ndarray, pair: Pair, name_of_half: str) -> dict[str, float]:
+    """Copies of a half, and quality against held-out images by pixels."""
+    half, side = pair.halves[name_of_half], images.shape[1]
     space = pixel_space(side)
     found = normalised_l2(images, half.images, floor=space.floor)
     describe = load_features("pixels")
@@ -130,9 +147,41 @@ def figures(images: np.ndarray, pair: Pair) -> dict[str, float]:
     }
 
 
+def accuracy(images: np.ndarray, labels: str, pair: Pair) -> float:
+    """What a classifier learns of images and the labels in turn that they were generated
+    from; NaN where these are no classes. Random labels are what the user of such a model
+    would take for classes.
+    """
+    if labels not in ("class", "random"):
+        return math.nan
+    told = np.arange(len(images)) % WORLD.classes
+    return downstream_accuracy(images, told, pair.held_out.images, pair.held_out.labels)[0]
+
+
+def detected(folder: Path, labels: str, pair: Pair, half: str) -> dict[str, float]:
+    """AUROC of each detector between the images of the model's half that were shown most
+    and those of its mirror, both asked for without a label.
+    """
+    model = load_pixel_model(folder, 0 if labels == "none" else WORLD.classes, batch_size=64)
+    shown = f"x{max(COUNTS)}"
+    examples = [
+        e for e in mirror_examples(pair, half) if e.source != "held_out" and e.kind == shown
+    ]
+    found = {}
+    for detector in (
+        Loss(LossOptions(t=400, condition="unconditional"), seed=0, sampling=AT_IMAGES),
+        Flipd(FlipdOptions(condition="unconditional"), seed=0, sampling=AT_IMAGES),
+    ):
+        scores = np.array(detector.score(model, [e.condition for e in examples], {}))
+        is_own = np.array([e.memorized == 1 for e in examples])
+        name = f"AUROC {type(detector).__name__.lower()}"
+        found[name] = float(roc_auc_score(is_own, scores))
+    return found
+
+
 def tabulated(found: pd.DataFrame) -> pd.DataFrame:
     """Mean and Student's 95 % interval over trainings, of each setting, as text."""
-    values = [name for name in found if name not in ("labels", "perturb", "from", "seed")]
+    values = [name for name in found if name not in SETTING]
     rows = []
     for (labels, perturb, way), part in found.groupby(["labels", "perturb", "from"], sort=False):
         row = {"labels": labels, "perturb": f"{perturb:g}", "from": way, "n": str(len(part))}
@@ -147,24 +196,36 @@ def tabulated(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def plotted(found: pd.DataFrame, file: Path) -> None:
-    """AMS against the distance, of images from labels: a point a training, a cross the
-    mean of a setting.
+    """AMS, and what a detector sees, against the distance, of images from labels: a point
+    a training, a cross the mean of a setting with its intervals.
     """
     from matplotlib.figure import Figure
 
     distance = next(name for name in found if name.startswith("FD"))
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     used = found[(found["from"] == "labels") | (found.labels == "none")]
-    for k, ((labels, perturb), part) in enumerate(used.groupby(["labels", "perturb"], sort=False)):
-        told = f"{labels}, {100 * perturb:g} % perturbed" if perturb else labels
-        axes.scatter(part[distance], 100 * part.AMS, color=f"C{k}", alpha=0.5)
-        axes.scatter(
-            part[distance].mean(), 100 * part.AMS.mean(), color=f"C{k}", marker="x", label=told
-        )
-    axes.set(xlabel=f"{distance} to held-out images, pixels", ylabel="AMS, copies %")
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3)
+    for axes, (what, title, scale) in zip(figure.subplots(1, 2), PLOTTED, strict=True):
+        for k, (key, part) in enumerate(used.groupby(["labels", "perturb"], sort=False)):
+            labels, perturb = key
+            told = f"{labels}, {100 * perturb:g} % perturbed" if perturb else labels
+            axes.scatter(part[distance], scale * part[what], color=f"C{k}", alpha=0.4, s=16)
+            (x, *ends_x), (y, *ends_y) = (
+                t_interval((by * part[name]).tolist())[:3]
+                for name, by in ((distance, 1.0), (what, scale))
+            )
+            axes.errorbar(
+                x,
+                y,
+                xerr=[[x - ends_x[0]], [ends_x[1] - x]],
+                yerr=[[y - ends_y[0]], [ends_y[1] - y]],
+                color=f"C{k}",
+                marker="x",
+                capsize=3,
+                label=told,
+            )
+        axes.set(xlabel=f"{distance} to held-out images, pixels", ylabel=title)
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     atomic_write(file, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
 
 
@@ -189,7 +250,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--settings",
-        default="class,random,cluster,none,class:0.3,random:0.3",
+        default="class,random,cluster,none,class:0.3",
         help="LABELS or LABELS:SHARE that is perturbed",
     )
     parser.add_argument("--seeds", default="0,1")
@@ -201,14 +262,25 @@ def main() -> None:
     pair = build_pair(world_of(args.side))
     rows: list[dict[str, object]] = []
     text = ""
-    for seed in (int(s) for s in args.seeds.split(",")):
-        for labels, perturb in settings_of(args.settings):
-            folder = trained(args, pair, labels, perturb, seed)
-            for way in WAYS if labels != "none" else ("null",):
-                images = generated(args, folder, labels, way)
-                setting = {"labels": labels, "perturb": perturb, "from": way, "seed": seed}
-                rows.append(setting | figures(images, pair))
-            text = written(rows, args.out / "perturbed_labels")
+    seeds = [int(s) for s in args.seeds.split(",")]
+    todo = list(itertools.product(seeds, pair.halves, settings_of(args.settings)))
+    for seed, half, (labels, perturb) in tqdm(todo, desc="models"):
+        folder = trained(args, pair, labels, perturb, seed, half)
+        told_apart = detected(folder, labels, pair, half)
+        for way in WAYS if labels != "none" else ("null",):
+            images = generated(args, folder, labels, way)
+            setting = {
+                "labels": labels,
+                "perturb": perturb,
+                "from": way,
+                "seed": seed,
+                "half": half,
+            }
+            found = figures(images, pair, half) | told_apart
+            if way == "labels":
+                found["accuracy"] = accuracy(images, labels, pair)
+            rows.append(setting | found)
+        text = written(rows, args.out / "perturbed_labels")
     print(text)
 
 

@@ -54,7 +54,8 @@ class LoadedTask:
     "data" as a published table words them. provenance: where prompts, model and images
     are from; it goes into run.json and not into the key. held_out: at most n images ``uint8``
     [n, h, w, 3] of the kind of the training images, which neither the model nor its
-    control was trained on; None: none are known.
+    control was trained on; None: none are known. held_out_classes: theirs, [n], where
+    ``training`` has classes.
     """
 
     info: TaskInfo
@@ -69,6 +70,7 @@ class LoadedTask:
     names: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     held_out: Callable[[int], np.ndarray] | None = None
+    held_out_classes: Callable[[int], Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,9 @@ class Training:
     Of a reference set of descriptors there are ids and no image. copies: how many rows
     of the training set each is, [n]. kinds: "x1", "near" ..., [n]; empty: ``x`` and the
     number of copies. groups: near-duplicates share one, [n]; empty: each image is its
-    own. hash: of all of it. Raises ValueError where these differ in number.
+    own. classes: of the images, as a condition's ``class_label``, [n]; empty: they have
+    none, or the model was told something else of them. hash: of all of it. Raises
+    ValueError where these differ in number.
     """
 
     images: Callable[[], np.ndarray]
@@ -92,14 +94,16 @@ class Training:
     kinds: Sequence[str] = ()
     groups: Sequence[str] = ()
     hash: str = ""
+    classes: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if not len(self.kinds):
             object.__setattr__(self, "kinds", [f"x{n}" for n in self.copies])
         if not len(self.groups):
             object.__setattr__(self, "groups", self.ids)
-        for name in ("copies", "kinds", "groups"):
-            if (found := len(getattr(self, name))) != len(self.ids):
+        for name in ("copies", "kinds", "groups", "classes"):
+            found = len(getattr(self, name))
+            if found != len(self.ids) and (found or name != "classes"):
                 raise ValueError(f"{found} {name} for {len(self.ids)} training images")
 
     @classmethod

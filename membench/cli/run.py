@@ -74,7 +74,8 @@ def quality(what: Any) -> None:
         metavar="A,B",
         help=(
             "compare each run's images with training and held-out images by these features:"
-            " bottleneck, pixels, clip:MODEL:FILE, sscd:FILE, sscd-int8; finished runs too"
+            " bottleneck, pixels, clip:MODEL:FILE, sscd:FILE, sscd-int8; classifier: by what one"
+            " learns from them; finished runs too"
         ),
     )
 

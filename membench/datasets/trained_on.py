@@ -1,11 +1,13 @@
-"""Whether a user's model was trained on the images of a mini profile: only then is
-anything known of what it memorized.
+"""What the ``training.json`` beside a model says: whether it was trained on the images
+of a mini profile, for only then is anything known of what it memorized, and what it was
+told of them.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 
 def same_training(folder: Path, shipped: Path) -> bool:
@@ -19,16 +21,29 @@ def same_training(folder: Path, shipped: Path) -> bool:
     return ours is not None and _data(folder) == ours
 
 
+def was_told_classes(folder: Path) -> bool:
+    """Whether the labels that a model was trained with were the classes of its images,
+    as they are taken to be where nothing is said.
+    """
+    return _told(folder)[1].get("labels", "class") == "class"
+
+
 def _data(folder: Path) -> str | None:
     """The content hash of the training set; None where the file is missing or does not
     say.
     """
+    told, data = _told(folder)
+    found = told.get("data_hash") or data.get("hash")
+    return found if isinstance(found, str) else None
+
+
+def _told(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """training.json and its "data"; empty where there is none."""
     try:
         told = json.loads((folder / "training.json").read_bytes())
     except (OSError, ValueError, RecursionError):
-        return None
+        return {}, {}
     if not isinstance(told, dict):
-        return None
+        return {}, {}
     data = told.get("data")
-    found = told.get("data_hash") or (data.get("hash") if isinstance(data, dict) else None)
-    return found if isinstance(found, str) else None
+    return told, data if isinstance(data, dict) else {}

@@ -211,6 +211,9 @@ METRICS = (
 )
 
 
+CLASSIFIER = "classifier"  # in the place of features, in downstream's name
+
+
 def _quality(
     name: str,
     title: str,
@@ -265,6 +268,20 @@ QUALITY = (
         "FLD gap",
         "that of training images less that of held-out images: far below 0 for copies",
         low=-math.inf,
+    ),
+    _quality(
+        "downstream",
+        "downstream",
+        "share of held-out images whose class a classifier names that was trained on the images",
+        "higher",
+        1.0,
+    ),
+    _quality(
+        "downstream_training",
+        "downstream, training",
+        "the same of a classifier trained on as many training images",
+        "higher",
+        1.0,
     ),
 )
 METRICS = (*METRICS, *QUALITY)

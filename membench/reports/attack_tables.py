@@ -11,6 +11,7 @@ import pandas as pd
 from membench.boards.identity import marked
 from membench.boards.quality import features_of
 from membench.metrics.extraction import CONFIDENT, PERCENTILES
+from membench.metrics.names import CLASSIFIER
 from membench.reports.text import interval, number
 
 
@@ -42,13 +43,41 @@ def attack_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
         ],
     )
     for features in features_of(part):
-        yield from _quality(part, names, features)
+        if features == CLASSIFIER:
+            yield _downstream(part, names)
+        else:
+            yield from _quality(part, names, features)
     yield (
         "cost",
         _cost(part, names),
         [
             "evaluations of the target model, but surrogate: forwards and backwards of networks"
             " that the attack trains itself"
+        ],
+    )
+
+
+def _downstream(part: pd.DataFrame, names: list[str]) -> tuple[str, pd.DataFrame, list[str]]:
+    def share(row: pd.Series, name: str) -> str:
+        value, error = (row.get(f"{name}{end}@{CLASSIFIER}", math.nan) for end in ("", "_error"))
+        return f"{number(value, 3)} ± {number(error, 3)}"
+
+    return (
+        "what a classifier learns from the images",
+        pd.DataFrame(
+            [
+                {
+                    "attack": name,
+                    "accuracy": share(row, "downstream"),
+                    "of training images": share(row, "downstream_training"),
+                    "AMS %": _percent(row.ams_cumulative),
+                }
+                for name, row in zip(names, (r for _, r in part.iterrows()), strict=True)
+            ]
+        ),
+        [
+            "accuracy on held-out images of a classifier that was trained on the images alone, or"
+            " on training images; means over seeds; ±: standard error of a run"
         ],
     )
 

@@ -1,5 +1,6 @@
 """``membench run --quality``: a finished run's stored images against training images and
-images that the model never saw, by one or more extractors.
+images that the model never saw, by one or more extractors, and by what a classifier
+learns from them.
 
 The figures are no part of a run's key, for they change nothing of it: they stand in a
 file of their own, and a run that is finished gets them by the same command.
@@ -16,8 +17,16 @@ import torch
 
 from membench.errors import UserError, unknown_name
 from membench.features.loading import EXTRACTORS, load_features
-from membench.metrics.quality import SEPARATOR, Described, TooFewImages, quality_rows
+from membench.metrics.names import CLASSIFIER
+from membench.metrics.quality import (
+    SEPARATOR,
+    Described,
+    QualityRow,
+    TooFewImages,
+    quality_rows,
+)
 from membench.models.denoiser import Denoiser
+from membench.models.downstream import downstream_accuracy
 from membench.models.internals import bottleneck
 from membench.plain import say
 from membench.runs.finished import Run
@@ -27,7 +36,7 @@ from membench.storage.images import png_image
 from membench.storage.tables import write_table
 from membench.task import LoadedTask
 
-NAMES = ("bottleneck", *EXTRACTORS)
+NAMES = ("bottleneck", *EXTRACTORS, CLASSIFIER)
 MOST = 5000  # images of each set, since memory and time grow with their square
 Extract = Callable[[np.ndarray], np.ndarray]
 
@@ -41,6 +50,59 @@ class Asked:
     id: str
     extract: Extract
 
+    def rows(self, sets: Sets) -> list[QualityRow]:
+        described = [
+            None if x is None else Described(self.id, self.extract(x))
+            for x in (sets.images, sets.training, sets.held_out)
+        ]
+        return quality_rows(*described)  # type: ignore[arg-type]  # but the last none is None
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier of the images (:mod:`membench.models.downstream`)."""
+
+    device: str
+    id: str = CLASSIFIER
+
+    def rows(self, sets: Sets) -> list[QualityRow]:
+        """``downstream``: trained on the run's images, ``downstream_training``: on training
+        images, both tested on held-out ones. None for images that were not generated from
+        two classes or more.
+        """
+        told = sets.told
+        if told is None or len(np.unique(told)) < 2:
+            return []
+        assert sets.held_out is not None and sets.held_out_classes is not None
+        found = []
+        for name, images, classes in (
+            ("downstream", sets.images, told),
+            ("downstream_training", sets.training, sets.training_classes),
+        ):
+            value, error = downstream_accuracy(
+                images, classes, sets.held_out, sets.held_out_classes, device=self.device
+            )
+            found.append(
+                QualityRow(
+                    f"{name}{SEPARATOR}{self.id}", value, error, len(images), len(sets.held_out)
+                )
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What is compared, ``uint8`` [n, h, w, 3] each, and their classes [n] where they
+    are known. told: the classes that the images were generated from.
+    """
+
+    images: np.ndarray
+    training: np.ndarray
+    held_out: np.ndarray | None
+    told: np.ndarray | None
+    training_classes: np.ndarray
+    held_out_classes: np.ndarray | None
+
 
 def check_names(asked: Sequence[str]) -> None:
     """Raises :class:`UserError` for a name that is none; nothing is loaded."""
@@ -53,10 +115,11 @@ def check_names(asked: Sequence[str]) -> None:
 
 def features_of(
     asked: Sequence[str], task: LoadedTask, device: str, batch_size: int
-) -> list[Asked]:
+) -> list[Asked | Classifier]:
     """The extractors ``NAME`` or ``NAME:WEIGHTS``. ``bottleneck``: the middle block of the
     task's own model, at a tenth of its timesteps, without a condition; its figures
-    compare runs on that model alone.
+    compare runs on that model alone. ``classifier``: no features, but what is learnt from
+    the images.
 
     Raises :class:`UserError` for a task whose training images are not known, and for
     weights that cannot be loaded.
@@ -67,9 +130,17 @@ def features_of(
             "--quality compares images with training images, and none are known of this model;"
             " leave it out"
         )
-    found = []
+    found: list[Asked | Classifier] = []
     for text in asked:
         name, _, weights = text.partition(":")
+        if name == CLASSIFIER:
+            if not (task.training.classes and task.held_out_classes):
+                raise UserError(
+                    f"--quality {text} needs the classes of training and held-out images, and of"
+                    " this model's they are not known; leave it out"
+                )
+            found.append(Classifier(device))
+            continue
         if name == "bottleneck":
             if weights:
                 raise UserError(f"--quality {text}: bottleneck is of the task's own model")
@@ -98,7 +169,7 @@ def _of_model(task: LoadedTask) -> Asked:
     return Asked(f"bottleneck-{task.hashes['weights'][:8]}", extract)
 
 
-def measure(run: Run, task: LoadedTask, asked: Sequence[Asked]) -> None:
+def measure(run: Run, task: LoadedTask, asked: Sequence[Asked | Classifier]) -> None:
     """Adds the figures of a run to its folder, but those that stand there.
 
     Of the run the first ``MOST`` images are taken; of the training images a fixed random
@@ -110,29 +181,23 @@ def measure(run: Run, task: LoadedTask, asked: Sequence[Asked]) -> None:
     missing = [of for of in asked if of.id not in held]
     if not missing:
         return
-    images = _images(run)
     name = f"{run.info['detector']} on {run.info['task']}"
-    if not len(images):
+    sets = _sets(run, task)
+    if not len(sets.images):
         say(f"{name} has extracted no images, so it has no figures of quality")
         return
-    most = min(MOST, len(task.training.ids))
-    unseen = None if task.held_out is None else task.held_out(most)
-    # As many, by chance: training images lie in the order of their kinds
-    training = _some(task.training.images(), most if unseen is None else len(unseen))
-    if unseen is None:
+    if sets.held_out is None:
         say(f"{name}: no held-out images are known, so quality is against training images alone")
     frames = [kept]
     for of in missing:
         try:
-            described = [
-                None if x is None else Described(of.id, of.extract(x))
-                for x in (images, training, unseen)
-            ]
-            rows = quality_rows(*described)  # type: ignore[arg-type]  # but the last none is None
+            rows = of.rows(sets)
         except TooFewImages as error:
             raise UserError(f"--quality: {name}: {error}; extract more images") from None
         except ValueError as error:
-            raise UserError(f"--quality {of.id}: {error}") from None
+            raise UserError(f"--quality {of.id}: {name}: {error}") from None
+        if not rows:
+            say(f"{name}: its images were not generated from classes, so no classifier learns them")
         if any(row.metric.startswith("fd_shrunk") for row in rows):
             say(
                 f"{name}, {of.id}: no more images than features ({rows[0].n} generated and"
@@ -143,15 +208,35 @@ def measure(run: Run, task: LoadedTask, asked: Sequence[Asked]) -> None:
     write_table(run.path / FILE, table, "quality", {"run": run.info["key"]})
 
 
-def _images(run: Run) -> np.ndarray:
-    """``uint8`` [n, h, w, 3], at most MOST, of one size."""
-    good = run.samples[run.samples.status == "ok"].sample_id[:MOST]
-    images = [png_image(image) for _, image in stored_images(run.path, good)]
+def _sets(run: Run, task: LoadedTask) -> Sets:
+    good = run.samples[run.samples.status == "ok"][:MOST]
+    found = {name: png_image(image) for name, image in stored_images(run.path, good.sample_id)}
+    images = [found[name] for name in good.sample_id]
     if len({image.shape for image in images}) > 1:
         raise UserError("--quality needs images of one size, and this run has several")
-    return np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8)
+    most = min(MOST, len(task.training.ids))
+    unseen = None if task.held_out is None else task.held_out(most)
+    size = most if unseen is None else len(unseen)
+    # As many as there are held-out ones, by chance: they lie in the order of their kinds
+    rows = np.sort(np.random.default_rng(0).permutation(len(task.training.ids))[:size])
+    classes = task.held_out_classes
+    return Sets(
+        np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8),
+        task.training.images()[rows],
+        unseen,
+        _told(task, good.condition.tolist()),
+        np.asarray(task.training.classes)[rows] if task.training.classes else np.array([], int),
+        None if unseen is None or classes is None else np.asarray(classes(len(unseen))),
+    )
 
 
-def _some(images: np.ndarray, most: int) -> np.ndarray:
-    order = np.random.default_rng(0).permutation(len(images))
-    return images[np.sort(order[:most])]
+def _told(task: LoadedTask, conditions: Sequence[str]) -> np.ndarray | None:
+    """The class that each image was generated from; None where one has none."""
+    classes: dict[str, int] = {}
+    for example in task.examples:
+        c = example.condition
+        if c.class_label is not None:
+            classes |= {c.id: c.class_label, c.bare.id: c.class_label}
+    if not all(name in classes for name in conditions):
+        return None
+    return np.array([classes[name] for name in conditions])

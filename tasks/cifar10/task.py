@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from membench.datasets.trained_on import was_told_classes
 from membench.errors import UserError, unknown_name
 from membench.similarity.spaces import pixel_space
 from membench.storage.hashing import json_hash
@@ -106,7 +107,9 @@ class Cifar10(Task):
         setting = full_setting(
             self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control
         )
-        setting = replace(setting, held_out=self.unseen)
+        setting = replace(
+            setting, held_out=self.unseen, held_out_classes=lambda n: self._unseen(n)[1].tolist()
+        )
         if o.examples == "training":
             pair = self.pair(setting.folder)
             told = classes_of(setting.asked, len(CLASSES), SIZE, o.variant)
@@ -127,8 +130,12 @@ class Cifar10(Task):
 
     def unseen(self, n: int) -> np.ndarray:
         """The first n images of a fixed permutation of CIFAR-10's test set."""
-        images, _ = read_cifar10(Path(self.options.data_root), train=False)
-        return images[np.random.default_rng(0).permutation(len(images))[:n]]
+        return self._unseen(n)[0]
+
+    def _unseen(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        images, classes = read_cifar10(Path(self.options.data_root), train=False)
+        rows = np.random.default_rng(0).permutation(len(images))[:n]
+        return images[rows], classes[rows]
 
     def pair(self, folder: Path) -> Pair:
         """The parts of CIFAR-10 that the model and its mirror were trained on."""
@@ -148,7 +155,7 @@ class Cifar10(Task):
         """The training images of a model: the subset that its training.json names, or
         the whole training set.
         """
-        images, _ = read_cifar10(Path(self.options.data_root))
+        images, classes = read_cifar10(Path(self.options.data_root))
         file = (
             Path(self.options.trained_on) if self.options.trained_on else folder / "training.json"
         )
@@ -172,6 +179,7 @@ class Cifar10(Task):
             hash=json_hash(
                 ["CIFAR-10, training set", [int(r) for r in rows], [int(n) for n in copies]]
             ),
+            classes=classes[rows].tolist() if was_told_classes(file.parent) else (),
         )
 
     @classmethod

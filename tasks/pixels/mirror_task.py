@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from membench.datasets.trained_on import same_training
+from membench.datasets.trained_on import same_training, was_told_classes
 from membench.errors import UserError, unknown_name
 from membench.seeds import LARGEST_SEED
 from membench.storage.hashing import json_hash
@@ -179,7 +179,11 @@ def mirror_setting(
             " says so), so none of its own can be a copy of them; for a model of real images:"
             f" --profile full --data-root DATA (membench show {info.name})"
         )
-    training = training_of(pair.halves[options.half], options.half)
+    training = training_of(
+        pair.halves[options.half],
+        options.half,
+        was_told_classes(folder if options.model else root / options.half),
+    )
     return Setting(
         info,
         "mini",
@@ -189,6 +193,7 @@ def mirror_setting(
         world.size,
         training,
         held_out=lambda n: fresh(world, options.world, n),
+        held_out_classes=lambda n: [i % world.classes for i in range(n)],
     )
 
 
@@ -241,7 +246,7 @@ def pair_of(world: World, number: int) -> Pair:
     return _PAIRS[key]
 
 
-def training_of(half: Half, name: str) -> Training:
+def training_of(half: Half, name: str, has_classes: bool) -> Training:
     return Training(
         images=lambda: half.images,
         ids=[f"{name}/{i:04d}" for i in range(len(half.images))],
@@ -249,6 +254,7 @@ def training_of(half: Half, name: str) -> Training:
         kinds=half.kinds,
         groups=half.groups,
         hash=half.content_hash(),
+        classes=half.labels.tolist() if has_classes else (),
     )
 
 

@@ -85,7 +85,7 @@ class PixelOptions:
 class Setting:
     """A model with the training set that it is asked about. folder: of the model that
     generated the pool; asked: of the one that is scored. match: how images are compared;
-    None: by normalised L2. held_out: of :class:`LoadedTask`.
+    None: by normalised L2. held_out, held_out_classes: of :class:`LoadedTask`.
     """
 
     info: TaskInfo
@@ -97,6 +97,7 @@ class Setting:
     training: Training
     match: Match | None = None
     held_out: Callable[[int], np.ndarray] | None = None
+    held_out_classes: Callable[[int], Sequence[int]] | None = None
 
 
 def load_setting(
@@ -186,6 +187,7 @@ def loaded(
         control=control,
         match=s.match,
         held_out=s.held_out,
+        held_out_classes=s.held_out_classes,
     )
 
 
