@@ -198,13 +198,16 @@ def measure(run: Run, task: LoadedTask, asked: Sequence[Asked | Classifier]) -> 
             raise UserError(f"--quality {of.id}: {name}: {error}") from None
         if not rows:
             say(f"{name}: its images were not generated from classes, so no classifier learns them")
+            continue
         if any(row.metric.startswith("fd_shrunk") for row in rows):
             say(
                 f"{name}, {of.id}: no more images than features ({rows[0].n} generated and"
                 f" {rows[0].reference} training images), so covariances are shrunk"
             )
         frames.append(pd.DataFrame([asdict(row) for row in rows]))
-    table = pd.concat([f for f in frames if len(f)], ignore_index=True)
+    if not (frames := [f for f in frames if len(f)]):
+        return
+    table = pd.concat(frames, ignore_index=True)
     write_table(run.path / FILE, table, "quality", {"run": run.info["key"]})
 
 
