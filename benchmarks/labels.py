@@ -87,7 +87,7 @@ def main() -> None:
                 extract_only=True,
                 out=args.work / "runs",
             )
-            rows.append(rows_of(kind, way, run, recipe.duplicates()[1]))
+            rows.append(rows_of(kind, way, run, max(times for _, times in recipe.duplicates())))
     frame = pd.DataFrame(rows)
     args.output.mkdir(parents=True, exist_ok=True)
     atomic_write(args.output / "labels.parquet", lambda temporary: frame.to_parquet(temporary))

@@ -80,9 +80,15 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("0.1:16", (0.1, 16)), ("0:1", (0.0, 1)), ("1:3", (1.0, 3)), (".5:2", (0.5, 2))],
+    [
+        ("0.1:16", [(0.1, 16)]),
+        ("0:1", [(0.0, 1)]),
+        ("1:3", [(1.0, 3)]),
+        (".5:2", [(0.5, 2)]),
+        (".1:64,.2:4,.7:2", [(0.1, 64), (0.2, 4), (0.7, 2)]),
+    ],
 )
-def test_duplicates(text: str, wanted: tuple[float, int]) -> None:
+def test_duplicates(text: str, wanted: list[tuple[float, int]]) -> None:
     assert SubsetRecipe(duplicate=text).duplicates() == wanted
 
 
@@ -104,6 +110,8 @@ def test_duplicates(text: str, wanted: tuple[float, int]) -> None:
         "nan:2",
         "1e-1:2",
         " 0.1:2",
+        "0.1:2,",
+        "0.1:2,0.1",
     ],
 )
 def test_duplicates_that_cannot_be_read(text: str) -> None:
@@ -117,8 +125,20 @@ def test_duplicates_out_of_range(text: str) -> None:
         SubsetRecipe(duplicate=text).duplicates()
 
 
+def test_fractions_of_more_than_all() -> None:
+    with pytest.raises(UserError, match="add up to more than 1"):
+        SubsetRecipe(duplicate="0.6:2,0.5:3").duplicates()
+
+
+def test_several_multiplicities() -> None:
+    """The images of each are others, and are the same rows as those of one alone."""
+    found = choose_subset(1000, 20, [(0.25, 64), (0.5, 4)], seed=0)
+    assert found.copies.tolist() == [64] * 5 + [4] * 10 + [1] * 5
+    assert np.array_equal(found.rows, choose_subset(1000, 20, [(0.1, 2)], seed=0).rows)
+
+
 def test_a_subset() -> None:
-    found = choose_subset(1000, 200, 0.1, 16, seed=0)
+    found = choose_subset(1000, 200, [(0.1, 16)], seed=0)
     assert (
         len(set(found.rows.tolist())) == 200 and found.rows.min() >= 0 and found.rows.max() < 1000
     )
@@ -126,30 +146,30 @@ def test_a_subset() -> None:
     # Of all rows, in no order
     assert found.rows.mean() == pytest.approx(500, abs=60) and (np.diff(found.rows) < 0).any()
     again, other = (
-        choose_subset(1000, 200, 0.1, 16, seed=0),
-        choose_subset(1000, 200, 0.1, 16, seed=1),
+        choose_subset(1000, 200, [(0.1, 16)], seed=0),
+        choose_subset(1000, 200, [(0.1, 16)], seed=1),
     )
     assert np.array_equal(found.rows, again.rows) and not np.array_equal(found.rows, other.rows)
     # A smaller subset is the beginning of a larger one, and more copies choose no other
     # images.
-    assert np.array_equal(choose_subset(1000, 50, 0.5, 2, seed=0).rows, found.rows[:50])
-    assert choose_subset(10, 10, 0.0, 5, seed=0).copies.tolist() == [1] * 10
-    assert sorted(choose_subset(10, 10, 1.0, 5, seed=0).rows) == list(range(10))
+    assert np.array_equal(choose_subset(1000, 50, [(0.5, 2)], seed=0).rows, found.rows[:50])
+    assert choose_subset(10, 10, [(0.0, 5)], seed=0).copies.tolist() == [1] * 10
+    assert sorted(choose_subset(10, 10, [(1.0, 5)], seed=0).rows) == list(range(10))
     with pytest.raises(UserError, match=r"subset=11 .*the training set has 10 images"):
-        choose_subset(10, 11, 0.1, 2, seed=0)
+        choose_subset(10, 11, [(0.1, 2)], seed=0)
     # A stored model is only worth its images: these must not change with a new version.
-    assert choose_subset(50_000, 3, 0.0, 1, seed=0).rows.tolist() == [49671, 18830, 43888]
+    assert choose_subset(50_000, 3, [(0.0, 1)], seed=0).rows.tolist() == [49671, 18830, 43888]
 
 
 def test_a_control_models_subset_shares_no_image(cifar, tmp_path) -> None:
     """skip: what comes after the first so many of the same permutation."""
-    first, second = (choose_subset(1000, 300, 0.1, 4, seed=2, skip=skip) for skip in (0, 300))
-    both = choose_subset(1000, 600, 0.0, 1, seed=2).rows
+    first, second = (choose_subset(1000, 300, [(0.1, 4)], seed=2, skip=skip) for skip in (0, 300))
+    both = choose_subset(1000, 600, [(0.0, 1)], seed=2).rows
     assert np.array_equal(np.concatenate([first.rows, second.rows]), both)
     assert second.copies.tolist() == first.copies.tolist() == [4] * 30 + [1] * 270
-    assert len(choose_subset(10, 4, 0.5, 2, seed=0, skip=6).rows) == 4
+    assert len(choose_subset(10, 4, [(0.5, 2)], seed=0, skip=6).rows) == 4
     with pytest.raises(UserError, match="subset=4 after skip=7: the training set has 10 images"):
-        choose_subset(10, 4, 0.5, 2, seed=0, skip=7)
+        choose_subset(10, 4, [(0.5, 2)], seed=0, skip=7)
     own, control = (subset_data(SubsetRecipe(subset=12, skip=skip)).record for skip in (0, 12))
     assert not set(own["rows"]) & set(control["rows"]) and own["hash"] != control["hash"]
 

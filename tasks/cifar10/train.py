@@ -2,7 +2,8 @@
 model on a subset of real CIFAR-10.
 
 The subset is the first N of a seeded permutation of the 50,000 training images; the
-first FRACTION of those are shown TIMES times as often as the others. ``labels`` is the
+first FRACTION of those are shown TIMES times as often as the rest, the next so often as
+the next FRACTION:TIMES says. ``labels`` is the
 experiment that SIDE's reviewers asked for: what a model is told of an image, and how
 much it then memorizes.
 """
@@ -45,23 +46,35 @@ class SubsetRecipe(PixelRecipe):
     )
     duplicate: str = field(
         default="0.1:16",
-        metadata={"help": "FRACTION:TIMES of images that are shown more often; 0:1 for none"},
+        metadata={
+            "help": (
+                "FRACTION:TIMES of images that are shown more often, several with commas; 0:1 for"
+                " none"
+            )
+        },
     )
 
-    def duplicates(self) -> tuple[float, int]:
-        found = re.fullmatch(r"([0-9.]+):([0-9]+)", self.duplicate)
-        try:
-            fraction, times = float(found[1]), int(found[2])  # type: ignore[index]
-        except (TypeError, ValueError):
-            raise UserError(
-                f"duplicate={self.duplicate}: write FRACTION:TIMES, such as 0.1:16"
-            ) from None
-        if not 0 <= fraction <= 1 or times < 1:
-            raise UserError(
-                f"duplicate={self.duplicate}: the fraction must lie in [0, 1], and times must be at"
-                " least 1"
-            )
-        return fraction, times
+    def duplicates(self) -> list[tuple[float, int]]:
+        """(share of the images, how often each is shown); the rest once."""
+        found = []
+        for part in self.duplicate.split(","):
+            match = re.fullmatch(r"([0-9.]+):([0-9]+)", part)
+            try:
+                fraction, times = float(match[1]), int(match[2])  # type: ignore[index]
+            except (TypeError, ValueError):
+                raise UserError(
+                    f"duplicate={self.duplicate}: write FRACTION:TIMES, such as 0.1:16, or several"
+                    " with commas"
+                ) from None
+            if not 0 <= fraction <= 1 or times < 1:
+                raise UserError(
+                    f"duplicate={self.duplicate}: the fraction must lie in [0, 1], and times must"
+                    " be at least 1"
+                )
+            found.append((fraction, times))
+        if sum(fraction for fraction, _ in found) > 1 + 1e-9:
+            raise UserError(f"duplicate={self.duplicate}: the fractions add up to more than 1")
+        return found
 
 
 @dataclass(frozen=True)
@@ -73,10 +86,10 @@ class Subset:
 
 
 def choose_subset(
-    n: int, size: int, fraction: float, times: int, seed: int, skip: int = 0
+    n: int, size: int, duplicates: Sequence[tuple[float, int]], seed: int, skip: int = 0
 ) -> Subset:
-    """``size`` of a permutation of n rows, after the first ``skip``; the first
-    round(fraction * size) of them count ``times``.
+    """``size`` of a permutation of n rows, after the first ``skip``; of each (fraction,
+    times) the next round(fraction * size) of them count ``times``.
     """
     if skip + size > n:
         raise UserError(f"subset={size} after skip={skip}: the training set has {n} images")
@@ -84,14 +97,17 @@ def choose_subset(
         skip : skip + size
     ]
     copies = np.ones(size, dtype=np.int64)
-    copies[: round(fraction * size)] = times
+    start = 0
+    for fraction, times in duplicates:
+        end = start + round(fraction * size)
+        copies[start:end], start = times, end
     return Subset(rows, copies)
 
 
 def subset_data(recipe: SubsetRecipe) -> TrainingSet:
-    fraction, times = recipe.duplicates()  # before the data, which may have to be fetched
+    duplicates = recipe.duplicates()  # before the data, which may have to be fetched
     images, classes = read_cifar10(Path(recipe.data_root))
-    chosen = choose_subset(len(images), recipe.subset, fraction, times, recipe.seed, recipe.skip)
+    chosen = choose_subset(len(images), recipe.subset, duplicates, recipe.seed, recipe.skip)
     shown = images[chosen.rows]
     labels = make_labels(recipe.labels, shown, classes[chosen.rows], len(CLASSES), recipe.seed)
     record = {
