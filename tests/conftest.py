@@ -149,12 +149,12 @@ def save_tiny_pipeline(folder: Path, prediction_type: str) -> Path:
     return folder
 
 
-def pixel_unet() -> UNet2DModel:
-    """A small unconditional one for 8x8 pixels, with random weights."""
+def pixel_unet(side: int = 8) -> UNet2DModel:
+    """A small unconditional one for side x side pixels, with random weights."""
     from diffusers import UNet2DModel
 
     return UNet2DModel(
-        sample_size=8,
+        sample_size=side,
         block_out_channels=(8, 8),
         norm_num_groups=4,
         down_block_types=("DownBlock2D",) * 2,

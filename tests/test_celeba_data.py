@@ -32,8 +32,11 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
+    return celeba(tmp_path / "celeba")
+
+
+def celeba(root: Path) -> Path:
     """Seven images of 178 x 218, written in no order, all annotated."""
-    root = tmp_path / "celeba"
     (root / "img_align_celeba").mkdir(parents=True)
     for i in (3, 0, 6, 1, 5, 2, 4):
         picture(root / "img_align_celeba" / NAMES[i], seed=i)

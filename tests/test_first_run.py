@@ -8,17 +8,26 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import PNDM, ROOT, save_tiny_pipeline
-from diffusers import UNet2DConditionModel
+from conftest import PNDM, ROOT, pixel_unet, save_tiny_pipeline
+from diffusers import (
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    LDMPipeline,
+    UNet2DConditionModel,
+)
+from test_celeba_data import celeba
+from test_cifar10_data import declare, fake
+from test_foreign_pixels import decoder
 from test_sd_webster_full import no_sockets
 
 from membench.boards import published_table
@@ -30,18 +39,18 @@ from membench.models.checkpoints import CHECKPOINTS
 from membench.options import detector_options
 from membench.registry import detectors
 from membench.runs.config import read_config
+from membench.runs.finished import load
 from membench.runs.spec import Spec
 from membench.tasks.sd_webster.sets import WORDS
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 MEMORIZED = ["THE NO LIMITS Podcast", "SHAW FLOORS 00104", "SHAW FLOORS 00204"]
 OTHERS = ["a mug on a table", "soaring by peter eades", "two boats at sea"]
-SETS = {"hintersdorf": MEMORIZED, "laion": OTHERS, "gustavosta": OTHERS}
 
 
-def stand_in(folder: Path) -> Path:
-    """The blocks and layers of Stable Diffusion 1.4, 8 channels wide."""
-    save_tiny_pipeline(folder, "epsilon")
+def stand_in(folder: Path, prediction: str = "epsilon") -> Path:
+    """The blocks and layers of Stable Diffusion 1 and 2, 8 channels wide."""
+    save_tiny_pipeline(folder, prediction)
     torch.manual_seed(1)
     UNet2DConditionModel(
         sample_size=8,
@@ -50,29 +59,43 @@ def stand_in(folder: Path) -> Path:
         attention_head_dim=2,
         norm_num_groups=2,
     ).save_pretrained(folder / "unet")
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(PNDM))
+    (folder / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps(PNDM | {"prediction_type": prediction})
+    )
     return folder
 
 
-def in_the_hub(cache: Path, short: str, made: Path) -> None:
-    """A folder as snapshot_download leaves a known checkpoint at its commit."""
-    repo_id, revision = CHECKPOINTS[short].places[0]
+def in_the_hub(cache: Path, repo_id: str, revision: str, made: Path) -> None:
+    """A folder as snapshot_download leaves a repository at a commit."""
     home = cache / f"models--{repo_id.replace('/', '--')}"
     shutil.copytree(made, home / "snapshots" / revision)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(revision)
 
 
 @pytest.fixture
-def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A user's folder, with everything that configs/sd14_hintersdorf.yaml names."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder, with a hub and a cache of membench's own, and no network."""
     from huggingface_hub import constants
 
-    hub, cache = tmp_path / "hub", tmp_path / "cache"
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
-    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
-    monkeypatch.setenv("MEMBENCH_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     no_sockets(monkeypatch)
-    in_the_hub(hub, "sd-1.4", stand_in(tmp_path / "made"))
-    for name, prompts in SETS.items():
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def prompts_at_hand(
+    place: Path, monkeypatch: pytest.MonkeyPatch, memorized: str, n: int = 3
+) -> None:
+    """n prompts of the known set ``memorized`` and of the known sets of negatives, in the
+    cache, a user's own file of negatives, and the published numbers of as many.
+    """
+    cache = place / "cache" / "prompts"
+    cache.mkdir(parents=True)
+    for name in (memorized, "laion", "gustavosta"):
+        prompts = (MEMORIZED if name == memorized else OTHERS)[:n]
         text = "\n".join(prompts) + "\n"
         known = replace(
             known_sets.KNOWN[name],
@@ -84,16 +107,22 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             texts="",
         )
         monkeypatch.setitem(known_sets.KNOWN, name, known)
-        (cache / "prompts").mkdir(parents=True, exist_ok=True)
-        (cache / "prompts" / known.file).write_text(text)
-    (tmp_path / "sd1_nmem.txt").write_text("\n".join(OTHERS))
+        (cache / known.file).write_text(text)
     frame = pd.read_csv(ROOT / "results" / "published.csv", dtype=str, keep_default_na=False)
     counted = frame.n_positive != ""
-    frame.loc[counted, ["n_positive", "n_negative"]] = ["3", "3"]
-    frame.to_csv(tmp_path / "published.csv", index=False)
-    monkeypatch.setattr(published_table, "PUBLISHED", tmp_path / "published.csv")
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    frame.loc[counted, ["n_positive", "n_negative"]] = [str(n), str(n)]
+    frame.to_csv(place / "published.csv", index=False)
+    monkeypatch.setattr(published_table, "PUBLISHED", place / "published.csv")
+    for file in ("sd1_nmem.txt", "sd2_nmem.txt"):
+        (place / file).write_text("\n".join(OTHERS[:n]))
+
+
+@pytest.fixture
+def stand_ins(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With everything that configs/sd14_hintersdorf.yaml names."""
+    in_the_hub(place / "hub", *CHECKPOINTS["sd-1.4"].places[0], stand_in(place / "made"))
+    prompts_at_hand(place, monkeypatch, "hintersdorf")
+    return place
 
 
 def cheap(config: Path, to: Path) -> Path:
@@ -143,6 +172,111 @@ def test_from_the_configuration_to_the_sentence(
     assert main(["leaderboard", "--by", "published", "--runs", str(stand_ins / "runs")]) == 0
     [line] = [x for x in capsys.readouterr().out.splitlines() if " 1 / 0.934" in x]
     assert line.rstrip().endswith("was not measured") and " reproduced; TPR@1%FPR" in line
+
+
+# --------------------------------------------------------------- each configuration whole
+
+
+def shortened(config: Path, to: Path, *fewer: tuple[str, str]) -> Path:
+    """The configuration with fewer images, and nothing else of it changed."""
+    text = config.read_text()
+    for given, lower in fewer:
+        assert given in text
+        text = text.replace(given, lower)
+    to.write_text(text)
+    return to
+
+
+def runs_of(place: Path, config: Path) -> pd.DataFrame:
+    """Runs of the whole configuration: a row a run, of what a board has."""
+    words = ["run", "--config", str(config), "--device", "cpu", "--offline"]
+    assert main([*words, "--runs", str(place / "runs")]) == 0
+    found = [load(p.parent) for p in sorted((place / "runs").rglob("run.json"))]
+    assert len(found) == sum(len(part) for part in read_config(config))
+    assert all(run.info["failed"] == {"samples": 0, "scores": 0} for run in found)
+    return pd.DataFrame(
+        [
+            {
+                "detector": run.info["detector"],
+                "dtype": run.info["dtype"],
+                "scored": len(run.scores),
+                "extracted": len(run.samples),
+                "finite": bool(np.isfinite(run.scores.score).all()),
+            }
+            for run in found
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "memorized", "runs"),
+    [
+        ("sd14_hintersdorf", "sd-1.4", "hintersdorf", 29),
+        ("sd2_ren", "sd-2", "ren-sd2", 19),
+        ("sd21_ren", "sd-2.1", "ren-sd2", 6),
+    ],
+)
+def test_stable_diffusion_whole(
+    config: str,
+    model: str,
+    memorized: str,
+    runs: int,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every detector, draw, step and dtype as it ships, on a prompt of each label; every
+    published number of the model gets its sentence.
+    """
+    entry = CHECKPOINTS[model]
+    in_the_hub(place / "hub", *entry.places[0], stand_in(place / "made", entry.prediction))
+    prompts_at_hand(place, monkeypatch, memorized, 1)
+    found = runs_of(place, ROOT / "configs" / f"{config}.yaml")
+    assert len(found) == runs and found.finite.all() and set(found.scored) == {2}
+    out = capsys.readouterr().out
+    assert "reproduced: " in out or "cannot be judged: " in out
+
+
+def test_pixel_model_whole(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """google/ddpm-cifar10-32's layout: a pipeline without conditions, no training.json."""
+    declare(monkeypatch, fake(place / "data"))
+    DDPMPipeline(pixel_unet(32), DDPMScheduler(clip_sample=True)).save_pretrained(place / "made")
+    in_the_hub(place / "hub", "google/ddpm-cifar10-32", "0" * 40, place / "made")
+    config = shortened(
+        ROOT / "configs" / "ddpm_cifar10_32.yaml",
+        place / "short.yaml",
+        ("generations: 10000", "generations: 8"),
+        ("data_root: data}", "data_root: data, pool: 8}"),
+    )
+    found = runs_of(place, config).set_index("detector")
+    assert set(found.index) == {"representation", "score_norm", "flipd", "random"}
+    assert found.finite.all() and found.extracted["random"] == 8
+
+
+def test_latent_model_whole(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CompVis/ldm-celebahq-256's layout: latents of 64 pixels, decoded by codes to 256."""
+    celeba(place / "data" / "celeba")
+    LDMPipeline(
+        vqvae=decoder("vq"),
+        unet=pixel_unet(64),
+        scheduler=DDIMScheduler(
+            beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False
+        ),
+    ).save_pretrained(place / "made", safe_serialization=True)
+    in_the_hub(place / "hub", "CompVis/ldm-celebahq-256", "0" * 40, place / "made")
+    config = shortened(
+        ROOT / "configs" / "ldm_celeba.yaml",
+        place / "short.yaml",
+        ("generations: 5120", "generations: 4"),
+        ("size: 256}", "size: 256, pool: 4}"),
+    )
+    found = runs_of(place, config).set_index("detector")
+    assert set(found.index) == {"representation", "score_norm", "random"}
+    assert found.finite.all() and found.extracted["random"] == 4
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)
