@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -20,13 +21,14 @@ from conftest import ROOT
 
 from membench.boards import published, published_table
 from membench.boards.board import board as board_of
-from membench.boards.board import of_frame
+from membench.boards.board import of_frame, read
 from membench.boards.collect import collect
 from membench.boards.identity import boards
 from membench.boards.published_table import with_published
 from membench.boards.saved import COLUMNS, OF_RUNS
 from membench.boards.seeds import over_seeds
 from membench.cli.main import main
+from membench.errors import UserError
 from membench.reports.output import write_boards
 from membench.reports.page_boards import page_boards
 from membench.runs.finished import read_runs
@@ -589,3 +591,32 @@ def test_a_published_number_stands_beside_the_same_setting_only(runs: Path) -> N
         full.assign(data_name="other prompts"),
     ):
         assert "reported_auroc" not in with_published(other)
+
+
+def test_a_bit_that_changed_is_noticed_wherever_it_lies(board: Path, tmp_path: Path) -> None:
+    """In a cell, a column's name or what holds them: the board is the same, or refused."""
+    whole, bad, rng = board.read_bytes(), tmp_path / "bad.parquet", random.Random(4)
+    wanted, refused = read(board, "seeds").frame, 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        bad.write_bytes(bytes(damaged))
+        try:
+            assert read(bad, "seeds").frame.equals(wanted)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 50
+
+
+def test_an_edited_board_is_refused_and_a_frame_of_ones_own_is_not(
+    board: Path, tmp_path: Path
+) -> None:
+    table, edited = pq.read_table(board), tmp_path / "edited.parquet"
+    row = table.column_names.index("auroc")
+    better = table.set_column(row, table.schema.field(row), [[0.999] * len(table)])
+    pq.write_table(better, edited)
+    with pytest.raises(UserError, match="its rows are not those that were written"):
+        read(edited, "seeds")
+    table.to_pandas().to_parquet(edited)
+    assert read(edited, "seeds").frame.equals(read(board, "seeds").frame)

@@ -130,8 +130,7 @@ def test_two_options_of_the_task_are_refused(capsys: pytest.CaptureFixture[str])
 
 def test_a_report_shows_attacks_against_the_base_rate_once_a_task(rungs: list[Rung]) -> None:
     found = board([run for r in rungs for run in r.runs], "seeds")
-    shown = [b.attacks for b in page_boards(found) if b.attacks]
-    [plot] = shown
+    [plot] = [plot for b in page_boards(found) for plot in b.first if plot.slug == "attacks"]
     lines = {line.name: line for line in plot.lines}
     assert lines["side"].x.tolist() == pytest.approx([10.0, 40.0])
     assert lines["side"].y.tolist() == pytest.approx([20.0, 90.0])
@@ -142,7 +141,8 @@ def test_a_report_shows_attacks_against_the_base_rate_once_a_task(rungs: list[Ru
 def test_an_attack_alone_has_no_base_rate_on_a_report(rungs: list[Rung]) -> None:
     for detector in ("side", "random"):
         alone = [run for run in rungs[0].runs if run.info["detector"] == detector]
-        assert not any(b.attacks for b in page_boards(board(alone, "seeds")))
+        plots = [plot for b in page_boards(board(alone, "seeds")) for plot in b.first]
+        assert not any(plot.slug == "attacks" for plot in plots)
 
 
 def test_the_mirror_is_hollow_on_a_report(rungs: list[Rung]) -> None:

@@ -12,17 +12,19 @@ import pandas as pd
 import pytest
 from test_report import NASTY, NEAREST, make_run, page, sure, without_script
 
+from membench.boards.identity import asked
 from membench.boards.judged import against
 from membench.boards.papers import about_detectors
 from membench.boards.verdict import CONTROL, MIRROR, Reached, verdict
 from membench.metrics.mirror import mirrored_auroc, over_control
 from membench.reports.board_page import write_board
 from membench.reports.board_parts import Board
+from membench.reports.detector_cost import detector_cost_plot, evaluated
 from membench.reports.dot_plot import dot_plot
 from membench.reports.drawing import inline
 from membench.reports.kinds import kind_lines
 from membench.reports.run_page import rule, tone
-from membench.runs.finished import Run
+from membench.runs.finished import Run, per_example
 from membench.runs.nearest import example_images, mistakes
 from membench.types import Condition, Example
 
@@ -159,6 +161,50 @@ def test_a_dot_is_where_the_number_is() -> None:
     assert lines["captions alone 0.610"].x.tolist() == [0.61, 0.61]
     assert lines["PNG size alone 0.550"].x.tolist() == [0.55, 0.55]
     assert "one" in inline(plot) and dot_plot(rows[2:], unseen) is None
+
+
+def test_the_cost_plot_has_each_detector_where_its_numbers_are() -> None:
+    """The line is the best of what costs as much or less: a dearer detector that is worse
+    does not lower it.
+    """
+    rows = pd.DataFrame(
+        [
+            seeds_row("dear", 0.7),
+            seeds_row("cheap", 0.8),
+            seeds_row("free", 0.5),
+            seeds_row("no", 0.9),
+        ]
+    )
+    evaluations = pd.Series([100.0, 4.0, 0.0, np.nan])
+    plot = detector_cost_plot(rows, evaluations)
+    lines = {line.name: line for line in plot.lines}
+    assert {name: (line.x.tolist(), line.y.tolist()) for name, line in lines.items()} == {
+        "free": ([0.0], [0.5]),
+        "cheap": ([4.0], [0.8]),
+        "dear": ([100.0], [0.7]),
+        "best so far": ([0.0, 4.0, 100.0, 130.0], [0.5, 0.8, 0.8, 0.8]),
+    }
+    assert lines["dear"].low.tolist() == pytest.approx([0.68])
+    assert [x for x, _ in plot.x.at] == [0.0, 1.0, 10.0, 100.0]
+    assert "cheap" in inline(plot)
+    assert detector_cost_plot(rows[:1], evaluations[:1]) is None
+    assert detector_cost_plot(rows[2:], evaluations[2:]) is None
+
+
+def test_costs_of_a_row_are_those_of_its_runs(tmp_path) -> None:
+    """Means over seeds; what it generates to score by counts, what another does not."""
+    runs = [
+        make_run(tmp_path / f"{detector}{seed}", n=40, images=False, detector=detector, seed=seed)
+        for detector in ("cfg_norm", "dsm")
+        for seed in (0, 1)
+    ]
+    options = asked(runs[0].info)
+    rows = pd.DataFrame(
+        [seeds_row("cfg_norm", 0.7, options=options), seeds_row("flipd", 0.7, options=options)]
+    )
+    found = evaluated(rows, runs)
+    wanted = np.mean([per_example(r, "forwards") + per_example(r, "jvps") for r in runs[:2]])
+    assert found.iloc[0] == pytest.approx(wanted) and np.isnan(found.iloc[1])
 
 
 def test_links_lead_to_pages_and_to_papers_alone(tmp_path) -> None:

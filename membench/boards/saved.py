@@ -16,8 +16,10 @@ from membench.boards.views import MIRROR_COLUMNS, Column
 from membench.errors import UserError
 from membench.metrics.names import COPIES, DETECTION
 from membench.storage.files import atomic_write
-from membench.storage.tables import PARQUET_ERRORS
+from membench.storage.hashing import table_hash
+from membench.storage.tables import PARQUET_ERRORS, WRITTEN
 
+HASH = b"membench.hash"  # of a file's rows, in its metadata
 _ENDS = ("", "_low", "_high")
 _INTERVALS = (*DETECTION, *COPIES, "control_auroc", "excess_ams", "excess_ums")
 
@@ -122,11 +124,13 @@ def read_attacks(path: Path) -> pd.DataFrame:
 
 
 def write(frame: pd.DataFrame, by: str, path: Path) -> None:
-    """Writes a board's rows as Parquet, a description with every column, whole or not
-    at all. Raises :class:`UserError`.
+    """Writes a board's rows as Parquet, a description with every column and the rows'
+    hash, whole or not at all. Raises :class:`UserError`.
     """
     table = to_arrow(frame, by)
-    atomic_write(path, lambda temporary: pq.write_table(table, temporary))
+    notes = {**table.schema.metadata, HASH: table_hash(table).encode()}
+    table = table.replace_schema_metadata(notes)
+    atomic_write(path, lambda temporary: pq.write_table(table, temporary, **WRITTEN))
 
 
 def _known(name: str) -> Column | None:
@@ -143,17 +147,29 @@ def read_parquet(path: Path, command: str) -> pd.DataFrame:
     """A Parquet file's columns as they are, whatever pandas has noted beside them.
     command: what makes it.
 
-    Raises :class:`UserError` for a file that is missing or damaged.
+    Raises :class:`UserError` for a file that is missing or damaged, and for one of
+    :func:`write` whose rows are not those that were written. A frame that somebody has
+    stored by pandas says nothing of its rows, and is taken as it is.
     """
     if not path.is_file():
         raise UserError(f"{path} is not there; make it: {command} {path}")
     try:
-        return pq.ParquetFile(path).read().to_pandas(ignore_metadata=True)
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        table.validate(full=True)
+        frame = table.to_pandas(ignore_metadata=True)
     except PARQUET_ERRORS as error:
         raise UserError(
             f"{path} is damaged or not Parquet ({' '.join(str(error).split())[:120]}); make it"
             " again"
         ) from None
+    notes = table.schema.metadata or {}
+    if any(key.startswith(b"membench") for key in notes) and (
+        notes.get(HASH) != table_hash(table).encode()
+    ):
+        raise UserError(
+            f"{path} is damaged or edited: its rows are not those that were written; make it again"
+        )
+    return frame
 
 
 def read_differences(

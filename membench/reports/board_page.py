@@ -133,7 +133,7 @@ def render(parts: Sequence[Part]) -> str:
                 "name": name,
                 "where": where,
                 "control": part.board.control,
-                "first": [plot for plot in (part.board.dots, part.board.attacks) if plot],
+                "first": part.board.first,
                 "rows": _table("", part.board.rows, links=part.links),
                 "notes": part.board.notes,
                 "tables": [_table(*given) for given in part.board.tables],

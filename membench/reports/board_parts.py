@@ -31,7 +31,7 @@ class Board:
 
     slug: names its files; letters, digits, dot, dash, underscore. tables: (title, frame
     of text, note). runs: positions among the runs of the page, all of one model; of a
-    control board, of the control model. dots: what each detector reaches. links: the
+    control board, of the control model. first: the figures above all others. links: the
     folder of a run of each row.
     """
 
@@ -42,9 +42,8 @@ class Board:
     tables: Sequence[tuple[str, pd.DataFrame, str]] = ()
     runs: Sequence[int] = ()
     control: bool = False
-    dots: Plot | None = None
+    first: Sequence[Plot] = ()
     links: Sequence[Path | None] = ()
-    attacks: Plot | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,8 @@ class Part:
         """The files: name -> plots in it."""
         own = f"{self.board.slug}-"
         scores = {f"{own}scores": self.scores} if self.scores else {}
-        first = [plot for plot in (self.board.dots, self.board.attacks) if plot]
         return (
-            {own + plot.slug: [plot] for plot in first}
+            {own + plot.slug: [plot] for plot in self.board.first}
             | {own + plot.slug: [plot] for plot in self.detection}
             | scores
             | {own + plot.slug: [plot] for plot in self.extraction}

@@ -19,6 +19,7 @@ from membench.reports.attack_tables import attack_tables
 from membench.reports.board_page import write_board
 from membench.reports.board_parts import Board
 from membench.reports.board_tables import differences_table
+from membench.reports.detector_cost import detector_cost_plot, evaluated
 from membench.reports.dot_plot import dot_plot, unseen_columns
 from membench.reports.ladder import page_plot
 from membench.reports.plots import Plot
@@ -79,10 +80,17 @@ def page_boards(board: made.Board) -> Iterator[Board]:
             tables,
             range(first, first + len(part.runs)),
             control,
-            dot_plot(part.frame, unseen_columns(part.frame, runs)),
+            [
+                plot
+                for plot in (
+                    dot_plot(part.frame, unseen_columns(part.frame, runs)),
+                    detector_cost_plot(part.frame, evaluated(part.frame, part.runs)),
+                    # All models of a task in one figure, on the first of their boards
+                    None if control else figures.pop(_compared(part.fields), None),
+                )
+                if plot
+            ],
             [_folder(row, part.runs) for _, row in part.frame.iterrows()],
-            # All models of a task in one figure, on the first of their boards
-            figures.pop(_compared(part.fields), None) if not control else None,
         )
         first += len(part.runs)
 

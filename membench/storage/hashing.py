@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
 
@@ -21,6 +22,12 @@ def json_hash(value: Any) -> str:
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def table_hash(table: pa.Table) -> str:
+    """SHA-256 of the names and cells of a table of plain values, in their order."""
+    cells = [[name, list(map(repr, table[name].to_pylist()))] for name in table.column_names]
+    return json_hash(cells)
 
 
 def file_hash(path: Path) -> str:

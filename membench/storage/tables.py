@@ -159,6 +159,7 @@ def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.Da
     """
     with open_table(path, name) as file, damage(path):
         table = file.read(columns=[n for n in TABLES[name].names if n not in without])
+        table.validate(full=True)  # text that is no UTF-8
         absent = [f.name for f in table.schema if not f.nullable and table[f.name].null_count]
     if absent:
         raise DamagedFile(
