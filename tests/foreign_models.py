@@ -31,8 +31,10 @@ from membench.types import Condition
 PROMPTS = ["a red mug", "two blue boats"]
 
 
-def save_tiny_xl(folder: Path, *, seed: int = 0, **index: Any) -> Path:
-    """A StableDiffusionXLPipeline; index: changes of its model_index.json."""
+def save_tiny_xl(folder: Path, *, seed: int = 0, pooled: int = 20, **index: Any) -> Path:
+    """A StableDiffusionXLPipeline; pooled: width of the pooled caption; index: changes of
+    its model_index.json.
+    """
     torch.manual_seed(seed)
     words = CLIPTokenizer.from_pretrained(
         ROOT / "tasks" / "data" / "sd_webster" / "a" / "tokenizer"
@@ -48,7 +50,7 @@ def save_tiny_xl(folder: Path, *, seed: int = 0, **index: Any) -> Path:
     )
     one = CLIPTextModel(CLIPTextConfig(hidden_size=16, num_hidden_layers=2, **settings))
     two = CLIPTextModelWithProjection(
-        CLIPTextConfig(hidden_size=24, num_hidden_layers=2, projection_dim=20, **settings)
+        CLIPTextConfig(hidden_size=24, num_hidden_layers=2, projection_dim=pooled, **settings)
     )
     unet = UNet2DConditionModel(
         sample_size=8,
@@ -62,7 +64,7 @@ def save_tiny_xl(folder: Path, *, seed: int = 0, **index: Any) -> Path:
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 20,
+        projection_class_embeddings_input_dim=6 * 8 + pooled,
     )
     StableDiffusionXLPipeline(
         vae=tiny_vae(scaling_factor=0.13025),

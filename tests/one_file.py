@@ -29,20 +29,62 @@ UNET = {
     "mid_block.resnets.0": "middle_block.0",
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
+    # XL alone: sizes and the pooled caption
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
+OPEN_CLIP = {
+    "embeddings.token_embedding": "token_embedding",
+    "final_layer_norm": "ln_final",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
 }
 
 
-def save_one_file(pipeline: Any, file: Path) -> Path:
-    """A StableDiffusionPipeline 1.x, whose U-Net may have any blocks."""
+def save_one_file(pipeline: Any, file: Path, kind: str = "1") -> Path:
+    """A pipeline of Stable Diffusion ``1``, ``2`` or ``xl``, whose U-Net may have any
+    blocks. 2 and the second encoder of XL have open_clip's names.
+    """
     held = {
         **{f"model.diffusion_model.{k}": v for k, v in _unet(pipeline.unet)},
         **{f"first_stage_model.{k}": v for k, v in _vae(pipeline.vae)},
     }
-    for name, tensor in pipeline.text_encoder.state_dict().items():
-        # Without text_model in newer versions of transformers
-        held[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
+    first = pipeline.text_encoder.state_dict().items()
+    if kind == "2":
+        held |= {f"cond_stage_model.model.{k}": v for k, v in _open_clip(dict(first))}
+    else:
+        home = "cond_stage_model" if kind == "1" else "conditioner.embedders.0"
+        for name, tensor in first:
+            # Without text_model in newer versions of transformers
+            held[f"{home}.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
+    if kind == "xl":
+        second = pipeline.text_encoder_2.state_dict()
+        held |= {f"conditioner.embedders.1.model.{k}": v for k, v in _open_clip(second)}
     save_file({k: v.contiguous() for k, v in held.items()}, file, metadata={"format": "pt"})
     return file
+
+
+def _open_clip(held: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """A text encoder of transformers in open_clip's names, query, key and value in one."""
+    held = {name.removeprefix("text_model."): tensor for name, tensor in held.items()}
+    for name, tensor in held.items():
+        if name == "text_projection.weight":
+            yield "text_projection", tensor.T
+        elif name == "embeddings.position_embedding.weight":
+            yield "positional_embedding", tensor
+        elif name.endswith(("q_proj.weight", "q_proj.bias")):
+            start, _, end = name.partition("self_attn.q_proj.")
+            parts = [held[f"{start}self_attn.{x}_proj.{end}"] for x in "qkv"]
+            place = start.replace("encoder.layers", "transformer.resblocks")
+            yield f"{place}attn.in_proj_{end}", torch.cat(parts)
+        elif not re.search(r"[kv]_proj\.|position_ids", name):
+            name = name.replace("encoder.layers", "transformer.resblocks")
+            for theirs, ours in OPEN_CLIP.items():
+                name = name.replace(theirs, ours)
+            yield name, tensor
 
 
 def _unet(unet: Any) -> Iterator[tuple[str, torch.Tensor]]:

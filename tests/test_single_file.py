@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_tiny_pipeline
-from diffusers import StableDiffusionPipeline
-from foreign_models import edit, ours, own_pipeline, theirs
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from foreign_models import edit, ours, own_pipeline, save_tiny_xl, theirs
 from one_file import save_one_file
 from safetensors.torch import load_file, save_file
 
@@ -55,6 +55,27 @@ def test_it_samples_what_diffusers_samples_from_the_file(made: tuple[Path, Path,
     assert np.array_equal(images, ours(whole)[2])
     assert np.abs(images.astype(int) - ours(base)[2]).max() > 1
     assert unpacked(file, base) == folder  # made once
+
+
+@pytest.mark.parametrize("kind", ["2", "xl"])
+def test_other_stable_diffusions_in_one_file(kind: str, tmp_path: Path) -> None:
+    """2.x, whose text encoder has open_clip's names, and XL with both."""
+    if kind == "2":
+        whole, base = (save_tiny_pipeline(tmp_path / x, "v_prediction") for x in "ab")
+        pipeline: type = StableDiffusionPipeline
+    else:
+        whole = save_tiny_xl(tmp_path / "a", pooled=24)
+        base = save_tiny_xl(tmp_path / "b", pooled=24, seed=5)
+        pipeline = StableDiffusionXLPipeline
+    for weights in base.rglob("*.safetensors"):
+        halved = {k: v / 2 if v.is_floating_point() else v for k, v in load_file(weights).items()}
+        save_file(halved, weights)
+    file = save_one_file(own_pipeline(whole), tmp_path / "style.safetensors", kind)
+    _, x, images = ours(unpacked(file, base))
+    reference = pipeline.from_single_file(str(file), config=str(base), local_files_only=True)
+    assert np.abs(images.astype(int) - theirs(reference, x)).max() <= 1
+    assert np.abs(images.astype(int) - ours(whole)[2]).max() <= 1  # the way there and back
+    assert np.abs(images.astype(int) - ours(base)[2]).max() > 1
 
 
 def test_half_precision_stays(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
