@@ -60,7 +60,7 @@ PERCENT = ("AMS", "UMS")
 SETTING = ("labels", "perturb", "from", "seed", "half")
 PLOTTED = (
     ("AMS", "AMS, copies %", 100.0),
-    ("AUROC loss", f"AUROC of loss, x{max(COUNTS)} against mirror", 1.0),
+    ("flipd x1", "AUROC of FLIPD, images shown once", 1.0),
 )
 AT_IMAGES = {**SAMPLING, "examples": "images"}
 
@@ -159,23 +159,21 @@ def accuracy(images: np.ndarray, labels: str, pair: Pair) -> float:
 
 
 def detected(folder: Path, labels: str, pair: Pair, half: str) -> dict[str, float]:
-    """AUROC of each detector between the images of the model's half that were shown most
-    and those of its mirror, both asked for without a label.
+    """AUROC of each detector between the images of the model's half and those of its
+    mirror that were shown as often, all asked for without a label.
     """
     model = load_pixel_model(folder, 0 if labels == "none" else WORLD.classes, batch_size=64)
-    shown = f"x{max(COUNTS)}"
-    examples = [
-        e for e in mirror_examples(pair, half) if e.source != "held_out" and e.kind == shown
-    ]
+    examples = [e for e in mirror_examples(pair, half) if e.source != "held_out"]
+    kinds, is_own = (np.array([getattr(e, of) for e in examples]) for of in ("kind", "memorized"))
     found = {}
-    for detector in (
-        Loss(LossOptions(t=400, condition="unconditional"), seed=0, sampling=AT_IMAGES),
-        Flipd(FlipdOptions(condition="unconditional"), seed=0, sampling=AT_IMAGES),
+    for name, detector in (
+        ("loss", Loss(LossOptions(t=400, condition="unconditional"), seed=0, sampling=AT_IMAGES)),
+        ("flipd", Flipd(FlipdOptions(condition="unconditional"), seed=0, sampling=AT_IMAGES)),
     ):
         scores = np.array(detector.score(model, [e.condition for e in examples], {}))
-        is_own = np.array([e.memorized == 1 for e in examples])
-        name = f"AUROC {type(detector).__name__.lower()}"
-        found[name] = float(roc_auc_score(is_own, scores))
+        for times in sorted(COUNTS):
+            of = kinds == f"x{times}"
+            found[f"{name} x{times}"] = float(roc_auc_score(is_own[of], scores[of]))
     return found
 
 
