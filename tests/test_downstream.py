@@ -98,6 +98,7 @@ def test_the_seed_decides_and_sizes_must_agree() -> None:
 @dataclass(frozen=True)
 class PainterOptions:
     classes: bool = True
+    images: int = 24
 
 
 class Painter(Detector):
@@ -108,6 +109,7 @@ class Painter(Detector):
     attack = True
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
+        conditions = conditions[: self.options.images]
         asked = [c.bare if self.options.classes else Condition("none") for c in conditions]
         return [Request(c, draw) for draw, c in enumerate(asked)]
 
@@ -182,6 +184,12 @@ def test_run_and_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     frame = board([run], "attack", quality=True).frame
     assert frame["downstream_training@classifier"].tolist() == [11 / 16]
     assert frame["downstream_error@classifier"].tolist() == [0.0]
+
+
+def test_it_learns_from_as_many_training_images(tmp_path: Path) -> None:
+    """And what is written can be read: no more images than the run has."""
+    frame = read_quality(ask(tmp_path, Coloured, "images=9")).set_index("metric")
+    assert frame.n.tolist() == [9, 9] and frame.reference.tolist() == [16, 16]
 
 
 def test_images_without_classes_get_a_line_and_no_figure(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import trange
 
 from membench.models.image_values import from_uint8
 
@@ -25,6 +26,7 @@ def downstream_accuracy(
     *,
     device: str = "cpu",
     seed: int = 0,
+    progress: bool = False,
 ) -> tuple[float, float]:
     """Classification accuracy score (Ravuri and Vinyals, NeurIPS 2019): the share of
     ``held_out`` (``uint8`` [m, h, w, 3]) whose class [m] a network names that was trained
@@ -47,7 +49,7 @@ def downstream_accuracy(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     gen = torch.Generator().manual_seed(seed)
     with torch.enable_grad():
-        for _ in range(STEPS):
+        for _ in trange(STEPS, desc="classifier", unit="step", disable=not progress, leave=False):
             rows = torch.randint(len(x), (BATCH,), generator=gen)
             logits = network(_moved(x[rows], gen).to(device))
             loss = F.cross_entropy(logits, labels[rows].to(device))

@@ -83,7 +83,7 @@ def execute_all(
         specs[0],
         needs_model=any(registry.detectors().load(spec.detector).access.model for spec in specs),
     )
-    described = _described(quality, task, first) if quality else None
+    described = _described(quality, task, first, progress) if quality else None
     with ExitStack() as stack:
         jobs: dict[str, Job] = {}
         keys = []
@@ -122,13 +122,15 @@ def execute_all(
         return Outcome(runs, skipped)
 
 
-def _described(names: Sequence[str], task: LoadedTask, spec: Spec) -> Callable[[Run], None]:
+def _described(
+    names: Sequence[str], task: LoadedTask, spec: Spec, progress: bool
+) -> Callable[[Run], None]:
     """What gives a finished run its figures of quality; extractors are loaded now, so
     that one that cannot be is refused before any work.
     """
     from membench.runs.quality import features_of, measure  # torch
 
-    asked = features_of(names, task, spec.device, spec.batch_size)
+    asked = features_of(names, task, spec.device, spec.batch_size, progress)
     return lambda run: measure(run, task, asked)
 
 

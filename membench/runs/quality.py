@@ -63,24 +63,31 @@ class Classifier:
     """A classifier of the images (:mod:`membench.models.downstream`)."""
 
     device: str
+    progress: bool = False
     id: str = CLASSIFIER
 
     def rows(self, sets: Sets) -> list[QualityRow]:
-        """``downstream``: trained on the run's images, ``downstream_training``: on training
-        images, both tested on held-out ones. None for images that were not generated from
-        two classes or more.
+        """``downstream``: trained on the run's images, ``downstream_training``: on as many
+        training images where there are as many, both tested on held-out ones. None for
+        images that were not generated from two classes or more.
         """
         told = sets.told
         if told is None or len(np.unique(told)) < 2:
             return []
+        some = np.random.default_rng(0).permutation(len(sets.training))[: len(sets.images)]
         assert sets.held_out is not None and sets.held_out_classes is not None
         found = []
         for name, images, classes in (
             ("downstream", sets.images, told),
-            ("downstream_training", sets.training, sets.training_classes),
+            ("downstream_training", sets.training[some], sets.training_classes[some]),
         ):
             value, error = downstream_accuracy(
-                images, classes, sets.held_out, sets.held_out_classes, device=self.device
+                images,
+                classes,
+                sets.held_out,
+                sets.held_out_classes,
+                device=self.device,
+                progress=self.progress,
             )
             found.append(
                 QualityRow(
@@ -114,7 +121,7 @@ def check_names(asked: Sequence[str]) -> None:
 
 
 def features_of(
-    asked: Sequence[str], task: LoadedTask, device: str, batch_size: int
+    asked: Sequence[str], task: LoadedTask, device: str, batch_size: int, progress: bool = False
 ) -> list[Asked | Classifier]:
     """The extractors ``NAME`` or ``NAME:WEIGHTS``. ``bottleneck``: the middle block of the
     task's own model, at a tenth of its timesteps, without a condition; its figures
@@ -139,7 +146,7 @@ def features_of(
                     f"--quality {text} needs the classes of training and held-out images, and of"
                     " this model's they are not known; leave it out"
                 )
-            found.append(Classifier(device))
+            found.append(Classifier(device, progress))
             continue
         if name == "bottleneck":
             if weights:
