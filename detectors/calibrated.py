@@ -56,9 +56,8 @@ class Calibrated(Detector):
         self, options: CalibratedOptions, *, seed: int, sampling: Mapping[str, Any]
     ) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
-        if options.detector == "calibrated":
-            raise ValueError("detector=calibrated: name the detector whose score is calibrated")
         self.part = made(options.detector, options.settings, seed, sampling)
+        self.holds = {options.detector: self.part}
         self.access = replace(self.part.access, second_model=True)
         self._load: Callable[[], Denoiser] | None = None
         self._reference: Denoiser | None = None

@@ -72,7 +72,7 @@ class Combined(Detector):
             raise ValueError("detectors must name two or more other detectors, each once")
         if odd := [s for s in settings if s.partition(".")[0] not in names]:
             raise ValueError(f"settings={odd[0]}: write DETECTOR.KEY=VALUE, of {', '.join(names)}")
-        self.parts = {
+        self.holds = {
             name: made(
                 name,
                 [s.partition(".")[2] for s in settings if s.startswith(f"{name}.")],
@@ -82,7 +82,7 @@ class Combined(Detector):
             for name in names
         }
         self.given = from_text(options.weights, names) if options.weights else None
-        accesses = [part.access for part in self.parts.values()]
+        accesses = [part.access for part in self.holds.values()]
         seen = {k: any(getattr(a, k) for a in accesses) for k in Access.__dataclass_fields__}
         self.access = Access(**{**seen, "labels": True})
         self.alone = self.given is None  # type: ignore[misc]  # then it prepares
@@ -90,7 +90,7 @@ class Combined(Detector):
         self._scores: dict[str, float] = {}
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
-        for name, part in self.parts.items():
+        for name, part in self.holds.items():
             suits(name, part, model, conditions)
 
     def fit(
@@ -115,7 +115,7 @@ class Combined(Detector):
             return model.cost - before, time.monotonic() - start
 
         ids = [c.id for c in conditions]
-        what = {name: [part.version, asdict(part.options)] for name, part in self.parts.items()}
+        what = {name: [part.version, asdict(part.options)] for name, part in self.holds.items()}
         stage = workspace.stage("combined", {"detectors": what, "ids": sorted(ids)}, make)
         found = json.loads((stage.path / "scores.json").read_text())
         ids = sorted(ids)  # the last bit of a sum depends on its order
@@ -124,7 +124,7 @@ class Combined(Detector):
         scores, learned = cross_fitted(raw, labels, groups, folds=o.folds, strength=o.strength)
         self._scores = dict(zip(ids, scores.tolist(), strict=True))
         return {
-            "weights": as_text(learned, list(self.parts)),
+            "weights": as_text(learned, list(self.holds)),
             "failed": int(np.isnan(scores).sum()),
         }
 
@@ -135,7 +135,7 @@ class Combined(Detector):
             block, before = conditions[start : start + BLOCK], model.memo
             model.memo = Memo() if before is None else before
             try:
-                columns = [scored(part, model, block) for part in self.parts.values()]
+                columns = [scored(part, model, block) for part in self.holds.values()]
             finally:
                 model.memo = before
             rows = np.array(columns, float).T.tolist()

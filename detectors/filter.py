@@ -75,18 +75,17 @@ class Filter(Prepared):
         given = options.scorer, options.settings, seed
         self.own = made(*given, sampling)  # of the task's examples
         self.of_images = made(*given, {**sampling, "examples": "images"})
+        self.holds = {options.scorer: self.own}
         self.access = replace(self.own.access, images=False)
         self.by_image = True
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options
-        if self.own.access.second_model or self.of_images.access.images:
-            why = (
-                "compares two models"
-                if self.own.access.second_model
-                else "scores by images that it extracts itself"
+        if self.of_images.access.images:
+            raise UserError(
+                f"scorer={o.scorer} scores by images that it extracts itself, so it cannot choose"
+                " among given images"
             )
-            raise UserError(f"scorer={o.scorer} {why}, so it cannot choose among given images")
         suits(f"scorer={o.scorer}", self.own, model, conditions)
         source = self._source(model, conditions)
         try:

@@ -16,7 +16,8 @@ from membench.types import Condition, Sample
 def made(name: str, settings: Sequence[str], seed: int, sampling: Mapping[str, Any]) -> Detector:
     """Another detector; settings: "key=value".
 
-    Raises :class:`UserError` for an unknown word.
+    Raises :class:`UserError` for an unknown word, ValueError for one that compares two
+    models.
     """
     cls = registry.detectors().load(name)
     options = parse_options(cls.Options, settings, owner=f"detector {name}")
@@ -24,6 +25,8 @@ def made(name: str, settings: Sequence[str], seed: int, sampling: Mapping[str, A
         found: Detector = cls(options, seed=seed, sampling=sampling)
     except ValueError as error:
         raise UserError(f"detector {name}: {error}") from None
+    if found.access.second_model:
+        raise ValueError(f"{name} compares two models, so it cannot be part of another detector")
     return found
 
 
@@ -31,8 +34,14 @@ def suits(name: str, part: Detector, model: Denoiser, conditions: Sequence[Condi
     """Raises :class:`UserError` where the other detector does not suit, or not within
     this one.
     """
-    if part.alone or part.access.labels:
-        why = "prepares before it scores" if part.alone else "learns from labels itself"
+    why = ""
+    if part.access.labels:
+        why = "learns from labels itself"
+    elif part.alone or type(part).prepare is not Detector.prepare:
+        why = "prepares before it scores"
+    elif part.examples == "images" and part.access.images:
+        why = "scores an image by all images that a run of it generates"
+    if why:
         raise UserError(f"{name} {why}, so it cannot be part of another detector; leave it out")
     try:
         part.check(model, conditions)

@@ -37,7 +37,8 @@ class Detector:
     chooses or guides the images that it extracts is its own, so that the share of copies
     among them says something of it; the images of other detectors are the task's.
     tuning: of "prompts" and "images", the values of each option that ``membench tune``
-    may try; none of those that only buy precision by more evaluations.
+    may try; none of those that only buy precision by more evaluations. holds: other
+    detectors inside this one, by name: what they are is part of a run's key, as it is.
     """
 
     Options: ClassVar[type]
@@ -47,6 +48,7 @@ class Detector:
     alone: ClassVar[bool] = False
     attack: ClassVar[bool] = False
     tuning: ClassVar[Mapping[str, Mapping[str, Sequence[Any]]]] = MappingProxyType({})
+    holds: Mapping[str, Detector] = MappingProxyType({})
     # Of files that the options name, their hashes: part of a run's key
     reads: Mapping[str, str] = MappingProxyType({})
 

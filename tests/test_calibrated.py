@@ -72,7 +72,7 @@ def test_what_cannot_be_calibrated_is_refused_in_one_line() -> None:
     assert "the reference model is of states (3, 8, 8), not (4, 4, 4)" in refusal(
         made(), tiny_pixel_model()
     )
-    with pytest.raises(ValueError, match="name the detector whose score is calibrated"):
+    with pytest.raises(ValueError, match="calibrated compares two models, so it cannot be part"):
         made(detector="calibrated")
     with pytest.raises(UserError, match="option of detector cfg_norm"):
         made(settings=("drawz=1",))

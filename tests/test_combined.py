@@ -174,7 +174,7 @@ def test_what_a_development_run_has_learned_scores_another(model, tmp_path) -> N
     detector = made(weights=tuple(facts["weights"].split(",")))
     assert not detector.alone and detector.access == Access(labels=True)
     others = [Condition(f"d{i}", f"another {i}") for i in range(3)]
-    raw = np.array([part.score(model, others, {}) for part in detector.parts.values()]).T
+    raw = np.array([part.score(model, others, {}) for part in detector.holds.values()]).T
     learned = from_text(facts["weights"].split(","), ["cfg_norm", "dcs"])
     before = model.cost.forwards
     detector.fit(others, [-1] * 3, ["g"] * 3)

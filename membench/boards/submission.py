@@ -20,7 +20,7 @@ from membench.boards.whole_pairs import board_of
 from membench.errors import UserError
 from membench.options import detector_options
 from membench.runs.finished import Run, load
-from membench.runs.stored import read_info
+from membench.runs.stored import HELD, read_info
 from membench.storage.hashing import json_hash
 
 # Of a folder, a file and a branch; no separator, and no dot in front
@@ -156,6 +156,11 @@ def _check_task(run: Run) -> None:
     info = run.info
     task, known = info["task"], registry.tasks()
     ships = task in known.names() and known.get(task).target.startswith("membench.")
+    if own := [what for what in _plugin_code(run) if what.startswith(HELD)]:
+        raise UserError(
+            f"{run.path} holds {own[0].removeprefix(HELD)}, a detector of your own; submit that one"
+            " first, for the community board holds what ships inside another"
+        )
     if not ships or "task" in _plugin_code(run):
         raise UserError(
             f"{run.path} is of task {task}, which does not ship with membench; the community board"
@@ -236,6 +241,16 @@ def _check_shipped(run: Run) -> None:
             f"{run.path} is of version {version} of {info['detector']}, and this is version"
             f" {cls.version}; make the run again with this membench"
         )
+    held = info["key_parts"].get("holds", {})
+    if not isinstance(held, dict) or not all(isinstance(of, dict) for of in held.values()):
+        raise UserError(f"{run.path} is edited: what it holds is no detector; delete it {AGAIN}")
+    for name, of in held.items():
+        now = registry.detectors().load(name).version
+        if of.get("version") != now:
+            raise UserError(
+                f"{run.path} holds version {of.get('version')} of {name}, and this is version"
+                f" {now}; make the run again with this membench"
+            )
     options = detector_options(
         info["detector"], cls, info["options_passed"], info.get("preset"), info["profile"]
     )

@@ -23,7 +23,8 @@ from membench.runs.images import Samples
 from membench.runs.job import Job, load_task, open_job, run_info, told
 from membench.runs.plan import Unprepared, encode, planned, suits, unsuited
 from membench.runs.shards import NoModel, Phases, Work, in_step, timer
-from membench.runs.spec import Spec, source_of
+from membench.runs.spec import Spec, held, source_of
+from membench.runs.stored import HELD
 from membench.task import LoadedTask
 from membench.types import Example, Tracker
 
@@ -137,11 +138,17 @@ def _described(
 def _tell_changed_source(job: Job) -> None:
     """A line where a finished run was made by other code under the same version."""
     made = job.folder.run.get("source") if job.folder.complete else None
-    for kind, name, version in (
-        ("detector", job.spec.detector, job.detector.version),
-        ("task", job.spec.task, job.task.info.version),
-    ):
-        if isinstance(made, dict) and made.get(kind) != source_of(job.spec)[kind]:
+    if not isinstance(made, dict):
+        return
+    versions = {name: part.version for name, part in held(job.detector)}
+    for what, source in source_of(job.spec, job.detector).items():
+        name = what.removeprefix(HELD)
+        kind, version = "detector", versions.get(name, job.detector.version)
+        if what == "detector":
+            name, version = job.spec.detector, job.detector.version
+        elif what == "task":
+            kind, name, version = "task", job.spec.task, job.task.info.version
+        if made.get(what) != source:
             say(
                 f"{kind} {name} is other code than made {job.folder.path}, and its version is still"
                 f" {version}: what is shown is the earlier code's; raise the version, or delete the"

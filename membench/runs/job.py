@@ -116,7 +116,9 @@ def open_job(
     opened = RunFolder.attach if attach else RunFolder.open
     folder = stack.enter_context(opened(out, spec.task, spec.profile, spec.detector, key, parts))
     workspace = Workspace(
-        out / spec.task / spec.profile / "prepared", _identity(spec, task), progress=progress
+        out / spec.task / spec.profile / "prepared",
+        _identity(spec, detector, task),
+        progress=progress,
     )
     return Job(spec, detector, task, examples, folder, workspace)
 
@@ -176,11 +178,11 @@ def _limited(examples: Sequence[Example], limit: int | None) -> list[Example]:
     return [e for e in examples if e.id in kept]
 
 
-def _identity(spec: Spec, task: LoadedTask) -> dict[str, Any]:
+def _identity(spec: Spec, detector: Detector, task: LoadedTask) -> dict[str, Any]:
     """What a detector's preparation depends on besides its own options: the model, how
     the task samples, and a plug-in's own code.
     """
-    return plugin_code(spec) | {
+    return plugin_code(spec, detector) | {
         "weights": task.hashes["weights"],
         "dtype": spec.dtype,
         "sampling": dict(task.info.sampling),
@@ -224,7 +226,7 @@ def run_info(job: Job, n_images: int) -> dict[str, Any]:
         "extract_only": spec.extract_only,
         "budget": spec.budget,
         "preset": spec.preset,
-        "source": source_of(spec),
+        "source": source_of(spec, detector),
         "membench": provenance.commit(),
         "versions": provenance.versions(),
     }

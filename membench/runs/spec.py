@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from membench import registry
 from membench.detector import Detector
 from membench.models.batch_size import AUTO
 from membench.runs.shards import SHARD
+from membench.runs.stored import HELD
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask
 
@@ -60,7 +61,8 @@ def key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) 
         "seed": spec.seed,
         "dtype": spec.dtype,
         "shard": SHARD,
-        **plugin_code(spec),
+        **plugin_code(spec, detector),
+        **({"holds": _described(detector)} if detector.holds else {}),
         **({"reads": dict(detector.reads)} if detector.reads else {}),
         # Left out where they change nothing: most runs have neither.
         **({"extract_only": True} if spec.extract_only else {}),
@@ -68,23 +70,45 @@ def key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) 
     }
 
 
-def plugin_code(spec: Spec) -> dict[str, Any]:
-    """Hashes of the files of a plug-in detector or task, which a user edits without
-    raising the version; nothing of built-ins.
-    """
-    entries = {
-        "detector": registry.detectors().get(spec.detector),
-        "task": registry.tasks().get(spec.task),
+def held(detector: Detector) -> Iterator[tuple[str, Detector]]:
+    """(name, detector) of all that it holds, and of what those hold, each once."""
+    for name, part in sorted(detector.holds.items()):
+        yield name, part
+        yield from held(part)
+
+
+def _described(detector: Detector) -> dict[str, Any]:
+    return {
+        name: {
+            "version": part.version,
+            "options": asdict(part.options),
+            **({"reads": dict(part.reads)} if part.reads else {}),
+            **({"holds": _described(part)} if part.holds else {}),
+        }
+        for name, part in detector.holds.items()
     }
-    code = {kind: entry.code for kind, entry in entries.items() if entry.code}
+
+
+def plugin_code(spec: Spec, detector: Detector) -> dict[str, Any]:
+    """Hashes of the files of a plug-in detector or task, and of the plug-ins that the
+    detector holds, which a user edits without raising the version; nothing of built-ins.
+    """
+    code = {what: entry.code for what, entry in _entries(spec, detector).items() if entry.code}
     return {"plugin_code": code} if code else {}
 
 
-def source_of(spec: Spec) -> dict[str, str]:
-    """Hashes of the statements of the detector's and the task's own files. They are no
-    part of the key: ``version`` says what changes a number.
+def source_of(spec: Spec, detector: Detector) -> dict[str, str]:
+    """Hashes of the statements of the own files of the detector, the task and what the
+    detector holds. They are no part of the key: ``version`` says what changes a number.
     """
+    return {what: entry.source for what, entry in _entries(spec, detector).items()}
+
+
+def _entries(spec: Spec, detector: Detector) -> dict[str, registry.Entry]:
+    """ "detector", "task" and HELD NAME: where each is registered."""
+    known = registry.detectors()
     return {
-        "detector": registry.detectors().get(spec.detector).source,
-        "task": registry.tasks().get(spec.task).source,
+        "detector": known.get(spec.detector),
+        "task": registry.tasks().get(spec.task),
+        **{f"{HELD}{name}": known.get(name) for name, _ in held(detector)},
     }

@@ -15,6 +15,8 @@ from membench.storage.streams import check_pages
 from membench.storage.tables import SCHEMAS, read_notes, read_table, refuse_newer
 
 LARGEST_INFO = 16_000_000  # bytes of a run.json
+# Before the name of a detector inside another, in ``plugin_code`` and ``source``
+HELD = "held "
 ID_COLUMNS = {"samples": "sample_id", "scores": "id"}
 
 

@@ -1,0 +1,129 @@
+"""Detectors inside another: what they are is part of the run's key, and what cannot be
+held is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pixel_task import PixelTask
+from pixel_task import model as pixel_model
+
+from membench import registry
+from membench.detector import Detector
+from membench.detectors.calibrated import Calibrated
+from membench.detectors.combined import Combined
+from membench.detectors.filter import Filter
+from membench.detectors.within import suits
+from membench.errors import UserError
+from membench.runs.execute import execute_all
+from membench.runs.spec import Spec, held, key_parts, plugin_code, source_of
+from membench.storage.hashing import content_key
+from membench.testing import tiny_text_model
+from membench.types import Condition
+
+SAMPLING = {"steps": 3, "guidance": 2.0, "examples": "prompts"}
+HOLDERS = [
+    (Filter, {"scorer": "brightness"}),
+    (Calibrated, {"detector": "brightness"}),
+    (Combined, {"detectors": ("brightness", "cfg_norm")}),
+]
+
+
+@dataclass(frozen=True)
+class BrightnessOptions:
+    power: int = 1
+
+
+class Brightness(Detector):
+    """A detector of somebody's own."""
+
+    Options = BrightnessOptions
+    version = 1
+
+    def score(self, model: Any, conditions: Sequence[Condition], extracted: Any) -> list[float]:
+        return [0.0] * len(conditions)
+
+
+@pytest.fixture(autouse=True)
+def plugged() -> str:
+    return registry.detectors().of(Brightness)
+
+
+def made(cls: type[Detector], **options: Any) -> Detector:
+    return cls(cls.Options(**options), seed=0, sampling=SAMPLING)
+
+
+def key(cls: type[Detector], **options: Any) -> str:
+    task = PixelTask().load("mini")
+    name = {Filter: "filter", Calibrated: "calibrated", Combined: "combined"}[cls]
+    return content_key(key_parts(Spec(name, "pixels"), made(cls, **options), task, ["a"]))
+
+
+@pytest.fixture
+def pixels() -> str:
+    return registry.tasks().of(PixelTask)
+
+
+@pytest.mark.parametrize(("cls", "options"), HOLDERS)
+def test_a_run_is_of_the_version_that_it_holds(
+    cls: type[Detector], options: dict[str, Any], pixels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = key(cls, **options)
+    assert key(cls, **options) == before
+    settings = "brightness.power=2" if cls is Combined else "power=2"
+    assert key(cls, **options, settings=(settings,)) != before
+    monkeypatch.setattr(Brightness, "version", 2)
+    assert key(cls, **options) != before
+
+
+@pytest.mark.parametrize(("cls", "options"), HOLDERS)
+def test_the_code_of_a_plug_in_that_it_holds_is_known(
+    cls: type[Detector], options: dict[str, Any], pixels: str
+) -> None:
+    name = {Filter: "filter", Calibrated: "calibrated", Combined: "combined"}[cls]
+    detector = made(cls, **options)
+    code = plugin_code(Spec(name, pixels), detector)["plugin_code"]
+    mine = registry.detectors().get("brightness")
+    assert code["held brightness"] == mine.code and len(mine.code) == 64
+    assert "detector" not in code and "held cfg_norm" not in code  # they ship
+    assert source_of(Spec(name, pixels), detector)["held brightness"] == mine.source
+    assert "brightness" in dict(held(detector))
+
+
+def test_two_models_are_held_by_nobody() -> None:
+    for cls, options in (
+        (Filter, {"scorer": "calibrated"}),
+        (Combined, {"detectors": ("cfg_norm", "calibrated")}),
+        (Calibrated, {"detector": "calibrated"}),
+    ):
+        with pytest.raises(ValueError, match="compares two models, so it cannot be part"):
+            made(cls, **options)
+
+
+def test_what_prepares_or_counts_all_its_images_is_held_by_nobody() -> None:
+    model, prompt = tiny_text_model(), [Condition("a", "a")]
+    of_prompts = registry.detectors().load("update_norm")
+    with pytest.raises(UserError, match="update_norm prepares before it scores"):
+        suits("update_norm", made(of_prompts), model, prompt)
+    random = registry.detectors().load("random")
+    at_images = random(random.Options(), seed=0, sampling={**SAMPLING, "examples": "images"})
+    images = [e.condition for e in PixelTask().load("mini").examples]
+    with pytest.raises(UserError, match="all images that a run of it generates"):
+        suits("random", at_images, pixel_model(), images)
+    suits("random", made(random), model, prompt)  # of a prompt's own images
+
+
+def test_a_refusal_is_one_line_of_a_run(pixels: str, tmp_path: Path) -> None:
+    for name, options in (
+        ("filter", ["scorer=calibrated"]),
+        ("combined", ["detectors=loss,update_norm"]),
+    ):
+        with pytest.raises(UserError) as error:
+            execute_all([Spec(name, pixels, options=options)], tmp_path, progress=False)
+        assert "cannot be part of another detector" in str(error.value)
+        assert "\n" not in str(error.value)
