@@ -21,7 +21,6 @@ from membench.metrics.detection import FPR_LIMITS, check, of_kind, tpr_at_fpr
 from membench.metrics.extraction import nearest_matches
 from membench.metrics.intervals import class_weights, mean_resamples, weighted_statistics
 from membench.metrics.regions import in_region
-from membench.metrics.table import owners
 from membench.runs.finished import Run
 from membench.runs.images import stored_images
 from membench.similarity.near_duplicates import merged
@@ -172,10 +171,9 @@ class Resampler:
         good, matches = run.found()
         if good.empty:
             return None
-        owner, _ = owners(good, run.scores)
         best = nearest_matches(matches, len(good))["similarity"].to_numpy()
         hits = in_region(best, space, space.copy)
         drawn = mean_resamples(
-            hits[:, None], owner.to_numpy(), resamples=self.resamples, seed=self.seed
+            hits[:, None], run.groups(good), resamples=self.resamples, seed=self.seed
         )
         return Drawn(float(hits.mean()), None if drawn is None else drawn[:, 0])

@@ -15,7 +15,6 @@ from membench.boards.collect import about
 from membench.boards.identity import BOARD, marked, status_of
 from membench.errors import UserError
 from membench.metrics.levels import mover, widened
-from membench.metrics.table import owners
 from membench.metrics.thresholds import curves, grid_of, threshold
 from membench.runs.finished import Run
 from membench.types import Space
@@ -81,10 +80,9 @@ def sweep_thresholds(
         boards[board] = min(boards.get(board, 1 << 62), int((run.samples.status == "ok").sum()))
     for run, row in with_images:
         good, found = run.found()
-        owner, _ = owners(good, run.scores)
         edges, at = parse_grid(grid, run.space), boards[tuple(row[name] for name in BOARD)]
         table = curves(
-            found, len(good), run.space, edges, groups=owner.to_numpy(), at=at, resamples=resamples
+            found, len(good), run.space, edges, groups=run.groups(good), at=at, resamples=resamples
         )
         kept = {name: row[name] for name in (*SETTING, "seed", "status")}
         parts.append(

@@ -11,7 +11,6 @@ import pandas as pd
 
 from membench.boards.identity import asked, hash_without, marked, status_of
 from membench.metrics.extraction import copy_counts
-from membench.metrics.table import owners
 from membench.metrics.thresholds import curves, grid_of, threshold
 from membench.metrics.unique import rarefied
 from membench.reports.gallery import ROUNDING, copy_words, measure_word
@@ -186,7 +185,7 @@ def threshold_plots(
     least = min(len(good) for good, _ in parts.values())
     lines: dict[str, list[Line]] = {"ams": [], "ums": []}
     for name, (good, matches) in parts.items():
-        groups, seed = owners(good, runs[name].scores)[0].to_numpy(), runs[name].info["seed"]
+        groups, seed = runs[name].groups(good), runs[name].info["seed"]
         more = len(good) > least
         frame = curves(
             matches,

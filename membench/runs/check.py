@@ -42,6 +42,7 @@ def check_tables(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], sp
     """
     scores, samples = tables["scores"], tables["samples"]
     _check_scores(info, scores)
+    _check_owners(info.get("owners", {}))
     good = _check_samples(info, samples)
     if len(good) and not space.bands:
         raise ValueError("it compares images, and its space has no bands")
@@ -73,6 +74,14 @@ def _check_scores(info: Mapping[str, Any], scores: pd.DataFrame) -> None:
     labelled = scores[good & (scores.label >= 0)]
     if (labelled.groupby("group").label.nunique() > 1).any():
         raise ValueError("it holds a group of examples with both labels")
+
+
+def _check_owners(owners: Any) -> None:
+    if not isinstance(owners, dict) or not all(
+        isinstance(of, list) and len(of) == 2 and all(isinstance(word, str) for word in of)
+        for of in owners.values()
+    ):
+        raise ValueError("its run.json says of an example no group and kind")
 
 
 def _check_samples(info: Mapping[str, Any], samples: pd.DataFrame) -> pd.DataFrame:

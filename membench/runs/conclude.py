@@ -95,6 +95,8 @@ def conclude(
             ),
             "failed": failed,
             "finished": datetime.now(UTC).date().isoformat(),
+            # Without scores nothing else says whose an image is
+            **({} if len(scores) else {"owners": _owners(known, good)}),
             "truncated_prompts": truncated,
             "phases": phases,
             # Loading, and every phase of all sessions, shared evaluations at what they
@@ -105,3 +107,9 @@ def conclude(
             ),
         },
     )
+
+
+def _owners(examples: pd.DataFrame, images: pd.DataFrame) -> dict[str, list[str]]:
+    """Group and kind of each example that images were generated for, by its id."""
+    asked = examples[examples.id.isin(images.condition)]
+    return {r.id: [r.group, r.kind] for r in asked.itertuples()}

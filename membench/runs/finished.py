@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from membench.errors import UserError, reason
+from membench.metrics.table import owners
 from membench.runs.check import check_tables
 from membench.runs.check_info import check_info
 from membench.runs.images import stored_images
@@ -102,6 +103,18 @@ class Run:
             self.matches.sample_id.astype(object)
         )
         return good, self.matches.assign(generated=at.astype(np.int32))[at >= 0]
+
+    def groups(self, images: pd.DataFrame) -> np.ndarray:
+        """The group of each row of ``samples``: of its prompt, as the scores say or, of a
+        run without any, its run.json; an image of no example is its own.
+        """
+        known = self.scores
+        if not len(known):
+            given = self.info.get("owners", {})
+            known = pd.DataFrame(
+                [(name, *of) for name, of in given.items()], columns=["id", "group", "kind"]
+            )
+        return owners(images, known)[0].to_numpy()
 
 
 @dataclass(frozen=True)
