@@ -57,7 +57,7 @@ CHANNELS = {16: (16, 32, 64), 8: (24, 48)}  # by the side of an image
 SAMPLING = {"steps": 20, "guidance": 1.0}
 WAYS = ("labels", "null")
 PERCENT = ("AMS", "UMS")
-SETTING = ("labels", "perturb", "from", "seed", "half")
+SETTING = ("labels", "perturb", "from", "seed", "half", "side", "steps")
 PLOTTED = (
     ("AMS", "AMS, copies %", 100.0),
     ("flipd x1", "AUROC of FLIPD, images shown once", 1.0),
@@ -86,9 +86,9 @@ def trained(
 ) -> Path:
     """The folder of a model on a half, trained unless it is there."""
     half, name = pair.halves[name_of_half], name_of(labels, perturb, seed, name_of_half)
-    folder = args.out / "models" / name
-    if steps_of(folder) >= args.steps:
-        return folder
+    work = args.out / f"models-{args.side}-{args.steps}"
+    if steps_of(work / name) == args.steps:
+        return work / name
     told = make_labels(labels, half.images, half.labels, WORLD.classes, seed)  # type: ignore[arg-type]
     recipe = MirrorRecipe(
         steps=args.steps,
@@ -100,15 +100,16 @@ def trained(
     )
     record = {"hash": half.content_hash(), **told_record(recipe.labels, told)}
     data = TrainingSet(half.images, half.copies, told, WORLD.classes, record)
-    train_pixels(args.out / "models", name, data, recipe, progress=False)
-    return folder
+    train_pixels(work, name, data, recipe, progress=False)
+    return work / name
 
 
 def generated(args: argparse.Namespace, folder: Path, labels: str, way: str) -> np.ndarray:
     """Images ``uint8`` [n, h, w, 3] of a model, from its labels in turn or from none.
     The noise of an image is the same for every model.
     """
-    file = args.out / "images" / f"{folder.name}-{way}-{steps_of(folder)}-{args.images}.npy"
+    work = args.out / f"images-{args.side}-{args.steps}"
+    file = work / f"{folder.name}-{way}-{args.images}.npy"
     if file.is_file():
         return np.load(file, allow_pickle=False)
     classes = 0 if labels == "none" else WORLD.classes
@@ -273,6 +274,8 @@ def main() -> None:
                 "from": way,
                 "seed": seed,
                 "half": half,
+                "side": args.side,
+                "steps": args.steps,
             }
             found = figures(images, pair, half) | told_apart
             if way == "labels":

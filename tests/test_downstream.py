@@ -22,6 +22,7 @@ from membench.detector import Detector
 from membench.errors import UserError
 from membench.models import downstream
 from membench.models.downstream import downstream_accuracy
+from membench.runs import quality as run_quality
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run
 from membench.runs.quality_file import read_quality
@@ -190,6 +191,19 @@ def test_it_learns_from_as_many_training_images(tmp_path: Path) -> None:
     """And what is written can be read: no more images than the run has."""
     frame = read_quality(ask(tmp_path, Coloured, "images=9")).set_index("metric")
     assert frame.n.tolist() == [9, 9] and frame.reference.tolist() == [16, 16]
+
+
+def test_of_many_images_a_sample_of_all_classes_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are stored class by class."""
+    run = ask(tmp_path, Coloured)
+    monkeypatch.setattr(run_quality, "MOST", 12)
+    sets = run_quality._sets(run, Coloured().load("mini"))
+    assert len(sets.images) == len(sets.told) == 12 and set(sets.told) == {0, 1, 2}
+    # Each with the class that it was generated from, of which it has the next colour
+    channel = [[0, 2, 1][(told + 1) % 3] for told in sets.told]
+    assert sets.images.mean(axis=(1, 2)).argmax(axis=1).tolist() == channel
 
 
 def test_images_without_classes_get_a_line_and_no_figure(

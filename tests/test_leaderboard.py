@@ -186,6 +186,29 @@ def test_copies_at_equal_numbers_of_images_and_at_equal_cost(frame):
     )
 
 
+def test_images_that_the_preparation_pays_for_have_no_price_of_their_own(tmp_path):
+    """SIDE's synthetic images among its own, and an attack that prepares them all: what a
+    smaller budget would have made of them nobody knows.
+    """
+    make(tmp_path, COPIED[:3], price=10)
+    make(
+        tmp_path,
+        COPIED[:5],
+        detector="side",
+        prepare={"forwards": 15},
+        more_parts={"options": {"count_synthetic": True}},
+    )
+    make(tmp_path, COPIED[:5], detector="filter", price=0, prepare={"forwards": 90})
+    make(tmp_path, COPIED[:5], detector="plain", prepare={"forwards": 15})
+    frame = collect(tmp_path).set_index("detector")
+    assert set(frame.equal_cost) == {30}
+    assert frame.images_at_equal_cost["plain"] == 1
+    for name in ("side", "filter"):
+        assert pd.isna(frame.images_at_equal_cost[name])
+        assert math.isnan(frame.copied_at_equal_cost[name])
+        assert frame.copied_at_equal_n[name] > 0
+
+
 def test_what_a_budget_pays_for():
     assert (
         affordable(100, 30, 60, 6) == 7

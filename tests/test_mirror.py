@@ -795,3 +795,16 @@ def test_length_and_capitals_of_captions_are_at_chance_between_the_halves() -> N
         abs(roc_auc_score(labels, [sum(c.isupper() for c in p) / len(p) for p in prompts]) - 0.5)
         <= 0.05
     )
+
+
+@pytest.mark.parametrize(("n", "shown"), [(99, False), (100, True)])
+def test_a_tpr_at_1_percent_takes_100_negatives_of_either_model(n: int, shown: bool) -> None:
+    """Of model a they are half b's images, of model b half a's: 100 and n here."""
+    labels = np.repeat([1, 0], [n, 100])
+    rng = np.random.default_rng(0)
+    a = pd.DataFrame({"id": [str(i) for i in range(len(labels))], "label": labels})
+    a = a.assign(kind="x1", group=a.id, status="ok", score=rng.normal(labels))
+    b = a.assign(label=1 - labels, score=rng.normal(1 - labels))
+    row = mirrored_auroc(a, b, resamples=10).iloc[0]
+    assert np.isfinite(row.tpr_a) and np.isfinite(row.tpr_b) == shown
+    assert np.isfinite(row.tpr) == shown

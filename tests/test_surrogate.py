@@ -214,6 +214,23 @@ def test_a_trained_classifier_tells_the_labels_and_stands_still(model, workspace
 # ---------------------------------------------------------------------- forward process
 
 
+def test_one_class_would_guide_nothing_and_is_refused(model, workspace) -> None:
+    """Its log-probability is 0 everywhere, and so is its gradient."""
+    with pytest.raises(UserError, match="one class of images"):
+        train_classifier(
+            model,
+            synthetic(torch.zeros(4, *model.shape)),
+            torch.ones(4, 1),
+            workspace,
+            blocks=(1, 1, 1, 1),
+            timed=True,
+            steps=1,
+            batch=2,
+            rate=1e-3,
+            seed=0,
+        )
+
+
 def test_noised_is_the_schedulers_own_formula(model) -> None:
     x0, noise, t = (
         gaussian(4, *model.shape),

@@ -19,6 +19,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.training import Plan, fit
 from membench.storage.hashing import tensor_hash
@@ -131,7 +132,13 @@ def train_classifier(
     AdamW. Continues after an interruption.
 
     targets: probabilities [n, classes]; they are part of the key, whatever made them.
+    Raises :class:`UserError` for a single class: its gradient is 0 everywhere.
     """
+    if targets.shape[1] < 2:
+        raise UserError(
+            "the classifier has one class of images to learn, so it would guide nothing; raise"
+            " synthetic, or keep more clusters (keep, min_members)"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = Classifier(

@@ -26,12 +26,17 @@ from membench.storage.hashing import json_hash
 from membench.types import sees
 
 
-def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.DataFrame:
+def with_equal_terms(
+    frame: pd.DataFrame, counts: Sequence[np.ndarray], uneven: Sequence[bool] = ()
+) -> pd.DataFrame:
     """Adds how many different training images a row's run copies at its board's
     smallest N_G, and at its smallest cost.
 
     counts: of each row, by how many of its ``n_ok`` images each copied training image
-    is copied (``extraction.copy_counts``). Exact rarefaction, no interpolation. Columns
+    is copied (``extraction.copy_counts``). uneven: of each row, whether its images
+    have no one price, so that a part of its cost pays for nobody knows which of them: then
+    its numbers at equal cost are missing where the cost is below its own. Exact
+    rarefaction, no interpolation. Columns
     ``equal_n`` and ``copied_at_equal_n``; ``equal_cost`` (target evaluations of
     preparation and extraction of the cheapest run), ``images_at_equal_cost``
     (floor((cost - preparation) / price of an image), 0 if negative, at most ``n_ok``),
@@ -49,12 +54,15 @@ def with_equal_terms(frame: pd.DataFrame, counts: Sequence[np.ndarray]) -> pd.Da
         size = int(part.n_ok.min())
         budget = int((part.prepare_forwards + part.sample_evaluations).min())
         for label, row in part.iterrows():
+            own = counts[position[label]]
+            n[label], cost[label] = size, budget
+            [copied_n[label]] = rarefied(own, row.n_ok, [size])
+            whole = row.prepare_forwards + row.sample_evaluations
+            if uneven and uneven[position[label]] and budget < whole:
+                continue
             paid = affordable(budget, row.prepare_forwards, row.sample_evaluations, row.n_g)
-            n[label], cost[label], images[label] = size, budget, min(paid, row.n_ok)
-            capped[label] = paid > row.n_ok
-            copied_n[label], copied_cost[label] = rarefied(
-                counts[position[label]], row.n_ok, [size, images[label]]
-            )
+            images[label], capped[label] = min(paid, row.n_ok), paid > row.n_ok
+            [copied_cost[label]] = rarefied(own, row.n_ok, [images[label]])
     return frame.assign(
         equal_n=n,
         copied_at_equal_n=copied_n,
@@ -74,6 +82,12 @@ def affordable(budget: int, preparation: int, extraction: int, n_images: int) ->
     return int((budget - preparation) * n_images // extraction) if extraction else n_images
 
 
+def _is_uneven(run: Run) -> bool:
+    """Whether the preparation pays for images: for all, or for SIDE's synthetic ones."""
+    prepared = evaluations(run, "prepare") > 0 and evaluations(run, "samples") == 0
+    return prepared or bool(run.info["options"].get("count_synthetic"))
+
+
 Source = Path | Sequence[Run]
 
 
@@ -90,7 +104,9 @@ def collect(source: Source, groups: str = "task") -> pd.DataFrame:
     """
     runs = _runs(source)
     frame = with_equal_terms(
-        with_control(pd.DataFrame([_row(run) for run in runs])), [_copies(run) for run in runs]
+        with_control(pd.DataFrame([_row(run) for run in runs])),
+        [_copies(run) for run in runs],
+        [_is_uneven(run) for run in runs],
     )
     frame["budget"] = frame.budget.astype("Int64")
     alone = ~frame.control & frame.control_weights.isna() & frame.ams_cumulative.notna()

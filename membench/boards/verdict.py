@@ -5,6 +5,7 @@ and, on the same examples, that of the difference, AUROC on the model less AUROC
 model that has not seen them, lies above 0. The examples' groups are resampled once for
 both. On a mirror pair the other model is the mirror model, whose AUROC for the first
 one's labels is 1 - its own; the difference is then twice the mirrored AUROC less 1.
+That content explains what it tells is said where that interval ends below 0.05.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ from membench.boards.identity import pair_key
 from membench.metrics.mirror import over_control
 from membench.runs.finished import Run
 
-Level = Literal["finds", "content", "chance", "open", "none"]
+Level = Literal["finds", "content", "unsure", "chance", "open", "none"]
+EXPLAINED = 0.05  # of AUROC: what content leaves over is less than that
 MIRROR, CONTROL = "the mirror model", "the control model"
 UNSEEN = "a model that has not seen them"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """level: it finds memorization; what it finds, content explains; it is not better
-    than chance; the other model has not been asked; there is no AUROC. text: a
-    sentence. difference: AUROC on the model less AUROC on the other, with the ends of
-    its 95 % interval; None where the other has not been asked. other: what that model
-    is called.
+    """level: it finds memorization; what it finds, content explains; too few examples
+    tell whether content does; it is not better than chance; the other model has not been
+    asked; there is no AUROC. text: a sentence. difference: AUROC on the model less AUROC
+    on the other, with the ends of its 95 % interval; None where the other has not been
+    asked. other: what that model is called.
     """
 
     level: Level
@@ -87,10 +89,15 @@ def verdict(
             difference,
             name,
         )
+    explained = difference[2] < EXPLAINED
     return Verdict(
-        "content",
-        f"{reached.detector} tells memorized {what}: AUROC {text}{beside}: content alone explains"
-        " it",
+        "content" if explained else "unsure",
+        f"{reached.detector} tells memorized {what}: AUROC {text}{beside}: "
+        + (
+            "content alone explains it"
+            if explained
+            else f"a difference of {_interval(*difference)}, so that content alone may explain it"
+        ),
         difference,
         name,
     )

@@ -26,7 +26,8 @@ def mirrored_auroc(
     the same examples, whose labels are exchanged. An example whose label is 0 in both
     (held out) is left out, as is one that failed in either. Returns columns ``kind``
     ("all" first), ``mirrored`` with ``low`` and ``high``, ``a`` and ``b`` likewise,
-    ``tpr`` (at 1 % FPR, mean of both), ``tpr_a``, ``tpr_b`` and ``n`` (examples). Both
+    ``tpr`` (at 1 % FPR, mean of both), ``tpr_a``, ``tpr_b`` (NaN for fewer than 100
+    negatives, which cannot show it) and ``n`` (examples). Both
     models share each resample of the groups, drawn within each half. Raises ValueError
     for other examples or labels.
     """
@@ -57,6 +58,8 @@ def mirrored_over_seeds(
             continue
         once = _of_both(parts, labels, np.ones((1, len(labels)), dtype=np.int64))
         one, two = once["auroc"][:, 0]
+        # The negatives of either model are what the other has seen
+        tpr = np.where([(labels == k).sum() >= 1 / FPR for k in (0, 1)], once[TPR][:, 0], np.nan)
         drawn = [
             _of_both(parts, labels, weights)["auroc"]
             for weights in class_weights(labels, groups, resamples, seed)
@@ -78,9 +81,9 @@ def mirrored_over_seeds(
                 "b": two,
                 "b_low": b_low,
                 "b_high": b_high,
-                "tpr": once[TPR].mean(),
-                "tpr_a": once[TPR][0, 0],
-                "tpr_b": once[TPR][1, 0],
+                "tpr": tpr.mean(),
+                "tpr_a": tpr[0],
+                "tpr_b": tpr[1],
                 "n": len(labels),
             }
         )

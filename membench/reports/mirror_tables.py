@@ -22,7 +22,7 @@ def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
         interval(r.mirrored, r.mirrored_low, r.mirrored_high) for r in every.itertuples()
     ]
     out["a / b"] = [f"{r.auroc_a:.3f} / {r.auroc_b:.3f}" for r in every.itertuples()]
-    out["TPR@1%"] = [f"{value:.3f}" for value in every.mirrored_tpr]
+    out["TPR@1%"] = [number(value, 3) for value in every.mirrored_tpr]
     out["eval/ex"] = every.evaluations_per_example.map(number)
     seeds = sorted(set(every.seeds))
     alike = f"; options: {options[0]}" if len(options := every.options.unique()) == 1 else ""

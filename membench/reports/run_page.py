@@ -39,6 +39,7 @@ from membench.types import Space
 WORDS: dict[Level, str] = {
     "finds": "Finds memorization",
     "content": "Explained by content",
+    "unsure": "Not told from content",
     "chance": "No better than chance",
     "open": "Open: no other model asked",
     "none": "No AUROC",

@@ -179,8 +179,8 @@ def _of_model(task: LoadedTask) -> Asked:
 def measure(run: Run, task: LoadedTask, asked: Sequence[Asked | Classifier]) -> None:
     """Adds the figures of a run to its folder, but those that stand there.
 
-    Of the run the first ``MOST`` images are taken; of the training images a fixed random
-    sample, of as many as there are held-out ones. Raises :class:`UserError` for images of
+    Of the run a fixed random sample of ``MOST`` images is taken; of the training images
+    one of as many as there are held-out ones. Raises :class:`UserError` for images of
     other sizes than the training images where the features need one size.
     """
     kept = read_quality(run)
@@ -219,7 +219,9 @@ def measure(run: Run, task: LoadedTask, asked: Sequence[Asked | Classifier]) -> 
 
 
 def _sets(run: Run, task: LoadedTask) -> Sets:
-    good = run.samples[run.samples.status == "ok"][:MOST]
+    good = run.samples[run.samples.status == "ok"]
+    # By chance: they lie in the order of their conditions
+    good = good.iloc[np.sort(np.random.default_rng(0).permutation(len(good))[:MOST])]
     found = {name: png_image(image) for name, image in stored_images(run.path, good.sample_id)}
     images = [found[name] for name in good.sample_id]
     if len({image.shape for image in images}) > 1:
