@@ -98,8 +98,9 @@ def _quality(
             return f"{number(value, 2)}*"
         return number(of(row, f"fd_{against}"), 2)
 
-    def beside(row: pd.Series, name: str) -> str:
-        return f"{number(of(row, name), 1)} / {number(of(row, f'control_{name}'), 1)}"
+    def beside(row: pd.Series, name: str, mark: str = "") -> str:
+        values = of(row, name), of(row, f"control_{name}")
+        return " / ".join(number(v, 1) + (mark if pd.notna(v) else "") for v in values)
 
     shrunk = "fd_shrunk_excess"
     few = ["*: of shrunk covariances, since there are no more images than features"] * any(
@@ -139,7 +140,7 @@ def _quality(
                 "attack": names,
                 "AMS %": [_percent(r.ams_cumulative) for r in rows],
                 "FD excess / mirror": [
-                    beside(r, "fd_excess") if pd.isna(of(r, shrunk)) else f"{beside(r, shrunk)}*"
+                    beside(r, "fd_excess") if pd.isna(of(r, shrunk)) else beside(r, shrunk, "*")
                     for r in rows
                 ],
                 "C_T / mirror": [beside(r, "c_t") for r in rows],
