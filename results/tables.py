@@ -34,6 +34,7 @@ FILES = (
     "results/cifar10_subset.md",
     "results/attacks.md",
     "results/ladder.md",
+    "results/quality.md",
 )
 BLOCK = re.compile(
     r"(<!-- (?P<what>membench|mirrored|ladder) (?P<given>[^>]+) -->\n)"

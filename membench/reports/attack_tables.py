@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from membench.boards.identity import marked
-from membench.boards.quality import features_of
+from membench.boards.quality import MIRROR, features_of
 from membench.metrics.extraction import CONFIDENT, PERCENTILES
 from membench.metrics.names import CLASSIFIER
 from membench.reports.text import interval, number
@@ -58,6 +58,8 @@ def attack_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
 
 
 def _downstream(part: pd.DataFrame, names: list[str]) -> tuple[str, pd.DataFrame, list[str]]:
+    """Of the attacks whose images have classes."""
+
     def share(row: pd.Series, name: str) -> str:
         value, error = (row.get(f"{name}{end}@{CLASSIFIER}", math.nan) for end in ("", "_error"))
         return f"{number(value, 3)} ± {number(error, 3)}"
@@ -69,15 +71,18 @@ def _downstream(part: pd.DataFrame, names: list[str]) -> tuple[str, pd.DataFrame
                 {
                     "attack": name,
                     "accuracy": share(row, "downstream"),
-                    "of training images": share(row, "downstream_training"),
+                    "mirror's": number(row.get(f"{MIRROR}downstream@{CLASSIFIER}", math.nan), 3),
+                    "training images'": share(row, "downstream_training"),
                     "AMS %": _percent(row.ams_cumulative),
                 }
-                for name, row in zip(names, (r for _, r in part.iterrows()), strict=True)
+                for name, (_, row) in zip(names, part.iterrows(), strict=True)
+                if pd.notna(row[f"downstream@{CLASSIFIER}"])
             ]
         ),
         [
-            "accuracy on held-out images of a classifier that was trained on the images alone, or"
-            " on training images; means over seeds; ±: standard error of a run"
+            "accuracy on held-out images of a classifier that was trained on the images alone, on"
+            " those of the mirror model, or on as many training images; means over seeds; ±:"
+            " standard error of a run"
         ],
     )
 
