@@ -54,6 +54,19 @@ def test_exact_search_is_the_plain_cosine(tmp_path: Path, floor: float | None, k
     assert len(got) == 51 if floor is None else len(got) > 200
 
 
+def test_lengths_that_are_not_quite_1_lose_no_match(tmp_path: Path) -> None:
+    """Neither the nearest row, if another is longer, nor a short one above the floor."""
+    cosines, lengths = np.array([0.602, 0.6, 0.5015, 0.4985]), np.array([0.996, 1.004] * 2)
+    known = np.zeros((4, 8))
+    known[:, 0], known[:, 1] = cosines * lengths, np.sqrt(1 - cosines**2) * lengths
+    read = read_descriptors(saved(tmp_path / "a.npy", known.astype(np.float32)))
+    query = np.eye(1, 8)
+    nearest = reference_matches(query, read, ExactSearch(read), None)
+    assert nearest.training.tolist() == [0]
+    near = reference_matches(query, read, ExactSearch(read), 0.5)
+    assert near.training.tolist() == [0, 1, 2]
+
+
 def test_layouts_give_the_same_set(tmp_path: Path) -> None:
     known, ids = vectors(1500), [f"laion/{i}" for i in range(1500)]
     (tmp_path / "parts").mkdir()

@@ -25,7 +25,7 @@ from membench.storage.files import disk_errors, locked, replacing, write_json
 from membench.storage.hashing import content_key
 from membench.storage.reading import parse_json
 
-VERSION = 1
+VERSION = 2  # of what is built: raise it with every change of it
 SAMPLE, COSINE = 256, 0.6  # queries of the recall, and how near each is to a row
 POINTS = 64  # training vectors for each list
 CHUNK = 1 << 12  # queries at once
@@ -133,6 +133,7 @@ def build(descriptors: Descriptors, settings: IndexSettings, *, progress: bool =
     # np: without polysemous training, which takes minutes and which nothing here uses
     index = faiss.index_factory(d, f"IVF{lists},PQ{code}np", faiss.METRIC_INNER_PRODUCT)
     sample = descriptors.rows(np.linspace(0, n - 1, min(n, POINTS * lists)).astype(np.int64))
+    sample /= np.linalg.norm(sample, axis=1, keepdims=True)
     worker = faiss.index_cpu_to_all_gpus(index) if _gpus(faiss) else index
     worker.train(sample.astype(np.float32))
     bar = tqdm(total=n, desc="index", unit="row", disable=not progress, delay=1)
