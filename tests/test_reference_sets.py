@@ -223,6 +223,60 @@ def test_an_index_that_does_not_do(index: Any, tmp_path: Path, monkeypatch: Any)
         faiss_index.build(read, faiss_index.IndexSettings(lists=5000))
 
 
+def test_an_index_whose_ids_are_not_row_numbers(index: Any, tmp_path: Path) -> None:
+    import faiss
+
+    faiss_index, read = index
+    known, rows = vectors(4000), np.arange(4000)
+    file, settings = tmp_path / "ids.faiss", faiss_index.IndexSettings(probes=4, candidates=3)
+    empty = faiss.index_factory(32, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+    empty.ntotal = len(known)
+    faiss.write_index(empty, str(file))
+    with pytest.raises(UserError, match="not trained"):
+        faiss_index.open_index(read, settings, file)
+    empty.ntotal = 0
+    empty.train(known)
+    for ids, does in (
+        (rows[::-1], False),  # row numbers, but of other rows
+        (rows + 100_000, False),
+        (np.where(rows % 2, rows + 100_000, rows), False),
+        (-rows - 2, False),
+        (rows // 2, False),
+        (rows, True),
+    ):
+        empty.reset()
+        empty.add_with_ids(known, ids)
+        faiss.write_index(empty, str(file))
+        if does:
+            assert faiss_index.open_index(read, settings, file).recall > 0.5
+            continue
+        with pytest.raises(UserError, match=r"ids are not row numbers|of other descriptors"):
+            faiss_index.open_index(read, settings, file)
+
+
+def test_an_index_that_cannot_be_searched(index: Any) -> None:
+    import faiss
+
+    faiss_index, read = index
+    broken = faiss.index_factory(32, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+    search = faiss_index.FaissSearch(broken, faiss_index.IndexSettings())
+    broken.ntotal = len(read)
+    with pytest.raises(UserError, match="cannot be searched"):
+        search.candidates(vectors(3), None)
+    broken.ntotal = 0
+    broken.train(vectors(4000))
+    broken.ntotal = len(read)
+    with pytest.raises(UserError, match="finds nothing"):
+        search.candidates(vectors(3), None)
+
+
+@pytest.mark.parametrize("position", [-1, 9])
+def test_no_row_beyond_the_set(tmp_path: Path, position: int) -> None:
+    read = read_descriptors(saved(tmp_path / "a.npy", vectors(9)))
+    with pytest.raises(IndexError, match="not among 9 descriptors"):
+        read.rows(np.array([0, position]))
+
+
 def test_without_faiss_one_line_says_how_to_get_it(monkeypatch: Any, tmp_path: Path) -> None:
     import sys
 

@@ -59,7 +59,11 @@ class Descriptors:
             first += len(part)
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """float64 [k, d] of the rows at these positions."""
+        """float64 [k, d] of the rows at these positions. Raises IndexError for one outside
+        [0, n).
+        """
+        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
+            raise IndexError(f"a position is not among {len(self)} descriptors")
         ends = np.cumsum([len(part) for part in self.parts])
         which = np.searchsorted(ends, positions, side="right")
         found = np.empty((len(positions), self.dimension))
