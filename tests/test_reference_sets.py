@@ -270,6 +270,47 @@ def test_an_index_that_cannot_be_searched(index: Any) -> None:
         search.candidates(vectors(3), None)
 
 
+def test_another_index_is_another_reference_set(
+    index: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Of a file by its bytes, wherever it lies; of a built one by how it is built."""
+    import faiss
+
+    from membench.tasks.sd_webster.options import SdWebsterOptions
+    from membench.tasks.sd_webster.reference import read_reference
+
+    faiss_index, _ = index
+    monkeypatch.setattr(faiss_index, "SAMPLE", 16)
+    file = tmp_path / "own.faiss"
+
+    class Features:
+        id = "some"
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            return vectors(len(images))
+
+    def key(given: Path | None) -> str:
+        options = {"reference": str(tmp_path / "a.npy"), "reference_search": "ivfpq"}
+        options["reference_index"] = str(given or "")
+        return read_reference(SdWebsterOptions(**options), Features()).training.hash
+
+    def written(factory: str) -> Path:
+        made = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
+        made.train(vectors(4000))
+        made.add(vectors(4000))
+        faiss.write_index(made, str(file))
+        return file
+
+    first = key(written("IVF4,Flat"))
+    assert key(file.rename(tmp_path / "moved.faiss")) == first
+    assert key(written("IVF8,Flat")) != first
+    monkeypatch.setattr(faiss_index, "build", lambda *a, **k: faiss.read_index(str(file)))
+    built = key(None)
+    assert built not in (first, key(file))
+    monkeypatch.setattr(faiss_index, "VERSION", faiss_index.VERSION + 1)
+    assert key(None) != built
+
+
 @pytest.mark.parametrize("position", [-1, 9])
 def test_no_row_beyond_the_set(tmp_path: Path, position: int) -> None:
     read = read_descriptors(saved(tmp_path / "a.npy", vectors(9)))
