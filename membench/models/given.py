@@ -4,13 +4,12 @@ and hashes it like any other.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError
 from membench.storage.cache import cache_root
-from membench.storage.files import disk_errors
+from membench.storage.cached_folders import cached_folder
 from membench.storage.hashing import json_hash, tensor_hash
 
 # Classes, by name, whose folders the tasks read
@@ -31,14 +30,9 @@ def folder_of(model: Any) -> Path:
             f" {', '.join(KNOWN[:-1])} or {KNOWN[-1]}"
         )
     folder = cache_root() / "given" / f"{names[0]}-{_hash(model)[:16]}"
-    if folder.is_dir():
-        return folder
-    aside = folder.with_name(f".{folder.name}.part")
-    with disk_errors(folder):
-        shutil.rmtree(aside, ignore_errors=True)
-        model.save_pretrained(aside, safe_serialization=True)
-        aside.rename(folder)
-    return folder
+    return cached_folder(
+        folder, lambda aside: model.save_pretrained(aside, safe_serialization=True)
+    )
 
 
 def _hash(model: Any) -> str:
