@@ -395,6 +395,69 @@ def test_a_shard_that_an_index_names_is_missed(cache: Path, nowhere: list[object
     hub.hub_folder(REPO, **PIPELINE)
 
 
+def half(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name.replace(".safetensors", ".fp16.safetensors"): data for name, data in files.items()}
+
+
+def test_a_shard_of_a_variant_is_missed(cache: Path, nowhere: list[object]) -> None:
+    stem, shards = "unet/diffusion_pytorch_model", "diffusion_pytorch_model.fp16-{}.safetensors"
+    index = {"weight_map": {"a": shards.format(1), "b": shards.format(2)}}
+    files = {name: data for name, data in half(FILES).items() if not name.startswith(stem)} | {
+        f"{stem}.safetensors.index.fp16.json": json.dumps(index).encode(),
+        f"unet/{shards.format(1)}": b"1",
+    }
+    lay(cache, REPO, files)
+    for variant in ("", "fp16"):  # both read half precision: there is nothing else
+        with pytest.raises(hub.Incomplete, match=rf"in part: {stem}\.fp16-2\.safetensors is"):
+            hub.hub_folder(REPO, **PIPELINE, variant=variant)
+    folder = lay(cache, REPO, {f"unet/{shards.format(2)}": b"2"})
+    assert hub.hub_folder(REPO, **PIPELINE, variant="fp16") == folder
+
+
+SECOND = {
+    name.replace("/", "_2/", 1): name.encode() + b"2"
+    for name in FILES
+    if name.startswith(("tokenizer/", "text_encoder/"))
+}
+
+
+@pytest.mark.parametrize("variant", ["", "fp16"])
+@pytest.mark.parametrize("lost", sorted(SECOND))
+def test_the_second_text_encoder_is_completed(
+    server: Hub, cache: Path, lost: str, variant: str
+) -> None:
+    whole = FILES | SECOND
+    some = {name: data for name, data in whole.items() if name != lost}
+    if variant:
+        whole, some = half(whole), half(some)
+    server.repos[REPO] = whole
+    folder = lay(cache, REPO, some)
+    with pytest.raises(hub.Incomplete, match=rf"in part: .*{lost.replace('model.', 'model.+')}"):
+        hub.hub_folder(REPO, **PIPELINE, variant=variant, local_only=True)
+    assert hub.hub_folder(REPO, **PIPELINE, variant=variant) == folder
+    assert names(folder) == sorted(whole)
+
+
+def test_a_variant_that_is_not_cached_is_fetched(server: Hub, cache: Path) -> None:
+    """Whether the plain files came with the hub's list of files, or without."""
+    from membench.tasks.sd_webster.options import SdWebsterOptions
+    from membench.tasks.sd_webster.resources import changes_of, model_resource
+
+    raw = {"unet/diffusion_pytorch_model.non_ema.safetensors": b"raw"}
+    server.repos[REPO] = server.repos["owner/listed"] = FILES | raw
+    lay(cache, REPO, FILES)
+    hub.hub_folder("owner/listed", **PIPELINE)
+    changes = changes_of(SdWebsterOptions(variant="non_ema"))
+    for repo in (REPO, "owner/listed"):
+        with pytest.raises(UserError, match=r"not to be fetched"):
+            hub.hub_folder(repo, **PIPELINE, variant="non_ema", local_only=True)
+        resource = model_resource("model", repo, changes)
+        assert resource.find() is None
+        folder = resource.fetch()
+        assert names(folder) == sorted(FILES | raw)
+        assert hub.hub_folder(repo, **PIPELINE, variant="non_ema", local_only=True) == folder
+
+
 def test_the_command_that_completes_a_pipeline(cache: Path, nowhere: list[object]) -> None:
     from membench.tasks.sd_webster.resources import model_resource
 

@@ -54,6 +54,19 @@ def test_exact_search_is_the_plain_cosine(tmp_path: Path, floor: float | None, k
     assert len(got) == 51 if floor is None else len(got) > 200
 
 
+def test_lengths_that_are_not_quite_1_lose_no_match(tmp_path: Path) -> None:
+    """Neither the nearest row, if another is longer, nor a short one above the floor."""
+    cosines, lengths = np.array([0.602, 0.6, 0.5015, 0.4985]), np.array([0.996, 1.004] * 2)
+    known = np.zeros((4, 8))
+    known[:, 0], known[:, 1] = cosines * lengths, np.sqrt(1 - cosines**2) * lengths
+    read = read_descriptors(saved(tmp_path / "a.npy", known.astype(np.float32)))
+    query = np.eye(1, 8)
+    nearest = reference_matches(query, read, ExactSearch(read), None)
+    assert nearest.training.tolist() == [0]
+    near = reference_matches(query, read, ExactSearch(read), 0.5)
+    assert near.training.tolist() == [0, 1, 2]
+
+
 def test_layouts_give_the_same_set(tmp_path: Path) -> None:
     known, ids = vectors(1500), [f"laion/{i}" for i in range(1500)]
     (tmp_path / "parts").mkdir()
@@ -208,6 +221,101 @@ def test_an_index_that_does_not_do(index: Any, tmp_path: Path, monkeypatch: Any)
         faiss_index.build(read, faiss_index.IndexSettings(code=7))
     with pytest.raises(UserError, match="too few for an index"):
         faiss_index.build(read, faiss_index.IndexSettings(lists=5000))
+
+
+def test_an_index_whose_ids_are_not_row_numbers(index: Any, tmp_path: Path) -> None:
+    import faiss
+
+    faiss_index, read = index
+    known, rows = vectors(4000), np.arange(4000)
+    file, settings = tmp_path / "ids.faiss", faiss_index.IndexSettings(probes=4, candidates=3)
+    empty = faiss.index_factory(32, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+    empty.ntotal = len(known)
+    faiss.write_index(empty, str(file))
+    with pytest.raises(UserError, match="not trained"):
+        faiss_index.open_index(read, settings, file)
+    empty.ntotal = 0
+    empty.train(known)
+    for ids, does in (
+        (rows[::-1], False),  # row numbers, but of other rows
+        (rows + 100_000, False),
+        (np.where(rows % 2, rows + 100_000, rows), False),
+        (-rows - 2, False),
+        (rows // 2, False),
+        (rows, True),
+    ):
+        empty.reset()
+        empty.add_with_ids(known, ids)
+        faiss.write_index(empty, str(file))
+        if does:
+            assert faiss_index.open_index(read, settings, file).recall > 0.5
+            continue
+        with pytest.raises(UserError, match=r"ids are not row numbers|of other descriptors"):
+            faiss_index.open_index(read, settings, file)
+
+
+def test_an_index_that_cannot_be_searched(index: Any) -> None:
+    import faiss
+
+    faiss_index, read = index
+    broken = faiss.index_factory(32, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+    search = faiss_index.FaissSearch(broken, faiss_index.IndexSettings())
+    broken.ntotal = len(read)
+    with pytest.raises(UserError, match="cannot be searched"):
+        search.candidates(vectors(3), None)
+    broken.ntotal = 0
+    broken.train(vectors(4000))
+    broken.ntotal = len(read)
+    with pytest.raises(UserError, match="finds nothing"):
+        search.candidates(vectors(3), None)
+
+
+def test_another_index_is_another_reference_set(
+    index: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Of a file by its bytes, wherever it lies; of a built one by how it is built."""
+    import faiss
+
+    from membench.tasks.sd_webster.options import SdWebsterOptions
+    from membench.tasks.sd_webster.reference import read_reference
+
+    faiss_index, _ = index
+    monkeypatch.setattr(faiss_index, "SAMPLE", 16)
+    file = tmp_path / "own.faiss"
+
+    class Features:
+        id = "some"
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            return vectors(len(images))
+
+    def key(given: Path | None) -> str:
+        options = {"reference": str(tmp_path / "a.npy"), "reference_search": "ivfpq"}
+        options["reference_index"] = str(given or "")
+        return read_reference(SdWebsterOptions(**options), Features()).training.hash
+
+    def written(factory: str) -> Path:
+        made = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
+        made.train(vectors(4000))
+        made.add(vectors(4000))
+        faiss.write_index(made, str(file))
+        return file
+
+    first = key(written("IVF4,Flat"))
+    assert key(file.rename(tmp_path / "moved.faiss")) == first
+    assert key(written("IVF8,Flat")) != first
+    monkeypatch.setattr(faiss_index, "build", lambda *a, **k: faiss.read_index(str(file)))
+    built = key(None)
+    assert built not in (first, key(file))
+    monkeypatch.setattr(faiss_index, "VERSION", faiss_index.VERSION + 1)
+    assert key(None) != built
+
+
+@pytest.mark.parametrize("position", [-1, 9])
+def test_no_row_beyond_the_set(tmp_path: Path, position: int) -> None:
+    read = read_descriptors(saved(tmp_path / "a.npy", vectors(9)))
+    with pytest.raises(IndexError, match="not among 9 descriptors"):
+        read.rows(np.array([0, position]))
 
 
 def test_without_faiss_one_line_says_how_to_get_it(monkeypatch: Any, tmp_path: Path) -> None:

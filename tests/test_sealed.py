@@ -10,6 +10,7 @@ import torch
 
 from membench.errors import UserError
 from membench.models.training import Plan, fit
+from membench.storage.cached_folders import cached_folder
 from membench.storage.files import atomic_folder, take_lock
 from membench.storage.sealed import read_sealed, write_sealed
 from membench.storage.workspace import Workspace
@@ -101,3 +102,32 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     atomic_folder(tmp_path / "t", whole)
     atomic_folder(tmp_path / "t", killed)  # there already
     assert [f.name for f in (tmp_path / "t").iterdir()] == ["two"]
+
+
+@pytest.mark.parametrize("change", ["altered", "missing", "added", "unproved"])
+def test_a_folder_of_the_cache_that_is_not_what_was_written_is_made_again(
+    change: str, tmp_path: Path
+) -> None:
+    made = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "part").mkdir()
+        (folder / "part" / "x.bin").write_bytes(b"abc")
+
+    folder = cached_folder(tmp_path / "c", make)
+    assert cached_folder(folder, make) == folder and len(made) == 1
+    part = folder / "part"
+    if change == "altered":
+        (part / "x.bin").write_bytes(b"abd")
+    elif change == "missing":
+        (part / "x.bin").unlink()
+    elif change == "added":
+        (part / "y.bin").write_bytes(b"")
+    else:
+        next(folder.glob(".*")).write_text("{")
+    cached_folder(folder, make)
+    assert len(made) == 2 and [f.name for f in part.iterdir()] == ["x.bin"]
+    assert (part / "x.bin").read_bytes() == b"abc"
+    cached_folder(folder, make)
+    assert len(made) == 2

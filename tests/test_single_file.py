@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import membench
 from membench.errors import UserError
+from membench.models.given import folder_of
 from membench.models.single_file import unpacked
 from membench.models.stable_diffusion_folder import folder_hash
 
@@ -55,6 +56,22 @@ def test_it_samples_what_diffusers_samples_from_the_file(made: tuple[Path, Path,
     assert np.array_equal(images, ours(whole)[2])
     assert np.abs(images.astype(int) - ours(base)[2]).max() > 1
     assert unpacked(file, base) == folder  # made once
+
+
+@pytest.mark.parametrize("place", ["weights", "header"])
+def test_what_is_damaged_in_the_cache_is_made_again(
+    made: tuple[Path, Path, Path], place: str
+) -> None:
+    """Of a file and of an object, which is stored there, too."""
+    whole, file, base = made
+    for get in (lambda: unpacked(file, base), lambda: folder_of(own_pipeline(whole))):
+        folder = get()
+        before = folder_hash(folder)
+        [weights] = (folder / "unet").glob("*.safetensors")
+        data = bytearray(weights.read_bytes())
+        data[-100 if place == "weights" else 9] ^= 1
+        weights.write_bytes(data)
+        assert get() == folder and folder_hash(folder) == before
 
 
 @pytest.mark.parametrize("kind", ["2", "xl"])

@@ -11,7 +11,7 @@ from typing import Any
 
 from membench.errors import UserError
 from membench.fetching import net
-from membench.fetching.hub_cache import cached_folder, met
+from membench.fetching.hub_cache import cached_folder, unmet
 from membench.fetching.hub_errors import (
     advice_line,
     ask_hub,
@@ -98,13 +98,14 @@ def hub_folder(
 
     A cached ``main`` is not compared with the hub's: name another revision to get
     another. patterns, ignore: which files (``fnmatch`` on the path in the repository,
-    where ``*`` takes in ``/``). required: patterns, or several with ``|`` between, that
-    each match a file of a whole snapshot, as do the names in an index of shards; a
-    snapshot that an interrupted download left is completed. variant: which of several
-    copies of the weights (:func:`of_variant`). Weights are safetensors: a
-    repository one of whose folders in question holds a pickle (``.bin``, ``.ckpt``,
-    ...) in their place is refused before anything is fetched, unless ``pickles``: the
-    caller then reads ``*.bin``, tensors only. local_only: as under ``--offline``.
+    where ``*`` takes in ``/``). required: patterns (:func:`unmet`) that each match a
+    file of a whole snapshot, as do the names in an index of shards; a snapshot that an
+    interrupted download left is completed. variant: which of several copies of the
+    weights (:func:`of_variant`); a snapshot that has none of it is completed, too.
+    Weights are safetensors: a repository one of whose folders in question holds a
+    pickle (``.bin``, ``.ckpt``, ...) in their place is refused before anything is
+    fetched, unless ``pickles``: the caller then reads ``*.bin``, tensors only.
+    local_only: as under ``--offline``.
     advice: what to do, put after "not in the hub's cache" and after a failure.
 
     Raises :class:`UserError` for a repository, revision or file that does not exist, a
@@ -263,7 +264,7 @@ def _fetch_folder(
             )
         patterns, required = with_bins(patterns), [bins(p) for p in required]
     wanted = of_variant([f for f in files if is_wanted(f, patterns, ignore)], variant)
-    if missing := [need for need in required or patterns[:1] if not met(need, wanted)]:
+    if missing := unmet(required or patterns[:1], wanted):
         lost = ", ".join(missing).replace("|", " or ")
         raise UserError(
             f"{repo_name('model', repo_id, revision)} holds no {lost}: it is not a model of the"

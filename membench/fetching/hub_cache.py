@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from membench.fetching.hub_files import is_wanted, is_weight, of_variant, variant_of
+from membench.fetching.hub_files import VARIANTS, is_wanted, is_weight, of_variant, variant_of
+
+# Of shards: model.safetensors.index.json, model.safetensors.index.fp16.json
+INDEX = re.compile(r"\.index\.(\w+\.)?json$")
 
 
 def cached_folder(
@@ -29,16 +33,19 @@ def cached_folder(
     # that is not ignored. Older versions kept no such list: an interrupted download
     # then looks like a whole one.
     chosen = {str(PurePosixPath(f).parent) for f in wanted if is_weight(f) and variant_of(f)}
-    beside = [f"*.{v}{end}*" for v in ("fp16", "bf16", "non_ema") for end in ".-"]
+    beside = [f"*.{v}{end}*" for v in VARIANTS if v != variant for end in ".-"]
     unwanted = [*ignore, *beside, *(f"{place}/*.safetensors*" for place in chosen)]
     if _snapshot(repo_id, revision, patterns, unwanted) is None:
         return None, []
     needs = required or (
         ["*.safetensors"] if any(p.endswith(".safetensors") for p in patterns) else ["*"]
     )
+    # Else plain files that were fetched before hide that the hub has what is asked for
+    absent = variant and all(variant_of(f) != variant for f in wanted if is_weight(f))
     return folder, [
-        *(need for need in needs if not met(need, wanted)),
+        *unmet(needs, wanted),
         *_lost_shards(folder, wanted),
+        *([f"*.{variant}.safetensors"] if absent else []),
     ]
 
 
@@ -63,15 +70,26 @@ def _snapshot(
         return None
 
 
-def met(need: str, files: Sequence[str]) -> bool:
-    """Whether a file matches a pattern of ``need``, ``A|B``."""
+def unmet(required: Sequence[str], files: Sequence[str]) -> list[str]:
+    """The patterns of ``required`` that no file matches. ``A|B``: either will do;
+    ``A => B``: B where a file matches A.
+    """
+    lost = []
+    for need in required:
+        condition, _, wanted = need.rpartition(" => ")
+        if (not condition or _met(condition, files)) and not _met(wanted, files):
+            lost.append(wanted)
+    return lost
+
+
+def _met(need: str, files: Sequence[str]) -> bool:
     return any(fnmatchcase(file, pattern) for pattern in need.split("|") for file in files)
 
 
 def _lost_shards(folder: Path, files: Sequence[str]) -> list[str]:
     """Files that an index of shards among ``files`` names and that are not there."""
     lost: list[str] = []
-    for index in (file for file in files if file.endswith(".index.json")):
+    for index in (file for file in files if INDEX.search(file)):
         # A damaged index is told when it is read
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             names = json.loads((folder / index).read_bytes())["weight_map"].values()

@@ -11,7 +11,8 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 # A weight file's variant, in a name or in an index's: model.fp16.safetensors,
 # model.fp16-00001-of-00002.safetensors, model.safetensors.index.fp16.json.
-VARIANT = re.compile(r"\.(fp16|bf16|non_ema)[.-]")
+VARIANTS = ("fp16", "bf16", "non_ema")
+VARIANT = re.compile(rf"\.({'|'.join(VARIANTS)})[.-]")
 SAME_MODEL = ("", "fp16", "bf16")
 
 

@@ -4,22 +4,37 @@ and hashes it like any other.
 
 from __future__ import annotations
 
-import shutil
+import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError
 from membench.storage.cache import cache_root
-from membench.storage.files import disk_errors
-from membench.storage.hashing import json_hash, tensor_hash
+from membench.storage.cached_folders import cached_folder
+from membench.storage.hashing import file_hash, json_hash, tensor_hash
 
 # Classes, by name, whose folders the tasks read
-KNOWN = ("StableDiffusionPipeline", "DDPMPipeline", "DDIMPipeline", "UNet2DModel")
+KNOWN = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "DDPMPipeline",
+    "DDIMPipeline",
+    "LDMPipeline",
+    "UNet2DModel",
+)
+
+# Of a tokenizer's files: settings of its last use, and of the place it was loaded from
+LEFT_OVER = {
+    "tokenizer.json": {"truncation", "padding"},
+    "tokenizer_config.json": {"is_local", "local_files_only"},
+}
 
 
 def folder_of(model: Any) -> Path:
     """The folder of a diffusers pipeline or ``UNet2DModel``, under
-    ``$MEMBENCH_CACHE/given``, named by a hash of its weights and configuration.
+    ``$MEMBENCH_CACHE/given``, named by a hash of its weights, configuration and
+    tokenizers.
 
     It takes the room of the weights. Raises :class:`UserError` for an object of another
     class.
@@ -31,23 +46,40 @@ def folder_of(model: Any) -> Path:
             f" {', '.join(KNOWN[:-1])} or {KNOWN[-1]}"
         )
     folder = cache_root() / "given" / f"{names[0]}-{_hash(model)[:16]}"
-    if folder.is_dir():
-        return folder
-    aside = folder.with_name(f".{folder.name}.part")
-    with disk_errors(folder):
-        shutil.rmtree(aside, ignore_errors=True)
+
+    def save(aside: Path) -> None:
         model.save_pretrained(aside, safe_serialization=True)
-        aside.rename(folder)
-    return folder
+        _forget_use(aside)
+
+    return cached_folder(folder, save)
 
 
 def _hash(model: Any) -> str:
-    """Of weights and configuration; where it was loaded from, or stored, is left out."""
+    """Of weights, configuration and tokenizers; where it was loaded from, or stored, is
+    left out.
+    """
     found: dict[str, Any] = {"model": _config(model)}
     for name, part in getattr(model, "components", {"network": model}).items():
         weights = tensor_hash(part) if hasattr(part, "state_dict") else ""
-        found[name] = [weights, _config(part)]
+        words = _saved_hash(part) if hasattr(part, "get_vocab") else {}
+        found[name] = [weights, _config(part), words]
     return json_hash(found)
+
+
+def _saved_hash(tokenizer: Any) -> dict[str, str]:
+    """Of its files: vocabulary, merges, added and special tokens."""
+    with tempfile.TemporaryDirectory() as aside:
+        tokenizer.save_pretrained(aside)
+        _forget_use(Path(aside))
+        return {file.name: file_hash(file) for file in sorted(Path(aside).iterdir())}
+
+
+def _forget_use(folder: Path) -> None:
+    for name, settings in LEFT_OVER.items():
+        for file in folder.rglob(name):
+            held = json.loads(file.read_text(encoding="utf-8"))
+            kept = {key: value for key, value in held.items() if key not in settings}
+            file.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def _config(part: Any) -> str:

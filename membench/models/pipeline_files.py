@@ -19,8 +19,11 @@ PATTERNS = (
 # Parts that are never loaded.
 IGNORE = ("safety_checker/*", "feature_extractor/*")
 
+# Of Stable Diffusion XL alone
+_SECOND = "text_encoder_2/*|tokenizer_2/* => "
+
 # What stable_diffusion_folder and tokenizer_files want of a folder; A|B: either will
-# do.
+# do; A => B: B where A is there.
 REQUIRED = (
     "model_index.json",
     "scheduler/scheduler_config.json",
@@ -29,6 +32,11 @@ REQUIRED = (
     "tokenizer/tokenizer.json|tokenizer/merges.txt",
     "text_encoder/config.json",
     "text_encoder/model*.safetensors",
+    f"{_SECOND}tokenizer_2/tokenizer_config.json",
+    f"{_SECOND}tokenizer_2/tokenizer.json|tokenizer_2/vocab.json",
+    f"{_SECOND}tokenizer_2/tokenizer.json|tokenizer_2/merges.txt",
+    f"{_SECOND}text_encoder_2/config.json",
+    f"{_SECOND}text_encoder_2/model*.safetensors",
     "unet/config.json",
     "unet/diffusion_pytorch_model*.safetensors",
     "vae/config.json",

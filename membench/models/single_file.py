@@ -16,15 +16,15 @@ from membench.models.pipeline_kinds import ENCODERS, XL, Kind, check_kind
 from membench.models.stable_diffusion_folder import zero_null
 from membench.models.weight_files import check_tensors, refuse_adapter
 from membench.storage.cache import cache_root, remembered_hash
-from membench.storage.files import atomic_folder
+from membench.storage.cached_folders import cached_folder
 from membench.storage.hashing import json_hash
 
 VERSION = 1  # of what is written: raise it with every change of it
 
 
 def unpacked(file: Path, base: Path) -> Path:
-    """The folder of the checkpoint in the cache, made once a file and base; weights as
-    the file has them, in its precision.
+    """The folder of the checkpoint in the cache, made once a file and base, and again
+    where it is damaged; weights as the file has them, in its precision.
 
     base: a pipeline's folder of the same architecture, of which configurations,
     scheduler and tokenizers are taken, and no weight. Raises :class:`UserError` for a
@@ -37,11 +37,9 @@ def unpacked(file: Path, base: Path) -> Path:
         raise UserError(f"{missing} is missing: the base of a checkpoint in one file needs it")
     configs = {str(f.relative_to(base)): remembered_hash(f) for f in _configs(base, kind)}
     key = json_hash([VERSION, remembered_hash(file), configs, zero_null(base)])[:16]
-    folder = cache_root() / "unpacked" / key
-    if not (folder / "model_index.json").is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        atomic_folder(folder, lambda aside: _unpack(file, base, kind, aside))
-    return folder
+    return cached_folder(
+        cache_root() / "unpacked" / key, lambda aside: _unpack(file, base, kind, aside)
+    )
 
 
 def _configs(base: Path, kind: Kind) -> list[Path]:

@@ -47,15 +47,23 @@ class Descriptors:
         return int(self.parts[0].shape[1])
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(position of its first row, float32 [m, d]) of each block, in order."""
+        """(position of its first row, float32 [m, d]) of each block, in order; each row
+        divided by its length, which ``UNIT`` lets differ from 1 by more than cosines do.
+        """
         first = 0
         for part in self.parts:
             for start in range(0, len(part), BLOCK):
-                yield first + start, np.asarray(part[start : start + BLOCK], dtype=np.float32)
+                rows = np.asarray(part[start : start + BLOCK], dtype=np.float32)
+                lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+                yield first + start, rows / lengths[:, None]
             first += len(part)
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """float64 [k, d] of the rows at these positions."""
+        """float64 [k, d] of the rows at these positions. Raises IndexError for one outside
+        [0, n).
+        """
+        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
+            raise IndexError(f"a position is not among {len(self)} descriptors")
         ends = np.cumsum([len(part) for part in self.parts])
         which = np.searchsorted(ends, positions, side="right")
         found = np.empty((len(positions), self.dimension))

@@ -25,7 +25,7 @@ from membench.storage.files import disk_errors, locked, replacing, write_json
 from membench.storage.hashing import content_key
 from membench.storage.reading import parse_json
 
-VERSION = 1
+VERSION = 2  # of what is built: raise it with every change of it
 SAMPLE, COSINE = 256, 0.6  # queries of the recall, and how near each is to a row
 POINTS = 64  # training vectors for each list
 CHUNK = 1 << 12  # queries at once
@@ -59,7 +59,8 @@ class FaissSearch:
     def candidates(self, queries: np.ndarray, floor: float | None) -> tuple[np.ndarray, np.ndarray]:
         """The ``candidates`` with the largest approximate cosine of each query.
 
-        Where the lists that are looked into are empty, all lists are.
+        Where the lists that are looked into are empty, all lists are. Raises
+        :class:`UserError` for an index that cannot be searched or finds nothing.
         """
         rows, columns = [], []
         k = min(self.settings.candidates, self._index.ntotal)
@@ -68,6 +69,8 @@ class FaissSearch:
             found = self._search(part, k, self.settings.probes)
             if len(lost := np.flatnonzero(found[:, 0] < 0)):
                 found[lost] = self._search(part[lost], k, self._index.nlist)
+            if (found[:, 0] < 0).any():
+                raise UserError("the FAISS index finds nothing for a query; make it again")
             i, j = np.nonzero(found >= 0)
             rows.append(i + start)
             columns.append(found[i, j])
@@ -75,7 +78,12 @@ class FaissSearch:
 
     def _search(self, queries: np.ndarray, k: int, probes: int) -> np.ndarray:
         self._index.nprobe = min(probes, self._index.nlist)
-        return self._index.search(queries, k)[1].astype(np.int64)
+        try:
+            return self._index.search(queries, k)[1].astype(np.int64)
+        except RuntimeError as error:
+            raise UserError(
+                f"the FAISS index cannot be searched ({_last_line(error)}); make it again"
+            ) from None
 
 
 def open_index(
@@ -85,7 +93,8 @@ def open_index(
     cache; its recall is measured once.
 
     Raises :class:`UserError` where FAISS is not installed, and for an index of other
-    descriptors, of another dimension, metric or kind, or larger than the free memory.
+    descriptors, of another dimension, metric or kind, that is not trained, whose ids are
+    not the rows' numbers, or larger than the free memory.
     """
     faiss = _faiss()
     key = content_key(
@@ -133,6 +142,7 @@ def build(descriptors: Descriptors, settings: IndexSettings, *, progress: bool =
     # np: without polysemous training, which takes minutes and which nothing here uses
     index = faiss.index_factory(d, f"IVF{lists},PQ{code}np", faiss.METRIC_INNER_PRODUCT)
     sample = descriptors.rows(np.linspace(0, n - 1, min(n, POINTS * lists)).astype(np.int64))
+    sample /= np.linalg.norm(sample, axis=1, keepdims=True)
     worker = faiss.index_cpu_to_all_gpus(index) if _gpus(faiss) else index
     worker.train(sample.astype(np.float32))
     bar = tqdm(total=n, desc="index", unit="row", disable=not progress, delay=1)
@@ -156,8 +166,9 @@ def _read(faiss: Any, file: Path, descriptors: Descriptors) -> Any:
     try:
         index = faiss.read_index(str(file))
     except (RuntimeError, MemoryError) as error:
-        line = str(error).strip().splitlines()[-1][:200]
-        raise UserError(f"{file} is no whole FAISS index ({line}); make it again") from None
+        raise UserError(
+            f"{file} is no whole FAISS index ({_last_line(error)}); make it again"
+        ) from None
     if not hasattr(index, "nprobe"):
         raise UserError(f"{file} is a {type(index).__name__}, not an IVF index of FAISS")
     if index.d != descriptors.dimension:
@@ -172,7 +183,35 @@ def _read(faiss: Any, file: Path, descriptors: Descriptors) -> Any:
         )
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise UserError(f"{file} is not an index of the inner product; make it again")
+    if not index.is_trained:
+        raise UserError(f"{file} is not trained; make it again")
+    if not _holds_each_row(faiss, index.invlists, len(descriptors)):
+        raise UserError(
+            f"{file}: its ids are not row numbers, each once (index.add gives them); make it again"
+        )
     return faiss.index_cpu_to_all_gpus(index) if _gpus(faiss) else index
+
+
+def _holds_each_row(faiss: Any, lists: Any, n: int) -> bool:
+    """Whether the ids in the lists are 0 ... n - 1, each once."""
+    seen, count = np.zeros(n, bool), 0
+    for i in range(lists.nlist if lists else 0):
+        if not (size := lists.list_size(i)):
+            continue
+        pointer = lists.get_ids(i)
+        ids = faiss.rev_swig_ptr(pointer, size)
+        inside = bool(((ids >= 0) & (ids < n)).all())
+        if inside:
+            seen[ids] = True
+        lists.release_ids(i, pointer)
+        if not inside:
+            return False
+        count += size
+    return count == n and bool(seen.all())
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 
 def _remembered_recall(search: FaissSearch, descriptors: Descriptors, file: Path) -> float:

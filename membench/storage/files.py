@@ -95,22 +95,30 @@ def atomic_write(
         write(temporary)
 
 
-def atomic_folder(path: Path, make: Callable[[Path], object]) -> None:
-    """Makes a folder that appears with all its files or not at all; one of that name is
-    left as it is.
+def atomic_folder(
+    path: Path,
+    make: Callable[[Path], object],
+    *,
+    is_whole: Callable[[Path], bool] = Path.is_dir,
+    advice: str = OUT,
+) -> None:
+    """Makes a folder that appears with all its files or not at all; one of that name
+    that ``is_whole`` is left as it is, another replaced.
 
     make: fills the empty folder that it is given. Of two processes at once, the second
     waits. Raises UserError if the disk refuses.
     """
-    lock = take_lock(path.with_name(f".{path.name}.lock"), "", wait=True)
+    lock = take_lock(path.with_name(f".{path.name}.lock"), "", wait=True, advice=advice)
     try:
-        if path.is_dir():
+        if is_whole(path):
             return
         partial = path.with_name(f".{path.name}.partial")
-        with disk_errors(path.parent):
+        with disk_errors(path.parent, advice=advice):
             shutil.rmtree(partial, ignore_errors=True)  # of a killed process
             partial.mkdir(parents=True)
             make(partial)
+            if path.is_dir():
+                shutil.rmtree(path)
             os.replace(partial, path)
             _sync(path.parent)
     finally:

@@ -48,6 +48,7 @@ def read_reference(o: SdWebsterOptions, features: Features) -> Reference:
         )
     count = f"{len(known):,} descriptors"
     told: dict[str, int | float | str] = {"descriptors": len(known), "search": o.reference_search}
+    settings: dict[str, int | str] = {}
     notes = []
     if not known.features:
         notes.append(
@@ -61,17 +62,25 @@ def read_reference(o: SdWebsterOptions, features: Features) -> Reference:
                 f"reference_index={o.reference_index} is read with reference_search=ivfpq only"
             )
         exact: Search = ExactSearch(known)
-        match, settings = ReferenceMatch(features, known, exact), {}
+        match = ReferenceMatch(features, known, exact)
         how = f"exact search of {count}"
     else:
-        from membench.similarity.faiss_index import IndexSettings, open_index
+        from membench.similarity.faiss_index import VERSION, IndexSettings, open_index
+        from membench.storage.cache import remembered_hash
 
         wanted = IndexSettings(probes=o.reference_probes)
         file = Path(o.reference_index) if o.reference_index else None
         search = open_index(known, wanted, file, progress=True)
         match = ReferenceMatch(features, known, search)
         told |= {"recall": search.recall, "probes": wanted.probes}
-        settings = {"probes": wanted.probes, "code": wanted.code, "candidates": wanted.candidates}
+        settings = {"probes": wanted.probes, "candidates": wanted.candidates}
+        # What an index holds decides what is found: of a file its bytes, else how one is
+        # built
+        settings |= (
+            {"file": remembered_hash(file)}
+            if file
+            else {"version": VERSION, "lists": wanted.lists, "code": wanted.code}
+        )
         space = replace(space, id=f"{space.id}/ivfpq")
         how = f"approximate search (IVF-PQ) of {count}: counts are lower bounds"
     return Reference(

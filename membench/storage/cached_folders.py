@@ -1,0 +1,48 @@
+"""Folders of the cache, each proved by the SHA-256 of its files and made again where it
+is not what was written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from membench.storage.cache import remembered_hash
+from membench.storage.files import CACHE, atomic_folder
+
+PROOF = ".sha256.json"  # in the folder; hidden files are no part of what is proved
+
+
+def cached_folder(path: Path, make: Callable[[Path], object]) -> Path:
+    """The folder ``path``, which ``make`` has filled, now or before. It is proved each
+    time that it is asked for; files that are large and have not changed, once
+    (:func:`remembered_hash`).
+
+    make: fills the empty folder that it is given; what it makes may be deleted at any
+    time. Of two processes at once, the second waits. Raises UserError if the disk
+    refuses.
+    """
+
+    def proved(aside: Path) -> None:
+        make(aside)
+        (aside / PROOF).write_text(json.dumps(_hashes(aside)))
+
+    if not _is_proved(path):
+        atomic_folder(path, proved, is_whole=_is_proved, advice=CACHE)
+    return path
+
+
+def _is_proved(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / PROOF).read_bytes()) == _hashes(folder))
+    except (OSError, ValueError):  # none, or damaged itself
+        return False
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        file.relative_to(folder).as_posix(): remembered_hash(file)
+        for file in sorted(folder.rglob("[!.]*"))
+        if file.is_file()
+    }
