@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,51 @@ def test_a_bad_image_and_a_bad_row_are_counted_and_named(tmp_path: Path) -> None
     assert right(found)
     with pytest.raises(UserError, match=r"2 of 7 .*metadata.csv, line 8.*--max-bad"):
         read_collection(tmp_path, SIDE, max_bad=1)
+
+
+def test_names_that_are_not_utf8_are_told_by_escapes(tmp_path: Path) -> None:
+    """Its pixels are an image whatever its name is."""
+    name = os.fsdecode(b"caf\xe9.png")
+    folder(tmp_path / "data", [name, *(f"{i}.png" for i in range(1, N))])
+    (tmp_path / "data" / os.fsdecode(b"\xff.png")).write_bytes(b"none")
+    captions = tmp_path / os.fsdecode(b"\xff.csv")
+    table(captions, [("1.png", "one")], "file_name,text")
+    found = read_collection(tmp_path / "data", SIDE, captions=captions, max_bad=1)
+    assert found.files[-1] == ("caf\\udce9.png",) and found.rows == N
+    assert [b.name for b in found.bad] == ["\\udcff.png"]
+    assert found == replace(
+        read_collection(tmp_path / "data", SIDE, captions=captions, max_bad=1), images=found.images
+    )
+
+
+HALF = "half a surrogate pair"
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path, column: str) -> None:
+    rows = [{"file_name": f"{i}.png", "text": "x", "label": "y"} for i in range(N)]
+    rows[1][column] = "\ud800"
+    folder(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_collection(tmp_path, SIDE, max_bad=1)
+    assert len(found.ids) == N and found.classes == ("y",)
+    [bad] = found.bad
+    assert bad.name == "metadata.jsonl, line 2"
+    assert bad.why == f"{column} holds {HALF}, which is not a text"
+
+
+def test_half_a_surrogate_pair_in_a_shard(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, data in (
+            *((f"{i}.png", png(i)) for i in range(2)),
+            ("0.json", b'{"caption": "\\ud800"}'),
+            ("1.json", b'{"caption": "a"}'),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    found = read_collection(tmp_path, SIDE, max_bad=1)
+    assert found.captions == (("a",),) and HALF in found.bad[0].why
 
 
 def test_captions_that_name_absent_files(tmp_path: Path) -> None:

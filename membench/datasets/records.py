@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError, reason
-from membench.storage.reading import read_plain
+from membench.storage.reading import is_text, read_plain
 
 # What a column is called; the first that is there is taken
 NAMES = {
@@ -29,6 +29,7 @@ NAMES = {
     "label": ("label", "class", "class_label", "class_name", "target"),
     "url": ("url", "urls", "image_url"),
 }
+KNOWN = tuple(name for names in NAMES.values() for name in names)
 SEPARATORS = ",;\t|"
 
 
@@ -126,7 +127,7 @@ def separator_of(header: str, known: Iterable[str] = ()) -> str:
     """The separator of a CSV with this header: the one that finds most of the known
     column names, then most columns; a tie: the first of ``SEPARATORS``.
     """
-    names = set(known) or {name for every in NAMES.values() for name in every}
+    names = set(known or KNOWN)
 
     def fits(separator: str) -> tuple[int, int]:
         found = [column(name) for name in next(csv.reader([header], delimiter=separator), [])]
@@ -210,7 +211,7 @@ def _unfolded(value: dict[str, Any]) -> list[Any]:
 
 def _object(where: str, row: Any) -> Record:
     if isinstance(row, str):  # an array of captions
-        return Record(where, {"text": row})
+        row = {"text": row}
     if not isinstance(row, Mapping):
         return Record(where, error="no object")
     lower = {column(name): value for name, value in row.items()}
@@ -218,7 +219,15 @@ def _object(where: str, row: Any) -> Record:
         name = next((n for n in NAMES[what] if n in lower), "")
         if name and not _is_text(lower[name], lists=what == "text"):
             return Record(where, error=f"{name} is no text")
+    if half := next((n for n in KNOWN if n in lower and not _is_whole(lower[n])), ""):
+        return Record(where, error=f"{half} holds half a surrogate pair, which is not a text")
     return Record(where, _first([column(name) for name in row], list(row.values())))
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value, or a list of them, holds no half of a surrogate pair."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return all(is_text(v) for v in values if isinstance(v, str))
 
 
 def _is_text(value: Any, *, lists: bool) -> bool:
@@ -252,10 +261,9 @@ def _parquet(path: Path, data: bytes) -> list[Record]:
 
     from membench.storage.tables import PARQUET_ERRORS
 
-    known = {name for every in NAMES.values() for name in every}
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        names = [n for n in file.schema_arrow.names if column(n) in known]
+        names = [n for n in file.schema_arrow.names if column(n) in KNOWN]
         rows = file.read(columns=names).to_pylist()
     except PARQUET_ERRORS as error:
         raise UserError(f"{path} is damaged Parquet ({reason(error)}); fetch it again") from None
