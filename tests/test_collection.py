@@ -21,6 +21,7 @@ from PIL import Image
 
 from membench.datasets.cifar import read_cifar, unpickled
 from membench.datasets.collection import Collection, read_collection
+from membench.datasets.prompts import read_prompt_file
 from membench.datasets.records import Record, read_records
 from membench.errors import UserError
 
@@ -274,6 +275,38 @@ def test_names_that_are_not_utf8_are_told_by_escapes(tmp_path: Path) -> None:
     assert found == replace(
         read_collection(tmp_path / "data", SIDE, captions=captions, max_bad=1), images=found.images
     )
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_table_with_the_line_ends_of_any_system(tmp_path: Path, end: str) -> None:
+    folder(tmp_path)
+    rows = ["file_name;text", *(f"{i}.png;caption {i}" for i in range(N))]
+    (tmp_path / "metadata.csv").write_bytes(f"{end}{end.join(rows)}{end}".encode())
+    assert right(read_collection(tmp_path, SIDE))
+
+
+@pytest.mark.parametrize("header", ["x" * 200_000, '"file_name",te"x"t,"', 'file_name,"te"xt'])
+def test_a_damaged_header_is_one_line(tmp_path: Path, header: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{header}\na.png,hello\n")
+    with pytest.raises(UserError, match=r"t.csv is damaged CSV: its header \("):
+        read_records(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("odd", [[1], {"a": 1}, None])
+def test_coco_s_ids_that_are_none(tmp_path: Path, odd: object) -> None:
+    images = [{"id": odd, "file_name": "a"}, {"id": 1, "file_name": "b"}, 3]
+    notes = [{"image_id": odd, "caption": "x"}, {"image_id": 1, "caption": "y"}]
+    (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": notes}, indent=1))
+    found = [(r.text("file"), r.texts()) for r in read_records(tmp_path / "c.json")]
+    assert found == [("", ["x"]), ("b", ["y"])]
+    assert [p.text for p in read_prompt_file(tmp_path / "c.json")] == ["x", "y"]
+
+
+@pytest.mark.parametrize("cell", ["[{[]:1}]", "[1,", "[{1:[]}]", "[" * 5_000, "[1]"])
+def test_a_cell_of_addresses_that_is_no_list_of_texts(tmp_path: Path, cell: str) -> None:
+    table(tmp_path / "t.csv", [("a", cell)], "prompt,urls")
+    assert read_records(tmp_path / "t.csv")[0].urls() == []
+    assert [p.url for p in read_prompt_file(tmp_path / "t.csv")] == [cell]
 
 
 HALF = "half a surrogate pair"

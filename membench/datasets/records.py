@@ -11,6 +11,7 @@ import ast
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,7 @@ def addresses(value: Any) -> list[str]:
         return []
     try:
         found = ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return []
     return [v.strip() for v in found if isinstance(v, str) and v.strip()]
 
@@ -120,12 +121,16 @@ def read_records(path: Path) -> list[Record]:
         raise UserError(f"{path} is empty")
     if text.lstrip()[0] in "[{":
         return _json(path, text)
-    return list(csv_records(text))
+    try:
+        return list(csv_records(text))
+    except csv.Error as error:
+        raise UserError(f"{path} is damaged CSV: its header ({reason(error)})") from None
 
 
 def separator_of(header: str, known: Iterable[str] = ()) -> str:
     """The separator of a CSV with this header: the one that finds most of the known
-    column names, then most columns; a tie: the first of ``SEPARATORS``.
+    column names, then most columns; a tie: the first of ``SEPARATORS``. Raises
+    csv.Error for a header that is none.
     """
     names = set(known or KNOWN)
 
@@ -137,8 +142,11 @@ def separator_of(header: str, known: Iterable[str] = ()) -> str:
 
 
 def csv_records(text: str) -> Iterator[Record]:
-    """The rows of a CSV with a header; blank lines are none."""
-    separator = separator_of(text.lstrip("\r\n").split("\n", 1)[0].rstrip("\r"))
+    """The rows of a CSV with a header; blank lines are none, and a line ends as it does
+    on any system. Raises csv.Error for a damaged header, without which no row means
+    anything.
+    """
+    separator = separator_of(re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header: list[str] | None = None
     while True:
@@ -147,6 +155,8 @@ def csv_records(text: str) -> Iterator[Record]:
         except StopIteration:
             return
         except csv.Error as error:
+            if header is None:
+                raise
             yield Record(f"line {reader.line_num}", error=f"damaged CSV ({reason(error)})")
             continue
         where = f"line {reader.line_num}"
@@ -189,9 +199,16 @@ def _unfolded(value: dict[str, Any]) -> list[Any]:
     """The rows of a JSON object."""
     images, notes = value.get("images"), value.get("annotations")
     if isinstance(images, list) and isinstance(notes, list):  # COCO's captions
-        names = {row.get("id"): row.get("file_name") for row in images if isinstance(row, Mapping)}
+        names = {
+            row["id"]: row.get("file_name")
+            for row in images
+            if isinstance(row, Mapping) and _is_id(row.get("id"))
+        }
         return [
-            {"file_name": names.get(row.get("image_id")), "text": row.get("caption")}
+            {
+                "file_name": names.get(row["image_id"]) if _is_id(row.get("image_id")) else None,
+                "text": row.get("caption"),
+            }
             if isinstance(row, Mapping)
             else row
             for row in notes
@@ -207,6 +224,10 @@ def _unfolded(value: dict[str, Any]) -> list[Any]:
         {"file_name": name, **row} if isinstance(row, Mapping) else {"file_name": name, "text": row}
         for name, row in value.items()
     ]
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int)
 
 
 def _object(where: str, row: Any) -> Record:
