@@ -62,6 +62,20 @@ def same(folder: Path, pipeline: Any, changes: Changes = NONE) -> LatentDenoiser
 # -------------------------------------------------------------------- Stable Diffusion XL
 
 
+def test_a_text_encoder_that_is_told_which_tokens_are_padding(tmp_path: Path, base: Path) -> None:
+    folder = foreign.copy_of(base, tmp_path / "masked")
+    edit(folder / "text_encoder" / "config.json", use_attention_mask=True)
+    masked = same(folder, own_pipeline(folder)).condition(foreign.conditions())
+    plain = LatentDenoiser(load_text_to_image(base)).condition(foreign.conditions())
+    assert not torch.allclose(masked.embeddings, plain.embeddings, atol=1e-2)
+
+
+def test_xl_masks_no_padding_whatever_its_encoder_says(tmp_path: Path, xl: Path) -> None:
+    folder = foreign.copy_of(xl, tmp_path / "masked")
+    edit(folder / "text_encoder" / "config.json", use_attention_mask=True)
+    same(folder, own_pipeline(folder))
+
+
 @pytest.mark.parametrize("zeros", [True, False])
 def test_stable_diffusion_xl(tmp_path: Path, xl: Path, zeros: bool) -> None:
     folder = foreign.copy_of(xl, tmp_path / "xl")
