@@ -79,6 +79,24 @@ def test_layouts_give_the_same_set(tmp_path: Path) -> None:
     assert read_descriptors(tmp_path / "bare.npy").features == "sscd/x"
 
 
+def test_notes_of_a_folder(tmp_path: Path) -> None:
+    for name in "ab":
+        saved(tmp_path / f"{name}.npy", vectors(9))
+
+    def noted(name: str, told: str) -> str:
+        (tmp_path / f"{name}.json").write_text(told)
+        return read_descriptors(tmp_path).features
+
+    assert noted("b", '{"features": "sscd"}') == "sscd"
+    assert noted("descriptors", '{"features": "sscd"}') == "sscd"
+    with pytest.raises(UserError, match=r"descriptors.json says features sscd, .*b.json clip;"):
+        noted("b", '{"features": "clip"}')
+    for odd in ('{"features": ""}', '{"features": " "}', '{"features": 1}', "{}", "[" * 100_000):
+        with pytest.raises(UserError, match="b.json does not say") as raised:
+            noted("b", odd)
+        assert len(str(raised.value)) < 400
+
+
 def poke(known: np.ndarray, row: int, value: float) -> np.ndarray:
     known[row] *= value
     return known
