@@ -136,6 +136,11 @@ def test_files_that_do_not_do(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "vector": [[1.0]]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="has no column descriptor"):
         read_descriptors(tmp_path / "a.parquet")
+    for name in ("id", "descriptor"):
+        both = pa.table({"id": ["a"], "descriptor": [[1.0]]})
+        pq.write_table(both.append_column(name, both[name]), tmp_path / "a.parquet")
+        with pytest.raises(UserError, match=f"has the column {name} twice"):
+            read_descriptors(tmp_path / "a.parquet")
     rows = [[1.0, 0.0], [1.0]]
     pq.write_table(pa.table({"id": ["a", "b"], "descriptor": rows}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="has not 2 numbers"):

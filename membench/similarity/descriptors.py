@@ -212,8 +212,11 @@ def _parquet(file: Path) -> Any:
         raise UserError(
             f"{file} is no whole Parquet file ({reason(error)}); make it again"
         ) from None
-    if missing := {"id", "descriptor"} - set(table.schema_arrow.names):
+    names = table.schema_arrow.names
+    if missing := {"id", "descriptor"} - set(names):
         raise UserError(f"{file} has no column {' and '.join(sorted(missing))}")
+    if twice := [name for name in ("id", "descriptor") if names.count(name) > 1]:
+        raise UserError(f"{file} has the column {twice[0]} twice; remove one")
     return table
 
 
