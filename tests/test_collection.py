@@ -165,6 +165,15 @@ def test_numbers_as_classes_are_sorted_as_numbers(tmp_path: Path) -> None:
     assert read_collection(tmp_path, SIDE).classes == ("2", "9", "10")
 
 
+def test_a_class_that_is_a_number_of_many_digits(tmp_path: Path) -> None:
+    notes = json.dumps({"info": {"features": {"label": {"names": ["mug", "cup"]}}}})
+    labels = ["1", "9" * 5000, "7", "0", "0", "0"]
+    told = pa.table({"image": [png(i) for i in range(N)], "label": labels})
+    pq.write_table(told.replace_schema_metadata({"huggingface": notes}), tmp_path / "a.parquet")
+    found = read_collection(tmp_path, SIDE)
+    assert set(found.classes) == {"mug", "cup", "7", "9" * 5000}
+
+
 def test_equal_images_are_one_and_counted(tmp_path: Path) -> None:
     """Also in another encoding."""
     folder(tmp_path)

@@ -92,7 +92,7 @@ def test_notes_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"descriptors.json says features sscd, .*b.json clip;"):
         noted("b", '{"features": "clip"}')
     for odd in ('{"features": ""}', '{"features": " "}', '{"features": 1}', "{}", "[" * 100_000):
-        with pytest.raises(UserError, match="b.json does not say") as raised:
+        with pytest.raises(UserError, match=r"b\.json does not say") as raised:
             noted("b", odd)
         assert len(str(raised.value)) < 400
 

@@ -111,8 +111,8 @@ def read_descriptors(path: Path, *, progress: bool = False) -> Descriptors:
     """The reference set of a file or folder (``LAYOUTS``).
 
     ``FILE.json`` beside a file, and ``descriptors.json`` in the folder, may say
-    ``{"features": ID}``, all the same. Files of a folder follow one another in the order of their
-    names. Every row is checked once; that it was is remembered. Raises
+    ``{"features": ID}``, all the same. Files of a folder follow one another in the
+    order of their names. Every row is checked once; that it was is remembered. Raises
     :class:`UserError`, naming the file and the row, for another shape or type, NaN or
     infinity, and vectors that are not of unit length.
     """
