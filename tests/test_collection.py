@@ -334,6 +334,15 @@ def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path, column: str) -> None
     assert bad.why == f"{column} holds {HALF}, which is not a text"
 
 
+def test_half_a_surrogate_pair_beside_an_image(tmp_path: Path) -> None:
+    """The image is left out and named: it does not lose its caption unseen."""
+    folder(tmp_path)
+    (tmp_path / "1.json").write_text('{"caption": "\\ud800"}')
+    found = read_collection(tmp_path, SIDE, max_bad=1)
+    assert len(found.ids) == N - 1
+    assert [(b.name, HALF in b.why) for b in found.bad] == [("1.png", True)]
+
+
 def test_half_a_surrogate_pair_in_a_shard(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for name, data in (

@@ -240,9 +240,11 @@ def _object(where: str, row: Any) -> Record:
         name = next((n for n in NAMES[what] if n in lower), "")
         if name and not _is_text(lower[name], lists=what == "text"):
             return Record(where, error=f"{name} is no text")
+    values = _first([column(name) for name in row], list(row.values()))
     if half := next((n for n in KNOWN if n in lower and not _is_whole(lower[n])), ""):
-        return Record(where, error=f"{half} holds half a surrogate pair, which is not a text")
-    return Record(where, _first([column(name) for name in row], list(row.values())))
+        why = f"{half} holds half a surrogate pair, which is not a text"
+        return Record(where, values, why)
+    return Record(where, values)
 
 
 def _is_whole(value: Any) -> bool:
