@@ -324,6 +324,18 @@ def test_the_first_of_several_damaged_pictures_is_named(root) -> None:
         assert "BytesIO" not in str(error.value)
 
 
+def test_a_link_to_nothing_among_the_images_is_named(root) -> None:
+    link = root / "img_align_celeba" / NAMES[2]
+    link.unlink()
+    link.symlink_to("/nowhere/else.jpg")
+    with pytest.raises(UserError, match=rf"{NAMES[2]} cannot be read \(a link to nothing\)"):
+        read(root)
+    link.unlink()
+    link.symlink_to(NAMES[2])
+    with pytest.raises(UserError, match=rf"{NAMES[2]} cannot be read \(Too many levels"):
+        read(root)
+
+
 def test_other_pictures_are_refused(root) -> None:
     picture(root / "img_align_celeba" / NAMES[1], size=(178, 219))
     with pytest.raises(
@@ -343,6 +355,8 @@ def test_other_pictures_are_refused(root) -> None:
         (0, 3, "000003.jpg five", "line 3: identity cannot be 'five'"),
         (0, 3, "000003.jpg -1", "line 3: identity cannot be '-1'"),
         (0, 3, "000003.jpg 99999999999999999999", "line 3: identity cannot be"),
+        (0, 3, f"000003.jpg {'9' * 5000}", "line 3: identity cannot be '999"),
+        (1, 1, "9" * 5000, "line 1: expected the number of images, not '999"),
         (0, 3, "000002.jpg 5", "line 3: 000002.jpg stands there twice"),
         (1, 1, "many", "line 1: expected the number of images, not 'many'"),
         (1, 1, "8", "its first line announces 8 images, but 7 follow"),

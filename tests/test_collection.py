@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 
 from membench.datasets.cifar import read_cifar, unpickled
 from membench.datasets.collection import Collection, read_collection
+from membench.datasets.prompts import read_prompt_file
 from membench.datasets.records import Record, read_records
 from membench.errors import UserError
 
@@ -163,6 +165,15 @@ def test_numbers_as_classes_are_sorted_as_numbers(tmp_path: Path) -> None:
     assert read_collection(tmp_path, SIDE).classes == ("2", "9", "10")
 
 
+def test_a_class_that_is_a_number_of_many_digits(tmp_path: Path) -> None:
+    notes = json.dumps({"info": {"features": {"label": {"names": ["mug", "cup"]}}}})
+    labels = ["1", "9" * 5000, "7", "0", "0", "0"]
+    told = pa.table({"image": [png(i) for i in range(N)], "label": labels})
+    pq.write_table(told.replace_schema_metadata({"huggingface": notes}), tmp_path / "a.parquet")
+    found = read_collection(tmp_path, SIDE)
+    assert set(found.classes) == {"mug", "cup", "7", "9" * 5000}
+
+
 def test_equal_images_are_one_and_counted(tmp_path: Path) -> None:
     """Also in another encoding."""
     folder(tmp_path)
@@ -258,6 +269,92 @@ def test_a_bad_image_and_a_bad_row_are_counted_and_named(tmp_path: Path) -> None
     assert right(found)
     with pytest.raises(UserError, match=r"2 of 7 .*metadata.csv, line 8.*--max-bad"):
         read_collection(tmp_path, SIDE, max_bad=1)
+
+
+def test_names_that_are_not_utf8_are_told_by_escapes(tmp_path: Path) -> None:
+    """Its pixels are an image whatever its name is."""
+    name = os.fsdecode(b"caf\xe9.png")
+    folder(tmp_path / "data", [name, *(f"{i}.png" for i in range(1, N))])
+    (tmp_path / "data" / os.fsdecode(b"\xff.png")).write_bytes(b"none")
+    captions = tmp_path / os.fsdecode(b"\xff.csv")
+    table(captions, [("1.png", "one")], "file_name,text")
+    found = read_collection(tmp_path / "data", SIDE, captions=captions, max_bad=1)
+    assert found.files[-1] == ("caf\\udce9.png",) and found.rows == N
+    assert [b.name for b in found.bad] == ["\\udcff.png"]
+    assert found == replace(
+        read_collection(tmp_path / "data", SIDE, captions=captions, max_bad=1), images=found.images
+    )
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_table_with_the_line_ends_of_any_system(tmp_path: Path, end: str) -> None:
+    folder(tmp_path)
+    rows = ["file_name;text", *(f"{i}.png;caption {i}" for i in range(N))]
+    (tmp_path / "metadata.csv").write_bytes(f"{end}{end.join(rows)}{end}".encode())
+    assert right(read_collection(tmp_path, SIDE))
+
+
+@pytest.mark.parametrize("header", ["x" * 200_000, '"file_name",te"x"t,"', 'file_name,"te"xt'])
+def test_a_damaged_header_is_one_line(tmp_path: Path, header: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{header}\na.png,hello\n")
+    with pytest.raises(UserError, match=r"t.csv is damaged CSV: its header \("):
+        read_records(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("odd", [[1], {"a": 1}, None])
+def test_coco_s_ids_that_are_none(tmp_path: Path, odd: object) -> None:
+    images = [{"id": odd, "file_name": "a"}, {"id": 1, "file_name": "b"}, 3]
+    notes = [{"image_id": odd, "caption": "x"}, {"image_id": 1, "caption": "y"}]
+    (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": notes}, indent=1))
+    found = [(r.text("file"), r.texts()) for r in read_records(tmp_path / "c.json")]
+    assert found == [("", ["x"]), ("b", ["y"])]
+    assert [p.text for p in read_prompt_file(tmp_path / "c.json")] == ["x", "y"]
+
+
+@pytest.mark.parametrize("cell", ["[{[]:1}]", "[1,", "[{1:[]}]", "[" * 5_000, "[1]"])
+def test_a_cell_of_addresses_that_is_no_list_of_texts(tmp_path: Path, cell: str) -> None:
+    table(tmp_path / "t.csv", [("a", cell)], "prompt,urls")
+    assert read_records(tmp_path / "t.csv")[0].urls() == []
+    assert [p.url for p in read_prompt_file(tmp_path / "t.csv")] == [cell]
+
+
+HALF = "half a surrogate pair"
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path, column: str) -> None:
+    rows = [{"file_name": f"{i}.png", "text": "x", "label": "y"} for i in range(N)]
+    rows[1][column] = "\ud800"
+    folder(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_collection(tmp_path, SIDE, max_bad=1)
+    assert len(found.ids) == N and found.classes == ("y",)
+    [bad] = found.bad
+    assert bad.name == "metadata.jsonl, line 2"
+    assert bad.why == f"{column} holds {HALF}, which is not a text"
+
+
+def test_half_a_surrogate_pair_beside_an_image(tmp_path: Path) -> None:
+    """The image is left out and named: it does not lose its caption unseen."""
+    folder(tmp_path)
+    (tmp_path / "1.json").write_text('{"caption": "\\ud800"}')
+    found = read_collection(tmp_path, SIDE, max_bad=1)
+    assert len(found.ids) == N - 1
+    assert [(b.name, HALF in b.why) for b in found.bad] == [("1.png", True)]
+
+
+def test_half_a_surrogate_pair_in_a_shard(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, data in (
+            *((f"{i}.png", png(i)) for i in range(2)),
+            ("0.json", b'{"caption": "\\ud800"}'),
+            ("1.json", b'{"caption": "a"}'),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    found = read_collection(tmp_path, SIDE, max_bad=1)
+    assert found.captions == (("a",),) and HALF in found.bad[0].why
 
 
 def test_captions_that_name_absent_files(tmp_path: Path) -> None:

@@ -325,6 +325,13 @@ def test_redirects_lead_to_https_only(server: Server, path: Path, target: str, c
     assert left(path) == set() and len(server.seen) == 2
 
 
+def test_a_length_of_thousands_of_digits(server: Server, path: Path) -> None:
+    server.faults = [status(200, Content_Length="9" * 5000)] * net.TRIES
+    with pytest.raises(UserError, match="bytes long, more than the"):
+        fetch(server.url, path)
+    assert server.seen == ["/file.bin"] and not path.exists()
+
+
 def test_redirects_in_a_circle(server: Server, path: Path) -> None:
     server.faults = [status(302, Location="/again") for _ in range(40)]
     with pytest.raises(UserError, match=r"cannot be fetched: .*redirects"):

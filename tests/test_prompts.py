@@ -361,9 +361,22 @@ def test_membench_s_table(tmp_path):
         ("a.csv", "prompt\nabc\0\n", ["line 2", "NUL"]),
         ("a.jsonl", '{"caption": "a\\u0000b"}', ["line 1", "NUL"]),
         ("a.jsonl", '{"caption": "\\ud83d"}', ["line 1", "surrogate"]),
+        *(
+            (
+                "a.jsonl",
+                f'{{"caption": "a", "{column}": "\\ud800"}}',
+                [f"line 1: the {told} holds half a surrogate pair"],
+            )
+            for column, told in (
+                *(("kind", "kind"), ("overfit_type", "kind"), ("source", "source")),
+                *(("group", "group"), ("url", "url"), ("index", "index"), ("label", "label")),
+            )
+        ),
+        ("a.json", '["a", "\\udfff"]', ["row 2: text holds half a surrogate pair"]),
+        ("\udcff.csv", "prompt\na\n", ["its name is not UTF-8"]),
         ("a.jsonl", '{"caption": "a"}\n{"caption": "b", "url": "htt\n', ["line 2", "damaged JSON"]),
         ("a.jsonl", '{"caption": ' + "[" * 50_000, ["line 1", "damaged JSON"]),
-        ("a.json", "[1, 2]", ["row 1", "no column 'caption'"]),
+        ("a.json", "[1, 2]", ["row 1: no object"]),
         ("a.jsonl", '{"caption": "a"}\n{"caption": 7}\n', ["line 2", "not text but int"]),
         ("a.jsonl", '{"caption": "a", "label": 2}\n', ["line 1", "label '2'"]),
         ("a.jsonl", '{"caption": null}\n', ["line 1", "empty"]),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from conftest import save_tiny_pipeline
 from foreign_models import edit, ours, own_pipeline, save_lora, theirs
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from membench.errors import UserError
@@ -58,6 +60,20 @@ def same(folder: Path, pipeline: Any, changes: Changes = NONE) -> LatentDenoiser
 
 
 # -------------------------------------------------------------------- Stable Diffusion XL
+
+
+def test_a_text_encoder_that_is_told_which_tokens_are_padding(tmp_path: Path, base: Path) -> None:
+    folder = foreign.copy_of(base, tmp_path / "masked")
+    edit(folder / "text_encoder" / "config.json", use_attention_mask=True)
+    masked = same(folder, own_pipeline(folder)).condition(foreign.conditions())
+    plain = LatentDenoiser(load_text_to_image(base)).condition(foreign.conditions())
+    assert not torch.allclose(masked.embeddings, plain.embeddings, atol=1e-2)
+
+
+def test_xl_masks_no_padding_whatever_its_encoder_says(tmp_path: Path, xl: Path) -> None:
+    folder = foreign.copy_of(xl, tmp_path / "masked")
+    edit(folder / "text_encoder" / "config.json", use_attention_mask=True)
+    same(folder, own_pipeline(folder))
 
 
 @pytest.mark.parametrize("zeros", [True, False])
@@ -282,7 +298,11 @@ def test_a_lora_of_the_text_encoder_is_what_peft_makes_of_it(
 def test_an_alpha_that_peft_keeps_beside_the_tensors(tmp_path: Path, base: Path) -> None:
     pipeline = load_text_to_image(base)
     file = save_lora(tmp_path / "a.safetensors", pipeline, {"unet": ("to_q",)}, rank=4)
-    told = {"unet.r": 4, "unet.lora_alpha": 8, "unet.alpha_pattern": {"attn2.to_q": 2}}
+    told = {
+        "unet.r": 4,
+        "unet.lora_alpha": 8,
+        "unet.alpha_pattern": {"n2.to_q": 9, "attn2.to_q": 2},
+    }
     noted = tmp_path / "noted.safetensors"
     for rslora in (False, True):
         notes = json.dumps(told | {"unet.use_rslora": rslora})
@@ -314,7 +334,17 @@ def set_all(file: Path, ending: str, value: Any) -> None:
     save_file({n: value(t) if n.endswith(ending) else t for n, t in load_file(file).items()}, file)
 
 
-LORAS = {
+def notes(file: Path) -> dict[str, str]:
+    with safe_open(file, framework="pt") as opened:
+        return opened.metadata()
+
+
+def set_notes(file: Path, notes: str) -> None:
+    save_file(load_file(file), file, metadata={"lora_adapter_metadata": notes})
+
+
+PATTERN = '{"unet.lora_alpha": 4, "unet.alpha_pattern": {"%s": 2}}'
+LORAS: dict[str, tuple[Any, list[str]]] = {
     "another model's layer": (
         lambda f: rename(f, "down_blocks.1", "down_blocks.7"),
         ["another architecture", "down_blocks.7"],
@@ -338,6 +368,41 @@ LORAS = {
         lambda f: rename(f, "unet.", "text_encoder_2."),
         ["another architecture", "text_encoder_2"],
     ),
+    "a factor that is a number": (
+        lambda f: set_all(f, "lora_A.weight", lambda t: t[0, 0].clone()),
+        ["factor of unet.", "shape [], which is no matrix"],
+    ),
+    "a factor that is a vector": (
+        lambda f: set_all(f, "lora_B.weight", lambda t: t[0].clone()),
+        ["factor of unet.", "shape [2], which is no matrix"],
+    ),
+    "rank 0": (
+        lambda f: save_file(
+            {n: t[:0] if "lora_A" in n else t[:, :0].clone() for n, t in load_file(f).items()}, f
+        ),
+        ["factor of unet.", "which is no matrix"],
+    ),
+    "half of a pair with settings": (
+        lambda f: (
+            set_notes(f, '{"unet.lora_alpha": 4, "unet.use_rslora": true}'),
+            save_file(
+                {n: t for n, t in load_file(f).items() if "lora_B" in n}, f, metadata=notes(f)
+            ),
+        ),
+        ["lacks the down matrix"],
+    ),
+    **{
+        f"settings {told[-40:]}": (partial(set_notes, notes=told), words)
+        for told, words in (
+            ("[" * 200_000, ["lora_adapter_metadata cannot be read", "nested too deep"]),
+            ("[]", ["lora_adapter_metadata cannot be read", "no JSON object"]),
+            (f'{{"unet.lora_alpha": {"9" * 400}}}', ["lora_adapter_metadata cannot be read"]),
+            ('{"unet.lora_alpha": NaN}', ["its change of unet.", "infinite"]),
+            ('{"unet.lora_alpha": 1e45}', ["its change of unet.", "infinite"]),
+            (PATTERN % "(.*)*to_q", ["(.*)*to_q of alpha_pattern is not a layer's name"]),
+            (PATTERN % ("(a+)+$" * 20), ["of alpha_pattern is not a layer's name"]),
+        )
+    },
     "cut": (lambda f: f.write_bytes(f.read_bytes()[:-8]), ["cut short"]),
 }
 
@@ -415,6 +480,15 @@ def test_learned_words_for_both_encoders_of_xl(tmp_path: Path, xl: Path, monkeyp
         ({"a": torch.ones(2), "b": torch.ones(2)}, "", "holds 2 tensors"),
         ({"<cat>": torch.ones(1, 16)}, ":a</w>", "a</w> is a token already"),
         ({"<cat>": torch.full((1, 16), float("nan"))}, "", "NaN"),
+        *(
+            (held, "", r"has the shape \[.*\], which is no vector of a word")
+            for held in (
+                {"<cat>": torch.ones(())},
+                {"<cat>": torch.ones(0, 16)},
+                {"clip_l": torch.ones(()), "clip_g": torch.ones(24)},
+                {"clip_l": torch.ones(2, 3, 16), "clip_g": torch.ones(2, 24)},
+            )
+        ),
     ],
 )
 def test_words_that_do_not_do(

@@ -92,6 +92,24 @@ def test_layouts_give_the_same_set(tmp_path: Path) -> None:
     assert read_descriptors(tmp_path / "bare.npy").features == "sscd/x"
 
 
+def test_notes_of_a_folder(tmp_path: Path) -> None:
+    for name in "ab":
+        saved(tmp_path / f"{name}.npy", vectors(9))
+
+    def noted(name: str, told: str) -> str:
+        (tmp_path / f"{name}.json").write_text(told)
+        return read_descriptors(tmp_path).features
+
+    assert noted("b", '{"features": "sscd"}') == "sscd"
+    assert noted("descriptors", '{"features": "sscd"}') == "sscd"
+    with pytest.raises(UserError, match=r"descriptors.json says features sscd, .*b.json clip;"):
+        noted("b", '{"features": "clip"}')
+    for odd in ('{"features": ""}', '{"features": " "}', '{"features": 1}', "{}", "[" * 100_000):
+        with pytest.raises(UserError, match=r"b\.json does not say") as raised:
+            noted("b", odd)
+        assert len(str(raised.value)) < 400
+
+
 def poke(known: np.ndarray, row: int, value: float) -> np.ndarray:
     known[row] *= value
     return known
@@ -131,6 +149,11 @@ def test_files_that_do_not_do(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "vector": [[1.0]]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="has no column descriptor"):
         read_descriptors(tmp_path / "a.parquet")
+    for name in ("id", "descriptor"):
+        both = pa.table({"id": ["a"], "descriptor": [[1.0]]})
+        pq.write_table(both.append_column(name, both[name]), tmp_path / "a.parquet")
+        with pytest.raises(UserError, match=f"has the column {name} twice"):
+            read_descriptors(tmp_path / "a.parquet")
     rows = [[1.0, 0.0], [1.0]]
     pq.write_table(pa.table({"id": ["a", "b"], "descriptor": rows}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="has not 2 numbers"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -22,10 +23,13 @@ from membench.errors import UserError
 from membench.options import LARGEST, parse_options
 from membench.runs import contract
 from membench.runs.config import MOST_RUNS, read_config
+from membench.runs.execute import execute
+from membench.runs.spec import Spec
 from membench.seeds import LARGEST_SEED
 from membench.storage.archives import ARCHIVE_ERRORS, members
 from membench.storage.cache import cached_array
 from membench.storage.files import DamagedFile, write_json
+from membench.storage.hashing import json_hash
 from membench.storage.reading import read_plain, read_text, shown
 from membench.types import Condition, Request, Sample
 
@@ -69,6 +73,28 @@ def test_a_file_that_is_none_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_name_that_is_no_text_is_written_and_read(tmp_path: Path) -> None:
     write_json(tmp_path / "f.json", {"path": "\udcff"})
     assert json.loads((tmp_path / "f.json").read_bytes()) == {"path": "\udcff"}
+
+
+@pytest.mark.parametrize("option", ["--prompts", "--runs", "--model", "--set"])
+def test_an_argument_that_is_no_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    file = tmp_path / os.fsdecode(b"p\xff.csv")
+    file.write_text("prompt\na\n")
+    words = ["run", "--detector", "caption_length", "--task", "sd_webster"]
+    assert main([*words, option, str(file)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("p\\udcff.csv is not UTF-8; rename the file")
+
+
+def test_a_folder_of_runs_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not UTF-8; rename it"):
+        execute(Spec("caption_length", "sd_webster"), tmp_path / "\udcff", progress=False)
+
+
+def test_a_hash_of_a_name_that_is_no_text() -> None:
+    assert json_hash(["\udcff"]) != json_hash(["\udcfe"]) != json_hash(["\ud800"])
+    assert json_hash(["\u00e9"]) == hashlib.sha256('["\u00e9"]'.encode()).hexdigest()
 
 
 def test_a_cached_array_proves_itself(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import save_tiny_pipeline
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from foreign_models import edit, ours, own_pipeline, save_tiny_xl, theirs
+from foreign_models import copy_of, edit, ours, own_pipeline, save_tiny_xl, theirs
 from one_file import save_one_file
 from safetensors.torch import load_file, save_file
 
@@ -122,6 +122,57 @@ def test_through_the_task(made: tuple[Path, Path, Path], tmp_path: Path) -> None
     )
     assert run.info["hashes"]["weights"] == folder_hash(unpacked(file, base))
     assert run.info["model_name"] == "style.safetensors"
+
+
+EMPTY = torch.zeros(0)
+V, ZERO = {"prediction_type": "v_prediction"}, {"rescale_betas_zero_snr": True}
+
+
+@pytest.mark.parametrize(
+    ("held", "notes", "scheduler", "told"),
+    [
+        ({"v_pred": EMPTY}, {}, {}, "prediction v, .* prediction_type=epsilon"),
+        ({}, {"modelspec.prediction_type": "v"}, {}, "prediction v, .* prediction_type=epsilon"),
+        ({}, {"modelspec.prediction_type": "epsilon"}, V, "prediction epsilon, .*=v_prediction"),
+        ({"v_pred": EMPTY, "ztsnr": EMPTY}, {}, V, "ztsnr.* rescale_betas_zero_snr=false"),
+        ({"v_pred": EMPTY, "ztsnr": EMPTY}, {}, V | ZERO, ""),
+        ({"v_pred": EMPTY}, {"modelspec.prediction_type": "v"}, V, ""),
+        ({}, {"modelspec.prediction_type": "epsilon"}, {}, ""),
+    ],
+)
+def test_a_file_that_says_what_it_predicts(
+    made: tuple[Path, Path, Path],
+    tmp_path: Path,
+    held: dict[str, torch.Tensor],
+    notes: dict[str, str],
+    scheduler: dict[str, object],
+    told: str,
+) -> None:
+    """It is sampled by the scheduler of the base, which has to agree."""
+    _, plain, base = made
+    file, over = tmp_path / "said.safetensors", copy_of(base, tmp_path / "over")
+    save_file(load_file(plain) | held, file, metadata=notes)
+    edit(over / "scheduler" / "scheduler_config.json", **scheduler)
+    if told:
+        with pytest.raises(UserError, match=told) as raised:
+            unpacked(file, over)
+        assert "\n" not in str(raised.value)
+    else:
+        assert (unpacked(file, over) / "model_index.json").is_file()
+
+
+def test_what_training_counted_is_no_quantised_weight(
+    made: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    _, plain, base = made
+    counts = {
+        "model_ema.num_updates": torch.tensor(5, dtype=torch.int32),
+        "model_ema.decay": torch.tensor(0.99),
+    }
+    save_file(load_file(plain) | counts, tmp_path / "ema.safetensors")
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    got, want = (unpacked(f, base) / weights for f in (tmp_path / "ema.safetensors", plain))
+    assert got.read_bytes() == want.read_bytes()
 
 
 def test_what_does_not_fit_is_one_line(made: tuple[Path, Path, Path], tmp_path: Path) -> None:

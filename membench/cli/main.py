@@ -37,6 +37,7 @@ from membench.cli import (
 )
 from membench.cli.common import Parser
 from membench.errors import UserError, suggest
+from membench.storage.reading import is_text
 
 COMMANDS = {
     "run": run,
@@ -131,6 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         top = parser()
         complete(top)
+        for word in sys.argv[1:] if argv is None else argv:
+            if not is_text(word):  # it would end up in tables, which cannot hold it
+                raise UserError(f"the argument {_shortened(word)} is not UTF-8; rename the file")
         args, rest = top.parse_known_args(argv)
         if args.command is None:
             top.print_help()

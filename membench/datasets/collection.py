@@ -22,7 +22,7 @@ from membench.storage.cache import cache_root, check_proof, is_proved, prove
 from membench.storage.files import locked, replacing, write_json
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import NotAnImage, TooManyPixels, decode, square
-from membench.storage.reading import parse_json
+from membench.storage.reading import is_text, parse_json
 
 VERSION = 1  # goes up when the same files give another collection
 NAMED = 5  # file names that are kept of one image
@@ -132,6 +132,8 @@ def _read(
     with open(target, "wb") as out:
         for item in tqdm(source.items, desc="data", unit="img", disable=not progress, delay=1):
             try:
+                if not all(map(is_text, (*item.texts, item.label or ""))):
+                    raise NotAnImage("its caption or class holds half a surrogate pair")
                 digest, image, size = _square(item, side, same)
             except (NotAnImage, TooManyPixels, OSError) as error:
                 bad.append(Bad(item.name, str(getattr(error, "strerror", None) or error)))
@@ -147,7 +149,7 @@ def _read(
                 texts.append({})
                 labels.append(item.label)
             copies[at] += 1
-            files[at] += [item.name] if len(files[at]) < NAMED else []
+            files[at] += [_told(item.name)] if len(files[at]) < NAMED else []
             texts[at].update(dict.fromkeys(item.texts))
             sizes += [size] if size else []
     return {
@@ -157,12 +159,17 @@ def _read(
         "copies": copies,
         "captions": [list(t) for t in texts],
         "labels": labels,
-        "classes": class_names(source.items),
+        "classes": class_names([i for i in source.items if is_text(i.label or "")]),
         "items": len(source.items),
         "rows": sum(copies),
         "size": np.median(sizes, axis=0).astype(int).tolist() if sizes else [side, side],
-        "bad": [asdict(b) for b in bad],
+        "bad": [asdict(Bad(_told(b.name), _told(b.why))) for b in bad],
     }
+
+
+def _told(name: str) -> str:
+    """A file's name as text: what is not UTF-8 in it as an escape."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _square(

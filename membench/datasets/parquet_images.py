@@ -62,7 +62,7 @@ def parquet_items(root: Path, tables: Sequence[Path]) -> tuple[list[Item], list[
                 values = rows[first + k] if rows else {}
                 record = Record("", {column(n): v for n, v in values.items()})
                 label = record.text("label") or None
-                if label is not None and classes and label.isdecimal():
+                if label is not None and label.isdecimal() and len(label) < 10:
                     label = classes[int(label)] if int(label) < len(classes) else label
                 name = f"{shown}/{first + k:07d}"
                 items.append(Item(name, page.reader(k), tuple(record.texts()), label))

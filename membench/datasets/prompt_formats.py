@@ -164,6 +164,8 @@ def _json_value(path: Path, text: str) -> Format | None:
     _refuse_twice(twice, str(path))
     rows: list[Row] = []
     for record in json_records(value):
+        if record.error:
+            raise UserError(f"{path}, {record.where}: {record.error}")
         columns = _table_columns(list(record.values), f"{path}, {record.where},")
         rows.append((record.where, {w: record.values[name] for w, name in columns.items()}))
     return Format(rows, published=True)

@@ -14,6 +14,7 @@ from typing import Any
 from membench.datasets.prompt_formats import LONGEST, format_of
 from membench.datasets.twins import BUT_FOR, Labelled
 from membench.errors import UserError
+from membench.storage.reading import is_text, shown
 from membench.types import Condition, Example
 
 UNLABELLED = -1
@@ -21,6 +22,7 @@ UNLABELLED = -1
 # The label that a published kind stands for
 KINDS = {"MV": 1, "TV": 1, "RV": 1, "VM": 1, "TM": 1, "N": 0}
 _LABELS = {"1": "1", "1.0": "1", "true": "1", "0": "0", "0.0": "0", "false": "0", "": ""}
+OTHERS = ("kind", "label", "similarity", "source", "group", "url", "index")  # but the prompt
 _DEFAULT_KIND = {1: "memorized", 0: "N", UNLABELLED: "unlabelled"}
 
 
@@ -108,6 +110,8 @@ def read_prompt_file(
     if label not in (0, 1, UNLABELLED):
         raise ValueError(f"label is {label}, but must be 1, 0 or {UNLABELLED}")
     path = Path(path)
+    if not is_text(source or path.name):
+        raise UserError(f"prompts file {shown(path)}: its name is not UTF-8; rename it")
     found = format_of(path)
     prompts: list[Prompt] = []
     seen: dict[str, tuple[str, int]] = {}
@@ -216,42 +220,45 @@ def _prompt(
         raise BadRow("the prompt is empty")
     if len(text) > LONGEST:  # not echoed
         raise BadRow(f"the prompt has {len(text):,} characters; it may have {LONGEST:,}")
-    if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+    if "\0" in text or not is_text(text):
         raise BadRow(
             "the prompt holds a NUL character or half a surrogate pair, which is not a text"
         )
-    kind, told = _string(row.get("kind")), _string(row.get("label"))
-    label = _LABELS.get(told.lower(), told)
+    told = {name: _string(name, row.get(name)) for name in OTHERS}
+    kind = told["kind"]
+    label = _LABELS.get(told["label"].lower(), told["label"])
     if published and kind and not label and kind not in KINDS:
         raise BadRow(f"kind {kind[:20]!r}; it must be one of {', '.join(KINDS)}, or empty")
     if label not in ("", "0", "1"):
         raise BadRow(f"label {label[:20]!r}; write 1 (memorized), 0 (not) or nothing")
     value = int(label) if label else KINDS.get(kind, otherwise)
-    similarity = _string(row.get("similarity"))
+    similarity = told["similarity"]
     try:
         number = float(similarity) if similarity else None
     except ValueError:
         raise BadRow(f"max_sscd {similarity[:20]!r} is not a number") from None
-    url, index, group = (_string(row.get(name)) for name in ("url", "index", "group"))
     return Prompt(
         text,
         value,
         kind or _DEFAULT_KIND[value],
-        _string(row.get("source")) or source,
-        group,
-        url,
-        index,
+        told["source"] or source,
+        told["group"],
+        told["url"],
+        told["index"],
         number,
         where,
     )
 
 
-def _string(value: Any) -> str:
-    """A value of any column but the prompt: "" where it is missing; whole numbers
-    without ".0", which pandas adds to ones with gaps.
+def _string(name: str, value: Any) -> str:
+    """A value of a column but the prompt: "" where it is missing; whole numbers without
+    ".0", which pandas adds to ones with gaps.
     """
     if value is None or value != value:  # NaN
         return ""
     if isinstance(value, bool | float) and float(value).is_integer():
         value = int(value)
-    return str(value).strip()
+    text = str(value).strip()
+    if not is_text(text):
+        raise BadRow(f"the {name} holds half a surrogate pair, which is not a text")
+    return text

@@ -11,13 +11,14 @@ import ast
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError, reason
-from membench.storage.reading import read_plain
+from membench.storage.reading import is_text, read_plain
 
 # What a column is called; the first that is there is taken
 NAMES = {
@@ -29,6 +30,7 @@ NAMES = {
     "label": ("label", "class", "class_label", "class_name", "target"),
     "url": ("url", "urls", "image_url"),
 }
+KNOWN = tuple(name for names in NAMES.values() for name in names)
 SEPARATORS = ",;\t|"
 
 
@@ -87,7 +89,7 @@ def addresses(value: Any) -> list[str]:
         return []
     try:
         found = ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return []
     return [v.strip() for v in found if isinstance(v, str) and v.strip()]
 
@@ -119,14 +121,18 @@ def read_records(path: Path) -> list[Record]:
         raise UserError(f"{path} is empty")
     if text.lstrip()[0] in "[{":
         return _json(path, text)
-    return list(csv_records(text))
+    try:
+        return list(csv_records(text))
+    except csv.Error as error:
+        raise UserError(f"{path} is damaged CSV: its header ({reason(error)})") from None
 
 
 def separator_of(header: str, known: Iterable[str] = ()) -> str:
     """The separator of a CSV with this header: the one that finds most of the known
-    column names, then most columns; a tie: the first of ``SEPARATORS``.
+    column names, then most columns; a tie: the first of ``SEPARATORS``. Raises
+    csv.Error for a header that is none.
     """
-    names = set(known) or {name for every in NAMES.values() for name in every}
+    names = set(known or KNOWN)
 
     def fits(separator: str) -> tuple[int, int]:
         found = [column(name) for name in next(csv.reader([header], delimiter=separator), [])]
@@ -136,8 +142,11 @@ def separator_of(header: str, known: Iterable[str] = ()) -> str:
 
 
 def csv_records(text: str) -> Iterator[Record]:
-    """The rows of a CSV with a header; blank lines are none."""
-    separator = separator_of(text.lstrip("\r\n").split("\n", 1)[0].rstrip("\r"))
+    """The rows of a CSV with a header; blank lines are none, and a line ends as it does
+    on any system. Raises csv.Error for a damaged header, without which no row means
+    anything.
+    """
+    separator = separator_of(re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header: list[str] | None = None
     while True:
@@ -146,6 +155,8 @@ def csv_records(text: str) -> Iterator[Record]:
         except StopIteration:
             return
         except csv.Error as error:
+            if header is None:
+                raise
             yield Record(f"line {reader.line_num}", error=f"damaged CSV ({reason(error)})")
             continue
         where = f"line {reader.line_num}"
@@ -188,9 +199,16 @@ def _unfolded(value: dict[str, Any]) -> list[Any]:
     """The rows of a JSON object."""
     images, notes = value.get("images"), value.get("annotations")
     if isinstance(images, list) and isinstance(notes, list):  # COCO's captions
-        names = {row.get("id"): row.get("file_name") for row in images if isinstance(row, Mapping)}
+        names = {
+            row["id"]: row.get("file_name")
+            for row in images
+            if isinstance(row, Mapping) and _is_id(row.get("id"))
+        }
         return [
-            {"file_name": names.get(row.get("image_id")), "text": row.get("caption")}
+            {
+                "file_name": names.get(row["image_id"]) if _is_id(row.get("image_id")) else None,
+                "text": row.get("caption"),
+            }
             if isinstance(row, Mapping)
             else row
             for row in notes
@@ -208,9 +226,13 @@ def _unfolded(value: dict[str, Any]) -> list[Any]:
     ]
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int)
+
+
 def _object(where: str, row: Any) -> Record:
     if isinstance(row, str):  # an array of captions
-        return Record(where, {"text": row})
+        row = {"text": row}
     if not isinstance(row, Mapping):
         return Record(where, error="no object")
     lower = {column(name): value for name, value in row.items()}
@@ -218,7 +240,17 @@ def _object(where: str, row: Any) -> Record:
         name = next((n for n in NAMES[what] if n in lower), "")
         if name and not _is_text(lower[name], lists=what == "text"):
             return Record(where, error=f"{name} is no text")
-    return Record(where, _first([column(name) for name in row], list(row.values())))
+    values = _first([column(name) for name in row], list(row.values()))
+    if half := next((n for n in KNOWN if n in lower and not _is_whole(lower[n])), ""):
+        why = f"{half} holds half a surrogate pair, which is not a text"
+        return Record(where, values, why)
+    return Record(where, values)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value, or a list of them, holds no half of a surrogate pair."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return all(is_text(v) for v in values if isinstance(v, str))
 
 
 def _is_text(value: Any, *, lists: bool) -> bool:
@@ -252,10 +284,9 @@ def _parquet(path: Path, data: bytes) -> list[Record]:
 
     from membench.storage.tables import PARQUET_ERRORS
 
-    known = {name for every in NAMES.values() for name in every}
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        names = [n for n in file.schema_arrow.names if column(n) in known]
+        names = [n for n in file.schema_arrow.names if column(n) in KNOWN]
         rows = file.read(columns=names).to_pylist()
     except PARQUET_ERRORS as error:
         raise UserError(f"{path} is damaged Parquet ({reason(error)}); fetch it again") from None

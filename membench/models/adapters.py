@@ -9,7 +9,7 @@ ignored by the libraries without a word.
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,17 @@ from typing import Any
 
 import torch
 
-from membench.errors import UserError
+from membench.errors import UserError, reason
 from membench.models.loading import loading
 from membench.models.weight_files import check_tensors
+from membench.storage.reading import parse_json
 
 # MODULE, then how each library calls the two factors
 FACTOR = re.compile(
     r"(.+?)(?:_lora|\.lora_linear_layer|\.lora)?\.(up|down|lora_A|lora_B)(?:\.default)?\.weight"
 )
 ALPHA = re.compile(r"(_lora|\.lora_linear_layer|\.lora)?(\.down\.weight)?\.alpha$")
+LAYER = re.compile(r"[\w.]+")
 PROJECTIONS = re.compile(r"self_attn\.to_(q|k|v|out)$")
 UP = ("up", "lora_B")
 OTHER_KINDS = ("dora_scale", "magnitude_vector", "lokr_", "hada_", "oft_", ".bias", "lora_mid")
@@ -57,10 +59,12 @@ def add_loras(
         for name, change in _read(file, networks["unet"]).items():
             weight = _weight(file, name, modules, base)
             delta = _delta(file, name, change, weight, base)
-            changed = max(changed, float(delta.abs().max()))
+            if not math.isfinite(most := abs(scale) * float(delta.abs().max())):
+                raise UserError(f"lora={file}: its change of {name} is infinite; get it again")
+            changed = max(changed, most)
             with torch.no_grad():
                 weight += scale * delta
-        if not changed * abs(scale):
+        if not changed:
             raise UserError(
                 f"lora={file} changes nothing: its matrices or its scale are 0; leave it out, or"
                 " get the LoRA again"
@@ -93,6 +97,8 @@ def _read(file: Path, unet: Any) -> dict[str, _Change]:
         changes[_layer(found[1])].factors["up" if found[2] in UP else "down"] = tensor
     for key, alpha in (alphas or {}).items():
         changes[_layer(ALPHA.sub("", key))].alpha = float(alpha)
+    for name, change in changes.items():
+        _check_factors(file, name, change)
     _settings(file, notes, changes)
     return dict(changes)
 
@@ -101,24 +107,43 @@ def _layer(name: str) -> str:
     return name.replace(".processor.", ".")
 
 
+def _check_factors(file: Path, name: str, change: _Change) -> None:
+    if {*change.factors} != {"up", "down"}:
+        raise UserError(
+            f"lora={file} lacks the {'down' if 'up' in change.factors else 'up'} matrix of {name};"
+            " get it again"
+        )
+    for factor in change.factors.values():
+        if factor.ndim < 2 or not factor.numel():
+            raise UserError(
+                f"lora={file}: a factor of {name} has the shape {[*factor.shape]}, which is no"
+                " matrix; get it again"
+            )
+
+
 def _settings(file: Path, notes: Mapping[str, str], changes: dict[str, _Change]) -> None:
     """Reads alphas from the settings that peft keeps beside the tensors, by part."""
     if "lora_adapter_metadata" not in notes:
         return
     try:
-        told = json.loads(notes["lora_adapter_metadata"])
+        told = parse_json(notes["lora_adapter_metadata"])
+        if not isinstance(told, dict):
+            raise TypeError("it is no JSON object")
         for name, change in changes.items():
             part, _, layer = name.partition(".")
             if f"{part}.lora_alpha" not in told or change.alpha is not None:
                 continue
             pattern = told.get(f"{part}.alpha_pattern") or {}
-            key = next((k for k in pattern if re.match(rf"(.*\.)?({k})$", layer)), None)
+            # peft would run these as regular expressions, which may take for ever
+            if odd := next((k for k in pattern if not LAYER.fullmatch(k)), None):
+                raise ValueError(f"{odd[:60]} of alpha_pattern is not a layer's name")
+            key = next((k for k in pattern if f".{layer}".endswith(f".{k}")), None)
             change.alpha = float(told[f"{part}.lora_alpha"] if key is None else pattern[key])
             if told.get(f"{part}.use_rslora"):  # alpha / sqrt(r)
                 change.alpha *= len(change.factors["down"]) ** 0.5
-    except (ValueError, TypeError, AttributeError, KeyError, re.error) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
         raise UserError(
-            f"lora={file}: its lora_adapter_metadata cannot be read ({error!r}); get it again"
+            f"lora={file}: its lora_adapter_metadata cannot be read ({reason(error)}); get it again"
         ) from None
 
 
@@ -143,11 +168,6 @@ def _delta(
     file: Path, name: str, change: _Change, weight: torch.Tensor, base: Path
 ) -> torch.Tensor:
     """alpha / r up down, of the weight's shape."""
-    if {*change.factors} != {"up", "down"}:
-        raise UserError(
-            f"lora={file} lacks the {'down' if 'up' in change.factors else 'up'} matrix of {name};"
-            " get it again"
-        )
     up, down = change.factors["up"].flatten(1), change.factors["down"].flatten(1)
     rank = len(down)
     if up.shape != (len(weight), rank) or down[0].numel() != weight[0].numel():
@@ -233,12 +253,17 @@ def _learned(file: Path, given: str) -> tuple[str, list[torch.Tensor]]:
 
     check_tensors(file)
     held = load_file(file)
+    if odd := next((n for n, t in held.items() if t.ndim not in (1, 2) or not t.numel()), None):
+        raise UserError(
+            f"textual_inversion={file}: {odd} has the shape {[*held[odd].shape]}, which is no"
+            " vector of a word and no list of them"
+        )
     if {*held} == {*XL_WORDS}:
         return given or file.stem, [held[name] for name in XL_WORDS]
-    if len(held) != 1 or next(iter(held.values())).ndim not in (1, 2):
+    if len(held) != 1:
         raise UserError(
             f"textual_inversion={file} holds {len(held)} tensors, such as {min(held)}: not a"
             " learned word (one tensor, or clip_l and clip_g)"
         )
     [(name, vectors)] = held.items()
-    return given or (file.stem if name == "emb_params" else name), [vectors]
+    return given or (file.stem if name in ("", "emb_params") else name), [vectors]

@@ -13,6 +13,7 @@ from typing import Any
 
 from membench.errors import UserError
 from membench.models.pipeline_kinds import ENCODERS, XL, Kind, check_kind
+from membench.models.scheduler_config import read_scheduler
 from membench.models.stable_diffusion_folder import zero_null
 from membench.models.weight_files import check_tensors, refuse_adapter
 from membench.storage.cache import cache_root, remembered_hash
@@ -35,6 +36,7 @@ def unpacked(file: Path, base: Path) -> Path:
     kind = check_kind(base)
     if missing := next((f for f in _configs(base, kind) if not f.is_file()), None):
         raise UserError(f"{missing} is missing: the base of a checkpoint in one file needs it")
+    _check_prediction(file, base)
     configs = {str(f.relative_to(base)): remembered_hash(f) for f in _configs(base, kind)}
     key = json_hash([VERSION, remembered_hash(file), configs, zero_null(base)])[:16]
     return cached_folder(
@@ -47,6 +49,30 @@ def _configs(base: Path, kind: Kind) -> list[Path]:
     parts = [base / part / "config.json" for part in kind.parts]
     words = [f for name in kind.tokenizers for f in sorted((base / name).glob("[!.]*.*"))]
     return [*parts, base / "scheduler" / "scheduler_config.json", *words]
+
+
+def _check_prediction(file: Path, base: Path) -> None:
+    """Raises :class:`UserError` where the file says of its prediction or its noise
+    something else than the base's scheduler, by which it is sampled: most say nothing.
+    """
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        names, notes = set(opened.keys()), opened.metadata() or {}
+    told = notes.get("modelspec.prediction_type", "").strip().lower()
+    wanted = "v" if "v_pred" in names else told
+    config = read_scheduler(base / "scheduler" / "scheduler_config.json", latent=True).config
+    found, zero = config.prediction_type, bool(config.rescale_betas_zero_snr)
+    if wanted and wanted[0] != found[0]:  # v or v_prediction, eps or epsilon
+        said, has = f"prediction {wanted[:20]}", f"prediction_type={found}"
+    elif "ztsnr" in names and not zero:
+        said, has = "a schedule that ends in pure noise (ztsnr)", "rescale_betas_zero_snr=false"
+    else:
+        return
+    raise UserError(
+        f"{file} says that it is of {said}, and the scheduler of the base {base} has {has}; name a"
+        " base that agrees, --set sd_webster.base=FOLDER"
+    )
 
 
 def _unpack(file: Path, base: Path, kind: Kind, folder: Path) -> None:

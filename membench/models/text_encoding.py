@@ -75,8 +75,13 @@ class TextEncoding:
             truncation=True,
             return_tensors="pt",
         )
+        alone = len(self.encoders) == 1
+        # As diffusers' pipelines do: XL's never looks at this setting
+        masked = alone and getattr(encoder.config, "use_attention_mask", False)
         return encoder(
-            tokens.input_ids.to(encoder.device), output_hidden_states=len(self.encoders) > 1
+            tokens.input_ids.to(encoder.device),
+            attention_mask=tokens.attention_mask.to(encoder.device) if masked else None,
+            output_hidden_states=not alone,
         )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from membench import registry
+from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.plain import say
 from membench.runs.conclude import conclude
@@ -25,6 +26,7 @@ from membench.runs.plan import Unprepared, encode, planned, suits, unsuited
 from membench.runs.shards import NoModel, Phases, Work, in_step, timer
 from membench.runs.spec import Spec, held, source_of
 from membench.runs.stored import HELD
+from membench.storage.reading import is_text, shown
 from membench.task import LoadedTask
 from membench.types import Example, Tracker
 
@@ -76,6 +78,8 @@ def execute_all(
     its seed. Raises :class:`UserError`, before any work if it can be known, and
     ValueError for specs of several tasks or models.
     """
+    if not is_text(str(out)):  # tables hold the names of their folders
+        raise UserError(f"runs: the name of the folder {shown(out)} is not UTF-8; rename it")
     began = time.monotonic()
     first = replace(specs[0], detector="", options=(), preset=None)
     if any(replace(spec, detector="", options=(), preset=None) != first for spec in specs):

@@ -118,9 +118,9 @@ class Texts(Sequence[str]):
 def read_descriptors(path: Path, *, progress: bool = False) -> Descriptors:
     """The reference set of a file or folder (``LAYOUTS``).
 
-    ``FILE.json`` beside it, or ``descriptors.json`` in the folder, may say
-    ``{"features": ID}``. Files of a folder follow one another in the order of their
-    names. Every row is checked once; that it was is remembered. Raises
+    ``FILE.json`` beside a file, and ``descriptors.json`` in the folder, may say
+    ``{"features": ID}``, all the same. Files of a folder follow one another in the
+    order of their names. Every row is checked once; that it was is remembered. Raises
     :class:`UserError`, naming the file and the row, for another shape or type, NaN or
     infinity, and vectors that are not of unit length.
     """
@@ -143,7 +143,9 @@ def read_descriptors(path: Path, *, progress: bool = False) -> Descriptors:
             f"reference={path}: {len(ids) - distinct} ids stand there twice or are empty; give each"
             " descriptor its own"
         )
-    return Descriptors(parts, ids, json_hash([*hashes, *_ids_hashes(files)]), _features(path))
+    return Descriptors(
+        parts, ids, json_hash([*hashes, *_ids_hashes(files)]), _features(path, files)
+    )
 
 
 def _files(path: Path) -> list[Path]:
@@ -218,8 +220,11 @@ def _parquet(file: Path) -> Any:
         raise UserError(
             f"{file} is no whole Parquet file ({reason(error)}); make it again"
         ) from None
-    if missing := {"id", "descriptor"} - set(table.schema_arrow.names):
+    names = table.schema_arrow.names
+    if missing := {"id", "descriptor"} - set(names):
         raise UserError(f"{file} has no column {' and '.join(sorted(missing))}")
+    if twice := [name for name in ("id", "descriptor") if names.count(name) > 1]:
+        raise UserError(f"{file} has the column {twice[0]} twice; remove one")
     return table
 
 
@@ -281,12 +286,26 @@ def _joined(ids: Sequence[Sequence[str]]) -> Sequence[str]:
     return Texts(pa.chunked_array([pa.array(part[:], pa.string()) for part in ids]))
 
 
-def _features(path: Path) -> str:
-    file = path / "descriptors.json" if path.is_dir() else path.with_suffix(NOTES)
-    if not file.is_file():
-        return ""
+def _features(path: Path, files: Sequence[Path]) -> str:
+    """What the notes say, of the folder and of each file; "" where there is none."""
+    notes = [path / "descriptors.json"] if path.is_dir() else []
+    notes = [n for n in (*notes, *(f.with_suffix(NOTES) for f in files)) if n.is_file()]
+    told = {_note(note): note for note in notes}
+    if len(told) > 1:
+        (one, its), (other, others), *_ = told.items()
+        raise UserError(
+            f"{its} says features {one[:60]}, and {others} {other[:60]}; a reference set has one"
+        )
+    return next(iter(told), "")
+
+
+def _note(file: Path) -> str:
     try:
         told = parse_json(read_plain(file))["features"]
+        if not isinstance(told, str) or not told.strip():
+            raise ValueError("no name")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{file} does not say {{"features": ID}} ({error!r}); mend it') from None
-    return str(told)
+        raise UserError(
+            f'{file} does not say {{"features": ID}} ({reason(error)}); mend it'
+        ) from None
+    return told

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 def json_hash(value: Any) -> str:
-    """SHA-256 of canonical JSON (sorted keys, no spaces).
+    """SHA-256 of canonical JSON (sorted keys, no spaces), which may hold half surrogate
+    pairs: names of files that are not UTF-8 have them.
 
     Raises TypeError for what JSON cannot hold.
     """
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def table_hash(table: pa.Table) -> str:

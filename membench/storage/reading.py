@@ -75,6 +75,17 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError("nested too deep") from None
 
 
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it: not half a surrogate pair, which stands in JSON as
+    ``\\ud800`` and in the name of a file that is not UTF-8, and which no table takes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def shown(path: Path) -> str:
     """A path as it is told, a long one cut in the middle."""
     text = str(path)

@@ -72,18 +72,25 @@ def listing(root: Path) -> dict[str, tuple[int, int, int]]:
     """
     try:
         with os.scandir(image_folder(root)) as entries:
-            stats = {
-                e.name: e.stat()
-                for e in entries
-                if e.name.lower().endswith(".jpg") and e.name[0] != "."
-            }
+            images = [e for e in entries if e.name.lower().endswith(".jpg") and e.name[0] != "."]
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{root} holds no {FOLDER}; {expected()}") from None
     except OSError as error:
         raise UserError(f"cannot read {root / FOLDER}: {error.strerror or error}") from error
-    if not stats:
+    if not images:
         raise UserError(f"{root / FOLDER} holds no .jpg; {expected()}")
-    return {name: (s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in stats.items()}
+    found = {}
+    for image in images:
+        try:
+            s = image.stat()
+        except OSError as error:
+            lost = isinstance(error, FileNotFoundError) and image.is_symlink()
+            why = "a link to nothing" if lost else error.strerror or error
+            raise UserError(
+                f"{image.path} cannot be read ({why}); fetch it again from {HOME}"
+            ) from None
+        found[image.name] = (s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+    return found
 
 
 def _lines(file: Path) -> list[str]:
@@ -128,12 +135,17 @@ def read_tables(root: Path) -> tuple[dict[str, _Table], tuple[str, ...]]:
     return tables, names
 
 
+def _is_number(text: str) -> bool:
+    """Whether it is a whole number, and of a length that Python reads."""
+    return text.isdecimal() and len(text) <= 20
+
+
 def _attribute_header(file: Path, lines: list[str]) -> tuple[int, tuple[str, ...]]:
     """How many images the first line announces, and the attributes that the second
     names.
     """
     count, names, *_ = [*lines[:2], "", ""]
-    if not count.strip().isdecimal():
+    if not _is_number(count.strip()):
         raise UserError(
             f"{file}, line 1: expected the number of images, not {count.strip()[:60]!r}; fetch it"
             f" again from {HOME}"
@@ -183,7 +195,7 @@ def _annotations(
         for text in dict.fromkeys(numbers):
             if text in known:
                 continue
-            if not (text.removeprefix("-").isdecimal() and valid(int(text))):
+            if not (_is_number(text.removeprefix("-")) and valid(int(text))):
                 what = columns[numbers.index(text)]
                 raise UserError(
                     f"{file}, line {number}: {what} cannot be {text[:60]!r}; fetch it again from"
