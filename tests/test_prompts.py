@@ -204,6 +204,23 @@ def test_hintersdorf_csv(tmp_path, newline):
     ] == [("a dog", 0), ("a cat", 0)]
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_cocos_captions_as_they_are_published(indent: int | None, tmp_path) -> None:
+    """On one line, which is no line of JSON lines; and indented."""
+    layout = {
+        "info": {"year": 2017},
+        "images": [{"id": 7, "file_name": "7.jpg"}],
+        "annotations": [
+            {"image_id": 7, "id": 1, "caption": "a red mug"},
+            {"image_id": 7, "id": 2, "caption": "two boats"},
+        ],
+    }
+    file = text(tmp_path / "captions_val2017.json", json.dumps(layout, indent=indent))
+    assert [row.text for row in read_prompt_file(file)] == ["a red mug", "two boats"]
+    one = text(tmp_path / "one.json", json.dumps({"caption": "a red mug", "images": []}))
+    assert [row.text for row in read_prompt_file(one)] == ["a red mug"]
+
+
 def test_ones_own_csv_and_text(tmp_path):
     path = text(
         tmp_path / "mine.csv",

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from membench.datasets.records import SEPARATORS, addresses, json_records, separator_of
+from membench.datasets.records import SEPARATORS, addresses, is_coco, json_records, separator_of
 from membench.errors import UserError, reason
 from membench.storage.reading import read_plain
 
@@ -154,13 +154,14 @@ def _json_value(path: Path, text: str) -> Format | None:
     """An array of captions or objects, or a dictionary of them; None for another text,
     such as JSON lines.
     """
-    if not text.lstrip().startswith("[") and len(text.strip().split("\n")) == 1:
-        return None  # one line of JSON lines, or none
+    one_line = not text.lstrip().startswith("[") and len(text.strip().split("\n")) == 1
     twice: list[str] = []
     try:
         value = json.loads(text, object_pairs_hook=partial(_object, twice))
     except (ValueError, RecursionError):
         return None
+    if one_line and not is_coco(value):
+        return None  # one line of JSON lines, or none
     _refuse_twice(twice, str(path))
     rows: list[Row] = []
     for record in json_records(value):

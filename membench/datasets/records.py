@@ -197,11 +197,10 @@ def json_records(value: Any) -> list[Record]:
 
 def _unfolded(value: dict[str, Any]) -> list[Any]:
     """The rows of a JSON object."""
-    images, notes = value.get("images"), value.get("annotations")
-    if isinstance(images, list) and isinstance(notes, list):  # COCO's captions
+    if is_coco(value):
         names = {
             row["id"]: row.get("file_name")
-            for row in images
+            for row in value["images"]
             if isinstance(row, Mapping) and _is_id(row.get("id"))
         }
         return [
@@ -211,7 +210,7 @@ def _unfolded(value: dict[str, Any]) -> list[Any]:
             }
             if isinstance(row, Mapping)
             else row
-            for row in notes
+            for row in value["annotations"]
         ]
     lower = {column(name): rows for name, rows in value.items()}
     known = {name for what in ("file", "text") for name in NAMES[what]}
@@ -224,6 +223,13 @@ def _unfolded(value: dict[str, Any]) -> list[Any]:
         {"file_name": name, **row} if isinstance(row, Mapping) else {"file_name": name, "text": row}
         for name, row in value.items()
     ]
+
+
+def is_coco(value: Any) -> bool:
+    """Whether a JSON value is laid out as COCO's captions: images, and notes on them."""
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), list) for name in ("images", "annotations")
+    )
 
 
 def _is_id(value: Any) -> bool:
