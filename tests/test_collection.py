@@ -343,6 +343,16 @@ def test_half_a_surrogate_pair_beside_an_image(tmp_path: Path) -> None:
     assert [(b.name, HALF in b.why) for b in found.bad] == [("1.png", True)]
 
 
+def test_a_caption_beside_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "0.json").write_text('{"caption": "a mug')
+    (tmp_path / "1.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "2.txt").write_text("  ")  # none
+    found = read_collection(tmp_path, SIDE, max_bad=2)
+    assert [b.name for b in found.bad] == ["0.png, its .json", "1.png, its .txt"]
+    assert "damaged JSON" in found.bad[0].why and "utf-8" in found.bad[1].why
+
+
 def test_half_a_surrogate_pair_in_a_shard(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for name, data in (
