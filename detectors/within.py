@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from membench import registry
-from membench.detector import Detector
+from membench.detector import Detector, prepares
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.options import parse_options
@@ -37,7 +37,7 @@ def suits(name: str, part: Detector, model: Denoiser, conditions: Sequence[Condi
     why = ""
     if part.access.labels:
         why = "learns from labels itself"
-    elif part.alone or type(part).prepare is not Detector.prepare:
+    elif prepares(part):
         why = "prepares before it scores"
     elif part.examples == "images" and part.access.images:
         why = "scores an image by all images that a run of it generates"

@@ -149,6 +149,11 @@ class Detector:
         raise NotImplementedError
 
 
+def prepares(detector: Detector) -> bool:
+    """Whether it works before it scores, in stages of the workspace."""
+    return detector.alone or type(detector).prepare is not Detector.prepare
+
+
 OWN = ("Options", "version", "score")  # what every detector defines itself
 METHODS = (
     "check",

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import membench
 from membench.auditing import work
-from membench.auditing.settings import parse_budget, parse_limit, parse_max_bad
+from membench.auditing.settings import Settings, parse_budget, parse_limit, parse_max_bad
 from membench.cli.main import main
 from membench.datasets.collection import Collection
 from membench.errors import UserError
@@ -87,6 +88,9 @@ def test_a_memorizing_model_and_its_mirror(tmp_path, capsys, scenes, way: str) -
     assert out.rstrip().endswith("failed: copies>0")
     times = [int(Path(row["file"]).name.split("-")[0]) for row in told["returned"]]
     assert np.mean(np.array(times) >= 16) > 0.8
+    absent = ["--output", str(tmp_path / "a"), "--model", str(OWN), "--fail-on", "share>0"]
+    assert main(["audit", "--quiet", *absent, *map(str, how)]) == 2  # no gate that is always green
+    assert "asked no random captions" in capsys.readouterr().err
     none, out = audited(capsys, tmp_path / "b", "--model", MIRROR, *how, "--fail-on", "copies>0")
     assert none["numbers"]["copies"] == 0 and out.startswith("No training image came back")
     copies = pd.read_parquet(tmp_path / "a" / "copies.parquet")
@@ -257,3 +261,26 @@ def test_a_collection_knows_its_rows(scenes) -> None:
 
     found: Collection = read_collection(scenes, 16)
     assert found.rows == sum(found.copies) and set(found.classes) == set(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"draws": 0}, "--draws 0: it must be from 1"),
+        ({"steps": -3}, "--steps -3"),
+        ({"guidance": float("nan")}, "--guidance nan"),
+        ({"attack": "foo"}, "--attack foo: choose from random, side"),
+        ({"budget": "soon"}, "--budget soon"),
+    ],
+)
+def test_settings_from_python_are_held_to_the_same_ranges(
+    settings: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=told):
+        membench.audit("m", tmp_path, **settings)
+
+
+def test_settings_from_python_take_plain_values() -> None:
+    made = Settings("m", Path("d"), captions="c.csv", unseen="u.txt", budget=200)  # type: ignore[arg-type]
+    assert made.captions == Path("c.csv") and made.unseen == Path("u.txt")
+    assert made.budget == "200"

@@ -179,3 +179,13 @@ def test_a_copy_of_any_near_duplicate_is_one_of_its_group() -> None:
     plain = normalised_l2(half[None], material.images(), floor=0.0)
     [at], [d] = _by_pixels(half[None], material)
     assert at == 0 and d < 0.1 < plain.similarity.min()
+
+
+def test_no_fewer_come_back_in_the_end_than_have_come_back() -> None:
+    """Most attentive captions return 50, random ones none, or three."""
+    top = [("top", f"t{i}", i, 0.5) for i in range(50)]
+    none = [("random", f"r{i}", 900 + i, 1.4) for i in range(97)]
+    assert total(judge(images(*top, *none), SPACE)) == (50.0, None)
+    some = [("random", f"s{i}", 100 + i, 0.5) for i in range(3)]
+    value, ends = total(judge(images(*top, *none, *some), SPACE))
+    assert value >= 53 and ends is not None and ends[0] >= 53 and ends[1] >= 53

@@ -65,6 +65,13 @@ def test_clusters_of_images_of_any_size(size: int) -> None:
     assert told[0] != told[6]
 
 
+def test_clusters_of_any_seed_that_a_recipe_takes() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    for seed in (0, 2**32 - 1, 2**32, 10**18 - 1):
+        told = make_labels("cluster", images, np.zeros(12, int), 3, seed)
+        assert told is not None and set(told) == {0, 1, 2}
+
+
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The labels that the network is given, a batch each."""
@@ -205,7 +212,10 @@ def test_the_trade_off_is_tabulated_over_trainings(tmp_path: Path) -> None:
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     assert module.settings_of("class,random:0.3") == [("class", 0.0), ("random", 0.3)]
     setting = {"labels": "class", "perturb": 0.3, "from": "labels"}
-    rows = [setting | {"seed": s, "AMS": a, "FD": 2.0} for s, a in enumerate((0.1, 0.3))]
+    rows = [
+        setting | {"seed": s, "AMS": a, "flipd x1": 0.6, "FD": 2.0}
+        for s, a in enumerate((0.1, 0.3))
+    ]
     text = module.written(rows, tmp_path / "found")
     half = student.ppf(0.975, 1) * 0.1  # the standard error of 0.1 and 0.3
     assert f"| class | 0.3 | labels | 2 | 20.0 [{100 * (0.2 - half):.1f}, " in text

@@ -122,3 +122,14 @@ def test_the_sentence_and_the_table(tmp_path: Path) -> None:
     )
     alone = judged(numbers[numbers.data == "not stated"], board)
     assert sentence(alone).startswith("cannot be judged: published of not stated")
+
+
+def test_runs_of_one_setting_that_disagree_judge_nothing(tmp_path: Path) -> None:
+    """Whichever stands first; those that agree have their verdict."""
+    worse = OURS | {"auroc": 0.9, "auroc_low": 0.87, "auroc_high": 0.93}
+    table = published(tmp_path, NUMBER)
+    for runs in ([OURS, worse], [worse, OURS]):
+        [row] = judged(table, pd.DataFrame(runs)).itertuples()
+        assert (row.verdict, row.why) == (OPEN, "2 runs of this setting disagree")
+    [row] = judged(table, pd.DataFrame([OURS, OURS])).itertuples()
+    assert row.verdict == REPRODUCED

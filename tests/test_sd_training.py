@@ -19,7 +19,7 @@ from membench.tasks.sd_webster import train as sd_webster_train
 from membench.tasks.sd_webster.recipe import Recipe
 from membench.tasks.sd_webster.task import DATA
 from membench.tasks.sd_webster.train import train, train_model
-from membench.tasks.sd_webster.vae import psnr
+from membench.tasks.sd_webster.vae import psnr, train_vae
 
 
 def test_decibels_of_known_errors() -> None:
@@ -83,3 +83,27 @@ def test_a_second_stage_goes_on_from_finished_models(
     assert record["steps"] == 1
     with pytest.raises(UserError, match="does not hold pipelines a and b"):
         train(tmp_path, ("a",), replace(recipe, start=str(tmp_path / "none")), progress=False)
+    # Before the training, not after its hours
+    shutil.copytree(DATA, start := tmp_path / "start")
+    (start / "b" / "training.json").write_text("{")
+    with pytest.raises(UserError, match=r"b lacks a training\.json that can be read"):
+        train(tmp_path, ("a",), replace(recipe, start=str(start)), progress=False)
+    shutil.rmtree(start / "a" / "text_encoder")
+    with pytest.raises(UserError, match="a lacks text_encoder"):
+        train(tmp_path, ("a",), replace(recipe, start=str(start)), progress=False)
+
+
+def test_the_vaes_checkpoint_remembers_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = catalogue.Split("a", catalogue.build("a").entries[:4])
+    monkeypatch.setattr(catalogue, "build", lambda name: few)
+    recipe = Recipe(vae_steps=1, vae_batch=2)
+    train_vae(tmp_path, recipe, False)
+    for other in (
+        replace(recipe, vae_batch=1),
+        replace(recipe, vae_rate=9.0),
+        replace(recipe, kl_weight=5.0),
+    ):
+        with pytest.raises(UserError, match="checkpoint of another recipe"):
+            train_vae(tmp_path, replace(other, vae_steps=2), False)

@@ -171,7 +171,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "is of task cifar10, which does not ship with membench",
     ),
     "old task": ({"parts": {"task_version": 1}}, "is of version 1 of cifar10, and this is version"),
-    "own model": ({"passed": ("model=mine",)}, "was made with a model of its own"),
+    "own model": ({"passed": ("model=mine",)}, "was made with model of its own"),
+    "own folder of models": ({"passed": ("models=mine",)}, "was made with models of its own"),
     "unknown option": ({"passed": ("word=1",)}, "is edited: cifar10 has no option word"),
     "no file": (
         {"parts": {"plugin_code": {}}},

@@ -164,14 +164,17 @@ def rate(times: int, of: int) -> Interval:
 def total(judgement: Judgement) -> tuple[float, Interval | None]:
     """Chao1: training images that would come back in the end, at least, and its
     interval. From the images of random captions, which are alike draws, or, of a model
-    that takes none, from all that are not guided.
+    that takes none, from all that are not guided; never fewer than those that have come
+    back, from whatever was asked.
     """
     images = judgement.images
     images = images[images.random] if images.random.any() else images[images.asked.isin(PLAIN)]
     counts = images[images.counts].groupby("training").size().to_numpy()
+    least = float(len(judgement.returned))
     if not len(counts):
-        return 0.0, None
-    return chao1(counts, len(images)), chao1_interval(counts, len(images))
+        return least, None
+    value, ends = chao1(counts, len(images)), chao1_interval(counts, len(images))
+    return max(value, least), ends and (max(ends[0], least), max(ends[1], least))
 
 
 def random_share(judgement: Judgement) -> tuple[int, int]:

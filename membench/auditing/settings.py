@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from membench.errors import UserError, suggest
 
@@ -23,6 +23,10 @@ COMPARE = {
 }
 
 
+ATTACKS = Literal["random", "side"]
+RANGES = {"draws": (1, 10_000), "steps": (0, 10_000), "guidance": (0, 1000)}
+
+
 @dataclass(frozen=True)
 class Settings:
     """model, mirror: a folder or a hub id. data: a folder or an archive. captions:
@@ -33,7 +37,8 @@ class Settings:
     model. unconditional: ask the empty prompt or the null class only. attack: of a model
     that is asked nothing, plain sampling or SIDE. enlarge: take data smaller than the
     model's images. max_bad: unreadable images and rows that are
-    allowed, a share below 1 or a number.
+    allowed, a share below 1 or a number. Raises :class:`UserError` for a number out of its
+    range and for an attack of another name.
     """
 
     model: str
@@ -49,13 +54,29 @@ class Settings:
     steps: int = 0
     guidance: float = 0.0
     unconditional: bool = False
-    attack: Literal["random", "side"] = "random"
+    attack: ATTACKS = "random"
     enlarge: bool = False
     max_bad: float = 0.01
     seed: int = 0
     device: str = "auto"
     dtype: str = "float32"
     batch_size: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("captions", "unseen"):
+            if (file := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(file))
+        object.__setattr__(self, "budget", str(self.budget))
+        parse_budget(self.budget)
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:  # NaN lies nowhere
+                raise UserError(
+                    f"--{name} {getattr(self, name):.6g}: it must be from {low} to {high:,}"
+                )
+        if self.attack not in get_args(ATTACKS):
+            raise UserError(
+                f"--attack {str(self.attack)[:40]}: choose from {', '.join(get_args(ATTACKS))}"
+            )
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,19 @@ from membench.auditing.judge import (
 
 
 def numbers_of(audit: Audit) -> dict[str, float]:
-    """The numbers that ``--fail-on`` may name (``settings.NUMBERS``)."""
+    """The numbers that ``--fail-on`` may name (``settings.NUMBERS``); NaN: this audit has
+    none.
+    """
     j = judged(audit)
     hit, asked = random_share(j)
+    ranked = ranking(audit)
     return {
         "copies": float(len(j.returned)),
         "captions": float(_returning(j)),
         "share": hit / asked if asked else float("nan"),
         "share_high": rate(hit, asked)[1] if asked else float("nan"),
         "estimate": float(total(j)[0]),
-        "flagged": float(ranking(audit)["flagged"]),
+        "flagged": float(ranked["flagged"]) if ranked["unseen"] and ranked["scored"] else np.nan,
     }
 
 
@@ -45,8 +48,14 @@ def _own(j: Judgement) -> pd.DataFrame:
     return j.images[j.images.asked.isin(OWN)]
 
 
+def _asked(j: Judgement) -> pd.DataFrame:
+    """The images of the data's own captions, and of unseen ones that a rare word called."""
+    images = j.images
+    return images[images.asked.isin(OWN) | (images.called & images["copy"])]
+
+
 def _returning(j: Judgement) -> int:
-    images = _own(j)
+    images = _asked(j)
     return int(images.condition[images.counts].nunique())
 
 
@@ -86,7 +95,7 @@ def answer(audit: Audit) -> str:
     """One or two sentences: what came back."""
     j, numbers = judged(audit), numbers_of(audit)
     n, of = int(numbers["copies"]), len(audit.material.ids)
-    made = len(_own(j))
+    made = len(_asked(j))
     if n:
         word = "caption" if audit.model.kind == "text" else "class"
         told = (

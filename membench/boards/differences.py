@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,9 @@ def differences(
     for names, part in frame.groupby(list(BOARD), dropna=False, sort=False):
         board = dict(zip(BOARD, names, strict=True))
         scored = part[part.auroc.notna()].sort_values(["detector", "options", "settings", "seed"])
-        settings = [_Setting.of(of, known) for _, of in scored.groupby("settings", sort=False)]
+        settings = _told_apart(
+            [_Setting.of(of, known) for _, of in scored.groupby("settings", sort=False)]
+        )
         pairs = list(itertools.combinations(settings, 2))
         # None: no bar in a file
         shown = tqdm(pairs, desc="differences", unit="pair", delay=1, leave=False, disable=None)
@@ -124,6 +126,20 @@ class _Setting:
         """The columns of ``a`` or ``b``."""
         parts = {"": self.detector, "_options": self.options, "_status": self.status}
         return {f"{name}{end}": value for end, value in parts.items()}
+
+
+def _told_apart(settings: Sequence[_Setting]) -> list[_Setting]:
+    """Settings of one detector and options, as of two versions of it, with a number behind
+    the options of all but the first.
+    """
+    found: list[_Setting] = []
+    for of in settings:
+        before = sum(
+            (s.detector, s.options) == (of.detector, of.options) for s in settings[: len(found)]
+        )
+        number = f"({before + 1})" if before else ""
+        found.append(replace(of, options=f"{of.options} {number}".strip()))
+    return found
 
 
 def _pair(

@@ -45,8 +45,9 @@ def judged(published: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
     as JSON; asked: whether a run is of its model and data; rounding: half a unit of the
     published number's last digit, taken from the most digits that its paper prints of
     this metric, since a table that says 0.990 is stored as 0.99; ours, low, high: of the
-    run that comes nearest to its setting, NaN where nothing was measured at it; why: in
-    words, empty of what is reproduced.
+    run that comes nearest to its setting, the first of several, NaN where nothing was
+    measured at it; why: in words, empty of what is reproduced. Several runs at the very
+    setting that disagree judge nothing.
     """
     runs = [run for run in settings_of(board) if run.get("profile") == "full"]
     rows = numbers_of(ordered(published))
@@ -58,10 +59,17 @@ def judged(published: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
         ]
         if not of_detector:
             continue
-        run, _, why = max(
-            ((run, *_obstacle(run, row)) for run in of_detector), key=lambda tried: tried[1]
-        )
-        found.append(_judged(row, run, why, half[_digits_of(row)]))
+        tried = [(run, *_obstacle(run, row)) for run in of_detector]
+        furthest = max(rank for _, rank, _ in tried)
+        verdicts = [
+            _judged(row, run, why, half[_digits_of(row)])
+            for run, rank, why in tried
+            if rank == furthest
+        ]
+        if len({of["verdict"] for of in verdicts}) > 1:
+            why = f"{len(verdicts)} runs of this setting disagree"
+            verdicts[0] |= {"verdict": OPEN, "why": why}
+        found.append(verdicts[0])
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 

@@ -27,7 +27,7 @@ from membench.storage.hashing import json_hash
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 # Task options that put a model or examples of one's own in place of the shipped ones
-OWN = ("model", "control_model", "prompts", "negatives", "data_root")
+OWN = ("model", "models", "control_model", "prompts", "negatives", "data_root")
 AGAIN = "and make the run again"
 
 
@@ -179,7 +179,7 @@ def _check_task(run: Run) -> None:
         raise UserError(f"{run.path} is edited: {task} has no option {odd[0]}; delete it {AGAIN}")
     if info["profile"] == "mini" and (own := [name for name in OWN if name in passed]):
         raise UserError(
-            f"{run.path} was made with a {own[0]} of its own; on the mini profile the community"
+            f"{run.path} was made with {own[0]} of its own; on the mini profile the community"
             f" board holds the shipped models and examples: leave {own[0]} out {AGAIN}"
         )
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from membench.detector import prepares
 from membench.errors import UserError
 from membench.runs import ray_cluster
 from membench.runs.ray_seats import Seats
@@ -223,7 +224,7 @@ class RayPool:
                 # ourselves.
                 with contextlib.redirect_stdout(io.StringIO()):
                     self._seats.hand_out(
-                        stage, deque(todo), any(job.detector.alone for job in jobs), finished
+                        stage, deque(todo), any(prepares(job.detector) for job in jobs), finished
                     )
             except BaseException:
                 self.stop()

@@ -42,7 +42,9 @@ def make_labels(
 
     side = images.shape[1] // 8
     small = images.reshape(len(images), 8, side, 8, side, 3).mean(axis=(2, 4))
-    return KMeans(n_classes, n_init=10, random_state=seed).fit_predict(
+    # scikit-learn takes 32 bits
+    state = seed if seed < 2**32 else seed_of("cluster labels", seed) % 2**32
+    return KMeans(n_classes, n_init=10, random_state=state).fit_predict(
         small.reshape(len(images), -1) / 255
     )
 

@@ -155,6 +155,29 @@ def train_model(
     }
 
 
+FOLDERS = ("unet", "text_encoder", "tokenizer", "vae")
+
+
+def _before(start: Path) -> dict[str, Any]:
+    """training.json of both pipelines that the training goes on from. Raises
+    :class:`UserError` where one of them lacks a part.
+    """
+    found = {}
+    for part in HALVES:
+        folder = start / part
+        lacks = [name for name in FOLDERS if not (folder / name).is_dir()]
+        try:
+            found[part] = json.loads((folder / "training.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            lacks.append("a training.json that can be read")
+        if lacks:
+            raise UserError(
+                f"start={start} does not hold pipelines a and b, as membench train sd_webster"
+                f" writes them: {part} lacks {lacks[0]}; leave it out to train from the start"
+            )
+    return found
+
+
 def train(
     out: Path,
     parts: tuple[str, ...],
@@ -169,11 +192,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
     if recipe.start:
-        if not all((Path(recipe.start) / part / "unet").is_dir() for part in HALVES):
-            raise UserError(
-                f"start={recipe.start} does not hold pipelines a and b, as membench train"
-                " sd_webster writes them; leave it out to train from the start"
-            )
+        before = _before(Path(recipe.start))
         for shared in ("tokenizer", "vae"):
             first = Path(recipe.start) / "a" / shared
             atomic_folder(out / shared, partial(shutil.copytree, first, dirs_exist_ok=True))
@@ -192,7 +211,7 @@ def train(
             "torch": torch.__version__,
         }
         if recipe.start and part != "vae":
-            report["before"] = json.loads((Path(recipe.start) / part / "training.json").read_text())
+            report["before"] = before[part]
         (out / part / "training.json").write_text(json.dumps(report, indent=1) + "\n")
         tqdm.write(
             f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {out / part}"

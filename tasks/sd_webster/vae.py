@@ -77,7 +77,13 @@ def train_vae(
         rate,
         recipe.seed,
         ema_decay=0.99,
-        record={"data": half.content_hash(), "start": started},
+        record={
+            "data": half.content_hash(),
+            "start": started,
+            "recipe": {
+                name: getattr(recipe, name) for name in ("vae_batch", "vae_rate", "kl_weight")
+            },
+        },
     )
     report = fit(plan, work, progress=progress, tracker=tracker)
     if not recipe.start:
