@@ -113,13 +113,16 @@ def test_a_surrogate_that_asks_the_model_is_paid_for(tmp_path, capsys) -> None:
 
 
 def test_the_estimate_is_of_plain_images() -> None:
-    """Guided ones are no fair sample: a training image that they alone return twice or
-    once says nothing of how many there are.
+    """Guided ones are no fair sample: a training image that they alone return once says
+    nothing of how many there are, but that it came back.
     """
-    plain = [(0, 0.5)] * 2 + [(1, 0.5)] * 2 + [(2, 1.2)] * 4
-    side = [(3, 0.5), (4, 0.5), (4, 0.5)]
+    plain = [(0, 0.5), (1, 0.5), (2, 0.5)] + [(9, 1.2)] * 4
+    side = [(3, 0.5), (4, 0.5)]
     frame = pd.DataFrame([*plain, *side], columns=["training", "similarity"])
     frame["asked"] = ["unconditional"] * len(plain) + ["side"] * len(side)
     frame = frame.assign(random=False, called=False, condition="c", draw=range(len(frame)))
     found = judge(frame, pixel_space(32))
-    assert len(found.returned) == 4 and total(found)[0] == 2.0
+    assert len(found.returned) == 5
+    assert total(found)[0] == pytest.approx(3 + 6 / 7 * 3)  # with guided ones it were 14
+    alone = judge(frame[frame.similarity < 1].iloc[2:], pixel_space(32))
+    assert total(alone)[0] == 3.0  # one plain image of one training image, and two guided
