@@ -10,6 +10,7 @@ from pathlib import Path
 
 from membench.storage.cache import remembered_hash
 from membench.storage.files import CACHE, atomic_folder
+from membench.storage.hashing import files_hashes
 
 PROOF = ".sha256.json"  # in the folder; hidden files are no part of what is proved
 
@@ -26,7 +27,7 @@ def cached_folder(path: Path, make: Callable[[Path], object]) -> Path:
 
     def proved(aside: Path) -> None:
         make(aside)
-        (aside / PROOF).write_text(json.dumps(_hashes(aside)))
+        (aside / PROOF).write_text(json.dumps(files_hashes(aside, remembered_hash)))
 
     if not _is_proved(path):
         atomic_folder(path, proved, is_whole=_is_proved, advice=CACHE)
@@ -35,14 +36,8 @@ def cached_folder(path: Path, make: Callable[[Path], object]) -> Path:
 
 def _is_proved(folder: Path) -> bool:
     try:
-        return bool(json.loads((folder / PROOF).read_bytes()) == _hashes(folder))
+        return bool(
+            json.loads((folder / PROOF).read_bytes()) == files_hashes(folder, remembered_hash)
+        )
     except (OSError, ValueError):  # none, or damaged itself
         return False
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        file.relative_to(folder).as_posix(): remembered_hash(file)
-        for file in sorted(folder.rglob("[!.]*"))
-        if file.is_file()
-    }

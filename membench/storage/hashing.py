@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,15 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def files_hashes(folder: Path, of: Callable[[Path], str] = file_hash) -> dict[str, str]:
+    """The hash of each file below a folder, by its name in it; hidden files are left out."""
+    return {
+        file.relative_to(folder).as_posix(): of(file)
+        for file in sorted(folder.rglob("[!.]*"))
+        if file.is_file()
+    }
 
 
 def tensor_hash(tensors: Mapping[str, torch.Tensor] | torch.nn.Module) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from membench.errors import UserError, reason
 from membench.storage.files import take_lock, write_json
-from membench.storage.hashing import content_key, file_hash
+from membench.storage.hashing import content_key, files_hashes
 from membench.types import Cost
 
 RECORDS = ("parts.json", "stage.json")  # of a stage
@@ -102,11 +102,7 @@ def _prove(folder: Path, files: Mapping[str, str]) -> None:
 
 def _hashes(folder: Path) -> dict[str, str]:
     """Of what a stage holds beside its own records, by name."""
-    return {
-        file.relative_to(folder).as_posix(): file_hash(file)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not file.name.startswith(".") and file.name not in RECORDS
-    }
+    return {name: of for name, of in files_hashes(folder).items() if name not in RECORDS}
 
 
 def _read(file: Path) -> dict[str, Any]:
