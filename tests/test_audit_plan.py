@@ -4,13 +4,17 @@ first, each training image once before any twice.
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from membench.auditing import work
+from membench.auditing.budget import worth
 from membench.auditing.material import UNCONDITIONAL
 from membench.auditing.plan import images_of_classes, images_of_prompts, paid, ranked
+from membench.auditing.settings import Budget
 from membench.errors import UserError
 from membench.types import Condition
 
@@ -58,3 +62,26 @@ def test_a_budget_that_pays_for_nothing() -> None:
     assert paid(40, 20, "40") == 2
     with pytest.raises(UserError, match="19 pays for no image"):
         paid(19, 20, "19")
+
+
+def test_minutes_are_timed_once_on_each_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a slow device has timed is not what a fast one can do."""
+    seconds = {"cpu": 0.5, "cuda:0": 0.001}
+    timed: list[str] = []
+
+    def each(model: Any, condition: Condition) -> float:
+        timed.append(model.device)
+        return seconds[model.device]
+
+    monkeypatch.setattr(work, "seconds_per_evaluation", each)
+
+    def found(device: str, key: str = "k") -> int:
+        model: Any = SimpleNamespace(device=device)
+        return worth(Budget(10.0, None), tmp_path / "plan.json", key, model, UNCONDITIONAL)
+
+    assert [found("cpu"), found("cpu"), found("cuda:0")] == [1020, 1020, 510_000]
+    assert timed == ["cpu", "cuda:0"]
+    found("cuda:0", "another audit")
+    assert len(timed) == 3

@@ -76,9 +76,7 @@ class _Run:
         self._tick("read")
         loaded = self._load(model, material)
         found = Audit(s, model, mirror, material, space, sampling, key, [])
-        # Another device is of another speed
-        timed = f"{key} on {loaded.device}, batches of {loaded.batch_size}"
-        evaluations = worth(self.budget, self.output / "plan.json", timed, loaded, _one(material))
+        evaluations = worth(self.budget, self.output / "plan.json", key, loaded, _one(material))
         plain = self._asked("random", loaded, model, sampling)
         price = work.price(plain, Request(_one(material), 0))
         planning.paid(evaluations, price, s.budget)

@@ -15,7 +15,7 @@ SHARE = 0.85  # of a budget of minutes that evaluations get; the rest is decodin
 
 
 def worth(budget: Budget, kept: Path, key: str, model: Denoiser, condition: Condition) -> int:
-    """Evaluations that the budget pays for; of minutes, measured once and kept.
+    """Evaluations that the budget pays for; of minutes, measured once a device and kept.
 
     kept: the file that keeps them, for audits of the same ``key``.
     """
@@ -23,12 +23,12 @@ def worth(budget: Budget, kept: Path, key: str, model: Denoiser, condition: Cond
         return budget.evaluations
     try:
         known = json.loads(kept.read_bytes())
-        if known["key"] == key:
+        if (known["key"], known["device"]) == (key, str(model.device)):
             return int(known["evaluations"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError):  # none, or not ours
         pass
     assert budget.minutes is not None
     each = work.seconds_per_evaluation(model, condition)
     found = int(SHARE * budget.minutes * 60 / each)
-    write_json(kept, {"key": key, "evaluations": found})
+    write_json(kept, {"key": key, "device": str(model.device), "evaluations": found})
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from membench import registry
@@ -131,8 +132,8 @@ def call(args: argparse.Namespace) -> int:
     for line in found["not_judged"]:
         print(plain(f"not judged: {line}"))
     print(plain(f"page: {folder / 'report.html'}"))
-    numbers = {k: float("nan") if v is None else v for k, v in found["numbers"].items()}
-    if absent := [x.name for x in limits if numbers[x.name] != numbers[x.name]]:
+    numbers = {k: math.nan if v is None else v for k, v in found["numbers"].items()}
+    if absent := [x.name for x in limits if math.isnan(numbers[x.name])]:
         raise UserError(
             f"--fail-on {absent[0]}: this audit has no such number, for it asked no"
             f" {'unseen' if absent[0] == 'flagged' else 'random'} captions; choose copies, captions"
