@@ -231,10 +231,13 @@ def test_classes_of_the_mini_world(tmp_path: Path) -> None:
 
 
 def test_what_a_model_was_told(tmp_path: Path) -> None:
-    assert was_told_classes(tmp_path)  # nothing is said
-    (tmp_path / "training.json").write_text('{"data": {"labels": "random"}}')
-    assert not was_told_classes(tmp_path)
-    (tmp_path / "training.json").write_text('{"data": {"labels": "class"}}')
-    assert was_told_classes(tmp_path)
-    (tmp_path / "training.json").write_text("[1]")
-    assert was_told_classes(tmp_path)
+    """In whichever file says so: ``trained_on`` may name another."""
+    file = tmp_path / "mine.json"
+    assert was_told_classes(file)  # nothing is said
+    for text, told in (
+        ('{"data": {"labels": "random"}}', False),
+        ('{"data": {"labels": "class"}}', True),
+        ("[1]", True),
+    ):
+        file.write_text(text)
+        assert was_told_classes(file) == told

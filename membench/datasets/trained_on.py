@@ -21,26 +21,26 @@ def same_training(folder: Path, shipped: Path) -> bool:
     return ours is not None and _data(folder) == ours
 
 
-def was_told_classes(folder: Path) -> bool:
+def was_told_classes(file: Path) -> bool:
     """Whether the labels that a model was trained with were the classes of its images,
-    as they are taken to be where nothing is said.
+    as they are taken to be where its training.json, or nothing, does not say.
     """
-    return _told(folder)[1].get("labels", "class") == "class"
+    return _told(file)[1].get("labels", "class") == "class"
 
 
 def _data(folder: Path) -> str | None:
     """The content hash of the training set; None where the file is missing or does not
     say.
     """
-    told, data = _told(folder)
+    told, data = _told(folder / "training.json")
     found = told.get("data_hash") or data.get("hash")
     return found if isinstance(found, str) else None
 
 
-def _told(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """training.json and its "data"; empty where there is none."""
+def _told(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A training.json and its "data"; empty where there is none."""
     try:
-        told = json.loads((folder / "training.json").read_bytes())
+        told = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}, {}
     if not isinstance(told, dict):

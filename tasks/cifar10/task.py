@@ -179,7 +179,7 @@ class Cifar10(Task):
             hash=json_hash(
                 ["CIFAR-10, training set", [int(r) for r in rows], [int(n) for n in copies]]
             ),
-            classes=classes[rows].tolist() if was_told_classes(file.parent) else (),
+            classes=classes[rows].tolist() if was_told_classes(file) else (),
         )
 
     @classmethod

@@ -182,7 +182,7 @@ def mirror_setting(
     training = training_of(
         pair.halves[options.half],
         options.half,
-        was_told_classes(folder if options.model else root / options.half),
+        was_told_classes((folder if options.model else root / options.half) / "training.json"),
     )
     return Setting(
         info,
