@@ -27,7 +27,7 @@ from membench.types import sees
 
 
 def with_equal_terms(
-    frame: pd.DataFrame, counts: Sequence[np.ndarray], uneven: Sequence[bool] = ()
+    frame: pd.DataFrame, counts: Sequence[np.ndarray], uneven: Sequence[bool]
 ) -> pd.DataFrame:
     """Adds how many different training images a row's run copies at its board's
     smallest N_G, and at its smallest cost.
@@ -58,7 +58,7 @@ def with_equal_terms(
             n[label], cost[label] = size, budget
             [copied_n[label]] = rarefied(own, row.n_ok, [size])
             whole = row.prepare_forwards + row.sample_evaluations
-            if uneven and uneven[position[label]] and budget < whole:
+            if uneven[position[label]] and budget < whole:
                 continue
             paid = affordable(budget, row.prepare_forwards, row.sample_evaluations, row.n_g)
             images[label], capped[label] = min(paid, row.n_ok), paid > row.n_ok

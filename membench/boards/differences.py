@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -132,13 +133,11 @@ def _told_apart(settings: Sequence[_Setting]) -> list[_Setting]:
     """Settings of one detector and options, as of two versions of it, with a number behind
     the options of all but the first.
     """
-    found: list[_Setting] = []
+    found, seen = [], Counter[tuple[str, str]]()
     for of in settings:
-        before = sum(
-            (s.detector, s.options) == (of.detector, of.options) for s in settings[: len(found)]
-        )
-        number = f"({before + 1})" if before else ""
-        found.append(replace(of, options=f"{of.options} {number}".strip()))
+        seen[of.detector, of.options] += 1
+        count = seen[of.detector, of.options]
+        found.append(replace(of, options=f"{of.options} ({count})".strip()) if count > 1 else of)
     return found
 
 

@@ -15,7 +15,7 @@ from membench.boards.collect import about
 from membench.boards.identity import asked, hash_without, passed, status_of
 from membench.errors import UserError
 from membench.metrics.mirror import mirrored_over_seeds
-from membench.runs.finished import Run, per_example
+from membench.runs.finished import Run, evaluations_per_example
 
 # What differs between the runs on the two models: who was asked, and what each has seen
 HALVES = ("weights", "data", "prompts")
@@ -49,7 +49,7 @@ def mirror_rows(runs: Sequence[Run]) -> pd.DataFrame:
     for pairs in _settings(runs):
         a, b = pairs[0]
         of_pairs = [run for pair in pairs for run in pair]
-        evaluated = [per_example(run, "forwards") + per_example(run, "jvps") for run in of_pairs]
+        evaluated = [evaluations_per_example(run) for run in of_pairs]
         one, two = about(a), about(b)
         row = one | {
             **{name: f"{one[name]}|{two[name]}" for name in HALVES},

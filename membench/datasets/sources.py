@@ -136,7 +136,7 @@ def _folder(root: Path, files: Sequence[Path], images: Sequence[Path]) -> Source
         _read_table(root, table, names, texts, labels, bad)
     if not tables:
         for name, file in names.items():
-            texts[name] += _beside(file, _below(root, file), bad)
+            texts[name] += _beside(file, name, bad)
     if not any(texts.values()) and not labels:
         labels = _classes(names)
     items = [

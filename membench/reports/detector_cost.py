@@ -9,7 +9,7 @@ import pandas as pd
 
 from membench.boards.identity import asked, marked
 from membench.reports.plots import CHANCE, RUN_INKS, Axis, Line, Plot
-from membench.runs.finished import Run, per_example
+from membench.runs.finished import Run, evaluations_per_example
 
 MARKERS = "osD^vPX"
 
@@ -22,7 +22,7 @@ def evaluated(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
     spent: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         key = (run.info["detector"], asked(run.info))
-        spent.setdefault(key, []).append(per_example(run, "forwards") + per_example(run, "jvps"))
+        spent.setdefault(key, []).append(evaluations_per_example(run))
     return pd.Series(
         [np.mean(spent.get((r.detector, r.options), [np.nan])) for r in frame.itertuples()],
         index=frame.index,

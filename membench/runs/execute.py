@@ -144,14 +144,13 @@ def _tell_changed_source(job: Job) -> None:
     made = job.folder.run.get("source") if job.folder.complete else None
     if not isinstance(made, dict):
         return
-    versions = {name: part.version for name, part in held(job.detector)}
+    known = {
+        "detector": ("detector", job.spec.detector, job.detector.version),
+        "task": ("task", job.spec.task, job.task.info.version),
+        **{f"{HELD}{name}": ("detector", name, part.version) for name, part in held(job.detector)},
+    }
     for what, source in source_of(job.spec, job.detector).items():
-        name = what.removeprefix(HELD)
-        kind, version = "detector", versions.get(name, job.detector.version)
-        if what == "detector":
-            name, version = job.spec.detector, job.detector.version
-        elif what == "task":
-            kind, name, version = "task", job.spec.task, job.task.info.version
+        kind, name, version = known[what]
         if made.get(what) != source:
             say(
                 f"{kind} {name} is other code than made {job.folder.path}, and its version is still"

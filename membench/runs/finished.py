@@ -58,6 +58,11 @@ def per_example(run: Run, what: str) -> float:
     return spent(run, what, *phases) / len(run.scores) if len(run.scores) else float("nan")
 
 
+def evaluations_per_example(run: Run) -> float:
+    """Forwards and Jacobian-vector products of a score (:func:`per_example`)."""
+    return per_example(run, "forwards") + per_example(run, "jvps")
+
+
 MAKE_ONE = "Make one: membench run --detector cfg_norm --task sd_webster"
 TABLES = ("scores", "samples", "matches", "metrics")
 METRIC = ["metric", "band", "threshold", "subset", "n"]  # what a value of metrics.parquet is of

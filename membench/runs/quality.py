@@ -189,10 +189,10 @@ def measure(run: Run, task: LoadedTask, asked: Sequence[Asked | Classifier]) -> 
     if not missing:
         return
     name = f"{run.info['detector']} on {run.info['task']}"
-    sets = _sets(run, task)
-    if not len(sets.images):
+    if not (run.samples.status == "ok").any():
         say(f"{name} has extracted no images, so it has no figures of quality")
         return
+    sets = _sets(run, task)
     if sets.held_out is None:
         say(f"{name}: no held-out images are known, so quality is against training images alone")
     frames = [kept]
@@ -233,7 +233,7 @@ def _sets(run: Run, task: LoadedTask) -> Sets:
     rows = np.sort(np.random.default_rng(0).permutation(len(task.training.ids))[:size])
     classes = task.held_out_classes
     return Sets(
-        np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8),
+        np.stack(images),
         task.training.images()[rows],
         unseen,
         _told(task, good.condition.tolist()),

@@ -71,7 +71,7 @@ def key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) 
 
 
 def held(detector: Detector) -> Iterator[tuple[str, Detector]]:
-    """(name, detector) of all that it holds, and of what those hold, each once."""
+    """(name, detector) of all that it holds, and of what those hold."""
     for name, part in sorted(detector.holds.items()):
         yield name, part
         yield from held(part)
