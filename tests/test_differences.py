@@ -17,7 +17,7 @@ from boards import EMPTY, make
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from membench.boards.collect import collect, collect_kinds
-from membench.boards.differences import COLUMNS, differences
+from membench.boards.differences import COLUMNS, differences, named
 from membench.boards.identity import BOARD
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
@@ -402,3 +402,29 @@ def test_over_seeds_of_these_runs(correlated):
 def test_groups_must_be_known(correlated):
     with pytest.raises(UserError, match="unknown grouping 'prompt'"):
         Resampler("prompt").detection(correlated())
+
+
+def test_two_versions_of_one_detector_have_two_names(tmp_path: Path) -> None:
+    """Of one name, the sentence would compare a setting with itself."""
+
+    def scoring(separation: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+        return lambda scores: scores.assign(
+            score=separation * scores.label + np.arange(len(scores)) % 3
+        )
+
+    runs = [
+        make(
+            tmp_path,
+            [None] * 40,
+            detector="mine",
+            more_parts={"detector_version": version},
+            change=scoring(separation),
+        )
+        for version, separation in ((1, 0.0), (2, 9.0))
+    ]
+    runs.append(make(tmp_path, [None] * 40, detector="other", change=scoring(1.0)))
+    table = differences(collect(runs), runs)
+    assert set(named(table, "a")) | set(named(table, "b")) == {"mine", "mine (2)", "other"}
+    best = table[table.metric == "auroc"].sort_values("difference").iloc[-1]
+    names = {best.a_options, best.b_options}
+    assert names == {"", "(2)"} and (best.a, best.b) == ("mine", "mine")

@@ -237,27 +237,31 @@ def test_stable_diffusion_whole(
     assert "reproduced: " in out or "cannot be judged: " in out
 
 
-def test_pixel_model_whole(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def runs_of_images(place: Path, repo_id: str, config: str, *fewer: tuple[str, str]) -> pd.DataFrame:
+    """The same of a model of images that lies in ``made``, with fewer images."""
+    in_the_hub(place / "hub", repo_id, "0" * 40, place / "made")
+    short = shortened(ROOT / "configs" / f"{config}.yaml", place / "short.yaml", *fewer)
+    found = runs_of(place, short).set_index("detector")
+    assert found.finite.all()
+    return found
+
+
+def test_pixel_model_whole(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """google/ddpm-cifar10-32's layout: a pipeline without conditions, no training.json."""
     declare(monkeypatch, fake(place / "data"))
     DDPMPipeline(pixel_unet(32), DDPMScheduler(clip_sample=True)).save_pretrained(place / "made")
-    in_the_hub(place / "hub", "google/ddpm-cifar10-32", "0" * 40, place / "made")
-    config = shortened(
-        ROOT / "configs" / "ddpm_cifar10_32.yaml",
-        place / "short.yaml",
+    found = runs_of_images(
+        place,
+        "google/ddpm-cifar10-32",
+        "ddpm_cifar10_32",
         ("generations: 10000", "generations: 8"),
         ("data_root: data}", "data_root: data, pool: 8}"),
     )
-    found = runs_of(place, config).set_index("detector")
     assert set(found.index) == {"representation", "score_norm", "flipd", "random"}
-    assert found.finite.all() and found.extracted["random"] == 8
+    assert found.extracted["random"] == 8
 
 
-def test_latent_model_whole(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_latent_model_whole(place: Path) -> None:
     """CompVis/ldm-celebahq-256's layout: latents of 64 pixels, decoded by codes to 256."""
     celeba(place / "data" / "celeba")
     LDMPipeline(
@@ -267,16 +271,15 @@ def test_latent_model_whole(
             beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False
         ),
     ).save_pretrained(place / "made", safe_serialization=True)
-    in_the_hub(place / "hub", "CompVis/ldm-celebahq-256", "0" * 40, place / "made")
-    config = shortened(
-        ROOT / "configs" / "ldm_celeba.yaml",
-        place / "short.yaml",
+    found = runs_of_images(
+        place,
+        "CompVis/ldm-celebahq-256",
+        "ldm_celeba",
         ("generations: 5120", "generations: 4"),
         ("size: 256}", "size: 256, pool: 4}"),
     )
-    found = runs_of(place, config).set_index("detector")
     assert set(found.index) == {"representation", "score_norm", "random"}
-    assert found.finite.all() and found.extracted["random"] == 4
+    assert found.extracted["random"] == 4
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)

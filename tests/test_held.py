@@ -14,7 +14,7 @@ from pixel_task import PixelTask
 from pixel_task import model as pixel_model
 
 from membench import registry
-from membench.detector import Detector
+from membench.detector import Detector, prepares
 from membench.detectors.calibrated import Calibrated
 from membench.detectors.combined import Combined
 from membench.detectors.filter import Filter
@@ -116,6 +116,17 @@ def test_what_prepares_or_counts_all_its_images_is_held_by_nobody() -> None:
     with pytest.raises(UserError, match="all images that a run of it generates"):
         suits("random", at_images, pixel_model(), images)
     suits("random", made(random), model, prompt)  # of a prompt's own images
+
+
+def test_who_prepares() -> None:
+    """Its stages are looked up by one worker after another, whether it runs alone or not."""
+    found = {name: registry.detectors().load(name) for name in ("update_norm", "side", "cfg_norm")}
+    assert {name: prepares(made(cls)) for name, cls in found.items()} == {
+        "update_norm": True,
+        "side": True,
+        "cfg_norm": False,
+    }
+    assert not found["update_norm"].alone
 
 
 def test_a_refusal_is_one_line_of_a_run(pixels: str, tmp_path: Path) -> None:

@@ -210,6 +210,9 @@ def test_the_trade_off_is_tabulated_over_trainings(tmp_path: Path) -> None:
         spec := importlib.util.spec_from_file_location("perturbed_labels", file)  # type: ignore[arg-type]
     )
     spec.loader.exec_module(module)  # type: ignore[union-attr]
+    stored = pd.read_parquet(ROOT / "results" / "perturbed_labels.parquet")
+    table = module.markdown(module.tabulated(stored))
+    assert table in (ROOT / "results" / "perturbed_labels.md").read_text(encoding="utf-8")
     assert module.settings_of("class,random:0.3") == [("class", 0.0), ("random", 0.3)]
     setting = {"labels": "class", "perturb": 0.3, "from": "labels"}
     rows = [

@@ -172,6 +172,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "old task": ({"parts": {"task_version": 1}}, "is of version 1 of cifar10, and this is version"),
     "own model": ({"passed": ("model=mine",)}, "was made with model of its own"),
+    "a plug-in inside": (
+        {"parts": {"plugin_code": {"detector": CODE, "held mine": CODE}}},
+        "holds mine, a detector of your own",
+    ),
     "own folder of models": ({"passed": ("models=mine",)}, "was made with models of its own"),
     "unknown option": ({"passed": ("word=1",)}, "is edited: cifar10 has no option word"),
     "no file": (
