@@ -190,6 +190,8 @@ def test_it_learns_from_as_many_training_images(tmp_path: Path) -> None:
     """And what is written can be read: no more images than the run has."""
     frame = read_quality(ask(tmp_path, Coloured, "images=9")).set_index("metric")
     assert frame.n.tolist() == [9, 9] and frame.reference.tolist() == [16, 16]
+    # Each with its own class: they teach two of the three
+    assert frame.value["downstream_training@classifier"] == 11 / 16
 
 
 def test_of_many_images_a_sample_of_all_classes_is_taken(
