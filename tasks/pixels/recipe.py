@@ -49,6 +49,9 @@ class PixelRecipe:
         default=0,
         metadata={"help": "of weights, batches and noise", "min": 0, "max": LARGEST_SEED},
     )
+    rungs: tuple[int, ...] = field(
+        default=(), metadata={"help": "steps whose weights are kept, each under step-N", "min": 1}
+    )
     grid_every: int = field(
         default=1000, metadata={"help": "steps between two grids of samples; 0: none", "min": 0}
     )
@@ -62,9 +65,6 @@ class MirrorRecipe(PixelRecipe):
     label_dropout: float = field(
         default=0.3,
         metadata={"help": "share of labels that become the null class", "min": 0.0, "max": 1.0},
-    )
-    rungs: tuple[int, ...] = field(
-        default=(), metadata={"help": "steps whose weights are kept, each under step-N", "min": 1}
     )
     world: int = field(
         default=0,

@@ -154,7 +154,6 @@ def train_pixels(
     # The world stands in data.record
     free = ("steps", "grid_every", "device", "data_root", "rungs", "world")
     fixed = {k: v for k, v in asdict(recipe).items() if k not in free}
-    rungs = recipe.rungs if isinstance(recipe, MirrorRecipe) else ()
     plan = Plan(
         part,
         {"unet": unet},
@@ -166,10 +165,10 @@ def train_pixels(
         watch=lambda step: _grid(unet, scheduler, classes, size, folder / "samples.png"),
         watch_every=recipe.grid_every,
         keep=lambda step: _save_pipeline(unet, scheduler, rung_folder(folder, step)),
-        keep_at=rungs,
+        keep_at=recipe.rungs,
     )
     report = fit(plan, work, progress=progress, tracker=tracker)
-    for step in rungs:
+    for step in recipe.rungs:
         if step <= report["steps"] and not rung_folder(folder, step).is_dir():
             raise UserError(
                 f"{work / part}.checkpoint is past step {step}, which was not kept; delete it to"
