@@ -5,6 +5,7 @@ chance, and what a task makes of them.
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -458,7 +459,7 @@ def test_a_rung_that_was_passed_cannot_be_kept_later(
     ("task", "options"),
     [
         (Cifar10, {"world": 1}),
-        (Cifar10, {"rung": 2}),
+        (Celeba, {"rung": 2}),
         (Cifar10, {"half": "b"}),
         (Celeba, {"examples": "training"}),
     ],
@@ -505,13 +506,16 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cifar
         monkeypatch.setattr(module, "read_cifar10", lambda root: (images, np.arange(40) % 10))
     monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
 
-    def task(labels: str = "class", mirror: str = "skip=8", **options: object) -> Cifar10:
+    def task(
+        labels: str = "class", mirror: str = "skip=8", rungs: str = "", **options: object
+    ) -> Cifar10:
         settings = [
+            *([f"rungs={rungs}"] if rungs else []),
             "subset=8",
             "duplicate=0.25:5",
             f"labels={labels}",
             "channels=8,8",
-            "steps=1",
+            "steps=2",
             "batch=2",
             "grid_every=0",
         ]
@@ -582,8 +586,58 @@ def test_a_mirror_by_another_recipe_is_refused(real: Callable[..., Cifar10]) -> 
     with pytest.raises(UserError, match="were not trained by one recipe"):
         task.load("full")
     file.unlink()
-    with pytest.raises(UserError, match="nobody knows what it saw"):
+    with pytest.raises(UserError, match="does not say which images the model was trained on"):
         task.load("full")
+
+
+def test_the_ladder_of_a_model_of_real_images(real: Callable[..., Cifar10]) -> None:
+    """Each rung has the same examples and other weights, of model and mirror alike."""
+    task = real(rungs="1,2")
+    rungs = [Cifar10(replace(task.options, rung=k)) for k in range(3)]
+    plain, low, high = (t.load("full") for t in rungs)
+    assert low.hashes["weights"] != high.hashes["weights"] == plain.hashes["weights"]
+    assert [e.id for e in low.examples] == [e.id for e in high.examples]
+    assert low.training.hash == plain.training.hash
+    controls = [t.load("full", control=True).hashes["weights"] for t in rungs]
+    assert len({*controls, low.hashes["weights"], high.hashes["weights"]}) == 4
+    # A snapshot that is named as the model has the images of its training
+    named = replace(task.options, model=f"{task.options.model}/step-00001")
+    assert Cifar10(named).load("full").training.hash == plain.training.hash
+    for options, words in (
+        ({"rung": 3}, "has rungs 1 to 2"),
+        ({"rung": 1, "model": ""}, "name it: --model FOLDER"),
+        ({"rung": 1, "model": named.model}, "does not say which snapshots"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Cifar10(replace(task.options, **options)).load("full")
+    shutil.rmtree(named.model)
+    with pytest.raises(UserError, match="step-00001 is missing"):
+        rungs[1].load("full")
+
+
+def test_a_rung_of_a_training_without_any(real: Callable[..., Cifar10]) -> None:
+    with pytest.raises(UserError, match="has no snapshots; train it with --set rungs="):
+        real(rung=1).load("full")
+
+
+def test_the_named_training_json_is_of_the_model_alone(
+    real: Callable[..., Cifar10], tmp_path: Path
+) -> None:
+    """A model that was moved from its training.json: the file is read for its examples,
+    and never for its mirror, of which it says nothing.
+    """
+    task = real()
+    wanted = task.load("full")
+    moved = tmp_path / "moved"
+    shutil.copytree(task.options.model, moved)
+    file = tmp_path / "named.json"
+    (moved / "training.json").rename(file)
+    given = Cifar10(replace(task.options, model=str(moved), trained_on=str(file)))
+    found = given.load("full")
+    assert [e.id for e in found.examples] == [e.id for e in wanted.examples]
+    assert [e.memorized for e in found.examples] == [e.memorized for e in wanted.examples]
+    assert found.training.hash == wanted.training.hash
+    given.load("full", control=True)
 
 
 # ------------------------------------------------------------------------ how it counts

@@ -8,9 +8,7 @@ permutation parts the images as coins part those of a drawn world
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,26 +17,30 @@ from membench.seeds import seed_of
 
 from ..pixels.mirror import Pair
 from ..pixels.planted import Half
+from .trained import read_trained, record_of
 
 
 def real_pair(images: np.ndarray, classes: np.ndarray, model: Path, mirror: Path) -> Pair:
     """The parts that two models' training.json name, as halves ``a`` and ``b``, and as
     many images of neither.
 
-    images, classes: the whole training set. Raises :class:`UserError` for models that
-    are no mirror of each other.
+    images, classes: the whole training set; model: the folder of the one, or its
+    training.json; mirror: the folder of the other. Raises :class:`UserError` for models
+    that are no mirror of each other.
     """
-    records = [_record(folder) for folder in (model, mirror)]
-    (own, other), told = (
-        [list(map(int, r["rows"])) for r in records],
-        {r["labels"] for r in records},
-    )
+    advice = "choose --set cifar10.examples=generated"
+    trained = [
+        read_trained(file if file.suffix == ".json" else record_of(file), len(images), advice)
+        for file in (model, mirror)
+    ]
+    own, other = (t.rows for t in trained)
+    told = {t.labels for t in trained}
     if both := set(own) & set(other):
         raise UserError(
             f"{mirror} was trained on {len(both)} of the images that {model} saw, so it is no"
             " mirror; choose other images (skip=N)"
         )
-    if sorted(records[0]["copies"]) != sorted(records[1]["copies"]) or len(told) > 1:
+    if sorted(trained[0].copies) != sorted(trained[1].copies) or len(told) > 1:
         raise UserError(
             f"{model} and {mirror} were not trained by one recipe: subset, duplicate and labels"
             " must agree"
@@ -66,22 +68,5 @@ def real_pair(images: np.ndarray, classes: np.ndarray, model: Path, mirror: Path
             tuple(f"train/{r:05d}" for r in rows),
         )
 
-    halves = {
-        name: half(rows, list(map(int, r["copies"])))
-        for name, rows, r in zip("ab", (own, other), records, strict=True)
-    }
+    halves = {name: half(t.rows, t.copies) for name, t in zip("ab", trained, strict=True)}
     return Pair(0, halves, half(held_out, [0] * len(held_out), "held_out"))
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    file = folder / "training.json"
-    try:
-        data = dict(json.loads(file.read_bytes())["data"])
-        if missing := {"rows", "copies", "labels"} - set(data):
-            raise KeyError(missing)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{file} does not say which images the model was trained on: nobody knows what it saw;"
-            " choose cifar10.examples=generated"
-        ) from None
-    return data

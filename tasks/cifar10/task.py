@@ -9,7 +9,6 @@ full``, whose training.json says which images it saw.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ from ..pixels.task import compared, full_setting, load_setting, loaded, unique
 from .data import CLASSES, read_cifar10
 from .mirror import real_pair
 from .scenes import WORLD
+from .trained import read_trained, record_of, snapshot
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "cifar10"
 DEFAULT_MODEL = "google/ddpm-cifar10-32"
@@ -103,9 +103,22 @@ class Cifar10(Task):
                 dtype=dtype,
                 batch_size=batch_size,
             )
-        refuse_mirror_options(o)
+        refuse_mirror_options(o, but=("rung",))
+        if o.rung and not o.model:
+            raise UserError(
+                f"rung={o.rung} with --profile full: of a model of your own, which membench train"
+                " cifar10 --profile full --set rungs=STEP,STEP wrote; name it: --model FOLDER"
+            )
         setting = full_setting(
-            self.info, DEFAULT_MODEL, len(CLASSES), SIZE, self.training, o, control
+            self.info,
+            DEFAULT_MODEL,
+            len(CLASSES),
+            SIZE,
+            self.training,
+            o,
+            control,
+            snapshot=lambda folder: snapshot(folder, o.rung),
+            seen=self._seen,
         )
         setting = replace(
             setting, held_out=self.unseen, held_out_classes=lambda n: self._unseen(n)[1].tolist()
@@ -147,21 +160,16 @@ class Cifar10(Task):
         from membench.models.pixel import find_model
 
         images, classes = read_cifar10(Path(self.options.data_root))
-        return real_pair(
-            images, classes, folder, find_model(self.options.control_model, self.options.variant)
-        )
+        mirror = find_model(self.options.control_model, self.options.variant)
+        return real_pair(images, classes, self._record(folder), mirror)
 
     def training(self, folder: Path) -> Training:
         """The training images of a model: the subset that its training.json names, or
         the whole training set.
         """
         images, classes = read_cifar10(Path(self.options.data_root))
-        file = (
-            Path(self.options.trained_on) if self.options.trained_on else folder / "training.json"
-        )
+        file = self._record(folder)
         if not file.is_file():
-            if self.options.trained_on:
-                raise UserError(f"trained_on={file} is not there")
             if self.options.model:
                 print(
                     f"membench: {folder} has no training.json: taken to be trained on all of"
@@ -170,17 +178,39 @@ class Cifar10(Task):
                 )
             rows, copies = (found.tolist() for found in unique(images))
         else:
-            rows, copies = _rows(file, len(images))
+            advice = "give --set cifar10.trained_on=FILE"
+            trained = read_trained(file, len(images), advice)
+            rows, copies = trained.rows, trained.copies
         shown = images[rows]
         return Training(
             images=lambda: shown,
-            ids=[f"train/{row:05d}" for row in rows],
+            ids=[_id(row) for row in rows],
             copies=[int(n) for n in copies],
             hash=json_hash(
                 ["CIFAR-10, training set", [int(r) for r in rows], [int(n) for n in copies]]
             ),
             classes=classes[rows].tolist() if was_told_classes(file) else (),
         )
+
+    def _record(self, folder: Path) -> Path:
+        """The file that says which images the model was trained on; what the user names
+        is of the model, not of its control.
+        """
+        if not self.options.trained_on:
+            return record_of(folder)
+        named = Path(self.options.trained_on)
+        if not named.is_file():
+            raise UserError(f"trained_on={named} is not there")
+        return named
+
+    def _seen(self, control: Path) -> set[str]:
+        """Ids of the images that a control's training.json names; empty without one."""
+        file = record_of(control)
+        if not file.is_file():
+            return set()
+        images, _ = read_cifar10(Path(self.options.data_root))
+        advice = "choose another control_model"
+        return {_id(row) for row in read_trained(file, len(images), advice).rows}
 
     @classmethod
     def train(
@@ -213,26 +243,6 @@ class Cifar10(Task):
             train_subset(out, options, progress, tracker)
 
 
-def _rows(file: Path, total: int) -> tuple[list[int], list[int]]:
-    """Rows of CIFAR-10 and how often each was shown, from a training.json of ``membench
-    train cifar10 --profile full``.
-    """
-    try:
-        data = json.loads(file.read_bytes())["data"]
-        rows, copies = [int(r) for r in data["rows"]], [int(n) for n in data["copies"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} does not say which images the model was trained on ({error!r}); give --set"
-            " cifar10.trained_on=FILE"
-        ) from None
-    if (
-        len(rows) != len(copies)
-        or not rows
-        or min(rows) < 0
-        or max(rows) >= total
-        or len(set(rows)) < len(rows)
-    ):
-        raise UserError(
-            f"{file}: its rows and copies do not fit CIFAR-10's {total} training images"
-        )
-    return rows, copies
+def _id(row: int) -> str:
+    """Of an image of CIFAR-10's training set."""
+    return f"train/{row:05d}"

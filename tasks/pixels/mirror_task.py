@@ -62,7 +62,10 @@ class MirrorOptions(PixelOptions):
     rung: int = field(
         default=0,
         metadata={
-            "help": "mini: how much is memorized, from 1 (hardly anything) on; 0: the last rung",
+            "help": (
+                "how much is memorized, from 1 (hardly anything) on; 0: the last rung (full: of a"
+                " model that was trained with rungs)"
+            ),
             "min": 0,
         },
     )
@@ -120,10 +123,12 @@ def halves_of(info: TaskInfo, parts: Sequence[str] | None) -> Sequence[str]:
     return parts or HALVES
 
 
-def refuse_mirror_options(options: MirrorOptions) -> None:
-    """Raises :class:`UserError` for options of a drawn mirror pair where there is none."""
+def refuse_mirror_options(options: MirrorOptions, but: Sequence[str] = ()) -> None:
+    """Raises :class:`UserError` for options of a drawn mirror pair where there is none,
+    ``but`` for these.
+    """
     for name in ("half", "world", "models", "rung"):
-        if (value := getattr(options, name)) != getattr(type(options)(), name):
+        if name not in but and (value := getattr(options, name)) != getattr(type(options)(), name):
             raise UserError(f"{name}={value} is for --profile mini")
 
 

@@ -243,9 +243,14 @@ def full_setting(
     training: Callable[[Path], Training],
     options: PixelOptions,
     control: bool,
+    *,
+    snapshot: Callable[[Path], Path] = lambda folder: folder,
+    seen: Callable[[Path], set[str]] = lambda folder: set(),
 ) -> Setting:
-    """A user's model, or the published one. training: makes the training set of a
-    model's folder.
+    """A user's model, or the published one.
+
+    training: makes the training set of a model's folder; snapshot: chooses a folder of
+    weights in it; seen: ids of the training images that a control is known to have seen.
     """
     from membench.models.pixel import classes_of
 
@@ -265,15 +270,11 @@ def full_setting(
             f" images{recipe} and name it: --set {info.name}.control_model=FOLDER"
         )
     variant = options.variant
-    folder = found(options.model or default, variant)
+    folder = snapshot(found(options.model or default, variant))
     classes_of(folder, classes, size, variant)  # before the data are read, or fetched
-    asked = found(options.control_model, variant) if control else folder
+    asked = snapshot(found(options.control_model, variant)) if control else folder
     data = training(folder)
-    if (
-        control
-        and (asked / "training.json").is_file()
-        and (both := set(data.ids) & set(training(asked).ids))
-    ):
+    if control and (both := set(data.ids) & seen(asked)):
         raise UserError(
             f"{asked} was trained on {len(both)} of the images that {folder} saw, so it is no"
             " control; choose other images (skip=N)"
