@@ -7,41 +7,63 @@ them and under its mirror. The model is unconditional (the null class). Writes
 OUT/divergence.parquet; what is finished is found again.
 
     python benchmarks/divergence.py --out OUT --rungs 1,3,5
+
+or of two models of real CIFAR-10 (``membench train cifar10 --profile full``, the second
+with ``skip=N``):
+
+    python benchmarks/divergence.py --out OUT --data-root DATA --model FOLDER --mirror FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from membench.detectors.likelihood import Likelihood
 from membench.metrics.divergence import memorization_divergence, pointwise_divergence
-from membench.models.pixel import load_pixel_model
 from membench.reports.output import markdown
-from membench.tasks.cifar10 import task as cifar10
-from membench.tasks.pixels.mirror_task import pair_of
+from membench.task import LoadedTask
+from membench.tasks.cifar10.task import Cifar10, Cifar10Options
 from membench.tasks.shared import HALVES, mirror_of
 from membench.types import Condition
 
 KINDS = ("x64", "x1")
 
 
+def models(rung: int, args: argparse.Namespace) -> dict[str, LoadedTask]:
+    """By half: the task with its model, and the examples of both halves."""
+    options = Cifar10Options(rung=rung, examples="training")
+    if args.model:
+        options = replace(
+            options, model=args.model, control_model=args.mirror, data_root=args.data_root
+        )
+    task, profile = Cifar10(options), "full" if args.model else "mini"
+    return {"a": task.load(profile), "b": task.load(profile, control=True)}
+
+
 def measured(
-    rung: int, half: str, asked: str, kind: str, epsilon: float, args: argparse.Namespace
+    rung: int,
+    half: str,
+    loaded: LoadedTask,
+    asked: str,
+    kind: str,
+    epsilon: float,
+    args: argparse.Namespace,
 ) -> dict[str, object]:
     """One row: images of ``kind`` in ``half``, under the model of half ``asked``."""
-    planted = pair_of(cifar10.WORLD, 0).halves[half]
-    rows = [i for i, k in enumerate(planted.kinds) if k == kind][: args.images]
-    folder = cifar10.DATA / asked / f"step-{cifar10.RUNGS[rung - 1]:05d}"
-    model = load_pixel_model(folder, cifar10.WORLD.classes, batch_size=64)
+    planted = [e for e in loaded.examples if e.source == half]
+    rows = [i for i, e in enumerate(planted) if e.kind == kind][: args.images]
+    model = loaded.model()
     options = Likelihood.Options(
         steps=args.steps, probes=args.probes, tolerance=1e9, condition="unconditional"
     )
     detector = Likelihood(options, seed=0, sampling={"steps": 1, "guidance": 1.0})
-    points = model.encode(planted.images[rows])
+    points = model.encode(np.stack([planted[i].condition.image for i in rows]))
     names = [f"{half}/{i}/{k}" for i in rows for k in range(args.noises)]
     noise = model.noise([(name, 0) for name in names], 0)
     noised = points.repeat_interleave(args.noises, dim=0) + epsilon * noise
@@ -76,19 +98,26 @@ def main() -> None:
     parser.add_argument("--noises", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12, help="of the flow")
     parser.add_argument("--probes", type=int, default=2)
+    parser.add_argument("--model", default="", help="of real images; its training.json beside it")
+    parser.add_argument("--mirror", default="", help="the same recipe on other images")
+    parser.add_argument("--data-root", default="data")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if bool(args.model) != bool(args.mirror):
+        parser.error("--model and --mirror go together")
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "divergence.parquet"
     found = pd.read_parquet(file).to_dict("records") if file.exists() else []
     done = {(r["rung"], r["half"], r["model"], r["kind"], r["epsilon"]) for r in found}
     for rung in (int(r) for r in args.rungs.split(",")):
+        loaded = models(rung, args)
         for half in HALVES:
             for model, asked in (("own", half), ("mirror", mirror_of(half))):
                 for kind in KINDS:
                     for epsilon in (float(e) for e in args.epsilons.split(",")):
                         if (rung, half, model, kind, epsilon) not in done:
-                            found.append(measured(rung, half, asked, kind, epsilon, args))
+                            row = measured(rung, half, loaded[asked], asked, kind, epsilon, args)
+                            found.append(row)
                 pd.DataFrame(found).to_parquet(file)
                 print(f"rung {rung}, half {half}, {model}", flush=True)
     table = pd.DataFrame(found).pivot_table(
