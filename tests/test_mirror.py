@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 import membench
 from membench.boards.collect import collect_kinds
+from membench.boards.mirror import collect_mirror
 from membench.boards.resampling import Resampler
 from membench.cli.main import main
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
@@ -460,7 +461,8 @@ def test_a_rung_that_was_passed_cannot_be_kept_later(
     [
         (Cifar10, {"world": 1}),
         (Celeba, {"rung": 2}),
-        (Cifar10, {"half": "b"}),
+        (Cifar10, {"world": 3}),
+        (Celeba, {"half": "b"}),
         (Celeba, {"examples": "training"}),
     ],
 )
@@ -613,6 +615,48 @@ def test_the_ladder_of_a_model_of_real_images(real: Callable[..., Cifar10]) -> N
     shutil.rmtree(named.model)
     with pytest.raises(UserError, match="step-00001 is missing"):
         rungs[1].load("full")
+
+
+def test_half_b_of_a_real_pair_asks_the_mirror(real: Callable[..., Cifar10]) -> None:
+    """The same examples in the same order, with the labels of the halves exchanged; each
+    is the other's control.
+    """
+    task = real()
+    other = Cifar10(replace(task.options, half="b"))
+    a, b, control = task.load("full"), other.load("full"), other.load("full", control=True)
+    assert [e.id for e in a.examples] == [e.id for e in b.examples]
+    for e, f in zip(a.examples, b.examples, strict=True):
+        assert e.source == f.source and e.memorized == (e.source == "a")
+        assert f.memorized == (f.source == "b")
+    assert {e.group for e in b.examples if e.memorized} == set(b.training.ids)
+    assert a.hashes["weights"] == control.hashes["weights"] != b.hashes["weights"]
+    assert task.load("full", control=True).hashes["weights"] == b.hashes["weights"]
+    for options in ({"examples": "generated"}, {"examples": "auto"}, {"control_model": ""}):
+        with pytest.raises(UserError, match="half=b with --profile full asks the mirror"):
+            Cifar10(replace(other.options, **options)).load("full")
+
+
+def test_a_real_pair_is_one_row_of_the_board_of_mirrors(
+    real: Callable[..., Cifar10], tmp_path: Path
+) -> None:
+    options = real().options
+    words = [f"{name}={getattr(options, name)}" for name in ("model", "control_model", "examples")]
+    runs = [
+        membench.run(
+            "png_size",
+            "cifar10",
+            profile="full",
+            task_options=[*words, f"half={half}"],
+            options=["images=0"],
+            out=tmp_path / "runs",
+            progress=False,
+        )
+        for half in "ab"
+    ]
+    board = collect_mirror(runs).set_index("kind")
+    assert set(board.index) == {"all", "x1", "x5"}
+    assert board.mirrored["x1"] == board.mirrored["x5"] == 0.5  # content tells nothing
+    assert board.auroc_a["x5"] == 1 - board.auroc_b["x5"]
 
 
 def test_a_rung_of_a_training_without_any(real: Callable[..., Cifar10]) -> None:

@@ -17,22 +17,18 @@ from membench.seeds import seed_of
 
 from ..pixels.mirror import Pair
 from ..pixels.planted import Half
-from .trained import read_trained, record_of
+from .trained import read_trained
 
 
 def real_pair(images: np.ndarray, classes: np.ndarray, model: Path, mirror: Path) -> Pair:
     """The parts that two models' training.json name, as halves ``a`` and ``b``, and as
     many images of neither.
 
-    images, classes: the whole training set; model: the folder of the one, or its
-    training.json; mirror: the folder of the other. Raises :class:`UserError` for models
-    that are no mirror of each other.
+    images, classes: the whole training set. model, mirror: the two files. Raises
+    :class:`UserError` for models that are no mirror of each other.
     """
     advice = "choose --set cifar10.examples=generated"
-    trained = [
-        read_trained(file if file.suffix == ".json" else record_of(file), len(images), advice)
-        for file in (model, mirror)
-    ]
+    trained = [read_trained(file, len(images), advice) for file in (model, mirror)]
     own, other = (t.rows for t in trained)
     told = {t.labels for t in trained}
     if both := set(own) & set(other):

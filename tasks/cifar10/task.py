@@ -31,7 +31,8 @@ from ..pixels.mirror_task import (
     mirror_examples,
     refuse_mirror_options,
 )
-from ..pixels.task import compared, full_setting, load_setting, loaded, unique
+from ..pixels.task import compared, found, full_setting, load_setting, loaded, unique
+from ..shared import mirror_of
 from .data import CLASSES, read_cifar10
 from .mirror import real_pair
 from .scenes import WORLD
@@ -103,19 +104,25 @@ class Cifar10(Task):
                 dtype=dtype,
                 batch_size=batch_size,
             )
-        refuse_mirror_options(o, but=("rung",))
+        refuse_mirror_options(o, but=("half", "rung"))
         if o.rung and not o.model:
             raise UserError(
                 f"rung={o.rung} with --profile full: of a model of your own, which membench train"
                 " cifar10 --profile full --set rungs=STEP,STEP wrote; name it: --model FOLDER"
             )
+        if o.half == "b" and not (o.examples == "training" and o.model and o.control_model):
+            raise UserError(
+                "half=b with --profile full asks the mirror of a pair: --model FOLDER --set"
+                " cifar10.control_model=FOLDER --set cifar10.examples=training"
+            )
+        turned = replace(o, model=o.control_model, control_model=o.model)
         setting = full_setting(
             self.info,
             DEFAULT_MODEL,
             len(CLASSES),
             SIZE,
             self.training,
-            o,
+            o if o.half == "a" else turned,
             control,
             snapshot=lambda folder: snapshot(folder, o.rung),
             seen=self._seen,
@@ -124,9 +131,9 @@ class Cifar10(Task):
             setting, held_out=self.unseen, held_out_classes=lambda n: self._unseen(n)[1].tolist()
         )
         if o.examples == "training":
-            pair = self.pair(setting.folder)
+            pair = self.pair()
             told = classes_of(setting.asked, len(CLASSES), SIZE, o.variant)
-            examples = mirror_examples(pair, "a")
+            examples = mirror_examples(pair, o.half)
             return loaded(
                 compared(setting, o, device, batch_size),
                 examples,
@@ -150,25 +157,30 @@ class Cifar10(Task):
         rows = np.random.default_rng(0).permutation(len(images))[:n]
         return images[rows], classes[rows]
 
-    def pair(self, folder: Path) -> Pair:
-        """The parts of CIFAR-10 that the model and its mirror were trained on."""
-        if not self.options.control_model:
+    def pair(self) -> Pair:
+        """The parts of CIFAR-10 that the model and its mirror were trained on, as halves
+        ``a`` and ``b``.
+        """
+        o = self.options
+        if not o.control_model:
             raise UserError(
                 "examples=training compares a model with its mirror: membench train cifar10"
                 " --profile full --set skip=N, then --set cifar10.control_model=FOLDER"
             )
-        from membench.models.pixel import find_model
-
-        images, classes = read_cifar10(Path(self.options.data_root))
-        mirror = find_model(self.options.control_model, self.options.variant)
-        return real_pair(images, classes, self._record(folder), mirror)
+        images, classes = read_cifar10(Path(o.data_root))
+        folders = {
+            half: snapshot(found(model or DEFAULT_MODEL, o.variant), o.rung)
+            for half, model in (("a", o.model), ("b", o.control_model))
+        }
+        records = {half: self._record(half, folder) for half, folder in folders.items()}
+        return real_pair(images, classes, records["a"], records["b"])
 
     def training(self, folder: Path) -> Training:
         """The training images of a model: the subset that its training.json names, or
         the whole training set.
         """
         images, classes = read_cifar10(Path(self.options.data_root))
-        file = self._record(folder)
+        file = self._record(self.options.half, folder)
         if not file.is_file():
             if self.options.model:
                 print(
@@ -192,11 +204,11 @@ class Cifar10(Task):
             classes=classes[rows].tolist() if was_told_classes(file) else (),
         )
 
-    def _record(self, folder: Path) -> Path:
-        """The file that says which images the model was trained on; what the user names
-        is of the model, not of its control.
+    def _record(self, half: str, folder: Path) -> Path:
+        """The file that says which images a half's model was trained on; what the user
+        names is of the model, not of its control.
         """
-        if not self.options.trained_on:
+        if not self.options.trained_on or half == "b":
             return record_of(folder)
         named = Path(self.options.trained_on)
         if not named.is_file():
@@ -205,7 +217,7 @@ class Cifar10(Task):
 
     def _seen(self, control: Path) -> set[str]:
         """Ids of the images that a control's training.json names; empty without one."""
-        file = record_of(control)
+        file = self._record(mirror_of(self.options.half), control)
         if not file.is_file():
             return set()
         images, _ = read_cifar10(Path(self.options.data_root))

@@ -34,7 +34,11 @@ GENERATED = ("pool", "pool_seed", "labels", "model")  # options that examples=ge
 class MirrorOptions(PixelOptions):
     half: Literal["a", "b"] = field(
         default="a",
-        metadata={"help": "mini: whose model is asked; its images are the memorized ones"},
+        metadata={
+            "help": (
+                "whose model is asked; its images are the memorized ones (full: b is control_model)"
+            )
+        },
     )
     examples: Literal["auto", "training", "generated"] = field(
         default="auto",
