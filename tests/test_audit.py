@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from PIL import Image
 
 import membench
 from membench.auditing import work
+from membench.auditing.material import read_material, told_classes
 from membench.auditing.settings import Settings, parse_budget, parse_limit, parse_max_bad
+from membench.auditing.subject import Subject
 from membench.cli.main import main
 from membench.datasets.collection import Collection
 from membench.errors import UserError
@@ -260,7 +263,59 @@ def test_a_collection_knows_its_rows(scenes) -> None:
     from membench.datasets.collection import read_collection
 
     found: Collection = read_collection(scenes, 16)
-    assert found.rows == sum(found.copies) and set(found.classes) == set(CLASSES)
+    assert found.rows == sum(found.copies) and set(found.classes.values()) == set(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("classes", "embeddings", "told"),
+    [
+        ([0, 1, 2, 3], 4, 4),
+        ([0, 1, 2, 3], 5, 4),  # and the null class
+        ([0, 1, 3], 4, 4),  # class 2 has no image
+        ([0, 1, 3], 5, 5),  # so that nobody knows whether 4 is the null class
+        ([0, 1, 3], 6, None),
+        ([0, 1, 2, 3], 3, None),
+        ([], 5, 5),
+    ],
+)
+def test_how_many_classes_the_model_is_told(classes, embeddings: int, told: int | None) -> None:
+    subject = Subject("m", Path("m"), "class", 8, embeddings, "")
+    data: Any = SimpleNamespace(classes={n: f"c{n}" for n in classes}, unclear="")
+    if told is not None:
+        assert told_classes(Settings("m", Path("d")), subject, data) == told
+        return
+    with pytest.raises(UserError, match=f"told one of {embeddings} classes; the data have 4"):
+        told_classes(Settings("m", Path("d")), subject, data)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([*map(str, range(9)), "2021"], "the data have 2022, the last '2021'"),
+        (["0", "x"], "'0' has a number of its own, 'x' has none"),
+    ],
+)
+def test_classes_that_are_not_the_model_s(tmp_path, capsys, names: list[str], words: str) -> None:
+    rng = np.random.default_rng(0)
+    for name in names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        image = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        image.save(tmp_path / "data" / name / "a.png")
+    assert words in refused(capsys, "--model", OWN, "--data", tmp_path / "data")
+
+
+def test_the_model_is_asked_its_own_classes(tmp_path) -> None:
+    """Of folders that are named by number, one of them missing."""
+    rng = np.random.default_rng(0)
+    for number in (0, 2, 9):
+        (tmp_path / "data" / str(number)).mkdir(parents=True)
+        image = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        image.save(tmp_path / "data" / str(number) / "a.png")
+    subject = Subject("m", Path("m"), "class", 16, 10, "")
+    found = read_material(Settings("m", tmp_path / "data"), subject, False)
+    assert {
+        c.class_label: [found.files[g][0] for g in groups] for c, groups in found.prompts.items()
+    } == {0: ["0/a.png"], 2: ["2/a.png"], 9: ["9/a.png"]}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pickle
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -154,24 +155,61 @@ def test_a_folder_a_class(tmp_path: Path) -> None:
     """The folder of a split is no class; classes are sorted."""
     folder(tmp_path, [f"train/{('cat', 'ant')[i % 2]}/{i}.png" for i in range(N)])
     found = read_collection(tmp_path, SIDE)
-    assert found.classes == ("ant", "cat")
+    assert found.classes == {0: "ant", 1: "cat"}
     assert sorted(zip((f[0][-5] for f in found.files), found.labels, strict=True)) == [
         (str(i), 1 - i % 2) for i in range(N)
     ]
 
 
-def test_numbers_as_classes_are_sorted_as_numbers(tmp_path: Path) -> None:
-    folder(tmp_path, [f"{(10, 9, 2)[i % 3]}/{i}.png" for i in range(N)])
-    assert read_collection(tmp_path, SIDE).classes == ("2", "9", "10")
+def test_numbers_as_classes_are_the_model_s_own(tmp_path: Path) -> None:
+    """A class without images shifts no other, and -1 is none."""
+    folder(tmp_path, [f"{(10, -1, 2)[i % 3]}/{i}.png" for i in range(N)])
+    found = read_collection(tmp_path, SIDE)
+    assert found.classes == {2: "2", 10: "10"} and found.unclear == ""
+    assert dict(zip((f[0][-5] for f in found.files), found.labels, strict=True)) == {
+        str(i): (10, None, 2)[i % 3] for i in range(N)
+    }
+
+
+def named_parquet(path: Path, labels: list[Any], names: list[str]) -> None:
+    notes = json.dumps({"info": {"features": {"label": {"names": names}}}})
+    told = pa.table({"image": [png(i) for i in range(N)], "label": labels})
+    pq.write_table(told.replace_schema_metadata({"huggingface": notes}), path)
+
+
+def test_hugging_face_s_classes_keep_their_numbers(tmp_path: Path) -> None:
+    names = ["T - shirt / top", "Trouser", "Pullover", "Dress"]
+    named_parquet(tmp_path / "a.parquet", [0, 1, 2, 0, -1, 1], names)
+    found = read_collection(tmp_path, SIDE)
+    assert found.labels == (0, 1, 2, 0, None, 1) and found.bad == ()
+    assert found.classes == dict(enumerate(names))
+
+
+def test_a_name_and_a_number_as_classes_are_unclear(tmp_path: Path) -> None:
+    folder(tmp_path, [f"{('10', '9', 'none')[i % 3]}/{i}.png" for i in range(N)])
+    assert read_collection(tmp_path, SIDE).unclear == (
+        "'10' has a number of its own, 'none' has none"
+    )
+
+
+def test_a_table_names_the_classes_of_cifar(tmp_path: Path) -> None:
+    """By the archive's own numbers, whichever of them the table has."""
+    cifar(tmp_path / "cifar-10-batches-py", rows=1)
+    table(tmp_path / "c.csv", [("train/00000", "cat")], "file_name,label")
+    found = read_collection(tmp_path / "cifar-10-batches-py", 32, captions=tmp_path / "c.csv")
+    assert found.labels[0] == 1 and found.classes == {0: "ant", 1: "cat"}
 
 
 def test_a_class_that_is_a_number_of_many_digits(tmp_path: Path) -> None:
-    notes = json.dumps({"info": {"features": {"label": {"names": ["mug", "cup"]}}}})
+    """Neither it nor a number beyond the names is a class."""
     labels = ["1", "9" * 5000, "7", "0", "0", "0"]
-    told = pa.table({"image": [png(i) for i in range(N)], "label": labels})
-    pq.write_table(told.replace_schema_metadata({"huggingface": notes}), tmp_path / "a.parquet")
-    found = read_collection(tmp_path, SIDE)
-    assert set(found.classes) == {"mug", "cup", "7", "9" * 5000}
+    named_parquet(tmp_path / "a.parquet", labels, ["mug", "cup"])
+    found = read_collection(tmp_path, SIDE, max_bad=2)
+    assert found.classes == {0: "mug", 1: "cup"} and found.labels == (1, None, None, 0, 0, 0)
+    assert [b.why for b in found.bad] == [
+        f"class {'9' * 60}, where 2 are named",
+        "class 7, where 2 are named",
+    ]
 
 
 def test_equal_images_are_one_and_counted(tmp_path: Path) -> None:
@@ -328,7 +366,7 @@ def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path, column: str) -> None
     folder(tmp_path)
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = read_collection(tmp_path, SIDE, max_bad=1)
-    assert len(found.ids) == N and found.classes == ("y",)
+    assert len(found.ids) == N and found.classes == {0: "y"}
     [bad] = found.bad
     assert bad.name == "metadata.jsonl, line 2"
     assert bad.why == f"{column} holds {HALF}, which is not a text"
@@ -439,7 +477,7 @@ def test_cifar_unpacked_or_not(tmp_path: Path, form: str) -> None:
             tar.add(made, "cifar-10-batches-py")
     found = read_collection(place, 32)
     wanted = read_cifar(made)
-    assert np.array_equal(found.images(), wanted.images) and found.classes == ("ant", "cat")
+    assert np.array_equal(found.images(), wanted.images) and found.classes == {0: "ant", 1: "cat"}
     assert list(found.labels) == wanted.labels.tolist() and len(found.ids) == 15
 
 

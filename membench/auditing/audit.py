@@ -20,7 +20,13 @@ from membench.auditing.extract import extracted
 from membench.auditing.found import Audit
 from membench.auditing.guided import guided
 from membench.auditing.judge import GUIDED, judge
-from membench.auditing.material import UNCONDITIONAL, Material, comparison, read_material
+from membench.auditing.material import (
+    UNCONDITIONAL,
+    Material,
+    comparison,
+    read_material,
+    told_classes,
+)
 from membench.auditing.own_output import refuse_own_output
 from membench.auditing.settings import Settings, parse_budget
 from membench.auditing.subject import SAMPLING, Subject, find_subject, same_kind
@@ -106,8 +112,7 @@ class _Run:
 
     def _load(self, subject: Subject, material: Material) -> Denoiser:
         s = self.settings
-        # Asked without a class and for data without any, the last embedding is the null one
-        classes = len(material.data.classes) or subject.embeddings - s.unconditional
+        classes = told_classes(s, subject, material.data)
         model = subject.load(classes, device=s.device, dtype=s.dtype, batch_size=s.batch_size)
         if not material.prompts and model.has_condition and not model.has_null:
             raise UserError(

@@ -138,12 +138,39 @@ def _prompts(
                     continue
                 found[Condition(example_id(text), text)].append(image)
         return dict(found), too_long
-    for label in range(len(data.classes) or model.embeddings):
+    told_classes(settings, model, data)
+    for label in sorted(data.classes) or range(model.embeddings):
         condition = Condition(f"class/{label}", class_label=label)
         found[condition] = [
             g for g, rows in enumerate(groups) if any(data.labels[r] == label for r in rows)
         ]
     return dict(found), 0
+
+
+def told_classes(settings: Settings, model: Subject, data: Collection) -> int:
+    """How many classes the model is told, the null class not counted; 0 for one that is
+    told none.
+
+    Raises :class:`UserError` where the data's classes are not the model's.
+    """
+    if model.kind != "class":
+        return 0
+    if not data.classes:  # asked without a class, the last embedding is the null one
+        return model.embeddings - settings.unconditional
+    known = max(data.classes) + 1
+    if data.unclear:
+        raise UserError(
+            f"data: {data.unclear}, so nobody can tell which class of {model.name} is which; name"
+            " all folders or labels by number"
+        )
+    if model.embeddings not in (known, known + 1):
+        raise UserError(
+            f"{model.name} is told one of {model.embeddings} classes; the data have {known}, the"
+            f" last {data.classes[known - 1][:60]!r} (and the model may have a null class after"
+            " them); give the data that it was trained on"
+        )
+    # A class that is missing among the data: the last embedding may be one, too
+    return known if len(data.classes) == known else model.embeddings
 
 
 Nearest = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

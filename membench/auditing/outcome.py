@@ -65,9 +65,8 @@ def _words(audit: Audit, condition: Any) -> str:
         return str(condition.prompt)
     if condition.class_label is None:
         return ""
-    names = audit.material.data.classes
     label = int(condition.class_label)
-    return names[label] if label < len(names) else f"class {label}"
+    return audit.material.data.classes.get(label, f"class {label}")
 
 
 def copies_table(audit: Audit) -> pd.DataFrame:

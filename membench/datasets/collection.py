@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from membench.datasets.class_numbers import number_classes
 from membench.datasets.items import Bad, Item
-from membench.datasets.sources import class_names, find_items, state_of
+from membench.datasets.sources import find_items, state_of
 from membench.errors import UserError
 from membench.storage.cache import cache_root, check_proof, is_proved, prove
 from membench.storage.files import locked, replacing, write_json
@@ -24,7 +25,7 @@ from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import NotAnImage, TooManyPixels, decode, square
 from membench.storage.reading import is_text, parse_json
 
-VERSION = 1  # goes up when the same files give another collection
+VERSION = 2  # goes up when the same files give another collection
 NAMED = 5  # file names that are kept of one image
 
 
@@ -35,10 +36,12 @@ class Collection:
     images: gives them, ``uint8`` [n, side, side, 3], a read-only memory map. ids: the
     first 16 hex digits of the SHA-256 of their pixels. files: some of the names of
     each, the first first. copies: how many files are this image. captions, labels: of
-    each; the label a position in ``classes`` or None. rows: images in all. size: median
-    width and height of the files. bad: what was left out. hash: of pixels, copies,
-    captions and labels, wherever the data lie and whatever hidden files lie beside
-    them.
+    each; the label a number of ``classes`` or None. classes: names by number, those
+    without an image, too, where the data list them. unclear: why the numbers may not be
+    the model's; "" where they are given, or the places of plain names. rows: images in
+    all. size: median width and height of the files. bad: what was left out. hash: of
+    pixels, copies, captions and classes, wherever the data lie and whatever hidden files
+    lie beside them.
     """
 
     kind: str
@@ -48,7 +51,8 @@ class Collection:
     copies: tuple[int, ...]
     captions: tuple[tuple[str, ...], ...]
     labels: tuple[int | None, ...]
-    classes: tuple[str, ...]
+    classes: dict[int, str]
+    unclear: str
     rows: int
     size: tuple[int, int]
     bad: tuple[Bad, ...]
@@ -125,12 +129,14 @@ def _read(
     files: list[list[str]] = []
     copies: list[int] = []
     texts: list[dict[str, None]] = []
-    labels: list[str | None] = []
+    numbers, classes, unclear = number_classes(source.items, source.classes)
+    labels: list[int | None] = []
     sizes: list[tuple[int, int]] = []
     bad = list(source.bad)
     same: dict[bytes, str] = {}  # of a file's bytes, the pixels' digest: nothing is decoded twice
     with open(target, "wb") as out:
-        for item in tqdm(source.items, desc="data", unit="img", disable=not progress, delay=1):
+        bar = tqdm(source.items, desc="data", unit="img", disable=not progress, delay=1)
+        for number, item in zip(numbers, bar, strict=True):
             try:
                 if not all(map(is_text, (*item.texts, item.label or ""))):
                     raise NotAnImage("its caption or class holds half a surrogate pair")
@@ -147,7 +153,7 @@ def _read(
                 files.append([])
                 copies.append(0)
                 texts.append({})
-                labels.append(item.label)
+                labels.append(number)
             copies[at] += 1
             files[at] += [_told(item.name)] if len(files[at]) < NAMED else []
             texts[at].update(dict.fromkeys(item.texts))
@@ -159,7 +165,8 @@ def _read(
         "copies": copies,
         "captions": [list(t) for t in texts],
         "labels": labels,
-        "classes": class_names([i for i in source.items if is_text(i.label or "")]),
+        "classes": sorted(classes.items()),
+        "unclear": unclear,
         "items": len(source.items),
         "rows": sum(copies),
         "size": np.median(sizes, axis=0).astype(int).tolist() if sizes else [side, side],
@@ -217,8 +224,7 @@ def _opened(found: dict[str, Any], pixels: Path, side: int, max_bad: float) -> C
         raise _too_many(bad, found["items"])
     check_proof(pixels)
     images = np.memmap(pixels, np.uint8, "r", shape=(n, side, side, 3))
-    places = {name: i for i, name in enumerate(found["classes"])}
-    told = [found["digests"], found["copies"], found["captions"], found["labels"]]
+    told = [found[k] for k in ("digests", "copies", "captions", "labels", "classes")]
     return Collection(
         kind=found["kind"],
         images=lambda: images,
@@ -226,8 +232,9 @@ def _opened(found: dict[str, Any], pixels: Path, side: int, max_bad: float) -> C
         files=tuple(tuple(f) for f in found["files"]),
         copies=tuple(found["copies"]),
         captions=tuple(tuple(c) for c in found["captions"]),
-        labels=tuple(None if x is None else places[x] for x in found["labels"]),
-        classes=tuple(found["classes"]),
+        labels=tuple(found["labels"]),
+        classes=dict(map(tuple, found["classes"])),
+        unclear=found["unclear"],
         rows=found["rows"],
         size=(found["size"][0], found["size"][1]),
         bad=bad,

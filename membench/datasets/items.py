@@ -11,13 +11,15 @@ import numpy as np
 @dataclass(frozen=True)
 class Item:
     """An image of a data set. read: its file's bytes, or the pixels ``uint8``
-    [h, w, 3]. label: the name of its class.
+    [h, w, 3]. label: the name of its class; number: the class's own, where the data
+    give one beside the name.
     """
 
     name: str
     read: Callable[[], bytes | np.ndarray]
     texts: tuple[str, ...] = ()
     label: str | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from membench.datasets.class_numbers import whole_number
 from membench.datasets.items import Bad, Item
 from membench.datasets.records import NAMES, Record, column
 from membench.errors import reason
@@ -39,9 +40,14 @@ def _is_image(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def parquet_items(root: Path, tables: Sequence[Path]) -> tuple[list[Item], list[Bad]]:
-    """The images of tables, and what cannot be read."""
+def parquet_items(
+    root: Path, tables: Sequence[Path]
+) -> tuple[list[Item], list[Bad], tuple[str, ...]]:
+    """The images of tables, what cannot be read, and the names of all classes where the
+    tables list them.
+    """
     items: list[Item] = []
+    listed: list[str] = []
     bad: list[Bad] = []
     for path in tables:
         shown = path.relative_to(root).as_posix() if path != root else path.name
@@ -55,19 +61,31 @@ def parquet_items(root: Path, tables: Sequence[Path]) -> tuple[list[Item], list[
             bad.append(Bad(shown, f"damaged ({reason(error)})"))
             continue
         classes = _class_names(file.schema_arrow)
+        listed = listed or classes
         image, first = _image_column(file.schema_arrow), 0
         for group, count in enumerate(groups):
             page = _Group(path, group, image)
             for k in range(count):
                 values = rows[first + k] if rows else {}
                 record = Record("", {column(n): v for n, v in values.items()})
-                label = record.text("label") or None
-                if label is not None and label.isdecimal() and len(label) < 10:
-                    label = classes[int(label)] if int(label) < len(classes) else label
                 name = f"{shown}/{first + k:07d}"
-                items.append(Item(name, page.reader(k), tuple(record.texts()), label))
+                label, number = _class(record.text("label"), classes)
+                if classes and label and number is None:
+                    bad.append(Bad(name, f"class {label[:60]}, where {len(classes)} are named"))
+                    label = None
+                items.append(Item(name, page.reader(k), tuple(record.texts()), label, number))
             first += count
-    return items, bad
+    return items, bad, tuple(listed)
+
+
+def _class(told: str, names: Sequence[str]) -> tuple[str | None, int | None]:
+    """(name, number) of a cell of the label column; a number below 0 is no class."""
+    number = names.index(told) if told in names else whole_number(told)
+    if number is not None and number < 0:
+        return None, None
+    if names and number is not None:
+        return (names[number], number) if number < len(names) else (told, None)
+    return told or None, number
 
 
 class _Group:

@@ -42,11 +42,14 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Source:
-    """kind: the layout."""
+    """kind: the layout. classes: names of all classes by number, where the data list
+    them.
+    """
 
     kind: str
     items: list[Item]
     bad: list[Bad] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
 
 
 def find_items(place: Path, captions: Path | None = None) -> Source:
@@ -218,10 +221,10 @@ def _cifar(place: Path) -> Source:
         return lambda: batches.images[row]
 
     items = [
-        Item(f"train/{row:05d}", one(row), (), names.get(int(label), str(label)))
+        Item(f"train/{row:05d}", one(row), (), names.get(int(label), str(label)), int(label))
         for row, label in enumerate(batches.labels)
     ]
-    return Source(place.name, items)
+    return Source(place.name, items, classes=tuple(batches.classes))
 
 
 def _with_captions(source: Source, file: Path) -> Source:
@@ -259,7 +262,12 @@ def _with_captions(source: Source, file: Path) -> Source:
             else f"captions: {file} holds no row"
         )
     items = [
-        replace(item, texts=tuple(dict.fromkeys(texts.get(i, ()))), label=labels.get(i, item.label))
+        replace(
+            item,
+            texts=tuple(dict.fromkeys(texts.get(i, ()))),
+            label=labels.get(i, item.label),
+            number=item.number if labels.get(i, item.label) == item.label else None,
+        )
         for i, item in enumerate(source.items)
     ]
     return replace(source, items=items, bad=bad)
@@ -271,19 +279,3 @@ def _last(name: str) -> str:
 
 def _stem(name: str) -> str:
     return _last(name).rsplit(".", 1)[0]
-
-
-def class_names(items: Sequence[Item]) -> list[str]:
-    """The classes of the items, sorted: by number where all are numbers."""
-    found = {item.label for item in items if item.label is not None}
-    numbers = {name: n for name in found if (n := _number(name)) is not None}
-    if len(numbers) == len(found):
-        return sorted(found, key=lambda name: numbers[name])
-    return sorted(found)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
