@@ -185,6 +185,20 @@ def test_hugging_face_s_classes_keep_their_numbers(tmp_path: Path) -> None:
     assert found.classes == dict(enumerate(names))
 
 
+def test_the_names_of_classes_are_those_of_their_column(tmp_path: Path) -> None:
+    features = {
+        "superclass": {"names": ["animal", "plant"]},
+        "label": {"names": ["ant", "bee", "fern"]},
+    }
+    notes = json.dumps({"info": {"features": features}})
+    columns = {"image": [png(i) for i in range(N)], "superclass": [0] * N, "label": [2] * N}
+    told = pa.table(columns).replace_schema_metadata({"huggingface": notes})
+    pq.write_table(told, tmp_path / "a.parquet")
+    found = read_collection(tmp_path, SIDE)
+    assert found.bad == () and set(found.labels) == {2}
+    assert found.classes == {0: "ant", 1: "bee", 2: "fern"}
+
+
 def test_a_name_and_a_number_as_classes_are_unclear(tmp_path: Path) -> None:
     folder(tmp_path, [f"{('10', '9', 'none')[i % 3]}/{i}.png" for i in range(N)])
     assert read_collection(tmp_path, SIDE).unclear == (

@@ -60,7 +60,7 @@ def parquet_items(
         except PARQUET_ERRORS as error:
             bad.append(Bad(shown, f"damaged ({reason(error)})"))
             continue
-        classes = _class_names(file.schema_arrow)
+        classes = _class_names(file.schema_arrow, _label_column(beside))
         listed = listed or classes
         image, first = _image_column(file.schema_arrow), 0
         for group, count in enumerate(groups):
@@ -115,12 +115,16 @@ class _Group:
         return value or b""
 
 
-def _class_names(schema: pa.Schema) -> list[str]:
-    """The names of the classes, as Hugging Face notes them in the file."""
+def _label_column(names: Sequence[str]) -> str:
+    """The column that a record's label comes from."""
+    by_name = {column(name): name for name in names}
+    return next((by_name[n] for n in NAMES["label"] if n in by_name), "")
+
+
+def _class_names(schema: pa.Schema, label: str) -> list[str]:
+    """The names of the classes in a column, as Hugging Face notes them in the file."""
     try:
         told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = told["info"]["features"]
-        names = next(f["names"] for f in features.values() if isinstance(f, dict) and "names" in f)
-        return [str(name) for name in names]
-    except (ValueError, KeyError, TypeError, StopIteration, AttributeError):
+        return [str(name) for name in told["info"]["features"][label]["names"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
