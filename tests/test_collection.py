@@ -106,17 +106,23 @@ def _img2dataset_files(root: Path) -> None:
         (root / "00000" / f"{i:09d}.json").write_text(json.dumps(note))
 
 
+def shard_of(path: Path, parts: list[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in parts:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
 def _webdataset(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
     for shard in range(2):
-        with tarfile.open(root / f"{shard:05d}.tar", "w") as tar:
-            for i in range(shard * 3, shard * 3 + 3):
-                beside = [(".txt", TEXTS[i].encode())] if shard else []
-                beside += [(".json", json.dumps({"caption": TEXTS[i]}).encode())]
-                for end, data in [(".png", png(i)), *beside]:
-                    info = tarfile.TarInfo(f"./{i:06d}{end}")
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
+        parts = []
+        for i in range(shard * 3, shard * 3 + 3):
+            beside = [(".txt", TEXTS[i].encode())] if shard else []
+            beside += [(".json", json.dumps({"caption": TEXTS[i]}).encode())]
+            parts += [(f"./{i:06d}{end}", data) for end, data in [(".png", png(i)), *beside]]
+        shard_of(root / f"{shard:05d}.tar", parts)
 
 
 def _parquet(root: Path) -> None:
@@ -406,17 +412,44 @@ def test_a_caption_beside_an_image_that_cannot_be_read_is_named(tmp_path: Path) 
 
 
 def test_half_a_surrogate_pair_in_a_shard(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "0.tar", "w") as tar:
-        for name, data in (
-            *((f"{i}.png", png(i)) for i in range(2)),
-            ("0.json", b'{"caption": "\\ud800"}'),
-            ("1.json", b'{"caption": "a"}'),
-        ):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    images = [(f"{i}.png", png(i)) for i in range(2)]
+    notes = [("0.json", b'{"caption": "\\ud800"}'), ("1.json", b'{"caption": "a"}')]
+    shard_of(tmp_path / "0.tar", [*images, *notes])
     found = read_collection(tmp_path, SIDE, max_bad=1)
     assert found.captions == (("a",),) and HALF in found.bad[0].why
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (
+            ["I.05.01.png", "I.05.01.txt", "I.05.02.png", "I.05.02.txt", "I.06.png"],
+            {"I.05.01.png": ("I.05.01.txt",), "I.05.02.png": ("I.05.02.txt",), "I.06.png": ()},
+        ),
+        (
+            ["0.depth.png", "0.png", "0.txt", "0.depth.txt", "0.mask.png"],
+            {"0.depth.png": ("0.depth.txt",), "0.png": ("0.txt",), "0.mask.png": ()},
+        ),
+        (["0.input.png", "0.txt"], {"0.input.png": ("0.txt",)}),
+        (
+            ["0.left.png", "0.right.png", "0.txt"],
+            dict.fromkeys(["0.left.png", "0.right.png"], ("0.txt",)),
+        ),
+    ],
+)
+def test_names_with_dots_in_a_shard(tmp_path: Path, names: list[str], told: dict[str, Any]) -> None:
+    """No image is lost, and none has the caption of another."""
+    parts = [(n, png(i) if n.endswith("png") else n.encode()) for i, n in enumerate(names)]
+    shard_of(tmp_path / "s.tar", parts)
+    found = read_collection(tmp_path, SIDE)
+    assert found.bad == ()
+    assert dict(zip((f[0][6:] for f in found.files), found.captions, strict=True)) == told
+
+
+def test_two_files_of_one_name_in_a_shard(tmp_path: Path) -> None:
+    shard_of(tmp_path / "s.tar", [(f"0.{end}", png(i)) for i, end in enumerate(["png", "PNG"])])
+    found = read_collection(tmp_path, SIDE, max_bad=1)
+    assert [(b.name, b.why) for b in found.bad] == [("s.tar/0.PNG", "a second file of this name")]
 
 
 def test_captions_that_name_absent_files(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from membench.storage.archives import ARCHIVE_ERRORS, members
 
 MOST_BYTES = 64 << 20  # of an image's file
 LONGEST = 1 << 20  # bytes of what stands beside an image
+Part = tuple[int, int]  # offset, size
 
 
 def tar_items(
@@ -27,29 +28,44 @@ def tar_items(
     bad: list[Bad] = []
     for archive in archives:
         shown = archive.relative_to(root).as_posix() if archive != root else archive.name
-        parts: dict[str, dict[str, tuple[int, int]]] = {}
+        parts: dict[str, dict[str, Part]] = {}
         try:
             for member, offset, size in members(archive):
                 path = PurePosixPath(member)
                 if path.name.startswith("."):
                     continue
                 key, _, end = path.name.partition(".")
-                parts.setdefault(str(path.parent / key), {})[f".{end.lower()}"] = (offset, size)
+                ends = parts.setdefault(str(path.parent / key), {})
+                if (end := f".{end.lower()}") in ends:
+                    bad.append(Bad(f"{shown}/{member}", "a second file of this name"))
+                    continue
+                ends[end] = (offset, size)
         except ARCHIVE_ERRORS as error:
             bad.append(Bad(shown, f"damaged ({reason(error)})"))
         for key, ends in parts.items():
-            image = next((end for end in ends if f".{end.rsplit('.', 1)[-1]}" in images), None)
-            if image is None:
-                if set(ends) & {".txt", ".cls"}:
-                    bad.append(Bad(f"{shown}/{key}", "no image beside its caption"))
-                continue
-            if ends[image][1] > MOST_BYTES:
-                bad.append(Bad(f"{shown}/{key}{image}", f"more than {MOST_BYTES:,} bytes"))
-                continue
-            texts, label = _told(archive, ends)
-            name = f"{shown}/{key}{image}"
-            items.append(Item(name, _reader(archive, *ends[image]), texts, label))
+            found = [end for end in ends if PurePosixPath(f"x{end}").suffix in images]
+            if not found and set(ends) & {".txt", ".cls"}:
+                bad.append(Bad(f"{shown}/{key}", "no image beside its caption"))
+            for image in found:
+                name = f"{shown}/{key}{image}"
+                if ends[image][1] > MOST_BYTES:
+                    bad.append(Bad(name, f"more than {MOST_BYTES:,} bytes"))
+                    continue
+                texts, label = _told(archive, _beside(image, found, ends))
+                items.append(Item(name, _reader(archive, *ends[image]), texts, label))
     return items, bad
+
+
+def _beside(image: str, images: Sequence[str], ends: dict[str, Part]) -> dict[str, Part]:
+    """What stands beside one of the images of a key: all of the key, for an image that
+    has nothing but its suffix behind it or for a key without such a one
+    (``000012.input.jpg``); else, or where a name has dots (``IMG_2021.05.01.jpg``), what
+    has the image's whole name.
+    """
+    stem = image[: image.rindex(".")]
+    own = {end[len(stem) :]: part for end, part in ends.items() if end.startswith(f"{stem}.")}
+    has_own = set(own) & {".txt", ".json", ".cls"}
+    return own if has_own or any(end.count(".") == 1 for end in images) else ends
 
 
 def _reader(archive: Path, offset: int, size: int) -> Callable[[], bytes]:
@@ -61,7 +77,7 @@ def _reader(archive: Path, offset: int, size: int) -> Callable[[], bytes]:
     return read
 
 
-def _told(archive: Path, ends: dict[str, tuple[int, int]]) -> tuple[tuple[str, ...], str | None]:
+def _told(archive: Path, ends: dict[str, Part]) -> tuple[tuple[str, ...], str | None]:
     """(captions, class) of what stands beside an image."""
 
     def text(end: str) -> str:
