@@ -306,6 +306,31 @@ def test_membench_s_table_of_addresses(tmp_path: Path) -> None:
     assert [r.urls() for r in found] == [["http://x/1"], ["http://x/1", "http://x/2"], []]
 
 
+def test_captions_of_the_same_name_in_another_folder(tmp_path: Path) -> None:
+    """Paths may be longer than those below the data, but not name other folders."""
+    names = ["train/0001.png", "train/0002.png", "a/b/3.png", "a/4.png", "5.png", "6.png"]
+    folder(tmp_path / "data", names)
+    rows = [
+        ("train/0001.png", "right"),
+        *((f"val/{n}.png", "wrong") for n in ("0001", "0002", "3")),
+        ("/home/me/data/a/b/3.png", "longer"),
+        ("4.png", "bare"),
+        ("./5.png", "here"),
+        ("/data/6.png", "above"),
+    ]
+    table(tmp_path / "c.csv", rows, "file_name,text")
+    found = read_collection(tmp_path / "data", SIDE, captions=tmp_path / "c.csv", max_bad=3)
+    assert dict(zip((f[0] for f in found.files), found.captions, strict=True)) == {
+        "train/0001.png": ("right",),
+        "train/0002.png": (),
+        "a/b/3.png": ("longer",),
+        "a/4.png": ("bare",),
+        "5.png": ("here",),
+        "6.png": ("above",),
+    }
+    assert [b.why.split()[0] for b in found.bad] == ["val/0001.png", "val/0002.png", "val/3.png"]
+
+
 def test_a_number_that_pandas_made_a_fraction() -> None:
     assert Record("", {"label": 1.0}).text("label") == "1"
     assert Record("", {"label": float("nan")}).text("label") == ""

@@ -228,12 +228,14 @@ def _cifar(place: Path) -> Source:
 
 
 def _with_captions(source: Source, file: Path) -> Source:
-    """The source with the captions of a table: its file names are paths below the data,
-    or, where these are unique, names with or without their endings.
+    """The source with the captions of a table: its file names are paths below the data
+    or longer ones that end with these, or, where they name no folder and are unique,
+    names with or without their endings.
     """
-    by_name: dict[str, int] = {}
+    whole: dict[str, int] = {}
     for i, item in enumerate(source.items):
-        by_name.setdefault(item.name, i)
+        whole.setdefault(item.name, i)
+    by_name = dict(whole)
     for short in (_last, _stem):
         counts = Counter(short(item.name) for item in source.items)
         for i, item in enumerate(source.items):
@@ -244,7 +246,10 @@ def _with_captions(source: Source, file: Path) -> Source:
     bad, known = list(source.bad), 0
     for record in read_records(file):
         name = record.text("file").replace("\\", "/").removeprefix("./")
-        place = next((by_name[n] for n in (name, _last(name)) if n in by_name), None)
+        place = by_name.get(name)
+        if place is None and "/" in name:  # a longer path; not the same name elsewhere
+            tails = (name[at + 1 :] for at, sign in enumerate(name) if sign == "/")
+            place = next((whole[tail] for tail in tails if tail in whole), None)
         if record.error or not name:
             bad.append(Bad(f"{file.name}, {record.where}", record.error or "names no file"))
         elif place is None:
