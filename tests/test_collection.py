@@ -354,6 +354,20 @@ def test_a_bad_image_and_a_bad_row_are_counted_and_named(tmp_path: Path) -> None
         read_collection(tmp_path, SIDE, max_bad=1)
 
 
+@pytest.mark.parametrize(("second", "lost"), [("", 251), ('"', 100)])
+def test_a_stray_quote_costs_each_line_that_it_swallows(
+    tmp_path: Path, second: str, lost: int
+) -> None:
+    """To the end, or to the next quote."""
+    rows = [f"{i}.png,caption {i}" for i in range(1, 301)]
+    rows[49] = '50.png,"caption 50'
+    rows[148] = f"149.png,{second}caption 149"
+    (tmp_path / "t.csv").write_text("file_name,text\n" + "\n".join(rows) + "\n\n")
+    found = read_records(tmp_path / "t.csv")
+    assert len(found) == 300 and sum(bool(r.error) for r in found) == lost
+    assert [r.where for r in found if r.error][:2] == ["line 51", "line 52"]
+
+
 def test_names_that_are_not_utf8_are_told_by_escapes(tmp_path: Path) -> None:
     """Its pixels are an image whatever its name is."""
     name = os.fsdecode(b"caf\xe9.png")

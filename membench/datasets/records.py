@@ -143,13 +143,27 @@ def separator_of(header: str, known: Iterable[str] = ()) -> str:
 
 def csv_records(text: str) -> Iterator[Record]:
     """The rows of a CSV with a header; blank lines are none, and a line ends as it does
-    on any system. Raises csv.Error for a damaged header, without which no row means
-    anything.
+    on any system. A row that cannot be read may have swallowed the lines after it, by a
+    quote that does not end: each of them is one. Raises csv.Error for a damaged header,
+    without which no row means anything.
     """
+    taken: list[str] = []  # lines of this row
+
+    def lines() -> Iterator[str]:
+        for line in io.StringIO(text, newline=""):
+            taken.append(line)
+            yield line
+
+    def lost(why: str) -> Iterator[Record]:
+        for number, line in enumerate(taken, reader.line_num - len(taken) + 1):
+            if line.strip():
+                yield Record(f"line {number}", error=why)
+
     separator = separator_of(re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(lines(), delimiter=separator, strict=True)
     header: list[str] | None = None
     while True:
+        taken.clear()
         try:
             fields = next(reader)
         except StopIteration:
@@ -157,7 +171,7 @@ def csv_records(text: str) -> Iterator[Record]:
         except csv.Error as error:
             if header is None:
                 raise
-            yield Record(f"line {reader.line_num}", error=f"damaged CSV ({reason(error)})")
+            yield from lost(f"damaged CSV ({reason(error)})")
             continue
         where = f"line {reader.line_num}"
         if not any(value.strip() for value in fields):
@@ -165,8 +179,7 @@ def csv_records(text: str) -> Iterator[Record]:
         if header is None:
             header = [column(name) for name in fields]
         elif len(fields) > len(header):
-            more = f"{len(fields)} fields, where the header has {len(header)}"
-            yield Record(where, error=more)
+            yield from lost(f"{len(fields)} fields, where the header has {len(header)}")
         else:
             yield Record(where, _first(header, fields))
 
