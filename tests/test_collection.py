@@ -445,9 +445,28 @@ def test_a_caption_beside_an_image_that_cannot_be_read_is_named(tmp_path: Path) 
     (tmp_path / "0.json").write_text('{"caption": "a mug')
     (tmp_path / "1.txt").write_bytes(b"caf\xe9")
     (tmp_path / "2.txt").write_text("  ")  # none
-    found = read_collection(tmp_path, SIDE, max_bad=2)
-    assert [b.name for b in found.bad] == ["0.png, its .json", "1.png, its .txt"]
+    (tmp_path / "3.json").write_text('{"text": {}}')
+    found = read_collection(tmp_path, SIDE, max_bad=3)
+    ends = [f"{i}.png, its .{end}" for i, end in ((0, "json"), (1, "txt"), (3, "json"))]
+    assert [b.name for b in found.bad] == ends
     assert "damaged JSON" in found.bad[0].why and "utf-8" in found.bad[1].why
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"version": "5.0.1", "shapes": [], "imagePath": "a.png", "imageHeight": 32},  # labelme
+        ["a", "b"],
+        [{"caption": "of nothing"}],
+        7,
+    ],
+)
+def test_json_beside_an_image_that_is_no_caption(tmp_path: Path, note: object) -> None:
+    folder(tmp_path)
+    (tmp_path / "0.json").write_text(json.dumps(note))
+    (tmp_path / "1.json").write_text('{"Caption": ["a", "b"], "id": 3}')
+    found = read_collection(tmp_path, SIDE)
+    assert found.captions[:2] == ((), ("a", "b")) and found.bad == ()
 
 
 def test_half_a_surrogate_pair_in_a_shard(tmp_path: Path) -> None:
@@ -565,6 +584,18 @@ def test_cifar_unpacked_or_not(tmp_path: Path, form: str) -> None:
     wanted = read_cifar(made)
     assert np.array_equal(found.images(), wanted.images) and found.classes == {0: "ant", 1: "cat"}
     assert list(found.labels) == wanted.labels.tolist() and len(found.ids) == 15
+
+
+@pytest.mark.parametrize("end", ["", ".bin"])
+def test_cifar_without_one_of_its_batches(tmp_path: Path, end: str) -> None:
+    made = cifar(tmp_path / "cifar-10-batches-py")
+    for i in range(1, 6):
+        if end:
+            (made / f"data_batch_{i}").unlink()
+            (made / f"data_batch_{i}.bin").write_bytes(bytes(3073))
+    (made / f"data_batch_3{end}").unlink()
+    with pytest.raises(UserError, match=r"cifar-10-batches-py lacks data_batch_3; get it again"):
+        read_collection(tmp_path, 32)
 
 
 def test_a_pickle_that_calls_anything_is_refused(tmp_path: Path) -> None:

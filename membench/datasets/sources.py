@@ -21,12 +21,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from membench.datasets.beside import caption_beside
 from membench.datasets.cifar import find_cifar, read_cifar
 from membench.datasets.items import Bad, Item
 from membench.datasets.parquet_images import has_images, parquet_items
 from membench.datasets.records import read_records
 from membench.datasets.webdataset import tar_items
-from membench.errors import UserError, reason
+from membench.errors import UserError
 
 IMAGES = frozenset(
     {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jpe", ".png", ".tif", ".tiff", ".webp"}
@@ -139,7 +140,7 @@ def _folder(root: Path, files: Sequence[Path], images: Sequence[Path]) -> Source
         _read_table(root, table, names, texts, labels, bad)
     if not tables:
         for name, file in names.items():
-            texts[name] += _beside(file, name, bad)
+            texts[name] += caption_beside(file, name, bad)
     if not any(texts.values()) and not labels:
         labels = _classes(names)
     items = [
@@ -174,27 +175,6 @@ def _read_table(
             texts[full] += record.texts()
             if label := record.text("label"):
                 labels[full] = label
-
-
-def _beside(image: Path, name: str, bad: list[Bad]) -> list[str]:
-    """The caption in the ``.txt`` or the ``.json`` of the same name; one that cannot be
-    read is named in ``bad``, and its image has none.
-    """
-    note = image.with_suffix(".txt")
-    if note.is_file():
-        try:
-            return [text] if (text := note.read_text(encoding="utf-8-sig").strip()) else []
-        except (OSError, UnicodeDecodeError) as error:
-            bad.append(Bad(f"{name}, its {note.suffix}", reason(error)))
-            return []
-    note = image.with_suffix(".json")
-    if note.is_file():
-        try:
-            return [t for record in read_records(note) for t in record.texts()]
-        except UserError as error:
-            bad.append(Bad(f"{name}, its {note.suffix}", str(error)))
-            return []
-    return []
 
 
 def _classes(names: dict[str, Path]) -> dict[str, str]:
