@@ -140,6 +140,9 @@ def _parts(
     files: Mapping[str, Callable[[], bytes]], place: Path, train: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     ten = [f"data_batch_{i}" for i in range(1, 6)] if train else ["test_batch"]
+    lacking = [name for name in ten if not {name, f"{name}.bin"} & set(files)]
+    if lacking and len(lacking) < len(ten):
+        raise UserError(f"{place} lacks {', '.join(lacking)}; get it again")
     for name in [*ten, "train" if train else "test"]:
         if name in files:
             batch = unpickled(files[name](), f"{place}/{name}")
