@@ -592,6 +592,39 @@ def test_a_mirror_by_another_recipe_is_refused(real: Callable[..., Cifar10]) -> 
         task.load("full")
 
 
+def rewrite(file: Path, **recipe: object) -> None:
+    report = json.loads(file.read_text())
+    report["recipe"] |= recipe
+    file.write_text(json.dumps(report))
+
+
+def test_a_real_pair_is_of_one_recipe_in_all_numbers(real: Callable[..., Cifar10]) -> None:
+    """But for those that change no weight; rungs count where one is asked for."""
+    task = real(rungs="1,2")
+    file = Path(task.options.control_model) / "training.json"
+    rewrite(file, device="cuda", grid_every=7, data_root="elsewhere", rungs=[2])
+    assert task.load("full").examples
+    with pytest.raises(UserError, match=r"not trained by one recipe: rungs is \[1, 2\] and \[2\]"):
+        Cifar10(replace(task.options, rung=1)).load("full")
+    for changed in ({"rate": 0.1}, {"steps": 9}, {"flip": True}, {"seed": 3}, {"more": 1}):
+        before = file.read_text()
+        rewrite(file, **changed)
+        with pytest.raises(UserError, match=f"by one recipe: {next(iter(changed))} is"):
+            task.load("full")
+        file.write_text(before)
+
+
+def test_a_pair_of_a_world_is_of_one_recipe(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "w")
+    file = tmp_path / "w" / "b" / "training.json"
+    rewrite(file, device="cuda", grid_every=7)
+    assert load(tmp_path / "w").examples
+    rewrite(file, rate=0.1)
+    for how in ({}, {"half": "b"}, {"examples": "generated", "control": True}):
+        with pytest.raises(UserError, match=r"not trained by one recipe: rate is 0\.001 and 0\.1"):
+            load(tmp_path / "w", **how)
+
+
 def test_the_ladder_of_a_model_of_real_images(real: Callable[..., Cifar10]) -> None:
     """Each rung has the same examples and other weights, of model and mirror alike."""
     task = real(rungs="1,2")

@@ -17,15 +17,21 @@ from membench.seeds import seed_of
 
 from ..pixels.mirror import Pair
 from ..pixels.planted import Half
+from ..pixels.recipe import ELSEWHERE, one_recipe
 from .trained import read_trained
 
+OWN = ELSEWHERE | {"skip", "data_root"}  # numbers of a recipe in which a pair may differ
 
-def real_pair(images: np.ndarray, classes: np.ndarray, model: Path, mirror: Path) -> Pair:
+
+def real_pair(
+    images: np.ndarray, classes: np.ndarray, model: Path, mirror: Path, *, rung: int = 0
+) -> Pair:
     """The parts that two models' training.json name, as halves ``a`` and ``b``, and as
     many images of neither.
 
-    images, classes: the whole training set. model, mirror: the two files. Raises
-    :class:`UserError` for models that are no mirror of each other.
+    images, classes: the whole training set. model, mirror: the two files. rung: of
+    both, for which their snapshots must be of the same steps. Raises :class:`UserError`
+    for models that are no mirror of each other.
     """
     advice = "choose --set cifar10.examples=generated"
     trained = [read_trained(file, len(images), advice) for file in (model, mirror)]
@@ -41,6 +47,7 @@ def real_pair(images: np.ndarray, classes: np.ndarray, model: Path, mirror: Path
             f"{model} and {mirror} were not trained by one recipe: subset, duplicate and labels"
             " must agree"
         )
+    one_recipe(model, mirror, OWN if rung else OWN | {"rungs"})
     if not told <= {"class", "none"}:
         raise UserError(
             f"labels={told.pop()}: what a model was told of its own images is not defined for its"

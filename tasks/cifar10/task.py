@@ -173,7 +173,7 @@ class Cifar10(Task):
             for half, model in (("a", o.model), ("b", o.control_model))
         }
         records = {half: self._record(half, folder) for half, folder in folders.items()}
-        return real_pair(images, classes, records["a"], records["b"])
+        return real_pair(images, classes, records["a"], records["b"], rung=o.rung)
 
     def training(self, folder: Path) -> Training:
         """The training images of a model: the subset that its training.json names, or

@@ -25,6 +25,7 @@ from membench.types import Condition, Example, Training
 from ..shared import HALVES, mirror_of, refuse_control_of
 from .mirror import Pair, build_pair, fresh
 from .planted import Half, World
+from .recipe import one_recipe
 from .task import PixelOptions, Setting, compared, found, load_setting, loaded
 
 GENERATED = ("pool", "pool_seed", "labels", "model")  # options that examples=generated reads
@@ -181,6 +182,8 @@ def mirror_setting(
         trained(info, root / half, pair, half, step, kind_of_examples(options))
         for half in (options.half, mirror_of(options.half))
     )
+    if control or kind_of_examples(options) == "training":
+        one_recipe(*(root / half / "training.json" for half in ("a", "b")))
     folder = found(options.model) if options.model else own
     if options.model and not same_training(folder, root / options.half):
         raise UserError(
