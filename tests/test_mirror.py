@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -590,6 +591,14 @@ def test_a_mirror_by_another_recipe_is_refused(real: Callable[..., Cifar10]) -> 
     file.unlink()
     with pytest.raises(UserError, match="does not say which images the model was trained on"):
         task.load("full")
+
+
+@pytest.mark.parametrize("option", [{"labels": "none"}, {"pool": 7}, {"pool_seed": 3}])
+def test_real_training_images_heed_no_option_of_a_pool(option: dict[str, Any]) -> None:
+    named = {"model": "m", "control_model": "n", "examples": "training"}
+    [(name, value)] = option.items()
+    with pytest.raises(UserError, match=f"{name}={value}: the examples are training images"):
+        Cifar10(Cifar10Options(**named, **option)).load("full")
 
 
 def rewrite(file: Path, **recipe: object) -> None:

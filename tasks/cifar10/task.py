@@ -30,6 +30,7 @@ from ..pixels.mirror_task import (
     load_mirror,
     mirror_examples,
     refuse_mirror_options,
+    refuse_pool_options,
 )
 from ..pixels.task import compared, found, full_setting, load_setting, loaded, unique
 from ..shared import mirror_of
@@ -115,6 +116,8 @@ class Cifar10(Task):
                 "half=b with --profile full asks the mirror of a pair: --model FOLDER --set"
                 " cifar10.control_model=FOLDER --set cifar10.examples=training"
             )
+        if o.examples == "training":
+            refuse_pool_options(self.info, o, but=("model",))
         turned = replace(o, model=o.control_model, control_model=o.model)
         setting = full_setting(
             self.info,

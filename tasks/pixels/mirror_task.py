@@ -137,6 +137,20 @@ def refuse_mirror_options(options: MirrorOptions, but: Sequence[str] = ()) -> No
             raise UserError(f"{name}={value} is for --profile mini")
 
 
+def refuse_pool_options(info: TaskInfo, options: MirrorOptions, but: Sequence[str] = ()) -> None:
+    """Raises :class:`UserError` for options that only generated images have, ``but`` for
+    these: training images would not heed them.
+    """
+    for name in GENERATED:
+        if name not in but and (value := getattr(options, name)) != getattr(type(options)(), name):
+            why = (
+                "nobody knows which of these images it saw"
+                if name == "model"
+                else "the examples are training images"
+            )
+            raise UserError(f"{name}={value}: {why}; choose --set {info.name}.examples=generated")
+
+
 def mirror_setting(
     info: TaskInfo,
     world: World,
@@ -156,19 +170,8 @@ def mirror_setting(
                 f"{option.name} is for --profile full; the mini profile's data and models ship with"
                 " membench"
             )
-        if (
-            kind_of_examples(options) == "training"
-            and option.name in GENERATED
-            and (value := getattr(options, option.name)) != option.default
-        ):
-            why = (
-                "nobody knows which of these images it saw"
-                if option.name == "model"
-                else "the examples are training images"
-            )
-            raise UserError(
-                f"{option.name}={value}: {why}; choose --set {info.name}.examples=generated"
-            )
+    if kind_of_examples(options) == "training":
+        refuse_pool_options(info, options)
     if options.world and not options.models:
         raise UserError(
             f"world {options.world} does not ship: membench train {info.name} --world"
