@@ -119,10 +119,17 @@ def test_duplicates_that_cannot_be_read(text: str) -> None:
         SubsetRecipe(duplicate=text).duplicates()
 
 
-@pytest.mark.parametrize("text", ["2:3", "1.01:2", "0.1:0"])
+@pytest.mark.parametrize("text", ["2:3", "1.01:2", "0.1:0", f"0.1:{10**10}", f"0.1:{10**20 - 1}"])
 def test_duplicates_out_of_range(text: str) -> None:
-    with pytest.raises(UserError, match=r"must lie in \[0, 1\], and times must be at least 1"):
+    with pytest.raises(
+        UserError, match=r"must lie in \[0, 1\], and times must be from 1 to 100,000"
+    ):
         SubsetRecipe(duplicate=text).duplicates()
+
+
+def test_copies_of_more_rows_than_memory_holds() -> None:
+    with pytest.raises(UserError, match="more than 100,000,000 images in all"):
+        SubsetRecipe(subset=5000, duplicate="1:100000").duplicates()
 
 
 def test_fractions_of_more_than_all() -> None:

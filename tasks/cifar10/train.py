@@ -28,6 +28,9 @@ from ..pixels.recipe import PixelRecipe
 from ..pixels.train import TrainingSet, told_record, train_pixels
 from .data import CLASSES, read_cifar10
 
+MOST_TIMES = 100_000  # an image is shown
+MOST_ROWS = 100_000_000  # in all, the numbers of which a training holds in memory
+
 
 @dataclass(frozen=True)
 class SubsetRecipe(PixelRecipe):
@@ -66,14 +69,19 @@ class SubsetRecipe(PixelRecipe):
                     f"duplicate={self.duplicate}: write FRACTION:TIMES, such as 0.1:16, or several"
                     " with commas"
                 ) from None
-            if not 0 <= fraction <= 1 or times < 1:
+            if not 0 <= fraction <= 1 or not 1 <= times <= MOST_TIMES:
                 raise UserError(
-                    f"duplicate={self.duplicate}: the fraction must lie in [0, 1], and times must"
-                    " be at least 1"
+                    f"duplicate={self.duplicate[:60]}: the fraction must lie in [0, 1], and times"
+                    f" must be from 1 to {MOST_TIMES:,}"
                 )
             found.append((fraction, times))
         if sum(fraction for fraction, _ in found) > 1 + 1e-9:
             raise UserError(f"duplicate={self.duplicate}: the fractions add up to more than 1")
+        if sum(round(share * self.subset) * times for share, times in found) > MOST_ROWS:
+            raise UserError(
+                f"duplicate={self.duplicate} of subset={self.subset}: more than {MOST_ROWS:,}"
+                " images in all; choose fewer times"
+            )
         return found
 
 
