@@ -76,6 +76,27 @@ def test_a_wrong_checksum_is_damage() -> None:
         decode(bytes(data))
 
 
+@pytest.mark.parametrize(
+    ("high", "wanted"), [(0x8000, 128), (0xFFFF, 255), (255, None), (70_000, None), (-1, None)]
+)
+def test_grey_of_32_bits(high: int, wanted: int | None) -> None:
+    """Its high byte where the values are those of 16 bits; else nobody knows the range,
+    and an image of 0 to 255 would be black.
+    """
+    out = io.BytesIO()
+    values = np.full((4, 4), high, np.int32)
+    values[0] = 0
+    Image.fromarray(values).save(out, "TIFF")
+    if wanted is None:
+        with pytest.raises(NotAnImage, match="pixels of 32 bits from"):
+            decode(out.getvalue())
+        return
+    assert (np.asarray(decode(out.getvalue())[0])[1:] == wanted).all()
+    dark = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 7, np.uint16)).save(dark, "PNG")
+    assert not np.asarray(decode(dark.getvalue())[0]).any()
+
+
 def test_a_bomb_is_known_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     # The second is beyond Pillow's own bound

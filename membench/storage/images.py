@@ -78,7 +78,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]
                 else:
                     kind = str(image.format)
                     image.load()
-                    return _rgb(ImageOps.exif_transpose(image)), kind
+                    return _rgb(ImageOps.exif_transpose(image), kind), kind
     except TooManyPixels:
         raise
     except Image.DecompressionBombError as error:
@@ -96,11 +96,16 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]
     raise AssertionError("unreachable")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, kind: str) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow would cut values above 255 off
-        return Image.fromarray(
-            (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        ).convert("RGB")
+        values = np.asarray(image).astype(np.int64)
+        if image.mode == "I" and kind != "PNG":  # a PNG has 16 bits, a TIFF of 32 any range
+            low, high = int(values.min()), int(values.max())
+            if not (low >= 0 and 255 < high <= 65535):
+                raise ValueError(
+                    f"pixels of 32 bits from {low} to {high}, whose range is not that of 16 bits"
+                )
+        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of unknown range")
     if image.has_transparency_data:
