@@ -556,6 +556,22 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert len(read_collection(tmp_path, SIDE).ids) == N - 1 and len(before.ids) == N
 
 
+@pytest.mark.parametrize("how", ["in place", "replaced"])
+def test_a_file_whose_time_was_set_back_is_read_again(tmp_path: Path, how: str) -> None:
+    """Of the same size: an image without compression."""
+    for i in range(N):
+        Image.fromarray(PIXELS[i]).save(tmp_path / f"{i}.bmp")
+    before = read_collection(tmp_path, SIDE)
+    file, other = tmp_path / "0.bmp", tmp_path.with_suffix(".bmp")
+    time = file.stat().st_mtime_ns
+    Image.fromarray(255 - PIXELS[0]).save(file if how == "in place" else other)
+    if how == "replaced":
+        other.replace(file)
+    os.utime(file, ns=(time, time))
+    assert file.stat().st_mtime_ns == time
+    assert read_collection(tmp_path, SIDE).ids != before.ids
+
+
 # ---------------------------------------------------------------------------------- CIFAR
 
 

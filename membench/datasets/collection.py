@@ -72,7 +72,8 @@ def read_collection(
 
     Images of equal pixels are one, and counted. An image or a row that cannot be read
     is left out; more than ``max_bad`` of them (a share below 1, or a number) are too
-    many. What was read is kept in the cache, by the files' names, sizes and times.
+    many. What was read is kept in the cache, by the files' names, sizes, times and
+    inodes.
 
     Raises :class:`UserError` where nothing or too little can be read, and where the
     files change meanwhile.

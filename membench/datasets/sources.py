@@ -68,9 +68,11 @@ def find_items(place: Path, captions: Path | None = None) -> Source:
     return source
 
 
-def state_of(place: Path, captions: Path | None = None) -> list[tuple[str, int, int]]:
-    """(name, bytes, ns of the last change) of each file of the data, hidden ones left
-    out: what has to stay while they are read.
+def state_of(place: Path, captions: Path | None = None) -> list[tuple[str, int, int, int, int]]:
+    """(name, bytes, ns of the last change, ns of the last change of that or anything
+    else, inode) of each file of the data, hidden ones left out: what has to stay while
+    they are read. The time of a file's contents can be set back (``cp -p``, ``rsync
+    -t``), that of its status cannot.
 
     Raises :class:`UserError` as :func:`find_items`.
     """
@@ -80,7 +82,8 @@ def state_of(place: Path, captions: Path | None = None) -> list[tuple[str, int, 
             status = file.stat()
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror or error}") from None
-        found.append((str(file), status.st_size, status.st_mtime_ns))
+        times = status.st_mtime_ns, status.st_ctime_ns
+        found.append((str(file), status.st_size, *times, status.st_ino))
     return found
 
 
