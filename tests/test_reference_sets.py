@@ -246,6 +246,26 @@ def test_an_index_that_does_not_do(index: Any, tmp_path: Path, monkeypatch: Any)
         faiss_index.build(read, faiss_index.IndexSettings(lists=5000))
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_an_index_whose_lists_are_in_another_file(index: Any, tmp_path: Path, there: bool) -> None:
+    """It is refused before that file is opened."""
+    import faiss
+
+    faiss_index, read = index
+    settings = faiss_index.IndexSettings(lists=16, code=16, candidates=3, probes=2)
+    built = faiss_index.build(read, settings)
+    lists = faiss.OnDiskInvertedLists(built.nlist, built.code_size, str(tmp_path / "lists"))
+    every = faiss.InvertedListsPtrVector()
+    every.push_back(built.invlists)
+    lists.merge_from_multiple(every.data(), every.size())
+    built.replace_invlists(lists)
+    faiss.write_index(built, str(tmp_path / "own.faiss"))
+    if not there:
+        (tmp_path / "lists").unlink()
+    with pytest.raises(UserError, match="keeps its lists in another file"):
+        faiss_index.open_index(read, settings, tmp_path / "own.faiss")
+
+
 def test_an_index_whose_ids_are_not_row_numbers(index: Any, tmp_path: Path) -> None:
     import faiss
 

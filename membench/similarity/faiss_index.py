@@ -11,7 +11,7 @@ import contextlib
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -29,6 +29,8 @@ VERSION = 2  # of what is built: raise it with every change of it
 SAMPLE, COSINE = 256, 0.6  # queries of the recall, and how near each is to a row
 POINTS = 64  # training vectors for each list
 CHUNK = 1 << 12  # queries at once
+BLOCK = 1 << 24  # bytes of an index that are read at once
+ON_DISK = b"ilod"  # how FAISS marks lists that lie in a file of their own
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,17 @@ def _read(faiss: Any, file: Path, descriptors: Descriptors) -> Any:
             " fewer bytes a code"
         )
     try:
-        index = faiss.read_index(str(file))
+        with open(file, "rb") as opened:
+            inside = _Inside(opened)
+            try:
+                index = faiss.read_index(faiss.PyCallbackIOReader(inside, BLOCK))
+            except RuntimeError:
+                if not inside.leads_out:
+                    raise
+                raise UserError(
+                    f"{file} keeps its lists in another file (OnDiskInvertedLists), which would be"
+                    " mapped into memory and is no part of its hash; merge them into one index"
+                ) from None
     except (RuntimeError, MemoryError) as error:
         raise UserError(
             f"{file} is no whole FAISS index ({_last_line(error)}); make it again"
@@ -190,6 +202,22 @@ def _read(faiss: Any, file: Path, descriptors: Descriptors) -> Any:
             f"{file}: its ids are not row numbers, each once (index.add gives them); make it again"
         )
     return faiss.index_cpu_to_all_gpus(index) if _gpus(faiss) else index
+
+
+class _Inside:
+    """Reads an index for FAISS up to the mark of lists that lie in another file: FAISS
+    would map that file, and a shortened one ends the process.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.leads_out = file, False
+
+    def __call__(self, size: int) -> bytes:
+        data = self.file.read(size)
+        if data == ON_DISK:  # FAISS reads each mark alone
+            self.leads_out = True
+            return b""
+        return data
 
 
 def _holds_each_row(faiss: Any, lists: Any, n: int) -> bool:
