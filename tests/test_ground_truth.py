@@ -456,6 +456,15 @@ def test_links_out_of_the_folder(folder: Path, read: Read, tmp_path: Path) -> No
         refused(read, folder, "outside.png lies outside")
 
 
+def test_a_table_that_names_what_an_archive_lacks(folder: Path, read: Read) -> None:
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("there.png"))
+    put(folder / "truth.csv", f"prompt,file\n{A.text},a.tar/gone.png\n".encode())
+    with pytest.raises(UserError, match=r"a\.tar holds no gone\.png; mend the table"):
+        read()
+
+
 def test_malformed_tables(folder: Path, read: Read) -> None:
     put(folder / "11.png", png("red"))
     for text, why in [

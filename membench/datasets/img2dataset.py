@@ -79,7 +79,10 @@ def member_bytes(path: Path, most: int) -> bytes | None:
     archive = path.parent
     if archive.suffix != ".tar" or not archive.is_file():
         return None
-    offset, size = _members(archive, archive.stat().st_mtime_ns)[path.name]
+    held = _members(archive, archive.stat().st_mtime_ns)
+    if path.name not in held:
+        raise UserError(f"{archive} holds no {path.name}; mend the table that names it")
+    offset, size = held[path.name]
     if size > most:
         raise UserError(
             f"{path} has {size:,} bytes, more than the {most:,} of a ground-truth image; make it"
