@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from membench.fetching import public_http
 from membench.fetching.image_download import Link, check_links
-from membench.fetching.public_http import Refused, is_public, parse_url
+from membench.fetching.image_request import Limits, Requests
+from membench.fetching.public_http import Refused, get, is_public, parse_url
 
 PRIVATE = """
 127.0.0.1 127.9.9.9 0.0.0.0 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1
@@ -66,3 +68,37 @@ def test_addresses_are_written_as_a_browser_writes_them() -> None:
     assert (
         parse_url("http://one.example/a/b").redirect("//two.example").url == "http://two.example/"
     )
+
+
+@pytest.mark.parametrize(("most", "tried"), [(25.0, [10, 10, 5]), (1000.0, [10] * 6)])
+def test_addresses_that_do_not_answer_end_with_the_time_of_a_request(
+    monkeypatch: pytest.MonkeyPatch, most: float, tried: list[float]
+) -> None:
+    """Twenty of one name, each of which takes all of its own time."""
+    now, waited = [100.0], list[float]()
+
+    class Silent:
+        def __init__(self, address: str, port: int, timeout: float) -> None:
+            self.timeout = timeout
+
+        def connect(self) -> None:
+            waited.append(self.timeout)
+            now[0] += self.timeout
+            raise TimeoutError
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(public_http, "HTTPConnection", Silent)
+    monkeypatch.setattr(public_http.time, "monotonic", lambda: now[0])
+    names = [(f"8.8.8.{i}", 80) for i in range(20)]
+    monkeypatch.setattr(public_http, "resolve", lambda target: names)
+    target = parse_url("http://example.org/a.png")
+    with (
+        pytest.raises(TimeoutError),
+        get(target, connect_timeout=10, read_timeout=15, deadline=100 + most),
+    ):
+        pass
+    assert waited == tried
+    waited.clear()
+    limits = Limits(connect_timeout=10, total_timeout=most)
+    assert Requests(limits).ask(target).status == "timeout" and waited == tried

@@ -120,6 +120,7 @@ class Requests:
         times = {
             "connect_timeout": self.limits.connect_timeout,
             "read_timeout": self.limits.read_timeout,
+            "deadline": deadline,
         }
         late = Outcome("timeout", f"not done after {self.limits.total_timeout:g} s", again=True)
         if self.stopped.is_set():

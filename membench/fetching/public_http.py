@@ -16,6 +16,7 @@ import ipaddress
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,8 @@ from membench.fetching.net import AGENT
 PORTS = {"http": 80, "https": 443}
 SAFE = "/%:@!$&'()*+,;=~"  # what may stand in a path as it is (RFC 3986)
 LOCAL_DOMAINS = ("localhost", "local", "localdomain", "internal", "intranet", "lan", "home.arpa")
+
+MOST_ADDRESSES = 6  # of a name that are tried, one after another
 
 HEADERS = {
     "User-Agent": (
@@ -185,23 +188,26 @@ def get(
     *,
     connect_timeout: float,
     read_timeout: float,
+    deadline: float = float("inf"),
     opened: Callable[[socket.socket], None] = lambda sock: None,
     _hosts: Mapping[str, tuple[str, int]] | None = None,
 ) -> Iterator[HTTPResponse]:
     """The response to one GET, its body still unread; redirects are not followed, and
     the connection is closed at the end.
 
-    opened: is given the socket as soon as the connection stands, so that another thread
+    deadline: the monotonic s after which no address is tried any more. opened: is given
+    the socket as soon as the connection stands, so that another thread
     can shut it down. _hosts: for tests, names with the address and port where they are;
     they are not resolved and not checked.
 
     Raises :class:`Refused`, OSError, HTTPException and urllib3's HTTPError; the
     :func:`timeouts <is_timeout>` among them come after connect_timeout s at each
-    address, TLS included, and read_timeout s without a byte.
+    address (the first ``MOST_ADDRESSES``), TLS included, and read_timeout s without a
+    byte.
     """
     known = (_hosts or {}).get(target.host)
     with contextlib.closing(
-        _connected(target, [known] if known else resolve(target), connect_timeout)
+        _connected(target, [known] if known else resolve(target), connect_timeout, deadline)
     ) as connection:
         assert connection.sock is not None
         opened(connection.sock)
@@ -224,11 +230,16 @@ def is_timeout(error: BaseException) -> bool:
     )
 
 
-def _connected(target: Target, addresses: list[tuple[str, int]], timeout: float) -> HTTPConnection:
+def _connected(
+    target: Target, addresses: list[tuple[str, int]], longest: float, deadline: float
+) -> HTTPConnection:
     """A connection to the first address that answers: to the number itself, so that no
     name is resolved again.
     """
-    for address, port in addresses:
+    failure: Exception = TimeoutError("no time left to connect")
+    for address, port in addresses[:MOST_ADDRESSES]:
+        if (timeout := min(longest, deadline - time.monotonic())) <= 0:
+            break
         # The name is in the handshake, and the certificate must be its own
         if target.scheme == "https":
             connection: HTTPConnection = HTTPSConnection(
