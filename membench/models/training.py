@@ -119,6 +119,7 @@ def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dic
     optimizer = torch.optim.AdamW(params, lr=1.0, weight_decay=plan.weight_decay, betas=plan.betas)
     ema = EMAModel(params, decay=plan.ema_decay)
     start, seconds, curve = 0, 0.0, []
+    running: float | None = None  # mean of the loss, most of the last 50 steps
     identity = json.dumps(
         {"name": plan.name, "seed": plan.seed, **plan.record}, sort_keys=True, default=str
     )
@@ -137,6 +138,7 @@ def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dic
         for shadow, saved in zip(ema.shadow_params, state["ema"], strict=True):
             shadow.data.copy_(saved)
         start, seconds, curve = state["step"], state["seconds"], state["curve"]
+        running = state.get("running")
         ema.optimization_step = start
 
     def checkpoint(step: int) -> None:
@@ -149,13 +151,13 @@ def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dic
             "step": step,
             "seconds": seconds + time.monotonic() - began,
             "curve": curve,
+            "running": running,
         }
         _save(state, path)
 
     for module in plan.modules.values():
         module.train()
     began = saved_at = time.monotonic()
-    running: float | None = None
     bar = tqdm(
         range(start, plan.steps),
         initial=start,
