@@ -15,7 +15,7 @@ RATE = {"min": 0.0, "max": 10.0}
 class Recipe:
     """All numbers of the recipe.
 
-    A checkpoint remembers them and refuses others (but for the step counts).
+    A checkpoint remembers them and refuses others (but for ``steps``).
     """
 
     vae_steps: int = field(default=2000, metadata={"help": "steps of the VAE", "min": 1})

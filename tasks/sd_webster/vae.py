@@ -80,8 +80,10 @@ def train_vae(
         record={
             "data": half.content_hash(),
             "start": started,
+            # vae_steps, too: the learning rate of each step depends on it
             "recipe": {
-                name: getattr(recipe, name) for name in ("vae_batch", "vae_rate", "kl_weight")
+                name: getattr(recipe, name)
+                for name in ("vae_batch", "vae_rate", "kl_weight", "vae_steps")
             },
         },
     )
