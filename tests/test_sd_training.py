@@ -93,6 +93,36 @@ def test_a_second_stage_goes_on_from_finished_models(
         train(tmp_path, ("a",), replace(recipe, start=str(start)), progress=False)
 
 
+@pytest.mark.parametrize("shared", ["vae", "tokenizer"])
+def test_another_start_into_the_same_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: str
+) -> None:
+    """The first one's VAE and tokenizer would stay."""
+    done: list[str] = []
+
+    def trained(out: Path, part: str, *rest: object) -> dict[str, int]:
+        (out / part).mkdir(exist_ok=True)
+        done.append(part)
+        return {"steps": 1, "seconds": 0}
+
+    monkeypatch.setattr(sd_webster_train, "train_model", trained)
+    monkeypatch.setattr(sd_webster_train, "train_vae", lambda out, *rest: trained(out, "vae"))
+    train(tmp_path / "out", ("a",), Recipe(start=str(DATA)), progress=False)
+    train(tmp_path / "out", ("a",), Recipe(start=str(DATA)), progress=False)
+    shutil.copytree(DATA, other := tmp_path / "other")
+    (other / "a" / shared / "more.txt").write_text("x")
+    with pytest.raises(UserError, match=f"out/{shared} is not that of .*into another folder"):
+        train(tmp_path / "out", ("a",), Recipe(start=str(other)), progress=False)
+    # A VAE that was trained on from that start stays its own
+    train(tmp_path / "out", ("vae", "a"), Recipe(start=str(DATA)), progress=False)
+    file = tmp_path / "out" / "vae" / "config.json"
+    file.write_text(file.read_text() + " ")
+    train(tmp_path / "out", ("a",), Recipe(start=str(DATA)), progress=False)
+    with pytest.raises(UserError, match="into another folder"):
+        train(tmp_path / "out", ("a",), Recipe(start=str(other)), progress=False)
+    assert done == ["a", "a", "vae", "a", "a"]
+
+
 def test_the_vaes_checkpoint_remembers_its_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +134,7 @@ def test_the_vaes_checkpoint_remembers_its_recipe(
         replace(recipe, vae_batch=1),
         replace(recipe, vae_rate=9.0),
         replace(recipe, kl_weight=5.0),
+        replace(recipe, vae_steps=2),  # on which the rate of each step depends
     ):
         with pytest.raises(UserError, match="checkpoint of another recipe"):
-            train_vae(tmp_path, replace(other, vae_steps=2), False)
+            train_vae(tmp_path, other, False)

@@ -34,7 +34,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from membench.errors import UserError
 from membench.models.training import Plan, fit, warmup
 from membench.storage.files import atomic_folder
-from membench.storage.hashing import tensor_hash
+from membench.storage.hashing import file_hash, tensor_hash
 from membench.storage.provenance import commit
 from membench.types import Tracker
 
@@ -178,6 +178,30 @@ def _before(start: Path) -> dict[str, Any]:
     return found
 
 
+def _refuse_another(there: Path, wanted: Path, start: str) -> None:
+    """Raises :class:`UserError` where a folder of an earlier training holds other files:
+    it would stay, and the models would stand on it unsaid. A VAE that was trained on
+    from the same start is its own.
+    """
+    try:
+        same = json.loads((there / "training.json").read_bytes())["recipe"]["start"] == start
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        same = not there.exists() or _hashes(there) == _hashes(wanted)
+    if not same:
+        raise UserError(
+            f"{there} is not that of {wanted}, from which start= goes on; train into another"
+            " folder (--output)"
+        )
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): file_hash(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
 def train(
     out: Path,
     parts: tuple[str, ...],
@@ -195,6 +219,7 @@ def train(
         before = _before(Path(recipe.start))
         for shared in ("tokenizer", "vae"):
             first = Path(recipe.start) / "a" / shared
+            _refuse_another(out / shared, first, recipe.start)
             atomic_folder(out / shared, partial(shutil.copytree, first, dirs_exist_ok=True))
     else:
         atomic_folder(out / "tokenizer", make_tokenizer)
