@@ -297,6 +297,8 @@ def test_against_another_reader(tmp_path):
         "\ufeffindex,Prompt,label\n0,a red rug,TRUE\n1,a mug,0\n",
         '[{"Text": "a red rug", "label": 1.0}, {"Text": "a mug", "label": false}]',
         '{\n"a": {"caption": "a red rug", "label": 1},\n"b": {"caption": "a mug", "label": 0}\n}',
+        '{"a": {"caption": "a red rug", "label": 1}, "b": {"caption": "a mug", "label": 0}}',
+        '{"prompt": ["a red rug", "a mug"], "label": [1, 0]}',
     ],
 )
 def test_tables_as_people_write_them(tmp_path, content):
@@ -307,7 +309,8 @@ def test_tables_as_people_write_them(tmp_path, content):
 def test_an_array_and_a_dictionary_of_captions(tmp_path):
     array = text(tmp_path / "a.json", '["a red rug", "a mug"]')
     told = text(tmp_path / "b.json", '{"1.png": "a red rug",\n "2.png": "a mug"}')
-    for path in (array, told):
+    line = text(tmp_path / "c.json", '{"1.png": "a red rug", "2.png": "a mug"}\n')
+    for path in (array, told, line):
         assert [p.text for p in read_prompt_file(path)] == ["a red rug", "a mug"]
 
 

@@ -155,12 +155,13 @@ def _json_value(path: Path, text: str) -> Format | None:
     such as JSON lines.
     """
     one_line = not text.lstrip().startswith("[") and len(text.strip().split("\n")) == 1
+    in_lines = path.suffix.lower() in (".jsonl", ".ndjson")
     twice: list[str] = []
     try:
         value = json.loads(text, object_pairs_hook=partial(_object, twice))
     except (ValueError, RecursionError):
         return None
-    if one_line and not is_coco(value):
+    if one_line and not is_coco(value) and (in_lines or _is_row(value)):
         return None  # one line of JSON lines, or none
     _refuse_twice(twice, str(path))
     rows: list[Row] = []
@@ -170,6 +171,17 @@ def _json_value(path: Path, text: str) -> Format | None:
         columns = _table_columns(list(record.values), f"{path}, {record.where},")
         rows.append((record.where, {w: record.values[name] for w, name in columns.items()}))
     return Format(rows, published=True)
+
+
+def _is_row(value: object) -> bool:
+    """Whether a JSON value is one prompt with what is told of it: neither columns nor a
+    dictionary of captions, whose keys are file names.
+    """
+    if not isinstance(value, dict):
+        return True
+    lower = {str(name).lower(): told for name, told in value.items()}
+    listed = any(isinstance(lower.get(name), list) for name in _TABLE["text"])
+    return bool(_KNOWN & set(lower)) and not listed
 
 
 def _object(twice: list[str], pairs: list[tuple[str, object]]) -> dict[str, object]:
