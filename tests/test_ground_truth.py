@@ -462,7 +462,7 @@ def test_a_table_that_names_what_an_archive_lacks(folder: Path, read: Read) -> N
         archive.addfile(tarfile.TarInfo("there.png"))
     put(folder / "truth.csv", f"prompt,file\n{A.text},a.tar/gone.png\n".encode())
     with pytest.raises(UserError, match=r"a\.tar holds no gone\.png; mend the table"):
-        read()
+        read(folder)
 
 
 def test_malformed_tables(folder: Path, read: Read) -> None:
