@@ -10,9 +10,9 @@ import os
 import pickle
 import shutil
 import tarfile
-import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +20,8 @@ from conftest import ROOT
 from torchvision.datasets import CIFAR10
 
 from membench.errors import UserError
+from membench.fetching import net
+from membench.tasks.cifar10 import data
 from membench.tasks.cifar10.data import CLASSES, read_cifar10
 
 BATCHES = [name for name, _ in CIFAR10.train_list]
@@ -138,23 +140,20 @@ def test_nothing_is_unpickled_where_one_checksum_is_wrong(tmp_path, monkeypatch,
 # ----------------------------------------------------------------------------- download
 
 
-class Response(io.BytesIO):
-    url = None  # not redirected
-
-    @property
-    def length(self) -> int:
-        return len(self.getbuffer())
-
-
-def served(monkeypatch, body: bytes | Exception) -> None:
+def served(monkeypatch, body: bytes | UserError) -> list[str]:
+    """What the server gives in place of the archive, and what is asked for."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
+    asked = []
 
-    def urlopen(*args: object, **kwargs: object) -> Response:
-        if isinstance(body, Exception):
+    def request(want: Any, temporary: Path) -> None:
+        asked.append(want.url)
+        assert want.max_bytes < 1 << 28
+        if isinstance(body, UserError):
             raise body
-        return Response(body)
+        temporary.write_bytes(body)
 
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(net._Want, "request", request)
+    return asked
 
 
 def archive(folder: Path) -> bytes:
@@ -165,28 +164,33 @@ def archive(folder: Path) -> bytes:
 
 
 def test_it_is_fetched_where_it_is_missing(tmp_path, monkeypatch, capsys) -> None:
+    """Over https, by its SHA-256, and read in place."""
     folder = fake(tmp_path / "there")
     declare(monkeypatch, folder)
     body = archive(folder)
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(body).hexdigest())
-    served(monkeypatch, body)
-    images, _ = read_cifar10(tmp_path / "here")
-    assert np.array_equal(images, read_cifar10(tmp_path / "there")[0])
+    monkeypatch.setattr(data, "SHA256", hashlib.sha256(body).hexdigest())
+    asked = served(monkeypatch, body)
+    for _ in range(2):
+        images, _ = read_cifar10(tmp_path / "here")
+        assert np.array_equal(images, read_cifar10(tmp_path / "there")[0])
+    assert asked == ["https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"]
+    kept = [p.name for p in (tmp_path / "here").iterdir() if not p.name.startswith(".")]
+    assert kept == ["cifar-10-python.tar.gz"]
     assert capsys.readouterr().out == ""  # stdout is data
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (urllib.error.URLError("no route"), "cannot be fetched .*no route.*--data-root"),
-        (b"a login page", "delete what is there"),
+        (UserError("no route"), "holds no CIFAR-10: no route; or give --data-root"),
+        (b"a login page", "gave a file with SHA256 .* 6d958be074577803.*it is not kept"),
     ],
 )
-def test_it_cannot_be_fetched(tmp_path, monkeypatch, body: bytes | Exception, words: str) -> None:
+def test_it_cannot_be_fetched(tmp_path, monkeypatch, body: bytes | UserError, words: str) -> None:
     served(monkeypatch, body)
     with pytest.raises(UserError, match=words) as error:
         read_cifar10(tmp_path)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and not list(tmp_path.glob("[!.]*"))
 
 
 # ---------------------------------------------------------------------------- real data

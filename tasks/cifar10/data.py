@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from membench.datasets.cifar import batches_of, files_of
-from membench.errors import UserError, reason
+from membench.errors import UserError
 from membench.fetching import net
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -21,13 +21,16 @@ ARCHIVES = (
 )
 
 ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+# As Keras and TensorFlow Datasets have it
+SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+BYTES = 170_498_071
 
 
 def read_cifar10(root: Path, *, train: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Images ``uint8`` [n, 32, 32, 3] and classes [n].
 
-    From the folder or the archive in ``root``, which need not be unpacked. Downloads
-    them into ``root`` where they are missing and there is a network.
+    From the folder or the archive in ``root``, which is not unpacked. Downloads the
+    archive into ``root`` where both are missing and there is a network.
 
     Raises :class:`UserError` for a batch that is missing or whose checksum is not the
     official one.
@@ -45,10 +48,7 @@ def read_cifar10(root: Path, *, train: bool = True) -> tuple[np.ndarray, np.ndar
     place = root / CIFAR10.base_folder
     if not any((place / name).is_file() for name in official):
         archive = next((root / n for n in ARCHIVES if (root / n).is_file()), None)
-        if archive is None:
-            _download(root)
-        else:
-            place = archive
+        place = archive or _download(root)
     files = files_of(place)
     if missing := [name for name in official if name not in files]:
         raise UserError(f"{place} lacks {', '.join(missing)}; unpack {ARCHIVE} into {root} anew")
@@ -62,20 +62,13 @@ def read_cifar10(root: Path, *, train: bool = True) -> tuple[np.ndarray, np.ndar
     return found.images, found.labels
 
 
-def _download(root: Path) -> None:
-    from torchvision.datasets import CIFAR10
-
+def _download(root: Path) -> Path:
     if net.offline():
         raise UserError(
             f"{root} holds no CIFAR-10 (cifar-10-batches-py), and --offline forbids to fetch it;"
             " give --data-root"
         )
     try:
-        CIFAR10(str(root), download=True)
-    except OSError as error:  # urllib's
-        raise UserError(
-            f"{root} holds no CIFAR-10, and {ARCHIVE} cannot be fetched ({reason(error)}); give"
-            " --data-root"
-        ) from None
-    except RuntimeError as error:  # torchvision's word for an archive that is not the official one
-        raise UserError(f"{root}: {error}; delete what is there and try again") from None
+        return net.fetch(ARCHIVE, root / ARCHIVES[0], sha256=SHA256, max_bytes=BYTES, progress=True)
+    except UserError as error:
+        raise UserError(f"{root} holds no CIFAR-10: {error}; or give --data-root") from None
