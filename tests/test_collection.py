@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from membench.datasets import parquet_images
 from membench.datasets.cifar import read_cifar, unpickled
 from membench.datasets.collection import Collection, read_collection
 from membench.datasets.prompts import read_prompt_file
@@ -508,6 +509,57 @@ def test_two_files_of_one_name_in_a_shard(tmp_path: Path) -> None:
     shard_of(tmp_path / "s.tar", [(f"0.{end}", png(i)) for i, end in enumerate(["png", "PNG"])])
     found = read_collection(tmp_path, SIDE, max_bad=1)
     assert [(b.name, b.why) for b in found.bad] == [("s.tar/0.PNG", "a second file of this name")]
+
+
+def test_links_out_of_the_data(tmp_path: Path) -> None:
+    """Of an image, a caption, a table and a shard; links inside are followed."""
+    data = folder(tmp_path / "data")
+    for name, content in (("a.png", png(0)), ("a.txt", b"secret"), ("m.csv", b"file_name,text\n")):
+        (tmp_path / name).write_bytes(content)
+    (data / "0.png").unlink()
+    (data / "0.png").symlink_to(tmp_path / "a.png")
+    (data / "1.txt").symlink_to(tmp_path / "a.txt")
+    (data / "2.json").symlink_to(tmp_path / "a.txt")
+    (data / "metadata.csv").symlink_to("../m.csv")
+    (data / "again.png").symlink_to("3.png")
+    found = read_collection(data, SIDE, max_bad=10)
+    assert found.rows == N and sorted(found.copies) == [1, 1, 1, 1, 2]
+    assert not any(found.captions)
+    assert {b.why for b in found.bad} == {"a link out of the folder; copy it"}
+    assert [b.name for b in found.bad] == [
+        "0.png",
+        "1.txt",
+        "2.json",
+        "metadata.csv",
+    ]
+    shard_of(tmp_path / "s.tar", [("0.png", png(0))])
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "0.tar").symlink_to(tmp_path / "s.tar")
+    with pytest.raises(UserError, match=r"holds no image .0\.tar: a link out of the folder"):
+        read_collection(tmp_path / "shards", SIDE)
+    (tmp_path / "alias").symlink_to(data)  # the folder itself may be one
+    assert read_collection(tmp_path / "alias", SIDE, max_bad=10).hash == found.hash
+    cifar(tmp_path / "cifar-10-batches-py")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "cifar-10-batches-py").symlink_to(tmp_path / "cifar-10-batches-py")
+    with pytest.raises(UserError, match=r"leads out of .*linked; name it itself"):
+        read_collection(tmp_path / "linked", 32)
+
+
+def test_files_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = folder(tmp_path / "data")
+    with open(data / "0.png", "r+b") as file:
+        file.truncate((64 << 20) + 1)
+    for name in ("1.txt", "2.json"):
+        with open(data / name, "wb") as file:
+            file.truncate((1 << 20) + 1)
+    found = read_collection(data, SIDE, max_bad=2)
+    assert [b.name for b in found.bad] == ["1.png, its .txt", "0.png"]  # JSON that long is none
+    assert all("more than the" in b.why for b in found.bad) and found.rows == N - 1
+    _parquet(tmp_path / "table")
+    monkeypatch.setattr(parquet_images, "IMAGE_BYTES", len(png(3)) - 1)
+    with pytest.raises(UserError, match=r"bytes, more than the .* of an image"):
+        read_collection(tmp_path / "table", SIDE)
 
 
 def test_captions_that_name_absent_files(tmp_path: Path) -> None:

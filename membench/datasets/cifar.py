@@ -12,11 +12,13 @@ import pickle
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from membench.datasets.inside import bytes_inside
 from membench.errors import UserError, reason
 from membench.storage.archives import ARCHIVE_ERRORS
 
@@ -99,7 +101,7 @@ def files_of(place: Path) -> Mapping[str, Callable[[], bytes]]:
     try:
         if place.is_dir():
             return {
-                p.name: p.read_bytes
+                p.name: partial(bytes_inside, place, p, MOST_BYTES, "a batch of CIFAR")
                 for p in sorted(place.iterdir())
                 if p.is_file() and not p.name.startswith(".")
             }

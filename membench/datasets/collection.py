@@ -142,7 +142,7 @@ def _read(
                 if not all(map(is_text, (*item.texts, item.label or ""))):
                     raise NotAnImage("its caption or class holds half a surrogate pair")
                 digest, image, size = _square(item, side, same)
-            except (NotAnImage, TooManyPixels, OSError) as error:
+            except (NotAnImage, TooManyPixels, OSError, UserError) as error:
                 bad.append(Bad(item.name, str(getattr(error, "strerror", None) or error)))
                 if len(bad) > _allowed(max_bad, len(source.items)):
                     raise _too_many(bad, len(source.items)) from None

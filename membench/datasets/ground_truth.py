@@ -5,7 +5,6 @@ belongs to which prompt, and its pixels.
 from __future__ import annotations
 
 import hashlib
-import stat
 import sys
 import warnings
 from collections import Counter, defaultdict
@@ -18,6 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from membench.datasets.img2dataset import member_bytes
+from membench.datasets.inside import IMAGE_BYTES, bytes_inside
 from membench.datasets.prompts import Prompt, example_id
 from membench.datasets.truth_folder import LAYOUTS, TruthImage, listed
 from membench.errors import UserError
@@ -27,7 +27,7 @@ from membench.storage.cache import cached_array
 from membench.storage.hashing import json_hash
 from membench.storage.images import NotAnImage, TooManyPixels, decode, square
 
-MAX_BYTES = 64 << 20  # of an image's file
+MAX_BYTES = IMAGE_BYTES
 VERSION = 1  # goes up when the same files give other pixels
 
 
@@ -247,21 +247,9 @@ def _bytes(folder: Path, path: Path) -> bytes:
             and (data := member_bytes(path, MAX_BYTES)) is not None
         ):
             return data
-        if not path.resolve(strict=True).is_relative_to(folder.resolve()):
-            raise UserError(f"{path} lies outside {folder}; copy the image into the folder")
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path} is not a file; remove it")
-        if status.st_size > MAX_BYTES:
-            raise UserError(
-                f"{path} has {status.st_size:,} bytes, more than the {MAX_BYTES:,} of a"
-                " ground-truth image; make it smaller"
-            )
-        return path.read_bytes()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise UserError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; mend or remove it"
-        ) from None
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        pass  # told below
+    return bytes_inside(folder, path, MAX_BYTES, "a ground-truth image")
 
 
 def _pixels(folder: Path, path: Path, digest: str, side: int) -> np.ndarray:

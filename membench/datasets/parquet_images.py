@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membench.datasets.class_numbers import whole_number
+from membench.datasets.inside import IMAGE_BYTES
 from membench.datasets.items import Bad, Item
 from membench.datasets.records import NAMES, Record, column
 from membench.errors import reason
@@ -112,6 +113,8 @@ class _Group:
         value = held[1][row].as_py()
         if isinstance(value, dict):
             value = value.get("bytes")
+        if value and len(value) > IMAGE_BYTES:
+            raise OSError(f"{len(value):,} bytes, more than the {IMAGE_BYTES:,} of an image")
         return value or b""
 
 

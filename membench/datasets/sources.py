@@ -17,12 +17,14 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from membench.datasets.beside import caption_beside
 from membench.datasets.cifar import find_cifar, read_cifar
+from membench.datasets.inside import IMAGE_BYTES, bytes_inside, is_inside
 from membench.datasets.items import Bad, Item
 from membench.datasets.parquet_images import has_images, parquet_items
 from membench.datasets.records import read_records
@@ -59,7 +61,12 @@ def find_items(place: Path, captions: Path | None = None) -> Source:
 
     Raises :class:`UserError` for a place that is not there or holds no image.
     """
-    source = _listed(place, _files(place))
+    files = _files(place)
+    outside = {f for f in files if f != place and f.is_symlink() and not is_inside(place, f)}
+    source = _listed(place, [f for f in files if f not in outside])
+    source.bad[:0] = [
+        Bad(_below(place, f), "a link out of the folder; copy it") for f in sorted(outside)
+    ]
     if captions is not None:
         source = _with_captions(source, captions)
     if not source.items:
@@ -102,6 +109,8 @@ def _files(place: Path) -> list[Path]:
 
 def _listed(place: Path, files: Sequence[Path]) -> Source:
     if cifar := find_cifar(place):
+        if not is_inside(place, cifar):
+            raise UserError(f"data: {cifar} leads out of {place}; name it itself")
         return _cifar(cifar)
     images = [f for f in files if f.suffix.lower() in IMAGES]
     if images and place.is_dir():
@@ -143,11 +152,16 @@ def _folder(root: Path, files: Sequence[Path], images: Sequence[Path]) -> Source
         _read_table(root, table, names, texts, labels, bad)
     if not tables:
         for name, file in names.items():
-            texts[name] += caption_beside(file, name, bad)
+            texts[name] += caption_beside(root, file, name, bad)
     if not any(texts.values()) and not labels:
         labels = _classes(names)
     items = [
-        Item(name, f.read_bytes, tuple(dict.fromkeys(texts.get(name, ()))), labels.get(name))
+        Item(
+            name,
+            partial(bytes_inside, root, f, IMAGE_BYTES, "an image"),
+            tuple(dict.fromkeys(texts.get(name, ()))),
+            labels.get(name),
+        )
         for name, f in names.items()
     ]
     return Source("imagefolder", items, bad)

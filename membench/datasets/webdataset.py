@@ -10,13 +10,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from membench.datasets.inside import IMAGE_BYTES, NOTE_BYTES
 from membench.datasets.items import Bad, Item
 from membench.datasets.records import Record, column
 from membench.errors import reason
 from membench.storage.archives import ARCHIVE_ERRORS, members
 
-MOST_BYTES = 64 << 20  # of an image's file
-LONGEST = 1 << 20  # bytes of what stands beside an image
 Part = tuple[int, int]  # offset, size
 
 
@@ -48,8 +47,8 @@ def tar_items(
                 bad.append(Bad(f"{shown}/{key}", "no image beside its caption"))
             for image in found:
                 name = f"{shown}/{key}{image}"
-                if ends[image][1] > MOST_BYTES:
-                    bad.append(Bad(name, f"more than {MOST_BYTES:,} bytes"))
+                if ends[image][1] > IMAGE_BYTES:
+                    bad.append(Bad(name, f"more than {IMAGE_BYTES:,} bytes"))
                     continue
                 texts, label = _told(archive, _beside(image, found, ends))
                 items.append(Item(name, _reader(archive, *ends[image]), texts, label))
@@ -81,7 +80,7 @@ def _told(archive: Path, ends: dict[str, Part]) -> tuple[tuple[str, ...], str | 
     """(captions, class) of what stands beside an image."""
 
     def text(end: str) -> str:
-        if end not in ends or ends[end][1] > LONGEST:
+        if end not in ends or ends[end][1] > NOTE_BYTES:
             return ""
         return _reader(archive, *ends[end])().decode("utf-8-sig", "replace").strip()
 

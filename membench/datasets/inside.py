@@ -1,0 +1,46 @@
+"""Reading a file that lies in a folder of data: no link leads out of it, and nothing is
+larger than its kind may be.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from membench.errors import UserError
+
+IMAGE_BYTES = 64 << 20  # of an image's file
+NOTE_BYTES = 1 << 20  # of a caption beside one
+
+
+def is_inside(root: Path, path: Path) -> bool:
+    """Whether what a path leads to lies in a folder, or is the file ``root`` itself.
+
+    Raises OSError, or RuntimeError for links in a circle.
+    """
+    return path.resolve(strict=True).is_relative_to(root.resolve())
+
+
+def bytes_inside(root: Path, path: Path, most: int, what: str) -> bytes:
+    """The bytes of a plain file in a folder, at most ``most`` of them. what: the kind of
+    file, for messages.
+
+    Raises :class:`UserError`.
+    """
+    try:
+        if not is_inside(root, path):
+            raise UserError(f"{path} lies outside {root}; copy it into the folder")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is not a file; remove it")
+        if status.st_size > most:
+            raise UserError(
+                f"{path} has {status.st_size:,} bytes, more than the {most:,} of {what}; make it"
+                " smaller"
+            )
+        with open(path, "rb") as file:
+            return file.read(most)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise UserError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; mend or remove it"
+        ) from None
