@@ -16,8 +16,8 @@ from membench.errors import UserError
 from membench.seeds import seed_of
 
 from ..pixels.mirror import Pair
+from ..pixels.one_recipe import ELSEWHERE, one_recipe
 from ..pixels.planted import Half
-from ..pixels.recipe import ELSEWHERE, one_recipe
 from .trained import read_trained
 
 OWN = ELSEWHERE | {"skip", "data_root"}  # numbers of a recipe in which a pair may differ

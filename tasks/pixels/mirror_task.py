@@ -24,8 +24,8 @@ from membench.types import Condition, Example, Training
 
 from ..shared import HALVES, mirror_of, refuse_control_of
 from .mirror import Pair, build_pair, fresh
+from .one_recipe import one_recipe
 from .planted import Half, World
-from .recipe import one_recipe
 from .task import PixelOptions, Setting, compared, found, load_setting, loaded
 
 GENERATED = ("pool", "pool_seed", "labels", "model")  # options that examples=generated reads
