@@ -186,7 +186,7 @@ def mirror_setting(
         for half in (options.half, mirror_of(options.half))
     )
     if control or kind_of_examples(options) == "training":
-        one_recipe(*(root / half / "training.json" for half in ("a", "b")))
+        one_recipe(root / "a" / "training.json", root / "b" / "training.json")
     folder = found(options.model) if options.model else own
     if options.model and not same_training(folder, root / options.half):
         raise UserError(
