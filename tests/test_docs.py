@@ -7,7 +7,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from boards import COPIED, make
+from scipy.stats.contingency import odds_ratio
 
 from membench.boards.board import of_frame
 from membench.boards.collect import collect
@@ -15,7 +18,13 @@ from membench.boards.seeds import over_seeds
 from membench.metrics.names import DETECTION, RARE
 from membench.reports.output import write_boards
 
-PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "metrics.md"
+
+
+def words_of(path: str) -> str:
+    """A page of the repository, on one line."""
+    return " ".join((ROOT / path).read_text(encoding="utf-8").split())
 
 
 def test_every_metric_has_its_place_on_the_page(tmp_path):
@@ -45,3 +54,24 @@ def test_the_sample_row_of_the_page_is_a_board_s(tmp_path, capsys):
         r"^\| detector \| options .*$", PAGE.read_text(encoding="utf-8"), flags=re.M
     )
     assert {cell.strip() for cell in sample.split("|")} - {"…"} <= titles
+
+
+@pytest.mark.parametrize("page", ["docs/findings.md", "docs/questions.md"])
+def test_side_s_factor_is_that_of_the_ladder(page):
+    """A factor that rests on one plain copy is named with its counts and how far it goes."""
+    frame = pd.read_parquet(ROOT / "results" / "ladder.parquet")
+    own = frame[~frame.control].set_index(["value", "detector"])
+    (side, of_side), (plain, of_plain) = (
+        (round(r.ams_cumulative * r.n_ok), round(r.n_ok))
+        for r in (own.loc["1", "side"], own.loc["1", "random"])
+    )
+    odds = odds_ratio([[side, of_side - side], [plain, of_plain - plain]])
+    low, factor = odds.confidence_interval(0.95).low, side / of_side / (plain / of_plain)
+    text = words_of(page)
+    assert f"some {round(factor, -1):.0f} times" in text
+    counts = f"{side} of {of_side} against {plain} of {of_plain:,}"
+    assert f"({counts}: anything from {low:.0f} up)" in text
+    last = own.ams_cumulative["5", "side"] / own.ams_cumulative["5", "random"]
+    assert f"{last:.1f} times" in text
+    if page.endswith("questions.md"):
+        assert f"where {100 * own.ams_cumulative['5', 'random']:.0f} % are" in text
