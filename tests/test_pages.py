@@ -10,8 +10,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from boards import make
 from test_report import NASTY, NEAREST, make_run, page, sure, without_script
 
+from membench.boards.counterparts import counterparts
 from membench.boards.identity import asked
 from membench.boards.judged import against
 from membench.boards.papers import about_detectors
@@ -23,6 +25,7 @@ from membench.reports.detector_cost import detector_cost_plot, evaluated
 from membench.reports.dot_plot import dot_plot
 from membench.reports.drawing import inline
 from membench.reports.kinds import kind_lines
+from membench.reports.run_end import run_end
 from membench.reports.run_page import rule, tone
 from membench.runs.finished import Run, per_example
 from membench.runs.nearest import example_images, mistakes
@@ -99,6 +102,37 @@ def test_a_run_is_judged_against_the_mirror_model(tmp_path) -> None:
     assert f"AUROC {row.b:.3f}" in against(b, [a]).text
     other_seed = dataclasses.replace(b, info=b.info | {"seed": 8})
     assert against(a, [other_seed]).difference is None
+
+
+def of_model(root, weights: str, noise: float, *, control: bool = False, **more) -> Run:
+    """A scored run on a model of these weights; noise: how much hides its labels."""
+    random = np.random.default_rng(ord(weights))
+    hashes = {"data": "d" * 64, "prompts": "p" * 64, "weights": weights * 64}
+    return make(
+        root,
+        [None] * 60,
+        control=control,
+        more_parts={"hashes": hashes},
+        change=lambda s: s.assign(score=s.label + noise * random.normal(size=len(s))),
+        extra={"task_options_passed": [f"model={weights}"]},
+        **more,
+    )
+
+
+def test_a_run_is_judged_by_its_own_model_s_scores(tmp_path) -> None:
+    """Two models with the same data and one control have one pair key."""
+    good, bad = of_model(tmp_path, "a", 0.3), of_model(tmp_path, "e", 99.0)
+    control = of_model(tmp_path, "b", 99.0, control=True)
+    assert [run.path for run in counterparts([good])] == [control.path]
+    assert {run.path for run in counterparts([control])} == {good.path, bad.path}
+    for run, own in ((good, "finds memorized"), (bad, "does not find")):
+        wanted = over_control([(run.scores, control.scores)])
+        assert against(run, counterparts([run])).difference == pytest.approx(wanted)
+        text = run_end([run], tmp_path, None)
+        assert text.startswith(f"random {own}") and text.count("\nrandom ") <= 1
+    # Both at once: each row by its own model
+    first = run_end([good, bad], tmp_path, None)
+    assert first.startswith("random finds memorized")
 
 
 def test_mistakes_are_the_worst_and_keep_their_images() -> None:

@@ -121,5 +121,10 @@ def half_of(run: Run) -> str:
     """The half that a run's model has seen; ``a`` where the options do not say it: it
     is the default of every task.
     """
-    given = [o.partition("=")[2] for o in run.info["task_options_passed"] if o.startswith("half=")]
+    return half_in(run.info)
+
+
+def half_in(info: Mapping[str, Any]) -> str:
+    """The same of a run's run.json."""
+    given = [o.partition("=")[2] for o in info["task_options_passed"] if o.startswith("half=")]
     return given[-1] if given else "a"

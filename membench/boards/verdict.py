@@ -16,6 +16,7 @@ from typing import Literal
 
 import pandas as pd
 
+from membench.boards.collect import about
 from membench.boards.identity import pair_key
 from membench.metrics.mirror import over_control
 from membench.runs.finished import Run
@@ -157,8 +158,12 @@ def _interval(value: float, low: float, high: float) -> str:
 def _pairs(row: pd.Series, runs: Sequence[Run]) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """Scores on the model and on the control of each seed that both have, of the
     setting of a row.
+
+    Which weights counts, too: a pair's key leaves them out, so runs of other models
+    with the same data and control bear the same.
     """
     over_seeds = "seeds" in row
+    weights = {False: row.weights, True: row.control_weights}
     found: dict[bool, dict[int, Run]] = {False: {}, True: {}}
     for run in runs:
         same = (
@@ -166,8 +171,9 @@ def _pairs(row: pd.Series, runs: Sequence[Run]) -> list[tuple[pd.DataFrame, pd.D
             if over_seeds
             else pair_key(run.info) == row.pair
         )
-        if same:
-            found[bool(run.info["control"])][run.info["seed"]] = run
+        control = bool(run.info["control"])
+        if same and about(run)["weights"] == weights[control]:
+            found[control][run.info["seed"]] = run
     return [
         (found[False][seed].scores, found[True][seed].scores)
         for seed in sorted(set(found[False]) & set(found[True]))
