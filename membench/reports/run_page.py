@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from membench.boards.judged import judged
-from membench.boards.verdict import Level, Verdict
+from membench.boards.verdict import MIRROR, Level, Verdict
 from membench.metrics.names import COPIES, DETECTION
 from membench.reports.examples import examples, wrong
 from membench.reports.gallery import copy_words, first_pairs, measure_word, of_run
@@ -115,10 +115,17 @@ def rule(verdict: Verdict) -> str:
     value, low, high = verdict.difference
     numbers = interval(value, low, high)
     colour = "Green" if verdict.level == "finds" else "Amber"
+    # The page shows another AUROC below, of other negatives
+    of = (
+        " Both are of what either model has seen, each half against the other; the AUROC of the"
+        " tables is against all negatives, held-out ones too."
+        if other == MIRROR
+        else ""
+    )
     return (
         f"{colour}: AUROC here less AUROC on {other}, on the same examples, is {numbers}. Green"
         " where this interval lies above 0 and that of the AUROC above 0.5; amber where not; grey"
-        f" without a run on {other}."
+        f" without a run on {other}.{of}"
     )
 
 
