@@ -108,7 +108,8 @@ def collect(source: Source, groups: str = "task") -> pd.DataFrame:
         [_copies(run) for run in runs],
         [_is_uneven(run) for run in runs],
     )
-    frame["budget"] = frame.budget.astype("Int64")
+    for name in ("budget", "unique_copies"):
+        frame[name] = frame[name].astype("Int64")
     alone = ~frame.control & frame.control_weights.isna() & frame.ams_cumulative.notna()
     frame["control_command"] = frame.control_command.where(alone, None)
     frame = with_captions(frame, runs, groups)
@@ -260,7 +261,12 @@ def _row(run: Run) -> dict[str, Any]:
         "unlabelled": int((scored.label < 0).sum()),
         "n_g": drawn,
         "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
-        "unique_copies": round(np.nan_to_num(row["ums_nearest_cumulative"]) * good),
+        # Of a detector that scores no 0: its images say nothing of it
+        "unique_copies": (
+            pd.NA
+            if np.isnan(row["ums_nearest_cumulative"])
+            else round(row["ums_nearest_cumulative"] * good)
+        ),
         **{f"{what}_per_example": per_example(run, what) for what in PER_EXAMPLE},
         "forwards_per_image": spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
         "prepare_forwards": spent(run, "forwards", "prepare"),
