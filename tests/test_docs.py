@@ -75,3 +75,22 @@ def test_side_s_factor_is_that_of_the_ladder(page):
     assert f"{last:.1f} times" in text
     if page.endswith("questions.md"):
         assert f"where {100 * own.ams_cumulative['5', 'random']:.0f} % are" in text
+
+
+def test_no_finding_meets_what_would_refute_it():
+    """Of finding 4 and 5, by the tables they rest on."""
+    text = words_of("docs/findings.md")
+    assert "a detector with an AUROC clearly above 0.5 at 16 times whose AUROC" in text
+    pairs = pd.read_parquet(ROOT / "results" / "mirror_development.parquet")
+    pairs = pairs[pairs.task == "cifar10"].set_index(["detector", "kind"])
+    clear = [d for d in pairs.index.unique("detector") if pairs.mirrored_low[d, "x16"] > 0.5]
+    assert clear and all(pairs.mirrored[d, "x1"] < pairs.mirrored[d, "x16"] for d in clear)
+    frame = pd.read_parquet(ROOT / "results" / "ladder.parquet")
+    own = frame[~frame.control].set_index(["value", "detector"])
+    for value in own.index.unique("value"):
+        side, plain = own.loc[value, "side"], own.loc[value, "random"]
+        if plain.ams_cumulative < 0.1:
+            assert side.ams_cumulative_low > plain.ams_cumulative_high
+        if plain.ams_cumulative > 0.3:
+            assert side.copied_at_equal_n < plain.copied_at_equal_n
+    assert "at base rates of 6 and 18 % there is no clear difference" in text
