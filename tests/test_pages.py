@@ -28,7 +28,7 @@ from membench.reports.dot_plot import UNSEEN, dot_plot, unseen_columns
 from membench.reports.drawing import inline
 from membench.reports.kinds import kind_lines
 from membench.reports.run_end import run_end
-from membench.reports.run_page import rule, tone
+from membench.reports.run_page import WORDS, render, rule, tone
 from membench.runs.finished import Run, per_example
 from membench.runs.nearest import example_images, mistakes
 from membench.types import Condition, Example
@@ -178,6 +178,23 @@ def test_the_page_begins_with_the_verdict(tmp_path) -> None:
     assert places == sorted(places)
     top = html[places[0] : places[2]]
     assert top.count('alt="generated"') == 4 and "Grey: this detector has no run" in top
+
+
+def test_what_is_not_judged_says_so(tmp_path) -> None:
+    """An attack has no AUROC to judge, and a control run is what others are judged by."""
+    attack = make(tmp_path, [0, 1, *[None] * 6], scored=False)
+    assert rule(against(attack, [])) == "" and WORDS[against(attack, []).level] != "No AUROC"
+    control = make(tmp_path, [0, *[None] * 7], scored=False, control=True)
+    found = against(attack, counterparts([attack]))
+    assert "25.0 % of them copies" in found.text
+    assert found.text.endswith("; from the control model 12.5 %") and rule(found) == ""
+    scored = make(tmp_path / "scored", [None] * 8, control=True)
+    for run in (control, scored):
+        judged = against(run, counterparts([run]))
+        assert judged.level == "control" and tone(judged) == "neutral"
+        assert "no run on" not in rule(judged) and "not judged itself" in rule(judged)
+    assert "from the control model" in against(control, []).text
+    assert "has no run on" not in render(attack) and "from the control model 12.5" in render(attack)
 
 
 def seeds_row(detector: str, auroc: float, **more) -> dict:

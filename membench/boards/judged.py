@@ -39,6 +39,7 @@ def against(run: Run, found: Sequence[Run]) -> Verdict:
     if controls:
         control = _row(controls[-1])
         row |= {"control_auroc": control["auroc"], "control_weights": control["weights"]}
+        row["control_ams"] = control["ams_cumulative"]
     return control_verdict(pd.Series(row), what_of(run), other_name(run), [run, *controls[-1:]])
 
 

@@ -42,6 +42,8 @@ WORDS: dict[Level, str] = {
     "unsure": "Not told from content",
     "chance": "No better than chance",
     "open": "Open: no other model asked",
+    "attack": "What was extracted",
+    "control": "The control model",
     "none": "No AUROC",
 }
 
@@ -108,8 +110,17 @@ def tone(verdict: Verdict) -> str:
 
 
 def rule(verdict: Verdict) -> str:
-    """What the colour says, with the numbers that it follows."""
+    """What the colour says, with the numbers that it follows; empty where nothing is
+    judged.
+    """
     other = verdict.other
+    if verdict.level in ("attack", "none"):
+        return ""
+    if verdict.level == "control":
+        return (
+            "Grey: a run on the control model is what runs on the model are compared with, and is"
+            " not judged itself."
+        )
     if verdict.difference is None:
         return f"Grey: this detector has no run on {other} here, so content alone may explain it."
     value, low, high = verdict.difference
