@@ -94,3 +94,51 @@ def test_no_finding_meets_what_would_refute_it():
         if plain.ams_cumulative > 0.3:
             assert side.copied_at_equal_n < plain.copied_at_equal_n
     assert "at base rates of 6 and 18 % there is no clear difference" in text
+
+
+def test_tries_are_told_as_they_were():
+    """How many, of how many examples, and that they are no whole runs."""
+    tries = pd.read_parquet(ROOT / "results" / "tuned_cifar10.parquet")
+    assert set(tries.status) == {"partial"} and tries.n.nunique() == 1
+    counts = tries.groupby("detector").size()
+    assert counts["clid"] == 5 and counts.drop("clid").eq(6).all()
+    own = tries[tries.detector == "score_norm"].set_index("number").auroc
+    assert own[5] == own[0]
+    for page in ("docs/findings.md", "results/mirror_world1.md"):
+        text = words_of(page)
+        assert f"{tries.n.iloc[0]:.0f} examples" in text and "PARTIAL" in text
+        assert "`clid` has five" in text and "`score_norm` repeats its defaults" in text
+
+
+def test_what_size_explains_of_flipd_is_that_of_the_board():
+    frame = pd.read_parquet(ROOT / "results" / "cifar10_subset" / "leaderboard.parquet")
+    frame = frame[(frame.detector == "flipd") & frame.control].set_index("options")
+    text = words_of("results/cifar10_subset.md")
+    whole, matched = (
+        [f"{frame[name][options]:.3f}" for options in ("", "t0=0.1")]
+        for name in ("auroc", "auroc_complexity_matched")
+    )
+    assert f"({whole[0]}, and {whole[1]} with t0=0.1)" in text and all(
+        m < w for m, w in zip(matched, whole, strict=True)
+    )
+    assert f"further below ({matched[0]} and {matched[1]})" in text
+
+
+def test_what_perturbing_costs_is_that_of_the_trainings():
+    frame = pd.read_parquet(ROOT / "results" / "perturbed_labels.parquet")
+    frame = frame[(frame.labels == "class") & (frame["from"] == "labels") & (frame.side == 16)]
+    plain, perturbed = (
+        frame[frame.perturb == share].set_index(["half", "seed"]).accuracy for share in (0.0, 0.3)
+    )
+    less = (perturbed - plain).dropna()
+    told = re.search(r"paired: (\S+), (\S+) and (\S+)\)", words_of("docs/questions.md"))
+    assert sorted(map(float, told.groups())) == pytest.approx(sorted(less), abs=6e-4)
+    assert f"from {plain.mean():.3f} to {perturbed.mean():.3f}" in words_of("docs/questions.md")
+    assert less.index.get_level_values("half").value_counts().max() == 2
+
+
+def test_the_line_of_captions_is_that_of_the_mini_catalogue():
+    """On half a's board of differences every example of it counts."""
+    compared = pd.read_parquet(ROOT / "results" / "differences.parquet")
+    [n] = set(compared.n)
+    assert f"the {n:,.0f} examples of the mini catalogue" in words_of("docs/captions.md")
