@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
 from membench.metrics.intervals import mean_resamples
 from membench.metrics.levels import mover, two_level_interval, widened
+from membench.reports.attack_tables import attack_tables
 from membench.reports.output import write_boards
 from membench.reports.seeds_tables import seeds_tables
 from membench.storage.tables import read_table, write_table
@@ -254,3 +256,23 @@ def test_boards_apart_say_which_field_differs(tmp_path):
     assert line.endswith("other weights (cccccccc, not bbbbbbbb)")  # than the first control's
     assert len(apart(pd.concat([frame, frame.assign(profile="full")]))) == 2
     assert apart(pd.concat([frame, frame.assign(task="u", data="other")])) == []
+
+
+def test_counts_are_means_over_seeds_and_a_partial_control_is_marked(tmp_path):
+    """A seed of which two scores failed has fewer examples."""
+
+    def few(scores):
+        return scores.assign(status=["failed"] * 2 + ["ok"] * (len(scores) - 2))
+
+    runs = [make(tmp_path, COPIED), make(tmp_path, COPIED, seed=1)]
+    runs[1] = replace(runs[1], scores=few(runs[1].scores))
+    runs += [make(tmp_path, COPIED, control=True, seed=seed, failed=seed) for seed in (0, 1)]
+    frame = over_seeds(collect(runs), runs, Resampler(resamples=50))
+    ours = row(frame, "random")
+    assert (ours.positives, ours.negatives, ours.unlabelled) == (3.5, 3.5, 0)
+    assert ours.control_status == "partial"
+    [(_, text, _)] = seeds_tables(frame[~frame.control])
+    assert text["control AUROC"].iloc[0].startswith("PARTIAL 0.")
+    tables = {what: body for what, body, _ in attack_tables(frame[~frame.control])}
+    [mirror] = [body["mirror %"] for body in tables.values() if "mirror %" in body]
+    assert mirror.iloc[0].startswith("PARTIAL ")

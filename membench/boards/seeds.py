@@ -38,9 +38,6 @@ KEPT = (
     "budget",
     "sees",
     "of",
-    "positives",
-    "negatives",
-    "unlabelled",
     "pair_settings",
     "captions_auroc",
     "captions_low",
@@ -51,6 +48,7 @@ KEPT = (
 SUBSETS = ("kind", "source")  # of rows that are of a part of the examples each
 
 MEANS = (
+    *("positives", "negatives", "unlabelled"),
     *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "sample_evaluations", "backwards"),
     *("surrogate_forwards", "surrogate_backwards"),
     *NUMBERS,
