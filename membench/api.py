@@ -150,7 +150,10 @@ def report(
 
 
 def _runs(given: Run | str | Path | Iterable[Run | str | Path], *, verified: bool) -> list[Run]:
-    """One run twice counts once. verified: of ``finished.load``."""
+    """One run twice counts once. verified: of ``finished.load``. Raises
+    :class:`UserError` for two of one key with different numbers: the key names all that
+    changes the output, so that one of them is a changed file, or there is a bug.
+    """
     listed = [given] if isinstance(given, Run | str | Path) else list(given)
     found: list[Run] = []
     for one in listed:
@@ -165,7 +168,15 @@ def _runs(given: Run | str | Path | Iterable[Run | str | Path], *, verified: boo
             found += many.runs
     if not found:
         raise UserError("no run was given: a result of membench.run, or a folder of runs")
-    return list({run.info["key"]: run for run in found}.values())
+    by_key: dict[str, Run] = {}
+    for run in found:
+        first = by_key.setdefault(run.info["key"], run)
+        if first is not run and (where := finished.difference(first, run)):
+            raise UserError(
+                f"{first.path} and {run.path} are one run (key {run.info['key']}) with different"
+                f" numbers ({where}): a bug in membench or a changed file; name one of them"
+            )
+    return list(by_key.values())
 
 
 def write_pages(runs: Sequence[Run]) -> None:

@@ -137,7 +137,7 @@ class Result(Run):
         images = self.images(drawn.sample_id)
         by_id = {r.condition: images.get(r.sample_id) for r in drawn.itertuples()}
         rows = "".join(
-            f"<tr><td>{_image(by_id.get(r.id))}</td><td>{html.escape(plain(r.prompt or r.id))}</td>"
+            f"<tr><td>{_image(by_id.get(r.id))}</td><td>{html.escape(plain(_words(r)))}</td>"
             f"<td>{r.score:.4g}</td><td>{html.escape(plain(r.kind))}</td></tr>"
             for r in first.itertuples()
         )
@@ -191,6 +191,13 @@ def _named(run: Run) -> str:
     partial = "" if info["status"] == "complete" else ", PARTIAL"
     profile = f"{info['profile']}, seed {info['seed']}"
     return plain(f"{info['detector']} on {info['task']} ({profile}{control}{partial})")
+
+
+def _words(row: Any) -> str:
+    """What an example is called: its prompt; of an image, which has none, its id. A frame
+    may hold a missing prompt as NaN.
+    """
+    return row.prompt if isinstance(row.prompt, str) and row.prompt else str(row.id)
 
 
 def _image(png: bytes | None) -> str:

@@ -25,7 +25,7 @@ from membench.detector import Detector
 from membench.errors import UserError
 from membench.reports.drawing import draw, figure
 from membench.reports.plots import CROSS, INKS, UNLABELLED, Plot
-from membench.reports.sweep import plots, spread, summary, title
+from membench.reports.sweep import note, plots, spread, summary, title
 from membench.runs import sweep
 from membench.runs.finished import Run, load
 from membench.runs.spec import Spec
@@ -470,6 +470,8 @@ def test_several_seeds_are_drawn_as_their_mean_from_least_to_greatest(monkeypatc
     assert len({line.aside for line in ams.lines if line.whiskers}) == 2  # side by side
     assert "mean of seeds 0, 1" in title(frame)
     assert list(summary(frame)["AMS copies %"]) == ["25.0 [20.0, 30.0]"] * 4
+    assert note(frame) == ("means of seeds 0, 1; brackets: least and greatest of them, no interval")
+    assert note(frame[frame.seed == 1]) == "seed 1; brackets: 95 % intervals over groups"
 
 
 def test_refused_points_are_marked_on_the_axis(monkeypatch) -> None:

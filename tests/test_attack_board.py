@@ -6,14 +6,19 @@ import math
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from boards import COPIED, make, row
 
-from membench.boards.board import board, read
+from membench.boards.board import board, of_frame, read
 from membench.boards.collect import collect
+from membench.boards.saved import read_board
+from membench.boards.seeds import over_seeds
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.reports.attack_tables import attack_names, short_names
+from membench.reports.board_tables import run_tables
+from membench.reports.output import save
 
 SCORER = {"attack": False}
 
@@ -36,10 +41,30 @@ def test_a_scoring_detector_has_no_share_of_copies(runs: Path) -> None:
     scorer, attack = row(frame, "cfg_norm"), row(frame, "side")
     assert math.isnan(scorer.ams_cumulative) and math.isnan(scorer.ums_cumulative_high)
     assert math.isnan(scorer.best_p50) and math.isnan(scorer.ams_in_high)
-    assert scorer.auroc == attack.auroc and scorer.unique_copies == 0
+    assert scorer.auroc == attack.auroc and pd.isna(scorer.unique_copies)
     assert attack.ams_cumulative == 6 / 8 and attack.unique_copies == 3
     # Nor does it say at which N_G and cost the attacks are compared
     assert attack.equal_n == 4 and attack.equal_cost == 100 and pd.isna(scorer.equal_n)
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "json"])
+def test_no_number_of_copies_is_none_in_every_form(runs: Path, tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"board.{form}"
+    save(collect(runs), "run", form, file)
+    read_it = {"parquet": read_board, "csv": pd.read_csv, "json": pd.read_json}[form]
+    stored = read_it(file)
+    if form == "parquet":
+        assert pq.read_schema(file).field("unique_copies").type == "int64"
+    assert pd.isna(row(stored, "cfg_norm").unique_copies) and row(stored, "side").unique_copies == 3
+
+
+def test_tables_show_no_number_of_copies_where_there_is_none(runs: Path) -> None:
+    frame = collect(runs)
+    seeds = over_seeds(frame)
+    assert pd.isna(row(seeds, "cfg_norm").unique_copies) and row(seeds, "side").unique_copies == 3
+    for part in of_frame(frame, "run").parts:
+        for _, body, _ in run_tables(part.frame):
+            assert "<NA>" not in body.astype(str).to_numpy()
 
 
 def test_attacks_are_compared_at_equal_cost_with_what_they_took_to_prepare(runs: Path) -> None:

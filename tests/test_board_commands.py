@@ -122,7 +122,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         (["--groups", "txt"], "unknown grouping 'txt'"),
         (
             ["--groups", "text"],
-            "--groups text is for --by seeds, attack, kind, source, difference, leaders and",
+            "--groups text is for --by seeds, kind, source, difference, leaders and summary",
         ),
         (["--groups", "text", "--by", "band"], "--groups text is for --by seeds"),
         (

@@ -126,3 +126,26 @@ def test_the_document_is_made_from_the_table() -> None:
         "python -m membench.boards.columns > docs/columns.md"
     )
     assert all(f"| `{name}` |" in text for columns in TABLES.values() for name in columns)
+
+
+def test_percentiles_are_of_the_value_as_it_is():
+    """Of a distance a high percentile is far: there is no order of its own."""
+    for q in (50, 75, 90, 95, 99):
+        assert INFO[f"best_p{q}"].about.endswith("as it is: of a distance, a high one is far")
+
+
+SHIPPED = sorted((ROOT / "results").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
+def test_shipped_boards_describe_their_columns_as_the_code_does(file):
+    schema = pq.read_schema(file)
+    if (by := (schema.metadata or {}).get(b"membench.by")) is None:
+        return
+    for field in schema:
+        told = (field.metadata or {}).get(b"description", b"").decode()
+        try:
+            wanted = column(field.name, by.decode()).about
+        except KeyError:
+            continue
+        assert told == wanted, field.name

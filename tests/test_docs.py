@@ -7,7 +7,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from boards import COPIED, make
+from scipy.stats.contingency import odds_ratio
 
 from membench.boards.board import of_frame
 from membench.boards.collect import collect
@@ -15,7 +18,13 @@ from membench.boards.seeds import over_seeds
 from membench.metrics.names import DETECTION, RARE
 from membench.reports.output import write_boards
 
-PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "metrics.md"
+
+
+def words_of(path: str) -> str:
+    """A page of the repository, on one line."""
+    return " ".join((ROOT / path).read_text(encoding="utf-8").split())
 
 
 def test_every_metric_has_its_place_on_the_page(tmp_path):
@@ -45,3 +54,91 @@ def test_the_sample_row_of_the_page_is_a_board_s(tmp_path, capsys):
         r"^\| detector \| options .*$", PAGE.read_text(encoding="utf-8"), flags=re.M
     )
     assert {cell.strip() for cell in sample.split("|")} - {"…"} <= titles
+
+
+@pytest.mark.parametrize("page", ["docs/findings.md", "docs/questions.md"])
+def test_side_s_factor_is_that_of_the_ladder(page):
+    """A factor that rests on one plain copy is named with its counts and how far it goes."""
+    frame = pd.read_parquet(ROOT / "results" / "ladder.parquet")
+    own = frame[~frame.control].set_index(["value", "detector"])
+    (side, of_side), (plain, of_plain) = (
+        (round(r.ams_cumulative * r.n_ok), round(r.n_ok))
+        for r in (own.loc["1", "side"], own.loc["1", "random"])
+    )
+    odds = odds_ratio([[side, of_side - side], [plain, of_plain - plain]])
+    low, factor = odds.confidence_interval(0.95).low, side / of_side / (plain / of_plain)
+    text = words_of(page)
+    assert f"some {round(factor, -1):.0f} times" in text
+    counts = f"{side} of {of_side} against {plain} of {of_plain:,}"
+    assert f"({counts}: anything from {low:.0f} up)" in text
+    last = own.ams_cumulative["5", "side"] / own.ams_cumulative["5", "random"]
+    assert f"{last:.1f} times" in text
+    if page.endswith("questions.md"):
+        assert f"where {100 * own.ams_cumulative['5', 'random']:.0f} % are" in text
+
+
+def test_no_finding_meets_what_would_refute_it():
+    """Of finding 4 and 5, by the tables they rest on."""
+    text = words_of("docs/findings.md")
+    assert "a detector with an AUROC clearly above 0.5 at 16 times whose AUROC" in text
+    pairs = pd.read_parquet(ROOT / "results" / "mirror_development.parquet")
+    pairs = pairs[pairs.task == "cifar10"].set_index(["detector", "kind"])
+    clear = [d for d in pairs.index.unique("detector") if pairs.mirrored_low[d, "x16"] > 0.5]
+    assert clear and all(pairs.mirrored[d, "x1"] < pairs.mirrored[d, "x16"] for d in clear)
+    frame = pd.read_parquet(ROOT / "results" / "ladder.parquet")
+    own = frame[~frame.control].set_index(["value", "detector"])
+    for value in own.index.unique("value"):
+        side, plain = own.loc[value, "side"], own.loc[value, "random"]
+        if plain.ams_cumulative < 0.1:
+            assert side.ams_cumulative_low > plain.ams_cumulative_high
+        if plain.ams_cumulative > 0.3:
+            assert side.copied_at_equal_n < plain.copied_at_equal_n
+    assert "at base rates of 6 and 18 % there is no clear difference" in text
+
+
+def test_tries_are_told_as_they_were():
+    """How many, of how many examples, and that they are no whole runs."""
+    tries = pd.read_parquet(ROOT / "results" / "tuned_cifar10.parquet")
+    assert set(tries.status) == {"partial"} and tries.n.nunique() == 1
+    counts = tries.groupby("detector").size()
+    assert counts["clid"] == 5 and counts.drop("clid").eq(6).all()
+    own = tries[tries.detector == "score_norm"].set_index("number").auroc
+    assert own[5] == own[0]
+    for page in ("docs/findings.md", "results/mirror_world1.md"):
+        text = words_of(page)
+        assert f"{tries.n.iloc[0]:.0f} examples" in text and "PARTIAL" in text
+        assert "`clid` has five" in text and "`score_norm` repeats its defaults" in text
+
+
+def test_what_size_explains_of_flipd_is_that_of_the_board():
+    frame = pd.read_parquet(ROOT / "results" / "cifar10_subset" / "leaderboard.parquet")
+    frame = frame[(frame.detector == "flipd") & frame.control].set_index("options")
+    text = words_of("results/cifar10_subset.md")
+    whole, matched = (
+        [f"{frame[name][options]:.3f}" for options in ("", "t0=0.1")]
+        for name in ("auroc", "auroc_complexity_matched")
+    )
+    assert f"({whole[0]}, and {whole[1]} with t0=0.1)" in text and all(
+        m < w for m, w in zip(matched, whole, strict=True)
+    )
+    assert f"further below ({matched[0]} and {matched[1]})" in text
+
+
+def test_what_perturbing_costs_is_that_of_the_trainings():
+    frame = pd.read_parquet(ROOT / "results" / "perturbed_labels.parquet")
+    frame = frame[(frame.labels == "class") & (frame["from"] == "labels") & (frame.side == 16)]
+    plain, perturbed = (
+        frame[frame.perturb == share].set_index(["half", "seed"]).accuracy for share in (0.0, 0.3)
+    )
+    less = (perturbed - plain).dropna()
+    told = re.search(r"paired: (\S+), (\S+) and (\S+)\)", words_of("docs/questions.md"))
+    assert sorted(map(float, told.groups())) == pytest.approx(sorted(less), abs=6e-4)
+    assert f"from {plain.mean():.3f} to {perturbed.mean():.3f}" in words_of("docs/questions.md")
+    assert less.index.get_level_values("half").value_counts().max() == 2
+
+
+def test_the_line_of_captions_is_that_of_the_mini_catalogue():
+    """On half a's board of differences every example of it counts."""
+    compared = pd.read_parquet(ROOT / "results" / "differences.parquet")
+    [n] = set(compared.n)
+    assert f"the {n:,.0f} examples of the mini catalogue" in words_of("docs/captions.md")

@@ -5,6 +5,7 @@ prompts.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +15,12 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
+from boards import make
 from conftest import ROOT
 
+from membench.boards.board import board
 from membench.boards.groups import regrouped
+from membench.boards.resampling import Resampler
 from membench.datasets.prompts import read_prompts
 from membench.errors import UserError
 from membench.metrics.detection import check
@@ -377,3 +381,18 @@ def test_the_published_prompts():
     joined = text_groups(webster + others)
     # No group holds both
     assert len(set(joined)) == 848 and by_label(joined, [1] * 500 + [0] * 500) == joined
+
+
+def test_shares_of_copies_are_over_the_groups_asked_for(tmp_path):
+    """All images of one prompt are copies: two groups of it, not eight images."""
+    run = make(tmp_path, [0, 0, 0, 0, None, None, None, None])
+    words = ["teal striped area rug"] * 4 + ["a plain white mug"] * 4
+    run = dataclasses.replace(run, samples=run.samples.assign(prompt=words))
+    spread = {
+        how: Resampler(how).copies(run, run.space).resampled.std() for how in ("task", "text")
+    }
+    # Of n independent parts that are each a copy or not: sd 0.5 / sqrt(n)
+    assert spread["task"] == pytest.approx(0.5 / np.sqrt(8), rel=0.1)
+    assert spread["text"] == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
+    with pytest.raises(UserError, match="--groups text is for --by seeds, kind"):
+        board([run], "attack", groups="text")

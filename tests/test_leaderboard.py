@@ -347,3 +347,17 @@ def test_the_summary_of_runs(tmp_path):
     nothing = run_table([make(tmp_path, [], detector="none", scored=False)])
     assert "files:" in nothing and "extraction," not in nothing
     assert row(collect(tmp_path), "none").n_g == 0
+
+
+def test_a_partial_run_does_not_set_the_terms_of_whole_ones(tmp_path):
+    """Of 8 images 4 failed; whole runs of 8 and 6 are compared at 6."""
+    make(tmp_path, COPIED)
+    make(tmp_path, [0, 1, 2, None, None, None], detector="side", price=20)
+    make(tmp_path, [0, 1, 2, 3, 4, 5, 6, 7], detector="other", price=1, failed=4)
+    frame = collect(tmp_path)
+    assert set(frame.equal_n) == {6} and set(frame.equal_cost) == {80}
+    assert row(frame, "side").copied_at_equal_n == 3
+    assert math.isnan(row(frame, "other").copied_at_equal_n)
+    make(tmp_path / "alone", [0, 1, 2, 3, 4, 5, 6, 7], detector="other", price=1, failed=4)
+    alone = collect(tmp_path / "alone")
+    assert alone.equal_n.tolist() == [4] and alone.copied_at_equal_n.tolist() == [4.0]

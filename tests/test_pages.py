@@ -10,8 +10,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from boards import make
+from sklearn.metrics import roc_auc_score
 from test_report import NASTY, NEAREST, make_run, page, sure, without_script
 
+from membench.boards.collect import about
+from membench.boards.counterparts import counterparts
 from membench.boards.identity import asked
 from membench.boards.judged import against
 from membench.boards.papers import about_detectors
@@ -20,10 +24,11 @@ from membench.metrics.mirror import mirrored_auroc, over_control
 from membench.reports.board_page import write_board
 from membench.reports.board_parts import Board
 from membench.reports.detector_cost import detector_cost_plot, evaluated
-from membench.reports.dot_plot import dot_plot
+from membench.reports.dot_plot import UNSEEN, dot_plot, unseen_columns
 from membench.reports.drawing import inline
 from membench.reports.kinds import kind_lines
-from membench.reports.run_page import rule, tone
+from membench.reports.run_end import run_end
+from membench.reports.run_page import WORDS, render, rule, tone
 from membench.runs.finished import Run, per_example
 from membench.runs.nearest import example_images, mistakes
 from membench.types import Condition, Example
@@ -96,9 +101,41 @@ def test_a_run_is_judged_against_the_mirror_model(tmp_path) -> None:
     assert f"AUROC {row.a:.3f} [{row.a_low:.3f}, {row.a_high:.3f}]" in found.text
     assert f"{MIRROR}, which has seen the others, {1 - row.b:.3f}" in found.text
     assert found.difference == pytest.approx((row.a + row.b - 1, 2 * row.low - 1, 2 * row.high - 1))
+    assert "the AUROC of the tables is against all negatives, held-out ones too" in rule(found)
     assert f"AUROC {row.b:.3f}" in against(b, [a]).text
     other_seed = dataclasses.replace(b, info=b.info | {"seed": 8})
     assert against(a, [other_seed]).difference is None
+
+
+def of_model(root, weights: str, noise: float, *, control: bool = False, **more) -> Run:
+    """A scored run on a model of these weights; noise: how much hides its labels."""
+    random = np.random.default_rng(ord(weights))
+    hashes = {"data": "d" * 64, "prompts": "p" * 64, "weights": weights * 64}
+    return make(
+        root,
+        [None] * 60,
+        control=control,
+        more_parts={"hashes": hashes},
+        change=lambda s: s.assign(score=s.label + noise * random.normal(size=len(s))),
+        extra={"task_options_passed": [f"model={weights}"]},
+        **more,
+    )
+
+
+def test_a_run_is_judged_by_its_own_model_s_scores(tmp_path) -> None:
+    """Two models with the same data and one control have one pair key."""
+    good, bad = of_model(tmp_path, "a", 0.3), of_model(tmp_path, "e", 99.0)
+    control = of_model(tmp_path, "b", 99.0, control=True)
+    assert [run.path for run in counterparts([good])] == [control.path]
+    assert {run.path for run in counterparts([control])} == {good.path, bad.path}
+    for run, own in ((good, "finds memorized"), (bad, "does not find")):
+        wanted = over_control([(run.scores, control.scores)])
+        assert against(run, counterparts([run])).difference == pytest.approx(wanted)
+        text = run_end([run], tmp_path, None)
+        assert text.startswith(f"random {own}") and text.count("\nrandom ") <= 1
+    # Both at once: each row by its own model
+    first = run_end([good, bad], tmp_path, None)
+    assert first.startswith("random finds memorized")
 
 
 def test_mistakes_are_the_worst_and_keep_their_images() -> None:
@@ -143,9 +180,27 @@ def test_the_page_begins_with_the_verdict(tmp_path) -> None:
     assert top.count('alt="generated"') == 4 and "Grey: this detector has no run" in top
 
 
+def test_what_is_not_judged_says_so(tmp_path) -> None:
+    """An attack has no AUROC to judge, and a control run is what others are judged by."""
+    attack = make(tmp_path, [0, 1, *[None] * 6], scored=False)
+    assert rule(against(attack, [])) == "" and WORDS[against(attack, []).level] != "No AUROC"
+    control = make(tmp_path, [0, *[None] * 7], scored=False, control=True)
+    found = against(attack, counterparts([attack]))
+    assert "25.0 % of them copies" in found.text
+    assert found.text.endswith("; from the control model 12.5 %") and rule(found) == ""
+    scored = make(tmp_path / "scored", [None] * 8, control=True)
+    for run in (control, scored):
+        judged = against(run, counterparts([run]))
+        assert judged.level == "control" and tone(judged) == "neutral"
+        assert "no run on" not in rule(judged) and "not judged itself" in rule(judged)
+    assert "from the control model" in against(control, []).text
+    assert "has no run on" not in render(attack) and "from the control model 12.5" in render(attack)
+
+
 def seeds_row(detector: str, auroc: float, **more) -> dict:
     ends = {"auroc": auroc, "auroc_low": auroc - 0.02, "auroc_high": auroc + 0.02}
     given = {"detector": detector, "options": "", "status": "complete", "captions_auroc": 0.61}
+    given["control"] = False
     return given | ends | more
 
 
@@ -153,15 +208,43 @@ def test_a_dot_is_where_the_number_is() -> None:
     rows = pd.DataFrame([seeds_row("one", 0.7), seeds_row("two", 0.9), seeds_row("png_size", 0.55)])
     unseen = pd.DataFrame({"unseen": [0.5, np.nan, np.nan]})
     unseen = unseen.assign(unseen_low=unseen.unseen - 0.1, unseen_high=unseen.unseen + 0.1)
-    plot = dot_plot(rows, unseen)
+    plot = dot_plot(rows, unseen.assign(unseen_on=[CONTROL, None, None]))
     lines = {line.name: line for line in plot.lines}
-    model, other = lines["the model"], lines["the mirror or control model"]
+    model, other = lines["the model"], lines["the control model"]
+    assert MIRROR not in lines
     assert [name for _, name in plot.y.at] == ["two", "one"]  # best first
     assert model.x.tolist() == [0.9, 0.7] and model.low.tolist() == pytest.approx([0.88, 0.68])
     assert other.x[1] == 0.5 and np.isnan(other.x[0]) and other.hollow and not model.hollow
     assert lines["captions alone 0.610"].x.tolist() == [0.61, 0.61]
     assert lines["PNG size alone 0.550"].x.tolist() == [0.55, 0.55]
-    assert "one" in inline(plot) and dot_plot(rows[2:], unseen) is None
+    assert "one" in inline(plot) and dot_plot(rows[2:], unseen.assign(unseen_on=None)) is None
+    # Of a board of control runs the filled dots are the control model's
+    alone = pd.DataFrame(np.nan, index=rows.index, columns=UNSEEN).assign(unseen_on=None)
+    names = [line.name for line in dot_plot(rows.assign(control=True), alone).lines]
+    assert "the control model" in names and "the model" not in names
+
+
+def test_both_dots_are_of_the_same_examples(tmp_path) -> None:
+    """The mirror's scores under the row's own labels, held-out negatives too; and where a
+    control model was asked, that one.
+    """
+    run = make_run(tmp_path, n=90, images=False)
+    ids = run.scores.id.to_numpy()
+    part = np.arange(len(ids)) % 3  # seen by a, by b, by neither
+    random = np.random.default_rng(0)
+    of = run.scores.assign(status="ok", group=ids)
+    a = on(run, "a", of.assign(label=(part == 0) * 1, score=random.normal((part == 0) * 1.0)))
+    b = on(run, "b", of.assign(label=(part == 1) * 1, score=random.normal((part == 1) * 1.0)))
+    rows = pd.DataFrame([{"settings": about(r)["settings"], "control": False} for r in (a, b)])
+    found = unseen_columns(rows, [a, b])
+    assert found.unseen_on.tolist() == [MIRROR, MIRROR]
+    for at, (own, other) in enumerate(((a, b), (b, a))):
+        wanted = roc_auc_score(own.scores.label, other.scores.score)
+        assert found.unseen[at] == pytest.approx(wanted)
+        assert found.unseen_low[at] < wanted < found.unseen_high[at]
+    asked = rows.assign(control_auroc=[0.4, np.nan], control_auroc_low=0.3, control_auroc_high=0.5)
+    found = unseen_columns(asked, [a, b])
+    assert found.unseen_on.tolist() == [CONTROL, MIRROR] and found.unseen[0] == 0.4
 
 
 def test_the_cost_plot_has_each_detector_where_its_numbers_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import linecache
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from boards import COPIED, make
 from conftest import pixel_unet
@@ -21,6 +23,7 @@ from membench.errors import UserError
 from membench.metrics import extraction
 from membench.metrics.detection import detection_metrics
 from membench.models.given import folder_of
+from membench.notebook import Result
 from membench.options import as_settings
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.search import MATCH_COLUMNS, matches_frame
@@ -120,6 +123,23 @@ def test_a_result_shows_itself(tmp_path: Path) -> None:
     top = run.top(2)._repr_html_()
     assert top.count("<tr>") == 3 and f"{best.score:.4g}" in top and "data:image/png" in top
     assert "data:image/png" in run.gallery(3)._repr_html_()
+
+
+@pytest.mark.parametrize("none", [None, float("nan")])
+def test_an_image_is_called_by_its_id(tmp_path: Path, none: float | None) -> None:
+    made = make(tmp_path, COPIED)
+    scores = made.scores.assign(prompt=pd.Series([none] * len(made.scores), dtype=object))
+    top = Result.of(dataclasses.replace(made, scores=scores)).top(2)._repr_html_()
+    best = scores.sort_values("score", ascending=False, kind="stable").iloc[0]
+    assert f"<td>{best.id}</td>" in top and "nan" not in top.lower()
+
+
+def test_one_run_with_two_sets_of_numbers_is_refused(tmp_path: Path) -> None:
+    run = membench.load(make(tmp_path, COPIED).path)
+    other = dataclasses.replace(run, scores=run.scores.assign(score=run.scores.score[::-1] + 1.0))
+    assert len(membench.leaderboard([run, dataclasses.replace(run)]).frame) == 1
+    with pytest.raises(UserError, match=r"are one run .* with different numbers .*score of"):
+        membench.leaderboard([run, other])
 
 
 def test_what_a_file_says_cannot_become_a_tag(tmp_path: Path) -> None:

@@ -269,3 +269,21 @@ def test_one_label_is_no_detection(run: Run) -> None:
     assert not found.metric.str.match(
         "auroc|average_precision|tpr|balanced"
     ).any() and "spearman_png_bits" in set(found.metric)
+
+
+def test_nothing_of_the_old_threshold_stays(run: Run) -> None:
+    """Where every image copies its own prompt's, there is no AUROC of images."""
+    samples = run.samples.copy()
+    good = samples.status == "ok"
+    truth = np.where(np.arange(good.sum()) % 2, 0.3, 0.9)
+    samples.loc[good, "truth_similarity"] = truth
+    samples.loc[good, "confidence"] = np.arange(good.sum(), dtype=float)
+    made = replace(run, samples=samples)
+    table = rescored(made, (), 0.5).metrics
+    held = table[(table.metric == "auroc_of_generations") & (table.subset == "all")]
+    assert len(held) == 1 and held.threshold.iloc[0] == 0.5
+    for copy, share in ((0.95, 1.0), (0.2, 0.0)):
+        table = rescored(replace(made, metrics=table), (), copy).metrics
+        assert "auroc_of_generations" not in set(table.metric)
+        own = table[(table.metric == "own_copies") & (table.subset == "all")]
+        assert own.value.tolist() == [share] and own.threshold.tolist() == [copy]

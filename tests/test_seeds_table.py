@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,17 +15,18 @@ from membench.boards.board import of_frame
 from membench.boards.collect import collect, collect_kinds
 from membench.boards.identity import apart
 from membench.boards.resampling import Resampler
-from membench.boards.seeds import over_seeds, t_interval
+from membench.boards.seeds import over_seeds
 from membench.metrics.intervals import mean_resamples
 from membench.metrics.levels import mover, two_level_interval, widened
+from membench.reports.attack_tables import attack_tables
 from membench.reports.output import write_boards
 from membench.reports.seeds_tables import seeds_tables
 from membench.storage.tables import read_table, write_table
 
 
 def test_over_seeds_without_the_runs(tmp_path):
-    """Student's t over seeds alone, as of a stored leaderboard; a single seed keeps its
-    own interval.
+    """As of a stored leaderboard: the runs' own intervals widened by Student's t over seeds,
+    of every metric; a single seed keeps its own interval.
     """
     runs = {0: COPIED, 1: [0, 1, 2, 3, None, None, None, None], 2: [0] * 8}
     for seed, copied in runs.items():
@@ -36,16 +38,22 @@ def test_over_seeds_without_the_runs(tmp_path):
     assert len(found) == 3 and "cut" not in found
     ours = row(found, "random")
     ams, ums = [0.75, 0.5, 1.0], [3 / 8, 4 / 8, 1 / 8]
-    half = stats.t.ppf(0.975, 2) * np.std(ams, ddof=1) / np.sqrt(3)
     assert (
         ours.seeds == 3 and ours.seed_list == "0 1 2" and ours.ams_cumulative == pytest.approx(0.75)
     )
-    # Beyond 1, and cut
-    assert ours.ams_cumulative_low == pytest.approx(0.75 - half) and ours.ams_cumulative_high == 1.0
-    own = frame[(frame.detector == "random") & ~frame.control]
-    assert (ours.ums_cumulative_low, ours.ums_cumulative_high) == pytest.approx(
-        np.maximum(0, widened(ums, own.ums_cumulative_low, own.ums_cumulative_high))
-    )
+    own = frame[(frame.detector == "random") & ~frame.control].sort_values("seed")
+    half = stats.t.ppf(0.975, 2) * np.std(ams, ddof=1) / np.sqrt(3)
+    groups = 0.75 - own.ams_cumulative_low.mean()
+    assert ours.ams_cumulative_low == pytest.approx(max(0.0, 0.75 - np.hypot(half, groups)))
+    assert ours.ams_cumulative_high == 1.0  # beyond 1, and cut
+    for metric, values in (("ums_cumulative", ums), ("auroc", own.auroc)):
+        wanted = widened(values, own[f"{metric}_low"], own[f"{metric}_high"])
+        most = 1.0 if metric == "auroc" else np.inf
+        assert (ours[f"{metric}_low"], ours[f"{metric}_high"]) == pytest.approx(
+            np.clip(wanted, 0, most)
+        )
+    # Never narrower than what the groups of a run leave open
+    assert ours.auroc_high - ours.auroc_low >= (own.auroc_high - own.auroc_low).min() - 1e-12
     alone, one = row(frame, "side"), row(found, "side")
     assert one.seeds == 1 and one.ams_cumulative == 0.75
     for metric in ("ams_cumulative", "ums_cumulative", "auroc"):
@@ -188,13 +196,6 @@ def test_detection_over_seeds_and_columns_that_no_row_has(tmp_path, capsys):
     assert not any("TPR" in note for note in notes)
 
 
-def test_t_interval():
-    values = [0.2, 0.5, 0.4, 0.45]
-    expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert t_interval(values)[1:3] == pytest.approx(expected) and t_interval(values)[3] == 4
-    assert math.isnan(t_interval([])[0]) and t_interval([0.3])[0] == 0.3
-
-
 def test_seeds_that_agree_keep_the_width_of_their_own_intervals(tmp_path):
     """No copy with three seeds is not [0, 0]."""
     make(tmp_path, COPIED)
@@ -255,3 +256,23 @@ def test_boards_apart_say_which_field_differs(tmp_path):
     assert line.endswith("other weights (cccccccc, not bbbbbbbb)")  # than the first control's
     assert len(apart(pd.concat([frame, frame.assign(profile="full")]))) == 2
     assert apart(pd.concat([frame, frame.assign(task="u", data="other")])) == []
+
+
+def test_counts_are_means_over_seeds_and_a_partial_control_is_marked(tmp_path):
+    """A seed of which two scores failed has fewer examples."""
+
+    def few(scores):
+        return scores.assign(status=["failed"] * 2 + ["ok"] * (len(scores) - 2))
+
+    runs = [make(tmp_path, COPIED), make(tmp_path, COPIED, seed=1)]
+    runs[1] = replace(runs[1], scores=few(runs[1].scores))
+    runs += [make(tmp_path, COPIED, control=True, seed=seed, failed=seed) for seed in (0, 1)]
+    frame = over_seeds(collect(runs), runs, Resampler(resamples=50))
+    ours = row(frame, "random")
+    assert (ours.positives, ours.negatives, ours.unlabelled) == (3.5, 3.5, 0)
+    assert ours.control_status == "partial"
+    [(_, text, _)] = seeds_tables(frame[~frame.control])
+    assert text["control AUROC"].iloc[0].startswith("PARTIAL 0.")
+    tables = {what: body for what, body, _ in attack_tables(frame[~frame.control])}
+    [mirror] = [body["mirror %"] for body in tables.values() if "mirror %" in body]
+    assert mirror.iloc[0].startswith("PARTIAL ")

@@ -48,8 +48,9 @@ By = Literal[
     "published",
     "summary",
 ]
-# Tables whose intervals are made here; a run's own are those of its task's groups.
-REGROUPED = ("seeds", "attack", "kind", "source", "difference", "leaders", "summary")
+# Tables whose intervals are made here; a run's own are those of its task's groups. Not
+# those of attacks: UMS has no resamples, so half of the table would be of other groups.
+REGROUPED = ("seeds", "kind", "source", "difference", "leaders", "summary")
 
 
 @dataclass(frozen=True)

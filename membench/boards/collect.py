@@ -30,7 +30,8 @@ def with_equal_terms(
     frame: pd.DataFrame, counts: Sequence[np.ndarray], uneven: Sequence[bool]
 ) -> pd.DataFrame:
     """Adds how many different training images a row's run copies at its board's
-    smallest N_G, and at its smallest cost.
+    smallest N_G, and at its smallest cost: the smallest among complete runs, where there
+    are any, so that a partial run does not set the terms of the whole ones.
 
     counts: of each row, by how many of its ``n_ok`` images each copied training image
     is copied (``extraction.copy_counts``). uneven: of each row, whether its images
@@ -42,7 +43,7 @@ def with_equal_terms(
     (floor((cost - preparation) / price of an image), 0 if negative, at most ``n_ok``),
     ``copied_at_equal_cost`` and ``equal_cost_capped`` (the cost would pay for more than
     ``n_ok`` images, so the number is a lower bound). Rows that extracted nothing have
-    none and set no terms.
+    none and set no terms; a partial row with fewer images has none at equal N_G.
     """
     n, cost = (pd.Series(pd.NA, index=frame.index, dtype="Int64") for _ in range(2))
     images = n.copy()
@@ -51,14 +52,16 @@ def with_equal_terms(
     position = {label: i for i, label in enumerate(frame.index)}
     extracted = frame[(frame.n_ok > 0) & frame.ams_cumulative.notna()]
     for _, part in extracted.groupby(list(BOARD), dropna=False):
-        size = int(part.n_ok.min())
-        budget = int((part.prepare_forwards + part.sample_evaluations).min())
+        whole = part[part.status == "complete"]
+        of_terms = whole if len(whole) else part
+        size = int(of_terms.n_ok.min())
+        budget = int((of_terms.prepare_forwards + of_terms.sample_evaluations).min())
         for label, row in part.iterrows():
             own = counts[position[label]]
             n[label], cost[label] = size, budget
-            [copied_n[label]] = rarefied(own, row.n_ok, [size])
-            whole = row.prepare_forwards + row.sample_evaluations
-            if uneven[position[label]] and budget < whole:
+            if row.n_ok >= size:
+                [copied_n[label]] = rarefied(own, row.n_ok, [size])
+            if uneven[position[label]] and budget < row.prepare_forwards + row.sample_evaluations:
                 continue
             paid = affordable(budget, row.prepare_forwards, row.sample_evaluations, row.n_g)
             images[label], capped[label] = min(paid, row.n_ok), paid > row.n_ok
@@ -108,7 +111,8 @@ def collect(source: Source, groups: str = "task") -> pd.DataFrame:
         [_copies(run) for run in runs],
         [_is_uneven(run) for run in runs],
     )
-    frame["budget"] = frame.budget.astype("Int64")
+    for name in ("budget", "unique_copies"):
+        frame[name] = frame[name].astype("Int64")
     alone = ~frame.control & frame.control_weights.isna() & frame.ams_cumulative.notna()
     frame["control_command"] = frame.control_command.where(alone, None)
     frame = with_captions(frame, runs, groups)
@@ -260,7 +264,12 @@ def _row(run: Run) -> dict[str, Any]:
         "unlabelled": int((scored.label < 0).sum()),
         "n_g": drawn,
         "n_ok": good,  # N_G less the failed images: what AMS and UMS are shares of
-        "unique_copies": round(np.nan_to_num(row["ums_nearest_cumulative"]) * good),
+        # Of a detector that scores no 0: its images say nothing of it
+        "unique_copies": (
+            pd.NA
+            if np.isnan(row["ums_nearest_cumulative"])
+            else round(row["ums_nearest_cumulative"] * good)
+        ),
         **{f"{what}_per_example": per_example(run, what) for what in PER_EXAMPLE},
         "forwards_per_image": spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
         "prepare_forwards": spent(run, "forwards", "prepare"),

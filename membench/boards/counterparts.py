@@ -10,7 +10,7 @@ from typing import Any
 
 from membench.boards.control import control_command, run_words, takes
 from membench.boards.identity import pair_key, passed
-from membench.boards.mirror import half_of, setting
+from membench.boards.mirror import half_in, half_of, setting
 from membench.errors import UserError
 from membench.runs.finished import Run, load
 from membench.runs.stored import read_info
@@ -21,11 +21,10 @@ HALVES = {"a": "b", "b": "a"}
 def counterparts(runs: Sequence[Run]) -> list[Run]:
     """Finished runs that ask the other model what these asked theirs, found beside them
     (``<task>/<profile>/<detector>/``); without PNG bytes. Folders that cannot be read
-    are left out.
+    are left out, and so are runs that ask what one of these asked of a third model, on
+    which nothing of these depends.
     """
     own = {run.path.resolve() for run in runs}
-    pairs = {pair_key(run.info) for run in runs}
-    settings = {setting(run.info) for run in runs}
     found = []
     for folder in sorted({run.path.parent for run in runs}):
         for path in sorted(file.parent for file in folder.glob("*/run.json")):
@@ -33,13 +32,22 @@ def counterparts(runs: Sequence[Run]) -> list[Run]:
                 continue
             try:
                 info = read_info(path)
-                if info.get("status") in ("complete", "partial") and (
-                    pair_key(info) in pairs or setting(info) in settings
+                if info.get("status") in ("complete", "partial") and any(
+                    _is_other(info, run.info) for run in runs
                 ):
                     found.append(load(path, verified=False))
             except UserError:
                 continue
     return found
+
+
+def _is_other(info: Mapping[str, Any], of: Mapping[str, Any]) -> bool:
+    """Whether a run is of the other model: the control of the model, or the reverse, or
+    the other half. Of the same kind and half it is of a third one, or of another seed.
+    """
+    if info["control"] == of["control"] and half_in(info) == half_in(of):
+        return False
+    return pair_key(info) == pair_key(of) or setting(info) == setting(of)
 
 
 def is_half(run: Run) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from membench.boards.collect import about
 from membench.boards.counterparts import counterparts
 from membench.boards.identity import pair_key
 from membench.boards.mirror import half_of, mirror_rows, paired
@@ -36,7 +37,9 @@ def against(run: Run, found: Sequence[Run]) -> Verdict:
     controls = [] if run.info["control"] else [o for o in others if o.info["control"]]
     row = _row(run) | {"pair": pair_key(run.info)}
     if controls:
-        row["control_auroc"] = _row(controls[-1])["auroc"]
+        control = _row(controls[-1])
+        row |= {"control_auroc": control["auroc"], "control_weights": control["weights"]}
+        row["control_ams"] = control["ams_cumulative"]
     return control_verdict(pd.Series(row), what_of(run), other_name(run), [run, *controls[-1:]])
 
 
@@ -51,6 +54,7 @@ def _row(run: Run) -> dict[str, Any]:
     return {
         "detector": run.info["detector"],
         "control": run.info["control"],
+        "weights": about(run)["weights"],
         "extract_only": bool(run.info.get("extract_only", False)),
         "n_g": int((run.samples.status == "ok").sum()),
         "auroc": ends.value["auroc"],

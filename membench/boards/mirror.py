@@ -46,7 +46,7 @@ def mirror_rows(runs: Sequence[Run]) -> pd.DataFrame:
     its TPR at 1 % FPR.
     """
     rows: list[dict[str, Any]] = []
-    for pairs in _settings(runs):
+    for pairs in pairs_of(runs):
         a, b = pairs[0]
         of_pairs = [run for pair in pairs for run in pair]
         evaluated = [evaluations_per_example(run) for run in of_pairs]
@@ -76,11 +76,11 @@ def mirror_rows(runs: Sequence[Run]) -> pd.DataFrame:
 
 def paired(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """(those that a board of mirror pairs shows, the others), each in their order."""
-    shown = {run.path for pairs in _settings(runs) for pair in pairs for run in pair}
+    shown = {run.path for pairs in pairs_of(runs) for pair in pairs for run in pair}
     return [r for r in runs if r.path in shown], [r for r in runs if r.path not in shown]
 
 
-def _settings(runs: Sequence[Run]) -> Iterator[list[tuple[Run, Run]]]:
+def pairs_of(runs: Sequence[Run]) -> Iterator[list[tuple[Run, Run]]]:
     """The pairs of each setting that has some, a pair a seed."""
     scored = sorted(
         (r for r in runs if not r.info["key_parts"]["control"] and len(r.scores)), key=_setting
@@ -121,5 +121,10 @@ def half_of(run: Run) -> str:
     """The half that a run's model has seen; ``a`` where the options do not say it: it
     is the default of every task.
     """
-    given = [o.partition("=")[2] for o in run.info["task_options_passed"] if o.startswith("half=")]
+    return half_in(run.info)
+
+
+def half_in(info: Mapping[str, Any]) -> str:
+    """The same of a run's run.json."""
+    given = [o.partition("=")[2] for o in info["task_options_passed"] if o.startswith("half=")]
     return given[-1] if given else "a"

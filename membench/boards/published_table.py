@@ -73,8 +73,9 @@ def published_table(
     board: as for :func:`with_reported`; None: nothing was measured. tasks: only these.
     Columns paper, model, data, detector, options, metric, reported, measured, verdict,
     source, evidence, note. AMS and UMS of the bands stand in one cell, in per cent.
-    measured: in the same form, the mean where several rows of the board are of that
-    setting, n/a for what they lack; "not measured here" without any. verdict: of
+    measured: in the same form, n/a for what a row lacks; apart where several rows of the
+    board are of that setting, for they differ in what no paper states (weights, number
+    type, version), so that a mean would be of nothing; "not measured here" without any. verdict: of
     :mod:`membench.boards.reproduced`, empty where no run is of that detector.
     """
     runs = [] if board is None else list(settings_of(board))
@@ -84,24 +85,17 @@ def published_table(
     for _, part in chosen.groupby(list(SETTING), sort=False):
         rows = numbers_of(part)
         own = compared[(compared[list(JUDGED)] == part[list(JUDGED)].iloc[0]).all(axis=1)]
-        same = {
-            row["column"]: [
-                run[row["column"]]
-                for run in runs
-                if row["column"] in run and same_setting(run, row)
-            ]
-            for row in rows
-        }
-        present = {
-            name: [value for value in found if not pd.isna(value)] for name, found in same.items()
-        }
-        measured, most = NOT_MEASURED, max(map(len, present.values()))
-        if most:
-            means = {
-                name: math.fsum(found) / len(found) if found else math.nan
-                for name, found in present.items()
+        values = [
+            {
+                row["column"]: float(run[row["column"]])
+                for row in rows
+                if same_setting(run, row) and not pd.isna(run.get(row["column"]))
             }
-            measured = _published_line(rows, means)[1] + (f" (mean of {most})" if most > 1 else "")
+            for run in runs
+        ]
+        found = [_published_line(rows, of)[1] for of in values if of]
+        measured = " or ".join(found) + (f" ({len(found)} boards)" if len(found) > 1 else "")
+        measured = measured or NOT_MEASURED
         metric, reported = _published_line(rows, {row["column"]: row["value"] for row in rows})
         first = rows[0]
         lines.append(

@@ -174,6 +174,17 @@ class Resampler:
         best = nearest_matches(matches, len(good))["similarity"].to_numpy()
         hits = in_region(best, space, space.copy)
         drawn = mean_resamples(
-            hits[:, None], run.groups(good), resamples=self.resamples, seed=self.seed
+            hits[:, None], self._groups(run, good), resamples=self.resamples, seed=self.seed
         )
         return Drawn(float(hits.mean()), None if drawn is None else drawn[:, 0])
+
+    def _groups(self, run: Run, images: pd.DataFrame) -> np.ndarray:
+        """The group of each image, as is asked for: of its condition's prompt or first
+        image. Copies and others are drawn together, so labels do not keep groups apart.
+        """
+        groups = run.groups(images)
+        if self.groups == "task":
+            return groups
+        of = images.assign(group=groups, id=images.condition, label=0).drop_duplicates("id")
+        new = regrouped(of, run.samples, self.groups, partial(stored_images, run.path))
+        return images.condition.map(dict(zip(of.id, new, strict=True))).to_numpy(dtype=str)

@@ -17,10 +17,14 @@ from membench.errors import UserError
 from membench.metrics.complexity import complexity_table
 from membench.metrics.intervals import detection_table
 from membench.metrics.multiplicity import COPIES, SHARE
+from membench.metrics.names import METRICS
 from membench.metrics.regions import far_edge, in_region
 from membench.metrics.table import extraction_table, long_form
 from membench.runs.finished import Run, evaluations
 from membench.types import Band, Space
+
+# Made of the stored images, matches and ground truth alone
+REMADE = {m.name for m in METRICS if m.board in ("extraction", "images")} - {SHARE, COPIES}
 
 
 def parse_bands(texts: Sequence[str]) -> tuple[Band, ...]:
@@ -112,7 +116,8 @@ def rescored(run: Run, bands: Sequence[Band], copy: float | None) -> Run:
     seed, metrics, scores = run.info["seed"], run.metrics, run.scores
     spent = evaluations(run, "prepare", "samples")
     new = extraction_table(samples, matches, space, scores, evaluations=spent, seed=seed)
-    kept = ~metrics.metric.isin([row.name for row in new])
+    # Also what cannot be made anew, such as an AUROC of images that all are copies now
+    kept = ~metrics.metric.isin([*REMADE, *(row.name for row in new)])
     if space.copy != run.space.copy:
         kept &= ~metrics.metric.isin([SHARE, COPIES])
         if scores.similarity.notna().any():

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 from tqdm.auto import tqdm
 
 from membench.boards.columns import IN_BAND
@@ -39,9 +38,6 @@ KEPT = (
     "budget",
     "sees",
     "of",
-    "positives",
-    "negatives",
-    "unlabelled",
     "pair_settings",
     "captions_auroc",
     "captions_low",
@@ -52,6 +48,7 @@ KEPT = (
 SUBSETS = ("kind", "source")  # of rows that are of a part of the examples each
 
 MEANS = (
+    *("positives", "negatives", "unlabelled"),
     *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "sample_evaluations", "backwards"),
     *("surrogate_forwards", "surrogate_backwards"),
     *NUMBERS,
@@ -68,12 +65,11 @@ def over_seeds(
     ``leaderboard.collect_kinds``): rows that differ in their seed together.
 
     runs: those of the frame. With them, the 95 % intervals of detection and AMS are
-    over groups and seeds (``metrics.levels``), and those of UMS the mean of the runs'
-    own, widened by Student's t over seeds. Without, all are Student's t over seeds,
-    mean ± t(n - 1) s / sqrt(n), cut at the metric's range, which leaves out which
-    examples there happened to be; where all seeds have one value, and of a single seed,
-    the mean of the runs' own intervals. Either covers what the seed changes (noise),
-    not another training of the model.
+    over groups and seeds (``metrics.levels``). Without them, and of UMS and whatever has
+    no resamples, they are the mean of the runs' own intervals, which are over groups,
+    widened by Student's t over seeds (``levels.widened``): wider than need be. Of a
+    single seed its own; none where a run has none. Either is cut at the metric's range,
+    and covers what the seed changes (noise), not another training of the model.
 
     Columns: the board's, detector, options, ``settings``, ``seeds`` (how many),
     ``seed_list``, ``status`` (partial if one is), ``deterministic`` (each of several
@@ -152,12 +148,15 @@ def _drawn(
 
 def _estimate(part: pd.DataFrame, metric: str, drawn: list[Drawn] | None) -> dict[str, float]:
     """Mean, interval and number of seeds of a metric of rows that differ in their seed."""
-    values = part[metric].dropna()
-    mean, low, high, n = t_interval(values.tolist())
-    own_low, own_high = (
-        float(part[f"{metric}_{end}"][values.index].mean(skipna=False)) if n else math.nan
-        for end in ("low", "high")
-    )
+    part = part[part[metric].notna()]
+    values = part[metric]
+    mean, n = (math.fsum(values) / len(values) if len(values) else math.nan), len(values)
+    lows, highs = (part[f"{metric}_{end}"] for end in ("low", "high"))
+    low, high = math.nan, math.nan
+    if n == 1:
+        low, high = float(lows.iloc[0]), float(highs.iloc[0])
+    elif n:
+        low, high = widened(values, lows, highs)
     resampled = (
         np.stack([d.resampled for d in drawn if d.resampled is not None])
         if drawn
@@ -165,31 +164,11 @@ def _estimate(part: pd.DataFrame, metric: str, drawn: list[Drawn] | None) -> dic
     )
     resampled = resampled[:, np.isfinite(resampled).all(axis=0)]
     if drawn and len(drawn) == n and resampled.size:
-        low, high = two_level_interval(
+        found = two_level_interval(
             [d.value for d in drawn], resampled, logit=ESTIMATED[metric].scale == "logit"
         )
-        if low == high:  # every resample says the same, such as 0: no spread is not certainty
-            low, high = own_low, own_high
-    elif metric == "ums_cumulative" and n > 1 and not math.isnan(own_low) and low < high:
-        low, high = widened(
-            values, *(part[f"{metric}_{end}"][values.index] for end in ("low", "high"))
-        )
-    elif n == 1 or (n > 1 and low == high):
-        low, high = own_low, own_high
+        # Where every resample says the same, such as 0, no spread is not certainty
+        low, high = found if found[0] < found[1] else (low, high)
     least, most = ESTIMATED[metric].low, ESTIMATED[metric].high
     low, high = (x if math.isnan(x) else min(max(x, least), most) for x in (low, high))
     return {metric: mean, f"{metric}_low": low, f"{metric}_high": high, f"{metric}_seeds": n}
-
-
-def t_interval(values: list[float], level: float = 0.95) -> tuple[float, float, float, int]:
-    """Mean, Student's interval of it and the number of values; NaN where there are too
-    few.
-    """
-    n = len(values)
-    mean = math.fsum(values) / n if n else math.nan
-    if n < 2:
-        return mean, math.nan, math.nan, n
-    half = float(student.ppf((1 + level) / 2, n - 1)) * math.sqrt(
-        math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n
-    )
-    return mean, mean - half, mean + half, n

@@ -16,11 +16,12 @@ from typing import Literal
 
 import pandas as pd
 
+from membench.boards.collect import about
 from membench.boards.identity import pair_key
 from membench.metrics.mirror import over_control
 from membench.runs.finished import Run
 
-Level = Literal["finds", "content", "unsure", "chance", "open", "none"]
+Level = Literal["finds", "content", "unsure", "chance", "open", "attack", "control", "none"]
 EXPLAINED = 0.05  # of AUROC: what content leaves over is less than that
 MIRROR, CONTROL = "the mirror model", "the control model"
 UNSEEN = "a model that has not seen them"
@@ -30,9 +31,10 @@ UNSEEN = "a model that has not seen them"
 class Verdict:
     """level: it finds memorization; what it finds, content explains; too few examples
     tell whether content does; it is not better than chance; the other model has not been
-    asked; there is no AUROC. text: a sentence. difference: AUROC on the model less AUROC
-    on the other, with the ends of its 95 % interval; None where the other has not been
-    asked. other: what that model is called.
+    asked; images were extracted and nothing scored; the run is of the control model, so
+    that it is not judged; there is no AUROC. text: a sentence. difference: AUROC on the
+    model less AUROC on the other, with the ends of its 95 % interval; None where the
+    other has not been asked. other: what that model is called.
     """
 
     level: Level
@@ -121,12 +123,15 @@ def control_verdict(row: pd.Series, what: str, name: str, runs: Sequence[Run]) -
     the board was made of.
     """
     if row.extract_only:
-        share = "n/a" if pd.isna(row.ams_cumulative) else f"{100 * row.ams_cumulative:.1f}"
-        return Verdict(
-            "none",
-            f"{row.detector} extracted {row.n_g:,.0f} images, {share} % of them copies of training"
-            " images",
+        on = f" from {CONTROL}" if row.control else ""
+        text = (
+            f"{row.detector} extracted {row.n_g:,.0f} images{on}, {_share(row.ams_cumulative)} of"
+            " them copies of training images"
         )
+        beside = row.get("control_ams")
+        if beside is not None and not pd.isna(beside):
+            text += f"; from {CONTROL} {_share(beside)}"
+        return Verdict("control" if row.control else "attack", text)
     if pd.isna(row.auroc):
         counts = f"{row.positives:,.0f} memorized, {row.negatives:,.0f} not"
         counts += f", {row.unlabelled:,.0f} unlabelled" if row.unlabelled else ""
@@ -137,8 +142,8 @@ def control_verdict(row: pd.Series, what: str, name: str, runs: Sequence[Run]) -
         )
     auroc = (float(row.auroc), float(row.auroc_low), float(row.auroc_high))
     if row.control:
-        text = f"{row.detector} on the control model: AUROC {_interval(*auroc)}"
-        return Verdict("open", text)
+        text = f"{row.detector} on {CONTROL}: AUROC {_interval(*auroc)}"
+        return Verdict("control", text)
     control = row.get("control_auroc")
     asked = control is not None and not pd.isna(control)
     return verdict(
@@ -150,6 +155,10 @@ def control_verdict(row: pd.Series, what: str, name: str, runs: Sequence[Run]) -
     )
 
 
+def _share(value: float) -> str:
+    return "n/a" if pd.isna(value) else f"{100 * value:.1f} %"
+
+
 def _interval(value: float, low: float, high: float) -> str:
     return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -157,8 +166,12 @@ def _interval(value: float, low: float, high: float) -> str:
 def _pairs(row: pd.Series, runs: Sequence[Run]) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """Scores on the model and on the control of each seed that both have, of the
     setting of a row.
+
+    Which weights counts, too: a pair's key leaves them out, so runs of other models
+    with the same data and control bear the same.
     """
     over_seeds = "seeds" in row
+    weights = {False: row.weights, True: row.control_weights}
     found: dict[bool, dict[int, Run]] = {False: {}, True: {}}
     for run in runs:
         same = (
@@ -166,8 +179,9 @@ def _pairs(row: pd.Series, runs: Sequence[Run]) -> list[tuple[pd.DataFrame, pd.D
             if over_seeds
             else pair_key(run.info) == row.pair
         )
-        if same:
-            found[bool(run.info["control"])][run.info["seed"]] = run
+        control = bool(run.info["control"])
+        if same and about(run)["weights"] == weights[control]:
+            found[control][run.info["seed"]] = run
     return [
         (found[False][seed].scores, found[True][seed].scores)
         for seed in sorted(set(found[False]) & set(found[True]))

@@ -164,7 +164,7 @@ def _options(
     args: argparse.Namespace, specs: Sequence[Spec], seeds: Sequence[int], models: Sequence[bool]
 ) -> int:
     """A grid of one detector's options: a run a point, seed and model."""
-    from membench.reports.sweep import summary, write
+    from membench.reports.sweep import note, summary, write
     from membench.reports.terminal import table
     from membench.runs.sweep import grid, sweep
 
@@ -174,6 +174,7 @@ def _options(
     frame = sweep(spec, points, seeds, models, args.runs, progress=not args.quiet)
     swept = ", ".join(points[0].values)
     print(table(f"{spec.detector} on {spec.task} ({spec.profile}): {swept}", summary(frame)))
+    print(note(frame))
     where = args.output or WHERE / "-".join([spec.task, spec.detector, *points[0].values])
     write(frame, where, {option.name: option.help for option in describe_options(detector.Options)})
     return 0

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from membench.metrics.intervals import class_weights, percentiles, weighted_statistics
+from membench.metrics.intervals import class_weights, weighted_statistics
+from membench.metrics.levels import two_level_interval
 from membench.metrics.multiplicity import natural
 
 FPR = 0.01
@@ -41,8 +42,9 @@ def mirrored_over_seeds(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The same of several seeds of both runs: means over the seeds, which share each
-    resample. An example that failed in any of the runs is left out of all.
+    """The same of several seeds of both runs: means over the seeds, with intervals for
+    new groups and new seeds (``metrics.levels``; AUROC on the logit scale). The seeds
+    share each resample. An example that failed in any of the runs is left out of all.
     """
     joined = [_joined(a, b) for a, b in pairs]
     first = joined[0]
@@ -57,18 +59,26 @@ def mirrored_over_seeds(
         if set(labels) != {0, 1}:
             continue
         once = _of_both(parts, labels, np.ones((1, len(labels)), dtype=np.int64))
-        one, two = once["auroc"][:, 0]
+        found = once["auroc"][..., 0]
+        one, two = found.mean(axis=1)
         # The negatives of either model are what the other has seen
-        tpr = np.where([(labels == k).sum() >= 1 / FPR for k in (0, 1)], once[TPR][:, 0], np.nan)
+        tpr = once[TPR][..., 0].mean(axis=1)
+        tpr = np.where([(labels == k).sum() >= 1 / FPR for k in (0, 1)], tpr, np.nan)
         drawn = [
             _of_both(parts, labels, weights)["auroc"]
             for weights in class_weights(labels, groups, resamples, seed)
         ]
-        both = np.concatenate(drawn, axis=1) if drawn else np.full((2, 1), np.nan)
-        (low, high), (a_low, a_high), (b_low, b_high) = (
-            percentiles(values, level) if drawn else (np.nan, np.nan)
-            for values in (both.mean(axis=0), *both)
-        )
+        ends = [(np.nan, np.nan)] * 3
+        if drawn:
+            both = np.concatenate(drawn, axis=2)
+            ends = [
+                two_level_interval(values, resampled, logit=True, level=level)
+                for values, resampled in (
+                    (found.mean(axis=0), both.mean(axis=0)),
+                    *zip(found, both, strict=True),
+                )
+            ]
+        (low, high), (a_low, a_high), (b_low, b_high) = ends
         rows.append(
             {
                 "kind": kind,
@@ -98,7 +108,7 @@ def over_control(
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """(difference, low, high): AUROC on the model less that on its control model, mean
-    over seeds.
+    over seeds, with an interval for new groups and new seeds (``metrics.levels``).
 
     pairs: of each seed the scores on the model and on the control (columns id, score,
     label, group, status), of which the examples that have a label and a score in all
@@ -119,13 +129,18 @@ def over_control(
     scores = [frame.loc[ids].score.to_numpy(dtype=float) for frame in good]
 
     def less(weights: np.ndarray) -> np.ndarray:
+        """Of each seed under each row of weights: [S, r]."""
         found = [weighted_statistics(one, labels, weights, (FPR,))["auroc"] for one in scores]
-        return np.mean(found[::2], axis=0) - np.mean(found[1::2], axis=0)
+        return np.subtract(found[::2], found[1::2])
 
-    [value] = less(np.ones((1, len(labels)), dtype=np.int64))
+    values = less(np.ones((1, len(labels)), dtype=np.int64))[:, 0]
     drawn = [less(weights) for weights in class_weights(labels, groups, resamples, seed)]
-    low, high = percentiles(np.concatenate(drawn), level) if drawn else (np.nan, np.nan)
-    return float(value), float(low), float(high)
+    low, high = (
+        two_level_interval(values, np.concatenate(drawn, axis=1), level=level, range_=(-1.0, 1.0))
+        if drawn
+        else (np.nan, np.nan)
+    )
+    return float(values.mean()), float(low), float(high)
 
 
 def _joined(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -143,8 +158,8 @@ def _joined(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 def _of_both(
     parts: Sequence[pd.DataFrame], labels: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """AUROC and TPR of each model under each row of weights [r, n], means over seeds:
-    [2, r] each.
+    """AUROC and TPR of each model and seed under each row of weights [r, n]: [2, S, r]
+    each.
     """
     found = [
         (
@@ -154,5 +169,6 @@ def _of_both(
         for part in parts
     ]
     return {
-        name: np.mean([[a[name], b[name]] for a, b in found], axis=0) for name in ("auroc", TPR)
+        name: np.array([[pair[model][name] for pair in found] for model in (0, 1)])
+        for name in ("auroc", TPR)
     }

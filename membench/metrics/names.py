@@ -134,8 +134,8 @@ METRICS = (
         MetricInfo(
             f"best_p{q}",
             f"best p{q}",
-            f"percentile {q}, from far to near, of each image's similarity or distance to the"
-            " nearest training image",
+            f"percentile {q} of each image's similarity or distance to the nearest training image,"
+            " as it is: of a distance, a high one is far",
             low=-math.inf,
             high=math.inf,
             better="neither",

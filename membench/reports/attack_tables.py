@@ -12,6 +12,7 @@ from membench.boards.identity import marked
 from membench.boards.quality import MIRROR, features_of
 from membench.metrics.extraction import CONFIDENT, PERCENTILES
 from membench.metrics.names import CLASSIFIER
+from membench.reports.seeds_tables import of_control
 from membench.reports.text import interval, number
 
 
@@ -198,7 +199,7 @@ def _copies(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         {
             "attack": names,
             "AMS %": [_share(r, "ams_cumulative") for r in rows],
-            "mirror %": [_share(r, "control_ams") for r in rows],
+            "mirror %": [of_control(_share(r, "control_ams"), r) for r in rows],
             "excess %": [_share(r, "excess_ams") for r in rows],
             "N_G": [number(r.n_g) for r in rows],
             "seeds": [_seeds(r) for r in rows],

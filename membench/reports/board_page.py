@@ -28,8 +28,9 @@ HOW_TO_READ = (
         " control board the model never saw the examples: what is found there is not memorization."
     ),
     (
-        "In the first plot a filled dot is the model, a hollow one the mirror or control model,"
-        " which has not seen the memorized examples. What both reach is content."
+        "In the first plot a filled dot is the model of the board, a hollow one the mirror or"
+        " control model, which has not seen the memorized examples, on the same examples. What"
+        " both reach is content."
     ),
     (
         "A higher score says: memorized. Brackets are 95 % intervals; n/a: the data cannot support"

@@ -145,7 +145,7 @@ def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
         out["excess AMS %"] = _intervals(frame, "excess_ams", percent=True)
         out["excess UMS %"] = _intervals(frame, "excess_ums", percent=True)
     out["N_G"] = frame.n_g.map(number)
-    out["copied"] = frame.unique_copies.astype(str)
+    out["copied"] = frame.unique_copies.map(number)
     # Of few copies its interval is far too narrow to be shown
     # (benchmarks/estimators.py).
     out["Chao1 estimate"] = [
@@ -153,7 +153,7 @@ def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
             r.chao1_estimate,
             *(
                 (r.chao1_estimate_low, r.chao1_estimate_high)
-                if r.unique_copies >= 10
+                if pd.notna(r.unique_copies) and r.unique_copies >= 10
                 else (nan, nan)
             ),
             digits=0,

@@ -4,20 +4,26 @@ that has not seen the examples, beside what content alone reaches.
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from membench.boards.captions import CONTROLS
+from membench.boards.collect import about
 from membench.boards.identity import marked
-from membench.boards.mirror import mirror_rows, paired
+from membench.boards.mirror import pairs_of
+from membench.boards.resampling import Resampler
+from membench.boards.verdict import CONTROL, MIRROR
+from membench.metrics.levels import two_level_interval
 from membench.reports.plots import CHANCE, Axis, Line, Plot
 from membench.runs.finished import Run
 
 SIZE = "png_size"  # the detector that reads an image's size alone
+UNSEEN = ["unseen", "unseen_low", "unseen_high"]
 LETTERS = 20  # of a detector's name, in a line
 # Styles of the ink c0: dashes, and dots
 CAPTIONS, SIZES = 6, 12
@@ -25,36 +31,62 @@ CAPTIONS, SIZES = 6, 12
 
 def unseen_columns(frame: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:
     """``unseen``, ``_low`` and ``_high`` of each row of a board over seeds: AUROC of its
-    labels on the mirror model, else on the control model; NaN where neither was asked.
+    very examples and labels on the control model, else on the mirror model; and
+    ``unseen_on``, which of the two. NaN and None where neither was asked.
 
-    runs: of all boards, since a mirror model's are on one of its own. Of a mirror model
-    it is 1 less its own AUROC, of which labels are exchanged.
+    runs: of all boards, since a mirror model's are on one of its own. Its run has scored
+    the same examples under other labels, so it is measured anew under the row's: against
+    all its negatives, held-out ones too, as the row's own AUROC is.
     """
-    names = ["unseen", "unseen_low", "unseen_high"]
-    columns = ["control_auroc", "control_auroc_low", "control_auroc_high"]
-    out = pd.DataFrame(np.nan, index=frame.index, columns=names)
+    out = pd.DataFrame(np.nan, index=frame.index, columns=UNSEEN)
+    out["unseen_on"] = None
     if "control_auroc" in frame:
-        out[names] = frame[columns].astype(float).to_numpy()
-    pairs, _ = paired(runs)
-    rows = mirror_rows(pairs) if pairs else pd.DataFrame({"kind": []})
-    found: dict[Any, tuple[float, float, float]] = {}
-    for r in rows[rows.kind == "all"].to_dict("records"):
-        # The model of half a first; of each the other is the mirror model
-        for other, weights in zip("ba", r["weights"].split("|"), strict=True):
-            key = (r["task"], r["profile"], weights, r["examples"], r["detector"], r["options"])
-            value, low, high = (r[f"auroc_{other}{end}"] for end in ("", "_low", "_high"))
-            found[key] = (1 - value, 1 - high, 1 - low)
+        columns = ["control_auroc", "control_auroc_low", "control_auroc_high"]
+        out[UNSEEN] = frame[columns].astype(float).to_numpy()
+        out.loc[out.unseen.notna(), "unseen_on"] = CONTROL
+    found = {}
+    for pairs in pairs_of(runs):
+        for half in (0, 1):
+            settings = about(pairs[0][half])["settings"]
+            found[settings] = [(pair[half], pair[1 - half]) for pair in pairs]
     for i, r in frame.iterrows():
-        key = (r.task, r.profile, r.weights, r.examples, r.detector, r.options)
-        if key in found and not r.control:
-            out.loc[i, names] = found[key]
+        if r.settings in found and out.unseen_on[i] is None:
+            out.loc[i, UNSEEN] = _on_mirror(found[r.settings])
+            out.loc[i, "unseen_on"] = MIRROR
     return out
+
+
+def _on_mirror(pairs: Sequence[tuple[Run, Run]]) -> tuple[float, float, float]:
+    """AUROC, with its interval, of the mirror's scores under the labels and groups of
+    the run, over seeds.
+
+    pairs: of each seed the run, and the same on its mirror model.
+    """
+    of_run = ["id", "label", "kind", "group", "source"]
+    relabelled = [
+        replace(
+            mirror,
+            scores=mirror.scores.drop(columns=of_run[1:]).merge(run.scores[of_run], on="id"),
+        )
+        for run, mirror in pairs
+    ]
+    drawn = [of["auroc"] for of in Resampler().detection(relabelled) if "auroc" in of]
+    if not drawn:
+        return (math.nan,) * 3
+    values = [of.value for of in drawn]
+    resampled = [of.resampled for of in drawn if of.resampled is not None]
+    low, high = (
+        two_level_interval(values, np.stack(resampled), logit=True)
+        if resampled
+        else (math.nan, math.nan)
+    )
+    return float(np.mean(values)), low, high
 
 
 def dot_plot(frame: pd.DataFrame, unseen: pd.DataFrame) -> Plot | None:
     """A row a detector, best first, with whiskers; None where no row has an AUROC.
 
-    frame: rows of a board over seeds. unseen: of :func:`unseen_columns`. Lines:
+    frame: rows of one part of a board over seeds. unseen: of :func:`unseen_columns`. Lines:
     what captions alone reach (``captions_auroc``), and what sizes alone do.
     """
     rows = frame.join(unseen)
@@ -65,12 +97,15 @@ def dot_plot(frame: pd.DataFrame, unseen: pd.DataFrame) -> Plot | None:
     rows = rows.sort_values("auroc", ascending=False)
     at = np.arange(len(rows))[::-1].astype(float)
     shown = []
-    for name, column, hollow, aside in (
-        ("the model", "auroc", False, 0.0),
-        ("the mirror or control model", "unseen", True, -0.22),
+    asked = CONTROL if rows.control.iloc[0] else "the model"
+    every = np.ones(len(rows), dtype=bool)
+    for name, column, of, marker, aside in (
+        (asked, "auroc", every, "o", 0.0),
+        (MIRROR, "unseen", rows.unseen_on == MIRROR, "o", -0.22),
+        (CONTROL, "unseen", rows.unseen_on == CONTROL, "s", -0.22),
     ):
         value, low, high = (
-            rows[f"{column}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high")
+            rows[f"{column}{end}"].where(of).to_numpy(dtype=float) for end in ("", "_low", "_high")
         )
         if np.isfinite(value).any():
             shown.append(
@@ -82,8 +117,8 @@ def dot_plot(frame: pd.DataFrame, unseen: pd.DataFrame) -> Plot | None:
                     high,
                     style=2,
                     joined=False,
-                    marker="o",
-                    hollow=hollow,
+                    marker=marker,
+                    hollow=column == "unseen",
                     whiskers=True,
                     across=True,
                 )
@@ -100,9 +135,10 @@ def dot_plot(frame: pd.DataFrame, unseen: pd.DataFrame) -> Plot | None:
     )
     least = float(np.nanmin([0.45, np.nanmin(reach) - 0.02]))
     note = (
-        "AUROC with its 95 % interval. Hollow: the same labels on the mirror or control model,"
-        " which has not seen the memorized examples; a mirror model has seen the others, so that"
-        " it lies below 0.5."
+        "AUROC with its 95 % interval, of the memorized examples against all negatives, as in the"
+        " table. Hollow: the same examples and labels on a model that has not seen the memorized"
+        " ones, the control model where it was asked (a square), else the mirror model (a circle);"
+        " a mirror model has seen some of the negatives, so that it lies below 0.5."
     )
     return Plot(
         "What each detector reaches",

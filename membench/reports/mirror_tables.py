@@ -31,7 +31,8 @@ def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
         out,
         [
             "AUROC of each half's examples against the other's, mean of the two models; what can"
-            " be seen in an example without a model has 0.5. 95 % intervals over groups, of this"
+            " be seen in an example without a model has 0.5. 95 % intervals over"
+            f" {'groups and seeds' if seeds[-1] > 1 else 'groups'}, of this"
             f" world and its two trainings. Examples: {int(every.n.max()):,}; seeds:"
             f" {', '.join(map(str, seeds))}{alike if options[0] else ''}"
         ],

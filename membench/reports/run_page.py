@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from membench.boards.judged import judged
-from membench.boards.verdict import Level, Verdict
+from membench.boards.verdict import MIRROR, Level, Verdict
 from membench.metrics.names import COPIES, DETECTION
 from membench.reports.examples import examples, wrong
 from membench.reports.gallery import copy_words, first_pairs, measure_word, of_run
@@ -42,6 +42,8 @@ WORDS: dict[Level, str] = {
     "unsure": "Not told from content",
     "chance": "No better than chance",
     "open": "Open: no other model asked",
+    "attack": "What was extracted",
+    "control": "The control model",
     "none": "No AUROC",
 }
 
@@ -108,17 +110,33 @@ def tone(verdict: Verdict) -> str:
 
 
 def rule(verdict: Verdict) -> str:
-    """What the colour says, with the numbers that it follows."""
+    """What the colour says, with the numbers that it follows; empty where nothing is
+    judged.
+    """
     other = verdict.other
+    if verdict.level in ("attack", "none"):
+        return ""
+    if verdict.level == "control":
+        return (
+            "Grey: a run on the control model is what runs on the model are compared with, and is"
+            " not judged itself."
+        )
     if verdict.difference is None:
         return f"Grey: this detector has no run on {other} here, so content alone may explain it."
     value, low, high = verdict.difference
     numbers = interval(value, low, high)
     colour = "Green" if verdict.level == "finds" else "Amber"
+    # The page shows another AUROC below, of other negatives
+    of = (
+        " Both are of what either model has seen, each half against the other; the AUROC of the"
+        " tables is against all negatives, held-out ones too."
+        if other == MIRROR
+        else ""
+    )
     return (
         f"{colour}: AUROC here less AUROC on {other}, on the same examples, is {numbers}. Green"
         " where this interval lies above 0 and that of the AUROC above 0.5; amber where not; grey"
-        f" without a run on {other}."
+        f" without a run on {other}.{of}"
     )
 
 

@@ -52,7 +52,8 @@ def seeds_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
             ]
     if "control_auroc" in frame and frame.control_auroc.notna().any():
         out["control AUROC"] = [
-            _cell(row, "control_auroc", 1) + _fewer(row) for _, row in frame.iterrows()
+            of_control(_cell(row, "control_auroc", 1) + _fewer(row), row)
+            for _, row in frame.iterrows()
         ]
     if "reported_auroc" in frame:
         out["reported AUROC"] = [
@@ -86,6 +87,12 @@ def _cell(row: pd.Series, metric: str, scale: int) -> str:
     )
     n = row.get(f"{metric}_seeds", row.seeds)
     return text if n in (0, row.seeds) else f"{text} ({n} of {row.seeds} seeds)"
+
+
+def of_control(cell: str, row: pd.Series) -> str:
+    """A cell with a number of the row's control run, marked where that is not whole."""
+    status = row.get("control_status")
+    return marked(cell, status) if isinstance(status, str) else cell
 
 
 def _fewer(row: pd.Series) -> str:

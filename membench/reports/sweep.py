@@ -62,6 +62,17 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def note(frame: pd.DataFrame) -> str:
+    """What the brackets of :func:`summary` are, on one line."""
+    seeds = sorted(set(frame.seed))
+    if len(seeds) > 1:
+        return (
+            f"means of seeds {', '.join(map(str, seeds))}; brackets: least and greatest of them, no"
+            " interval"
+        )
+    return f"seed {seeds[0]}; brackets: 95 % intervals over groups"
+
+
 def moved(frame: pd.DataFrame) -> list[str]:
     """The metrics that the swept options move: of detection, of extraction, or both.
 
