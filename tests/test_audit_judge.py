@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from membench.auditing.judge import judge, p_values, random_share, rate, total
+from membench.auditing.estimate import total, without_replacement
+from membench.auditing.judge import judge, p_values, random_share, rate
 from membench.auditing.unseen import Callers, exchanged, plain
+from membench.metrics.unique import chao1, chao1_interval
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.spaces import pixel_space, space_of
 
@@ -106,10 +108,49 @@ def test_the_random_group_alone_speaks_for_all_captions() -> None:
 
 def test_chao1_counts_what_came_back_once_and_twice() -> None:
     """f1 = 3, f2 = 1: S + (n-1)/n f1² / 2 f2."""
-    rows = [("top", f"t{i}", i, 0.5) for i in range(3)]
-    rows += [("top", "x", 7, 0.5), ("top", "x", 7, 0.6)]
-    value, ends = total(judge(images(*rows), SPACE))
+    rows = [("class", f"t{i}", i, 0.5) for i in range(3)]
+    rows += [("class", "x", 7, 0.5), ("class", "x", 7, 0.6)]
+    found = judge(images(*rows), SPACE)
+    value, ends = total(found, 100, 0)
     assert value == pytest.approx(4 + (4 / 5) * 9 / 2) and ends is not None
+    assert total(found, 6, 0) == (6, (max(4.0, ends[0]), 6))  # no more than there are
+    # The captions of the top were chosen: no fair sample
+    top = [("top", *row[1:]) for row in rows]
+    assert total(judge(images(*top), SPACE), 100, 50) == (4.0, None)
+
+
+@pytest.mark.parametrize(("asked", "captions"), [(20, 400), (48, 400), (399, 400), (400, 400)])
+def test_captions_that_each_return_their_own_image(asked: int, captions: int) -> None:
+    """S / q in closed form; Chao1 said 210 of 20, and 80,000 of all 400."""
+    rows = [("random", f"r{i}", i, 0.5) for i in range(asked)]
+    value, ends = total(judge(images(*rows), SPACE), 400, captions)
+    assert value == pytest.approx(400)
+    assert ends is None if asked == captions else asked <= ends[0] <= 400 >= ends[1]
+
+
+def test_a_small_share_of_the_captions_is_as_if_drawn_with_replacement() -> None:
+    counts = np.array([1] * 9 + [2] * 3 + [4])
+    value, ends = without_replacement(counts, 100, 10**9)
+    assert value == pytest.approx(chao1(counts, 100), rel=1e-4)
+    # Chao's variance has (n-1)/n in other places: they agree but for that
+    assert ends == pytest.approx(chao1_interval(counts, 100), rel=0.05)
+
+
+@pytest.mark.parametrize(("owners", "each"), [(400, 1), (100, 1), (50, 2), (20, 5)])
+def test_the_interval_holds_a_known_population(owners: int, each: int) -> None:
+    """Of 400 captions, ``each`` return each of ``owners`` training images."""
+    population = np.full(400, -1)
+    population[: owners * each] = np.repeat(np.arange(owners), each)
+    rng, held, values = np.random.default_rng(0), 0, []
+    for _ in range(300):
+        hit = rng.choice(population, 60, replace=False)
+        counts = np.unique(hit[hit >= 0], return_counts=True)[1]
+        value, ends = without_replacement(counts, 60, 400)
+        assert ends is not None
+        values.append(value)
+        held += np.floor(ends[0]) <= owners <= np.ceil(ends[1])
+    assert np.median(values) == pytest.approx(owners, rel=0.12)
+    assert held >= 0.9 * 300
 
 
 def test_without_a_control_there_is_no_limit_of_chance() -> None:
@@ -182,10 +223,14 @@ def test_a_copy_of_any_near_duplicate_is_one_of_its_group() -> None:
 
 
 def test_no_fewer_come_back_in_the_end_than_have_come_back() -> None:
-    """Most attentive captions return 50, random ones none, or three."""
+    """The most suspicious captions return 50, random ones none, or three: an interval of
+    the three would say nothing.
+    """
     top = [("top", f"t{i}", i, 0.5) for i in range(50)]
     none = [("random", f"r{i}", 900 + i, 1.4) for i in range(97)]
-    assert total(judge(images(*top, *none), SPACE)) == (50.0, None)
+    assert total(judge(images(*top, *none), SPACE), 1000, 1000) == (50.0, None)
     some = [("random", f"s{i}", 100 + i, 0.5) for i in range(3)]
-    value, ends = total(judge(images(*top, *none, *some), SPACE))
-    assert value >= 53 and ends is not None and ends[0] >= 53 and ends[1] >= 53
+    found = judge(images(*top, *none, *some), SPACE)
+    assert total(found, 1000, 1000) == (53.0, None)
+    value, ends = total(found, 1000, 5000)
+    assert value == pytest.approx(150) and ends is not None and 53 <= ends[0] < 150 < ends[1]

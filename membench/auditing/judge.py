@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 
 from membench.metrics.regions import in_region
-from membench.metrics.unique import Interval, chao1, chao1_interval, zero_limit
+from membench.metrics.unique import Interval, zero_limit
 from membench.types import Space
 
-PLAIN = ("top", "random", "class", "unconditional")  # what asks the model for its own
+UNTOLD = ("class", "unconditional")  # of a model without captions: draws that are alike
 GUIDED = "side"
-OWN = (*PLAIN, GUIDED)
+OWN = ("top", "random", *UNTOLD, GUIDED)  # what asks the model for its own
 SUSPECT_SHARE, SUSPECT_IMAGES = 0.01, 2  # of a mirror's images, and different ones
 
 
@@ -159,22 +159,6 @@ def rate(times: int, of: int) -> Interval:
 
     found = binomtest(times, of).proportion_ci(0.95, "exact")
     return float(found.low), float(found.high)
-
-
-def total(judgement: Judgement) -> tuple[float, Interval | None]:
-    """Chao1: training images that would come back in the end, at least, and its
-    interval. From the images of random captions, which are alike draws, or, of a model
-    that takes none, from all that are not guided; never fewer than those that have come
-    back, from whatever was asked.
-    """
-    images = judgement.images
-    images = images[images.random] if images.random.any() else images[images.asked.isin(PLAIN)]
-    counts = images[images.counts].groupby("training").size().to_numpy()
-    least = float(len(judgement.returned))
-    if not len(counts):
-        return least, None
-    value, ends = chao1(counts, len(images)), chao1_interval(counts, len(images))
-    return max(value, least), ends and (max(ends[0], least), max(ends[1], least))
 
 
 def random_share(judgement: Judgement) -> tuple[int, int]:

@@ -12,8 +12,16 @@ from PIL import Image
 
 from membench import __version__
 from membench.auditing.found import Audit
-from membench.auditing.judge import random_share, rate, total
-from membench.auditing.verdict import answer, card, judged, numbers_of, ranking, sentences
+from membench.auditing.judge import random_share, rate
+from membench.auditing.verdict import (
+    answer,
+    card,
+    estimated,
+    judged,
+    numbers_of,
+    ranking,
+    sentences,
+)
 from membench.plain import for_spreadsheet
 from membench.storage.files import atomic_write, write_json
 from membench.storage.images import png_bytes
@@ -108,7 +116,7 @@ def _small(image: np.ndarray) -> bytes:
 def record(audit: Audit) -> dict[str, Any]:
     """``audit.json``."""
     j, s, data = judged(audit), audit.settings, audit.material.data
-    value, ends = total(j)
+    value, ends = estimated(audit)
     hit, asked = random_share(j)
     listed = returned_table(audit)[:LISTED]
     return {
@@ -148,7 +156,7 @@ def record(audit: Audit) -> dict[str, Any]:
             "asked": asked,
             "interval": rate(hit, asked) if asked else None,
         },
-        "estimate": {"chao1": value, "interval": ends},
+        "estimate": {"at_least": value, "interval": ends},
         "ranking": ranking(audit),
         "images": {str(k): int(v) for k, v in j.images.groupby("asked").size().items()},
         "returned": listed.to_dict("records"),

@@ -139,7 +139,7 @@ NUMBERS = {
     "captions": "captions that returned one",
     "share": "share of random captions that returned one, in [0, 1]",
     "share_high": "upper end of its 95 % interval",
-    "estimate": "training images that would come back in the end (Chao1)",
+    "estimate": "training images that would come back, at least",
     "flagged": "captions that score above all but 1 % of unseen ones",
 }
 

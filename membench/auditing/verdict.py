@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from membench import __version__
+from membench.auditing.estimate import total
 from membench.auditing.found import Audit
 from membench.auditing.judge import (
     FLAG,
@@ -17,8 +18,8 @@ from membench.auditing.judge import (
     p_values,
     random_share,
     rate,
-    total,
 )
+from membench.metrics.unique import Interval
 
 
 def numbers_of(audit: Audit) -> dict[str, float]:
@@ -33,9 +34,15 @@ def numbers_of(audit: Audit) -> dict[str, float]:
         "captions": float(_returning(j)),
         "share": hit / asked if asked else float("nan"),
         "share_high": rate(hit, asked)[1] if asked else float("nan"),
-        "estimate": float(total(j)[0]),
+        "estimate": estimated(audit)[0],
         "flagged": float(ranked["flagged"]) if ranked["unseen"] and ranked["scored"] else np.nan,
     }
+
+
+def estimated(audit: Audit) -> tuple[float, Interval | None]:
+    """How many training images would come back, at least, and the interval."""
+    m = audit.material
+    return total(judged(audit), len(m.ids), len(m.prompts))
 
 
 def judged(audit: Audit) -> Judgement:
@@ -130,13 +137,17 @@ def sentences(audit: Audit) -> list[str]:
             f"Of {asked:,} captions taken at random, {hit:,} returned a copy:"
             f" {100 * hit / asked:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of all captions."
         )
-    value, ends = total(j)
+    value, ends = estimated(audit)
     plain = "plain images" if (j.images.asked == GUIDED).any() else "all images"
-    source = "random captions" if asked else plain
-    if value and ends:
+    when, source = (
+        ("if every caption were asked once", "Chao and Lin, a lower bound, from random captions")
+        if asked
+        else ("in the end", f"Chao1, a lower bound, from {plain}")
+    )
+    if ends:
         found.append(
             f"At least {value:,.0f} [{ends[0]:,.0f}, {ends[1]:,.0f}] training images would come"
-            f" back in the end (Chao1, a lower bound, from {source})."
+            f" back {when} ({source})."
         )
     if j.limit is not None:
         found.append(
