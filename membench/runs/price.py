@@ -139,8 +139,10 @@ def _price(job: Job, model: Denoiser, tried: int) -> Price:
     requests = contract.plan(detector, job.conditions)
     part = job.conditions[:tried]
     ids = {c.id for c in part}
-    own = [r for r in requests if r.condition.id in ids] or list(requests)
-    own = own[:tried] if not detector.access.images else own
+    own = [r for r in requests if r.condition.id in ids]
+    # What scores by images needs those of the part; other requests are of no example
+    if not own or not detector.access.images:
+        own = (own or list(requests))[:tried]
     samples: list[Sample] = []
     extract, work = (0, 0.0), 0.0
     if own:
