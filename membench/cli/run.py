@@ -255,16 +255,16 @@ def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]]) -> int:
     from membench.runs.devices import device_line
     from membench.runs.price import prices
 
-    times: dict[str, int] = {}
+    seeds: dict[str, list[int]] = {}
     first: dict[str, Sequence[Spec]] = {}
     for of_task in specs:
         same = repr([replace(spec, seed=0) for spec in of_task])
-        times[same] = times.get(same, 0) + 1
+        seeds.setdefault(same, []).append(of_task[0].seed)
         first.setdefault(same, of_task)
     found = [
-        (price, times[same])
+        price
         for same, of_task in first.items()
-        for price in prices(of_task, args.runs)
+        for price in prices(of_task, args.runs, seeds[same])
     ]
     made = price_json(found) if args.format == "json" else price_table(found, width())
     if not args.quiet and args.format == "table":
