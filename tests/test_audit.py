@@ -168,6 +168,12 @@ def test_captions_of_a_text_model(tmp_path, capsys, shop) -> None:
     assert "Of " in out and "unseen ones" in out
 
 
+@pytest.mark.parametrize("budget", [20, 40])
+def test_a_small_budget_is_kept(tmp_path, capsys, shop, budget: int) -> None:
+    told, _ = audited(capsys, tmp_path / "a", "--model", TEXT, "--data", shop, "--budget", budget)
+    assert 20 <= told["evaluations"] <= budget
+
+
 def test_a_dry_run_says_what_it_would_do(tmp_path, capsys, shop) -> None:
     how = ["--model", TEXT, "--data", shop, "--budget", 1100, "--dry-run"]
     assert main(["audit", "--quiet", "--output", str(tmp_path / "a"), *map(str, how)]) == 0

@@ -84,7 +84,9 @@ class _Run:
         self._tick("plan")
         if dry_run:
             return found
-        spent = self._screen(found, loaded, unseen, evaluations)
+        # An image is paid for first
+        most = min(int(planning.SCREEN * evaluations), evaluations - price)
+        spent = self._screen(found, loaded, unseen, most)
         self._tick("screen")
         attacks, images, taken = self._attack(found, loaded, unseen, evaluations - spent, price)
         frame, pictures = extracted(found, attacks, images, self.progress)
@@ -174,14 +176,14 @@ class _Run:
     # --------------------------------------------------------------------------- screen
 
     def _screen(
-        self, found: Audit, loaded: Denoiser, unseen: Sequence[Condition], evaluations: int
+        self, found: Audit, loaded: Denoiser, unseen: Sequence[Condition], most: int
     ) -> int:
-        """Ranks the captions; the evaluations that the budget is charged."""
+        """Ranks the captions; the evaluations that the budget is charged, up to ``most``."""
         s, m = self.settings, found.material
         conditions = planning.by_duplicates(m, s.seed)
         if not conditions:
             return 0
-        most, charged = int(planning.SCREEN * evaluations), 0
+        charged = 0
         ranks: list[pd.Series] = []
         for name in s.screen:
             asked = self._asked(name, loaded, found.model, found.sampling, work.CHEAP.get(name, ()))
@@ -191,9 +193,10 @@ class _Run:
             # Charged alike whether computed now or found, so that both ask the same images
             each = work.price_of_score(asked, conditions[0])
             share = most // len(s.screen)
-            count = max(1, share // max(each, 1))
-            control = list(unseen[: max(20, count // 8)])
-            chosen = conditions[: max(1, count - len(control))]
+            control, chosen = planning.screened(conditions, unseen, share // max(each, 1))
+            if not chosen:
+                found.not_judged.append(f"ranking by {name}: the budget pays for no score")
+                continue
             scores = work.screen(asked, [*control, *chosen], self.progress)
             charged += each * (len(control) + len(chosen))
             ranks.append(
@@ -240,7 +243,7 @@ class _Run:
         if found.mirror is not None:
             models.append((self._load(found.mirror, found.material), found.mirror))
         if s.attack == "random":
-            count = planning.paid(max(evaluations, price), price, s.budget)
+            count = planning.paid(evaluations, price, s.budget)
             images = self._images(found, unseen, count)
             attacks = [self._asked("random", *model, sampling) for model in models]
             return attacks, images, len(images) * price

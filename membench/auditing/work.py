@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,10 +107,11 @@ def price(asked: Asked, request: Request) -> int:
 
 
 def price_of_score(asked: Asked, condition: Condition) -> int:
-    """Evaluations of a score, measured on one condition."""
-    before = asked.model.cost.forwards
+    """Evaluations of a score, measured on one condition; a JVP is one, as in a run."""
+    before = replace(asked.model.cost)
     contract.score(asked.detector, asked.model, [condition], {})
-    return asked.model.cost.forwards - before
+    spent = asked.model.cost - before
+    return spent.forwards + spent.jvps
 
 
 def images_of(asked: Asked) -> Images:
