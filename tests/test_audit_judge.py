@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from membench.auditing.estimate import total, without_replacement
-from membench.auditing.judge import judge, p_values, random_share, rate
+from membench.auditing.judge import flag_of, judge, p_values, random_share, rate
 from membench.auditing.unseen import Callers, exchanged, plain
 from membench.metrics.unique import chao1, chao1_interval
 from membench.similarity.l2 import normalised_l2
@@ -163,6 +163,26 @@ def test_without_a_control_there_is_no_limit_of_chance() -> None:
 def test_p_values() -> None:
     found = p_values(np.array([5.0, 2.0, 0.0]), np.array([1.0, 2.0, 3.0]))
     assert found.tolist() == [0.25, 0.75, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("unseen", "words"),
+    [
+        (20, "all 20"),
+        (98, "all 98"),
+        (150, "all 150"),
+        (199, "all but 1 % of 199"),
+        (2899, "all but 1 % of 2,899"),
+    ],
+)
+def test_what_is_flagged_is_above_what_it_is_said_to_be(unseen: int, words: str) -> None:
+    """Counted: a score that one, two ... of the unseen captions reach."""
+    flag, told = flag_of(unseen)
+    null = np.arange(unseen, dtype=float)
+    most = int((p_values(null - 0.5, null) <= flag).sum())  # of unseen ones above a flagged score
+    assert told == words
+    assert most == (0 if "but" not in words else (1 + unseen) // 100 - 1)
+    assert most / unseen <= 0.01 and p_values(np.array([unseen + 1.0]), null) <= flag
 
 
 # ------------------------------------------------------------------------ unseen captions

@@ -167,7 +167,16 @@ def random_share(judgement: Judgement) -> tuple[int, int]:
     return int(part.condition[part.counts].nunique()), int(part.condition.nunique())
 
 
-FLAG = 0.01  # of unseen captions score above the flag
+FLAG = 100  # one of so many unseen captions scores as high as a flagged one
+
+
+def flag_of(unseen: int) -> tuple[float, str]:
+    """The p-value up to which a score is flagged, and what it then is above, in words:
+    of few unseen captions the least that there is, which is above them all.
+    """
+    as_high = max(1, (1 + unseen) // FLAG)  # the score itself is one of them
+    words = f"all but 1 % of {unseen:,}" if as_high > 1 else f"all {unseen:,}"
+    return as_high / (1 + unseen), words
 
 
 def p_values(scores: np.ndarray, unseen: np.ndarray) -> np.ndarray:

@@ -140,7 +140,7 @@ NUMBERS = {
     "share": "share of random captions that returned one, in [0, 1]",
     "share_high": "upper end of its 95 % interval",
     "estimate": "training images that would come back, at least",
-    "flagged": "captions that score above all but 1 % of unseen ones",
+    "flagged": "captions that score above all unseen ones (of 199 and more, all but 1 %)",
 }
 
 

@@ -11,10 +11,10 @@ from membench import __version__
 from membench.auditing.estimate import total
 from membench.auditing.found import Audit
 from membench.auditing.judge import (
-    FLAG,
     GUIDED,
     OWN,
     Judgement,
+    flag_of,
     p_values,
     random_share,
     rate,
@@ -79,18 +79,17 @@ def ranking(audit: Audit) -> dict[str, Any]:
     if not len(null) or not scores:
         return {"scored": len(scores), "unseen": len(null), "flagged": 0, "expected": None}
     values = p_values(np.array(list(scores.values())), null)
-    # 1 / (1 + m) is the least that m captions can give
-    flagged = {
-        i for i, p in zip(scores, values, strict=True) if p <= max(FLAG, 1 / (1 + len(null)))
-    }
+    flag, above = flag_of(len(null))
+    flagged = {i for i, p in zip(scores, values, strict=True) if p <= flag}
     images = _own(j)
     hit = set(images.condition[images.counts])
     asked = set(images.condition)
     return {
         "scored": len(scores),
         "unseen": len(null),
+        "above": above,
         "flagged": len(flagged),
-        "expected": round(max(FLAG, 1 / (1 + len(null))) * len(scores), 1),
+        "expected": round(flag * len(scores), 1),
         "flagged_asked": len(flagged & asked),
         "flagged_returned": len(flagged & hit),
         "others_asked": len(asked - flagged),
@@ -173,8 +172,8 @@ def sentences(audit: Audit) -> list[str]:
     r = ranking(audit)
     if r["unseen"]:
         found.append(
-            f"{r['flagged']:,} of {r['scored']:,} captions score above all but 1 % of"
-            f" {r['unseen']:,} unseen ones (by chance: {r['expected']:g});"
+            f"{r['flagged']:,} of {r['scored']:,} captions score above {r['above']}"
+            f" unseen ones (by chance: {r['expected']:g});"
             f" of {r['flagged_asked']:,} of them that were asked, {r['flagged_returned']:,}"
             f" returned a copy, of {r['others_asked']:,} others {r['others_returned']:,}."
         )

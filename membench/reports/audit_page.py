@@ -119,8 +119,8 @@ def _controls(told: Mapping[str, Any]) -> Section:
                     ["flagged", f"{r['flagged_asked']:,}", f"{r['flagged_returned']:,}"],
                     ["others", f"{r['others_asked']:,}", f"{r['others_returned']:,}"],
                 ],
-                f"flagged: above all but 1 % of {r['unseen']:,} unseen captions; by chance"
-                f" {r['expected']:g} of {r['scored']:,}, found {r['flagged']:,}",
+                f"flagged: above {r['above']} unseen captions; by chance {r['expected']:g} of"
+                f" {r['scored']:,}, found {r['flagged']:,}",
             )
         )
     absent = "" if rows else "There is no control: a copy is what the published threshold says."
