@@ -47,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = what_to_run(
         parser, control="on the control model, which never saw the task's training images"
     )
+    parser.set_defaults(profile=None)  # so that one beside --config can be refused
     what.add_argument("--detector", metavar="A,B", help="names, or all (membench list detectors)")
     what.add_argument("--task", metavar="A,B", help="names, or all (membench list tasks)")
     what.add_argument(
@@ -121,6 +122,7 @@ def executors(how: Any) -> None:
 def call(args: argparse.Namespace) -> int:
     if args.config is not None:
         return run_config(args)
+    args.profile = args.profile or "mini"
     for name in ("detector", "task"):
         if getattr(args, name) is None:
             raise UserError(f"--{name} is required, or --config. See: membench run --help")
@@ -176,7 +178,7 @@ def run_config(args: argparse.Namespace) -> int:
     from membench.runs.config import read_config
     from membench.runs.devices import device_of
 
-    given = ("detector", "task", "preset", "limit", "budget", *TASK_FLAGS)
+    given = ("detector", "task", "profile", "preset", "limit", "budget", *TASK_FLAGS)
     if named := [f"--{n.replace('_', '-')}" for n in given if getattr(args, n) is not None]:
         raise UserError(f"{named[0]} and --config exclude each other: write it into {args.config}")
     if args.options or args.control or args.extract_only or args.seeds != "0":
