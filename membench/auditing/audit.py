@@ -24,9 +24,11 @@ from membench.auditing.material import UNCONDITIONAL, Material, comparison, read
 from membench.auditing.own_output import refuse_own_output
 from membench.auditing.settings import Settings, parse_budget
 from membench.auditing.subject import SAMPLING, Subject, find_subject, same_kind
+from membench.auditing.unread import refuse_unread
 from membench.auditing.unseen import Callers, unseen_captions
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
+from membench.models.sampling import timesteps
 from membench.plain import say
 from membench.runs.devices import device_of
 from membench.storage.hashing import content_key
@@ -61,7 +63,9 @@ class _Run:
         mirror = find_subject(s.mirror) if s.mirror else None
         if mirror is not None:
             same_kind(model, mirror)
+        refuse_unread(s, model, asked=model.kind != "unconditional" and not s.unconditional)
         material = read_material(s, model, self.progress)
+        refuse_unread(s, model, asked=bool(material.prompts))
         if s.attack == GUIDED and material.prompts:
             raise UserError(
                 "--attack side makes conditions of its own, for a model that is asked nothing; add"
@@ -75,6 +79,7 @@ class _Run:
         key = self._key(model, mirror, material, space, sampling, unseen)
         self._tick("read")
         loaded = self._load(model, material)
+        timesteps(loaded, sampling["steps"])  # more than there are is refused here
         found = Audit(s, model, mirror, material, space, sampling, key, [])
         evaluations = worth(self.budget, self.output / "plan.json", key, loaded, _one(material))
         plain = self._asked("random", loaded, model, sampling)
