@@ -252,6 +252,26 @@ def test_options(capsys, shop, option: str, value: str, words: str) -> None:
     assert words in refused(capsys, "--model", TEXT, *data, option, value)
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--unseen", "/nope"], "--unseen is not read here: {} is told classes"),
+        (["--draws", "7"], "--draws is not read here"),
+        (["--screen", "dsm"], "--screen is not read here"),
+        (["--unconditional", "--unseen", "/nope"], "--unseen is not read here: {} is asked"),
+        (["--unconditional", "--guidance", "3"], "--guidance is not read here: {} is asked"),
+        (["--similarity-weights", "w.pt"], "16 pixels are compared by pixels"),
+        (["--similarity", "l2", "--similarity-weights", "w.pt"], "are compared by pixels"),
+        (["--steps", "5000"], "choose 1 to 1000"),
+        (["--similarity", "clip"], "clip needs --similarity-weights MODEL:TAG"),
+    ],
+)
+def test_options_that_nothing_would_read(capsys, scenes, more: list[str], words: str) -> None:
+    """Refused before any work, so that a dry run says so, too."""
+    err = refused(capsys, "--model", OWN, "--data", scenes, "--dry-run", *more)
+    assert words.format(OWN) in err
+
+
 def test_words_of_options() -> None:
     assert parse_budget("90s").minutes == 1.5 and parse_budget("2h").minutes == 120
     assert parse_budget("5000").evaluations == 5000
@@ -277,6 +297,17 @@ def test_a_collection_knows_its_rows(scenes) -> None:
         ({"guidance": float("nan")}, "--guidance nan"),
         ({"attack": "foo"}, "--attack foo: choose from random, side"),
         ({"budget": "soon"}, "--budget soon"),
+        ({"budget": [1]}, "--budget '.1.': it must be a text"),
+        ({"draws": "many"}, "--draws 'many': it must be a whole number"),
+        ({"draws": 1.5}, "--draws '1.5': it must be a whole number"),
+        ({"guidance": True}, "--guidance 'True': it must be a number"),
+        ({"unconditional": "no"}, "--unconditional 'no': it must be True or False"),
+        ({"screen": 3}, "--screen '3': it must be names"),
+        ({"captions": 3}, "--captions '3': it must be a text"),
+        ({"max_bad": "much"}, "--max-bad much: write a share"),
+        ({"max_bad": -1}, "--max-bad -1: it must not be negative"),
+        ({"similarity": "l3"}, "--similarity l3: choose from auto, l2"),
+        ({"dtype": "int3"}, "--dtype int3: choose from float32"),
     ],
 )
 def test_settings_from_python_are_held_to_the_same_ranges(
@@ -290,3 +321,7 @@ def test_settings_from_python_take_plain_values() -> None:
     made = Settings("m", Path("d"), captions="c.csv", unseen="u.txt", budget=200)  # type: ignore[arg-type]
     assert made.captions == Path("c.csv") and made.unseen == Path("u.txt")
     assert made.budget == "200"
+    told = Settings("m", "d", screen="cfg_norm", draws="3", max_bad="1%", guidance="2.5")  # type: ignore[arg-type]
+    assert (told.data, told.screen, told.draws) == (Path("d"), ("cfg_norm",), 3)
+    assert (told.max_bad, told.guidance) == (0.01, 2.5)
+    assert Settings("m", Path("d"), screen="cfg_norm, dsm").screen == ("cfg_norm", "dsm")  # type: ignore[arg-type]

@@ -86,8 +86,7 @@ def _named(weights: str, option: str) -> tuple[str, str, dict[str, Any], dict[st
     name, _, source = weights.partition(":")
     if not name or not source:
         raise UserError(
-            f"clip needs {option}MODEL:TAG or MODEL:FILE, such as"
-            " ViT-B-32:laion2b_s34b_b79k"
+            f"clip needs {option}MODEL:TAG or MODEL:FILE, such as ViT-B-32:laion2b_s34b_b79k"
         )
     name = name.replace("/", "-")  # OpenAI's spelling, ViT-B/32
     config = open_clip.get_model_config(name)
