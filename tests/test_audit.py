@@ -17,6 +17,7 @@ from PIL import Image
 import membench
 from membench.auditing import work
 from membench.auditing.settings import Settings, parse_budget, parse_limit, parse_max_bad
+from membench.auditing.subject import Subject
 from membench.cli.main import main
 from membench.datasets.collection import Collection
 from membench.errors import UserError
@@ -183,6 +184,15 @@ def test_a_dry_run_says_what_it_would_do(tmp_path, capsys, shop) -> None:
 
 
 # ------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(("shipped", "layer"), [(True, "attentions.0"), (False, "attentions.1")])
+def test_only_a_mini_model_is_asked_as_one(tmp_path: Path, shipped: bool, layer: str) -> None:
+    """The paper's layer is of real Stable Diffusion; the mini network has another."""
+    subject = Subject("m", TEXT if shipped else tmp_path, "text", 64, 0, "w")
+    how: dict[str, Any] = {"seed": 0, "dtype": "float32", "profile": subject.profile}
+    asked = work.Asked("attention_entropy", None, "w", {"steps": 2, "guidance": 3.0}, **how)  # type: ignore[arg-type]
+    assert asked.detector.options.layer == f"down_blocks.1.{layer}"
 
 
 def test_a_model_and_data_of_different_sizes(tmp_path, capsys, scenes) -> None:

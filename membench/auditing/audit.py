@@ -140,6 +140,7 @@ class _Run:
             sampling,
             seed=s.seed,
             dtype=s.dtype,
+            profile=subject.profile,
             options=options,
         )
 

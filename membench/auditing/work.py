@@ -27,7 +27,10 @@ CHEAP = {"cfg_norm": ("draws=1", "images=0"), "dsm": ("images=0",)}
 
 
 class Asked:
-    """A detector with the model that it asks. parts: all that changes what it finds."""
+    """A detector with the model that it asks. parts: all that changes what it finds.
+
+    profile: whose options the detector has where it has some of that name.
+    """
 
     def __init__(
         self,
@@ -38,10 +41,11 @@ class Asked:
         *,
         seed: int,
         dtype: str,
+        profile: str,
         options: Sequence[str] = (),
     ) -> None:
         cls = registry.detectors().load(name)
-        made = detector_options(name, cls, options, None, "mini")
+        made = detector_options(name, cls, options, None, profile)
         try:
             self.detector: Detector = contract.construct(cls, made, seed=seed, sampling=sampling)
         except ValueError as error:
