@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,24 @@ def test_what_was_computed_is_found_again(tmp_path, capsys, scenes, monkeypatch)
     assert sum(asked) == 40 and again["numbers"] == first["numbers"]
     audited(capsys, tmp_path / "c", *how, "--budget", 1000)
     assert sum(asked) == 50
+
+
+def test_another_audit_is_not_overwritten(tmp_path, capsys, scenes) -> None:
+    """The default folder goes by last names, which two models may share."""
+    how = ["--unconditional", "--budget", 400, "--output", tmp_path / "out"]
+    assert (
+        main(["audit", "--quiet", "--model", str(OWN), "--data", str(scenes), *map(str, how)]) == 0
+    )
+    held = (tmp_path / "out" / "audit.json").read_bytes()
+    capsys.readouterr()
+    err = refused(capsys, "--model", MIRROR, "--data", scenes, *how)
+    assert f"holds the audit of another model, {OWN}" in err
+    fewer = tmp_path / scenes.name
+    shutil.copytree(scenes, fewer)
+    next(fewer.rglob("*.png")).unlink()
+    err = refused(capsys, "--model", OWN, "--data", fewer, *how)
+    assert f"holds the audit of other data, {scenes}" in err
+    assert (tmp_path / "out" / "audit.json").read_bytes() == held
 
 
 def test_a_mirror_as_a_control(tmp_path, capsys, scenes) -> None:

@@ -21,6 +21,7 @@ from membench.auditing.found import Audit
 from membench.auditing.guided import guided
 from membench.auditing.judge import GUIDED, judge
 from membench.auditing.material import UNCONDITIONAL, Material, comparison, read_material
+from membench.auditing.outcome import refuse_other
 from membench.auditing.own_output import refuse_own_output
 from membench.auditing.settings import Settings, parse_budget
 from membench.auditing.subject import SAMPLING, Subject, find_subject, same_kind
@@ -66,6 +67,7 @@ class _Run:
         refuse_unread(s, model, asked=model.kind != "unconditional" and not s.unconditional)
         material = read_material(s, model, self.progress)
         refuse_unread(s, model, asked=bool(material.prompts))
+        refuse_other(self.output, model, material.data)
         if s.attack == GUIDED and material.prompts:
             raise UserError(
                 "--attack side makes conditions of its own, for a model that is asked nothing; add"

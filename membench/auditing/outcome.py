@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from membench import __version__
 from membench.auditing.found import Audit
 from membench.auditing.judge import random_share, rate
+from membench.auditing.subject import Subject
 from membench.auditing.verdict import (
     answer,
     card,
@@ -22,6 +24,8 @@ from membench.auditing.verdict import (
     ranking,
     sentences,
 )
+from membench.datasets.collection import Collection
+from membench.errors import UserError
 from membench.plain import for_spreadsheet
 from membench.storage.files import atomic_write, write_json
 from membench.storage.images import png_bytes
@@ -31,6 +35,25 @@ from membench.storage.tables import write_table
 SHOWN = 192  # pixels a side of the images in copies.parquet
 SCHEMA_VERSION = 1
 LISTED = 1000  # training images in audit.json
+
+
+def refuse_other(folder: Path, model: Subject, data: Collection) -> None:
+    """Raises :class:`UserError` where the folder holds the audit of another model or of
+    other data, which this one would overwrite: the last names of two folders may agree.
+    """
+    try:
+        held = json.loads((folder / "audit.json").read_bytes())
+        weights, name = held["model"]["weights"], str(held["model"]["name"])
+        of, place = held["data"]["hash"], str(held["data"]["place"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none, or not ours
+        return
+    if weights != model.weights:
+        other = f"another model, {name[:200]}"
+    elif of != data.hash:
+        other = f"other data, {place[:200]}"
+    else:
+        return
+    raise UserError(f"{folder} holds the audit of {other}; choose another --output, or delete it")
 
 
 def returned_table(audit: Audit) -> pd.DataFrame:
@@ -173,7 +196,7 @@ def record(audit: Audit) -> dict[str, Any]:
     }
 
 
-def _subject(subject: Any) -> dict[str, Any]:
+def _subject(subject: Subject) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in vars(subject).items()}
 
 
