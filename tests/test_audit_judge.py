@@ -4,6 +4,7 @@ that is.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ import pytest
 
 from membench.auditing.estimate import total, without_replacement
 from membench.auditing.judge import flag_of, judge, p_values, random_share, rate
+from membench.auditing.outcome import returned_table
 from membench.auditing.unseen import Callers, exchanged, plain
 from membench.metrics.unique import chao1, chao1_interval
+from membench.reports.audit_page import _returned
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.spaces import pixel_space, space_of
+from membench.types import Condition
 
 SPACE = pixel_space(16)
 COSINE = space_of("sscd", "x")
@@ -98,6 +102,25 @@ def test_rates_and_their_intervals() -> None:
     row = found.returned.iloc[0]
     assert (row.times, row.asked_times, row.best) == (3, 4, np.float32(0.5))
     assert rate(3, 4) == pytest.approx((0.1941, 0.9937), abs=1e-4)
+
+
+def test_a_caption_that_was_asked_once_has_no_rate() -> None:
+    """It stands there because it returned the image: 1 of 1 could be nothing else."""
+    once = [("top", "a", 1, 0.5), ("top", "b", 1, 0.6)]
+    twice = [("top", "c", 2, 0.7), ("top", "c", 8, 1.5)]
+    material = SimpleNamespace(ids="01234", files="01234", copies=[1] * 5, prompts={})
+    audit: Any = SimpleNamespace(
+        judgement=judge(images(*once, *twice), SPACE),
+        material=material,
+        prompts={name: Condition(name, name) for name in "abc"},
+    )
+    first, second = returned_table(audit).to_dict("records")
+    assert (first["times"], first["of"]) == (2, 2)
+    assert first["rate"] is first["low"] is first["high"] is None
+    assert (second["times"], second["of"], second["rate"]) == (1, 2, 0.5)
+    assert (second["low"], second["high"]) == pytest.approx((0.0126, 0.9874), abs=1e-4)
+    [table] = _returned({"returned": [first, second]}).tables
+    assert [row[3] for row in table.rows] == ["", "50 % [1 %, 99 %]"]
 
 
 def test_the_random_group_alone_speaks_for_all_captions() -> None:

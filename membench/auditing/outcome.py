@@ -60,13 +60,16 @@ def returned_table(audit: Audit) -> pd.DataFrame:
     """A row a training image that came back, nearest first: ``file``, ``copies`` in the
     data, ``times`` it came back ``of`` images of the captions that returned it, the
     ``rate`` with its interval ``low`` and ``high``, ``best`` similarity, ``caption``
-    that returned it first, ``own`` (whether one of its own did).
+    that returned it first, ``own`` (whether one of its own did). Captions stand here
+    because they returned it, so where each was asked once there is no rate: it could be
+    1 alone.
     """
     j, m = judged(audit), audit.material
     rows = []
     by_training = dict(list(j.images[j.images.counts].groupby("training")))
     for row in j.returned.itertuples():
-        low, high = rate(row.times, row.asked_times)
+        several = row.asked_times > row.conditions
+        low, high = rate(row.times, row.asked_times) if several else (None, None)
         part = by_training[row.training]
         conditions = [audit.prompts[c] for c in part.condition.unique()]
         own = any(row.training in m.prompts.get(c, ()) for c in conditions)
@@ -77,7 +80,7 @@ def returned_table(audit: Audit) -> pd.DataFrame:
                 "copies": m.copies[row.training],
                 "times": row.times,
                 "of": row.asked_times,
-                "rate": row.times / row.asked_times,
+                "rate": row.times / row.asked_times if several else None,
                 "low": low,
                 "high": high,
                 "best": row.best,
@@ -88,7 +91,8 @@ def returned_table(audit: Audit) -> pd.DataFrame:
             }
         )
     columns = ["training_id", "file", "copies", "times", "of", "rate", "low", "high", "best"]
-    return pd.DataFrame(rows, columns=[*columns, "caption", "captions", "own", "mirror"])
+    columns += ["caption", "captions", "own", "mirror"]
+    return pd.DataFrame(rows, columns=columns, dtype=object)  # a None stays one
 
 
 def _words(audit: Audit, condition: Any) -> str:
