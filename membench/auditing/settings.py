@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -62,17 +63,17 @@ def _file_or_none(name: str, value: Any) -> Path | None:
     return None if value is None else _file(name, value)
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: Any, what: str = "a number") -> float:
     try:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if isinstance(value, bool) or not isinstance(value, str | Real):
             raise ValueError
         return float(value)
     except (ValueError, OverflowError):
-        raise _wrong(name, value, "a number") from None
+        raise _wrong(name, value, what) from None
 
 
 def _whole(name: str, value: Any) -> int:
-    number = _number(name, value)
+    number = _number(name, value, "a whole number")
     if not number.is_integer():  # nor are infinities and NaN
         raise _wrong(name, value, "a whole number")
     return int(number)
@@ -95,7 +96,7 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _budget(name: str, value: Any) -> str:
-    return str(_whole(name, value)) if isinstance(value, int | float) else _text(name, value)
+    return str(_whole(name, value)) if isinstance(value, Real) else _text(name, value)
 
 
 def _max_bad(name: str, value: Any) -> float:
