@@ -43,7 +43,7 @@ from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
 from .base import own_images, refuse_unread
-from .side_options import PAPER, SideOptions
+from .side_options import PAPER, SideOptions, read_files
 from .surrogate.conditions import NULL, synthesize, synthesize_forwards
 from .surrogate.labels import by_clusters, by_oracle, by_teacher
 
@@ -66,6 +66,7 @@ class Side(Detector):
 
     def __init__(self, options: SideOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
+        self.reads = read_files(options)
         self.steps = options.steps or int(sampling["steps"])
         # Of the task's own sampling, for images of its conditions
         self.weight = float(sampling["guidance"])

@@ -1,10 +1,15 @@
-"""Options of SIDE, and the values that the paper states."""
+"""Options of SIDE, the values that the paper states, and the files that options name."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from membench.storage.hashing import file_hash, json_hash
+
+from .surrogate.teacher import teacher_files
 
 PER_CLUSTER = 16  # synthetic images for each cluster, where the number of clusters is not given
 
@@ -199,3 +204,21 @@ class SideOptions:
     def k(self) -> int:
         """K, the number of clusters."""
         return self.clusters or max(1, self.synthetic // PER_CLUSTER)
+
+
+def read_files(options: SideOptions) -> dict[str, str]:
+    """Hashes of the files that the options name, for a run's key; what is missing is
+    refused where it is read.
+    """
+    found: dict[str, str] = {}
+    if options.labels == "teacher":
+        files = teacher_files(options.teacher)
+        if all(file.is_file() for file in files):
+            found["teacher"] = json_hash([file_hash(file) for file in files])
+    elif options.features in ("sscd", "sscd-int8", "clip"):
+        named = options.features_weights
+        name = named.partition(":")[2] if options.features == "clip" else named
+        # A tag, and the name of a variant, are no files of the user's
+        if name and (file := Path(name).expanduser()).is_file():
+            found["features_weights"] = file_hash(file)
+    return found

@@ -221,7 +221,7 @@ def audit(
     known = {f.name for f in fields(Settings)}
     if unknown := sorted(set(settings) - known):
         raise UserError(f"unknown setting {unknown[0]!r} of an audit: {', '.join(sorted(known))}")
-    asked = Settings(model=str(model), data=Path(data), **settings)
+    asked = Settings(model, data, **settings)  # type: ignore[arg-type]  # a text is made a path
     return run_audit(asked, Path(output), dry_run=dry_run, progress=progress)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +127,24 @@ def test_what_was_computed_is_found_again(tmp_path, capsys, scenes, monkeypatch)
     assert sum(asked) == 50
 
 
+def test_another_audit_is_not_overwritten(tmp_path, capsys, scenes) -> None:
+    """The default folder goes by last names, which two models may share."""
+    how = ["--unconditional", "--budget", 400, "--output", tmp_path / "out"]
+    assert (
+        main(["audit", "--quiet", "--model", str(OWN), "--data", str(scenes), *map(str, how)]) == 0
+    )
+    held = (tmp_path / "out" / "audit.json").read_bytes()
+    capsys.readouterr()
+    err = refused(capsys, "--model", MIRROR, "--data", scenes, *how)
+    assert f"holds the audit of another model, {OWN}" in err
+    fewer = tmp_path / scenes.name
+    shutil.copytree(scenes, fewer)
+    next(fewer.rglob("*.png")).unlink()
+    err = refused(capsys, "--model", OWN, "--data", fewer, *how)
+    assert f"holds the audit of other data, {scenes}" in err
+    assert (tmp_path / "out" / "audit.json").read_bytes() == held
+
+
 def test_a_mirror_as_a_control(tmp_path, capsys, scenes) -> None:
     how = ["--model", OWN, "--data", scenes, "--unconditional", "--budget", 1600]
     told, _ = audited(capsys, tmp_path / "a", *how, "--mirror", MIRROR)
@@ -171,6 +190,12 @@ def test_captions_of_a_text_model(tmp_path, capsys, shop) -> None:
     assert "Of " in out and "unseen ones" in out
 
 
+@pytest.mark.parametrize("budget", [20, 40])
+def test_a_small_budget_is_kept(tmp_path, capsys, shop, budget: int) -> None:
+    told, _ = audited(capsys, tmp_path / "a", "--model", TEXT, "--data", shop, "--budget", budget)
+    assert 20 <= told["evaluations"] <= budget
+
+
 def test_a_dry_run_says_what_it_would_do(tmp_path, capsys, shop) -> None:
     how = ["--model", TEXT, "--data", shop, "--budget", 1100, "--dry-run"]
     assert main(["audit", "--quiet", "--output", str(tmp_path / "a"), *map(str, how)]) == 0
@@ -180,6 +205,15 @@ def test_a_dry_run_says_what_it_would_do(tmp_path, capsys, shop) -> None:
 
 
 # ------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(("shipped", "layer"), [(True, "attentions.0"), (False, "attentions.1")])
+def test_only_a_mini_model_is_asked_as_one(tmp_path: Path, shipped: bool, layer: str) -> None:
+    """The paper's layer is of real Stable Diffusion; the mini network has another."""
+    subject = Subject("m", TEXT if shipped else tmp_path, "text", 64, 0, "w")
+    how: dict[str, Any] = {"seed": 0, "dtype": "float32", "profile": subject.profile}
+    asked = work.Asked("attention_entropy", None, "w", {"steps": 2, "guidance": 3.0}, **how)  # type: ignore[arg-type]
+    assert asked.detector.options.layer == f"down_blocks.1.{layer}"
 
 
 def test_a_model_and_data_of_different_sizes(tmp_path, capsys, scenes) -> None:
@@ -247,6 +281,26 @@ def test_data_that_are_the_model_s_own_output(tmp_path, capsys, scenes) -> None:
 def test_options(capsys, shop, option: str, value: str, words: str) -> None:
     data = [] if option == "--data" else ["--data", shop]
     assert words in refused(capsys, "--model", TEXT, *data, option, value)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--unseen", "/nope"], "--unseen is not read here: {} is told classes"),
+        (["--draws", "7"], "--draws is not read here"),
+        (["--screen", "dsm"], "--screen is not read here"),
+        (["--unconditional", "--unseen", "/nope"], "--unseen is not read here: {} is asked"),
+        (["--unconditional", "--guidance", "3"], "--guidance is not read here: {} is asked"),
+        (["--similarity-weights", "w.pt"], "16 pixels are compared by pixels"),
+        (["--similarity", "l2", "--similarity-weights", "w.pt"], "are compared by pixels"),
+        (["--steps", "5000"], "choose 1 to 1000"),
+        (["--similarity", "clip"], "clip needs --similarity-weights MODEL:TAG"),
+    ],
+)
+def test_options_that_nothing_would_read(capsys, scenes, more: list[str], words: str) -> None:
+    """Refused before any work, so that a dry run says so, too."""
+    err = refused(capsys, "--model", OWN, "--data", scenes, "--dry-run", *more)
+    assert words.format(OWN) in err
 
 
 def test_words_of_options() -> None:
@@ -326,6 +380,17 @@ def test_the_model_is_asked_its_own_classes(tmp_path) -> None:
         ({"guidance": float("nan")}, "--guidance nan"),
         ({"attack": "foo"}, "--attack foo: choose from random, side"),
         ({"budget": "soon"}, "--budget soon"),
+        ({"budget": [1]}, "--budget '.1.': it must be a text"),
+        ({"draws": "many"}, "--draws 'many': it must be a whole number"),
+        ({"draws": 1.5}, "--draws '1.5': it must be a whole number"),
+        ({"guidance": True}, "--guidance 'True': it must be a number"),
+        ({"unconditional": "no"}, "--unconditional 'no': it must be True or False"),
+        ({"screen": 3}, "--screen '3': it must be names"),
+        ({"captions": 3}, "--captions '3': it must be a text"),
+        ({"max_bad": "much"}, "--max-bad much: write a share"),
+        ({"max_bad": -1}, "--max-bad -1: it must not be negative"),
+        ({"similarity": "l3"}, "--similarity l3: choose from auto, l2"),
+        ({"dtype": "int3"}, "--dtype int3: choose from float32"),
     ],
 )
 def test_settings_from_python_are_held_to_the_same_ranges(
@@ -339,3 +404,7 @@ def test_settings_from_python_take_plain_values() -> None:
     made = Settings("m", Path("d"), captions="c.csv", unseen="u.txt", budget=200)  # type: ignore[arg-type]
     assert made.captions == Path("c.csv") and made.unseen == Path("u.txt")
     assert made.budget == "200"
+    told = Settings("m", "d", screen="cfg_norm", draws="3", max_bad="1%", guidance="2.5")  # type: ignore[arg-type]
+    assert (told.data, told.screen, told.draws) == (Path("d"), ("cfg_norm",), 3)
+    assert (told.max_bad, told.guidance) == (0.01, 2.5)
+    assert Settings("m", Path("d"), screen="cfg_norm, dsm").screen == ("cfg_norm", "dsm")  # type: ignore[arg-type]

@@ -4,16 +4,22 @@ that is.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from membench.auditing.judge import judge, p_values, random_share, rate, total
+from membench.auditing.estimate import total, without_replacement
+from membench.auditing.judge import flag_of, judge, p_values, random_share, rate
+from membench.auditing.outcome import returned_table
 from membench.auditing.unseen import Callers, exchanged, plain
+from membench.metrics.unique import chao1, chao1_interval
+from membench.reports.audit_page import _returned
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.spaces import pixel_space, space_of
+from membench.types import Condition
 
 SPACE = pixel_space(16)
 COSINE = space_of("sscd", "x")
@@ -98,6 +104,25 @@ def test_rates_and_their_intervals() -> None:
     assert rate(3, 4) == pytest.approx((0.1941, 0.9937), abs=1e-4)
 
 
+def test_a_caption_that_was_asked_once_has_no_rate() -> None:
+    """It stands there because it returned the image: 1 of 1 could be nothing else."""
+    once = [("top", "a", 1, 0.5), ("top", "b", 1, 0.6)]
+    twice = [("top", "c", 2, 0.7), ("top", "c", 8, 1.5)]
+    material = SimpleNamespace(ids="01234", files="01234", copies=[1] * 5, prompts={})
+    audit: Any = SimpleNamespace(
+        judgement=judge(images(*once, *twice), SPACE),
+        material=material,
+        prompts={name: Condition(name, name) for name in "abc"},
+    )
+    first, second = returned_table(audit).to_dict("records")
+    assert (first["times"], first["of"]) == (2, 2)
+    assert first["rate"] is first["low"] is first["high"] is None
+    assert (second["times"], second["of"], second["rate"]) == (1, 2, 0.5)
+    assert (second["low"], second["high"]) == pytest.approx((0.0126, 0.9874), abs=1e-4)
+    [table] = _returned({"returned": [first, second]}).tables
+    assert [row[3] for row in table.rows] == ["", "50 % [1 %, 99 %]"]
+
+
 def test_the_random_group_alone_speaks_for_all_captions() -> None:
     rows = [("top", f"t{i}", i, 0.5) for i in range(8)]
     found = judge(images(*rows, ("random", "r1", 1, 0.5), ("random", "r2", 2, 1.5)), SPACE)
@@ -106,10 +131,49 @@ def test_the_random_group_alone_speaks_for_all_captions() -> None:
 
 def test_chao1_counts_what_came_back_once_and_twice() -> None:
     """f1 = 3, f2 = 1: S + (n-1)/n f1² / 2 f2."""
-    rows = [("top", f"t{i}", i, 0.5) for i in range(3)]
-    rows += [("top", "x", 7, 0.5), ("top", "x", 7, 0.6)]
-    value, ends = total(judge(images(*rows), SPACE))
+    rows = [("class", f"t{i}", i, 0.5) for i in range(3)]
+    rows += [("class", "x", 7, 0.5), ("class", "x", 7, 0.6)]
+    found = judge(images(*rows), SPACE)
+    value, ends = total(found, 100, 0)
     assert value == pytest.approx(4 + (4 / 5) * 9 / 2) and ends is not None
+    assert total(found, 6, 0) == (6, (max(4.0, ends[0]), 6))  # no more than there are
+    # The captions of the top were chosen: no fair sample
+    top = [("top", *row[1:]) for row in rows]
+    assert total(judge(images(*top), SPACE), 100, 50) == (4.0, None)
+
+
+@pytest.mark.parametrize(("asked", "captions"), [(20, 400), (48, 400), (399, 400), (400, 400)])
+def test_captions_that_each_return_their_own_image(asked: int, captions: int) -> None:
+    """S / q in closed form; Chao1 said 210 of 20, and 80,000 of all 400."""
+    rows = [("random", f"r{i}", i, 0.5) for i in range(asked)]
+    value, ends = total(judge(images(*rows), SPACE), 400, captions)
+    assert value == pytest.approx(400)
+    assert ends is None if asked == captions else asked <= ends[0] <= 400 >= ends[1]
+
+
+def test_a_small_share_of_the_captions_is_as_if_drawn_with_replacement() -> None:
+    counts = np.array([1] * 9 + [2] * 3 + [4])
+    value, ends = without_replacement(counts, 100, 10**9)
+    assert value == pytest.approx(chao1(counts, 100), rel=1e-4)
+    # Chao's variance has (n-1)/n in other places: they agree but for that
+    assert ends == pytest.approx(chao1_interval(counts, 100), rel=0.05)
+
+
+@pytest.mark.parametrize(("owners", "each"), [(400, 1), (100, 1), (50, 2), (20, 5)])
+def test_the_interval_holds_a_known_population(owners: int, each: int) -> None:
+    """Of 400 captions, ``each`` return each of ``owners`` training images."""
+    population = np.full(400, -1)
+    population[: owners * each] = np.repeat(np.arange(owners), each)
+    rng, held, values = np.random.default_rng(0), 0, []
+    for _ in range(300):
+        hit = rng.choice(population, 60, replace=False)
+        counts = np.unique(hit[hit >= 0], return_counts=True)[1]
+        value, ends = without_replacement(counts, 60, 400)
+        assert ends is not None
+        values.append(value)
+        held += np.floor(ends[0]) <= owners <= np.ceil(ends[1])
+    assert np.median(values) == pytest.approx(owners, rel=0.12)
+    assert held >= 0.9 * 300
 
 
 def test_without_a_control_there_is_no_limit_of_chance() -> None:
@@ -122,6 +186,26 @@ def test_without_a_control_there_is_no_limit_of_chance() -> None:
 def test_p_values() -> None:
     found = p_values(np.array([5.0, 2.0, 0.0]), np.array([1.0, 2.0, 3.0]))
     assert found.tolist() == [0.25, 0.75, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("unseen", "words"),
+    [
+        (20, "all 20"),
+        (98, "all 98"),
+        (150, "all 150"),
+        (199, "all but 1 % of 199"),
+        (2899, "all but 1 % of 2,899"),
+    ],
+)
+def test_what_is_flagged_is_above_what_it_is_said_to_be(unseen: int, words: str) -> None:
+    """Counted: a score that one, two ... of the unseen captions reach."""
+    flag, told = flag_of(unseen)
+    null = np.arange(unseen, dtype=float)
+    most = int((p_values(null - 0.5, null) <= flag).sum())  # of unseen ones above a flagged score
+    assert told == words
+    assert most == (0 if "but" not in words else (1 + unseen) // 100 - 1)
+    assert most / unseen <= 0.01 and p_values(np.array([unseen + 1.0]), null) <= flag
 
 
 # ------------------------------------------------------------------------ unseen captions
@@ -182,10 +266,14 @@ def test_a_copy_of_any_near_duplicate_is_one_of_its_group() -> None:
 
 
 def test_no_fewer_come_back_in_the_end_than_have_come_back() -> None:
-    """Most attentive captions return 50, random ones none, or three."""
+    """The most suspicious captions return 50, random ones none, or three: an interval of
+    the three would say nothing.
+    """
     top = [("top", f"t{i}", i, 0.5) for i in range(50)]
     none = [("random", f"r{i}", 900 + i, 1.4) for i in range(97)]
-    assert total(judge(images(*top, *none), SPACE)) == (50.0, None)
+    assert total(judge(images(*top, *none), SPACE), 1000, 1000) == (50.0, None)
     some = [("random", f"s{i}", 100 + i, 0.5) for i in range(3)]
-    value, ends = total(judge(images(*top, *none, *some), SPACE))
-    assert value >= 53 and ends is not None and ends[0] >= 53 and ends[1] >= 53
+    found = judge(images(*top, *none, *some), SPACE)
+    assert total(found, 1000, 1000) == (53.0, None)
+    value, ends = total(found, 1000, 5000)
+    assert value == pytest.approx(150) and ends is not None and 53 <= ends[0] < 150 < ends[1]

@@ -13,10 +13,10 @@ import pytest
 from membench.auditing import work
 from membench.auditing.budget import worth
 from membench.auditing.material import UNCONDITIONAL
-from membench.auditing.plan import images_of_classes, images_of_prompts, paid, ranked
+from membench.auditing.plan import images_of_classes, images_of_prompts, paid, ranked, screened
 from membench.auditing.settings import Budget
 from membench.errors import UserError
-from membench.types import Condition
+from membench.types import Condition, Cost
 
 CAPTIONS = [Condition(f"{i:03d}", f"caption {i}") for i in range(100)]
 UNSEEN = [Condition(f"u{i:03d}", f"unseen {i}") for i in range(300)]
@@ -33,6 +33,24 @@ def test_a_budget_is_kept_and_used(count: int, mirror: bool) -> None:
         assert len(images.random) >= 6 and len(images.unseen) >= 11
         first = {r.condition.id for r in images.own if r.draw == 0}
         assert {r.condition.id for r in images.mirror} == (first if mirror else set())
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 39, 40, 200, 1000])
+def test_no_more_is_screened_than_is_paid_for(count: int) -> None:
+    control, chosen = screened(CAPTIONS * 20, UNSEEN, count)
+    assert len(control) + len(chosen) == count and len(chosen) >= len(control)
+    assert len(control) == {0: 0, 1: 0, 6: 3, 39: 19, 40: 20, 200: 25, 1000: 125}[count]
+
+
+def test_a_jvp_of_a_score_is_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SimpleNamespace(cost=Cost(forwards=7, jvps=1))
+
+    def score(detector: Any, model: Any, conditions: Any, extracted: Any) -> None:
+        model.cost += Cost(forwards=2, jvps=3)
+
+    monkeypatch.setattr(work.contract, "score", score)
+    asked: Any = SimpleNamespace(detector=None, model=model)
+    assert work.price_of_score(asked, UNCONDITIONAL) == 5
 
 
 def test_classes_in_turn() -> None:

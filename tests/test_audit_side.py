@@ -16,7 +16,8 @@ from diffusers import DDIMScheduler, DDPMPipeline
 from PIL import Image
 
 from membench.auditing import guided, work
-from membench.auditing.judge import judge, total
+from membench.auditing.estimate import total
+from membench.auditing.judge import judge
 from membench.cli.main import main
 from membench.similarity.spaces import pixel_space
 from membench.tasks.sd_webster.task import DATA as TEXT
@@ -123,6 +124,6 @@ def test_the_estimate_is_of_plain_images() -> None:
     frame = frame.assign(random=False, called=False, condition="c", draw=range(len(frame)))
     found = judge(frame, pixel_space(32))
     assert len(found.returned) == 5
-    assert total(found)[0] == pytest.approx(3 + 6 / 7 * 3)  # with guided ones it were 14
+    assert total(found, 100, 0)[0] == pytest.approx(3 + 6 / 7 * 3)  # with guided ones it were 14
     alone = judge(frame[frame.similarity < 1].iloc[2:], pixel_space(32))
-    assert total(alone)[0] == 3.0  # one plain image of one training image, and two guided
+    assert total(alone, 100, 0)[0] == 3.0  # one plain image of one training image, and two guided

@@ -96,6 +96,28 @@ def test_interrupted_synthesis_goes_on_where_it_was(
     assert resumed.stage.seconds >= first > 0
 
 
+def test_an_interrupted_stage_proves_what_it_goes_on_from(
+    tiny_pipeline_folder, tmp_path, monkeypatch
+) -> None:
+    """A bit of a block's values or of its cost, where the file still reads well."""
+    monkeypatch.setattr(conditions, "BLOCK", 2)
+    workspace = Workspace(tmp_path, {"weights": "w"})
+    settings = {"n": 4, "seed": 3, "steps": 2, "guidance": 1.0}
+    model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
+    stage = synthesize(model, [Condition("null")], workspace, **settings).stage.path
+    file = stage / "000000.safetensors"
+    whole = file.read_bytes()
+    for damaged in (
+        whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:],
+        whole.replace(b'forwards\\": 4', b'forwards\\": 5'),
+    ):
+        assert damaged != whole
+        file.write_bytes(damaged)
+        (stage / "stage.json").unlink(missing_ok=True)  # as if killed before it
+        with pytest.raises(UserError, match=r"000000\.safetensors is not what was written; delete"):
+            synthesize(model, [Condition("null")], workspace, **settings)
+
+
 def test_nan_from_the_network_stops_the_synthesis(model, workspace) -> None:
     model.network.conv_out.bias.data.fill_(float("nan"))
     with pytest.raises(UserError, match=r"returned NaN .*--dtype float32"):

@@ -346,6 +346,14 @@ def test_a_file_of_a_variants_name_is_that_file(tmp_path, cache, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("option", ["--similarity-weights ", "--quality sscd:"])
+def test_a_refusal_names_the_option_that_the_command_has(cache, option: str) -> None:
+    for name, weights in (("sscd", ""), ("pixels", "w.pt")):
+        with pytest.raises(UserError) as raised:
+            load_features(name, weights, option=option)
+        assert option in str(raised.value) and "features_weights" not in str(raised.value)
+
+
 def test_sscd_refuses_other_files(tmp_path, resnet, cache):
     message = refused("sscd")
     assert (

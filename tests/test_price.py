@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from membench.cli.main import main
+from membench.registry import tasks
 from membench.runs import devices
+from membench.runs import price as price_module
 from membench.runs.devices import device_line, device_of
 from membench.runs.execute import execute
 from membench.runs.finished import evaluations
@@ -38,6 +42,40 @@ def test_the_evaluations_are_those_of_the_run(tiny_pipeline_folder: Path, tmp_pa
     assert price.seconds is not None and price.seconds > 0
     [again] = prices([spec], tmp_path)
     assert again.evaluations == 0 and again.note == "finished already"
+
+
+def test_finished_seeds_cost_nothing_and_the_others_what_they_take(
+    tiny_pipeline_folder: Path, tmp_path: Path
+) -> None:
+    task = (f"model={tiny_pipeline_folder}",)
+    spec = Spec("cfg_norm", "sd_webster", options=("draws=1", "images=0"), limit=2)
+    spec = replace(spec, task_options=task)
+    run = execute(spec, tmp_path, progress=False)
+    [price] = prices([spec], tmp_path, [0, 1, 2])
+    assert price.seeds == 2 and price.note == ""
+    assert price.evaluations == evaluations(run, "prepare", "samples", "scores") > 0
+    # A run without its tables is made again
+    (run.path / "scores.parquet").unlink()
+    [price] = prices([spec], tmp_path, [0, 1])
+    assert price.seeds == 2 and price.note == ""
+
+
+@pytest.mark.parametrize("options", [(), ("extraction=unconditional", "generations=40")])
+def test_few_images_are_extracted_of_examples_that_are_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    """They are asked for by their conditions, which are no examples: a part all the same."""
+    tasks().add("pixels", "pixel_task:PixelTask", "tests")
+    asked: list[int] = []
+    real = price_module.contract.extract
+
+    def counted(detector: Any, model: Any, requests: Any) -> Any:
+        asked.append(len(requests))
+        return real(detector, model, requests)
+
+    monkeypatch.setattr(price_module.contract, "extract", counted)
+    [price] = prices([Spec("random", "pixels", options=options)], tmp_path)
+    assert asked == [TIMED] and price.images is not None and price.images > TIMED
 
 
 def test_a_dry_run_prints_and_stops(

@@ -86,7 +86,7 @@ def test_a_config_and_flags_that_say_the_same_exclude_each_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = file(tmp_path, YAML)
-    for words in (["--task", "cifar10"], ["--set", "steps=2"], ["--limit", "3"]):
+    for words in (["--task", "cifar10"], ["--set", "steps=2"], ["--profile", "mini"]):
         assert main(["run", "--config", str(path), *words]) == 2
         assert str(path) in capsys.readouterr().err
     assert main(["run", "--config", str(tmp_path / "no.yaml")]) == 2

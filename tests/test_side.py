@@ -580,6 +580,31 @@ def test_options_made_in_python_are_checked_too(value: float) -> None:
 
 
 @pytest.mark.parametrize("make", [Side, CarliniConditional])
+def test_other_files_under_the_same_name_are_another_run(make: Any, tmp_path: Path) -> None:
+    """Of a teacher and of weights: their hashes are part of a run's key."""
+
+    def reads(**options: Any) -> dict[str, str]:
+        made = make(make.Options(**options), seed=0, sampling=SAMPLING)
+        return dict(made.reads)
+
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"1")
+    teacher = {"labels": "teacher", "teacher": str(tmp_path)}
+    before = reads(**teacher)
+    (tmp_path / "model.safetensors").write_bytes(b"2")
+    assert before.keys() == {"teacher"} and reads(**teacher) != before
+    (weights := tmp_path / "w.safetensors").write_bytes(b"1")
+    for how in (
+        {"features": "sscd", "features_weights": str(weights)},
+        {"features": "clip", "features_weights": f"ViT-B-32:{weights}"},
+    ):
+        before = reads(**how)
+        weights.write_bytes(weights.read_bytes() + b"2")
+        assert before.keys() == {"features_weights"} and reads(**how) != before
+    assert not reads() and not reads(features="sscd", features_weights="disc_mixup")
+
+
+@pytest.mark.parametrize("make", [Side, CarliniConditional])
 def test_clusters_follow_the_number_of_synthetic_images(make: Any) -> None:
     """K = N_syn / 16 unless it is given; one that could not have min_members images
     each is refused.

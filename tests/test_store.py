@@ -129,6 +129,25 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     assert set(read_run(folder.path, ["metrics"])[1]) == {"metrics"}
 
 
+def test_shards_that_a_kill_left_beside_a_finished_run_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between run.json and their removal; while tables are missing they are needed."""
+    with opened(tmp_path) as folder:
+        folder.start({})
+        folder.write_shard("scores", 0, scores("a"))
+        monkeypatch.setattr(RunFolder, "cleanup_shards", lambda self: None)
+        folder.finish(*finished("a"), {"status": "complete"})
+        monkeypatch.undo()
+    held = (table := folder.path / "matches.parquet").read_bytes()
+    table.unlink()
+    with opened(tmp_path):
+        assert (folder.path / "shards").is_dir()
+    table.write_bytes(held)
+    with opened(tmp_path) as folder:
+        assert folder.complete and not (folder.path / "shards").exists()
+
+
 def test_partial_is_done_but_a_lost_table_is_not(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         folder.start({})

@@ -26,7 +26,7 @@ from membench.models.internals import bottleneck
 from membench.models.sampling import ddim, step_forwards
 from membench.seeds import generator
 from membench.storage.files import atomic_write
-from membench.storage.hashing import json_hash
+from membench.storage.hashing import json_hash, tensor_hash
 from membench.storage.workspace import Stage, Workspace
 from membench.types import Condition, Cost
 
@@ -36,30 +36,43 @@ BLOCK = 64  # images a file: what an interruption costs at most
 # Features whose cosine means little before centring: activations and pixels all point
 # the same way.
 CENTRED = ("bottleneck", "pixels")
+PROOF = "sha256"  # the note of a file's checksum
 
 
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], notes: dict[str, str] | None = None
 ) -> None:
-    """A safetensors file, atomically. Raises :class:`UserError` if the disk refuses."""
+    """A safetensors file with a checksum, atomically: what is left of a killed stage goes
+    on from it. Raises :class:`UserError` if the disk refuses.
+    """
     from safetensors.torch import save
 
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, notes)
+    held = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    data = save(held, {**(notes or {}), PROOF: _proof(held, notes or {})})
     atomic_write(path, lambda temporary: temporary.write_bytes(data))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """What :func:`write_tensors` wrote.
 
-    Raises :class:`UserError` for a damaged or missing file.
+    Raises :class:`UserError` for a damaged or missing file, and one that is not what was
+    written.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            notes = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is damaged or missing ({reason(error)}); delete {path.parent} and run again"
         ) from None
+    if notes.pop(PROOF, "") != _proof(held, notes):
+        raise UserError(f"{path} is not what was written; delete {path.parent} and run again")
+    return held, notes
+
+
+def _proof(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> str:
+    return json_hash([tensor_hash(tensors), notes])
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,12 @@ def teach(model: Denoiser, synthetic: Synthetic, workspace: Workspace, folder: s
     return read_tensors(stage.path / "teacher.safetensors")[0]["probabilities"]
 
 
+def teacher_files(folder: str) -> list[Path]:
+    """What is read of a teacher's folder."""
+    names = ("config.json", "preprocessor_config.json", "model.safetensors")
+    return [Path(folder) / name for name in names]
+
+
 def load_teacher(folder: str, *, device: str = "cpu") -> tuple[Any, Any, str]:
     """Network, image processor and hash, from a local folder in transformers' layout.
 
@@ -69,10 +75,7 @@ def load_teacher(folder: str, *, device: str = "cpu") -> tuple[Any, Any, str]:
     """
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    path = Path(folder)
-    files = [
-        path / name for name in ("config.json", "preprocessor_config.json", "model.safetensors")
-    ]
+    path, files = Path(folder), teacher_files(folder)
     if missing := [f.name for f in files if not f.is_file()]:
         raise UserError(
             f"teacher={folder}: {missing[0]} is missing; save model and image processor with"

@@ -27,12 +27,15 @@ from membench.auditing.material import (
     read_material,
     told_classes,
 )
+from membench.auditing.outcome import refuse_other
 from membench.auditing.own_output import refuse_own_output
 from membench.auditing.settings import Settings, parse_budget
 from membench.auditing.subject import SAMPLING, Subject, find_subject, same_kind
+from membench.auditing.unread import refuse_unread
 from membench.auditing.unseen import Callers, unseen_captions
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
+from membench.models.sampling import timesteps
 from membench.plain import say
 from membench.runs.devices import device_of
 from membench.storage.hashing import content_key
@@ -67,7 +70,10 @@ class _Run:
         mirror = find_subject(s.mirror) if s.mirror else None
         if mirror is not None:
             same_kind(model, mirror)
+        refuse_unread(s, model, asked=model.kind != "unconditional" and not s.unconditional)
         material = read_material(s, model, self.progress)
+        refuse_unread(s, model, asked=bool(material.prompts))
+        refuse_other(self.output, model, material.data)
         if s.attack == GUIDED and material.prompts:
             raise UserError(
                 "--attack side makes conditions of its own, for a model that is asked nothing; add"
@@ -81,6 +87,7 @@ class _Run:
         key = self._key(model, mirror, material, space, sampling, unseen)
         self._tick("read")
         loaded = self._load(model, material)
+        timesteps(loaded, sampling["steps"])  # more than there are is refused here
         found = Audit(s, model, mirror, material, space, sampling, key, [])
         evaluations = worth(self.budget, self.output / "plan.json", key, loaded, _one(material))
         plain = self._asked("random", loaded, model, sampling)
@@ -90,7 +97,9 @@ class _Run:
         self._tick("plan")
         if dry_run:
             return found
-        spent = self._screen(found, loaded, unseen, evaluations)
+        # An image is paid for first
+        most = min(int(planning.SCREEN * evaluations), evaluations - price)
+        spent = self._screen(found, loaded, unseen, most)
         self._tick("screen")
         attacks, images, taken = self._attack(found, loaded, unseen, evaluations - spent, price)
         frame, pictures = extracted(found, attacks, images, self.progress)
@@ -138,6 +147,7 @@ class _Run:
             sampling,
             seed=s.seed,
             dtype=s.dtype,
+            profile=subject.profile,
             options=options,
         )
 
@@ -179,14 +189,14 @@ class _Run:
     # --------------------------------------------------------------------------- screen
 
     def _screen(
-        self, found: Audit, loaded: Denoiser, unseen: Sequence[Condition], evaluations: int
+        self, found: Audit, loaded: Denoiser, unseen: Sequence[Condition], most: int
     ) -> int:
-        """Ranks the captions; the evaluations that the budget is charged."""
+        """Ranks the captions; the evaluations that the budget is charged, up to ``most``."""
         s, m = self.settings, found.material
         conditions = planning.by_duplicates(m, s.seed)
         if not conditions:
             return 0
-        most, charged = int(planning.SCREEN * evaluations), 0
+        charged = 0
         ranks: list[pd.Series] = []
         for name in s.screen:
             asked = self._asked(name, loaded, found.model, found.sampling, work.CHEAP.get(name, ()))
@@ -196,9 +206,10 @@ class _Run:
             # Charged alike whether computed now or found, so that both ask the same images
             each = work.price_of_score(asked, conditions[0])
             share = most // len(s.screen)
-            count = max(1, share // max(each, 1))
-            control = list(unseen[: max(20, count // 8)])
-            chosen = conditions[: max(1, count - len(control))]
+            control, chosen = planning.screened(conditions, unseen, share // max(each, 1))
+            if not chosen:
+                found.not_judged.append(f"ranking by {name}: the budget pays for no score")
+                continue
             scores = work.screen(asked, [*control, *chosen], self.progress)
             charged += each * (len(control) + len(chosen))
             ranks.append(
@@ -245,7 +256,7 @@ class _Run:
         if found.mirror is not None:
             models.append((self._load(found.mirror, found.material), found.mirror))
         if s.attack == "random":
-            count = planning.paid(max(evaluations, price), price, s.budget)
+            count = planning.paid(evaluations, price, s.budget)
             images = self._images(found, unseen, count)
             attacks = [self._asked("random", *model, sampling) for model in models]
             return attacks, images, len(images) * price

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 
 from membench.metrics.regions import in_region
-from membench.metrics.unique import Interval, chao1, chao1_interval, zero_limit
+from membench.metrics.unique import Interval, zero_limit
 from membench.types import Space
 
-PLAIN = ("top", "random", "class", "unconditional")  # what asks the model for its own
+UNTOLD = ("class", "unconditional")  # of a model without captions: draws that are alike
 GUIDED = "side"
-OWN = (*PLAIN, GUIDED)
+OWN = ("top", "random", *UNTOLD, GUIDED)  # what asks the model for its own
 SUSPECT_SHARE, SUSPECT_IMAGES = 0.01, 2  # of a mirror's images, and different ones
 
 
@@ -161,29 +161,22 @@ def rate(times: int, of: int) -> Interval:
     return float(found.low), float(found.high)
 
 
-def total(judgement: Judgement) -> tuple[float, Interval | None]:
-    """Chao1: training images that would come back in the end, at least, and its
-    interval. From the images of random captions, which are alike draws, or, of a model
-    that takes none, from all that are not guided; never fewer than those that have come
-    back, from whatever was asked.
-    """
-    images = judgement.images
-    images = images[images.random] if images.random.any() else images[images.asked.isin(PLAIN)]
-    counts = images[images.counts].groupby("training").size().to_numpy()
-    least = float(len(judgement.returned))
-    if not len(counts):
-        return least, None
-    value, ends = chao1(counts, len(images)), chao1_interval(counts, len(images))
-    return max(value, least), ends and (max(ends[0], least), max(ends[1], least))
-
-
 def random_share(judgement: Judgement) -> tuple[int, int]:
     """(conditions that returned a copy, conditions) of the random control group."""
     part = judgement.images[judgement.images.random]
     return int(part.condition[part.counts].nunique()), int(part.condition.nunique())
 
 
-FLAG = 0.01  # of unseen captions score above the flag
+FLAG = 100  # one of so many unseen captions scores as high as a flagged one
+
+
+def flag_of(unseen: int) -> tuple[float, str]:
+    """The p-value up to which a score is flagged, and what it then is above, in words:
+    of few unseen captions the least that there is, which is above them all.
+    """
+    as_high = max(1, (1 + unseen) // FLAG)  # the score itself is one of them
+    words = f"all but 1 % of {unseen:,}" if as_high > 1 else f"all {unseen:,}"
+    return as_high / (1 + unseen), words
 
 
 def p_values(scores: np.ndarray, unseen: np.ndarray) -> np.ndarray:

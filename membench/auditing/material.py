@@ -13,6 +13,7 @@ from PIL import Image
 
 from membench.auditing.settings import Settings
 from membench.auditing.subject import Subject
+from membench.auditing.unread import by_pixels as compares_pixels
 from membench.datasets.collection import Collection, read_collection
 from membench.datasets.prompts import LONGEST, example_id
 from membench.errors import UserError
@@ -24,7 +25,6 @@ from membench.similarity.spaces import pixel_space, space_of
 from membench.types import Condition, Space
 
 UNCONDITIONAL = Condition("unconditional")
-PIXELS_TO = 128  # pixels a side up to which "auto" compares pixels
 SEARCHED = 20_000  # different images up to which near-duplicates are searched
 SMALL = 64  # pixels a side at which they are
 
@@ -183,17 +183,19 @@ def comparison(settings: Settings, material: Material) -> tuple[Space, Nearest]:
     Raises :class:`UserError` for weights that cannot be had.
     """
     side, name = int(material.every().shape[1]), settings.similarity
+    if compares_pixels(settings, side):
+        return pixel_space(side), lambda images: _by_pixels(images, material)
     if name == "auto":
-        if side > PIXELS_TO and not settings.similarity_weights:
+        if not settings.similarity_weights:
             raise UserError(
                 f"images of {side} pixels are compared by SSCD: --similarity sscd"
                 " --similarity-weights FILE (membench download sd_webster fetches it), or by pixels"
                 " all the same: --similarity l2"
             )
-        name = "l2" if side <= PIXELS_TO else "sscd"
-    if name == "l2":
-        return pixel_space(side), lambda images: _by_pixels(images, material)
-    features = load_features(name, settings.similarity_weights, device=settings.device)
+        name = "sscd"
+    features = load_features(
+        name, settings.similarity_weights, device=settings.device, option="--similarity-weights "
+    )
     match = by_features(features, material.every, material.data.hash)
 
     def by_cosine(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

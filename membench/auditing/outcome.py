@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,19 @@ from PIL import Image
 
 from membench import __version__
 from membench.auditing.found import Audit
-from membench.auditing.judge import random_share, rate, total
-from membench.auditing.verdict import answer, card, judged, numbers_of, ranking, sentences
+from membench.auditing.judge import random_share, rate
+from membench.auditing.subject import Subject
+from membench.auditing.verdict import (
+    answer,
+    card,
+    estimated,
+    judged,
+    numbers_of,
+    ranking,
+    sentences,
+)
+from membench.datasets.collection import Collection
+from membench.errors import UserError
 from membench.plain import for_spreadsheet
 from membench.storage.files import atomic_write, write_json
 from membench.storage.images import png_bytes
@@ -25,17 +37,39 @@ SCHEMA_VERSION = 1
 LISTED = 1000  # training images in audit.json
 
 
+def refuse_other(folder: Path, model: Subject, data: Collection) -> None:
+    """Raises :class:`UserError` where the folder holds the audit of another model or of
+    other data, which this one would overwrite: the last names of two folders may agree.
+    """
+    try:
+        held = json.loads((folder / "audit.json").read_bytes())
+        weights, name = held["model"]["weights"], str(held["model"]["name"])
+        of, place = held["data"]["hash"], str(held["data"]["place"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none, or not ours
+        return
+    if weights != model.weights:
+        other = f"another model, {name[:200]}"
+    elif of != data.hash:
+        other = f"other data, {place[:200]}"
+    else:
+        return
+    raise UserError(f"{folder} holds the audit of {other}; choose another --output, or delete it")
+
+
 def returned_table(audit: Audit) -> pd.DataFrame:
     """A row a training image that came back, nearest first: ``file``, ``copies`` in the
     data, ``times`` it came back ``of`` images of the captions that returned it, the
     ``rate`` with its interval ``low`` and ``high``, ``best`` similarity, ``caption``
-    that returned it first, ``own`` (whether one of its own did).
+    that returned it first, ``own`` (whether one of its own did). Captions stand here
+    because they returned it, so where each was asked once there is no rate: it could be
+    1 alone.
     """
     j, m = judged(audit), audit.material
     rows = []
     by_training = dict(list(j.images[j.images.counts].groupby("training")))
     for row in j.returned.itertuples():
-        low, high = rate(row.times, row.asked_times)
+        several = row.asked_times > row.conditions
+        low, high = rate(row.times, row.asked_times) if several else (None, None)
         part = by_training[row.training]
         conditions = [audit.prompts[c] for c in part.condition.unique()]
         own = any(row.training in m.prompts.get(c, ()) for c in conditions)
@@ -46,7 +80,7 @@ def returned_table(audit: Audit) -> pd.DataFrame:
                 "copies": m.copies[row.training],
                 "times": row.times,
                 "of": row.asked_times,
-                "rate": row.times / row.asked_times,
+                "rate": row.times / row.asked_times if several else None,
                 "low": low,
                 "high": high,
                 "best": row.best,
@@ -57,7 +91,8 @@ def returned_table(audit: Audit) -> pd.DataFrame:
             }
         )
     columns = ["training_id", "file", "copies", "times", "of", "rate", "low", "high", "best"]
-    return pd.DataFrame(rows, columns=[*columns, "caption", "captions", "own", "mirror"])
+    columns += ["caption", "captions", "own", "mirror"]
+    return pd.DataFrame(rows, columns=columns, dtype=object)  # a None stays one
 
 
 def _words(audit: Audit, condition: Any) -> str:
@@ -107,7 +142,7 @@ def _small(image: np.ndarray) -> bytes:
 def record(audit: Audit) -> dict[str, Any]:
     """``audit.json``."""
     j, s, data = judged(audit), audit.settings, audit.material.data
-    value, ends = total(j)
+    value, ends = estimated(audit)
     hit, asked = random_share(j)
     listed = returned_table(audit)[:LISTED]
     return {
@@ -147,7 +182,7 @@ def record(audit: Audit) -> dict[str, Any]:
             "asked": asked,
             "interval": rate(hit, asked) if asked else None,
         },
-        "estimate": {"chao1": value, "interval": ends},
+        "estimate": {"at_least": value, "interval": ends},
         "ranking": ranking(audit),
         "images": {str(k): int(v) for k, v in j.images.groupby("asked").size().items()},
         "returned": listed.to_dict("records"),
@@ -164,7 +199,7 @@ def record(audit: Audit) -> dict[str, Any]:
     }
 
 
-def _subject(subject: Any) -> dict[str, Any]:
+def _subject(subject: Subject) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in vars(subject).items()}
 
 

@@ -38,6 +38,16 @@ class Images:
         return len(self.own) + len(self.unseen) + len(self.mirror)
 
 
+def screened(
+    conditions: Sequence[Condition], unseen: Sequence[Condition], count: int
+) -> tuple[list[Condition], list[Condition]]:
+    """(unseen captions, captions) that ``count`` scores pay for: of unseen ones an eighth
+    and 20 at least, but no more than half.
+    """
+    control = list(unseen[: min(max(20, count // 8), count // 2)])
+    return control, list(conditions[: count - len(control)])
+
+
 def by_duplicates(material: Material, seed: int) -> list[Condition]:
     """What there is to ask, the captions of images that the data repeat most first;
     ties in an order that only the seed and the captions decide.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from numbers import Real
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from membench.errors import UserError, suggest
+from membench.models.loading import DTYPES
 
 LONGEST = 100_000  # hours: eleven years
 MOST_EVALUATIONS = 10**12
@@ -24,7 +26,96 @@ COMPARE = {
 
 
 ATTACKS = Literal["random", "side"]
-RANGES = {"draws": (1, 10_000), "steps": (0, 10_000), "guidance": (0, 1000)}
+CHOICES = {
+    "attack": get_args(ATTACKS),
+    "similarity": ("auto", "l2", "sscd", "sscd-int8", "clip"),
+    "dtype": DTYPES,
+}
+RANGES = {
+    "draws": (1, 10_000),
+    "steps": (0, 10_000),
+    "guidance": (0, 1000),
+    "seed": (0, 2**63 - 1),
+    "batch_size": (0, 2**20),
+}
+
+
+def option_of(name: str) -> str:
+    """The option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _wrong(name: str, value: Any, what: str) -> UserError:
+    return UserError(f"{option_of(name)} {str(value)[:40]!r}: it must be {what}")
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str | Path):
+        raise _wrong(name, value, "a text")
+    return str(value)
+
+
+def _file(name: str, value: Any) -> Path:
+    return Path(_text(name, value))
+
+
+def _file_or_none(name: str, value: Any) -> Path | None:
+    return None if value is None else _file(name, value)
+
+
+def _number(name: str, value: Any, what: str = "a number") -> float:
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | Real):
+            raise ValueError
+        return float(value)
+    except (ValueError, OverflowError):
+        raise _wrong(name, value, what) from None
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value, "a whole number")
+    if not number.is_integer():  # nor are infinities and NaN
+        raise _wrong(name, value, "a whole number")
+    return int(number)
+
+
+def _yes_or_no(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(name, value, "True or False")
+    return value
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    """A text is what the command line takes: names between commas."""
+    several = value.split(",") if isinstance(value, str) else value
+    if not isinstance(several, list | tuple) or not all(isinstance(v, str) for v in several):
+        raise _wrong(name, value, "names of detectors")
+    if not (found := tuple(v.strip() for v in several if v.strip())):
+        raise _wrong(name, value, "names of detectors")
+    return found
+
+
+def _budget(name: str, value: Any) -> str:
+    return str(_whole(name, value)) if isinstance(value, Real) else _text(name, value)
+
+
+def _max_bad(name: str, value: Any) -> float:
+    return parse_max_bad(value) if isinstance(value, str) else _number(name, value)
+
+
+# From Python any type may come; what the command line takes as a text is taken as one
+READ: Mapping[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("model", "mirror", "similarity", "similarity_weights"), _text),
+    **dict.fromkeys(("attack", "device", "dtype"), _text),
+    **dict.fromkeys(("captions", "unseen"), _file_or_none),
+    **dict.fromkeys(("draws", "steps", "seed", "batch_size"), _whole),
+    **dict.fromkeys(("unconditional", "enlarge"), _yes_or_no),
+    "data": _file,
+    "budget": _budget,
+    "screen": _names,
+    "guidance": _number,
+    "max_bad": _max_bad,
+}
 
 
 @dataclass(frozen=True)
@@ -37,8 +128,9 @@ class Settings:
     model. unconditional: ask the empty prompt or the null class only. attack: of a model
     that is asked nothing, plain sampling or SIDE. enlarge: take data smaller than the
     model's images. max_bad: unreadable images and rows that are
-    allowed, a share below 1 or a number. Raises :class:`UserError` for a number out of its
-    range and for an attack of another name.
+    allowed, a share below 1 or a number. From Python, texts are taken as the command line takes
+    them. Raises :class:`UserError` for another type, a number out of its range, and a name
+    that there is none of.
     """
 
     model: str
@@ -63,20 +155,17 @@ class Settings:
     batch_size: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("captions", "unseen"):
-            if (file := getattr(self, name)) is not None:
-                object.__setattr__(self, name, Path(file))
-        object.__setattr__(self, "budget", str(self.budget))
+        for f in fields(self):
+            object.__setattr__(self, f.name, READ[f.name](f.name, getattr(self, f.name)))
         parse_budget(self.budget)
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise UserError(f"{option_of(name)} {value[:40]}: choose from {', '.join(allowed)}")
+        if not self.max_bad >= 0:  # NaN, too
+            raise UserError(f"--max-bad {self.max_bad:g}: it must not be negative")
         for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:  # NaN lies nowhere
-                raise UserError(
-                    f"--{name} {getattr(self, name):.6g}: it must be from {low} to {high:,}"
-                )
-        if self.attack not in get_args(ATTACKS):
-            raise UserError(
-                f"--attack {str(self.attack)[:40]}: choose from {', '.join(get_args(ATTACKS))}"
-            )
+            if not low <= (value := getattr(self, name)) <= high:  # NaN lies nowhere
+                raise UserError(f"{option_of(name)} {value:.6g}: it must be from {low} to {high:,}")
 
 
 @dataclass(frozen=True)
@@ -139,8 +228,8 @@ NUMBERS = {
     "captions": "captions that returned one",
     "share": "share of random captions that returned one, in [0, 1]",
     "share_high": "upper end of its 95 % interval",
-    "estimate": "training images that would come back in the end (Chao1)",
-    "flagged": "captions that score above all but 1 % of unseen ones",
+    "estimate": "training images that would come back, at least",
+    "flagged": "captions that score above all unseen ones (of 199 and more, all but 1 %)",
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from membench.datasets.trained_on import names_training
 from membench.errors import UserError
 from membench.models.batch_size import AUTO, automatic
 from membench.models.checkpoints import CHECKPOINTS, known_checkpoint, pipeline_folder
@@ -38,6 +39,13 @@ class Subject:
     side: int
     embeddings: int
     weights: str
+
+    @property
+    def profile(self) -> str:
+        """``mini`` for a model that membench has trained, whose network its detectors'
+        options of that name are for; "" for another's.
+        """
+        return "mini" if names_training(self.folder) else ""
 
     def load(self, classes: int, *, device: str, dtype: str, batch_size: int) -> Denoiser:
         """The model; classes: how many it is told, without the null class.

@@ -8,17 +8,18 @@ import numpy as np
 import pandas as pd
 
 from membench import __version__
+from membench.auditing.estimate import total
 from membench.auditing.found import Audit
 from membench.auditing.judge import (
-    FLAG,
     GUIDED,
     OWN,
     Judgement,
+    flag_of,
     p_values,
     random_share,
     rate,
-    total,
 )
+from membench.metrics.unique import Interval
 
 
 def numbers_of(audit: Audit) -> dict[str, float]:
@@ -33,9 +34,15 @@ def numbers_of(audit: Audit) -> dict[str, float]:
         "captions": float(_returning(j)),
         "share": hit / asked if asked else float("nan"),
         "share_high": rate(hit, asked)[1] if asked else float("nan"),
-        "estimate": float(total(j)[0]),
+        "estimate": estimated(audit)[0],
         "flagged": float(ranked["flagged"]) if ranked["unseen"] and ranked["scored"] else np.nan,
     }
+
+
+def estimated(audit: Audit) -> tuple[float, Interval | None]:
+    """How many training images would come back, at least, and the interval."""
+    m = audit.material
+    return total(judged(audit), len(m.ids), len(m.prompts))
 
 
 def judged(audit: Audit) -> Judgement:
@@ -72,18 +79,17 @@ def ranking(audit: Audit) -> dict[str, Any]:
     if not len(null) or not scores:
         return {"scored": len(scores), "unseen": len(null), "flagged": 0, "expected": None}
     values = p_values(np.array(list(scores.values())), null)
-    # 1 / (1 + m) is the least that m captions can give
-    flagged = {
-        i for i, p in zip(scores, values, strict=True) if p <= max(FLAG, 1 / (1 + len(null)))
-    }
+    flag, above = flag_of(len(null))
+    flagged = {i for i, p in zip(scores, values, strict=True) if p <= flag}
     images = _own(j)
     hit = set(images.condition[images.counts])
     asked = set(images.condition)
     return {
         "scored": len(scores),
         "unseen": len(null),
+        "above": above,
         "flagged": len(flagged),
-        "expected": round(max(FLAG, 1 / (1 + len(null))) * len(scores), 1),
+        "expected": round(flag * len(scores), 1),
         "flagged_asked": len(flagged & asked),
         "flagged_returned": len(flagged & hit),
         "others_asked": len(asked - flagged),
@@ -130,13 +136,17 @@ def sentences(audit: Audit) -> list[str]:
             f"Of {asked:,} captions taken at random, {hit:,} returned a copy:"
             f" {100 * hit / asked:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of all captions."
         )
-    value, ends = total(j)
+    value, ends = estimated(audit)
     plain = "plain images" if (j.images.asked == GUIDED).any() else "all images"
-    source = "random captions" if asked else plain
-    if value and ends:
+    when, source = (
+        ("if every caption were asked once", "Chao and Lin, a lower bound, from random captions")
+        if asked
+        else ("in the end", f"Chao1, a lower bound, from {plain}")
+    )
+    if ends:
         found.append(
             f"At least {value:,.0f} [{ends[0]:,.0f}, {ends[1]:,.0f}] training images would come"
-            f" back in the end (Chao1, a lower bound, from {source})."
+            f" back {when} ({source})."
         )
     if j.limit is not None:
         found.append(
@@ -162,8 +172,8 @@ def sentences(audit: Audit) -> list[str]:
     r = ranking(audit)
     if r["unseen"]:
         found.append(
-            f"{r['flagged']:,} of {r['scored']:,} captions score above all but 1 % of"
-            f" {r['unseen']:,} unseen ones (by chance: {r['expected']:g});"
+            f"{r['flagged']:,} of {r['scored']:,} captions score above {r['above']}"
+            f" unseen ones (by chance: {r['expected']:g});"
             f" of {r['flagged_asked']:,} of them that were asked, {r['flagged_returned']:,}"
             f" returned a copy, of {r['others_asked']:,} others {r['others_returned']:,}."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ CHEAP = {"cfg_norm": ("draws=1", "images=0"), "dsm": ("images=0",)}
 
 
 class Asked:
-    """A detector with the model that it asks. parts: all that changes what it finds."""
+    """A detector with the model that it asks. parts: all that changes what it finds.
+
+    profile: whose options the detector has where it has some of that name.
+    """
 
     def __init__(
         self,
@@ -37,10 +41,11 @@ class Asked:
         *,
         seed: int,
         dtype: str,
+        profile: str,
         options: Sequence[str] = (),
     ) -> None:
         cls = registry.detectors().load(name)
-        made = detector_options(name, cls, options, None, "mini")
+        made = detector_options(name, cls, options, None, profile)
         try:
             self.detector: Detector = contract.construct(cls, made, seed=seed, sampling=sampling)
         except ValueError as error:
@@ -106,10 +111,11 @@ def price(asked: Asked, request: Request) -> int:
 
 
 def price_of_score(asked: Asked, condition: Condition) -> int:
-    """Evaluations of a score, measured on one condition."""
-    before = asked.model.cost.forwards
+    """Evaluations of a score, measured on one condition; a JVP is one, as in a run."""
+    before = replace(asked.model.cost)
     contract.score(asked.detector, asked.model, [condition], {})
-    return asked.model.cost.forwards - before
+    spent = asked.model.cost - before
+    return spent.forwards + spent.jvps
 
 
 def images_of(asked: Asked) -> Images:

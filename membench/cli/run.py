@@ -47,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = what_to_run(
         parser, control="on the control model, which never saw the task's training images"
     )
+    parser.set_defaults(profile=None)  # so that one beside --config can be refused
     what.add_argument("--detector", metavar="A,B", help="names, or all (membench list detectors)")
     what.add_argument("--task", metavar="A,B", help="names, or all (membench list tasks)")
     what.add_argument(
@@ -121,6 +122,7 @@ def executors(how: Any) -> None:
 def call(args: argparse.Namespace) -> int:
     if args.config is not None:
         return run_config(args)
+    args.profile = args.profile or "mini"
     for name in ("detector", "task"):
         if getattr(args, name) is None:
             raise UserError(f"--{name} is required, or --config. See: membench run --help")
@@ -176,7 +178,7 @@ def run_config(args: argparse.Namespace) -> int:
     from membench.runs.config import read_config
     from membench.runs.devices import device_of
 
-    given = ("detector", "task", "preset", "limit", "budget", *TASK_FLAGS)
+    given = ("detector", "task", "profile", "preset", "limit", "budget", *TASK_FLAGS)
     if named := [f"--{n.replace('_', '-')}" for n in given if getattr(args, n) is not None]:
         raise UserError(f"{named[0]} and --config exclude each other: write it into {args.config}")
     if args.options or args.control or args.extract_only or args.seeds != "0":
@@ -255,16 +257,16 @@ def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]]) -> int:
     from membench.runs.devices import device_line
     from membench.runs.price import prices
 
-    times: dict[str, int] = {}
+    seeds: dict[str, list[int]] = {}
     first: dict[str, Sequence[Spec]] = {}
     for of_task in specs:
         same = repr([replace(spec, seed=0) for spec in of_task])
-        times[same] = times.get(same, 0) + 1
+        seeds.setdefault(same, []).append(of_task[0].seed)
         first.setdefault(same, of_task)
     found = [
-        (price, times[same])
+        price
         for same, of_task in first.items()
-        for price in prices(of_task, args.runs)
+        for price in prices(of_task, args.runs, seeds[same])
     ]
     made = price_json(found) if args.format == "json" else price_table(found, width())
     if not args.quiet and args.format == "table":

@@ -21,6 +21,13 @@ def same_training(folder: Path, shipped: Path) -> bool:
     return ours is not None and _data(folder) == ours
 
 
+def names_training(folder: Path) -> bool:
+    """Whether a ``training.json`` beside a model names its training set: ``membench train``
+    has made it then.
+    """
+    return _data(folder) is not None
+
+
 def was_told_classes(file: Path) -> bool:
     """Whether the labels that a model was trained with were the classes of its images,
     as they are taken to be where its training.json, or nothing, does not say.

@@ -27,7 +27,7 @@ def clip_resource(weights: str) -> Resource:
     """
     from membench.fetching.resources import Resource
 
-    name, source, _, tag = _named(weights)
+    name, source, _, tag = _named(weights, "--set sd_webster.criterion_weights=")
 
     def find() -> Path | None:
         file = _cached(tag) if tag else Path(source).expanduser()
@@ -46,12 +46,12 @@ def clip_resource(weights: str) -> Resource:
     )
 
 
-def load_clip(weights: str, device: str) -> Loaded:
+def load_clip(weights: str, device: str, option: str) -> Loaded:
     """See :func:`membench.features.loading.load_features`."""
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    name, source, config, tag = _named(weights)
+    name, source, config, tag = _named(weights, option)
     file, digest = weights_file(_fetched(name, source, tag) if tag else source)
     # Open_clip falls back to pickle's own loader in one case: what gets past this has
     # no code in it
@@ -77,7 +77,7 @@ def load_clip(weights: str, device: str) -> Loaded:
     )
 
 
-def _named(weights: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+def _named(weights: str, option: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     """Model, tag or file, open_clip's configuration of the model, and that of the tag
     ({} for a file).
     """
@@ -86,8 +86,7 @@ def _named(weights: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     name, _, source = weights.partition(":")
     if not name or not source:
         raise UserError(
-            "clip needs --set features_weights=MODEL:TAG or MODEL:FILE, such as"
-            " ViT-B-32:laion2b_s34b_b79k"
+            f"clip needs {option}MODEL:TAG or MODEL:FILE, such as ViT-B-32:laion2b_s34b_b79k"
         )
     name = name.replace("/", "-")  # OpenAI's spelling, ViT-B/32
     config = open_clip.get_model_config(name)

@@ -23,7 +23,13 @@ EXTRACTORS = ("pixels", "sscd", "sscd-int8", "clip")
 
 
 def load_features(
-    name: str, weights: str = "", *, device: str = "cpu", batch_size: int = 64, preprocess: str = ""
+    name: str,
+    weights: str = "",
+    *,
+    device: str = "cpu",
+    batch_size: int = 64,
+    preprocess: str = "",
+    option: str = "--set features_weights=",
 ) -> Features:
     """The extractor ``name`` with its weights on the device; the features do not depend
     on ``batch_size`` beyond rounding.
@@ -41,14 +47,14 @@ def load_features(
     CLIPA or MobileCLIP. preprocess: how an image is brought to SSCD's input, a name of
     ``PREPROCESSING`` (empty: square288, the authors' size without keeping the aspect
     ratio); the cosines of two preprocessings are not comparable, and published papers
-    differ in it.
+    differ in it. option: what the user writes before the weights, for a refusal.
 
     Raises :class:`UserError` for an unknown extractor, model, tag or preprocessing, a
     device that is not there, and weights that are missing, damaged, of other shapes or
     not plain tensors; ValueError for ``batch_size`` < 1.
     """
     if name not in EXTRACTORS:
-        raise unknown_name("features", name, EXTRACTORS, f"--set features={'|'.join(EXTRACTORS)}")
+        raise unknown_name("features", name, EXTRACTORS, "|".join(EXTRACTORS))
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
     check_device(device)
@@ -59,8 +65,9 @@ def load_features(
                 " sscd and sscd-int8"
             )
         load = {"pixels": load_pixels, "clip": load_clip}[name]
-        return Extractor(*load(weights, device), device=device, batch_size=batch_size)
+        return Extractor(*load(weights, device, option), device=device, batch_size=batch_size)
     chosen = find_preprocessing(preprocess or DEFAULT)
     if name == "sscd-int8":
         return Extractor(*load_sscd_int8(weights, chosen), device="cpu", batch_size=batch_size)
-    return Extractor(*load_sscd(weights, device, chosen), device=device, batch_size=batch_size)
+    loaded = load_sscd(weights, device, chosen, option)
+    return Extractor(*loaded, device=device, batch_size=batch_size)

@@ -10,10 +10,10 @@ from membench.features.extractor import Loaded
 PIXELS_SIDE = 32
 
 
-def load_pixels(weights: str, device: str) -> Loaded:
+def load_pixels(weights: str, device: str, option: str) -> Loaded:
     """See :func:`membench.features.loading.load_features`."""
     if weights:
-        raise UserError(f"pixels have no weights: leave out --set features_weights={weights}")
+        raise UserError(f"pixels have no weights, and {option}{weights} names some: leave it out")
 
     def encode(x: torch.Tensor) -> torch.Tensor:
         rows, columns = (_area_average(side).to(x.device) for side in x.shape[1:3])

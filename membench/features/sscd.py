@@ -69,9 +69,9 @@ def sscd_resource(variant: str = DEFAULT_VARIANT) -> Resource:
     )
 
 
-def load_sscd(weights: str, device: str, preprocessing: Preprocessing) -> Loaded:
+def load_sscd(weights: str, device: str, preprocessing: Preprocessing, option: str) -> Loaded:
     """See :func:`membench.features.loading.load_features`."""
-    file, digest = weights_file(_weights(weights))
+    file, digest = weights_file(_weights(weights, option))
     if _is_torchscript(file):
         encode = _torchscript(file, device, preprocessing)
     else:
@@ -96,7 +96,7 @@ def _found(variant: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _weights(weights: str) -> Path:
+def _weights(weights: str, option: str) -> Path:
     """The file that ``weights`` says, by path or by a variant's name."""
     variant = weights.removeprefix("sscd_") or DEFAULT_VARIANT
     if weights and (variant not in VARIANTS or Path(weights).is_file()):
@@ -108,7 +108,7 @@ def _weights(weights: str) -> Path:
     if path is None:
         raise UserError(
             f"the weights {variant} of sscd are not here: fetch them"
-            f" ({sscd_resource(variant).command}), or name a file: --set features_weights=PATH,"
+            f" ({sscd_resource(variant).command}), or name a file: {option}PATH,"
             f" such as that of {_cached(variant).name} from {SSCD_HOME}"
         )
     return path

@@ -71,13 +71,20 @@ def _percent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
+def _rate(row: Mapping[str, Any]) -> str:
+    """Empty for captions that were asked once: they are here because they returned it."""
+    if row["rate"] is None:
+        return ""
+    return f"{_percent(row['rate'])} [{_percent(row['low'])}, {_percent(row['high'])}]"
+
+
 def _returned(told: Mapping[str, Any]) -> Section:
     rows = [
         [
             str(r["file"]),
             f"{r['copies']:,}",
             f"{r['times']} of {r['of']}",
-            f"{_percent(r['rate'])} [{_percent(r['low'])}, {_percent(r['high'])}]",
+            _rate(r),
             f"{r['best']:.3f}",
             str(r["caption"])[:120],
         ]
@@ -85,7 +92,10 @@ def _returned(told: Mapping[str, Any]) -> Section:
     ]
     header = ["training image", "in the data", "came back", "rate", "nearest", "caption"]
     more = len(told["returned"]) - len(rows)
-    note = "came back: of the images of the captions that returned it; 95 % intervals."
+    note = (
+        "came back: of the images of the captions that returned it, which are here because they"
+        " did; the rate, with its 95 % interval, is of captions that were asked several times."
+    )
     note += f" {more:,} more are in returned.csv." if more > 0 else ""
     tables = [Table("", header, rows, note)] if rows else []
     return Section("Training images that came back", tables=tables, absent="" if rows else "none")
@@ -119,8 +129,8 @@ def _controls(told: Mapping[str, Any]) -> Section:
                     ["flagged", f"{r['flagged_asked']:,}", f"{r['flagged_returned']:,}"],
                     ["others", f"{r['others_asked']:,}", f"{r['others_returned']:,}"],
                 ],
-                f"flagged: above all but 1 % of {r['unseen']:,} unseen captions; by chance"
-                f" {r['expected']:g} of {r['scored']:,}, found {r['flagged']:,}",
+                f"flagged: above {r['above']} unseen captions; by chance {r['expected']:g} of"
+                f" {r['scored']:,}, found {r['flagged']:,}",
             )
         )
     absent = "" if rows else "There is no control: a copy is what the published threshold says."

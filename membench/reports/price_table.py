@@ -15,9 +15,8 @@ from membench.runs.gpu_rate import TOLD
 from membench.runs.price import BACKWARD, COUNTED, JVP, TIMED, Price
 
 
-def price_table(found: Sequence[tuple[Price, int]], room: int | None) -> str:
+def price_table(prices: Sequence[Price], room: int | None) -> str:
     """A row a detector and task, with the number of its seeds; below it the sum."""
-    prices = [price for price, _ in found]
     counted = any(price.flop is not None for price in prices)
     several = len({price.task for price in prices}) > 1
     frame = pd.DataFrame(
@@ -26,7 +25,7 @@ def price_table(found: Sequence[tuple[Price, int]], room: int | None) -> str:
             | {
                 "detector": p.detector,
                 "examples": number(p.examples),
-                "seeds": str(seeds) if seeds > 1 else "",
+                "seeds": str(p.seeds) if p.seeds > 1 else "",
                 "images": "?" if p.images is None else number(p.images),
                 "evaluations": f"{p.prepare:,} + ?"
                 if p.evaluations is None
@@ -34,14 +33,14 @@ def price_table(found: Sequence[tuple[Price, int]], room: int | None) -> str:
                 **_minutes(p, counted),
                 "": p.note,
             }
-            for p, seeds in found
+            for p in prices
         ]
     )
     shown = frame.loc[:, (frame != "").any()]
     title = f"{prices[0].task}: what a run takes" if not several else "what a run takes"
-    known = [(p, seeds) for p, seeds in found if p.evaluations is not None]
-    total = sum((p.evaluations or 0) * seeds for p, seeds in known)
-    minutes = sum(((p.gpu_seconds if counted else p.seconds) or 0.0) * n for p, n in known) / 60
+    known = [p for p in prices if p.evaluations is not None]
+    total = sum((p.evaluations or 0) * p.seeds for p in known)
+    minutes = sum(((p.gpu_seconds if counted else p.seconds) or 0.0) * p.seeds for p in known) / 60
     words = f"{total:,} evaluations and {minutes:.1f} {'GPU ' * counted}min"
     words += "" if len(known) == len(prices) else ", and what is not known yet"
     how = (
@@ -64,14 +63,14 @@ def _minutes(p: Price, counted: bool) -> dict[str, str]:
     return {"GPU minutes" if counted else "minutes": text}
 
 
-def price_json(found: Sequence[tuple[Price, int]]) -> str:
+def price_json(prices: Sequence[Price]) -> str:
     """A list of objects; evaluations and seconds are null where they are not known, and
     gpu_seconds where evaluations were timed.
     """
     rows = [
         asdict(p)
-        | {"evaluations": p.evaluations, "total_seconds": p.seconds, "seeds": seeds}
+        | {"evaluations": p.evaluations, "total_seconds": p.seconds}
         | {"gpu_seconds": p.gpu_seconds}
-        for p, seeds in found
+        for p in prices
     ]
     return json.dumps(rows, indent=1) + "\n"

@@ -114,6 +114,8 @@ class RunFolder:
                     f"{self.path} holds a run with other {', '.join(differing)}; move it away or"
                     " choose another --runs"
                 )
+            if self.complete:  # killed after run.json: nothing reads them any more
+                self.cleanup_shards()
 
     def close(self) -> None:
         """Lets other processes in."""

@@ -26,7 +26,7 @@ from membench.runs.job import Job, load_task, open_job, told
 from membench.runs.plan import encode, suits
 from membench.runs.shards import Extracted, NoModel, sample_rows
 from membench.runs.spec import Spec
-from membench.runs.stored import read_info
+from membench.runs.stored import is_finished
 from membench.types import Sample
 
 T = TypeVar("T")
@@ -46,6 +46,8 @@ class Price:
     preparation must be made first. note: why there is nothing to tell. flop: floating-point
     operations of an evaluation, where they were counted on a narrow network and not
     timed; work: then of all, in evaluations, a JVP as JVP and a backward pass as BACKWARD.
+    seeds: how many runs, which differ in the seed alone, are to be made at this price; of
+    those that are all there, how many there are.
     """
 
     detector: str
@@ -58,6 +60,7 @@ class Price:
     note: str = ""
     flop: float | None = None
     work: float = 0.0
+    seeds: int = 1
 
     @property
     def evaluations(self) -> int | None:
@@ -83,8 +86,9 @@ class Price:
         return gpu_seconds(self.work * self.flop)
 
 
-def prices(specs: Sequence[Spec], out: Path) -> list[Price]:
-    """The price of each spec of one task, alone; nothing is stored.
+def prices(specs: Sequence[Spec], out: Path, seeds: Sequence[int] = ()) -> list[Price]:
+    """The price of each spec of one task, alone; nothing is stored. seeds: of the runs of
+    each, in place of its own; one that is not there is timed.
 
     A detector scores, and extracts images for, the first examples; the rest is in
     proportion. A published text-to-image model on a CPU, where one evaluation takes
@@ -98,12 +102,16 @@ def prices(specs: Sequence[Spec], out: Path) -> list[Price]:
     found = []
     with tempfile.TemporaryDirectory() as aside, ExitStack() as stack:
         for spec in specs:
-            job = open_job(spec, task, Path(aside), stack, {}, False)
-            if ended(job, out):
-                nothing = (0, 0.0)
-                own = (spec.detector, spec.task, len(job.examples))
-                found.append(Price(*own, 0, 0, nothing, nothing, "finished already"))
+            each_seed = [replace(spec, seed=seed) for seed in seeds] or [spec]
+            jobs = [open_job(one, task, Path(aside), stack, {}, False) for one in each_seed]
+            left = [job for job in jobs if not ended(job, out)]
+            if not left:
+                nothing, n = (0, 0.0), len(jobs[0].examples)
+                note = "finished already"
+                whole = Price(spec.detector, spec.task, n, 0, 0, nothing, nothing, note)
+                found.append(replace(whole, seeds=len(jobs)))
                 continue
+            job = left[0]
             if job.detector.access.model and model is None:
                 model = task.model()
                 encode(model, job.conditions[:TIMED])
@@ -112,9 +120,10 @@ def prices(specs: Sequence[Spec], out: Path) -> list[Price]:
             asked: Any = model if job.detector.access.model else NoModel()
             told(job, lambda job=job, asked=asked: suits(job, asked))  # type: ignore[misc]
             if narrow is None or not job.detector.access.model:
-                found.append(_price(job, asked, TIMED))
+                price = _price(job, asked, TIMED)
             else:
-                found.append(replace(_price(job, narrow, COUNTED), flop=each))
+                price = replace(_price(job, narrow, COUNTED), flop=each)
+            found.append(replace(price, seeds=len(left)))
     return found
 
 
@@ -123,10 +132,10 @@ def _is_slow(model: Denoiser) -> TypeGuard[LatentDenoiser]:
 
 
 def ended(job: Job, out: Path) -> bool:
+    """Whether the run of this job lies finished below ``out``."""
     spec = job.spec
     folder = out / spec.task / spec.profile / spec.detector / job.folder.path.name
-    done = (folder / "run.json").exists() and read_info(folder).get("status")
-    return done in ("complete", "partial")
+    return (folder / "run.json").exists() and is_finished(folder)
 
 
 def _price(job: Job, model: Denoiser, tried: int) -> Price:
@@ -139,8 +148,10 @@ def _price(job: Job, model: Denoiser, tried: int) -> Price:
     requests = contract.plan(detector, job.conditions)
     part = job.conditions[:tried]
     ids = {c.id for c in part}
-    own = [r for r in requests if r.condition.id in ids] or list(requests)
-    own = own[:tried] if not detector.access.images else own
+    own = [r for r in requests if r.condition.id in ids]
+    # What scores by images needs those of the part; other requests are of no example
+    if not own or not detector.access.images:
+        own = (own or list(requests))[:tried]
     samples: list[Sample] = []
     extract, work = (0, 0.0), 0.0
     if own:

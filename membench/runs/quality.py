@@ -153,7 +153,13 @@ def features_of(
                 raise UserError(f"--quality {text}: bottleneck is of the task's own model")
             found.append(_of_model(task))
         else:
-            features = load_features(name, weights, device=device, batch_size=batch_size or 64)
+            features = load_features(
+                name,
+                weights,
+                device=device,
+                batch_size=batch_size or 64,
+                option=f"--quality {name}:",
+            )
             found.append(Asked(features.id, features))
     return found
 

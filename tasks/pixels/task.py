@@ -211,7 +211,11 @@ def compared(
             f" {s.info.name}.criterion_weights=sscd_disc_mixup.torchscript.pt"
         )
     features = load_features(
-        "sscd", options.criterion_weights, device=device, batch_size=batch_size
+        "sscd",
+        options.criterion_weights,
+        device=device,
+        batch_size=batch_size,
+        option=f"--set {s.info.name}.criterion_weights=",
     )
     match = by_features(features, s.training.images, s.training.hash, progress=progress)
     return replace(s, info=replace(s.info, space=space_of("sscd", features.id)), match=match)

@@ -174,6 +174,7 @@ def features_of(o: SdWebsterOptions, device: str, batch_size: int) -> Features:
         device=device,
         batch_size=batch_size,
         preprocess=o.criterion_preprocess,
+        option="--set sd_webster.criterion_weights=",
     )
 
 
