@@ -98,7 +98,8 @@ class Filter(Prepared):
                     f"scorer={o.scorer} does not suit images that are generated from"
                     f" source={o.source}: {error}"
                 ) from error
-            self.by_image, self.price = False, self._tried(model, source[0])
+            self.by_image = False  # before the price, which is another one then
+            self.price = self._tried(model, source[0])
 
     def _tried(self, model: Denoiser, condition: Condition) -> int:
         """Evaluations of the target for one score, of an image without content; they

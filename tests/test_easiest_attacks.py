@@ -35,7 +35,8 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, timesteps
 from membench.similarity.l2 import normalised_l2
 from membench.storage.workspace import Stage, Workspace
-from membench.types import Band, Sample, Space
+from membench.testing import tiny_text_model
+from membench.types import Band, Condition, Sample, Space
 
 SAMPLING = {"pixels": {"steps": 10, "guidance": 1.0}, "latents": {"steps": 10, "guidance": 3.0}}
 MODELS = [
@@ -356,6 +357,38 @@ def test_what_is_kept_of_generated_images_are_the_copies(workspace: Workspace) -
     every.prepare(w.model, conditions, workspace)
     worst = returned(w, every.extract(w.model, every.plan(conditions))[-k:])[1]
     assert (worst < COPY["pixels"]).mean() < 0.4
+
+
+@pytest.mark.parametrize(
+    ("scorer", "settings", "by_image", "price"),
+    [
+        ("loss", ("noises=2",), True, 2),
+        ("edge", (), False, 4 * 2),
+        ("cfg_norm", ("steps=2",), False, 4 * 2 * 2),
+        ("nemo_ssim", ("scales=1", "kernel=3", "draws=3"), False, 3),
+    ],
+)
+def test_what_scores_no_given_image_scores_what_it_was_generated_from(
+    scorer: str, settings: tuple[str, ...], by_image: bool, price: int, workspace: Workspace
+) -> None:
+    """Both images of a prompt are then as sure as the scorer is of the prompt."""
+    model, prompts = tiny_text_model(), [Condition(p, p) for p in "abc"]
+    attack = Filter(
+        Filter.Options(scorer=scorer, settings=settings, candidates=6, keep=6),
+        seed=0,
+        sampling=SAMPLING["latents"],
+    )
+    attack.check(model, prompts)
+    assert (attack.by_image, attack.price) == (by_image, price)
+    before = model.cost.forwards
+    attack.prepare(model, prompts, workspace)
+    assert model.cost.forwards - before == attack.preparation_forwards(model, prompts)
+    samples = attack.extract(model, attack.plan(prompts))
+    if by_image:
+        assert len({s.confidence for s in samples}) == 6
+    else:
+        of = dict(zip("abc", attack.score(model, prompts, {}), strict=True))
+        assert {s.condition.id: s.confidence for s in samples} == pytest.approx(of)
 
 
 def test_selection_alone_fills_a_population_with_the_fittest() -> None:
