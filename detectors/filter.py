@@ -64,7 +64,7 @@ class Filter(Prepared):
     """Generate N images, keep the k of the highest score (Carlini et al., 2023)."""
 
     Options: ClassVar[type] = FilterOptions
-    version = 1
+    version = 2
 
     def __init__(self, options: FilterOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
@@ -74,7 +74,10 @@ class Filter(Prepared):
         self.weight = float(sampling["guidance"]) if options.source == "conditions" else 1.0
         given = options.scorer, options.settings, seed
         self.own = made(*given, sampling)  # of the task's examples
-        self.of_images = made(*given, {**sampling, "examples": "images"})
+        # A candidate is scored on the way that it was generated on: not the task's, where
+        # these steps or this weight are others.
+        generated = {"steps": self.steps, "guidance": self.weight, "examples": "images"}
+        self.of_images = made(*given, {**sampling, **generated})
         self.holds = {options.scorer: self.own}
         self.access = replace(self.own.access, images=False)
         self.by_image = True
@@ -157,6 +160,7 @@ class Filter(Prepared):
         stage = workspace.stage(
             "filter",
             {
+                "version": self.version,
                 "candidates": synthetic.stage.key,
                 "scorer": [o.scorer, self.own.version, asdict(self.own.options)],
                 "by image": self.by_image,

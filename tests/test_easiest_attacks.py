@@ -35,7 +35,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, timesteps
 from membench.similarity.l2 import normalised_l2
 from membench.storage.workspace import Stage, Workspace
-from membench.testing import tiny_text_model
+from membench.testing import tiny_pixel_model, tiny_text_model
 from membench.types import Band, Condition, Sample, Space
 
 SAMPLING = {"pixels": {"steps": 10, "guidance": 1.0}, "latents": {"steps": 10, "guidance": 3.0}}
@@ -389,6 +389,26 @@ def test_what_scores_no_given_image_scores_what_it_was_generated_from(
     else:
         of = dict(zip("abc", attack.score(model, prompts, {}), strict=True))
         assert {s.condition.id: s.confidence for s in samples} == pytest.approx(of)
+
+
+def test_a_candidate_is_scored_on_the_way_that_it_was_generated_on(workspace: Workspace) -> None:
+    """With steps and a weight of its own: a trajectory from the candidate's noise ends in
+    the candidate.
+    """
+    model, conditions = tiny_pixel_model(), [Condition(str(k), class_label=k) for k in range(3)]
+    sampling = {"steps": 10, "guidance": 1.0, "examples": "images"}
+    attack = Filter(
+        Filter.Options(scorer="cfg_norm", settings=("image_steps=0",), steps=4),
+        seed=0,
+        sampling=sampling,
+    )
+    of_images: Any = attack.of_images
+    found = synthesize(model, conditions, workspace, n=3, seed=0, steps=4, guidance=1.0).x0
+    rows = [(attack._candidate(c, 0, np.zeros((8, 8, 3), np.uint8)), 0) for c in conditions]
+    ends, _ = of_images._norms(model, rows, None, of_images.weight, of_images.steps)
+    assert torch.equal(ends, found)
+    own: Any = attack.own
+    assert own.steps == 10  # an example is scored as a run of the scorer does
 
 
 def test_selection_alone_fills_a_population_with_the_fittest() -> None:
