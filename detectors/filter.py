@@ -79,7 +79,8 @@ class Filter(Prepared):
         generated = {"steps": self.steps, "guidance": self.weight, "examples": "images"}
         self.of_images = made(*given, {**sampling, **generated})
         self.holds = {options.scorer: self.own}
-        self.access = replace(self.own.access, images=False)
+        # The attack generates, whatever its scorer looks at
+        self.access = replace(self.own.access, images=False, model=True)
         self.by_image = True
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
@@ -91,6 +92,7 @@ class Filter(Prepared):
             )
         suits(f"scorer={o.scorer}", self.own, model, conditions)
         source = self._source(model, conditions)
+        self.by_image = self.own.access.model  # what asks no model reads the caption alone
         try:
             self.price = self._tried(model, source[0])
         except UserError as error:
@@ -116,6 +118,7 @@ class Filter(Prepared):
                 suits(f"scorer={self.options.scorer}", self.of_images, model, [found])
                 scored(self.of_images, model, [found])
             else:
+                suits(f"scorer={self.options.scorer}", self.own, model, [condition])
                 scored(self.own, model, [condition])
             spent = model.cost - before
         finally:

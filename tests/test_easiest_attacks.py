@@ -366,6 +366,7 @@ def test_what_is_kept_of_generated_images_are_the_copies(workspace: Workspace) -
         ("edge", (), False, 4 * 2),
         ("cfg_norm", ("steps=2",), False, 4 * 2 * 2),
         ("nemo_ssim", ("scales=1", "kernel=3", "draws=3"), False, 3),
+        ("caption_length", (), False, 0),
     ],
 )
 def test_what_scores_no_given_image_scores_what_it_was_generated_from(
@@ -378,6 +379,7 @@ def test_what_scores_no_given_image_scores_what_it_was_generated_from(
         seed=0,
         sampling=SAMPLING["latents"],
     )
+    assert attack.access.model  # also where the scorer asks none
     attack.check(model, prompts)
     assert (attack.by_image, attack.price) == (by_image, price)
     before = model.cost.forwards
@@ -389,6 +391,13 @@ def test_what_scores_no_given_image_scores_what_it_was_generated_from(
     else:
         of = dict(zip("abc", attack.score(model, prompts, {}), strict=True))
         assert {s.condition.id: s.confidence for s in samples} == pytest.approx(of)
+
+
+def test_a_scorer_of_captions_has_none_to_read_of_the_null_condition() -> None:
+    options = Filter.Options(scorer="caption_case", source="null")
+    attack = Filter(options, seed=0, sampling=SAMPLING["latents"])
+    with pytest.raises(UserError, match="have no captions to read"):
+        attack.check(tiny_text_model(), [Condition("a", "a")])
 
 
 def test_a_candidate_is_scored_on_the_way_that_it_was_generated_on(workspace: Workspace) -> None:
