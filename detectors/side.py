@@ -43,6 +43,7 @@ from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
 from .base import own_images, refuse_unread
+from .prepared import each_once
 from .side_options import PAPER, SideOptions
 from .surrogate.conditions import NULL, synthesize, synthesize_forwards
 from .surrogate.labels import by_clusters, by_oracle, by_teacher
@@ -55,7 +56,7 @@ FEW = 16
 
 class Side(Detector):
     Options: ClassVar[type] = SideOptions
-    version = 2
+    version = 3
     access = Access(gradients=True, images=True)  # LoRA trains through the target
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {"mini": {}, "paper": PAPER, "full": PAPER}
@@ -167,7 +168,7 @@ class Side(Detector):
         classifier-free guidance.
         """
         if self.options.source == "conditions":
-            return list(dict.fromkeys(c.bare for c in conditions)), self.weight
+            return each_once(conditions), self.weight
         if not model.has_null:
             raise UserError(
                 "this model has no null condition to sample from; choose source=conditions"

@@ -290,6 +290,18 @@ def test_a_second_run_reuses_the_surrogate_and_pays_for_it(
     assert model.cost.backwards > before.backwards and other.cost.forwards == first.cost.forwards
 
 
+def test_synthetic_images_do_not_depend_on_the_order_of_the_examples(
+    model: LatentDenoiser, tmp_path: Path
+) -> None:
+    found = []
+    for k, order in enumerate((CONDITIONS, CONDITIONS[::-1])):
+        options = Side.Options(**SMALL, source="conditions", surrogate="classifier")
+        side = Side(options, seed=0, sampling=SAMPLING)
+        side.prepare(model, order, Workspace(tmp_path / str(k), {"weights": "w"}))
+        found.append(side.x0)
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("surrogate", ["lora", "classifier"])
 def test_images_do_not_depend_on_the_batch_size(
     tiny_pipeline_folder: Path, tmp_path: Path, surrogate: str
