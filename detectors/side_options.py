@@ -162,7 +162,9 @@ class SideOptions:
         metadata={"help": "its learning rate; the paper: 1e-5", "min": 1e-9, "max": 1.0},
     )
     batch: int = field(
-        default=64, metadata={"help": "training batch of either surrogate", "min": 1}
+        # Batch normalisation takes two
+        default=64,
+        metadata={"help": "training batch of either surrogate", "min": 2},
     )
     draws: int = field(
         default=1,

@@ -90,7 +90,8 @@ class SidePromptsOptions:
     classifier_steps: int = field(
         default=400, metadata={"help": "training steps of the surrogate", "min": 1}
     )
-    batch: int = field(default=64, metadata={"help": "its training batch", "min": 1})
+    # Batch normalisation takes two
+    batch: int = field(default=64, metadata={"help": "its training batch", "min": 2})
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:

@@ -23,6 +23,7 @@ from membench.cli.main import main
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
+from membench.detectors.side_prompts import SidePrompts
 from membench.detectors.surrogate import classifier, lora
 from membench.detectors.surrogate import labels as surrogate_labels
 from membench.errors import UserError
@@ -579,6 +580,12 @@ def test_wrong_options_are_one_line(
     assert main([*command, "--model", str(tiny_pipeline_folder), *small, *settings]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+
+
+@pytest.mark.parametrize("make", [Side, CarliniConditional, SidePrompts])
+def test_a_batch_is_one_that_can_be_normalised(make: Any) -> None:
+    with pytest.raises(UserError, match="batch must be int from 2, not '1'"):
+        parse_options(make.Options, ["batch=1"], owner="detector side")
 
 
 @pytest.mark.parametrize("value", [math.nan, -1.0, math.inf])
