@@ -192,12 +192,15 @@ class Filter(Prepared):
             found = [of[c] for c, _ in rows]
         for start in range(0, len(rows), BLOCK) if self.by_image else ():
             part = slice(start, start + BLOCK)
-            images = model.decode(x0[part].to(model.device))
+            x = x0[part].to(model.device)
+            images = model.decode(x)
             block = [
                 self._candidate(c, draw, image)
                 for (c, draw), image in zip(rows[part], images, strict=True)
             ]
-            found += scored(self.of_images, model, block)
+            finite = x.flatten(1).isfinite().all(dim=1).tolist()  # else there is no image
+            scores = zip(scored(self.of_images, model, block), finite, strict=True)
+            found += [score if ok else math.nan for score, ok in scores]
         return [float(v) if math.isfinite(v) else None for v in found]
 
     def preparation_forwards(self, model: Denoiser, conditions: Sequence[Condition]) -> int:

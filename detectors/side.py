@@ -42,7 +42,7 @@ from membench.similarity.search import nearest
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
-from .base import own_images, refuse_unread
+from .base import own_images, refuse_unread, samples
 from .prepared import each_once
 from .side_options import PAPER, SideOptions
 from .surrogate.conditions import NULL, synthesize, synthesize_forwards
@@ -213,11 +213,8 @@ class Side(Detector):
         distance = torch.cdist(x.flatten(1), self.synthetic.x0.flatten(1))
         distance[torch.arange(len(rows)), rows] = math.inf
         near = distance.min(dim=1).values / math.sqrt(x[0].numel())
-        images = model.decode(x.to(model.device))
-        return [
-            Sample(r.condition, r.draw, image, -float(d))
-            for r, image, d in zip(requests, images, near, strict=True)
-        ]
+        x = x.to(model.device)
+        return samples(requests, x, model.decode(x), (-near).tolist())
 
     def _guided(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         c = torch.tensor(

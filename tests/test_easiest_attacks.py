@@ -18,7 +18,7 @@ from scipy.stats import chisquare
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.filter import Filter
 from membench.detectors.random_sampling import RandomSampling
-from membench.detectors.side import Side
+from membench.detectors.side import SYNTHETIC, Side
 from membench.detectors.side_prompts import SidePrompts
 from membench.detectors.surrogate.conditions import (
     NULL,
@@ -36,7 +36,7 @@ from membench.models.sampling import ddim, timesteps
 from membench.similarity.l2 import normalised_l2
 from membench.storage.workspace import Stage, Workspace
 from membench.testing import tiny_pixel_model, tiny_text_model
-from membench.types import Band, Condition, Sample, Space
+from membench.types import Band, Condition, Request, Sample, Space
 
 SAMPLING = {"pixels": {"steps": 10, "guidance": 1.0}, "latents": {"steps": 10, "guidance": 3.0}}
 MODELS = [
@@ -418,6 +418,53 @@ def test_a_candidate_is_scored_on_the_way_that_it_was_generated_on(workspace: Wo
     assert torch.equal(ends, found)
     own: Any = attack.own
     assert own.steps == 10  # an example is scored as a run of the scorer does
+
+
+@pytest.mark.parametrize("broken", ["state", "decoding"])
+def test_a_state_that_cannot_be_decoded_is_no_image(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``decode`` makes an image of it all the same, to which a classifier gives a
+    probability and a scorer a score.
+    """
+    model, lost = tiny_text_model(), 1
+    x0 = model.noise([("x", k) for k in range(3)], 0)
+    decode = model.decode
+
+    def overflowing(x: torch.Tensor) -> np.ndarray:
+        images = decode(x)
+        x[lost] = torch.nan
+        return images
+
+    if broken == "state":
+        x0[lost] = torch.nan
+    else:
+        monkeypatch.setattr(model, "decode", overflowing)
+    rows = [(Condition("a", "a"), k) for k in range(3)]
+    prompts = SidePrompts(SidePrompts.Options(), seed=0, sampling=SAMPLING["latents"])
+    prompts.classifier = cast(Any, lambda images, t: torch.zeros(len(images), 2))
+    assert prompts._probabilities(model, x0.clone())[:, 0].isfinite().tolist() == [
+        True,
+        False,
+        True,
+    ]
+    monkeypatch.setattr(prompts, "_sampled", lambda *_: x0.clone())
+    assert np.isfinite(prompts.score(model, [c for c, _ in rows], {})).tolist() == [
+        True, False, True
+    ]  # fmt: skip
+    for attack in (
+        prompts,
+        Filter(Filter.Options(scorer="png_size"), seed=0, sampling=SAMPLING["latents"]),
+    ):
+        attack.keep(rows, x0.clone(), [0.1, 0.2, 0.3])
+        samples = attack.extract(model, attack.plan([]))
+        assert np.isfinite([s.confidence for s in samples]).tolist() == [True, False, True]
+    assert isinstance(attack, Filter)
+    assert [v is None for v in attack._scores(model, rows, x0.clone())] == [False, True, False]
+    side = Side(Side.Options(), seed=0, sampling=SAMPLING["pixels"])
+    side.synthetic = Synthetic(x0.clone(), cast(Stage, None))
+    asked = [Request(SYNTHETIC, k) for k in range(3)]
+    assert np.isnan(side.extract(model, asked)[lost].confidence)
 
 
 def test_selection_alone_fills_a_population_with_the_fittest() -> None:
