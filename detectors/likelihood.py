@@ -26,7 +26,6 @@ import torch
 
 from membench.errors import UserError
 from membench.metrics.divergence import pointwise_divergence
-from membench.models.autoencoder import LatentStates
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import Derivative, choose
@@ -95,7 +94,7 @@ class Likelihood(ByCondition):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
         choose(model, self.options.derivative)
-        if isinstance(model, LatentStates) and self.options.dequantise:
+        if model.latents and self.options.dequantise:
             raise UserError(
                 "dequantise is of pixels, and this model's states are latents; leave it out"
             )

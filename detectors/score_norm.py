@@ -99,7 +99,7 @@ class ScoreNorm(ByCondition):
     """
 
     Options: ClassVar[type] = ScoreNormOptions
-    version = 2
+    version = 3
     tuning = MappingProxyType(
         {
             "images": {
@@ -157,7 +157,7 @@ class ScoreNorm(ByCondition):
 
     def _index(self, model: Denoiser, image: bool) -> int:
         pixels = 0.1 if self.options.at == "noised" else 0.2
-        default = (0.5 if model.takes_text else pixels) if image else 1.0
+        default = (0.5 if model.latents else pixels) if image else 1.0
         return model.timestep(default if self.options.t is None else self.options.t)
 
     def _norm(

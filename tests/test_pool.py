@@ -360,18 +360,23 @@ def test_score_norm_on_the_trajectory_is_on_the_images_own(t: float) -> None:
         assert score == pytest.approx(float((alpha * v + sigma * x).norm()), rel=1e-4)
 
 
-def test_defaults_of_pixels_and_of_captions_differ_as_documented() -> None:
+def test_defaults_of_pixels_of_latents_and_of_captions_differ_as_documented() -> None:
+    """The times follow the states, also of latents without text; what is asked follows
+    the text.
+    """
     model = conditional()
     assert Flipd(FlipdOptions(), seed=0, sampling=IMAGES)._index(model) == model.timestep(0.01)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(
         model, True
     ) == model.timestep(0.2)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "conditional"
-    model.takes_text = True
+    model.latents = True
     assert Flipd(FlipdOptions(), seed=0, sampling=IMAGES)._index(model) == model.timestep(0.3)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(
         model, True
     ) == model.timestep(0.5)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "conditional"
+    model.takes_text = True
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "guided"
 
 
