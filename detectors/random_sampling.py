@@ -70,7 +70,7 @@ class RandomSamplingOptions:
 
 class RandomSampling(Detector):
     Options = RandomSamplingOptions
-    version = 2
+    version = 3
     access = Access(images=True)
     attack = True
 
@@ -107,14 +107,11 @@ class RandomSampling(Detector):
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """Plain sampling has no opinion of its images: every confidence is 0."""
         x = model.noise([(r.condition.id, r.draw) for r in requests], self.seed)
-        conditions = [r.condition for r in requests]
-        x = ddim(
-            model,
-            x,
-            model.condition(conditions),
-            steps=self.steps,
-            guidance=self._weight(conditions[0]),
-        )
+        weights = [self._weight(r.condition) for r in requests]
+        for weight in sorted(set(weights)):  # two, where some of the images have no class
+            rows = [i for i, own in enumerate(weights) if own == weight]
+            told = model.condition([requests[i].condition for i in rows])
+            x[rows] = ddim(model, x[rows], told, steps=self.steps, guidance=weight)
         images = model.decode(x)
         finite = x.flatten(1).isfinite().all(dim=1).tolist()
         return [

@@ -20,7 +20,7 @@ from membench.datasets.pool import PoolSpec, generate, read_pool, write_pool
 from membench.detectors.base import own_draws, requests
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
 from membench.detectors.flipd import Flipd, FlipdOptions
-from membench.detectors.random_sampling import RandomSampling, RandomSamplingOptions
+from membench.detectors.random_sampling import UNCONDITIONAL, RandomSampling, RandomSamplingOptions
 from membench.detectors.score_norm import ScoreNorm, ScoreNormOptions
 from membench.detectors.side import Side
 from membench.detectors.side_options import SideOptions
@@ -427,6 +427,21 @@ def test_random_pays_for_the_images_that_it_counts() -> None:
     assert RandomSampling(options, seed=0, sampling=IMAGES).access.images
     # A prompt draws its own when it is scored
     assert not RandomSampling(options, seed=0, sampling=SAMPLING).access.images
+
+
+def test_each_image_of_a_batch_is_guided_as_it_is_alone() -> None:
+    """Of a task some of whose images have no class, too, in either order."""
+    model = conditional()
+    detector = RandomSampling(RandomSamplingOptions(guidance=3.0), seed=0, sampling=IMAGES)
+    asked = [Request(UNCONDITIONAL, 0), Request(Condition("class/1", class_label=1), 0)]
+    alone = [detector.extract(model, [r])[0].image.astype(int) for r in asked]
+    for order in (asked, asked[::-1]):
+        before = model.cost.forwards
+        found = {s.condition.id: s.image for s in detector.extract(model, order)}
+        paid = sum(detector.image_forwards(model, r) for r in order)
+        assert model.cost.forwards - before == paid
+        for r, image in zip(asked, alone, strict=True):
+            assert np.abs(found[r.condition.id] - image).max() <= 1
 
 
 def test_an_unconditional_pools_extraction_is_measured_like_its_examples() -> None:
