@@ -68,6 +68,18 @@ def own_images(conditions: Sequence[Condition]) -> np.ndarray:
     return np.stack([c.image for c in conditions if c.image is not None])
 
 
+def image_shape(model: Denoiser, conditions: Sequence[Condition]) -> tuple[int, ...]:
+    """(height, width, 3) of the task's images: of a given one or, of prompts, of what the
+    model decodes, which is not counted.
+    """
+    for image in (c.image for c in conditions if c.image is not None):
+        return image.shape
+    before = replace(model.cost)
+    shape = model.decode(torch.zeros(1, *model.shape, device=model.device)).shape
+    vars(model.cost).update(vars(before))
+    return shape[1:]
+
+
 def unstarted(condition: Condition) -> bool:
     """Whether the example is an image of which the noise is not known, as of a training
     image.

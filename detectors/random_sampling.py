@@ -20,13 +20,14 @@ from typing import Any, Literal
 import numpy as np
 
 from membench.detector import Detector
+from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
 from membench.similarity.cliques import density_score
 from membench.similarity.l2 import tiled_l2_between, tiled_l2_matrix
 from membench.types import Access, Condition, Request, Sample
 
-from .base import own_images, requests
+from .base import image_shape, own_images, requests
 
 UNCONDITIONAL = Condition("unconditional")
 
@@ -87,6 +88,14 @@ class RandomSampling(Detector):
         self.scores_extracted = not self.unconditional and not options.at_most
         self.access = Access(images=self.scores_extracted or self.examples == "images")
         self._drawn: list[np.ndarray] | None = None
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        height, width, _ = image_shape(model, conditions)
+        if height % self.options.tiles or width % self.options.tiles:
+            raise UserError(
+                f"tiles={self.options.tiles} does not divide the {height} and {width} pixels of an"
+                " image's sides; choose a number that does"
+            )
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
         if self.unconditional:

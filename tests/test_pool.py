@@ -32,7 +32,7 @@ from membench.seeds import generator
 from membench.similarity.l2 import tiled_l2
 from membench.storage.images import png_image
 from membench.storage.tables import read_table
-from membench.types import Band, Condition, Request, Sample, Space, Training
+from membench.types import Band, Condition, Cost, Request, Sample, Space, Training
 
 CLASSES, SIDE, STEPS = 3, 8, 4
 SPACE = Space(
@@ -427,6 +427,19 @@ def test_random_pays_for_the_images_that_it_counts() -> None:
     assert RandomSampling(options, seed=0, sampling=IMAGES).access.images
     # A prompt draws its own when it is scored
     assert not RandomSampling(options, seed=0, sampling=SAMPLING).access.images
+
+
+@pytest.mark.parametrize("examples", ["prompts", "images"])
+def test_tiles_that_do_not_divide_an_image_are_refused_before_any_work(examples: str) -> None:
+    model = conditional()
+    given = pool(2) if examples == "images" else [Condition("a", class_label=1)]
+    sampling = {**SAMPLING, "examples": examples}
+    for tiles in (3, 16):
+        detector = RandomSampling(RandomSamplingOptions(tiles=tiles), seed=0, sampling=sampling)
+        with pytest.raises(UserError, match=f"tiles={tiles} does not divide the 8 and 8 pixels"):
+            detector.check(model, given)
+    RandomSampling(RandomSamplingOptions(tiles=2), seed=0, sampling=sampling).check(model, given)
+    assert model.cost == Cost()
 
 
 def test_each_image_of_a_batch_is_guided_as_it_is_alone() -> None:
