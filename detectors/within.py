@@ -9,18 +9,19 @@ from membench import registry
 from membench.detector import Detector, prepares
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
-from membench.options import parse_options
+from membench.options import detector_options
 from membench.types import Condition, Sample
 
 
 def made(name: str, settings: Sequence[str], seed: int, sampling: Mapping[str, Any]) -> Detector:
-    """Another detector; settings: "key=value".
+    """Another detector, with the options that a run of it on this profile has; settings:
+    "key=value", over them.
 
     Raises :class:`UserError` for an unknown word, ValueError for one that compares two
     models.
     """
     cls = registry.detectors().load(name)
-    options = parse_options(cls.Options, settings, owner=f"detector {name}")
+    options = detector_options(name, cls, settings, None, sampling.get("profile", ""))
     try:
         found: Detector = cls(options, seed=seed, sampling=sampling)
     except ValueError as error:

@@ -5,6 +5,7 @@ held is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from membench.detectors.filter import Filter
 from membench.detectors.within import suits
 from membench.errors import UserError
 from membench.runs.execute import execute_all
+from membench.runs.job import open_job
 from membench.runs.spec import Spec, held, key_parts, plugin_code, source_of
 from membench.storage.hashing import content_key
 from membench.testing import tiny_text_model
@@ -32,6 +34,7 @@ HOLDERS = [
     (Calibrated, {"detector": "brightness"}),
     (Combined, {"detectors": ("brightness", "cfg_norm")}),
 ]
+NAMES = {Filter: "filter", Calibrated: "calibrated", Combined: "combined"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,7 @@ def made(cls: type[Detector], **options: Any) -> Detector:
 
 def key(cls: type[Detector], **options: Any) -> str:
     task = PixelTask().load("mini")
-    name = {Filter: "filter", Calibrated: "calibrated", Combined: "combined"}[cls]
-    return content_key(key_parts(Spec(name, "pixels"), made(cls, **options), task, ["a"]))
+    return content_key(key_parts(Spec(NAMES[cls], "pixels"), made(cls, **options), task, ["a"]))
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_a_run_is_of_the_version_that_it_holds(
 def test_the_code_of_a_plug_in_that_it_holds_is_known(
     cls: type[Detector], options: dict[str, Any], pixels: str
 ) -> None:
-    name = {Filter: "filter", Calibrated: "calibrated", Combined: "combined"}[cls]
+    name = NAMES[cls]
     detector = made(cls, **options)
     code = plugin_code(Spec(name, pixels), detector)["plugin_code"]
     mine = registry.detectors().get("brightness")
@@ -93,6 +95,35 @@ def test_the_code_of_a_plug_in_that_it_holds_is_known(
     assert "detector" not in code and "held cfg_norm" not in code  # they ship
     assert source_of(Spec(name, pixels), detector)["held brightness"] == mine.source
     assert "brightness" in dict(held(detector))
+
+
+@pytest.mark.parametrize(("cls", "options"), HOLDERS)
+def test_what_is_held_has_the_preset_of_the_profile(
+    cls: type[Detector], options: dict[str, Any], pixels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run of it has, under what is set."""
+    monkeypatch.setattr(Brightness, "presets", {"mini": {"power": 5}})
+
+    def power(profile: str, *settings: str) -> int:
+        sampling = {**SAMPLING, "profile": profile}
+        detector = cls(cls.Options(**options, settings=settings), seed=0, sampling=sampling)
+        return detector.holds["brightness"].options.power
+
+    own = "brightness.power=2" if cls is Combined else "power=2"
+    assert (power("mini"), power("full"), power("mini", own)) == (5, 1, 2)
+
+
+def test_a_run_tells_what_it_holds_its_profile(
+    pixels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Brightness, "presets", {"mini": {"power": 5}})
+    spec = Spec("filter", pixels, options=("scorer=brightness",))
+    with ExitStack() as stack:
+        job = open_job(spec, PixelTask().load("mini"), tmp_path, stack, {}, False)
+    assert job.detector.holds["brightness"].options.power == 5
+    assert key_parts(spec, job.detector, job.task, ["a"])["holds"]["brightness"]["options"] == {
+        "power": 5
+    }
 
 
 def test_two_models_are_held_by_nobody() -> None:
