@@ -21,13 +21,26 @@ def made(name: str, settings: Sequence[str], seed: int, sampling: Mapping[str, A
     models.
     """
     cls = registry.detectors().load(name)
-    options = detector_options(name, cls, settings, None, sampling.get("profile", ""))
+    options = detector_options(name, cls, joined(settings), None, sampling.get("profile", ""))
     try:
         found: Detector = cls(options, seed=seed, sampling=sampling)
     except ValueError as error:
         raise UserError(f"detector {name}: {error}") from None
     if found.access.second_model:
         raise ValueError(f"{name} compares two models, so it cannot be part of another detector")
+    return found
+
+
+def joined(settings: Sequence[str]) -> list[str]:
+    """Settings whole again: a list of settings is split at commas, and so is the value of
+    one that is a list itself ("t=90", "100").
+    """
+    found: list[str] = []
+    for part in settings:
+        if "=" in part or not found:
+            found.append(part)
+        else:
+            found[-1] += f",{part}"
     return found
 
 

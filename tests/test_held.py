@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from membench.detectors.combined import Combined
 from membench.detectors.filter import Filter
 from membench.detectors.within import suits
 from membench.errors import UserError
+from membench.options import parse_options
 from membench.runs.execute import execute_all
 from membench.runs.job import open_job
 from membench.runs.spec import Spec, held, key_parts, plugin_code, source_of
@@ -124,6 +125,24 @@ def test_a_run_tells_what_it_holds_its_profile(
     assert key_parts(spec, job.detector, job.task, ["a"])["holds"]["brightness"]["options"] == {
         "power": 5
     }
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [
+        (Filter, ["scorer=clid", "settings=t=90,100,110,noises=2"]),
+        (Calibrated, ["detector=clid", "settings=t=90,100,110,noises=2"]),
+        (Combined, ["detectors=dcs,clid", "settings=clid.t=90,100,110,clid.noises=2,dcs.draws=1"]),
+    ],
+)
+def test_an_option_that_is_a_list_is_handed_on(cls: type[Detector], settings: list[str]) -> None:
+    """Both lists are separated by commas."""
+    options = parse_options(cls.Options, settings, owner="detector")
+    clid = cls(options, seed=0, sampling=SAMPLING).holds["clid"]
+    assert clid.options.t == (90, 100, 110) and clid.options.noises == 2
+    alone = replace(options, settings=("7",))
+    with pytest.raises((UserError, ValueError), match=r"settings=7: write|cannot read --set '7'"):
+        cls(alone, seed=0, sampling=SAMPLING)
 
 
 def test_two_models_are_held_by_nobody() -> None:
