@@ -47,6 +47,7 @@ from .prepared import each_once
 from .side_options import PAPER, SideOptions
 from .surrogate.conditions import NULL, synthesize, synthesize_forwards
 from .surrogate.labels import by_clusters, by_oracle, by_teacher
+from .surrogate.teacher import teacher_of
 
 SYNTHETIC = Condition("synthetic")  # of D_syn, where it counts as images
 # Pixels a side that a classifier looks at on a laptop; the latents of the mini
@@ -87,6 +88,12 @@ class Side(Detector):
         # Before the images are generated that it shall describe
         if o.labels == "clusters" and o.features in ("sscd", "sscd-int8", "clip"):
             load_features(o.features, o.features_weights)
+        if o.labels == "teacher":
+            teacher_of(model, o.teacher)
+        if self._kind(model) == "lora":
+            from .surrogate.lora import refuse_unadaptable
+
+            refuse_unadaptable(model)
         if self.examples == "images":
             refuse_unread(o, ("draws",), "an example that is an image is scored as it is")
 

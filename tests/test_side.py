@@ -699,8 +699,15 @@ def test_pixel_models_get_a_classifier_and_refuse_lora(tmp_path: Path) -> None:
     assert samples[0].image.shape == (16, 16, 3) and all(
         math.isfinite(s.confidence) for s in samples
     )
-    with pytest.raises(UserError, match="surrogate=lora needs a text-to-image model"):
-        prepared(model, tmp_path, surrogate="lora")
+    spent = dataclasses.replace(model.cost)
+    for options, text in (
+        ({"surrogate": "lora"}, "surrogate=lora needs a text-to-image model"),
+        ({"labels": "teacher", "teacher": "nowhere"}, "teacher=nowhere: config.json is missing"),
+    ):
+        side = Side(Side.Options(**{**SMALL, **options}), seed=0, sampling=SAMPLING)
+        with pytest.raises(UserError, match=text):
+            side.check(model, CONDITIONS)
+    assert model.cost == spent  # before an image is generated
 
 
 def test_the_papers_preset() -> None:
