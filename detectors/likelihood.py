@@ -33,7 +33,7 @@ from membench.models.likelihood import flow_forwards, flow_times, log_density
 from membench.models.trace import SMALL, Trace, small
 from membench.types import Access, Condition, Request
 
-from .base import IMAGES, ByCondition
+from .base import IMAGES, ByCondition, refuse_unread
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class Likelihood(ByCondition):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
         choose(model, self.options.derivative)
+        if self.options.epsilon is None:
+            refuse_unread(self.options, ("noises",), "they are of the divergence; set epsilon")
         if model.latents and self.options.dequantise:
             raise UserError(
                 "dequantise is of pixels, and this model's states are latents; leave it out"

@@ -129,6 +129,16 @@ class ScoreNorm(ByCondition):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options
         by_image = self._by_image()
+        at = o.at if o.at != "auto" else "image" if by_image else "trajectory"
+        unread = {
+            "trajectory": ("ode_steps",),
+            "image": ("draws", "trajectory"),
+            "noised": ("trajectory", "ode_steps"),
+        }
+        refuse_unread(o, unread[at], f"at={at} does not read it")
+        # Of a prompt's trajectory w is the guidance, too
+        if (at != "trajectory" or self.examples == "images") and self.variant(model) != "guided":
+            refuse_unread(o, ("weight",), f"condition={self.variant(model)} does not read it")
         if by_image:
             super().check(model, conditions)
         else:  # a prompt needs no image here

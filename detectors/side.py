@@ -94,6 +94,7 @@ class Side(Detector):
             from .surrogate.lora import refuse_unadaptable
 
             refuse_unadaptable(model)
+            refuse_unread(o, ("guidance",), "surrogate=lora has no classifier to be guided by")
         if self.examples == "images":
             refuse_unread(o, ("draws",), "an example that is an image is scored as it is")
 

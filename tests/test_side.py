@@ -681,6 +681,16 @@ def test_a_model_without_a_null_condition_is_refused(model: LatentDenoiser, tmp_
     prepared(model, tmp_path, source="conditions")
 
 
+def test_a_weight_that_guides_nothing_is_refused(model: LatentDenoiser) -> None:
+    lora, guided = (
+        Side(Side.Options(guidance=3.0, surrogate=surrogate), seed=0, sampling=SAMPLING)
+        for surrogate in ("auto", "classifier")
+    )
+    with pytest.raises(UserError, match=r"guidance=3\.0: surrogate=lora has no classifier"):
+        lora.check(model, CONDITIONS)
+    guided.check(model, CONDITIONS)
+
+
 def test_pixel_models_get_a_classifier_and_refuse_lora(tmp_path: Path) -> None:
     torch.manual_seed(0)
     unet = UNet2DModel(
