@@ -46,7 +46,12 @@ class MembershipOptions:
         metadata={"help": "timestep from 0; none: the paper's, 200 or (secmi, sima) 100", "min": 0},
     )
     power: float = field(
-        default=4.0, metadata={"help": "pia, pian, sima: of the error's entries; the papers: 4"}
+        default=4.0,
+        metadata={
+            "help": "pia, pian, sima: of the error's entries; the papers: 4",
+            "min": 1,
+            "max": 16,
+        },
     )
     stride: int = field(
         default=10, metadata={"help": "secmi: timesteps a step; the paper: 10", "min": 1}
