@@ -20,12 +20,14 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
 from membench.types import Access, Condition, Request, Sample
 
-# Of an option
+# Of options
 IMAGES = {
     "help": "images to extract per condition; a prompt's score is the mean over them",
     "min": 0,
     "max": 10_000,
 }
+
+CONDITION = {"help": "auto: conditional; unconditional of a model without a condition"}
 
 
 def requests(conditions: Sequence[Condition], times: int) -> list[Request]:
@@ -224,7 +226,9 @@ class ByCondition(MeasuresImages):
     """
 
     # "auto" for a text-to-image model; of a model with classes, whose images are
-    # generated unguided, it is "conditional"
+    # generated unguided, it is "conditional". An image without its prompt or class is
+    # refused there: scored by the null condition, it would be measured otherwise than its
+    # neighbours, and in silence
     usual: ClassVar[str]
 
     def variant(self, model: Denoiser) -> str:

@@ -53,7 +53,8 @@ class FlipdOptions:
         metadata={
             "help": (
                 "ratio: LID_c / LID_0, of no meaning where a LID is negative; difference: LID_c -"
-                " LID_0 (membench's own); auto: conditional, unconditional where it must be"
+                " LID_0 (membench's own); auto: conditional; unconditional of a model without a"
+                " condition"
             )
         },
     )

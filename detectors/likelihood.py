@@ -33,7 +33,7 @@ from membench.models.likelihood import flow_forwards, flow_times, log_density
 from membench.models.trace import SMALL, Trace, small
 from membench.types import Access, Condition, Request
 
-from .base import IMAGES, ByCondition, refuse_unread
+from .base import CONDITION, IMAGES, ByCondition, refuse_unread
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class LikelihoodOptions:
         metadata={"help": "time of the density, 0: the first timestep", "min": 0, "max": 0.999},
     )
     condition: Literal["auto", "conditional", "unconditional"] = field(
-        default="auto", metadata={"help": "auto: conditional, unconditional where it must be"}
+        default="auto", metadata=CONDITION
     )
     derivative: Derivative = field(
         default="auto", metadata={"help": "jvp: forward mode; difference: central, float32"}

@@ -63,7 +63,7 @@ class ScoreNormOptions:
         metadata={
             "help": (
                 "guided: eps_0 + w (eps_c - eps_0); difference: eps_c - eps_0; auto: guided for"
-                " captions, conditional for classes, unconditional where it must be"
+                " captions, conditional for classes, unconditional of a model without a condition"
             )
         },
     )

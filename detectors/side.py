@@ -44,15 +44,12 @@ from membench.types import Access, Condition, Request, Sample
 
 from .base import own_images, refuse_unread, samples
 from .prepared import each_once
-from .side_options import PAPER, SideOptions
+from .side_options import PAPER, SideOptions, stride_to_few
 from .surrogate.conditions import NULL, synthesize, synthesize_forwards
 from .surrogate.labels import by_clusters, by_oracle, by_teacher
 from .surrogate.teacher import teacher_of
 
 SYNTHETIC = Condition("synthetic")  # of D_syn, where it counts as images
-# Pixels a side that a classifier looks at on a laptop; the latents of the mini
-# sd_webster have 8
-FEW = 16
 
 
 class Side(Detector):
@@ -153,7 +150,7 @@ class Side(Detector):
                 workspace,
                 blocks=o.blocks,
                 timed=self.timed,
-                stem=o.stem or max(1, model.shape[-1] // FEW),
+                stem=o.stem or stride_to_few(model.shape[-1]),
                 steps=o.classifier_steps,
                 rate=o.classifier_rate,
                 **training,

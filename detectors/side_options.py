@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 PER_CLUSTER = 16  # synthetic images for each cluster, where the number of clusters is not given
+# Pixels a side that a classifier looks at on a laptop; the latents of the mini
+# sd_webster have 8
+FEW = 16
 
 # What the paper states (section 5.1, Algorithm 1); what it leaves open keeps the
 # default.
@@ -27,6 +30,11 @@ PAPER = {
     "lora_rate": 1e-5,
     "lora_steps": 50_000,
 }
+
+
+def stride_to_few(pixels: int) -> int:
+    """The stride that leaves at most ``FEW`` of so many pixels a side."""
+    return -(-pixels // FEW)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Cost, Sample
 
 from .prepared import Prepared, each_once
+from .side_options import stride_to_few
 from .surrogate.conditions import (
     BLOCK,
     Synthetic,
@@ -185,7 +186,7 @@ class SidePrompts(Prepared):
             workspace,
             blocks=(1, 1, 1, 1),
             timed=False,
-            stem=max(1, images.shape[-1] // 16),
+            stem=stride_to_few(images.shape[-1]),
             steps=self.options.classifier_steps,
             batch=self.options.batch,
             rate=1e-3,
