@@ -122,6 +122,16 @@ def refuse_unread(options: Any, names: Sequence[str], why: str) -> None:
             raise UserError(f"{option.name}={value}: {why}")
 
 
+def refuse_untold(conditions: Sequence[Condition], why: str) -> None:
+    """Raises :class:`UserError` if an image has neither a prompt nor a class: a score of
+    what a condition changes would be exactly 0 for it, below all others.
+    """
+    untold = sum(c.class_label is None and c.prompt is None for c in conditions)
+    if untold:
+        which = "these" if untold == len(conditions) else f"{untold} of these"
+        raise UserError(f"{which} images were generated without a condition, and {why}")
+
+
 class Draws(Detector):
     """Extracts ``options.images`` images of each condition with the task's own
     sampling, every condition once, then again.

@@ -12,7 +12,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import pure_noise, timesteps
 from membench.types import Condition, Request, Sample
 
-from .base import Draws, own_draws, refuse_unread, samples
+from .base import Draws, own_draws, refuse_unread, refuse_untold, samples
 
 # Of options
 TRAJECTORY = {"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000}
@@ -77,11 +77,9 @@ class OwnTrajectory(Draws):
                 "choose flipd or score_norm"
             )
         if own_draws(conditions, 2) == 1:
-            if all(c.class_label is None and c.prompt is None for c in conditions):
-                raise UserError(
-                    "these images were generated without a condition, and the score is of what a "
-                    "condition makes of noise; choose flipd"
-                )
+            refuse_untold(
+                conditions, "the score is of what a condition makes of noise; choose flipd"
+            )
             why = "an image is scored on the trajectory that generated it, as the task samples"
             refuse_unread(self.options, ("draws", "trajectory", "guidance"), why)
         for steps, guidance in self.ways():

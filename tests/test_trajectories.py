@@ -18,6 +18,7 @@ from membench.detectors.decomposition import Decomposition, decompose
 from membench.detectors.dsm import Dsm
 from membench.detectors.transition_step import TransitionStep
 from membench.detectors.update_norm import UpdateNorm
+from membench.detectors.webster import Dcs
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.memo import Memo
@@ -45,6 +46,18 @@ def pictured(model: Denoiser, starts: bool = True) -> list[Condition]:
     _, h, w = model.shape
     image = np.zeros((h, w, 3), np.uint8)
     return [replace(c, image=image, start=("own", c.id) if starts else None) for c in CONDITIONS]
+
+
+@pytest.mark.parametrize("cls", [Dsm, Anisotropy, TransitionStep, Dcs, CfgNorm])
+def test_an_image_without_a_class_is_refused_among_others_too(cls: type) -> None:
+    """Its gap to the null condition is exactly 0, which ranks it below all others."""
+    model, _ = linear()
+    given = pictured(model)
+    mixed = [given[0], replace(given[1], class_label=None)]
+    make(cls, sampling=IMAGES).check(model, given)
+    with pytest.raises(UserError, match=r"without a condition.*choose flipd") as error:
+        make(cls, sampling=IMAGES).check(model, mixed)
+    assert "\n" not in str(error.value)
 
 
 # -------------------------------------------------------------------------- the sampler
