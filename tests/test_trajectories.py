@@ -25,6 +25,7 @@ from membench.models.memo import Memo
 from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim
 from membench.seeds import seed_of
+from membench.testing import tiny_text_model
 from membench.types import Condition
 
 SAMPLING = {"steps": 10, "guidance": 2.0}
@@ -58,6 +59,29 @@ def test_an_image_without_a_class_is_refused_among_others_too(cls: type) -> None
     with pytest.raises(UserError, match=r"without a condition.*choose flipd") as error:
         make(cls, sampling=IMAGES).check(model, mixed)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("cls", [Dsm, CfgNorm])
+def test_an_image_whose_caption_alone_is_known_has_draws_and_no_way_of_its_own(cls: type) -> None:
+    """What it reads is accepted and changes the cost, what it does not is refused."""
+    model = tiny_text_model()
+    image = np.zeros((8, 8, 3), np.uint8)
+    given = [Condition(p, p, image) for p in "ab"]
+    spent = []
+    for draws in (2, 6):
+        detector = make(cls, sampling=IMAGES, draws=draws)
+        detector.check(model, given)
+        before = model.cost.forwards
+        detector.score(model, given, {})
+        spent.append(model.cost.forwards - before)
+    assert spent[1] == 3 * spent[0]
+    for options in ({"trajectory": 20}, {"guidance": 3.0}):
+        with pytest.raises(UserError, match="as the task samples"):
+            make(cls, sampling=IMAGES, **options).check(model, given)
+    with pytest.raises(UserError, match="draws=7: "):
+        make(cls, sampling=IMAGES, draws=7).check(
+            model, [replace(c, start=("own", c.id)) for c in given]
+        )
 
 
 # -------------------------------------------------------------------------- the sampler
