@@ -31,6 +31,7 @@ from membench.models.internals import attention, attention_layers, named_attenti
 from membench.models.sampling import ddim, timesteps
 from membench.types import Access, Condition, Request
 
+from .base import refuse_unread
 from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 LATE = 10  # steps
@@ -70,6 +71,12 @@ class AttentionEntropy(OwnTrajectory):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
         named_attention(model, self.layers(model))
+        o = self.options
+        if o.variant == "E":
+            why = "variant=E looks at the first step, which is neither guided nor compared"
+            refuse_unread(o, ("signed", "guidance"), why)
+        elif o.layer not in [preset.get("layer") for preset in self.presets.values()]:
+            refuse_unread(o, ("layer",), "variant=D takes all layers")
 
     def layers(self, model: Denoiser) -> list[str]:
         return (

@@ -20,12 +20,14 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
 from membench.types import Access, Condition, Request, Sample
 
-# Of an option
+# Of options
 IMAGES = {
     "help": "images to extract per condition; a prompt's score is the mean over them",
     "min": 0,
     "max": 10_000,
 }
+
+CONDITION = {"help": "auto: conditional; unconditional of a model without a condition"}
 
 
 def requests(conditions: Sequence[Condition], times: int) -> list[Request]:
@@ -68,6 +70,18 @@ def own_images(conditions: Sequence[Condition]) -> np.ndarray:
     return np.stack([c.image for c in conditions if c.image is not None])
 
 
+def image_shape(model: Denoiser, conditions: Sequence[Condition]) -> tuple[int, ...]:
+    """(height, width, 3) of the task's images: of a given one or, of prompts, of what the
+    model decodes, which is not counted.
+    """
+    for image in (c.image for c in conditions if c.image is not None):
+        return image.shape
+    before = replace(model.cost)
+    shape = model.decode(torch.zeros(1, *model.shape, device=model.device)).shape
+    vars(model.cost).update(vars(before))
+    return shape[1:]
+
+
 def unstarted(condition: Condition) -> bool:
     """Whether the example is an image of which the noise is not known, as of a training
     image.
@@ -106,6 +120,16 @@ def refuse_unread(options: Any, names: Sequence[str], why: str) -> None:
     for option in fields(options):
         if option.name in names and (value := getattr(options, option.name)) != option.default:
             raise UserError(f"{option.name}={value}: {why}")
+
+
+def refuse_untold(conditions: Sequence[Condition], why: str) -> None:
+    """Raises :class:`UserError` if an image has neither a prompt nor a class: a score of
+    what a condition changes would be exactly 0 for it, below all others.
+    """
+    untold = sum(c.class_label is None and c.prompt is None for c in conditions)
+    if untold:
+        which = "these" if untold == len(conditions) else f"{untold} of these"
+        raise UserError(f"{which} images were generated without a condition, and {why}")
 
 
 class Draws(Detector):
@@ -212,7 +236,9 @@ class ByCondition(MeasuresImages):
     """
 
     # "auto" for a text-to-image model; of a model with classes, whose images are
-    # generated unguided, it is "conditional"
+    # generated unguided, it is "conditional". An image without its prompt or class is
+    # refused there: scored by the null condition, it would be measured otherwise than its
+    # neighbours, and in silence
     usual: ClassVar[str]
 
     def variant(self, model: Denoiser) -> str:

@@ -37,7 +37,7 @@ class CarliniConditionalOptions(SideOptions):
 
 class CarliniConditional(Side):
     Options: ClassVar[type] = CarliniConditionalOptions
-    version = 2
+    version = 3
     access = Access(images=True)  # the gradient is its own classifier's
     timed = False
 

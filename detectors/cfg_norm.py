@@ -103,7 +103,7 @@ class CfgNorm(Draws):
                 " choose flipd or score_norm"
             )
         of_images = self.examples == "images"
-        prompted = ("steps", "draws", "guidance", "trajectory")
+        prompted = ("steps", "guidance", "trajectory")
         if any(unstarted(c) for c in conditions):
             if not all(unstarted(c) for c in conditions):
                 raise UserError(
@@ -113,7 +113,7 @@ class CfgNorm(Draws):
                 "an image that was not generated is scored with noise added; set image_draws or"
                 " image_t"
             )
-            refuse_unread(self.options, (*prompted, "image_steps"), why)
+            refuse_unread(self.options, (*prompted, "draws", "image_steps"), why)
             model.refuse_pure_noise(
                 model.timestep(self.options.image_t), f"image_t={self.options.image_t}"
             )
@@ -122,7 +122,9 @@ class CfgNorm(Draws):
                 "an image is scored on the trajectory that generated it, as the task samples; set"
                 " image_steps"
             )
-            refuse_unread(self.options, (*prompted, "image_draws", "image_t"), why)
+            # Where only its caption is known, an image has ``draws`` noises
+            own = ("draws",) if own_draws(conditions, 2) == 1 else ()
+            refuse_unread(self.options, (*prompted, *own, "image_draws", "image_t"), why)
         else:
             refuse_unread(
                 self.options,

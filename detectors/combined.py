@@ -34,7 +34,7 @@ from membench.storage.files import write_json
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Cost, Sample
 
-from .within import made, scored, suits
+from .within import joined, made, scored, suits
 
 BLOCK = 64  # examples whose evaluations are remembered together
 
@@ -67,7 +67,7 @@ class Combined(Detector):
 
     def __init__(self, options: CombinedOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
-        names, settings = options.detectors, options.settings
+        names, settings = options.detectors, joined(options.settings)
         if len(names) < 2 or len(set(names)) < len(names) or "combined" in names:
             raise ValueError("detectors must name two or more other detectors, each once")
         if odd := [s for s in settings if s.partition(".")[0] not in names]:

@@ -64,7 +64,7 @@ class Filter(Prepared):
     """Generate N images, keep the k of the highest score (Carlini et al., 2023)."""
 
     Options: ClassVar[type] = FilterOptions
-    version = 1
+    version = 2
 
     def __init__(self, options: FilterOptions, *, seed: int, sampling: Mapping[str, Any]) -> None:
         super().__init__(options, seed=seed, sampling=sampling)
@@ -74,9 +74,13 @@ class Filter(Prepared):
         self.weight = float(sampling["guidance"]) if options.source == "conditions" else 1.0
         given = options.scorer, options.settings, seed
         self.own = made(*given, sampling)  # of the task's examples
-        self.of_images = made(*given, {**sampling, "examples": "images"})
+        # A candidate is scored on the way that it was generated on: not the task's, where
+        # these steps or this weight are others.
+        generated = {"steps": self.steps, "guidance": self.weight, "examples": "images"}
+        self.of_images = made(*given, {**sampling, **generated})
         self.holds = {options.scorer: self.own}
-        self.access = replace(self.own.access, images=False)
+        # The attack generates, whatever its scorer looks at
+        self.access = replace(self.own.access, images=False, model=True)
         self.by_image = True
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
@@ -88,6 +92,7 @@ class Filter(Prepared):
             )
         suits(f"scorer={o.scorer}", self.own, model, conditions)
         source = self._source(model, conditions)
+        self.by_image = self.own.access.model  # what asks no model reads the caption alone
         try:
             self.price = self._tried(model, source[0])
         except UserError as error:
@@ -98,7 +103,8 @@ class Filter(Prepared):
                     f"scorer={o.scorer} does not suit images that are generated from"
                     f" source={o.source}: {error}"
                 ) from error
-            self.by_image, self.price = False, self._tried(model, source[0])
+            self.by_image = False  # before the price, which is another one then
+            self.price = self._tried(model, source[0])
 
     def _tried(self, model: Denoiser, condition: Condition) -> int:
         """Evaluations of the target for one score, of an image without content; they
@@ -112,6 +118,7 @@ class Filter(Prepared):
                 suits(f"scorer={self.options.scorer}", self.of_images, model, [found])
                 scored(self.of_images, model, [found])
             else:
+                suits(f"scorer={self.options.scorer}", self.own, model, [condition])
                 scored(self.own, model, [condition])
             spent = model.cost - before
         finally:
@@ -156,6 +163,7 @@ class Filter(Prepared):
         stage = workspace.stage(
             "filter",
             {
+                "version": self.version,
                 "candidates": synthetic.stage.key,
                 "scorer": [o.scorer, self.own.version, asdict(self.own.options)],
                 "by image": self.by_image,
@@ -184,12 +192,15 @@ class Filter(Prepared):
             found = [of[c] for c, _ in rows]
         for start in range(0, len(rows), BLOCK) if self.by_image else ():
             part = slice(start, start + BLOCK)
-            images = model.decode(x0[part].to(model.device))
+            x = x0[part].to(model.device)
+            images = model.decode(x)
             block = [
                 self._candidate(c, draw, image)
                 for (c, draw), image in zip(rows[part], images, strict=True)
             ]
-            found += scored(self.of_images, model, block)
+            finite = x.flatten(1).isfinite().all(dim=1).tolist()  # else there is no image
+            scores = zip(scored(self.of_images, model, block), finite, strict=True)
+            found += [score if ok else math.nan for score, ok in scores]
         return [float(v) if math.isfinite(v) else None for v in found]
 
     def preparation_forwards(self, model: Denoiser, conditions: Sequence[Condition]) -> int:

@@ -53,7 +53,8 @@ class FlipdOptions:
         metadata={
             "help": (
                 "ratio: LID_c / LID_0, of no meaning where a LID is negative; difference: LID_c -"
-                " LID_0 (membench's own); auto: conditional, unconditional where it must be"
+                " LID_0 (membench's own); auto: conditional; unconditional of a model without a"
+                " condition"
             )
         },
     )
@@ -105,7 +106,7 @@ class Flipd(ByCondition):
     """
 
     Options: ClassVar[type] = FlipdOptions
-    version = 1
+    version = 2
     tuning = MappingProxyType(
         {
             "images": {
@@ -129,7 +130,7 @@ class Flipd(ByCondition):
         choose(model, self.options.derivative)
 
     def _index(self, model: Denoiser) -> int:
-        default = 0.3 if model.takes_text else 0.01
+        default = 0.3 if model.latents else 0.01
         return model.timestep(default if self.options.t0 is None else self.options.t0)
 
     def _trace(self, model: Denoiser) -> Trace:

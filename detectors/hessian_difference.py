@@ -17,14 +17,16 @@ example.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import vjp
 from membench.models.sampling import ddim, pure_noise, timesteps
-from membench.types import Access, Request
+from membench.types import Access, Condition, Request
 
+from .base import refuse_unread
 from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 
@@ -45,6 +47,12 @@ class HessianDifference(OwnTrajectory):
     version = 1
     access = Access(gradients=True)
     compares = True
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        super().check(model, conditions)
+        if not pure_noise(model, self.way()[0]):
+            why = "the first step of a trajectory comes before any guidance"
+            refuse_unread(self.options, ("guidance",), why)
 
     def follow(
         self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool

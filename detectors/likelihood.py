@@ -26,7 +26,6 @@ import torch
 
 from membench.errors import UserError
 from membench.metrics.divergence import pointwise_divergence
-from membench.models.autoencoder import LatentStates
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import Derivative, choose
@@ -34,7 +33,7 @@ from membench.models.likelihood import flow_forwards, flow_times, log_density
 from membench.models.trace import SMALL, Trace, small
 from membench.types import Access, Condition, Request
 
-from .base import IMAGES, ByCondition
+from .base import CONDITION, IMAGES, ByCondition, refuse_unread
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class LikelihoodOptions:
         metadata={"help": "time of the density, 0: the first timestep", "min": 0, "max": 0.999},
     )
     condition: Literal["auto", "conditional", "unconditional"] = field(
-        default="auto", metadata={"help": "auto: conditional, unconditional where it must be"}
+        default="auto", metadata=CONDITION
     )
     derivative: Derivative = field(
         default="auto", metadata={"help": "jvp: forward mode; difference: central, float32"}
@@ -95,7 +94,9 @@ class Likelihood(ByCondition):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         super().check(model, conditions)
         choose(model, self.options.derivative)
-        if isinstance(model, LatentStates) and self.options.dequantise:
+        if self.options.epsilon is None:
+            refuse_unread(self.options, ("noises",), "they are of the divergence; set epsilon")
+        if model.latents and self.options.dequantise:
             raise UserError(
                 "dequantise is of pixels, and this model's states are latents; leave it out"
             )

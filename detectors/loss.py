@@ -24,7 +24,7 @@ import torch
 from membench.models.denoiser import Denoiser
 from membench.types import Access, Condition, Request
 
-from .base import IMAGES, ByCondition, with_noise
+from .base import CONDITION, IMAGES, ByCondition, with_noise
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LossOptions:
     t: int = field(default=100, metadata={"help": "timestep from 0; CDI: 100", "min": 0})
     noises: int = field(default=5, metadata={"help": "noises per image; CDI: 5", "min": 1})
     condition: Literal["auto", "conditional", "unconditional"] = field(
-        default="auto", metadata={"help": "auto: conditional, unconditional where it must be"}
+        default="auto", metadata=CONDITION
     )
     images: int = field(default=1, metadata=IMAGES)
 

@@ -31,7 +31,7 @@ from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.types import Access, Condition, Request
 
-from .base import IMAGES, ByCondition, refuse_unread
+from .base import CONDITION, IMAGES, ByCondition, refuse_unread
 
 USUAL_T = {"pia": 200, "pian": 200, "secmi": 100, "sima": 100}
 
@@ -46,13 +46,18 @@ class MembershipOptions:
         metadata={"help": "timestep from 0; none: the paper's, 200 or (secmi, sima) 100", "min": 0},
     )
     power: float = field(
-        default=4.0, metadata={"help": "pia, pian, sima: of the error's entries; the papers: 4"}
+        default=4.0,
+        metadata={
+            "help": "pia, pian, sima: of the error's entries; the papers: 4",
+            "min": 1,
+            "max": 16,
+        },
     )
     stride: int = field(
         default=10, metadata={"help": "secmi: timesteps a step; the paper: 10", "min": 1}
     )
     condition: Literal["auto", "conditional", "unconditional"] = field(
-        default="auto", metadata={"help": "auto: conditional, unconditional where it must be"}
+        default="auto", metadata=CONDITION
     )
     images: int = field(default=1, metadata=IMAGES)
 

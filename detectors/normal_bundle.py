@@ -23,7 +23,7 @@ from membench.models.denoiser import Denoiser
 from membench.seeds import generator
 from membench.types import Access, Condition, Request
 
-from .base import IMAGES, ByCondition
+from .base import CONDITION, IMAGES, ByCondition
 
 LIMIT = 4096  # largest D: 4 D forwards and 32 D^2 bytes (0.5 GB) an image
 
@@ -39,7 +39,7 @@ class NormalBundleOptions:
         },
     )
     condition: Literal["auto", "conditional", "unconditional"] = field(
-        default="auto", metadata={"help": "auto: conditional, unconditional where it must be"}
+        default="auto", metadata=CONDITION
     )
     images: int = field(default=1, metadata=IMAGES)
 

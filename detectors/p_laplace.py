@@ -38,7 +38,8 @@ from .base import IMAGES, ByCondition
 class PLaplaceOptions:
     p: float = field(default=1.0, metadata={"help": "p of the p-Laplacian; the paper: 1"})
     t: int = field(
-        default=10, metadata={"help": "timestep from 0; the authors' code: 0.01 T", "min": 0}
+        default=10,
+        metadata={"help": "timestep from 0; the authors' code: 0.01 T, of T = 1000", "min": 0},
     )
     samples: int = field(
         default=128,
@@ -46,7 +47,9 @@ class PLaplaceOptions:
     )
     condition: Literal["auto", "conditional", "unconditional", "gap"] = field(
         default="auto",
-        metadata={"help": "F: eps_c, eps_0, or their gap; auto: eps_c, eps_0 where it must be"},
+        metadata={
+            "help": "F: eps_c, eps_0, or their gap; auto: eps_c; eps_0 of a model without one"
+        },
     )
     images: int = field(default=1, metadata=IMAGES)
 

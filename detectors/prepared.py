@@ -10,6 +10,8 @@ from membench.detector import Detector
 from membench.models.denoiser import Denoiser
 from membench.types import Condition, Request, Sample
 
+from .base import samples
+
 
 class Prepared(Detector):
     """``prepare`` calls :meth:`keep` with the images of the attack; they cost nothing
@@ -37,11 +39,8 @@ class Prepared(Detector):
 
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         at = [self._places[r.condition.id, r.draw] for r in requests]
-        images = model.decode(self.x0[at].to(model.device))
-        return [
-            Sample(r.condition, r.draw, image, float(self.confidences[i]))
-            for r, image, i in zip(requests, images, at, strict=True)
-        ]
+        x = self.x0[at].to(model.device)
+        return samples(requests, x, model.decode(x), [self.confidences[i] for i in at])
 
 
 def each_once(conditions: Sequence[Condition]) -> list[Condition]:

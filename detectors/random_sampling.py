@@ -20,13 +20,14 @@ from typing import Any, Literal
 import numpy as np
 
 from membench.detector import Detector
+from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
 from membench.similarity.cliques import density_score
 from membench.similarity.l2 import tiled_l2_between, tiled_l2_matrix
 from membench.types import Access, Condition, Request, Sample
 
-from .base import own_images, requests
+from .base import image_shape, own_images, requests
 
 UNCONDITIONAL = Condition("unconditional")
 
@@ -70,7 +71,7 @@ class RandomSamplingOptions:
 
 class RandomSampling(Detector):
     Options = RandomSamplingOptions
-    version = 2
+    version = 3
     access = Access(images=True)
     attack = True
 
@@ -87,6 +88,14 @@ class RandomSampling(Detector):
         self.scores_extracted = not self.unconditional and not options.at_most
         self.access = Access(images=self.scores_extracted or self.examples == "images")
         self._drawn: list[np.ndarray] | None = None
+
+    def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        height, width, _ = image_shape(model, conditions)
+        if height % self.options.tiles or width % self.options.tiles:
+            raise UserError(
+                f"tiles={self.options.tiles} does not divide the {height} and {width} pixels of an"
+                " image's sides; choose a number that does"
+            )
 
     def plan(self, conditions: Sequence[Condition]) -> list[Request]:
         if self.unconditional:
@@ -107,14 +116,11 @@ class RandomSampling(Detector):
     def extract(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         """Plain sampling has no opinion of its images: every confidence is 0."""
         x = model.noise([(r.condition.id, r.draw) for r in requests], self.seed)
-        conditions = [r.condition for r in requests]
-        x = ddim(
-            model,
-            x,
-            model.condition(conditions),
-            steps=self.steps,
-            guidance=self._weight(conditions[0]),
-        )
+        weights = [self._weight(r.condition) for r in requests]
+        for weight in sorted(set(weights)):  # two, where some of the images have no class
+            rows = [i for i, own in enumerate(weights) if own == weight]
+            told = model.condition([requests[i].condition for i in rows])
+            x[rows] = ddim(model, x[rows], told, steps=self.steps, guidance=weight)
         images = model.decode(x)
         finite = x.flatten(1).isfinite().all(dim=1).tolist()
         return [

@@ -18,11 +18,12 @@ one forward. ``condition=conditional`` tells the network the image's prompt or c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 
 from membench.models.denoiser import Denoiser
 from membench.models.internals import features, named_layer
@@ -73,6 +74,19 @@ class Representation(ByCondition):
         super().check(model, conditions)
         model.refuse_pure_noise(self.options.t, f"t={self.options.t}")
         named_layer(model, self.options.layer)
+        # What it returns is known once it runs; before an image is generated, and not counted
+        before, x = replace(model.cost), torch.zeros(1, *model.shape, device=model.device)
+        try:
+            self.features(model, x, conditions[:1])
+        finally:
+            vars(model.cost).update(vars(before))
+
+    def features(
+        self, model: Denoiser, x: torch.Tensor, conditions: Sequence[Condition]
+    ) -> torch.Tensor:
+        """h [n, channels] at states x [n, *shape]."""
+        o, told = self.options, self.told(model, conditions)
+        return features(model, x, o.t, told, o.layer, o.pool)
 
     def measure(
         self,
@@ -84,7 +98,7 @@ class Representation(ByCondition):
         o = self.options
         keys = [(name, 0) for name in names]
         x, _ = with_noise(model, model.encode(images), keys, o.t, self.seed)
-        h = features(model, x, o.t, self.told(model, conditions), o.layer, o.pool)
+        h = self.features(model, x, conditions)
         if o.statistic == "std":
             return h.std(dim=1, correction=0).tolist()
         return (h.norm(p=4, dim=1) / h.norm(p=2, dim=1)).tolist()

@@ -63,7 +63,7 @@ class ScoreNormOptions:
         metadata={
             "help": (
                 "guided: eps_0 + w (eps_c - eps_0); difference: eps_c - eps_0; auto: guided for"
-                " captions, conditional for classes, unconditional where it must be"
+                " captions, conditional for classes, unconditional of a model without a condition"
             )
         },
     )
@@ -99,7 +99,7 @@ class ScoreNorm(ByCondition):
     """
 
     Options: ClassVar[type] = ScoreNormOptions
-    version = 2
+    version = 3
     tuning = MappingProxyType(
         {
             "images": {
@@ -129,6 +129,16 @@ class ScoreNorm(ByCondition):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         o = self.options
         by_image = self._by_image()
+        at = o.at if o.at != "auto" else "image" if by_image else "trajectory"
+        unread = {
+            "trajectory": ("ode_steps",),
+            "image": ("draws", "trajectory"),
+            "noised": ("trajectory", "ode_steps"),
+        }
+        refuse_unread(o, unread[at], f"at={at} does not read it")
+        # Of a prompt's trajectory w is the guidance, too
+        if (at != "trajectory" or self.examples == "images") and self.variant(model) != "guided":
+            refuse_unread(o, ("weight",), f"condition={self.variant(model)} does not read it")
         if by_image:
             super().check(model, conditions)
         else:  # a prompt needs no image here
@@ -157,7 +167,7 @@ class ScoreNorm(ByCondition):
 
     def _index(self, model: Denoiser, image: bool) -> int:
         pixels = 0.1 if self.options.at == "noised" else 0.2
-        default = (0.5 if model.takes_text else pixels) if image else 1.0
+        default = (0.5 if model.latents else pixels) if image else 1.0
         return model.timestep(default if self.options.t is None else self.options.t)
 
     def _norm(

@@ -42,20 +42,19 @@ from membench.similarity.search import nearest
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
-from .base import own_images, refuse_unread
-from .side_options import PAPER, SideOptions, read_files
+from .base import own_images, refuse_unread, samples
+from .prepared import each_once
+from .side_options import PAPER, SideOptions, read_files, stride_to_few
 from .surrogate.conditions import NULL, synthesize, synthesize_forwards
 from .surrogate.labels import by_clusters, by_oracle, by_teacher
+from .surrogate.teacher import teacher_of
 
 SYNTHETIC = Condition("synthetic")  # of D_syn, where it counts as images
-# Pixels a side that a classifier looks at on a laptop; the latents of the mini
-# sd_webster have 8
-FEW = 16
 
 
 class Side(Detector):
     Options: ClassVar[type] = SideOptions
-    version = 2
+    version = 3
     access = Access(gradients=True, images=True)  # LoRA trains through the target
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {"mini": {}, "paper": PAPER, "full": PAPER}
@@ -87,6 +86,13 @@ class Side(Detector):
         # Before the images are generated that it shall describe
         if o.labels == "clusters" and o.features in ("sscd", "sscd-int8", "clip"):
             load_features(o.features, o.features_weights)
+        if o.labels == "teacher":
+            teacher_of(model, o.teacher)
+        if self._kind(model) == "lora":
+            from .surrogate.lora import refuse_unadaptable
+
+            refuse_unadaptable(model)
+            refuse_unread(o, ("guidance",), "surrogate=lora has no classifier to be guided by")
         if self.examples == "images":
             refuse_unread(o, ("draws",), "an example that is an image is scored as it is")
 
@@ -145,7 +151,7 @@ class Side(Detector):
                 workspace,
                 blocks=o.blocks,
                 timed=self.timed,
-                stem=o.stem or max(1, model.shape[-1] // FEW),
+                stem=o.stem or stride_to_few(model.shape[-1]),
                 steps=o.classifier_steps,
                 rate=o.classifier_rate,
                 **training,
@@ -168,7 +174,7 @@ class Side(Detector):
         classifier-free guidance.
         """
         if self.options.source == "conditions":
-            return list(dict.fromkeys(c.bare for c in conditions)), self.weight
+            return each_once(conditions), self.weight
         if not model.has_null:
             raise UserError(
                 "this model has no null condition to sample from; choose source=conditions"
@@ -213,11 +219,8 @@ class Side(Detector):
         distance = torch.cdist(x.flatten(1), self.synthetic.x0.flatten(1))
         distance[torch.arange(len(rows)), rows] = math.inf
         near = distance.min(dim=1).values / math.sqrt(x[0].numel())
-        images = model.decode(x.to(model.device))
-        return [
-            Sample(r.condition, r.draw, image, -float(d))
-            for r, image, d in zip(requests, images, near, strict=True)
-        ]
+        x = x.to(model.device)
+        return samples(requests, x, model.decode(x), (-near).tolist())
 
     def _guided(self, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
         c = torch.tensor(

@@ -25,6 +25,7 @@ prompt: the surest class of one more query, as membench has it.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,7 @@ from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Cost, Sample
 
 from .prepared import Prepared, each_once
+from .side_options import stride_to_few
 from .surrogate.conditions import (
     BLOCK,
     Synthetic,
@@ -90,7 +92,8 @@ class SidePromptsOptions:
     classifier_steps: int = field(
         default=400, metadata={"help": "training steps of the surrogate", "min": 1}
     )
-    batch: int = field(default=64, metadata={"help": "its training batch", "min": 1})
+    # Batch normalisation takes two
+    batch: int = field(default=64, metadata={"help": "its training batch", "min": 2})
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -111,7 +114,7 @@ class SidePrompts(Prepared):
     """SIDE by queries alone: a genetic algorithm over prompts (Chen et al., AAAI 2026)."""
 
     Options: ClassVar[type] = SidePromptsOptions
-    version = 1
+    version = 2
     access = Access()
 
     def __init__(
@@ -151,7 +154,7 @@ class SidePrompts(Prepared):
             states.append(x0)
             sure += fitness
         self.keep(asked, torch.cat(states), sure)
-        last = np.array(sure[o.synthetic :]).reshape(o.targets, o.rounds, -1)
+        last = np.ma.masked_invalid(sure[o.synthetic :]).reshape(o.targets, o.rounds, -1)
         return {
             "queries": o.queries,
             "clusters kept": len(found.kept),
@@ -183,7 +186,7 @@ class SidePrompts(Prepared):
             workspace,
             blocks=(1, 1, 1, 1),
             timed=False,
-            stem=max(1, images.shape[-1] // 16),
+            stem=stride_to_few(images.shape[-1]),
             steps=self.options.classifier_steps,
             batch=self.options.batch,
             rate=1e-3,
@@ -235,6 +238,7 @@ class SidePrompts(Prepared):
             return total, seconds
 
         parts = {
+            "version": self.version,
             "synthetic": synthetic.stage.key,
             "target": target,
             "number": number,
@@ -256,7 +260,8 @@ class SidePrompts(Prepared):
         """Final states [n, *shape] of a query each, and p(target | image) [n]."""
         keys = [(f"search-{number}", generation * len(prompts) + i) for i in range(len(prompts))]
         x = self._sampled(model, keys, [Condition(f"prompt/{p}", p) for p in prompts])
-        return x.cpu(), self._probabilities(model, x)[:, target]
+        fitness = self._probabilities(model, x)[:, target]
+        return x.cpu(), fitness
 
     def _sampled(
         self, model: Denoiser, keys: Sequence[tuple[str, int]], conditions: Sequence[Condition]
@@ -283,13 +288,16 @@ class SidePrompts(Prepared):
         return self._probabilities(model, x).max(dim=1).values.tolist()
 
     def _probabilities(self, model: Denoiser, x: torch.Tensor) -> torch.Tensor:
-        """p(c | image) of the images of states [n, *shape]: [n, classes], on the CPU."""
+        """p(c | image) of the images of states [n, *shape]: [n, classes], on the CPU; NaN
+        where there is no state to decode, of which ``decode`` makes an image all the same.
+        """
         found = []
         for part in x.split(BLOCK):
             images = _pixels(model, part).to(model.device)
             with torch.no_grad():
                 logits = self.classifier(images, torch.zeros(len(images), device=model.device))
-            found.append(logits.float().softmax(dim=1).cpu())
+            finite = part.flatten(1).isfinite().all(dim=1, keepdim=True)
+            found.append(logits.float().softmax(dim=1).where(finite, math.nan).cpu())
         model.cost.surrogate_forwards += len(x)
         return torch.cat(found)
 

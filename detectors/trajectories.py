@@ -12,7 +12,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import pure_noise, timesteps
 from membench.types import Condition, Request, Sample
 
-from .base import Draws, own_draws, refuse_unread, samples
+from .base import Draws, own_draws, refuse_unread, refuse_untold, samples
 
 # Of options
 TRAJECTORY = {"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000}
@@ -33,9 +33,9 @@ class OwnTrajectory(Draws):
     Options: ``draws`` noises of a prompt, each on a trajectory of ``trajectory`` steps
     with weight ``guidance``, where the score depends on it; ``images`` to extract. A
     generated image has one noise, its own, and the steps and the weight of the task,
-    which made it. An extracted image is as sure as its own trajectory. Steps are
-    counted after those from pure noise (zero terminal SNR), where eps is x_t whatever
-    the network says.
+    which made it; one whose caption alone is known has ``draws`` noises there. An
+    extracted image is as sure as its own trajectory. Steps are counted after those from
+    pure noise (zero terminal SNR), where eps is x_t whatever the network says.
     """
 
     compares: ClassVar[bool] = False  # whether the score is of a condition against null
@@ -76,14 +76,15 @@ class OwnTrajectory(Draws):
                 "this model has no condition, and the score is of what a condition makes of noise; "
                 "choose flipd or score_norm"
             )
-        if own_draws(conditions, 2) == 1:
-            if all(c.class_label is None and c.prompt is None for c in conditions):
-                raise UserError(
-                    "these images were generated without a condition, and the score is of what a "
-                    "condition makes of noise; choose flipd"
-                )
+        started = own_draws(conditions, 2) == 1
+        if self.examples == "images":
+            refuse_untold(
+                conditions, "the score is of what a condition makes of noise; choose flipd"
+            )
+            # Where only its caption is known, an image has ``draws`` noises
+            unread = ("trajectory", "guidance", *(("draws",) if started else ()))
             why = "an image is scored on the trajectory that generated it, as the task samples"
-            refuse_unread(self.options, ("draws", "trajectory", "guidance"), why)
+            refuse_unread(self.options, unread, why)
         for steps, guidance in self.ways():
             if not model.has_null and (self.compares or guidance != 1):
                 raise UserError(

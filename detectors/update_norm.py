@@ -10,8 +10,9 @@ that are not memorized, one noise each. The setting is all 50 steps; the paper's
 variants are the first 3 steps and the mean of r_t. It is two-sided: an unusually smooth
 trajectory scores as high. ``statistic=plain`` is the mean of d_t, without references.
 mu and s depend on the model, the sampler, the steps and the weight: they are prepared
-for each anew, at 100 forwards a reference. A score costs what the trajectory costs, 2
-forwards a step.
+for each anew, at 2 forwards a step of each reference: for a prompt's trajectory and,
+where images are extracted, for the task's own. A score costs what the trajectory costs,
+2 forwards a step.
 """
 
 from __future__ import annotations

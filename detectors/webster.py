@@ -30,7 +30,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import step_forwards
 from membench.types import Access, Condition, Request, Sample
 
-from .base import IMAGES, Draws, own_draws, refuse_unread, samples
+from .base import IMAGES, Draws, own_draws, refuse_unread, refuse_untold, samples
 
 
 class OneStep(Draws):
@@ -47,11 +47,7 @@ class OneStep(Draws):
                 "this model has no null class, so nothing can be guided away from; choose weight=1"
             )
         if own_draws(conditions, 2) == 1:
-            if all(c.class_label is None and c.prompt is None for c in conditions):
-                raise UserError(
-                    "these images were generated without a condition, and dcs scores what a"
-                    " condition makes of noise; choose flipd"
-                )
+            refuse_untold(conditions, "dcs scores what a condition makes of noise; choose flipd")
             refuse_unread(self.options, ("draws",), "an image was sampled from one noise")
         if model.alpha_sigma(model.steps - 1)[0] == 0:
             raise UserError(

@@ -9,24 +9,38 @@ from membench import registry
 from membench.detector import Detector, prepares
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
-from membench.options import parse_options
+from membench.options import detector_options
 from membench.types import Condition, Sample
 
 
 def made(name: str, settings: Sequence[str], seed: int, sampling: Mapping[str, Any]) -> Detector:
-    """Another detector; settings: "key=value".
+    """Another detector, with the options that a run of it on this profile has; settings:
+    "key=value", over them.
 
     Raises :class:`UserError` for an unknown word, ValueError for one that compares two
     models.
     """
     cls = registry.detectors().load(name)
-    options = parse_options(cls.Options, settings, owner=f"detector {name}")
+    options = detector_options(name, cls, joined(settings), None, sampling.get("profile", ""))
     try:
         found: Detector = cls(options, seed=seed, sampling=sampling)
     except ValueError as error:
         raise UserError(f"detector {name}: {error}") from None
     if found.access.second_model:
         raise ValueError(f"{name} compares two models, so it cannot be part of another detector")
+    return found
+
+
+def joined(settings: Sequence[str]) -> list[str]:
+    """Settings whole again: a list of settings is split at commas, and so is the value of
+    one that is a list itself ("t=90", "100").
+    """
+    found: list[str] = []
+    for part in settings:
+        if "=" in part or not found:
+            found.append(part)
+        else:
+            found[-1] += f",{part}"
     return found
 
 

@@ -54,8 +54,8 @@ class Detector:
 
     def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
         """options: of ``Options``. seed: of the run. sampling: of the task, how it
-        samples (``steps``, ``guidance``) and what its ``examples`` are: "prompts" (the
-        default) or "images".
+        samples (``steps``, ``guidance``), what its ``examples`` are, "prompts" (the
+        default) or "images", and the ``profile``, where it is one of a run.
 
         A ValueError is reported to the user as a refusal.
         """

@@ -37,6 +37,7 @@ class LinearModel(Denoiser):
     """Prompts "1", "2", ...; the null condition is number 0."""
 
     takes_text = True
+    latents = True
 
     def __init__(self, prediction: str = "epsilon", prompts: int = 4, batch_size: int = 64) -> None:
         betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

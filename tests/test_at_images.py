@@ -18,6 +18,7 @@ from membench.errors import UserError
 from membench.models.image_values import from_uint8
 from membench.models.memo import Memo
 from membench.models.pixel import PixelDenoiser
+from membench.options import parse_options
 from membench.seeds import seed_of
 from membench.types import Condition
 
@@ -232,6 +233,13 @@ def test_what_cannot_be_measured_is_refused_in_one_line(cls, options, model, say
     with pytest.raises(UserError, match=says) as caught:
         make(cls, **options).check(asked, conditions)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("power", ["0", "-1", "17"])
+def test_a_power_that_turns_the_order_round_is_refused(power: str) -> None:
+    """0 scores every image alike, and -1 the largest error highest."""
+    with pytest.raises(UserError, match=r"power must be float from 1 to 16, not"):
+        parse_options(Membership.Options, [f"power={power}"], owner="detector membership")
 
 
 def test_images_without_a_class_have_no_clid_and_no_half_precision_secmi() -> None:

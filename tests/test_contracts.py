@@ -85,7 +85,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "png_size": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "random": ({"draws": 2, "steps": 2}, [CAPTIONS, CLASSES, NOTHING]),
     "representation": ({}, [CAPTIONS, CLASSES, NOTHING]),
-    "score_norm": ({"trajectory": 5, "ode_steps": 3}, [CAPTIONS, CLASSES, NOTHING]),
+    "score_norm": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "sharpness": ({}, [CAPTIONS, CLASSES]),
     "side": (SIDE, [CAPTIONS, CLASSES, NOTHING]),
     "side_prompts": (PROMPTS, [CAPTIONS]),

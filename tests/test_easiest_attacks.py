@@ -18,7 +18,7 @@ from scipy.stats import chisquare
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.filter import Filter
 from membench.detectors.random_sampling import RandomSampling
-from membench.detectors.side import Side
+from membench.detectors.side import SYNTHETIC, Side
 from membench.detectors.side_prompts import SidePrompts
 from membench.detectors.surrogate.conditions import (
     NULL,
@@ -35,7 +35,8 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, timesteps
 from membench.similarity.l2 import normalised_l2
 from membench.storage.workspace import Stage, Workspace
-from membench.types import Band, Sample, Space
+from membench.testing import tiny_pixel_model, tiny_text_model
+from membench.types import Band, Condition, Request, Sample, Space
 
 SAMPLING = {"pixels": {"steps": 10, "guidance": 1.0}, "latents": {"steps": 10, "guidance": 3.0}}
 MODELS = [
@@ -356,6 +357,114 @@ def test_what_is_kept_of_generated_images_are_the_copies(workspace: Workspace) -
     every.prepare(w.model, conditions, workspace)
     worst = returned(w, every.extract(w.model, every.plan(conditions))[-k:])[1]
     assert (worst < COPY["pixels"]).mean() < 0.4
+
+
+@pytest.mark.parametrize(
+    ("scorer", "settings", "by_image", "price"),
+    [
+        ("loss", ("noises=2",), True, 2),
+        ("edge", (), False, 4 * 2),
+        ("cfg_norm", ("steps=2",), False, 4 * 2 * 2),
+        ("nemo_ssim", ("scales=1", "kernel=3", "draws=3"), False, 3),
+        ("caption_length", (), False, 0),
+    ],
+)
+def test_what_scores_no_given_image_scores_what_it_was_generated_from(
+    scorer: str, settings: tuple[str, ...], by_image: bool, price: int, workspace: Workspace
+) -> None:
+    """Both images of a prompt are then as sure as the scorer is of the prompt."""
+    model, prompts = tiny_text_model(), [Condition(p, p) for p in "abc"]
+    attack = Filter(
+        Filter.Options(scorer=scorer, settings=settings, candidates=6, keep=6),
+        seed=0,
+        sampling=SAMPLING["latents"],
+    )
+    assert attack.access.model  # also where the scorer asks none
+    attack.check(model, prompts)
+    assert (attack.by_image, attack.price) == (by_image, price)
+    before = model.cost.forwards
+    attack.prepare(model, prompts, workspace)
+    assert model.cost.forwards - before == attack.preparation_forwards(model, prompts)
+    samples = attack.extract(model, attack.plan(prompts))
+    if by_image:
+        assert len({s.confidence for s in samples}) == 6
+    else:
+        of = dict(zip("abc", attack.score(model, prompts, {}), strict=True))
+        assert {s.condition.id: s.confidence for s in samples} == pytest.approx(of)
+
+
+def test_a_scorer_of_captions_has_none_to_read_of_the_null_condition() -> None:
+    options = Filter.Options(scorer="caption_case", source="null")
+    attack = Filter(options, seed=0, sampling=SAMPLING["latents"])
+    with pytest.raises(UserError, match="have no captions to read"):
+        attack.check(tiny_text_model(), [Condition("a", "a")])
+
+
+def test_a_candidate_is_scored_on_the_way_that_it_was_generated_on(workspace: Workspace) -> None:
+    """With steps and a weight of its own: a trajectory from the candidate's noise ends in
+    the candidate.
+    """
+    model, conditions = tiny_pixel_model(), [Condition(str(k), class_label=k) for k in range(3)]
+    sampling = {"steps": 10, "guidance": 1.0, "examples": "images"}
+    attack = Filter(
+        Filter.Options(scorer="cfg_norm", settings=("image_steps=0",), steps=4),
+        seed=0,
+        sampling=sampling,
+    )
+    of_images: Any = attack.of_images
+    found = synthesize(model, conditions, workspace, n=3, seed=0, steps=4, guidance=1.0).x0
+    rows = [(attack._candidate(c, 0, np.zeros((8, 8, 3), np.uint8)), 0) for c in conditions]
+    ends, _ = of_images._norms(model, rows, None, of_images.weight, of_images.steps)
+    assert torch.allclose(ends, found, atol=1e-4)
+    own: Any = attack.own
+    assert own.steps == 10  # an example is scored as a run of the scorer does
+
+
+@pytest.mark.parametrize("broken", ["state", "decoding"])
+def test_a_state_that_cannot_be_decoded_is_no_image(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``decode`` makes an image of it all the same, to which a classifier gives a
+    probability and a scorer a score.
+    """
+    model, lost = tiny_text_model(), 1
+    x0 = model.noise([("x", k) for k in range(3)], 0)
+    decode = model.decode
+
+    def overflowing(x: torch.Tensor) -> np.ndarray:
+        images = decode(x)
+        x[lost] = torch.nan
+        return images
+
+    if broken == "state":
+        x0[lost] = torch.nan
+    else:
+        monkeypatch.setattr(model, "decode", overflowing)
+    rows = [(Condition("a", "a"), k) for k in range(3)]
+    prompts = SidePrompts(SidePrompts.Options(), seed=0, sampling=SAMPLING["latents"])
+    prompts.classifier = cast(Any, lambda images, t: torch.zeros(len(images), 2))
+    assert prompts._probabilities(model, x0.clone())[:, 0].isfinite().tolist() == [
+        True,
+        False,
+        True,
+    ]
+    monkeypatch.setattr(prompts, "_sampled", lambda *_: x0.clone())
+    assert np.isfinite(prompts.score(model, [c for c, _ in rows], {})).tolist() == [
+        True, False, True
+    ]  # fmt: skip
+    for attack in (
+        prompts,
+        Filter(Filter.Options(scorer="png_size"), seed=0, sampling=SAMPLING["latents"]),
+    ):
+        attack.keep(rows, x0.clone(), [0.1, 0.2, 0.3])
+        samples = attack.extract(model, attack.plan([]))
+        assert np.isfinite([s.confidence for s in samples]).tolist() == [True, False, True]
+    assert isinstance(attack, Filter)
+    assert [v is None for v in attack._scores(model, rows, x0.clone())] == [False, True, False]
+    side = Side(Side.Options(), seed=0, sampling=SAMPLING["pixels"])
+    side.synthetic = Synthetic(x0.clone(), cast(Stage, None))
+    asked = [Request(SYNTHETIC, k) for k in range(3)]
+    assert np.isnan(side.extract(model, asked)[lost].confidence)
 
 
 def test_selection_alone_fills_a_population_with_the_fittest() -> None:

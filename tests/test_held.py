@@ -5,7 +5,8 @@ held is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from membench.detectors.combined import Combined
 from membench.detectors.filter import Filter
 from membench.detectors.within import suits
 from membench.errors import UserError
+from membench.options import parse_options
 from membench.runs.execute import execute_all
+from membench.runs.job import open_job
 from membench.runs.spec import Spec, held, key_parts, plugin_code, source_of
 from membench.storage.hashing import content_key
 from membench.testing import tiny_text_model
@@ -32,6 +35,7 @@ HOLDERS = [
     (Calibrated, {"detector": "brightness"}),
     (Combined, {"detectors": ("brightness", "cfg_norm")}),
 ]
+NAMES = {Filter: "filter", Calibrated: "calibrated", Combined: "combined"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,7 @@ def made(cls: type[Detector], **options: Any) -> Detector:
 
 def key(cls: type[Detector], **options: Any) -> str:
     task = PixelTask().load("mini")
-    name = {Filter: "filter", Calibrated: "calibrated", Combined: "combined"}[cls]
-    return content_key(key_parts(Spec(name, "pixels"), made(cls, **options), task, ["a"]))
+    return content_key(key_parts(Spec(NAMES[cls], "pixels"), made(cls, **options), task, ["a"]))
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def test_a_run_is_of_the_version_that_it_holds(
 def test_the_code_of_a_plug_in_that_it_holds_is_known(
     cls: type[Detector], options: dict[str, Any], pixels: str
 ) -> None:
-    name = {Filter: "filter", Calibrated: "calibrated", Combined: "combined"}[cls]
+    name = NAMES[cls]
     detector = made(cls, **options)
     code = plugin_code(Spec(name, pixels), detector)["plugin_code"]
     mine = registry.detectors().get("brightness")
@@ -93,6 +96,53 @@ def test_the_code_of_a_plug_in_that_it_holds_is_known(
     assert "detector" not in code and "held cfg_norm" not in code  # they ship
     assert source_of(Spec(name, pixels), detector)["held brightness"] == mine.source
     assert "brightness" in dict(held(detector))
+
+
+@pytest.mark.parametrize(("cls", "options"), HOLDERS)
+def test_what_is_held_has_the_preset_of_the_profile(
+    cls: type[Detector], options: dict[str, Any], pixels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run of it has, under what is set."""
+    monkeypatch.setattr(Brightness, "presets", {"mini": {"power": 5}})
+
+    def power(profile: str, *settings: str) -> int:
+        sampling = {**SAMPLING, "profile": profile}
+        detector = cls(cls.Options(**options, settings=settings), seed=0, sampling=sampling)
+        return detector.holds["brightness"].options.power
+
+    own = "brightness.power=2" if cls is Combined else "power=2"
+    assert (power("mini"), power("full"), power("mini", own)) == (5, 1, 2)
+
+
+def test_a_run_tells_what_it_holds_its_profile(
+    pixels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Brightness, "presets", {"mini": {"power": 5}})
+    spec = Spec("filter", pixels, options=("scorer=brightness",))
+    with ExitStack() as stack:
+        job = open_job(spec, PixelTask().load("mini"), tmp_path, stack, {}, False)
+    assert job.detector.holds["brightness"].options.power == 5
+    assert key_parts(spec, job.detector, job.task, ["a"])["holds"]["brightness"]["options"] == {
+        "power": 5
+    }
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [
+        (Filter, ["scorer=clid", "settings=t=90,100,110,noises=2"]),
+        (Calibrated, ["detector=clid", "settings=t=90,100,110,noises=2"]),
+        (Combined, ["detectors=dcs,clid", "settings=clid.t=90,100,110,clid.noises=2,dcs.draws=1"]),
+    ],
+)
+def test_an_option_that_is_a_list_is_handed_on(cls: type[Detector], settings: list[str]) -> None:
+    """Both lists are separated by commas."""
+    options = parse_options(cls.Options, settings, owner="detector")
+    clid = cls(options, seed=0, sampling=SAMPLING).holds["clid"]
+    assert clid.options.t == (90, 100, 110) and clid.options.noises == 2
+    alone = replace(options, settings=("7",))
+    with pytest.raises((UserError, ValueError), match=r"settings=7: write|cannot read --set '7'"):
+        cls(alone, seed=0, sampling=SAMPLING)
 
 
 def test_two_models_are_held_by_nobody() -> None:

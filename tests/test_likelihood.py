@@ -150,6 +150,16 @@ def test_a_time_that_leaves_no_flow_is_refused() -> None:
         )
 
 
+def test_noises_of_no_divergence_are_refused() -> None:
+    model = pieces(SIZE, size=SIZE)
+    conditions = images_of(model, model.network.draw(0, 1).clamp(-1, 1))
+    plain = Likelihood.Options(noises=8)
+    with pytest.raises(UserError, match="noises=8: they are of the divergence; set epsilon"):
+        Likelihood(plain, seed=0, sampling=SAMPLING).check(model, conditions)
+    divergence = Likelihood.Options(noises=8, epsilon=0.1)
+    Likelihood(divergence, seed=0, sampling=SAMPLING).check(model, conditions)
+
+
 # --------------------------------------------------------------------------- divergence
 
 

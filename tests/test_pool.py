@@ -20,7 +20,7 @@ from membench.datasets.pool import PoolSpec, generate, read_pool, write_pool
 from membench.detectors.base import own_draws, requests
 from membench.detectors.cfg_norm import CfgNorm, CfgNormOptions
 from membench.detectors.flipd import Flipd, FlipdOptions
-from membench.detectors.random_sampling import RandomSampling, RandomSamplingOptions
+from membench.detectors.random_sampling import UNCONDITIONAL, RandomSampling, RandomSamplingOptions
 from membench.detectors.score_norm import ScoreNorm, ScoreNormOptions
 from membench.detectors.side import Side
 from membench.detectors.side_options import SideOptions
@@ -32,7 +32,7 @@ from membench.seeds import generator
 from membench.similarity.l2 import tiled_l2
 from membench.storage.images import png_image
 from membench.storage.tables import read_table
-from membench.types import Band, Condition, Request, Sample, Space, Training
+from membench.types import Band, Condition, Cost, Request, Sample, Space, Training
 
 CLASSES, SIDE, STEPS = 3, 8, 4
 SPACE = Space(
@@ -360,18 +360,23 @@ def test_score_norm_on_the_trajectory_is_on_the_images_own(t: float) -> None:
         assert score == pytest.approx(float((alpha * v + sigma * x).norm()), rel=1e-4)
 
 
-def test_defaults_of_pixels_and_of_captions_differ_as_documented() -> None:
+def test_defaults_of_pixels_of_latents_and_of_captions_differ_as_documented() -> None:
+    """The times follow the states, also of latents without text; what is asked follows
+    the text.
+    """
     model = conditional()
     assert Flipd(FlipdOptions(), seed=0, sampling=IMAGES)._index(model) == model.timestep(0.01)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(
         model, True
     ) == model.timestep(0.2)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "conditional"
-    model.takes_text = True
+    model.latents = True
     assert Flipd(FlipdOptions(), seed=0, sampling=IMAGES)._index(model) == model.timestep(0.3)
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES)._index(
         model, True
     ) == model.timestep(0.5)
+    assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "conditional"
+    model.takes_text = True
     assert ScoreNorm(ScoreNormOptions(), seed=0, sampling=IMAGES).variant(model) == "guided"
 
 
@@ -422,6 +427,34 @@ def test_random_pays_for_the_images_that_it_counts() -> None:
     assert RandomSampling(options, seed=0, sampling=IMAGES).access.images
     # A prompt draws its own when it is scored
     assert not RandomSampling(options, seed=0, sampling=SAMPLING).access.images
+
+
+@pytest.mark.parametrize("examples", ["prompts", "images"])
+def test_tiles_that_do_not_divide_an_image_are_refused_before_any_work(examples: str) -> None:
+    model = conditional()
+    given = pool(2) if examples == "images" else [Condition("a", class_label=1)]
+    sampling = {**SAMPLING, "examples": examples}
+    for tiles in (3, 16):
+        detector = RandomSampling(RandomSamplingOptions(tiles=tiles), seed=0, sampling=sampling)
+        with pytest.raises(UserError, match=f"tiles={tiles} does not divide the 8 and 8 pixels"):
+            detector.check(model, given)
+    RandomSampling(RandomSamplingOptions(tiles=2), seed=0, sampling=sampling).check(model, given)
+    assert model.cost == Cost()
+
+
+def test_each_image_of_a_batch_is_guided_as_it_is_alone() -> None:
+    """Of a task some of whose images have no class, too, in either order."""
+    model = conditional()
+    detector = RandomSampling(RandomSamplingOptions(guidance=3.0), seed=0, sampling=IMAGES)
+    asked = [Request(UNCONDITIONAL, 0), Request(Condition("class/1", class_label=1), 0)]
+    alone = [detector.extract(model, [r])[0].image.astype(int) for r in asked]
+    for order in (asked, asked[::-1]):
+        before = model.cost.forwards
+        found = {s.condition.id: s.image for s in detector.extract(model, order)}
+        paid = sum(detector.image_forwards(model, r) for r in order)
+        assert model.cost.forwards - before == paid
+        for r, image in zip(asked, alone, strict=True):
+            assert np.abs(found[r.condition.id] - image).max() <= 1
 
 
 def test_an_unconditional_pools_extraction_is_measured_like_its_examples() -> None:

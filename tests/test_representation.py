@@ -90,11 +90,12 @@ def test_what_does_not_suit_is_refused_in_one_line(model) -> None:
             r"no layer 'up_blocks.7.*it has down_bl",
         ),
         (made(t=1000), "timestep 1000 is outside"),
+        (made(PROMPTS, layer="time_embedding"), "layer time_embedding returns no feature map"),
         (made(PROMPTS, images=0), "images must be at least 1"),
     ):
         with pytest.raises(UserError, match=text) as error:
             detector.check(model, GIVEN)
-        assert "\n" not in str(error.value)
+        assert "\n" not in str(error.value) and model.cost.forwards == 0
     image = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(UserError, match="no condition, so condition=conditional"):
         made(condition="conditional").check(tiny_pixel_model(0), [Condition("x", None, image)])

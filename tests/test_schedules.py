@@ -251,6 +251,7 @@ class Prompted(Analytic):
     """A condition moves the mean: v depends on it at abar = 0 as well, eps does not."""
 
     takes_text = True
+    latents = True
 
     def _forward(self, x: torch.Tensor, t: Any, condition: Conditioning) -> torch.Tensor:
         assert condition.embeddings is not None

@@ -567,6 +567,25 @@ def test_what_does_not_fit_the_model_is_refused_before_any_work(model) -> None:
     assert model.cost.forwards == model.cost.decodes == 0
 
 
+def test_an_option_that_changes_nothing_is_refused(model) -> None:
+    """A sweep of it would be a flat line."""
+    given = with_images(CONDITIONS)
+    for options, unread in (
+        ({"at": "image"}, {"draws": 2, "trajectory": 10, "weight": 2.0}),
+        ({"at": "noised", "t": 0.01}, {"ode_steps": 500, "trajectory": 10, "weight": 2.0}),
+        ({"at": "trajectory"}, {"ode_steps": 3}),
+    ):
+        told = {} if options["at"] == "trajectory" else {"condition": "conditional"}
+        ScoreNorm(ScoreNorm.Options(**options, **told), seed=0, sampling=SAMPLING).check(
+            model, CONDITIONS
+        )
+        for name, value in unread.items():
+            made = ScoreNorm.Options(**options, **told, **{name: value})
+            assert f"{name}={value}: " in refusal(ScoreNorm(made, seed=0, sampling=SAMPLING), model)
+    guided = ScoreNorm.Options(at="noised", weight=2.0, draws=2)
+    ScoreNorm(guided, seed=0, sampling=IMAGES).check(model, given)
+
+
 def test_a_model_that_is_too_large_is_told_the_cost() -> None:
     large = pieces(4, size=16)
     large.shape = (1, 65, 65)  # D = 4,225

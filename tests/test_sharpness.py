@@ -243,6 +243,10 @@ def test_what_does_not_suit_is_refused_in_one_line() -> None:
         with pytest.raises(UserError, match=text) as error:
             detector.check(model, images)
         assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"guidance=3\.0: the first step"):
+        HessianDifference(HessianDifference.Options(guidance=3.0), seed=0, sampling=SAMPLING).check(
+            LinearModel(), PROMPTS
+        )
     with pytest.raises(ValueError, match="steps=60 is more than trajectory=50"):
         Sharpness.Options(steps=60)
     model = LinearModel()

@@ -23,6 +23,7 @@ from membench.cli.main import main
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
 from membench.detectors.side import Side
+from membench.detectors.side_prompts import SidePrompts
 from membench.detectors.surrogate import classifier, lora
 from membench.detectors.surrogate import labels as surrogate_labels
 from membench.errors import UserError
@@ -288,6 +289,18 @@ def test_a_second_run_reuses_the_surrogate_and_pays_for_it(
     assert model.cost == before and second.cost == first.cost
     _, other = prepared(model, tmp_path, clusters=2)
     assert model.cost.backwards > before.backwards and other.cost.forwards == first.cost.forwards
+
+
+def test_synthetic_images_do_not_depend_on_the_order_of_the_examples(
+    model: LatentDenoiser, tmp_path: Path
+) -> None:
+    found = []
+    for k, order in enumerate((CONDITIONS, CONDITIONS[::-1])):
+        options = Side.Options(**SMALL, source="conditions", surrogate="classifier")
+        side = Side(options, seed=0, sampling=SAMPLING)
+        side.prepare(model, order, Workspace(tmp_path / str(k), {"weights": "w"}))
+        found.append(side.x0)
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("surrogate", ["lora", "classifier"])
@@ -569,6 +582,12 @@ def test_wrong_options_are_one_line(
     assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
 
 
+@pytest.mark.parametrize("make", [Side, CarliniConditional, SidePrompts])
+def test_a_batch_is_one_that_can_be_normalised(make: Any) -> None:
+    with pytest.raises(UserError, match="batch must be int from 2, not '1'"):
+        parse_options(make.Options, ["batch=1"], owner="detector side")
+
+
 @pytest.mark.parametrize("value", [math.nan, -1.0, math.inf])
 def test_options_made_in_python_are_checked_too(value: float) -> None:
     with pytest.raises(ValueError, match="lambda is a finite number >= 0"):
@@ -687,6 +706,16 @@ def test_a_model_without_a_null_condition_is_refused(model: LatentDenoiser, tmp_
     prepared(model, tmp_path, source="conditions")
 
 
+def test_a_weight_that_guides_nothing_is_refused(model: LatentDenoiser) -> None:
+    lora, guided = (
+        Side(Side.Options(guidance=3.0, surrogate=surrogate), seed=0, sampling=SAMPLING)
+        for surrogate in ("auto", "classifier")
+    )
+    with pytest.raises(UserError, match=r"guidance=3\.0: surrogate=lora has no classifier"):
+        lora.check(model, CONDITIONS)
+    guided.check(model, CONDITIONS)
+
+
 def test_pixel_models_get_a_classifier_and_refuse_lora(tmp_path: Path) -> None:
     torch.manual_seed(0)
     unet = UNet2DModel(
@@ -705,8 +734,15 @@ def test_pixel_models_get_a_classifier_and_refuse_lora(tmp_path: Path) -> None:
     assert samples[0].image.shape == (16, 16, 3) and all(
         math.isfinite(s.confidence) for s in samples
     )
-    with pytest.raises(UserError, match="surrogate=lora needs a text-to-image model"):
-        prepared(model, tmp_path, surrogate="lora")
+    spent = dataclasses.replace(model.cost)
+    for options, text in (
+        ({"surrogate": "lora"}, "surrogate=lora needs a text-to-image model"),
+        ({"labels": "teacher", "teacher": "nowhere"}, "teacher=nowhere: config.json is missing"),
+    ):
+        side = Side(Side.Options(**{**SMALL, **options}), seed=0, sampling=SAMPLING)
+        with pytest.raises(UserError, match=text):
+            side.check(model, CONDITIONS)
+    assert model.cost == spent  # before an image is generated
 
 
 def test_the_papers_preset() -> None:

@@ -16,6 +16,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from surrogates import ABAR, gaussian, synthetic
 from torch import nn
 
+from membench.detectors.side_options import stride_to_few
 from membench.detectors.surrogate import classifier, lora
 from membench.detectors.surrogate.classifier import (
     Classifier,
@@ -56,6 +57,15 @@ def shaken(timed: bool = True, blocks: tuple[int, ...] = (2, 1, 1, 1)) -> Classi
 
 
 # --------------------------------------------------------------------------- classifier
+
+
+@pytest.mark.parametrize("pixels", [1, 8, 15, 16, 17, 24, 28, 32, 33, 64, 96, 256])
+def test_a_classifier_looks_at_no_more_than_sixteen_pixels_a_side(pixels: int) -> None:
+    """And at no fewer than it must; sides of the shipped tasks keep their strides."""
+    stride = stride_to_few(pixels)
+    assert -(-pixels // stride) <= 16 and (stride == 1 or -(-pixels // (stride - 1)) > 16)
+    if pixels in (8, 16, 32, 64):
+        assert stride == max(1, pixels // 16)
 
 
 def logits_by_hand(net: Classifier, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -18,12 +18,14 @@ from membench.detectors.decomposition import Decomposition, decompose
 from membench.detectors.dsm import Dsm
 from membench.detectors.transition_step import TransitionStep
 from membench.detectors.update_norm import UpdateNorm
+from membench.detectors.webster import Dcs
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.memo import Memo
 from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim
 from membench.seeds import seed_of
+from membench.testing import tiny_text_model
 from membench.types import Condition
 
 SAMPLING = {"steps": 10, "guidance": 2.0}
@@ -45,6 +47,41 @@ def pictured(model: Denoiser, starts: bool = True) -> list[Condition]:
     _, h, w = model.shape
     image = np.zeros((h, w, 3), np.uint8)
     return [replace(c, image=image, start=("own", c.id) if starts else None) for c in CONDITIONS]
+
+
+@pytest.mark.parametrize("cls", [Dsm, Anisotropy, TransitionStep, Dcs, CfgNorm])
+def test_an_image_without_a_class_is_refused_among_others_too(cls: type) -> None:
+    """Its gap to the null condition is exactly 0, which ranks it below all others."""
+    model, _ = linear()
+    given = pictured(model)
+    mixed = [given[0], replace(given[1], class_label=None)]
+    make(cls, sampling=IMAGES).check(model, given)
+    with pytest.raises(UserError, match=r"without a condition.*choose flipd") as error:
+        make(cls, sampling=IMAGES).check(model, mixed)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("cls", [Dsm, CfgNorm])
+def test_an_image_whose_caption_alone_is_known_has_draws_and_no_way_of_its_own(cls: type) -> None:
+    """What it reads is accepted and changes the cost, what it does not is refused."""
+    model = tiny_text_model()
+    image = np.zeros((8, 8, 3), np.uint8)
+    given = [Condition(p, p, image) for p in "ab"]
+    spent = []
+    for draws in (2, 6):
+        detector = make(cls, sampling=IMAGES, draws=draws)
+        detector.check(model, given)
+        before = model.cost.forwards
+        detector.score(model, given, {})
+        spent.append(model.cost.forwards - before)
+    assert spent[1] == 3 * spent[0]
+    for options in ({"trajectory": 20}, {"guidance": 3.0}):
+        with pytest.raises(UserError, match="as the task samples"):
+            make(cls, sampling=IMAGES, **options).check(model, given)
+    with pytest.raises(UserError, match="draws=7: "):
+        make(cls, sampling=IMAGES, draws=7).check(
+            model, [replace(c, start=("own", c.id)) for c in given]
+        )
 
 
 # -------------------------------------------------------------------------- the sampler

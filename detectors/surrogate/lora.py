@@ -36,17 +36,21 @@ PROJECTIONS = ["to_q", "to_k", "to_v", "to_out.0"]  # diffusers' own recipe for 
 NAME = "membench"
 
 
+def refuse_unadaptable(model: Denoiser) -> None:
+    """Raises :class:`UserError` for a model that no adapter fits."""
+    if not model.takes_text or not hasattr(model.network, "add_adapter"):
+        raise UserError("surrogate=lora needs a text-to-image model; choose surrogate=classifier")
+
+
 class Adapter:
     """A U-Net with LoRA weights that are off, and the label vectors [classes, d]."""
 
     def __init__(self, model: Denoiser, classes: int, rank: int, seed: int) -> None:
+        refuse_unadaptable(model)
         told = model.condition([NULL])
         null, self.pooled = told.embeddings, told.pooled
+        assert null is not None  # the model takes text
         network: Any = model.network
-        if not model.takes_text or null is None or not hasattr(network, "add_adapter"):
-            raise UserError(
-                "surrogate=lora needs a text-to-image model; choose surrogate=classifier"
-            )
         self.network, self.null = network, null.float()
         if NAME in getattr(network, "peft_config", {}):
             network.delete_adapters(NAME)

@@ -27,17 +27,9 @@ def teach(model: Denoiser, synthetic: Synthetic, workspace: Workspace, folder: s
     """The teacher's class probabilities [n, classes] of the decoded synthetic images.
 
     folder: an image classifier in transformers' layout. Counts n decodes and n
-    surrogate forwards. Raises :class:`UserError` for a teacher of other classes than those
-    that the model is told.
+    surrogate forwards. Raises :class:`UserError` as :func:`teacher_of`.
     """
-    network, processor, identity = load_teacher(folder, device=str(model.device))
-    named, classes = network.config.num_labels, getattr(model, "classes", 0)
-    if named < 2 or classes not in (0, named):
-        of = f", and the model {classes}" if classes else ": there is nothing to choose from"
-        raise UserError(
-            f"teacher={folder} tells {named} class{'es' * (named != 1)} apart{of}; give a"
-            " classifier of the model's own classes, or choose labels=clusters"
-        )
+    network, processor, identity = teacher_of(model, folder)
 
     def make(stage: Path) -> tuple[Cost, float]:
         with torch.no_grad():
@@ -66,6 +58,23 @@ def teacher_files(folder: str) -> list[Path]:
     """What is read of a teacher's folder."""
     names = ("config.json", "preprocessor_config.json", "model.safetensors")
     return [Path(folder) / name for name in names]
+
+
+def teacher_of(model: Denoiser, folder: str) -> tuple[Any, Any, str]:
+    """As :func:`load_teacher`, on the model's device.
+
+    Raises :class:`UserError` for a teacher of other classes than those that the model is
+    told, too.
+    """
+    network, processor, identity = load_teacher(folder, device=str(model.device))
+    named, classes = network.config.num_labels, getattr(model, "classes", 0)
+    if named < 2 or classes not in (0, named):
+        of = f", and the model {classes}" if classes else ": there is nothing to choose from"
+        raise UserError(
+            f"teacher={folder} tells {named} class{'es' * (named != 1)} apart{of}; give a"
+            " classifier of the model's own classes, or choose labels=clusters"
+        )
+    return network, processor, identity
 
 
 def load_teacher(folder: str, *, device: str = "cpu") -> tuple[Any, Any, str]:

@@ -23,6 +23,7 @@ class LatentStates(Denoiser):
     times ``scaling_factor``.
     """
 
+    latents = True
     _exact_vae: Any = None
 
     @property

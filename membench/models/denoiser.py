@@ -62,6 +62,7 @@ class Denoiser(Parameterised):
 
     has_null = True  # whether there is a null condition to sample from
     takes_text = False
+    latents = False  # whether states are latents of a decoder, not pixels
 
     def _forward(
         self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning

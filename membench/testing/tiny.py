@@ -24,6 +24,7 @@ class TinyTextModel(Denoiser):
     """
 
     takes_text = True
+    latents = True
 
     def _forward(
         self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning
