@@ -116,7 +116,7 @@ def shared_variance(drawn: np.ndarray) -> float:
 
 
 def two_level_interval(
-    values: Sequence[float],
+    values: Sequence[float] | np.ndarray,
     drawn: np.ndarray,
     *,
     logit: bool = False,
