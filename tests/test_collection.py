@@ -511,6 +511,25 @@ def test_two_files_of_one_name_in_a_shard(tmp_path: Path) -> None:
     assert [(b.name, b.why) for b in found.bad] == [("s.tar/0.PNG", "a second file of this name")]
 
 
+def test_a_snapshot_in_the_hub_s_cache_is_links_to_its_blobs(tmp_path: Path) -> None:
+    """Its files lie beside it; those of another repository do not."""
+    wanted = read_collection(folder(tmp_path / "plain"), SIDE)
+    hub = tmp_path / "datasets--owner--name"
+    snapshot = hub / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (hub / "blobs").mkdir()
+    for i, file in enumerate(sorted((tmp_path / "plain").iterdir())):
+        file.rename(hub / "blobs" / f"{i:040x}")
+        (snapshot / file.name).symlink_to(f"../../blobs/{i:040x}")
+    assert read_collection(snapshot, SIDE).hash == wanted.hash
+    first = min(snapshot.iterdir())
+    (tmp_path / "secret.png").write_bytes(png(0))
+    first.unlink()
+    first.symlink_to(tmp_path / "secret.png")
+    found = read_collection(snapshot, SIDE, max_bad=10)
+    assert [b.name for b in found.bad] == [first.name]
+
+
 def test_links_out_of_the_data(tmp_path: Path) -> None:
     """Of an image, a caption, a table and a shard; links inside are followed."""
     data = folder(tmp_path / "data")

@@ -14,11 +14,27 @@ NOTE_BYTES = 1 << 20  # of a caption beside one
 
 
 def is_inside(root: Path, path: Path) -> bool:
-    """Whether what a path leads to lies in a folder, or is the file ``root`` itself.
+    """Whether what a path leads to lies in a folder, or is the file ``root`` itself. A
+    snapshot in the hub's cache consists of links to the blobs beside it: they are in it.
 
     Raises OSError, or RuntimeError for links in a circle.
     """
-    return path.resolve(strict=True).is_relative_to(root.resolve())
+    whole, found = root.resolve(), path.resolve(strict=True)
+    return found.is_relative_to(whole) or any(
+        found.is_relative_to(blobs) for blobs in _blobs_of(whole)
+    )
+
+
+def _blobs_of(root: Path) -> list[Path]:
+    """The folder of blobs of a repository in the hub's cache (REPOSITORY/snapshots/COMMIT)
+    that ``root`` is a part of; empty where it is of none.
+    """
+    return [
+        part.parent.parent / "blobs"
+        for part in (root, *root.parents)
+        if part.parent.name == "snapshots"
+        and part.parent.parent.name.startswith(("datasets--", "models--"))
+    ]
 
 
 def bytes_inside(root: Path, path: Path, most: int, what: str) -> bytes:
