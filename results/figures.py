@@ -39,14 +39,17 @@ def captions() -> Figure:
 
 
 def multiplicity() -> Figure:
-    """Mirrored AUROC against how often an image was shown, on two worlds."""
-    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, (file, title) in zip(
-        panels,
-        (("mirror_development", "development world"), ("mirror_world1", "world 1")),
-        strict=True,
-    ):
+    """Mirrored AUROC against how often an image was shown, on two worlds and on real
+    images.
+    """
+    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+    boards = (
+        ("mirror_development", "development world"),
+        ("mirror_world1", "world 1"),
+        ("cifar10_pair", "real CIFAR-10"),
+    )
+    panels = figure.subplots(1, len(boards), sharey=True)
+    for axes, (file, title) in zip(panels, boards, strict=True):
         board = pd.read_parquet(HERE / f"{file}.parquet")
         board = board[(board.task == "cifar10") & (board.options == "images=0")]
         for name, colour in zip(
@@ -67,8 +70,8 @@ def multiplicity() -> Figure:
         axes.axhline(0.5, color=LINE, linestyle="--", linewidth=1)
         axes.set_xticks(range(len(KINDS)), [kind[1:] for kind in KINDS], fontsize=8)
         axes.set_title(title, fontsize=9, loc="left")
-        axes.set_xlabel("times an image was shown in an epoch", fontsize=8)
         _finish(axes, legend=axes is panels[0])
+    panels[1].set_xlabel("times an image was shown in an epoch", fontsize=8)
     panels[0].set_ylabel("AUROC, mirrored", fontsize=8)
     return figure
 
@@ -148,23 +151,28 @@ def ladder() -> Figure:
 
 
 def tuned() -> Figure:
-    """What six tries promised on the development world, and what world 1 says of it."""
+    """What six tries promised on the development world, and what world 1 and real images
+    say of it.
+    """
     tried = pd.read_parquet(HERE / "tuned_cifar10.parquet")
-    world = pd.read_parquet(HERE / "mirror_world1.parquet")
-    world = world[world.kind == "all"]
     names = list(tried.detector.unique())
-    figure = Figure(figsize=(6.4, 2.2), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True, sharex=True)
+    figure = Figure(figsize=(7.2, 2.2), layout="constrained")
+    titles = ("development world", "world 1", "real CIFAR-10")
+    panels = figure.subplots(1, len(titles), sharey=True, sharex=True)
     for k, name in enumerate(names):
         of = tried[tried.detector == name]
         _arrow(panels[0], k, of[of.number == 0].auroc.iloc[0], of[of.chosen].auroc.iloc[0])
-        mine = world[world.detector == name].set_index("options").mirrored
-        other = [value for options, value in mine.items() if options != "images=0"]
-        _arrow(panels[1], k, mine["images=0"], other[0] if other else mine["images=0"])
-    for axes, title in zip(panels, ("development world", "world 1"), strict=True):
+    for axes, file in zip(panels[1:], ("mirror_world1", "cifar10_pair"), strict=True):
+        board = pd.read_parquet(HERE / f"{file}.parquet")
+        board = board[board.kind == "all"]
+        for k, name in enumerate(names):
+            mine = board[board.detector == name].set_index("options").mirrored
+            other = [value for options, value in mine.items() if options != "images=0"]
+            _arrow(axes, k, mine["images=0"], other[0] if other else mine["images=0"])
+    for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=9, loc="left")
-        axes.set_xlabel("AUROC, mirrored: defaults (○) and tuned (●)", fontsize=8)
         _finish(axes, legend=False)
+    panels[1].set_xlabel("AUROC, mirrored: defaults (○) and tuned (●)", fontsize=8)
     panels[0].set_yticks(range(len(names)), names, fontsize=8)
     return figure
 

@@ -66,23 +66,30 @@ def sweep_thresholds(
     """A row a run, metric and region: columns SETTING, seed, status, two of the space,
     and those of ``thresholds.curves``.
 
-    ``ums_equal_n`` is at the smallest number of images among the board's runs, since
-    UMS depends on it. Raises :class:`UserError` where no run has images, or the grid
+    ``ums_equal_n`` is at the smallest number of images among the board's complete runs,
+    since UMS depends on it; a partial run with fewer has none. Raises :class:`UserError` where no run has images, or the grid
     makes no sense.
     """
     parts = []
     with_images = [(run, about(run)) for run in runs if (run.samples.status == "ok").any()]
     if not with_images:
         raise UserError("none of these runs has images: AMS and UMS need some")
-    boards: dict[tuple, int] = {}
-    for run, row in with_images:
-        board = tuple(row[name] for name in BOARD)
-        boards[board] = min(boards.get(board, 1 << 62), int((run.samples.status == "ok").sum()))
-    for run, row in with_images:
+    sizes = pd.DataFrame([{name: row[name] for name in BOARD} for _, row in with_images])
+    sizes["n"] = [int((run.samples.status == "ok").sum()) for run, _ in with_images]
+    sizes["whole"] = [row["status"] == "complete" for _, row in with_images]
+    terms = np.empty(len(sizes), dtype=np.int64)
+    for _, part in sizes.groupby(list(BOARD), dropna=False):
+        terms[part.index] = (part[part.whole] if part.whole.any() else part).n.min()
+    for (run, row), least in zip(with_images, terms, strict=True):
         good, found = run.found()
-        edges, at = parse_grid(grid, run.space), boards[tuple(row[name] for name in BOARD)]
         table = curves(
-            found, len(good), run.space, edges, groups=run.groups(good), at=at, resamples=resamples
+            found,
+            len(good),
+            run.space,
+            parse_grid(grid, run.space),
+            groups=run.groups(good),
+            at=int(least) if least <= len(good) else None,
+            resamples=resamples,
         )
         kept = {name: row[name] for name in (*SETTING, "seed", "status")}
         parts.append(
