@@ -115,7 +115,10 @@ class Combined(Detector):
             return model.cost - before, time.monotonic() - start
 
         ids = [c.id for c in conditions]
-        what = {name: [part.version, asdict(part.options)] for name, part in self.holds.items()}
+        what = {
+            name: [part.version, asdict(part.options), dict(part.reads)]
+            for name, part in self.holds.items()
+        }
         stage = workspace.stage("combined", {"detectors": what, "ids": sorted(ids)}, make)
         found = json.loads((stage.path / "scores.json").read_text())
         ids = sorted(ids)  # the last bit of a sum depends on its order

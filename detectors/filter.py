@@ -165,7 +165,12 @@ class Filter(Prepared):
             {
                 "version": self.version,
                 "candidates": synthetic.stage.key,
-                "scorer": [o.scorer, self.own.version, asdict(self.own.options)],
+                "scorer": [
+                    o.scorer,
+                    self.own.version,
+                    asdict(self.own.options),
+                    dict(self.own.reads),
+                ],
                 "by image": self.by_image,
             },
             make,
