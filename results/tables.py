@@ -31,6 +31,7 @@ FILES = (
     "results/mirror_development.md",
     "results/mirror_world1.md",
     "results/sd_webster_full.md",
+    "results/cifar10_pair.md",
     "results/cifar10_subset.md",
     "results/attacks.md",
     "results/ladder.md",

@@ -142,3 +142,34 @@ def test_the_line_of_captions_is_that_of_the_mini_catalogue():
     compared = pd.read_parquet(ROOT / "results" / "differences.parquet")
     [n] = set(compared.n)
     assert f"the {n:,.0f} examples of the mini catalogue" in words_of("docs/captions.md")
+
+
+def test_the_divergence_of_real_images_is_that_of_its_file():
+    frame = pd.read_parquet(ROOT / "results" / "cifar10_pair_divergence.parquet")
+    found = frame.groupby(["rung", "kind", "epsilon", "model"]).pointwise.mean().round()
+    text = (ROOT / "results" / "cifar10_pair.md").read_text(encoding="utf-8")
+    for rung in (1, 6):
+        for kind, words in (("x1", "once"), ("x64", "64 times")):
+            cells = [
+                f"{found[rung, kind, e, 'own']:.0f} / {found[rung, kind, e, 'mirror']:.0f}"
+                for e in (0.03, 0.1, 0.3)
+            ]
+            assert f"| {rung} | {words} | {' | '.join(cells)} |" in text
+            for model in ("own", "mirror"):
+                assert f"{found[rung, kind, 0.1, model]:.0f}" in words_of("docs/questions.md")
+
+
+@pytest.mark.parametrize("page", ["docs/findings.md", "docs/questions.md"])
+def test_side_on_real_images_is_that_of_its_file(page):
+    frame = pd.read_parquet(ROOT / "results" / "cifar10_pair_ladder.parquet")
+    rows = frame[frame.value.isin(["2", "4"])].set_index(["value", "detector", "control"])
+    text = words_of(page)
+    for key in rows.index:
+        row = rows.loc[key]
+        least, most = 100 * row.ams_cumulative_low, 100 * row.ams_cumulative_high
+        told = f"{100 * row.ams_cumulative:.1f} % [{least:.1f}, {most:.1f}]"
+        assert key[1:] == ("random", True) or told in text or told.replace(" %", "") in text
+        assert key[2] or f"{row.copied_at_equal_n:.1f}" in text
+    side = rows.loc["2", "side", False].ams_cumulative, rows.loc["4", "side", False].ams_cumulative
+    plain = [rows.loc[value, "random", False].ams_cumulative for value in "24"]
+    assert [round(s / p) for s, p in zip(side, plain, strict=True)] == [5, 2]  # README.md

@@ -13,7 +13,7 @@ from scipy import stats
 
 from membench.boards.board import of_frame
 from membench.boards.collect import collect, collect_kinds
-from membench.boards.identity import apart
+from membench.boards.identity import apart, model_of
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
 from membench.metrics.intervals import mean_resamples
@@ -276,3 +276,19 @@ def test_counts_are_means_over_seeds_and_a_partial_control_is_marked(tmp_path):
     tables = {what: body for what, body, _ in attack_tables(frame[~frame.control])}
     [mirror] = [body["mirror %"] for body in tables.values() if "mirror %" in body]
     assert mirror.iloc[0].startswith("PARTIAL ")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("", "default"),
+        ("google/ddpm-cifar10-32", "google/ddpm-cifar10-32"),
+        ("/home/me/secret/mine", "mine"),
+        ("~/mine/", "mine"),
+        ("../mine", "mine"),
+        ("work/models/mine", "mine"),
+    ],
+)
+def test_a_board_does_not_tell_where_a_model_lies(given: str, named: str) -> None:
+    options = [f"model={given}"] if given else []
+    assert model_of({"profile": "full", "task_options_passed": options}) == named

@@ -16,7 +16,7 @@ import pandas as pd
 
 from membench.boards.captions import with_captions
 from membench.boards.control import control_command, with_control
-from membench.boards.identity import BOARD, asked, hash_without, pair_key
+from membench.boards.identity import BOARD, asked, hash_without, model_of, pair_key
 from membench.errors import UserError
 from membench.metrics.extraction import copy_counts
 from membench.metrics.names import COPIES, DETECTION, NUMBERS, RARE
@@ -248,10 +248,8 @@ def _row(run: Run) -> dict[str, Any]:
         int((run.samples.status == "ok").sum()),
         len(run.samples),
     )
-    passed = dict(setting.partition("=")[::2] for setting in info.get("task_options_passed", ()))
     row |= {
-        "model": info.get("model_name")
-        or passed.get("model", "shipped" if info["profile"] == "mini" else "default"),
+        "model": model_of(info),
         "data_name": info.get("data_name", ""),
         "bands": json.dumps({band.name: [band.low, band.high] for band in run.space.bands}),
         "resolved": json.dumps(info.get("options", {}), sort_keys=True),

@@ -45,6 +45,19 @@ def passed(info: Mapping[str, Any], *without: str) -> list[str]:
     return [option for option in given if option.partition("=")[0].strip() not in without]
 
 
+def model_of(info: Mapping[str, Any]) -> str:
+    """What a board calls a run's model: its hub id, or the last part of its folder, since
+    where it lies is nobody else's business. info: a run's run.json.
+    """
+    if info.get("model_name"):
+        return str(info["model_name"])
+    given = dict(option.partition("=")[::2] for option in passed(info)).get("model", "")
+    if not given:
+        return "shipped" if info["profile"] == "mini" else "default"
+    is_path = given.startswith(("/", "~", ".")) or given.count("/") > 1
+    return given.rstrip("/").rpartition("/")[2] if is_path else given
+
+
 # Options of a task that may differ between the two: who is asked; the half is in a hash
 OF_MODEL = ("model", "control_model", "half")
 

@@ -67,8 +67,8 @@ def sweep_thresholds(
     and those of ``thresholds.curves``.
 
     ``ums_equal_n`` is at the smallest number of images among the board's complete runs,
-    since UMS depends on it; a partial run with fewer has none. Raises :class:`UserError` where no run has images, or the grid
-    makes no sense.
+    since UMS depends on it; a partial run with fewer has none. Raises
+    :class:`UserError` where no run has images, or the grid makes no sense.
     """
     parts = []
     with_images = [(run, about(run)) for run in runs if (run.samples.status == "ok").any()]

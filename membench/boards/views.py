@@ -78,7 +78,8 @@ OF_RUN = {
 
 ABOUT = {
     "model": _text(
-        "model: a hub id or folder; shipped: the one that comes with membench", empty=True
+        "model: a hub id, or a folder's last part; shipped: the one that comes with membench",
+        empty=True,
     ),
     "data_name": _text("name of the data or prompt sets", empty=True),
     "bands": _text("bands of similarity: JSON of name: [from, to]", empty=True),
