@@ -36,7 +36,7 @@ from membench.tasks.celeba import task as celeba
 from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.pixels.planted import World
-from membench.tasks.shared import HALVES, mirror_of
+from membench.tasks.shared import HALVES, mirror_of, rung_folder
 from membench.types import Condition
 
 TASKS = {"cifar10": cifar10, "celeba": celeba}
@@ -102,7 +102,7 @@ def rates(
 
     for way in WAYS:
         cache = out / "images" / f"{half}-{step:05d}-{way.replace(' ', '-')}-{n}.png"
-        images = sampled(models / half / f"step-{step:05d}", world, way, n, cache)
+        images = sampled(rung_folder(models / half, step), world, way, n, cache)
         mine = copies(images, own.images)
         back |= set(mine[mine >= 0].tolist())
         row(way, "copies of its own half", int((mine >= 0).sum()), n)

@@ -23,10 +23,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import sem
+from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from membench.boards.seeds import t_interval
 from membench.detectors.flipd import Flipd, FlipdOptions
 from membench.detectors.loss import Loss, LossOptions
 from membench.features.loading import load_features
@@ -186,12 +187,21 @@ def tabulated(found: pd.DataFrame) -> pd.DataFrame:
         row = {"labels": labels, "perturb": f"{perturb:g}", "from": way, "n": str(len(part))}
         for name in values:
             scale, digits = (100, 1) if name in PERCENT else (1, 3)
-            mean, low, high, _ = t_interval(part[name].tolist())
+            mean, low, high = t_interval(part[name].tolist())
             row[name + (" %" if scale == 100 else "")] = interval(
                 mean, low, high, scale=scale, digits=digits
             )
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def t_interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean and Student's 95 % interval of it; NaN where there are too few."""
+    mean = float(np.mean(values)) if values else math.nan
+    if len(values) < 2:
+        return mean, math.nan, math.nan
+    half = float(student.ppf(0.975, len(values) - 1) * sem(values))
+    return mean, mean - half, mean + half
 
 
 def plotted(found: pd.DataFrame, file: Path) -> None:
@@ -209,7 +219,7 @@ def plotted(found: pd.DataFrame, file: Path) -> None:
             told = f"{labels}, {100 * perturb:g} % perturbed" if perturb else labels
             axes.scatter(part[distance], scale * part[what], color=f"C{k}", alpha=0.4, s=16)
             (x, *ends_x), (y, *ends_y) = (
-                t_interval((by * part[name]).tolist())[:3]
+                t_interval((by * part[name]).tolist())
                 for name, by in ((distance, 1.0), (what, scale))
             )
             axes.errorbar(

@@ -5,6 +5,7 @@ of its examples.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from membench.errors import UserError
 from membench.storage.hashing import json_hash
@@ -16,6 +17,11 @@ HALVES = ("a", "b")  # of a mini world; a model is named after the half that it 
 def mirror_of(half: str) -> str:
     """The other half's name."""
     return HALVES[1 - HALVES.index(half)]
+
+
+def rung_folder(folder: Path, step: int) -> Path:
+    """Of the weights that a training kept after ``step`` steps."""
+    return folder / f"step-{step:05d}"
 
 
 def refuse_control_of(model: str) -> None:

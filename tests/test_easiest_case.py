@@ -67,9 +67,10 @@ def score(kind: str, name: str, conditions: list[Condition], **options: Any) -> 
     images = conditions[0].image is not None or conditions[0].start is not None
     examples = {"examples": "images" if images else "prompts"}
     detector = cls(cls.Options(**options), seed=SEED, sampling=SAMPLING[kind] | examples)
-    detector.check(w.model, conditions)
     if isinstance(detector, Side):
         detector.options = replace(detector.options, surrogate="classifier")
+    detector.check(w.model, conditions)
+    if isinstance(detector, Side):
         detector.classifier = Classifier(w.exact, [[k] for k in range(PIECE)], timed=detector.timed)  # type: ignore[assignment]
         detector.x0, detector.labels = (
             w.exact.means[:PIECE].float().view(PIECE, *w.model.shape),

@@ -218,23 +218,36 @@ def test_what_a_budget_pays_for():
     assert affordable(99, 0, 70, 7) == 9 and affordable(10, 5, 0, 4) == 4
 
 
+def test_a_dear_preparation_pays_for_no_image_at_the_cheapest_cost(tmp_path, capsys):
+    make(tmp_path, [0, 1, 2, 3, 4])
+    make(tmp_path, COPIED, detector="side", prepare={"forwards": 60})
+    frame = collect(tmp_path)
+    short, dear = row(frame, "random"), row(frame, "side")
+    assert not short.equal_cost_capped and short.images_at_equal_cost == 5
+    assert dear.equal_n == 5 and dear.images_at_equal_cost == 0 and dear.copied_at_equal_cost == 0
+    write_boards(of_frame(frame, "run"), "md", None)
+    text = capsys.readouterr().out
+    assert "copied @N_G=5" in text and "copied @50 fwd" in text
+
+
 def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
-    """The cheapest run lost two of its images, so its cost pays for more than are
-    there; a dear preparation pays for none.
+    """The run that lost two of its images sets no terms: the cost pays for more than are
+    there, and it has no number at the other's N_G.
     """
     make(tmp_path, [0, 1, 2, 3, 4], failed=2)
     make(tmp_path, COPIED, detector="side", prepare={"forwards": 60})
     frame = collect(tmp_path)
-    short, dear = row(frame, "random"), row(frame, "side")
+    short, whole = row(frame, "random"), row(frame, "side")
     assert (
         short.equal_cost_capped
         and short.images_at_equal_cost == 3
         and short.copied_at_equal_cost == pytest.approx(3)
     )
-    assert dear.equal_n == 3 and dear.images_at_equal_cost == 0 and dear.copied_at_equal_cost == 0
+    assert whole.equal_n == 8 and whole.images_at_equal_cost == 8
+    assert math.isnan(short.copied_at_equal_n)
     write_boards(of_frame(frame, "run"), "md", None)
     text = capsys.readouterr().out
-    assert "copied @N_G=3" in text and "copied @50 fwd" in text and ">=3.0" in text
+    assert "copied @N_G=8" in text and "copied @140 fwd" in text and ">=3.0" in text
 
 
 def test_costs(frame):

@@ -24,8 +24,7 @@ from membench.tasks.celeba import task as celeba
 from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.pixels.mirror import Pair
 from membench.tasks.pixels.mirror_task import pair_of
-from membench.tasks.pixels.train import rung_folder
-from membench.tasks.shared import HALVES, mirror_of
+from membench.tasks.shared import HALVES, mirror_of, rung_folder
 from membench.types import Condition
 
 TASKS = {"cifar10": cifar10, "celeba": celeba}

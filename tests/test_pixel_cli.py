@@ -107,7 +107,7 @@ def model(folder: Path, size: int = 32) -> Path:
         ([*RUN], ["google/ddpm-cifar10-32", "hub's cache", "--model"]),
         ([*RUN, "--model", "a/b--c"], ["'a/b--c'", "neither a folder nor a hub id"]),
         ([*RUN, "--model", "nowhere"], ["'nowhere'", "neither a folder nor a hub id"]),
-        ([*RUN, "--set", "cifar10.half=b"], ["half=b is for --profile mini"]),
+        ([*RUN, "--set", "cifar10.half=b"], ["half=b with --profile full asks the mirror"]),
         ([*RUN, "--set", "cifar10.labels=random"], ["labels", "auto, class, none"]),
         ([*RUN, "--set", "cifar10.pool=1"], ["pool", "from 2"]),
         (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from membench.errors import UserError
 
-from ..pixels.train import rung_folder
+from ..shared import rung_folder
 
 
 @dataclass(frozen=True)

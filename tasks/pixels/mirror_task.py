@@ -22,7 +22,7 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
 
-from ..shared import HALVES, mirror_of, refuse_control_of
+from ..shared import HALVES, mirror_of, refuse_control_of, rung_folder
 from .mirror import Pair, build_pair, fresh
 from .one_recipe import one_recipe
 from .planted import Half, World
@@ -221,7 +221,7 @@ def trained(
     told something else than the classes that training images are scored with.
     """
     rung, advice = (
-        folder / f"step-{step:05d}",
+        rung_folder(folder, step),
         f"membench train {info.name} --world {pair.number} --part {half}",
     )
     if not (rung / "unet" / "diffusion_pytorch_model.safetensors").is_file():

@@ -34,6 +34,7 @@ from membench.storage.files import atomic_write
 from membench.storage.provenance import commit
 from membench.types import Condition, Tracker
 
+from ..shared import rung_folder
 from .labels import Labels, make_labels, perturbed
 from .mirror import build_pair
 from .planted import World
@@ -192,10 +193,6 @@ def train_pixels(
     _save_pipeline(unet, scheduler, folder)
     tqdm.write(f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {folder}")
     return report
-
-
-def rung_folder(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:05d}"
 
 
 def _save_pipeline(unet: UNet2DModel, scheduler: DDIMScheduler, folder: Path) -> None:
