@@ -41,15 +41,15 @@ SIDE = (
 # runs for a board
 WORKLOADS = {
     "prompts": [
-        "run --detector cfg_norm,dsm,caption_length --task sd_webster --limit 24 --set images=0"
+        "run --detector cfg_norm,dsm --task sd_webster --limit 24 --set images=0"
         " --runs {o}/runs --quiet"
     ],
     "captions": [
         "run --detector caption_length --task sd_webster --limit 70 --runs {o}/runs --quiet"
     ],
     "images": [
-        "run --detector loss,membership,clid,flipd,cfg_norm,score_norm,representation,png_size"
-        " --task cifar10 --limit 40 --set images=0 --runs {o}/runs --quiet"
+        "run --detector loss,membership,clid,flipd,score_norm,representation,png_size"
+        " --task cifar10 --limit 24 --set images=0 --runs {o}/runs --quiet"
     ],
     "side": [f"run --detector side --task cifar10 --extract-only {SIDE} --runs {{o}}/runs --quiet"],
     "filter": [
@@ -66,7 +66,7 @@ WORKLOADS = {
         " channels=8,8 --output {o}/work --quiet"
     ],
     "ablate": [
-        "ablate --detector loss --task cifar10 --sweep t=0.2,0.4 --seeds 0,1 --limit 30 --set"
+        "ablate --detector loss --task cifar10 --sweep t=200,400 --seeds 0,1 --limit 30 --set"
         " images=0 --runs {o}/runs --output {o}/ablation --quiet"
     ],
     "audit": [
