@@ -35,7 +35,7 @@ import torch
 SIDE = (
     "--set side.synthetic=96 --set side.clusters=4 --set side.cohesion=-1 --set"
     " side.generations=32 --set side.classifier_steps=12 --set side.batch=8 --set"
-    " side.neighbours=5 --set side.steps=4"
+    " side.neighbours=5 --set side.steps=4 --set side.keep=1 --set side.min_members=1"
 )
 # {o}: the round's folder; {data}: images for an audit; {model}: a shipped model; {runs}:
 # runs for a board
