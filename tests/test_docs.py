@@ -173,3 +173,31 @@ def test_side_on_real_images_is_that_of_its_file(page):
     side = rows.loc["2", "side", False].ams_cumulative, rows.loc["4", "side", False].ams_cumulative
     plain = [rows.loc[value, "random", False].ams_cumulative for value in "24"]
     assert [round(s / p) for s, p in zip(side, plain, strict=True)] == [5, 2]  # README.md
+
+
+def test_perturbed_labels_of_real_images_are_those_of_their_files():
+    frame = pd.read_parquet(ROOT / "results" / "cifar10_pair_perturbed.parquet")
+    page = (ROOT / "results" / "cifar10_pair.md").read_text(encoding="utf-8")
+    told = words_of("docs/questions.md")
+    of = frame.set_index(["half", "perturb", "from"])
+    for half in "ab":
+        for share, words in ((0.0, "as they are"), (0.3, "30 % perturbed")):
+            classes, null = of.loc[half, share, "labels"], of.loc[half, share, "null"]
+            cells = [
+                f"{100 * r.ams:.1f} [{100 * r.ams_low:.1f}, {100 * r.ams_high:.1f}]"
+                for r in (classes, null)
+            ]
+            cells += [f"{classes.fd_held_out:.1f}"]
+            cells += [f"{classes.accuracy:.3f} ± {classes.accuracy_error:.3f}"]
+            assert f"| {half} | {words} | {' | '.join(cells)} |" in page
+            assert f"{100 * classes.ams:.1f}" in told and f"{100 * null.ams:.1f}" in told
+    seen = pd.read_parquet(ROOT / "results" / "cifar10_pair_perturbed_detectors.parquet")
+    seen = seen.set_index(["perturb", "detector", "kind"]).mirrored
+    for share, words in ((0.0, "as they are"), (0.3, "30 % perturbed")):
+        found = [
+            f"{seen[share, name, kind]:.3f}"
+            for name in ("loss", "flipd")
+            for kind in ("x1", "x4", "x16", "x64")
+        ]
+        assert f"| {words} | {' | '.join(found)} |" in page
+        assert found[2] in told and found[3] in told
