@@ -253,6 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from membench.cli.main import main as _  # noqa: F401 - imported once, for all children
     from membench.registry import detectors
     from membench.tasks.cifar10.task import DATA
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import random
+import runpy
 import signal
+import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,3 +86,16 @@ def test_a_run_that_ends_between_any_two_files_goes_on(
         assert tables(root) == whole, told
         left = [p.name for p in root.rglob("*") if ".partial" in p.name or p.name == "shards"]
         assert not left, f"{told}: {left}"
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "membench.cli.main", Slow("membench.cli.main"))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("membench", run_name="__main__")
+    assert ended.value.code == 130 and capsys.readouterr().err == "membench: stopped\n"
