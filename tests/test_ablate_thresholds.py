@@ -522,3 +522,11 @@ def test_detectors_without_images_are_named(
         "membench: left out: scorer has no images\n" in err
         and "random leads side for thresholds in [0.8, 1]" in out
     )
+
+
+def test_a_partial_run_does_not_set_the_terms(base: dict[str, Run]) -> None:
+    """Its few images do not bring the others' UMS down to their number; it has none."""
+    few = with_distances(base["random"], RANDOM[:5], status="partial")
+    swept = sweep_thresholds([with_distances(base["side"], SIDE), few], GRID)
+    equal = swept[swept.metric == "ums_equal_n"]
+    assert set(equal.n) == {len(SIDE)} and set(equal.detector) == {"side"}

@@ -201,3 +201,17 @@ def test_perturbed_labels_of_real_images_are_those_of_their_files():
         ]
         assert f"| {words} | {' | '.join(found)} |" in page
         assert found[2] in told and found[3] in told
+
+
+def test_single_attacks_on_real_images_are_those_of_their_file():
+    """The base rates of half b, and one seed of SIDE alone."""
+    frame = pd.read_parquet(ROOT / "results" / "cifar10_pair_attacks.parquet")
+    text = words_of("results/cifar10_pair.md")
+    plain = frame[(frame.attack == "random") & (frame.half == "b") & ~frame.control]
+    rates = [f"{100 * ams:.1f}" for ams in plain.sort_values("rung").ams]
+    assert len(rates) == 6 and f"{', '.join(rates[:5])} and {rates[5]} % are copies" in text
+    [side] = frame[
+        (frame.attack == "side") & (frame.rung == 4) & (frame.seed == 0) & ~frame.control
+    ].itertuples()
+    told = f"{100 * side.ams:.1f} % [{100 * side.ams_low:.1f}, {100 * side.ams_high:.1f}]"
+    assert f"one alone ({told})" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from membench.auditing.settings import Settings
+from membench.auditing.settings import Settings, option_of
 from membench.auditing.subject import Subject
 from membench.errors import UserError
 
@@ -20,8 +20,7 @@ def refuse_unread(settings: Settings, model: Subject, *, asked: bool) -> None:
     def refuse(names: tuple[str, ...], why: str) -> None:
         for name in names:
             if getattr(settings, name) != defaults[name]:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} is not read here: {why}; leave it out")
+                raise UserError(f"{option_of(name)} is not read here: {why}; leave it out")
 
     if not asked:
         why = f"{model.name} is asked nothing"

@@ -52,8 +52,7 @@ def with_equal_terms(
     position = {label: i for i, label in enumerate(frame.index)}
     extracted = frame[(frame.n_ok > 0) & frame.ams_cumulative.notna()]
     for _, part in extracted.groupby(list(BOARD), dropna=False):
-        whole = part[part.status == "complete"]
-        of_terms = whole if len(whole) else part
+        of_terms = setting_terms(part)
         size = int(of_terms.n_ok.min())
         budget = int((of_terms.prepare_forwards + of_terms.sample_evaluations).min())
         for label, row in part.iterrows():
@@ -74,6 +73,14 @@ def with_equal_terms(
         copied_at_equal_cost=copied_cost,
         equal_cost_capped=capped,
     )
+
+
+def setting_terms(part: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a board that say at how many images and at what cost all compare: the
+    complete ones, where there are any.
+    """
+    whole = part[part.status == "complete"]
+    return whole if len(whole) else part
 
 
 def affordable(budget: int, preparation: int, extraction: int, n_images: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from membench.boards.collect import about
+from membench.boards.collect import about, setting_terms
 from membench.boards.identity import BOARD, marked, status_of
 from membench.errors import UserError
 from membench.metrics.levels import mover, widened
@@ -74,12 +74,11 @@ def sweep_thresholds(
     with_images = [(run, about(run)) for run in runs if (run.samples.status == "ok").any()]
     if not with_images:
         raise UserError("none of these runs has images: AMS and UMS need some")
-    sizes = pd.DataFrame([{name: row[name] for name in BOARD} for _, row in with_images])
-    sizes["n"] = [int((run.samples.status == "ok").sum()) for run, _ in with_images]
-    sizes["whole"] = [row["status"] == "complete" for _, row in with_images]
-    terms = np.empty(len(sizes), dtype=np.int64)
-    for _, part in sizes.groupby(list(BOARD), dropna=False):
-        terms[part.index] = (part[part.whole] if part.whole.any() else part).n.min()
+    rows = pd.DataFrame([{n: row[n] for n in (*BOARD, "status")} for _, row in with_images])
+    rows["n"] = [int((run.samples.status == "ok").sum()) for run, _ in with_images]
+    terms = np.empty(len(rows), dtype=np.int64)
+    for _, part in rows.groupby(list(BOARD), dropna=False):
+        terms[part.index] = setting_terms(part).n.min()
     for (run, row), least in zip(with_images, terms, strict=True):
         good, found = run.found()
         table = curves(

@@ -43,7 +43,7 @@ def number_classes(
         return (
             [None if n is None or n < 0 else n for n in found],
             dict(sorted(names.items())),
-            (unclear),
+            unclear,
         )
     numbered = {x for x, n in zip(labels, found, strict=True) if x is not None and n is not None}
     unclear = ""

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from membench.datasets.img2dataset import member_bytes
-from membench.datasets.inside import IMAGE_BYTES, bytes_inside
+from membench.datasets.inside import IMAGE_BYTES, bytes_inside, is_inside, unreadable
 from membench.datasets.prompts import Prompt, example_id
 from membench.datasets.truth_folder import LAYOUTS, TruthImage, listed
 from membench.errors import UserError
@@ -242,13 +242,11 @@ def _bytes(folder: Path, path: Path) -> bytes:
     archive there.
     """
     try:
-        if (
-            path.parent.resolve(strict=True).is_relative_to(folder.resolve())
-            and (data := member_bytes(path, MAX_BYTES)) is not None
-        ):
-            return data
-    except (OSError, RuntimeError):  # RuntimeError: links in a circle
-        pass  # told below
+        data = member_bytes(path, MAX_BYTES) if is_inside(folder, path.parent) else None
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise unreadable(path, error) from None
+    if data is not None:
+        return data
     return bytes_inside(folder, path, MAX_BYTES, "a ground-truth image")
 
 

@@ -57,6 +57,10 @@ def bytes_inside(root: Path, path: Path, most: int, what: str) -> bytes:
         with open(path, "rb") as file:
             return file.read(most)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise UserError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; mend or remove it"
-        ) from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """What is said of a file that the system does not give."""
+    why = getattr(error, "strerror", None) or error
+    return UserError(f"{path} cannot be read: {why}; mend or remove it")

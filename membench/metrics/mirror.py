@@ -136,9 +136,7 @@ def over_control(
     values = less(np.ones((1, len(labels)), dtype=np.int64))[:, 0]
     drawn = [less(weights) for weights in class_weights(labels, groups, resamples, seed)]
     low, high = (
-        two_level_interval(
-            values.tolist(), np.concatenate(drawn, axis=1), level=level, range_=(-1.0, 1.0)
-        )
+        two_level_interval(values, np.concatenate(drawn, axis=1), level=level, range_=(-1.0, 1.0))
         if drawn
         else (np.nan, np.nan)
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,11 @@ class Cifar10(Task):
             setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size
         )
 
+    @cached_property
+    def _official(self) -> tuple[np.ndarray, np.ndarray]:
+        """CIFAR-10's training set, whose 180 MB are read and proved once a task."""
+        return read_cifar10(Path(self.options.data_root))
+
     def unseen(self, n: int) -> np.ndarray:
         """The first n images of a fixed permutation of CIFAR-10's test set."""
         return self._unseen(n)[0]
@@ -170,7 +176,7 @@ class Cifar10(Task):
                 "examples=training compares a model with its mirror: membench train cifar10"
                 " --profile full --set skip=N, then --set cifar10.control_model=FOLDER"
             )
-        images, classes = read_cifar10(Path(o.data_root))
+        images, classes = self._official
         folders = {
             half: snapshot(found(model or DEFAULT_MODEL, o.variant), o.rung)
             for half, model in (("a", o.model), ("b", o.control_model))
@@ -182,7 +188,7 @@ class Cifar10(Task):
         """The training images of a model: the subset that its training.json names, or
         the whole training set.
         """
-        images, classes = read_cifar10(Path(self.options.data_root))
+        images, classes = self._official
         file = self._record(self.options.half, folder)
         if not file.is_file():
             if self.options.model:
@@ -223,7 +229,7 @@ class Cifar10(Task):
         file = self._record(mirror_of(self.options.half), control)
         if not file.is_file():
             return set()
-        images, _ = read_cifar10(Path(self.options.data_root))
+        images, _ = self._official
         advice = "choose another control_model"
         return {_id(row) for row in read_trained(file, len(images), advice).rows}
 

@@ -34,7 +34,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from membench.errors import UserError
 from membench.models.training import Plan, fit, warmup
 from membench.storage.files import atomic_folder
-from membench.storage.hashing import file_hash, tensor_hash
+from membench.storage.hashing import files_hashes, tensor_hash
 from membench.storage.provenance import commit
 from membench.types import Tracker
 
@@ -186,20 +186,12 @@ def _refuse_another(there: Path, wanted: Path, start: str) -> None:
     try:
         same = json.loads((there / "training.json").read_bytes())["recipe"]["start"] == start
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        same = not there.exists() or _hashes(there) == _hashes(wanted)
+        same = not there.exists() or files_hashes(there) == files_hashes(wanted)
     if not same:
         raise UserError(
             f"{there} is not that of {wanted}, from which start= goes on; train into another"
             " folder (--output)"
         )
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): file_hash(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    }
 
 
 def train(
