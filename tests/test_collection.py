@@ -192,6 +192,14 @@ def test_hugging_face_s_classes_keep_their_numbers(tmp_path: Path) -> None:
     assert found.classes == dict(enumerate(names))
 
 
+def test_classes_that_are_told_by_name_have_the_place_of_the_name(tmp_path: Path) -> None:
+    names = ["Trouser", "Pullover", "Dress"]
+    named_parquet(tmp_path / "a.parquet", [names[i % 3] for i in range(N)], names)
+    found = read_collection(tmp_path, SIDE)
+    assert found.labels == tuple(i % 3 for i in range(N)) and found.unclear == ""
+    assert found.classes == dict(enumerate(names))
+
+
 def test_the_names_of_classes_are_those_of_their_column(tmp_path: Path) -> None:
     features = {
         "superclass": {"names": ["animal", "plant"]},
