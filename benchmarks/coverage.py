@@ -20,6 +20,7 @@ from scipy.special import ndtr, ndtri
 from membench.metrics.intervals import draws, percentiles, share_intervals, weighted_statistics
 from membench.metrics.levels import two_level_interval
 from membench.metrics.names import INFO
+from membench.metrics.trainings import over_trainings
 
 TPR = "tpr_at_fpr_0.01"
 
@@ -211,11 +212,49 @@ def share(
     return held / worlds, width / worlds
 
 
+# Of a mirror pair's example: spread of what both models see in it, and of what one does
+PAIRS = {
+    "trainings alike": (1.0, 0.7, 0.7, 0.0),
+    "trainings differ": (1.0, 0.7, 0.7, 0.3),
+    "near 1": (3.0, 0.7, 0.7, 0.3),
+    "content alone": (0.0, 1.0, 0.0, 0.0),
+    "mostly content": (0.5, 1.0, 0.1, 0.1),
+}
+
+
+def trainings(
+    separation: float, content: float, noise: float, training: float, pairs: int, worlds: int
+) -> tuple[float, float]:
+    """Coverage of the interval over the trainings of so many mirror pairs, of 60 images a
+    half, and its mean width. training: what moves all that a model has seen.
+    """
+    spread = np.sqrt(2 * (content**2 + noise**2) + training**2)
+    truth, held, width = ndtr(separation / spread), 0, 0.0
+    for i in range(worlds):
+        rng, found = np.random.default_rng([6, i]), []
+        for _ in range(pairs):
+            seen, of_both = np.repeat([True, False], 60), content * rng.normal(size=120)
+            for own in (seen, ~seen):
+                gain = separation + training * rng.normal()
+                scores = of_both + gain * own + noise * rng.normal(size=120)
+                found.append((scores[own][:, None] > scores[~own]).mean())
+        low, high = over_trainings(found, logit=True)
+        held, width = held + (low <= truth <= high), width + high - low
+    return held / worlds, width / worlds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trainings", action="store_true", help="of means over trainings alone")
     parser.add_argument("--worlds", type=int, default=1000)
     parser.add_argument("--resamples", type=int, default=1000)
     args = parser.parse_args()
+    if args.trainings:
+        for name, world in PAIRS.items():
+            for pairs in (2, 3, 5):
+                covered, width = trainings(*world, pairs, args.worlds)
+                print(f"{name:<18} {pairs} worlds: {covered:.3f}, mean width {width:.3f}")
+        return
     few = -(-args.worlds // 4)  # of the slow ones
     error, larger = (1.96 * (0.05 * 0.95 / n) ** 0.5 for n in (args.worlds, few))
     print(

@@ -13,7 +13,7 @@ import pytest
 from boards import COPIED, make
 
 from membench.boards.board import board
-from membench.boards.saved import read_mirror
+from membench.boards.saved import read_pairs
 from membench.cli.main import main
 from membench.registry import tasks
 from membench.runs.config_writer import config_of
@@ -94,7 +94,7 @@ def test_what_is_written(tmp_path: Path, source: Path, capsys: pytest.CaptureFix
     assert {path.name for path in folder.iterdir()} == files
     assert (folder / "my_norm.py").read_bytes() == SOURCE
     assert (folder / "runs.yaml").read_text() == config_of([run.info for run in runs])
-    frame = read_mirror(folder / "leaderboard.parquet")
+    frame = read_pairs(folder / "leaderboard.parquet", "mirror")
     pd.testing.assert_frame_equal(frame, board(runs, "mirror").frame, check_dtype=False)
     assert frame.seeds.tolist() == [2] * len(frame)
     scores = pd.read_parquet(folder / "scores.parquet")

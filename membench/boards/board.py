@@ -27,8 +27,9 @@ from membench.boards.mirror import collect_mirror
 from membench.boards.published_table import published_path, published_table, with_published
 from membench.boards.resampling import Resampler
 from membench.boards.rescore import rescored
-from membench.boards.saved import read_attacks, read_board, read_differences, read_mirror
+from membench.boards.saved import PAIRS, read_attacks, read_board, read_differences, read_pairs
 from membench.boards.seeds import over_seeds
+from membench.boards.worlds import collect_worlds
 from membench.errors import UserError, suggest
 from membench.metrics.names import PAIRED
 from membench.runs.finished import Run
@@ -39,6 +40,7 @@ By = Literal[
     "seeds",
     "attack",
     "mirror",
+    "worlds",
     "kind",
     "source",
     "band",
@@ -98,8 +100,9 @@ def board(
 ) -> Board:
     """The board of finished runs (``membench.runs.finished.read_runs``).
 
-    by: what a row is of: ``run``; ``seeds``: a setting, mean over its seeds; ``attack``: the
-    same, of attacks; ``mirror``: a setting and kind, on both models of a mirror pair; ``kind``:
+    by: what a row is of: ``run``; ``seeds``: a setting, mean over its seeds;
+    ``attack``: the same, of attacks; ``mirror``: a setting and kind, on both models of a
+    mirror pair; ``worlds``: the same over the mirror pairs of several worlds; ``kind``:
     of memorized example; ``source``: of examples that are not; ``band``: of similarity;
     ``example``: an example and run; ``difference``: a pair of detectors; ``leaders``:
     the same rows, for sentences; ``published``: a published number, and what was
@@ -120,6 +123,9 @@ def board(
     resampler = Resampler(groups)
     if by == "mirror":
         found = collect_mirror(runs)
+        return Board(by, found, _parts(found, runs, None, ()), ())
+    if by == "worlds":
+        found = collect_worlds(runs)
         return Board(by, found, _parts(found, runs, None, ()), ())
     if by == "attack":
         return _board(by, collect_attacks(runs, resampler, quality=quality), runs)
@@ -172,14 +178,14 @@ def read(
 ) -> Board:
     """A board that was written as Parquet. by: ``run`` shows it as it was written;
     ``seeds`` and ``summary``, ``difference`` and ``leaders`` show the same rows;
-    ``attack`` and ``mirror`` those of their own. tasks,
+    ``attack``, ``mirror`` and ``worlds`` those of their own. tasks,
     detectors: only these. Raises :class:`UserError` for a file that is damaged or
     another table.
     """
     if by in ("difference", "leaders"):
         return _board(by, read_differences(path, tasks, detectors), ())
-    if by == "mirror":
-        frame = selected(read_mirror(path), tasks, detectors)
+    if by in PAIRS:
+        frame = selected(read_pairs(path, by), tasks, detectors)
         return Board(by, frame, _parts(frame, (), None, ()), ())
     if by == "attack":
         return _board(by, selected(read_attacks(path), tasks, detectors), ())

@@ -12,12 +12,15 @@ import pyarrow.parquet as pq
 
 from membench.boards.columns import column, to_arrow
 from membench.boards.identity import BOARD
-from membench.boards.views import MIRROR_COLUMNS, Column
+from membench.boards.views import TABLES, Column
 from membench.errors import UserError
 from membench.metrics.names import COPIES, DETECTION
 from membench.storage.files import atomic_write
 from membench.storage.hashing import table_hash
 from membench.storage.tables import PARQUET_ERRORS, WRITTEN
+
+# Boards that are read as they were written, and what they are of
+PAIRS = {"mirror": "of mirror pairs", "worlds": "of several worlds"}
 
 HASH = b"membench.hash"  # of a file's rows, in its metadata
 _ENDS = ("", "_low", "_high")
@@ -208,15 +211,16 @@ def read_differences(
     return frame
 
 
-def read_mirror(path: Path) -> pd.DataFrame:
-    """A board of mirror pairs that was written as Parquet.
+def read_pairs(path: Path, by: str) -> pd.DataFrame:
+    """A board of mirror pairs that was written as Parquet; by: one of PAIRS.
 
     Raises :class:`UserError` for a file that is missing, damaged or of another table.
     """
-    frame = read_parquet(path, "membench leaderboard --by mirror --format parquet --output")
-    if missing := [name for name in MIRROR_COLUMNS if name not in frame]:
-        raise UserError(f"{path} is not a board of mirror pairs: it has no column {missing[0]}")
-    for name, of in MIRROR_COLUMNS.items():
+    columns = TABLES[by]
+    frame = read_parquet(path, f"membench leaderboard --by {by} --format parquet --output")
+    if missing := [name for name in columns if name not in frame]:
+        raise UserError(f"{path} is not a board {PAIRS[by]}: it has no column {missing[0]}")
+    for name, of in columns.items():
         if trouble := _trouble(of, frame[name]):
             raise UserError(
                 f"{path} is damaged or edited: its column {name} {trouble}; make it again"

@@ -4,7 +4,7 @@ it holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from membench.metrics.names import COPIES, DETECTION, INFO, NUMBERS, RARE
@@ -273,6 +273,27 @@ MIRROR_COLUMNS = {
     "evaluations_per_example": real("evaluations", "forwards and JVPs of an example, mean"),
 }
 
+WORLD_COLUMNS = {
+    **{
+        name: replace(MIRROR_COLUMNS[name], about=f"{MIRROR_COLUMNS[name].about}, of all worlds")
+        if name in ("data", "prompts", "examples", "weights")
+        else MIRROR_COLUMNS[name]
+        for name in (*IDENTITY, "detector", "options", "space_id", "status", "kind")
+    },
+    "world_list": _text("numbers of the worlds"),
+    "trainings": Column("whole", "trainings", "models of these worlds, two each"),
+    **_interval("mirrored", "", "mean AUROC of the trainings, each on its own world"),
+    "lowest": real("", "AUROC of the training with the lowest"),
+    "highest": real("", "AUROC of the training with the highest"),
+    **_interval(
+        "behind", "", "paired difference of the best setting's mean AUROC and this; empty: the best"
+    ),
+    "mirrored_tpr": real("", "TPR at 1 % FPR, mean of the trainings"),
+    "n": Column("whole", "examples", "examples of all worlds that every run has scored"),
+    "seeds": Column("whole", "seeds", "seeds that every training has"),
+    "evaluations_per_example": MIRROR_COLUMNS["evaluations_per_example"],
+}
+
 EXAMPLE_COLUMNS = {
     **IDENTITY,
     "detector": SETTING["detector"],
@@ -293,6 +314,7 @@ EXAMPLE_COLUMNS = {
 
 TABLES = {
     "mirror": MIRROR_COLUMNS,
+    "worlds": WORLD_COLUMNS,
     "run, seeds, attack, kind, source and summary": BOARD_COLUMNS,
     "band": BAND_COLUMNS,
     "example": EXAMPLE_COLUMNS,

@@ -23,6 +23,7 @@ EXAMPLES = (
     "leaderboard --by band --band high=0:0.5 --band low=0.5:1.2 --copy 0.8",
     "leaderboard --by example --detector cfg_norm,dsm --format csv --output scores.csv",
     "leaderboard --by mirror --runs results/mirror_development.parquet",
+    "leaderboard --by worlds --runs results/worlds.parquet",
     "leaderboard --by seeds --format parquet --output board.parquet",
     "leaderboard --by seeds --push-to-hub OWNER/NAME --dry-run --output upload",
 )
@@ -30,6 +31,7 @@ BY = {
     "run": "a run",
     "seeds": "a detector and its options: means and intervals over seeds",
     "mirror": "a detector on both models of a mirror pair, overall and for each kind",
+    "worlds": "the same over the mirror pairs of several worlds: new images, new trainings",
     "kind": "means over seeds, for each kind of memorized example",
     "source": "the same, for each source of examples that are not memorized",
     "attack": "an attack: what it extracts from the model and from its mirror, at what cost",

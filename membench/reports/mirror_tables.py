@@ -1,4 +1,4 @@
-"""The board of mirror pairs as text."""
+"""The boards of mirror pairs, of one world and of several, as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     """(what it shows, text, notes) of one board's rows of ``boards.mirror``: all kinds
     together, best first, then each kind against the same kind.
     """
-    settings = ["detector", "options"]
     every = part[part.kind == "all"].sort_values("mirrored", ascending=False)
     out = _names(every)
     out["AUROC mirrored"] = [
@@ -37,17 +36,57 @@ def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
             f" {', '.join(map(str, seeds))}{alike if options[0] else ''}"
         ],
     )
+    yield from _by_kind(
+        part, every, "AUROC mirrored, each kind against the same kind of the other half"
+    )
+
+
+def worlds_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """The same of rows of ``boards.worlds``: over all trainings, and how far behind the
+    best of the same trainings.
+    """
+    every = part[part.kind == "all"].sort_values("mirrored", ascending=False)
+    out = _names(every)
+    out["AUROC over trainings"] = [
+        interval(r.mirrored, r.mirrored_low, r.mirrored_high) for r in every.itertuples()
+    ]
+    out["from / to"] = [f"{r.lowest:.3f} / {r.highest:.3f}" for r in every.itertuples()]
+    out["behind the best"] = [
+        "" if pd.isna(r.behind) else interval(r.behind, r.behind_low, r.behind_high)
+        for r in every.itertuples()
+    ]
+    out["eval/ex"] = every.evaluations_per_example.map(number)
+    seeds, options = sorted(set(every.seeds)), every.options.unique()
+    first = every.iloc[0]
+    yield (
+        "over worlds",
+        out,
+        [
+            f"Mean AUROC of {first.trainings} trainings, two on each of the worlds"
+            f" {first.world_list.replace(',', ', ')}; from / to: the lowest and the highest of"
+            " them; behind: paired, by the same training. 95 % intervals over trainings (Student's"
+            f" t). Examples: {int(every.n.max()):,}; seeds: {', '.join(map(str, seeds))}"
+            f"{f'; options: {options[0]}' if len(options) == 1 and options[0] else ''}"
+        ],
+    )
+    yield from _by_kind(part, every, "The same, each kind against the same kind of the other half")
+
+
+def _by_kind(
+    part: pd.DataFrame, every: pd.DataFrame, note: str
+) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """The table of all kinds, its rows in the order of those of ``every``."""
     kinds = sorted(set(part.kind) - {"all"}, key=natural)
     if not kinds:
         return
-    by_kind = part.set_index([*settings, "kind"]).mirrored
+    by_kind = part.set_index(["detector", "options", "kind"]).mirrored
     out = _names(every)
     for kind in kinds:
         out[kind] = [
             f"{by_kind[key]:.3f}" if (key := (r.detector, r.options, kind)) in by_kind else "n/a"
             for r in every.itertuples()
         ]
-    yield "by kind", out, ["AUROC mirrored, each kind against the same kind of the other half"]
+    yield "by kind", out, [note]
 
 
 def _names(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 from membench.boards.board import Board
 from membench.reports.attack_tables import attack_tables
 from membench.reports.board_tables import bands_tables, differences_tables, run_tables
-from membench.reports.mirror_tables import mirror_tables
+from membench.reports.mirror_tables import mirror_tables, worlds_tables
 from membench.reports.seeds_tables import seeds_tables, summary_tables
 
 # What a table shows, its text and the notes below it.
@@ -18,6 +18,7 @@ OF_PARTS: dict[str, Callable[[pd.DataFrame], Tables]] = {
     "run": run_tables,
     **dict.fromkeys(("seeds", "kind", "source"), seeds_tables),
     "mirror": mirror_tables,
+    "worlds": worlds_tables,
     "attack": attack_tables,
     "band": bands_tables,
     "difference": differences_tables,

@@ -1,0 +1,132 @@
+"""Mirror pairs of several worlds as one row: what a detector reaches on new images and
+new trainings (docs/design/mirror-pairs.md, "Units").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from membench.boards.collect import about
+from membench.boards.identity import hash_without, passed, status_of
+from membench.boards.mirror import HALVES, mirror_rows, pairs_of
+from membench.boards.views import IDENTITY
+from membench.errors import UserError
+from membench.metrics.trainings import over_trainings
+from membench.runs.finished import Run
+from membench.storage.hashing import json_hash
+
+DEVELOPMENT = 0  # the world on which options may be chosen
+# What two worlds cannot have in common: their images, and where their models lie
+OF_WORLD = ("half", "world", "models")
+MAKE_THEM = (
+    "run the detectors on both models of worlds 1 and 2: membench train TASK --world N --output"
+    " FOLDER, then membench run --set TASK.world=N --set TASK.models=FOLDER --set TASK.half=a"
+    " and half=b"
+)
+
+
+def collect_worlds(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row a detector, its options and kind of example ("all" first), over the
+    worlds of which both models were asked; the development world is none of them.
+
+    Columns: of ``views.WORLD_COLUMNS``. ``mirrored`` is the mean AUROC of all trainings,
+    two a world, with an interval over trainings; ``behind`` the same of the paired
+    difference to the setting of the same worlds with the highest mean, missing for that
+    one. The hashes are of the worlds' own. Raises :class:`UserError` for fewer than two
+    worlds, and for two pairs of models of one world.
+    """
+    held: dict[str, dict[int, tuple[pd.DataFrame, Run]]] = {}
+    for pairs in pairs_of(runs):
+        a = pairs[0][0]
+        if (number := world_of(a.info)) == DEVELOPMENT:
+            continue
+        of_setting = held.setdefault(_setting(a.info), {})
+        if number in of_setting:
+            raise UserError(
+                f"world {number} has two pairs of models, as in {of_setting[number][1].path} and"
+                f" {a.path}: name the runs of one"
+            )
+        of_setting[number] = mirror_rows([run for pair in pairs for run in pair]), a
+    found = [_rows(worlds) for worlds in held.values() if len(worlds) > 1]
+    if not found:
+        raise UserError(
+            "no detector has runs on both models of two worlds beside the development world;"
+            f" {MAKE_THEM}"
+        )
+    frame = pd.concat(found, ignore_index=True)
+    groups = frame.groupby(["task", "weights", "space", "dtype", "kind"], sort=False)
+    behind = pd.concat([_behind(rows) for _, rows in groups])
+    return frame.join(behind).drop(columns="aurocs")
+
+
+def world_of(info: Mapping[str, Any]) -> int:
+    """The number of a run's world. info: its run.json."""
+    given = [o.partition("=")[2] for o in passed(info) if o.partition("=")[0].strip() == "world"]
+    return int(given[-1]) if given else DEVELOPMENT
+
+
+def _setting(info: Mapping[str, Any]) -> str:
+    """All that two worlds' runs have in common, but the seed."""
+    key = hash_without(info["key_parts"], "seed", "examples", *HALVES)
+    return json_hash([key, sorted(passed(info, *OF_WORLD))])
+
+
+def _rows(worlds: Mapping[int, tuple[pd.DataFrame, Run]]) -> pd.DataFrame:
+    """A setting's rows, a kind each that every world has; ``aurocs``: of the trainings,
+    in the worlds' order.
+    """
+    numbers = sorted(worlds)
+    frames = [worlds[number][0].set_index("kind") for number in numbers]
+    first = about(worlds[numbers[0]][1])
+    row = {name: first[name] for name in IDENTITY}
+    row |= {
+        name: json_hash([frame[name].iloc[0] for frame in frames])[:8]
+        for name in ("data", "prompts", "examples", "weights")
+    }
+    row |= {
+        "detector": first["detector"],
+        "options": first["options"],
+        "space_id": first["space_id"],
+        "status": status_of(frame.status.iloc[0] for frame in frames),
+        "world_list": ",".join(map(str, numbers)),
+        "trainings": 2 * len(numbers),
+    }
+    rows = []
+    for kind in frames[0].index:
+        if not all(kind in frame.index for frame in frames):
+            continue
+        aurocs = np.array([frame.loc[kind, ["auroc_a", "auroc_b"]] for frame in frames], float)
+        low, high = over_trainings(aurocs.ravel(), logit=True)
+        rows.append(
+            row
+            | {"kind": kind, "aurocs": aurocs.ravel()}
+            | {"mirrored": aurocs.mean(), "mirrored_low": low, "mirrored_high": high}
+            | {"lowest": aurocs.min(), "highest": aurocs.max()}
+            | {"mirrored_tpr": np.mean([frame.mirrored_tpr[kind] for frame in frames])}
+            | {"n": int(sum(frame.n[kind] for frame in frames))}
+            | {
+                name: of(frame[name].iloc[0] for frame in frames)
+                for name, of in (("seeds", min), ("evaluations_per_example", _mean))
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(list(values)))
+
+
+def _behind(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows of one kind and the same trainings: how far each is behind the best, by
+    the same training.
+    """
+    best = rows.loc[rows.mirrored.idxmax()]
+    out = pd.DataFrame(np.nan, index=rows.index, columns=["behind", "behind_low", "behind_high"])
+    for i, aurocs in rows.aurocs.drop(best.name).items():
+        less = best.aurocs - aurocs
+        out.loc[i] = less.mean(), *over_trainings(less)
+    return out

@@ -1,0 +1,175 @@
+"""The board over several worlds: trainings are what its intervals are over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from scipy.stats import ttest_1samp
+
+from membench.boards.board import board, read
+from membench.boards.columns import to_arrow
+from membench.boards.mirror import half_of, mirror_rows
+from membench.cli.main import main
+from membench.errors import UserError
+from membench.metrics.trainings import over_trainings
+from membench.reports.output import in_markdown, save
+from membench.runs.finished import Run, read_runs
+
+
+@pytest.fixture(scope="module")
+def development(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Two detectors that read captions alone, on both halves."""
+    folder = tmp_path_factory.mktemp("runs")
+    for half in "ab":
+        args = ["--set", "sd_webster.examples=mirror", "--set", f"sd_webster.half={half}"]
+        run = ["run", "--detector", "caption_length,caption_case", "--task", "sd_webster"]
+        assert main([*run, "--quiet", "--runs", str(folder), *args]) == 0
+    return list(read_runs([folder]).runs)
+
+
+def in_world(run: Run, number: int, gain: float = 1.0, models: str = "m") -> Run:
+    """The run as if it were of another world: other hashes, another folder of models, and
+    scores that tell the model's own captions the better the larger the gain.
+    """
+    hashes = {
+        name: f"{number}{models}{value}"[:64]
+        for name, value in run.info["key_parts"]["hashes"].items()
+    }
+    parts = run.info["key_parts"] | {"hashes": hashes, "examples": f"{number:064d}"}
+    passed = [*run.info["task_options_passed"], f"world={number}", f"models={models}{number}"]
+    random = np.random.default_rng([number, half_of(run) == "b", len(models)])
+    score = gain * run.scores.label + random.normal(size=len(run.scores))
+    return replace(
+        run,
+        info=run.info | {"key_parts": parts, "task_options_passed": passed},
+        scores=run.scores.assign(score=score),
+    )
+
+
+def in_worlds(runs: list[Run], gains: Mapping[int, float], detector: str) -> list[Run]:
+    of = [run for run in runs if run.info["detector"] == detector]
+    return [in_world(run, number, gain) for number, gain in gains.items() for run in of]
+
+
+def test_the_interval_is_students_t() -> None:
+    random = np.random.default_rng(0)
+    for count in (2, 4, 6):
+        values = random.normal(size=count)
+        wanted = ttest_1samp(values, 0).confidence_interval(0.95)
+        assert over_trainings(values) == pytest.approx((wanted.low, wanted.high))
+    # The delta method on the logit scale, by hand: sd 0.1, t(3) = 3.182446
+    low, high = over_trainings([0.7, 0.7, 0.9, 0.9], logit=True)
+    half = 3.182446 * np.sqrt(0.04 / 3) / 2 / (0.8 * 0.2)
+    assert (low, high) == pytest.approx((expit(logit(0.8) - half), expit(logit(0.8) + half)))
+    assert over_trainings([1.0, 1.0], logit=True) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5, np.nan], [[0.5, 0.5], [0.5, 0.5]], [0.5, 1.5]])
+def test_what_has_no_interval(values: list) -> None:
+    with pytest.raises(ValueError, match="value"):
+        over_trainings(np.array(values), logit=True)
+
+
+def test_a_row_is_of_all_trainings(development: list[Run]) -> None:
+    ours = in_worlds(development, {1: 1.0, 2: 2.0, 5: 3.0}, "caption_length")
+    frame = board([*development, *ours], "worlds").frame
+    # The development world is none of them, whatever was run there
+    assert set(frame.detector) == {"caption_length"} and set(frame.world_list) == {"1,2,5"}
+    assert frame.kind.tolist() == ["all", "MV", "RV", "TV"] and set(frame.trainings) == {6}
+    for row in frame.itertuples():
+        pairs = [
+            [r for r in ours if f"world={n}" in r.info["task_options_passed"]] for n in (1, 2, 5)
+        ]
+        of_worlds = [mirror_rows(pair).set_index("kind").loc[row.kind] for pair in pairs]
+        each = np.array([[of.auroc_a, of.auroc_b] for of in of_worlds]).ravel()
+        assert row.mirrored == pytest.approx(each.mean())
+        assert (row.lowest, row.highest) == pytest.approx((each.min(), each.max()))
+        wanted = over_trainings(each, logit=True)
+        assert (row.mirrored_low, row.mirrored_high) == pytest.approx(wanted)
+        assert row.n == sum(of.n for of in of_worlds)
+    assert frame.behind.isna().all()
+    to_arrow(frame, "worlds")
+
+
+def test_behind_is_paired_by_training(development: list[Run]) -> None:
+    best = in_worlds(development, {1: 1.0, 2: 3.0}, "caption_length")
+    # A little less of each training: far less apart than the trainings are
+    worse = in_worlds(development, {1: 0.9, 2: 2.7}, "caption_case")
+    frame = board([*best, *worse], "worlds").frame
+    first, second = (
+        frame[(frame.detector == d) & (frame.kind == "all")].iloc[0]
+        for d in ("caption_length", "caption_case")
+    )
+    assert np.isnan(first.behind) and second.behind == pytest.approx(
+        first.mirrored - second.mirrored
+    )
+    assert 0 < second.behind_low < second.behind < second.behind_high
+    assert second.behind_high - second.behind_low < second.mirrored_high - second.mirrored_low
+    # On other worlds there is no training in common
+    apart = in_worlds(development, {1: 0.9, 3: 2.7}, "caption_case")
+    assert board([*best, *apart], "worlds").frame.behind.isna().all()
+
+
+def test_fewer_than_two_worlds_are_refused(development: list[Run]) -> None:
+    one = in_worlds(development, {1: 1.0}, "caption_length")
+    for runs in (development, [*development, *one]):
+        with pytest.raises(UserError, match="two worlds beside the development world"):
+            board(runs, "worlds")
+
+
+def test_two_pairs_of_one_world_are_refused(development: list[Run]) -> None:
+    twice = [
+        in_world(run, number, models=models)
+        for models in ("m", "other")
+        for number in (1, 2)
+        for run in development
+    ]
+    with pytest.raises(UserError, match=r"world [12] has two pairs of models, as in"):
+        board(twice, "worlds")
+
+
+def test_options_and_rungs_are_settings_of_their_own(development: list[Run]) -> None:
+    ours = in_worlds(development, {1: 1.0, 2: 2.0}, "caption_length")
+    rung = [
+        replace(
+            r, info=r.info | {"task_options_passed": [*r.info["task_options_passed"], "rung=1"]}
+        )
+        for r in ours
+        if "world=2" in r.info["task_options_passed"]
+    ]
+    others = [r for r in ours if "world=1" in r.info["task_options_passed"]]
+    with pytest.raises(UserError, match="two worlds"):
+        board([*others, *rung], "worlds")
+
+
+def test_text_and_file(development: list[Run], tmp_path: Path) -> None:
+    ours = in_worlds(development, {1: 1.0, 2: 2.0}, "caption_length")
+    made = board([*ours, *in_worlds(development, {1: 0.5, 2: 0.5}, "caption_case")], "worlds")
+    text = in_markdown(made)
+    assert "Mean AUROC of 4 trainings, two on each of the worlds 1, 2" in text
+    rows = [line for line in text.splitlines() if line.startswith("| caption_")]
+    assert rows[0].startswith("| caption_length") and rows[0].split("|")[4].strip() == ""
+    assert max(map(len, rows)) <= 90
+    file = tmp_path / "worlds.parquet"
+    save(made.frame, "worlds", "parquet", file)
+    assert in_markdown(read(file, "worlds")) == text
+    with pytest.raises(UserError, match="not a board of mirror pairs"):
+        read(file, "mirror")
+
+
+def test_the_command(development: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "worlds.parquet"
+    ours = in_worlds(development, {1: 1.0, 2: 2.0}, "caption_length")
+    save(board(ours, "worlds").frame, "worlds", "parquet", file)
+    assert main(["leaderboard", "--by", "worlds", "--runs", str(file)]) == 0
+    assert "caption_length" in capsys.readouterr().out
+    assert (
+        main(["leaderboard", "--by", "worlds", "--runs", str(development[0].path.parents[3])]) == 2
+    )
+    [line] = capsys.readouterr().err.splitlines()[-1:]
+    assert "membench train TASK --world N" in line
