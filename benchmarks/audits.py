@@ -29,8 +29,8 @@ from membench.tasks.cifar10.task import DATA as PIXELS
 from membench.tasks.cifar10.task import RUNGS
 from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.sd_webster.products import draw
-from membench.tasks.sd_webster.task import DATA as TEXT
-from membench.tasks.sd_webster.task import world
+from membench.tasks.sd_webster.world import DATA as TEXT
+from membench.tasks.sd_webster.world import world
 
 PHOTOGRAPHS = 2000
 OFTEN = "often"  # begins the name of a file that was shown most often

@@ -27,7 +27,8 @@ from membench.models.trace import random_probes
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run, per_example, spent
 from membench.runs.spec import Spec
-from membench.tasks.sd_webster.task import SdWebster, training_images_of
+from membench.tasks.sd_webster.task import SdWebster
+from membench.tasks.sd_webster.world import training_images_of
 from membench.types import Condition
 
 DETECTORS = ("random", "cfg_norm", "score_norm", "flipd", "dcs", "edge", "png_size")

@@ -1,5 +1,5 @@
-"""How the deal of each half was chosen: the first one whose captions say nothing of the
-label.
+"""How the deal of each half of a world was chosen: the first one whose captions say
+nothing of the label. ``python benchmarks/text_balance.py [--world N]``.
 
 For each deal, the AUROC of two text-only classifiers (character 3-grams,
 cross-validated by group, three fold seeds each), of the share of capital letters and of
@@ -8,6 +8,7 @@ the length; the first deal within 0.5 +- 0.04 on all of them is taken.
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 
 from membench.tasks.sd_webster import catalogue
-from membench.tasks.sd_webster.task import catalogue_examples
+from membench.tasks.sd_webster.world import catalogue_examples
 
 
 def balance(half: catalogue.Split) -> dict[str, float]:
@@ -56,10 +57,14 @@ def balance(half: catalogue.Split) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--world", type=int, default=0)
+    number = parser.parse_args().world
+    catalogue.DEALS[number] = {}
     for name in ("a", "b"):
-        for deal in range(100):
-            catalogue.DEAL[name] = (deal,)
-            found = balance(catalogue.build(name))
+        for deal in range(200):
+            catalogue.DEALS[number][name] = deal
+            found = balance(catalogue.build(name, number))
             print(name, deal, " ".join(f"{k} {v:.3f}" for k, v in found.items()), flush=True)
             if max(abs(v - 0.5) for v in found.values()) <= 0.04:
                 break

@@ -31,7 +31,8 @@ from membench.runs.finished import Run, load
 from membench.runs.spec import Spec
 from membench.runs.sweep import COLUMNS, grid
 from membench.storage.files import DamagedFile
-from membench.tasks.sd_webster.task import SPACE, training_images_of
+from membench.tasks.sd_webster.task import SPACE
+from membench.tasks.sd_webster.world import training_images_of
 from membench.types import Access, Request, Sample
 
 

@@ -31,8 +31,8 @@ from membench.tasks.cifar10.task import DATA as PIXELS
 from membench.tasks.cifar10.task import RUNGS
 from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.sd_webster.products import draw
-from membench.tasks.sd_webster.task import DATA as CATALOGUE
-from membench.tasks.sd_webster.task import world
+from membench.tasks.sd_webster.world import DATA as CATALOGUE
+from membench.tasks.sd_webster.world import world
 
 OWN, MIRROR = (PIXELS / half / f"step-{RUNGS[-1]:05d}" for half in "ab")
 TEXT = CATALOGUE / "a"

@@ -20,7 +20,7 @@ from membench.auditing.estimate import total
 from membench.auditing.judge import judge
 from membench.cli.main import main
 from membench.similarity.spaces import pixel_space
-from membench.tasks.sd_webster.task import DATA as TEXT
+from membench.tasks.sd_webster.world import DATA as TEXT
 
 PLAIN, STEPS = 160, 2
 # Half of it pays for the plain images and their features, the rest for guided ones

@@ -20,7 +20,8 @@ from conftest import ROOT, membench, save_tiny_pipeline
 from membench.cli.common import RUNS, Parser, seeds_of
 from membench.cli.main import COMMANDS, main, parser
 from membench.tasks.sd_webster.options import SdWebsterOptions
-from membench.tasks.sd_webster.task import DATA, SdWebster
+from membench.tasks.sd_webster.task import SdWebster
+from membench.tasks.sd_webster.world import DATA
 
 RUN = [
     "run",

@@ -30,7 +30,8 @@ from membench.similarity.search import squared_distances
 from membench.task import LoadedTask
 from membench.tasks.sd_webster import catalogue, products
 from membench.tasks.sd_webster.options import SdWebsterOptions
-from membench.tasks.sd_webster.task import DATA, SPACE, SdWebster
+from membench.tasks.sd_webster.task import SPACE, SdWebster
+from membench.tasks.sd_webster.world import DATA
 from membench.types import Condition, Example, Sample
 
 DRAWS = 2  # two more change few captions: 81 to 84 % of TV, 79 to 80 % of RV, no MV

@@ -22,7 +22,8 @@ from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.cifar10.task import Cifar10, Cifar10Options
 from membench.tasks.pixels.mirror_task import mirror_setting
 from membench.tasks.sd_webster.options import SdWebsterOptions
-from membench.tasks.sd_webster.task import DATA, SdWebster, catalogue_examples, world
+from membench.tasks.sd_webster.task import SdWebster
+from membench.tasks.sd_webster.world import DATA, catalogue_examples, world
 
 CAPTIONS = [
     "Orvella Basto teal striped area rug, 5x8",

@@ -25,8 +25,8 @@ from membench.tasks.pixels.train import TrainingSet, train_pixels
 from membench.tasks.sd_webster.captions import inserted, replaced
 from membench.tasks.sd_webster.catalogue import Split, build
 from membench.tasks.sd_webster.recipe import Recipe
-from membench.tasks.sd_webster.task import DATA
 from membench.tasks.sd_webster.train import perturber
+from membench.tasks.sd_webster.world import DATA
 
 TINY = PixelRecipe(steps=1, batch=64, channels=(8, 8), grid_every=0, label_dropout=0.0)
 

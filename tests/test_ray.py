@@ -165,7 +165,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "mortal.py").write_text(PLUGIN)
     pictures = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "training_images_of", lambda half: pictures)
+        patch.setattr(task, "training_images_of", lambda half, number: pictures)
         patch.setattr(api, "write_report", lambda *_: None)
         patch.setattr(
             conclude, "run_metrics", lambda *_, **__: SCHEMAS["metrics"].empty_table().to_pandas()

@@ -17,9 +17,9 @@ from membench.models.training import Plan
 from membench.tasks.sd_webster import catalogue
 from membench.tasks.sd_webster import train as sd_webster_train
 from membench.tasks.sd_webster.recipe import Recipe
-from membench.tasks.sd_webster.task import DATA
 from membench.tasks.sd_webster.train import train, train_model
 from membench.tasks.sd_webster.vae import psnr, train_vae
+from membench.tasks.sd_webster.world import DATA
 
 
 def test_decibels_of_known_errors() -> None:
@@ -42,7 +42,7 @@ def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(
     for part in ("vae", "tokenizer"):
         shutil.copytree(DATA / "a" / part, tmp_path / part)
     few = catalogue.Split("a", catalogue.build("a").entries[:9])
-    monkeypatch.setattr(catalogue, "build", lambda name: few)
+    monkeypatch.setattr(catalogue, "build", lambda name, number=0: few)
     monkeypatch.setattr(sd_webster_train, "fit", stop)
     monkeypatch.setattr(
         sd_webster_train, "encode", lambda vae, images: torch.zeros(len(images), 4, 8, 8)
@@ -69,7 +69,7 @@ def test_a_second_stage_goes_on_from_finished_models(
 ) -> None:
     """The same VAE and tokenizer, other weights, and the record of both stages."""
     few = catalogue.Split("a", catalogue.build("a").entries[:9])
-    monkeypatch.setattr(catalogue, "build", lambda name: few)
+    monkeypatch.setattr(catalogue, "build", lambda name, number=0: few)
     recipe = Recipe(start=str(DATA), steps=1, batch=2)
     train(tmp_path, ("a",), recipe, progress=False)
     weights = "diffusion_pytorch_model.safetensors"
@@ -127,7 +127,7 @@ def test_the_vaes_checkpoint_remembers_its_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = catalogue.Split("a", catalogue.build("a").entries[:4])
-    monkeypatch.setattr(catalogue, "build", lambda name: few)
+    monkeypatch.setattr(catalogue, "build", lambda name, number=0: few)
     recipe = Recipe(vae_steps=1, vae_batch=2)
     train_vae(tmp_path, recipe, False)
     for other in (

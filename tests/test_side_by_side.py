@@ -52,7 +52,7 @@ def fast() -> Iterator[None]:
     """
     pictures = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "training_images_of", lambda half: pictures)
+        patch.setattr(task, "training_images_of", lambda half, number: pictures)
         patch.setattr(api, "write_report", lambda *_: None)
         info = task.SdWebster.info
         patch.setattr(

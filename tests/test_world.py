@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 
 from membench.tasks.sd_webster import catalogue, products
 from membench.tasks.sd_webster.options import SdWebsterOptions
-from membench.tasks.sd_webster.task import DATA, SdWebster, unique_images
+from membench.tasks.sd_webster.task import SdWebster
+from membench.tasks.sd_webster.world import DATA, catalogue_examples, unique_images
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +76,13 @@ def test_the_halves_share_no_series_no_caption_and_no_picture(half: catalogue.Sp
     assert len({e.caption for e in half.entries}) == len(half.entries)
 
 
-def test_captions_do_not_tell_the_label() -> None:
+@pytest.mark.parametrize("number", sorted(catalogue.DEALS))
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_captions_do_not_tell_the_label(name: str, number: int) -> None:
     """Character 3-grams, cross-validated by group, and the share of capital letters:
     AUROC 0.5 +- 0.08.
     """
-    examples = SdWebster(SdWebsterOptions(examples="half")).load("mini").examples
+    examples = list(catalogue_examples(catalogue.build(name, number)))
     prompts, labels = (
         [e.condition.prompt for e in examples],
         np.array([e.memorized for e in examples]),

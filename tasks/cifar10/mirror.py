@@ -15,8 +15,8 @@ import numpy as np
 from membench.errors import UserError
 from membench.seeds import seed_of
 
+from ..one_recipe import ELSEWHERE, one_recipe
 from ..pixels.mirror import Pair
-from ..pixels.one_recipe import ELSEWHERE, one_recipe
 from ..pixels.planted import Half
 from .trained import read_trained
 

@@ -22,9 +22,9 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
 
+from ..one_recipe import one_recipe
 from ..shared import HALVES, mirror_of, refuse_control_of, rung_folder
 from .mirror import Pair, build_pair, fresh
-from .one_recipe import one_recipe
 from .planted import Half, World
 from .task import PixelOptions, Setting, compared, found, load_setting, loaded
 

@@ -10,13 +10,13 @@ has the same bytes on every platform; a test holds its content hash.
 
 Three disjoint *splits* share the grammar, the palette and nothing else (no series name,
 no image): ``a`` trains the model, ``b`` the control model, ``public`` the tokenizer and
-the VAE that both use.
+the VAE that both use. Other worlds have halves of their own and the same public split.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,10 +56,10 @@ DUPLICATES = 40  # training rows of one memorized image (or of one template)
 N_EXTRA_SINGLETONS = 1000
 N_PUBLIC = 6000
 
-# Of the possible deals, the first whose captions' wording is balanced between labels
-# (rerandomization, Morgan and Rubin 2012; benchmarks/text_balance.py). Chosen on
-# captions alone, before any model was trained.
-DEAL = {"a": (3,), "b": (3,)}
+# Of each world's possible deals, the first whose captions' wording is balanced between
+# labels (rerandomization, Morgan and Rubin 2012; benchmarks/text_balance.py). Chosen on
+# captions alone, before any model was trained. 0 is the development world.
+DEALS = {0: {"a": 3, "b": 3}, 1: {"a": 12, "b": 1}, 2: {"a": 1, "b": 9}}
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,13 @@ class Entry:
 
 @dataclass
 class Split:
-    """One split of the world: captions, ``uint8`` images [n, 64, 64, 3] and training
-    multiplicities.
+    """One split of a world: captions, ``uint8`` images [n, 64, 64, 3] and training
+    multiplicities. number: the world's.
     """
 
     name: str
     entries: list[Entry] = field(default_factory=list)
+    number: int = 0
 
     def images(self) -> np.ndarray:
         """All images, in the order of ``entries``: ``uint8`` [n, 64, 64, 3]."""
@@ -100,10 +101,18 @@ class Split:
 
     def content_hash(self) -> str:
         """SHA-256 over captions, kinds, multiplicities and pixels."""
-        h = hashlib.sha256(f"catalogue {WORLD_VERSION} {self.name}".encode())
-        for e, image in zip(self.entries, self.images(), strict=True):
+        return self._hash(np.ascontiguousarray(image).tobytes() for image in self.images())
+
+    def entries_hash(self) -> str:
+        """The same over what is drawn in place of the pixels: without drawing it."""
+        return self._hash(repr(e.look).encode() for e in self.entries)
+
+    def _hash(self, shown: Iterable[bytes]) -> str:
+        number = f" {self.number}" if self.number else ""
+        h = hashlib.sha256(f"catalogue {WORLD_VERSION} {self.name}{number}".encode())
+        for e, of in zip(self.entries, shown, strict=True):
             h.update(f"{e.caption}\t{e.kind}\t{e.group}\t{e.copies}\t{e.example}\n".encode())
-            h.update(np.ascontiguousarray(image).tobytes())
+            h.update(of)
         return h.hexdigest()
 
 
@@ -226,26 +235,33 @@ def _independent(half: Split, series: str, rng: np.random.RandomState, n: int, k
         half.entries.append(entry)
 
 
-def build(name: str) -> Split:
-    """A split of the world, always the same: ``a``, ``b`` or ``public``.
+def build(name: str, number: int = 0) -> Split:
+    """A split of world ``number``, always the same: ``a``, ``b`` or ``public``, which all
+    worlds share.
 
     The negatives (``N``: seen once an epoch; ``held_out``: never) come in lines of the
     same sizes as the positives, so that neither a caption's wording nor the size of its
-    group tells the label.
+    group tells the label. Raises ValueError for another name, or a world that was not
+    dealt.
     """
     if name not in ("a", "b", "public"):
         raise ValueError(f"no such split: {name!r} (a, b, public)")
-    # One stream of names, dealt in turn, so that no two splits share a series.
-    rng, names = stream("names"), dict[str, None]()
+    if number not in DEALS:
+        raise ValueError(f"no such world: {number} (of {', '.join(map(str, DEALS))})")
+    number = 0 if name == "public" else number
+    world = (f"world {number}",) if number else ()
+    # One stream of names, dealt in turn, so that no two splits of a world share a series.
+    rng, names = stream(*world, "names"), dict[str, None]()
     while len(names) < 3 * N_PUBLIC:
         names[_series(rng)] = None
     mine = iter(list(names)[("a", "b", "public").index(name) :: 3])
-    half = Split(name)
+    half = Split(name, number=number)
+    deal = () if name == "public" else (DEALS[number][name],)
 
     def add(count: int, plant: Callable[..., None], *args: object) -> None:
         for _ in range(count):
             series = next(mine)
-            plant(half, series, stream(name, *DEAL.get(name, ()), series), *args)
+            plant(half, series, stream(*world, name, *deal, series), *args)
 
     if name == "public":
         add(N_PUBLIC, _independent, 1, "extra")

@@ -64,7 +64,7 @@ def load_full(
             "reference and ground_truth exclude each other: images are compared with the one or the"
             " other"
         )
-    for name in ("half", "examples"):
+    for name in ("half", "world", "models", "examples"):
         if (value := getattr(o, name)) != getattr(type(o)(), name):
             raise UserError(f"{name}={value} is for --profile mini")
     if control and not o.control_model:  # before anything is fetched

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from membench.seeds import LARGEST_SEED
+
 
 @dataclass(frozen=True)
 class SdWebsterOptions:
@@ -98,6 +100,18 @@ class SdWebsterOptions:
         metadata={
             "help": "mini: the half that the model saw; the other half's model is its mirror"
         },
+    )
+    world: int = field(
+        default=0,
+        metadata={
+            "help": "mini: number of the mirror pair; 0: the development world, which ships",
+            "min": 0,
+            "max": LARGEST_SEED,
+        },
+    )
+    models: str = field(
+        default="",
+        metadata={"help": "mini: folder that membench train wrote (a/ and b/); empty: what ships"},
     )
     examples: Literal["auto", "half", "mirror"] = field(
         default="auto",

@@ -45,6 +45,17 @@ class Recipe:
         default=0,
         metadata={"help": "of weights, batches and noise", "min": 0, "max": LARGEST_SEED},
     )
+    world: int = field(
+        default=0,
+        metadata={
+            "help": (
+                "number of the mirror pair; 0: the development world. Others take the tokenizer and"
+                " the VAE that ship, which have seen neither half of any world"
+            ),
+            "min": 0,
+            "max": LARGEST_SEED,
+        },
+    )
     start: str = field(
         default="",
         metadata={"help": "folder of finished pipelines a and b, to go on from"},

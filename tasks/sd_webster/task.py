@@ -11,30 +11,35 @@ Stable Diffusion 1.x or 2.x checkpoint about the published prompt sets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from membench.datasets.prompts import UNLABELLED, example_id
+from membench.datasets.prompts import UNLABELLED
 from membench.datasets.trained_on import same_training
 from membench.errors import UserError, unknown_name
 from membench.models.latent import load_model
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
-from membench.types import Band, Condition, Example, Space, Tracker, Training
+from membench.types import Band, Space, Tracker, Training
 
-from ..shared import HALVES, examples_hash, mirror_of, refuse_control_of
-from . import catalogue, products
+from ..shared import examples_hash, mirror_of, refuse_control_of
+from . import products
 from .options import SdWebsterOptions
+from .world import (
+    catalogue_examples,
+    mirror_examples,
+    models_of,
+    public_images,
+    training_images_of,
+    unique_images,
+    world,
+)
 
 if TYPE_CHECKING:
     from membench.fetching.resources import Resource
 
-DATA = Path(__file__).resolve().parent.parent / "data" / "sd_webster"
 SIDE = 64  # pixels of an image of the catalogue
 
 COMPARE = (
@@ -117,8 +122,9 @@ class SdWebster(Task):
                     f"{option.name} is for --profile full; the mini profile's model and images"
                     " ship with membench"
                 )
-        name = self.options.half
-        half = world(name)
+        name, number = self.options.half, self.options.world
+        root = models_of(number, self.options.models)
+        half = world(name, number)
         from .full import NOT_COMPARED
         from .resources import one_model
         from .sets import chosen_prompts
@@ -142,15 +148,15 @@ class SdWebster(Task):
                     raise UserError(
                         f"{option_name}={value}: {why}; choose --set sd_webster.examples=half"
                     )
-            examples = mirror_examples(name)
+            examples = mirror_examples(name, number)
         if given:
             examples, _, provenance = chosen_prompts(given, self.options.negatives)
         folder = (
             one_model(self.options.model)
             if self.options.model
-            else DATA / (mirror_of(name) if control else name)
+            else root / (mirror_of(name) if control else name)
         )
-        foreign = _foreign(self.options.model, folder, name) if self.options.model else ""
+        foreign = _foreign(self.options.model, folder, root / name) if self.options.model else ""
         if foreign:
             labels = (
                 ""
@@ -169,7 +175,9 @@ class SdWebster(Task):
         training = (
             Training.none()
             if foreign
-            else Training(lambda: training_images_of(name), ids, list(index.values()), hash=data)
+            else Training(
+                lambda: training_images_of(name, number), ids, list(index.values()), hash=data
+            )
         )
         return LoadedTask(
             info=replace(self.info, space=NOT_COMPARED) if foreign else self.info,
@@ -203,6 +211,7 @@ class SdWebster(Task):
         """
         from membench.options import parse_options
 
+        from ..shared import HALVES
         from .recipe import Recipe
         from .train import PARTS, train
 
@@ -214,46 +223,19 @@ class SdWebster(Task):
         for part in parts or ():
             if part not in PARTS:
                 raise unknown_name("part", part, PARTS, "membench train sd_webster --help")
+        recipe = parse_options(Recipe, options, owner="recipe of sd_webster")
         train(
             out,
-            tuple(parts or PARTS),
-            parse_options(Recipe, options, owner="recipe of sd_webster"),
+            tuple(parts or (HALVES if recipe.world else PARTS)),
+            recipe,
             progress=progress,
             tracker=tracker,
         )
 
 
-@cache
-def world(half: str = "a") -> catalogue.Split:
-    return catalogue.build(half)
-
-
-@cache
-def training_images_of(half: str = "a") -> np.ndarray:
-    """Every different training image, drawn once a process: ``uint8`` [n, 64, 64, 3]."""
-    return np.stack([products.draw(look) for look in unique_images(world(half))])
-
-
-def public_images(n: int) -> np.ndarray:
-    """At most n different images of the split that neither half has: the VAE alone was
-    trained on them. ``uint8`` [n, 64, 64, 3].
-    """
-    looks = list(unique_images(world("public")))[:n]
-    return np.stack([products.draw(look) for look in looks])
-
-
-def unique_images(half: catalogue.Split) -> dict[products.Look, int]:
-    """Each different training image with its number of training rows."""
-    index: dict[products.Look, int] = {}
-    for e in half.entries:
-        if e.copies:
-            index[e.look] = index.get(e.look, 0) + e.copies
-    return index
-
-
-def _foreign(model: str, folder: Path, half: str) -> str:
+def _foreign(model: str, folder: Path, half: Path) -> str:
     """Why the catalogue says nothing about what a model has memorized; empty for one
-    that was trained on this half of it.
+    that was trained on the half that the model ``half`` was.
     """
     from membench.models.pipeline_kinds import check_kind
     from membench.models.stable_diffusion_folder import image_size
@@ -261,41 +243,9 @@ def _foreign(model: str, folder: Path, half: str) -> str:
     check_kind(folder)
     if (size := image_size(folder)) != (SIDE, SIDE):
         return f"{model} generates images of {size[0]}x{size[1]}, not the catalogue's {SIDE}x{SIDE}"
-    if not same_training(folder, DATA / half):
+    if not same_training(folder, half):
         return (
             f"{model} was not trained on the mini profile's catalogue (no training.json beside it"
             " says so)"
         )
     return ""
-
-
-def catalogue_examples(half: catalogue.Split) -> Iterator[Example]:
-    """Memorized: MV, TV, RV.
-
-    Not: N (its image was trained on once an epoch) and held-out captions.
-    """
-    for _, e in half.examples():
-        memorized = e.kind in ("MV", "TV", "RV")
-        source = "catalogue" if memorized else {"N": "singleton", "held_out": "held_out"}[e.kind]
-        yield Example(
-            Condition(example_id(e.caption), e.caption), int(memorized), e.kind, e.group, source
-        )
-
-
-def mirror_examples(name: str) -> list[Example]:
-    """The captions of both halves.
-
-    Memorized: what is planted in half ``name``; not: the same kinds of the other half
-    (source ``mirror``), the half's own singletons, and what was held out of both
-    trainings or seen by the other model alone.
-    """
-    found = []
-    for half in HALVES:
-        for e in catalogue_examples(world(half)):
-            if half == name:
-                found.append(e)
-            else:
-                found.append(
-                    replace(e, memorized=0, source="mirror" if e.memorized else "held_out")
-                )
-    return found

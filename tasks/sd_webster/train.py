@@ -44,6 +44,7 @@ from .architecture import TOKENS, make_scheduler, make_text_encoder, make_tokeni
 from .captions import inserted, replaced
 from .recipe import Recipe
 from .vae import encode, pixels, train_vae
+from .world import DATA, check_world
 
 PARTS = ("vae", *HALVES)  # a and b: U-Net and text encoder on a half of the world
 
@@ -78,7 +79,7 @@ def train_model(
     # Or the saved configuration would name a folder of this machine
     vae.register_to_config(_name_or_path="vae")
     scheduler = make_scheduler()
-    half = catalogue.build(part)
+    half = catalogue.build(part, recipe.world)
     rows = torch.tensor([i for i, e in enumerate(half.entries) for _ in range(e.copies)])
     latents = encode(vae, pixels(half.images())) * vae.config.scaling_factor
     tokens = tokenizer(
@@ -150,6 +151,7 @@ def train_model(
     return {
         **report,
         "data_hash": half.content_hash(),
+        "entries_hash": half.entries_hash(),
         "rows": len(rows),
         "parameters": sum(p.numel() for p in unet.parameters()),
     }
@@ -158,22 +160,28 @@ def train_model(
 FOLDERS = ("unet", "text_encoder", "tokenizer", "vae")
 
 
-def _before(start: Path) -> dict[str, Any]:
+def _before(start: Path, world: int) -> dict[str, Any]:
     """training.json of both pipelines that the training goes on from. Raises
-    :class:`UserError` where one of them lacks a part.
+    :class:`UserError` where one of them lacks a part or is of another world.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for part in HALVES:
         folder = start / part
         lacks = [name for name in FOLDERS if not (folder / name).is_dir()]
         try:
             found[part] = json.loads((folder / "training.json").read_bytes())
-        except (OSError, ValueError, RecursionError):
+            of = found[part]["recipe"].get("world", 0)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             lacks.append("a training.json that can be read")
         if lacks:
             raise UserError(
                 f"start={start} does not hold pipelines a and b, as membench train sd_webster"
                 f" writes them: {part} lacks {lacks[0]}; leave it out to train from the start"
+            )
+        if of != world:
+            raise UserError(
+                f"start={start} is of world {of}: what it has memorized is not of world {world}"
+                f" (--world {of})"
             )
     return found
 
@@ -203,14 +211,19 @@ def train(
     tracker: Tracker | None = None,
 ) -> None:
     """Runs the parts in order, each from its checkpoint, and writes ``training.json``
-    beside the weights.
+    beside the weights. Raises :class:`UserError`.
     """
+    check_world(recipe.world)
+    if recipe.world and "vae" in parts:
+        raise UserError(
+            f"world {recipe.world} takes the VAE that ships: --part a --part b, or --world 0"
+        )
     out.mkdir(parents=True, exist_ok=True)
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
-    if recipe.start:
-        before = _before(Path(recipe.start))
+    before = _before(Path(recipe.start), recipe.world) if recipe.start else {}
+    if recipe.start or recipe.world:
         for shared in ("tokenizer", "vae"):
-            first = Path(recipe.start) / "a" / shared
+            first = (Path(recipe.start) if recipe.start else DATA) / "a" / shared
             _refuse_another(out / shared, first, recipe.start)
             atomic_folder(out / shared, partial(shutil.copytree, first, dirs_exist_ok=True))
     else:
