@@ -19,6 +19,13 @@ def mirror_of(half: str) -> str:
     return HALVES[1 - HALVES.index(half)]
 
 
+def folder_of(models: str, number: int) -> Path:
+    """Where the models of a world lie: the option ``models``, in which ``{world}`` stands
+    for its number, so that one file of runs can name several worlds.
+    """
+    return Path(models.replace("{world}", str(number)))
+
+
 def rung_folder(folder: Path, step: int) -> Path:
     """Of the weights that a training kept after ``step`` steps."""
     return folder / f"step-{step:05d}"

@@ -416,6 +416,7 @@ def test_the_generated_pool_is_of_the_rung_and_half(
             {"models": "nowhere"},
             "nowhere/a/step-00005 is missing: its training has not come so far",
         ),
+        ({"models": "no-{world}-where"}, "no-0-where/a/step-00005 is missing"),
     ],
 )
 def test_what_does_not_fit_is_one_line(

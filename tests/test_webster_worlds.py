@@ -91,6 +91,10 @@ def test_a_world_is_asked_of_its_own_models(models: Path) -> None:
         assert one.hashes[name] != development.hashes[name]
     assert one.hashes["weights"] != mirror.hashes["weights"]
     assert one.hashes["data"] == mirror.hashes["data"]
+    # The number of the world in the name of its folder
+    (models.parent / "of-1").symlink_to(models)
+    named = load("world=1", f"models={models.parent}/of-{{world}}")
+    assert named.hashes == one.hashes
     b = load(*options, "half=b")
     assert b.hashes["weights"] == mirror.hashes["weights"]
     flipped = {e.condition.id: e.memorized for e in b.examples}

@@ -23,7 +23,7 @@ from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
 
 from ..one_recipe import one_recipe
-from ..shared import HALVES, mirror_of, refuse_control_of, rung_folder
+from ..shared import HALVES, folder_of, mirror_of, refuse_control_of, rung_folder
 from .mirror import Pair, build_pair, fresh
 from .planted import Half, World
 from .task import PixelOptions, Setting, compared, found, load_setting, loaded
@@ -62,7 +62,12 @@ class MirrorOptions(PixelOptions):
     )
     models: str = field(
         default="",
-        metadata={"help": "mini: folder that membench train wrote (a/ and b/); empty: what ships"},
+        metadata={
+            "help": (
+                "mini: folder that membench train wrote (a/ and b/), {world}: the world's number;"
+                " empty: what ships"
+            )
+        },
     )
     rung: int = field(
         default=0,
@@ -180,7 +185,7 @@ def mirror_setting(
     if options.rung > len(rungs):
         raise UserError(f"rung={options.rung}: {info.name} has rungs 1 to {len(rungs)}")
     pair, step = pair_of(world, options.world), rungs[options.rung - 1]
-    root = Path(options.models) if options.models else data
+    root = folder_of(options.models, options.world) if options.models else data
     own, other = (
         trained(info, root / half, pair, half, step, kind_of_examples(options))
         for half in (options.half, mirror_of(options.half))

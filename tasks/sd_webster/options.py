@@ -111,7 +111,12 @@ class SdWebsterOptions:
     )
     models: str = field(
         default="",
-        metadata={"help": "mini: folder that membench train wrote (a/ and b/); empty: what ships"},
+        metadata={
+            "help": (
+                "mini: folder that membench train wrote (a/ and b/), {world}: the world's number;"
+                " empty: what ships"
+            )
+        },
     )
     examples: Literal["auto", "half", "mirror"] = field(
         default="auto",

@@ -17,7 +17,7 @@ from membench.errors import UserError
 from membench.types import Condition, Example
 
 from ..one_recipe import one_recipe
-from ..shared import HALVES
+from ..shared import HALVES, folder_of
 from . import catalogue, products
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "sd_webster"
@@ -37,7 +37,7 @@ def models_of(number: int, models: str) -> Path:
                 " FOLDER, then --set sd_webster.models=FOLDER"
             )
         return DATA
-    root = Path(models)
+    root = folder_of(models, number)
     for half in HALVES:
         advice = f"membench train sd_webster --world {number} --part {half} --output {root}"
         if not (root / half / "model_index.json").is_file():
