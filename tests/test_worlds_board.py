@@ -17,7 +17,9 @@ from membench.boards.mirror import half_of, mirror_rows
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.trainings import over_trainings
+from membench.reports.mirror_tables import worlds_tables
 from membench.reports.output import in_markdown, save
+from membench.reports.text import briefly
 from membench.runs.finished import Run, read_runs
 
 
@@ -160,6 +162,16 @@ def test_text_and_file(development: list[Run], tmp_path: Path) -> None:
     assert in_markdown(read(file, "worlds")) == text
     with pytest.raises(UserError, match="not a board of mirror pairs"):
         read(file, "mirror")
+
+
+def test_long_values_are_cut_in_text_alone(development: list[Run]) -> None:
+    long = "weights=" + "loss:1:2:3," * 9
+    ours = in_worlds(development, {1: 1.0, 2: 2.0}, "caption_length")
+    frame = board([*ours, *in_worlds(development, {1: 1, 2: 1}, "caption_case")], "worlds").frame
+    frame.loc[frame.detector == "caption_length", "options"] = f"folds=5 {long}"
+    [(_, text, _), *_] = worlds_tables(frame)
+    assert set(text.options) == {"", "folds=5 weights=loss:1:2:3,loss:1:2:3,l…"}
+    assert briefly("a=" + 24 * "x") == "a=" + 24 * "x"
 
 
 def test_the_command(development: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

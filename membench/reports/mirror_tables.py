@@ -8,7 +8,7 @@ import pandas as pd
 
 from membench.boards.identity import marked
 from membench.metrics.multiplicity import natural
-from membench.reports.text import interval, number
+from membench.reports.text import briefly, interval, number
 
 
 def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
@@ -95,5 +95,5 @@ def _names(rows: pd.DataFrame) -> pd.DataFrame:
         {"detector": [marked(r.detector, r.status) for r in rows.itertuples()]}, index=rows.index
     )
     if rows.options.nunique() > 1:
-        out["options"] = rows.options
+        out["options"] = rows.options.map(briefly)
     return out

@@ -27,3 +27,17 @@ def supported(text: str, metric: str) -> str:
 def number(value: float, digits: int = 0) -> str:
     """With thousands separated; ``n/a`` for a missing one."""
     return "n/a" if pd.isna(value) else f"{value:,.{digits}f}"
+
+
+LONGEST = 24  # of a value in a table; weights that another run has learned are longer
+
+
+def briefly(options: str) -> str:
+    """Options in one line, ``key=value``, a value of more than LONGEST characters cut
+    short. A stored board holds them whole.
+    """
+    words = [word.partition("=") for word in options.split(" ")]
+    return " ".join(
+        f"{key}{equals}{value if len(value) <= LONGEST else value[: LONGEST - 1] + '…'}"
+        for key, equals, value in words
+    )
