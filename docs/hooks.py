@@ -15,7 +15,7 @@ PAGES = {
     "README.md": "index.md",
     "results/README.md": "results/index.md",
     "results/mirror_development.md": "results/mirror_development.md",
-    "results/mirror_world1.md": "results/mirror_world1.md",
+    "results/worlds.md": "results/worlds.md",
     "results/attacks.md": "results/attacks.md",
     "results/ladder.md": "results/ladder.md",
     "results/quality.md": "results/quality.md",

@@ -39,13 +39,13 @@ def captions() -> Figure:
 
 
 def multiplicity() -> Figure:
-    """Mirrored AUROC against how often an image was shown, on two worlds and on real
-    images.
+    """Mirrored AUROC against how often an image was shown, on the worlds and on
+    real images.
     """
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     boards = (
         ("mirror_development", "development world"),
-        ("mirror_world1", "world 1"),
+        ("worlds", "worlds 1 and 2"),
         ("cifar10_pair", "real CIFAR-10"),
     )
     panels = figure.subplots(1, len(boards), sharey=True)
@@ -151,18 +151,18 @@ def ladder() -> Figure:
 
 
 def tuned() -> Figure:
-    """What six tries promised on the development world, and what world 1 and real images
-    say of it.
+    """What six tries promised on the development world, and what other worlds and real
+    images say of it.
     """
     tried = pd.read_parquet(HERE / "tuned_cifar10.parquet")
     names = list(tried.detector.unique())
     figure = Figure(figsize=(7.2, 2.2), layout="constrained")
-    titles = ("development world", "world 1", "real CIFAR-10")
+    titles = ("development world", "worlds 1 and 2", "real CIFAR-10")
     panels = figure.subplots(1, len(titles), sharey=True, sharex=True)
     for k, name in enumerate(names):
         of = tried[tried.detector == name]
         _arrow(panels[0], k, of[of.number == 0].auroc.iloc[0], of[of.chosen].auroc.iloc[0])
-    for axes, file in zip(panels[1:], ("mirror_world1", "cifar10_pair"), strict=True):
+    for axes, file in zip(panels[1:], ("worlds", "cifar10_pair"), strict=True):
         board = pd.read_parquet(HERE / f"{file}.parquet")
         board = board[board.kind == "all"]
         for k, name in enumerate(names):

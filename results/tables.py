@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = (
     "README.md",
     "results/mirror_development.md",
-    "results/mirror_world1.md",
+    "results/worlds.md",
     "results/sd_webster_full.md",
     "results/cifar10_pair.md",
     "results/cifar10_subset.md",
@@ -63,14 +63,23 @@ def printed(command: str) -> str:
 
 def mirrored(given: str) -> str:
     """A table in Markdown of "FILE TASK": mirrored AUROC of each detector, over all
-    examples with its interval and of each kind, and evaluations an example.
+    examples with its interval and of each kind, and evaluations an example. Of a
+    detector with two settings the one with fewer options is its defaults, the other what
+    tuning chose, of which AUROC alone is shown.
     """
     file, task = given.split()
     board = pd.read_parquet(ROOT / file)
     board = board[board.task == task]
-    whole = board[board.kind == "all"].sort_values("mirrored", ascending=False)
+    every = board[board.kind == "all"]
+    every = every.iloc[every.options.str.split().str.len().argsort(kind="stable")]
+    whole = every.drop_duplicates("detector").sort_values("mirrored", ascending=False)
+    tuned = every[every.duplicated("detector")].set_index("detector").mirrored
     kinds = [kind for kind in board.kind.unique() if kind != "all"]
     kinds.sort(key=lambda kind: (not kind.startswith("x"), len(kind), kind))
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
     rows = []
     for row in whole.itertuples():
         own = board[(board.detector == row.detector) & (board.options == row.options)]
@@ -79,6 +88,7 @@ def mirrored(given: str) -> str:
             {
                 "detector": row.detector,
                 "AUROC, mirrored": interval(row.mirrored, row.mirrored_low, row.mirrored_high),
+                **({"tuned": shown(tuned.get(row.detector))} if len(tuned) else {}),
                 **{kind: f"{of[kind]:.2f}" for kind in kinds},
                 "evaluations": f"{row.evaluations_per_example:g}",
             }

@@ -104,7 +104,7 @@ def test_tries_are_told_as_they_were():
     assert counts["clid"] == 5 and counts.drop("clid").eq(6).all()
     own = tries[tries.detector == "score_norm"].set_index("number").auroc
     assert own[5] == own[0]
-    for page in ("docs/findings.md", "results/mirror_world1.md"):
+    for page in ("docs/findings.md", "results/worlds.md"):
         text = words_of(page)
         assert f"{tries.n.iloc[0]:.0f} examples" in text and "PARTIAL" in text
         assert "`clid` has five" in text and "`score_norm` repeats its defaults" in text
@@ -215,3 +215,27 @@ def test_single_attacks_on_real_images_are_those_of_their_file():
     ].itertuples()
     told = f"{100 * side.ams:.1f} % [{100 * side.ams_low:.1f}, {100 * side.ams_high:.1f}]"
     assert f"one alone ({told})" in text
+
+
+def interval_of(frame, name):
+    row = frame.squeeze()
+    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/findings.md"])
+def test_what_captions_alone_reach_is_that_of_the_board(page):
+    board = pd.read_parquet(ROOT / "results" / "sd_webster_full_captions.parquet")
+    board = board[board.detector == "caption_ngrams"].set_index("data_name")
+    text = words_of(page)
+    for sets in ("webster500 vs 500 LAION",):
+        assert interval_of(board.loc[sets], "auroc") in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/findings.md"])
+def test_the_loss_on_real_images_is_that_of_the_board(page):
+    board = pd.read_parquet(ROOT / "results" / "cifar10_pair.parquet")
+    board = board[board.detector == "loss"].set_index("kind")
+    text = words_of(page)
+    assert interval_of(board.loc["all"], "mirrored") in text
+    kinds = [f"{board.mirrored[kind]:.3f}" for kind in ("x1", "x4", "x16", "x64")]
+    assert f"{', '.join(kinds[:-1])} and {kinds[-1]}" in text
