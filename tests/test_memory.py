@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from frames import samples
+from pandas.testing import assert_frame_equal
 
 import membench
 from membench import api
@@ -112,6 +113,17 @@ def test_what_is_stored_depends_on_no_shard_and_no_memory(
     parts = [frame[i : i + 17] for i in range(0, 300, 17)]
     assert stored(tmp_path / "parts", parts).read_bytes() == whole.read_bytes()
     assert not list(tmp_path.rglob("tmp*"))  # what was held on disk
+
+
+def test_rows_of_many_shards_are_in_one_piece() -> None:
+    """A row of thousands of pieces is found by a search of all: scoring was quadratic."""
+    frame = noisy(60)
+    frame["prompt"] = [None, *(f"prompt {i}" for i in range(59))]
+    parts = [frame[i : i + 7] for i in range(0, 60, 7)]
+    held = Samples.of(parts).rows
+    assert_frame_equal(held, frame.drop(columns="image")[held.columns], check_dtype=False)
+    table = pa.Table.from_pandas(held)
+    assert {table[name].num_chunks for name in ("sample_id", "condition", "prompt")} == {1}
 
 
 def test_images_that_nobody_asks_for_are_not_read(
