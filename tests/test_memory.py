@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
-from frames import samples
+from frames import samples, scores
 from pandas.testing import assert_frame_equal
 
 import membench
 from membench import api
+from membench.reports import examples
 from membench.runs import images, matching
 from membench.runs.folder import RunFolder
 from membench.runs.images import Samples, stored_images
@@ -75,6 +77,25 @@ def test_a_runs_memory_does_not_grow_with_its_images(
     large, many = made(tmp_path / "large", monkeypatch, 48)
     # A shard of them, decoded and as PNG, and not all twelve
     assert large - small < 0.4 * (many - few), f"{large - small:,} for {many - few:,}"
+
+
+def test_a_page_of_examples_holds_those_that_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "MOST_ROWS", 50)
+    monkeypatch.setattr(examples, "MOST_THUMBS", 0)
+    ids = [f"{i:04d}" for i in range(3000)]
+    run = SimpleNamespace(scores=scores(*ids), space=memory.StandIn.info.space)
+    frame = pd.DataFrame({"condition": ids, "sample_id": ids, "training_id": "t", "folder": ""})
+    frame = frame.assign(similarity=np.linspace(0, 1, 3000), copied=False)
+    examples.examples(run, frame, {})  # imports
+    tracemalloc.start()
+    try:
+        page = examples.examples(run, frame, {})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(page.rows) == 50 and page.rows[7][5].text == f"{frame.similarity[2992]:.3f}"
+    assert "50 of 3,000 examples" in page.note
+    assert peak < 6_000_000, f"{peak:,}"  # of a frame each: 33 MB
 
 
 def noisy(n: int) -> pd.DataFrame:
