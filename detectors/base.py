@@ -18,6 +18,7 @@ from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
+from membench.storage.pixels import Pixels
 from membench.types import Access, Condition, Request, Sample
 
 # Of options
@@ -68,6 +69,12 @@ def own_draws(conditions: Sequence[Condition], draws: int) -> int:
 def own_images(conditions: Sequence[Condition]) -> np.ndarray:
     """The images of examples that are images: ``uint8`` [n, h, w, 3]."""
     return np.stack([c.image for c in conditions if c.image is not None])
+
+
+def drawn_pixels(extracted: Mapping[str, Sequence[Sample]]) -> Pixels:
+    """The extracted images that did not fail, to compare examples with in blocks."""
+    good = (s for name in extracted for s in extracted[name] if math.isfinite(s.confidence))
+    return Pixels(s.image for s in good)
 
 
 def image_shape(model: Denoiser, conditions: Sequence[Condition]) -> tuple[int, ...]:

@@ -25,9 +25,10 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
 from membench.similarity.cliques import density_score
 from membench.similarity.l2 import tiled_l2_between, tiled_l2_matrix
+from membench.storage.pixels import Pixels
 from membench.types import Access, Condition, Request, Sample
 
-from .base import image_shape, own_images, requests
+from .base import drawn_pixels, image_shape, own_images, requests
 
 UNCONDITIONAL = Condition("unconditional")
 
@@ -87,7 +88,7 @@ class RandomSampling(Detector):
         # extracted.
         self.scores_extracted = not self.unconditional and not options.at_most
         self.access = Access(images=self.scores_extracted or self.examples == "images")
-        self._drawn: list[np.ndarray] | None = None
+        self._drawn: Pixels | None = None
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         height, width, _ = image_shape(model, conditions)
@@ -149,18 +150,15 @@ class RandomSampling(Detector):
         (1 + the distance to the nearest).
         """
         if self._drawn is None:
-            self._drawn = [
-                s.image
-                for name in extracted
-                for s in extracted[name]
-                if not math.isnan(s.confidence)
-            ]
-        if not self._drawn:
+            self._drawn = drawn_pixels(extracted)
+        if not len(self._drawn):
             return [math.nan] * len(images)
-        distance = tiled_l2_between(images, np.stack(self._drawn), tiles=self.options.tiles)
-        return (
-            (distance <= self.options.threshold).sum(axis=1) + 0.5 / (1 + distance.min(axis=1))
-        ).tolist()
+        within, least = np.zeros(len(images), dtype=np.int64), np.full(len(images), math.inf)
+        for block in self._drawn.blocks():
+            distance = tiled_l2_between(images, block, tiles=self.options.tiles)
+            within += (distance <= self.options.threshold).sum(axis=1)
+            np.minimum(least, distance.min(axis=1), out=least)
+        return (within + 0.5 / (1 + least)).tolist()
 
     def _density(self, images: Sequence[Sample]) -> float:
         if any(math.isnan(s.confidence) for s in images):

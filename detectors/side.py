@@ -39,10 +39,11 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim
 from membench.seeds import seed_of
 from membench.similarity.search import nearest
+from membench.storage.pixels import Pixels
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
-from .base import own_images, refuse_unread, samples
+from .base import drawn_pixels, own_images, refuse_unread, samples
 from .prepared import each_once
 from .side_options import PAPER, SideOptions, read_files, stride_to_few
 from .surrogate.conditions import NULL, synthesize, synthesize_forwards
@@ -69,7 +70,7 @@ class Side(Detector):
         self.steps = options.steps or int(sampling["steps"])
         # Of the task's own sampling, for images of its conditions
         self.weight = float(sampling["guidance"])
-        self._pixels: np.ndarray | None = None
+        self._pixels: Pixels | None = None
         if options.labels == "oracle":
             self.access = replace(self.access, training_data=True)
 
@@ -281,15 +282,9 @@ class Side(Detector):
         extracted: Mapping[str, Sequence[Sample]],
     ) -> list[float]:
         if self._pixels is None:
-            good = [
-                s.image
-                for name in extracted
-                for s in extracted[name]
-                if math.isfinite(s.confidence)
-            ]
-            if not good:
-                return [math.nan] * len(conditions)
-            self._pixels = np.stack(good)
+            self._pixels = drawn_pixels(extracted)
+        if not len(self._pixels):
+            return [math.nan] * len(conditions)
         if self.examples == "images":
             images, finite, n = own_images(conditions), np.ones(len(conditions), bool), 1
         else:

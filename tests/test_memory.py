@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
-from frames import samples
+from frames import samples, scores
+from pandas.testing import assert_frame_equal
 
 import membench
 from membench import api
+from membench.reports import examples
 from membench.runs import images, matching
 from membench.runs.folder import RunFolder
 from membench.runs.images import Samples, stored_images
@@ -76,6 +79,25 @@ def test_a_runs_memory_does_not_grow_with_its_images(
     assert large - small < 0.4 * (many - few), f"{large - small:,} for {many - few:,}"
 
 
+def test_a_page_of_examples_holds_those_that_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "MOST_ROWS", 50)
+    monkeypatch.setattr(examples, "MOST_THUMBS", 0)
+    ids = [f"{i:04d}" for i in range(3000)]
+    run = SimpleNamespace(scores=scores(*ids), space=memory.StandIn.info.space)
+    frame = pd.DataFrame({"condition": ids, "sample_id": ids, "training_id": "t", "folder": ""})
+    frame = frame.assign(similarity=np.linspace(0, 1, 3000), copied=False)
+    examples.examples(run, frame, {})  # imports
+    tracemalloc.start()
+    try:
+        page = examples.examples(run, frame, {})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(page.rows) == 50 and page.rows[7][5].text == f"{frame.similarity[2992]:.3f}"
+    assert "50 of 3,000 examples" in page.note
+    assert peak < 6_000_000, f"{peak:,}"  # of a frame each: 33 MB
+
+
 def noisy(n: int) -> pd.DataFrame:
     """Rows whose images take about 1 kB each and tell them apart."""
     rng = np.random.default_rng(0)
@@ -112,6 +134,17 @@ def test_what_is_stored_depends_on_no_shard_and_no_memory(
     parts = [frame[i : i + 17] for i in range(0, 300, 17)]
     assert stored(tmp_path / "parts", parts).read_bytes() == whole.read_bytes()
     assert not list(tmp_path.rglob("tmp*"))  # what was held on disk
+
+
+def test_rows_of_many_shards_are_in_one_piece() -> None:
+    """A row of thousands of pieces is found by a search of all: scoring was quadratic."""
+    frame = noisy(60)
+    frame["prompt"] = [None, *(f"prompt {i}" for i in range(59))]
+    parts = [frame[i : i + 7] for i in range(0, 60, 7)]
+    held = Samples.of(parts).rows
+    assert_frame_equal(held, frame.drop(columns="image")[held.columns], check_dtype=False)
+    table = pa.Table.from_pandas(held)
+    assert {table[name].num_chunks for name in ("sample_id", "condition", "prompt")} == {1}
 
 
 def test_images_that_nobody_asks_for_are_not_read(

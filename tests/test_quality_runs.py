@@ -30,6 +30,7 @@ from membench.runs.quality import Asked, measure
 from membench.runs.quality_file import FILE, read_quality
 from membench.runs.spec import Spec
 from membench.storage.images import png_image
+from membench.storage.pixels import Rows
 from membench.storage.tables import write_table
 from membench.task import LoadedTask
 from membench.types import Training
@@ -258,9 +259,9 @@ def test_training_images_are_a_sample_where_fewer_are_held_out(run: Run, tmp_pat
     )
     seen: list[np.ndarray] = []
 
-    def extract(images: np.ndarray) -> np.ndarray:
-        seen.append(images)
-        return images.reshape(len(images), -1)[:, :5].astype(float)
+    def extract(images: Rows) -> np.ndarray:
+        seen.append(images[:])
+        return seen[-1].reshape(len(images), -1)[:, :5].astype(float)
 
     measure(load(copy), task, [Asked("f", extract)])
     _, training, unseen = seen

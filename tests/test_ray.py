@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -469,6 +470,69 @@ def test_room_counts_whole_workers_of_living_nodes() -> None:
     assert ray_cluster.room(nodes, {"CPU": 4}) == 1
     assert ray_cluster.room(nodes, {"CPU": 3}) == 3
     assert ray_cluster.room(nodes, {"CPU": 1, "GPU": 1}) == 2
+
+
+SERVES = """
+import sys
+from membench.runs.ray_pool import RayPool
+with RayPool(1) as pool:
+    print(pool.info["workers"], flush=True)
+    sys.stdin.read()
+"""
+LOOPBACK = {
+    "0100007F",  # 127.0.0.1
+    "0000000000000000FFFF00000100007F",  # ::ffff:127.0.0.1
+    "00000000000000000000000001000000",  # ::1
+}
+
+
+def listening(mark: bytes) -> set[str]:
+    """The addresses on which processes listen that have this in their environment."""
+    owned: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes():
+                owned |= {os.readlink(fd) for fd in (process / "fd").iterdir()}
+        except OSError:  # ended meanwhile
+            continue
+    sockets = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    return {s[1].partition(":")[0] for s in sockets if s[3] == "0A" and f"socket:[{s[9]}]" in owned}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_cluster_of_its_own_is_reached_from_this_machine_alone(tmp_path: Path) -> None:
+    mark = {"MEMBENCH_TEST_PORTS": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={k: v for k, v in os.environ.items() if k != ray_cluster.LOOPBACK} | mark,
+        text=True,
+    )
+    assert process.stdin and process.stdout
+    assert process.stdout.readline() == "1\n"
+    found = listening("=".join(*mark.items()).encode())
+    process.communicate("")
+    assert process.returncode == 0
+    assert found and found <= LOOPBACK
+
+
+def test_a_cluster_that_refuses_us_is_told_in_one_line(capfd) -> None:
+    """What Ray's library writes to stderr past Python is dropped; what follows is not."""
+
+    def init(**_: object) -> None:
+        os.write(2, b"InvalidAuthToken\n" * 20)
+        raise ConnectionError("Failed to connect\nand so on")
+
+    told = r"^--address here:1: no Ray cluster .* \(Failed to connect\); .*RAY_AUTH_MODE=token if"
+    with pytest.raises(UserError, match=told):
+        ray_cluster.join(SimpleNamespace(init=init, exceptions=ray.exceptions), "here:1")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
 
 
 # ----------------------------------------------- a worker's own checks, in this process

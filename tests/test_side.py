@@ -32,8 +32,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.pixel import PixelDenoiser
 from membench.options import parse_options
-from membench.runs.images import Samples
-from membench.runs.shards import Extracted
+from membench.runs.images import Extracted, Samples
 from membench.storage.workspace import Workspace
 from membench.tasks.sd_webster.task import SdWebster
 from membench.types import Condition, Cost, Example, Sample

@@ -17,6 +17,7 @@ import torch
 from membench.errors import UserError
 from membench.models.weight_files import refuse_pointer
 from membench.storage.hashing import file_hash
+from membench.storage.pixels import Rows
 
 # Uint8 [n, h, w, 3] -> what the model takes, on the CPU
 Prepare = Callable[[np.ndarray], "torch.Tensor"]
@@ -36,7 +37,7 @@ class Extractor:
     device: str
     batch_size: int
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: Rows) -> np.ndarray:
         if (
             images.dtype != np.uint8
             or images.ndim != 4

@@ -61,10 +61,14 @@ def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Exam
     good = _ranked(run)
     if good.empty:
         return None
-    by_example = dict(tuple(frame.groupby("condition", sort=False))) if len(frame) else {}
+    has_images = len(frame) > 0
+    # Of the rows that are shown alone: a frame for each example of a large run takes
+    # more memory than making the run did
+    of_shown = frame[frame.condition.isin(good.id[:MOST_ROWS])]
+    by_example = dict(tuple(of_shown.groupby("condition", sort=False)))
     header = [("rank", True, False), ("example", False, False), ("label", False, True)]
     header += [("kind", False, True), ("score", True, False)]
-    if by_example:
+    if has_images:
         word = measure_word(run.space)
         header += [(f"nearest {word}", True, False), ("copies", True, False)]
         header += [("images", False, False), ("nearest training image", False, False)]
@@ -78,7 +82,7 @@ def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Exam
             Cell(kind_name(r.kind)),
             Cell(f"{r.score:.4g}", repr(float(r.score))),
         ]
-        if by_example:
+        if has_images:
             mine = by_example.get(r.id, frame[:0])
             shown = mine[: max(0, min(SHOWN, left))]
             left -= len(shown) + 1
@@ -88,7 +92,7 @@ def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Exam
     thumbs = dict(zip(every.index, extracted(every, THUMB), strict=True))  # each file read once
     for row, mine, shown in seen:
         row += _image_cells(mine, [thumbs[at] for at in shown.index], stored)
-    return Examples(header, rows, _note(len(good), bool(by_example), left))
+    return Examples(header, rows, _note(len(good), has_images, left))
 
 
 def compared(settings: Mapping[str, Sequence[Run]]) -> Examples | None:

@@ -25,7 +25,7 @@ from membench.runs.images import Samples
 from membench.runs.stored import ID_COLUMNS, ended, read_info, verify_ids
 from membench.storage.files import DamagedFile, take_lock, write_json
 from membench.storage.streams import write_groups
-from membench.storage.tables import SCHEMA_VERSION, SCHEMAS, read_notes, read_table, write_table
+from membench.storage.tables import SCHEMA_VERSION, joined, read_notes, read_table, write_table
 
 
 class RunFolder:
@@ -200,12 +200,7 @@ class RunFolder:
 
         Raises UserError if one is damaged or the ids are not as expected.
         """
-        frames = [read_table(shard, phase) for shard in self._shards(phase)]
-        frame = (
-            pd.concat(frames, ignore_index=True)
-            if frames
-            else SCHEMAS[phase].empty_table().to_pandas()
-        )
+        frame = joined((read_table(shard, phase) for shard in self._shards(phase)), phase)
         verify_ids(frame, phase, self.path / "shards", expected)
         return frame
 

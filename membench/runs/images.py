@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from membench.storage.files import check_own, disk_errors
+from membench.storage.images import png_image
 from membench.storage.streams import read_cells
-from membench.storage.tables import SCHEMAS, as_table
+from membench.storage.tables import as_table, joined
+from membench.types import Condition, Sample
 
 MEMORY = 32 << 20  # bytes of images beyond which they lie on disk
 
@@ -77,13 +80,12 @@ class Samples:
 
         folder: of :class:`Images`.
         """
-        images, rows = Images(folder), []
+        images, parts = Images(folder), []
         for frame in frames:
             for png in frame.image:
                 images.append(png or b"")
-            rows.append(frame.drop(columns="image"))
-        empty = SCHEMAS["samples"].empty_table().to_pandas().drop(columns="image")
-        return cls(pd.concat(rows, ignore_index=True) if rows else empty, images)
+            parts.append(frame.drop(columns="image"))
+        return cls(joined(parts, "samples", without=("image",)), images)
 
     def groups(self) -> Iterator[pa.Table]:
         """The table in row groups, by sample_id."""
@@ -98,6 +100,60 @@ class Samples:
                 )
                 yield as_table(part.assign(image=png), "samples")
                 start, size = end, 0
+
+
+class Extracted(Mapping[str, Sequence[Sample]]):
+    """A run's samples by condition id, in order of draw; the confidence of a failed one
+    is NaN.
+
+    An image is read and decoded when its sample is looked up and not kept: at full scale
+    those of a run, or of a single condition, would not fit in memory. A condition of
+    which nothing was extracted has no samples.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        rows = samples.rows.sort_values("draw")
+        self._images, self._prompts = samples.images, rows.prompt.array
+        self._place, self._draw = rows.index.to_numpy(), rows.draw.to_numpy()
+        self._confidence = rows.confidence.to_numpy(dtype=np.float64)
+        self._rows = dict(sorted(rows.groupby("condition").indices.items()))
+
+    def __getitem__(self, condition: str) -> Sequence[Sample]:
+        rows = self._rows.get(condition)
+        if rows is None:
+            return []
+        prompt = self._prompts[int(rows[0])]
+        owner = Condition(condition, prompt if isinstance(prompt, str) else None)
+        return _Drawn(self, owner, rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def sample(self, owner: Condition, row: int) -> Sample:
+        image = png_image(self._images[self._place[row]])
+        return Sample(owner, int(self._draw[row]), image, float(self._confidence[row]))
+
+
+class _Drawn(Sequence[Sample]):
+    """The samples of one condition."""
+
+    def __init__(self, of: Extracted, owner: Condition, rows: np.ndarray) -> None:
+        self._of, self._owner, self._rows = of, owner, rows
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Sample]: ...
+    def __getitem__(self, place: int | slice) -> Sample | list[Sample]:
+        if isinstance(place, slice):
+            return [self._of.sample(self._owner, row) for row in self._rows[place]]
+        return self._of.sample(self._owner, self._rows[place])
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def stored_images(folder: Path, ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:

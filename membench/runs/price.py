@@ -21,10 +21,10 @@ from membench.models.latent import LatentDenoiser
 from membench.models.narrow import flop, narrowed
 from membench.runs import contract
 from membench.runs.gpu_rate import gpu_seconds
-from membench.runs.images import Samples
+from membench.runs.images import Extracted, Samples
 from membench.runs.job import Job, load_task, open_job, told
 from membench.runs.plan import encode, suits
-from membench.runs.shards import Extracted, NoModel, sample_rows
+from membench.runs.shards import NoModel, sample_rows
 from membench.runs.spec import Spec
 from membench.runs.stored import is_finished
 from membench.types import Sample

@@ -33,12 +33,13 @@ from membench.runs.finished import Run
 from membench.runs.images import stored_images
 from membench.runs.quality_file import FILE, read_quality
 from membench.storage.images import png_image
+from membench.storage.pixels import Chosen, Pixels, Rows
 from membench.storage.tables import write_table
 from membench.task import LoadedTask
 
 NAMES = ("bottleneck", *EXTRACTORS, CLASSIFIER)
 MOST = 5000  # images of each set, since memory and time grow with their square
-Extract = Callable[[np.ndarray], np.ndarray]
+Extract = Callable[[Rows], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Classifier:
         assert sets.held_out is not None and sets.held_out_classes is not None
         found = []
         for name, images, classes in (
-            ("downstream", sets.images, told),
-            ("downstream_training", sets.training[some], sets.training_classes[some]),
+            ("downstream", sets.images[:], told),
+            ("downstream_training", sets.training[:][some], sets.training_classes[some]),
         ):
             value, error = downstream_accuracy(
                 images,
@@ -103,8 +104,8 @@ class Sets:
     are known. told: the classes that the images were generated from.
     """
 
-    images: np.ndarray
-    training: np.ndarray
+    images: Rows
+    training: Rows
     held_out: np.ndarray | None
     told: np.ndarray | None
     training_classes: np.ndarray
@@ -167,7 +168,7 @@ def features_of(
 def _of_model(task: LoadedTask) -> Asked:
     held: list[Denoiser] = []
 
-    def extract(images: np.ndarray) -> np.ndarray:
+    def extract(images: Rows) -> np.ndarray:
         if not held:
             held.append(task.model())
         model, found = held[0], []
@@ -228,10 +229,11 @@ def _sets(run: Run, task: LoadedTask) -> Sets:
     good = run.samples[run.samples.status == "ok"]
     # By chance: they lie in the order of their conditions
     good = good.iloc[np.sort(np.random.default_rng(0).permutation(len(good))[:MOST])]
-    found = {name: png_image(image) for name, image in stored_images(run.path, good.sample_id)}
-    images = [found[name] for name in good.sample_id]
-    if len({image.shape for image in images}) > 1:
-        raise UserError("--quality needs images of one size, and this run has several")
+    stored = stored_images(run.path, good.sample_id)  # in the order of the samples
+    try:
+        images = Pixels(png_image(png) for _, png in stored)
+    except ValueError:
+        raise UserError("--quality needs images of one size, and this run has several") from None
     most = min(MOST, len(task.training.ids))
     unseen = None if task.held_out is None else task.held_out(most)
     size = most if unseen is None else len(unseen)
@@ -239,8 +241,8 @@ def _sets(run: Run, task: LoadedTask) -> Sets:
     rows = np.sort(np.random.default_rng(0).permutation(len(task.training.ids))[:size])
     classes = task.held_out_classes
     return Sets(
-        np.stack(images),
-        task.training.images()[rows],
+        images,
+        Chosen(task.training.images(), rows),
         unseen,
         _told(task, good.condition.tolist()),
         np.asarray(task.training.classes)[rows] if task.training.classes else np.array([], int),

@@ -6,7 +6,8 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -21,7 +22,15 @@ QUIET: dict[str, Any] = {
 }
 
 
-def imported() -> Any:
+# Ray's own switch for machines on their own, named after where it is the default: the
+# node's address is the loopback device's, and nothing listens on another. Read on import
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+def imported(alone: bool) -> Any:
+    """Ray. alone: for a cluster of this process's own, which no other machine reaches."""
+    if alone:
+        os.environ.setdefault(LOOPBACK, "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import: Ray would report home
     # Silences a warning of what is to change
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -56,7 +65,8 @@ def reach(address: str) -> None:
 def join(ray: Any, address: str) -> None:
     """Connects to a running cluster. Raises :class:`UserError` if it cannot be used."""
     try:
-        ray.init(address=address, **QUIET)
+        with _quiet():
+            ray.init(address=address, **QUIET)
     # None was found; another version of Ray or Python; no token
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         why = str(error).strip().splitlines()[0].rstrip(".")
@@ -66,6 +76,21 @@ def join(ray: Any, address: str) -> None:
         raise UserError(
             f"--address {address}: no Ray cluster that can be used ({why}); {hint}"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing reaches stderr: of a cluster that refuses us Ray's library writes twenty
+    lines there itself, past Python, and its settings do not stop it.
+    """
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def start(ray: Any, cores: int, folder: str) -> None:

@@ -79,7 +79,7 @@ class RayPool:
     # ---------------------------------------------------------------------- the cluster
 
     def __enter__(self) -> RayPool:
-        self._ray = ray_cluster.imported()
+        self._ray = ray_cluster.imported(alone=self.address is None)
         # Before any work; a cluster of our own cannot be missing, and is started when
         # there is work
         if self.address is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,9 +24,9 @@ from membench.models.denoiser import Denoiser
 from membench.models.memo import Memo
 from membench.runs import contract
 from membench.runs.folder import RunFolder
-from membench.runs.images import Samples
-from membench.storage.images import png_image, pngs
-from membench.types import Condition, Cost, Example, Request, Sample, Tracker
+from membench.runs.images import Extracted, Samples
+from membench.storage.images import pngs
+from membench.types import Cost, Example, Request, Sample, Tracker
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
 NOT_FINITE = "the network returned NaN or infinity"
@@ -205,9 +205,9 @@ class Phases:
             )
             own = [e.id for e in part if e.condition.image is not None]
             images = [e.condition.image for e in part if e.condition.image is not None]
-            bits = drawn | {id_: 8.0 * len(png) for id_, png in zip(own, pngs(images), strict=True)}
+            bits = {id_: 8.0 * len(png) for id_, png in zip(own, pngs(images), strict=True)}
             return [
-                _score_row(example, score, bits.get(example.id))
+                _score_row(example, score, bits.get(example.id, drawn.get(example.id)))
                 for example, score in zip(part, scores, strict=True)
             ]
 
@@ -245,37 +245,6 @@ def _sample_row(s: Sample, png: bytes) -> Row:
         "truth_similarity": None,  # found when the images are compared
         "truth_label": None,
     }
-
-
-class Extracted(Mapping[str, Sequence[Sample]]):
-    """A run's samples by condition id, in order of draw; the confidence of a failed one
-    is NaN.
-
-    Images are read and decoded when a condition is looked up and not kept: at full scale
-    they would not fit in memory. A condition of which nothing was extracted has no
-    samples.
-    """
-
-    def __init__(self, samples: Samples) -> None:
-        self._images, self._rows = samples.images, samples.rows.sort_values("draw")
-        self._places = dict(sorted(self._rows.groupby("condition").indices.items()))
-
-    def __getitem__(self, condition: str) -> list[Sample]:
-        if condition not in self._places:
-            return []
-        rows = self._rows.iloc[self._places[condition]]
-        prompt = rows.prompt.iloc[0]
-        owner = Condition(condition, prompt if isinstance(prompt, str) else None)
-        return [
-            Sample(owner, int(r.draw), png_image(self._images[r.Index]), float(r.confidence))
-            for r in rows.itertuples()
-        ]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
 
 def _score_row(e: Example, score: float, png_bits: float | None) -> Row:

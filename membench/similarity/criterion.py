@@ -14,6 +14,7 @@ from membench.similarity.cosine import cosine
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.search import nearest, squared_distances
 from membench.storage.cache import cached_features
+from membench.storage.pixels import Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ class Features(Protocol):
 
     id: str
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: Rows) -> np.ndarray:
         """images ``uint8`` [n, h, w, 3], n >= 1 -> finite ``float32`` [n, d], not
         L2-normalised unless the model does it (SSCD).
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from membench.storage.pixels import Rows
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -87,12 +89,12 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def nearest(
-    queries: np.ndarray, base: np.ndarray, k: int, *, block: int | None = None
+    queries: np.ndarray, base: Rows, k: int, *, block: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of base [m, ...] for each of queries [n, ...], nearest first.
 
-    Either may be ``uint8`` (scaled to [0, 1] block by block) or float, an array or a
-    ``np.memmap``; base is never converted whole. block: rows of base compared at once
+    Either may be ``uint8`` (scaled to [0, 1] block by block) or float; base, an array or
+    what is read like one, is never converted whole. block: rows of base compared at once
     (default: 64 MiB of them); it changes no result. Returns L2 distances, float32 [n,
     k], and positions in base, int64 [n, k]. Ties go to the lower position. Raises
     ValueError unless 1 <= k <= m and the trailing shapes agree, and for a distance that
@@ -122,7 +124,7 @@ def nearest(
 
 
 def within(
-    queries: np.ndarray, base: np.ndarray, limits: np.ndarray, *, block: int | None = None
+    queries: np.ndarray, base: Rows, limits: np.ndarray, *, block: int | None = None
 ) -> tuple[np.ndarray, ...]:
     """Every pair with an L2 distance <= limits [n], one limit a query; arrays and block
     as in :func:`nearest`.
@@ -141,7 +143,7 @@ def within(
 
 
 def _scan(
-    queries: np.ndarray, base: np.ndarray, block: int | None
+    queries: np.ndarray, base: Rows, block: int | None
 ) -> Iterator[tuple[slice, int, np.ndarray]]:
     """(rows of queries, first position in base, squared distances) of each block,
     positions rising for given rows.
@@ -159,7 +161,7 @@ def _scan(
             yield rows, start, found
 
 
-def _distance(squares: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _distance(squares: np.ndarray, a: np.ndarray, b: Rows) -> np.ndarray:
     both = a.dtype == np.uint8 and b.dtype == np.uint8
     return (np.sqrt(squares) / (255 if both else 1)).astype(np.float32)
 

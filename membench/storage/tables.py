@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +149,20 @@ def as_table(
 def metadata(name: str, notes: Mapping[str, str] | None) -> dict[bytes | str, bytes | str]:
     """What a file of ``TABLES[name]`` says of itself: its schema's version, and the notes."""
     return {**TABLES[name].metadata, **(notes or {})}
+
+
+def joined(
+    frames: Iterable[pd.DataFrame], name: str, *, without: Collection[str] = ()
+) -> pd.DataFrame:
+    """Frames of ``TABLES[name]``, one below the other, its columns in one piece: rows of
+    thousands of pieces take thousands of times as long to look up. without: columns that
+    they lack.
+    """
+    fields = [field for field in TABLES[name] if field.name not in without]
+    schema = pa.schema(fields, metadata=TABLES[name].metadata)
+    parts = [pa.Table.from_pandas(f, schema=schema, preserve_index=False) for f in frames]
+    whole = pa.concat_tables(parts) if parts else schema.empty_table()
+    return whole.combine_chunks().to_pandas(ignore_metadata=True)
 
 
 def read_table(path: Path, name: str, *, without: Collection[str] = ()) -> pd.DataFrame:
