@@ -132,9 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         top = parser()
         complete(top)
-        for word in sys.argv[1:] if argv is None else argv:
-            if not is_text(word):  # it would end up in tables, which cannot hold it
-                raise UserError(f"the argument {_shortened(word)} is not UTF-8; rename the file")
+        _check_words(sys.argv[1:] if argv is None else argv)
         args, rest = top.parse_known_args(argv)
         if args.command is None:
             top.print_help()
@@ -179,6 +177,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raises :class:`UserError` for what no command reads as it was meant."""
+    before = ""
+    for word in words:
+        option, equals, value = word.partition("=")
+        if not is_text(word):  # it would end up in tables, which cannot hold it
+            raise UserError(f"the argument {_shortened(word)} is not UTF-8; rename the file")
+        if "\0" in word:  # from Python alone
+            raise UserError(f"the argument {_shortened(word)!r} holds a NUL character")
+        # Of a shell's variable that is not set: "" is the folder here, or the default
+        if word.startswith("--") and equals and not value.strip():
+            raise UserError(f"{option[:100]} has an empty value; leave it out, or give one")
+        if not word.strip():
+            after = f" after {before[:100]}" if before.startswith("--") else ""
+            raise UserError(f"an argument{after} is empty; leave it out, or give a value")
+        before = word
 
 
 def _memory(error: Exception) -> str:
