@@ -86,11 +86,14 @@ class RandomSampling(Detector):
         # A prompt generates images of its own to be scored, and is scored by extracted
         # ones where it has all its draws; around an image those are counted that were
         # extracted.
+        self.extract_only = bool(sampling.get("extract_only", False))
         self.scores_extracted = not self.unconditional and not options.at_most
         self.access = Access(images=self.scores_extracted or self.examples == "images")
         self._drawn: Pixels | None = None
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        if self.extract_only:  # tiles are of scores
+            return
         height, width, _ = image_shape(model, conditions)
         if height % self.options.tiles or width % self.options.tiles:
             raise UserError(

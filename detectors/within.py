@@ -20,6 +20,7 @@ def made(name: str, settings: Sequence[str], seed: int, sampling: Mapping[str, A
     Raises :class:`UserError` for an unknown word, ValueError for one that compares two
     models.
     """
+    sampling = {k: v for k, v in sampling.items() if k != "extract_only"}  # it is here to score
     cls = registry.detectors().load(name)
     options = detector_options(name, cls, joined(settings), None, sampling.get("profile", ""))
     try:

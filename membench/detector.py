@@ -55,7 +55,8 @@ class Detector:
     def __init__(self, options: Any, *, seed: int, sampling: Mapping[str, Any]) -> None:
         """options: of ``Options``. seed: of the run. sampling: of the task, how it
         samples (``steps``, ``guidance``), what its ``examples`` are, "prompts" (the
-        default) or "images", and the ``profile``, where it is one of a run.
+        default) or "images", and of a run its ``profile`` and whether it is
+        ``extract_only``: nothing is scored then.
 
         A ValueError is reported to the user as a refusal.
         """

@@ -212,7 +212,9 @@ def _convert(text: str, kind: Any) -> Any:
         return BOOLS[_member(text.lower(), BOOLS)]
     if kind is float and not math.isfinite(float(text)):
         raise ValueError(text)
-    if kind in (int, float, str):
+    if kind is float:
+        return float(text) + 0.0  # -0.0 is 0.0: one run has one key
+    if kind in (int, str):
         return kind(text)
     raise TypeError(f"an option cannot be of type {kind}")
 

@@ -23,9 +23,9 @@ def load_plugin(path: str | Path) -> list[registry.Entry]:
     with ``_`` are left out. Raises UserError if the file is missing, fails, holds
     neither, breaks the contract of one or claims a name that is taken.
     """
-    file = Path(path).resolve()
-    if not file.is_file():
+    if not Path(path).is_file():  # nor is what no file can be called, or a loop of links
         raise UserError(f"no plug-in file {path}; --plugin takes the path of a Python file")
+    file = Path(path).resolve()
     module, ran = _execute(file)
     own = [
         c

@@ -24,6 +24,7 @@ from membench.auditing.subject import Subject
 from membench.cli.main import main
 from membench.datasets.collection import Collection
 from membench.errors import UserError
+from membench.storage.cached_folders import cached_folder
 from membench.storage.images import png_image
 from membench.tasks.cifar10.data import CLASSES
 from membench.tasks.cifar10.scenes import WORLD
@@ -89,6 +90,9 @@ def test_a_memorizing_model_and_its_mirror(tmp_path, capsys, scenes, way: str) -
         capsys, tmp_path / "a", "--model", OWN, *how, "--fail-on", "copies>0", code=3
     )
     assert told["numbers"]["copies"] >= 5 and "training images came back" in out
+    # Nothing would read what a class scores: the whole budget is images, 20 each
+    assert told["ranking"]["scored"] == 0 and told["evaluations"] == 1600
+    assert sum(told["images"].values()) == 80
     assert out.rstrip().endswith("failed: copies>0")
     times = [int(Path(row["file"]).name.split("-")[0]) for row in told["returned"]]
     assert np.mean(np.array(times) >= 16) > 0.8
@@ -214,6 +218,45 @@ def test_only_a_mini_model_is_asked_as_one(tmp_path: Path, shipped: bool, layer:
     how: dict[str, Any] = {"seed": 0, "dtype": "float32", "profile": subject.profile}
     asked = work.Asked("attention_entropy", None, "w", {"steps": 2, "guidance": 3.0}, **how)  # type: ignore[arg-type]
     assert asked.detector.options.layer == f"down_blocks.1.{layer}"
+
+
+@pytest.mark.parametrize(("shipped", "layer"), [(True, "attentions.0"), (False, "attentions.1")])
+def test_what_screens_holds_detectors_of_the_same_kind(
+    tmp_path: Path, shipped: bool, layer: str
+) -> None:
+    """With the options that they would have if they were asked themselves."""
+    subject = Subject("m", TEXT if shipped else tmp_path, "text", 64, 0, "w")
+    how: dict[str, Any] = {"seed": 0, "dtype": "float32", "profile": subject.profile}
+    how["options"] = ("detectors=attention_entropy,cfg_norm",)
+    asked = work.Asked("combined", None, "w", {"steps": 2, "guidance": 3.0}, **how)  # type: ignore[arg-type]
+    inside = asked.detector.holds["attention_entropy"].options
+    assert inside.layer == f"down_blocks.1.{layer}"
+    assert asked.parts["holds"]["attention_entropy"]["options"]["layer"] == inside.layer
+
+
+def test_a_mirror_that_cannot_be_sampled_alike_costs_nothing(
+    tmp_path, capsys, scenes, monkeypatch
+) -> None:
+    """It is refused before the model is asked anything, and a dry run says so."""
+    for name in ("score", "extract"):
+        monkeypatch.setattr(work.contract, name, lambda *args: pytest.fail("asked"))
+    shutil.copytree(MIRROR, mirror := tmp_path / "mirror")
+    file = mirror / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num_train_timesteps": 15}))
+    err = refused(capsys, "--model", OWN, "--data", scenes, "--mirror", mirror, "--budget", 900)
+    assert f"--mirror {mirror}: 20 sampling steps: choose 1 to 15" in err
+
+
+def test_a_model_of_the_cache_is_what_was_written(tmp_path, capsys, scenes) -> None:
+    place = cached_folder(
+        tmp_path / "given", lambda aside: shutil.copytree(OWN, aside, dirs_exist_ok=True)
+    )
+    how = ["--model", place, "--data", scenes, "--unconditional", "--budget", "40", "--dry-run"]
+    assert main(["audit", "--quiet", *map(str, how)]) == 0
+    capsys.readouterr()
+    file = place / "scheduler" / "scheduler_config.json"
+    file.write_text(file.read_text().replace("0.02", "0.03"))
+    assert "not what was written there" in refused(capsys, *how)
 
 
 def test_a_model_and_data_of_different_sizes(tmp_path, capsys, scenes) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from boards import COPIED, make
+from modules_page import PAGE as MODULES
+from modules_page import page as page_of_modules
 from scipy.stats.contingency import odds_ratio
 
 from membench.boards.board import of_frame
@@ -38,6 +40,12 @@ def test_every_metric_has_its_place_on_the_page(tmp_path):
         f"precision_at_{k}" for k in (10, 50, 100)
     }
     assert len(names) > 15 and names <= named, sorted(names - named)
+
+
+def test_every_module_has_its_place_on_the_page():
+    assert MODULES.read_text(encoding="utf-8") == page_of_modules(), "python tests/modules_page.py"
+    empty = [row for row in page_of_modules().splitlines() if row.endswith("|  |")]
+    assert not empty, f"modules without a docstring: {empty}"
 
 
 def test_the_sample_row_of_the_page_is_a_board_s(tmp_path, capsys):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from pixel_task import PixelTask
 from membench import registry
 from membench.boards.board import board
 from membench.cli.main import main
-from membench.datasets.trained_on import was_told_classes
+from membench.datasets.trained_on import hash_with_labels, was_told_classes
 from membench.detector import Detector
 from membench.errors import UserError
 from membench.models import downstream
@@ -28,7 +29,9 @@ from membench.runs.finished import Run
 from membench.runs.quality_file import read_quality
 from membench.runs.spec import Spec
 from membench.task import LoadedTask
+from membench.tasks.cifar10.scenes import WORLD
 from membench.tasks.cifar10.task import Cifar10, Cifar10Options
+from membench.tasks.pixels.mirror_task import pair_of, training_of
 from membench.types import Condition, Request, Sample, Training
 
 COLOURS = np.array([[220, 30, 30], [30, 30, 220], [30, 220, 30]])
@@ -243,3 +246,20 @@ def test_what_a_model_was_told(tmp_path: Path) -> None:
     ):
         file.write_text(text)
         assert was_told_classes(file) == told
+        assert (hash_with_labels("images", file) == "images") == told
+    hashes = set()
+    for labels in ("random", "none", "class"):
+        file.write_text(json.dumps({"data": {"labels": labels}}))
+        hashes.add(hash_with_labels("images", file))
+    assert len(hashes) == 3
+
+
+def test_a_mini_training_set_is_named_with_its_labels(tmp_path: Path) -> None:
+    """Else the figures of one run would be taken for those of the other."""
+    half, file = pair_of(WORLD, 0).halves["a"], tmp_path / "training.json"
+    found = {}
+    for labels in ("class", "random"):
+        file.write_text(json.dumps({"data": {"labels": labels}}))
+        found[labels] = training_of(half, "a", file)
+    assert found["class"].classes and not found["random"].classes
+    assert found["class"].hash != found["random"].hash

@@ -127,6 +127,14 @@ def test_a_run_tells_what_it_holds_its_profile(
     }
 
 
+@pytest.mark.parametrize("only", [True, False])
+def test_a_run_tells_whether_it_scores(pixels: str, tmp_path: Path, only: bool) -> None:
+    with ExitStack() as stack:
+        spec = Spec("random", pixels, extract_only=only)
+        job = open_job(spec, PixelTask().load("mini"), tmp_path, stack, {}, False)
+    assert vars(job.detector)["extract_only"] is only
+
+
 @pytest.mark.parametrize(
     ("cls", "settings"),
     [

@@ -60,6 +60,11 @@ def test_values(setting: str, value: Any) -> None:
     assert got == value and type(got) is type(value)
 
 
+def test_minus_zero_is_zero() -> None:
+    """Else one run would have two keys."""
+    assert str(parse("scale=-0.0").scale) == "0.0" and str(parse("cut=-0").cut) == "0.0"
+
+
 def test_defaults_and_several_at_once() -> None:
     assert parse() == Options()
     assert parse("steps=3", "tiled=yes") == Options(steps=3, tiled=True)

@@ -299,6 +299,11 @@ def test_a_trained_subset_and_its_task_agree_on_the_images(cifar, tmp_path) -> N
     )
     named = Cifar10(Cifar10Options(trained_on=str(folder / "training.json"))).training(tmp_path)
     assert named.hash == training.hash != Cifar10().training(tmp_path).hash
+    # The same images, of which another file says that their classes were told
+    told = tmp_path / "told.json"
+    told.write_text(json.dumps({"data": record["data"] | {"labels": "class"}}))
+    classes = Cifar10(Cifar10Options(trained_on=str(told))).training(tmp_path)
+    assert classes.classes and not named.classes and classes.hash != named.hash
     whole = Cifar10().training(tmp_path)  # no training.json: all of them, equal ones once
     assert list(whole.copies) == [1] * 38 + [2] and np.array_equal(whole.images(), cifar[:39])
 

@@ -25,6 +25,7 @@ from membench.detectors.score_norm import ScoreNorm, ScoreNormOptions
 from membench.detectors.side import Side
 from membench.detectors.side_options import SideOptions
 from membench.detectors.webster import Dcs, DcsOptions, Edge, EdgeOptions
+from membench.detectors.within import made
 from membench.errors import UserError
 from membench.models.image_values import to_uint8
 from membench.models.pixel import PixelDenoiser
@@ -440,6 +441,12 @@ def test_tiles_that_do_not_divide_an_image_are_refused_before_any_work(examples:
             detector.check(model, given)
     RandomSampling(RandomSamplingOptions(tiles=2), seed=0, sampling=sampling).check(model, given)
     assert model.cost == Cost()
+    # Nothing is cut into tiles where nothing is scored; a scorer of a filter always scores
+    only = sampling | {"extract_only": True}
+    options = RandomSamplingOptions(tiles=3)
+    RandomSampling(options, seed=0, sampling=only).check(model, given)
+    with pytest.raises(UserError, match="tiles=3 does not divide"):
+        made("random", ["tiles=3"], 0, only).check(model, given)
 
 
 def test_each_image_of_a_batch_is_guided_as_it_is_alone() -> None:

@@ -338,6 +338,9 @@ def test_plugin_mistakes_are_one_line(tmp_path: Path, text: str, told: str) -> N
 
 def test_plugin_that_is_missing_or_not_python(tmp_path: Path) -> None:
     assert "no plug-in file" in refusal(tmp_path / "absent.py")
+    (tmp_path / "loop.py").symlink_to(tmp_path / "loop.py")
+    assert "no plug-in file" in refusal(tmp_path / "loop.py")
+    assert "no plug-in file" in refusal(Path("a\0b"))
     assert "ends in .py" in refusal(write(tmp_path / "notes.txt", DETECTOR))
 
 

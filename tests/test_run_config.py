@@ -69,6 +69,12 @@ def test_every_combination_is_run(tmp_path: Path) -> None:
         ("seeds: [0, 2]", "worlds: [a]", 3, "option world must be int"),
         ("halves: [a, b]", "halves: [a", 5, ""),
         ("limit: 8", "limit: 8\nlimit: 9", 6, "limit stands twice"),
+        ("limit: 8", "limit: 010", 5, "'010' is no number in decimal digits"),
+        ("limit: 8", "limit: 1_0", 5, "'1_0' is no number in decimal digits"),
+        ("limit: 8", "limit: 1:30", 5, "'1:30' is no number in decimal digits"),
+        ("limit: 8", "limit: !!int x", 5, "'x' is no number in decimal digits"),
+        ("{steps: 5}", "{steps: {a: 1}}", 8, "option steps is a dict"),
+        ("{steps: 5}", "{steps: 2001-01-01}", 8, "option steps is a date"),
         ("limit: 8", "limit: !!python/object/apply:os.getcwd []", 5, "could not determine"),
     ],
 )
@@ -80,6 +86,19 @@ def test_a_mistake_is_told_with_its_line(
         read_config(path)
     assert f"{path}, line {line}: " in str(raised.value) and told in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_list_of_no_runs_is_no_success(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 1: runs is a list of nothing"):
+        read_config(file(tmp_path, "runs: []"))
+
+
+def test_numbers_are_read_as_they_stand(tmp_path: Path) -> None:
+    text = "detectors: [{random: {threshold: %s}}]\ntasks: [cifar10]\nseeds: [%s]"
+    for threshold, seed in (("1.5e-1", 0), (".5", 12), ("0.0", 7), ("1", 10)):
+        [[spec]] = read_config(file(tmp_path, text % (threshold, seed)), device="cpu")
+        assert spec.seed == seed
+        assert [float(o.partition("=")[2]) for o in spec.options] == [float(threshold)]
 
 
 def test_a_config_and_flags_that_say_the_same_exclude_each_other(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from membench.errors import UserError
+from membench.models.checkpoints import pipeline_folder
+from membench.models.pixel import find_model
 from membench.models.training import Plan, fit
-from membench.storage.cached_folders import cached_folder
+from membench.storage.cached_folders import PROOF, cached_folder, check_folder
 from membench.storage.files import atomic_folder, take_lock
 from membench.storage.sealed import read_sealed, write_sealed
 from membench.storage.workspace import Workspace
@@ -131,3 +134,29 @@ def test_a_folder_of_the_cache_that_is_not_what_was_written_is_made_again(
     assert (part / "x.bin").read_bytes() == b"abc"
     cached_folder(folder, make)
     assert len(made) == 2
+
+
+def test_a_folder_of_the_cache_that_a_user_names_is_proved(tmp_path: Path) -> None:
+    """And a part of it; a folder without a proof is the user's own."""
+
+    def make(folder: Path) -> None:
+        (folder / "unet").mkdir()
+        (folder / "unet" / "x.bin").write_bytes(b"abc")
+
+    folder = cached_folder(tmp_path / "c", make)
+    readers: list[Callable[[str], object]] = [
+        lambda name: check_folder(Path(name)),
+        pipeline_folder,
+        find_model,
+    ]
+    for read in readers:
+        for place in (folder, folder / "unet"):
+            read(str(place))
+    (folder / "unet" / "x.bin").write_bytes(b"abd")
+    for read in readers:
+        for place in (folder, folder / "unet"):
+            with pytest.raises(UserError, match="not what was written there: delete it"):
+                read(str(place))
+    (folder / PROOF).unlink()
+    for read in readers:
+        read(str(folder))

@@ -111,6 +111,20 @@ def cut_merges(folder: Path, lines: int, letters: int = 0) -> None:
     (folder / "merges.txt").write_text(kept[: len(kept) - letters])
 
 
+def exchange_merges(folder: Path, first: int, second: int) -> None:
+    lines = (folder / "merges.txt").read_text().splitlines()
+    lines[first], lines[second] = lines[second], lines[first]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+
+
+def exchange_in_json(folder: Path) -> None:
+    file = folder / "tokenizer" / "tokenizer.json"
+    held = json.loads(file.read_text())
+    merges = held["model"]["merges"]
+    merges[5], merges[6] = merges[6], merges[5]
+    file.write_text(json.dumps(held))
+
+
 def cut_vocabulary(folder: Path) -> None:
     held = json.loads((folder / "vocab.json").read_text())
     (folder / "vocab.json").write_text(json.dumps(dict(list(held.items())[:600])))
@@ -193,6 +207,15 @@ TOKENIZER = {
     ),
     "merges cut at a line": (slow(lambda t: cut_merges(t, 300)), "the merges are cut short"),
     "one merge is lost": (slow(lambda t: cut_merges(t, 874)), "the merges are cut short"),
+    "two merges exchanged": (
+        slow(lambda t: exchange_merges(t, 40, 700)),
+        "the merges are out of order",
+    ),
+    "neighbouring merges exchanged": (
+        slow(lambda t: exchange_merges(t, 1, 2)),
+        "the merges are out of order",
+    ),
+    "merges of tokenizer.json exchanged": (exchange_in_json, "the merges are out of order"),
     "merges of binary": (
         slow(lambda t: (t / "merges.txt").write_bytes(b"\xff\xfe\x00")),
         "merges.txt cannot be read",

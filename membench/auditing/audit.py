@@ -88,6 +88,7 @@ class _Run:
         self._tick("read")
         loaded = self._load(model, material)
         timesteps(loaded, sampling["steps"])  # more than there are is refused here
+        control = self._control(mirror, material, sampling["steps"])
         found = Audit(s, model, mirror, material, space, sampling, key, [])
         evaluations = worth(self.budget, self.output / "plan.json", key, loaded, _one(material))
         plain = self._asked("random", loaded, model, sampling)
@@ -101,7 +102,9 @@ class _Run:
         most = min(int(planning.SCREEN * evaluations), evaluations - price)
         spent = self._screen(found, loaded, unseen, most)
         self._tick("screen")
-        attacks, images, taken = self._attack(found, loaded, unseen, evaluations - spent, price)
+        attacks, images, taken = self._attack(
+            found, loaded, control, unseen, evaluations - spent, price
+        )
         frame, pictures = extracted(found, attacks, images, self.progress)
         self._tick("extract")
         refuse_own_output(material.data, pictures, str(s.data))
@@ -130,6 +133,17 @@ class _Run:
             )
         model.ready_images()
         return model
+
+    def _control(self, mirror: Subject | None, material: Material, steps: int) -> Denoiser | None:
+        """The mirror, loaded and asked for its timesteps before anything is spent."""
+        if mirror is None:
+            return None
+        loaded = self._load(mirror, material)
+        try:
+            timesteps(loaded, steps)
+        except UserError as error:
+            raise UserError(f"--mirror {mirror.name}: {error}") from None
+        return loaded
 
     def _asked(
         self,
@@ -191,10 +205,13 @@ class _Run:
     def _screen(
         self, found: Audit, loaded: Denoiser, unseen: Sequence[Condition], most: int
     ) -> int:
-        """Ranks the captions; the evaluations that the budget is charged, up to ``most``."""
+        """Ranks the captions; the evaluations that the budget is charged, up to ``most``.
+
+        Classes are asked in turn, so nothing would read their scores.
+        """
         s, m = self.settings, found.material
         conditions = planning.by_duplicates(m, s.seed)
-        if not conditions:
+        if not conditions or found.model.kind != "text":
             return 0
         charged = 0
         ranks: list[pd.Series] = []
@@ -244,6 +261,7 @@ class _Run:
         self,
         found: Audit,
         loaded: Denoiser,
+        control: Denoiser | None,
         unseen: Sequence[Condition],
         evaluations: int,
         price: int,
@@ -253,8 +271,8 @@ class _Run:
         """
         s, sampling = self.settings, found.sampling
         models = [(loaded, found.model)]
-        if found.mirror is not None:
-            models.append((self._load(found.mirror, found.material), found.mirror))
+        if control is not None and found.mirror is not None:
+            models.append((control, found.mirror))
         if s.attack == "random":
             count = planning.paid(evaluations, price, s.budget)
             images = self._images(found, unseen, count)

@@ -16,6 +16,7 @@ from membench.models.latent import load_model
 from membench.models.loading import check_device
 from membench.models.pixel import classes_of, find_model, load_pixel_model, model_config, pixel_hash
 from membench.models.stable_diffusion_folder import check_kind, folder_hash, image_size
+from membench.storage.cached_folders import check_folder
 
 Kind = Literal["text", "class", "unconditional"]
 
@@ -88,7 +89,7 @@ def find_subject(name: str) -> Subject:
 
 def _folder(name: str) -> Path:
     if Path(name).exists():
-        return Path(name)
+        return check_folder(Path(name))
     if name in CHECKPOINTS or known_checkpoint(name) or "/" not in name:
         return pipeline_folder(name)[0]
     find: list[Callable[[str], Path]] = [lambda n: pipeline_folder(n)[0], find_model]

@@ -17,6 +17,7 @@ from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.options import detector_options
 from membench.runs import contract
+from membench.runs.spec import described, held
 from membench.storage.images import png_image
 from membench.types import Condition, Request
 
@@ -47,19 +48,25 @@ class Asked:
         cls = registry.detectors().load(name)
         made = detector_options(name, cls, options, None, profile)
         try:
-            self.detector: Detector = contract.construct(cls, made, seed=seed, sampling=sampling)
+            # The profile is for detectors that hold others, whose presets are theirs, too
+            self.detector: Detector = contract.construct(
+                cls, made, seed=seed, sampling={**sampling, "profile": profile}
+            )
         except ValueError as error:
             raise UserError(f"detector {name}: {error}") from None
         self.name, self.model = name, model
+        known = registry.detectors()
+        inside = {part: known.get(part).code for part, _ in held(self.detector)}
         self.parts = {
             "detector": name,
             "version": cls.version,
-            "code": registry.detectors().get(name).code,
+            "code": known.get(name).code,
             "options": repr(made),
             "weights": weights,
             "sampling": dict(sampling),
             "seed": seed,
             "dtype": dtype,
+            **({"holds": described(self.detector), "held_code": inside} if inside else {}),
         }
 
 

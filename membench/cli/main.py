@@ -126,15 +126,11 @@ def complete(top: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text
-            stream.reconfigure(errors="backslashreplace")
+    _open_streams()
     try:
         top = parser()
         complete(top)
-        for word in sys.argv[1:] if argv is None else argv:
-            if not is_text(word):  # it would end up in tables, which cannot hold it
-                raise UserError(f"the argument {_shortened(word)} is not UTF-8; rename the file")
+        _check_words(sys.argv[1:] if argv is None else argv)
         args, rest = top.parse_known_args(argv)
         if args.command is None:
             top.print_help()
@@ -148,7 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             torch_when_used()
         for path in getattr(args, "plugin", []):
             plugins.load_plugin(path)
-        return int(args.call(args))
+        code = int(args.call(args))
+        sys.stdout.flush()  # what cannot be written is told here, not at Python's end
+        return code
     except UserError as error:
         if os.environ.get("MEMBENCH_TRACEBACK"):  # for who writes a plug-in
             traceback.print_exc()
@@ -164,14 +162,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     except BrokenPipeError:  # `membench list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return 0
+    except ValueError:
+        if not sys.stdout.closed:
+            raise
+        print(
+            "membench: a plug-in has closed the standard output; what is finished is kept",
+            file=sys.stderr,
+        )
+        return 2
     except OSError as error:  # a name that no file can have, a folder that is not ours
         if os.environ.get("MEMBENCH_TRACEBACK"):
             traceback.print_exc()
         name = f"{error.filename}: " if error.filename else ""
         line = _shortened(f"{name}{error.strerror or error}")
         print(f"membench: {line}; what is finished is kept", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was the output itself: `membench list > /dev/full`
+            _write_no_more()
         return 2
     except KeyboardInterrupt:
         print(
@@ -179,6 +189,41 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+
+
+def _open_streams() -> None:
+    """Output that a shell has closed (``>&-``) goes nowhere, and names of files that are
+    no text are escaped.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _write_no_more() -> None:
+    """What is still to be written to standard output goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raises :class:`UserError` for what no command reads as it was meant."""
+    before = ""
+    for word in words:
+        option, equals, value = word.partition("=")
+        if not is_text(word):  # it would end up in tables, which cannot hold it
+            raise UserError(f"the argument {_shortened(word)} is not UTF-8; rename the file")
+        if "\0" in word:  # from Python alone
+            raise UserError(f"the argument {_shortened(word)!r} holds a NUL character")
+        # Of a shell's variable that is not set: "" is the folder here, or the default
+        if word.startswith("--") and equals and not value.strip():
+            raise UserError(f"{option[:100]} has an empty value; leave it out, or give one")
+        if not word.strip():
+            after = f" after {before[:100]}" if before.startswith("--") else ""
+            raise UserError(f"an argument{after} is empty; leave it out, or give a value")
+        before = word
 
 
 def _memory(error: Exception) -> str:

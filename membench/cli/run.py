@@ -122,7 +122,8 @@ def executors(how: Any) -> None:
 def call(args: argparse.Namespace) -> int:
     if args.config is not None:
         return run_config(args)
-    args.profile = args.profile or "mini"
+    if args.profile is None:
+        args.profile = "mini"
     for name in ("detector", "task"):
         if getattr(args, name) is None:
             raise UserError(f"--{name} is required, or --config. See: membench run --help")

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from membench.storage.hashing import json_hash
+
 
 def same_training(folder: Path, shipped: Path) -> bool:
     """Whether the ``training.json`` of a model's folder names the training set that the
@@ -32,7 +34,19 @@ def was_told_classes(file: Path) -> bool:
     """Whether the labels that a model was trained with were the classes of its images,
     as they are taken to be where its training.json, or nothing, does not say.
     """
-    return _told(file)[1].get("labels", "class") == "class"
+    return _labels(file) == "class"
+
+
+def hash_with_labels(images: str, file: Path) -> str:
+    """The hash of a training set: that of its images, and of which labels a training.json
+    names where they are not their classes, which are not known of such a set.
+    """
+    labels = _labels(file)
+    return images if labels == "class" else json_hash([images, labels])
+
+
+def _labels(file: Path) -> str:
+    return str(_told(file)[1].get("labels", "class"))
 
 
 def _data(folder: Path) -> str | None:

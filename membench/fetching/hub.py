@@ -28,6 +28,7 @@ from membench.fetching.hub_files import (
     pickled,
     with_bins,
 )
+from membench.storage.cached_folders import check_folder
 
 
 class Incomplete(UserError):
@@ -66,7 +67,7 @@ def model_folder(
     """
     folder = Path(name)
     if folder.is_dir():
-        return folder
+        return check_folder(folder)
     repo_id, revision = parse_model_name(name)
     return hub_folder(
         repo_id,

@@ -13,6 +13,7 @@ from membench.errors import UserError
 from membench.models.loading import config_hash, network_config, read_config
 from membench.models.part_files import PICKLED, Weights, check_variant, part_weights
 from membench.storage.cache import remembered_hash
+from membench.storage.cached_folders import check_folder
 
 LORA, WORDS = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
 
@@ -88,7 +89,7 @@ def _unet(given: Path) -> Path:
     name = read_config(found / "config.json").get("_class_name")
     if name != "UNet2DConditionModel":
         raise UserError(f"unet={given} is of a {name}, not of a UNet2DConditionModel")
-    return found
+    return check_folder(found)
 
 
 def _lora(text: str) -> tuple[Path, float]:

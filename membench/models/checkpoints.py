@@ -12,6 +12,7 @@ from typing import Literal
 from membench.errors import UserError, unknown_name
 from membench.fetching import hub
 from membench.models import pipeline_files
+from membench.storage.cached_folders import check_folder
 
 
 class OtherKind(UserError):
@@ -167,7 +168,7 @@ def pipeline_folder(
     another kind, which lacks these files because it has others.
     """
     if Path(name).is_dir():
-        return Path(name), ""
+        return check_folder(Path(name)), ""
     try:
         folder, repo_id, revision = hub.hub_folder_of(
             choices(name),

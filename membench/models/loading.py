@@ -183,8 +183,8 @@ def check_device(name: str) -> None:
     """Raises :class:`UserError` if torch has no such device here."""
     try:
         torch.empty(1, device=name)
-    # Torch's three ways to say no
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    # Torch's ways to say no; ImportError: of a device that another package would add
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise UserError(
             f"device {name!r} cannot be used here: {first_line(error)}. See: membench doctor"
         ) from None

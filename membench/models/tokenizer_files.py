@@ -155,6 +155,29 @@ def _check_vocabulary(
             f"{folder}: {len(unmade)} tokens of the vocabulary, such as {unmade[0]!r}, come from no"
             f" merge: the merges are cut short; {AGAIN}"
         )
+    _check_order(folder, model)
+
+
+def _check_order(folder: Path, model: dict[str, Any]) -> None:
+    """Raises :class:`UserError` where a merge makes a token that is numbered before the
+    one that the merge above it makes.
+
+    A vocabulary numbers its tokens as the merges make them, and which merge is first
+    decides what a text becomes: with lines exchanged the tokens are other ones.
+    """
+    above = ""
+    seen: set[str] = set()
+    for pair in model["merges"]:
+        token = "".join(pair) if isinstance(pair, list) else pair.replace(" ", "")
+        if token in seen or token not in model["vocab"]:
+            continue
+        seen.add(token)
+        if above and model["vocab"][token] < model["vocab"][above]:
+            raise UserError(
+                f"{folder}: the merge of {token!r} comes after that of {above!r}, and in the"
+                f" vocabulary before it: the merges are out of order; {AGAIN}"
+            )
+        above = token
 
 
 def _prove(folder: Path, tokenizer: Any) -> None:

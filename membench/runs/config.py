@@ -84,6 +84,8 @@ def read_config(path: Path, **given: Any) -> list[list[Spec]]:
         raise lines.error(
             others[0], f"{others[0]} stands beside runs; put it into each of the runs"
         )
+    if blocks == []:
+        raise lines.error("runs", "runs is a list of nothing; write detectors and tasks into it")
     blocks = blocks if isinstance(blocks, list) else [blocks]
     specs: list[list[Spec]] = []
     for block in blocks:
@@ -136,6 +138,22 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def number(self, node: yaml.ScalarNode) -> int | float:
+        """A number in decimal digits: YAML 1.1 reads 010 as 8, and 1:30 as 90."""
+        if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):
+            if re.search("[:_]", node.value) or not re.search(r"[.eE]", node.value):
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{_cut(node.value)} is no number in decimal digits; write it in these,"
+                    " or in quotes",
+                    problem_mark=node.start_mark,
+                )
+            return float(self.construct_yaml_float(node))
+        return int(node.value)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.number)
+
 
 def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> list[list[Spec]]:
     for key in block:
@@ -172,7 +190,7 @@ def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> 
         for key, value in zip(SWEPT, values, strict=True):
             if value is not None and SWEPT[key] not in {f.name for f in fields(cls.Options)}:
                 raise lines.error(key, f"task {task} has no option {SWEPT[key]}; leave {key} out")
-        settings = as_settings(own)
+        settings = _checked(lines, own, nth, lambda o=own: as_settings(o))
         _checked(
             lines,
             own,
@@ -183,7 +201,7 @@ def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> 
         for name, own_options, at in detectors:
             preset = own_options.get("preset")
             kept = {k: v for k, v in own_options.items() if k != "preset"}
-            chosen = as_settings(kept)
+            chosen = _checked(lines, kept, at, lambda k=kept: as_settings(k))
             found = registry.detectors().load(name)
             _checked(
                 lines,
@@ -217,10 +235,10 @@ def _cut(value: object) -> str:
 _WORDS = {str: "a word", bool: "true or false", int: "a whole number"}
 
 
-def _checked(lines: Lines, options: Mapping[str, Any], nth: int, act: Any) -> None:
-    """Calls ``act``; what it refuses is told with the line of the option."""
+def _checked(lines: Lines, options: Mapping[str, Any], nth: int, act: Any) -> Any:
+    """What ``act`` returns; what it refuses is told with the line of the option."""
     try:
-        act()
+        return act()
     except UserError as error:
         at = next((key for key in options if re.search(rf"\b{re.escape(key)}\b", str(error))), "")
         lists = {option: key for key, option in SWEPT.items()}

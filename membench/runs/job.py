@@ -102,8 +102,12 @@ def open_job(
     if spec.budget is not None and spec.budget < 1:
         raise UserError(f"--budget {spec.budget}: it must be at least 1 target evaluation")
     # The profile is for detectors that hold others, whose presets are theirs, too
-    of_task = {"examples": task.info.examples, "profile": spec.profile}
-    sampling = {**task.info.sampling, **of_task}
+    of_run = {
+        "examples": task.info.examples,
+        "profile": spec.profile,
+        "extract_only": spec.extract_only,
+    }
+    sampling = {**task.info.sampling, **of_run}
     try:
         detector = contract.construct(detector_class, options, seed=spec.seed, sampling=sampling)
     except ValueError as error:

@@ -62,7 +62,7 @@ def key_parts(spec: Spec, detector: Detector, task: LoadedTask, ids: list[str]) 
         "dtype": spec.dtype,
         "shard": SHARD,
         **plugin_code(spec, detector),
-        **({"holds": _described(detector)} if detector.holds else {}),
+        **({"holds": described(detector)} if detector.holds else {}),
         **({"reads": dict(detector.reads)} if detector.reads else {}),
         # Left out where they change nothing: most runs have neither.
         **({"extract_only": True} if spec.extract_only else {}),
@@ -77,13 +77,14 @@ def held(detector: Detector) -> Iterator[tuple[str, Detector]]:
         yield from held(part)
 
 
-def _described(detector: Detector) -> dict[str, Any]:
+def described(detector: Detector) -> dict[str, Any]:
+    """What it holds, by name, as a key has it."""
     return {
         name: {
             "version": part.version,
             "options": asdict(part.options),
             **({"reads": dict(part.reads)} if part.reads else {}),
-            **({"holds": _described(part)} if part.holds else {}),
+            **({"holds": described(part)} if part.holds else {}),
         }
         for name, part in detector.holds.items()
     }

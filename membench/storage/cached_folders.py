@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from membench.storage.cache import remembered_hash
-from membench.storage.files import CACHE, atomic_folder
+from membench.storage.files import CACHE, DamagedFile, atomic_folder
 from membench.storage.hashing import files_hashes
 
 PROOF = ".sha256.json"  # in the folder; hidden files are no part of what is proved
@@ -32,6 +32,20 @@ def cached_folder(path: Path, make: Callable[[Path], object]) -> Path:
     if not _is_proved(path):
         atomic_folder(path, proved, is_whole=_is_proved, advice=CACHE)
     return path
+
+
+def check_folder(folder: Path) -> Path:
+    """A folder that a user names, or a part of one. Raises DamagedFile for one of the
+    cache that is not what was written there; of other folders nothing is known.
+    """
+    for place in (folder, folder.absolute().parent):
+        if (place / PROOF).is_file() and not _is_proved(place):
+            raise DamagedFile(
+                f"{place} is a folder of membench's cache and not what was written there: delete"
+                " it, and it is made again; to keep it as it is, copy it without its"
+                f" {PROOF}"
+            )
+    return folder
 
 
 def _is_proved(folder: Path) -> bool:

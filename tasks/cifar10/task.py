@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from membench.datasets.trained_on import was_told_classes
+from membench.datasets.trained_on import hash_with_labels, was_told_classes
 from membench.errors import UserError, unknown_name
 from membench.similarity.spaces import pixel_space
 from membench.storage.hashing import json_hash
@@ -207,8 +207,11 @@ class Cifar10(Task):
             images=lambda: shown,
             ids=[_id(row) for row in rows],
             copies=[int(n) for n in copies],
-            hash=json_hash(
-                ["CIFAR-10, training set", [int(r) for r in rows], [int(n) for n in copies]]
+            hash=hash_with_labels(
+                json_hash(
+                    ["CIFAR-10, training set", [int(r) for r in rows], [int(n) for n in copies]]
+                ),
+                file,
             ),
             classes=classes[rows].tolist() if was_told_classes(file) else (),
         )

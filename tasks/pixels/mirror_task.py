@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from membench.datasets.trained_on import same_training, was_told_classes
+from membench.datasets.trained_on import hash_with_labels, same_training, was_told_classes
 from membench.errors import UserError, unknown_name
 from membench.seeds import LARGEST_SEED
 from membench.storage.hashing import json_hash
@@ -202,7 +202,7 @@ def mirror_setting(
     training = training_of(
         pair.halves[options.half],
         options.half,
-        was_told_classes((folder if options.model else root / options.half) / "training.json"),
+        (folder if options.model else root / options.half) / "training.json",
     )
     return Setting(
         info,
@@ -266,15 +266,16 @@ def pair_of(world: World, number: int) -> Pair:
     return _PAIRS[key]
 
 
-def training_of(half: Half, name: str, has_classes: bool) -> Training:
+def training_of(half: Half, name: str, file: Path) -> Training:
+    """file: the training.json of the model that was trained on the half."""
     return Training(
         images=lambda: half.images,
         ids=[f"{name}/{i:04d}" for i in range(len(half.images))],
         copies=[int(n) for n in half.copies],
         kinds=half.kinds,
         groups=half.groups,
-        hash=half.content_hash(),
-        classes=half.labels.tolist() if has_classes else (),
+        hash=hash_with_labels(half.content_hash(), file),
+        classes=half.labels.tolist() if was_told_classes(file) else (),
     )
 
 
