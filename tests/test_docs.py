@@ -247,3 +247,17 @@ def test_the_loss_on_real_images_is_that_of_the_board(page):
     assert interval_of(board.loc["all"], "mirrored") in text
     kinds = [f"{board.mirrored[kind]:.3f}" for kind in ("x1", "x4", "x16", "x64")]
     assert f"{', '.join(kinds[:-1])} and {kinds[-1]}" in text
+
+
+def test_what_is_told_of_further_worlds_is_their_board_s():
+    board = pd.read_parquet(ROOT / "results" / "worlds.parquet")
+    board = board[~board.options.str.contains("t=|t0=")].set_index(["detector", "kind"])
+    text = words_of("docs/findings.md")
+    for name in ("loss", "cfg_norm", "combined"):
+        assert interval_of(board.loc[name, "all"], "mirrored") in text
+    kinds = [f"{board.mirrored['loss', kind]:.3f}" for kind in ("x1", "x4", "x16", "x64")]
+    assert "{} for images shown once, {} at 4 times, {} at 16 and {} at 64".format(*kinds) in text
+    every = pd.read_parquet(ROOT / "results" / "worlds.parquet").query("kind == 'all'")
+    best = every[every.detector != "combined"].sort_values("mirrored").iloc[-1:]
+    for page in ("README.md", "docs/findings.md", "results/worlds.md"):
+        assert interval_of(best, "behind") in words_of(page)

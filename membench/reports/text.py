@@ -29,7 +29,7 @@ def number(value: float, digits: int = 0) -> str:
     return "n/a" if pd.isna(value) else f"{value:,.{digits}f}"
 
 
-LONGEST = 24  # of a value in a table; weights that another run has learned are longer
+LONGEST = 16  # of a value in a table; weights that another run has learned are longer
 
 
 def briefly(options: str) -> str:
