@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,9 +44,37 @@ PNDM = {
     "trained_betas": None,
 }
 
+# Files that take most of the time, the longest first. xdist hands out first the files
+# of most tests, which are quick ones: a worker would end with one of these while the
+# other has nothing left to do.
+LONGEST = (
+    "test_first_run.py",
+    "test_contracts.py",
+    "test_notebooks.py",
+    "test_easiest_attacks.py",
+    "test_ray.py",
+    "test_packaging.py",
+    "test_cli.py",
+    "test_foreign_folder.py",
+    "test_site.py",
+    "test_runner.py",
+    "test_whole_models.py",
+    "test_side.py",
+    "test_memory.py",
+    "test_trained_dimension.py",
+)
+
 slow = pytest.mark.skipif(
     os.environ.get("MEMBENCH_SLOW") != "1", reason="takes a quarter of a minute: MEMBENCH_SLOW=1"
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    if missing := [name for name in LONGEST if not (here / name).exists()]:
+        raise pytest.UsageError(f"LONGEST of conftest.py names {missing}, which are not there")
+    place = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(autouse=True)
@@ -160,15 +186,4 @@ def pixel_unet(side: int = 8) -> UNet2DModel:
         down_block_types=("DownBlock2D",) * 2,
         up_block_types=("UpBlock2D",) * 2,
         layers_per_block=1,
-    )
-
-
-def membench(
-    *args: str, cwd: Path = ROOT, timeout: float = 300, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
-    command = [sys.executable, "-m", "membench", *map(str, args)]
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
     )

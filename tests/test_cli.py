@@ -5,6 +5,7 @@ and a light start.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, membench, save_tiny_pipeline
+from conftest import ROOT, save_tiny_pipeline
+from test_whole_models import PARTS, TOKENIZER
 
 from membench.cli.common import RUNS, Parser, seeds_of
 from membench.cli.main import COMMANDS, main, parser
@@ -52,28 +54,28 @@ def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
 
 def test_list_and_help_are_light() -> None:
     """No torch, and less than a quarter of the time of ``import torch`` (fastest of
-    three each, in one run).
+    three, and of two, in one run).
     """
 
-    def seconds(*command: str) -> float:
+    def seconds(*command: str, repeats: int = 3) -> float:
         times = []
-        for _ in range(3):
+        for _ in range(repeats):
             start = time.perf_counter()
             subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
             times.append(time.perf_counter() - start)
         return min(times)
 
-    torch = seconds("-c", "import torch")
+    torch = seconds("-c", "import torch", repeats=2)
     assert seconds("-m", "membench", "list") < torch / 4
     assert seconds("-m", "membench", "--help") < torch / 4
     heavy = "{'torch._C', 'transformers', 'diffusers', 'pandas', 'pyarrow', 'sklearn', 'numpy'}"
-    for command in ("['list']", "['--help']", "['run', '--help']"):
-        call = (
-            f"import sys\nfrom membench.cli.main import main\ntry: main({command})\nexcept"
-            " SystemExit: pass\n"
-        )
-        code = f"{call}assert not {heavy} & set(sys.modules)"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    # One process for all: what the first imported would still be there after the last
+    lines = ["import sys", "from membench.cli.main import main"]
+    for command in (["list"], ["--help"], ["run", "--help"]):
+        lines += [f"try: main({command})", "except SystemExit: pass"]
+        lines += [f"assert not {heavy} & set(sys.modules), {command}"]
+    code = "\n".join(lines)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_membench_alone_prints_its_help(capsys) -> None:
@@ -371,17 +373,66 @@ def test_an_output_folder_that_cannot_be_written(capsys, tmp_path) -> None:
 # --------------------------------------------------------------------------- whole runs
 
 
-def test_run_prints_tables_and_where_they_are(capsys, tmp_path) -> None:
-    """The run in a process of its own: stdout is data, stderr is talk; a real folder of
-    the hub's layout as --model.
+ONE_BY_ONE = """
+import json, sys
+from membench.cli.main import main
+for words in json.loads(sys.argv[1]):
+    code = main(words)
+    for stream in (sys.stdout, sys.stderr):
+        print("ended with", code, file=stream, flush=True)
+"""
+DAMAGED = ("no tokenizer.json", "fp8")
+
+
+@pytest.fixture(scope="module")
+def own_process(
+    tmp_path_factory: pytest.TempPathFactory, tiny_pipeline_folder: Path
+) -> tuple[Path, list[str], list[str]]:
+    """Runs on two damaged models and one that is whole, one after another in a process
+    of their own: a folder, and what each printed to stdout and stderr and ended with.
     """
-    model = save_tiny_pipeline(tmp_path / "model", "epsilon")
-    done = membench(*RUN, "--offline", "--model", model, "--runs", tmp_path / "runs")
+    folder, commands = tmp_path_factory.mktemp("own"), []
+    for how in DAMAGED:
+        model = folder / how.replace(" ", "-")
+        (TOKENIZER | PARTS)[how][0](Path(shutil.copytree(tiny_pipeline_folder, model)))
+        words = ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--limit", "2"]
+        commands.append([*words, "--model", str(model), "--runs", str(folder / "none")])
+    save_tiny_pipeline(folder / "model", "epsilon")
+    place = ["--model", str(folder / "model"), "--runs", str(folder / "runs")]
+    commands.append([*RUN, "--offline", *place])
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_BY_ONE, json.dumps(commands)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
-    [folder] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
-    assert done.stdout == f"{folder}\n"  # --quiet: nothing but the path
-    again = [word for word in RUN if word != "--quiet"] + ["--model", str(model)]
-    again += ["--runs", str(tmp_path / "runs"), "--device", "cpu"]
+    out, err = (re.split(r"(?<=ended with .)\n", text) for text in (done.stdout, done.stderr))
+    assert len(out) == len(err) == len(commands) + 1 and out[-1] == err[-1] == "", done.stderr
+    return folder, out[:-1], err[:-1]
+
+
+def test_a_damaged_model_is_one_line_in_a_process_of_its_own(own_process) -> None:
+    """What libraries say when they are imported would be lines, too."""
+    _, out, err = own_process
+    for how, data, talk in zip(DAMAGED, out, err, strict=False):
+        line, end = talk.splitlines()
+        assert (TOKENIZER | PARTS)[how][1] in line, talk
+        assert data == end == "ended with 2", (data, talk)
+
+
+def test_run_prints_tables_and_where_they_are(own_process, capsys) -> None:
+    """The first run in a process of its own: stdout is data, stderr is talk; a real
+    folder of the hub's layout as --model.
+    """
+    root, out, _ = own_process
+    [folder] = (root / "runs").glob("sd_webster/mini/cfg_norm/*")
+    # --quiet: nothing but the path
+    assert out[-1] == f"{folder}\nended with 0"
+    again = [word for word in RUN if word != "--quiet"] + ["--model", str(root / "model")]
+    again += ["--runs", str(root / "runs"), "--device", "cpu"]
     assert main(again) == 0
     out = capsys.readouterr().out
     assert out.startswith("PARTIAL (4 of ") and "AUROC" in out and out.count("\n") <= 15
@@ -389,11 +440,11 @@ def test_run_prints_tables_and_where_they_are(capsys, tmp_path) -> None:
     assert main([*again, "--format", "json"]) == 0
     [data] = json.loads(capsys.readouterr().out)
     assert data["path"] == str(folder) and data["status"] == "partial"
-    board = ["leaderboard", "--runs", str(tmp_path / "runs"), "--format"]
+    board = ["leaderboard", "--runs", str(root / "runs"), "--format"]
     for fmt in ("table", "md", "csv", "json"):
         assert main([*board, fmt]) == 0 and "cfg_norm" in capsys.readouterr().out
-    assert main([*board, "parquet", "--output", str(tmp_path / "b.parquet")]) == 0
-    frame = pd.read_parquet(tmp_path / "b.parquet")
+    assert main([*board, "parquet", "--output", str(root / "b.parquet")]) == 0
+    frame = pd.read_parquet(root / "b.parquet")
     assert list(frame.detector) == ["cfg_norm"] and list(frame.status) == ["partial"]
 
 

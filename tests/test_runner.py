@@ -7,14 +7,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+import torch
+from test_killed import forked
 from watch import grey_levels
 
 import membench
@@ -73,11 +73,16 @@ def test_the_same_command_again_computes_nothing(finished, monkeypatch) -> None:
     pd.testing.assert_frame_equal(again.scores, finished.scores)
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> membench.Run:
+    return quick(tmp_path_factory.mktemp("short"), limit=2)
+
+
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"options": ["draws=2", "images=1"]}, {"limit": 11}, {"control": True}]
+    "change", [{"seed": 1}, {"options": ["draws=2", "images=1"]}, {"limit": 3}, {"control": True}]
 )
-def test_what_changes_the_output_changes_the_folder(finished, change) -> None:
-    assert quick(finished.path.parents[3], **change).path != finished.path
+def test_what_changes_the_output_changes_the_folder(short, change) -> None:
+    assert quick(short.path.parents[3], **{"limit": 2} | change).path != short.path
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
@@ -96,44 +101,45 @@ def test_the_batch_size_changes_neither_the_folder_nor_the_ranking(
     assert grey_levels(other, finished) <= 1
 
 
-# A run of the command line that dies by SIGKILL as its second shard of images, written,
-# is about to get its name.
-KILLED = """
-import os, signal, sys
-from membench.cli.main import main
-
-replace = os.replace
-
-def deadly(source, target):
-    if os.path.basename(target) == "samples-00001.parquet":
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-
-os.replace = deadly
-main(sys.argv[1:])
-"""
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A child made by a fork has none of its parent's threads, and waits for them for
+    ever if it is to use them; and sums of floats depend on how many there are.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_a_killed_run_continues_and_ends_with_the_same_numbers(
-    tmp_path, tiny_pipeline_folder
+    tmp_path, tiny_pipeline_folder, one_thread
 ) -> None:
     """SIGKILL after the first finished shard of 2 + 2; then every column of every table
     is compared, exactly.
     """
+
+    def deadly() -> int:
+        """The command line, which dies as its second shard of images, written, is about
+        to get its name.
+        """
+        replace = os.replace
+
+        def until(source, target) -> None:
+            if os.path.basename(target) == "samples-00001.parquet":
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        os.replace = until  # in a child
+        return main([*words.split(), str(tmp_path / "killed")])
+
     words = (
         f"run --detector cfg_norm --task sd_webster --limit 66 --quiet --set {FAST[0]} --set"
         f" {FAST[1]} --model {tiny_pipeline_folder} --runs"
     )
     changes = {"limit": 66, "task_options": [f"model={tiny_pipeline_folder}"]}
-    command = [sys.executable, "-c", KILLED, *words.split(), str(tmp_path / "killed")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        # Meanwhile: most of the process's time goes into its imports
-        whole = quick(tmp_path / "whole", **changes)
-        _, error = process.communicate(timeout=200)
-    assert process.returncode == -signal.SIGKILL, error
+    assert forked(deadly) == -signal.SIGKILL
+    whole = quick(tmp_path / "whole", **changes)
     [folder] = tmp_path.glob("killed/*/*/*/*")
     assert [shard.name for shard in folder.glob("shards/*.parquet")] == ["samples-00000.parquet"]
     assert not (folder / "scores.parquet").exists()
@@ -154,7 +160,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_numbers(
 
 
 def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(
-    tmp_path, monkeypatch, capsys
+    tmp_path, tiny_pipeline_folder, monkeypatch, capsys
 ) -> None:
     forward, calls = LatentDenoiser._forward, []
 
@@ -167,18 +173,19 @@ def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(
         return out
 
     monkeypatch.setattr(LatentDenoiser, "_forward", broken)
-    run = quick(tmp_path)
+    tiny = {"task_options": [f"model={tiny_pipeline_folder}"]}
+    run = quick(tmp_path, **tiny)
     assert sorted(run.samples.status.map(lambda s: s.split(":")[0])) == ["failed"] + ["ok"] * 11
     assert run.info["failed"] == {"scores": 0, "samples": 1} and run.info["status"] == "partial"
     assert len(set(run.matches.sample_id)) == 11
     assert "1 images failed" in capsys.readouterr().err
 
     calls.clear()
-    only_scores = quick(tmp_path, options=["draws=1", "images=0"])
+    only_scores = quick(tmp_path, options=["draws=1", "images=0"], **tiny)
     bad = only_scores.scores[only_scores.scores.status == "failed"]
     assert len(bad) == 1 and bad.score.isna().all() and "NaN" in bad.error.iloc[0]
     assert main(["leaderboard", "--runs", str(tmp_path), "--format", "md"]) == 0
-    assert "11/1608 PARTIAL" in capsys.readouterr().out
+    assert f"11/{run.info['n_task_examples']:,} PARTIAL" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(
@@ -219,12 +226,15 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     assert (folder / "metrics.parquet").exists()
 
 
-def test_an_unlabelled_prompts_file_is_extracted_from_and_scored(tmp_path) -> None:
+def test_an_unlabelled_prompts_file_is_extracted_from_and_scored(
+    tmp_path, tiny_pipeline_folder
+) -> None:
     prompts = tmp_path / "mine.txt"
     prompts.write_text(
         "Orvella Basto teal striped area rug, 5x8\nOrvella Basto red plain tote bag, Large\n"
     )
-    run = quick(tmp_path / "runs", limit=None, task_options=[f"prompts={prompts}"])
+    told = [f"prompts={prompts}", f"model={tiny_pipeline_folder}"]
+    run = quick(tmp_path / "runs", limit=None, task_options=told)
     assert len(run.scores) == 2 and len(run.samples) == 2
     assert set(run.metrics.metric) & {"ams", "ums"} and "auroc" not in set(run.metrics.metric)
 
@@ -239,14 +249,15 @@ def test_a_second_process_is_turned_away(tmp_path, finished) -> None:
         RunFolder.open(tmp_path, "sd_webster", "mini", "cfg_norm", key, parts)
 
 
-def test_a_detector_that_scores_by_its_images_pays_for_them(tmp_path) -> None:
+def test_a_detector_that_scores_by_its_images_pays_for_them(tmp_path, tiny_pipeline_folder) -> None:
     """random: 3 draws of 10 guided steps are 60 evaluations an example, though its
     scoring phase asks the network nothing.
     """
     from membench.boards.collect import collect
 
-    membench.run("random", "sd_webster", options=["draws=3"], limit=4, out=tmp_path, progress=False)
-    quick(tmp_path, limit=4)
+    tiny = {"task_options": [f"model={tiny_pipeline_folder}"], "limit": 4, "out": tmp_path}
+    membench.run("random", "sd_webster", options=["draws=3"], progress=False, **tiny)
+    quick(**tiny)
     board = collect(tmp_path).set_index("detector")
     assert board.forwards_per_example.to_dict() == {"random": 60, "cfg_norm": 2}
     assert board.forwards_per_image.to_dict() == {"random": 20, "cfg_norm": 20}

@@ -5,18 +5,14 @@ whole proves it.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from test_pipelines import change
 from test_pixel_models import CLASSES, SIDE, conditional, saved
@@ -751,38 +747,3 @@ def test_damage_at_random_to_a_pixel_model(tmp_path: Path) -> None:
     scratch = Path(shutil.copytree(whole, tmp_path / "m"))
     counts = fuzz(whole, scratch, ["unet/config.json"], range(40), told_two_classes)
     assert counts["works"] >= 3 and counts["refused"] >= 10, counts
-
-
-# --------------------------------------------------------------------------- end to end
-
-
-ONE_BY_ONE = """
-import sys
-from membench.cli.main import main
-for folder in sys.argv[1:]:
-    words = f"run --detector cfg_norm --task sd_webster --limit 2 --model {folder}/model"
-    print(main([*words.split(), "--runs", f"{folder}/o"]), flush=True)
-"""
-
-
-def test_the_command_line_refuses_in_one_line(tiny_pipeline_folder: Path, tmp_path: Path) -> None:
-    """In a process of its own: what libraries say when they are imported would be lines,
-    too.
-    """
-    folders, told = [], []
-    for how in ("no tokenizer.json", "fp8"):
-        damage, words = (TOKENIZER | PARTS)[how]
-        folders.append(tmp_path / how.replace(" ", "-"))
-        told.append(words)
-        damage(Path(shutil.copytree(tiny_pipeline_folder, folders[-1] / "model")))
-    ran = subprocess.run(
-        [sys.executable, "-c", ONE_BY_ONE, *map(str, folders)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    lines = ran.stderr.strip().splitlines()
-    assert ran.returncode == 0 and ran.stdout.split() == ["2", "2"], ran.stderr
-    assert len(lines) == len(told), ran.stderr
-    assert all(words in line for words, line in zip(told, lines, strict=True)), ran.stderr

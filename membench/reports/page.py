@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -58,7 +59,14 @@ def rendered(template: str, **values: Any) -> str:
     script = resources.files("membench.reports").joinpath("templates", "table.js")
     text = script.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-    environment = Environment(
+    shared = {"inks": INKS, "drawn": inline, "script": Markup(text), "script_hash": digest}
+    return _templates().get_template(template).render(**values, **shared)
+
+
+@cache
+def _templates() -> Environment:
+    """They are compiled once a process."""
+    return Environment(
         loader=PackageLoader("membench.reports"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -66,5 +74,3 @@ def rendered(template: str, **values: Any) -> str:
         # Not what a macro has rendered, which is Markup
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    shared = {"inks": INKS, "drawn": inline, "script": Markup(text), "script_hash": digest}
-    return environment.get_template(template).render(**values, **shared)
