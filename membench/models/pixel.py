@@ -95,7 +95,7 @@ class PixelDenoiser(Denoiser):
         labels = [self.classes if c.class_label is None else c.class_label for c in conditions]
         if self.classes in labels and not self.has_null:
             raise UserError("this model has no null class: every image needs a label")
-        return Conditioning(torch.tensor(labels, device=self.device))
+        return Conditioning(torch.tensor(labels)).keyed().to(self.device)
 
     def decode(self, x: torch.Tensor) -> np.ndarray:
         """Grey images as colour images of three equal channels."""
