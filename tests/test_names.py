@@ -9,12 +9,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import pixel_unet
+from diffusers import DDIMScheduler
 
 from membench.models import memo, names
 from membench.models.conditioning import Conditioning, stacked
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.memo import Memo
 from membench.models.names import digests, names_of
+from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim, timesteps
 from membench.types import Condition
 
@@ -180,3 +183,23 @@ def test_prompts_and_classes_have_keys_and_inference_mode_does_without(pipeline)
     assert model.null_like(told, 2).keys == [told.keys[1]] * 2
     with torch.inference_mode():
         assert LatentDenoiser(pipeline).condition(CONDITIONS).keys is None
+
+
+# -------------------------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize(("side", "rows"), [(8, 40), (32, 32), (64, 16), (256, 1)])
+def test_pixels_on_a_processor_go_through_the_network_a_few_at_a_time(
+    side: int, rows: int, monkeypatch
+) -> None:
+    torch.manual_seed(0)
+    shape = (3, side, side)
+    model = PixelDenoiser(pixel_unet(side), DDIMScheduler(), shape=shape, batch_size=64)
+    forward, seen = model._forward, []
+    monkeypatch.setattr(model, "_forward", lambda x, *a: (seen.append(len(x)), forward(x, *a))[1])
+    n = 40 if side < 256 else 2
+    x = torch.randn(n, *shape)
+    found = model.eps(x, 10, model.condition([]))
+    assert seen == [rows] * (n // rows) + [n % rows] * (n % rows > 0)
+    model.quickest = 40
+    torch.testing.assert_close(model.eps(x, 10, model.condition([])), found, **CLOSE)

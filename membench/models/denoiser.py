@@ -63,6 +63,7 @@ class Denoiser(Parameterised):
 
     has_null = True  # whether there is a null condition to sample from
     takes_text = False
+    quickest = 1 << 30  # rows at once, beyond which an evaluation of each takes longer
     latents = False  # whether states are latents of a decoder, not pixels
 
     def _forward(
@@ -136,7 +137,7 @@ class Denoiser(Parameterised):
             return self._predict(x, t, condition)
 
     def _predict(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
-        pieces, most = [], self.batch_size
+        pieces, most = [], min(self.batch_size, self.quickest)
         with self._fast() as compiled, self.refusals():
             # As a tensor, or every timestep would be compiled for itself.
             at = torch.tensor(t, device=self.device) if compiled else t
