@@ -96,11 +96,11 @@ def test_a_step_is_named_by_all_that_makes_it(model, what: str) -> None:
     other = model.condition([CONDITIONS[1]] * 4) if what == "prompt" else told
     step = {"t": 981, "before": 961, "guidance": 7.5}
     changed = step | ({what: 1} if what in step else {})
-    a = names.stepped(x, told, *step.values())
-    b = names.stepped(x, other, *changed.values())
+    a = names.stepped(x, told.keys, *step.values())
+    b = names.stepped(x, other.keys, *changed.values())
     assert a is not None and b is not None and len(set(a)) == len(ROWS)
     assert [i for i in range(4) if a[i] == b[i]] == ([2, 3] if what == "prompt" else [])
-    assert names.stepped(x, told, *step.values()) == a
+    assert names.stepped(x, told.keys, *step.values()) == a
 
 
 @pytest.mark.parametrize("change", ["in place", "through a view", "computed"])

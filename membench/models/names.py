@@ -12,12 +12,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from membench.models.conditioning import Conditioning
 
 # Devices whose numbers can be read at once: there content says what a row is, which no
 # change of a tensor escapes.
@@ -53,9 +49,11 @@ def names_of(x: torch.Tensor) -> list[bytes] | None:
     return names if made is not None and made == version(x) else None
 
 
-def stepped(x: torch.Tensor, condition: Conditioning, *step: object) -> list[bytes] | None:
-    """Names of the states that a step makes of x under the condition."""
-    names, keys = names_of(x), condition.keys
+def stepped(x: torch.Tensor, keys: Sequence[bytes] | None, *step: object) -> list[bytes] | None:
+    """Names of the states that a step makes of x under conditions of these keys; none
+    where either is not known. No keys: nothing is told.
+    """
+    names = names_of(x)
     if names is None or keys is None:
         return None
     words = repr(step).encode()
