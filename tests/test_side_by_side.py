@@ -78,6 +78,36 @@ def spec(tiny_pipeline_folder: Path) -> Callable[..., Spec]:
     return make
 
 
+PROMPT_LEVEL = (
+    "cfg_norm",
+    "dsm",
+    "score_norm",
+    "anisotropy",
+    "hessian_difference",
+    "bright_ending",
+    "transition_step",
+)
+
+
+def test_detectors_of_prompts_cost_little_more_than_the_dearest_of_them(spec, tmp_path) -> None:
+    """Passes over the network, a backward counting two; bright_ending takes 404 forwards
+    a prompt, and what no other asks for is the trajectory of transition_step, 100 at
+    most, eight of anisotropy, and the gradients.
+    """
+    specs = [spec(name, ["images=0"], 2) for name in PROMPT_LEVEL]
+    runs = execute_all(specs, tmp_path, progress=False).runs
+    costs = [run.info["phases"]["scores"] for run in runs]
+    alone = [cost["forwards"] + 2 * cost["backwards"] for cost in costs]
+    assert max(alone) == alone[PROMPT_LEVEL.index("bright_ending")] == 2 * 404
+    together = sum(alone) - sum(cost["shared"] for cost in costs)
+    assert together <= 1.3 * max(alone)
+    # All that each asks for of the same states is shared with the first that did
+    shared = {name: cost["shared"] for name, cost in zip(PROMPT_LEVEL, costs, strict=True)}
+    assert shared["dsm"] == 2 * 2 and shared["score_norm"] == 2 * 8
+    assert shared["anisotropy"] == 2 * 8 and shared["transition_step"] == 2 * 2
+    assert shared["bright_ending"] == 2 * (8 + 1)
+
+
 # --------------------------------------------------------------- together as each alone
 
 

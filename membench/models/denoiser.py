@@ -13,6 +13,7 @@ import torch
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.memo import Memo
+from membench.models.names import READABLE, digests, named, names_of
 from membench.models.parameterisation import Parameterised
 from membench.seeds import generator
 from membench.types import Condition, Cost
@@ -62,6 +63,7 @@ class Denoiser(Parameterised):
 
     has_null = True  # whether there is a null condition to sample from
     takes_text = False
+    quickest = 1 << 30  # rows at once, beyond which an evaluation of each takes longer
     latents = False  # whether states are latents of a decoder, not pixels
 
     def _forward(
@@ -135,14 +137,14 @@ class Denoiser(Parameterised):
             return self._predict(x, t, condition)
 
     def _predict(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
-        pieces = []
+        pieces, most = [], min(self.batch_size, self.quickest)
         with self._fast() as compiled, self.refusals():
             # As a tensor, or every timestep would be compiled for itself.
             at = torch.tensor(t, device=self.device) if compiled else t
-            for start in range(0, len(x), self.batch_size):
-                part = slice(start, start + self.batch_size)
+            for start in range(0, len(x), most):
+                part = slice(start, start + most)
                 pieces.append(self._forward(x[part].to(self.dtype), at, condition[part]).float())
-        return torch.cat(pieces)
+        return torch.cat(pieces) if len(pieces) != 1 else pieces[0]
 
     def compile(self, backend: str = "inductor") -> None:
         """Evaluations go through ``torch.compile`` from now on; numbers change by
@@ -248,7 +250,9 @@ class Denoiser(Parameterised):
             )
         # Interleaved, so that a pair shares a chunk: the null and the conditional half
         # round alike.
-        raw = self.prediction(x.repeat_interleave(2, dim=0), t, null.beside(condition))
+        names = [name for name in names_of(x) or () for _ in range(2)]
+        both = named(x.repeat_interleave(2, dim=0), names or None)
+        raw = self.prediction(both, t, null.beside(condition))
         return raw[0::2], raw[1::2]
 
     def guided(
@@ -291,25 +295,27 @@ class Denoiser(Parameterised):
         """Standard normal [n, *shape]; row i comes from hash(seed, id, draw) alone, so
         no batch or shard changes it.
         """
-        rows = [
-            torch.randn(self.shape, generator=generator(seed, example, draw))
-            for example, draw in requests
-        ]
-        return (
-            torch.stack(rows).to(self.device)
-            if rows
-            else torch.empty(0, *self.shape, device=self.device)
-        )
+        return self._drawn([(seed, example, draw) for example, draw in requests]).to(self.device)
 
     def starts(self, rows: Sequence[tuple[Condition, int]], seed: int) -> torch.Tensor:
         """The noise [n, *shape] that draw k of a condition starts from; draw 0 of a
         generated image from the image's own.
         """
-        hashed = self.noise([(c.id, draw) for c, draw in rows], seed)
-        for i, (c, draw) in enumerate(rows):
-            if c.start is not None and draw == 0:
-                hashed[i] = torch.randn(self.shape, generator=generator(*c.start))
-        return hashed
+        x = self._drawn(
+            [
+                c.start if c.start is not None and draw == 0 else (seed, c.id, draw)
+                for c, draw in rows
+            ]
+        )
+        shared = self.memo is not None and self.device.type not in READABLE
+        return named(x.to(self.device), digests(x) if shared else None)
+
+    def _drawn(self, words: Sequence[Sequence[object]]) -> torch.Tensor:
+        """On the host; each row from the hash of its words."""
+        x = torch.empty(len(words), *self.shape)
+        for row, of in zip(x, words, strict=True):
+            row.normal_(generator=generator(*of))
+        return x
 
     def _check(self, x: torch.Tensor) -> None:
         if tuple(x.shape[1:]) != self.shape:

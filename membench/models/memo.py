@@ -1,21 +1,21 @@
 """Network evaluations that several detectors need, made once.
 
 The second detector that asks about (x, t, c) is given the first one's answer. What is
-asked for is known by its content (the bytes of one row of x, t and the row's
-embedding), so that the same (example, draw, t, condition) is found whoever asks, and
-nothing else is.
+asked for is known by the state's name (:mod:`membench.models.names`) or, where it has
+none, its content; by t; and by the condition's key. So the same (example, draw, t,
+condition) is found whoever asks, and nothing else is.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from membench.models.names import digests, names_of
 from membench.types import Cost
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # again
 LIMIT = 2 << 30
 
+Key = tuple[int, bytes, bytes]  # t, state, condition
 Evaluate = Callable[["torch.Tensor", int, "Conditioning"], "torch.Tensor"]
 
 
@@ -36,7 +37,7 @@ class Memo:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit = limit
-        self._rows: OrderedDict[bytes, tuple[torch.Tensor, float]] = OrderedDict()
+        self._rows: OrderedDict[Key, tuple[torch.Tensor, _Share]] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -60,54 +61,73 @@ class Memo:
         # The first of equal rows
         new = {key: row for row, key in reversed(list(enumerate(keys))) if key not in self._rows}
         chosen = sorted(new.values())
-        found: dict[bytes, tuple[torch.Tensor, float]] = {}
+        whole = len(chosen) == len(keys)
+        found: dict[Key, tuple[torch.Tensor, _Share]] = {}
+        fresh = torch.empty_like(x, dtype=torch.float32)
         if chosen:
             index = torch.tensor(chosen, device=x.device)
-            start = time.perf_counter()
-            fresh = evaluate(x[index], t, condition[index])
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
-            each = (time.perf_counter() - start) / len(chosen)
-            found = {
-                keys[row]: (answer, each)
-                for row, answer in zip(chosen, fresh.unbind(), strict=True)
-            }
+            share = _Share(x.device, len(chosen))
+            fresh = evaluate(*((x, t, condition) if whole else (x[index], t, condition[index])))
+            share.end()
+            # The asker may change what it is given. The copy is of all rows at once, and
+            # they go one after another, so beyond the limit lies less than one batch.
+            kept = fresh.clone().unbind()
+            found = {keys[row]: (answer, share) for row, answer in zip(chosen, kept, strict=True)}
         paid = set(chosen)
         rows = []
         for row, key in enumerate(keys):
-            answer, seconds = found[key] if key in found else self._rows[key]
+            answer, share = found[key] if key in found else self._rows[key]
             rows.append(answer)
             if row not in paid:
                 cost.shared += 1
-                cost.shared_seconds += seconds
-        for key, (answer, seconds) in found.items():
-            self._keep(key, answer, seconds)
-        return torch.stack(rows) if rows else torch.empty_like(x)
+                cost.shared_seconds += share.seconds()
+        for key, (answer, share) in found.items():
+            self._keep(key, answer, share)
+        return fresh if whole else torch.stack(rows)
 
-    def _keep(self, key: bytes, answer: torch.Tensor, seconds: float) -> None:
+    def _keep(self, key: Key, answer: torch.Tensor, share: _Share) -> None:
         size = answer.numel() * answer.element_size()
         if size > self.limit:
             return
-        self._rows[key] = (answer.clone(), seconds)  # a view would keep its whole batch alive
+        self._rows[key] = (answer, share)
         self._bytes += size
         while self._bytes > self.limit:
             _, (old, _) = self._rows.popitem(last=False)
             self._bytes -= old.numel() * old.element_size()
 
 
-def _keys(x: torch.Tensor, t: int, condition: Conditioning) -> list[bytes]:
-    """A key a row: SHA-256 of what the network is given."""
-    states = x.detach().float().cpu().contiguous().numpy()
+class _Share:
+    """What one row of a batch takes, from now to its ``end``. A GPU is waited for when
+    somebody asks, by then as a rule long after it is done.
+    """
+
+    def __init__(self, device: torch.device, rows: int) -> None:
+        self._rows, self._cuda = rows, device.type == "cuda"
+        self._ends = [self._now()]
+
+    def _now(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def end(self) -> None:
+        self._ends.append(self._now())
+
+    def seconds(self) -> float:
+        start, end = self._ends
+        if not self._cuda:
+            return (end - start) / self._rows
+        end.synchronize()
+        return start.elapsed_time(end) / 1000 / self._rows
+
+
+def _keys(x: torch.Tensor, t: int, condition: Conditioning) -> list[Key]:
+    """A key a row."""
+    states = names_of(x) or digests(x)
+    told = condition.keys
+    if told is None:
+        told = condition.keyed().keys or []
     # A detector may take t from an array; what t can be, the schedule says
-    at = int(t).to_bytes(8, "little", signed=True)
-    if condition.embeddings is None:
-        return [hashlib.sha256(at + row.tobytes()).digest() for row in states]
-    told = [
-        part.detach().float().cpu().contiguous().numpy()
-        for part in (condition.embeddings, condition.pooled)
-        if part is not None
-    ]
-    return [
-        hashlib.sha256(b"".join([at, *(part.tobytes() for part in row)])).digest()
-        for row in zip(states, *told, strict=True)
-    ]
+    return [(int(t), *row) for row in zip(states, told or [b""] * len(states), strict=True)]

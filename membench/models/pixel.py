@@ -4,6 +4,7 @@ or latent diffusion pipeline, or the bare network with its scheduler.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ from membench.storage.cache import remembered_hash
 from membench.storage.hashing import json_hash
 from membench.types import Condition
 
+# Of one evaluation on the CPU (benchmarks/sampling.py): from 64 rows on diffusers'
+# upsampling leaves channels last, and beyond so many pixels the maps of a layer are
+# memory that the system gives and takes back every time. Of small images the calls
+# themselves take longer than either.
+ROWS, PIXELS, SMALL = 32, 2**16, 32 * 32
+
 
 class PixelDenoiser(Denoiser):
     """A UNet2DModel on images in [-1, 1]: unconditional (classes = 0), or told one of
@@ -61,6 +68,10 @@ class PixelDenoiser(Denoiser):
         # An unconditional network is its own null.
         config: Any = getattr(network, "config", {})
         self.has_null = not classes or config["num_class_embeds"] == classes + 1
+        if self.device.type == "cpu":
+            pixels = math.prod(shape[1:])
+            if pixels >= SMALL:
+                self.quickest = max(1, min(ROWS, PIXELS // pixels))
 
     def _forward(
         self, x: torch.Tensor, t: int | torch.Tensor, condition: Conditioning
@@ -95,7 +106,7 @@ class PixelDenoiser(Denoiser):
         labels = [self.classes if c.class_label is None else c.class_label for c in conditions]
         if self.classes in labels and not self.has_null:
             raise UserError("this model has no null class: every image needs a label")
-        return Conditioning(torch.tensor(labels, device=self.device))
+        return Conditioning(torch.tensor(labels)).keyed().to(self.device)
 
     def decode(self, x: torch.Tensor) -> np.ndarray:
         """Grey images as colour images of three equal channels."""

@@ -9,6 +9,7 @@ import torch
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
+from membench.models.names import named, stepped
 from membench.models.schedule import limited, spaced
 
 
@@ -128,9 +129,10 @@ def ddim(
             eps_null = None if null is None else model.to_eps(null, x, t)
             visit(k, t, x, eps_null, model.to_eps(conditional, x, t))
         if k + 1 < stop or stop == steps or observe is None:
-            x = ddim_step(
-                model, x, raw, t, times[k + 1] if k + 1 < steps else None, correct=correct
-            )
+            before = times[k + 1] if k + 1 < steps else None
+            # What a gradient makes of a state, the step alone does not say
+            names = None if correct else stepped(x, condition.keys, t, before, guidance)
+            x = named(ddim_step(model, x, raw, t, before, correct=correct), names)
     return x
 
 

@@ -43,7 +43,7 @@ class TextEncoding:
             # its batch.
             found = self.embed(block + [""] * (BLOCK - len(block)))
             for i, prompt in enumerate(block):
-                self.known[prompt] = found[slice(i, i + 1)].copied("cpu")
+                self.known[prompt] = found[slice(i, i + 1)].copied("cpu").keyed()
         return stacked([self.known[p] for p in prompts])
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
