@@ -27,6 +27,21 @@ def vectors(n: int, d: int = 6, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32) * 3
 
 
+@pytest.mark.parametrize("floor", [None, 0.9999999])
+def test_cosine_is_decided_in_float64(floor) -> None:
+    """Float32 puts other vectors first among near ties, and on the other side of a floor."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(40, 512)).astype(np.float32)
+    b = np.concatenate([a * (1 + 3e-4 * rng.normal(size=a.shape)) for _ in range(60)])
+    b = b.astype(np.float32)
+    whole = cosine_similarity(a.astype(np.float64), b.astype(np.float64)).astype(np.float32)
+    got = cosine(a, b, floor=floor)
+    nearest = got[got["rank"] == 0].training.to_numpy()
+    np.testing.assert_array_equal(nearest, whole.argmax(axis=1))
+    if floor is not None:
+        assert len(got) == (whole >= np.float32(floor)).sum()
+
+
 @pytest.mark.parametrize("block", [1, 7, None])
 @pytest.mark.parametrize("floor", [None, -1.0, 0.0, 0.6, 1.0])
 def test_cosine_equals_the_whole_matrix(floor, block) -> None:

@@ -26,7 +26,7 @@ from membench.detectors.webster import Dcs, Edge
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim
 from membench.similarity.l2 import normalised_l2
-from membench.similarity.search import squared_distances
+from membench.similarity.squares import squared_distances
 from membench.task import LoadedTask
 from membench.tasks.sd_webster import catalogue, products
 from membench.tasks.sd_webster.options import SdWebsterOptions

@@ -15,9 +15,9 @@ from membench.similarity.search import (
     MATCH_COLUMNS,
     matches_frame,
     nearest,
-    squared_distances,
     within,
 )
+from membench.similarity.squares import squared_distances
 
 
 def pictures(n: int, side: int = 4, levels: int = 256, seed: int = 0) -> np.ndarray:
@@ -81,6 +81,18 @@ def test_squared_distances_are_whole_numbers_at_the_extremes():
     black, white = np.zeros((1, 3000), np.uint8), np.full((1, 3000), 255, np.uint8)
     assert squared_distances(black, white)[0, 0] == 3000 * 255**2
     assert squared_distances(white, white)[0, 0] == 0
+
+
+@pytest.mark.parametrize("wide", [3000, 9000, 17000])
+def test_squared_distances_are_exact_of_bright_images(wide):
+    """Odd products whose sum float32 cannot hold, in one part of the columns, in two that
+    are held, and in more.
+    """
+    rng = np.random.default_rng(wide)
+    a, b = (255 - rng.integers(0, 2, (n, wide)).astype(np.uint8) for n in (3, 4))
+    b[1], b[2, : wide // 2] = 0, rng.integers(0, 256, wide // 2)
+    apart = a[:, None].astype(np.int64) - b[None]
+    np.testing.assert_array_equal(squared_distances(a, b), (apart**2).sum(axis=2))
 
 
 @settings(max_examples=30, deadline=None)

@@ -256,7 +256,8 @@ def _parts(
 def _compared(
     frame: pd.DataFrame, runs: Sequence[Run], groups: str, metrics: Sequence[str]
 ) -> pd.DataFrame:
-    return differences(frame, runs, metrics, Resampler(groups, resamples_for(frame)))
+    resampler = Resampler(groups, resamples_for(frame), metrics=metrics)
+    return differences(frame, runs, metrics, resampler)
 
 
 def _published(runs: Sequence[Run]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from membench.boards.identity import BOARD
 from membench.errors import UserError
 from membench.metrics.captions import case_share, length, ngram_scores
 from membench.metrics.detection import check, unit
-from membench.metrics.intervals import class_weights, percentiles, weighted_statistics
+from membench.metrics.intervals import class_weights, percentiles, weighted_auroc
 from membench.runs.finished import Run
 from membench.runs.images import stored_images
 from membench.storage.hashing import json_hash
@@ -98,7 +98,7 @@ def _reached(rows: pd.DataFrame, resamples: int, seed: int) -> tuple[Reached, ..
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
     for weights in class_weights(labels, groups, resamples, seed):
         for name, score in values.items():
-            drawn[name].append(weighted_statistics(score, labels, weights, ())["auroc"])
+            drawn[name].append(weighted_auroc(score, labels, weights))
     ends = {
         name: percentiles(np.concatenate(parts), 0.95) if parts else (np.nan, np.nan)
         for name, parts in drawn.items()

@@ -67,10 +67,8 @@ def differences(
     ``deterministic``: of several seeds each gives both the same scores. A pair without
     a common seed, or with fewer than 2 groups in a class, is left out.
     """
-    known, resampler = (
-        {str(run.path): run for run in runs},
-        resampler or Resampler(resamples=resamples_for(frame)),
-    )
+    known = {str(run.path): run for run in runs}
+    resampler = resampler or Resampler(resamples=resamples_for(frame), metrics=metrics)
     alike = functools.cache(_alike)
     rows: list[dict[str, Any]] = []
     for names, part in frame.groupby(list(BOARD), dropna=False, sort=False):
@@ -167,7 +165,8 @@ def _pair(
         )
         sign = -1 if values[0].mean() < values[1].mean() else 1
         between = sign * (values[0] - values[1]), sign * (resampled[0] - resampled[1])
-        low, high = percentiles(two_level(*between), 0.95)
+        distribution = two_level(*between)
+        low, high = percentiles(distribution, 0.95)
         better, other = (a, b) if sign == 1 else (b, a)
         rows.append(
             {
@@ -175,7 +174,7 @@ def _pair(
                 "difference": float(abs(values[0].mean() - values[1].mean())),
                 "low": low,
                 "high": high,
-                "p": difference_p(*between),
+                "p": difference_p(*between, distribution),
             }
             | facts
             | better.shown("a")

@@ -7,7 +7,7 @@ averaged over seeds and subtracted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from membench.storage.hashing import json_hash
 from membench.types import Space
 
 DETECTED = ("auroc", "average_precision", *(f"tpr_at_fpr_{x:g}" for x in FPR_LIMITS))
+MATCHED = "auroc_complexity_matched"
 RESAMPLES = 1000
 
 
@@ -69,11 +70,18 @@ def same_scores(runs: Sequence[Run]) -> bool:
 
 class Resampler:
     """Metrics of runs under common resamples. groups: how examples are grouped
-    (``groups.regrouped``); seed: of the resamples.
+    (``groups.regrouped``); seed: of the resamples; metrics: those of ``detection``, of
+    DETECTED and MATCHED.
     """
 
-    def __init__(self, groups: str = "task", resamples: int = RESAMPLES, seed: int = 0) -> None:
-        self.groups, self.resamples, self.seed = groups, resamples, seed
+    def __init__(
+        self,
+        groups: str = "task",
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        metrics: Collection[str] = (*DETECTED, MATCHED),
+    ) -> None:
+        self.groups, self.resamples, self.seed, self.metrics = groups, resamples, seed, metrics
         self._weights: tuple[bytes, list[np.ndarray]] = (b"", [])
         self._found: dict[tuple[Path, str, str], dict[str, Drawn]] = {}
         self._examples: dict[tuple[Path, str], Examples] = {}
@@ -112,8 +120,8 @@ class Resampler:
         return scores
 
     def detection(self, runs: Sequence[Run], subset: str = "all") -> list[dict[str, Drawn]]:
-        """Of each run the metrics of DETECTED and the matched AUROC, resampled alike:
-        on the examples that all of them have scored.
+        """Of each run the metrics asked for, resampled alike: on the examples that all of
+        them have scored.
 
         Values are on these examples too. Empty for runs without two classes; a TPR that
         the negatives cannot support is left out.
@@ -136,7 +144,7 @@ class Resampler:
         key = labels.tobytes() + groups.tobytes()
         if key != self._weights[0]:
             found = [
-                weights.astype(np.int32)
+                weights.astype(np.min_scalar_type(weights.max()))  # most often a byte
                 for weights in class_weights(labels, groups, self.resamples, self.seed)
             ]
             self._weights = (key, found)
@@ -147,10 +155,16 @@ class Resampler:
             *(frame[name].to_numpy() for name in ("score", "label", "group"))
         )
         drawn = self._drawn_weights(labels, groups)
-        parts = [weighted_statistics(scores, labels, weights) for weights in drawn]
-        whole = weighted_statistics(scores, labels, np.ones((1, len(labels)), dtype=np.int64))
+        limits = tuple(x for x in FPR_LIMITS if f"tpr_at_fpr_{x:g}" in self.metrics)
+        precision = "average_precision" in self.metrics
+        parts = [
+            weighted_statistics(scores, labels, weights, limits, precision=precision)
+            for weights in drawn
+        ]
+        once = np.ones((1, len(labels)), dtype=np.int64)
+        whole = weighted_statistics(scores, labels, once, limits, precision=precision)
         found = {}
-        for name in DETECTED:
+        for name in (name for name in DETECTED if name in self.metrics):
             if (
                 name.startswith("tpr")
                 and tpr_at_fpr(scores, labels, float(name.rsplit("_", 1)[1])) is None
@@ -160,10 +174,11 @@ class Resampler:
                 float(whole[name][0]),
                 np.concatenate([part[name] for part in parts]) if parts else None,
             )
-        bins = frame.bin.to_numpy()
-        value, matched = matched_resamples(scores, labels, groups, bins, drawn=drawn)
-        if value is not None:
-            found["auroc_complexity_matched"] = Drawn(value, matched)
+        if MATCHED in self.metrics:
+            bins = frame.bin.to_numpy()
+            value, matched = matched_resamples(scores, labels, groups, bins, drawn=drawn)
+            if value is not None:
+                found[MATCHED] = Drawn(value, matched)
         return found
 
     def copies(self, run: Run, space: Space) -> Drawn | None:

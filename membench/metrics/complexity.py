@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 
 from membench.metrics.detection import check, of_kind, unit
 from membench.metrics.intervals import class_weights, group_weights, percentiles
-from membench.metrics.ranks import Places, cumulated, parts, places, wins
+from membench.metrics.ranks import Places, beaten, parts, places, taken, wins
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
 
@@ -262,10 +262,10 @@ def _wins_and_pairs(within: Sequence[Places], weights: np.ndarray) -> tuple[np.n
     for part in parts(weights):
         end = start + len(part)
         for at in within:
-            own = np.take(part, at.positive, axis=1).astype(np.float64)
-            negative = cumulated(part, at.negative)
-            found[0, start:end] += wins(own, negative, at)
-            found[1, start:end] += own.sum(axis=1) * negative[:, -1]
+            (own, positive), (_, negative) = (taken(part, x) for x in (at.positive, at.negative))
+            pairs = positive[:, -1] * negative[:, -1]
+            found[0, start:end] += wins(own, pairs, *beaten(negative, at))
+            found[1, start:end] += pairs
         start = end
     return found[0], found[1]
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from membench.metrics.detection import FPR_LIMITS, check, detection_metrics, dev_split, of_kind
-from membench.metrics.ranks import counts, cumulated, places, wins
+from membench.metrics.ranks import beaten, counts, places, taken, wins
 from membench.metrics.ranks import parts as rows_at_once
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval, zero_limit
@@ -109,9 +109,11 @@ def weighted_statistics(
     labels: np.ndarray,
     weights: np.ndarray,
     limits: tuple[float, ...] = FPR_LIMITS,
+    *,
+    precision: bool = True,
 ) -> dict[str, np.ndarray]:
-    """AUROC, average precision and TPR at each limit of FPR, [r] each, under each row
-    of weights [r, n].
+    """AUROC, average precision (with ``precision``) and TPR at each limit of FPR, [r]
+    each, under each row of weights [r, n].
 
     Equal to scikit-learn's with ``sample_weight`` (tested). Each row must give weight
     to both classes. TPR is computed for any number of negatives. All lie in [0, 1].
@@ -120,27 +122,52 @@ def weighted_statistics(
     # Of each positive the positives, of each negative the negatives, that score no less
     alike, tied = (counts(scores[rows], scores[rows])[1] for rows in (at.positive, at.negative))
     higher = np.append(counts(scores[at.positive], scores[at.negative])[0], len(at.positive))
+    ties = not np.array_equal(alike, np.arange(1, len(alike) + 1))
     found: dict[str, list[np.ndarray]] = {}
     for part in rows_at_once(weights):
-        own = np.take(part, at.positive, axis=1).astype(np.float64)
-        tp, fp = cumulated(part, at.positive), cumulated(part, at.negative)
+        own, tp = taken(part, at.positive)
+        _, fp = taken(part, at.negative)
         positive, negative = tp[:, -1], fp[:, -1]
-        none_less = tp[:, alike]
-        # 0 / 0 before the first weight
-        all_less = np.maximum(none_less + fp[:, at.upto], np.finfo(float).tiny)
-        values = {
-            "auroc": wins(own, fp, at) / (positive * negative),
-            "average_precision": np.einsum("rp,rp,rp->r", own, none_less, 1 / all_less) / positive,
-        }
+        above, upto = beaten(fp, at)
+        pairs = positive * negative
+        values = {"auroc": wins(own, pairs, above, upto) / pairs}
+        if precision:
+            none_less = np.take(tp, alike, axis=1) if ties else tp[:, 1:]
+            all_less = none_less + upto
+            # 0 / 0 before the first weight
+            np.maximum(all_less, np.finfo(float).tiny, out=all_less)
+            np.divide(1, all_less, out=all_less)
+            values["average_precision"] = (
+                np.einsum("rp,rp,rp->r", own, none_less, all_less) / positive
+            )
         # A sum may round to 1 + 2e-16
         values = {name: np.clip(value, 0.0, 1.0) for name, value in values.items()}
-        fpr = fp[:, tied] / negative[:, None]
-        for x in limits:
-            reached = higher[(fpr <= x).sum(axis=1)]
-            values[f"tpr_at_fpr_{x:g}"] = tp[np.arange(len(tp)), reached] / positive
+        for x, allowed in zip(limits, _allowed(fp, tied, limits), strict=True):
+            values[f"tpr_at_fpr_{x:g}"] = tp[np.arange(len(tp)), higher[allowed]] / positive
         for name, value in values.items():
             found.setdefault(name, []).append(value)
     return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of :func:`weighted_statistics` the AUROC alone."""
+    return weighted_statistics(scores, labels, weights, (), precision=False)["auroc"]
+
+
+def _allowed(fp: np.ndarray, tied: np.ndarray, limits: tuple[float, ...]) -> list[np.ndarray]:
+    """Of each limit how many of the highest negatives keep the FPR within it, int [r].
+
+    Rates rise along a row, so only its beginning is looked at, as far as the largest
+    limit is not passed.
+    """
+    if not limits:
+        return []
+    looked = 16 + int(2 * max(limits) * len(tied))
+    while True:
+        rates = np.take(fp, tied[:looked], axis=1) / fp[:, -1:]
+        if looked >= len(tied) or (rates[:, -1] > max(limits)).all():
+            return [(rates <= x).sum(axis=1) for x in limits]
+        looked *= 2
 
 
 def mean_intervals(

@@ -32,6 +32,7 @@ hundred are copied, each as a whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,12 +84,20 @@ def two_level(
     seeds, (shared, error) = len(found), _parts(found, drawn)
     if error == 0:
         return shared
-    deviates = error * np.random.default_rng(seed_of("seeds", seed)).standard_t(
-        seeds - 1, size=len(shared)
-    )
+    deviates = error * _deviates(seeds - 1, len(shared), seed)
     if not logit:
         return shared + deviates
     return expit(log_odds(np.clip(shared, 0, 1)) + deviates / (found.mean() * (1 - found.mean())))
+
+
+@functools.lru_cache(maxsize=8)
+def _deviates(freedom: int, size: int, seed: int) -> np.ndarray:
+    """Of Student's t, the same for all that has so many seeds: kept, since drawing them
+    takes longer than all else of a pair.
+    """
+    found = np.random.default_rng(seed_of("seeds", seed)).standard_t(freedom, size=size)
+    found.flags.writeable = False
+    return found
 
 
 def _parts(values: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, float]:
@@ -141,9 +150,13 @@ def p_value(distribution: np.ndarray) -> float:
     return float(min(1.0, 2 * (1 + tail) / (1 + r)))
 
 
-def difference_p(values: Sequence[float], drawn: np.ndarray, *, seed: int = 0) -> float:
+def difference_p(
+    values: Sequence[float] | np.ndarray,
+    drawn: np.ndarray,
+    distribution: np.ndarray | None = None,
+) -> float:
     """Two-sided p of "the difference is 0", from the same as :func:`two_level`:
-    :func:`p_value` of its distribution, where that reaches.
+    :func:`p_value` of its distribution (None: it is computed), where that reaches.
 
     Of r resamples it reaches down to 2 / (1 + r), where Holm's adjustment of more than
     r / 40 pairs can never be significant. Where fewer than FEW of at least MANY
@@ -152,7 +165,8 @@ def difference_p(values: Sequence[float], drawn: np.ndarray, *, seed: int = 0) -
     :func:`tail`. The greater of the two counts.
     """
     found, drawn = np.asarray(values, dtype=np.float64), np.asarray(drawn, dtype=np.float64)
-    distribution = two_level(found, drawn, seed=seed)
+    if distribution is None:
+        distribution = two_level(found, drawn)
     if len(distribution) < MANY or min((distribution <= 0).sum(), (distribution >= 0).sum()) >= FEW:
         return p_value(distribution)
     shared, error = _parts(found, drawn)

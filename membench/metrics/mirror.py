@@ -4,12 +4,13 @@ mean (docs/design/mirror-pairs.md).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from membench.metrics.intervals import class_weights, weighted_statistics
+from membench.metrics.intervals import class_weights, weighted_auroc, weighted_statistics
 from membench.metrics.levels import two_level_interval
 from membench.metrics.multiplicity import natural
 
@@ -130,7 +131,7 @@ def over_control(
 
     def less(weights: np.ndarray) -> np.ndarray:
         """Of each seed under each row of weights: [S, r]."""
-        found = [weighted_statistics(one, labels, weights, (FPR,))["auroc"] for one in scores]
+        found = [weighted_auroc(one, labels, weights) for one in scores]
         return np.subtract(found[::2], found[1::2])
 
     values = less(np.ones((1, len(labels)), dtype=np.int64))[:, 0]
@@ -161,10 +162,11 @@ def _of_both(
     """AUROC and TPR of each model and seed under each row of weights [r, n]: [2, S, r]
     each.
     """
+    of_one = functools.partial(weighted_statistics, limits=(FPR,), precision=False)
     found = [
         (
-            weighted_statistics(part.score.to_numpy(dtype=float), labels, weights, (FPR,)),
-            weighted_statistics(part.score_b.to_numpy(dtype=float), 1 - labels, weights, (FPR,)),
+            of_one(part.score.to_numpy(dtype=float), labels, weights),
+            of_one(part.score_b.to_numpy(dtype=float), 1 - labels, weights),
         )
         for part in parts
     ]

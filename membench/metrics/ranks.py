@@ -44,22 +44,37 @@ def counts(descending: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.n
     return first, last
 
 
-def cumulated(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Weight of the first k of ``rows``, float64 [r, len(rows) + 1], k from 0."""
-    found = np.zeros((len(weights), len(rows) + 1))
-    np.cumsum(np.take(weights, rows, axis=1), axis=1, dtype=np.float64, out=found[:, 1:])
-    return found
+def taken(weights: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weights [r, n] of some rows, float64 [r, k], and the weight of the first i of
+    them, [r, k + 1], i from 0.
+
+    Whole weights are summed as whole numbers: a sum of reals waits seven times as long for
+    the one before it.
+    """
+    own = np.take(weights, rows, axis=1)
+    own = own.astype(np.int64 if own.dtype.kind in "bui" else np.float64)
+    found = np.zeros((len(own), own.shape[1] + 1), own.dtype)
+    np.cumsum(own, axis=1, out=found[:, 1:])
+    return own.astype(np.float64), found.astype(np.float64)
 
 
-def wins(own: np.ndarray, negative: np.ndarray, at: Places) -> np.ndarray:
+def beaten(negative: np.ndarray, at: Places) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of the negatives that score higher than each positive, and of those that
+    score no less, [r, p] each; without ties one array. negative: of :func:`taken` the sums, of
+    the negatives from the highest score down.
+    """
+    upto = np.take(negative, at.upto, axis=1)
+    return upto if at.above is at.upto else np.take(negative, at.above, axis=1), upto
+
+
+def wins(own: np.ndarray, total: np.ndarray, above: np.ndarray, upto: np.ndarray) -> np.ndarray:
     """Weight of the pairs that the positive wins, half of a tie: [r].
 
-    own: weights of the positives [r, p]; negative: :func:`cumulated` of the negatives.
+    own: weights of the positives [r, p]; total: of all pairs [r]; above, upto: of
+    :func:`beaten`. Sums of whole numbers, so without rounding.
     """
-    beaten = negative[:, at.above]
-    beaten += beaten if at.above is at.upto else negative[:, at.upto]
-    np.subtract(2 * negative[:, -1:], beaten, out=beaten)
-    return np.einsum("rp,rp->r", own, beaten) / 2
+    lost = np.einsum("rp,rp->r", own, upto)
+    return total - (lost + (lost if above is upto else np.einsum("rp,rp->r", own, above))) / 2
 
 
 def parts(weights: np.ndarray) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ from membench.metrics.intervals import (
     group_weights,
     percentiles,
     share_intervals,
-    weighted_statistics,
+    weighted_auroc,
 )
 from membench.metrics.regions import in_region
 from membench.metrics.rows import Metric
@@ -122,7 +122,7 @@ def _auroc_interval(
     for weights in group_weights(groups, resamples, seed):
         both = (weights[:, hits].sum(axis=1) > 0) & (weights[:, ~hits].sum(axis=1) > 0)
         found = (
-            [*found, weighted_statistics(confidence, hits.astype(int), weights[both])["auroc"]]
+            [*found, weighted_auroc(confidence, hits.astype(int), weights[both])]
             if both.any()
             else found
         )

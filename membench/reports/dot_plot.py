@@ -70,7 +70,9 @@ def _on_mirror(pairs: Sequence[tuple[Run, Run]]) -> tuple[float, float, float]:
         )
         for run, mirror in pairs
     ]
-    drawn = [of["auroc"] for of in Resampler().detection(relabelled) if "auroc" in of]
+    drawn = [
+        of["auroc"] for of in Resampler(metrics=("auroc",)).detection(relabelled) if "auroc" in of
+    ]
     if not drawn:
         return (math.nan,) * 3
     values = [of.value for of in drawn]

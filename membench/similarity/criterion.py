@@ -12,7 +12,8 @@ import numpy as np
 
 from membench.similarity.cosine import cosine
 from membench.similarity.l2 import normalised_l2
-from membench.similarity.search import nearest, squared_distances
+from membench.similarity.search import nearest
+from membench.similarity.squares import squared_distances
 from membench.storage.cache import cached_features
 from membench.storage.pixels import Rows
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from membench.similarity.search import matches_frame, nearest, squared_distances, within
+from membench.similarity.search import matches_frame, nearest, within
+from membench.similarity.squares import squared_distances
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from membench.similarity.search import squared_distances
+from membench.similarity.squares import squared_distances
 from membench.storage.hashing import json_hash
 
 if TYPE_CHECKING:

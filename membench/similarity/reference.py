@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from membench.similarity.search import matches_frame
+from membench.similarity.cosine import candidates, matches_of, unit
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from membench.similarity.criterion import Features
     from membench.similarity.descriptors import Descriptors
-
-MARGIN = 1e-4  # of a cosine in float32, beyond which float64 does not bring a pair back
-QUERIES = 1024  # at once
 
 
 class Search(Protocol):
@@ -47,28 +44,8 @@ class ExactSearch:
         self._descriptors = descriptors
 
     def candidates(self, queries: np.ndarray, floor: float | None) -> tuple[np.ndarray, np.ndarray]:
-        """As :meth:`Search.candidates`: pairs that are within ``MARGIN`` of the floor or
-        of the nearest so far.
-        """
-        best = np.full(len(queries), -np.inf, np.float32)
-        rows, columns, values = [], [], []
-        for first, block in self._descriptors.blocks():
-            for start in range(0, len(queries), QUERIES):
-                at = slice(start, start + QUERIES)
-                gamma = queries[at] @ block.T
-                best[at] = np.maximum(best[at], gamma.max(axis=1))
-                least = best[at] - MARGIN
-                if floor is not None:
-                    least = np.minimum(least, floor - MARGIN)
-                i, j = np.nonzero(gamma >= least[:, None])
-                rows.append(i + start)
-                columns.append(j + first)
-                values.append(gamma[i, j])
-        row, column, value = (np.concatenate(part) for part in (rows, columns, values))
-        # Nearest of an early block that a later one has left behind
-        keep = value >= best[row] - MARGIN
-        keep |= value >= (np.inf if floor is None else floor - MARGIN)
-        return row[keep], column[keep]
+        """As :meth:`Search.candidates`."""
+        return candidates(queries, self._descriptors.blocks, floor)
 
 
 def reference_matches(
@@ -79,26 +56,9 @@ def reference_matches(
 
     generated: float [n, d], finite and not 0.
     """
-    unit = _unit(generated)
-    rows, columns = search.candidates(unit.astype(np.float32), floor)
-    gamma = np.empty(len(rows))
-    for start in range(0, len(rows), 1 << 14):
-        part = slice(start, start + (1 << 14))
-        known = _unit(descriptors.rows(columns[part]))
-        gamma[part] = np.einsum("ij,ij->i", unit[rows[part]], known)
-    found = matches_frame(rows, columns, np.clip(gamma, -1, 1), higher_is_closer=True)
-    keep = found["rank"] == 0
-    if floor is not None:
-        keep |= found["similarity"] >= np.float32(floor)
-    return found[keep].reset_index(drop=True)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float64)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not length.all():
-        raise ValueError("a feature vector has length 0, so it has no cosine")
-    return vectors / length
+    queries = unit(generated)
+    rows, columns = search.candidates(queries.astype(np.float32), floor)
+    return matches_of(queries, rows, columns, descriptors.rows, floor)
 
 
 class ReferenceMatch:

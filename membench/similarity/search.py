@@ -1,11 +1,4 @@
-"""Exact nearest neighbours by L2, in blocks, over a training set that may lie on disk.
-
-``|a|^2 + |b|^2 - 2ab`` cancels where it matters most, at near-duplicates. Two ways
-round it, both free of rounding error that depends on the block: for ``uint8`` the
-products are sums of whole numbers that float32 holds exactly, so the matrix product
-gives exact distances at full speed; floats are compared by direct differences in
-float64.
-"""
+"""Exact nearest neighbours by L2, tile by tile, over a training set that may lie on disk."""
 
 from __future__ import annotations
 
@@ -14,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from membench.similarity.squares import Queries
 from membench.storage.pixels import Rows
 
 if TYPE_CHECKING:
@@ -56,36 +50,8 @@ def matches_frame(
     )
 
 
-_QUERIES = 1024  # queries compared at once
-_BLOCK_BYTES = 64 << 20
-
-# Dimensions in one product: |sum| <= 1024 * 128 * 128 = 2^24, the last whole number
-# float32 is sure of
-_EXACT = 1024
-
-
-def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared L2 distances, float64 [n, m], between the rows of a [n, ...] and b [m,
-    ...].
-
-    Two ``uint8`` arrays: exact, in units of (1/255)^2. Otherwise by direct differences,
-    with ``uint8`` scaled to [0, 1].
-    """
-    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    if a.dtype != np.uint8 or b.dtype != np.uint8:
-        from scipy.spatial.distance import cdist
-
-        return cdist(_scaled(a), _scaled(b), "sqeuclidean")
-    total, product = np.zeros((len(a), len(b))), np.empty((len(a), len(b)), np.float32)
-    norm_a, norm_b = np.zeros(len(a)), np.zeros(len(b))
-    for start in range(0, a.shape[1], _EXACT):
-        x, y = (v[:, start : start + _EXACT].astype(np.float32) - 128 for v in (a, b))
-        norm_a += np.einsum("ij,ij->i", x, x)
-        norm_b += np.einsum("ij,ij->i", y, y)
-        total += np.matmul(-2 * x, y.T, out=product)  # twice as much is as exact: a power of two
-    total += norm_b
-    total += norm_a[:, None]
-    return total
+_QUERIES = 2048  # compared at once
+_BLOCK = 1024  # rows of the base compared at once: a tile of squares stays in a core's cache
 
 
 def nearest(
@@ -95,7 +61,7 @@ def nearest(
 
     Either may be ``uint8`` (scaled to [0, 1] block by block) or float; base, an array or
     what is read like one, is never converted whole. block: rows of base compared at once
-    (default: 64 MiB of them); it changes no result. Returns L2 distances, float32 [n,
+    (default: 1,024); it changes no result. Returns L2 distances, float32 [n,
     k], and positions in base, int64 [n, k]. Ties go to the lower position. Raises
     ValueError unless 1 <= k <= m and the trailing shapes agree, and for a distance that
     is not finite.
@@ -103,24 +69,55 @@ def nearest(
     if not 1 <= k <= len(base):
         raise ValueError(f"k is {k}, but must lie between 1 and the {len(base)} images of the base")
     squares, positions = np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)
-    for rows, start, found in _scan(queries, base, block):
-        # After the first block hardly any distance is below the k-th so far, and
-        # comparing is much cheaper than partitioning.
-        if start:
-            i, j = np.nonzero(found < squares[rows, -1:])  # a later tie loses to the lower position
-        else:
-            last = min(k, found.shape[1]) - 1
-            i, j = np.nonzero(found <= np.partition(found, last, axis=1)[:, last, None])
-        row = np.concatenate([np.repeat(np.arange(len(found)), k), i])
-        values = np.concatenate([squares[rows].ravel(), found[i, j]])
-        places = np.concatenate([positions[rows].ravel(), j + start])
-        # Stable: among equal distances the known ones, which are lower positions, come
-        # first
-        order = np.lexsort((values, row))
-        first = np.searchsorted(row[order], np.arange(len(found)))
-        best = order[first[:, None] + np.arange(k)]
-        squares[rows], positions[rows] = values[best], places[best]
+    for rows, tiles in _scan(queries, base, block):
+        best = _Best(len(queries[rows]), k)
+        for own, first, found in tiles:
+            best.see(own, first, found)
+        squares[rows], positions[rows] = best.found()
     return _distance(squares, queries, base), positions
+
+
+class _Best:
+    """The k smallest squares so far of each of n queries, and where they are; of ties
+    the lower positions.
+    """
+
+    def __init__(self, n: int, k: int) -> None:
+        self._n, self._k = n, k
+        self._limits = np.full(n, np.inf)  # a square that is no smaller is not among the k
+        # (query, square, position) of candidates
+        self._parts = [(np.zeros(0, int), np.zeros(0), np.zeros(0, int))]
+        self._waiting = 0
+
+    def see(self, own: np.ndarray, first: int, found: np.ndarray) -> None:
+        """A tile of ``_scan``, of higher positions than those before."""
+        if first == 0 and found.shape[1] > self._k:
+            near = found <= np.partition(found, self._k - 1, axis=1)[:, self._k - 1, None]
+        else:
+            near = found < (self._limits - own)[:, None]  # a later tie loses to the lower position
+        i, j = np.divmod(np.flatnonzero(near), found.shape[1])
+        self._parts.append((i, found[i, j] + own[i], j + first))
+        self._waiting += len(i)
+        # Seldom, since sorting takes longer than a limit that is a few tiles old costs
+        if self._waiting >= self._n * self._k:
+            self._sort()
+
+    def _sort(self) -> None:
+        query, square, position = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        # Stable: among equal squares the lower positions come first
+        order = np.lexsort((square, query))
+        starts = np.searchsorted(query[order], np.arange(self._n + 1))
+        order = order[np.arange(len(order)) - starts[query[order]] < self._k]
+        self._parts, self._waiting = [(query[order], square[order], position[order])], 0
+        full = np.diff(starts) >= self._k
+        last = np.cumsum(np.minimum(np.diff(starts), self._k)) - 1
+        self._limits[full] = square[order][last[full]]
+
+    def found(self) -> tuple[np.ndarray, np.ndarray]:
+        """Squares and positions [n, k], of a base of at least k rows."""
+        self._sort()
+        [(_, square, position)] = self._parts
+        return square.reshape(-1, self._k), position.reshape(-1, self._k)
 
 
 def within(
@@ -135,36 +132,43 @@ def within(
     parts: list[tuple[np.ndarray, ...]] = [
         (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))
     ]
-    for rows, start, found in _scan(queries, base, block):
-        distance = _distance(found, queries, base)
-        i, j = np.nonzero(distance <= limits[rows, None])
-        parts.append((i + rows.start, j + start, distance[i, j]))
+    # A little wide: decided by the distance, in its precision
+    squares = (limits * _unit(queries, base)) ** 2 * (1 + 1e-6)
+    for rows, tiles in _scan(queries, base, block):
+        for own, first, found in tiles:
+            near = np.flatnonzero(found <= (squares[rows] - own)[:, None])
+            i, j = np.divmod(near, found.shape[1])
+            distance = _distance(found[i, j] + own[i], queries, base)
+            kept = distance <= limits[rows][i]
+            parts.append((i[kept] + rows.start, j[kept] + first, distance[kept]))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+Tile = tuple[np.ndarray, int, np.ndarray]
 
 
 def _scan(
     queries: np.ndarray, base: Rows, block: int | None
-) -> Iterator[tuple[slice, int, np.ndarray]]:
-    """(rows of queries, first position in base, squared distances) of each block,
-    positions rising for given rows.
+) -> Iterator[tuple[slice, Iterator[Tile]]]:
+    """Some queries after others, each with its tiles: what the squared distances lack,
+    [n]; the first position in base; the squared distances less that, [n, m].
     """
     if queries.shape[1:] != base.shape[1:]:
         raise ValueError(f"queries are of shape {queries.shape[1:]}, the base of {base.shape[1:]}")
-    if block is None:
-        block = min(8192, max(1, _BLOCK_BYTES // max(1, base[:1].nbytes)))
-    for row in range(0, len(queries), _QUERIES):
-        rows = slice(row, row + _QUERIES)
-        for start in range(0, len(base), block):
-            found = squared_distances(queries[rows], base[start : start + block])
-            if not np.isfinite(found).all():
-                raise ValueError("a distance is not finite")
-            yield rows, start, found
+
+    def tiles(some: Queries) -> Iterator[Tile]:
+        for first in range(0, len(base), block or _BLOCK):
+            yield some.own, first, some.less_own(base[first : first + (block or _BLOCK)])
+
+    for start in range(0, len(queries), _QUERIES):
+        rows = slice(start, start + _QUERIES)
+        yield rows, tiles(Queries(queries[rows], base.dtype))
 
 
 def _distance(squares: np.ndarray, a: np.ndarray, b: Rows) -> np.ndarray:
-    both = a.dtype == np.uint8 and b.dtype == np.uint8
-    return (np.sqrt(squares) / (255 if both else 1)).astype(np.float32)
+    return (np.sqrt(squares) / _unit(a, b)).astype(np.float32)
 
 
-def _scaled(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float64) / (255 if values.dtype == np.uint8 else 1)
+def _unit(a: np.ndarray, b: Rows) -> int:
+    """Of distances between two arrays: grey levels of uint8, which ``Queries`` does not scale."""
+    return 255 if a.dtype == np.uint8 and b.dtype == np.uint8 else 1
