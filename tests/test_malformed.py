@@ -55,10 +55,10 @@ def test_malformed_inputs_are_used_or_refused_in_one_line(
             call()
         except UserError as error:
             refused += 1
-            told = capsys.readouterr().err.splitlines() or [str(error)]
+            told = capsys.readouterr().err.splitlines() or error.lines
             lines = [line for line in told if not line.startswith("membench: ")]
             if str(error) != "refused by the command line":
-                lines = str(error).splitlines()[1:]
+                lines = error.lines[1:]
             if lines or max(map(len, told)) > 3000:
                 faults.append(f"{name}: more than a line: {told[0][:200]!r} {lines[:2]}")
         except BaseException as error:
