@@ -199,6 +199,8 @@ def adopted(cls: type) -> type[Detector]:
     for method in METHODS:
         wanted = list(inspect.signature(getattr(Detector, method)).parameters)
         raw = inspect.getattr_static(found, method)
+        if inspect.iscoroutinefunction(getattr(found, method)):
+            raise TypeError(f"{name}.{method} is async, and nobody awaits it; make it a plain def")
         given = wanted[1:] if isinstance(raw, staticmethod | classmethod) else wanted
         if not _takes(getattr(found, method), len(given)):
             raise TypeError(
@@ -227,7 +229,14 @@ def _completed(cls: type) -> type[Detector]:
     own: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__}
     if own_init is object.__init__ or _takes(own_init, 2, seed=0, sampling={}):
         own["__init__"] = begin
-    return type(cls.__name__, (cls, Detector), own)
+    try:
+        return type(cls.__name__, (cls, Detector), own)
+    # Of a class whose own class makes others: an Enum, one with slots or a metaclass
+    except Exception as error:
+        raise TypeError(
+            f"{cls.__name__} cannot be completed to a detector ({str(error)[:100]}); derive it from"
+            " membench.detector.Detector"
+        ) from None
 
 
 def _takes(function: Any, positional: int, **keywords: Any) -> bool:

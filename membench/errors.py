@@ -13,6 +13,22 @@ class UserError(Exception):
     exits with 2.
     """
 
+    @property
+    def lines(self) -> list[str]:
+        """One, whatever the user's own words in it hold."""
+        return [str(self)]
+
+
+class UserErrors(UserError):
+    """Several at once, each a line of its own."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def lines(self) -> list[str]:
+        return [str(line) for line in self.args]
+
 
 def reason(error: BaseException) -> str:
     """What a library says of a file, in one line that is not long."""

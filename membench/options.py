@@ -81,6 +81,38 @@ def check_options(options: type, owner: str) -> None:
             raise TypeError(
                 f"{name} has the default {_default(f)!r}, which JSON cannot hold"
             ) from None
+        check_values(options, {f.name: _default(f)}, f"{owner}.Options")
+
+
+def check_values(options: type, values: Any, what: str) -> None:
+    """Raises TypeError, in one line, for what is not a mapping of options to values that
+    they can have; ranges are not looked at. what: what has the values, such as a preset.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{what} is {str(values)[:60]!r}, not a mapping of options to values")
+    hints = get_type_hints(options)
+    known = {f.name: f.metadata for f in dataclasses.fields(options)}
+    for name, value in values.items():
+        if name not in known:
+            raise TypeError(f"{what} names {str(name)[:60]!r}, which is no option")
+        if not _fits(value, hints[name]):
+            raise TypeError(
+                f"{what} has {name}={str(value)[:60]!r}; it must be"
+                f" {_told(hints[name], known[name])}"
+            )
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type that options may have."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        return value is None or _fits(value, _inner(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_fits(v, get_args(kind)[0]) for v in value)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def _is_kind(kind: Any) -> bool:

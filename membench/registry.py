@@ -13,14 +13,14 @@ import importlib.metadata
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from membench import detector, task
 from membench.errors import UserError, unknown_name
-from membench.options import check_options
+from membench.options import check_options, check_values
 from membench.source_text import docstring_of, source_file, statements_hash, typed_source
 
 NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
@@ -39,8 +39,28 @@ def adopted(kind: str, cls: Any) -> tuple[str, Any]:
         raise TypeError(
             f"{cls.__name__} is called {str(name)[:60]!r}; a name is letters, digits and _"
         )
+    if name == "all":
+        raise TypeError(f"{cls.__name__} is called 'all', which means every {kind}; rename it")
     check_options(found.Options, cls.__name__)
+    if kind == "detector":
+        _check_sets(found)
     return name, found
+
+
+def _check_sets(cls: type[detector.Detector]) -> None:
+    """Raises TypeError for presets, or values to tune over, that its options cannot have."""
+    for what in ("presets", "tuning"):
+        if not isinstance(getattr(cls, what), Mapping):
+            raise TypeError(f"{cls.__name__}.{what} is no mapping")
+    for preset, values in cls.presets.items():
+        check_values(cls.Options, values, f"preset {preset} of {cls.__name__}")
+    for examples, grid in cls.tuning.items():
+        named = f"{cls.__name__}.tuning[{examples!r}]"
+        if not isinstance(grid, Mapping) or not all(isinstance(v, Sequence) for v in grid.values()):
+            raise TypeError(f"{named} is no mapping of options to lists of values")
+        for option, tried in grid.items():
+            for value in tried:
+                check_values(cls.Options, {option: value}, named)
 
 
 def cause(error: BaseException) -> str:

@@ -22,27 +22,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from boards import make
+from malformed_words import WORDS, command, words
 from PIL import Image
 
 from membench import registry
 from membench.auditing.settings import parse_budget, parse_limit, parse_max_bad
 from membench.cli.common import images_at_once, seeds_of
-from membench.cli.main import main
 from membench.datasets.collection import read_collection
 from membench.datasets.prompts import read_prompts
 from membench.datasets.records import read_records
-from membench.errors import UserError
 from membench.options import describe_options, detector_options
 from membench.runs.config import read_config
 from membench.similarity.descriptors import read_descriptors
 from membench.storage.tables import read_table
 
 Call = Callable[[], object]
-WORDS = [
-    *("", " ", ",", "0", "-1", "1.5", "nan", "inf", "-inf", "1e400", "1e308", "-1e308", "none"),
-    *("9" * 25, "9" * 5000, "x" * 5000, "\x1b[31m", "\u202e", "²", "٣", "=", "a=b", "..", "/dev"),
-    *("a\0b", "\udcff", "1,,2", "1,1", "1_0", "0x10", "true", "10" * 9, "$(id)", "{}"),
-]
 VALUES: list[Any] = [
     *(None, True, -1, 0, 10**30, 1e308, float("nan"), float("inf"), "", "x" * 5000, "a\0b"),
     *([], {}, [[]], {"a": {}}, [None], "9" * 5000, "\x1b[2J", 1.5, "nan", ["a", 1]),
@@ -108,49 +102,14 @@ REQUESTS += ["Request(conditions[0], 10**12)", "conditions[0]"]
 
 def inputs(rng: random.Random, folder: Path) -> Iterator[tuple[str, Call]]:
     """Some hundred, about a third of each kind by chance alone."""
-    kinds = (_words, _settings, _prompts, _collections, _configs, _descriptors, _runs, _plugins)
+    kinds = (words, _settings, _prompts, _collections, _configs, _descriptors, _runs, _plugins)
     for number, kind in enumerate(kinds):
         place = folder / kind.__name__
         place.mkdir()
         yield from kind(random.Random(rng.random() + number), place)
 
 
-# ---------------------------------------------------------------------------- of commands
-
-
-def command(*words: str) -> None:
-    """Raises UserError for what the command line refuses, AssertionError for an end
-    that is neither.
-    """
-    if (code := main(list(words))) == 2:
-        raise UserError("refused by the command line")
-    assert code in (0, 3), f"exit code {code}"
-
-
-def _words(rng: random.Random, folder: Path) -> Iterator[tuple[str, Call]]:
-    run = ["run", "--detector", "caption_length", "--task", "sd_webster", "--quiet"]
-    run += ["--runs", str(folder / "runs"), "--limit", "2"]
-    audit = ["audit", "--model", str(folder / "none"), "--data", str(folder / "none")]
-    flags = {
-        "run": ["--limit", "--seeds", "--set", "--device", "--batch-size", "--prompts", "--plugin"],
-        "audit": ["--budget", "--draws", "--guidance", "--max-bad", "--fail-on", "--captions"],
-        "leaderboard": ["--band", "--copy", "--groups", "--by", "--format", "--runs", "--output"],
-        "report": ["--band", "--copy", "--runs", "--output"],
-        "show": [""],
-        "ablate": ["--sweep", "--thresholds", "--seeds", "--task", "--set"],
-        "train": ["--set", "--part", "--world", "--duplicate", "--labels", "--threads"],
-        "download": ["--prompts", "--set", "--model"],
-    }
-    before = {"run": run, "audit": audit, "ablate": ["ablate", "--detector", "caption_length"]}
-    before |= {"train": ["train", "none"], "download": ["download", "none", "--offline"]}
-    before |= {"leaderboard": ["leaderboard", "--runs", str(folder / "none")]}
-    before |= {"report": ["report", "--runs", str(folder / "none")]}
-    for name, own in flags.items():
-        for flag in own:
-            for word in rng.sample(WORDS, 2):
-                given = [f"{flag}={word}"] if flag else [word]
-                words = [*before.get(name, [name]), *given]
-                yield f"{name} {flag} {word[:20]!r}", lambda w=words: command(*w)
+# ------------------------------------------------------------------------- of settings
 
 
 def _settings(rng: random.Random, folder: Path) -> Iterator[tuple[str, Call]]:

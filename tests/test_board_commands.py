@@ -421,6 +421,9 @@ def test_a_file_that_is_no_leaderboard(board: Path, runs: Path, tmp_path: Path, 
     assert f"{bad} is damaged or not Parquet" in refused(capsys, "--runs", bad)
     bad.write_text("text")
     assert "damaged or not Parquet" in refused(capsys, "--runs", bad)
+    part = pd.read_parquet(board).assign(captions_auroc=0.9, captions_low=0.8, captions_high=1.0)
+    part.drop(columns="captions_by", errors="ignore").to_parquet(bad)
+    assert "has no column captions_by" in refused(capsys, "--runs", bad)
     published = refused(capsys, "--runs", ROOT / "results" / "published.parquet")
     assert (
         "is not a leaderboard of this membench: it has no column ams_cumulative, " in published

@@ -209,6 +209,9 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         ([*RUN, "--set", ""], ["argument after --set is empty"]),
         (["show", ""], ["an argument is empty"]),
         ([*RUN, "--runs", "a\0b"], ["'a\\x00b' holds a NUL character"]),
+        # A word of the user's makes no line of its own, and colours nothing
+        ([*RUN, "--batch-size", "a\nmembench: b"], ["--batch-size a\\nmembench: b: it must be"]),
+        ([*RUN, "--plugin", "\x1b[31m\u202e.py"], ["no plug-in file \\x1b[31m\\u202e.py"]),
         ([*RUN, "--device", "hpu"], ["device 'hpu' cannot be used here"]),
         ([*RUN, "--seeds", "1,-2"], ["--seeds '1,-2'"]),
         (

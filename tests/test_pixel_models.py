@@ -5,6 +5,7 @@ diffusers', and folders that are whole or are not.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import socket
 from pathlib import Path
@@ -313,10 +314,13 @@ def test_the_hash_is_of_weights_configuration_and_schedule(tmp_path) -> None:
         lambda: edit(copy / "scheduler" / "scheduler_config.json", prediction_type="epsilon"),
         lambda: edit(copy / "unet" / "config.json", sample_size=16),
         lambda: poke(copy / "unet" / WEIGHTS, 0.5),
+        # As DPM-Solver stores it, in a word that is no JSON
+        lambda: edit(copy / "scheduler" / "scheduler_config.json", lambda_min_clipped=-math.inf),
+        lambda: edit(copy / "scheduler" / "scheduler_config.json", lambda_min_clipped=-5.1),
     ):
         change()
         seen.add(pixel_hash(copy))
-    assert len(seen) == 4
+    assert len(seen) == 6
 
 
 def edit(file: Path, **values: Any) -> None:

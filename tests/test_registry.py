@@ -325,6 +325,35 @@ def test_plugins_of_one_file_name_do_not_collide(tmp_path: Path) -> None:
         ),
         (DETECTOR.replace("Access()", "{}"), "MyNorm.access is {}, not membench.types.Access"),
         (
+            DETECTOR.replace("def score", "async def score"),
+            "MyNorm.score is async, and nobody awaits it",
+        ),
+        (DETECTOR.replace("version = 1", "version = 1; name = 'all'"), "is called 'all', which"),
+        (DETECTOR.replace("version = 1", "version = 1; presets = 5"), "MyNorm.presets is no map"),
+        (DETECTOR.replace("version = 1", "version = 1; tuning = {1: 2}"), "MyNorm.tuning[1] is no"),
+        (
+            DETECTOR.replace("version = 1", "version = 1; presets = {'mini': {'zz': 1}}"),
+            "preset mini of MyNorm names 'zz', which is no option",
+        ),
+        (
+            DETECTOR.replace("version = 1", "version = 1; presets = {'mini': 3}"),
+            "preset mini of MyNorm is '3', not a mapping",
+        ),
+        (
+            DETECTOR.replace("_Options: pass", "_Options: t: int = 'x'"),
+            "MyNorm.Options has t='x'; it must be int",
+        ),
+        (
+            DETECTOR.replace("_Options: pass", "_Options: t: float = 1").replace(
+                "version = 1", "version = 1; tuning = {'images': {'t': [2, 'x']}}"
+            ),
+            "MyNorm.tuning['images'] has t='x'; it must be float",
+        ),
+        (
+            DETECTOR.replace("class MyNorm", "import enum\nclass MyNorm(enum.Enum)"),
+            "MyNorm cannot be completed to a detector",
+        ),
+        (
             "class Far:\n    info = 1\n    def load(self, profile, **how): ...\n",
             "Far.info is 1, not membench.task.TaskInfo",
         ),

@@ -13,7 +13,7 @@ import pytest
 
 from membench import registry
 from membench.cli.main import main
-from membench.errors import UserError
+from membench.errors import UserError, UserErrors
 from membench.fetching.resources import Resource, download, ensure
 
 
@@ -236,11 +236,11 @@ def test_images_are_for_tasks_that_have_some(task: list[Options], capsys, monkey
 
 def test_every_line_of_an_error_says_whose_it_is(capsys, monkeypatch) -> None:
     def fail(args: object) -> int:
-        raise UserError("the a is missing\nthe b is missing")
+        raise UserErrors("the a is missing", "the b\nis missing")
 
     monkeypatch.setattr(main.__globals__["COMMANDS"]["doctor"], "call", fail)
     assert main(["doctor"]) == 2
-    assert capsys.readouterr().err == "membench: the a is missing\nmembench: the b is missing\n"
+    assert capsys.readouterr().err == "membench: the a is missing\nmembench: the b\\nis missing\n"
 
 
 def test_negatives_are_for_one_task_as_prompts_are(capsys) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
+from membench.boards.captions import COLUMNS as OF_CAPTIONS
 from membench.boards.columns import column, to_arrow
 from membench.boards.identity import BOARD
 from membench.boards.views import TABLES, Column
@@ -90,7 +91,10 @@ def read_board(path: Path) -> pd.DataFrame:
     Raises :class:`UserError` for a file that is missing, damaged or none.
     """
     frame = read_parquet(path, "membench leaderboard --by seeds --format parquet --output")
-    if missing := sorted((COLUMNS if "seeds" in frame else COLUMNS | OF_RUNS) - set(frame)):
+    needed = COLUMNS if "seeds" in frame else COLUMNS | OF_RUNS
+    if set(OF_CAPTIONS) & set(frame):  # they come together
+        needed = {*needed, *OF_CAPTIONS}
+    if missing := sorted(needed - set(frame)):
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise UserError(
             f"{path} is not a leaderboard of this membench: it has no column"

@@ -37,6 +37,7 @@ from membench.cli import (
 )
 from membench.cli.common import Parser
 from membench.errors import UserError, suggest
+from membench.plain import say
 from membench.storage.reading import is_text
 
 COMMANDS = {
@@ -150,8 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if os.environ.get("MEMBENCH_TRACEBACK"):  # for who writes a plug-in
             traceback.print_exc()
-        for line in str(error).splitlines():
-            print(f"membench: {_shortened(line)}", file=sys.stderr)
+        for line in error.lines:
+            say(_shortened(line))
         return 2
     except (RuntimeError, MemoryError) as error:
         if not (where := _memory(error)):
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         name = f"{error.filename}: " if error.filename else ""
         line = _shortened(f"{name}{error.strerror or error}")
-        print(f"membench: {line}; what is finished is kept", file=sys.stderr)
+        say(f"{line}; what is finished is kept")
         try:
             sys.stdout.flush()
         except OSError:  # it was the output itself: `membench list > /dev/full`

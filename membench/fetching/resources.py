@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from membench.errors import UserError
+from membench.errors import UserError, UserErrors
 from membench.fetching import net
 
 
@@ -57,14 +57,14 @@ def ensure(resources: Sequence[Resource]) -> dict[str, Path]:
         else:
             found[resource.name] = path
     if lines or (missing and net.offline()):
-        raise UserError("\n".join([*lines, *map(_missing, missing)]))
+        raise UserErrors(*lines, *map(_missing, missing))
     for i, resource in enumerate(missing):
         print(f"membench: fetching {resource}", file=sys.stderr)
         try:
             found[resource.name] = resource.fetch()
         except UserError as error:
             failed = f"{resource.what} is missing: {error}; to try again: {resource.command}"
-            raise UserError("\n".join([failed, *map(_missing, missing[i + 1 :])])) from None
+            raise UserErrors(failed, *map(_missing, missing[i + 1 :])) from None
     return {resource.name: found[resource.name] for resource in resources}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,7 +158,19 @@ def config_hash(file: Path) -> str:
 
     Raises :class:`UserError` if it is no JSON.
     """
-    return json_hash({k: v for k, v in read_config(file).items() if k != "_name_or_path"})
+    config = {k: v for k, v in read_config(file).items() if k != "_name_or_path"}
+    return json_hash(_in_words(config))
+
+
+def _in_words(value: Any) -> Any:
+    """Infinities as text: JSON has no word for them, and DPM-Solver's
+    ``lambda_min_clipped`` is one.
+    """
+    if isinstance(value, dict):
+        return {key: _in_words(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_words(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 DTYPES = ("float32", "float16", "bfloat16")
