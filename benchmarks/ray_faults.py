@@ -1,14 +1,14 @@
 """What becomes of a run on Ray when something goes wrong, for real: processes, signals,
 the kernel's limits and two machines made of namespaces.
 
-    python benchmarks/ray_faults.py [--only killed,driver] [--limit 512] [--pace 0]
+    python benchmarks/ray_faults.py [--only killed,driver] [--limit 512] [--pace 5]
 
 Each case is ``membench run --executor ray`` in a process of its own, with the detector
 of ``ray_faulty.py``, whose workers go wrong where a file tells them to, and ends with
-the bytes of one process or with one line. ``nodes`` and ``folder`` need root (network and mount
-namespaces), ``oom`` a memory cgroup that can be written. ``speed`` lets each shard wait
-for ``--pace`` seconds, as for a GPU, so that its ratio tells what handing out costs and
-not how busy the cores are. docs/design/ray.md holds what it printed.
+the bytes of one process or with one line. ``nodes`` and ``folder`` need root (network
+and mount namespaces), ``oom`` a memory cgroup that can be written. ``speed`` lets each
+shard wait for ``--pace`` seconds, as for a GPU, so that its ratio tells what handing out
+costs and not how busy the cores are. docs/design/ray.md holds what came of it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,14 @@ class Ended:
 
     def told(self, words: str) -> int:
         return sum(words in line for line in self.err.splitlines())
+
+    def refusal(self, words: str) -> str:
+        """The one line that it ended with, which holds these words. Of cores that are busy
+        a run says after a minute that it still waits.
+        """
+        told = [line for line in self.err.splitlines() if "still waiting" not in line]
+        assert self.code == 2 and len(told) == 1 and words in told[0], self.err
+        return f"{told[0]!r}, code 2"
 
 
 class Cases:
@@ -123,10 +131,16 @@ class Cases:
     # ------------------------------------------------------------------- one machine
 
     def two(self) -> str:
-        return self.equal(self.run("two", "--executor", "ray", "--workers", "2"))
+        return self._workers("two", 2)
 
     def four(self) -> str:
-        return self.equal(self.run("four", "--executor", "ray", "--workers", "4"))
+        return self._workers("four", 4)
+
+    def _workers(self, name: str, count: int) -> str:
+        self.env[PACE] = str(self.pace)  # or the first worker may have done all
+        ended = self.run(name, "--executor", "ray", "--workers", str(count))
+        del self.env[PACE]
+        return self.equal(ended)
 
     def killed(self) -> str:
         return self._lost("killed")
@@ -150,11 +164,8 @@ class Cases:
         """An allocation that fails is the worker's one line; the next run goes on."""
         ray = ("--executor", "ray", "--workers", "2")
         ended = self.run("refused", *ray, fault="refused")
-        assert ended.code == 2 and ended.told("out of memory") == 1 == ended.err.count("\n"), (
-            ended.err
-        )
-        again = self.equal(self.run("refused", *ray))
-        return f"{ended.err.strip()!r}, code 2; again: {again}"
+        told = ended.refusal("Unable to allocate")
+        return f"{told}; again: {self.equal(self.run('refused', *ray))}"
 
     def driver(self) -> str:
         """SIGKILL to the driver once four shards are stored, and the same command again."""
@@ -221,8 +232,7 @@ class Cases:
             self.env["RAY_AUTH_MODE"] = "disabled"
             stranger = self.run("nodes", *ray_at(address), before=inside)
             self.env["RAY_AUTH_MODE"] = "token"
-            assert stranger.code == 2 and stranger.err.count("\n") == 1, stranger.err
-            print(f"without the token: {stranger.err.strip()!r}, code 2", flush=True)
+            print(f"without the token: {stranger.refusal('RAY_AUTH_MODE=token')}", flush=True)
             ended = self.run("nodes", *ray_at(address), before=inside)
         assert len({line["net"] for line in ended.shards}) == 2, "one machine did all"
         return f"{self.equal(ended)}; both machines computed"
@@ -236,10 +246,7 @@ class Cases:
         with cluster(self.root, self.env, hidden=self.root / "folder") as (address, inside):
             ended = self.run("folder", *ray_at(address), before=inside)
         del self.env[PACE]
-        assert ended.code == 2 and ended.told("does not see") == 1 == ended.err.count("\n"), (
-            ended.err
-        )
-        return f"{ended.err.strip()!r}, code 2, after {ended.seconds:.0f} s"
+        return f"{ended.refusal('does not see')}, after {ended.seconds:.0f} s"
 
 
 def ray_at(address: str) -> tuple[str, ...]:
@@ -336,7 +343,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(CASES), help="cases, joined by commas")
     parser.add_argument("--limit", type=int, default=512, help="examples")
-    parser.add_argument("--pace", type=float, default=5.0, help="seconds a shard of speed waits")
+    parser.add_argument(
+        "--pace", type=float, default=5.0, help="seconds that shards of two, four and speed wait"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mbf-", dir="/tmp") as name:
         cases = Cases(Path(name), args.limit, args.pace)
