@@ -218,11 +218,23 @@ def test_single_attacks_on_real_images_are_those_of_their_file():
     plain = frame[(frame.attack == "random") & (frame.half == "b") & ~frame.control]
     rates = [f"{100 * ams:.1f}" for ams in plain.sort_values("rung").ams]
     assert len(rates) == 6 and f"{', '.join(rates[:5])} and {rates[5]} % are copies" in text
-    [side] = frame[
-        (frame.attack == "side") & (frame.rung == 4) & (frame.seed == 0) & ~frame.control
-    ].itertuples()
-    told = f"{100 * side.ams:.1f} % [{100 * side.ams_low:.1f}, {100 * side.ams_high:.1f}]"
-    assert f"one alone ({told})" in text
+    side = frame[(frame.attack == "side") & (frame.half == "a") & (frame.seed == 0)]
+    side = side[~side.control].set_index(["labels", "rung"])
+    told = {
+        key: f"{100 * row.ams:.1f} % [{100 * row.ams_low:.1f}, {100 * row.ams_high:.1f}]"
+        for key, row in side.iterrows()
+    }
+    assert f"one alone ({told['clusters', 4]})" in text
+    questions = words_of("docs/questions.md")
+    for rung in (2, 4):
+        assert told["oracle", rung] in text and told["oracle", rung] in questions
+        assert told["clusters", rung].replace(" %", "") in questions
+    truth, found = (
+        side.different.loc[labels, [2, 4]].tolist() for labels in ("oracle", "clusters")
+    )
+    assert "training images there are {} and {}, of clusters {} and {}".format(*truth, *found) in (
+        questions
+    )
 
 
 def interval_of(frame, name):
