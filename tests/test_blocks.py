@@ -40,7 +40,7 @@ def noise(seed: int, n: int, side: int = 16) -> np.ndarray:
 def little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """So little room that images of a test lie on disk, in this folder."""
     monkeypatch.setattr(pixels, "MEMORY", 100_000)
-    monkeypatch.setattr(search, "_BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(search, "_BLOCK", 128)
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -127,7 +127,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         (["--groups", "text", "--by", "band"], "--groups text is for --by seeds"),
         (
             ["--by", "kinds"],
-            "invalid choice: 'kinds' (choose from 'run', 'seeds', 'mirror', 'kind', 'source',",
+            "invalid choice: 'kinds' (choose from 'run', 'seeds', 'mirror', 'worlds', 'kind',",
         ),
         (
             ["--kinds"],

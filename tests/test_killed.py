@@ -76,9 +76,9 @@ def test_a_run_that_ends_between_any_two_files_goes_on(
     whole = tables(tmp_path / "whole")
     assert code == 0 and len(whole) >= len(SCHEMAS) and many > len(whole)
     rng = random.Random(SEED)
-    for how in [signal.SIGKILL] * (ROUNDS - 1) + [signal.SIGINT]:
+    for nth, how in enumerate([signal.SIGKILL] * (ROUNDS - 1) + [signal.SIGINT]):
         at = rng.randrange(many)
-        root = tmp_path / f"{at}-{how}"
+        root = tmp_path / str(nth)
         told = f"MEMBENCH_FUZZ={SEED}: {signal.Signals(how).name} before file {at} of {many}"
         code, _ = run(root, at, how)
         assert code == (130 if how == signal.SIGINT else -how), told

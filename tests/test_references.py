@@ -144,7 +144,7 @@ def test_a_model_of_classes_has_no_reference_prompts() -> None:
 def test_references_that_are_all_alike_compare_with_nothing(file, workspace, monkeypatch) -> None:
     model = tiny_text_model()
     told = model.condition
-    monkeypatch.setattr(model, "noise", lambda rows, seed: torch.ones(len(rows), *model.shape))
+    monkeypatch.setattr(model, "starts", lambda rows, seed: torch.ones(len(rows), *model.shape))
     monkeypatch.setattr(model, "condition", lambda c: told([Condition("one", "one")] * len(c)))
     with pytest.raises(UserError, match="all alike, so nothing can be compared"):
         make(references=file, trajectory=4).prepare(model, CONDITIONS, workspace)
