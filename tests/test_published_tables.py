@@ -98,3 +98,24 @@ def test_what_tuning_promised_and_gave_is_what_the_parquets_say() -> None:
             gain = f"{(tuned - plain).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
             told += [f"{mine[options]:.3f}", gain]
         assert f"| {name} | {' | '.join(told)} |".replace("  ", " ") in text
+
+
+def test_what_combined_gains_is_told_by_kind() -> None:
+    results = ROOT / "results"
+    each = pd.read_parquet(results / "worlds_each.parquet").sort_values(["weights", "kind"])
+    text = " ".join((results / "worlds.md").read_text(encoding="utf-8").split())
+    single = each[(each.detector == "membership") & each.options.str.contains("test=sima")]
+    combined = each[each.detector == "combined"]
+    for kind, words in (
+        ("x4", "at 4 times, by {}"),
+        ("x1", "at images shown once it gains {}"),
+        ("near", "at near-duplicates {}"),
+    ):
+        ours, best = (
+            of[of.kind == kind][["auroc_a", "auroc_b"]].to_numpy().ravel()
+            for of in (combined, single)
+        )
+        low, high = over_trainings(ours - best)
+        assert words.format(f"{(ours - best).mean():.3f} [{low:.3f}, {high:.3f}]") in text
+    near = pd.read_parquet(results / "worlds.parquet").query("kind == 'near'").mirrored
+    assert f"({near.max():.3f} and {near.nlargest(2).iloc[1]:.3f})" in text

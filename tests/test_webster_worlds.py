@@ -19,7 +19,7 @@ from membench.tasks.sd_webster import catalogue
 from membench.tasks.sd_webster.recipe import Recipe
 from membench.tasks.sd_webster.task import SdWebster
 from membench.tasks.sd_webster.train import train
-from membench.tasks.sd_webster.world import models_of, training_images_of, world
+from membench.tasks.sd_webster.world import DATA, models_of, training_images_of, world
 
 HALVES = ("a", "b")
 WORLDS = sorted(catalogue.DEALS)
@@ -59,15 +59,18 @@ def _few(patch: pytest.MonkeyPatch) -> None:
 
 def test_worlds_have_nothing_in_common() -> None:
     splits = [catalogue.build(half, number) for number in WORLDS for half in HALVES]
+    public = catalogue.build("public")  # what the shipped VAE has seen
     captions = [{e.caption for e in split.entries} for split in splits]
     looks = [{e.look for e in split.entries} for split in splits]
     assert len(set.union(*captions)) == sum(map(len, captions))
     assert len(set.union(*looks)) == sum(map(len, looks))
+    assert not set.union(*captions) & {e.caption for e in public.entries}
+    assert not set.union(*looks) & {e.look for e in public.entries}
     # Alike in all that is planted
     planted = [sorted((e.kind, e.copies, e.example) for e in split.entries) for split in splits]
     assert all(other == planted[0] for other in planted[1:])
     # What all models share is the same in each
-    assert catalogue.build("public", 1).entries == catalogue.build("public").entries
+    assert catalogue.build("public", 1).entries == public.entries
 
 
 def test_the_hash_of_entries_tells_what_that_of_pixels_tells() -> None:
@@ -130,6 +133,18 @@ def test_two_recipes_are_no_pair(models: Path, tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"batch": 2', '"batch": 3'))
     with pytest.raises(UserError, match="not trained by one recipe: batch is 2 and 3"):
         models_of(1, str(other))
+
+
+def test_a_folder_of_another_vae_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _few(monkeypatch)
+    shutil.copytree(DATA / "a" / "tokenizer", tmp_path / "tokenizer")
+    shutil.copytree(DATA / "a" / "vae", tmp_path / "vae")
+    # As of a training from the start
+    (tmp_path / "vae" / "training.json").write_text('{"recipe": {"start": ""}}')
+    with pytest.raises(UserError, match=r"vae is not that of .*, which world 1 takes; train into"):
+        train(tmp_path, ("a",), Recipe(world=1, steps=1, batch=2), progress=False)
 
 
 def test_a_second_stage_stays_in_its_world(

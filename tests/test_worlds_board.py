@@ -14,11 +14,13 @@ from scipy.stats import ttest_1samp
 from membench.boards.board import board, read
 from membench.boards.columns import to_arrow
 from membench.boards.mirror import half_of, mirror_rows
+from membench.boards.worlds import world_of
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.trainings import over_trainings
 from membench.reports.mirror_tables import worlds_tables
 from membench.reports.output import in_markdown, save
+from membench.reports.screen import on_screen
 from membench.reports.text import briefly
 from membench.runs.finished import Run, read_runs
 
@@ -51,6 +53,14 @@ def in_world(run: Run, number: int, gain: float = 1.0, models: str = "m") -> Run
         info=run.info | {"key_parts": parts, "task_options_passed": passed},
         scores=run.scores.assign(score=score),
     )
+
+
+def limited(run: Run, number: int, kept: slice = slice(None, None, 3)) -> Run:
+    """The run as if --limit had left some of its examples."""
+    scores = run.scores.sort_values("id").iloc[kept]
+    parts = run.info["key_parts"] | {"examples": f"f{kept.start or 0}{number:062d}"}
+    more = {"key_parts": parts, "n_examples": len(scores), "status": "partial"}
+    return replace(run, info=run.info | more, scores=scores)
 
 
 def in_worlds(runs: list[Run], gains: Mapping[int, float], detector: str) -> list[Run]:
@@ -135,6 +145,61 @@ def test_two_pairs_of_one_world_are_refused(development: list[Run]) -> None:
         board(twice, "worlds")
 
 
+def test_whole_and_limited_runs_are_apart(development: list[Run]) -> None:
+    whole = in_worlds(development, {1: 1.0, 2: 3.0}, "caption_length")
+    part = [limited(run, world_of(run)) for run in whole]
+    frame = board([*whole, *part], "worlds").frame
+    every = frame[frame.kind == "all"].set_index("status")
+    assert every.n["partial"] < every.n["complete"]
+    # Neither is behind the other: they are of two tables
+    assert every.behind.isna().all()
+    assert {part.fields["examples"] for part in board([*whole, *part], "worlds").parts} == set(
+        frame.examples
+    )
+    others = [limited(run, world_of(run), slice(1, None, 3)) for run in whole]
+    with pytest.raises(UserError, match=r"caption_length: world [12] has two sets of examples"):
+        board([*part, *others], "worlds")
+
+
+def test_what_is_of_one_world_is_left_out_and_said(development: list[Run]) -> None:
+    ours = in_worlds(development, {1: 1.0, 2: 2.0}, "caption_length")
+    made = board([*ours, *in_worlds(development, {2: 1.0}, "caption_case")], "worlds")
+    assert set(made.frame.detector) == {"caption_length"}
+    line = "left out, of one world alone: caption_case (world 2)"
+    assert list(made.notes) == [line] and line in on_screen(made).replace("\n", " ")
+    assert board(ours, "worlds").notes == []
+
+
+def test_a_world_without_a_number_is_refused(development: list[Run]) -> None:
+    named = [
+        replace(run, info=run.info | {"task_options_passed": [f"half={half_of(run)}", "world=x"]})
+        for run in development
+    ]
+    with pytest.raises(UserError, match="is of world x, which is no number"):
+        board(named, "worlds")
+
+
+@pytest.mark.parametrize("by", ["mirror", "worlds"])
+def test_two_versions_of_a_detector_are_two_rows(development: list[Run], by: str) -> None:
+    worlds = (1, 2) if by == "worlds" else (1,)
+    new, old = (
+        in_worlds(development, dict.fromkeys(worlds, gain), "caption_length") for gain in (2.0, 0.5)
+    )
+    old = [
+        replace(r, info=r.info | {"key_parts": r.info["key_parts"] | {"detector_version": 0}})
+        for r in old
+    ]
+    made = board([*new, *old], by)  # type: ignore[arg-type]
+    lines = [line for line in in_markdown(made).splitlines() if line.startswith("| caption_")]
+    names = [line.split("|")[1].strip() for line in lines]
+    # Of both tables the better row first, with its own numbers
+    assert set(names[:2]) == {"caption_length", "caption_length (2)"} and names[2:] == names[:2]
+    best, worse = (
+        made.frame[made.frame.kind == "MV"].mirrored.sort_values(ascending=False)
+    ).tolist()
+    assert [line.split("|")[2].strip() for line in lines[2:]] == [f"{best:.3f}", f"{worse:.3f}"]
+
+
 def test_options_and_rungs_are_settings_of_their_own(development: list[Run]) -> None:
     ours = in_worlds(development, {1: 1.0, 2: 2.0}, "caption_length")
     rung = [
@@ -172,6 +237,11 @@ def test_long_values_are_cut_in_text_alone(development: list[Run]) -> None:
     [(_, text, _), *_] = worlds_tables(frame)
     assert set(text.options) == {"", "folds=5 weights=loss:1:2:3,loss…"}
     assert briefly("a=" + 16 * "x") == "a=" + 16 * "x"
+    # Two that would be cut to the same words are shown whole
+    frame.loc[frame.detector == "caption_case", "options"] = f"folds=5 {long}4"
+    frame["detector"] = "caption_length"
+    [(_, text, _), *_] = worlds_tables(frame)
+    assert set(text.options) == {f"folds=5 {long}", f"folds=5 {long}4"}
 
 
 def test_the_command(development: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -29,7 +29,7 @@ from membench.boards.resampling import Resampler
 from membench.boards.rescore import rescored
 from membench.boards.saved import PAIRS, read_attacks, read_board, read_differences, read_pairs
 from membench.boards.seeds import over_seeds
-from membench.boards.worlds import collect_worlds
+from membench.boards.worlds import collect_worlds, left_out
 from membench.errors import UserError, suggest
 from membench.metrics.names import PAIRED
 from membench.runs.finished import Run
@@ -79,7 +79,7 @@ class Board:
 
     by: what a row is of. frame: all rows, with the columns of
     ``membench.boards.columns``. parts: its rows by what may be compared. notes: why
-    rows are in parts of their own.
+    rows are in parts of their own, or which runs are in none.
     """
 
     by: By
@@ -126,7 +126,7 @@ def board(
         return Board(by, found, _parts(found, runs, None, ()), ())
     if by == "worlds":
         found = collect_worlds(runs)
-        return Board(by, found, _parts(found, runs, None, ()), ())
+        return Board(by, found, _parts(found, runs, None, ()), left_out(runs))
     if by == "attack":
         return _board(by, collect_attacks(runs, resampler, quality=quality), runs)
     if by == "band":

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from membench.boards.collect import about
-from membench.boards.identity import hash_without, passed, status_of
+from membench.boards.identity import asked, hash_without, marked, passed, status_of
 from membench.boards.mirror import HALVES, mirror_rows, pairs_of
 from membench.boards.views import IDENTITY
 from membench.errors import UserError
 from membench.metrics.trainings import over_trainings
 from membench.runs.finished import Run
 from membench.storage.hashing import json_hash
+
+Pairs = Sequence[tuple[Run, Run]]  # of one world, a pair a seed
 
 DEVELOPMENT = 0  # the world on which options may be chosen
 # What two worlds cannot have in common: their images, and where their models lie
@@ -37,51 +39,85 @@ def collect_worlds(runs: Sequence[Run]) -> pd.DataFrame:
     two a world, with an interval over trainings; ``behind`` the same of the paired
     difference to the setting of the same worlds with the highest mean, missing for that
     one. The hashes are of the worlds' own. Raises :class:`UserError` for fewer than two
-    worlds, and for two pairs of models of one world.
+    worlds, for two pairs of models of one world, and for two sets of examples of it.
     """
-    held: dict[str, dict[int, tuple[pd.DataFrame, Run]]] = {}
-    for pairs in pairs_of(runs):
-        a = pairs[0][0]
-        if (number := world_of(a.info)) == DEVELOPMENT:
-            continue
-        of_setting = held.setdefault(_setting(a.info), {})
-        if number in of_setting:
-            raise UserError(
-                f"world {number} has two pairs of models, as in {of_setting[number][1].path} and"
-                f" {a.path}: name the runs of one"
-            )
-        of_setting[number] = mirror_rows([run for pair in pairs for run in pair]), a
-    found = [_rows(worlds) for worlds in held.values() if len(worlds) > 1]
+    found = [_rows(worlds) for worlds in _by_setting(runs) if len(worlds) > 1]
     if not found:
         raise UserError(
             "no detector has runs on both models of two worlds beside the development world;"
             f" {MAKE_THEM}"
         )
     frame = pd.concat(found, ignore_index=True)
-    groups = frame.groupby(["task", "weights", "space", "dtype", "kind"], sort=False)
+    # All that tells tables apart: no row is behind one of another table
+    groups = frame.groupby([*IDENTITY, "kind"], sort=False)
     behind = pd.concat([_behind(rows) for _, rows in groups])
     return frame.join(behind).drop(columns="aurocs")
 
 
-def world_of(info: Mapping[str, Any]) -> int:
-    """The number of a run's world. info: its run.json."""
-    given = [o.partition("=")[2] for o in passed(info) if o.partition("=")[0].strip() == "world"]
-    return int(given[-1]) if given else DEVELOPMENT
+def left_out(runs: Sequence[Run]) -> list[str]:
+    """A line on the settings that were asked on one world alone, if there are some."""
+    alone = []
+    for worlds in _by_setting(runs):
+        [(number, pairs), *more] = worlds.items()
+        if not more:
+            info = pairs[0][0].info
+            name = marked(f"{info['detector']} {asked(info)}".strip(), info["status"])
+            alone.append(f"{name} (world {number})")
+    return [f"left out, of one world alone: {', '.join(sorted(alone))}"] if alone else []
+
+
+def _by_setting(runs: Sequence[Run]) -> list[dict[int, Pairs]]:
+    """Of each setting its pairs, a pair a seed, by the number of their world."""
+    held: dict[str, dict[int, Pairs]] = {}
+    for pairs in pairs_of(runs):
+        a = pairs[0][0]
+        if (number := world_of(a)) == DEVELOPMENT:
+            continue
+        of_setting = held.setdefault(_setting(a.info), {})
+        if number in of_setting:
+            other = of_setting[number][0][0]
+            asked_of, was_asked = (run.info["key_parts"]["hashes"]["weights"] for run in (a, other))
+            twice = "pairs of models" if asked_of != was_asked else "sets of examples"
+            raise UserError(
+                f"{a.info['detector']}: world {number} has two {twice}, as in {other.path} and"
+                f" {a.path}: name the runs of one"
+            )
+        of_setting[number] = pairs
+    return list(held.values())
+
+
+def world_of(run: Run) -> int:
+    """The number of a run's world. Raises :class:`UserError` for a world without one."""
+    given = [
+        o.partition("=")[2] for o in passed(run.info) if o.partition("=")[0].strip() == "world"
+    ]
+    try:
+        return int(given[-1]) if given else DEVELOPMENT
+    except ValueError:
+        raise UserError(
+            f"{run.path} is of world {given[-1]}, which is no number: leave its task out (--task)"
+        ) from None
 
 
 def _setting(info: Mapping[str, Any]) -> str:
-    """All that two worlds' runs have in common, but the seed."""
+    """All that two worlds' runs have in common, but the seed: whether all examples were
+    asked about, too, but not which, since each world has its own.
+    """
     key = hash_without(info["key_parts"], "seed", "examples", *HALVES)
-    return json_hash([key, sorted(passed(info, *OF_WORLD))])
+    is_whole = info["n_examples"] == info["n_task_examples"]
+    return json_hash([key, sorted(passed(info, *OF_WORLD)), is_whole])
 
 
-def _rows(worlds: Mapping[int, tuple[pd.DataFrame, Run]]) -> pd.DataFrame:
+def _rows(worlds: Mapping[int, Pairs]) -> pd.DataFrame:
     """A setting's rows, a kind each that every world has; ``aurocs``: of the trainings,
     in the worlds' order.
     """
     numbers = sorted(worlds)
-    frames = [worlds[number][0].set_index("kind") for number in numbers]
-    first = about(worlds[numbers[0]][1])
+    frames = [
+        mirror_rows([run for pair in worlds[number] for run in pair]).set_index("kind")
+        for number in numbers
+    ]
+    first = about(worlds[numbers[0]][0][0])
     row = {name: first[name] for name in IDENTITY}
     row |= {
         name: json_hash([frame[name].iloc[0] for frame in frames])[:8]

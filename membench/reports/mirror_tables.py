@@ -15,6 +15,7 @@ def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     """(what it shows, text, notes) of one board's rows of ``boards.mirror``: all kinds
     together, best first, then each kind against the same kind.
     """
+    part = part.reset_index(drop=True)
     every = part[part.kind == "all"].sort_values("mirrored", ascending=False)
     out = _names(every)
     out["AUROC mirrored"] = [
@@ -45,6 +46,7 @@ def worlds_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     """The same of rows of ``boards.worlds``: over all trainings, and how far behind the
     best of the same trainings.
     """
+    part = part.reset_index(drop=True)
     every = part[part.kind == "all"].sort_values("mirrored", ascending=False)
     out = _names(every)
     out["AUROC over trainings"] = [
@@ -79,21 +81,33 @@ def _by_kind(
     kinds = sorted(set(part.kind) - {"all"}, key=natural)
     if not kinds:
         return
-    by_kind = part.set_index(["detector", "options", "kind"]).mirrored
+    # Not by name: two settings may be called alike. The rows of each stand together
+    setting = (part.kind == "all").cumsum()
+    by_kind = dict(zip(zip(setting, part.kind, strict=True), part.mirrored, strict=True))
     out = _names(every)
     for kind in kinds:
         out[kind] = [
-            f"{by_kind[key]:.3f}" if (key := (r.detector, r.options, kind)) in by_kind else "n/a"
-            for r in every.itertuples()
+            f"{by_kind[key]:.3f}" if (key := (of, kind)) in by_kind else "n/a"
+            for of in setting[every.index]
         ]
     yield "by kind", out, [note]
 
 
 def _names(rows: pd.DataFrame) -> pd.DataFrame:
-    """Detector, and its options where they differ."""
+    """Columns that name a row: the detector and, where they differ, its options, in full
+    where those of two rows are cut to the same words. Of settings that are called alike,
+    as of two versions of a detector, all but the first have a number.
+    """
+    count = rows.sort_index().groupby(["detector", "options"]).cumcount() + 1
+    numbered = [
+        f"{name} ({n})" if n > 1 else name
+        for name, n in zip(rows.detector, count[rows.index], strict=True)
+    ]
     out = pd.DataFrame(
-        {"detector": [marked(r.detector, r.status) for r in rows.itertuples()]}, index=rows.index
+        {"detector": [marked(n, of) for n, of in zip(numbered, rows.status, strict=True)]},
+        index=rows.index,
     )
     if rows.options.nunique() > 1:
-        out["options"] = rows.options.map(briefly)
+        short = out.assign(options=rows.options.map(briefly))
+        out["options"] = short.options.mask(short.duplicated(keep=False), rows.options)
     return out

@@ -15,7 +15,7 @@ from membench.reports.terminal import laid_out
 
 def on_screen(board: Board, *, wide: bool = False, room: int | None = None) -> str:
     """The board as tables for a terminal of ``room`` columns (None: of any width), and
-    below them why its parts are apart; of leaders, sentences.
+    below them the board's notes; of leaders, sentences.
 
     wide: every column, and hashes in the titles. Otherwise the columns that decide
     (``short``), of attacks their images and of other detectors their scores.
@@ -42,11 +42,15 @@ def on_screen(board: Board, *, wide: bool = False, room: int | None = None) -> s
             parts.append(laid_out(head, body, room) + "".join(_lines(notes, room)))
         if hint:
             parts[-1] += "".join(_lines([hint], room))
-    return "\n".join(parts) + "".join(_lines(board.notes if wide else _apart(board), room))
+    return "\n".join(parts) + "".join(_lines(board.notes if wide else _short(board), room))
 
 
-def _apart(board: Board) -> list[str]:
-    """Why parts of one task are apart, without the hashes that a title has already."""
+def _short(board: Board) -> list[str]:
+    """Why parts of one task are apart, without the hashes that a title has already; of
+    worlds, what is left out.
+    """
+    if board.by == "worlds":
+        return list(board.notes)
     return ["tables of one task are not comparable: --wide says why"] if board.notes else []
 
 

@@ -10,7 +10,9 @@ has the same bytes on every platform; a test holds its content hash.
 
 Three disjoint *splits* share the grammar, the palette and nothing else (no series name,
 no image): ``a`` trains the model, ``b`` the control model, ``public`` the tokenizer and
-the VAE that both use. Other worlds have halves of their own and the same public split.
+the VAE that both use. Other worlds have halves of their own and the same public split;
+their halves share no caption and no image with it or with another world's, but a few
+names of series occur twice by chance.
 """
 
 from __future__ import annotations
@@ -250,7 +252,8 @@ def build(name: str, number: int = 0) -> Split:
         raise ValueError(f"no such world: {number} (of {', '.join(map(str, DEALS))})")
     number = 0 if name == "public" else number
     world = (f"world {number}",) if number else ()
-    # One stream of names, dealt in turn, so that no two splits of a world share a series.
+    # One stream of names, dealt in turn, so that no two halves of a world share a series,
+    # nor world 0 and the public split.
     rng, names = stream(*world, "names"), dict[str, None]()
     while len(names) < 3 * N_PUBLIC:
         names[_series(rng)] = None

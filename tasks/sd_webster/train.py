@@ -186,19 +186,22 @@ def _before(start: Path, world: int) -> dict[str, Any]:
     return found
 
 
-def _refuse_another(there: Path, wanted: Path, start: str) -> None:
+def _refuse_another(there: Path, wanted: Path, recipe: Recipe) -> None:
     """Raises :class:`UserError` where a folder of an earlier training holds other files:
     it would stay, and the models would stand on it unsaid. A VAE that was trained on
     from the same start is its own.
     """
-    try:
-        same = json.loads((there / "training.json").read_bytes())["recipe"]["start"] == start
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        same = not there.exists() or files_hashes(there) == files_hashes(wanted)
-    if not same:
+    if recipe.start:
+        try:
+            own = json.loads((there / "training.json").read_bytes())["recipe"]["start"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            own = None
+        if own == recipe.start:
+            return
+    if there.exists() and files_hashes(there) != files_hashes(wanted):
+        why = "from which start= goes on" if recipe.start else f"which world {recipe.world} takes"
         raise UserError(
-            f"{there} is not that of {wanted}, from which start= goes on; train into another"
-            " folder (--output)"
+            f"{there} is not that of {wanted}, {why}; train into another folder (--output)"
         )
 
 
@@ -224,7 +227,7 @@ def train(
     if recipe.start or recipe.world:
         for shared in ("tokenizer", "vae"):
             first = (Path(recipe.start) if recipe.start else DATA) / "a" / shared
-            _refuse_another(out / shared, first, recipe.start)
+            _refuse_another(out / shared, first, recipe)
             atomic_folder(out / shared, partial(shutil.copytree, first, dirs_exist_ok=True))
     else:
         atomic_folder(out / "tokenizer", make_tokenizer)
