@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from foreign_models import save_tiny_xl
 from PIL import Image
 
 import membench
 from membench.auditing import work
 from membench.auditing.material import read_material, told_classes
 from membench.auditing.settings import Settings, parse_budget, parse_limit, parse_max_bad
-from membench.auditing.subject import Subject
+from membench.auditing.subject import Subject, find_subject
 from membench.cli.main import main
 from membench.datasets.collection import Collection
 from membench.errors import UserError
@@ -90,6 +91,7 @@ def test_a_memorizing_model_and_its_mirror(tmp_path, capsys, scenes, way: str) -
         capsys, tmp_path / "a", "--model", OWN, *how, "--fail-on", "copies>0", code=3
     )
     assert told["numbers"]["copies"] >= 5 and "training images came back" in out
+    assert told["answer"].endswith("There is no control, so chance resemblance is not excluded.")
     # Nothing would read what a class scores: the whole budget is images, 20 each
     assert told["ranking"]["scored"] == 0 and told["evaluations"] == 1600
     assert sum(told["images"].values()) == 80
@@ -101,6 +103,7 @@ def test_a_memorizing_model_and_its_mirror(tmp_path, capsys, scenes, way: str) -
     assert "asked no random captions" in capsys.readouterr().err
     none, out = audited(capsys, tmp_path / "b", "--model", MIRROR, *how, "--fail-on", "copies>0")
     assert none["numbers"]["copies"] == 0 and out.startswith("No training image came back")
+    assert "chance" not in none["answer"]  # where nothing resembles, chance has nothing to excuse
     copies = pd.read_parquet(tmp_path / "a" / "copies.parquet")
     assert len(copies) >= told["numbers"]["copies"]
     one = copies.iloc[0]
@@ -183,6 +186,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open(root / "metadata.csv", "w", newline="") as file:
         csv.writer(file).writerows([("file_name", "text"), *rows])
     return root
+
+
+def test_a_stable_diffusion_xl_is_a_model_of_captions(tmp_path: Path) -> None:
+    subject = find_subject(str(save_tiny_xl(tmp_path / "xl")))
+    assert (subject.kind, subject.embeddings) == ("text", 0)
+    model = subject.load(0, device="cpu", dtype="float32", batch_size=1)
+    assert model.has_null and subject.side == model.decode(model.noise([("a", 0)], 0)).shape[1]
 
 
 def test_captions_of_a_text_model(tmp_path, capsys, shop) -> None:

@@ -153,12 +153,12 @@ def test_list_names_everything_with_a_line_of_text(capsys) -> None:
     ("name", "words"),
     [
         ("cfg_norm", ["draws", "guidance", "7.5"]),
-        ("sd_webster", ["normalised-l2", "bands", "mini"]),
+        ("sd_webster", ["normalised-l2", "bands", "mini", "model str empty folder, hub id"]),
     ],
 )
 def test_show(capsys, name: str, words: list[str]) -> None:
     assert main(["show", name]) == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert all(word in out for word in words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
 from membench.boards.board import board, read
 from membench.boards.columns import to_arrow
+from membench.boards.mirror import half_of
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.mirror import mirrored_auroc, mirrored_over_seeds, over_control
 from membench.reports.mirror_tables import mirror_tables
 from membench.reports.output import in_markdown, save
-from membench.runs.finished import read_runs
+from membench.reports.run_end import run_end
+from membench.runs.finished import Run, read_runs
 
 SETTING = ["sd_webster.examples=mirror", "sd_webster.half={half}"]
 
@@ -66,6 +70,24 @@ def test_options_are_a_column_only_where_they_differ(runs: Path) -> None:
     other = frame.assign(detector="caption_case", options="steps=5")
     [(_, differ, notes), _] = mirror_tables(pd.concat([frame, other]))
     assert set(differ.options) == {"", "steps=5"} and "options:" not in notes[0]
+
+
+def test_a_run_of_one_half_stands_in_the_columns_of_pairs(runs: Path) -> None:
+    """Where a command ends: one table, without empty columns."""
+    found = [r for r in read_runs([runs]).runs if half_of(r) == "a"]
+    text = run_end(found, runs, 80)
+    [head] = [line for line in text.splitlines() if line.startswith("detector")]
+    assert head.split("  ")[0] == "detector" and "a / b" in head
+    [row] = [line for line in text.splitlines() if line.startswith("caption_case  ")]
+    auroc = roc_auc_score(*by_label(found, "caption_case"))
+    assert re.split(r"  +", row)[1:3] == ["needs half b", f"{auroc:.3f} / n/a"]
+    alone = [run for run in found if run.info["detector"] == "caption_case"]
+    assert f"{auroc:.3f} [" in run_end(alone, runs, 80)  # no pair: AUROC and its interval
+
+
+def by_label(runs: list[Run], detector: str) -> tuple[np.ndarray, np.ndarray]:
+    [run] = [run for run in runs if run.info["detector"] == detector]
+    return run.scores.label.to_numpy(), run.scores.score.to_numpy()
 
 
 def test_one_half_alone_is_refused(runs: Path) -> None:

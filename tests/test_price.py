@@ -88,7 +88,11 @@ def test_a_dry_run_prints_and_stops(
     out, err = capsys.readouterr()
     assert re.search(r"caption_case +9 +2 +0 +0 +0\.0", out), out
     # Its preparation must be made first, and is said to be long
-    assert re.search(r"side +9 +2 +\? +[\d,]+ \+ \?", out) and "not known yet" in out
+    side = re.search(r"side +9 +2 +\? +([\d,]+) \+ \?", out)
+    assert side is not None, out
+    # The sum holds what is known of it, for both seeds
+    least = 2 * int(side[1].replace(",", ""))
+    assert f"in all at least {least:,} evaluations; their minutes are not known yet" in out
     assert "membench: device cpu" in err and not (tmp_path / "runs").exists()
     assert main([*words, "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)

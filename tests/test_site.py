@@ -21,6 +21,7 @@ def test_the_list_of_options_is_that_of_the_parsers() -> None:
     assert text == "\n".join(manual.document()) + "\n", (
         "python -m membench.cli.manual > docs/cli.md"
     )
+    assert "(default )" not in text
 
 
 def test_each_command_of_the_tutorial_runs(tmp_path, monkeypatch, capsys) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import struct
 import sys
 import termios
@@ -17,9 +18,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from boards import COPIED, make
+from PIL import Image
 
 from membench.boards.board import Board, By, board
 from membench.cli.main import main
@@ -31,6 +34,8 @@ from membench.reports.short import shortened
 from membench.reports.tables import tables_of
 from membench.reports.terminal import laid_out
 from membench.runs.finished import Run, read_runs
+from membench.tasks.cifar10.task import DATA as PIXELS
+from membench.tasks.cifar10.task import RUNGS
 
 LONG = "a_detector_of_a_long_name"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -109,6 +114,23 @@ def test_every_table_fits(
         with terminal(columns, monkeypatch) as shown:
             assert main(words) == 0
         fits(shown[0], columns)
+
+
+def test_an_audit_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plan, which says how images are sampled, and its answer."""
+    monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    for i, image in enumerate(noise):
+        Image.fromarray(image).save(f"data/{i}.png")
+    shutil.copytree(PIXELS / "a" / f"step-{RUNGS[0]:05d}", "model")
+    words = ["audit", "--model", "model", "--data", "data", "--unconditional", "--quiet"]
+    for more, told in (("--dry-run", "DDIM, 20 steps, guidance 1"), ("--offline", "not judged: ")):
+        with terminal(80, monkeypatch) as shown:
+            assert main([*words, "--budget", "200", more]) == 0
+        assert told in shown[0]
+        fits(shown[0], 80)
 
 
 @pytest.mark.parametrize("columns", [40, 80, 100, 120])

@@ -20,7 +20,7 @@ def describe(found: Audit, unseen: Sequence[Condition], evaluations: int, price:
 
     evaluations: what the budget is worth. price: evaluations for an image.
     """
-    m, model, data = found.material, found.model, found.material.data
+    m, model, data, how = found.material, found.model, found.material.data, found.sampling
     told = {
         "text": "told a caption",
         "class": f"told one of {model.embeddings} classes",
@@ -40,6 +40,7 @@ def describe(found: Audit, unseen: Sequence[Condition], evaluations: int, price:
         ("unseen captions", f"{len(unseen):,}"),
         ("left out", f"{len(data.bad):,}"),
         ("compared by", found.space.id),
+        ("sampling", f"DDIM, {how['steps']} steps, guidance {how['guidance']:g}"),
         ("budget", f"{evaluations:,} evaluations"),
         ("images that it pays for", f"at most {evaluations // price:,}, {price} each"),
     ]

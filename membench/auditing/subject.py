@@ -70,7 +70,7 @@ class Subject:
 def find_subject(name: str) -> Subject:
     """The model called ``name``: a folder, a hub id or a short name.
 
-    Raises :class:`UserError` for what is neither Stable Diffusion 1.x or 2.x nor a
+    Raises :class:`UserError` for what is neither Stable Diffusion 1.x, 2.x or XL nor a
     UNet2DModel, and for one whose images are not square.
     """
     folder = _folder(name)

@@ -121,7 +121,7 @@ def answer(audit: Audit) -> str:
         )
     if j.suspect:
         text += " The mirror may have seen these images, so it does not tell."
-    elif not any(c.used for c in j.controls):
+    elif n and not any(c.used for c in j.controls):
         text += " There is no control, so chance resemblance is not excluded."
     return text
 

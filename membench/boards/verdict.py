@@ -79,8 +79,8 @@ def verdict(
     if other is None or difference is None:
         return Verdict(
             "open",
-            f"{reached.detector} tells memorized {what}: AUROC {text}{tpr}. Whether content alone"
-            f" tells them, {name} would say",
+            f"{reached.detector} tells memorized {what} from others: AUROC {text}{tpr}. Whether"
+            f" content alone explains it, {name} would say",
             other=name,
         )
     if difference[1] > 0:
@@ -94,7 +94,7 @@ def verdict(
     explained = difference[2] < EXPLAINED
     return Verdict(
         "content" if explained else "unsure",
-        f"{reached.detector} tells memorized {what}: AUROC {text}{beside}: "
+        f"{reached.detector} tells memorized {what} from others: AUROC {text}{beside}: "
         + (
             "content alone explains it"
             if explained

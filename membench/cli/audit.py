@@ -27,7 +27,9 @@ FAILED = 3  # exit code where --fail-on is met
 def arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to audit")
     what.add_argument(
-        "--model", required=True, help="folder or hub id: Stable Diffusion 1.x, 2.x or UNet2DModel"
+        "--model",
+        required=True,
+        help="folder or hub id: Stable Diffusion 1.x, 2.x, XL or UNet2DModel",
     )
     what.add_argument(
         "--data", required=True, type=Path, metavar="FOLDER", help="the images it was trained on"
@@ -35,7 +37,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--captions", type=Path, metavar="FILE", help="table of file_name and text (CSV, JSON ...)"
     )
-    what.add_argument("--mirror", default="", metavar="MODEL", help="the same, never saw the data")
+    what.add_argument(
+        "--mirror",
+        default="",
+        metavar="MODEL",
+        help="a control: a model of the same kind that never saw the data",
+    )
     what.add_argument(
         "--unseen", type=Path, metavar="FILE", help="captions that the model cannot have seen"
     )
@@ -51,7 +58,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--budget", default="10m", metavar="B", help="10m, 2h, or a number of evaluations"
+        "--budget", default="10m", metavar="B", help="10m (default), 2h, or a number of evaluations"
     )
     how.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     how.add_argument(
@@ -65,8 +72,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--similarity-weights", default="", metavar="FILE", help="of SSCD or CLIP")
     how.add_argument("--draws", type=int, default=1, metavar="N", help="images a caption (1)")
-    how.add_argument("--steps", type=int, default=0, metavar="N", help="of sampling")
-    how.add_argument("--guidance", type=float, default=0.0, metavar="W", help="of sampling")
+    how.add_argument(
+        "--steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="steps of an image (default: 10; of a model without captions 20)",
+    )
+    how.add_argument(
+        "--guidance",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="guidance weight of an image (default: 3; without captions 1, which is none)",
+    )
     how.add_argument(
         "--max-bad", default="1%", metavar="N", help="unreadable images allowed: 1%% or a number"
     )
@@ -117,21 +136,21 @@ def call(args: argparse.Namespace) -> int:
     )
     from membench.api import run_audit
     from membench.plain import plain
+    from membench.reports.lines import entry, folded, width
 
     name = f"{Path(args.data).name}-{Path(args.model).name}"
     folder = args.output or AUDITS / name
     found = run_audit(settings, folder, dry_run=args.dry_run, progress=not args.quiet)
+    room = width()
     if args.dry_run:
-        width = max(len(what) for what, _ in found["plan"])
+        indent = max(len(what) for what, _ in found["plan"]) + 2
         for what, much in found["plan"]:
-            print(plain(f"{what:<{width}}  {much}"))
+            print(entry(what, plain(much), room, indent))
         return 0
-    print(plain(found["answer"]))
-    for line in found["sentences"]:
-        print(plain(line))
-    for line in found["not_judged"]:
-        print(plain(f"not judged: {line}"))
-    print(plain(f"page: {folder / 'report.html'}"))
+    lines = [found["answer"], *found["sentences"]]
+    lines += [f"not judged: {line}" for line in found["not_judged"]]
+    for line in (*lines, f"page: {folder / 'report.html'}"):
+        print("\n".join(folded(plain(line), room)))
     numbers = {k: math.nan if v is None else v for k, v in found["numbers"].items()}
     if absent := [x.name for x in limits if math.isnan(numbers[x.name])]:
         raise UserError(

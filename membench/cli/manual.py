@@ -45,7 +45,7 @@ def _row(action: argparse.Action) -> str:
     told = _text(action.help or "") % {"default": action.default}
     if action.choices:
         told = "; ".join(filter(None, (told, "one of " + ", ".join(map(str, action.choices)))))
-    if action.default not in (None, False, argparse.SUPPRESS, [], ()) and "default" not in told:
+    if action.default not in (None, False, argparse.SUPPRESS, [], (), "") and "default" not in told:
         told += f" (default {action.default})"
     return f"| `{words}{takes}` | {told} |"
 

@@ -71,15 +71,17 @@ def _origin(listed: registry.Entry, version: int) -> str:
 
 
 def _options(rows: Sequence[OptionInfo], room: int | None) -> None:
-    width_of = [max((len(str(row[i])) for row in rows), default=0) for i in range(3)]
+    # An empty default has to be seen; the help of an option says what empty means
+    told_of = [(row[0], row[1], str(row[2]) or "empty", row[3]) for row in rows]
+    width_of = [max((len(row[i]) for row in told_of), default=0) for i in range(3)]
     indent = sum(width_of) + 8
-    for name, kind, default, text in rows:
+    for name, kind, default, text in told_of:
         if room is None or room >= indent + 30:
-            head = f"  {name:<{width_of[0]}}  {kind:<{width_of[1]}}  {default!s:<{width_of[2]}}  "
+            head = f"  {name:<{width_of[0]}}  {kind:<{width_of[1]}}  {default:<{width_of[2]}}  "
             print(entry(head.rstrip(), text, room, indent))
         else:  # help below, and a long list of choices folded
-            told = f"{kind}; default {default!s}" + (f": {text}" if text else "")
-            print(entry(f"  {name}", told, room, 22))
+            told = f"{kind}; default {default}" + (f"; {text}" if text else "")
+            print(entry(f"  {name}", told, room, 24))
 
 
 def _of_task(found: Any) -> list[str]:

@@ -39,10 +39,14 @@ def price_table(prices: Sequence[Price], room: int | None) -> str:
     shown = frame.loc[:, (frame != "").any()]
     title = f"{prices[0].task}: what a run takes" if not several else "what a run takes"
     known = [p for p in prices if p.evaluations is not None]
-    total = sum((p.evaluations or 0) * p.seeds for p in known)
+    # Of what is not known yet at least the preparation
+    total = sum((p.prepare if p.evaluations is None else p.evaluations) * p.seeds for p in prices)
     minutes = sum(((p.gpu_seconds if counted else p.seconds) or 0.0) * p.seeds for p in known) / 60
     words = f"{total:,} evaluations and {minutes:.1f} {'GPU ' * counted}min"
-    words += "" if len(known) == len(prices) else ", and what is not known yet"
+    if len(known) < len(prices):
+        words = f"at least {total:,} evaluations; their minutes are not known yet"
+        if known:
+            words += f", but {minutes:.1f} {'GPU ' * counted}min of those with a number"
     how = (
         f"counted on {COUNTED} examples of each on a network of the same layers. {TOLD}; a JVP"
         f" counts as {JVP} evaluations, a backward pass as {BACKWARD}. Text, decoding, loading"

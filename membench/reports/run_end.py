@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from membench.boards.board import board
-from membench.boards.counterparts import counterparts, is_half, other_model
+from membench.boards.collect import about
+from membench.boards.counterparts import HALVES, counterparts, is_half, other_model
 from membench.boards.identity import DETERMINISTIC, marked
 from membench.boards.judged import what_of
 from membench.boards.mirror import half_of, mirror_rows, paired
@@ -36,7 +37,8 @@ def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
     """
     runs = list({run.path: run for run in runs}.values())
     pairs, others = paired([*runs, *counterparts(runs)])
-    found = sorted([*_mirrored(pairs, runs), *_single(others, runs)], key=lambda row: -row.value)
+    single = _single(others, runs, beside=bool(pairs))
+    found = sorted([*_mirrored(pairs, runs), *single], key=lambda row: -row.value)
     # What is found without a model is no verdict on one
     judged = [row for row in found if row.asks] or found
     first = folded(plain(f"{_partial(runs)}{judged[0].verdict.text}."), room)
@@ -87,8 +89,11 @@ def _mirrored(pairs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
         yield Row(cells, r.mirrored, found, r.detector, r.evaluations_per_example > 0)
 
 
-def _single(runs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
-    """Rows of settings that are no pair; those of the other model alone are left out."""
+def _single(runs: Sequence[Run], asked: Sequence[Run], *, beside: bool) -> Iterator[Row]:
+    """Rows of settings that are no pair; those of the other model alone are left out.
+
+    beside: they stand below rows of pairs, in whose columns they are told.
+    """
     if not runs:
         return
     seeds = len({run.info["seed"] for run in runs}) > 1
@@ -106,7 +111,13 @@ def _single(runs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
             )
             value = r.ams_cumulative
         else:
-            cells["AUROC"] = interval(r.auroc, r.auroc_low, r.auroc_high)
+            half = _half(r, runs) if beside else ""
+            if half:
+                one = {half: f"{r.auroc:.3f}"}
+                cells["AUROC mirrored"] = f"needs half {HALVES[half]}"
+                cells["a / b"] = " / ".join(one.get(name, "n/a") for name in "ab")
+            else:
+                cells["AUROC"] = interval(r.auroc, r.auroc_low, r.auroc_high)
             if pd.notna(r.get("control_auroc")):
                 cells["on control"] = f"{r.control_auroc:.3f}"
             cells["TPR@1%"] = _alone(r["tpr_at_fpr_0.01"])
@@ -118,6 +129,18 @@ def _single(runs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
         value = value if pd.notna(value) else float("-inf")
         asks = bool(r.extract_only) or r.forwards_per_example + r.jvps_per_example > 0
         yield Row(cells, value, found, r.detector, asks)
+
+
+def _half(row: pd.Series, runs: Sequence[Run]) -> str:
+    """The half whose model the run of a row asked; empty where there are none, or where
+    it has no AUROC.
+    """
+    if pd.isna(row.auroc):
+        return ""
+    same = ("task", "detector", "options", "weights")
+    of = [run for run in runs if is_half(run)]
+    told = ((run, about(run)) for run in of)
+    return next((half_of(run) for run, its in told if all(its[n] == row[n] for n in same)), "")
 
 
 def _alone(value: float) -> str:
