@@ -131,7 +131,9 @@ def ddim(
         if k + 1 < stop or stop == steps or observe is None:
             before = times[k + 1] if k + 1 < steps else None
             # What a gradient makes of a state, the step alone does not say
-            names = None if correct else stepped(x, condition.keys, t, before, guidance)
+            names = (
+                None if correct else stepped(x, condition.keys, model.number, t, before, guidance)
+            )
             x = named(ddim_step(model, x, raw, t, before, correct=correct), names)
     return x
 
