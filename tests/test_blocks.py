@@ -19,6 +19,7 @@ from membench.runs.images import Extracted, Samples
 from membench.runs.shards import sample_rows
 from membench.similarity import search
 from membench.similarity.l2 import tiled_l2_between
+from membench.similarity.squares import squared_distances
 from membench.storage import pixels
 from membench.storage.pixels import Chosen, Pixels
 from membench.types import Condition, Sample
@@ -40,7 +41,7 @@ def noise(seed: int, n: int, side: int = 16) -> np.ndarray:
 def little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """So little room that images of a test lie on disk, in this folder."""
     monkeypatch.setattr(pixels, "MEMORY", 100_000)
-    monkeypatch.setattr(search, "_BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(search, "BLOCK", 128)
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -102,6 +103,20 @@ def test_nearest_is_the_same_of_blocks(little: Path) -> None:
         strict=True,
     ):
         assert np.array_equal(ours, whole)
+
+
+def test_squares_take_the_memory_of_a_block() -> None:
+    base = np.random.default_rng(0).integers(0, 256, (5000, 3072), dtype=np.uint8)
+    squared_distances(base[:2], base[:2])
+    tracemalloc.start()
+    try:
+        found = squared_distances(base[:2], base)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.5 * base.size * 4, f"{peak:,}"  # all of it in float32
+    apart = base[:2, None].astype(np.int32) - base
+    assert np.array_equal(found, (apart**2).sum(axis=2))
 
 
 def test_scores_by_images_are_those_of_all_at_once(little: Path) -> None:
