@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -83,8 +86,49 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match=r"cannot write in .*cache: Not a directory"):
+    with pytest.raises(UserError, match=r"cannot write in .*cache: Not a directory.*MEMBENCH_CAC"):
         Pixels(noise(0, 1))
+
+
+# Room for less than the images, and for no multiple of what is written at once
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from membench.errors import UserError
+from membench.runs import images
+from membench.storage import pixels
+
+pixels.MEMORY = images.MEMORY = 1000
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, 100_001))
+
+def fill(kind):
+    some = np.zeros((16, 16, 3), np.uint8)
+    if kind == "pixels":
+        return pixels.Pixels(some for _ in range(1000))
+    held = images.Images(Path(sys.argv[2]))
+    for _ in range(1000):
+        held.append(some.tobytes())
+
+try:
+    fill(sys.argv[1])
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("kind", "way_out"), [("pixels", "MEMBENCH_CACHE"), ("images", "--runs")])
+def test_a_full_disk_is_one_line(tmp_path: Path, kind: str, way_out: str) -> None:
+    """Also where a file is closed that still has something to write."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, kind, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MEMBENCH_CACHE": str(tmp_path)},
+        check=True,
+    )
+    assert done.stderr == "" and not list(tmp_path.iterdir())
+    assert "File too large" in done.stdout and way_out in done.stdout
 
 
 def test_chosen_rows_are_those_of_the_array() -> None:
