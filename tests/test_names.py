@@ -140,6 +140,14 @@ def test_two_models_call_their_states_differently(model, monkeypatch) -> None:
     torch.testing.assert_close(found, model.eps(state, t, told), **CLOSE)
 
 
+def test_guidance_1_of_one_prediction_and_of_two_are_two_states(model) -> None:
+    """They differ in the last bits, so that by content neither is the other."""
+    plain = follow(model, guidance=1.0)
+    watched = follow(model, guidance=1.0, observe=lambda *_: None)
+    assert set(names_of(plain)).isdisjoint(names_of(watched))
+    assert names_of(follow(model, guidance=1.0)) == names_of(plain)
+
+
 def test_noise_is_what_torch_draws(model) -> None:
     """Row by row into one tensor: the numbers of a tensor of its own."""
     from membench.seeds import generator
