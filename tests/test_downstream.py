@@ -207,7 +207,7 @@ def test_of_many_images_a_sample_of_all_classes_is_taken(
     assert len(sets.images) == len(sets.told) == 12 and set(sets.told) == {0, 1, 2}
     # Each with the class that it was generated from, of which it has the next colour
     channel = [[0, 2, 1][(told + 1) % 3] for told in sets.told]
-    assert sets.images.mean(axis=(1, 2)).argmax(axis=1).tolist() == channel
+    assert sets.images[:].mean(axis=(1, 2)).argmax(axis=1).tolist() == channel
 
 
 def test_images_without_classes_get_a_line_and_no_figure(
