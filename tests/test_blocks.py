@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +22,7 @@ from membench.runs.images import Extracted, Samples
 from membench.runs.shards import sample_rows
 from membench.similarity import search
 from membench.similarity.l2 import tiled_l2_between
+from membench.similarity.squares import squared_distances
 from membench.storage import pixels
 from membench.storage.pixels import Chosen, Pixels
 from membench.types import Condition, Sample
@@ -40,7 +44,7 @@ def noise(seed: int, n: int, side: int = 16) -> np.ndarray:
 def little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """So little room that images of a test lie on disk, in this folder."""
     monkeypatch.setattr(pixels, "MEMORY", 100_000)
-    monkeypatch.setattr(search, "_BLOCK", 128)
+    monkeypatch.setattr(search, "BLOCK", 128)
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -82,8 +86,49 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match=r"cannot write in .*cache: Not a directory"):
+    with pytest.raises(UserError, match=r"cannot write in .*cache: Not a directory.*MEMBENCH_CAC"):
         Pixels(noise(0, 1))
+
+
+# Room for less than the images, and for no multiple of what is written at once
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from membench.errors import UserError
+from membench.runs import images
+from membench.storage import pixels
+
+pixels.MEMORY = images.MEMORY = 1000
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, 100_001))
+
+def fill(kind):
+    some = np.zeros((16, 16, 3), np.uint8)
+    if kind == "pixels":
+        return pixels.Pixels(some for _ in range(1000))
+    held = images.Images(Path(sys.argv[2]))
+    for _ in range(1000):
+        held.append(some.tobytes())
+
+try:
+    fill(sys.argv[1])
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("kind", "way_out"), [("pixels", "MEMBENCH_CACHE"), ("images", "--runs")])
+def test_a_full_disk_is_one_line(tmp_path: Path, kind: str, way_out: str) -> None:
+    """Also where a file is closed that still has something to write."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, kind, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MEMBENCH_CACHE": str(tmp_path)},
+        check=True,
+    )
+    assert done.stderr == "" and not list(tmp_path.iterdir())
+    assert "File too large" in done.stdout and way_out in done.stdout
 
 
 def test_chosen_rows_are_those_of_the_array() -> None:
@@ -102,6 +147,20 @@ def test_nearest_is_the_same_of_blocks(little: Path) -> None:
         strict=True,
     ):
         assert np.array_equal(ours, whole)
+
+
+def test_squares_take_the_memory_of_a_block() -> None:
+    base = np.random.default_rng(0).integers(0, 256, (5000, 3072), dtype=np.uint8)
+    squared_distances(base[:2], base[:2])
+    tracemalloc.start()
+    try:
+        found = squared_distances(base[:2], base)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.5 * base.size * 4, f"{peak:,}"  # all of it in float32
+    apart = base[:2, None].astype(np.int32) - base
+    assert np.array_equal(found, (apart**2).sum(axis=2))
 
 
 def test_scores_by_images_are_those_of_all_at_once(little: Path) -> None:

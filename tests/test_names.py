@@ -126,6 +126,28 @@ def test_what_a_gradient_corrects_has_no_name(model) -> None:
     assert not torch.allclose(plain, pushed)
 
 
+def test_two_models_call_their_states_differently(model, monkeypatch) -> None:
+    """From one noise, under one condition: what the other one made is another state."""
+    other = LatentDenoiser(model.pipeline)
+    monkeypatch.setattr(other, "_forward", lambda x, t, condition: -model._forward(x, t, condition))
+    seen: list[tuple[int, torch.Tensor]] = []
+    told, x = model.condition([c for c, _ in ROWS]), model.starts(ROWS, 0)
+    follow(model)
+    how = {"steps": 5, "guidance": 7.5, "visit": lambda k, t, x, *_: seen.append((t, x))}
+    ddim(other, x, told, **how)
+    t, state = seen[2]
+    found, model.memo = model.eps(state, t, told), None
+    torch.testing.assert_close(found, model.eps(state, t, told), **CLOSE)
+
+
+def test_guidance_1_of_one_prediction_and_of_two_are_two_states(model) -> None:
+    """They differ in the last bits, so that by content neither is the other."""
+    plain = follow(model, guidance=1.0)
+    watched = follow(model, guidance=1.0, observe=lambda *_: None)
+    assert set(names_of(plain)).isdisjoint(names_of(watched))
+    assert names_of(follow(model, guidance=1.0)) == names_of(plain)
+
+
 def test_noise_is_what_torch_draws(model) -> None:
     """Row by row into one tensor: the numbers of a tensor of its own."""
     from membench.seeds import generator

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from membench.runs import images as stored
+from membench.runs import images
 from membench.runs.folder import RunFolder
 from membench.runs.shards import Phases, Work, in_step
 from membench.storage.images import png_bits, png_bytes, pngs
@@ -78,7 +78,7 @@ def test_png_bits_is_the_size_of_the_png():
 
 
 def test_the_mean_of_an_examples_own_images_that_did_not_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "png_image", lambda data: pytest.fail("an image was decoded"))
+    monkeypatch.setattr(images, "png_image", lambda data: pytest.fail("an image was decoded"))
     pictures = {
         ("a", 0): NOISE[0],
         ("a", 1): FLAT,

@@ -70,6 +70,7 @@ def test_every_combination_is_run(tmp_path: Path) -> None:
         ("halves: [a, b]", "halves: [a", 5, ""),
         ("limit: 8", "limit: 8\nlimit: 9", 6, "limit stands twice"),
         ("limit: 8", "limit: 010", 5, "'010' is no number in decimal digits"),
+        ("limit: 8", "limit: 0x1e", 5, "'0x1e' is no number in decimal digits"),
         ("limit: 8", "limit: 1_0", 5, "'1_0' is no number in decimal digits"),
         ("limit: 8", "limit: 1:30", 5, "'1:30' is no number in decimal digits"),
         ("limit: 8", "limit: !!int x", 5, "'x' is no number in decimal digits"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from membench.seeds import generator
 from membench.types import Condition, Cost
 
 T = TypeVar("T")
+_numbers = count()
 
 
 class OutOfMemory(UserError):
@@ -51,6 +53,7 @@ class Denoiser(Parameterised):
         self.batch_size = batch_size
         self.cost = Cost()
         self.memo: Memo | None = None  # set while several detectors share evaluations
+        self.number = next(_numbers)  # tells its states from those of another model
         # Whether it can be differentiated forwards (derivative.py finds out)
         self.forward_mode: bool | None = None
         self._limits: dict[str, int] = {}  # of what is larger than an evaluation: see halving

@@ -1,7 +1,8 @@
 """What a row of states is, without looking at its numbers.
 
 A row of noise has a name that is made of its content while it still lies on the host; a
-step of DDIM makes the next state's name of this one's, the condition's and the step's.
+step of DDIM makes the next state's name of this one's, the condition's, the model's and
+the step's.
 So whoever follows the same trajectory has the same names, and the memo need not read
 states off a device, which would wait for it at every step. A name is carried by the
 tensor object itself: whatever is computed from it has none, nor has a tensor that was

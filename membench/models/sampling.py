@@ -124,14 +124,16 @@ def ddim(
             null, conditional = both(model, x, t, condition)
             if observe is not None:
                 observe(k, t, x, model.to_eps(null, x, t), model.to_eps(conditional, x, t))
-            raw = null + guidance * (conditional - null)
+            raw = conditional if null is conditional else null + guidance * (conditional - null)
         if visit is not None:
             eps_null = None if null is None else model.to_eps(null, x, t)
             visit(k, t, x, eps_null, model.to_eps(conditional, x, t))
         if k + 1 < stop or stop == steps or observe is None:
             before = times[k + 1] if k + 1 < steps else None
+            # One prediction rounds otherwise than two that guidance 1 makes one of
+            mixed = None if raw is conditional else guidance
             # What a gradient makes of a state, the step alone does not say
-            names = None if correct else stepped(x, condition.keys, t, before, guidance)
+            names = None if correct else stepped(x, condition.keys, model.number, t, before, mixed)
             x = named(ddim_step(model, x, raw, t, before, correct=correct), names)
     return x
 

@@ -141,7 +141,7 @@ class _Loader(yaml.SafeLoader):
     def number(self, node: yaml.ScalarNode) -> int | float:
         """A number in decimal digits: YAML 1.1 reads 010 as 8, and 1:30 as 90."""
         if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):
-            if re.search("[:_]", node.value) or not re.search(r"[.eE]", node.value):
+            if re.search("[:_xX]", node.value) or not re.search(r"[.eE]", node.value):
                 raise yaml.constructor.ConstructorError(
                     problem=f"{_cut(node.value)} is no number in decimal digits; write it in these,"
                     " or in quotes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,7 +42,8 @@ class Images:
         self._starts, self._sizes = array("q"), array("q")
 
     def __del__(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # of what a full disk did not take
+            self._file.close()
 
     def append(self, png: bytes) -> None:
         with disk_errors(self._folder or Path(tempfile.gettempdir())):

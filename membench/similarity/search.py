@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from membench.similarity.squares import Queries
+from membench.similarity.squares import BLOCK, Queries
 from membench.storage.pixels import Rows
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ def matches_frame(
 
 
 _QUERIES = 2048  # compared at once
-_BLOCK = 1024  # rows of the base compared at once: a tile of squares stays in a core's cache
 
 
 def nearest(
@@ -157,8 +156,8 @@ def _scan(
         raise ValueError(f"queries are of shape {queries.shape[1:]}, the base of {base.shape[1:]}")
 
     def tiles(some: Queries) -> Iterator[Tile]:
-        for first in range(0, len(base), block or _BLOCK):
-            yield some.own, first, some.less_own(base[first : first + (block or _BLOCK)])
+        for first in range(0, len(base), block or BLOCK):
+            yield some.own, first, some.less_own(base[first : first + (block or BLOCK)])
 
     for start in range(0, len(queries), _QUERIES):
         rows = slice(start, start + _QUERIES)

@@ -19,6 +19,7 @@ import numpy as np
 # less, and then a product takes more columns (:func:`_spans`).
 _PIECE, _EXACT = 1024, 2.0**24
 _COLUMNS = 8 * _PIECE  # converted at once
+BLOCK = 1024  # rows compared at once: a tile of squares stays in a core's cache
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -28,9 +29,10 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Two ``uint8`` arrays: exact, in units of (1/255)^2. Otherwise by direct differences,
     with ``uint8`` scaled to [0, 1].
     """
-    rows = Queries(a, b.dtype)
-    found = rows.less_own(b)
-    found += rows.own[:, None]
+    rows, found = Queries(a, b.dtype), np.empty((len(a), len(b)))
+    for start in range(0, len(b), BLOCK):
+        part = slice(start, start + BLOCK)
+        np.add(rows.less_own(b[part]), rows.own[:, None], out=found[:, part])
     return found
 
 

@@ -4,6 +4,7 @@ memory.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from membench.storage.cache import cache_root
-from membench.storage.files import disk_errors
+from membench.storage.files import CACHE, disk_errors
 
 MEMORY = 32 << 20  # bytes beyond which they lie on disk, and of a block
 
@@ -45,7 +46,7 @@ class Pixels:
 
     def __init__(self, images: Iterable[np.ndarray]) -> None:
         folder, self.shape = cache_root(), (0, 0, 0, 3)
-        with disk_errors(folder):
+        with disk_errors(folder, advice=CACHE):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.SpooledTemporaryFile(MEMORY, dir=str(folder))  # noqa: SIM115
         count, size = 0, None
@@ -55,17 +56,18 @@ class Pixels:
                     f"images of one size, uint8: not {image.dtype} {list(image.shape)} beside"
                     f" {list(size or ())}"
                 )
-            with disk_errors(folder):
+            with disk_errors(folder, advice=CACHE):
                 self._file.write(np.ascontiguousarray(image).data)
             count, size = count + 1, image.shape
         if size is not None:
             self.shape = (count, *size)
-        with disk_errors(folder):
+        with disk_errors(folder, advice=CACHE):
             self._file.flush()
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):  # unless the folder was refused
-            self._file.close()
+            with contextlib.suppress(OSError):  # of what a full disk did not take
+                self._file.close()
 
     def __len__(self) -> int:
         return self.shape[0]
