@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,6 +14,7 @@ from test_published import DETECTION, RUN
 from membench.boards.published import SCHEMA, read
 from membench.boards.published_table import published_table
 from membench.boards.reproduced import COLUMNS, NOT_REPRODUCED, OPEN, REPRODUCED, judged, sentence
+from membench.reports import beside_published as beside
 
 NUMBER = DETECTION | {"value": 0.976, "n_positive": 500, "n_negative": 500}
 OURS = RUN | {
@@ -133,3 +136,18 @@ def test_runs_of_one_setting_that_disagree_judge_nothing(tmp_path: Path) -> None
         assert (row.verdict, row.why) == (OPEN, "2 runs of this setting disagree")
     [row] = judged(table, pd.DataFrame([OURS, OURS])).itertuples()
     assert row.verdict == REPRODUCED
+
+
+def test_of_another_model_the_sentence_is_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = published(tmp_path, NUMBER, NUMBER | {"detector": "dsm", "value": 0.9})
+    for model, lines in (("of my own", 1), (NUMBER["model"], 2)):
+        found = judged(numbers, pd.DataFrame([OURS | {"model": model, "auroc": math.nan}]))
+        assert found.asked.any() == (lines == 2) and set(found.verdict) == {OPEN}
+        monkeypatch.setattr(beside, "collect", lambda runs: None)
+        monkeypatch.setattr(beside, "over_seeds", lambda *_: pd.DataFrame({"space_id": []}))
+        monkeypatch.setattr(beside, "judged", lambda *_, found=found: found)
+        text = beside.beside_published([SimpleNamespace(info={"profile": "full"})], None)
+        assert text.count("cannot be judged: ") >= lines
+        assert (text.count("cannot be judged: ") == 1) == (lines == 1), text

@@ -23,7 +23,8 @@ from membench.runs.finished import Run
 
 def beside_published(runs: Sequence[Run], room: int | None) -> str:
     """A table a paper, model and prompt sets of the numbers that can be judged; below
-    them a line a reason of those that cannot, and a sentence. "" where no run is of the
+    them a line a reason of those that cannot, unless all are of another model or other
+    prompts, and a sentence. "" where no run is of the
     full profile, nothing is published of its detectors, or membench was installed
     without the published numbers.
 
@@ -45,7 +46,9 @@ def beside_published(runs: Sequence[Run], room: int | None) -> str:
         for (paper, model, data), part in measured.groupby(["paper", "model", "data"], sort=False)
     ]
     lines = [RULE + "."] if len(measured) else []
-    lines += [f"{OPEN}: {text}" for text in _reasons(found[found.verdict == OPEN])]
+    # Of another model the sentence says it all
+    if found.asked.any() or len(measured):
+        lines += [f"{OPEN}: {text}" for text in _reasons(found[found.verdict == OPEN])]
     lines.append(f"{sentence(found)}.")
     more = (
         f"{len(others)} more are of other models or data: "
