@@ -43,8 +43,9 @@ GOOD = Reached("d", (0.95, 0.93, 0.97), 0.47)
         (GOOD, 0.94, (0.01, -0.01, 0.03), "content", "not", "content alone explains it"),
         (GOOD, 0.85, (0.1, -0.06, 0.26), "unsure", "not", "0.100 [-0.060, 0.260], so that content"),
         (GOOD, None, None, "open", "neutral", "content alone explains it, the control model would"),
-        (Reached("d", (0.55, 0.49, 0.6), 0.0), 0.3, (0.25, 0.2, 0.3), "chance", "not", "chance is"),
-        (Reached("d", (0.9, np.nan, np.nan), 0.4), None, None, "chance", "neutral", "few groups"),
+        (Reached("d", (0.55, 0.49, 0.59), 0), 0.3, (0.25, 0.2, 0.3), "chance", "not", "chance is"),
+        (Reached("d", (0.55, 0.3, 0.8), 0), 0.3, (0.25, 0, 0.5), "few", "not", "is not shown to"),
+        (Reached("d", (0.9, np.nan, np.nan), 0.4), None, None, "few", "neutral", "few groups"),
     ],
 )
 def test_the_verdict_follows_the_intervals(
@@ -128,7 +129,7 @@ def test_a_run_is_judged_by_its_own_model_s_scores(tmp_path) -> None:
     control = of_model(tmp_path, "b", 99.0, control=True)
     assert [run.path for run in counterparts([good])] == [control.path]
     assert {run.path for run in counterparts([control])} == {good.path, bad.path}
-    for run, own in ((good, "finds memorized"), (bad, "does not find")):
+    for run, own in ((good, "finds memorized"), (bad, "is not shown to find")):
         wanted = over_control([(run.scores, control.scores)])
         assert against(run, counterparts([run])).difference == pytest.approx(wanted)
         text = run_end([run], tmp_path, None)

@@ -5,7 +5,9 @@ and, on the same examples, that of the difference, AUROC on the model less AUROC
 model that has not seen them, lies above 0. The examples' groups are resampled once for
 both. On a mirror pair the other model is the mirror model, whose AUROC for the first
 one's labels is 1 - its own; the difference is then twice the mirrored AUROC less 1.
-That content explains what it tells is said where that interval ends below 0.05.
+That content explains what it tells is said where that interval ends below 0.05; that a
+detector does not find memorization where the interval of its AUROC ends below 0.6, for a
+wider one that holds 0.5 has shown nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from membench.boards.identity import pair_key
 from membench.metrics.mirror import over_control
 from membench.runs.finished import Run
 
-Level = Literal["finds", "content", "unsure", "chance", "open", "attack", "control", "none"]
+Level = Literal["finds", "content", "unsure", "chance", "few", "open", "attack", "control", "none"]
 EXPLAINED = 0.05  # of AUROC: what content leaves over is less than that
+CHANCE = 0.6  # a detector whose AUROC is surely less is of no use
 MIRROR, CONTROL = "the mirror model", "the control model"
 UNSEEN = "a model that has not seen them"
 
@@ -30,8 +33,8 @@ UNSEEN = "a model that has not seen them"
 @dataclass(frozen=True)
 class Verdict:
     """level: it finds memorization; what it finds, content explains; too few examples
-    tell whether content does; it is not better than chance; the other model has not been
-    asked; images were extracted and nothing scored; the run is of the control model, so
+    tell whether content does; it is not better than chance; too few examples tell whether
+    it is; the other model has not been asked; images were extracted and nothing scored; the run is of the control model, so
     that it is not judged; there is no AUROC. text: a sentence. difference: AUROC on the
     model less AUROC on the other, with the ends of its 95 % interval; None where the
     other has not been asked. other: what that model is called.
@@ -65,7 +68,8 @@ def verdict(
     model. other: AUROC on it; None: it has not been asked. difference: of both, paired,
     with its interval.
     """
-    low, text = reached.auroc[1], _interval(*reached.auroc)
+    _, low, high = reached.auroc
+    text = _interval(*reached.auroc)
     tpr = (
         "" if pd.isna(reached.tpr) else f". At 1 % false alarms it finds {100 * reached.tpr:.0f} %"
     )
@@ -73,9 +77,13 @@ def verdict(
     seen = ", which has seen the others," if name == MIRROR else ""
     beside = "" if other is None else f"; on {name}{seen} {other:.3f}"
     if not low > 0.5:
-        why = "no interval, too few groups" if pd.isna(low) else "chance is 0.5"
-        said = f"{reached.detector} does not find memorized {what}: AUROC {text}{beside}, and {why}"
-        return Verdict("chance", said, difference, name)
+        if high < CHANCE:
+            found, why, level = "does not find", "chance is 0.5", "chance"
+        else:
+            why = "no interval, too few groups" if pd.isna(low) else "too few examples to tell"
+            found, level = "is not shown to find", "few"
+        said = f"{reached.detector} {found} memorized {what}: AUROC {text}{beside}, and {why}"
+        return Verdict(level, said, difference, name)
     if other is None or difference is None:
         return Verdict(
             "open",

@@ -41,6 +41,7 @@ WORDS: dict[Level, str] = {
     "content": "Explained by content",
     "unsure": "Not told from content",
     "chance": "No better than chance",
+    "few": "Too few examples to tell",
     "open": "Open: no other model asked",
     "attack": "What was extracted",
     "control": "The control model",
