@@ -77,13 +77,14 @@ def verdict(
     seen = ", which has seen the others," if name == MIRROR else ""
     beside = "" if other is None else f"; on {name}{seen} {other:.3f}"
     if not low > 0.5:
-        if high < CHANCE:
-            found, why, level = "does not find", "chance is 0.5", "chance"
-        else:
-            why = "no interval, too few groups" if pd.isna(low) else "too few examples to tell"
-            found, level = "is not shown to find", "few"
-        said = f"{reached.detector} {found} memorized {what}: AUROC {text}{beside}, and {why}"
-        return Verdict(level, said, difference, name)
+        surely = high < CHANCE
+        found = "does not find" if surely else "is not shown to find"
+        why = "no interval, too few groups" if pd.isna(low) else "too few examples to tell"
+        said = (
+            f"{reached.detector} {found} memorized {what}: AUROC {text}{beside}, and"
+            f" {'chance is 0.5' if surely else why}"
+        )
+        return Verdict("chance" if surely else "few", said, difference, name)
     if other is None or difference is None:
         return Verdict(
             "open",
