@@ -33,11 +33,12 @@ UNSEEN = "a model that has not seen them"
 @dataclass(frozen=True)
 class Verdict:
     """level: it finds memorization; what it finds, content explains; too few examples
-    tell whether content does; it is not better than chance; too few examples tell whether
-    it is; the other model has not been asked; images were extracted and nothing scored; the run is of the control model, so
-    that it is not judged; there is no AUROC. text: a sentence. difference: AUROC on the
-    model less AUROC on the other, with the ends of its 95 % interval; None where the
-    other has not been asked. other: what that model is called.
+    tell whether content does; it is not better than chance; too few examples tell
+    whether it is; the other model has not been asked; images were extracted and nothing
+    scored; the run is of the control model, so that it is not judged; there is no AUROC.
+    text: a sentence. difference: AUROC on the model less AUROC on the other, with the
+    ends of its 95 % interval; None where the other has not been asked. other: what that
+    model is called.
     """
 
     level: Level
