@@ -210,7 +210,7 @@ def test_prompts_and_classes_have_keys_and_inference_mode_does_without(pipeline)
 # -------------------------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize(("side", "rows"), [(8, 40), (32, 32), (64, 16), (256, 1)])
+@pytest.mark.parametrize(("side", "rows"), [(8, 40), (32, 32), (64, 16), (96, 6), (256, 2)])
 def test_pixels_on_a_processor_go_through_the_network_a_few_at_a_time(
     side: int, rows: int, monkeypatch
 ) -> None:
@@ -219,7 +219,7 @@ def test_pixels_on_a_processor_go_through_the_network_a_few_at_a_time(
     model = PixelDenoiser(pixel_unet(side), DDIMScheduler(), shape=shape, batch_size=64)
     forward, seen = model._forward, []
     monkeypatch.setattr(model, "_forward", lambda x, *a: (seen.append(len(x)), forward(x, *a))[1])
-    n = 40 if side < 256 else 2
+    n = 40 if side < 256 else 3
     x = torch.randn(n, *shape)
     found = model.eps(x, 10, model.condition([]))
     assert seen == [rows] * (n // rows) + [n % rows] * (n % rows > 0)
