@@ -226,6 +226,11 @@ def test_single_attacks_on_real_images_are_those_of_their_file():
     }
     assert f"one alone ({told['clusters', 4]})" in text
     questions = words_of("docs/questions.md")
+    other = frame[(frame.half == "b") & (frame.images == 300)].set_index(["rung", "attack"])
+    for key in ((rung, attack) for rung in (2, 4) for attack in ("side", "random")):
+        row = other.loc[key]
+        share = f"{100 * row.ams:.1f} % [{100 * row.ams_low:.1f}, {100 * row.ams_high:.1f}]"
+        assert f"{share} of {row.different:.0f}" in text and share in questions
     for rung in (2, 4):
         assert told["oracle", rung] in text and told["oracle", rung] in questions
         assert told["clusters", rung].replace(" %", "") in questions
