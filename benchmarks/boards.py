@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,16 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stand_ins import Made, Silent, measured
 
 import membench
 from membench.detector import Detector
 from membench.metrics.table import run_metrics
-from membench.runs.folder import RunFolder
-from membench.runs.images import Samples
-from membench.storage.hashing import content_key
-from membench.storage.tables import read_table
 from membench.task import LoadedTask, Task, TaskInfo
-from membench.types import Access, Band, Condition, Cost, Example, Request, Sample, Space, Training
+from membench.types import Access, Band, Condition, Example, Request, Sample, Space, Training
 
 SIDE, KNOWN = 32, 256
 EXAMPLES = int(os.environ.get("BOARDS_EXAMPLES", "0"))
@@ -47,21 +43,6 @@ def noise(*words: int) -> np.ndarray:
     rows = 1 + rng.integers(SIDE)
     image[:rows] = rng.integers(0, 256, (rows, SIDE, 3))
     return image
-
-
-class Silent:
-    """In place of a model: nothing is asked of it."""
-
-    steps, batch_size, memo = 1000, 64, None
-
-    def __init__(self) -> None:
-        self.cost = Cost()
-
-    def condition(self, conditions: Sequence[Condition]) -> None:
-        pass
-
-    def ready_images(self) -> None:
-        pass
 
 
 class StandIn(Task):
@@ -138,40 +119,18 @@ def make(root: Path, settings: int, seeds: int, extra: int, images: int) -> None
     made = membench.run(
         Noise, StandIn, options={"images": images}, out=root, batch_size=64, progress=False
     )
-    tables = {
-        name: read_table(made.path / f"{name}.parquet", name)
-        for name in ("scores", "samples", "matches", "nearest")
-        if (made.path / f"{name}.parquet").exists()
-    }
-    samples, scores = Samples.of([tables.pop("samples")]), tables["scores"]
-    drop = ("key", "key_parts", "schema_version")
-    info = {name: value for name, value in made.info.items() if name not in drop}
-    place = made.info["task"], made.info["profile"], made.info["detector"]
+    source = Made(made, root)
+    scores, matches = source.tables["scores"], source.tables["matches"]
     every = [(which, seed) for which in range(settings) for seed in range(seeds)]
     for which, seed in [*every, *((settings, seed) for seed in range(extra))][1:]:
         rng = np.random.default_rng((which, seed))
         strength = 2 * which / max(1, settings)
         own = scores.assign(score=strength * scores.label + rng.normal(size=len(scores)))
         # Intervals of few resamples: a board by run shows them, and no more
-        metrics = run_metrics(
-            own, made.samples, tables["matches"], made.space, evaluations=0, resamples=20
-        )
+        metrics = run_metrics(own, made.samples, matches, made.space, evaluations=0, resamples=20)
         options = made.info["key_parts"]["options"] | {"which": which}
-        parts = made.info["key_parts"] | {"seed": seed, "options": options}
-        told = {"seed": seed, "options": options, "options_passed": [f"which={which}"]}
-        with RunFolder.open(root, *place, content_key(parts), parts) as folder:
-            folder.finish(tables | {"scores": own, "metrics": metrics}, samples, info | told)
-
-
-def measured(command: Sequence[str], **settings: int) -> tuple[int, float, int]:
-    """Exit code, CPU seconds and peak of resident memory in MiB of a process."""
-    names = {f"BOARDS_{name.upper()}": str(value) for name, value in settings.items()}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env={**os.environ, **names}, **quiet)  # type: ignore[call-overload]
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    peak = used.ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
-    return process.returncode, used.ru_utime + used.ru_stime, peak
+        named = {"options": options, "options_passed": [f"which={which}"]}
+        source.again({"scores": own, "metrics": metrics}, seed=seed, **named)
 
 
 def written(path: Path) -> str:
@@ -200,18 +159,18 @@ def main() -> None:
         if not root.exists():
             own = [sys.executable, str(Path(__file__).resolve()), "--act", str(root)]
             sizes = [f"--{n}={getattr(args, n)}" for n in ("settings", "seeds", "extra", "images")]
-            code, *_ = measured([*own, *sizes], examples=args.examples)
-            assert code == 0, code
+            took = measured([*own, *sizes], BOARDS_EXAMPLES=args.examples)
+            assert took.code == 0, took.code
         for board in args.boards.split(","):
             out = Path(name, board if board == "report" else f"{board}.parquet")
             how = ["report"] if board == "report" else ["leaderboard", "--by", board]
             how += [] if board == "report" else ["--format", "parquet"]
             command = [sys.executable, "-m", "membench", *how]
-            code, seconds, peak = measured([*command, "--runs", str(root), "--output", str(out)])
-            assert code == 0, f"{board} ended with {code}"
+            took = measured([*command, "--runs", str(root), "--output", str(out)])
+            assert took.code == 0, f"{board} ended with {took.code}"
             print(
-                f"{runs:>5} runs  {args.examples:>6} examples  {board:<12} {seconds:>7.1f} s"
-                f"  {peak:>6} MiB  {written(out)}",
+                f"{runs:>5} runs  {args.examples:>6} examples  {board:<12} {took.cpu:>7.1f} s"
+                f"  {took.peak:>6} MiB  {written(out)}",
                 flush=True,
             )
 

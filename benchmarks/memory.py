@@ -16,31 +16,25 @@ import argparse
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stand_ins import Made, Silent, Took, measured
 
 import membench
 from membench.detector import Detector
 from membench.reports.run_page import write_report
 from membench.runs.finished import load
-from membench.runs.folder import RunFolder
-from membench.runs.images import Samples
-from membench.storage.hashing import content_key
-from membench.storage.tables import read_table
 from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import (
     Access,
     Band,
     Condition,
-    Cost,
     Example,
     Request,
     Sample,
@@ -59,21 +53,6 @@ SMALL = 64  # images of a run of the board
 def noise(*words: int) -> np.ndarray:
     rng = np.random.default_rng(words)
     return rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-
-
-class Silent:
-    """In place of a model: nothing is asked of it."""
-
-    steps, batch_size, memo = 1000, 64, None
-
-    def __init__(self) -> None:
-        self.cost = Cost()
-
-    def condition(self, conditions: Sequence[Condition]) -> None:
-        pass
-
-    def ready_images(self) -> None:
-        pass
 
 
 class StandIn(Task):
@@ -141,19 +120,9 @@ class Noise(Detector):
 
 def many(root: Path, count: int) -> None:
     """``count`` runs: one that is made, and its tables under other seeds."""
-    made = membench.run(Noise, StandIn, out=root, batch_size=64, progress=False)
-    tables = {
-        name: read_table(made.path / f"{name}.parquet", name)
-        for name in ("scores", "samples", "matches", "metrics", "nearest")
-    }
-    samples = Samples.of([tables.pop("samples")])
-    drop = ("key", "key_parts", "schema_version")
-    info = {name: value for name, value in made.info.items() if name not in drop}
+    made = Made(membench.run(Noise, StandIn, out=root, batch_size=64, progress=False), root)
     for seed in range(1, count):
-        parts = made.info["key_parts"] | {"seed": seed}
-        place = made.info["task"], made.info["profile"], made.info["detector"]
-        with RunFolder.open(root, *place, content_key(parts), parts) as folder:
-            folder.finish(tables, samples, info | {"seed": seed})
+        made.again({}, seed=seed)
 
 
 def act(what: str, root: Path) -> None:
@@ -167,17 +136,9 @@ def act(what: str, root: Path) -> None:
         many(root, RUNS)
 
 
-def measured(command: Sequence[str], **settings: int) -> tuple[int, float, int]:
-    """Exit code (minus the signal), seconds and peak of resident memory in MiB of a
-    process.
-    """
-    names = {f"MEMORY_{name.upper()}": str(value) for name, value in settings.items()}
-    began = time.monotonic()
-    process = subprocess.Popen(command, env={**os.environ, **names}, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    peak = used.ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
-    return process.returncode, time.monotonic() - began, peak
+def sized(command: Sequence[str], **settings: int) -> Took:
+    """What a process of these sizes took."""
+    return measured(command, **{f"MEMORY_{name.upper()}": n for name, n in settings.items()})
 
 
 def main() -> None:
@@ -195,7 +156,7 @@ def main() -> None:
     first: dict[str, int] = {}
 
     def told(what: str, label: str, command: Sequence[str], **settings: int) -> None:
-        code, seconds, peak = measured(command, **settings)
+        code, seconds, _, peak = sized(command, **settings)
         assert code == 0, f"{what} of {label} ended with {code}"
         more = peak - first.setdefault(what, peak)
         print(
@@ -210,7 +171,7 @@ def main() -> None:
             told("run", label, [*own, "--act", "run", "--root", str(root / "whole")], **size)
             told("page", label, [*own, "--act", "page", "--root", str(root / "whole")], **size)
             again = [*own, "--act", "run", "--root", str(root / "again")]
-            code, *_ = measured(again, **size, stop=images // 64 // 2)
+            code, *_ = sized(again, **size, stop=images // 64 // 2)
             assert code == -signal.SIGKILL, code
             told("resumed", label, again, **size)
             files = [next((root / of).glob("*/*/*/*/samples.parquet")) for of in ("whole", "again")]
@@ -221,7 +182,7 @@ def main() -> None:
         for runs in [args.board // 10, args.board] if args.board else []:
             root, label = Path(name, "board"), f"{runs:,} runs"
             making = [*own, "--act", "many", "--root", str(root)]
-            code, *_ = measured(making, images=SMALL, side=8, runs=runs)
+            code, *_ = sized(making, images=SMALL, side=8, runs=runs)
             assert code == 0, code
             board = [sys.executable, "-m", "membench", "leaderboard", "--runs", str(root)]
             told("board", label, board)

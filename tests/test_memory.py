@@ -35,7 +35,9 @@ found = importlib.util.spec_from_file_location("memory_of_runs", ROOT / "benchma
 assert found and found.loader
 memory = importlib.util.module_from_spec(found)
 sys.modules[found.name] = memory  # where inspect looks for its source
+sys.path.insert(0, str(ROOT / "benchmarks"))  # as for a script that is run
 found.loader.exec_module(memory)
+sys.path.pop(0)
 
 N = 12 * SHARD
 
