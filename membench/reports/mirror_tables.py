@@ -15,26 +15,19 @@ def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     """(what it shows, text, notes) of one board's rows of ``boards.mirror``: all kinds
     together, best first, then each kind against the same kind.
     """
-    part = part.reset_index(drop=True)
-    every = part[part.kind == "all"].sort_values("mirrored", ascending=False)
-    out = _names(every)
-    out["AUROC mirrored"] = [
-        interval(r.mirrored, r.mirrored_low, r.mirrored_high) for r in every.itertuples()
-    ]
+    part, every, out = _all_kinds(part)
+    out["AUROC mirrored"] = _mirrored(every)
     out["a / b"] = [f"{r.auroc_a:.3f} / {r.auroc_b:.3f}" for r in every.itertuples()]
     out["TPR@1%"] = [number(value, 3) for value in every.mirrored_tpr]
     out["eval/ex"] = every.evaluations_per_example.map(number)
-    seeds = sorted(set(every.seeds))
-    alike = f"; options: {options[0]}" if len(options := every.options.unique()) == 1 else ""
     yield (
         "mirrored",
         out,
         [
             "AUROC of each half's examples against the other's, mean of the two models; what can"
             " be seen in an example without a model has 0.5. 95 % intervals over"
-            f" {'groups and seeds' if seeds[-1] > 1 else 'groups'}, of this"
-            f" world and its two trainings. Examples: {int(every.n.max()):,}; seeds:"
-            f" {', '.join(map(str, seeds))}{alike if options[0] else ''}"
+            f" {'groups and seeds' if every.seeds.max() > 1 else 'groups'}, of this"
+            f" world and its two trainings. {_alike(every)}"
         ],
     )
     yield from _by_kind(
@@ -46,19 +39,14 @@ def worlds_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     """The same of rows of ``boards.worlds``: over all trainings, and how far behind the
     best of the same trainings.
     """
-    part = part.reset_index(drop=True)
-    every = part[part.kind == "all"].sort_values("mirrored", ascending=False)
-    out = _names(every)
-    out["AUROC over trainings"] = [
-        interval(r.mirrored, r.mirrored_low, r.mirrored_high) for r in every.itertuples()
-    ]
+    part, every, out = _all_kinds(part)
+    out["AUROC over trainings"] = _mirrored(every)
     out["from / to"] = [f"{r.lowest:.3f} / {r.highest:.3f}" for r in every.itertuples()]
     out["behind the best"] = [
         "" if pd.isna(r.behind) else interval(r.behind, r.behind_low, r.behind_high)
         for r in every.itertuples()
     ]
     out["eval/ex"] = every.evaluations_per_example.map(number)
-    seeds, options = sorted(set(every.seeds)), every.options.unique()
     first = every.iloc[0]
     yield (
         "over worlds",
@@ -67,11 +55,31 @@ def worlds_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
             f"Mean AUROC of {first.trainings} trainings, two on each of the worlds"
             f" {first.world_list.replace(',', ', ')}; from / to: the lowest and the highest of"
             " them; behind: paired, by the same training. 95 % intervals over trainings (Student's"
-            f" t). Examples: {int(every.n.max()):,}; seeds: {', '.join(map(str, seeds))}"
-            f"{f'; options: {options[0]}' if len(options) == 1 and options[0] else ''}"
+            f" t). {_alike(every)}"
         ],
     )
     yield from _by_kind(part, every, "The same, each kind against the same kind of the other half")
+
+
+def _all_kinds(part: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The rows numbered anew; those of all kinds together, best first; and the columns
+    that name these.
+    """
+    part = part.reset_index(drop=True)
+    every = part[part.kind == "all"].sort_values("mirrored", ascending=False)
+    return part, every, _names(every)
+
+
+def _mirrored(every: pd.DataFrame) -> list[str]:
+    return [interval(r.mirrored, r.mirrored_low, r.mirrored_high) for r in every.itertuples()]
+
+
+def _alike(every: pd.DataFrame) -> str:
+    """What a note says of all rows: examples, seeds, and options that all have."""
+    options = every.options.unique()
+    alike = f"; options: {options[0]}" if len(options) == 1 and options[0] else ""
+    seeds = ", ".join(map(str, sorted(set(every.seeds))))
+    return f"Examples: {int(every.n.max()):,}; seeds: {seeds}{alike}"
 
 
 def _by_kind(
