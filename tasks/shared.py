@@ -5,9 +5,12 @@ of its examples.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 from membench.errors import UserError
+from membench.seeds import LARGEST_SEED
 from membench.storage.hashing import json_hash
 from membench.types import Example
 
@@ -17,6 +20,31 @@ HALVES = ("a", "b")  # of a mini world; a model is named after the half that it 
 def mirror_of(half: str) -> str:
     """The other half's name."""
     return HALVES[1 - HALVES.index(half)]
+
+
+def world_option(what: str) -> Any:
+    """The field ``world`` of a task's options. what: the number is."""
+    return field(
+        default=0,
+        metadata={
+            "help": f"mini: {what}; 0: the development world, which ships",
+            "min": 0,
+            "max": LARGEST_SEED,
+        },
+    )
+
+
+def models_option() -> Any:
+    """The field ``models``, which :func:`folder_of` reads."""
+    return field(
+        default="",
+        metadata={
+            "help": (
+                "mini: folder that membench train wrote (a/ and b/), {world}: the world's number;"
+                " empty: what ships"
+            )
+        },
+    )
 
 
 def folder_of(models: str, number: int) -> Path:

@@ -45,17 +45,25 @@ def passed(info: Mapping[str, Any], *without: str) -> list[str]:
     return [option for option in given if option.partition("=")[0].strip() not in without]
 
 
+def given(info: Mapping[str, Any], name: str) -> str:
+    """The value of an option of the task that was passed, the last one; empty where it
+    was not. info: a run's run.json.
+    """
+    options = (option.partition("=") for option in passed(info))
+    return {key.strip(): value for key, _, value in options}.get(name, "")
+
+
 def model_of(info: Mapping[str, Any]) -> str:
     """What a board calls a run's model: its hub id, or the last part of its folder, since
     where it lies is nobody else's business. info: a run's run.json.
     """
     if info.get("model_name"):
         return str(info["model_name"])
-    given = dict(option.partition("=")[::2] for option in passed(info)).get("model", "")
-    if not given:
+    model = given(info, "model")
+    if not model:
         return "shipped" if info["profile"] == "mini" else "default"
-    is_path = given.startswith(("/", "~", ".")) or given.count("/") > 1
-    return given.rstrip("/").rpartition("/")[2] if is_path else given
+    is_path = model.startswith(("/", "~", ".")) or model.count("/") > 1
+    return model.rstrip("/").rpartition("/")[2] if is_path else model
 
 
 # Options of a task that may differ between the two: who is asked; the half is in a hash

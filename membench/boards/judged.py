@@ -9,7 +9,7 @@ import pandas as pd
 
 from membench.boards.collect import about
 from membench.boards.counterparts import counterparts
-from membench.boards.identity import pair_key
+from membench.boards.identity import given, pair_key
 from membench.boards.mirror import half_of, mirror_rows, paired
 from membench.boards.verdict import MIRROR, UNSEEN, Verdict, control_verdict, mirror_verdict
 from membench.runs.finished import Run
@@ -75,5 +75,4 @@ def other_name(run: Run) -> str:
     """What the model is called that has not seen a run's memorized examples, by what the
     run says of itself: the task, which would know of halves, is not imported.
     """
-    halved = any(o.startswith("half=") for o in run.info["task_options_passed"])
-    return MIRROR if halved else UNSEEN
+    return MIRROR if given(run.info, "half") else UNSEEN

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from membench.boards.collect import about
-from membench.boards.identity import asked, hash_without, passed, status_of
+from membench.boards.identity import asked, given, hash_without, passed, status_of
 from membench.errors import UserError
-from membench.metrics.mirror import mirrored_over_seeds
+from membench.metrics.mirror import RESAMPLES, mirrored_over_seeds
 from membench.runs.finished import Run, evaluations_per_example
 
 # What differs between the runs on the two models: who was asked, and what each has seen
@@ -41,9 +41,9 @@ def collect_mirror(runs: Sequence[Run]) -> pd.DataFrame:
     return mirror_rows(runs).drop(columns=list(OF_ONE))
 
 
-def mirror_rows(runs: Sequence[Run]) -> pd.DataFrame:
+def mirror_rows(runs: Sequence[Run], *, resamples: int = RESAMPLES) -> pd.DataFrame:
     """The same with the columns ``OF_ONE``: the ends of each model's own interval, and
-    its TPR at 1 % FPR.
+    its TPR at 1 % FPR. resamples: of the groups; 0: every end is NaN.
     """
     rows: list[dict[str, Any]] = []
     for pairs in pairs_of(runs):
@@ -59,7 +59,8 @@ def mirror_rows(runs: Sequence[Run]) -> pd.DataFrame:
             "evaluations_per_example": float(np.mean(evaluated)),
         }
         del row["seed"], row["run"], row["settings"]
-        found = mirrored_over_seeds([(one.scores, two.scores) for one, two in pairs])
+        both = [(one.scores, two.scores) for one, two in pairs]
+        found = mirrored_over_seeds(both, resamples=resamples)
         for r in found.itertuples():
             rows.append(
                 row
@@ -126,5 +127,4 @@ def half_of(run: Run) -> str:
 
 def half_in(info: Mapping[str, Any]) -> str:
     """The same of a run's run.json."""
-    given = [o.partition("=")[2] for o in info["task_options_passed"] if o.startswith("half=")]
-    return given[-1] if given else "a"
+    return given(info, "half") or "a"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from membench.boards.collect import about
-from membench.boards.identity import asked, hash_without, marked, passed, status_of
+from membench.boards.identity import asked, given, hash_without, marked, passed, status_of
 from membench.boards.mirror import HALVES, mirror_rows, pairs_of
 from membench.boards.views import IDENTITY
 from membench.errors import UserError
@@ -88,14 +88,12 @@ def _by_setting(runs: Sequence[Run]) -> list[dict[int, Pairs]]:
 
 def world_of(run: Run) -> int:
     """The number of a run's world. Raises :class:`UserError` for a world without one."""
-    given = [
-        o.partition("=")[2] for o in passed(run.info) if o.partition("=")[0].strip() == "world"
-    ]
+    number = given(run.info, "world")
     try:
-        return int(given[-1]) if given else DEVELOPMENT
+        return int(number) if number else DEVELOPMENT
     except ValueError:
         raise UserError(
-            f"{run.path} is of world {given[-1]}, which is no number: leave its task out (--task)"
+            f"{run.path} is of world {number}, which is no number: leave its task out (--task)"
         ) from None
 
 
@@ -114,8 +112,9 @@ def _rows(worlds: Mapping[int, Pairs]) -> pd.DataFrame:
     """
     numbers = sorted(worlds)
     frames = [
-        mirror_rows([run for pair in worlds[number] for run in pair]).set_index("kind")
-        for number in numbers
+        # Its intervals are over trainings
+        mirror_rows([r for pair in worlds[n] for r in pair], resamples=0).set_index("kind")
+        for n in numbers
     ]
     first = about(worlds[numbers[0]][0][0])
     row = {name: first[name] for name in IDENTITY}

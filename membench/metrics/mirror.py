@@ -15,11 +15,17 @@ from membench.metrics.levels import two_level_interval
 from membench.metrics.multiplicity import natural
 
 FPR = 0.01
+RESAMPLES = 1000
 TPR = f"tpr_at_fpr_{FPR:g}"
 
 
 def mirrored_auroc(
-    a: pd.DataFrame, b: pd.DataFrame, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """AUROC of one half's images against the other's, for both models: overall and per
     kind against the same kind.
@@ -39,7 +45,7 @@ def mirrored_auroc(
 def mirrored_over_seeds(
     pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]],
     *,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -104,7 +110,7 @@ def mirrored_over_seeds(
 def over_control(
     pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]],
     *,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:

@@ -17,13 +17,20 @@ from typing import Literal
 
 from membench.datasets.trained_on import hash_with_labels, same_training, was_told_classes
 from membench.errors import UserError, unknown_name
-from membench.seeds import LARGEST_SEED
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
 
 from ..one_recipe import one_recipe
-from ..shared import HALVES, folder_of, mirror_of, refuse_control_of, rung_folder
+from ..shared import (
+    HALVES,
+    folder_of,
+    mirror_of,
+    models_option,
+    refuse_control_of,
+    rung_folder,
+    world_option,
+)
 from .mirror import Pair, build_pair, fresh
 from .planted import Half, World
 from .task import PixelOptions, Setting, compared, found, load_setting, loaded
@@ -52,23 +59,8 @@ class MirrorOptions(PixelOptions):
             )
         },
     )
-    world: int = field(
-        default=0,
-        metadata={
-            "help": "mini: seed of the generator; 0: the development world, which ships",
-            "min": 0,
-            "max": LARGEST_SEED,
-        },
-    )
-    models: str = field(
-        default="",
-        metadata={
-            "help": (
-                "mini: folder that membench train wrote (a/ and b/), {world}: the world's number;"
-                " empty: what ships"
-            )
-        },
-    )
+    world: int = world_option("seed of the generator")
+    models: str = models_option()
     rung: int = field(
         default=0,
         metadata={

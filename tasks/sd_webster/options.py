@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from membench.seeds import LARGEST_SEED
+from ..shared import models_option, world_option
 
 
 @dataclass(frozen=True)
@@ -101,23 +101,8 @@ class SdWebsterOptions:
             "help": "mini: the half that the model saw; the other half's model is its mirror"
         },
     )
-    world: int = field(
-        default=0,
-        metadata={
-            "help": "mini: number of the mirror pair; 0: the development world, which ships",
-            "min": 0,
-            "max": LARGEST_SEED,
-        },
-    )
-    models: str = field(
-        default="",
-        metadata={
-            "help": (
-                "mini: folder that membench train wrote (a/ and b/), {world}: the world's number;"
-                " empty: what ships"
-            )
-        },
-    )
+    world: int = world_option("number of the mirror pair")
+    models: str = models_option()
     examples: Literal["auto", "half", "mirror"] = field(
         default="auto",
         metadata={
