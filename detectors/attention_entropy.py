@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -61,6 +62,7 @@ class AttentionEntropy(OwnTrajectory):
 
     Options: ClassVar[type] = AttentionEntropyOptions
     version = 1
+    tuning = MappingProxyType({"prompts": {"variant": ("E", "D"), "signed": (False, True)}})
     access = Access(internals=True)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mini": {"layer": "down_blocks.1.attentions.0"}  # the only down layer of its U-Net

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -68,6 +69,7 @@ class BrightEnding(OwnTrajectory):
 
     Options: ClassVar[type] = BrightEndingOptions
     version = 1
+    tuning = MappingProxyType({"prompts": {"steps": (1, 5, 10, 50)}})
     access = Access(internals=True)
     compares = True
     text_only = True

@@ -19,6 +19,7 @@ third party's. Costs nothing beyond the trajectory: 2 forwards a step.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -54,6 +55,7 @@ def decompose(
 class Decomposition(OwnTrajectory):
     Options: ClassVar[type] = DecompositionOptions
     version = 1
+    tuning = MappingProxyType({"prompts": {"weight": ("image", "noise")}})
     access = Access()
 
     def follow(

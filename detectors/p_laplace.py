@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -57,6 +58,9 @@ class PLaplaceOptions:
 class PLaplace(ByCondition):
     Options: ClassVar[type] = PLaplaceOptions
     version = 1
+    tuning = MappingProxyType(
+        {"images": {"t": (10, 50, 100, 200, 300), "condition": ("auto", "gap", "unconditional")}}
+    )
     access = Access(images=True)
     usual = "conditional"
 

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -77,6 +78,9 @@ class Sharpness(OwnTrajectory):
 
     Options: ClassVar[type] = SharpnessOptions
     version = 1
+    tuning = MappingProxyType(
+        {"prompts": {"steps": (1, 2, 5), "product": ("jvp", "vjp"), "squared": (False, True)}}
+    )
     access = Access(gradients=True)
     compares = True
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -57,6 +58,9 @@ class UpdateNormOptions:
 class UpdateNorm(OwnTrajectory):
     Options: ClassVar[type] = UpdateNormOptions
     version = 1
+    tuning = MappingProxyType(
+        {"prompts": {"statistic": ("max", "mean", "plain"), "steps": (3, 10, 50)}}
+    )
     access = Access(references=True)
 
     def __init__(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -100,6 +101,7 @@ class Dcs(OneStep):
 
     Options: ClassVar[type] = DcsOptions
     version = 1
+    tuning = MappingProxyType({"prompts": {"weight": (0.0, 1.0, 3.0, 7.5, 15.0)}})
     access = Access()
 
     def sure(self, model: Denoiser, rows: Sequence[tuple[Condition, int]]) -> list[float]:
