@@ -10,6 +10,7 @@ from typing import Any
 from membench.errors import UserError
 
 ELSEWHERE = frozenset({"device", "grid_every"})  # what changes no weight
+PLACES = frozenset({"world", "start"})  # in which the recipes of two worlds differ
 
 
 def one_recipe(model: Path, mirror: Path, but: Collection[str] = ELSEWHERE) -> None:
@@ -25,6 +26,14 @@ def one_recipe(model: Path, mirror: Path, but: Collection[str] = ELSEWHERE) -> N
                 f"{model} and {mirror} were not trained by one recipe: {name} is {told[0]} and"
                 f" {told[1]}"
             )
+
+
+def recipe_of(file: Path) -> dict[str, Any]:
+    """What the recipes of a training.json's model and of another world's have in
+    common, if they are one: for the ``provenance`` of a task.
+    """
+    found = {k: v for k, v in _recipe(file).items() if k not in ELSEWHERE | PLACES}
+    return {"recipe": found} if found else {}
 
 
 def _recipe(file: Path) -> dict[str, Any]:

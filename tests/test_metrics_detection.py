@@ -221,7 +221,8 @@ def test_intervals_are_the_same_again_and_quick():
             low, high = first[name]
             assert low <= value <= high and low <= narrow[name][0] <= narrow[name][1] <= high
     separate = detection_intervals(labels.astype(float), labels, groups)
-    assert separate["auroc"] == pytest.approx((1.0, 1.0))
+    fewer = min(len(set(groups[labels == label])) for label in (0, 1))
+    assert separate["auroc"] == pytest.approx((0.025 ** (1 / fewer), 1.0))
 
 
 def test_no_interval_from_one_group():

@@ -78,7 +78,7 @@ def test_the_interval_is_students_t() -> None:
     low, high = over_trainings([0.7, 0.7, 0.9, 0.9], logit=True)
     half = 3.182446 * np.sqrt(0.04 / 3) / 2 / (0.8 * 0.2)
     assert (low, high) == pytest.approx((expit(logit(0.8) - half), expit(logit(0.8) + half)))
-    assert over_trainings([1.0, 1.0], logit=True) == (1.0, 1.0)
+    assert np.isnan(over_trainings([1.0, 1.0], logit=True)).all()
 
 
 @pytest.mark.parametrize("values", [[0.5], [0.5, np.nan], [[0.5, 0.5], [0.5, 0.5]], [0.5, 1.5]])
@@ -143,6 +143,27 @@ def test_two_pairs_of_one_world_are_refused(development: list[Run]) -> None:
     ]
     with pytest.raises(UserError, match=r"world [12] has two pairs of models, as in"):
         board(twice, "worlds")
+
+
+def test_worlds_of_two_recipes_are_refused(development: list[Run]) -> None:
+    def told(run: Run, **recipe: object) -> Run:
+        return replace(run, info=run.info | {"provenance": {"recipe": recipe}})
+
+    one, two = (in_worlds(development, {n: float(n)}, "caption_length") for n in (1, 2))
+    alike = [told(r, steps=3500, rate=0.001) for r in (*one, *two)]
+    silent = [told(r) for r in two]
+    for runs in (alike, [*alike[:2], *silent]):
+        assert len(board(runs, "worlds").frame) == 4
+    with pytest.raises(UserError, match="one recipe: steps is 3500 and 1200; name the runs"):
+        board([*alike[:2], *(told(r, steps=1200, rate=0.001) for r in two)], "worlds")
+    with pytest.raises(UserError, match="one recipe: flip is not said and True"):
+        board([*alike[:2], *(told(r, steps=3500, rate=0.001, flip=True) for r in two)], "worlds")
+
+
+def test_a_mini_run_says_how_its_model_was_trained(development: list[Run]) -> None:
+    for run in development:
+        recipe = run.info["provenance"]["recipe"]
+        assert recipe["steps"] > 0 and not {"world", "start", "device"} & set(recipe)
 
 
 def test_whole_and_limited_runs_are_apart(development: list[Run]) -> None:

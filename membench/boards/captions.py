@@ -24,6 +24,7 @@ from membench.errors import UserError
 from membench.metrics.captions import case_share, length, ngram_scores
 from membench.metrics.detection import check, unit
 from membench.metrics.intervals import class_weights, percentiles, weighted_auroc
+from membench.metrics.separation import auroc_bound
 from membench.runs.finished import Run
 from membench.runs.images import stored_images
 from membench.storage.hashing import json_hash
@@ -100,7 +101,9 @@ def _reached(rows: pd.DataFrame, resamples: int, seed: int) -> tuple[Reached, ..
         for name, score in values.items():
             drawn[name].append(weighted_auroc(score, labels, weights))
     ends = {
-        name: percentiles(np.concatenate(parts), 0.95) if parts else (np.nan, np.nan)
+        name: auroc_bound(percentiles(np.concatenate(parts), 0.95), labels, groups, 0.95)
+        if parts
+        else (np.nan, np.nan)
         for name, parts in drawn.items()
     }
     return tuple(

@@ -39,7 +39,8 @@ def collect_worlds(runs: Sequence[Run]) -> pd.DataFrame:
     two a world, with an interval over trainings; ``behind`` the same of the paired
     difference to the setting of the same worlds with the highest mean, missing for that
     one. The hashes are of the worlds' own. Raises :class:`UserError` for fewer than two
-    worlds, for two pairs of models of one world, and for two sets of examples of it.
+    worlds, for two pairs of models of one world, for two sets of examples of it, and for
+    worlds whose models were trained by two recipes.
     """
     found = [_rows(worlds) for worlds in _by_setting(runs) if len(worlds) > 1]
     if not found:
@@ -111,6 +112,7 @@ def _rows(worlds: Mapping[int, Pairs]) -> pd.DataFrame:
     in the worlds' order.
     """
     numbers = sorted(worlds)
+    _refuse_recipes([worlds[n][0][0] for n in numbers])
     frames = [
         # Its intervals are over trainings
         mirror_rows([r for pair in worlds[n] for r in pair], resamples=0).set_index("kind")
@@ -149,6 +151,23 @@ def _rows(worlds: Mapping[int, Pairs]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _refuse_recipes(runs: Sequence[Run]) -> None:
+    """Raises :class:`UserError` where models of two worlds were not trained alike, by
+    what their training.json says: their spread would be of the recipes.
+    """
+    first, *others = [(run, run.info.get("provenance", {}).get("recipe")) for run in runs]
+    for run, recipe in others:
+        if not (recipe and first[1]):
+            continue  # it does not say
+        for name in sorted({*recipe, *first[1]}):
+            values = [str(of.get(name, "not said"))[:40] for of in (first[1], recipe)]
+            if values[0] != values[1]:
+                raise UserError(
+                    f"the models of {first[0].path} and {run.path} were not trained by one recipe:"
+                    f" {name} is {values[0]} and {values[1]}; name the runs of one"
+                )
 
 
 def _mean(values: Any) -> float:

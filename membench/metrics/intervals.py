@@ -20,6 +20,7 @@ from membench.metrics.detection import FPR_LIMITS, check, detection_metrics, dev
 from membench.metrics.ranks import beaten, counts, places, taken, wins
 from membench.metrics.ranks import parts as rows_at_once
 from membench.metrics.rows import Metric
+from membench.metrics.separation import auroc_bound, precision_bound, rate_bound
 from membench.metrics.unique import Interval, zero_limit
 
 _CELLS = 2_000_000  # weights held at once
@@ -86,8 +87,9 @@ def detection_intervals(
     seed: int = 0,
 ) -> dict[str, Interval | None]:
     """Intervals of ``auroc``, ``average_precision`` and ``tpr_at_fpr_*``, by name; None
-    where a class has fewer than 2 groups. Whether the negatives can support a limit is
-    left to ``detection.tpr_at_fpr``.
+    where a class has fewer than 2 groups. Where the classes are told apart without an
+    error they are bounds (``metrics.separation``). Whether the negatives can support a
+    limit is left to ``detection.tpr_at_fpr``.
 
     Arguments and errors as in ``detection.detection_metrics``. The same seed gives the
     same interval, in whatever order the rows stand.
@@ -97,11 +99,16 @@ def detection_intervals(
         weighted_statistics(scores, labels, w, limits)
         for w in class_weights(labels, groups, resamples, seed)
     ]
-    names = ["auroc", "average_precision", *(f"tpr_at_fpr_{x:g}" for x in limits)]
-    return {
-        name: percentiles(np.concatenate([part[name] for part in parts]), level) if parts else None
-        for name in names
+    rates = [f"tpr_at_fpr_{x:g}" for x in limits]
+    if not parts:
+        return dict.fromkeys(["auroc", "average_precision", *rates])
+    found = {
+        name: percentiles(np.concatenate([part[name] for part in parts]), level)
+        for name in parts[0]
     }
+    bounds = {"auroc": auroc_bound, "average_precision": precision_bound}
+    bounds |= dict.fromkeys(rates, rate_bound)
+    return {name: bound(found[name], labels, groups, level) for name, bound in bounds.items()}
 
 
 def weighted_statistics(

@@ -13,6 +13,7 @@ import pandas as pd
 from membench.metrics.intervals import class_weights, weighted_auroc, weighted_statistics
 from membench.metrics.levels import two_level_interval
 from membench.metrics.multiplicity import natural
+from membench.metrics.separation import auroc_bound
 
 FPR = 0.01
 RESAMPLES = 1000
@@ -79,7 +80,12 @@ def mirrored_over_seeds(
         if drawn:
             both = np.concatenate(drawn, axis=2)
             ends = [
-                two_level_interval(values, resampled, logit=True, level=level)
+                auroc_bound(
+                    two_level_interval(values, resampled, logit=True, level=level),
+                    labels,
+                    groups,
+                    level,
+                )
                 for values, resampled in (
                     (found.mean(axis=0), both.mean(axis=0)),
                     *zip(found, both, strict=True),

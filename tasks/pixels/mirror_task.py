@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, TaskInfo
 from membench.types import Condition, Example, Training
 
-from ..one_recipe import one_recipe
+from ..one_recipe import one_recipe, recipe_of
 from ..shared import (
     HALVES,
     folder_of,
@@ -105,7 +105,7 @@ def load_mirror(
             setting, options, control=control, device=device, dtype=dtype, batch_size=batch_size
         )
     examples = mirror_examples(pair_of(world, options.world), options.half)
-    return loaded(
+    task = loaded(
         compared(setting, options, device, batch_size),
         examples,
         world.classes,
@@ -115,6 +115,8 @@ def load_mirror(
         dtype=dtype,
         batch_size=batch_size,
     )
+    recipe = recipe_of(setting.asked.parent / "training.json")
+    return replace(task, provenance={**task.provenance, **recipe})
 
 
 def halves_of(info: TaskInfo, parts: Sequence[str] | None) -> Sequence[str]:

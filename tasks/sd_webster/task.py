@@ -24,6 +24,7 @@ from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
 from membench.types import Band, Space, Tracker, Training
 
+from ..one_recipe import recipe_of
 from ..shared import examples_hash, mirror_of, refuse_control_of
 from . import products
 from .options import SdWebsterOptions
@@ -191,7 +192,7 @@ class SdWebster(Task):
                 "prompts": examples_hash(examples),
             },
             control=control,
-            provenance=provenance,
+            provenance={**provenance, **recipe_of(folder / "training.json")},
             held_out=public_images,
         )
 

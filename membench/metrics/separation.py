@@ -1,0 +1,63 @@
+"""Intervals where positives and negatives are told apart without an error.
+
+There each resample of the groups is like the next, and the bootstrap's interval has no
+width: 5 examples of each label would show as much as 5,000. What the examples do show
+is a bound. Pair the groups of the two classes one to one: the g pairs (g the smaller
+number of groups) are independent, and each is in the right order with the probability
+that AUROC is. All of them were, so an AUROC below (0.05 / 2)^(1 / g) would have shown
+less in 97.5 % of such samples (Clopper & Pearson 1934 for g of g).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from membench.metrics.unique import Interval, zero_limit
+
+
+def auroc_bound(
+    interval: Interval, labels: np.ndarray, groups: np.ndarray, level: float
+) -> Interval:
+    """The bootstrap's interval of AUROC, or of the mean of AUROCs of the same examples;
+    where that is [1, 1] or [0, 0], the bound of that many groups.
+
+    Arguments of ``intervals.detection_intervals``.
+    """
+    return bounded(interval, min(units(labels, groups, label) for label in (0, 1)), level)
+
+
+def bounded(interval: Interval, independent: int, level: float) -> Interval:
+    """The interval of a share; where it is [1, 1] or [0, 0], that of all or none of so
+    many independent cases.
+    """
+    limit = zero_limit(independent, level)
+    return {(0.0, 0.0): (0.0, limit), (1.0, 1.0): (1 - limit, 1.0)}.get(interval, interval)
+
+
+def precision_bound(
+    interval: Interval, labels: np.ndarray, groups: np.ndarray, level: float
+) -> Interval:
+    """Of average precision: where it is [1, 1], down to what it is if the share of
+    positives that the bound allows lies below all negatives, or such a share of the
+    negatives above all positives, whichever is less.
+    """
+    if interval != (1.0, 1.0):
+        return interval
+    lost, false = (zero_limit(units(labels, groups, label), level) for label in (1, 0))
+    negatives, positives = np.bincount(labels, minlength=2)
+    found = np.arange(1, positives + 1)
+    return min(1 - lost, float((found / (found + false * negatives)).mean())), 1.0
+
+
+def rate_bound(
+    interval: Interval, labels: np.ndarray, groups: np.ndarray, level: float
+) -> Interval:
+    """Of a true positive rate: where it is [1, 1] or [0, 0], the bound of the positive
+    groups, with the threshold as it is.
+    """
+    return bounded(interval, units(labels, groups, 1), level)
+
+
+def units(labels: np.ndarray, groups: np.ndarray, label: int) -> int:
+    """How many groups a class has."""
+    return len(np.unique(groups[labels == label]))
