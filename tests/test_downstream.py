@@ -17,12 +17,14 @@ from pixel_task import PixelTask
 
 from membench import registry
 from membench.boards.board import board
+from membench.boards.quality import features_of
 from membench.cli.main import main
 from membench.datasets.trained_on import hash_with_labels, was_told_classes
 from membench.detector import Detector
 from membench.errors import UserError
 from membench.models import downstream
 from membench.models.downstream import downstream_accuracy
+from membench.reports.attack_tables import attack_tables
 from membench.runs import quality as run_quality
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run
@@ -263,3 +265,11 @@ def test_a_mini_training_set_is_named_with_its_labels(tmp_path: Path) -> None:
         found[labels] = training_of(half, "a", file)
     assert found["class"].classes and not found["random"].classes
     assert found["class"].hash != found["random"].hash
+
+
+def test_a_part_without_figures_has_no_table_of_them(tmp_path: Path) -> None:
+    frame = board([ask(tmp_path, Coloured)], "attack", quality=True).frame
+    assert features_of(frame) == ["classifier"]
+    empty = frame.assign(**{name: np.nan for name in frame if "@classifier" in name})
+    assert features_of(empty) == []
+    assert "classifier learns" not in str([title for title, *_ in attack_tables(empty)])

@@ -60,5 +60,11 @@ def with_mirror(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def features_of(frame: pd.DataFrame) -> list[str]:
-    """The features of a frame's figures, in the order of its columns."""
-    return list(dict.fromkeys(m[4] for name in frame if (m := COLUMN.fullmatch(str(name)))))
+    """The features of a frame's figures that any row has, in the order of its columns."""
+    return list(
+        dict.fromkeys(
+            m[4]
+            for name in frame
+            if (m := COLUMN.fullmatch(str(name))) and frame[name].notna().any()
+        )
+    )
