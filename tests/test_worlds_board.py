@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from membench.boards.board import board, read
 from membench.boards.columns import to_arrow
 from membench.boards.mirror import half_of, mirror_rows
 from membench.boards.worlds import world_of
+from membench.cli import leaderboard
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics.trainings import over_trainings
@@ -276,3 +278,20 @@ def test_the_command(development: list[Run], tmp_path: Path, capsys: pytest.Capt
     )
     [line] = capsys.readouterr().err.splitlines()[-1:]
     assert "membench train TASK --world N" in line
+
+
+@pytest.mark.parametrize("format_", ["csv", "json", "parquet"])
+def test_what_a_file_leaves_out_is_said(
+    development: list[Run],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    format_: str,
+) -> None:
+    runs = [
+        *in_worlds(development, {1: 1.0, 2: 2.0}, "caption_length"),
+        *in_worlds(development, {2: 1.0}, "caption_case"),
+    ]
+    args = argparse.Namespace(format=format_, output=tmp_path / f"b.{format_}", wide=False)
+    leaderboard._show(board(runs, "worlds"), args)
+    said = capsys.readouterr().err
+    assert said.startswith("membench: left out, of one world alone: caption_case (world 2)\n")

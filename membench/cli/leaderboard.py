@@ -147,9 +147,13 @@ def call(args: argparse.Namespace) -> int:
 
 def _show(made: Board, args: argparse.Namespace) -> None:
     from membench.errors import UserError
+    from membench.plain import say
     from membench.reports.cards import snippet
     from membench.reports.output import emit, write_boards
 
+    if made.by == "worlds" and args.format not in ("table", "md"):
+        for note in made.notes:  # the file has rows alone
+            say(note)
     if args.format != "card":
         write_boards(made, args.format, args.output, wide=args.wide)
     elif made.by in ("leaders", "published", "example"):
