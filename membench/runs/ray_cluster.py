@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock
 from tqdm.auto import tqdm
 
 from membench.errors import UserError
+from membench.storage.files import take_lock
 
 STORE = 80 << 20  # bytes of Ray's object store, which nothing is put into: its smallest
+PREFIX, LOCK = "mb-", ".lock"  # of a folder of Ray's files
 QUIET: dict[str, Any] = {
     "include_dashboard": False,
     "log_to_driver": False,
@@ -115,9 +120,21 @@ def room(nodes: Sequence[Mapping[str, Any]], needs: Mapping[str, int]) -> int:
     )
 
 
-def short_of() -> str | None:
-    """Where Ray's folder goes: paths of its sockets may have 107 bytes."""
-    return None if len(tempfile.gettempdir()) < 30 else "/tmp"
+def own_folder() -> tuple[Path, BaseFileLock]:
+    """A new folder for Ray's files, and its lock, held as long as this process lives.
+    Folders of drivers that were killed are removed.
+    """
+    # Paths of Ray's sockets may have 107 bytes
+    place = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) < 30 else "/tmp")
+    for file in place.glob(f"{PREFIX}*/{LOCK}"):
+        if file.parent.is_symlink() or file.lstat().st_uid != os.geteuid():
+            continue
+        with suppress(UserError):  # its driver lives
+            lock = take_lock(file, "")
+            shutil.rmtree(file.parent, ignore_errors=True)
+            lock.release()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    return folder, take_lock(folder / LOCK, "")
 
 
 def tell(line: str) -> None:

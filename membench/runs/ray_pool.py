@@ -11,7 +11,6 @@ import contextlib
 import io
 import os
 import shutil
-import tempfile
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from filelock import BaseFileLock
 from tqdm.auto import tqdm
 
 from membench.detector import prepares
@@ -73,7 +73,7 @@ class RayPool:
         self._seats = Seats()
         # Of each folder of runs: the file by which workers know it
         self._tokens: dict[Path, Path] = {}
-        self._temporary = ""
+        self._temporary: tuple[Path, BaseFileLock] | None = None
         self._ours = False
 
     # ---------------------------------------------------------------------- the cluster
@@ -101,7 +101,10 @@ class RayPool:
             self._ray.shutdown()
             self._ours, self._count = False, 0
         if self._temporary:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            folder, lock = self._temporary
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+            self._temporary = None
 
     def stop(self) -> None:
         """Ends the workers; shards that are stored stay.
@@ -140,9 +143,9 @@ class RayPool:
                 room = max(
                     1, torch.cuda.device_count() if gpu else (os.cpu_count() or 1) // threads
                 )
-                self._temporary = tempfile.mkdtemp(prefix="mb-", dir=ray_cluster.short_of())
+                self._temporary = ray_cluster.own_folder()
                 cores = (self._asked or room) * needs["CPU"]
-                ray_cluster.start(self._ray, cores, self._temporary)
+                ray_cluster.start(self._ray, cores, str(self._temporary[0]))
         room = ray_cluster.room(self._ray.nodes(), needs)
         self._count = self._asked or room
         if self._count > room or not room:
