@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from membench.boards import identity, published
 from membench.boards.attacks import collect_attacks
 from membench.boards.collect import about, collect, collect_bands, collect_kinds
-from membench.boards.differences import differences, resamples_for
+from membench.boards.differences import RESAMPLES, differences
 from membench.boards.examples import collect_examples
 from membench.boards.groups import GROUPINGS
 from membench.boards.identity import BOARD
@@ -256,7 +256,7 @@ def _parts(
 def _compared(
     frame: pd.DataFrame, runs: Sequence[Run], groups: str, metrics: Sequence[str]
 ) -> pd.DataFrame:
-    resampler = Resampler(groups, resamples_for(frame), metrics=metrics)
+    resampler = Resampler(groups, RESAMPLES, metrics=metrics)
     return differences(frame, runs, metrics, resampler)
 
 
