@@ -23,7 +23,7 @@ import pandas as pd
 from membench.cli.main import main
 from membench.reports.ladder import legend, summary
 from membench.reports.output import markdown
-from membench.reports.text import interval
+from membench.reports.text import interval, number
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (
@@ -64,8 +64,8 @@ def printed(command: str) -> str:
 def mirrored(given: str) -> str:
     """A table in Markdown of "FILE TASK": mirrored AUROC of each detector, over all
     examples with its interval and of each kind, and evaluations an example. Of a
-    detector with two settings the one with fewer options is its defaults, the other what
-    tuning chose, of which AUROC alone is shown.
+    detector with several settings the one with fewest options is its defaults; of what
+    tuning chose (tuned_TASK.parquet) AUROC alone is shown.
     """
     file, task = given.split()
     board = pd.read_parquet(ROOT / file)
@@ -73,7 +73,7 @@ def mirrored(given: str) -> str:
     every = board[board.kind == "all"]
     every = every.iloc[every.options.str.split().str.len().argsort(kind="stable")]
     whole = every.drop_duplicates("detector").sort_values("mirrored", ascending=False)
-    tuned = every[every.duplicated("detector")].set_index("detector").mirrored
+    tuned = _tuned(every[every.duplicated("detector")], task)
     kinds = [kind for kind in board.kind.unique() if kind != "all"]
     kinds.sort(key=lambda kind: (not kind.startswith("x"), len(kind), kind))
 
@@ -88,12 +88,29 @@ def mirrored(given: str) -> str:
             {
                 "detector": row.detector,
                 "AUROC, mirrored": interval(row.mirrored, row.mirrored_low, row.mirrored_high),
-                **({"tuned": shown(tuned.get(row.detector))} if len(tuned) else {}),
+                **({"tuned": shown(tuned.get(row.detector))} if tuned else {}),
                 **{kind: f"{of[kind]:.2f}" for kind in kinds},
-                "evaluations": f"{row.evaluations_per_example:g}",
+                "evaluations": number(row.evaluations_per_example),
             }
         )
     return markdown(pd.DataFrame(rows))
+
+
+def _tuned(rows: pd.DataFrame, task: str) -> dict[str, float]:
+    """By detector the mirrored AUROC of the setting that tuning chose."""
+    if rows.empty:
+        return {}
+    tried = pd.read_parquet(ROOT / "results" / f"tuned_{task}.parquet")
+    # condition=auto is the default, and left out
+    chosen = {
+        (row.detector, *sorted({*row.options.split()} - {"condition=auto"}))
+        for row in tried[tried.chosen].itertuples()
+    }
+    return {
+        row.detector: row.mirrored
+        for row in rows.itertuples()
+        if (row.detector, *sorted(row.options.split())) in chosen
+    }
 
 
 def climbed(file: str) -> str:
