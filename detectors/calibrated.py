@@ -14,6 +14,10 @@ of its own.
 
 The reference is the task's control model: on the mini profiles the one that was trained
 on the other half. ``reference`` names another, as the task's option control_model does.
+Examples that the reference was trained on have no label in such a run: they would be
+negatives of which d says loudly that the *reference* has memorized them, and AUROC would
+be near 1 for a detector that tells nothing of the others. What counts are examples that
+neither model was trained on.
 
 arXiv 2111.08440.
 """
@@ -49,7 +53,7 @@ class Calibrated(Detector):
     """
 
     Options: ClassVar[type] = CalibratedOptions
-    version = 1
+    version = 2
     access = Access(second_model=True)
 
     def __init__(

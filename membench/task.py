@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -55,7 +55,8 @@ class LoadedTask:
     are from; it goes into run.json and not into the key. held_out: at most n images ``uint8``
     [n, h, w, 3] of the kind of the training images, which neither the model nor its
     control was trained on; None: none are known. held_out_classes: theirs, [n], where
-    ``training`` has classes.
+    ``training`` has classes. control_saw: ids of the examples that the control model was
+    trained on: to a detector that sees both they are no plain negatives.
     """
 
     info: TaskInfo
@@ -71,6 +72,7 @@ class LoadedTask:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     held_out: Callable[[int], np.ndarray] | None = None
     held_out_classes: Callable[[int], Sequence[int]] | None = None
+    control_saw: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from linear import LinearModel, told
 from memorizer import MODEL
 
 from membench.boards.collect import collect
+from membench.datasets.prompts import UNLABELLED
 from membench.detectors.calibrated import Calibrated
 from membench.detectors.sharpness import Sharpness
 from membench.errors import UserError
 from membench.runs.execute import execute_all
 from membench.runs.finished import per_example
+from membench.runs.job import load_task
 from membench.runs.spec import Spec
 from membench.testing import tiny_pixel_model, tiny_text_model
 from membench.types import Access, Cost
@@ -105,3 +107,29 @@ def test_there_must_be_a_second_model(tmp_path, given: dict[str, Any], text: str
     with pytest.raises(UserError, match=text) as error:
         execute_all([Spec("calibrated", "sd_webster", limit=4, **given)], tmp_path, progress=False)
     assert "\n" not in str(error.value)
+
+
+def test_what_the_reference_has_seen_is_no_negative(tmp_path) -> None:
+    """It would tell the two models apart, not what was memorized from what was not."""
+    options = ("detector=loss", "settings=images=0,noises=1")
+    specs = [
+        Spec("calibrated", "cifar10", options=options, limit=24, task_options=(f"half={half}",))
+        for half in "ab"
+    ]
+    for own, other, spec in zip("ab", "ba", specs, strict=True):
+        [run] = execute_all([spec], tmp_path, progress=False).runs
+        scores = run.scores
+        assert set(scores.source) == {"a", "b", "held_out"}
+        assert set(scores.label[scores.source == own]) == {1}
+        assert set(scores.label[scores.source == other]) == {UNLABELLED}
+        assert set(scores.label[scores.source == "held_out"]) == {0}
+        counted = run.metrics[(run.metrics.metric == "auroc") & (run.metrics.subset == "all")].n
+        assert counted.tolist() == [(scores.source != other).sum()]
+
+
+def test_on_captions_that_holds_for_singletons_too() -> None:
+    task = load_task(Spec("calibrated", "sd_webster"))
+    saw = {(e.source, e.kind) for e in task.examples if e.condition.id in task.control_saw}
+    assert saw == {("mirror", "MV"), ("mirror", "RV"), ("mirror", "TV"), ("held_out", "N")}
+    rest = {(e.source, e.kind) for e in task.examples if e.condition.id not in task.control_saw}
+    assert not rest & saw and ("held_out", "held_out") in rest

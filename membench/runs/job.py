@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from membench import registry
+from membench.datasets.prompts import UNLABELLED
 from membench.detector import Detector
 from membench.errors import UserError, unknown_name
 from membench.models.batch_size import AUTO, USUAL, Tuned
@@ -132,7 +133,8 @@ def open_job(
 def _referred(spec: Spec, detector: Detector, task: LoadedTask) -> LoadedTask:
     """Hands the task's control model to a detector that sees two.
 
-    Its run is of both, so it shares no board with runs of one.
+    Its run is of both, so it shares no board with runs of one, and examples that the
+    control model was trained on have no label.
 
     Raises :class:`UserError` where the control model is what is scored, or the task has
     none.
@@ -152,8 +154,13 @@ def _referred(spec: Spec, detector: Detector, task: LoadedTask) -> LoadedTask:
         ) from error
     contract.refer(detector, other.model)
     reference = other.hashes["weights"]
+    # What the reference has memorized it says of itself, louder than any other negative
+    examples = [
+        replace(e, memorized=UNLABELLED) if e.id in other.control_saw else e for e in task.examples
+    ]
     return replace(
         task,
+        examples=examples,
         hashes={
             **task.hashes,
             "reference": reference,

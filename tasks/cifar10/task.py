@@ -30,6 +30,7 @@ from ..pixels.mirror_task import (
     halves_of,
     load_mirror,
     mirror_examples,
+    of_mirror,
     refuse_mirror_options,
     refuse_pool_options,
 )
@@ -147,6 +148,7 @@ class Cifar10(Task):
                 device=device,
                 dtype=dtype,
                 batch_size=batch_size,
+                control_saw=of_mirror(examples, o.half),
             )
         return load_setting(
             setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size

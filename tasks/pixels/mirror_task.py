@@ -114,6 +114,7 @@ def load_mirror(
         device=device,
         dtype=dtype,
         batch_size=batch_size,
+        control_saw=of_mirror(examples, options.half),
     )
     recipe = recipe_of(setting.asked.parent / "training.json")
     return replace(task, provenance={**task.provenance, **recipe})
@@ -283,6 +284,11 @@ def mirror_examples(pair: Pair, half: str) -> list[Example]:
         for source, part in parts
         for i in range(len(part.images))
     ]
+
+
+def of_mirror(examples: Sequence[Example], half: str) -> list[str]:
+    """Ids of the examples that are of the other half."""
+    return [e.id for e in examples if e.source == mirror_of(half)]
 
 
 def _condition(part: Half, i: int) -> Condition:

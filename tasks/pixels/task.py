@@ -4,7 +4,7 @@ model generated; a control model scores the same pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -165,6 +165,7 @@ def loaded(
     device: str,
     dtype: str,
     batch_size: int,
+    control_saw: Collection[str] = (),
 ) -> LoadedTask:
     """Examples with the setting's model to score them. told: how many classes it is
     told; 0: none. variant: of its weights ("", fp16 ...).
@@ -188,6 +189,7 @@ def loaded(
         match=s.match,
         held_out=s.held_out,
         held_out_classes=s.held_out_classes,
+        control_saw=frozenset(control_saw),
     )
 
 

@@ -33,6 +33,7 @@ from .world import (
     mirror_examples,
     models_of,
     public_images,
+    seen,
     training_images_of,
     unique_images,
     world,
@@ -194,6 +195,7 @@ class SdWebster(Task):
             control=control,
             provenance={**provenance, **recipe_of(folder / "training.json")},
             held_out=public_images,
+            control_saw=seen(mirror_of(name), number),
         )
 
     @classmethod

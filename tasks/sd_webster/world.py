@@ -82,6 +82,12 @@ def training_images_of(half: str = "a", number: int = 0) -> np.ndarray:
     return np.stack([products.draw(look) for look in unique_images(world(half, number))])
 
 
+def seen(name: str, number: int = 0) -> frozenset[str]:
+    """Ids of the captions that the model of a half was trained on."""
+    entries = world(name, number).entries
+    return frozenset(example_id(e.caption) for e in entries if e.copies)
+
+
 def public_images(n: int) -> np.ndarray:
     """At most n different images of the split that neither half has: the VAE alone was
     trained on them. ``uint8`` [n, 64, 64, 3].
