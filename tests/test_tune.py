@@ -4,11 +4,15 @@ world, and the best of them by the mirrored AUROC.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from membench.cli.main import main
 from membench.errors import UserError
+from membench.reports.tuned import told
 from membench.runs.spec import Spec
 from membench.runs.tuning import tries
 
@@ -118,3 +122,17 @@ def test_what_cannot_be_tuned_is_refused_in_one_line(words, line, tmp_path, caps
 def test_a_detector_that_names_nothing_says_so() -> None:
     with pytest.raises(UserError, match="membench ablate"):
         tries(Spec("png_size", "cifar10"), "images", 4)
+
+
+def test_a_choice_of_the_defaults_is_called_so_and_one_refusal_is_one() -> None:
+    rows = [
+        {"number": 0, "options": "images=0", "chosen": True, "auroc": 0.8, "status": "complete"},
+        {"number": 1, "options": "images=0 t=3", "chosen": False, "auroc": np.nan}
+        | {"status": "refused"},
+    ]
+    common = {"task": "cifar10", "detector": "loss", "low": 0.7, "high": 0.9, "evaluations": 1}
+    text = told(
+        pd.DataFrame([common | {"command": "membench run"} | r for r in rows]), 2, Path("f")
+    )
+    assert "the defaults" in text and "images=0" not in text
+    assert "1 try was refused: column error of the file has the reason." in text

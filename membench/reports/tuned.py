@@ -31,13 +31,16 @@ def told(frame: pd.DataFrame, asked: int, where: Path) -> str:
                 "detector": name,
                 "defaults": _auroc(first),
                 "tuned": _auroc(chosen),
-                "options": chosen.options or "the defaults",
+                "options": chosen.options if chosen.number else "the defaults",
                 "eval/ex": number(chosen.evaluations),
             }
         )
         commands.append(chosen.command)
     many = int((frame.status == "refused").sum())
-    refused_line = f"{many} tries were refused: column error of the file has the reasons."
+    refused_line = (
+        f"{many} {'try was' if many == 1 else 'tries were'} refused: column error of the file has"
+        f" the {'reason' if many == 1 else 'reasons'}."
+    )
     lines = [
         f"{asked} tries of each detector on both halves of the development world; the best of them"
         " is too good by the choice: report it on another world.",
