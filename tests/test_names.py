@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler
 
 from membench.models import memo, names
 from membench.models.conditioning import Conditioning, stacked
+from membench.models.internals import bottleneck
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.memo import Memo
 from membench.models.names import digests, names_of
@@ -225,3 +226,16 @@ def test_pixels_on_a_processor_go_through_the_network_a_few_at_a_time(
     assert seen == [rows] * (n // rows) + [n % rows] * (n % rows > 0)
     model.quickest = 40
     torch.testing.assert_close(model.eps(x, 10, model.condition([])), found, **CLOSE)
+
+
+@pytest.mark.parametrize(("side", "n"), [(32, 50), (64, 20)])
+def test_features_are_of_all_rows_where_few_go_through_at_a_time(side: int, n: int) -> None:
+    """A hook sees each call of the network, and the last one is of the last rows alone."""
+    torch.manual_seed(0)
+    shape = (3, side, side)
+    model = PixelDenoiser(pixel_unet(side), DDIMScheduler(), shape=shape, batch_size=64)
+    assert model.rows_at_once < n < model.batch_size
+    x = torch.randn(n, *shape)
+    found = bottleneck(model, x, 10)
+    each = torch.cat([bottleneck(model, x[i : i + 1], 10) for i in range(n)])
+    torch.testing.assert_close(found, each, **CLOSE)

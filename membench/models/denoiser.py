@@ -139,8 +139,13 @@ class Denoiser(Parameterised):
                 return self.memo.rows(self._predict, x, t, condition, self.cost)
             return self._predict(x, t, condition)
 
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that an evaluation takes through the network in one call."""
+        return min(self.batch_size, self.quickest)
+
     def _predict(self, x: torch.Tensor, t: int, condition: Conditioning) -> torch.Tensor:
-        pieces, most = [], min(self.batch_size, self.quickest)
+        pieces, most = [], self.rows_at_once
         with self._fast() as compiled, self.refusals():
             # As a tensor, or every timestep would be compiled for itself.
             at = torch.tensor(t, device=self.device) if compiled else t

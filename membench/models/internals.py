@@ -101,7 +101,7 @@ def attention(
                     found[name].append(reduce(_weights(layer, queries, keys)))
         return {name: torch.cat(maps) for name, maps in found.items()}
 
-    return model.halving("attention maps", model.batch_size, compute)
+    return model.halving("attention maps", model.rows_at_once, compute)
 
 
 def _weights(layer: Any, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -151,8 +151,8 @@ def features(
     module = named_layer(model, layer)
     found: list[torch.Tensor] = []
     with torch.no_grad():
-        for start in range(0, len(x), model.batch_size):
-            rows = slice(start, start + model.batch_size)
+        for start in range(0, len(x), model.rows_at_once):
+            rows = slice(start, start + model.rows_at_once)
             outputs: dict[torch.nn.Module, Any] = {}
             _evaluate(model, x[rows], t, condition[rows], [module], outputs.__setitem__)
             found.append(_pooled(outputs.get(module), layer, pool))
@@ -187,9 +187,10 @@ def _evaluate(
     modules: Sequence[torch.nn.Module],
     see: Callable[[torch.nn.Module, Any], None],
 ) -> None:
-    """One evaluation of the plain network; ``see(module, output)`` whenever one of them
-    has run.
+    """One call of the plain network, so of at most ``model.rows_at_once`` rows;
+    ``see(module, output)`` whenever one of the modules has run.
     """
+    assert len(x) <= model.rows_at_once, "a module's output would be of the last call alone"
 
     def hook(module: torch.nn.Module, args: Any, out: Any) -> None:
         see(module, out)

@@ -139,8 +139,13 @@ def _described(
     return lambda run: measure(run, task, asked)
 
 
+_told: set[tuple[Path, str, str]] = set()  # what of a folder of runs was said already
+
+
 def _tell_changed_source(job: Job) -> None:
-    """A line where a finished run was made by other code under the same version."""
+    """A line where a finished run was made by other code under the same version; once a
+    folder of runs, of which often all are.
+    """
     made = job.folder.run.get("source") if job.folder.complete else None
     if not isinstance(made, dict):
         return
@@ -151,11 +156,13 @@ def _tell_changed_source(job: Job) -> None:
     }
     for what, source in source_of(job.spec, job.detector).items():
         kind, name, version = known[what]
-        if made.get(what) != source:
+        this = (job.folder.path.parents[3], kind, name)
+        if made.get(what) != source and this not in _told:
+            _told.add(this)
             say(
                 f"{kind} {name} is other code than made {job.folder.path}, and its version is still"
-                f" {version}: what is shown is the earlier code's; raise the version, or delete the"
-                " run"
+                f" {version}: what is shown is the earlier code's; raise the version, or delete"
+                " such runs"
             )
 
 
