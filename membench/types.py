@@ -50,6 +50,9 @@ class Condition:
         return Condition("unconditional" if told is None else f"class/{told}", class_label=told)
 
 
+UNLABELLED = -1  # of Example.memorized, where nobody knows
+
+
 @dataclass(frozen=True)
 class Example:
     """A condition with what the benchmark knows about it.

@@ -12,7 +12,6 @@ from linear import LinearModel, told
 from memorizer import MODEL
 
 from membench.boards.collect import collect
-from membench.datasets.prompts import UNLABELLED
 from membench.detectors.calibrated import Calibrated
 from membench.detectors.sharpness import Sharpness
 from membench.errors import UserError
@@ -21,7 +20,7 @@ from membench.runs.finished import per_example
 from membench.runs.job import load_task
 from membench.runs.spec import Spec
 from membench.testing import tiny_pixel_model, tiny_text_model
-from membench.types import Access, Cost
+from membench.types import UNLABELLED, Access, Cost
 
 SAMPLING = {"steps": 4, "guidance": 3.0}
 PROMPTS = told("1", "2", "3")

@@ -283,9 +283,9 @@ def test_a_board_says_what_captions_reach_and_warns(tmp_path, capsys):
     assert (
         (frame.captions_auroc == 1.0).all()
         and (frame.captions_by == "caption_case").all()
-        and (frame.captions_low == 1.0).all()
+        and (frame.captions_low < 0.5).all()  # of four groups a label
     )
-    expected = "captions alone reach AUROC 1.000 [1.000, 1.000] (caption_case;"
+    expected = "captions alone reach AUROC 1.000 [0.398, 1.000] (caption_case;"
     write_boards(of_frame(frame, "run"), "md", None)
     out = capsys.readouterr().out
     assert out.count(expected) == 1 and out.count("WARNING: captions alone exceed AUROC 0.6") == 1

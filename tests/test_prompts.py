@@ -23,7 +23,6 @@ from membench.datasets.known_sets import KNOWN, KnownSet
 from membench.datasets.prompt_sets import PromptSet, read, resource, together
 from membench.datasets.prompts import (
     LONGEST,
-    UNLABELLED,
     Prompt,
     example_id,
     read_prompt_file,
@@ -32,6 +31,7 @@ from membench.datasets.prompts import (
 )
 from membench.errors import UserError
 from membench.fetching import hub, net, resources
+from membench.types import UNLABELLED
 
 PROMPTS = ROOT.parent / "shared" / "data" / "prompts"
 published = pytest.mark.skipif(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from membench.datasets.prompts import UNLABELLED
+from membench.types import UNLABELLED
 
 # The prompts of Wen's and of Hintersdorf's list
 _SD1_500 = "de66d4ad44e6fc33b157db2c7b1dd2f4cecd5fad5b8ab5e2fffda96bc116a27d"

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from membench.datasets.known_sets import KNOWN, KnownSet
-from membench.datasets.prompts import UNLABELLED, Prompt, read_prompt_file
+from membench.datasets.prompts import Prompt, read_prompt_file
 from membench.datasets.twins import plain
 from membench.errors import UserError, unknown_name
 from membench.storage.hashing import file_hash, json_hash
+from membench.types import UNLABELLED
 
 if TYPE_CHECKING:
     from membench.fetching.resources import Resource

@@ -15,9 +15,7 @@ from membench.datasets.prompt_formats import LONGEST, format_of
 from membench.datasets.twins import BUT_FOR, Labelled
 from membench.errors import UserError
 from membench.storage.reading import is_text, shown
-from membench.types import Condition, Example
-
-UNLABELLED = -1
+from membench.types import UNLABELLED, Condition, Example
 
 # The label that a published kind stands for
 KINDS = {"MV": 1, "TV": 1, "RV": 1, "VM": 1, "TM": 1, "N": 0}

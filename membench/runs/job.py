@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from membench import registry
-from membench.datasets.prompts import UNLABELLED
 from membench.detector import Detector
 from membench.errors import UserError, unknown_name
 from membench.models.batch_size import AUTO, USUAL, Tuned
@@ -24,7 +23,7 @@ from membench.storage import provenance
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.workspace import Workspace
 from membench.task import LoadedTask, Task
-from membench.types import Condition, Example
+from membench.types import UNLABELLED, Condition, Example
 
 T = TypeVar("T")
 

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from membench.datasets.prompts import UNLABELLED, Prompt, example_id
+from membench.datasets.prompts import Prompt, example_id
 from membench.errors import UserError
 from membench.task import LoadedTask, TaskInfo
-from membench.types import Space, Training
+from membench.types import UNLABELLED, Space, Training
 
 from ..shared import examples_hash
 from .reference import read_reference

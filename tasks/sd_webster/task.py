@@ -16,13 +16,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from membench.datasets.prompts import UNLABELLED
 from membench.datasets.trained_on import same_training
 from membench.errors import UserError, unknown_name
 from membench.models.latent import load_model
 from membench.storage.hashing import json_hash
 from membench.task import LoadedTask, Task, TaskInfo
-from membench.types import Band, Space, Tracker, Training
+from membench.types import UNLABELLED, Band, Space, Tracker, Training
 
 from ..one_recipe import recipe_of
 from ..shared import examples_hash, mirror_of, refuse_control_of
