@@ -155,8 +155,13 @@ def tuned() -> Figure:
     images say of it.
     """
     tried = pd.read_parquet(HERE / "tuned_cifar10.parquet")
-    names = list(tried.detector.unique())
-    figure = Figure(figsize=(7.2, 2.2), layout="constrained")
+    asked = set(pd.read_parquet(HERE / "worlds.parquet").detector)
+    names = [name for name in tried.detector.unique() if name in asked]
+    chosen = {
+        row.detector: {*row.options.split()} - {"condition=auto"}  # which is the default
+        for row in tried[tried.chosen].itertuples()
+    }
+    figure = Figure(figsize=(7.2, 2.4), layout="constrained")
     titles = ("development world", "worlds 1 and 2", "real CIFAR-10")
     panels = figure.subplots(1, len(titles), sharey=True, sharex=True)
     for k, name in enumerate(names):
@@ -167,7 +172,7 @@ def tuned() -> Figure:
         board = board[board.kind == "all"]
         for k, name in enumerate(names):
             mine = board[board.detector == name].set_index("options").mirrored
-            other = [value for options, value in mine.items() if options != "images=0"]
+            other = [v for options, v in mine.items() if {*options.split()} == chosen[name]]
             _arrow(axes, k, mine["images=0"], other[0] if other else mine["images=0"])
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=9, loc="left")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from membench import registry
 from membench.cli.main import main
 from membench.reports.ladder import legend, summary
 from membench.reports.output import markdown
@@ -30,6 +31,7 @@ FILES = (
     "README.md",
     "results/mirror_development.md",
     "results/worlds.md",
+    "results/worlds_sd_webster.md",
     "results/sd_webster_full.md",
     "results/cifar10_pair.md",
     "results/cifar10_subset.md",
@@ -101,16 +103,25 @@ def _tuned(rows: pd.DataFrame, task: str) -> dict[str, float]:
     if rows.empty:
         return {}
     tried = pd.read_parquet(ROOT / "results" / f"tuned_{task}.parquet")
-    # condition=auto is the default, and left out
     chosen = {
-        (row.detector, *sorted({*row.options.split()} - {"condition=auto"}))
+        (row.detector, beside_defaults(row.detector, row.options))
         for row in tried[tried.chosen].itertuples()
     }
     return {
         row.detector: row.mirrored
         for row in rows.itertuples()
-        if (row.detector, *sorted(row.options.split())) in chosen
+        if (row.detector, beside_defaults(row.detector, row.options)) in chosen
     }
+
+
+def beside_defaults(detector: str, options: str) -> frozenset[str]:
+    """Of the words KEY=VALUE those whose value is not the detector's default."""
+    defaults = registry.detectors().load(detector).Options()
+    return frozenset(
+        word
+        for word in options.split()
+        if str(getattr(defaults, word.partition("=")[0])).lower() != word.partition("=")[2].lower()
+    )
 
 
 def climbed(file: str) -> str:

@@ -279,3 +279,36 @@ def test_what_is_told_of_further_worlds_is_their_board_s():
     best = every[every.detector != "combined"].sort_values("mirrored").iloc[-1:]
     for page in ("README.md", "docs/findings.md", "results/worlds.md"):
         assert interval_of(best, "behind") in words_of(page)
+
+
+def test_what_is_told_of_tuning_on_captions_is_the_page_s():
+    text, page = words_of("docs/findings.md"), words_of("results/worlds_sd_webster.md")
+    gains = dict(re.findall(r"\| (\w+) (?:\| [\d.]+ ){4}\| ([+-][\d.]+ \[[^\]]+\]) \|", page))
+    ahead = {name for name, gain in gains.items() if "[+" in gain}
+    assert len(gains) == 8 and len(ahead) == 5
+    for name in ahead:
+        assert f"`{name}` {gains[name]}" in text
+    board = pd.read_parquet(ROOT / "results" / "worlds_sd_webster.parquet")
+    board = board[board.kind == "all"].set_index(["detector", "options"])
+    default = (
+        board.mirrored["cfg_norm", "images=0"] - board.mirrored["bright_ending", "draws=1 images=0"]
+    )
+    tuned = board.behind["bright_ending", "draws=1 images=0 steps=10"]
+    assert f"is {default:.3f} behind `cfg_norm`, as tuned {tuned:.3f}" in text
+    [best] = board[board.behind.isna()].index
+    assert best == ("cfg_norm", "images=0 steps=10")
+    assert f"`bright_ending` from {board.mirrored['bright_ending', 'draws=1 images=0']:.3f}" in (
+        words_of("README.md")
+    )
+    [combined] = board.loc["combined"].mirrored
+    noises = board.mirrored["cfg_norm", "draws=23 images=0"]
+    assert f"`combined` ({combined:.3f}) has what" in page and f"noises: {noises:.3f})" in page
+    assert f"{combined:.3f}" == f"{board.mirrored['cfg_norm', 'images=0']:.3f}"
+    assert 0 < noises - combined < 0.005
+
+
+def test_what_is_told_of_captions_is_the_board_s():
+    board = pd.read_parquet(ROOT / "results" / "worlds_sd_webster.parquet")
+    board = board[(board.kind == "all") & (board.options == "images=0")]
+    text = words_of("docs/findings.md")
+    assert interval_of(board[board.detector == "cfg_norm"].iloc[0], "mirrored") in text

@@ -73,30 +73,42 @@ def test_the_picture_has_a_dot_for_each_detector() -> None:
     assert sorted(names) == sorted(board[board.kind == "all"].detector)
 
 
-def test_what_tuning_promised_and_gave_is_what_the_parquets_say() -> None:
+@pytest.mark.parametrize(
+    ("task", "page"), [("cifar10", "worlds"), ("sd_webster", "worlds_sd_webster")]
+)
+def test_what_tuning_promised_and_gave_is_what_the_parquets_say(task: str, page: str) -> None:
     results = ROOT / "results"
-    tried = pd.read_parquet(results / "tuned_cifar10.parquet")
-    worlds = pd.read_parquet(results / "worlds.parquet").query("kind == 'all'")
-    each = pd.read_parquet(results / "worlds_each.parquet").query("kind == 'all'")
-    text = (results / "worlds.md").read_text(encoding="utf-8")
+    tried = pd.read_parquet(results / f"tuned_{task}.parquet")
+    worlds = pd.read_parquet(results / f"{page}.parquet").query("kind == 'all'")
+    each = pd.read_parquet(results / f"{page}_each.parquet").query("kind == 'all'")
+    text = (results / f"{page}.md").read_text(encoding="utf-8")
+    for board in (worlds, each):
+        board["beside"] = [
+            (row.detector, tables.beside_defaults(row.detector, row.options))
+            for row in board.itertuples()
+        ]
     for name, of in tried.groupby("detector"):
         first, best = of[of.number == 0].iloc[0], of[of.chosen].iloc[0]
-        mine = worlds[worlds.detector == name].set_index("options").mirrored
-        told = [f"{first.auroc:.3f}", f"{best.auroc:.3f}", f"{mine['images=0']:.3f}"]
+        mine = worlds.set_index("beside").mirrored
+        plain, tuned = ((name, tables.beside_defaults(name, row.options)) for row in (first, best))
+        told = [f"{first.auroc:.3f}", f"{best.auroc:.3f}"]
+        if plain not in mine:
+            assert f"| {name} | {' | '.join(told)} | not run | | |" in text
+            continue
+        told.append(f"{mine[plain]:.3f}")
         if best.number == 0:
             told = [told[0], "the defaults", told[2], "the defaults", ""]
-        else:  # condition=auto is the default, and was left out
-            options = " ".join(sorted(set(best.options.split()) - {"condition=auto"}))
-            tuned, plain = (
-                each[(each.detector == name) & (each.options == asked)]
+        else:
+            before, after = (
+                each[each.beside == asked]
                 .sort_values("weights")[["auroc_a", "auroc_b"]]
                 .to_numpy()
                 .ravel()
-                for asked in (options, "images=0")
+                for asked in (plain, tuned)
             )
-            low, high = over_trainings(tuned - plain)
-            gain = f"{(tuned - plain).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
-            told += [f"{mine[options]:.3f}", gain]
+            low, high = over_trainings(after - before)
+            gain = f"{(after - before).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+            told += [f"{mine[tuned]:.3f}", gain]
         assert f"| {name} | {' | '.join(told)} |".replace("  ", " ") in text
 
 
@@ -117,5 +129,11 @@ def test_what_combined_gains_is_told_by_kind() -> None:
         )
         low, high = over_trainings(ours - best)
         assert words.format(f"{(ours - best).mean():.3f} [{low:.3f}, {high:.3f}]") in text
+    every = pd.read_parquet(results / "worlds.parquet").set_index(["detector", "options", "kind"])
+    noises = every.loc["loss", "images=0 noises=16", "all"]
+    assert f"has what it has with five ({noises.mirrored:.3f})" in text
+    assert f"{every.mirrored['loss', 'images=0', 'all']:.3f}" == f"{noises.mirrored:.3f}"
+    ends = f"{noises.behind:.3f} [{noises.behind_low:.3f}, {noises.behind_high:.3f}] ahead of it"
+    assert ends in text
     near = pd.read_parquet(results / "worlds.parquet").query("kind == 'near'").mirrored
     assert f"({near.max():.3f} and {near.nlargest(2).iloc[1]:.3f})" in text
