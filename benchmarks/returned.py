@@ -2,7 +2,7 @@
 
     membench run --detector random --task sd_webster --set sd_webster.half=a --runs RUNS
     membench run --detector random --task sd_webster --set sd_webster.half=b --runs RUNS
-    python benchmarks/returned.py RUNS
+    python benchmarks/returned.py RUNS [--output FILE.parquet]
 
 Reads runs of ``random`` with images from captions (the default: four a caption). Of each
 model and kind of caption it prints how many of them return, in any of their images, a
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -49,6 +50,7 @@ def returned(run: Run) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
+    parser.add_argument("--output", type=Path, help="every row's counts, as Parquet")
     args = parser.parse_args()
     rows = []
     for run in read_runs([args.runs]).runs:
@@ -56,21 +58,40 @@ def main() -> None:
             continue
         copy = run.space.copy
         for (shown, source, kind), of in returned(run).groupby(["shown", "source", "kind"]):
-            hits, n = int((of.nearest < copy).sum()), len(of)
-            mine = int((of.own < copy).sum())
             rows.append(
                 {
-                    "world": given(run.info, "world") or "0",
+                    "world": int(given(run.info, "world") or 0),
                     "half": half_of(run),
-                    "captions": f"{kind}, {source}",
-                    "n": n,
-                    "returned": interval(hits / n, *wilson(hits, n)),
-                    "own": interval(mine / n, *wilson(mine, n)) if shown else "",
-                    "L2 of own": f"{of.own.median():.2f}" if of.own.notna().any() else "",
+                    "kind": kind,
+                    "source": source,
+                    "shown": shown,
+                    "n": len(of),
+                    "returned": int((of.nearest < copy).sum()),
+                    "own": int((of.own < copy).sum()),
+                    "own_distance": of.own.median(),
+                    "weights": run.info["key_parts"]["hashes"]["weights"][:8],
                 }
             )
-    order = ["world", "half", "captions"]
-    print(markdown(pd.DataFrame(rows).sort_values(order, ignore_index=True)))
+    order = ["world", "half", "kind", "source"]
+    frame = pd.DataFrame(rows).sort_values(order, ignore_index=True)
+    if args.output:
+        frame.to_parquet(args.output)
+    print(markdown(pd.DataFrame([_told(row) for row in frame.itertuples()])))
+
+
+def _told(row: Any) -> dict[str, Any]:
+    def share(hits: int) -> str:
+        return interval(hits / row.n, *wilson(hits, row.n))
+
+    return {
+        "world": row.world,
+        "half": row.half,
+        "captions": f"{row.kind}, {row.source}",
+        "n": row.n,
+        "returned": share(row.returned),
+        "own": share(row.own) if row.shown else "",
+        "L2 of own": "" if pd.isna(row.own_distance) else f"{row.own_distance:.2f}",
+    }
 
 
 if __name__ == "__main__":

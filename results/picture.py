@@ -83,7 +83,7 @@ def draw(shown: list[tuple[np.ndarray, np.ndarray]], board: pd.DataFrame) -> Fig
 
 def said(board: pd.DataFrame) -> str:
     """The numbers that the figure shows, kept in the PNG: a test compares them."""
-    rows = board[board.kind == "all"].sort_values(["task", "detector"])
+    rows = board[(board.kind == "all") & board.task.isin(TASKS)].sort_values(["task", "detector"])
     numbers = rows[["mirrored", "mirrored_low", "mirrored_high"]].to_numpy(float)
     named = zip(rows.task, rows.detector, numbers, strict=True)
     return "; ".join(f"{t} {d} {' '.join(f'{v:.3f}' for v in of)}" for t, d, of in named)

@@ -312,3 +312,40 @@ def test_what_is_told_of_captions_is_the_board_s():
     board = board[(board.kind == "all") & (board.options == "images=0")]
     text = words_of("docs/findings.md")
     assert interval_of(board[board.detector == "cfg_norm"].iloc[0], "mirrored") in text
+
+
+def test_what_the_worlds_models_return_is_as_it_was_counted():
+    results, text = ROOT / "results", words_of("results/worlds_sd_webster.md")
+    base = pd.read_parquet(results / "worlds_sd_webster_base.parquet")
+    base = base.sort_values("ams_cumulative", ascending=False)
+    shares = [f"{100 * share:.1f}" for share in base.ams_cumulative]
+    images = [f"{share * n:.0f}" for share, n in zip(base.ums_cumulative, base.n_g, strict=True)]
+    told = (
+        "Of 300 unconditional images each {}, {}, {} and {} % are copies, of {}, {}, {} and {}"
+        " different"
+    )
+    assert told.format(*shares, *images) in text and set(base.n_g) == {300}
+    assert (base.control_ams == 0).all() and len(base) == 4
+    asked = pd.read_parquet(results / "worlds_sd_webster_returned.parquet")
+    of = asked.groupby(["kind", "source"])[["n", "returned", "own"]].sum()
+    for (kind, source), column, words in (
+        (("MV", "catalogue"), "own", "{} of {} MV captions return their image"),
+        (("RV", "catalogue"), "returned", "{} of {} RV captions some"),
+        (("TV", "catalogue"), "returned", "{} of {} TV captions"),
+        (("held_out", "held_out"), "returned", "{} of {} held-out ones"),
+    ):
+        row = of.loc[kind, source]
+        assert words.format(row[column], row.n) in text
+    others = of.xs("mirror", level="source").sum()
+    assert f"captions {others.returned} of {others.n}." in text
+    nearest = asked[(asked.kind == "MV") & asked.shown].own_distance
+    assert f"nearest {nearest.min():.2f} to {nearest.max():.2f};" in text
+
+
+def test_what_is_told_of_faces_is_the_board_s():
+    board = pd.read_parquet(ROOT / "results" / "mirror_development.parquet")
+    board = board[(board.task == "celeba") & (board.kind == "all")].set_index("detector")
+    text = words_of("results/mirror_development.md")
+    for name in ("clid", "loss", "cfg_norm"):
+        assert f"({interval_of(board.loc[name], 'mirrored')})" in text
+    assert board.mirrored.idxmax() == "clid" and board.mirrored_high["cfg_norm"] < 0.5
