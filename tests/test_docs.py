@@ -349,3 +349,24 @@ def test_what_is_told_of_faces_is_the_board_s():
     for name in ("clid", "loss", "cfg_norm"):
         assert f"({interval_of(board.loc[name], 'mirrored')})" in text
     assert board.mirrored.idxmax() == "clid" and board.mirrored_high["cfg_norm"] < 0.5
+
+
+def test_what_a_reference_model_gains_is_the_board_s():
+    board = pd.read_parquet(ROOT / "results" / "calibrated.parquet").query("source == 'held_out'")
+    text = words_of("results/mirror_development.md")
+    for name, task in (("loss", "cifar10"), ("cfg_norm", "sd_webster")):
+        of = board[board.task == task]
+        models = of[of.detector == name]
+        # Half a, then b, as the development board names its models
+        pair = pd.read_parquet(ROOT / "results" / "mirror_development.parquet")
+        order = pair[pair.task == task].data.iloc[0].split("|")
+        models, calibrated = (
+            rows.set_index("data").loc[order] for rows in (models, of[of.detector == "calibrated"])
+        )
+        cells = [
+            " / ".join(interval_of(row, "auroc") for _, row in rows.iterrows())
+            for rows in (models, calibrated)
+        ]
+        assert f"| {name} | {task} | {cells[0]} | {cells[1]} |" in text
+        gains = (calibrated.auroc - models.auroc).tolist()
+        assert min(gains) > 0.1 if name == "loss" else max(gains) < 0
