@@ -253,8 +253,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from membench.cli.main import main as _  # noqa: F401 - imported once, for all children
+    # Imported once, for all children: a signal in an import of their own is no fault
+    from membench.cli.main import main as _  # noqa: F401
     from membench.registry import detectors
+    from membench.tasks.pixels import train as __  # noqa: F401
     from membench.tasks.cifar10.task import DATA
 
     for name in detectors().names():  # imported once, for all children

@@ -1,4 +1,4 @@
-"""The folder of Ray's files, which needs no Ray."""
+"""The folder of Ray's files, and a cluster that does not start: without Ray."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from membench.runs.ray_cluster import own_folder
+from membench.errors import UserError
+from membench.runs.ray_cluster import own_folder, start
 
 
 def test_folders_of_killed_drivers_are_removed(
@@ -43,3 +45,21 @@ def test_folders_of_killed_drivers_are_removed(
         assert {f.name for f in place.iterdir()} == {"mb-somebody", again.name}
     finally:
         shutil.rmtree(place)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception("The current node timed out during startup. This could happen because.\nMore"),
+        RuntimeError("no port"),
+        OSError("no room"),
+        Exception(),
+    ],
+)
+def test_a_cluster_that_does_not_start_is_one_line(error: Exception) -> None:
+    def init(**_: object) -> None:
+        raise error
+
+    with pytest.raises(UserError, match="Ray cannot be started here") as found:
+        start(SimpleNamespace(init=init), 2, "/tmp")
+    assert "\n" not in str(found.value) and "leave --executor ray out" in str(found.value)

@@ -104,9 +104,10 @@ def start(ray: Any, cores: int, folder: str) -> None:
     """
     try:
         ray.init(num_cpus=cores, object_store_memory=STORE, _temp_dir=folder, **QUIET)
-    # No room in /dev/shm, no port, no home to keep its token in
-    except (OSError, RuntimeError) as error:
-        why = str(error).strip().splitlines()[0].rstrip(".")
+    # No room in /dev/shm, no port, no home to keep its token in; of a machine too busy to
+    # start in time Ray says it by a bare Exception
+    except Exception as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
             f"Ray cannot be started here ({why}); leave --executor ray out, or mend that"
         ) from error
