@@ -256,8 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported once, for all children: a signal in an import of their own is no fault
     from membench.cli.main import main as _  # noqa: F401
     from membench.registry import detectors
-    from membench.tasks.pixels import train as __  # noqa: F401
     from membench.tasks.cifar10.task import DATA
+    from membench.tasks.pixels import train as __  # noqa: F401
 
     for name in detectors().names():  # imported once, for all children
         detectors().load(name)
