@@ -4,6 +4,7 @@ that people see.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -370,3 +371,41 @@ def test_what_a_reference_model_gains_is_the_board_s():
         assert f"| {name} | {task} | {cells[0]} | {cells[1]} |" in text
         gains = (calibrated.auroc - models.auroc).tolist()
         assert min(gains) > 0.1 if name == "loss" else max(gains) < 0
+
+
+def test_published_orders_are_those_of_the_papers_and_of_the_board():
+    rows = pd.read_csv(ROOT / "results" / "published.csv", dtype=str, keep_default_na=False)
+    rows = rows[rows.metric == "auroc"]
+    board = pd.read_parquet(ROOT / "results" / "worlds_sd_webster.parquet")
+    board = board[(board.kind == "all") & board.options.isin(["images=0", "draws=1 images=0"])]
+    ours, text = board.set_index("detector").mirrored, words_of("results/worlds_sd_webster.md")
+    jeon = {
+        "sharpness": ({"draws": 4, "steps": 1}, "Jeon"),
+        "cfg_norm": ({"draws": 4, "steps": 1}, "Jeon"),
+        "bright_ending": ({"draws": 1, "steps": 50}, "Jeon"),
+        "attention_entropy": ({"variant": "E"}, "Jeon"),
+    }
+    dsm = {
+        "hessian_difference": ({"draws": 1}, "DSM"),
+        "dsm": ({"step": 0}, "DSM"),
+        "cfg_norm": ({"draws": 1, "steps": 1}, "DSM"),
+    }
+    for title, model, wanted in (
+        ("Jeon et al. 2025, Stable Diffusion 1.4", "CompVis/stable-diffusion-v1-4", jeon),
+        ("Jeon et al. 2025, Stable Diffusion 2", "stabilityai/stable-diffusion-2", jeon),
+        ("anonymous 2026 (DSM), Stable Diffusion 1.5", "Stable Diffusion 1.5", dsm),
+    ):
+        found = {}
+        for name, (options, paper) in wanted.items():
+            of = rows[rows.paper.str.contains(paper) & (rows.model == model)]
+            [value] = [
+                row.value
+                for row in of[of.detector == name].itertuples()
+                if options.items() <= json.loads(row.options).items()
+            ]
+            found[name] = float(value)
+        cells = [
+            ", ".join(f"{n} {v:.3f}" for n, v in sorted(of.items(), key=lambda x: -x[1]))
+            for of in (found, {name: ours[name] for name in wanted})
+        ]
+        assert f"| {title} | {cells[0]} | {cells[1]} |" in text
