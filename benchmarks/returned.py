@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from membench.boards.identity import given
@@ -31,7 +32,7 @@ from membench.tasks.sd_webster.world import unique_images, world
 
 def returned(run: Run) -> pd.DataFrame:
     """A row a caption: its kind, whether its model was shown it, and the distance of its
-    nearest image to any training image and to its own (NaN for a caption without one).
+    nearest image to any training image and to its own (NaN where none is stored).
     """
     half = world(half_of(run), int(given(run.info, "world") or 0))
     place = {look: i for i, look in enumerate(unique_images(half))}
@@ -68,7 +69,8 @@ def main() -> None:
                     "n": len(of),
                     "returned": int((of.nearest < copy).sum()),
                     "own": int((of.own < copy).sum()),
-                    "own_distance": of.own.median(),
+                    # A match that is not stored is farther away than those that are
+                    "own_distance": of.own.fillna(np.inf).median(),
                     "weights": run.info["key_parts"]["hashes"]["weights"][:8],
                 }
             )
@@ -90,7 +92,7 @@ def _told(row: Any) -> dict[str, Any]:
         "n": row.n,
         "returned": share(row.returned),
         "own": share(row.own) if row.shown else "",
-        "L2 of own": "" if pd.isna(row.own_distance) else f"{row.own_distance:.2f}",
+        "L2 of own": f"{row.own_distance:.2f}" if np.isfinite(row.own_distance) else "",
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from tables import parsed
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE, FOLDER = ROOT / "results", ROOT / "docs" / "figures"
@@ -158,8 +159,7 @@ def tuned() -> Figure:
     asked = set(pd.read_parquet(HERE / "worlds.parquet").detector)
     names = [name for name in tried.detector.unique() if name in asked]
     chosen = {
-        row.detector: {*row.options.split()} - {"condition=auto"}  # which is the default
-        for row in tried[tried.chosen].itertuples()
+        row.detector: parsed(row.detector, row.options) for row in tried[tried.chosen].itertuples()
     }
     figure = Figure(figsize=(7.2, 2.4), layout="constrained")
     titles = ("development world", "worlds 1 and 2", "real CIFAR-10")
@@ -172,7 +172,7 @@ def tuned() -> Figure:
         board = board[board.kind == "all"]
         for k, name in enumerate(names):
             mine = board[board.detector == name].set_index("options").mirrored
-            other = [v for options, v in mine.items() if {*options.split()} == chosen[name]]
+            other = [v for options, v in mine.items() if parsed(name, options) == chosen[name]]
             _arrow(axes, k, mine["images=0"], other[0] if other else mine["images=0"])
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=9, loc="left")

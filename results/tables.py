@@ -22,6 +22,7 @@ import pandas as pd
 
 from membench import registry
 from membench.cli.main import main
+from membench.options import detector_options
 from membench.reports.ladder import legend, summary
 from membench.reports.output import markdown
 from membench.reports.text import interval, number
@@ -104,24 +105,20 @@ def _tuned(rows: pd.DataFrame, task: str) -> dict[str, float]:
         return {}
     tried = pd.read_parquet(ROOT / "results" / f"tuned_{task}.parquet")
     chosen = {
-        (row.detector, beside_defaults(row.detector, row.options))
+        (row.detector, parsed(row.detector, row.options))
         for row in tried[tried.chosen].itertuples()
     }
     return {
         row.detector: row.mirrored
         for row in rows.itertuples()
-        if (row.detector, beside_defaults(row.detector, row.options)) in chosen
+        if (row.detector, parsed(row.detector, row.options)) in chosen
     }
 
 
-def beside_defaults(detector: str, options: str) -> frozenset[str]:
-    """Of the words KEY=VALUE those whose value is not the detector's default."""
-    defaults = registry.detectors().load(detector).Options()
-    return frozenset(
-        word
-        for word in options.split()
-        if str(getattr(defaults, word.partition("=")[0])).lower() != word.partition("=")[2].lower()
-    )
+def parsed(detector: str, options: str) -> object:
+    """A detector's options from a board's words: settings are one where these are."""
+    cls = registry.detectors().load(detector)
+    return detector_options(detector, cls, options.split(), None, "mini")
 
 
 def climbed(file: str) -> str:

@@ -409,3 +409,14 @@ def test_published_orders_are_those_of_the_papers_and_of_the_board():
             for of in (found, {name: ours[name] for name in wanted})
         ]
         assert f"| {title} | {cells[0]} | {cells[1]} |" in text
+
+
+def test_how_many_detectors_tuning_helps_is_counted_on_the_pages():
+    words = {2: "two", 5: "five", 8: "eight"}
+    counts = []
+    for page in ("results/worlds.md", "results/worlds_sd_webster.md"):
+        gains = re.findall(r"\| ([+-][\d.]+ \[([+-])[\d.]+, [+-][\d.]+\]) \|", words_of(page))
+        counts.append((words[sum(low == "+" for _, low in gains)], words[len(gains)]))
+    (images, of_images), (captions, of_captions) = counts
+    told = f"help {images} detectors of images in {of_images}, and {captions} of captions in"
+    assert f"{told} {of_captions}" in words_of("README.md")

@@ -156,6 +156,10 @@ def test_worlds_of_two_recipes_are_refused(development: list[Run]) -> None:
     silent = [told(r) for r in two]
     for runs in (alike, [*alike[:2], *silent]):
         assert len(board(runs, "worlds").frame) == 4
+    third = [told(r, steps=1200) for r in in_worlds(development, {3: 3.0}, "caption_length")]
+    of_two = [told(r, steps=3500) for r in two]
+    with pytest.raises(UserError, match="one recipe: steps is 3500 and 1200"):
+        board([*(told(r) for r in one), *of_two, *third], "worlds")
     with pytest.raises(UserError, match="one recipe: steps is 3500 and 1200; name the runs"):
         board([*alike[:2], *(told(r, steps=1200, rate=0.001) for r in two)], "worlds")
     with pytest.raises(UserError, match="one recipe: flip is not said and True"):

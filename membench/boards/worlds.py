@@ -157,15 +157,15 @@ def _refuse_recipes(runs: Sequence[Run]) -> None:
     """Raises :class:`UserError` where models of two worlds were not trained alike, by
     what their training.json says: their spread would be of the recipes.
     """
-    first, *others = [(run, run.info.get("provenance", {}).get("recipe")) for run in runs]
-    for run, recipe in others:
-        if not (recipe and first[1]):
-            continue  # it does not say
-        for name in sorted({*recipe, *first[1]}):
-            values = [str(of.get(name, "not said"))[:40] for of in (first[1], recipe)]
+    every = [(run, run.info.get("provenance", {}).get("recipe")) for run in runs]
+    told = [(run, recipe) for run, recipe in every if recipe]
+    for run, recipe in told[1:]:
+        first, own = told[0]
+        for name in sorted({*recipe, *own}):
+            values = [str(of.get(name, "not said"))[:40] for of in (own, recipe)]
             if values[0] != values[1]:
                 raise UserError(
-                    f"the models of {first[0].path} and {run.path} were not trained by one recipe:"
+                    f"the models of {first.path} and {run.path} were not trained by one recipe:"
                     f" {name} is {values[0]} and {values[1]}; name the runs of one"
                 )
 

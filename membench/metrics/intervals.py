@@ -20,8 +20,8 @@ from membench.metrics.detection import FPR_LIMITS, check, detection_metrics, dev
 from membench.metrics.ranks import beaten, counts, places, taken, wins
 from membench.metrics.ranks import parts as rows_at_once
 from membench.metrics.rows import Metric
-from membench.metrics.separation import auroc_bound, precision_bound, rate_bound
-from membench.metrics.unique import Interval, zero_limit
+from membench.metrics.separation import auroc_bound, bounded, precision_bound, rate_bound
+from membench.metrics.unique import Interval
 
 _CELLS = 2_000_000  # weights held at once
 
@@ -237,15 +237,9 @@ def share_intervals(
     G of G groups: groups (of like size), not rows, are the independent units.
     """
     hits = np.asarray(hits, dtype=bool)
-    limit = zero_limit(len(set(np.asarray(groups).astype(str).tolist())) or 1, level)
+    independent = len(set(np.asarray(groups).astype(str).tolist()))
     found = mean_intervals(hits, groups, resamples=resamples, level=level, seed=seed)
-    exact = [
-        (0.0, limit) if not column.any() else (1 - limit, 1.0) if column.all() else None
-        for column in hits.T
-    ]
-    return [
-        bootstrap and (alone or bootstrap) for bootstrap, alone in zip(found, exact, strict=True)
-    ]
+    return [ends and bounded(ends, independent, level) for ends in found]
 
 
 def _class_mean_interval(

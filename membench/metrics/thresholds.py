@@ -16,7 +16,8 @@ import pandas as pd
 from membench.metrics.extraction import nearest_matches, ums_intervals
 from membench.metrics.intervals import mean_resamples, percentiles
 from membench.metrics.regions import in_region
-from membench.metrics.unique import rarefied, zero_limit
+from membench.metrics.separation import bounded
+from membench.metrics.unique import rarefied
 from membench.types import Space
 
 COLUMNS = ("metric", "form", "alpha", "beta", "value", "low", "high", "n")
@@ -112,13 +113,12 @@ def _ams(
     cumulative = np.stack([in_region(best, space, float(e)) for e in edges], axis=1)
     hits = np.concatenate([cumulative, below], axis=1).astype(np.float64)
     drawn = None if groups is None else mean_resamples(hits, groups, resamples=resamples, seed=seed)
-    limit = 1.0 if groups is None else zero_limit(len(np.unique(np.asarray(groups).astype(str))))
+    independent = 0 if groups is None else len(np.unique(np.asarray(groups).astype(str)))
 
     def row(form: str, alpha: float, beta: float, count: int, of: np.ndarray | None) -> tuple:
-        low, high = (np.nan, np.nan) if of is None else percentiles(of, 0.95)
-        # Each resample is like the next: intervals.share_intervals
-        if of is not None and count in (0, n):
-            low, high = (0.0, limit) if count == 0 else (1 - limit, 1.0)
+        low, high = (np.nan, np.nan)
+        if of is not None:
+            low, high = bounded(percentiles(of, 0.95), independent, 0.95)
         return ("ams", form, alpha, beta, count / n, low, high, n)
 
     counts = hits.sum(axis=0).astype(int)
