@@ -32,13 +32,15 @@ def test_folders_of_killed_drivers_are_removed(
         with subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
         ) as driver:
-            assert driver.stdout
-            theirs = Path(driver.stdout.readline().strip())
-            (theirs / "session").mkdir()
-            ours, lock = own_folder()
-            assert theirs.is_dir() and ours.is_dir() and ours != theirs
-            driver.kill()
-            driver.wait()
+            try:
+                assert driver.stdout
+                theirs = Path(driver.stdout.readline().strip())
+                (theirs / "session").mkdir()
+                ours, lock = own_folder()
+                assert theirs.is_dir() and ours.is_dir() and ours != theirs
+            finally:
+                driver.kill()
+                driver.wait()
         lock.release()
         again, lock = own_folder()
         lock.release()
