@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import resource
@@ -165,11 +166,15 @@ class Disk:
         self._mount("size=2g", "-t", "tmpfs", "none")
 
     def _mount(self, options: str, *words: str) -> None:
-        subprocess.run(["mount", "-o", options, *words, str(self.folder)], check=True)
+        command = ["mount", "-o", options, *words, str(self.folder)]
+        subprocess.run(command, check=True, capture_output=True)
 
     def full(self) -> None:
-        used = shutil.disk_usage(self.folder).used
-        self._mount(f"remount,rw,size={max(used, 4096)}")
+        for _ in range(100):  # refused where more was written since it was asked
+            used = shutil.disk_usage(self.folder).used
+            with contextlib.suppress(subprocess.CalledProcessError):
+                return self._mount(f"remount,rw,size={max(used, 4096)}")
+        raise RuntimeError(f"{self.folder}: it cannot be made full")
 
     def read_only(self) -> None:
         # Fails while a file is open for writing: then it stays as it is
