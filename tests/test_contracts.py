@@ -59,6 +59,7 @@ PROMPTS = {
 # Of each built-in detector the options that make it quick, and the settings that it
 # takes.
 EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "adaptive": ({"threshold": 1.0, "rounds": 3}, [CAPTIONS, CLASSES]),
     "anisotropy": ({}, [CAPTIONS, CLASSES]),
     "attention_entropy": ({"layer": "down_blocks.1.attentions.0"}, [CAPTIONS]),
     "bright_ending": ({"trajectory": 5, "steps": 5}, [CAPTIONS]),

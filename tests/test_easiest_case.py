@@ -224,7 +224,7 @@ CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 # What the rest of them is held to in tests of its own.
 ELSEWHERE = {"normal_bundle", "png_size", "caption_case", "caption_length", "caption_ngrams"}
 ELSEWHERE |= {"attention_entropy", "bright_ending", "representation", "combined", "calibrated"}
-ELSEWHERE |= {"transition_step", "nemo_ssim", "filter", "side_prompts"}
+ELSEWHERE |= {"adaptive", "transition_step", "nemo_ssim", "filter", "side_prompts"}
 
 
 def test_no_detector_is_left_out() -> None:
@@ -611,6 +611,17 @@ def test_calibrated_by_a_model_that_knows_less_of_it_a_condition_still_stands_ou
         score(kind, "cfg_norm", w.memorized), rel=1e-4
     )
     assert not any(detector.score(blank.model, w.memorized, {}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_drawn_until_it_is_decided_memorized_and_not_lie_on_either_side(kind: str) -> None:
+    w = world(kind)
+    memorized, others = [*w.memorized, w.template], [*w.learned, *w.ignored]
+    fixed = [score(kind, "cfg_norm", of, draws=16) for of in (memorized, others)]
+    threshold = float(min(fixed[0]) + max(fixed[1])) / 2
+    options = {"settings": ("draws=1",), "threshold": threshold, "rounds": 32}
+    found = [score(kind, "adaptive", of, **options) for of in (memorized, others)]
+    assert min(found[0]) > threshold > max(found[1])
 
 
 def test_edge_takes_no_image() -> None:

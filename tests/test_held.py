@@ -16,6 +16,7 @@ from pixel_task import model as pixel_model
 
 from membench import registry
 from membench.detector import Detector, prepares
+from membench.detectors.adaptive import Adaptive
 from membench.detectors.calibrated import Calibrated
 from membench.detectors.combined import Combined
 from membench.detectors.filter import Filter
@@ -33,9 +34,10 @@ SAMPLING = {"steps": 3, "guidance": 2.0, "examples": "prompts"}
 HOLDERS = [
     (Filter, {"scorer": "brightness"}),
     (Calibrated, {"detector": "brightness"}),
+    (Adaptive, {"detector": "brightness", "rounds": 3}),
     (Combined, {"detectors": ("brightness", "cfg_norm")}),
 ]
-NAMES = {Filter: "filter", Calibrated: "calibrated", Combined: "combined"}
+NAMES = {Adaptive: "adaptive", Filter: "filter", Calibrated: "calibrated", Combined: "combined"}
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def test_a_run_tells_whether_it_scores(pixels: str, tmp_path: Path, only: bool) 
     [
         (Filter, ["scorer=clid", "settings=t=90,100,110,noises=2"]),
         (Calibrated, ["detector=clid", "settings=t=90,100,110,noises=2"]),
+        (Adaptive, ["detector=clid", "settings=t=90,100,110,noises=2"]),
         (Combined, ["detectors=dcs,clid", "settings=clid.t=90,100,110,clid.noises=2,dcs.draws=1"]),
     ],
 )
@@ -158,6 +161,7 @@ def test_two_models_are_held_by_nobody() -> None:
         (Filter, {"scorer": "calibrated"}),
         (Combined, {"detectors": ("cfg_norm", "calibrated")}),
         (Calibrated, {"detector": "calibrated"}),
+        (Adaptive, {"detector": "calibrated"}),
     ):
         with pytest.raises(ValueError, match="compares two models, so it cannot be part"):
             made(cls, **options)
