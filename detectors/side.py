@@ -140,6 +140,7 @@ class Side(Detector):
                 rank=o.lora_rank,
                 steps=o.lora_steps,
                 rate=o.lora_rate,
+                start=o.lora_start,
                 **training,
             )
         else:

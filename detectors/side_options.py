@@ -174,6 +174,15 @@ class SideOptions:
         default=5e-3,
         metadata={"help": "its learning rate; the paper: 1e-5", "min": 1e-9, "max": 1.0},
     )
+    lora_start: Literal["zero", "token"] = field(
+        default="zero",
+        metadata={
+            "help": (
+                "what is learned of a label begins at zero, the null condition, or at random, as"
+                " long as a token's embedding"
+            )
+        },
+    )
     batch: int = field(
         # Batch normalisation takes two
         default=64,

@@ -358,6 +358,31 @@ def test_before_training_every_label_is_the_null_condition(model) -> None:
         )
 
 
+def test_labels_may_begin_at_random_as_long_as_a_token(model) -> None:
+    null = model.condition([Condition("n")]).embeddings
+    adapter = Adapter(model, classes=400, rank=4, seed=1, start="token")
+    offsets = (adapter.condition(torch.arange(400)).embeddings - null).detach()
+    assert torch.allclose(offsets, offsets[:, :1].expand_as(offsets), atol=1e-5)
+    vectors = offsets[:, 0]
+    length = null[0].norm(dim=1).mean()
+    assert vectors.norm(dim=1).mean() == pytest.approx(float(length), rel=0.05)
+    assert vectors.mean().abs() < 0.05 * vectors.std()  # and in all directions
+    again = Adapter(model, classes=400, rank=4, seed=1, start="token")
+    other = Adapter(model, classes=400, rank=4, seed=2, start="token")
+    assert torch.equal(again.labels.weight, adapter.labels.weight)
+    assert not torch.equal(other.labels.weight, adapter.labels.weight)
+
+
+def test_two_starts_are_two_surrogates(model, workspace) -> None:
+    data, labels = two_images(model)
+    found = [
+        train_lora(model, data, labels, workspace, steps=1, rate=1e-2, start=start, **LORA)
+        for start in ("zero", "token", "zero")
+    ]
+    zero, token, again = (a.labels.weight.clone() for a in found)
+    assert torch.equal(zero, again) and not torch.allclose(zero, token)
+
+
 def test_lora_weights_come_back(model, workspace, tiny_pipeline_folder) -> None:
     data, labels = two_images(model)
     adapter = train_lora(model, data, labels, workspace, steps=4, rate=1e-2, **LORA)

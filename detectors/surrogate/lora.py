@@ -6,7 +6,7 @@ A pseudo-label enters where a caption does: as the null caption's embedding plus
 vector of its own, which is learned too. (SIDE says that the model is conditioned on y,
 not how.) Both the vectors and LoRA's second factors start at zero, so that training
 starts from the null condition itself and each step is one away from what the model
-generates there.
+generates there; ``start="token"`` begins with random vectors as long as a token's.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def refuse_unadaptable(model: Denoiser) -> None:
 class Adapter:
     """A U-Net with LoRA weights that are off, and the label vectors [classes, d]."""
 
-    def __init__(self, model: Denoiser, classes: int, rank: int, seed: int) -> None:
+    def __init__(
+        self, model: Denoiser, classes: int, rank: int, seed: int, start: str = "zero"
+    ) -> None:
         refuse_unadaptable(model)
         told = model.condition([NULL])
         null, self.pooled = told.embeddings, told.pooled
@@ -65,10 +67,15 @@ class Adapter:
                 ),
                 NAME,
             )
-        # Zero, as LoRA's own offset: a random vector as long as a token makes the
-        # condition one that the model never saw, and its images blurs, before anything
-        # is learned. Labels part by their images' gradients.
-        labels = torch.zeros(classes, self.null.shape[-1], device=model.device)
+        # Zero, as LoRA's own offset: labels part by their images' gradients. With a random
+        # vector, as long as a token on average, the condition is one that the model never
+        # saw, before anything is learned.
+        labels = torch.zeros(classes, self.null.shape[-1])
+        if start == "token":
+            source = torch.Generator().manual_seed(seed)
+            length = self.null[0].norm(dim=1).mean().cpu()
+            labels = torch.randn(labels.shape, generator=source) * length / labels.shape[1] ** 0.5
+        labels = labels.to(model.device)
         self.labels = nn.Embedding.from_pretrained(labels, freeze=False)
         network.disable_adapters()
 
@@ -110,6 +117,7 @@ def train_lora(
     batch: int,
     rate: float,
     seed: int,
+    start: str = "zero",
 ) -> Adapter:
     """The model's own diffusion loss on D_syn, conditioned on the pseudo-labels [n].
 
@@ -117,7 +125,7 @@ def train_lora(
 
     Its evaluations are the target's: the whole U-Net runs, forwards and backwards.
     """
-    adapter = Adapter(model, int(labels.max()) + 1, rank, seed)
+    adapter = Adapter(model, int(labels.max()) + 1, rank, seed, start)
     x0, device = synthetic.x0, model.device
 
     def loss(step: int, gen: torch.Generator) -> torch.Tensor:
@@ -148,7 +156,7 @@ def train_lora(
         "batch": batch,
         "rate": rate,
         "seed": seed,
-        "labels start at": 0,
+        "labels start at": 0 if start == "zero" else start,
     }
     stage = workspace.stage(
         "lora",
