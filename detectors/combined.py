@@ -29,14 +29,11 @@ from membench.detector import Detector
 from membench.metrics.captions import FOLDS
 from membench.metrics.combination import as_text, combined, cross_fitted, from_text, refuse_few
 from membench.models.denoiser import Denoiser
-from membench.models.memo import Memo
 from membench.storage.files import write_json
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Cost, Sample
 
-from .within import joined, made, scored, suits
-
-BLOCK = 64  # examples whose evaluations are remembered together
+from .within import joined, made, suits, table
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,8 @@ class Combined(Detector):
         def make(folder: Path) -> tuple[Cost, float]:
             before, start = replace(model.cost), time.monotonic()
             write_json(
-                folder / "scores.json", dict(zip(ids, self.raw(model, conditions), strict=True))
+                folder / "scores.json",
+                dict(zip(ids, table(self.holds.values(), model, conditions), strict=True)),
             )
             return model.cost - before, time.monotonic() - start
 
@@ -131,20 +129,6 @@ class Combined(Detector):
             "failed": int(np.isnan(scores).sum()),
         }
 
-    def raw(self, model: Denoiser, conditions: Sequence[Condition]) -> list[list[float | None]]:
-        """The detectors' scores of each condition, None where one has failed."""
-        found: list[list[float | None]] = []
-        for start in range(0, len(conditions), BLOCK):
-            block, before = conditions[start : start + BLOCK], model.memo
-            model.memo = Memo() if before is None else before
-            try:
-                columns = [scored(part, model, block) for part in self.holds.values()]
-            finally:
-                model.memo = before
-            rows = np.array(columns, float).T.tolist()
-            found += [[value if np.isfinite(value) else None for value in row] for row in rows]
-        return found
-
     def score(
         self,
         model: Denoiser,
@@ -153,4 +137,6 @@ class Combined(Detector):
     ) -> list[float]:
         if self.given is None:
             return [self._scores[c.id] for c in conditions]
-        return combined(np.array(self.raw(model, conditions), float), self.given).tolist()
+        return combined(
+            np.array(table(self.holds.values(), model, conditions), float), self.given
+        ).tolist()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from membench import registry
 from membench.detector import Detector, prepares
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
+from membench.models.memo import Memo
 from membench.options import detector_options
 from membench.types import Condition, Sample
+
+BLOCK = 64  # examples whose evaluations are remembered together
 
 
 def made(name: str, settings: Sequence[str], seed: int, sampling: Mapping[str, Any]) -> Detector:
@@ -73,3 +78,21 @@ def scored(part: Detector, model: Denoiser, conditions: Sequence[Condition]) -> 
         for sample in part.extract(model, part.plan(conditions)):
             extracted.setdefault(sample.condition.id, []).append(sample)
     return part.score(model, conditions, extracted)
+
+
+def table(
+    parts: Collection[Detector], model: Denoiser, conditions: Sequence[Condition]
+) -> list[list[float | None]]:
+    """The detectors' scores of each condition, None where one has failed; evaluations that
+    several need are made once.
+    """
+    found: list[list[float | None]] = []
+    for start in range(0, len(conditions), BLOCK):
+        block, before = conditions[start : start + BLOCK], model.memo
+        model.memo = Memo() if before is None else before
+        try:
+            rows = np.array([scored(part, model, block) for part in parts], float).T.tolist()
+        finally:
+            model.memo = before
+        found += [[value if np.isfinite(value) else None for value in row] for row in rows]
+    return found
