@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from membench.detector import Detector
 from membench.errors import UserError
@@ -66,7 +66,7 @@ def decided(scores: np.ndarray, threshold: float, level: float) -> bool:
     if not np.isfinite(scores).all():
         return True
     spread = scores.std(ddof=1) / math.sqrt(len(scores))
-    width = student.ppf((1 + level) / 2, len(scores) - 1) * spread
+    width = stdtrit(len(scores) - 1, (1 + level) / 2) * spread
     return bool(abs(scores.mean() - threshold) > width)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys as _sys
 from importlib import import_module as _import_module
+from importlib.machinery import ModuleSpec as _ModuleSpec
+from importlib.util import spec_from_file_location as _spec_from_file_location
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
@@ -20,15 +23,28 @@ if _TYPE_CHECKING:
     from membench.notebook import Result
     from membench.runs.finished import Run
 
-# In a checkout, detectors/ and tasks/ lie beside this package (they are what people
-# come to read); an installed package has them inside. Both are imported as
-# membench.detectors and membench.tasks.
-_beside = _Path(__file__).resolve().parent.parent
-if (
-    not (_Path(__file__).resolve().parent / "detectors").is_dir()
-    and (_beside / "detectors" / "__init__.py").is_file()
-):
-    __path__.append(str(_beside))
+
+class _Beside:
+    """In a checkout, detectors/ and tasks/ lie beside this package (they are what people
+    come to read); an installed package has them inside. Both are imported as
+    membench.detectors and membench.tasks. These two alone: with the checkout in
+    ``__path__`` there would be a membench.membench, and one in that.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: _Any = None, target: _Any = None) -> _ModuleSpec | None:
+        package, _, inside = name.rpartition(".")
+        file = _root / inside / "__init__.py"
+        if package != __name__ or inside not in ("detectors", "tasks") or not file.is_file():
+            return None
+        found = [str(file.parent)]
+        return _spec_from_file_location(name, file, submodule_search_locations=found)
+
+
+_root = _Path(__file__).resolve().parent.parent
+if not (_Path(__file__).resolve().parent / "detectors").is_dir():
+    # First: the finder of another checkout that is installed would give its own
+    _sys.meta_path.insert(0, _Beside)
 
 __version__ = "0.2.0"
 

@@ -17,7 +17,7 @@ def source_file(module: str) -> Path | None:
     spec, path = None, None
     for i in range(1, module.count(".") + 2):
         name = ".".join(module.split(".")[:i])
-        # Membench itself, whose __path__ reaches into the checkout, and plug-in files
+        # Membench itself, and plug-in files
         if name in sys.modules:
             spec, path = sys.modules[name].__spec__, getattr(sys.modules[name], "__path__", None)
         # The module above is not a package: without a path, finders would look in
