@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import stdtrit
 
 from membench.detector import Detector
 from membench.errors import UserError
@@ -63,6 +62,8 @@ def decided(scores: np.ndarray, threshold: float, level: float) -> bool:
     """Whether the interval of the mean of scores [n], n from 2, leaves out the threshold.
     Of an example that has failed there is nothing more to find: True.
     """
+    from scipy.special import stdtrit  # it looks for torch, which `membench list` leaves unread
+
     if not np.isfinite(scores).all():
         return True
     spread = scores.std(ddof=1) / math.sqrt(len(scores))
