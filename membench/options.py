@@ -237,9 +237,10 @@ def _convert(text: str, kind: Any) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
         return None if text.lower() == "none" else _convert(text, _inner(kind))
     if get_origin(kind) is tuple:
-        return tuple(
-            _convert(part.strip(), get_args(kind)[0]) for part in text.split(",") if part.strip()
-        )
+        parts = [part.strip() for part in text.split(",")] if text.strip() else []
+        if not all(parts):
+            raise ValueError(f"{text!r} has an item that is empty")
+        return tuple(_convert(part, get_args(kind)[0]) for part in parts)
     if kind is bool:
         return BOOLS[_member(text.lower(), BOOLS)]
     if kind is float and not math.isfinite(float(text)):

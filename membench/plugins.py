@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.abc import SourceLoader
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from membench import detector, registry
 from membench.errors import UserError
@@ -55,6 +59,26 @@ def load_plugin(path: str | Path) -> list[registry.Entry]:
     return entries
 
 
+@contextmanager
+def staying() -> Iterator[None]:
+    """``os._exit`` raises SystemExit: a plug-in that ends the process would otherwise end
+    it as if all were done, or leave a run half made without a word. Its own child
+    processes end by it as they should.
+    """
+    end, process = os._exit, os.getpid()
+
+    def refuse(status: int = 0) -> NoReturn:
+        if os.getpid() != process:
+            end(status)
+        raise SystemExit(status)
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = end
+
+
 def _nearest(classes: list[type]) -> str:
     """What the classes of a file lack of a detector or a task, of the one that lacks
     least.
@@ -82,7 +106,8 @@ def _execute(file: Path) -> tuple[ModuleType, str]:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         source = file.read_bytes()
-        exec(spec.loader.source_to_code(source, str(file)), vars(module))
+        with staying():
+            exec(spec.loader.source_to_code(source, str(file)), vars(module))
     except BaseException as error:
         del sys.modules[name]
         if type(error) is KeyboardInterrupt:  # the user's Ctrl-C, no class of the plug-in's

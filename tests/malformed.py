@@ -92,6 +92,7 @@ RETURNED = [
 ]
 RAISED = ["RuntimeError('a\\nb')", "SystemExit(0)", "GeneratorExit", "MemoryError", "KeyError(5)"]
 RAISED += [
+    "__import__('os')._exit(0)",
     "type('Stop', (KeyboardInterrupt,), {})",
     "type('Odd', (BaseException,), {})",
     "OSError(28)",

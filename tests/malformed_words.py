@@ -20,6 +20,7 @@ WORDS = [
     *("9" * 25, "9" * 5000, "x" * 5000, "\x1b[31m", "\u202e", "²", "٣", "=", "a=b", "..", "-0.0"),
     *("a\0b", "\udcff", "1,,2", "1,1", "1_0", "0x10", "true", "10" * 9, "$(id)", "{}", " 1 "),
     *("/dev/null", "/dev/null/x", "/proc/self/mem", "a\nb", "~", "%s", "1:2:3", "é", "\ufeff1"),
+    *("meta", "mkldnn", "cpu:5", "float64", "complex64"),
 ]
 SKIPPED = {"help", "push_to_hub"}  # the latter with the one word that asks no network
 

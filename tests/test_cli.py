@@ -213,6 +213,9 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         ([*RUN, "--batch-size", "a\nmembench: b"], ["--batch-size a\\nmembench: b: it must be"]),
         ([*RUN, "--plugin", "\x1b[31m\u202e.py"], ["no plug-in file \\x1b[31m\\u202e.py"]),
         ([*RUN, "--device", "hpu"], ["device 'hpu' cannot be used here"]),
+        ([*RUN, "--device", "meta"], ["device 'meta' cannot be used here"]),
+        ([*RUN, "--device", "mkldnn"], ["device 'mkldnn' cannot be used here"]),
+        ([*RUN, "--device", "cpu:5"], ["device 'cpu:5' cannot be used here: there is one"]),
         ([*RUN, "--seeds", "1,-2"], ["--seeds '1,-2'"]),
         (
             [*RUN, "--seed", "2"],
@@ -305,7 +308,9 @@ def test_a_prompt_that_is_too_long_is_cut_and_counted(capsys, tmp_path) -> None:
         tmp_path / "runs",
     ]
     assert main([str(word) for word in command]) == 0
-    assert "1 prompt is longer than the tokenizer's limit" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "1 prompt is longer than the tokenizer's limit" in err
+    assert "indexing errors" not in err
     [path] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
     assert load(path).info["truncated_prompts"] == 1
     model = LatentDenoiser(load_text_to_image(folder))

@@ -22,6 +22,7 @@ from pixel_task import PixelTask
 from membench import plugins, registry
 from membench.detector import Detector, adopted
 from membench.errors import UserError
+from membench.plugins import staying
 from membench.task import LoadedTask, Task
 from membench.testing import Broken, check_detector, check_task, tiny_pixel_model
 from membench.types import Access, Condition, Example, Request, Sample, Training
@@ -627,6 +628,7 @@ def test_a_plugin_file_brings_a_task_and_a_detector(
         ),
         ("return None", "Level.score returns None"),
         ("sys.exit(0)", "Level.score ends the process (exit 0)"),
+        ("__import__('os')._exit(0)", "Level.score ends the process (exit 0)"),
     ],
 )
 def test_a_plugins_mistake_is_one_line(
@@ -635,3 +637,15 @@ def test_a_plugins_mistake_is_one_line(
     assert run(plugin(tmp_path, score), tmp_path / "runs") == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_plugins_own_child_ends_as_it_likes() -> None:
+    end = os._exit
+    with staying():
+        if not (child := os.fork()):
+            os._exit(7)
+        with pytest.raises(SystemExit, match="7"):
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert os._exit is end

@@ -100,6 +100,7 @@ def model(folder: Path, size: int = 32) -> Path:
         (["train", "cifar10", "--set", "steps=0"], ["steps", "'0'"]),
         (["train", "cifar10", "--set", "channels=8,4"], ["channels", "8,4"]),
         (["train", "cifar10", "--set", "channels=8"], ["channels=8", "at least two"]),
+        (["train", "cifar10", "--set", "channels="], ["channels=:", "at least two"]),
         (["train", "cifar10", "--device", "quantum"], ["quantum"]),
         (["train", "celeba", "--profile", "full"], ["celeba", "--profile mini", "--model"]),
         (["train", "celeba", "--profile", "ful"], ["unknown profile 'ful'", "'full'"]),

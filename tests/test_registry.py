@@ -315,6 +315,7 @@ def test_plugins_of_one_file_name_do_not_collide(tmp_path: Path) -> None:
         ("raise ValueError('two\\nlines')\n", "fails on import: ValueError: two lines"),
         ("def (\n", "fails on import: SyntaxError"),
         ("raise SystemExit(3)\n", "fails on import: SystemExit: 3"),
+        ("import os\nos._exit(0)\n", "fails on import: SystemExit: 0"),
         (
             DETECTOR.replace("conditions, extracted", "conditions"),
             "MyNorm.score takes other arguments than a detector's (self, model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,11 +194,18 @@ def layout(device: str, dtype: torch.dtype) -> torch.memory_format:
 
 
 def check_device(name: str) -> None:
-    """Raises :class:`UserError` if torch has no such device here."""
+    """Raises :class:`UserError` if torch has no such device here, or one that holds no
+    numbers.
+    """
     try:
-        torch.empty(1, device=name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.ones(1, device=name).item()
+        if (device := torch.device(name)).type == "cpu" and device.index:
+            raise RuntimeError("there is one processor, called cpu")
     # Torch's ways to say no; ImportError: of a device that another package would add
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise UserError(
-            f"device {name!r} cannot be used here: {first_line(error)}. See: membench doctor"
+            f"device {name!r} cannot be used here: {first_line(error).rstrip('.')}. See:"
+            " membench doctor"
         ) from None

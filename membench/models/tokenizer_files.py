@@ -48,6 +48,8 @@ def load_tokenizer(folder: Path, vocabulary: int, positions: int) -> Any:
     # Some tokenizers name no limit, and some one that the text encoder has no positions
     # for.
     tokenizer.model_max_length = int(min(limit, positions))
+    # It would foretell indexing errors of a long prompt, which is cut here, and counted.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     _prove(folder, tokenizer)
     return tokenizer
 

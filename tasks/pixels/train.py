@@ -64,7 +64,7 @@ def make_unet(size: int, classes: int | None, recipe: PixelRecipe) -> UNet2DMode
     """
     # Four channels a group, as in DDPM, at the first resolution: of one alone the norm
     # would take the mean, and with it the colour.
-    groups = min(32, recipe.channels[0] // 4)
+    groups = min(32, max([8, *recipe.channels[:1]]) // 4)
     if len(recipe.channels) < 2 or any(c % groups or c % 8 for c in recipe.channels):
         raise UserError(
             f"channels={','.join(map(str, recipe.channels))}: give at least two multiples of 8 and"
