@@ -98,6 +98,10 @@ def test_defaults_and_several_at_once() -> None:
         ),
         ("order=3", "detector cfg_norm: option order must be one of 1, 2, not '3'."),
         (
+            "times=1,,2",
+            "detector cfg_norm: option times must be ints separated by commas from 0, not '1,,2'.",
+        ),
+        (
             "times=1,x",
             "detector cfg_norm: option times must be ints separated by commas from 0, not '1,x'.",
         ),
