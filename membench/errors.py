@@ -36,6 +36,17 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
+def listed(text: str, what: str, between: str = ",") -> list[str]:
+    """The items of a list with commas between, without the blanks around them.
+
+    what: names the list. Raises :class:`UserError` for an empty item.
+    """
+    items = [item.strip() for item in text.split(between)]
+    if not all(items):
+        raise UserError(f"{what} {text[:LONGEST]!r} has an empty item; leave it out")
+    return items
+
+
 def suggest(word: str, options: Iterable[str]) -> str:
     """``" Did you mean 'a' or 'b'?"``: up to three close names, nearest first; empty
     where none is close.

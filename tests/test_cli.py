@@ -591,3 +591,27 @@ def test_the_readmes_detector_runs(capsys, monkeypatch, tmp_path) -> None:
         assert "AUROC" in capsys.readouterr().out
     finally:
         detectors.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--detector", "caption_length,,caption_case", "--task", "sd_webster"],
+        ["run", "--detector", "caption_length", "--task", "sd_webster,"],
+        ["run", "--detector", "random", "--task", "cifar10", "--quality", "pixels,,pixels"],
+        ["run", "--detector", "cfg_norm", "--task", "sd_webster", "--prompts", "hintersdorf,"],
+        ["run", "--detector", "clid", "--task", "cifar10", "--set", "t=1,,2"],
+        ["ablate", "--detector", "clid", "--task", "cifar10", "--sweep", "noises=1,"],
+        ["ablate", "--detector", "random", "--task", "cifar10", "--sweep", "cifar10.rung=1,,2"],
+        ["leaderboard", "--detector", "loss,,clid"],
+        ["report", "--task", "cifar10,"],
+    ],
+)
+def test_an_empty_item_of_a_list_is_refused(words: list[str], capsys, tmp_path) -> None:
+    """Whoever wrote it meant something."""
+    from boards import make
+
+    runs = make(tmp_path / "kept", [0, 1, None, 0]).path.parents[3]
+    assert main([*words, "--runs", str(runs)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and ("empty item" in err or "not '1,,2'" in err)

@@ -206,8 +206,8 @@ def test_the_command_line_names_several_tasks(
 ) -> None:
     for words, told in (
         (["--detector", "png_size", "--task", "cifar10,sd_webstr"], "unknown task 'sd_webstr'"),
-        (["--detector", "png_size", "--task", ","], "--task names no task"),
-        (["--detector", ",", "--task", "cifar10"], "--detector names no detector"),
+        (["--detector", "png_size", "--task", ","], "--task ',' has an empty item"),
+        (["--detector", ",", "--task", "cifar10"], "--detector ',' has an empty item"),
         (["--detector", "png_size", "--task", "all", "--model", "m"], "--model is for one task"),
         (
             ["--detector", "png_size", "--task", "cifar10,celeba", "--data-root", "d"],

@@ -90,9 +90,9 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     several = value.split(",") if isinstance(value, str) else value
     if not isinstance(several, list | tuple) or not all(isinstance(v, str) for v in several):
         raise _wrong(name, value, "names of detectors")
-    if not (found := tuple(v.strip() for v in several if v.strip())):
+    if not several or not all(v.strip() for v in several):
         raise _wrong(name, value, "names of detectors")
-    return found
+    return tuple(v.strip() for v in several)
 
 
 def _budget(name: str, value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from membench import registry
-from membench.errors import UserError
+from membench.errors import UserError, listed
 
 if TYPE_CHECKING:
     from membench.runs.executor import Executor
@@ -209,13 +209,7 @@ def names_of(text: str, known: registry.Registry, kind: str) -> list[str]:
 
     Raises :class:`UserError` for an unknown one.
     """
-    names = (
-        known.names()
-        if text == "all"
-        else list(dict.fromkeys(n.strip() for n in text.split(",") if n.strip()))
-    )
-    if not names:
-        raise UserError(f"--{kind} names no {kind}. See: membench list {kind}s")
+    names = known.names() if text == "all" else list(dict.fromkeys(listed(text, f"--{kind}")))
     for name in names:
         known.get(name)
     return names

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from membench.boards.board import selected
-from membench.errors import UserError
+from membench.errors import UserError, listed
 from membench.plain import say
 from membench.runs.finished import MAKE_ONE, Found, read_runs
 
@@ -33,13 +33,14 @@ def chosen(args: argparse.Namespace, verified: bool = False) -> Found:
         [(run.info["task"], run.info["detector"]) for run in found.runs],
         columns=["task", "detector"],
     )
-    kept = selected(named.assign(place=range(len(named))), names(args.task), names(args.detector))
+    tasks, detectors = names(args.task, "--task"), names(args.detector, "--detector")
+    kept = selected(named.assign(place=range(len(named))), tasks, detectors)
     return Found([found.runs[i] for i in kept.place], found.problems)
 
 
-def names(text: str | None) -> Sequence[str] | None:
+def names(text: str | None, option: str) -> Sequence[str] | None:
     """``a, b`` as names; None for None, which is all."""
-    return None if text is None else [name.strip() for name in text.split(",")]
+    return None if text is None else listed(text, option)
 
 
 def ended(found: Found, keep_going: bool) -> int:

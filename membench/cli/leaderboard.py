@@ -113,7 +113,8 @@ def call(args: argparse.Namespace) -> int:
             "--groups"
         ] * (args.groups != "task"):
             raise UserError(f"{path} is a finished table: {given[0]} needs the folders of its runs")
-        made = boards.read(path, by, tasks=names(args.task), detectors=names(args.detector))
+        tasks, detectors = names(args.task, "--task"), names(args.detector, "--detector")
+        made = boards.read(path, by, tasks=tasks, detectors=detectors)
         if args.quality and not features_of(made.frame):
             raise UserError(f"{path} holds no figures of quality: name the folders of its runs")
         _show(made, args)

@@ -25,7 +25,7 @@ from membench.cli.common import (
     tracker_of,
     what_to_run,
 )
-from membench.errors import UserError
+from membench.errors import UserError, listed
 from membench.options import detector_options, parse_options
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip
     from membench.runs.grid import run_grid
     from membench.runs.quality import check_names
 
-    features = [name.strip() for name in args.quality.split(",")] if args.quality else []
+    features = listed(args.quality, "--quality") if args.quality else []
     check_names(features)
     seeds = {spec.seed for of_task in specs for spec in of_task}
     tasks = {spec.task for of_task in specs for spec in of_task}

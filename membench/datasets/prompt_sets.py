@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from membench.datasets.known_sets import KNOWN, KnownSet
 from membench.datasets.prompts import Prompt, read_prompt_file
 from membench.datasets.twins import plain
-from membench.errors import UserError, unknown_name
+from membench.errors import UserError, listed, unknown_name
 from membench.storage.hashing import file_hash, json_hash
 from membench.types import UNLABELLED
 
@@ -104,12 +104,7 @@ def read(names: str, *, label: int | None = None) -> list[PromptSet]:
     negatives of which none are left, and for memorized prompts that are all labelled as
     not memorized.
     """
-    wanted = [names] if os.path.isfile(names) else [name.strip() for name in names.split(",")]
-    if not all(wanted):
-        raise UserError(
-            f"prompts {names!r}: an empty name; give short names, files or owner/name:file, with"
-            " commas between"
-        )
+    wanted = [names] if os.path.isfile(names) else listed(names, "prompts")
     titles = [name if name in KNOWN or ":" in name else os.path.basename(name) for name in wanted]
     # Metrics are made by source, so each needs its own name
     if twice := {title for title in titles if titles.count(title) > 1}:

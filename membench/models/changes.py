@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from membench.errors import UserError
+from membench.errors import UserError, listed
 from membench.models.loading import config_hash, network_config, read_config
 from membench.models.part_files import PICKLED, Weights, check_variant, part_weights
 from membench.storage.cache import remembered_hash
@@ -73,8 +73,10 @@ def read_changes(
     """
     return Changes(
         unet=_unet(Path(unet)) if unet else None,
-        loras=tuple(_lora(text.strip()) for text in lora.split(",") if text.strip()),
-        words=tuple(_words(text.strip()) for text in textual_inversion.split(",") if text.strip()),
+        loras=tuple(map(_lora, listed(lora, "lora"))) if lora else (),
+        words=tuple(map(_words, listed(textual_inversion, "textual_inversion")))
+        if textual_inversion
+        else (),
         variant=check_variant(variant),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from membench.errors import UserError
+from membench.errors import UserError, listed
 from membench.options import parse_options
 from membench.runs.execute import execute, execute_all
 from membench.runs.finished import Run
@@ -35,11 +35,12 @@ def values_of(spec: Spec, sweep: str) -> tuple[str, list[str]]:
     Raises :class:`UserError` for what the task refuses, and for an option that is set.
     """
     option, _, text = (part.strip() for part in sweep.partition("="))
-    values = [v.strip() for v in text.split(";" if ";" in text else ",") if v.strip()]
-    if not option or not values:
+    if not option or not text:
         raise UserError(
             f"cannot read --sweep {spec.task}.{sweep!r}; write {spec.task}.option=value,value"
         )
+    between = ";" if ";" in text else ","
+    values = listed(text, f"--sweep {spec.task}.{option}:", between)
     if any(setting.partition("=")[0].strip() == option for setting in spec.task_options):
         raise UserError(
             f"option {spec.task}.{option} is both swept and set; leave out its --sweep or its --set"

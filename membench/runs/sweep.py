@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from membench.errors import UserError
+from membench.errors import UserError, listed
 from membench.metrics.names import SWEPT
 from membench.options import detector_options
 from membench.runs.execute import execute, execute_all
@@ -78,13 +78,10 @@ def grid(detector: type, spec: Spec, sweeps: Sequence[str]) -> list[Point]:
             raise UserError(
                 f"option {option} is both swept and set; leave out its --sweep or its --set"
             )
-        swept[option] = [
-            f"{option}={v.strip()}"
-            for v in values.split(";" if ";" in values else ",")
-            if v.strip()
-        ]
-        if not option or not swept[option]:
+        if not option or not values:
             raise UserError(f"cannot read --sweep {text!r}; write --sweep option=value,value")
+        between = ";" if ";" in values else ","
+        swept[option] = [f"{option}={v}" for v in listed(values, f"--sweep {option}:", between)]
     points: list[Point] = []
     for settings in itertools.product(*swept.values()):
         parsed = detector_options(
