@@ -111,7 +111,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
                 " of alone, random, side"
             ),
         ),
-        (["--detector", ","], "--detector : no finished run of it here"),
+        (["--detector", ","], "--detector ',' has an empty item"),
         (
             ["--groups", "txt", "--by", "seeds"],
             (

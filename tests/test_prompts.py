@@ -681,7 +681,7 @@ def test_unknown_names(cache, tmp_path):
         ),
         ("coco,no/such.csv", ["prompts file no/such.csv does not exist"]),
         ("fraisdufour/templates-verbs", ["does not exist", "fraisdufour/templates-verbs:FILE"]),
-        ("coco,", ["empty name"]),
+        ("coco,", ["has an empty item"]),
         ("coco,coco", ["two sets called coco"]),
         (str(tmp_path), ["is not a file"]),
         ("a" * 5000, ["unknown prompt set"]),
