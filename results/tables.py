@@ -4,8 +4,9 @@ files: ``python results/tables.py``.
 A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends with
 ``<!-- end -->``; between the two stands what the command prints. ``<!-- mirrored FILE
 TASK -->`` is a table of one task of a board of ``leaderboard --by mirror``, ``<!-- ladder
-FILE -->`` what ``ablate`` prints of attacks on the rungs of a task. A test fails where a
-block is not what its first line says.
+FILE -->`` what ``ablate`` prints of attacks on the rungs of a task, ``<!-- swept FILE
+-->`` what an attack copies over an option of its own. A test fails where a block is not
+what its first line says.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ FILES = (
     "results/quality.md",
 )
 BLOCK = re.compile(
-    r"(<!-- (?P<what>membench|mirrored|ladder) (?P<given>[^>]+) -->\n)"
+    r"(<!-- (?P<what>membench|mirrored|ladder|swept) (?P<given>[^>]+) -->\n)"
     r"(?:(?!<!-- ).)*(<!-- end -->)",
     flags=re.S,
 )
@@ -127,9 +128,35 @@ def climbed(file: str) -> str:
     return "\n".join([markdown(summary(frame)), "", *(f"- {line}" for line in legend(frame))])
 
 
+def swept(file: str) -> str:
+    """A row a value of the swept options, of a file of ``membench ablate``: copies, and
+    different training images among them.
+    """
+    frame = pd.read_parquet(ROOT / file)
+    options, copy = list(frame.attrs["swept"]), frame.attrs["space"]["copy"]
+    rows = []
+    for values, of in frame[~frame.control].groupby(options, sort=False):
+        of = of[(of.threshold == copy) & of.band.isna()].set_index("metric")
+        told = {
+            title: interval(*of.loc[metric, ["value", "low", "high"]], scale=100, digits=1)
+            for metric, title in (("ams_cumulative", "AMS %"), ("ums_cumulative", "UMS %"))
+        }
+        n = int(of.n["ams_cumulative"])
+        images = round(of.value["ums_cumulative"] * n)
+        rows.append(
+            {
+                **dict(zip(options, map(str, values), strict=True)),
+                **told,
+                "training images": f"{images} of {n}",
+                "evaluations": f"{of.forwards['ams_cumulative']:,}",
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
 def rewritten(text: str) -> str:
     """The text with every block made anew."""
-    made = {"membench": printed, "mirrored": mirrored, "ladder": climbed}
+    made = {"membench": printed, "mirrored": mirrored, "ladder": climbed, "swept": swept}
     return BLOCK.sub(
         lambda found: f"{found[1]}{made[found['what']](found['given'])}\n{found[4]}", text
     )

@@ -434,6 +434,7 @@ def test_latents_are_loaded_as_the_pipeline_corrects_them(tmp_path: Path) -> Non
         ({"steps_offset": -1}, "steps_offset=-1"),
         ({"thresholding": "yes"}, "thresholding=yes is not known; membench knows true, false"),
         ({"set_alpha_to_one": 1}, "set_alpha_to_one=1"),
+        ({"clip_sample": "x"}, "clip_sample=x"),
         ({"clip_sample_range": 0}, "clip_sample_range=0"),
         ({"dynamic_thresholding_ratio": 1.5}, "dynamic_thresholding_ratio=1.5"),
     ],
@@ -442,9 +443,10 @@ def test_a_field_that_cannot_be_followed_is_named_in_one_line(
     tmp_path: Path, fields: dict[str, Any], words: str
 ) -> None:
     file = written(tmp_path, **fields)
-    with pytest.raises(UserError, match=words) as error:
-        read_scheduler(file)
-    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    for latent in (False, True):  # also what a pipeline of latents corrects
+        with pytest.raises(UserError, match=words) as error:
+            read_scheduler(file, latent=latent)
+        assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_how_another_sampler_solves_the_equation_changes_nothing(tmp_path: Path) -> None:

@@ -76,9 +76,9 @@ def read_scheduler(file: Path, *, latent: bool = False, offset: int | None = 1) 
         raise UserError(f"{file} is missing; get the model again")
     given = read_config(file)
     fields = _fields(file, given)
+    _check(file, fields)
     if latent:
         fields |= {"clip_sample": False} | ({} if offset is None else {"steps_offset": offset})
-    _check(file, fields)
     betas = _uncommon_betas(file, str(given["_class_name"]), fields)
     if betas is not None:
         fields |= {"beta_schedule": "linear", "trained_betas": betas}
