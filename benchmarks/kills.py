@@ -110,6 +110,8 @@ def start(command: str, words: dict[str, str], log: Path, *, jump: float, cache:
         fit = train.fit
         train.fit = lambda plan, *a, **k: fit(replace(plan, checkpoint_seconds=0.2), *a, **k)
         code = main([part.format(**words) for part in command.split()])
+    except SystemExit as end:  # Ray's own, of a SIGTERM
+        code = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -23,6 +23,7 @@ from membench.runs.finished import Run, load
 from membench.runs.images import Samples
 from membench.runs.job import Job, load_task, open_job, run_info, told
 from membench.runs.plan import Unprepared, encode, planned, suits, unsuited
+from membench.runs.seen_file import remove_left
 from membench.runs.shards import NoModel, Phases, Work, in_step, timer
 from membench.runs.spec import Spec, held, source_of
 from membench.runs.stored import HELD
@@ -80,6 +81,7 @@ def execute_all(
     """
     if not is_text(str(out)):  # tables hold the names of their folders
         raise UserError(f"runs: the name of the folder {shown(out)} is not UTF-8; rename it")
+    remove_left(out)
     began = time.monotonic()
     first = replace(specs[0], detector="", options=(), preset=None)
     if any(replace(spec, detector="", options=(), preset=None) != first for spec in specs):

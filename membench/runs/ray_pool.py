@@ -11,7 +11,6 @@ import contextlib
 import io
 import os
 import shutil
-import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +34,7 @@ from membench.runs.ray_worker import (
     plan_hash,
     wait_for,
 )
-from membench.storage.files import atomic_write
+from membench.runs.seen_file import SeenFile, put
 
 if TYPE_CHECKING:
     from membench.models.denoiser import Denoiser
@@ -72,7 +71,7 @@ class RayPool:
         self._asked, self._count = workers, 0
         self._seats = Seats()
         # Of each folder of runs: the file by which workers know it
-        self._tokens: dict[Path, Path] = {}
+        self._tokens: dict[Path, SeenFile] = {}
         self._temporary: tuple[Path, BaseFileLock] | None = None
         self._ours = False
 
@@ -113,17 +112,13 @@ class RayPool:
         """
         self._seats.clear()
         for token in self._tokens.values():
-            token.unlink(missing_ok=True)
+            token.remove()
         self._tokens = {}
 
     def _token(self, out: Path) -> str:
         if out not in self._tokens:
-            self._tokens[out] = out / f".shared-{uuid.uuid4().hex}"
-            atomic_write(
-                self._tokens[out],
-                lambda path: path.write_text("membench's workers look for this file\n"),
-            )
-        return self._tokens[out].name
+            self._tokens[out] = put(out)
+        return self._tokens[out].path.name
 
     def _connect(self) -> None:
         if self._count:
