@@ -31,7 +31,7 @@ KEEP = (0.05, 0.1, 0.15, 0.3, 1.0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", choices=("cifar10", "celeba"), default="cifar10")
+    parser.add_argument("--task", choices=("cifar10", "celeba", "sd_webster"), default="cifar10")
     parser.add_argument("--half", choices=("a", "b"), default="b")
     parser.add_argument("--synthetic", type=int, default=800)
     parser.add_argument("--features", default="bottleneck,pixels")
