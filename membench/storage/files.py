@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
+import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +23,10 @@ from membench.errors import UserError
 # What to do where the disk refuses: of a run's folder, and of the cache.
 OUT = "mend it or choose another folder (--runs or --output); what was computed before is kept"
 CACHE = "mend it, or set MEMBENCH_CACHE to another folder"
+
+FEW = 1000  # entries of a folder that are looked at for what was left
+# A process number says something on its own machine alone
+_HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 SPECIAL = {
     stat.S_IFDIR: "folder",
@@ -57,18 +65,21 @@ def replacing(
     """A temporary path beside ``path``, to be filled; at the end it takes its place,
     whole also after a power cut.
 
-    If the block raises, nothing is left. Makes the folder if need be. is_locked: nobody
-    else writes this file, so one temporary name will do, and what a killed process left
-    is overwritten.
+    If the block raises, nothing is left; what a killed process of this machine left is
+    removed. Makes the folder if need be. is_locked: nobody else writes this file, so one
+    temporary name will do.
 
     Raises UserError if the disk refuses (with ``what`` and ``advice`` of
     :func:`disk_errors`), or what bears the name is not a regular file; it is then
     untouched.
     """
     check_target(path)
-    temporary = path.with_name(f".{path.name}.{'' if is_locked else f'{os.getpid()}.'}partial")
+    own = "" if is_locked else f"{_HERE}-{os.getpid()}."
+    temporary = path.with_name(f".{path.name}.{own}partial")
     with disk_errors(path.parent, what=what, advice=advice):
         path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_locked:
+        _remove_left(path)
     try:
         yield temporary
         with disk_errors(path.parent, what=what, advice=advice):
@@ -78,6 +89,27 @@ def replacing(
     finally:
         with contextlib.suppress(OSError):  # the first refusal is the one to report
             temporary.unlink(missing_ok=True)
+
+
+def _remove_left(path: Path) -> None:
+    """Removes temporary files of this path whose processes, of this machine, are gone; in
+    a folder of many files, as a cache is, those that come first.
+    """
+    named = re.compile(rf"\.{re.escape(path.name)}\.{_HERE}-(\d+)\.partial")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in itertools.islice(entries, FEW):
+            if (found := named.fullmatch(entry.name)) and not _lives(int(found[1])):
+                os.unlink(entry.path)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's; a name that is not ours
+        return True
+    return True
 
 
 def atomic_write(

@@ -70,6 +70,8 @@ class Workspace:
                 found = _read(done)
                 _prove(folder, found.get("files", {}))
             else:
+                for left in folder.rglob("*.partial"):  # of a killed process
+                    left.unlink()
                 cost, seconds = make(folder)
                 found = {"cost": asdict(cost), "seconds": round(seconds, 3)}
                 write_json(done, found | {"files": _hashes(folder)})
