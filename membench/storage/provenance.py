@@ -33,7 +33,11 @@ def commit() -> dict[str, object]:
     def git(*args: str) -> str | None:
         try:
             return subprocess.run(
-                ["git", "-C", str(root), *args], capture_output=True, text=True, check=True
+                # Without a lock, which a killed process would leave to the user's git
+                ["git", "--no-optional-locks", "-C", str(root), *args],
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout.strip()
         # No git, or no commit yet: unknown is the honest answer
         except (OSError, subprocess.CalledProcessError):
