@@ -7,7 +7,7 @@ clusters hold, how many of these are copies, and of how many training images. Th
 detector itself sees no training image: this is for choosing options, on half ``b`` of a
 mini world.
 
-    python benchmarks/clusters.py --task cifar10 --half b --synthetic 800 --runs results/runs
+    python benchmarks/clusters.py --task cifar10 --set rung=4 --synthetic 1600
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pandas as pd
 from membench import registry
 from membench.detectors.side import Side
 from membench.detectors.surrogate.conditions import NULL, cluster, describe, synthesize
+from membench.options import parse_options
 from membench.reports.output import markdown
 from membench.similarity.l2 import normalised_l2
 from membench.storage.workspace import Workspace
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=("cifar10", "celeba", "sd_webster"), default="cifar10")
     parser.add_argument("--half", choices=("a", "b"), default="b")
+    parser.add_argument("--set", dest="options", action="append", default=[], help="of the task")
     parser.add_argument("--synthetic", type=int, default=800)
     parser.add_argument("--features", default="bottleneck,pixels")
     parser.add_argument("--seed", type=int, default=0)
@@ -40,7 +42,8 @@ def main() -> None:
     args = parser.parse_args()
 
     task_class = registry.tasks().load(args.task)
-    task = task_class(task_class.Options(half=args.half)).load("mini")
+    given = [f"half={args.half}", *args.options]
+    task = task_class(parse_options(task_class.Options, given, owner=args.task)).load("mini")
     sampling = dict(task.info.sampling)
     identity = {
         "weights": task.hashes["weights"],

@@ -39,6 +39,7 @@ FILES = (
     "results/cifar10_subset.md",
     "results/attacks.md",
     "results/ladder.md",
+    "results/surrogates.md",
     "results/quality.md",
 )
 BLOCK = re.compile(
