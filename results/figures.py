@@ -146,7 +146,7 @@ def ladder() -> Figure:
     left.set_ylabel("copies among its images, %", fontsize=8)
     right.set_ylabel("different training images in 300", fontsize=8)
     right.set_ylim(bottom=0)
-    _finish(left)
+    _finish(left, at="upper left")
     _finish(right, legend=False)
     return figure
 
@@ -222,12 +222,12 @@ def _arrow(axes: Axes, at: int, first: float, last: float) -> None:
     axes.scatter([last], [at], c=INK, s=26 if first != last else 0, zorder=2)
 
 
-def _finish(axes: Axes, *, legend: bool = True) -> None:
+def _finish(axes: Axes, *, legend: bool = True, at: str = "best") -> None:
     axes.tick_params(axis="both", labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if legend:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False, loc=at)
 
 
 def said(figure: Figure) -> str:

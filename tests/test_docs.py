@@ -13,6 +13,7 @@ import pytest
 from boards import COPIED, make
 from modules_page import PAGE as MODULES
 from modules_page import page as page_of_modules
+from scipy.stats import t as student
 from scipy.stats.contingency import odds_ratio
 
 from membench.boards.board import of_frame
@@ -67,13 +68,13 @@ def test_the_sample_row_of_the_page_is_a_board_s(tmp_path, capsys):
 
 @pytest.mark.parametrize("page", ["docs/findings.md", "docs/questions.md"])
 def test_side_s_factor_is_that_of_the_ladder(page):
-    """A factor that rests on one plain copy is named with its counts and how far it goes."""
+    """A factor that rests on few plain copies is named with its counts and how far it goes."""
     frame = pd.read_parquet(ROOT / "results" / "ladder.parquet")
     own = frame[~frame.control].set_index(["value", "detector"])
-    (side, of_side), (plain, of_plain) = (
-        (round(r.ams_cumulative * r.n_ok), round(r.n_ok))
-        for r in (own.loc["1", "side"], own.loc["1", "random"])
-    )
+    each = pd.read_parquet(ROOT / "results" / "ladder_each.parquet")
+    first = each[each.rung == 1].assign(copies=lambda rows: (rows.ams * rows.n_g).round())
+    sums = first.groupby("attack")[["copies", "n_g"]].sum().astype(int)
+    (side, of_side), (plain, of_plain) = sums.loc["side"], sums.loc["random"]
     odds = odds_ratio([[side, of_side - side], [plain, of_plain - plain]])
     low, factor = odds.confidence_interval(0.95).low, side / of_side / (plain / of_plain)
     text = words_of(page)
@@ -94,15 +95,58 @@ def test_no_finding_meets_what_would_refute_it():
     pairs = pairs[pairs.task == "cifar10"].set_index(["detector", "kind"])
     clear = [d for d in pairs.index.unique("detector") if pairs.mirrored_low[d, "x16"] > 0.5]
     assert clear and all(pairs.mirrored[d, "x1"] < pairs.mirrored[d, "x16"] for d in clear)
+    gains = ladder_gains()
+    for base, ams, different in gains:
+        if base < 0.1:
+            assert ams[1] > 0
+        if base > 0.3:
+            assert different[2] < 0
+    assert [
+        round(100 * base) for base, _, different in gains if different[1] < 0 < different[2]
+    ] == [
+        0,
+        6,
+        17,
+    ]
+    assert "at base rates of 6 and 17 % there is no clear difference" in text
+
+
+def ladder_gains():
+    """Of each rung: plain sampling's share of copies, and SIDE's lead by the same seed in
+    copies of 100 and in different training images among 300: mean and Student's interval.
+    """
+    each = pd.read_parquet(ROOT / "results" / "ladder_each.parquet")
+    found = []
+    for _, rung in each.groupby("rung"):
+        of = rung.pivot(index="seed", columns="attack", values=["ams", "copied_at_300"])
+        leads = []
+        for what, scale in (("ams", 100), ("copied_at_300", 1)):
+            lead = scale * (of[what, "side"] - of[what, "random"])
+            half = student.ppf(0.975, len(lead) - 1) * lead.sem()
+            leads.append((lead.mean(), lead.mean() - half, lead.mean() + half))
+        found.append((of["ams", "random"].mean(), *leads))
+    return found
+
+
+def test_leads_by_the_same_seed_are_those_of_their_file():
+    page, questions, findings = map(
+        words_of, ("results/ladder.md", "docs/questions.md", "docs/findings.md")
+    )
+    for _, ams, different in ladder_gains():
+        for lead, pages in ((ams, (page, questions, findings)), (different, (page, findings))):
+            told = "{:.1f} [{:.1f}, {:.1f}]".format(*lead)
+            words = told.replace(" [", " points [")
+            fewer = f"{-lead[0]:.1f} fewer [{-lead[2]:.1f}, {-lead[1]:.1f}]"
+            assert all(told in p or words in p or fewer in p for p in pages), told
     frame = pd.read_parquet(ROOT / "results" / "ladder.parquet")
-    own = frame[~frame.control].set_index(["value", "detector"])
-    for value in own.index.unique("value"):
-        side, plain = own.loc[value, "side"], own.loc[value, "random"]
-        if plain.ams_cumulative < 0.1:
-            assert side.ams_cumulative_low > plain.ams_cumulative_high
-        if plain.ams_cumulative > 0.3:
-            assert side.copied_at_equal_n < plain.copied_at_equal_n
-    assert "at base rates of 6 and 18 % there is no clear difference" in text
+    for row in frame[~frame.control].itertuples():
+        told = [
+            f"{100 * getattr(row, f'ams_cumulative{end}'):.1f}" for end in ("", "_low", "_high")
+        ]
+        assert f"{told[0]} % [{told[1]}, {told[2]}]" in questions or (
+            f"{told[0]} [{told[1]}, {told[2]}]" in questions
+        )
+        assert told[0] in findings
 
 
 def test_tries_are_told_as_they_were():
