@@ -12,8 +12,8 @@ far from it are means of fewer noises than those near it, so a ranking by them i
 where nobody looks.
 
 Looking again and again, each time with the level of one look, decides too early more
-often than 1 - ``level`` says; ``benchmarks/adaptive.py`` measures what it costs and
-saves.
+often than 1 - ``level`` says; ``benchmarks/adaptive.py`` measures what it costs and saves
+(docs/scale.md).
 """
 
 from __future__ import annotations
