@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,6 +46,24 @@ def test_products_of_a_linear_network_are_those_of_its_matrix(
         torch.testing.assert_close(
             back[i].flatten().double(), j.T @ row, rtol=1e-5, atol=float(row.norm()) * 1e-6
         )
+
+
+def test_torch_warns_the_user_of_nothing_that_it_does_itself() -> None:
+    """When the first product loads its rules."""
+    code = (
+        "from linear import LinearModel, told; from membench.models.derivative import jvp\n"
+        "model = LinearModel(); x = model.noise([('a', 0)], 0)\n"
+        "jvp(model, x, 700, model.condition(told('1')), x, derivative='jvp')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", "-c", code],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr[-500:]
 
 
 def test_w_may_be_made_of_eps() -> None:

@@ -20,6 +20,7 @@ precision all the same makes its own row infinite or NaN: a failed example.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
@@ -273,7 +274,9 @@ def _jvp(
 
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # Of what torch uses itself: its rules for the first product are loaded by it
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script")
         eps, products = torch.func.vmap(product)(v)
     return eps[0], products  # eps does not depend on the tangent
 
