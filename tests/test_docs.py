@@ -96,13 +96,13 @@ def test_no_finding_meets_what_would_refute_it():
     clear = [d for d in pairs.index.unique("detector") if pairs.mirrored_low[d, "x16"] > 0.5]
     assert clear and all(pairs.mirrored[d, "x1"] < pairs.mirrored[d, "x16"] for d in clear)
     gains = ladder_gains()
-    for base, ams, different in gains:
+    for base, ams, different, _ in gains:
         if base < 0.1:
             assert ams[1] > 0
         if base > 0.3:
             assert different[2] < 0
     assert [
-        round(100 * base) for base, _, different in gains if different[1] < 0 < different[2]
+        round(100 * base) for base, _, different, _ in gains if different[1] < 0 < different[2]
     ] == [
         0,
         6,
@@ -111,17 +111,21 @@ def test_no_finding_meets_what_would_refute_it():
     assert "at base rates of 6 and 17 % there is no clear difference" in text
 
 
+LEADS = ["ams", "copied_at_300", "copied_at_cost"]
+
+
 def ladder_gains():
     """Of each rung: plain sampling's share of copies, and SIDE's lead by the same seed in
-    copies of 100 and in different training images among 300: mean and Student's interval.
+    copies of 100, and in different training images among 300 and at equal evaluations:
+    mean and Student's interval.
     """
     each = pd.read_parquet(ROOT / "results" / "ladder_each.parquet")
     found = []
     for _, rung in each.groupby("rung"):
-        of = rung.pivot(index="seed", columns="attack", values=["ams", "copied_at_300"])
+        of = rung.pivot(index="seed", columns="attack", values=LEADS)
         leads = []
-        for what, scale in (("ams", 100), ("copied_at_300", 1)):
-            lead = scale * (of[what, "side"] - of[what, "random"])
+        for what in LEADS:
+            lead = (100 if what == "ams" else 1) * (of[what, "side"] - of[what, "random"])
             half = student.ppf(0.975, len(lead) - 1) * lead.sem()
             leads.append((lead.mean(), lead.mean() - half, lead.mean() + half))
         found.append((of["ams", "random"].mean(), *leads))
@@ -132,8 +136,14 @@ def test_leads_by_the_same_seed_are_those_of_their_file():
     page, questions, findings = map(
         words_of, ("results/ladder.md", "docs/questions.md", "docs/findings.md")
     )
-    for _, ams, different in ladder_gains():
-        for lead, pages in ((ams, (page, questions, findings)), (different, (page, findings))):
+    gains = ladder_gains()
+    assert [at_cost[1] > 0 for *_, at_cost in gains] == [True, False, False, False, False]
+    for _, ams, different, at_cost in gains:
+        for lead, pages in (
+            (ams, (page, questions, findings)),
+            (different, (page, findings)),
+            (at_cost, (page,)),
+        ):
             told = "{:.1f} [{:.1f}, {:.1f}]".format(*lead)
             words = told.replace(" [", " points [")
             fewer = f"{-lead[0]:.1f} fewer [{-lead[2]:.1f}, {-lead[1]:.1f}]"
