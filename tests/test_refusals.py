@@ -184,7 +184,7 @@ class Numbers:
 
 @pytest.mark.parametrize(
     "text",
-    ["n=" + "9" * 25, f"n={LARGEST + 1}", "x=1e308", "x=-1e30", "many=" + "1," * 10001 + "1"],
+    ["n=" + "9" * 25, f"n={LARGEST + 1}", "x=1e308", "x=-1e30", "many=1" + ",1" * 10001],
 )
 def test_an_absurd_number_is_refused_by_range(text: str) -> None:
     with pytest.raises(UserError, match="is too much; numbers go up to 10,000,000"):
