@@ -474,3 +474,43 @@ def test_how_many_detectors_tuning_helps_is_counted_on_the_pages():
     (images, of_images), (captions, of_captions) = counts
     told = f"help {images} detectors of images in {of_images}, and {captions} of captions in"
     assert f"{told} {of_captions}" in words_of("README.md")
+
+
+def copied(name):
+    """Of a sweep of one option of SIDE: its values' shares of copies in %, and different
+    training images.
+    """
+    frame = pd.read_parquet(ROOT / "results" / "ablations" / f"{name}.parquet")
+    [option] = frame.attrs["swept"]
+    rows = frame[(frame.threshold == frame.attrs["space"]["copy"]) & frame.band.isna()]
+    of = rows.pivot(index=option, columns="metric", values="value")
+    return 100 * of.ams_cumulative, 300 * of.ums_cumulative
+
+
+def test_what_side_s_options_change_is_told_as_it_is():
+    page = words_of("results/surrogates.md")
+    rates, steps, ranks = (copied(f"side-lora-{name}")[0] for name in ("rate", "steps", "rank"))
+    settings = [*rates, *steps.drop(100), *ranks.drop(32)]
+    base = float(re.search(r"where (\S+) % of 1,600 unconditional", page)[1])
+    assert len(settings) == 10 and "**No setting of ten makes more" in page
+    assert max(settings) < base and max(settings) == rates[0.005] == steps[100] == ranks[32]
+    copies, different = copied("side-guidance")
+    assert copies[10.0] < copies[30.0] < copies[100.0]
+    assert (different.loc[3.0:].diff().dropna() < 0).all()
+    kept, tau = copied("side-keep")[0], copied("side-cohesion")[0]
+    assert f"({kept[1.0]:.1f} %)" in page and kept[1.0] == tau[-1.0] < 25 < min(kept.drop(1.0))
+    assert f"{tau[0.9]:.0f}" == f"{kept[0.15]:.0f}"
+    teachers = pd.read_parquet(ROOT / "results" / "teachers.parquet")
+    for row in teachers.itertuples():
+        low, high = 100 * row.ams_cumulative_low, 100 * row.ams_cumulative_high
+        told = rf"{100 * row.ams_cumulative:.1f}( %)? \[{low:.1f}, {high:.1f}\]"
+        assert re.search(told, words_of("docs/questions.md"))
+        assert re.search(told, words_of("docs/design/side.md"))
+    asked = pd.read_parquet(ROOT / "results" / "side_prompts.parquet").set_index("detector")
+    assert round(asked.unique_copies["side_prompts"]) == 97
+    assert round(asked.unique_copies["random"]) == 149
+    plain = pd.read_parquet(ROOT / "results" / "side_sd_webster.parquet").set_index("detector")
+    side, random = plain.loc["side"], plain.loc["random"]
+    assert f"{100 * side.ams_cumulative:.1f}" == f"{100 * random.ams_cumulative:.1f}" == "5.0"
+    assert (side.copied_at_equal_n, round(random.copied_at_equal_n)) == (9, 33)
+    assert side.control_ams == random.control_ams == 0
