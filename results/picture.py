@@ -47,7 +47,7 @@ def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def draw(shown: list[tuple[np.ndarray, np.ndarray]], board: pd.DataFrame) -> Figure:
     """The figure, 8 inches wide."""
-    figure = Figure(figsize=(8, 3.9), layout="constrained")
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 2.2))
     cells = left.subplots(len(shown), 2, squeeze=False)
     for row, pair in zip(cells, shown, strict=True):
@@ -69,7 +69,7 @@ def draw(shown: list[tuple[np.ndarray, np.ndarray]], board: pd.DataFrame) -> Fig
         axes.axvline(0.5, color=LINE, linestyle="--", linewidth=1)
         axes.errorbar(value, at, xerr=whiskers, fmt="none", ecolor=colours, elinewidth=1.2)
         axes.scatter(value, at, c=colours, s=22, zorder=3)
-        axes.set_yticks(at, list(part.detector), fontsize=8)
+        axes.set_yticks(at, list(part.detector), fontsize=7)
         axes.set_title(TASKS[task], fontsize=9, loc="left")
         axes.tick_params(axis="x", labelsize=8)
         axes.set_xlim(0.35, 1.01)
