@@ -153,3 +153,14 @@ def test_imports_no_torch() -> None:
         ).stdout
         == "[]\n"
     )
+
+
+@pytest.mark.parametrize("text", ["a,,b", ",a", "a,", ","])
+def test_an_empty_item_of_a_list_of_texts_is_refused(text: str) -> None:
+    @dataclass(frozen=True)
+    class Named:
+        names: tuple[str, ...] = field(default=(), metadata={"help": "names"})
+
+    with pytest.raises(UserError, match="names must be strs separated by commas"):
+        parse_options(Named, [f"names={text}"], owner="detector d")
+    assert parse_options(Named, ["names="], owner="detector d").names == ()
