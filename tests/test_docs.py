@@ -490,9 +490,10 @@ def copied(name):
 def test_what_side_s_options_change_is_told_as_it_is():
     page = words_of("results/surrogates.md")
     rates, steps, ranks = (copied(f"side-lora-{name}")[0] for name in ("rate", "steps", "rank"))
-    settings = [*rates, *steps.drop(100), *ranks.drop(32)]
+    starts = copied("side-lora-start")[0]
+    settings = [*rates, *steps.drop(100), *ranks.drop(32), starts["token"]]
     base = float(re.search(r"where (\S+) % of 1,600 unconditional", page)[1])
-    assert len(settings) == 10 and "**No setting of ten makes more" in page
+    assert len(settings) == 11 and "**No setting of eleven makes more" in page
     assert max(settings) < base and max(settings) == rates[0.005] == steps[100] == ranks[32]
     copies, different = copied("side-guidance")
     assert copies[10.0] < copies[30.0] < copies[100.0]
