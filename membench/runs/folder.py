@@ -23,7 +23,7 @@ from filelock import BaseFileLock
 from membench.errors import UserError
 from membench.runs.images import Samples
 from membench.runs.stored import ID_COLUMNS, ended, read_info, verify_ids
-from membench.storage.files import DamagedFile, take_lock, write_json
+from membench.storage.files import DamagedFile, remove_partial, take_lock, write_json
 from membench.storage.streams import write_groups
 from membench.storage.tables import SCHEMA_VERSION, joined, read_notes, read_table, write_table
 
@@ -103,9 +103,7 @@ class RunFolder:
         return dict(self._keys["key_parts"])
 
     def _resume(self) -> None:
-        # Of a killed process: we hold the lock, so nobody is writing it
-        for leftover in self.path.rglob("*.partial"):
-            leftover.unlink()
+        remove_partial(self.path)
         if (self.path / "run.json").exists():
             self.run = read_info(self.path)
             old, new = self.run["key_parts"], self._keys["key_parts"]

@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from filelock import BaseFileLock
 from tqdm.auto import tqdm
 
 from membench.errors import UserError
-from membench.storage.files import take_lock
+from membench.storage.files import abandoned, take_lock
 
 STORE = 80 << 20  # bytes of Ray's object store, which nothing is put into: its smallest
 PREFIX, LOCK = "mb-", ".lock"  # of a folder of Ray's files
@@ -127,13 +127,13 @@ def own_folder() -> tuple[Path, BaseFileLock]:
     """
     # Paths of Ray's sockets may have 107 bytes
     place = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) < 30 else "/tmp")
-    for file in place.glob(f"{PREFIX}*/{LOCK}"):
-        if file.parent.is_symlink() or file.lstat().st_uid != os.geteuid():
-            continue
-        with suppress(UserError):  # its driver lives
-            lock = take_lock(file, "")
-            shutil.rmtree(file.parent, ignore_errors=True)
-            lock.release()
+    ours = (
+        file
+        for file in place.glob(f"{PREFIX}*/{LOCK}")
+        if not file.parent.is_symlink() and file.lstat().st_uid == os.geteuid()
+    )
+    for file in abandoned(ours):
+        shutil.rmtree(file.parent, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
     return folder, take_lock(folder / LOCK, "")
 

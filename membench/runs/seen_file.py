@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import BaseFileLock
 
-from membench.errors import UserError
-from membench.storage.files import disk_errors, take_lock
+from membench.storage.files import abandoned, disk_errors, take_lock
 
 PREFIX = ".shared-"
 
@@ -37,7 +35,5 @@ def put(out: Path) -> SeenFile:
 
 def remove_left(out: Path) -> None:
     """Removes those of processes that were killed."""
-    for path in out.glob(f"{PREFIX}*"):
-        if path.is_file() and not path.is_symlink():
-            with suppress(UserError):  # its process lives, or the folder is not ours
-                SeenFile(path, take_lock(path, "")).remove()
+    for path in abandoned(out.glob(f"{PREFIX}*")):
+        path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,31 @@ def _lives(process: int) -> bool:
     except (PermissionError, OverflowError):  # somebody else's; a name that is not ours
         return True
     return True
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes every half written file below a folder whose lock is held: nobody is writing
+    there.
+    """
+    for left in folder.rglob("*.partial"):
+        left.unlink()
+
+
+def abandoned(locks: Iterable[Path]) -> Iterator[Path]:
+    """Those of the lock files whose process is gone, each held until the next is asked for;
+    no links.
+    """
+    for file in locks:
+        if not file.is_file() or file.is_symlink():
+            continue
+        try:
+            lock = take_lock(file, "")
+        except UserError:  # its process lives, or the disk refuses
+            continue
+        try:
+            yield file
+        finally:
+            lock.release()
 
 
 def atomic_write(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError, reason
-from membench.storage.files import take_lock, write_json
+from membench.storage.files import remove_partial, take_lock, write_json
 from membench.storage.hashing import content_key, files_hashes
 from membench.types import Cost
 
@@ -70,8 +70,7 @@ class Workspace:
                 found = _read(done)
                 _prove(folder, found.get("files", {}))
             else:
-                for left in folder.rglob("*.partial"):  # of a killed process
-                    left.unlink()
+                remove_partial(folder)
                 cost, seconds = make(folder)
                 found = {"cost": asdict(cost), "seconds": round(seconds, 3)}
                 write_json(done, found | {"files": _hashes(folder)})
