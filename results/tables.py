@@ -5,8 +5,8 @@ A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends wi
 ``<!-- end -->``; between the two stands what the command prints. ``<!-- mirrored FILE
 TASK -->`` is a table of one task of a board of ``leaderboard --by mirror``, ``<!-- ladder
 FILE -->`` what ``ablate`` prints of attacks on the rungs of a task, ``<!-- swept FILE
--->`` what an attack copies over an option of its own. A test fails where a block is not
-what its first line says.
+-->`` of an option of a detector. A test fails where a block is not what its first line
+says.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pandas as pd
 from membench import registry
 from membench.cli.main import main
 from membench.options import detector_options
+from membench.reports import sweep
 from membench.reports.ladder import legend, summary
 from membench.reports.output import markdown
 from membench.reports.text import interval, number
@@ -130,29 +131,8 @@ def climbed(file: str) -> str:
 
 
 def swept(file: str) -> str:
-    """A row a value of the swept options, of a file of ``membench ablate``: copies, and
-    different training images among them.
-    """
-    frame = pd.read_parquet(ROOT / file)
-    options, copy = list(frame.attrs["swept"]), frame.attrs["space"]["copy"]
-    rows = []
-    for values, of in frame[~frame.control].groupby(options, sort=False):
-        of = of[(of.threshold == copy) & of.band.isna()].set_index("metric")
-        told = {
-            title: interval(*of.loc[metric, ["value", "low", "high"]], scale=100, digits=1)
-            for metric, title in (("ams_cumulative", "AMS %"), ("ums_cumulative", "UMS %"))
-        }
-        n = int(of.n["ams_cumulative"])
-        images = round(of.value["ums_cumulative"] * n)
-        rows.append(
-            {
-                **dict(zip(options, map(str, values), strict=True)),
-                **told,
-                "training images": f"{images} of {n}",
-                "evaluations": f"{of.forwards['ams_cumulative']:,}",
-            }
-        )
-    return markdown(pd.DataFrame(rows))
+    """A row a value of the options that a file of ``membench ablate`` sweeps."""
+    return markdown(sweep.summary(pd.read_parquet(ROOT / file)).drop(columns="status"))
 
 
 def rewritten(text: str) -> str:
