@@ -16,6 +16,7 @@ import argparse
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from membench.detectors.adaptive import Adaptive, AdaptiveOptions, decided
 from membench.metrics.multiplicity import wilson
@@ -86,7 +87,7 @@ def main() -> None:
                 "decided otherwise %": _share(above != true),
                 "found %": _share(above[labels == 1]),
                 "false alarms %": _share(above[labels == 0]),
-                "AUROC": f"{_auroc(means, labels):.3f}",
+                "AUROC": f"{roc_auc_score(labels, means):.3f}",
             }
         )
     print(f"{args.detector} on {args.task}, threshold {threshold:.4g}, {len(scores):,} examples")
@@ -95,12 +96,6 @@ def main() -> None:
 
 def _share(hit: np.ndarray) -> str:
     return interval(*(100 * v for v in (hit.mean(), *wilson(int(hit.sum()), len(hit)))), digits=1)
-
-
-def _auroc(scores: np.ndarray, labels: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, scores))
 
 
 if __name__ == "__main__":

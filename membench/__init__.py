@@ -24,25 +24,27 @@ if _TYPE_CHECKING:
     from membench.runs.finished import Run
 
 
+# In a checkout, detectors/ and tasks/ lie beside this package (they are what people come
+# to read); an installed package has them inside. Both are imported as membench.detectors
+# and membench.tasks.
+_here = _Path(__file__).resolve().parent
+_beside = {f"{__name__}.{n}": _here.parent / n / "__init__.py" for n in ("detectors", "tasks")}
+
+
 class _Beside:
-    """In a checkout, detectors/ and tasks/ lie beside this package (they are what people
-    come to read); an installed package has them inside. Both are imported as
-    membench.detectors and membench.tasks. These two alone: with the checkout in
-    ``__path__`` there would be a membench.membench, and one in that.
+    """Finds these two alone: with the checkout in ``__path__`` there would be a
+    membench.membench, and one in that.
     """
 
     @staticmethod
     def find_spec(name: str, path: _Any = None, target: _Any = None) -> _ModuleSpec | None:
-        package, _, inside = name.rpartition(".")
-        file = _root / inside / "__init__.py"
-        if package != __name__ or inside not in ("detectors", "tasks") or not file.is_file():
+        if (file := _beside.get(name)) is None:
             return None
         found = [str(file.parent)]
         return _spec_from_file_location(name, file, submodule_search_locations=found)
 
 
-_root = _Path(__file__).resolve().parent.parent
-if not (_Path(__file__).resolve().parent / "detectors").is_dir():
+if not (_here / "detectors").is_dir() and all(file.is_file() for file in _beside.values()):
     # First: the finder of another checkout that is installed would give its own
     _sys.meta_path.insert(0, _Beside)
 

@@ -156,7 +156,7 @@ def train_lora(
         "batch": batch,
         "rate": rate,
         "seed": seed,
-        "labels start at": 0 if start == "zero" else start,
+        "start": start,
     }
     stage = workspace.stage(
         "lora",

@@ -33,14 +33,17 @@ def chosen(args: argparse.Namespace, verified: bool = False) -> Found:
         [(run.info["task"], run.info["detector"]) for run in found.runs],
         columns=["task", "detector"],
     )
-    tasks, detectors = names(args.task, "--task"), names(args.detector, "--detector")
-    kept = selected(named.assign(place=range(len(named))), tasks, detectors)
+    kept = selected(named.assign(place=range(len(named))), *asked_for(args))
     return Found([found.runs[i] for i in kept.place], found.problems)
 
 
-def names(text: str | None, option: str) -> Sequence[str] | None:
-    """``a, b`` as names; None for None, which is all."""
-    return None if text is None else listed(text, option)
+def asked_for(args: argparse.Namespace) -> tuple[Sequence[str] | None, Sequence[str] | None]:
+    """The tasks and the detectors that are named; None: all."""
+    tasks, detectors = args.task, args.detector
+    return (
+        None if tasks is None else listed(tasks, "--task"),
+        None if detectors is None else listed(detectors, "--detector"),
+    )
 
 
 def ended(found: Found, keep_going: bool) -> int:

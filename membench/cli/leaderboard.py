@@ -92,7 +92,7 @@ def call(args: argparse.Namespace) -> int:
     from membench.boards.mirror import paired
     from membench.boards.quality import features_of
     from membench.boards.rescore import parse_bands
-    from membench.cli.finished import chosen, ended, names
+    from membench.cli.finished import asked_for, chosen, ended
     from membench.errors import UserError
     from membench.plain import say
     from membench.reports.output import emit
@@ -113,7 +113,7 @@ def call(args: argparse.Namespace) -> int:
             "--groups"
         ] * (args.groups != "task"):
             raise UserError(f"{path} is a finished table: {given[0]} needs the folders of its runs")
-        tasks, detectors = names(args.task, "--task"), names(args.detector, "--detector")
+        tasks, detectors = asked_for(args)
         made = boards.read(path, by, tasks=tasks, detectors=detectors)
         if args.quality and not features_of(made.frame):
             raise UserError(f"{path} holds no figures of quality: name the folders of its runs")

@@ -20,6 +20,7 @@ precision all the same makes its own row infinite or NaN: a failed example.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -274,11 +275,20 @@ def _jvp(
 
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-        # Of what torch uses itself: its rules for the first product are loaded by it
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script")
+    _load_rules()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         eps, products = torch.func.vmap(product)(v)
     return eps[0], products  # eps does not depend on the tangent
+
+
+@functools.cache
+def _load_rules() -> None:
+    """Torch loads its rules with the first product, and warns of what it uses itself for
+    it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script")
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 def _difference(

@@ -54,9 +54,9 @@ def calling(
     of the process is refused of both.
     """
     cls = owner if isinstance(owner, type) else type(owner)
-    name = f"{cls.__name__}.{method}"
+    name, ships = f"{cls.__name__}.{method}", cls.__module__.startswith("membench.")
     try:
-        with nullcontext() if cls.__module__.startswith("membench.") else staying():
+        with nullcontext() if ships else staying():
             yield name
     except SystemExit as error:
         raise ContractError(
@@ -64,7 +64,7 @@ def calling(
             " place"
         ) from None
     except BaseException as error:
-        ours = cls.__module__.startswith("membench.") and isinstance(error, Exception)
+        ours = ships and isinstance(error, Exception)
         # Ctrl-C is no subclass; OutOfMemoryError is torch's, which is not imported here
         if ours or type(error) is KeyboardInterrupt or type(error).__name__ == "OutOfMemoryError":
             raise

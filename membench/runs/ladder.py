@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from membench.errors import UserError, listed
+from membench.errors import UserError
 from membench.options import parse_options
 from membench.runs.execute import execute, execute_all
 from membench.runs.finished import Run
 from membench.runs.job import open_task
 from membench.runs.spec import Spec
+from membench.runs.sweep import swept_values
 from membench.storage.files import DamagedFile
 
 
@@ -39,8 +40,7 @@ def values_of(spec: Spec, sweep: str) -> tuple[str, list[str]]:
         raise UserError(
             f"cannot read --sweep {spec.task}.{sweep!r}; write {spec.task}.option=value,value"
         )
-    between = ";" if ";" in text else ","
-    values = listed(text, f"--sweep {spec.task}.{option}:", between)
+    values = swept_values(text, f"{spec.task}.{option}")
     if any(setting.partition("=")[0].strip() == option for setting in spec.task_options):
         raise UserError(
             f"option {spec.task}.{option} is both swept and set; leave out its --sweep or its --set"

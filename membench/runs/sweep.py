@@ -61,6 +61,11 @@ class Point(NamedTuple):
     settings: tuple[str, ...]
 
 
+def swept_values(text: str, option: str) -> list[str]:
+    """The values of a sweep of an option; those that hold commas are parted by ``;``."""
+    return listed(text, f"--sweep {option}:", ";" if ";" in text else ",")
+
+
 def grid(detector: type, spec: Spec, sweeps: Sequence[str]) -> list[Point]:
     """Every combination of ``["option=value,value", ...]``; values that hold commas
     themselves are parted by ``;``.
@@ -80,8 +85,7 @@ def grid(detector: type, spec: Spec, sweeps: Sequence[str]) -> list[Point]:
             )
         if not option or not values:
             raise UserError(f"cannot read --sweep {text!r}; write --sweep option=value,value")
-        between = ";" if ";" in values else ","
-        swept[option] = [f"{option}={v}" for v in listed(values, f"--sweep {option}:", between)]
+        swept[option] = [f"{option}={v}" for v in swept_values(values, option)]
     points: list[Point] = []
     for settings in itertools.product(*swept.values()):
         parsed = detector_options(
