@@ -5,8 +5,8 @@ A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends wi
 ``<!-- end -->``; between the two stands what the command prints. ``<!-- mirrored FILE
 TASK -->`` is a table of one task of a board of ``leaderboard --by mirror``, ``<!-- ladder
 FILE -->`` what ``ablate`` prints of attacks on the rungs of a task, ``<!-- swept FILE
--->`` of an option of a detector. A test fails where a block is not what its first line
-says.
+-->`` of an option of a detector, ``<!-- commands BOARD -->`` what everything.yaml makes a
+board of. A test fails where a block is not what its first line says.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import everything
 import pandas as pd
 
 from membench import registry
@@ -42,9 +43,10 @@ FILES = (
     "results/ladder.md",
     "results/surrogates.md",
     "results/quality.md",
+    "results/perturbed_labels.md",
 )
 BLOCK = re.compile(
-    r"(<!-- (?P<what>membench|mirrored|ladder|swept) (?P<given>[^>]+) -->\n)"
+    r"(<!-- (?P<what>commands|membench|mirrored|ladder|swept) (?P<given>[^>]+) -->\n)"
     r"(?:(?!<!-- ).)*(<!-- end -->)",
     flags=re.S,
 )
@@ -135,9 +137,21 @@ def swept(file: str) -> str:
     return markdown(sweep.summary(pd.read_parquet(ROOT / file)).drop(columns="status"))
 
 
+def commands(board: str) -> str:
+    """What a board is made of."""
+    [found] = (of for of in everything.read() if of.board == board)
+    return found.shown()
+
+
 def rewritten(text: str) -> str:
     """The text with every block made anew."""
-    made = {"membench": printed, "mirrored": mirrored, "ladder": climbed, "swept": swept}
+    made = {
+        "commands": commands,
+        "membench": printed,
+        "mirrored": mirrored,
+        "ladder": climbed,
+        "swept": swept,
+    }
     return BLOCK.sub(
         lambda found: f"{found[1]}{made[found['what']](found['given'])}\n{found[4]}", text
     )

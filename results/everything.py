@@ -1,0 +1,123 @@
+"""Makes every board of this folder anew, from nothing: trainings, runs, tables.
+
+    python results/everything.py WORK [--data-root DATA] [--only A,B] [--list]
+
+What each is made of stands in everything.yaml. Commands run one after the other in WORK,
+which may be taken up again: trained models and finished runs are found. A board's Parquet
+files replace those here once all of them are written; then tables, figures and picture
+follow (tables.py, figures.py, picture.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+FOLLOW = ("tables.py", "figures.py", "picture.py")
+
+
+@dataclass(frozen=True)
+class Board:
+    """Commands, and the files under WORK/boards that they write, without .parquet."""
+
+    board: str
+    what: str
+    minutes: int  # of one core
+    commands: tuple[str, ...]
+    writes: tuple[str, ...]
+    after: str = ""  # the board whose models it asks
+
+    @property
+    def needs_data(self) -> bool:
+        return any("{data}" in command for command in self.commands)
+
+    def argv(self, command: str) -> list[str]:
+        """A command's words, with this Python; its folders are WORK's own."""
+        places = {"here": HERE, "scripts": HERE.parent / "benchmarks", "boards": "boards"}
+        first, *words = [w.format(**places, data="data") for w in shlex.split(command)]
+        if first == "membench":
+            return [sys.executable, "-m", "membench", *words]
+        return [sys.executable, *words] if first == "python" else [first, *words]
+
+    def shown(self) -> str:
+        """The commands in Markdown, folded at 88 characters."""
+        places = {"here": "REPO/results", "scripts": "REPO/benchmarks", "boards": "boards"}
+        lines = []
+        for command in self.commands:
+            *parts, line = re.split(r" (?=--)", command.format(**places, data="data"))[::-1]
+            while parts:
+                part = parts.pop()
+                if len(line) - line.rfind("\n") + len(part) < 86:
+                    line += f" {part}"
+                else:
+                    line += f" \\\n    {part}"
+            lines.append(line)
+        return "\n".join(["```", *lines, "```"])
+
+
+def read(file: Path = HERE / "everything.yaml") -> list[Board]:
+    told = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return [Board(**of | {k: tuple(of[k]) for k in ("commands", "writes")}) for of in told]
+
+
+def chosen(boards: list[Board], only: str | None, data: Path | None) -> list[Board]:
+    """In their order; those that --only names, else all that can be made."""
+    if only is None:
+        return [of for of in boards if data or not of.needs_data]
+    names = only.split(",")
+    if unknown := set(names) - {of.board for of in boards}:
+        sys.exit(f"--only {', '.join(sorted(unknown))}: no such board; --list names them")
+    found = [of for of in boards if of.board in names]
+    if without := [of.board for of in found if of.needs_data and not data]:
+        sys.exit(f"{', '.join(without)}: give --data-root, the folder of CIFAR-10")
+    return found
+
+
+def make(board: Board, work: Path) -> None:
+    for command in board.commands:
+        print(f"$ {command}", flush=True)
+        subprocess.run(board.argv(command), cwd=work, check=True)
+    for name in board.writes:
+        target = HERE / f"{name}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(work / "boards" / f"{name}.parquet", target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("work", type=Path, nargs="?", help="folder of models and runs")
+    parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
+    parser.add_argument("--only", metavar="A,B", help="these boards alone")
+    parser.add_argument("--list", action="store_true", help="name the boards and their cost")
+    args = parser.parse_args()
+    boards = chosen(read(), args.only, args.data_root)
+    for of in boards:
+        print(f"{of.board:24} {of.minutes:4} min  {of.what}")
+    print(f"in all some {sum(of.minutes for of in boards) / 60:.0f} hours of one core", flush=True)
+    if args.list:
+        return
+    if args.work is None:
+        parser.error("WORK: a folder for models and runs")
+    (args.work / "boards" / "ablations").mkdir(parents=True, exist_ok=True)
+    if args.data_root and not (args.work / "data").exists():
+        (args.work / "data").symlink_to(args.data_root.resolve())
+    for of in boards:
+        start = time.monotonic()
+        make(of, args.work)
+        print(f"{of.board}: {(time.monotonic() - start) / 60:.0f} min", flush=True)
+    for script in FOLLOW:
+        subprocess.run([sys.executable, HERE / script], check=True)
+
+
+if __name__ == "__main__":
+    main()
