@@ -45,7 +45,9 @@ def told(runs: list[Run]) -> Iterator[Told]:
             task = dict(o.split("=", 1) for o in run.info["task_options_passed"])
             _, _, share = task["model"].partition("perturbed")
             options = " ".join(run.info["options_passed"])
-            yield Told(run, task.get("half", "a"), task.get("rung", "0"), float(share or 0), options)
+            yield Told(
+                run, task.get("half", "a"), task.get("rung", "0"), float(share or 0), options
+            )
 
 
 def attacks(found: list[Told]) -> pd.DataFrame:

@@ -22,7 +22,9 @@ PAGES = {
     "results/perturbed_labels.md": "results/perturbed_labels.md",
     "results/sd_webster_full.md": "results/sd_webster_full.md",
     "results/cifar10_pair.md": "results/cifar10_pair.md",
-    "results/cifar10_subset.md": "results/cifar10_subset.md",
+    "results/labels.md": "results/labels.md",
+    "results/surrogates.md": "results/surrogates.md",
+    "results/worlds_sd_webster.md": "results/worlds_sd_webster.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }

@@ -6,12 +6,13 @@ A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends wi
 TASK -->`` is a table of one task of a board of ``leaderboard --by mirror``, ``<!-- ladder
 FILE -->`` what ``ablate`` prints of attacks on the rungs of a task, ``<!-- swept FILE
 -->`` of an option of a detector, ``<!-- commands BOARD -->`` what everything.yaml makes a
-board of. A test fails where a block is not what its first line says.
+board of, ``<!-- labels FILE -->`` means over trainings. A test fails where a block is not what its first line says.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -38,7 +39,7 @@ FILES = (
     "results/worlds_sd_webster.md",
     "results/sd_webster_full.md",
     "results/cifar10_pair.md",
-    "results/cifar10_subset.md",
+    "results/labels.md",
     "results/attacks.md",
     "results/ladder.md",
     "results/surrogates.md",
@@ -46,7 +47,7 @@ FILES = (
     "results/perturbed_labels.md",
 )
 BLOCK = re.compile(
-    r"(<!-- (?P<what>commands|membench|mirrored|ladder|swept) (?P<given>[^>]+) -->\n)"
+    r"(<!-- (?P<what>commands|labels|membench|mirrored|ladder|swept) (?P<given>[^>]+) -->\n)"
     r"(?:(?!<!-- ).)*(<!-- end -->)",
     flags=re.S,
 )
@@ -137,6 +138,16 @@ def swept(file: str) -> str:
     return markdown(sweep.summary(pd.read_parquet(ROOT / file)).drop(columns="status"))
 
 
+def labelled(file: str) -> str:
+    """A row a kind of label and way of drawing, over trainings."""
+    place = ROOT / "benchmarks" / "labels.py"
+    spec = importlib.util.spec_from_file_location("labels", place)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return markdown(module.tabulated(pd.read_parquet(ROOT / file)))
+
+
 def commands(board: str) -> str:
     """What a board is made of."""
     [found] = (of for of in everything.read() if of.board == board)
@@ -149,6 +160,7 @@ def rewritten(text: str) -> str:
         "commands": commands,
         "membench": printed,
         "mirrored": mirrored,
+        "labels": labelled,
         "ladder": climbed,
         "swept": swept,
     }

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from membench.storage.workspace import Workspace
 
-    pass
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:

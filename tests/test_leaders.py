@@ -87,23 +87,23 @@ def test_a_partial_run_is_marked_in_the_sentence_and_in_the_table() -> None:
 
 
 def test_the_differences_that_ship(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who leads on sd_webster by the stored pairs, found here by another way: all whom
-    the one with no loss does not beat significantly.
+    """Who leads on each model of sd_webster by the stored pairs, found here by another
+    way: all whom the one with no loss does not beat significantly.
     """
     path = ROOT / "results" / "differences.parquet"
     table = pd.read_parquet(path)
-    rows = table[(table.task == "sd_webster") & (table.metric == "auroc") & ~table.control]
-    [top] = set(rows.a) - set(rows.b)
-    beaten = set(rows.b[(rows.a == top) & (rows.p_holm < 0.05)])
+    table = table[(table.task == "sd_webster") & (table.metric == "auroc") & ~table.control]
     assert (
         main(["leaderboard", "--by", "leaders", "--runs", str(path), "--task", "sd_webster"]) == 0
     )
-    line = capsys.readouterr().out
-    leaders = line.partition("AUROC: ")[2].partition(" lead")[0].replace(" and ", ", ")
-    named = {name.split()[0] for name in leaders.split(", ")}  # without its options
-    assert named == (set(rows.a) | set(rows.b)) - beaten and line.startswith(
-        "sd_webster, AUROC: " + top
-    )
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    for line, (weights, rows) in zip(lines, table.groupby("weights", sort=False), strict=True):
+        [top] = set(rows.a) - set(rows.b)
+        beaten = set(rows.b[(rows.a == top) & (rows.p_holm < 0.05)])
+        leaders = line.partition("AUROC: ")[2].partition(" lead")[0].replace(" and ", ", ")
+        named = {name.split()[0] for name in leaders.split(", ")}  # without its options
+        assert named == (set(rows.a) | set(rows.b)) - beaten
+        assert line.startswith(f"sd_webster (weights {weights}), AUROC: {top}")
     assert main(["leaderboard", "--by", "leaders", "--runs", str(path), "--task", "x"]) == 2
     assert main(["leaderboard", "--by", "leaders", "--runs", str(path), "--format", "csv"]) == 2
 

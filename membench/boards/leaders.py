@@ -70,18 +70,28 @@ def leaders(rows: pd.DataFrame) -> str:
 
 def leaders_lines(table: pd.DataFrame, metric: str = "auroc") -> Iterator[str]:
     """A line a board of a model (on a control there is nothing to lead in):
-    ``sd_webster, AUROC: cfg_norm leads ...``.
+    ``sd_webster, AUROC: cfg_norm leads ...``; of several boards of a task, each with what
+    tells it from the others: ``sd_webster (weights bc0393ff), AUROC: ...``.
     """
     rows = table[(table.metric == metric) & ~table.control.astype(bool)]
     boards = [part for _, part in rows.groupby(list(BOARD), dropna=False, sort=False)]
-    tasks = [part.task.iloc[0] for part in boards]
-    for task, part in zip(tasks, boards, strict=True):
+    for part in boards:
         first = part.iloc[0]
-        which = ""
-        if tasks.count(task) > 1:
-            rest = [str(first[name]) for name in BOARD if name not in ("task", "control")]
-            which = f" ({', '.join(rest)})"
-        yield f"{task}{which}, {DETECTION.get(metric, metric)}: {leaders(part)}"
+        like = [of.iloc[0] for of in boards if of.task.iloc[0] == first.task]
+        which = _apart(first, like)
+        yield f"{first.task}{which}, {DETECTION.get(metric, metric)}: {leaders(part)}"
+
+
+def _apart(first: pd.Series, like: Sequence[pd.Series]) -> str:
+    """What tells a board from the others of its task, the weights alone where they do."""
+    differ = [
+        name
+        for name in BOARD
+        if name not in ("task", "control") and len({str(of[name]) for of in like}) > 1
+    ]
+    if len({str(of.weights) for of in like}) == len(like):
+        differ = [name for name in differ if name == "weights"]
+    return f" ({', '.join(f'{name} {first[name]}' for name in differ)})" if differ else ""
 
 
 def _joined(names: Sequence[str]) -> str:
