@@ -35,7 +35,6 @@ class Board:
     minutes: int  # of one core
     commands: tuple[str, ...]
     writes: tuple[str, ...]
-    after: str = ""  # the board whose models it asks
 
     @property
     def needs_data(self) -> bool:
@@ -86,11 +85,15 @@ def chosen(boards: list[Board], only: str | None, data: Path | None) -> list[Boa
 def make(board: Board, work: Path) -> None:
     for command in board.commands:
         print(f"$ {command}", flush=True)
-        subprocess.run(board.argv(command), cwd=work, check=True)
+        if code := subprocess.run(board.argv(command), cwd=work).returncode:
+            sys.exit(f"{board.board}: the command ended with {code}; this one goes on from there")
     for name in board.writes:
-        target = HERE / f"{name}.parquet"
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(work / "boards" / f"{name}.parquet", target)
+        made = work / "boards" / f"{name}.parquet"
+        for file in (made, made.with_suffix(".png"), made.with_suffix(".svg")):
+            target = HERE / file.relative_to(work / "boards")
+            if file == made or (file.exists() and target.exists()):  # plots that ship
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, target)
 
 
 def main() -> None:
@@ -116,7 +119,8 @@ def main() -> None:
         make(of, args.work)
         print(f"{of.board}: {(time.monotonic() - start) / 60:.0f} min", flush=True)
     for script in FOLLOW:
-        subprocess.run([sys.executable, HERE / script], check=True)
+        if code := subprocess.run([sys.executable, HERE / script]).returncode:
+            sys.exit(f"{script} ended with {code}")
 
 
 if __name__ == "__main__":

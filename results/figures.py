@@ -100,10 +100,14 @@ def attacks() -> Figure:
 
 
 def ladder() -> Figure:
-    """What SIDE and plain sampling copy against how much the model memorizes, rung by rung
-    of cifar10, on the model and its mirror.
+    """What SIDE, with its clusters and with true labels, and plain sampling copy against
+    how much the model memorizes, rung by rung of cifar10, on the model and its mirror.
     """
     frame = pd.read_parquet(HERE / "ladder.parquet").sort_values("base")
+    base = frame[~frame.control.astype(bool)].groupby("value").base.first()
+    oracle = pd.read_parquet(HERE / "ladder_oracle.parquet")
+    oracle = oracle[oracle.detector == "side"].assign(base=lambda rows: rows.value.map(base))
+    oracle = oracle.sort_values("base")
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     bases = 100 * np.unique(frame.base.to_numpy(float))
@@ -137,6 +141,18 @@ def ladder() -> Figure:
             marker="o",
             markersize=4,
             linewidth=1.2,
+        )
+    for axes, value, scale, label in (
+        (left, "ams_cumulative", 100, "SIDE, true labels"),
+        (right, "copied_at_equal_n", 1, ""),
+    ):
+        axes.plot(
+            100 * oracle.base.to_numpy(float),
+            scale * oracle[value].to_numpy(float),
+            color=COLOURS[0],
+            linestyle=":",
+            linewidth=1.2,
+            label=label,
         )
     for axes in (left, right):
         axes.set_xscale("log")

@@ -6,7 +6,8 @@ A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends wi
 TASK -->`` is a table of one task of a board of ``leaderboard --by mirror``, ``<!-- ladder
 FILE -->`` what ``ablate`` prints of attacks on the rungs of a task, ``<!-- swept FILE
 -->`` of an option of a detector, ``<!-- commands BOARD -->`` what everything.yaml makes a
-board of, ``<!-- labels FILE -->`` means over trainings. A test fails where a block is not what its first line says.
+board of, ``<!-- labels FILE -->`` means over trainings. A test fails where a block is not
+what its first line says.
 """
 
 from __future__ import annotations
