@@ -74,7 +74,9 @@ def tabulated(found: pd.DataFrame) -> pd.DataFrame:
         row = {"labels": kind, "from": way, "n": str(len(part))}
         for name, title in SHOWN.items():
             values = part[name].tolist()
-            low, high = over_trainings(values) if len(values) > 1 else (math.nan, math.nan)
+            low, high = (
+                over_trainings(values, logit=True) if len(values) > 1 else (math.nan, math.nan)
+            )
             row[title] = interval(part[name].mean(), low, high, scale=100, digits=1)
         rows.append(row)
     return pd.DataFrame(rows)
