@@ -159,6 +159,26 @@ def test_leads_by_the_same_seed_are_those_of_their_file():
         assert told[0] in findings
 
 
+def test_what_true_labels_change_is_that_of_both_ladders():
+    """By the same seed; of copies and of different training images."""
+    oracle = pd.read_parquet(ROOT / "results" / "ladder_oracle.parquet")
+    oracle = oracle[oracle.detector == "side"].set_index("value")
+    each = pd.read_parquet(ROOT / "results" / "ladder_each.parquet")
+    clusters = each[(each.attack == "side") & (each.seed == 0)].set_index("rung")
+    assert list(oracle.index) == ["3", "4", "5"] and set(oracle.seed_list) == {"0"}
+    questions, page = words_of("docs/questions.md"), words_of("results/ladder.md")
+    ams = [f"{100 * v:.1f}" for v in oracle.ams_cumulative]
+    found = [f"{v:.0f}" for v in oracle.unique_copies]
+    own = [(f"{100 * clusters.ams[k]:.1f}", f"{clusters.unique_copies[k]}") for k in (3, 4, 5)]
+    assert "{}, {} and {} % copies of {}, {} and {} training".format(*ams, *found) in questions
+    of, images = zip(*own, strict=True)
+    assert "{}, {} and {} of {}, {} and {}".format(*of, *images) in questions
+    (a, b), (c, d), (e, f) = own
+    assert f"{a} % copies of {b} training images on rung 3, {c} of {d} on rung 4 and {e}" in page
+    assert f"{e} of {f} on rung 5" in page
+    assert 0.25 < 1 - float(e) / float(ams[2]) < 0.35 and 0.2 < 1 - float(f) / float(found[2]) < 0.3
+
+
 def test_tries_are_told_as_they_were():
     """How many, of how many examples, and that they are no whole runs."""
     tries = pd.read_parquet(ROOT / "results" / "tuned_cifar10.parquet")
