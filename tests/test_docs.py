@@ -20,6 +20,7 @@ from membench.boards.board import of_frame
 from membench.boards.collect import collect
 from membench.boards.seeds import over_seeds
 from membench.metrics.names import DETECTION, RARE
+from membench.metrics.trainings import over_trainings
 from membench.reports.output import write_boards
 
 ROOT = Path(__file__).parent.parent
@@ -191,6 +192,28 @@ def test_tries_are_told_as_they_were():
         text = words_of(page)
         assert f"{tries.n.iloc[0]:.0f} examples" in text and "PARTIAL" in text
         assert "`clid` has five" in text and "`score_norm` repeats its defaults" in text
+
+
+def test_what_labels_do_is_that_of_the_trainings():
+    """Copies of each kind and way; and by the same seed, what the text says of a pair."""
+    frame = pd.read_parquet(ROOT / "results" / "labels.parquet")
+    assert not frame.dirty.any() and frame.groupby(["labels", "from"]).seed.nunique().eq(3).all()
+    questions, page = words_of("docs/questions.md"), words_of("results/labels.md")
+    shares = frame.pivot(index="seed", columns=["labels", "from"], values="ams")
+    for column in shares:
+        low, high = over_trainings(shares[column].tolist(), logit=True)
+        told = f"{100 * shares[column].mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        assert told in questions or told.replace(" %", "") in questions, (column, told)
+    for one, other in (
+        (("random", "labels"), ("class", "labels")),
+        (("cluster", "labels"), ("class", "labels")),
+        (("class", "labels"), ("none", "null")),
+        (("class", "null"), ("none", "null")),
+        (("none", "SIDE"), ("none", "null")),
+    ):
+        more = 100 * (shares[one] - shares[other])
+        low, high = over_trainings(more.tolist())
+        assert f"{more.mean():.1f} [{low:.1f}, {high:.1f}]" in page, (one, other)
 
 
 def test_what_perturbing_costs_is_that_of_the_trainings():
