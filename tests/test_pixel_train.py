@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMPipeline, UNet2DModel
+from conftest import pixel_unet
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -856,3 +858,17 @@ def test_an_unknown_half_is_told_before_any_work(tmp_path) -> None:
     with pytest.raises(UserError, match="unknown part 'control'"):
         Cifar10.train(tmp_path / "none", ["a", "control"], ["steps=1"], progress=False)
     assert not (tmp_path / "none").exists()
+
+
+def test_saving_a_network_warns_of_nothing(tmp_path, caplog) -> None:
+    """Each cast of a network by diffusers' own method tells of modules that are not there."""
+    unet = pixel_unet(8)
+    logger = logging.getLogger("diffusers")
+    logger.addHandler(caplog.handler)
+    try:
+        pixel_train._save_pipeline(unet, DDIMScheduler(), tmp_path / "saved")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.messages
+    weights = load_file(tmp_path / "saved" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {w.dtype for w in weights.values()} == {torch.float16} and unet.dtype == torch.float32

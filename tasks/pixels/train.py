@@ -199,9 +199,8 @@ def _save_pipeline(unet: UNet2DModel, scheduler: DDIMScheduler, folder: Path) ->
     """The network in fp16 with its schedule; the network itself stays as it is."""
     copied = UNet2DModel.from_config(unet.config)
     copied.load_state_dict(unet.state_dict())
-    DDIMPipeline(unet=copied.to(torch.float16), scheduler=scheduler).save_pretrained(
-        folder, safe_serialization=True
-    )
+    torch.nn.Module.to(copied, torch.float16)  # diffusers' own warns of nothing
+    DDIMPipeline(unet=copied, scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
 
 
 def train_mirror(

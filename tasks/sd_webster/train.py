@@ -147,7 +147,9 @@ def train_model(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to(torch.float16).save_pretrained(work / part, safe_serialization=True)
+    for network in (vae, text_encoder, unet):
+        torch.nn.Module.to(network, torch.float16)  # diffusers' own warns of nothing
+    pipeline.save_pretrained(work / part, safe_serialization=True)
     return {
         **report,
         "data_hash": half.content_hash(),
