@@ -70,15 +70,17 @@ def read(file: Path = HERE / "everything.yaml") -> list[Board]:
 
 
 def chosen(boards: list[Board], only: str | None, data: Path | None) -> list[Board]:
-    """In their order; those that --only names, else all that can be made."""
+    """In their order; those that --only names, else all that can be made. Raises
+    ValueError for a name that is no board's, and a board that needs data that are not there.
+    """
     if only is None:
         return [of for of in boards if data or not of.needs_data]
     names = only.split(",")
     if unknown := set(names) - {of.board for of in boards}:
-        sys.exit(f"--only {', '.join(sorted(unknown))}: no such board; --list names them")
+        raise ValueError(f"--only {', '.join(sorted(unknown))}: no such board; --list names them")
     found = [of for of in boards if of.board in names]
     if without := [of.board for of in found if of.needs_data and not data]:
-        sys.exit(f"{', '.join(without)}: give --data-root, the folder of CIFAR-10")
+        raise ValueError(f"{', '.join(without)}: give --data-root, the folder of CIFAR-10")
     return found
 
 
@@ -103,9 +105,14 @@ def main() -> None:
     parser.add_argument("--only", metavar="A,B", help="these boards alone")
     parser.add_argument("--list", action="store_true", help="name the boards and their cost")
     args = parser.parse_args()
-    boards = chosen(read(), args.only, args.data_root)
+    try:
+        boards = chosen(read(), args.only, args.data_root)
+    except ValueError as error:
+        parser.error(str(error))
     for of in boards:
         print(f"{of.board:24} {of.minutes:4} min  {of.what}")
+    if left := [of.board for of in read() if of.needs_data and not (args.only or args.data_root)]:
+        print(f"left out, for want of --data-root: {', '.join(left)}")
     print(f"in all some {sum(of.minutes for of in boards) / 60:.0f} hours of one core", flush=True)
     if args.list:
         return

@@ -137,9 +137,9 @@ def test_boards_are_chosen_by_name_and_by_what_is_there() -> None:
     assert len(everything.chosen(BOARDS, None, Path("data"))) == len(BOARDS)
     [only] = everything.chosen(BOARDS, "ladder", None)
     assert only.board == "ladder"
-    with pytest.raises(SystemExit, match=r"--only nowhere: no such board"):
+    with pytest.raises(ValueError, match=r"--only nowhere: no such board"):
         everything.chosen(BOARDS, "ladder,nowhere", None)
-    with pytest.raises(SystemExit, match=r"labels: give --data-root"):
+    with pytest.raises(ValueError, match=r"labels: give --data-root"):
         everything.chosen(BOARDS, "labels", None)
 
 
