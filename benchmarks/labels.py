@@ -3,13 +3,13 @@ back: the experiment that SIDE's reviewers asked for.
 
 Of each seed, trains one model a kind of label (class, random, cluster, none) on the same
 subset of real CIFAR-10 with the same recipe, and draws ``--images`` from each, from its
-labels in turn and from the null class; of the model without labels by SIDE, too. Writes
-OUT.parquet, a row a training and way, and OUT.md, means with Student's 95 % intervals over
-the trainings, each of which has other images, weights, batches and noise. Trained models
-and finished runs are found again, so that several processes can share the seeds.
+labels in turn and from the null class; of the model without labels by SIDE, too. Writes a
+row a training and way, and prints means with Student's 95 % intervals over the trainings,
+each of which has other images, weights, batches and noise. Trained models and finished
+runs are found again, so that several processes can share the seeds.
 
     python benchmarks/labels.py --data-root DATA --work WORK --seeds 0,1,2 \\
-        --set subset=256 --set duplicate=0.1:20 --set steps=2000
+        --set subset=128 --set duplicate=0.1:20 --set steps=1500
 """
 
 from __future__ import annotations
@@ -116,18 +116,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--work", type=Path, default=Path("work"))
-    parser.add_argument("--output", type=Path, default=Path("results/labels"))
+    parser.add_argument("--output", type=Path, default=Path("results/labels.parquet"))
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0])
     parser.add_argument("--set", dest="options", action="append", default=[])
     args = parser.parse_args()
     found = pd.DataFrame([row for seed in args.seeds for row in measured(args, seed)])
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    file = args.output.with_suffix(".parquet")
-    atomic_write(file, lambda temporary: found.to_parquet(temporary, index=False))
-    text = markdown(tabulated(found)) + "\n"
-    atomic_write(file.with_suffix(".md"), lambda temporary: temporary.write_text(text))
-    print(text)
+    atomic_write(args.output, lambda temporary: found.to_parquet(temporary, index=False))
+    print(markdown(tabulated(found)))
 
 
 if __name__ == "__main__":

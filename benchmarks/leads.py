@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import t as student
 
 from membench.boards.board import board
+from membench.boards.identity import given
+from membench.metrics.trainings import over_trainings
 from membench.reports.output import markdown
 from membench.reports.text import interval
 from membench.runs.finished import Run, read_runs
@@ -34,7 +35,7 @@ def each(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         if run.info["control"] or run.info["status"] != "complete":
             continue
-        rung = dict(o.split("=") for o in run.info["task_options_passed"])["rung"]
+        rung = given(run.info, "rung")
         counted = run.info["key_parts"]["options"].get("count_synthetic", False)
         name = "counted" if counted else run.info["detector"]
         of.setdefault((rung, run.info["seed"]), {})[name] = run
@@ -69,8 +70,7 @@ def leads(frame: pd.DataFrame) -> dict[int, dict[str, tuple[float, float, float]
         found[int(str(rung))] = {}
         for name in LEADS:
             lead = (100 if name == "ams" else 1) * (of[name, "side"] - of[name, "random"])
-            half = student.ppf(0.975, len(lead) - 1) * lead.sem()
-            found[int(str(rung))][name] = lead.mean(), lead.mean() - half, lead.mean() + half
+            found[int(str(rung))][name] = lead.mean(), *over_trainings(lead)
     return found
 
 

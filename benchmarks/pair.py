@@ -3,6 +3,9 @@ commands: attacks run by run, the ladder of half a, and what perturbed labels do
 
     python benchmarks/pair.py RUNS --output FOLDER
 
+Of several folders that with figures of quality stands first: of a run that is in two of
+them the first one counts.
+
 Writes cifar10_pair_attacks.parquet, cifar10_pair_ladder.parquet,
 cifar10_pair_perturbed.parquet and cifar10_pair_perturbed_detectors.parquet.
 """
@@ -17,7 +20,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from membench.boards.collect import collect
+from membench.boards.identity import given
 from membench.boards.ladder import ladder
+from membench.boards.mirror import half_of
 from membench.boards.quality import with_quality
 from membench.metrics.mirror import mirrored_over_seeds
 from membench.runs.finished import Run, read_runs
@@ -42,12 +47,10 @@ class Told(NamedTuple):
 def told(runs: list[Run]) -> Iterator[Told]:
     for run in runs:
         if run.info["status"] == "complete":
-            task = dict(o.split("=", 1) for o in run.info["task_options_passed"])
-            _, _, share = task["model"].partition("perturbed")
+            _, _, share = given(run.info, "model").partition("perturbed")
             options = " ".join(run.info["options_passed"])
-            yield Told(
-                run, task.get("half", "a"), task.get("rung", "0"), float(share or 0), options
-            )
+            rung = given(run.info, "rung") or "0"
+            yield Told(run, half_of(run), rung, float(share or 0), options)
 
 
 def attacks(found: list[Told]) -> pd.DataFrame:

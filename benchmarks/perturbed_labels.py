@@ -23,8 +23,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import sem
-from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
@@ -34,6 +32,7 @@ from membench.features.loading import load_features
 from membench.metrics.extraction import ams, ums
 from membench.metrics.likelihood_divergence import likelihood_divergence
 from membench.metrics.quality import density_coverage, frechet_distance, kid, precision_recall
+from membench.metrics.trainings import over_trainings
 from membench.models.downstream import downstream_accuracy
 from membench.models.pixel import load_pixel_model
 from membench.models.sampling import ddim
@@ -198,10 +197,9 @@ def tabulated(found: pd.DataFrame) -> pd.DataFrame:
 def t_interval(values: list[float]) -> tuple[float, float, float]:
     """Mean and Student's 95 % interval of it; NaN where there are too few."""
     mean = float(np.mean(values)) if values else math.nan
-    if len(values) < 2:
+    if len(values) < 2 or math.isnan(mean):
         return mean, math.nan, math.nan
-    half = float(student.ppf(0.975, len(values) - 1) * sem(values))
-    return mean, mean - half, mean + half
+    return mean, *over_trainings(values)
 
 
 def plotted(found: pd.DataFrame, file: Path) -> None:

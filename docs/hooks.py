@@ -6,25 +6,17 @@ from __future__ import annotations
 
 import posixpath
 import re
+from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 # Files of the repository that are pages of the site
+RESULTS = sorted(Path(__file__).parent.parent.glob("results/*.md"))
 PAGES = {
     "README.md": "index.md",
+    **{f"results/{page.name}": f"results/{page.name}" for page in RESULTS},
     "results/README.md": "results/index.md",
-    "results/mirror_development.md": "results/mirror_development.md",
-    "results/worlds.md": "results/worlds.md",
-    "results/attacks.md": "results/attacks.md",
-    "results/ladder.md": "results/ladder.md",
-    "results/quality.md": "results/quality.md",
-    "results/perturbed_labels.md": "results/perturbed_labels.md",
-    "results/sd_webster_full.md": "results/sd_webster_full.md",
-    "results/cifar10_pair.md": "results/cifar10_pair.md",
-    "results/labels.md": "results/labels.md",
-    "results/surrogates.md": "results/surrogates.md",
-    "results/worlds_sd_webster.md": "results/worlds_sd_webster.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }

@@ -19,6 +19,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import yaml
 
@@ -105,13 +106,15 @@ def main() -> None:
     parser.add_argument("--only", metavar="A,B", help="these boards alone")
     parser.add_argument("--list", action="store_true", help="name the boards and their cost")
     args = parser.parse_args()
+    every = read()
     try:
-        boards = chosen(read(), args.only, args.data_root)
+        boards = chosen(every, args.only, args.data_root)
     except ValueError as error:
         parser.error(str(error))
     for of in boards:
-        print(f"{of.board:24} {of.minutes:4} min  {of.what}")
-    if left := [of.board for of in read() if of.needs_data and not (args.only or args.data_root)]:
+        told = f"{of.board:24} {of.minutes:4} min  {of.what}"
+        print(fill(told, 80, subsequent_indent=" " * 35))
+    if left := [of.board for of in every if of not in boards and not args.only]:
         print(f"left out, for want of --data-root: {', '.join(left)}")
     print(f"in all some {sum(of.minutes for of in boards) / 60:.0f} hours of one core", flush=True)
     if args.list:

@@ -150,6 +150,11 @@ def test_leads_by_the_same_seed_are_those_of_their_file():
             fewer = f"{-lead[0]:.1f} fewer [{-lead[2]:.1f}, {-lead[1]:.1f}]"
             assert all(told in p or words in p or fewer in p for p in pages), told
     frame = pd.read_parquet(ROOT / "results" / "ladder.parquet")
+    mirror = frame[frame.control & (frame.detector == "side")]
+    assert not mirror.ams_cumulative.any()
+    drawn = f"{(mirror.n_g * mirror.seeds).sum():,.0f}"
+    assert f"none of SIDE's {drawn} images" in page
+    assert all(f"none of {drawn}" in p for p in (questions, findings))
     for row in frame[~frame.control].itertuples():
         told = [
             f"{100 * getattr(row, f'ams_cumulative{end}'):.1f}" for end in ("", "_low", "_high")
@@ -209,6 +214,7 @@ def test_what_labels_do_is_that_of_the_trainings():
         (("cluster", "labels"), ("class", "labels")),
         (("class", "labels"), ("none", "null")),
         (("class", "null"), ("none", "null")),
+        (("random", "null"), ("none", "null")),
         (("none", "SIDE"), ("none", "null")),
     ):
         more = 100 * (shares[one] - shares[other])
@@ -514,6 +520,24 @@ def copied(name):
     rows = frame[(frame.threshold == frame.attrs["space"]["copy"]) & frame.band.isna()]
     of = rows.pivot(index=option, columns="metric", values="value")
     return 100 * of.ams_cumulative, 300 * of.ums_cumulative
+
+
+def test_side_s_baseline_was_given_as_many_settings_and_none_is_ahead_of_plain_sampling():
+    page = words_of("results/surrogates.md")
+    frame = pd.read_parquet(ROOT / "results" / "ablations" / "carlini_conditional-guidance.parquet")
+    rows = frame[(frame.threshold == frame.attrs["space"]["copy"]) & frame.band.isna()]
+    found = rows[rows.metric == "ams_cumulative"].set_index(["guidance", "at"]).value
+    plain = copied("side-guidance")[0][0.0]
+    assert len(found) == 16 and "no setting of sixteen" in page
+    assert 100 * found.max() <= plain and f"(λ = 0: {plain:.1f} %)" in page
+    low, high = rows[
+        (rows.metric == "ams_cumulative") & (rows.guidance == 1.0) & (rows["at"] == "xt")
+    ][["low", "high"]].iloc[0]
+    assert low < found.max() < high  # its defaults
+    # Each option's values; each sweep has the defaults once, and cohesion's is at keep=1
+    tried = [f"side-{name}" for name in ("guidance", "keep", "clusters", "features", "cohesion")]
+    assert sum(len(copied(name)[0]) for name in tried) - 3 - 1 == 14
+    assert "was given fourteen" in page
 
 
 def test_what_side_s_options_change_is_told_as_it_is():

@@ -4,7 +4,7 @@ called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -88,6 +88,11 @@ def asked(info: Mapping[str, Any]) -> str:
     return " ".join([*words, *sorted(info["options_passed"])])
 
 
+def differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fields of BOARD that are not the same in all rows, boards or their fields."""
+    return [name for name in BOARD if len({str(row[name]) for row in rows}) > 1]
+
+
 def apart(frame: pd.DataFrame) -> list[str]:
     """Why boards of one task are boards of their own: a line for each that differs from
     the task's first in more than being its control.
@@ -106,9 +111,8 @@ def apart(frame: pd.DataFrame) -> list[str]:
             first = found[0] if other is firsts[other["control"]] else firsts[other["control"]]
             # A control differs in these
             own = {"control", "weights"} if other["control"] != first["control"] else set()
-            differing = [name for name in BOARD if first[name] != other[name] and name not in own]
-            if differing:
-                what = ", ".join(f"{name} ({other[name]}, not {first[name]})" for name in differing)
+            if names := [name for name in differing([first, other]) if name not in own]:
+                what = ", ".join(f"{name} ({other[name]}, not {first[name]})" for name in names)
                 lines.append(
                     f"{task}: not comparable with the first board of the task, and so a board of"
                     f" its own: other {what}"

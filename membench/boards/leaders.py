@@ -5,12 +5,13 @@ that no text claims more than they show.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from membench.boards.differences import LEVEL, named
-from membench.boards.identity import BOARD
+from membench.boards.identity import BOARD, differing
 from membench.metrics.names import DETECTION
 
 
@@ -75,23 +76,19 @@ def leaders_lines(table: pd.DataFrame, metric: str = "auroc") -> Iterator[str]:
     """
     rows = table[(table.metric == metric) & ~table.control.astype(bool)]
     boards = [part for _, part in rows.groupby(list(BOARD), dropna=False, sort=False)]
-    for part in boards:
-        first = part.iloc[0]
-        like = [of.iloc[0] for of in boards if of.task.iloc[0] == first.task]
-        which = _apart(first, like)
-        yield f"{first.task}{which}, {DETECTION.get(metric, metric)}: {leaders(part)}"
+    firsts = [part.iloc[0].to_dict() for part in boards]
+    for first, part in zip(firsts, boards, strict=True):
+        alike = [of for of in firsts if of["task"] == first["task"]]
+        which = f"{first['task']}{_apart(first, alike)}"
+        yield f"{which}, {DETECTION.get(metric, metric)}: {leaders(part)}"
 
 
-def _apart(first: pd.Series, like: Sequence[pd.Series]) -> str:
+def _apart(first: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
     """What tells a board from the others of its task, the weights alone where they do."""
-    differ = [
-        name
-        for name in BOARD
-        if name not in ("task", "control") and len({str(of[name]) for of in like}) > 1
-    ]
-    if len({str(of.weights) for of in like}) == len(like):
-        differ = [name for name in differ if name == "weights"]
-    return f" ({', '.join(f'{name} {first[name]}' for name in differ)})" if differ else ""
+    names = differing(alike)
+    if len({of["weights"] for of in alike}) == len(alike) > 1:
+        names = ["weights"]
+    return f" ({', '.join(f'{name} {first[name]}' for name in names)})" if names else ""
 
 
 def _joined(names: Sequence[str]) -> str:

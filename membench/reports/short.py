@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from membench.boards.board import Board, By, Part
-from membench.boards.identity import BOARD
+from membench.boards.identity import differing
 from membench.metrics.names import DETECTION, NUMBERS, RARE
 from membench.reports.text import number
 
@@ -117,7 +117,7 @@ def _short_title(fields: Mapping[str, Any]) -> str:
 
 
 def _differing(part: Part, alike: Sequence[Part]) -> str:
-    names = [name for name in BOARD if len({str(p.fields[name]) for p in alike}) > 1]
+    names = differing([p.fields for p in alike])
     return "".join(f", {name} {part.fields[name]}" for name in names)
 
 
