@@ -14,8 +14,9 @@ from membench.models.denoiser import Denoiser
 from membench.models.image_values import from_uint8, same_size, to_uint8
 from membench.models.loading import halvings
 
-# Through a decoder at once: 64 images of 64x64, on a GPU 8 of 512x512
-PIXELS = {"cpu": 64 * 64 * 64, "cuda": 8 * 512 * 512}
+# Through a decoder at once: 16 images of 64x64 (of more, the maps of a layer are memory
+# that the system gives and takes back every time), on a GPU 8 of 512x512
+PIXELS = {"cpu": 16 * 64 * 64, "cuda": 8 * 512 * 512}
 
 
 class LatentStates(Denoiser):
