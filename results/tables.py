@@ -3,11 +3,11 @@ files: ``python results/tables.py``.
 
 A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends with
 ``<!-- end -->``; between the two stands what the command prints. ``<!-- mirrored FILE
-TASK -->`` is a table of one task of a board of ``leaderboard --by mirror``, ``<!-- ladder
-FILE -->`` what ``ablate`` prints of attacks on the rungs of a task, ``<!-- swept FILE
--->`` of an option of a detector, ``<!-- commands BOARD -->`` what everything.yaml makes a
-board of, ``<!-- labels FILE -->`` means over trainings. A test fails where a block is not
-what its first line says.
+TASK [DETECTORS] -->`` is a table of one task of a board of ``leaderboard --by mirror``,
+``<!-- ladder FILE -->`` what ``ablate`` prints of attacks on the rungs of a task,
+``<!-- swept FILE -->`` of an option of a detector, ``<!-- commands BOARD -->`` what
+everything.yaml makes a board of, ``<!-- labels FILE -->`` means over trainings. A test
+fails where a block is not what its first line says.
 """
 
 from __future__ import annotations
@@ -72,14 +72,22 @@ def printed(command: str) -> str:
 
 
 def mirrored(given: str) -> str:
-    """A table in Markdown of "FILE TASK": mirrored AUROC of each detector, over all
-    examples with its interval and of each kind, and evaluations an example. Of a
-    detector with several settings the one with fewest options is its defaults; of what
-    tuning chose (tuned_TASK.parquet) AUROC alone is shown.
+    """A table in Markdown of "FILE TASK [DETECTORS]": mirrored AUROC of each detector, or
+    of those alone, over all examples with its interval and of each kind, and
+    evaluations an example. Of a detector with several settings the one with fewest
+    options is its defaults; of what tuning chose (tuned_TASK.parquet) AUROC alone is
+    shown.
+
+    Raises ValueError for a detector that the board lacks.
     """
-    file, task = given.split()
+    file, task, *chosen = given.split()
     board = pd.read_parquet(ROOT / file)
     board = board[board.task == task]
+    if chosen:
+        names = chosen[0].split(",")
+        if missing := sorted(set(names) - set(board.detector)):
+            raise ValueError(f"{file} has no {', '.join(missing)} on {task}")
+        board = board[board.detector.isin(names)]
     every = board[board.kind == "all"]
     every = every.iloc[every.options.str.split().str.len().argsort(kind="stable")]
     whole = every.drop_duplicates("detector").sort_values("mirrored", ascending=False)
