@@ -36,6 +36,11 @@ def test_the_index_is_not_written_again(tmp_path: Path) -> None:
     found = module.commit()
     assert len(found["commit"]) == 40 and found["dirty"] is False
     assert (tmp_path / ".git" / "index").read_bytes() == before
+    (tmp_path / "results").mkdir()
+    for name in ("results/board.parquet", "README.md"):  # which change no number
+        (tmp_path / name).write_text("")
+    module.commit.cache_clear()
+    assert module.commit()["dirty"] is False
     (tmp_path / "more.py").write_text("")
     module.commit.cache_clear()
     assert module.commit()["dirty"] is True

@@ -9,6 +9,9 @@ import importlib.metadata
 import subprocess
 from pathlib import Path
 
+# Of a checkout what changes no number: boards and pages, which a long run writes while
+# it goes on (results/everything.py)
+OUTPUT = ("results", "docs", "README.md")
 LIBRARIES = (
     "torch",
     "diffusers",
@@ -23,8 +26,8 @@ LIBRARIES = (
 
 @functools.cache
 def commit() -> dict[str, object]:
-    """Commit and dirty flag of the checkout that membench runs from; None for an
-    installed wheel.
+    """Commit and dirty flag of the checkout that membench runs from (whether anything
+    but boards and pages is changed or new there); None for an installed wheel.
     """
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
@@ -43,7 +46,7 @@ def commit() -> dict[str, object]:
         except (OSError, subprocess.CalledProcessError):
             return None
 
-    status = git("status", "--porcelain")
+    status = git("status", "--porcelain", "--", ".", *(f":(exclude){name}" for name in OUTPUT))
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
