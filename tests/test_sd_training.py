@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from membench.errors import UserError
 from membench.models.training import Plan
@@ -65,13 +66,15 @@ def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(
 
 
 def test_a_second_stage_goes_on_from_finished_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The same VAE and tokenizer, other weights, and the record of both stages."""
+    logging.enable_progress_bar()
     few = catalogue.Split("a", catalogue.build("a").entries[:9])
     monkeypatch.setattr(catalogue, "build", lambda name, number=0: few)
     recipe = Recipe(start=str(DATA), steps=1, batch=2)
     train(tmp_path, ("a",), recipe, progress=False)
+    assert "%" not in capfd.readouterr().err  # no library's own bar
     weights = "diffusion_pytorch_model.safetensors"
     same = [
         (tmp_path / "a" / part / weights).read_bytes() == (DATA / "a" / part / weights).read_bytes()

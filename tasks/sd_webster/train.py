@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging
 
 from membench.errors import UserError
 from membench.models.training import Plan, fit, warmup
@@ -218,6 +219,7 @@ def train(
     """Runs the parts in order, each from its checkpoint, and writes ``training.json``
     beside the weights. Raises :class:`UserError`.
     """
+    logging.disable_progress_bar()  # membench shows its own
     check_world(recipe.world)
     if recipe.world and "vae" in parts:
         raise UserError(
