@@ -116,8 +116,9 @@ def _warm(device: str) -> None:
     """Loads what torch loads late, while files can be opened."""
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
     x = torch.zeros(2, 3, 16, 16)
-    traced, file = torch.jit.trace(net.eval(), x), io.BytesIO()
-    torch.jit.save(traced, file)
+    # Scripted, not traced: tracing imports sympy, half a second of each start
+    scripted, file = torch.jit.script(net.eval()), io.BytesIO()
+    torch.jit.save(scripted, file)
     model = torch.jit.load(io.BytesIO(file.getvalue()), map_location=device)
     for _ in range(3):  # the executor rewrites the graph at the second run
         torch.nn.functional.normalize(
