@@ -17,6 +17,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from in_process import programs_run_here
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision import transforms
@@ -195,8 +196,14 @@ def script(file: Path, module: torch.nn.Module, how: str = "trace") -> Path:
     return file
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs_run_here(monkeypatch)
+
+
 @pytest.mark.parametrize("how", ["trace", "script"])
-def test_sscd_torchscript(tmp_path, recwarn, capsys, how):
+def test_sscd_torchscript(tmp_path, recwarn, capsys, monkeypatch, how):
+    """In the process of its own that users have; other batches in this one."""
     torch.manual_seed(0)
     module = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 9, stride=9),
@@ -209,7 +216,9 @@ def test_sscd_torchscript(tmp_path, recwarn, capsys, how):
     x = torch.tensor(((images / 255 - mean) / std).transpose(0, 3, 1, 2), dtype=torch.float32)
     file = script(tmp_path / "sscd_disc_mixup.torchscript.pt", module, how)
     recwarn.clear()
-    batches = [load_features("sscd", str(file), batch_size=b)(images) for b in (64, 2, 1)]
+    batches = [load_features("sscd", str(file), batch_size=2)(images)]
+    programs_run_here(monkeypatch)
+    batches += [load_features("sscd", str(file), batch_size=b)(images) for b in (64, 1)]
     assert not recwarn.list and capsys.readouterr().err.count("is a program") == 3
     for got in batches:
         np.testing.assert_allclose(got, module.eval()(x).detach(), atol=1e-5)
@@ -247,7 +256,7 @@ def test_preprocessings_are_torchvisions(name, height, width):
     torch.testing.assert_close(PREPROCESSING[name].tensor(images), expected, rtol=0, atol=1e-6)
 
 
-def test_a_preprocessing_is_part_of_the_features(tmp_path):
+def test_a_preprocessing_is_part_of_the_features(tmp_path, here):
     module = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 9, stride=9), torch.nn.AdaptiveAvgPool2d(3), torch.nn.Flatten()
     )
@@ -274,7 +283,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_variant_is_found_by_name(tmp_path, cache, monkeypatch):
+def test_a_variant_is_found_by_name(tmp_path, cache, here, monkeypatch):
     """Where it was downloaded, or not at all: a name never reaches for the network, and
     a file that is not the published one is refused.
     """
@@ -334,7 +343,7 @@ def test_a_variant_is_found_by_name(tmp_path, cache, monkeypatch):
         sscd_resource("disc")
 
 
-def test_a_file_of_a_variants_name_is_that_file(tmp_path, cache, monkeypatch):
+def test_a_file_of_a_variants_name_is_that_file(tmp_path, cache, here, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script(
         tmp_path / "disc_blur",
@@ -354,7 +363,7 @@ def test_a_refusal_names_the_option_that_the_command_has(cache, option: str) -> 
         assert option in str(raised.value) and "features_weights" not in str(raised.value)
 
 
-def test_sscd_refuses_other_files(tmp_path, resnet, cache):
+def test_sscd_refuses_other_files(tmp_path, resnet, cache, here):
     message = refused("sscd")
     assert (
         "--set features_weights=PATH" in message
@@ -727,7 +736,7 @@ def test_other_errors(tmp_path):
             load_features("pixels")(bad)
 
 
-def test_features_that_are_not_finite_are_refused(tmp_path):
+def test_features_that_are_not_finite_are_refused(tmp_path, here):
     class Root(torch.nn.Module):
         def forward(self, x):
             return x.mean(dim=(2, 3)).sqrt()
