@@ -93,9 +93,10 @@ def unit(module: str) -> str:
     return parts[1] if parts[0] == "membench" else parts[0]
 
 
+MODULES = modules()
 GRAPH = {
-    name: imported(name, file, set(modules()))
-    for name, file in modules().items()
+    name: imported(name, file, set(MODULES))
+    for name, file in MODULES.items()
     if name not in ("membench", "membench.__main__")
 }
 
