@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import pixel_unet
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DModel
 
 from membench.models import memo, names
 from membench.models.conditioning import Conditioning, stacked
@@ -211,16 +211,26 @@ def test_prompts_and_classes_have_keys_and_inference_mode_does_without(pipeline)
 # -------------------------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize(("side", "rows"), [(8, 40), (32, 32), (64, 16), (96, 6), (256, 2)])
+@pytest.mark.parametrize(
+    ("side", "rows", "n"), [(8, 40, 40), (32, 32, 40), (64, 16, 33), (96, 6, 13), (256, 2, 3)]
+)
 def test_pixels_on_a_processor_go_through_the_network_a_few_at_a_time(
-    side: int, rows: int, monkeypatch
+    side: int, rows: int, n: int, monkeypatch
 ) -> None:
     torch.manual_seed(0)
     shape = (3, side, side)
-    model = PixelDenoiser(pixel_unet(side), DDIMScheduler(), shape=shape, batch_size=64)
+    unet = UNet2DModel(
+        sample_size=side,
+        block_out_channels=(4, 4),
+        norm_num_groups=2,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        add_attention=False,
+        layers_per_block=1,
+    )
+    model = PixelDenoiser(unet, DDIMScheduler(), shape=shape, batch_size=64)
     forward, seen = model._forward, []
     monkeypatch.setattr(model, "_forward", lambda x, *a: (seen.append(len(x)), forward(x, *a))[1])
-    n = 40 if side < 256 else 3
     x = torch.randn(n, *shape)
     found = model.eps(x, 10, model.condition([]))
     assert seen == [rows] * (n // rows) + [n % rows] * (n % rows > 0)
