@@ -50,7 +50,7 @@ class Far:
 '''
 SOURCES = ("membench", "detectors", "tasks")
 PLUGIN = '''
-"""A detector from elsewhere."""
+"""A detector that explodes."""
 raise RuntimeError("imported for a list")
 '''
 
@@ -185,40 +185,40 @@ def test_list_from_the_checkout() -> None:
     assert "cfg_norm" in command("membench", "list", "detectors", cwd=ROOT).stdout
 
 
-def third_party(code: str, tmp_path: Path, installed: Path) -> Path:
-    """A folder of installed packages: ours, and a tiny one of somebody else's with a
-    detector ``far``.
+@pytest.fixture(scope="module")
+def third_party(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of installed packages: ours, and a tiny one of somebody else's with two
+    detectors, ``far`` and one that explodes when it is imported.
     """
-    source = tmp_path / "far-away"
+    source = tmp_path_factory.mktemp("source") / "far-away"
     source.mkdir()
-    (source / "far_module.py").write_text(code)
+    (source / "far_module.py").write_text(FAR)
+    (source / "exploding_module.py").write_text(PLUGIN.lstrip())
     (source / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools"]\nbuild-backend ='
         ' "setuptools.build_meta"\n[project]\nname = "far-away"\nversion ='
         ' "1.0"\n[project.entry-points."membench.detectors"]\nfar ='
-        ' "far_module:Far"\n[tool.setuptools]\npy-modules = ["far_module"]\n'
+        ' "far_module:Far"\nexploding = "exploding_module:Far"\n[tool.setuptools]\n'
+        'py-modules = ["far_module", "exploding_module"]\n'
     )
-    target = tmp_path / "packages"
+    target = tmp_path_factory.mktemp("both") / "packages"
     shutil.copytree(installed, target)
     install(source, target)
     return target
 
 
 def test_third_party_detector_is_listed_without_being_imported(
-    installed: Path, elsewhere: Path, tmp_path: Path
+    third_party: Path, elsewhere: Path
 ) -> None:
-    target = third_party(PLUGIN.lstrip(), tmp_path, installed)
-    line = next(line for line in listed(target, elsewhere).splitlines() if line.split()[0] == "far")
-    assert "A detector from elsewhere." in line
+    out = command("membench", "list", "detectors", cwd=elsewhere, path=third_party).stdout
+    line = next(line for line in out.splitlines() if line.split()[0] == "exploding")
+    assert "A detector that explodes." in line
 
 
-def test_the_wheel_runs_with_a_third_party_detector(
-    installed: Path, elsewhere: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_runs_with_a_third_party_detector(third_party: Path, elsewhere: Path) -> None:
     """The whole way in an empty folder: model and world from the wheel, ours and theirs
     in one command.
     """
-    target = third_party(FAR, tmp_path, installed)
     arguments = [
         "--detector",
         "far,cfg_norm",
@@ -230,7 +230,7 @@ def test_the_wheel_runs_with_a_third_party_detector(
         "--offline",
     ]
     out = command(
-        "membench", "run", *arguments, "--set", "cfg_norm.draws=1", cwd=elsewhere, path=target
+        "membench", "run", *arguments, "--set", "cfg_norm.draws=1", cwd=elsewhere, path=third_party
     ).stdout
     assert [Path(line).parent.name for line in out.split()] == ["far", "cfg_norm"]
     folders = sorted(p.parent.name for p in elsewhere.glob("results/runs/sd_webster/mini/*/*"))
