@@ -40,9 +40,23 @@ OWN, MIRROR = (PIXELS / half / f"step-{RUNGS[-1]:05d}" for half in "ab")
 TEXT = CATALOGUE / "a"
 
 
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One for all tests: what one has asked a model, the next finds."""
+    monkeypatch.setenv("MEMBENCH_CACHE", str(shared_cache))
+    return shared_cache
+
+
+@pytest.fixture
+def own_cache(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one, where it matters what is asked."""
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +129,7 @@ def test_a_memorizing_model_and_its_mirror(tmp_path, capsys, scenes, way: str) -
     assert told["answer"] in (tmp_path / "a" / "model_card.md").read_text()
 
 
-def test_what_was_computed_is_found_again(tmp_path, capsys, scenes, monkeypatch) -> None:
+def test_what_was_computed_is_found_again(tmp_path, own_cache, capsys, scenes, monkeypatch) -> None:
     """By another audit, too, which asks for more: it makes the rest only."""
     asked: list[int] = []
     real = work.contract.extract
@@ -245,7 +259,7 @@ def test_what_screens_holds_detectors_of_the_same_kind(
 
 
 def test_a_mirror_that_cannot_be_sampled_alike_costs_nothing(
-    tmp_path, capsys, scenes, monkeypatch
+    tmp_path, own_cache, capsys, scenes, monkeypatch
 ) -> None:
     """It is refused before the model is asked anything, and a dry run says so."""
     for name in ("score", "extract"):
@@ -303,11 +317,11 @@ def test_a_mirror_of_another_kind(capsys, scenes) -> None:
     assert "is no mirror of" in err and "text of 64 pixels" in err
 
 
-def test_data_that_are_the_model_s_own_output(tmp_path, capsys, scenes) -> None:
+def test_data_that_are_the_model_s_own_output(tmp_path, own_cache, capsys, scenes) -> None:
     """To the last bit: a second audit of what a first one generated."""
     how = ["--unconditional", "--budget", 400]
     audited(capsys, tmp_path / "a", "--model", OWN, "--data", scenes, *how)
-    [stored] = list((tmp_path / "cache" / "audits").glob("images-*/*.parquet"))
+    [stored] = list((own_cache / "audits").glob("images-*/*.parquet"))
     (tmp_path / "made").mkdir()
     for i, image in enumerate(pd.read_parquet(stored).image):
         (tmp_path / "made" / f"{i}.png").write_bytes(image)
