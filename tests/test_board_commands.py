@@ -9,8 +9,6 @@ import json
 import random
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +27,7 @@ from membench.boards.saved import COLUMNS, OF_RUNS
 from membench.boards.seeds import over_seeds
 from membench.cli.main import main
 from membench.errors import UserError
+from membench.reports import board_page
 from membench.reports.output import write_boards
 from membench.reports.page_boards import page_boards
 from membench.runs.finished import read_runs
@@ -49,9 +48,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def board(runs: Path, tmp_path: Path) -> Path:
-    made = tmp_path / "board.parquet"
+@pytest.fixture(scope="module")
+def board(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("stored") / "board.parquet"
     assert (
         main(
             [
@@ -488,10 +487,11 @@ def test_a_leaderboard_with_the_columns_that_are_asked_for_is_shown(
 # ------------------------------------------------------------------------------- report
 
 
-def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys) -> None:
+def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     """With a damaged run, which is named; these runs have stored no training images,
-    which is said.
+    which is said. The plots are drawn in test_board_report.py.
     """
+    monkeypatch.setattr(board_page, "draw", lambda plots, kind, heading: kind.encode())
     shutil.copytree(runs, tmp_path / "runs")
     bad = next((tmp_path / "runs").glob("t/mini/alone/*"))
     damaged(bad)
@@ -546,29 +546,7 @@ def test_the_boards_of_a_page(runs: Path) -> None:
     )
 
 
-# --------------------------------------------------------------------------- no network
-
-
-def test_no_command_on_finished_runs_imports_torch(runs: Path, tmp_path: Path) -> None:
-    views = [
-        [],
-        ["--by", "summary"],
-        ["--by", "difference"],
-        ["--band", "a=0:0.5", "--copy", "0.4"],
-    ]
-    calls = "\n".join(
-        f"assert main({['leaderboard', '--runs', str(runs), *view]}) == 0" for view in views
-    )
-    calls += (
-        f"\nassert main({['report', '--runs', str(runs), '--output', str(tmp_path / 'page')]}) == 0"
-    )
-    heavy = "{'torch._C', 'diffusers', 'transformers'}"
-    code = (
-        f"import sys\nfrom membench.cli.main import main\n{calls}\nassert not {heavy} &"
-        " set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+# --------------------------------------------------------------------------- one by one
 
 
 def test_a_published_number_stands_beside_the_same_setting_only(runs: Path) -> None:
