@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from in_process import programs_run_here
 from sklearn.metrics.pairwise import cosine_similarity
 
 from membench.api import run
@@ -198,12 +199,13 @@ def weights(tmp_path, monkeypatch) -> str:
     return str(file)
 
 
-def test_a_pool_and_a_run_under_sscd(tmp_path, weights) -> None:
+def test_a_pool_and_a_run_under_sscd(tmp_path, monkeypatch, weights) -> None:
     """Labels, similarities and the matches of a run are those of the features, which
     are made once.
     """
     options = ["examples=generated", "criterion=sscd", f"criterion_weights={weights}", "pool=12"]
     found = run("png_size", "cifar10", task_options=options, out=tmp_path / "runs", progress=False)
+    programs_run_here(monkeypatch)  # the run had a process for it
     features = load_features("sscd", weights)
     task = tasks().load("cifar10")
     known = features(task().load("mini").training.images())

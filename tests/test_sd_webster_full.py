@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import PNDM, ROOT, save_tiny_pipeline
+from in_process import programs_run_here
 from PIL import Image
 
 import membench
@@ -346,8 +347,9 @@ def test_a_revision_and_a_folder_give_the_same_run(at_hub: Path, hub: Path) -> N
 
 
 @pytest.fixture
-def sscd(tmp_path: Path) -> Path:
+def sscd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A TorchScript file as SSCD is published, with random weights."""
+    programs_run_here(monkeypatch)
 
     class Net(torch.nn.Module):
         def __init__(self) -> None:
