@@ -50,10 +50,11 @@ def rung(root: Path, value: str, weights: str, plain: list, side: list) -> Rung:
     return Rung(value, runs, ())
 
 
-@pytest.fixture
-def rungs(tmp_path: Path) -> list[Rung]:
-    low = rung(tmp_path, "1", "a", [0, *[None] * 9], [0, 1, *[None] * 8])
-    high = rung(tmp_path, "2", "b", [0, 0, 1, 1, *[None] * 6], [0] * 9 + [None])
+@pytest.fixture(scope="module")
+def rungs(tmp_path_factory: pytest.TempPathFactory) -> list[Rung]:
+    root = tmp_path_factory.mktemp("rungs")
+    low = rung(root, "1", "a", [0, *[None] * 9], [0, 1, *[None] * 8])
+    high = rung(root, "2", "b", [0, 0, 1, 1, *[None] * 6], [0] * 9 + [None])
     return [low, high]
 
 
