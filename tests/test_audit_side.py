@@ -20,7 +20,6 @@ from membench.auditing.estimate import total
 from membench.auditing.judge import judge
 from membench.cli.main import main
 from membench.similarity.spaces import pixel_space
-from membench.tasks.sd_webster.world import DATA as TEXT
 
 PLAIN, STEPS = 160, 2
 # Half of it pays for the plain images and their features, the rest for guided ones
@@ -95,18 +94,28 @@ def test_a_budget_that_trains_no_surrogate(folders, capsys) -> None:
     assert re.search(f"at least 160 .* {BUDGET:,} evaluations", line), line
 
 
-def test_a_surrogate_that_asks_the_model_is_paid_for(tmp_path, capsys) -> None:
+def test_a_surrogate_that_asks_the_model_is_paid_for(
+    tiny_pipeline_folder, tmp_path, capsys
+) -> None:
     """LoRA, of a model that takes text and is asked nothing: a batch of 64 a step."""
     rng = np.random.default_rng(0)
     (tmp_path / "data").mkdir()
     for i, image in enumerate(rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)):
         Image.fromarray(image).save(tmp_path / "data" / f"{i}.png")
-    text = {"own": TEXT / "a", "data": tmp_path / "data"}
+    text = {"own": tiny_pipeline_folder, "data": tmp_path / "data"}
     least = 2 * (64 + PLAIN * (STEPS + 1))
     told = audited(text, tmp_path / "a", "--budget", least)
     assert told["images"]["unconditional"] == PLAIN and told["images"]["side"] == least // 4
     assert told["evaluations"] == least
-    words = ["audit", "--model", TEXT / "a", "--data", tmp_path / "data", "--attack", "side"]
+    words = [
+        "audit",
+        "--model",
+        tiny_pipeline_folder,
+        "--data",
+        tmp_path / "data",
+        "--attack",
+        "side",
+    ]
     words += ["--steps", STEPS, "--quiet", "--budget", least - 2]
     capsys.readouterr()
     assert main([str(word) for word in words]) == 2
