@@ -65,6 +65,7 @@ class Slow:
     def __init__(self, folder: Any) -> None:
         self.model = LatentDenoiser(load_text_to_image(folder))
         self.kept: dict[str, torch.Tensor] = {}
+        self.known: dict[tuple[Any, ...], list[Any]] = {}
         before = dict(self.model.network.attn_processors)
         self.model.network.set_attn_processor(
             {
@@ -74,7 +75,15 @@ class Slow:
         )
 
     def steps(self, c: Condition, draw: int, seed: int, trajectory: int, guidance: float):
-        """Of each step the two eps and the maps of the conditional prediction."""
+        """Of each step the two eps and the maps of the conditional prediction; computed
+        once, for several tests read one trajectory.
+        """
+        key = (c.id, draw, seed, trajectory, guidance)
+        if key not in self.known:
+            self.known[key] = list(self.walk(c, draw, seed, trajectory, guidance))
+        return self.known[key]
+
+    def walk(self, c: Condition, draw: int, seed: int, trajectory: int, guidance: float):
         scheduler = DDIMScheduler.from_config(self.model.scheduler.config)
         scheduler.set_timesteps(trajectory)
         x = torch.randn(1, *self.model.shape, generator=generator(seed, c.id, draw))
@@ -94,6 +103,11 @@ class Slow:
         return ids.index(self.model.tokenizer.eos_token_id, 1)
 
 
+@pytest.fixture(scope="module")
+def slow(tiny_pipeline_folder) -> Slow:
+    return Slow(tiny_pipeline_folder)
+
+
 @pytest.mark.parametrize(
     ("options", "layers"),
     [
@@ -104,19 +118,16 @@ class Slow:
         ),
     ],
 )
-def test_bright_ending_is_its_formula(
-    model, tiny_pipeline_folder, options: dict, layers: list[str]
-) -> None:
+def test_bright_ending_is_its_formula(model, slow: Slow, options: dict, layers: list[str]) -> None:
     given = {"draws": 2, "trajectory": 6, "steps": 6, "guidance": 4.0} | options
     detector = BrightEnding(BrightEnding.Options(**given), seed=7, sampling=SAMPLING)
     detector.check(model, CONDITIONS)
     got = detector.score(model, CONDITIONS, {})
     assert model.cost.forwards == 3 * 2 * (2 * 6 + 1) and model.cost.decodes == 0
-    slow = Slow(tiny_pipeline_folder)
     for c, value in zip(CONDITIONS, got, strict=True):
         found = []
         for draw in (0, 1):
-            steps = list(slow.steps(c, draw, 7, 6, 4.0))
+            steps = slow.steps(c, draw, 7, 6, 4.0)
             maps = [
                 steps[-1][2][layer][0].mean(dim=0)[:, slow.end(c)].view(4, 4) for layer in layers
             ]
@@ -163,9 +174,7 @@ def entropy(a: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("variant", "signed"), [("E", False), ("D", False), ("D", True)])
-def test_entropies_are_their_formulas(
-    model, tiny_pipeline_folder, variant: str, signed: bool
-) -> None:
+def test_entropies_are_their_formulas(model, slow: Slow, variant: str, signed: bool) -> None:
     options = {
         "variant": variant,
         "signed": signed,
@@ -177,11 +186,10 @@ def test_entropies_are_their_formulas(
     detector.check(model, CONDITIONS)
     got = detector.score(model, CONDITIONS, {})
     assert model.cost.forwards == 3 * 2 * (1 if variant == "E" else 2 * 13 + 11)
-    slow = Slow(tiny_pipeline_folder)
     for c, value in zip(CONDITIONS, got, strict=True):
         found = []
         for draw in (0, 1):
-            steps = list(slow.steps(c, draw, 7, 13, 4.0))
+            steps = slow.steps(c, draw, 7, 13, 4.0)
             if variant == "E":
                 found.append(entropy(steps[0][2][DOWN][0].mean(dim=(0, 1)).numpy()))
                 continue
