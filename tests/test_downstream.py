@@ -36,13 +36,14 @@ from membench.tasks.cifar10.task import Cifar10, Cifar10Options
 from membench.tasks.pixels.mirror_task import pair_of, training_of
 from membench.types import Condition, Request, Sample, Training
 
+STEPS, WIDTH = 60, 8  # of a quick classifier
 COLOURS = np.array([[220, 30, 30], [30, 30, 220], [30, 220, 30]])
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downstream, "STEPS", 60)
-    monkeypatch.setattr(downstream, "WIDTH", 8)
+    monkeypatch.setattr(downstream, "STEPS", STEPS)
+    monkeypatch.setattr(downstream, "WIDTH", WIDTH)
 
 
 def coloured(classes: Sequence[int], seed: int) -> np.ndarray:
@@ -170,22 +171,32 @@ def ask(out: Path, task: type, *options: str, quality: str = "classifier") -> Ru
     return run
 
 
-def test_run_and_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A run that several tests read, and its folder of runs."""
+    out = tmp_path_factory.mktemp("painted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(downstream, "STEPS", STEPS)
+        patch.setattr(downstream, "WIDTH", WIDTH)
+        return out, ask(out, Coloured)
+
+
+def test_run_and_board(painted: tuple[Path, Run], capsys: pytest.CaptureFixture[str]) -> None:
     """What the painter's images teach is wrong everywhere; training images teach two of
     three classes, of 16 held-out images 11.
     """
-    run = ask(tmp_path, Coloured)
+    out, run = painted
     frame = read_quality(run).set_index("metric")
     assert frame.value.to_dict() == {
         "downstream@classifier": 0.0,
         "downstream_training@classifier": 11 / 16,
     }
     assert frame.n.tolist() == [24, 16] and frame.reference.tolist() == [16, 16]
-    assert main(["leaderboard", "--by", "attack", "--quality", "--runs", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert "what a classifier learns from the images" in out
-    assert "0.000 ± 0.000" in out and "0.688 ± 0.116" in out
-    assert "quality by classifier" not in out
+    assert main(["leaderboard", "--by", "attack", "--quality", "--runs", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "what a classifier learns from the images" in told
+    assert "0.000 ± 0.000" in told and "0.688 ± 0.116" in told
+    assert "quality by classifier" not in told
     frame = board([run], "attack", quality=True).frame
     assert frame["downstream_training@classifier"].tolist() == [11 / 16]
     assert frame["downstream_error@classifier"].tolist() == [0.0]
@@ -200,10 +211,10 @@ def test_it_learns_from_as_many_training_images(tmp_path: Path) -> None:
 
 
 def test_of_many_images_a_sample_of_all_classes_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    painted: tuple[Path, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are stored class by class."""
-    run = ask(tmp_path, Coloured)
+    _, run = painted
     monkeypatch.setattr(run_quality, "MOST", 12)
     sets = run_quality._sets(run, Coloured().load("mini"))
     assert len(sets.images) == len(sets.told) == 12 and set(sets.told) == {0, 1, 2}
@@ -267,8 +278,8 @@ def test_a_mini_training_set_is_named_with_its_labels(tmp_path: Path) -> None:
     assert found["class"].hash != found["random"].hash
 
 
-def test_a_part_without_figures_has_no_table_of_them(tmp_path: Path) -> None:
-    frame = board([ask(tmp_path, Coloured)], "attack", quality=True).frame
+def test_a_part_without_figures_has_no_table_of_them(painted: tuple[Path, Run]) -> None:
+    frame = board([painted[1]], "attack", quality=True).frame
     assert features_of(frame) == ["classifier"]
     empty = frame.assign(**{name: np.nan for name in frame if "@classifier" in name})
     assert features_of(empty) == []
