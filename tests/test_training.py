@@ -44,12 +44,13 @@ def test_it_learns(tmp_path: Path) -> None:
     assert report["loss_curve"][-1][1] < report["loss_curve"][0][1] / 10
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decay", [0.9, 0.0])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, decay: float) -> None:
     """In its weights and in its curve, whose points are means of many steps."""
-    whole = plan(120)
+    whole = plan(120, ema_decay=decay)
     report = fit(whole, tmp_path / "whole", progress=False)
 
-    broken = plan(120)
+    broken = plan(120, ema_decay=decay)
     inner = broken.loss
 
     def killed(step: int, gen: torch.Generator) -> torch.Tensor:
@@ -60,14 +61,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     broken.loss = killed
     with pytest.raises(KeyboardInterrupt):
         fit(broken, tmp_path / "broken", progress=False)
-    resumed = plan(120)
+    resumed = plan(120, ema_decay=decay)
     again = fit(resumed, tmp_path / "broken", progress=False)
     assert torch.equal(weights(resumed), weights(whole))
     assert again["loss_curve"] == report["loss_curve"] and len(report["loss_curve"]) == 1
 
 
-def test_the_result_is_the_moving_average(tmp_path: Path) -> None:
-    """EMA by hand: decay min(0.9, (1 + k) / (10 + k)), as diffusers warms it up."""
+@pytest.mark.parametrize("most", [0.9, 0.0])
+def test_the_result_is_the_moving_average(tmp_path: Path, most: float) -> None:
+    """EMA by hand: decay min(most, (1 + k) / (10 + k)), as diffusers warms it up; of 0 the
+    last weights, to the bit. What a snapshot sees is the same.
+    """
     p = plan(5)
     seen = [weights(p)]
     optimizer = torch.optim.AdamW(p.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
@@ -82,11 +86,13 @@ def test_the_result_is_the_moving_average(tmp_path: Path) -> None:
         seen.append(weights(p))
     average = seen[0]
     for k, w in enumerate(seen[1:]):
-        decay = min(0.9, (1 + k) / (10 + k)) if k else 0.0
+        decay = min(most, (1 + k) / (10 + k)) if k else 0.0
         average = decay * average + (1 - decay) * w
-    again = plan(5)
+    kept: list[torch.Tensor] = []
+    again = plan(5, ema_decay=most, keep=lambda step: kept.append(weights(again)), keep_at=(5,))
     fit(again, tmp_path, progress=False)
     torch.testing.assert_close(weights(again), average)
+    assert torch.equal(kept[0], weights(again)) and (most or torch.equal(kept[0], seen[-1]))
 
 
 def test_another_recipes_checkpoint_is_refused(tmp_path: Path) -> None:
