@@ -1,5 +1,5 @@
-"""Whole runs of the shipped mini task: resume, batch sizes, failures, and what the
-tables hold.
+"""Whole runs of the mini task, most on a tiny pipeline: resume, batch sizes, failures,
+and what the tables hold. Their pages are not written.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from test_killed import forked
 from watch import grey_levels
 
 import membench
+from membench import api
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.models.latent import LatentDenoiser
@@ -35,9 +36,21 @@ def quick(out: Path, **changes) -> membench.Run:
     return membench.run("cfg_norm", "sd_webster", **arguments)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pages() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "write_pages", lambda runs: None)
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> membench.Run:
-    return quick(tmp_path_factory.mktemp("runs"))
+def tiny(tiny_pipeline_folder) -> dict[str, list[str]]:
+    return {"task_options": [f"model={tiny_pipeline_folder}"]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny) -> membench.Run:
+    return quick(tmp_path_factory.mktemp("runs"), **tiny)
 
 
 def test_the_tables_of_a_run(finished) -> None:
@@ -64,11 +77,11 @@ def test_the_tables_of_a_run(finished) -> None:
     assert info["versions"]["torch"] and info["seed"] == 0 and info["options"]["draws"] == 1
 
 
-def test_the_same_command_again_computes_nothing(finished, monkeypatch) -> None:
+def test_the_same_command_again_computes_nothing(finished, tiny, monkeypatch) -> None:
     monkeypatch.setattr(
         LatentDenoiser, "_forward", lambda *_: pytest.fail("the network was called")
     )
-    again = quick(finished.path.parents[3])
+    again = quick(finished.path.parents[3], **tiny)
     assert again.path == finished.path
     pd.testing.assert_frame_equal(again.scores, finished.scores)
 
@@ -87,12 +100,12 @@ def test_what_changes_the_output_changes_the_folder(short, change) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_the_batch_size_changes_neither_the_folder_nor_the_ranking(
-    finished, tmp_path, batch_size: int
+    finished, tiny, tmp_path, batch_size: int
 ) -> None:
     """Tolerance: 1e-4 relative on scores, one grey level on images; sums of floats in
     another order, nothing else.
     """
-    other = quick(tmp_path, batch_size=batch_size)
+    other = quick(tmp_path, batch_size=batch_size, **tiny)
     assert other.path.name == finished.path.name
     np.testing.assert_allclose(other.scores.score, finished.scores.score, rtol=1e-4)
     assert list(other.scores.sort_values("score").id) == list(
@@ -160,7 +173,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_numbers(
 
 
 def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(
-    tmp_path, tiny_pipeline_folder, monkeypatch, capsys
+    tmp_path, tiny, monkeypatch, capsys
 ) -> None:
     forward, calls = LatentDenoiser._forward, []
 
@@ -173,7 +186,6 @@ def test_nan_from_the_network_is_a_failed_row_and_the_board_says_so(
         return out
 
     monkeypatch.setattr(LatentDenoiser, "_forward", broken)
-    tiny = {"task_options": [f"model={tiny_pipeline_folder}"]}
     run = quick(tmp_path, **tiny)
     assert sorted(run.samples.status.map(lambda s: s.split(":")[0])) == ["failed"] + ["ok"] * 11
     assert run.info["failed"] == {"scores": 0, "samples": 1} and run.info["status"] == "partial"
@@ -249,15 +261,15 @@ def test_a_second_process_is_turned_away(tmp_path, finished) -> None:
         RunFolder.open(tmp_path, "sd_webster", "mini", "cfg_norm", key, parts)
 
 
-def test_a_detector_that_scores_by_its_images_pays_for_them(tmp_path, tiny_pipeline_folder) -> None:
+def test_a_detector_that_scores_by_its_images_pays_for_them(tmp_path, tiny) -> None:
     """random: 3 draws of 10 guided steps are 60 evaluations an example, though its
     scoring phase asks the network nothing.
     """
     from membench.boards.collect import collect
 
-    tiny = {"task_options": [f"model={tiny_pipeline_folder}"], "limit": 4, "out": tmp_path}
-    membench.run("random", "sd_webster", options=["draws=3"], progress=False, **tiny)
-    quick(**tiny)
+    few = {"limit": 4, "out": tmp_path, **tiny}
+    membench.run("random", "sd_webster", options=["draws=3"], progress=False, **few)
+    quick(**few)
     board = collect(tmp_path).set_index("detector")
     assert board.forwards_per_example.to_dict() == {"random": 60, "cfg_norm": 2}
     assert board.forwards_per_image.to_dict() == {"random": 20, "cfg_norm": 20}
