@@ -23,7 +23,7 @@ SAMPLING = {"steps": 4, "guidance": 3.0}
 # Sizes alone; every choice that the paper states stays
 STAND_IN = {
     "clusters": 6,
-    "synthetic": 18,
+    "synthetic": 8,
     "generations": 5,
     "classifier_steps": 2,
     "lora_rank": 2,
