@@ -49,7 +49,11 @@ PNDM = {
 # other has nothing left to do.
 LONGEST = (
     "test_first_run.py",
+    "test_mini_model.py",
+    "test_malformed.py",
     "test_contracts.py",
+    "test_determinism.py",
+    "test_notebooks.py",
     "test_easiest_attacks.py",
     "test_ray.py",
     "test_foreign_folder.py",
@@ -59,7 +63,6 @@ LONGEST = (
     "test_runner.py",
     "test_whole_models.py",
     "test_side.py",
-    "test_memory.py",
     "test_trained_dimension.py",
 )
 
