@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import membench
+from membench import api
 from membench.boards.collect import collect_kinds
 from membench.boards.mirror import collect_mirror
 from membench.boards.resampling import Resampler
@@ -87,6 +88,15 @@ HASHES = {
         "held_out": "41e7d0a479c6ba3a34a464d691983afd40669f9c5985a3e815905e9c5d8592fd",
     },
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_grid() -> Iterator[None]:
+    """Of a training's samples, at which nothing here looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixel_train, "GRID", 8)
+        patch.setattr(pixel_train, "GRID_STEPS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -292,15 +302,13 @@ def test_a_trained_classifier_of_content_is_at_chance(pair: Pair) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both models of the tiny world, with a snapshot after each of five steps."""
     out = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pixel_train, "GRID_STEPS", 2)
-        train_mirror(
-            TINY,
-            out,
-            HALVES,
-            MirrorRecipe(steps=5, batch=2, channels=(8, 8), rungs=RUNGS, grid_every=0),
-            progress=False,
-        )
+    train_mirror(
+        TINY,
+        out,
+        HALVES,
+        MirrorRecipe(steps=5, batch=2, channels=(8, 8), rungs=RUNGS, grid_every=0),
+        progress=False,
+    )
     return out
 
 
@@ -368,12 +376,9 @@ def test_each_model_scores_the_same_examples(trained: Path) -> None:
     assert set(own.training.kinds) == {"x1", "x4", "near"} and sum(own.training.copies) == 4 + 8 + 4
 
 
-def test_a_rung_is_the_moving_average_after_its_step(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rung_is_the_moving_average_after_its_step(trained: Path, tmp_path: Path) -> None:
     hashes = [load(trained, rung=k).hashes["weights"] for k in range(1, 6)]
     assert len(set(hashes)) == 5 and load(trained).hashes["weights"] == hashes[4]
-    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
     train_mirror(
         TINY,
         tmp_path,
@@ -427,10 +432,7 @@ def test_what_does_not_fit_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_training_that_was_interrupted_is_no_world(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
+def test_a_training_that_was_interrupted_is_no_world(trained: Path, tmp_path: Path) -> None:
     recipe = MirrorRecipe(steps=2, batch=2, channels=(8, 8), rungs=(1, 5), grid_every=0)
     train_mirror(TINY, tmp_path, HALVES, recipe, progress=False)
     with pytest.raises(UserError, match="a/step-00005 is missing"):
@@ -441,10 +443,7 @@ def test_a_training_that_was_interrupted_is_no_world(
         load(tmp_path, rung=1)
 
 
-def test_a_rung_that_was_passed_cannot_be_kept_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
+def test_a_rung_that_was_passed_cannot_be_kept_later(tmp_path: Path) -> None:
     recipe = MirrorRecipe(steps=2, batch=2, channels=(8, 8), grid_every=0)
     train_mirror(TINY, tmp_path, ["a"], recipe, progress=False)
     with pytest.raises(UserError, match="is past step 1, which was not kept"):
@@ -502,13 +501,30 @@ def test_the_command_line_trains_both_halves_of_a_world(
 # ------------------------------------------------------------------------ real CIFAR-10
 
 
+@pytest.fixture(scope="module")
+def trainings() -> dict[tuple[str, ...], Path]:
+    """What was trained by which settings: most tests ask for the same two models."""
+    return {}
+
+
 @pytest.fixture
-def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cifar10]:
+def real(
+    trainings: dict[tuple[str, ...], Path],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Cifar10]:
     """Forty images in place of the 50,000, and models of parts of them."""
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     for module in (cifar10, cifar10_train):
         monkeypatch.setattr(module, "read_cifar10", lambda root: (images, np.arange(40) % 10))
-    monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
+
+    def trained(to: Path, *settings: str) -> None:
+        if settings not in trainings:
+            made = tmp_path_factory.mktemp("subset")
+            train_subset(made, list(settings), progress=False)
+            trainings[settings] = made
+        shutil.copytree(trainings[settings], to)  # tests change what they are given
 
     def task(
         labels: str = "class", mirror: str = "skip=8", rungs: str = "", **options: object
@@ -523,12 +539,9 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cifar
             "batch=2",
             "grid_every=0",
         ]
-        train_subset(tmp_path / "own", settings, progress=False)
-        train_subset(
-            tmp_path / "mirror",
-            [s for s in settings if s.split("=")[0] != mirror.split("=")[0]] + [mirror],
-            progress=False,
-        )
+        others = [s for s in settings if s.split("=")[0] != mirror.split("=")[0]]
+        trained(tmp_path / "own", *settings)
+        trained(tmp_path / "mirror", *others, mirror)
         [other] = [f.parent for f in (tmp_path / "mirror").glob("*/training.json")]
         given = {
             "examples": "training",
@@ -680,8 +693,9 @@ def test_half_b_of_a_real_pair_asks_the_mirror(real: Callable[..., Cifar10]) -> 
 
 
 def test_a_real_pair_is_one_row_of_the_board_of_mirrors(
-    real: Callable[..., Cifar10], tmp_path: Path
+    real: Callable[..., Cifar10], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(api, "write_pages", lambda runs: None)
     options = real().options
     words = [f"{name}={getattr(options, name)}" for name in ("model", "control_model", "examples")]
     runs = [

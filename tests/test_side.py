@@ -19,6 +19,7 @@ from torch import nn
 from watch import grey_levels
 
 import membench
+from membench import api
 from membench.cli.main import main
 from membench.detectors.carlini_conditional import CarliniConditional
 from membench.detectors.random_sampling import RandomSampling
@@ -460,7 +461,10 @@ def test_no_training_image_and_no_label_is_read(
     assert (run.path / "report.html").is_file()
 
 
-def test_a_budget_caps_preparation_and_extraction(small_task: list[str], tmp_path: Path) -> None:
+def test_a_budget_caps_preparation_and_extraction(
+    small_task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "write_pages", lambda runs: None)
     prepare = 12 * 10 + 12 + 2 * 4
     common: dict[str, Any] = {
         "options": SMALL_SET,
