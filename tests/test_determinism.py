@@ -16,7 +16,7 @@ from membench.testing.detectors import run_once
 from membench.testing.tiny import Setting, settings
 
 SIZES = (1, 7, 64)  # "auto" is a power of two from 1 to 64 on a processor
-MANY, SOME = 1000, 48  # evaluations from which on one other size is enough, and that size
+MANY, SOME = 700, 48  # evaluations from which on one other size is enough, and that size
 # Of a score's size, beyond the 1e-4 of most, on the tiny models
 LOOSER = {"side": 1e-2, "carlini_conditional": 1e-2, "side_prompts": 1e-2}
 # Beyond EXPECTED's: images, which the contract asks for as well, refuse these

@@ -32,7 +32,7 @@ SAMPLING = {"steps": 4, "guidance": 2.0}
 TOLERANCE = 1e-2
 MANY = 64  # images; a detector that plans more is given options that make it quick
 FEW, SOME = 3, 48  # images at once in the second run; SOME where it takes DEAR evaluations
-DEAR = 1000
+DEAR = 700
 
 
 def check_detector(

@@ -109,7 +109,7 @@ class Setting:
     conditions: tuple[Condition, ...]
 
 
-def settings(n: int = 6) -> Iterator[Setting]:
+def settings(n: int = 4) -> Iterator[Setting]:
     """Captions; images with a class; images of an unconditional model."""
     captions = tuple(Condition(f"caption/{i}", f"A tiny Caption number {i}") for i in range(n))
     yield Setting("captions", "prompts", tiny_text_model(), tiny_text_model(1), captions)
