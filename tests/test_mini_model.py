@@ -3,10 +3,10 @@ control model knows neither.
 
 A copy is an image whose normalised L2 distance (Carlini et al. 2023; alpha = 0.5, n =
 50, unique training images) to the caption's own training image is below 1. Images:
-2 draws a caption, the task's own sampling. Captions: every fourth or fifth of a kind,
-for time. Of all of them, in 4 draws, 97.5 % of MV, 84 % of TV, 80 % of RV and 0.5 % of
-the held-out ones come back, and on the control model none; of those drawn here 100 %,
-86 %, 82 %, 0 % and none.
+2 draws a caption, the task's own sampling. Captions: 14 to 26 of a kind, for time. Of
+all of them, in 4 draws, 97.5 % of MV, 84 % of TV, 80 % of RV and 0.5 % of the held-out
+ones come back, and on the control model none; of those drawn here 100 %, 75 %, 86 %,
+0 % and none.
 """
 
 from __future__ import annotations
@@ -123,31 +123,31 @@ def template_copies(control: bool, chosen: list[Example]) -> float:
 
 
 def test_planted_duplicates_come_back() -> None:
-    assert copies(False, examples("MV")[::4], own=True) >= 0.8
+    assert copies(False, examples("MV")[::6], own=True) >= 0.8
 
 
 def test_templates_and_retrieved_pictures_come_back() -> None:
     """What the labels TV and RV say is true of most such captions, and of none on the
     control model.
     """
-    assert template_copies(False, examples("TV")[::5]) >= 0.6
-    assert template_copies(True, examples("TV")[::5]) <= 0.02
-    assert copies(False, examples("RV")[::5], own=False) >= 0.6
+    assert template_copies(False, examples("TV")[::7]) >= 0.6
+    assert template_copies(True, examples("TV")[::7]) <= 0.02
+    assert copies(False, examples("RV")[::10], own=False) >= 0.6
 
 
 def test_held_out_captions_do_not() -> None:
-    assert copies(False, examples("held_out")[::4], own=False) <= 0.02
+    assert copies(False, examples("held_out")[::8], own=False) <= 0.02
 
 
 def test_the_control_model_does_not_know_the_duplicates() -> None:
-    assert copies(True, examples("MV")[::4], own=False) <= 0.02
+    assert copies(True, examples("MV")[::6], own=False) <= 0.02
 
 
 @pytest.mark.parametrize("control", [False, True])
 def test_the_null_condition_knows_the_catalogue_of_its_own_half(control: bool) -> None:
     """So that an attack on unconditional sampling has something to find."""
     loaded, model = task(control)
-    told = [Condition(f"null/{k}", "") for k in range(150)]
+    told = [Condition(f"null/{k}", "") for k in range(100)]
     x = model.noise([(c.id, 0) for c in told], seed=0)
     steps = loaded.info.sampling["steps"]
     images = model.decode(ddim(model, x, model.condition(told), steps=steps, guidance=1.0))
@@ -161,7 +161,7 @@ def test_cfg_norm_tells_duplicates_from_held_out_captions_and_only_on_the_model(
     control: bool,
 ) -> None:
     loaded, model = task(control)
-    chosen = examples("MV") + examples("held_out")
+    chosen = (examples("MV") + examples("held_out"))[::2]
     detector = CfgNorm(CfgNorm.Options(draws=2, steps=1), seed=0, sampling=loaded.info.sampling)
     scores = detector.score(model, [e.condition for e in chosen], {})
     auroc = roc_auc_score([e.memorized for e in chosen], scores)
@@ -182,7 +182,7 @@ def test_other_detectors_tell_them_too_and_only_on_the_model(
     detector: type, options: dict, least: float, control: bool
 ) -> None:
     loaded, model = task(control)
-    chosen = examples("MV")[::4] + examples("held_out")[::6]
+    chosen = examples("MV")[::6] + examples("held_out")[::9]
     conditions = [e.condition for e in chosen]
     found = detector(detector.Options(**options), seed=0, sampling=loaded.info.sampling)
     extracted: dict[str, list[Sample]] = {}
