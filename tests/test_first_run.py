@@ -36,6 +36,7 @@ from membench.boards.published import read
 from membench.boards.reproduced import judged
 from membench.cli.main import main
 from membench.datasets import known_sets
+from membench.detectors import references
 from membench.models.checkpoints import CHECKPOINTS
 from membench.options import detector_options
 from membench.registry import detectors
@@ -191,11 +192,12 @@ def shortened(config: Path, to: Path, *fewer: tuple[str, str]) -> Path:
 
 def runs_of(place: Path, config: Path) -> pd.DataFrame:
     """Runs of the whole configuration: a row a run, of what a board has. Without their
-    pages, which the first test here writes.
+    pages, which the first test here writes, and with few reference prompts.
     """
     words = ["run", "--config", str(config), "--device", "cpu", "--offline"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api, "write_pages", lambda runs: None)
+        patch.setattr(references, "NEUTRAL", references.NEUTRAL[:3])
         assert main([*words, "--runs", str(place / "runs")]) == 0
     found = [load(p.parent) for p in sorted((place / "runs").rglob("run.json"))]
     assert len(found) == sum(len(part) for part in read_config(config))
