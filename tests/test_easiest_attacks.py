@@ -212,7 +212,7 @@ def clusters_are_images(w: World, x0: torch.Tensor, labels: torch.Tensor) -> dic
     )
 
 
-@pytest.mark.parametrize(("make", "steps"), [(Side, 100), (CarliniConditional, 20)])
+@pytest.mark.parametrize(("make", "steps"), [(Side, 200), (CarliniConditional, 20)])
 def test_side_and_its_baseline_find_every_image_by_themselves(
     make: Any, steps: int, workspace: Workspace
 ) -> None:
