@@ -48,22 +48,22 @@ PNDM = {
 # of most tests, which are quick ones: a worker would end with one of these while the
 # other has nothing left to do.
 LONGEST = (
-    "test_first_run.py",
-    "test_mini_model.py",
     "test_malformed.py",
     "test_contracts.py",
+    "test_first_run.py",
+    "test_mini_model.py",
     "test_determinism.py",
-    "test_notebooks.py",
-    "test_easiest_attacks.py",
-    "test_ray.py",
-    "test_foreign_folder.py",
     "test_board_commands.py",
     "test_audit.py",
+    "test_ray.py",
+    "test_easiest_attacks.py",
+    "test_foreign_folder.py",
     "test_cli.py",
-    "test_runner.py",
-    "test_whole_models.py",
     "test_side.py",
-    "test_trained_dimension.py",
+    "test_notebooks.py",
+    "test_ablate.py",
+    "test_site.py",
+    "test_packaging.py",
 )
 
 slow = pytest.mark.skipif(
