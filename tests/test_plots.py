@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import io
 import itertools
 import re
@@ -44,23 +43,6 @@ def simple(**changes) -> Plot:
         "marks": [(1.0, "copy")],
     } | changes
     return Plot("A title", "slug", Axis("along", 0, 2), Axis("up", 0, 2), **given)
-
-
-def test_a_figure_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left to itself, matplotlib draws all of it for its layout first."""
-    from matplotlib.axes import Axes
-
-    plain, drawn = Axes.draw, []
-
-    @functools.wraps(plain)
-    def counted(axes: Axes, renderer: object) -> None:
-        drawn.append(axes)
-        plain(axes, renderer)
-
-    monkeypatch.setattr(Axes, "draw", counted)
-    draw([simple(), simple()], "svg", heading="Two panels")
-    inline(simple())
-    assert len(drawn) == len(set(drawn)) == 3
 
 
 # --------------------------------------------------------------------------------- axes

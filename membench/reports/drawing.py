@@ -4,7 +4,6 @@ and as SVG in a page.
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import re
@@ -163,30 +162,12 @@ def _short(path: str, digits: int = 1) -> str:
 # ------------------------------------------------------------------------------ figures
 
 
-@functools.cache
-def _drawn_once() -> type[Figure]:
-    """A figure that is laid out and then drawn. To save a plain one, matplotlib draws it
-    twice, the first time with all output dropped, for the sake of its layout.
-    """
-    from matplotlib.figure import Figure  # without pyplot: no window, no state
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    class Once(Figure):
-        def draw(self, renderer: Any) -> None:
-            engine = self.get_layout_engine()
-            if isinstance(engine, ConstrainedLayoutEngine):
-                engine.execute(self)
-            else:
-                super().draw(renderer)
-
-    return Once
-
-
 def figure(plots: Sequence[Plot], *, heading: str = "", page: bool = False) -> Figure:
     """The plots as panels of one figure, with one key for all. page: one plot, for a
     page.
     """
     from matplotlib import rcParams
+    from matplotlib.figure import Figure  # without pyplot: no window, no state
 
     columns = min(3, len(plots))
     down = math.ceil(len(plots) / columns)
@@ -203,7 +184,7 @@ def figure(plots: Sequence[Plot], *, heading: str = "", page: bool = False) -> F
     tall = max(plot.height for plot in plots)
     if tall:
         size = (size[0], tall + (1.25 if page else 1.0) * key)
-    made = _drawn_once()(figsize=size, layout="constrained")
+    made = Figure(figsize=size, layout="constrained")
     panels = made.subplots(down, columns, squeeze=False).ravel()
     letters = int(0.85 * 72 * size[0] / columns / (0.6 * rcParams["font.size"]))
     entries: dict[str, Any] = {}
