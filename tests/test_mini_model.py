@@ -130,8 +130,8 @@ def test_templates_and_retrieved_pictures_come_back() -> None:
     """What the labels TV and RV say is true of most such captions, and of none on the
     control model.
     """
-    assert template_copies(False, examples("TV")[::7]) >= 0.6
-    assert template_copies(True, examples("TV")[::7]) <= 0.02
+    assert template_copies(False, examples("TV")[::5]) >= 0.6
+    assert template_copies(True, examples("TV")[::5]) <= 0.02
     assert copies(False, examples("RV")[::10], own=False) >= 0.6
 
 
