@@ -612,3 +612,29 @@ def test_an_empty_item_of_a_list_is_refused(words: list[str], capsys, tmp_path) 
     assert main([*words, "--runs", str(runs)]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and ("empty item" in err or "not '1,,2'" in err)
+
+
+def test_names_with_a_colon_are_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """pyarrow takes ``cpu:5/scores.parquet`` for an address, unless it is absolute."""
+    monkeypatch.chdir(tmp_path)
+    run = ["run", "--detector", "caption_length", "--task", "sd_webster", "--quiet"]
+    assert main([*run, "--runs", "cpu:5"]) == 0
+    board = ["leaderboard", "--by", "seeds", "--runs"]
+    assert main([*board, "cpu:5", "--format", "parquet", "--output", "a:b.parquet"]) == 0
+    capsys.readouterr()
+    assert main([*board, "a:b.parquet"]) == 0
+    assert "caption_length" in capsys.readouterr().out
+
+
+def test_parquet_files_are_opened_by_absolute_names() -> None:
+    opened = re.compile(r"pq\.(?:ParquetFile|read_table|read_schema|read_metadata)\(\s*([^,)]+)")
+    found = [
+        name
+        for folder in ("membench", "detectors", "tasks")
+        for file in (ROOT / folder).rglob("*.py")
+        for name in opened.findall(file.read_text(encoding="utf-8"))
+    ]
+    assert len(found) > 10
+    assert all(name.endswith(".absolute(") or "BufferReader" in name for name in found)

@@ -128,7 +128,7 @@ def read(path: Path) -> pd.DataFrame:
             frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         else:
             frame = (
-                pq.ParquetFile(path, page_checksum_verification=True)
+                pq.ParquetFile(path.absolute(), page_checksum_verification=True)
                 .read()
                 .to_pandas(types_mapper=_NULLABLE.get)
             )

@@ -122,7 +122,7 @@ def read_attacks(path: Path) -> pd.DataFrame:
     Raises :class:`UserError` as :func:`read_board`, and for a board of detectors.
     """
     frame = read_board(path)
-    if (pq.read_schema(path).metadata or {}).get(b"membench.by") != b"attack":
+    if (pq.read_schema(path.absolute()).metadata or {}).get(b"membench.by") != b"attack":
         raise UserError(
             f"{path} is not a board of attacks; make it by membench leaderboard --by attack"
             " --format parquet --output FILE"
@@ -161,7 +161,7 @@ def read_parquet(path: Path, command: str) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path} is not there; make it: {command} {path}")
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        table = pq.ParquetFile(path.absolute(), page_checksum_verification=True).read()
         table.validate(full=True)
         frame = table.to_pandas(ignore_metadata=True)
     except PARQUET_ERRORS as error:

@@ -104,7 +104,7 @@ def _rows(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     for path in tables:
         try:
             columns = [name for name in (*NEEDED, "caption", *SIZES) if name in _columns(path)]
-            rows = pq.read_table(path, columns=columns).to_pylist()
+            rows = pq.read_table(path.absolute(), columns=columns).to_pylist()
         except PARQUET_ERRORS as error:
             raise UserError(
                 f"{path} is damaged ({reason(error)}); download its shard again"
@@ -131,7 +131,7 @@ def _visible(folder: Path, pattern: str) -> list[Path]:
 
 def _columns(path: Path) -> list[str]:
     try:
-        return pq.read_schema(path).names
+        return pq.read_schema(path.absolute()).names
     except PARQUET_ERRORS:
         if path.stem.isdecimal():  # as img2dataset names them
             raise UserError(f"{path} is damaged; download its shard again") from None

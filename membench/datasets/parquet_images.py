@@ -25,7 +25,7 @@ COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "bytes", "im
 def has_images(path: Path) -> bool:
     """Whether a file is Parquet with a column of images."""
     try:
-        return bool(_image_column(pq.read_schema(path)))
+        return bool(_image_column(pq.read_schema(path.absolute())))
     except PARQUET_ERRORS:
         return False
 
@@ -53,7 +53,7 @@ def parquet_items(
     for path in tables:
         shown = path.relative_to(root).as_posix() if path != root else path.name
         try:
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(path.absolute())
             told = {n for w in ("text", "label") for n in NAMES[w]}
             beside = [n for n in file.schema_arrow.names if column(n) in told]
             rows = file.read(columns=beside).to_pylist() if beside else []
@@ -106,7 +106,9 @@ class _Group:
         held = _Group._held
         if not held or held[0] is not self:
             try:
-                table = pq.ParquetFile(self.path).read_row_group(self.group, columns=[self.name])
+                table = pq.ParquetFile(self.path.absolute()).read_row_group(
+                    self.group, columns=[self.name]
+                )
             except PARQUET_ERRORS as error:
                 raise OSError(f"damaged ({reason(error)})") from None
             held = _Group._held = (self, table.column(0))

@@ -65,7 +65,7 @@ class StatusTable:
         if not path.exists():
             return
         try:
-            values = pq.read_table(path).select(SCHEMA.names).cast(SCHEMA).to_pylist()
+            values = pq.read_table(path.absolute()).select(SCHEMA.names).cast(SCHEMA).to_pylist()
             self.rows = {row.id: row for row in map(_checked, values)}
         except (*PARQUET_ERRORS, KeyError, TypeError) as error:
             why = " ".join(str(error).split())[:200]

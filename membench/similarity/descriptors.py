@@ -188,7 +188,7 @@ def _from_parquet(file: Path, digest: str, progress: bool) -> np.ndarray:
         raise UserError(f"{file}: column descriptor is of {kind}, not of lists of numbers")
 
     def blocks() -> Iterator[np.ndarray]:
-        for batch in pq.ParquetFile(file).iter_batches(BLOCK, columns=["descriptor"]):
+        for batch in pq.ParquetFile(file.absolute()).iter_batches(BLOCK, columns=["descriptor"]):
             column = batch.column(0)
             flat = column.flatten()
             even = np.all(np.diff(column.offsets) == width) if pa.types.is_list(kind) else True
@@ -215,7 +215,7 @@ def _parquet(file: Path) -> Any:
     from membench.storage.tables import PARQUET_ERRORS
 
     try:
-        table = pq.ParquetFile(file)
+        table = pq.ParquetFile(file.absolute())
     except PARQUET_ERRORS as error:
         raise UserError(
             f"{file} is no whole Parquet file ({reason(error)}); make it again"
@@ -259,7 +259,7 @@ def _ids(file: Path, part: np.ndarray) -> Sequence[str]:
         from membench.storage.tables import PARQUET_ERRORS
 
         try:
-            return Texts(pq.read_table(file, columns=["id"]).column(0).cast(pa.string()))
+            return Texts(pq.read_table(file.absolute(), columns=["id"]).column(0).cast(pa.string()))
         except PARQUET_ERRORS as error:
             raise UserError(f"{file}: its column id holds no texts ({reason(error)})") from None
     beside = file.with_suffix(IDS)

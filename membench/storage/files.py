@@ -75,7 +75,8 @@ def replacing(
     """
     check_target(path)
     own = "" if is_locked else f"{_HERE}-{os.getpid()}."
-    temporary = path.with_name(f".{path.name}.{own}partial")
+    # Absolute: pyarrow takes a new file's relative name with a colon for an address
+    temporary = path.absolute().with_name(f".{path.name}.{own}partial")
     with disk_errors(path.parent, what=what, advice=advice):
         path.parent.mkdir(parents=True, exist_ok=True)
     if not is_locked:

@@ -191,7 +191,9 @@ def open_table(path: Path, name: str, *, buffer_size: int = 0) -> pq.ParquetFile
     if not path.is_file():
         raise UserError(f"{path} is not there; membench run makes it")
     with damage(path):
-        file = pq.ParquetFile(path, page_checksum_verification=True, buffer_size=buffer_size)
+        file = pq.ParquetFile(
+            path.absolute(), page_checksum_verification=True, buffer_size=buffer_size
+        )
         version = int((file.schema_arrow.metadata or {}).get(b"schema_version", 0))
         fits = file.schema_arrow.equals(TABLES[name])
     refuse_newer(path, version)
@@ -217,7 +219,7 @@ def read_notes(path: Path) -> dict[str, str]:
     Raises DamagedFile if unreadable.
     """
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_schema(path.absolute()).metadata or {}
     except PARQUET_ERRORS as error:
         raise DamagedFile(f"{path} is damaged ({reason(error)}); get it again") from error
     return {
