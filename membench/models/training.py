@@ -75,29 +75,38 @@ def _save(state: dict[str, Any], path: Path) -> None:
     write_sealed(path, buffer.getbuffer())
 
 
+class _NoAverage:
+    """In the place of an EMAModel whose decay is 0: that one would copy the weights after
+    each step, to say what they are.
+    """
+
+    def __init__(self) -> None:
+        self.shadow_params: list[torch.nn.Parameter] = []
+        self.optimization_step = 0
+
+    def leave(self, params: list[torch.nn.Parameter]) -> None:
+        """Leaves the weights as they are."""
+
+    step = store = copy_to = restore = leave
+
+
 def _with_ema(
     see: Callable[[int], None],
     plan: Plan,
-    ema: EMAModel | None,
+    ema: EMAModel | _NoAverage,
     params: list[torch.nn.Parameter],
     step: int,
 ) -> None:
-    if ema is not None:
-        ema.store(params)
-        ema.copy_to(params)
+    ema.store(params)
+    ema.copy_to(params)
     for module in plan.modules.values():
         module.eval()
     try:
         see(step)
     finally:
-        if ema is not None:
-            ema.restore(params)
+        ema.restore(params)
         for module in plan.modules.values():
             module.train()
-
-
-def _shadow(ema: EMAModel | None) -> list[torch.Tensor]:
-    return [] if ema is None else list(ema.shadow_params)
 
 
 def fit(
@@ -123,8 +132,7 @@ def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dic
     """:func:`fit`, from the checkpoint ``path`` on."""
     params = plan.parameters()
     optimizer = torch.optim.AdamW(params, lr=1.0, weight_decay=plan.weight_decay, betas=plan.betas)
-    # Of a decay of 0 it would be the weights themselves, copied after every step
-    ema = EMAModel(params, decay=plan.ema_decay) if plan.ema_decay else None
+    ema = EMAModel(params, decay=plan.ema_decay) if plan.ema_decay else _NoAverage()
     start, seconds, curve = 0, 0.0, []
     running: float | None = None  # mean of the loss, most of the last 50 steps
     identity = json.dumps(
@@ -142,12 +150,11 @@ def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dic
         for buffer, saved in zip(plan.buffers(), state.get("buffers", plan.buffers()), strict=True):
             buffer.copy_(saved)
         optimizer.load_state_dict(state["optimizer"])
-        for shadow, saved in zip(_shadow(ema), state["ema"], strict=True):
+        for shadow, saved in zip(ema.shadow_params, state["ema"], strict=True):
             shadow.data.copy_(saved)
         start, seconds, curve = state["step"], state["seconds"], state["curve"]
         running = state.get("running")
-        if ema is not None:
-            ema.optimization_step = start
+        ema.optimization_step = start
 
     def checkpoint(step: int) -> None:
         state = {
@@ -155,7 +162,7 @@ def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dic
             "params": [p.data for p in params],
             "optimizer": optimizer.state_dict(),
             "buffers": plan.buffers(),
-            "ema": _shadow(ema),
+            "ema": list(ema.shadow_params),
             "step": step,
             "seconds": seconds + time.monotonic() - began,
             "curve": curve,
@@ -187,8 +194,7 @@ def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dic
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
-        if ema is not None:
-            ema.step(params)
+        ema.step(params)
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
         if tracker is not None and (step + 1) % TOLD == 0:
             tracker.scalar(f"{plan.name}/loss", running, step + 1)
@@ -205,8 +211,7 @@ def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dic
     seconds_total = seconds + time.monotonic() - began
     if start < plan.steps:
         checkpoint(plan.steps)
-    if ema is not None:
-        ema.copy_to(params)
+    ema.copy_to(params)
     for module in plan.modules.values():
         module.eval()
     return {
