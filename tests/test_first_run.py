@@ -168,7 +168,8 @@ def test_from_the_configuration_to_the_sentence(
         ],
         ("caption_case", "AUROC", "0.794", "cannot be judged"),
     ]
-    assert re.search(r"\d of [a-z_, ]*cfg_norm: our interval \[.*is wider than 0\.1", out)
+    wide = re.findall(r"(\d+) of [a-z_, ]+: our interval \[[^]]+\] is wider than 0\.1", out)
+    assert sum(map(int, wide)) == 5  # all of them
     assert "12 of cfg_norm: no run has their options" in out  # 5 and 50 steps were left out
     assert "cannot be judged: " in out and "not reproduced" not in out
     # Asked again it finds the runs, and says the same

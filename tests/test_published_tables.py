@@ -51,6 +51,14 @@ def test_a_changed_number_is_seen() -> None:
     assert changed != text and tables.rewritten(changed) == tables.rewritten(text)
 
 
+def test_a_table_may_show_some_detectors() -> None:
+    whole = tables.mirrored("results/worlds.parquet cifar10").splitlines()
+    some = tables.mirrored("results/worlds.parquet cifar10 png_size,membership").splitlines()
+    assert some[2:] == [row for row in whole if row.split()[1] in ("membership", "png_size")]
+    with pytest.raises(ValueError, match=r"worlds\.parquet has no dsm, los on cifar10"):
+        tables.mirrored("results/worlds.parquet cifar10 los,loss,dsm")
+
+
 def test_the_picture_shows_what_its_parquet_says() -> None:
     with Image.open(picture.PICTURE) as image:
         told = image.info["Description"]
