@@ -228,7 +228,7 @@ class SdWebster(Task):
         recipe = parse_options(Recipe, options, owner="recipe of sd_webster")
         train(
             out,
-            tuple(parts or (HALVES if recipe.world else PARTS)),
+            tuple(parts or (HALVES if recipe.world or recipe.start else PARTS)),
             recipe,
             progress=progress,
             tracker=tracker,
