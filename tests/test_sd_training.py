@@ -109,21 +109,16 @@ def test_another_start_into_the_same_folder_is_refused(
         return {"steps": 1, "seconds": 0}
 
     monkeypatch.setattr(sd_webster_train, "train_model", trained)
-    monkeypatch.setattr(sd_webster_train, "train_vae", lambda out, *rest: trained(out, "vae"))
     train(tmp_path / "out", ("a",), Recipe(start=str(DATA)), progress=False)
     train(tmp_path / "out", ("a",), Recipe(start=str(DATA)), progress=False)
     shutil.copytree(DATA, other := tmp_path / "other")
     (other / "a" / shared / "more.txt").write_text("x")
     with pytest.raises(UserError, match=f"out/{shared} is not that of .*into another folder"):
         train(tmp_path / "out", ("a",), Recipe(start=str(other)), progress=False)
-    # A VAE that was trained on from that start stays its own
-    train(tmp_path / "out", ("vae", "a"), Recipe(start=str(DATA)), progress=False)
-    file = tmp_path / "out" / "vae" / "config.json"
-    file.write_text(file.read_text() + " ")
-    train(tmp_path / "out", ("a",), Recipe(start=str(DATA)), progress=False)
-    with pytest.raises(UserError, match="into another folder"):
-        train(tmp_path / "out", ("a",), Recipe(start=str(other)), progress=False)
-    assert done == ["a", "a", "vae", "a", "a"]
+    assert done == ["a", "a"]
+    with pytest.raises(UserError, match="start= takes the VAE of its pipelines: leave out"):
+        train(tmp_path / "new", ("vae", "a"), Recipe(start=str(DATA)), progress=False)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_vaes_checkpoint_remembers_its_recipe(

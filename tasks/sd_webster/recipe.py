@@ -18,7 +18,7 @@ class Recipe:
     A checkpoint remembers them and refuses others (but for ``steps``).
     """
 
-    vae_steps: int = field(default=2000, metadata={"help": "steps of the VAE", "min": 1})
+    vae_steps: int = field(default=10000, metadata={"help": "steps of the VAE", "min": 1})
     vae_batch: int = field(default=16, metadata={"help": "images a step of the VAE", "min": 1})
     vae_rate: float = field(default=2e-3, metadata={"help": "its learning rate", **RATE})
     kl_weight: float = field(default=3e-5, metadata={"help": "of the VAE's prior", "min": 0.0})

@@ -63,14 +63,14 @@ SPACE = Space(
 class SdWebster(Task):
     info = TaskInfo(
         name="sd_webster",
-        version=2,
+        version=3,
         summary=(
             "Stable Diffusion, captions that return training images (MV, TV, RV) against matched"
             " ones that do not"
         ),
         profiles=("mini", "full"),
         space=SPACE,
-        sampling={"steps": 10, "guidance": 3.0},
+        sampling={"steps": 10, "guidance": 2.0},
     )
     Options = SdWebsterOptions
     model_optional = True  # load(needs_model=False), for detectors that read captions alone
@@ -228,7 +228,7 @@ class SdWebster(Task):
         recipe = parse_options(Recipe, options, owner="recipe of sd_webster")
         train(
             out,
-            tuple(parts or (HALVES if recipe.world else PARTS)),
+            tuple(parts or (HALVES if recipe.world or recipe.start else PARTS)),
             recipe,
             progress=progress,
             tracker=tracker,

@@ -11,8 +11,7 @@ look (docs/design/mini-world.md).
 
 The shipped weights come from two stages. With ``start`` a training goes on from
 finished models: a second stage that drops most captions teaches the null condition the
-catalogue, and the VAE's decoder alone is trained on, as of Stable Diffusion's later
-decoders, so that latents stay.
+catalogue. VAE and tokenizer stay.
 """
 
 from __future__ import annotations
@@ -191,16 +190,8 @@ def _before(start: Path, world: int) -> dict[str, Any]:
 
 def _refuse_another(there: Path, wanted: Path, recipe: Recipe) -> None:
     """Raises :class:`UserError` where a folder of an earlier training holds other files:
-    it would stay, and the models would stand on it unsaid. A VAE that was trained on
-    from the same start is its own.
+    it would stay, and the models would stand on it unsaid.
     """
-    if recipe.start:
-        try:
-            own = json.loads((there / "training.json").read_bytes())["recipe"]["start"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            own = None
-        if own == recipe.start:
-            return
     if there.exists() and files_hashes(there) != files_hashes(wanted):
         why = "from which start= goes on" if recipe.start else f"which world {recipe.world} takes"
         raise UserError(
@@ -221,10 +212,10 @@ def train(
     """
     logging.disable_progress_bar()  # membench shows its own
     check_world(recipe.world)
-    if recipe.world and "vae" in parts:
-        raise UserError(
-            f"world {recipe.world} takes the VAE that ships: --part a --part b, or --world 0"
-        )
+    if "vae" in parts and (recipe.start or recipe.world):
+        taken = "start= takes" if recipe.start else f"world {recipe.world} takes"
+        of = "of its pipelines" if recipe.start else "that ships"
+        raise UserError(f"{taken} the VAE {of}: leave out --part vae")
     out.mkdir(parents=True, exist_ok=True)
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
     before = _before(Path(recipe.start), recipe.world) if recipe.start else {}

@@ -13,7 +13,6 @@ from diffusers import AutoencoderKL
 
 from membench.models.image_values import from_uint8
 from membench.models.training import Plan, fit
-from membench.storage.hashing import tensor_hash
 from membench.types import Tracker
 
 from . import catalogue
@@ -47,12 +46,6 @@ def train_vae(
     data = pixels(half.images())
     torch.manual_seed(recipe.seed)
     vae = make_vae()
-    if recipe.start:
-        vae = AutoencoderKL.from_pretrained(Path(recipe.start) / "a" / "vae", local_files_only=True)
-        vae = vae.float().train()
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
-    started = tensor_hash(vae) if recipe.start else ""
 
     def loss(step: int, gen: torch.Generator) -> torch.Tensor:
         x = data[torch.randint(len(data), (recipe.vae_batch,), generator=gen)]
@@ -79,7 +72,6 @@ def train_vae(
         ema_decay=0.99,
         record={
             "data": half.content_hash(),
-            "start": started,
             # vae_steps, too: the learning rate of each step depends on it
             "recipe": {
                 name: getattr(recipe, name)
@@ -88,9 +80,8 @@ def train_vae(
         },
     )
     report = fit(plan, work, progress=progress, tracker=tracker)
-    if not recipe.start:
-        latents = encode(vae, data[:1024])
-        vae.register_to_config(scaling_factor=float(1 / latents.std()))
+    latents = encode(vae, data[:1024])
+    vae.register_to_config(scaling_factor=float(1 / latents.std()))
     with torch.no_grad():
         held_out = pixels(catalogue.build("a").images()[:256])
         error = (
