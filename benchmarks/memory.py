@@ -19,7 +19,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +83,9 @@ class StandIn(Task):
         )
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """Of a detector that has none."""
-
-
 class Noise(Detector):
     """Scores by its own images, each prompt's DRAWS far apart in the plan."""
 
-    Options = NoOptions
     version = 1
     access = Access(images=True)
     shards = 0

@@ -8,7 +8,6 @@ import resource
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +58,9 @@ def fill_memory() -> None:
     raise AssertionError("no limit was met")
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """Of a detector that has none."""
-
-
 class RayFaults(Detector):
     """Scores by one evaluation and an image of noise; goes wrong where it is told to."""
 
-    Options = NoOptions
     version = 1
     access = Access(images=True)
     slow = False

@@ -19,11 +19,6 @@ from membench.types import Access, Condition, Request, Sample
 
 
 @dataclass(frozen=True)
-class CaptionOptions:
-    pass
-
-
-@dataclass(frozen=True)
 class CaptionNgramsOptions:
     folds: int = field(
         default=FOLDS,
@@ -36,7 +31,6 @@ class _Captions(Detector):
     ``membench.metrics.captions``.
     """
 
-    Options: ClassVar[type] = CaptionOptions
     version = 1
     access = Access(model=False)
 

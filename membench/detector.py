@@ -14,7 +14,7 @@ from dataclasses import is_dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from membench.types import Access, Condition, Request, Sample
+from membench.types import Access, Condition, NoOptions, Request, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,18 +30,19 @@ class Detector:
     ``access`` says so. The harness owns the loop, seeds, batches, storage and metrics.
 
     Options: a frozen dataclass; each field has a default and ``metadata={"help":
-    ...}``. version: goes up with every change that changes a number. access: what the
-    detector looks at. It does not change after construction. presets: named sets of
-    options; one that is called like a profile is that profile's default. alone: it
-    changes the network, so it shares no evaluation with another detector. attack: how it
-    chooses or guides the images that it extracts is its own, so that the share of copies
-    among them says something of it; the images of other detectors are the task's.
-    tuning: of "prompts" and "images", the values of each option that ``membench tune``
-    may try; none of those that only buy precision by more evaluations. holds: other
-    detectors inside this one, by name: what they are is part of a run's key, as it is.
+    ...}``; without one it has no options. version: goes up with every change that changes
+    a number. access: what the detector looks at. It does not change after construction.
+    presets: named sets of options; one that is called like a profile is that profile's
+    default. alone: it changes the network, so it shares no evaluation with another
+    detector. attack: how it chooses or guides the images that it extracts is its own, so
+    that the share of copies among them says something of it; the images of other
+    detectors are the task's. tuning: of "prompts" and "images", the values of each option
+    that ``membench tune`` may try; none of those that only buy precision by more
+    evaluations. holds: other detectors inside this one, by name: what they are is part of
+    a run's key, as it is.
     """
 
-    Options: ClassVar[type]
+    Options: ClassVar[type] = NoOptions
     version: ClassVar[int]
     access: Access = Access()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
@@ -155,7 +156,7 @@ def prepares(detector: Detector) -> bool:
     return detector.alone or type(detector).prepare is not Detector.prepare
 
 
-OWN = ("Options", "version", "score")  # what every detector defines itself
+OWN = ("version", "score")  # what every detector defines itself
 METHODS = (
     "check",
     "fit",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from membench.errors import UserError
-from membench.types import Example, Space, Tracker, Training
+from membench.types import Example, NoOptions, Space, Tracker, Training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,11 +73,6 @@ class LoadedTask:
     held_out: Callable[[int], np.ndarray] | None = None
     held_out_classes: Callable[[int], Sequence[int]] | None = None
     control_saw: Collection[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """Of a task that has none."""
 
 
 class Task:

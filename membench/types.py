@@ -138,6 +138,11 @@ class Request:
 
 
 @dataclass(frozen=True)
+class NoOptions:
+    """Of a detector or task that has none."""
+
+
+@dataclass(frozen=True)
 class Access:
     """What a detector looks at besides the model's outputs; stands on every leaderboard
     row.

@@ -390,6 +390,7 @@ def test_a_plain_class_is_completed_by_the_defaults() -> None:
     assert detector.plan([]) == [] and detector.access == Access() and check_detector(Bare)
     for name, value, told in (
         ("version", 0, "version is 0, not a whole number from 1"),
+        ("Options", None, "Options is not a dataclass"),
         ("access", None, "access is None, not membench.types.Access"),
         ("Options", dict, "Options is not a dataclass"),
         ("score", None, "lacks score"),
