@@ -6,8 +6,9 @@ A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends wi
 TASK [DETECTORS] -->`` is a table of one task of a board of ``leaderboard --by mirror``,
 ``<!-- ladder FILE -->`` what ``ablate`` prints of attacks on the rungs of a task,
 ``<!-- swept FILE -->`` of an option of a detector, ``<!-- commands BOARD -->`` what
-everything.yaml makes a board of, ``<!-- labels FILE -->`` means over trainings. A test
-fails where a block is not what its first line says.
+everything.yaml makes a board of, ``<!-- labels FILE -->`` means over trainings, ``<!--
+promised TASK FILE -->`` what tuning promised of a task and what came of it on a board of
+each world. A test fails where a block is not what its first line says.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import pandas as pd
 
 from membench import registry
 from membench.cli.main import main
+from membench.metrics.trainings import over_trainings
 from membench.options import detector_options
 from membench.reports import sweep
 from membench.reports.ladder import legend, summary
@@ -47,8 +49,17 @@ FILES = (
     "results/quality.md",
     "results/perturbed_labels.md",
 )
+PROMISED = (
+    "detector",
+    "development world, defaults (PARTIAL)",
+    "best of at most 6 tries (PARTIAL)",
+    "worlds 1 and 2, defaults",
+    "as tuned",
+    "gain",
+)
 BLOCK = re.compile(
-    r"(<!-- (?P<what>commands|labels|membench|mirrored|ladder|swept) (?P<given>[^>]+) -->\n)"
+    r"(<!-- (?P<what>commands|labels|membench|mirrored|ladder|promised|swept)"
+    r" (?P<given>[^>]+) -->\n)"
     r"(?:(?!<!-- ).)*(<!-- end -->)",
     flags=re.S,
 )
@@ -130,6 +141,40 @@ def _tuned(rows: pd.DataFrame, task: str) -> dict[str, float]:
     }
 
 
+def promised(given: str) -> str:
+    """A row a tuned detector of "TASK FILE": its AUROC on the development world with its
+    defaults and as the best try has it, then over the trainings of FILE, a board of each
+    world; the gain there by the same training, with its interval.
+    """
+    task, file = given.split()
+    tried = pd.read_parquet(ROOT / "results" / f"tuned_{task}.parquet")
+    board = pd.read_parquet(ROOT / file)
+    board = board[board.kind == "all"].sort_values("examples")
+    found: dict[object, pd.Series] = {
+        (name, parsed(name, options)): of[["auroc_a", "auroc_b"]].stack()
+        for (name, options), of in board.groupby(["detector", "options"])
+        if name in set(tried.detector)
+    }
+    rows = []
+    for name, of in tried.groupby("detector", sort=False):
+        [default], [best] = of[of.number == 0].itertuples(), of[of.chosen].itertuples()
+        row = dict.fromkeys(PROMISED, "") | {"detector": name}
+        row[PROMISED[1]] = f"{default.auroc:.3f}"
+        row[PROMISED[2]] = f"{best.auroc:.3f}" if best.number else "the defaults"
+        if (key := (name, parsed(name, default.options))) not in found:
+            rows.append(row | {PROMISED[3]: "not run"})
+            continue
+        here = found[key].to_numpy()
+        row |= {PROMISED[3]: f"{here.mean():.3f}", PROMISED[4]: "the defaults"}
+        if best.number:
+            tuned = found[name, parsed(name, best.options)].to_numpy()
+            low, high = over_trainings(tuned - here)
+            row[PROMISED[4]] = f"{tuned.mean():.3f}"
+            row["gain"] = f"{(tuned - here).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+        rows.append(row)
+    return markdown(pd.DataFrame(rows)).replace("\\[", "[")  # which no address follows
+
+
 def parsed(detector: str, options: str) -> object:
     """A detector's options from a board's words: settings are one where these are."""
     cls = registry.detectors().load(detector)
@@ -171,6 +216,7 @@ def rewritten(text: str) -> str:
         "mirrored": mirrored,
         "labels": labelled,
         "ladder": climbed,
+        "promised": promised,
         "swept": swept,
     }
     return BLOCK.sub(

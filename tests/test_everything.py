@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from membench.cli.main import complete, parser
 from membench.runs.config import read_config
@@ -71,6 +72,20 @@ def test_each_command_is_one_that_the_command_line_takes() -> None:
             elif first == sys.executable:
                 assert Path(words[0]).is_file()
     assert seen > 30
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("worlds", "cifar10"), ("worlds_sd_webster", "sd_webster")]
+)
+def test_combined_takes_the_weights_that_the_development_world_taught(name, task) -> None:
+    taught = pd.read_parquet(RESULTS / "taught.parquet")
+    [row] = taught[taught.task == task].itertuples()
+    assert (row.world, row.half, row.dirty) == (0, "a", False)
+    config = yaml.safe_load((RESULTS / f"{name}.runs.yaml").read_text(encoding="utf-8"))
+    [options] = [
+        d["combined"] for d in config["detectors"] if isinstance(d, dict) and "combined" in d
+    ]
+    assert options == {n: getattr(row, n) for n in ("detectors", "settings", "weights")}
 
 
 def test_each_configuration_is_run_by_a_board() -> None:
