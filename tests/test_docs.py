@@ -375,7 +375,7 @@ def test_what_is_told_of_tuning_on_captions_is_the_page_s():
     text, page = words_of("docs/findings.md"), words_of("results/worlds_sd_webster.md")
     gains = dict(re.findall(r"\| (\w+) (?:\| [\d.]+ ){4}\| ([+-][\d.]+ \[[^\]]+\]) \|", page))
     ahead = {name for name, gain in gains.items() if "[+" in gain}
-    assert len(gains) == 8 and len(ahead) == 5
+    assert len(gains) == 8 and len(ahead) == 7
     for name in ahead:
         assert f"`{name}` {gains[name]}" in text
     board = pd.read_parquet(ROOT / "results" / "worlds_sd_webster.parquet")
@@ -383,18 +383,24 @@ def test_what_is_told_of_tuning_on_captions_is_the_page_s():
     default = (
         board.mirrored["cfg_norm", "images=0"] - board.mirrored["bright_ending", "draws=1 images=0"]
     )
-    tuned = board.behind["bright_ending", "draws=1 images=0 steps=10"]
+    tuned = board.behind["bright_ending", "draws=1 images=0 steps=5"]
     assert f"is {default:.3f} behind `cfg_norm`, as tuned {tuned:.3f}" in text
     [best] = board[board.behind.isna()].index
-    assert best == ("cfg_norm", "images=0 steps=10")
+    assert best == ("cfg_norm", "images=0 steps=5")
     assert f"`bright_ending` from {board.mirrored['bright_ending', 'draws=1 images=0']:.3f}" in (
         words_of("README.md")
     )
     [combined] = board.loc["combined"].mirrored
     noises = board.mirrored["cfg_norm", "draws=23 images=0"]
-    assert f"`combined` ({combined:.3f}) has what" in page and f"noises: {noises:.3f})" in page
-    assert f"{combined:.3f}" == f"{board.mirrored['cfg_norm', 'images=0']:.3f}"
-    assert 0 < noises - combined < 0.005
+    assert f"`combined` ({combined:.3f}) is not ahead" in page and f"noises: {noises:.3f})" in page
+    each = pd.read_parquet(ROOT / "results" / "worlds_sd_webster_each.parquet")
+    each = each[each.kind == "all"].set_index(["detector", "options"]).sort_values("examples")
+    default, taught = (
+        each.loc[rows, ["auroc_a", "auroc_b"]].to_numpy().ravel()
+        for rows in (("cfg_norm", "images=0"), "combined")
+    )
+    low, high = over_trainings(taught - default)
+    assert low < 0 and f"(by {(taught - default).mean():.3f} [{low:.3f}, {high:.3f}])" in page
 
 
 def test_what_is_told_of_captions_is_the_board_s():
@@ -501,7 +507,7 @@ def test_published_orders_are_those_of_the_papers_and_of_the_board():
 
 
 def test_how_many_detectors_tuning_helps_is_counted_on_the_pages():
-    words = {2: "two", 5: "five", 8: "eight"}
+    words = {2: "two", 5: "five", 7: "seven", 8: "eight"}
     counts = []
     for page in ("results/worlds.md", "results/worlds_sd_webster.md"):
         gains = re.findall(r"\| ([+-][\d.]+ \[([+-])[\d.]+, [+-][\d.]+\]) \|", words_of(page))
