@@ -83,7 +83,7 @@ def _nearest(classes: list[type]) -> str:
     """What the classes of a file lack of a detector or a task, of the one that lacks
     least.
     """
-    needs = "a detector is a class with Options, version and score, a task one with info and load"
+    needs = "a detector is a class with version and score, a task one with info and load"
     own = [
         (len(lacks), f"{c.__name__} lacks {', '.join(lacks)}")
         for c in classes

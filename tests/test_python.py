@@ -199,7 +199,7 @@ def test_a_class_of_one_s_own_is_run(tmp_path: Path) -> None:
         assert registry.detectors().of(CaptionWords) == "caption_words"  # once more
     finally:
         registry.detectors.cache_clear()
-    with pytest.raises(UserError, match="Nothing lacks Options, version, score"):
+    with pytest.raises(UserError, match="Nothing lacks version, score"):
         membench.run(Nothing, "sd_webster", out=tmp_path)
     with pytest.raises(UserError, match="Nothing lacks info, load"):
         membench.run("cfg_norm", Nothing, out=tmp_path)

@@ -311,7 +311,7 @@ def test_plugins_of_one_file_name_do_not_collide(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("x = 1\n", "holds no detector and no task"),
-        ("class Near:\n    version = 1\n    def plan(self): ...\n", "Near lacks Options, score"),
+        ("class Near:\n    version = 1\n    def plan(self): ...\n", "Near lacks score"),
         ("raise ValueError('two\\nlines')\n", "fails on import: ValueError: two lines"),
         ("def (\n", "fails on import: SyntaxError"),
         ("raise SystemExit(3)\n", "fails on import: SystemExit: 3"),
