@@ -33,7 +33,7 @@ def taught(run: Run) -> dict[str, object]:
         "weights": info["prepared"]["weights"],
         "examples": info["n_examples"],
         "model": info["key_parts"]["hashes"]["weights"][:8],
-        "commit": info["membench"]["commit"],
+        "commit": info["membench"]["commit"][:8],
         "dirty": info["membench"]["dirty"],
     }
 
@@ -45,7 +45,9 @@ def main() -> None:
     args = parser.parse_args()
     runs = [r for r in read_runs([args.runs]).runs if r.info["detector"] == "combined"]
     rows = [taught(run) for run in runs if "weights" in run.info.get("prepared", {})]
-    frame = pd.DataFrame(rows).sort_values(["task", "half"], ignore_index=True)
+    if not rows:
+        parser.error(f"{args.runs} has no run of combined without weights of its own")
+    frame = pd.DataFrame(rows).sort_values(["task", "world", "half"], ignore_index=True)
     if args.output:
         frame.to_parquet(args.output)
     for row in frame.itertuples():

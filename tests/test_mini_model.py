@@ -3,10 +3,7 @@ control model knows neither.
 
 A copy is an image whose normalised L2 distance (Carlini et al. 2023; alpha = 0.5, n =
 50, unique training images) to the caption's own training image is below 1. Images:
-2 draws a caption, the task's own sampling. Captions: 14 to 26 of a kind, for time. Of
-all of them, in 4 draws, 97.5 % of MV, 84 % of TV, 80 % of RV and 0.5 % of the held-out
-ones come back, and on the control model none; of those drawn here 100 %, 75 %, 86 %,
-0 % and none.
+2 draws a caption, the task's own sampling. Captions: 14 to 28 of a kind, for time.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ from membench.tasks.sd_webster.task import SPACE, SdWebster
 from membench.tasks.sd_webster.world import DATA
 from membench.types import Condition, Example, Sample
 
-DRAWS = 2  # two more change few captions: 81 to 84 % of TV, 79 to 80 % of RV, no MV
+DRAWS = 2  # two more change few captions
 PARTS = {False: "a", True: "b"}
 
 
@@ -123,7 +120,9 @@ def template_copies(control: bool, chosen: list[Example]) -> float:
 
 
 def test_planted_duplicates_come_back_and_are_sharp() -> None:
-    """The median of their distances is 0.56 here; a VAE of 25 dB had 0.75 and more."""
+    """The median of their distances is 0.56 here; version 2 (a VAE of 25 dB, guidance 3)
+    had 0.75 in four draws. No copy: infinitely far.
+    """
     chosen = examples("MV")[::6]
     images, captions = draw(False, chosen)
     pictures, mine = training()
@@ -132,7 +131,7 @@ def test_planted_duplicates_come_back_and_are_sharp() -> None:
     own = np.array([mine[c] for c in caption]) == found.training.to_numpy()
     nearest = found[own].groupby(caption[own]).similarity.min()
     assert (nearest < SPACE.copy).sum() >= 0.8 * len(chosen)
-    assert nearest.median() <= 0.65
+    assert nearest.reindex([e.condition.prompt for e in chosen], fill_value=np.inf).median() <= 0.6
 
 
 def test_templates_and_retrieved_pictures_come_back() -> None:

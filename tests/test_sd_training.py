@@ -18,6 +18,7 @@ from membench.models.training import Plan
 from membench.tasks.sd_webster import catalogue
 from membench.tasks.sd_webster import train as sd_webster_train
 from membench.tasks.sd_webster.recipe import Recipe
+from membench.tasks.sd_webster.task import SdWebster
 from membench.tasks.sd_webster.train import train, train_model
 from membench.tasks.sd_webster.vae import psnr, train_vae
 from membench.tasks.sd_webster.world import DATA
@@ -119,6 +120,22 @@ def test_another_start_into_the_same_folder_is_refused(
     with pytest.raises(UserError, match="start= takes the VAE of its pipelines: leave out"):
         train(tmp_path / "new", ("vae", "a"), Recipe(start=str(DATA)), progress=False)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_second_stage_trains_both_halves_and_no_vae(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no part is named, as docs/design/mini-world.md gives the command."""
+    done: list[str] = []
+
+    def trained(out: Path, part: str, *rest: object) -> dict[str, int]:
+        (out / part).mkdir(exist_ok=True)
+        done.append(part)
+        return {"steps": 1, "seconds": 0}
+
+    monkeypatch.setattr(sd_webster_train, "train_model", trained)
+    SdWebster.train(tmp_path / "out", None, [f"start={DATA}"], progress=False)
+    assert done == ["a", "b"]
 
 
 def test_the_vaes_checkpoint_remembers_its_recipe(

@@ -20,7 +20,7 @@ from membench.storage.cached_folders import check_folder
 
 Kind = Literal["text", "class", "unconditional"]
 
-# How a model of each kind is sampled where nothing else is asked for: as the tasks do
+# How a model of each kind is sampled where nothing else is asked for: cheaply
 SAMPLING = {
     "text": {"steps": 10, "guidance": 3.0},
     "class": {"steps": 20, "guidance": 1.0},

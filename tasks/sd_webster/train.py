@@ -238,7 +238,7 @@ def train(
             "commit": made_by,
             "torch": torch.__version__,
         }
-        if recipe.start and part != "vae":
+        if recipe.start:
             report["before"] = before[part]
         (out / part / "training.json").write_text(json.dumps(report, indent=1) + "\n")
         tqdm.write(
