@@ -610,6 +610,11 @@ def test_what_side_s_options_change_is_told_as_it_is():
         told = f"{100 * row.ams_cumulative:.1f} % [{low:.1f}, {high:.1f}]"
         assert told in words_of("docs/questions.md")
         assert f" of {row.unique_copies:.0f} {times}".rstrip() in words_of("docs/questions.md")
+    oracle = pd.read_parquet(ROOT / "results" / "side_sd_webster_oracle.parquet").iloc[0]
+    low, high = 100 * oracle.ams_cumulative_low, 100 * oracle.ams_cumulative_high
+    told = f"{100 * oracle.ams_cumulative:.1f} % [{low:.1f}, {high:.1f}]"
+    assert told in words_of("docs/questions.md") and told in page
+    assert f"of its images copies, of {oracle.unique_copies:.0f} of the 27" in page
     plain = pd.read_parquet(ROOT / "results" / "side_sd_webster.parquet").set_index("detector")
     side, random = plain.loc["side"], plain.loc["random"]
     assert side.control_ams == random.control_ams == 0

@@ -97,19 +97,25 @@ def test_a_second_stage_goes_on_from_finished_models(
         train(tmp_path, ("a",), replace(recipe, start=str(start)), progress=False)
 
 
-@pytest.mark.parametrize("shared", ["vae", "tokenizer"])
-def test_another_start_into_the_same_folder_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: str
-) -> None:
-    """The first one's VAE and tokenizer would stay."""
-    done: list[str] = []
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts that a command trained, of which each is a folder and no more."""
+    parts: list[str] = []
 
     def trained(out: Path, part: str, *rest: object) -> dict[str, int]:
         (out / part).mkdir(exist_ok=True)
-        done.append(part)
+        parts.append(part)
         return {"steps": 1, "seconds": 0}
 
     monkeypatch.setattr(sd_webster_train, "train_model", trained)
+    return parts
+
+
+@pytest.mark.parametrize("shared", ["vae", "tokenizer"])
+def test_another_start_into_the_same_folder_is_refused(
+    tmp_path: Path, done: list[str], shared: str
+) -> None:
+    """The first one's VAE and tokenizer would stay."""
     train(tmp_path / "out", ("a",), Recipe(start=str(DATA)), progress=False)
     train(tmp_path / "out", ("a",), Recipe(start=str(DATA)), progress=False)
     shutil.copytree(DATA, other := tmp_path / "other")
@@ -122,18 +128,8 @@ def test_another_start_into_the_same_folder_is_refused(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_second_stage_trains_both_halves_and_no_vae(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_stage_trains_both_halves_and_no_vae(tmp_path: Path, done: list[str]) -> None:
     """Where no part is named, as docs/design/mini-world.md gives the command."""
-    done: list[str] = []
-
-    def trained(out: Path, part: str, *rest: object) -> dict[str, int]:
-        (out / part).mkdir(exist_ok=True)
-        done.append(part)
-        return {"steps": 1, "seconds": 0}
-
-    monkeypatch.setattr(sd_webster_train, "train_model", trained)
     SdWebster.train(tmp_path / "out", None, [f"start={DATA}"], progress=False)
     assert done == ["a", "b"]
 

@@ -193,6 +193,20 @@ def test_a_run_ends_with_few_lines(root: Path) -> None:
     assert len(text.splitlines()) == LINES and re.search(r"and \d+ more: membench lea", text)
 
 
+def test_a_run_ends_with_a_table_that_fits_whatever_its_options_are(tmp_path: Path) -> None:
+    """Values are cut as in boards, but where two settings would look alike."""
+    long = ",".join(f"detector_{i}.images=0" for i in range(9))
+    runs = tmp_path / "runs"
+    one = make(runs, COPIED, detector="combined", options=(f"settings={long}",))
+    table = run_end([one], runs, 80)
+    assert "settings=detector_0.imag…" in table
+    rows = [line for line in table.splitlines() if line.startswith(("combined settings", "det"))]
+    assert len(rows) == 2 and max(map(len, rows)) <= 80
+    other = make(runs, COPIED, detector="combined", options=(f"settings={long}1",))
+    whole = run_end([one, other], runs, None)
+    assert f"settings={long} " in whole and f"settings={long}1 " in whole
+
+
 def test_the_verdict_is_of_a_detector_that_asks_the_model(tmp_path: Path) -> None:
     """Not of captions alone, though these tell the examples apart better."""
     asks = make(tmp_path / "runs", COPIED, detector="asks")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from membench.boards.identity import marked
 from membench.metrics.multiplicity import natural
-from membench.reports.text import briefly, interval, number
+from membench.reports.text import interval, number, told_briefly
 
 
 def mirror_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
@@ -116,6 +116,5 @@ def _names(rows: pd.DataFrame) -> pd.DataFrame:
         index=rows.index,
     )
     if rows.options.nunique() > 1:
-        short = out.assign(options=rows.options.map(briefly))
-        out["options"] = short.options.mask(short.duplicated(keep=False), rows.options)
+        out["options"] = told_briefly(out.assign(options=rows.options), "options")
     return out

@@ -21,7 +21,7 @@ from membench.plain import plain
 from membench.reports.lines import folded
 from membench.reports.short import told_apart
 from membench.reports.terminal import laid_out
-from membench.reports.text import interval, number
+from membench.reports.text import interval, number, told_briefly
 from membench.runs.finished import Run
 
 LINES = 15
@@ -45,6 +45,7 @@ def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
     where = "" if root == DEFAULT else f" --runs {shlex.quote(str(root))}"
     last = [*folded(_files(runs, root), room), f"next: {_next(runs, judged)}{where}"]
     frame = pd.DataFrame([row.cells for row in found]).fillna("")
+    frame["detector"] = told_briefly(frame.filter(["task", "detector"]), "detector")
     frame, same = told_apart(frame)
     title = ", ".join(filter(None, [_about(runs), same]))
     for shown in range(len(frame), 0, -1):

@@ -41,3 +41,11 @@ def briefly(options: str) -> str:
         f"{key}{equals}{value if len(value) <= LONGEST else value[: LONGEST - 1] + '…'}"
         for key, equals, value in words
     )
+
+
+def told_briefly(rows: pd.DataFrame, column: str) -> pd.Series:
+    """A column of options, :func:`briefly`; in full where two rows, which ``rows`` names
+    by all its columns, are cut to the same words.
+    """
+    short = rows.assign(**{column: rows[column].map(briefly)})
+    return short[column].mask(short.duplicated(keep=False), rows[column])
