@@ -3,6 +3,7 @@ beside the same detector with a fixed number of noises.
 
     python benchmarks/adaptive.py [--task sd_webster] [--detector cfg_norm]
         [--settings draws=1,images=0] [--rounds 16] [--false-alarms 0.01] [--limit N]
+        [--output FILE]
 
 The threshold is the score that so many of half b's negatives are above, by ``--rounds``
 noises. On half a each strategy decides every example; what is right is said by as many
@@ -13,6 +14,7 @@ of one noise is computed once, and all strategies read the same ones.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--false-alarms", type=float, default=0.01)
     parser.add_argument("--limit", type=int, help="about so many examples a half")
+    parser.add_argument("--output", type=Path, help="every row, as Parquet")
     args = parser.parse_args()
     other, labels = drawn(args, "b", args.rounds)
     threshold = float(np.quantile(other[labels == 0].mean(axis=1), 1 - args.false_alarms))
@@ -72,30 +75,57 @@ def main() -> None:
     true = scores[:, args.rounds :].mean(axis=1) > threshold
     scores = scores[:, : args.rounds]
     sizes: dict[str, list[int]] = {
-        f"{n} noises": [n] * len(scores) for n in (1, 2, 4, 8, 16, 32) if n <= args.rounds
+        f"{n}": [n] * len(scores) for n in (1, 2, 4, 8, 16, 32) if n <= args.rounds
     }
     for level in LEVELS:
-        sizes[f"adaptive, level {level:g}"] = [taken(row, threshold, level) for row in scores]
+        name = f"up to {args.rounds}, level {level:g}"
+        sizes[name] = [taken(row, threshold, level) for row in scores]
     rows = []
     for name, counts in sizes.items():
         means = np.array([row[:n].mean() for row, n in zip(scores, counts, strict=True)])
         above = means > threshold
         rows.append(
             {
+                "detector": args.detector,
+                "task": args.task,
+                "settings": args.settings,
+                "threshold": threshold,
                 "strategy": name,
-                "noises": f"{np.mean(counts):.2f}",
-                "decided otherwise %": _share(above != true),
-                "found %": _share(above[labels == 1]),
-                "false alarms %": _share(above[labels == 0]),
-                "AUROC": f"{roc_auc_score(labels, means):.3f}",
+                "noises": np.mean(counts),
+                "examples": len(labels),
+                "otherwise": int(np.sum(above != true)),
+                "memorized": int(np.sum(labels == 1)),
+                "found": int(np.sum(above[labels == 1])),
+                "negatives": int(np.sum(labels == 0)),
+                "false_alarms": int(np.sum(above[labels == 0])),
+                "auroc": roc_auc_score(labels, means),
             }
         )
+    frame = pd.DataFrame(rows)
+    if args.output:
+        frame.to_parquet(args.output)
     print(f"{args.detector} on {args.task}, threshold {threshold:.4g}, {len(scores):,} examples")
-    print(markdown(pd.DataFrame(rows)))
+    print(markdown(tabulated(frame)))
 
 
-def _share(hit: np.ndarray) -> str:
-    return interval(*(100 * v for v in (hit.mean(), *wilson(int(hit.sum()), len(hit)))), digits=1)
+def tabulated(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a strategy; 95 % intervals of Wilson."""
+    rows = [
+        {
+            "noises": row.strategy,
+            "on average": f"{row.noises:.2f}",
+            "decided otherwise %": _share(row.otherwise, row.examples),
+            "found %": _share(row.found, row.memorized),
+            "false alarms %": _share(row.false_alarms, row.negatives),
+            "AUROC": f"{row.auroc:.3f}",
+        }
+        for row in frame.itertuples()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _share(hits: int, n: int) -> str:
+    return interval(*(100 * v for v in (hits / n, *wilson(hits, n))), digits=1)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ clusters hold, how many of these are copies, and of how many training images. Th
 detector itself sees no training image: this is for choosing options, on half ``b`` of a
 mini world.
 
-    python benchmarks/clusters.py --task cifar10 --set rung=4 --synthetic 1600
+    python benchmarks/clusters.py --task cifar10 --set rung=4 --synthetic 1600 [--output FILE]
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--features", default="bottleneck,pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("results/runs"))
+    parser.add_argument("--output", type=Path, help="every row, as Parquet")
     args = parser.parse_args()
 
     task_class = registry.tasks().load(args.task)
@@ -60,12 +61,17 @@ def main() -> None:
     found = normalised_l2(model.decode(synthetic.x0), task.training.images(), floor=0.0)
     nearest = found[found["rank"] == 0].sort_values("generated")
     copied = np.where(nearest.similarity <= task.info.space.copy, nearest.training, -1)
-    share = np.mean(copied >= 0)
-    print(
-        f"{args.task}, half {args.half}: {share:.1%} of {args.synthetic} images are copies, of"
-        f" {distinct(copied)} images\n"
-    )
-
+    drawn = {
+        "task": args.task,
+        "half": args.half,
+        "options": " ".join(args.options),
+        "seed": args.seed,
+        "weights": str(task.hashes["weights"])[:8],
+        "synthetic": args.synthetic,
+        "synthetic_copies": int(np.sum(copied >= 0)),
+        "synthetic_different": distinct(copied),
+        "synthetic_twice": int(np.sum(np.unique(copied[copied >= 0], return_counts=True)[1] > 1)),
+    }
     rows = []
     for features in args.features.split(","):
         z = describe(model, synthetic, workspace, features=features, weights="", seed=args.seed)
@@ -74,13 +80,36 @@ def main() -> None:
                 k, members = args.synthetic // per, Side.Options().min_members
                 of = copied[cluster(z, k=k, seed=args.seed, min_members=members, keep=keep).members]
                 rows.append(
-                    {"features": features, "K": k, "keep": keep, "images": len(of)}
-                    | {
-                        "copies %": f"{100 * np.mean(of >= 0):.1f}",
-                        "of different images": distinct(of),
-                    }
+                    drawn
+                    | {"features": features, "clusters": k, "keep": keep, "images": len(of)}
+                    | {"copies": int(np.sum(of >= 0)), "different": distinct(of)}
                 )
-    print(markdown(pd.DataFrame(rows)))
+    frame = pd.DataFrame(rows)
+    if args.output:
+        frame.to_parquet(args.output)
+    print(
+        f"{args.task}, half {args.half}: {drawn['synthetic_copies'] / args.synthetic:.1%} of"
+        f" {args.synthetic} images are copies, of {drawn['synthetic_different']} images,"
+        f" {drawn['synthetic_twice']} of them more than once\n"
+    )
+    print(markdown(tabulated(frame)))
+
+
+def tabulated(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a kind of features and K, a column a share kept: what of the images of the
+    kept clusters are copies, and of how many training images.
+    """
+    rows = []
+    for (features, k), of in frame.groupby(["features", "clusters"], sort=False):
+        rows.append(
+            {"features": features, "K": k}
+            | {
+                f"keep={row.keep:g}": f"{100 * row.copies / row.images:.1f} % of"
+                f" {row.images:,}, {row.different}"
+                for row in of.itertuples()
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def distinct(copied: np.ndarray) -> int:

@@ -78,7 +78,12 @@ def main() -> None:
     frame = pd.DataFrame(rows).sort_values(order, ignore_index=True)
     if args.output:
         frame.to_parquet(args.output)
-    print(markdown(pd.DataFrame([_told(row) for row in frame.itertuples()])))
+    print(markdown(tabulated(frame)))
+
+
+def tabulated(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a model, kind and source of captions."""
+    return pd.DataFrame([_told(row) for row in frame.itertuples()])
 
 
 def _told(row: Any) -> dict[str, Any]:

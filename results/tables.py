@@ -6,9 +6,10 @@ A block begins with ``<!-- membench ARGUMENTS -->``, a command line, and ends wi
 TASK [DETECTORS] -->`` is a table of one task of a board of ``leaderboard --by mirror``,
 ``<!-- ladder FILE -->`` what ``ablate`` prints of attacks on the rungs of a task,
 ``<!-- swept FILE -->`` of an option of a detector, ``<!-- commands BOARD -->`` what
-everything.yaml makes a board of, ``<!-- labels FILE -->`` means over trainings, ``<!--
-promised TASK FILE -->`` what tuning promised of a task and what came of it on a board of
-each world. A test fails where a block is not what its first line says.
+everything.yaml makes a board of, ``<!-- table SCRIPT FILE -->`` what the script of that
+name in benchmarks/ prints of its own file, ``<!-- promised TASK FILE -->`` what tuning
+promised of a task and what came of it on a board of each world. A test fails where a
+block is not what its first line says.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ FILES = (
     "results/surrogates.md",
     "results/quality.md",
     "results/perturbed_labels.md",
+    "docs/audit.md",
+    "docs/design/mini-world.md",
+    "docs/design/side.md",
+    "docs/scale.md",
 )
 PROMISED = (
     "detector",
@@ -58,7 +63,7 @@ PROMISED = (
     "gain",
 )
 BLOCK = re.compile(
-    r"(<!-- (?P<what>commands|labels|membench|mirrored|ladder|promised|swept)"
+    r"(<!-- (?P<what>commands|membench|mirrored|ladder|promised|swept|table)"
     r" (?P<given>[^>]+) -->\n)"
     r"(?:(?!<!-- ).)*(<!-- end -->)",
     flags=re.S,
@@ -192,10 +197,10 @@ def swept(file: str) -> str:
     return markdown(sweep.summary(pd.read_parquet(ROOT / file)).drop(columns="status"))
 
 
-def labelled(file: str) -> str:
-    """A row a kind of label and way of drawing, over trainings."""
-    place = ROOT / "benchmarks" / "labels.py"
-    spec = importlib.util.spec_from_file_location("labels", place)
+def tabulated(given: str) -> str:
+    """What benchmarks/SCRIPT.py prints of its file, of "SCRIPT FILE"."""
+    script, file = given.split()
+    spec = importlib.util.spec_from_file_location(script, ROOT / "benchmarks" / f"{script}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -214,10 +219,10 @@ def rewritten(text: str) -> str:
         "commands": commands,
         "membench": printed,
         "mirrored": mirrored,
-        "labels": labelled,
         "ladder": climbed,
         "promised": promised,
         "swept": swept,
+        "table": tabulated,
     }
     return BLOCK.sub(
         lambda found: f"{found[1]}{made[found['what']](found['given'])}\n{found[4]}", text

@@ -20,8 +20,10 @@ PUBLISHED = {"published"}
 # Of configurations whose boards name detectors and options, the boards
 OF_CONFIGS = {
     "attacks": "attacks",
+    "celeba_worlds": "celeba_worlds",
     "cifar10_pair": "cifar10_pair",
     "cifar10_pair_quality": "cifar10_pair_quality",
+    "development_base": "development_base",
     "mirror_development": "mirror_development",
     "quality": "quality",
     "worlds": "worlds",
@@ -75,7 +77,8 @@ def test_each_command_is_one_that_the_command_line_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "task"), [("worlds", "cifar10"), ("worlds_sd_webster", "sd_webster")]
+    ("name", "task"),
+    [("worlds", "cifar10"), ("celeba_worlds", "celeba"), ("worlds_sd_webster", "sd_webster")],
 )
 def test_combined_takes_the_weights_that_the_development_world_taught(name, task) -> None:
     taught = pd.read_parquet(RESULTS / "taught.parquet")
