@@ -2,19 +2,20 @@
 content alone make of its images.
 
 Of every rung it samples ``--images`` images from the null class and as many from the
-classes in turn, and writes OUT/rates.parquet: the share that copies an image of the
-model's own half, of the other half, and the share of the images of each kind that came
-back. OUT/detection.parquet: AUROC by kind of ``--detector`` on both models, and
-mirrored. What is finished is found again.
+classes in turn, and counts (``--output``): those that copy an image of the model's own
+half, of the other half, and the images of each kind that came back. OUT/detection.parquet:
+AUROC by kind of ``--detector`` on both models, and mirrored. What is finished is found
+again.
 
-    python benchmarks/mirror_pairs.py --models WORK --rungs 2500,3000,3500 \\
+    python benchmarks/mirror_pairs.py --task cifar10 --out OUT --output rates.parquet
+    python benchmarks/mirror_pairs.py --world 1,2 --models 'cifar10-{world}' --rungs 6000 \\
         --out OUT --detector png_size:images=0
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import time
 from pathlib import Path
 
@@ -25,13 +26,14 @@ from PIL import Image
 import membench
 from membench.datasets.pool import generate
 from membench.metrics.mirror import mirrored_auroc
-from membench.metrics.multiplicity import natural, wilson
+from membench.metrics.multiplicity import natural
 from membench.models.pixel import load_pixel_model
 from membench.reports.output import markdown
 from membench.reports.text import interval
 from membench.similarity.l2 import normalised_l2
 from membench.similarity.spaces import pixel_space
 from membench.storage.files import atomic_write
+from membench.storage.hashing import file_hash
 from membench.tasks.celeba import task as celeba
 from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.pixels.mirror_task import pair_of
@@ -77,42 +79,45 @@ def copies(images: np.ndarray, training: np.ndarray) -> np.ndarray:
 
 
 def rates(
-    models: Path, world: World, number: int, step: int, half: str, n: int, out: Path
+    models: Path, task: str, number: int, step: int, half: str, n: int, out: Path
 ) -> list[dict[str, object]]:
-    pair, began = pair_of(world, number), time.monotonic()
+    world, began = TASKS[task].WORLD, time.monotonic()
+    pair, folder = pair_of(world, number), rung_folder(models / half, step)
     own, other = pair.halves[half], pair.halves[mirror_of(half)]
+    weights = file_hash(folder / "unet" / "diffusion_pytorch_model.safetensors")[:8]
+    model = {"task": task, "world": number, "half": half, "step": step, "weights": weights}
     rows: list[dict[str, object]] = []
     back: set[int] = set()
 
     def row(way: str, what: str, hits: int, of: int) -> None:
-        low, high = wilson(hits, of)
-        rows.append(
-            {
-                "half": half,
-                "step": step,
-                "way": way,
-                "what": what,
-                "hits": hits,
-                "n": of,
-                "share": hits / of,
-                "low": low,
-                "high": high,
-            }
-        )
+        rows.append(model | {"way": way, "what": what, "hits": hits, "n": of})
 
     for way in WAYS:
-        cache = out / "images" / f"{half}-{step:05d}-{way.replace(' ', '-')}-{n}.png"
-        images = sampled(rung_folder(models / half, step), world, way, n, cache)
+        cache = out / "images" / f"{task}-{weights}-{way.replace(' ', '-')}-{n}.png"
+        images = sampled(folder, world, way, n, cache)
         mine = copies(images, own.images)
         back |= set(mine[mine >= 0].tolist())
-        row(way, "copies of its own half", int((mine >= 0).sum()), n)
-        row(way, "copies of the other half", int((copies(images, other.images) >= 0).sum()), n)
+        row(way, "copies", int((mine >= 0).sum()), n)
+        row(way, "mirror", int((copies(images, other.images) >= 0).sum()), n)
     for kind in sorted(set(own.kinds), key=natural):
         rows_of = [i for i, k in enumerate(own.kinds) if k == kind]
-        row("both", f"returned {kind}", len(back & set(rows_of)), len(rows_of))
-    for r in rows:
-        r["seconds"] = round(time.monotonic() - began, 1)
+        row("both", kind, len(back & set(rows_of)), len(rows_of))
+    print(f"{task}, world {number}, {half}, {step}: {time.monotonic() - began:.0f} s", flush=True)
     return rows
+
+
+def tabulated(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a world and rung: shares in % on model a / on model b."""
+    rows = []
+    for (world, step), of in frame.groupby(["world", "step"], sort=False):
+        row = {"world": str(world), "steps": f"{step:,}"}
+        for (way, what), pair in of.groupby(["way", "what"], sort=False):
+            title = {"copies": f"copies, {way}", "mirror": f"of the mirror's, {way}"}
+            row[title.get(what, f"{what} returned")] = " / ".join(
+                f"{100 * r.hits / r.n:.1f}" for r in pair.sort_values("half").itertuples()
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def detection(name: str, task: str, settings: list[str], out: Path) -> pd.DataFrame:
@@ -154,9 +159,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=[*TASKS, CAPTIONS], default="cifar10")
     parser.add_argument(
-        "--models", type=Path, help="pixel tasks: folder with a/ and b/; none: what ships"
+        "--models", help="pixel tasks: folder with a/ and b/, of {world}; none: what ships"
     )
-    parser.add_argument("--world", type=int, default=0, help="pixel tasks: seed of the generator")
+    parser.add_argument("--world", default="0", help="pixel tasks: seeds of the generator")
     parser.add_argument(
         "--rungs", help="steps of the snapshots whose rates are measured; none: the task's five"
     )
@@ -167,44 +172,47 @@ def main() -> None:
     parser.add_argument("--detector", action="append", default=[], metavar="NAME[:KEY=VALUE,...]")
     parser.add_argument("--rung", type=int, default=0, help="whose detection is measured; 0: last")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--output", type=Path, help="the counts, as Parquet")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, object]] = []
-    settings = ["examples=mirror"]
+    settings = {"": ["examples=mirror"]}
     if args.task != CAPTIONS:
         module = TASKS[args.task]
-        models = args.models or module.DATA
-        settings = [
-            "examples=training",
-            f"models={models}",
-            f"world={args.world}",
-            f"rung={args.rung}",
+        worlds = {
+            int(w): Path((args.models or str(module.DATA)).format(world=w))
+            for w in args.world.split(",")
+        }
+        settings = {
+            f"world {world}": [
+                "examples=training",
+                f"models={models}",
+                f"world={world}",
+                f"rung={args.rung}",
+            ]
+            for world, models in worlds.items()
+        }
+        steps = module.RUNGS if args.rungs is None else [int(s) for s in args.rungs.split(",") if s]
+        found = [
+            row
+            for world, models in worlds.items()
+            for step in steps
+            for half in args.half or HALVES
+            for row in rates(models, args.task, world, step, half, args.images, args.out)
         ]
-        for step in (
-            module.RUNGS if args.rungs is None else [int(s) for s in args.rungs.split(",") if s]
-        ):
-            for half in args.half or HALVES:
-                found += rates(models, module.WORLD, args.world, step, half, args.images, args.out)
-                print(json.dumps(found[-9:]), flush=True)
     if found:
         frame = pd.DataFrame(found)
-        frame.to_parquet(args.out / "rates.parquet")
-        print(
-            show(
-                frame.assign(what=frame.way + ": " + frame.what),
-                "share",
-                ["what"],
-                ["half", "step"],
-            )
-        )
+        if args.output:
+            frame.to_parquet(args.output)
+        print(markdown(tabulated(frame)))
     tables = []
-    for name in args.detector:
-        tables.append(detection(name, args.task, settings, args.out))
+    for name, (world, given) in itertools.product(args.detector, settings.items()):
+        tables.append(detection(name, args.task, given, args.out).assign(world=world))
         print(markdown(tables[-1].round(3).astype(str)), flush=True)
     if tables:
         frame = pd.concat(tables)
         frame.to_parquet(args.out / "detection.parquet")
-        print(show(frame, "mirrored", ["kind"], ["detector", "options"]))
+        print(show(frame, "mirrored", ["kind"], ["world", "detector", "options"]))
 
 
 if __name__ == "__main__":

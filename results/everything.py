@@ -6,8 +6,8 @@ What each is made of stands in everything.yaml. Commands run one after the other
 which may be taken up again: trained models and finished runs are found. A board's Parquet
 files replace those here once all of them are written; then tables, figures and picture
 follow (tables.py, figures.py, picture.py). Several can work in one WORK, each with boards
-of its own (--only): worlds_sd_webster_images needs the models of worlds_sd_webster, and
-cifar10_pair_attacks those of cifar10_pair.
+of its own (--only): worlds_sd_webster_images needs the models of worlds_sd_webster, rates
+those of worlds and celeba_worlds, cifar10_pair_attacks those of cifar10_pair.
 """
 
 from __future__ import annotations
