@@ -112,10 +112,13 @@ def tabulated(frame: pd.DataFrame) -> pd.DataFrame:
     for (world, step), of in frame.groupby(["world", "step"], sort=False):
         row = {"world": str(world), "steps": f"{step:,}"}
         for (way, what), pair in of.groupby(["way", "what"], sort=False):
-            title = {"copies": f"copies, {way}", "mirror": f"of the mirror's, {way}"}
-            row[title.get(what, f"{what} returned")] = " / ".join(
-                f"{100 * r.hits / r.n:.1f}" for r in pair.sort_values("half").itertuples()
-            )
+            title = f"copies, {way}" if what == "copies" else f"{what} returned"
+            if what != "mirror":
+                row[title] = " / ".join(
+                    f"{100 * r.hits / r.n:.1f}" for r in pair.sort_values("half").itertuples()
+                )
+        mirror = of[of.what == "mirror"]
+        row["of the mirror's"] = f"{mirror.hits.sum()} of {mirror.n.sum():,}"
         rows.append(row)
     return pd.DataFrame(rows)
 

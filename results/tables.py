@@ -40,6 +40,7 @@ FILES = (
     "README.md",
     "results/mirror_development.md",
     "results/worlds.md",
+    "results/celeba_worlds.md",
     "results/worlds_sd_webster.md",
     "results/sd_webster_full.md",
     "results/cifar10_pair.md",
@@ -51,6 +52,7 @@ FILES = (
     "results/perturbed_labels.md",
     "docs/audit.md",
     "docs/design/mini-world.md",
+    "docs/design/mirror-pairs.md",
     "docs/design/side.md",
     "docs/scale.md",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -148,3 +149,87 @@ def test_what_combined_gains_is_told_by_kind() -> None:
     assert ends in text
     near = pd.read_parquet(results / "worlds.parquet").query("kind == 'near'").mirrored
     assert f"({near.max():.3f} and {near.nlargest(2).iloc[1]:.3f})" in text
+
+
+def test_what_sides_clusters_hold_is_told_as_the_parquet_has_it() -> None:
+    text = " ".join((ROOT / "results" / "surrogates.md").read_text(encoding="utf-8").split())
+    found = {
+        task: pd.read_parquet(ROOT / "results" / f"clusters_{task}.parquet")
+        for task in ("sd_webster", "cifar10")
+    }
+
+    def share(task: str) -> pd.Series:
+        of = found[task]
+        return (of.copies / of.images).set_axis(
+            pd.MultiIndex.from_frame(of[["features", "clusters", "keep"]])
+        )
+
+    first = {task: of.iloc[0] for task, of in found.items()}
+    for task, words in (
+        ("sd_webster", "the copies among 1,600 images are of {1} training images"),
+        ("cifar10", "where {0:.1f} % of 1,600 images are copies of {1} training images"),
+    ):
+        of = first[task]
+        assert of.synthetic == 1600
+        part = 100 * of.synthetic_copies / of.synthetic
+        assert words.format(part, of.synthetic_different) in text
+    assert first["sd_webster"].synthetic_copies < 2 * first["sd_webster"].synthetic_different
+    assert f"for the {first['sd_webster'].synthetic_twice} images that are copied twice" in text
+    defaults = ("bottleneck", 100, 0.15)
+    assert f"and {100 * share('sd_webster')[defaults]:.0f} % of the images of the kept" in text
+    assert f"defaults; {100 * share('sd_webster').max():.0f} % at most under another" in text
+    assert f"it is {100 * share('cifar10')[defaults]:.0f} %" in text
+
+
+def test_what_captions_models_draw_and_return_is_told_as_the_parquet_has_it() -> None:
+    page = ROOT / "docs" / "design" / "mini-world.md"
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    base = pd.read_parquet(ROOT / "results" / "development_base.parquet").set_index("weights")
+    back = pd.read_parquet(ROOT / "results" / "development_returned.parquet")
+    halves = back[["half", "weights"]].drop_duplicates().sort_values("half")
+    a, b = (base.loc[key] for key in halves.weights)
+    shares = " / ".join(f"{100 * of.ams_cumulative:.1f}" for of in (a, b))
+    assert f"in {shares} % of 300 images from the null condition" in text
+    assert f"(of {a.unique_copies:.0f} / {b.unique_copies:.0f} different ones)" in text
+    assert (a.n_g, b.n_g, a.control_ams, b.control_ams) == (300, 300, 0, 0)
+
+
+def test_what_is_told_of_faces_is_their_boards() -> None:
+    board = pd.read_parquet(ROOT / "results" / "celeba_worlds.parquet")
+    board = board.set_index(["detector", "options", "kind"])
+
+    def told(row: pd.Series, name: str = "mirrored") -> str:
+        return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+
+    page, findings, readme = (
+        " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        for name in ("results/celeba_worlds.md", "docs/findings.md", "README.md")
+    )
+    plain = board.xs("images=0", level="options")
+    norm, clid, loss = (plain.loc[name, "all"] for name in ("cfg_norm", "clid", "loss"))
+    assert f"it has {told(norm)}" in findings and told(norm) in readme and told(norm) in page
+    assert f"The loss has {told(loss)} there" in findings
+    assert f"`clid` leads with {told(clid)}" in findings
+    [combined] = board.loc["combined"].query("kind == 'all'").iloc
+    others = board.xs("all", level="kind").drop(index=["combined", "clid"], level="detector")
+    assert combined.mirrored > clid.mirrored > others.mirrored.max()
+    assert f"not ahead of it here ({told(clid, 'behind')})" in page and clid.behind_low < 0
+    once = plain.xs("x1", level="kind").mirrored
+    assert f"`clid` has {once['clid']:.3f}, the loss {once['loss']:.3f}" in page
+    pia, sima = (
+        board.loc["membership", f"images=0{more}", "all"] for more in ("", " t=300 test=sima")
+    )
+    assert f"`membership` ({told(pia)})" in page and f"has {told(sima)}" in page
+    assert f"({plain.mirrored['membership', 'x64']:.3f}) was not looked into" in page
+    rows = dict(re.findall(r"\| (\w+) (?:\| [\d.]+ ){4}\| ([+-][\d.]+ \[[^\]]+\]) \|", page))
+    for name, words in (
+        ("membership", "gains {}"),
+        ("representation", "`representation` {}"),
+        ("flipd", "on scenes ({})"),
+    ):
+        assert words.format(rows[name]) in findings
+    assert {name for name, gain in rows.items() if "-" not in gain} == {
+        "membership",
+        "representation",
+    }
+    assert "+" not in rows["flipd"]
