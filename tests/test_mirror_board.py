@@ -17,7 +17,12 @@ from membench.boards.columns import to_arrow
 from membench.boards.mirror import half_of
 from membench.cli.main import main
 from membench.errors import UserError
-from membench.metrics.mirror import mirrored_auroc, mirrored_over_seeds, over_control
+from membench.metrics.mirror import (
+    is_mirrored,
+    mirrored_auroc,
+    mirrored_over_seeds,
+    over_control,
+)
 from membench.reports.mirror_tables import mirror_tables
 from membench.reports.output import in_markdown, save
 from membench.reports.run_end import run_end
@@ -170,3 +175,42 @@ def test_two_models_of_one_half_are_no_pair(runs: Path) -> None:
     again = replace(one, info=one.info | {"key_parts": parts | {"hashes": hashes}})
     with pytest.raises(UserError, match="no detector has runs on both models"):
         board([one, again], "mirror")
+
+
+@pytest.mark.parametrize("rows", ["a red mug,1\na blue boat,0\n", "a red mug,\na blue boat,\n"])
+def test_prompts_of_ones_own_on_both_halves_are_two_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str
+) -> None:
+    """Their labels, or that they have none, are the same for both models."""
+    (tmp_path / "own.csv").write_text(f"prompt,label\n{rows}")
+    run = ["run", "--detector", "caption_length", "--task", "sd_webster"]
+    run += ["--prompts", str(tmp_path / "own.csv"), "--runs", str(tmp_path / "runs")]
+    for half in "ab":
+        assert main([*run, "--set", f"sd_webster.half={half}"]) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert sum(line.startswith("caption_length  ") for line in out) == 1
+    assert main(["leaderboard", "--runs", str(tmp_path / "runs")]) == 0
+    assert capsys.readouterr().out.count("\ncaption_length  ") == 2
+    with pytest.raises(UserError, match=r"no mirror pair: .* prompts of one's own"):
+        board(read_runs([tmp_path / "runs"]).runs, "mirror")
+
+
+def test_a_few_examples_of_one_label_on_both_halves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["run", "--detector", "caption_length", "--task", "sd_webster", "--limit", "4"]
+    for half in "ab":
+        words = [*run, "--runs", str(tmp_path), "--set", f"sd_webster.half={half}"]
+        assert main(words) == 0
+    assert "PARTIAL caption_length" in capsys.readouterr().out
+
+
+def test_what_is_a_mirror() -> None:
+    def of(labels: str, status: str = "ok") -> pd.DataFrame:
+        frame = pd.DataFrame({"id": [*map(str, range(len(labels)))], "label": [*map(int, labels)]})
+        return frame.assign(score=0.5, kind="MV", group=frame.id, status=status)
+
+    assert is_mirrored(of("1100"), of("0010"))
+    for a, b in (("1100", "1100"), ("1100", "0000"), ("0000", "0000"), ("1100", "001")):
+        assert not is_mirrored(of(a), of(b)), (a, b)
+    assert not is_mirrored(of("1100"), of("0010", status="failed: NaN"))

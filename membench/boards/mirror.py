@@ -14,12 +14,17 @@ import pandas as pd
 from membench.boards.collect import about
 from membench.boards.identity import asked, given, hash_without, passed, status_of
 from membench.errors import UserError
-from membench.metrics.mirror import RESAMPLES, mirrored_over_seeds
+from membench.metrics.mirror import RESAMPLES, is_mirrored, mirrored_over_seeds
 from membench.runs.finished import Run, evaluations_per_example
 
 # What differs between the runs on the two models: who was asked, and what each has seen
 HALVES = ("weights", "data", "prompts")
 MAKE_THEM = "run each detector on task T with --set T.half=a and with --set T.half=b"
+NO_MIRROR = (
+    "the runs on both halves are no mirror pair: they have no examples that one model memorized"
+    " and the other did not; of prompts of one's own the labels are the same for both, and with"
+    " --limit there may be too few"
+)
 
 # Of either model alone: for sentences and plots, no columns of the stored board
 OF_ONE = tuple(
@@ -71,6 +76,8 @@ def mirror_rows(runs: Sequence[Run], *, resamples: int = RESAMPLES) -> pd.DataFr
                 | {"tpr_a": r.tpr_a, "tpr_b": r.tpr_b}
             )
     if not rows:
+        if any(True for _, same in _settings(runs) for _ in _halves(same)):
+            raise UserError(NO_MIRROR)
         raise UserError(f"no detector has runs on both models of a mirror pair; {MAKE_THEM}")
     return pd.DataFrame(rows)
 
@@ -83,12 +90,15 @@ def paired(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
 
 def pairs_of(runs: Sequence[Run]) -> Iterator[list[tuple[Run, Run]]]:
     """The pairs of each setting that has some, a pair a seed."""
-    scored = sorted(
-        (r for r in runs if not r.info["key_parts"]["control"] and len(r.scores)), key=_setting
-    )
-    for _, same in groupby(scored, key=_setting):
-        if pairs := list(_pairs(same)):
+    for _, same in _settings(runs):
+        if pairs := [(a, b) for a, b in _halves(same) if is_mirrored(a.scores, b.scores)]:
             yield pairs
+
+
+def _settings(runs: Sequence[Run]) -> Iterator[tuple[str, Iterator[Run]]]:
+    """Scored runs on models, not on controls, by all that a pair has in common."""
+    scored = (r for r in runs if not r.info["key_parts"]["control"] and len(r.scores))
+    return groupby(sorted(scored, key=_setting), key=_setting)
 
 
 def setting(info: Mapping[str, Any]) -> str:
@@ -103,8 +113,10 @@ def _setting(run: Run) -> str:
     return setting(run.info)
 
 
-def _pairs(runs: Iterable[Run]) -> Iterable[tuple[Run, Run]]:
-    """The two runs of each seed, the half that comes first in their examples first."""
+def _halves(runs: Iterable[Run]) -> Iterable[tuple[Run, Run]]:
+    """The two runs of each seed, the half that comes first in their examples first,
+    whatever they have scored.
+    """
     for _, of_seed in groupby(sorted(runs, key=_seed), key=_seed):
         # Of runs on the same model, as of another commit, the last that was read
         models = {run.info["key_parts"]["hashes"]["weights"]: run for run in of_seed}

@@ -156,15 +156,31 @@ def over_control(
     return float(values.mean()), float(low), float(high)
 
 
+def is_mirrored(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    """Whether :func:`mirrored_auroc` of two runs' scores has a row: both scored the same
+    examples, none is memorized by both models, and of what either has memorized one
+    example at least has a score from both.
+    """
+    if _no_mirror(a, b):
+        return False
+    both = _joined(a, b)
+    return set(both[(both.status == "ok") & (both.status_b == "ok")].label) == {0, 1}
+
+
+def _no_mirror(a: pd.DataFrame, b: pd.DataFrame) -> str:
+    """Why the scores are not of two models of a mirror pair; empty where they are."""
+    if set(a.id) != set(b.id) or a.id.duplicated().any() or b.id.duplicated().any():
+        return "the two runs scored other examples"
+    if set(a[a.label == 1].id) & set(b[b.label == 1].id):
+        return "an example is memorized by both models, so they are no mirror of each other"
+    return ""
+
+
 def _joined(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """The examples that one of the two models has seen, by id."""
-    if set(a.id) != set(b.id) or a.id.duplicated().any() or b.id.duplicated().any():
-        raise ValueError("the two runs scored other examples")
+    if why := _no_mirror(a, b):
+        raise ValueError(why)
     both = a.merge(b[["id", "score", "label", "status"]], on="id", suffixes=("", "_b"))
-    if ((both.label == 1) & (both.label_b == 1)).any():
-        raise ValueError(
-            "an example is memorized by both models, so they are no mirror of each other"
-        )
     return both[both.label != both.label_b].sort_values("id").reset_index(drop=True)
 
 

@@ -36,7 +36,11 @@ def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
     rows, and says where all of them are.
     """
     runs = list({run.path: run for run in runs}.values())
-    pairs, others = paired([*runs, *counterparts(runs)])
+    beside = counterparts(runs)
+    pairs, others = paired([*runs, *beside])
+    # Of the other half alone nothing was asked here
+    halves = {run.path for run in beside if not run.info["control"]}
+    others = [run for run in others if run.path not in halves]
     single = _single(others, runs, beside=bool(pairs))
     found = sorted([*_mirrored(pairs, runs), *single], key=lambda row: -row.value)
     # What is found without a model is no verdict on one
