@@ -173,9 +173,10 @@ def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> 
     for seed in seeds:
         if type(seed) is not int or not 0 <= seed < 10**18:
             raise lines.error("seeds", f"seeds: {_cut(seed)} is no whole number of up to 18 digits")
-    if len(set(seeds)) < len(seeds):
-        raise lines.error("seeds", "seeds: one stands twice")
+    _refuse_twice(seeds, "seeds", lines)
     swept = {key: _list(block, key, lines, [None]) for key in SWEPT}
+    for key in SWEPT:
+        _refuse_twice(swept[key], key, lines)
     lists = [detectors, tasks, seeds, *swept.values()]
     if (many := math.prod(map(len, lists))) > MOST_RUNS:
         raise lines.error("seeds", f"{many:,} runs, more than {MOST_RUNS:,}; make it several files")
@@ -184,8 +185,13 @@ def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> 
     for (task, options, nth), *values, seed in itertools.product(tasks, *swept.values(), seeds):
         own = {**options}
         for key, value in zip(SWEPT, values, strict=True):
-            if value is not None:
-                own[SWEPT[key]] = value
+            if value is None:
+                continue
+            if SWEPT[key] in own:
+                raise lines.error(
+                    SWEPT[key], f"task {task} has the option {SWEPT[key]} beside {key}; choose one"
+                )
+            own[SWEPT[key]] = value
         cls = registry.tasks().load(task)
         for key, value in zip(SWEPT, values, strict=True):
             if value is not None and SWEPT[key] not in {f.name for f in fields(cls.Options)}:
@@ -198,22 +204,31 @@ def _block(block: Mapping[str, Any], lines: Lines, given: Mapping[str, Any]) -> 
             lambda c=cls, s=settings, t=task: parse_options(c.Options, s, owner=f"task {t}"),
         )
         specs = []
+        asked: list[tuple[str, Any]] = []
         for name, own_options, at in detectors:
             preset = own_options.get("preset")
             kept = {k: v for k, v in own_options.items() if k != "preset"}
             chosen = _checked(lines, kept, at, lambda k=kept: as_settings(k))
             found = registry.detectors().load(name)
-            _checked(
+            resolved = _checked(
                 lines,
                 kept,
                 at,
                 lambda n=name, f=found, c=chosen, p=preset: detector_options(n, f, c, p, profile),
             )
+            if (name, resolved) in asked:  # one run, which two would write side by side
+                raise lines.error(name, f"{name} stands twice with the same options", at)
+            asked.append((name, resolved))
             specs.append(
                 Spec(name, task, options=chosen, preset=preset, task_options=settings, seed=seed)
             )
         made.append([replace(spec, **shared) for spec in specs])
     return made
+
+
+def _refuse_twice(values: list[Any], key: str, lines: Lines) -> None:
+    if any(value in values[:at] for at, value in enumerate(values)):
+        raise lines.error(key, f"{key}: one stands twice")
 
 
 def _in_range(shared: Mapping[str, Any], lines: Lines) -> None:
@@ -249,7 +264,8 @@ def _checked(lines: Lines, options: Mapping[str, Any], nth: int, act: Any) -> An
 def _list(block: Mapping[str, Any], key: str, lines: Lines, default: list[Any]) -> list[Any]:
     found = block.get(key, default)
     if not isinstance(found, list) or not found:
-        raise lines.error(key, f"{key} must be a list with something in it, such as {key}: [0, 1]")
+        such = {"detectors": "[NAME]", "tasks": "[NAME]", "halves": "[a, b]"}.get(key, "[0, 1]")
+        raise lines.error(key, f"{key} must be a list with something in it, such as {key}: {such}")
     return found
 
 
