@@ -23,6 +23,7 @@ from diffusers import (
 from foreign_models import edit
 from safetensors.torch import load_file, save_file
 
+from membench.auditing.subject import find_subject
 from membench.errors import UserError
 from membench.models.pixel import (
     LatentImages,
@@ -126,6 +127,25 @@ def saved(folder: Path, scheduler: Any = None, **changes: Any) -> Path:
         folder, safe_serialization=True
     )
     return folder
+
+
+def test_the_size_may_be_written_as_height_and_width(tmp_path: Path) -> None:
+    for name, size in (("one", SIDE), ("two", [SIDE, SIDE])):
+        folder = tmp_path / name
+        DDIMPipeline(unet=network(), scheduler=DDIMScheduler()).save_pretrained(folder)
+        edit(folder / "unet" / "config.json", sample_size=size)
+        assert classes_of(folder, 0, SIDE) == 0
+        assert find_subject(str(folder)).side == SIDE
+    (_, _, one), (_, _, two) = (images_of(tmp_path / name) for name in ("one", "two"))
+    assert (one == two).all()
+
+
+def test_an_audit_of_latents_is_of_images(latent: Path) -> None:
+    """The U-Net of 8 x 8 latents draws 32 x 32 pixels, which the data are cut to."""
+    subject = find_subject(str(latent))
+    assert subject.side == 4 * SIDE
+    model = subject.load(0, device="cpu", dtype="float32", batch_size=2)
+    assert model.decode(model.noise([("x", 0)], seed=0)).shape == (1, 4 * SIDE, 4 * SIDE, 3)
 
 
 def test_a_grey_model(tmp_path: Path, monkeypatch: Any) -> None:

@@ -404,7 +404,8 @@ BROKEN = {
     "JSON of a list": (lambda f: (f / CONFIG).write_text("[1, 2]"), [CONFIG, "no JSON object"]),
     "schedule no JSON": (lambda f: (f / SCHEDULE).write_text("beta"), ["scheduler_config.json"]),
     "other size": (lambda f: edit(f / CONFIG, sample_size=16), ["generates 16x16", "data are 8x8"]),
-    "no size": (lambda f: edit(f / CONFIG, sample_size=None), ["data are 8x8"]),
+    "no size": (lambda f: edit(f / CONFIG, sample_size=None), ["sample_size is missing"]),
+    "not square": (lambda f: edit(f / CONFIG, sample_size=[8, 16]), ["[8, 16]", "square"]),
     "two channels": (
         lambda f: edit(f / CONFIG, in_channels=2, out_channels=2),
         ["of 2 channels", "8x8 of 3"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from membench.datasets.trained_on import names_training
 from membench.errors import UserError
@@ -14,7 +14,8 @@ from membench.models.checkpoints import CHECKPOINTS, known_checkpoint, pipeline_
 from membench.models.denoiser import Denoiser
 from membench.models.latent import load_model
 from membench.models.loading import check_device
-from membench.models.pixel import classes_of, find_model, load_pixel_model, model_config, pixel_hash
+from membench.models.pixel import classes_of, find_model, load_pixel_model, pixel_hash
+from membench.models.pixel_files import image_shape, model_config
 from membench.models.stable_diffusion_folder import check_kind, folder_hash, image_size
 from membench.storage.cached_folders import check_folder
 
@@ -78,11 +79,8 @@ def find_subject(name: str) -> Subject:
         check_kind(folder)
         height, width = image_size(folder)
         return Subject(name, folder, "text", _square(name, height, width), 0, folder_hash(folder))
-    config: dict[str, Any] = model_config(folder)
-    side = config.get("sample_size")
-    if not isinstance(side, int):
-        raise UserError(f"{name} names no side of its images (sample_size); get the model again")
-    embeddings = int(config.get("num_class_embeds") or 0)
+    embeddings = int(model_config(folder).get("num_class_embeds") or 0)
+    side, _ = image_shape(folder)
     kind: Kind = "class" if embeddings else "unconditional"
     return Subject(name, folder, kind, side, embeddings, pixel_hash(folder))
 

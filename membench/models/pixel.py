@@ -29,6 +29,7 @@ from membench.models.pixel_files import (
     image_shape,
     is_vq,
     model_config,
+    network_side,
     parts_of,
 )
 from membench.models.proof import prove, prove_vae
@@ -228,7 +229,10 @@ def load_pixel_model(
     network = _loaded(parts.unet, parts.weights[0], UNet2DModel, device, dtype)
     # On the CPU channels last is up to a quarter faster (benchmarks/sampling.py).
     layout = torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format
-    network, size = network.to(memory_format=layout), int(config["sample_size"])
+    network, size = (
+        network.to(memory_format=layout),
+        network_side(parts.unet / "config.json", config),
+    )
     how: dict[str, Any] = {
         "shape": (int(config.get("in_channels", 3)), size, size),
         "batch_size": batch_size,

@@ -92,11 +92,27 @@ def model_config(folder: Path, variant: str = "") -> dict[str, Any]:
     return config
 
 
-def image_shape(folder: Path, variant: str = "") -> tuple[Any, tuple[int, int]]:
+def network_side(file: Path, config: dict[str, Any]) -> int:
+    """``sample_size`` of a network's config.json: one number, or as height and width.
+
+    Raises :class:`UserError` where it is missing or not of a square.
+    """
+    given = config.get("sample_size")
+    sides = {*given} if isinstance(given, list) else {given}
+    if given is None or len(sides) != 1:
+        raise UserError(
+            f"{file}: sample_size is {'missing' if given is None else given}, but membench reads"
+            " networks of square images; get the model again"
+        )
+    return int(sides.pop())
+
+
+def image_shape(folder: Path, variant: str = "") -> tuple[int, tuple[int, int]]:
     """(pixels a side of what the model generates, its network's channels in and out).
 
     Raises :class:`UserError` for channels that are neither images nor the latents of
-    the decoder, and a learned variance that the scheduler does not name.
+    the decoder, a learned variance that the scheduler does not name, and images that
+    are not square.
     """
     parts, config = parts_of(folder, variant), model_config(folder, variant)
     given, out = config.get("in_channels", 3), config.get("out_channels", 3)
@@ -110,7 +126,7 @@ def image_shape(folder: Path, variant: str = "") -> tuple[Any, tuple[int, int]]:
             )
     elif out != given:
         raise UserError(f"{folder} takes {given} channels and gives {out}; get the model again")
-    side = config.get("sample_size")
+    side = network_side(parts.unet / "config.json", config)
     if parts.decoder is None:
         return side, (given, out)
     decoder = network_config(parts.decoder / "config.json")
@@ -119,8 +135,7 @@ def image_shape(folder: Path, variant: str = "") -> tuple[Any, tuple[int, int]]:
             f"{folder}: the U-Net's {given} channels are not the latent channels of"
             f" {parts.decoder.name} ({latents}); get the model again"
         )
-    factor = halvings(decoder)
-    return (side * factor if isinstance(side, int) else side), (3, 3)
+    return side * halvings(decoder), (3, 3)
 
 
 LEARNED = ("learned", "learned_range")
