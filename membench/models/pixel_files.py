@@ -97,8 +97,8 @@ def network_side(file: Path, config: dict[str, Any]) -> int:
 
     Raises :class:`UserError` where it is missing or not of a square.
     """
-    given = config.get("sample_size")
-    sides = {*given} if isinstance(given, list) else {given}
+    given: Any = config.get("sample_size")
+    sides: set[Any] = {*given} if isinstance(given, list) else {given}
     if given is None or len(sides) != 1:
         raise UserError(
             f"{file}: sample_size is {'missing' if given is None else given}, but membench reads"
