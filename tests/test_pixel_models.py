@@ -406,6 +406,12 @@ BROKEN = {
     "other size": (lambda f: edit(f / CONFIG, sample_size=16), ["generates 16x16", "data are 8x8"]),
     "no size": (lambda f: edit(f / CONFIG, sample_size=None), ["sample_size is missing"]),
     "not square": (lambda f: edit(f / CONFIG, sample_size=[8, 16]), ["[8, 16]", "square"]),
+    "size of words": (lambda f: edit(f / CONFIG, sample_size="8"), ["sample_size is '8'"]),
+    "size of sizes": (lambda f: edit(f / CONFIG, sample_size=[[8], [8]]), ["[[8], [8]]"]),
+    "levels": (
+        lambda f: edit(f / CONFIG, time_embedding_type="fourier"),
+        ["time_embedding_type is 'fourier'"],
+    ),
     "two channels": (
         lambda f: edit(f / CONFIG, in_channels=2, out_channels=2),
         ["of 2 channels", "8x8 of 3"],

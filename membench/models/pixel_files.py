@@ -89,6 +89,12 @@ def model_config(folder: Path, variant: str = "") -> dict[str, Any]:
             f"{file}: class_embed_type is {kind!r}, but membench tells a network its class by"
             " number (null, num_class_embeds)"
         )
+    if (kind := config.get("time_embedding_type", "positional")) == "fourier":
+        # It takes the logarithm, which timestep 0, where sampling ends, has not
+        raise UserError(
+            f"{file}: time_embedding_type is {kind!r}, which is of noise levels, but membench tells"
+            " a network its timestep (positional or learned)"
+        )
     return config
 
 
@@ -98,13 +104,13 @@ def network_side(file: Path, config: dict[str, Any]) -> int:
     Raises :class:`UserError` where it is missing or not of a square.
     """
     given: Any = config.get("sample_size")
-    sides: set[Any] = {*given} if isinstance(given, list) else {given}
-    if given is None or len(sides) != 1:
+    sides = given if isinstance(given, list) else [given]
+    if not sides or any(type(s) is not int or s < 1 or s != sides[0] for s in sides):
         raise UserError(
-            f"{file}: sample_size is {'missing' if given is None else given}, but membench reads"
-            " networks of square images; get the model again"
+            f"{file}: sample_size is {'missing' if given is None else repr(given)}, but membench"
+            " reads networks of square images; get the model again"
         )
-    return int(sides.pop())
+    return int(sides[0])
 
 
 def image_shape(folder: Path, variant: str = "") -> tuple[int, tuple[int, int]]:
