@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from linear_classes import CONDITIONS, KINDS, alpha_sigma, linear
+from linear_classes import CONDITIONS, KINDS, alpha_sigma, linear, pace
 
 from membench.detectors.clid import Clid
 from membench.detectors.loss import Loss
@@ -77,7 +77,8 @@ def test_clid_has_its_closed_form(kind: str) -> None:
             alpha, sigma = alpha_sigma(t)
             n = noise(c.id, draw)
             x = alpha * clean(c) + sigma * n
-            gaps.append(((m[-1] @ x - n) ** 2).mean() - ((choose(m, c, "") @ x - n) ** 2).mean())
+            null, told = (pace(t) * matrix @ x for matrix in (m[-1], choose(m, c, "")))
+            gaps.append(((null - n) ** 2).mean() - ((told - n) ** 2).mean())
         assert value == pytest.approx(np.mean(gaps), rel=1e-4, abs=1e-6)
     assert costs(model) == 2 * 2 * 4
 
@@ -90,7 +91,7 @@ def test_the_loss_has_its_closed_form(kind: str, variant: str) -> None:
     alpha, sigma = alpha_sigma(100)
     for c, value in zip(pictured(), found, strict=True):
         noises = [noise(c.id, draw) for draw in range(3)]
-        matrix = choose(m, c, variant)
+        matrix = pace(100) * choose(m, c, variant)
         errors = [matrix @ (alpha * clean(c) + sigma * n) - n for n in noises]
         assert value == pytest.approx(-np.mean([np.linalg.norm(e) for e in errors]), rel=1e-4)
     assert costs(model) == 2 * 3
@@ -140,14 +141,16 @@ def test_the_flux_has_its_closed_form(kind: str, variant: str, p: float, each: i
         for draw in range(20):
             n = noise(c.id, draw)
             n = n / np.linalg.norm(n)
-            f = matrix @ (alpha * clean(c) + sigma * 48**0.5 * n)
+            f = pace(100) * matrix @ (alpha * clean(c) + sigma * 48**0.5 * n)
             terms.append(np.linalg.norm(f) ** (p - 2) * (f @ n))
         assert value == pytest.approx(np.mean(terms), rel=1e-3, abs=1e-5)
     assert costs(model) == 2 * 20 * each
 
 
 def test_a_field_that_points_outward_has_flux_one_and_none_has_flux_zero() -> None:
-    """F = p - alpha z is a point mass's field; for other p its norm, sigma sqrt(D)."""
+    """F = p - alpha z is a point mass's field; for other p its norm counts, here pace
+    sigma sqrt(D).
+    """
     model, _ = linear(SHAPE)
     model.network.matrices[:] = torch.eye(48, dtype=torch.float64)
     told, z = model.condition(CONDITIONS[:1]), torch.zeros(SHAPE)
@@ -155,7 +158,7 @@ def test_a_field_that_points_outward_has_flux_one_and_none_has_flux_zero() -> No
     radius = alpha_sigma(10)[1] * 48**0.5
     for p in (1.0, 2.0, 3.5):
         found = make(PLaplace, p=p).flux(model, z, told, directions)
-        assert found == pytest.approx(radius ** (p - 1), rel=1e-4)
+        assert found == pytest.approx((pace(10) * radius) ** (p - 1), rel=1e-4)
     assert make(PLaplace, condition="gap").flux(model, z, told, directions) == 0.0
 
 
@@ -185,7 +188,7 @@ def test_membership_tests_have_their_closed_forms(
     for c, value in zip(pictured(), found, strict=True):
         z, matrix = clean(c), choose(m, c, variant)
         if test == "sima":
-            expected = (np.abs(matrix @ z) ** power).sum()
+            expected = (np.abs(pace(t) * matrix @ z) ** power).sum()
         elif test == "secmi":
             stride, x = options.get("stride", 10), z
             ways = [(s, s + stride) for s in range(0, t, stride)]
@@ -193,15 +196,16 @@ def test_membership_tests_have_their_closed_forms(
                 if way == (t, t + stride):
                     there = x
                 (alpha, sigma), (after, left) = map(alpha_sigma, way)
-                eps = matrix @ x
+                eps = pace(way[0]) * matrix @ x
                 x = after * (x - sigma * eps) / alpha + left * eps
             expected = ((there - x) ** 2).sum()
         else:
-            first = matrix @ z
+            first = pace(0) * matrix @ z
             if test == "pian":
                 first = first / np.abs(first).mean() * (2 / np.pi) ** 0.5
             alpha, sigma = alpha_sigma(t)
-            expected = (np.abs(first - matrix @ (alpha * z + sigma * first)) ** power).sum()
+            second = pace(t) * matrix @ (alpha * z + sigma * first)
+            expected = (np.abs(first - second) ** power).sum()
         assert value == pytest.approx(-expected, rel=1e-2 if test == "secmi" else 1e-3)
     assert costs(model) == 2 * forwards
 

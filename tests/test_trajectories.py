@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from linear_classes import CONDITIONS, KINDS, alpha_sigma, linear, trajectory
+from linear_classes import CONDITIONS, KINDS, alpha_sigma, linear, pace, trajectory
 
 from membench.detectors.anisotropy import Anisotropy
 from membench.detectors.cfg_norm import CfgNorm
@@ -103,12 +103,12 @@ def test_a_visit_is_shown_each_step_and_costs_nothing(kind: str, guidance: float
     assert [(k, t) for k, t, *_ in seen] == list(enumerate(by_hand[0]))
     states = [x.flatten().numpy() for _, _, x, _, _ in seen] + [last.flatten().numpy()]
     np.testing.assert_allclose(states, by_hand[1], rtol=1e-4, atol=1e-4)
-    for (_, _, _, null, conditional), x in zip(seen, by_hand[1], strict=False):
-        np.testing.assert_allclose(conditional.flatten(), m[0] @ x, rtol=1e-4, atol=1e-4)
+    for (_, t, _, null, conditional), x in zip(seen, by_hand[1], strict=False):
+        np.testing.assert_allclose(conditional.flatten(), pace(t) * m[0] @ x, rtol=1e-4, atol=1e-4)
         if guidance == 1:
             assert null is None
         else:
-            np.testing.assert_allclose(null.flatten(), m[-1] @ x, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(null.flatten(), pace(t) * m[-1] @ x, rtol=1e-4, atol=1e-4)
     both: list[tuple[Any, ...]] = []
     options: dict[str, Any] = {"steps": 10, "guidance": guidance, "stop": 4}
     before = model.cost.forwards
@@ -117,7 +117,8 @@ def test_a_visit_is_shown_each_step_and_costs_nothing(kind: str, guidance: float
     for (k, t, x, null, conditional), visited in zip(both, seen, strict=False):
         assert (k, t) == visited[:2]
         torch.testing.assert_close((x, conditional), (visited[2], visited[4]))
-        np.testing.assert_allclose(null.flatten(), m[-1] @ by_hand[1][k], rtol=1e-4, atol=1e-4)
+        expected = pace(t) * m[-1] @ by_hand[1][k]
+        np.testing.assert_allclose(null.flatten(), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(end, both[-1][2])  # nobody reads the state after the last step
 
 
@@ -193,8 +194,9 @@ def test_dsm_has_its_closed_form(kind: str, step: int, guidance: float, forwards
         squares = []
         for draw in range(2):
             x = noise(model, SEED, c.id, draw)
-            states = trajectory(x, told, m[-1], steps=50, guidance=guidance)[1]
-            squares.append(((told @ (states[step + 1] - states[step])) ** 2).sum())
+            times, states = trajectory(x, told, m[-1], steps=50, guidance=guidance)
+            before, after = (pace(times[k]) * told @ states[k] for k in (step, step + 1))
+            squares.append(((after - before) ** 2).sum())
         assert value == pytest.approx(np.mean(squares), rel=1e-3)
     assert (model.cost.forwards, model.cost.backwards, model.cost.jvps) == (4 * forwards, 0, 0)
 
@@ -234,7 +236,7 @@ def test_dsm_needs_two_steps_after_those_from_pure_noise() -> None:
     ],
 )
 def test_anisotropy_has_its_closed_form(kind: str, options: dict[str, Any], forwards: int) -> None:
-    """Of a linear network both predictions are the noise's, whatever the timestep."""
+    """The cosine of a linear network is the noise's, whatever the timestep."""
     model, m = linear(kind=kind)
     found = make(Anisotropy, draws=3, **options).score(model, CONDITIONS, {})
     weights = {"norm": (1.0, 0.0), "cosine": (0.0, 1.0)}
@@ -246,7 +248,8 @@ def test_anisotropy_has_its_closed_form(kind: str, options: dict[str, Any], forw
             null = (m[-1] @ x).reshape(model.shape)
             gap = ((m[c.class_label or 0] - m[-1]) @ x).reshape(model.shape)
             lengths = np.sqrt((null**2).sum(0) * (gap**2).sum(0))
-            parts.append((np.sqrt((gap**2).sum()), ((null * gap).sum(0) / lengths).mean()))
+            norm = pace(980) * np.sqrt((gap**2).sum())
+            parts.append((norm, ((null * gap).sum(0) / lengths).mean()))
         norm, cosine = np.mean(parts, axis=0)
         assert value == pytest.approx(gamma1 * norm + gamma2 * cosine, rel=1e-3)
     assert model.cost.forwards == 2 * 3 * forwards
@@ -380,8 +383,8 @@ def test_the_transition_is_looked_for_without_guidance() -> None:
         steps = []
         for draw in range(8):
             x, told = noise(model, SEED, c.id, draw), m[c.class_label or 0]
-            states = trajectory(x, told, m[-1], steps=20, guidance=1.0)[1][:-1]
-            d = [np.linalg.norm((told - m[-1]) @ state) for state in states]
+            ways = zip(*trajectory(x, told, m[-1], steps=20, guidance=1.0), strict=False)
+            d = [pace(t) * np.linalg.norm((told - m[-1]) @ state) for t, state in ways]
             seen = [k for k in range(2, 20) if d[k - 2] > d[k - 1] < d[k]]
             steps.append(seen[0] if seen else -1)
         assert value == np.mean(steps)
