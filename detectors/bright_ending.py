@@ -10,8 +10,8 @@ down-block layers at the latent's own resolution,
 
 over all dimensions, m the same for all channels: the norm of ``cfg_norm``, of which it
 is that exactly where m is flat. m is of the last step, the norms are of all. The
-setting: n = 1, 4 or 16 draws, 50 steps, w = 7.5. A draw costs 100 forwards, and one for
-the attention.
+setting of the authors' code: n = 4 or 16 draws, 50 steps, w = 7.5. A draw costs 100
+forwards, and one for the attention.
 
 A U-Net without a down-block layer at full resolution (the mini model) has its finest
 ones enlarged by nearest neighbour, which is membench's own.
@@ -40,7 +40,7 @@ from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory,
 class BrightEndingOptions:
     draws: int = field(
         default=4,
-        metadata={"help": "noises per prompt; the paper: 1, 4, 16", "min": 1, "max": 10_000},
+        metadata={"help": "noises per prompt; the authors' code: 4, 16", "min": 1, "max": 10_000},
     )
     steps: int = field(
         default=50,

@@ -41,7 +41,7 @@ from .trajectories import GUIDANCE, IMAGES, TRAJECTORY
 class CfgNormOptions:
     draws: int = field(
         default=4,
-        metadata={"help": "noises per prompt; the paper: 1, 4, 16, 32", "min": 1, "max": 10_000},
+        metadata={"help": "noises per prompt; the authors' code: 4", "min": 1, "max": 10_000},
     )
     steps: int = field(
         default=1,

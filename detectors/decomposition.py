@@ -1,7 +1,7 @@
 """Decomposition of the states into image and noise (Kim et al.).
 
-Each state x_t of the guided trajectory, flattened, is fitted by least squares by what
-the trajectory ends and begins with,
+"How Diffusion Models Memorize", 2025. Each state x_t of the guided trajectory,
+flattened, is fitted by least squares by what the trajectory ends and begins with,
 
     x_t ~ w_0(t) x_0 + w_T(t) x_T,
 
@@ -14,6 +14,8 @@ image shows too early, and the noise is forgotten too early:
 summed over the states after each step, abar of the state's own timestep. The authors'
 code (yupeeee/Diffusion-Memorization) has the weights and the curves; the sums are a
 third party's. Costs nothing beyond the trajectory: 2 forwards a step.
+
+arXiv 2509.25705.
 """
 
 from __future__ import annotations

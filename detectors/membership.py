@@ -7,12 +7,12 @@ encoded image and e_0 = eps(z, 0), the prediction at the unnoised z:
     pia     - sum | e_0 - eps(alpha z + sigma e_0, t) |^4        Kong et al., ICLR 2024
     pian    the same with e_0 scaled to mean | e_0 | = sqrt(2 / pi), that of a normal
     secmi   - || x_t - x~_t ||^2                                 Duan et al., ICML 2023
-    sima    - sum | eps(z, t) |^4, z unscaled at every t         Rao et al., TMLR 2025
+    sima    - sum | eps(z, t) |^4, z unscaled at every t         Rao et al., TMLR
 
 secmi: DDIM inversion of z from timestep 0 to t in strides of 10, one stride on, and
-back. Each is negated: a smaller error is a member. t is 200 for pia and pian, 100 for
-secmi; of sima, whose authors sweep t, 100. Costs 2, 2, t / stride + 2 and 1 forwards,
-and an encoding.
+back. Each is negated: a smaller error is a member. t is 200 for pia and pian, as in
+CDI, 100 for secmi; of sima, whose authors sweep t, 100. Costs 2, 2, t / stride + 2 and
+1 forwards, and an encoding.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class MembershipOptions:
     )
     t: int | None = field(
         default=None,
-        metadata={"help": "timestep from 0; none: the paper's, 200 or (secmi, sima) 100", "min": 0},
+        metadata={"help": "timestep from 0; none: 200, for secmi and sima 100", "min": 0},
     )
     power: float = field(
         default=4.0,

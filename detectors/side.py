@@ -2,9 +2,9 @@
 2410.02467v7), Algorithm 1.
 
 Part 1 makes conditions for a model that has none: sample N_syn images from the model
-itself, cluster them, drop small and loose clusters, and train a surrogate on the
-cluster labels. Part 2 generates N_G images, each guided to a cluster c that is
-drawn uniformly:
+itself, cluster them, drop loose clusters (and, by default, small ones: membench's own),
+and train a surrogate on the cluster labels. Part 2 generates N_G images, each guided to
+a cluster c that is drawn uniformly:
 
     eps^ = eps(x_t, t) - sqrt(1 - abar_t) lambda grad log p_t(c | x_t)    (surrogate=classifier)
     eps^ = eps_{theta + LoRA}(x_t, t, c)                                  (surrogate=lora)
@@ -12,7 +12,7 @@ drawn uniformly:
 White box: it needs weights and gradients of the surrogate, and no training image and no
 label.
 
-Two things are membench's own, not the paper's. *Confidence* of an image: minus its
+Two more things are membench's own. *Confidence* of an image: minus its
 distance to the nearest synthetic image of its cluster, in the model's own space: what
 the model generates twice is more surely memorized. *Score* of an example: minus
 Carlini's normalised distance from the example (an image, or what the model generates
