@@ -230,7 +230,8 @@ def test_dsm_needs_two_steps_after_those_from_pure_noise() -> None:
     ("options", "forwards"),
     [
         ({}, 4),
-        ({"gamma2": 0.1}, 4),
+        (dict(Anisotropy.presets["sd2"]), 4),
+        (dict(Anisotropy.presets["realistic_vision"]), 4),
         ({"part": "norm"}, 2),
         ({"part": "cosine", "trajectory": 10}, 2),
     ],
@@ -240,7 +241,8 @@ def test_anisotropy_has_its_closed_form(kind: str, options: dict[str, Any], forw
     model, m = linear(kind=kind)
     found = make(Anisotropy, draws=3, **options).score(model, CONDITIONS, {})
     weights = {"norm": (1.0, 0.0), "cosine": (0.0, 1.0)}
-    gamma1, gamma2 = weights.get(options.get("part", ""), (1.0, options.get("gamma2", 2.0)))
+    both = (options.get("gamma1", 1.0), options.get("gamma2", 2.0))
+    gamma1, gamma2 = weights.get(options.get("part", ""), both)
     for c, value in zip(CONDITIONS, found, strict=True):
         parts = []
         for draw in range(3):
