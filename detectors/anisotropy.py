@@ -12,6 +12,8 @@ realistic_vision). A norm grows with the size of the latent and a cosine does no
 they mean little elsewhere: ``part`` gives either term alone. The code for Stable
 Diffusion 2 divides the norm by sigma^2 and takes the cosine of v; here both are of eps.
 Costs 4 forwards a noise, 2 of them shared with ``cfg_norm``.
+
+arXiv 2601.20642.
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ schedule):
 
     score = || eps(x_t, t, c) ||, conditional or guided: eps_0 + w (eps_c - eps_0), w = 7.5
 
-at x_t on a trajectory from noise, or at an image. Higher = more memorized. Its sisters,
-which estimate the dimension, are flipd.py and normal_bundle.py.
+at x_t on a trajectory from noise, or at an image. Higher = more memorized. The authors'
+code scores an image by the conditional form, at t = 0.5 after 10 steps; the guided form,
+the default for captions, is from its mitigation. Its sisters, which estimate the
+dimension, are flipd.py and normal_bundle.py.
 
 arXiv 2411.00113.
 """
