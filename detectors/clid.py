@@ -7,8 +7,8 @@ Discrepancy", the plain form:
 
 with u and c the null and the conditional eps at alpha z + sigma n and z the encoded
 image. The paper adds the conditional loss, weighted after robust scaling on a shadow
-model's members, and shortened captions in place of the null one: those parts are left
-out. Each t (440, 450 and 460 in the authors' code) has a noise of its own. Costs 2
+model's members, and averages over shortened captions beside the null one: those parts
+are left out. Each t (440, 450 and 460 in the authors' code) has a noise of its own. Costs 2
 forwards a (t, noise) and an encoding; of an image that the model has generated for the
 caption itself it says what the caption adds there, as ``cfg_norm`` does at pure noise.
 
