@@ -33,9 +33,20 @@ CONDITIONS = [
 DOWN = "down_blocks.1.attentions.0"
 
 
+def attentive(folder: Any, **options: Any) -> LatentDenoiser:
+    """Random weights attend to all tokens alike, at any noise and timestep; with longer keys
+    it matters which.
+    """
+    model = LatentDenoiser(load_text_to_image(folder), **options)
+    with torch.no_grad():
+        for layer in attention_layers(model).values():
+            layer.to_k.weight.mul_(10)
+    return model
+
+
 @pytest.fixture
 def model(tiny_pipeline_folder) -> LatentDenoiser:
-    return LatentDenoiser(load_text_to_image(tiny_pipeline_folder), batch_size=4)
+    return attentive(tiny_pipeline_folder, batch_size=4)
 
 
 class Explicit:
@@ -63,7 +74,7 @@ class Slow:
     """One prompt and one draw at a time."""
 
     def __init__(self, folder: Any) -> None:
-        self.model = LatentDenoiser(load_text_to_image(folder))
+        self.model = attentive(folder)
         self.kept: dict[str, torch.Tensor] = {}
         self.known: dict[tuple[Any, ...], list[Any]] = {}
         before = dict(self.model.network.attn_processors)
