@@ -5,6 +5,7 @@ memorization divergence against its closed forms.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,34 @@ def test_the_score_is_the_density_of_the_image_or_minus_its_divergence() -> None
     assert scored(epsilon=0.2) == pytest.approx(-pointwise_divergence(log_p, 0.2, SIZE), abs=0.1)
     bits = bits_per_dimension(scored(dequantise=True), SIZE)
     assert not np.allclose(bits, bits_per_dimension(plain, SIZE)) and (bits > 5).all()
+
+
+def test_dequantised_is_an_image_anywhere_within_its_grey_levels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A level is 2 / 255 wide, and each value is uniform around the middle of its own. The
+    copies of an image have its probes, those of another image others.
+    """
+    model = pieces(SIZE, size=SIZE)
+    seen: list[tuple[torch.Tensor, list[str]]] = []
+    conditions = images_of(model, (0.3 * model.network.draw(0, 3)).clamp(-1, 1))
+    options = Likelihood.Options(dequantise=True, epsilon=0.2, noises=2, images=0)
+    detector = Likelihood(options, seed=0, sampling=SAMPLING)
+
+    def log_p(model: Denoiser, y: torch.Tensor, told: Conditioning, names: list[str]) -> Any:
+        seen.append((y, list(names)))
+        return torch.zeros(len(y), dtype=torch.float64)
+
+    monkeypatch.setattr(detector, "log_p", log_p)
+    detector.score(model, conditions, {})
+    [(near, names)] = seen
+    assert names == [c.id for c in conditions for _ in range(2)]
+    added = 0.2 * model.noise([(f"near/{c.id}", k) for c in conditions for k in range(2)], 0)
+    middle = model.encode(np.stack([c.image for c in conditions])).repeat_interleave(2, dim=0)
+    normal = model.noise([(f"dequantise/{c.id}", 0) for c in conditions], 0).double()
+    within = (2 / 255) * ((1 + torch.erf(normal / 2**0.5)) / 2 - 0.5).repeat_interleave(2, dim=0)
+    torch.testing.assert_close((near - added - middle).double(), within, rtol=0, atol=1e-6)
+    assert within.abs().max() < 1 / 255 < 1.2 * within.abs().max() and within.min() < 0
 
 
 def test_images_whose_flow_does_not_converge_have_failed() -> None:
