@@ -540,6 +540,18 @@ def test_times_are_those_of_the_models_own_schedule() -> None:
     assert (model.timestep(1.0), model.timestep(0.001)) == (999, 0)
 
 
+def test_without_a_time_flipd_takes_the_papers(model) -> None:
+    """0.3 for Stable Diffusion; of pixels 0.01, the time of the authors' code."""
+    for denoiser, given, t0 in (
+        (model, with_images(CONDITIONS), 0.3),
+        (pieces(4, size=16), [Condition("x", None, np.zeros((4, 4, 3), np.uint8))], 0.01),
+    ):
+        found = [
+            flipd("images", **options).score(denoiser, given, {}) for options in ({}, {"t0": t0})
+        ]
+        assert found[0] == found[1] != flipd("images", t0=0.2).score(denoiser, given, {})
+
+
 def test_what_does_not_fit_the_model_is_refused_before_any_work(model) -> None:
     for detector in (
         flipd(t0=0.0001),
