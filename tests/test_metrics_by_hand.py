@@ -1,0 +1,89 @@
+"""Metrics where a value lies on a limit, each by hand: what is on the limit counts, and
+for what.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from membench.metrics.detection import balanced_accuracy, dev_split, tpr_at_fpr
+from membench.metrics.intervals import (
+    class_weights,
+    detection_table,
+    percentiles,
+    share_intervals,
+    weighted_statistics,
+)
+
+
+def frame_of(scores: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Each example a group of its own."""
+    names = [f"e{i}" for i in range(len(scores))]
+    return pd.DataFrame(
+        {"id": names, "score": scores, "label": labels, "kind": "x1", "group": names}
+    ).assign(source="half", status="ok")
+
+
+def test_a_point_on_a_straight_part_of_the_roc_counts() -> None:
+    """A positive and a negative tie at each score, so the curve is the diagonal."""
+    scores, labels = np.repeat(np.arange(100.0), 2), np.tile([0, 1], 100)
+    assert tpr_at_fpr(scores, labels, 0.25) == 0.25
+
+
+def test_the_development_half_is_rounded_down() -> None:
+    labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array(list("abcdef"))
+    dev = dev_split(labels, groups)
+    assert dev is not None and [dev[labels == k].sum() for k in (0, 1)] == [1, 1]
+
+
+def test_a_score_at_the_threshold_is_called_memorized() -> None:
+    assert balanced_accuracy(np.array([1.0, 2.0]), np.array([0, 1]), 2.0) == 1.0
+    labels = np.arange(40) % 2
+    [row] = [m for m in detection_table(frame_of(1.0 * labels, labels)) if "bal" in m.name][:1]
+    assert (row.threshold, row.value, row.low, row.high) == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_balanced_accuracy_and_its_interval_are_of_the_other_half_alone() -> None:
+    """The development half is told apart, the other not at all."""
+    labels = np.arange(40) % 2
+    frame = frame_of(1.0 * labels, labels)
+    dev = dev_split(labels, frame.group.to_numpy())
+    frame["score"] = np.where(dev, frame.score, 0.5)
+    row = next(m for m in detection_table(frame) if m.name == "balanced_accuracy")
+    assert (row.threshold, row.value, row.low, row.high, row.n) == (1.0, 0.5, 0.5, 0.5, 20)
+
+
+def test_every_resample_is_looked_at_up_to_the_limit() -> None:
+    """In the second resample the first 100 of 1,000 negatives have no weight, so its
+    limit lies far beyond that of the first.
+    """
+    scores = np.append(np.arange(1000.0), [999.5, 895.5, 885.5, 100.5])
+    labels = np.append(np.zeros(1000, int), np.ones(4, int))
+    weights = np.ones((2, 1004), int)
+    weights[1, 900:1000] = 0
+    found = weighted_statistics(scores, labels, weights, (0.01,))["tpr_at_fpr_0.01"]
+    # 1 % is 10 negatives of 1,000, down to 990; and 9 of 900, down to 891
+    assert found.tolist() == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("hit", [False, True])
+def test_groups_are_the_units_where_all_rows_say_the_same(hit: bool) -> None:
+    [ends] = share_intervals(np.full((12, 1), hit), np.repeat(list("abcd"), 3))
+    limit = 1 - 0.025 ** (1 / 4)
+    assert ends == pytest.approx((1 - limit, 1.0) if hit else (0.0, limit))
+
+
+def test_percentiles_lie_between_two_values() -> None:
+    assert percentiles(np.array([0.0, 1.0]), 0.5) == (0.25, 0.75)
+
+
+def test_positives_and_negatives_are_drawn_apart() -> None:
+    """As many groups of each: the same draws for both would move them together."""
+    labels = np.repeat([0, 1], 50)
+    groups = np.array([f"g{i:03d}" for i in range(100)])
+    weights = np.concatenate(list(class_weights(labels, groups, 200, 0)))
+    assert (weights[:, :50].sum(axis=1) == 50).all() and (weights[:, 50:].sum(axis=1) == 50).all()
+    drawn = (weights[:, :50].ravel(), weights[:, 50:].ravel())
+    assert abs(np.corrcoef(*drawn)[0, 1]) < 0.05
