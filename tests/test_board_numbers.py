@@ -1,0 +1,59 @@
+"""Numbers of a board's rows that a run with failures, without labels or with derivatives
+tells from another, by hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from boards import COPIED, make
+
+from membench.boards.collect import affordable, collect
+
+
+def test_examples_are_counted_by_label_where_they_have_a_score(tmp_path) -> None:
+    """Of twelve, six memorized: two lose their label, and of each kind one fails."""
+
+    def change(scores: pd.DataFrame) -> pd.DataFrame:
+        scores.loc[[0, 1], "label"] = -1
+        failed = [1, 2, 3]  # of label -1, 0 and 1
+        scores.loc[failed, ["score", "png_bits"]] = np.nan
+        scores.loc[failed, "status"] = "failed"
+        scores.loc[failed, "error"] = "NaN"
+        return scores
+
+    partial = {"failed": {"scores": 3, "samples": 0}, "status": "partial"}
+    make(tmp_path, [*COPIED, *COPIED[:4]], change=change, extra=partial)
+    [row] = collect(tmp_path).itertuples()
+    assert (row.scored, row.positives, row.negatives, row.unlabelled) == (9, 4, 4, 1)
+
+
+def test_an_image_costs_what_all_cost_that_were_drawn(tmp_path) -> None:
+    make(tmp_path, COPIED, failed=2, price=10)
+    [row] = collect(tmp_path).itertuples()
+    assert (row.n_g, row.n_ok, row.sample_forwards, row.forwards_per_image) == (8, 6, 80, 10.0)
+
+
+def test_a_preparation_that_pays_for_all_images_is_compared_at_its_own_cost(tmp_path) -> None:
+    """The cheapest of the board: all that it has made."""
+    make(tmp_path, COPIED[:5], detector="filter", price=0, prepare={"forwards": 30})
+    make(tmp_path, COPIED, price=10)
+    frame = collect(tmp_path).set_index("detector")
+    assert set(frame.equal_cost) == {30}
+    assert frame.images_at_equal_cost.to_dict() == {"filter": 5, "random": 3}
+    assert frame.copied_at_equal_cost["filter"] == pytest.approx(2)
+    assert affordable(30, 30, 0, 5) == 5
+
+
+def test_what_came_back_is_counted_by_the_nearest_alone(tmp_path) -> None:
+    """As equal terms are, and as ``ums_nearest`` is: near-duplicates of a training image
+    that is copied are no more of them.
+    """
+    run = make(tmp_path, COPIED)
+    metrics = run.metrics.copy()
+    metrics.loc[metrics.metric == "ums_cumulative", "value"] *= 2
+    [row] = collect([replace(run, metrics=metrics)]).itertuples()
+    assert (row.unique_copies, row.ums_cumulative) == (3, 6 / 8)
