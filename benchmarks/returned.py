@@ -24,6 +24,7 @@ from membench.boards.identity import given
 from membench.boards.mirror import half_of
 from membench.datasets.prompts import example_id
 from membench.metrics.multiplicity import wilson
+from membench.metrics.regions import in_region
 from membench.reports.output import markdown
 from membench.reports.text import interval
 from membench.runs.finished import Run, read_runs
@@ -57,7 +58,6 @@ def main() -> None:
     for run in read_runs([args.runs]).runs:
         if run.info["detector"] != "random" or run.info["task"] != "sd_webster":
             continue
-        copy = run.space.copy
         for (shown, source, kind), of in returned(run).groupby(["shown", "source", "kind"]):
             rows.append(
                 {
@@ -67,8 +67,8 @@ def main() -> None:
                     "source": source,
                     "shown": shown,
                     "n": len(of),
-                    "returned": int((of.nearest < copy).sum()),
-                    "own": int((of.own < copy).sum()),
+                    "returned": int(in_region(of.nearest, run.space, run.space.copy).sum()),
+                    "own": int(in_region(of.own, run.space, run.space.copy).sum()),
                     # A match that is not stored is farther away than those that are
                     "own_distance": of.own.fillna(np.inf).median(),
                     "weights": run.info["key_parts"]["hashes"]["weights"][:8],
