@@ -57,3 +57,34 @@ def test_what_came_back_is_counted_by_the_nearest_alone(tmp_path) -> None:
     metrics.loc[metrics.metric == "ums_cumulative", "value"] *= 2
     [row] = collect([replace(run, metrics=metrics)]).itertuples()
     assert (row.unique_copies, row.ums_cumulative) == (3, 6 / 8)
+
+
+def test_a_derivative_of_an_image_is_an_evaluation(tmp_path) -> None:
+    run = make(tmp_path, COPIED, price=10)
+    phases = run.info["phases"]
+    phases = phases | {"samples": phases["samples"] | {"jvps": 5}}
+    [row] = collect([replace(run, info=run.info | {"phases": phases})]).itertuples()
+    assert (row.sample_forwards, row.sample_evaluations, row.equal_cost) == (80, 85, 85)
+
+
+def test_images_say_nothing_of_a_detector_that_only_scores(tmp_path) -> None:
+    """Its confidence in them is its own."""
+    names = ["ams_cumulative", "ums_nearest_cumulative", "best_p95", "ams_in_high", "unique_copies"]
+    for attack in (True, False):
+        make(tmp_path, [*COPIED, *COPIED], detector=f"d{attack}", extra={"attack": attack})
+    frame = collect(tmp_path).set_index("detector")
+    assert frame.loc["dTrue", [*names, "precision_at_10"]].notna().all()
+    assert frame.loc["dFalse", names].isna().all()
+    assert frame.precision_at_10["dFalse"] == frame.precision_at_10["dTrue"]
+
+
+def test_two_control_models_are_no_control(tmp_path) -> None:
+    """Which of them a run is compared with, nothing says."""
+    hashes = {"data": "d" * 64, "prompts": "p" * 64, "weights": "c" * 64}
+    make(tmp_path, COPIED)
+    make(tmp_path, [None] * 8, control=True)
+    [row] = (r for r in collect(tmp_path).itertuples() if not r.control)
+    assert (row.control_ams, row.excess_ams, row.control_weights) == (0, 6 / 8, "b" * 8)
+    make(tmp_path, [None] * 8, control=True, more_parts={"hashes": hashes})
+    [row] = (r for r in collect(tmp_path).itertuples() if not r.control)
+    assert np.isnan([row.control_ams, row.excess_ams]).all() and row.control_weights is None

@@ -7,6 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from boards import L2, scores_of
+from frames import samples
 
 from membench.metrics.detection import balanced_accuracy, dev_split, tpr_at_fpr
 from membench.metrics.intervals import (
@@ -16,6 +18,7 @@ from membench.metrics.intervals import (
     share_intervals,
     weighted_statistics,
 )
+from membench.metrics.table import extraction_table
 
 
 def frame_of(scores: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
@@ -87,3 +90,15 @@ def test_positives_and_negatives_are_drawn_apart() -> None:
     assert (weights[:, :50].sum(axis=1) == 50).all() and (weights[:, 50:].sum(axis=1) == 50).all()
     drawn = (weights[:, :50].ravel(), weights[:, 50:].ravel())
     assert abs(np.corrcoef(*drawn)[0, 1]) < 0.05
+
+
+def test_the_confidence_of_an_image_is_its_own() -> None:
+    """Of 20 images the first ten are copies, and the most confident."""
+    names = [f"c{i}" for i in range(20)]
+    images = samples(*(f"{name}/0" for name in names)).assign(confidence=-np.arange(20.0))
+    matches = pd.DataFrame(
+        {"sample_id": images.sample_id, "training": 0, "rank": 0}
+        | {"similarity": np.repeat([0.5, 1.2], 10)}
+    )
+    found = extraction_table(images, matches, L2, scores_of(names), evaluations=0)
+    assert [m.value for m in found if m.name == "precision_at_10"] == [1.0]
