@@ -11,6 +11,8 @@ from test_audit_judge import SPACE, images
 
 from membench.auditing.estimate import total, without_replacement
 from membench.auditing.judge import judge
+from membench.auditing.plan import images_of_classes, paid
+from membench.auditing.unseen import Callers
 from membench.auditing.verdict import answer, numbers_of, ranking, sentences
 from membench.metrics.unique import chao1_interval
 
@@ -135,3 +137,17 @@ def test_the_ends_of_an_estimate_are_whole_images() -> None:
     _, ends = total(judge(images(*rows), SPACE), 1000, 0)
     low, high = chao1_interval(np.array([1, 1, 1, 2]), 5) or (0.0, 0.0)
     assert ends == (max(4.0, np.floor(low)), np.ceil(high)) and ends[1] != np.floor(high)
+
+
+def test_a_budget_pays_for_whole_images() -> None:
+    assert [paid(n, 20, "") for n in (20, 39, 40)] == [1, 1, 2]
+    images = images_of_classes([], 1, mirror=True)
+    assert len(images) == 1 and not images.mirror
+
+
+def test_a_word_of_one_caption_in_fifty_is_rare() -> None:
+    """Of 100 captions two hold one word, and three another."""
+    words = ["twice"] * 2 + ["thrice"] * 3 + ["never"] * 95
+    captions = [[f"a plain rug {i} {word}"] for i, word in enumerate(words)]
+    callers = Callers(captions)
+    assert callers.calls("twice", 0) and not callers.calls("thrice", 2)
