@@ -279,3 +279,11 @@ def test_density_score():
     ):
         with pytest.raises(ValueError, match=words):
             density_score(wrong, 0.15)
+
+
+def test_images_beyond_the_neighbours_that_are_as_near_are_within_the_floor():
+    """60 images as far away as one another: d = 1 / alpha = 2 of all, and the floor is 2."""
+    training = np.zeros((60, 8, 8, 3), np.uint8)
+    training.reshape(60, -1)[np.arange(60), np.arange(60)] = 255
+    found = normalised_l2(np.zeros((1, 8, 8, 3), np.uint8), training, floor=2.0)
+    assert sorted(found.training) == list(range(60)) and set(found.similarity) == {2.0}

@@ -1,0 +1,114 @@
+"""What the scripts that make tables of results/ count, by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from membench.datasets.prompts import example_id
+from membench.detectors import adaptive
+from membench.similarity.spaces import pixel_space
+from membench.tasks.sd_webster.world import unique_images, world
+
+ROOT = Path(__file__).parents[1]
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / f"benchmarks/{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_adaptive_looks_at_as_many_noises_as_the_detector(monkeypatch) -> None:
+    """And at none that is decided again."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(rng.normal(scale=2, size=(200, 1)), 1, size=(200, 8))
+    options = adaptive.AdaptiveOptions("cfg_norm", ("images=0",), threshold=0.3, rounds=8)
+    sampling = {"examples": "prompts", "profile": "mini", "steps": 50, "guidance": 7.5}
+    of = adaptive.Adaptive(options, seed=0, sampling=sampling)
+    asked = np.zeros(200, int)
+
+    def scored(part: Any, model: Any, conditions: list[int]) -> list[float]:
+        asked[conditions] += 1
+        return scores[conditions, of.parts.index(part)].tolist()
+
+    monkeypatch.setattr(adaptive, "scored", scored)
+    means = of.score(None, list(range(200)), {})  # type: ignore[arg-type]
+    counts = [script("adaptive").taken(row, 0.3, options.level) for row in scores]
+    assert counts == asked.tolist() and len(set(counts)) > 3
+    assert means == pytest.approx([row[:n].mean() for row, n in zip(scores, counts, strict=True)])
+
+
+def test_a_lead_is_of_the_same_seed_and_its_interval_students() -> None:
+    """Copies of 100: 10, 20 and 30 more than plain sampling. t(2) = 4.302653, s = 10."""
+    rows = []
+    for seed, lead in ((2, 0.3), (0, 0.1), (1, 0.2)):
+        for attack, ams in (("random", 0.05 * seed), ("side", 0.05 * seed + lead)):
+            row = {"rung": 4, "seed": seed, "attack": attack, "ams": ams}
+            rows.append(row | {"copied_at_300": 7.0 * seed, "copied_at_cost": 100 * ams})
+    found = script("leads").leads(pd.DataFrame(rows))[4]
+    half = 4.302653 * 10 / 3**0.5
+    for name in ("ams", "copied_at_cost"):
+        assert found[name] == pytest.approx((20, 20 - half, 20 + half), rel=1e-6)
+    assert found["copied_at_300"] == (0, 0, 0)
+
+
+def test_an_image_at_the_threshold_is_a_copy_of_its_nearest() -> None:
+    """Two training images at distances r and 3 r: 4 r / (r + 3 r) = 1."""
+    training = np.zeros((2, 8, 8, 3), np.uint8)
+    training[0, 0, 0, 0], training[1, 0, 0, 0] = 255, 85
+    generated = np.zeros((2, 8, 8, 3), np.uint8)
+    generated[1, 4:] = 200  # far from both alike
+    assert script("mirror_pairs").copies(generated, training).tolist() == [1, -1]
+
+
+def test_captions_return_an_image_or_their_own(monkeypatch, tmp_path) -> None:
+    """Of three captions of half a, one of them of no training image: any image counts that
+    is no farther than a copy may be, of any draw.
+    """
+    half = world("a", 0)
+    place = {look: i for i, look in enumerate(unique_images(half))}
+    kind = next(e.kind for e in half.entries if e.look in place)
+    shown = [e for e in half.entries if e.look in place and e.kind == kind]
+    first, second = shown[0], next(e for e in shown if e.look != shown[0].look)
+    names = [example_id(first.caption), example_id(second.caption), "unknown"]
+    own, other = place[first.look], place[second.look]
+    images = pd.DataFrame({"condition": [names[0], names[0], names[1], names[2]]})
+    matches = pd.DataFrame(
+        [(0, own, 0.9), (0, other, 0.95), (1, other, 0.5), (2, own, 1.0), (3, own, 1.01)],
+        columns=["generated", "training", "similarity"],
+    )
+    scores = pd.DataFrame({"id": [*names, "not drawn"], "kind": kind, "source": "catalogue"})
+    run = SimpleNamespace(
+        info={
+            "detector": "random",
+            "task": "sd_webster",
+            "task_options_passed": ["half=a"],
+            "key_parts": {"hashes": {"weights": "f" * 64}},
+        },
+        space=pixel_space(16),
+        scores=scores,
+        found=lambda: (images, matches),
+    )
+    module, file = script("returned"), tmp_path / "returned.parquet"
+    monkeypatch.setattr(module, "read_runs", lambda _: SimpleNamespace(runs=[run]))
+    monkeypatch.setattr(sys, "argv", ["returned.py", "RUNS", "--output", str(file)])
+    module.main()
+    found = pd.read_parquet(file).set_index("shown")
+    columns = ["n", "returned", "own"]
+    assert found.loc[True, columns].tolist() == [2, 2, 1]  # the second at 1.0, by another's image
+    assert found.loc[False, columns].tolist() == [1, 0, 0]
+    assert found.own_distance[True] == np.inf  # the median of 0.9 and one that is not stored
+
+
+def test_an_image_that_is_copied_twice_is_one() -> None:
+    assert script("clusters").distinct(np.array([-1, 4, 4, -1, 7])) == 2
