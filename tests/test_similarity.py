@@ -287,3 +287,15 @@ def test_images_beyond_the_neighbours_that_are_as_near_are_within_the_floor():
     training.reshape(60, -1)[np.arange(60), np.arange(60)] = 255
     found = normalised_l2(np.zeros((1, 8, 8, 3), np.uint8), training, floor=2.0)
     assert sorted(found.training) == list(range(60)) and set(found.similarity) == {2.0}
+
+
+def test_a_later_tile_that_is_hardly_nearer_is_found():
+    """Squares 40,100, 40,081 ... and, five rows on, 40,097: among the two nearest."""
+    base = np.zeros((8, 2, 2, 3), np.uint8)
+    rows = base.reshape(8, 12)
+    rows[:, 0] = 200
+    rows[:, 1] = [10, 9, 11, 12, 20, 9, 20, 20]
+    rows[5, 2] = 4
+    distance, position = nearest(np.zeros((1, 2, 2, 3), np.uint8), base, 2, block=4)
+    assert position.tolist() == [[1, 5]]
+    np.testing.assert_allclose(distance, np.sqrt([[40081, 40097]]) / 255, rtol=1e-6)
