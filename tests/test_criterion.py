@@ -67,6 +67,16 @@ def test_cosine_equals_the_whole_matrix(floor, block) -> None:
         assert clearly <= pairs <= at_most | {(7, 3)} and len(pairs) == len(got)
 
 
+def test_a_pair_at_the_floor_is_within_it_whatever_float32_makes_of_it() -> None:
+    """Of 60 pairs about half lie below it as a product in float32."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(n, 64)).astype(np.float32) for n in (1, 60))
+    whole = cosine_similarity(a.astype(np.float64), b.astype(np.float64)).astype(np.float32)[0]
+    for place, floor in enumerate(whole):
+        found = cosine(a, b, floor=float(floor))
+        assert place in set(found.training) and len(found) == (whole >= floor).sum()
+
+
 def test_cosine_refuses_what_has_none() -> None:
     a = vectors(3)
     for generated, training, floor, why in [

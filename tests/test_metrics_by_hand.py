@@ -18,6 +18,7 @@ from membench.metrics.intervals import (
     share_intervals,
     weighted_statistics,
 )
+from membench.metrics.mirror import mirrored_over_seeds
 from membench.metrics.table import extraction_table
 
 
@@ -102,3 +103,17 @@ def test_the_confidence_of_an_image_is_its_own() -> None:
     )
     found = extraction_table(images, matches, L2, scores_of(names), evaluations=0)
     assert [m.value for m in found if m.name == "precision_at_10"] == [1.0]
+
+
+def test_an_example_that_failed_in_one_seed_is_left_out_of_all() -> None:
+    """Without its score there is none to rank it by."""
+    labels = np.arange(12) % 2
+    a = frame_of(np.arange(12.0), labels)
+    b = frame_of(-np.arange(12.0), labels).assign(label=1 - labels)
+    failed = a.assign(status=np.where(a.id == "e10", "failed", "ok"))
+    failed["score"] = failed.score.where(failed.status == "ok")
+    found = mirrored_over_seeds([(a, b), (failed, b)], resamples=10)
+    rest = [frame[frame.id != "e10"] for frame in (a, b)]
+    wanted = mirrored_over_seeds([tuple(rest), tuple(rest)], resamples=10)  # type: ignore[list-item]
+    pd.testing.assert_frame_equal(found, wanted)
+    assert found.n.tolist() == [11, 11] and not found.mirrored.isna().any()
