@@ -12,6 +12,7 @@ import pytest
 from boards import COPIED, make
 
 from membench.boards.collect import affordable, collect
+from membench.boards.mirror import collect_mirror, paired
 
 
 def test_examples_are_counted_by_label_where_they_have_a_score(tmp_path) -> None:
@@ -88,3 +89,25 @@ def test_two_control_models_are_no_control(tmp_path) -> None:
     make(tmp_path, [None] * 8, control=True, more_parts={"hashes": hashes})
     [row] = (r for r in collect(tmp_path).itertuples() if not r.control)
     assert np.isnan([row.control_ams, row.excess_ams]).all() and row.control_weights is None
+
+
+def test_runs_on_control_models_are_no_mirror_pair(tmp_path) -> None:
+    """They ask each half's model about the other half, so they would be a row below 0.5."""
+    runs = []
+    for half, weights in (("a", "a"), ("b", "b")):
+        hashes = {"data": half * 64, "prompts": "p" * 64}
+        for control in (False, True):
+            of = {"a": "b", "b": "a"}[weights] if control else weights
+            run = make(
+                tmp_path,
+                [],
+                detector="cfg_norm",
+                control=control,
+                more_parts={"hashes": hashes | {"weights": of * 64}},
+                extra={"task_options_passed": [f"half={half}"]},
+                change=lambda s, b=half == "b": s.assign(label=1 - s.label) if b else s,
+            )
+            runs.append(run)
+    [row] = collect_mirror(runs).query("kind == 'all'").itertuples()
+    assert row.weights == f"{'a' * 8}|{'b' * 8}" and not row.control
+    assert [[r.info["control"] for r in part] for part in paired(runs)] == [[False] * 2, [True] * 2]

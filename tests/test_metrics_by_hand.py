@@ -18,7 +18,7 @@ from membench.metrics.intervals import (
     share_intervals,
     weighted_statistics,
 )
-from membench.metrics.mirror import mirrored_over_seeds
+from membench.metrics.mirror import mirrored_over_seeds, over_control
 from membench.metrics.table import extraction_table
 
 
@@ -117,3 +117,12 @@ def test_an_example_that_failed_in_one_seed_is_left_out_of_all() -> None:
     wanted = mirrored_over_seeds([tuple(rest), tuple(rest)], resamples=10)  # type: ignore[list-item]
     pd.testing.assert_frame_equal(found, wanted)
     assert found.n.tolist() == [11, 11] and not found.mirrored.isna().any()
+
+
+def test_a_difference_to_the_control_is_of_each_seed() -> None:
+    """AUROC 1 and 0.75 of the model, 0.5 and 0 of its control."""
+    labels = np.repeat([0, 1], 2)
+    scores = [(0, 1, 2, 3), (1, 1, 1, 1), (0, 2, 1, 3), (2, 3, 0, 1)]
+    runs = [frame_of(np.array(of, dtype=float), labels) for of in scores]
+    value, low, high = over_control([(runs[0], runs[1]), (runs[2], runs[3])], resamples=50)
+    assert value == pytest.approx((0.5 + 0.75) / 2) and low < value < high <= 1
