@@ -13,6 +13,7 @@ from boards import COPIED, make
 
 from membench.boards.collect import affordable, collect
 from membench.boards.mirror import collect_mirror, paired
+from membench.runs.finished import evaluations_per_example
 
 
 def test_examples_are_counted_by_label_where_they_have_a_score(tmp_path) -> None:
@@ -60,12 +61,15 @@ def test_what_came_back_is_counted_by_the_nearest_alone(tmp_path) -> None:
     assert (row.unique_copies, row.ums_cumulative) == (3, 6 / 8)
 
 
-def test_a_derivative_of_an_image_is_an_evaluation(tmp_path) -> None:
+def test_a_derivative_is_an_evaluation(tmp_path) -> None:
     run = make(tmp_path, COPIED, price=10)
     phases = run.info["phases"]
-    phases = phases | {"samples": phases["samples"] | {"jvps": 5}}
-    [row] = collect([replace(run, info=run.info | {"phases": phases})]).itertuples()
+    jvps = {"samples": {"jvps": 5}, "scores": {"jvps": 8}}
+    phases = phases | {name: phases[name] | more for name, more in jvps.items()}
+    run = replace(run, info=run.info | {"phases": phases})
+    [row] = collect([run]).itertuples()
     assert (row.sample_forwards, row.sample_evaluations, row.equal_cost) == (80, 85, 85)
+    assert evaluations_per_example(run) == (16 + 8) / 8
 
 
 def test_images_say_nothing_of_a_detector_that_only_scores(tmp_path) -> None:

@@ -17,8 +17,9 @@ from torch import nn
 
 from membench.detectors.side import Side
 from membench.detectors.surrogate.classifier import log_prob_gradient
+from membench.models.conditioning import Conditioning
 from membench.models.pixel import PixelDenoiser
-from membench.models.sampling import ddim
+from membench.models.sampling import ddim, step_forwards
 from membench.seeds import generator
 from membench.similarity.l2 import normalised_l2
 from membench.tasks.cifar10.task import Cifar10
@@ -182,3 +183,9 @@ def test_without_weight_side_is_plain_sampling(mini: Any) -> None:
     )
     got = np.stack([s.image for s in side.extract(model, requests)])
     assert np.array_equal(got, model.decode(plain)) and model.cost.surrogate_forwards == 0
+
+
+def test_a_step_asks_twice_only_where_guidance_mixes_two_predictions() -> None:
+    told = Conditioning(torch.tensor([0]))
+    assert [step_forwards(told, w) for w in (0.0, 1.0, 1.5)] == [2, 1, 2]
+    assert [step_forwards(Conditioning(None), w) for w in (1.0, 1.5)] == [1, 1]

@@ -128,3 +128,9 @@ def test_they_are_in_the_runs_table() -> None:
         .value
     )
     assert metrics["own_copies", "all"] == 0.25 and metrics["prompts_returned", "kind=MV"] == 1.0
+
+
+def test_prompts_of_one_group_come_and_go_together() -> None:
+    """Of two groups all of one return and none of the other: nothing is known of the share."""
+    found = table(frame([[0.9]] * 8 + [[0.1]] * 8), groups="a" * 8 + "b" * 8)
+    assert found["prompts_returned", "all"] == (0.5, 0.0, 1.0, 16)
