@@ -13,6 +13,9 @@ from boards import COPIED, make
 
 from membench.boards.collect import affordable, collect
 from membench.boards.mirror import collect_mirror, paired
+from membench.boards.resampling import Resampler
+from membench.boards.seeds import over_seeds
+from membench.metrics.levels import two_level_interval
 from membench.runs.finished import evaluations_per_example
 
 
@@ -112,6 +115,47 @@ def test_runs_on_control_models_are_no_mirror_pair(tmp_path) -> None:
                 change=lambda s, b=half == "b": s.assign(label=1 - s.label) if b else s,
             )
             runs.append(run)
+    b = runs[2].info["phases"]
+    b = {"phases": b | {"scores": b["scores"] | {"forwards": 32}}}
+    runs[2] = replace(runs[2], info=runs[2].info | b)
     [row] = collect_mirror(runs).query("kind == 'all'").itertuples()
     assert row.weights == f"{'a' * 8}|{'b' * 8}" and not row.control
+    assert row.evaluations_per_example == 3  # 16 and 32, of 8 examples
     assert [[r.info["control"] for r in part] for part in paired(runs)] == [[False] * 2, [True] * 2]
+
+
+def test_over_seeds_an_auroc_is_on_the_logit_scale(tmp_path) -> None:
+    """Near 1 it can lose more than it can gain."""
+    runs = []
+    for seed, noise in enumerate((0.2, 0.9, 0.6)):
+        rng = np.random.default_rng(seed)
+
+        def change(s: pd.DataFrame, by=noise, rng=rng) -> pd.DataFrame:
+            return s.assign(score=s.label + by * rng.normal(size=len(s)))
+
+        runs.append(make(tmp_path, COPIED * 5, seed=seed, change=change))
+    [row] = over_seeds(collect(runs), runs).itertuples()
+    drawn = [of["auroc"] for of in Resampler().detection(runs)]
+    values, resampled = [d.value for d in drawn], np.stack([d.resampled for d in drawn])
+    wanted = two_level_interval(values, resampled, logit=True)
+    assert (row.auroc_low, row.auroc_high) == pytest.approx(wanted)
+    assert wanted != pytest.approx(two_level_interval(values, resampled), abs=0.01)
+
+
+def test_a_mean_over_seeds_of_which_one_is_a_lower_bound_is_one(tmp_path) -> None:
+    """In seed 0 the cost pays for more images than did not fail."""
+    for seed, failed in ((0, 2), (1, 0)):
+        make(tmp_path, COPIED, seed=seed, failed=failed)
+        make(tmp_path, COPIED, seed=seed, detector="side", prepare={"forwards": 20})
+    frame = collect(tmp_path)
+    found = over_seeds(frame).set_index("detector").equal_cost_capped
+    one = frame.set_index(["detector", "seed"]).equal_cost_capped
+    assert one["random"].tolist() == [True, False] and found["random"] and not found["side"]
+
+
+def test_a_mean_of_which_one_seed_was_of_uncommitted_code_is_marked(tmp_path) -> None:
+    for seed, dirty in ((0, True), (1, False)):
+        commit = {"commit": "ef"[seed] * 40, "dirty": dirty}
+        make(tmp_path, COPIED, seed=seed, extra={"membench": commit})
+    [row] = over_seeds(collect(tmp_path)).itertuples()
+    assert row.dirty and row.commit == "eeeeeeee+dirty ffffffff"

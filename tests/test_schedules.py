@@ -38,6 +38,7 @@ from membench.detectors.score_norm import ScoreNorm
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.parameterisation import Parameterised
 from membench.models.pixel import PixelDenoiser, load_pixel_model
 from membench.models.sampling import ddim, pure_noise, timesteps
 from membench.models.schedule import limited, spaced
@@ -483,3 +484,9 @@ def test_the_reference_sees_a_wrong_previous_timestep(tmp_path: Path) -> None:
     right = slow_ddim(start, times, table, c, gaussian("epsilon"))
     wrong = slow_ddim(start, [*times[:-1], times[-1] - 1], table, c, gaussian("epsilon"))
     assert np.abs(right - wrong).max() > 1e-4
+
+
+def test_continuous_times_are_the_ends_of_their_steps() -> None:
+    """Of 1,000 steps time 1 is the last, and time 0.5 the 500th."""
+    model = Parameterised(DDIMScheduler(num_train_timesteps=1000))
+    assert [model.timestep(t) for t in (1.0, 0.5, 0.1, 0.001)] == [999, 499, 99, 0]
