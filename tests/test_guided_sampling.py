@@ -189,3 +189,12 @@ def test_a_step_asks_twice_only_where_guidance_mixes_two_predictions() -> None:
     told = Conditioning(torch.tensor([0]))
     assert [step_forwards(told, w) for w in (0.0, 1.0, 1.5)] == [2, 1, 2]
     assert [step_forwards(Conditioning(None), w) for w in (1.0, 1.5)] == [1, 1]
+
+
+def test_each_draw_starts_from_noise_of_its_own() -> None:
+    """Of its condition and number; the first draw of a generated image from the image's."""
+    model = pixel_model()
+    told, made = Condition("a"), Condition("b", start=("pool", "7"))
+    found = model.starts([(told, 0), (told, 1), (made, 0), (made, 1)], 5)
+    for x, words in zip(found, [(5, "a", 0), (5, "a", 1), ("pool", "7"), (5, "b", 1)], strict=True):
+        assert torch.equal(x, torch.randn(3, 8, 8, generator=generator(*words)))
