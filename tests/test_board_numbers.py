@@ -12,6 +12,7 @@ import pytest
 from boards import COPIED, make
 
 from membench.boards.collect import affordable, collect
+from membench.boards.differences import differences
 from membench.boards.mirror import collect_mirror, paired
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
@@ -159,3 +160,21 @@ def test_a_mean_of_which_one_seed_was_of_uncommitted_code_is_marked(tmp_path) ->
         make(tmp_path, COPIED, seed=seed, extra={"membench": commit})
     [row] = over_seeds(collect(tmp_path)).itertuples()
     assert row.dirty and row.commit == "eeeeeeee+dirty ffffffff"
+
+
+def test_a_pair_is_deterministic_where_both_are(tmp_path) -> None:
+    runs = []
+    for seed in (0, 1):
+        for name, by in (("a", 0.0), ("b", 0.0), ("c", 0.1 * seed)):
+            runs.append(
+                make(
+                    tmp_path,
+                    [],
+                    detector=name,
+                    seed=seed,
+                    change=lambda s, by=by: s.assign(score=s.score + by * np.arange(len(s))),
+                )
+            )
+    table = differences(collect(runs), runs, metrics=["auroc"])
+    told = {frozenset((r.a, r.b)): r.deterministic for r in table.itertuples()}
+    assert told == {frozenset("ab"): True, frozenset("ac"): False, frozenset("bc"): False}
