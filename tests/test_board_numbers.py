@@ -178,3 +178,15 @@ def test_a_pair_is_deterministic_where_both_are(tmp_path) -> None:
     table = differences(collect(runs), runs, metrics=["auroc"])
     told = {frozenset((r.a, r.b)): r.deterministic for r in table.itertuples()}
     assert told == {frozenset("ab"): True, frozenset("ac"): False, frozenset("bc"): False}
+
+
+def test_a_source_of_negatives_is_resampled_against_every_positive(tmp_path) -> None:
+    """Of 16 examples half are memorized; of the others every second is of the source."""
+    odd = np.where(np.arange(16) % 4 == 0, "far", "near miss")
+
+    def change(s: pd.DataFrame) -> pd.DataFrame:
+        return s.assign(source=np.where(s.label == 1, "planted", odd))
+
+    run = make(tmp_path, COPIED * 2, change=change)
+    found = Resampler().examples(run, "source=far").frame
+    assert (found.label == 1).sum() == 8 and (found.label == 0).sum() == 4

@@ -126,3 +126,7 @@ def test_a_difference_to_the_control_is_of_each_seed() -> None:
     runs = [frame_of(np.array(of, dtype=float), labels) for of in scores]
     value, low, high = over_control([(runs[0], runs[1]), (runs[2], runs[3])], resamples=50)
     assert value == pytest.approx((0.5 + 0.75) / 2) and low < value < high <= 1
+
+    # The control ranks better than the model: below 0
+    worse = over_control([(runs[3], runs[0])] * 2, resamples=50)
+    assert worse[0] == -1 and -1 <= worse[1] <= worse[2] < 1
