@@ -13,6 +13,7 @@ from boards import COPIED, make
 
 from membench.boards.collect import affordable, collect
 from membench.boards.differences import differences
+from membench.boards.leaders import leaders
 from membench.boards.mirror import collect_mirror, paired
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
@@ -190,3 +191,14 @@ def test_a_source_of_negatives_is_resampled_against_every_positive(tmp_path) -> 
     run = make(tmp_path, COPIED * 2, change=change)
     found = Resampler().examples(run, "source=far").frame
     assert (found.label == 1).sum() == 8 and (found.label == 0).sum() == 4
+
+
+def test_who_leads_is_ahead_on_average_of_those_it_is_compared_with() -> None:
+    """x is ahead of two by 0.1 each; y of one alone, by 0.15."""
+    pairs = [("x", "u", 0.1), ("x", "v", 0.1), ("y", "u", 0.15)]
+    rows = pd.DataFrame(pairs, columns=["a", "b", "difference"])
+    rows = rows.assign(a_options="", b_options="", p_holm=0.01, metric="auroc")
+    assert leaders(rows) == (
+        "y leads: significantly better than u (Holm p ≤ 0.01); not compared with y, for want of a"
+        " common seed: v and x"
+    )

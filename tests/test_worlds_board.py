@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit, logit
 from scipy.stats import ttest_1samp
@@ -15,7 +16,7 @@ from scipy.stats import ttest_1samp
 from membench.boards.board import board, read
 from membench.boards.columns import to_arrow
 from membench.boards.mirror import half_of, mirror_rows
-from membench.boards.worlds import world_of
+from membench.boards.worlds import _behind, collect_worlds, world_of
 from membench.cli import leaderboard
 from membench.cli.main import main
 from membench.errors import UserError
@@ -299,3 +300,21 @@ def test_what_a_file_leaves_out_is_said(
     leaderboard._show(board(runs, "worlds"), args)
     said = capsys.readouterr().err
     assert said.startswith("membench: left out, of one world alone: caption_case (world 2)\n")
+
+
+def test_how_far_one_is_behind_is_by_the_same_training() -> None:
+    """0.1 behind on each of four trainings that differ by more than that."""
+    best = np.array([0.9, 0.6, 0.8, 0.7])
+    others = [best - [0.1, 0.1, 0.1, 0.1], best[::-1] - 0.1]
+    rows = pd.DataFrame({"aurocs": [*others, best]}).assign(mirrored=[0.65, 0.65, 0.75])
+    alike, turned, of_best = _behind(rows).to_numpy()
+    assert alike == pytest.approx([0.1, 0.1, 0.1])
+    assert turned == pytest.approx([0.1, *over_trainings(best - best[::-1] + 0.1)])
+    assert turned[1] < -0.1 and np.isnan(of_best).all()
+
+
+def test_seeds_are_those_that_every_world_has(development) -> None:
+    runs = in_worlds(development, {1: 1.0, 2: 1.0}, "caption_length")
+    again = [replace(r, info=r.info | {"seed": 1}) for r in runs if world_of(r) == 1]
+    [row] = collect_worlds([*runs, *again]).query("kind == 'all'").itertuples()
+    assert row.seeds == 1
