@@ -4,6 +4,8 @@ for what.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +22,7 @@ from membench.metrics.intervals import (
 )
 from membench.metrics.mirror import mirrored_over_seeds, over_control
 from membench.metrics.table import extraction_table
+from membench.seeds import seed_of
 
 
 def frame_of(scores: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
@@ -130,3 +133,9 @@ def test_a_difference_to_the_control_is_of_each_seed() -> None:
     # The control ranks better than the model: below 0
     worse = over_control([(runs[3], runs[0])] * 2, resamples=50)
     assert worse[0] == -1 and -1 <= worse[1] <= worse[2] < 1
+
+
+def test_a_seed_is_of_words_and_not_of_their_letters() -> None:
+    digest = hashlib.sha256(b"0\x1fa\x1f12").digest()
+    assert seed_of(0, "a", 12) == int.from_bytes(digest[:8], "little") // 2 < 2**63
+    assert len({seed_of("ab", "c"), seed_of("a", "bc"), seed_of("abc")}) == 3

@@ -65,6 +65,14 @@ def test_the_digits_are_those_that_the_paper_prints(tmp_path: Path) -> None:
     found = judged(published(tmp_path, NUMBER | {"value": 0.99}, beside), ours)
     assert found.set_index("published").verdict[0.99] == NOT_REPRODUCED
     assert found.rounding.tolist() == [0.0005] * 2
+    # Whichever of them comes last
+    more = [(0.99, 1), (0.976, 4), (0.99, 9)]
+    rows = [NUMBER | {"value": v, "options": f'{{"draws": {n}, "steps": 1}}'} for v, n in more]
+    assert judged(published(tmp_path, *rows), ours).rounding.tolist() == [0.0005] * 3
+
+
+def test_a_run_may_lack_one_example_in_a_hundred(tmp_path: Path) -> None:
+    assert verdict(tmp_path, OURS | {"positives": 495, "negatives": 505})[0] == REPRODUCED
 
 
 @pytest.mark.parametrize(
@@ -75,7 +83,7 @@ def test_the_digits_are_those_that_the_paper_prints(tmp_path: Path) -> None:
         ({"resolved": '{"draws": 1, "steps": 1}'}, "no run has draws=4"),
         ({"status": "partial"}, "the run is partial"),
         ({"control": True}, "control model"),
-        ({"positives": 454}, "published of 500 positives, and 454 were scored"),
+        ({"positives": 494}, "published of 500 positives, and 494 were scored"),
         ({"auroc": float("nan")}, "AUROC was not measured"),
         ({"auroc_low": float("nan")}, "has no interval"),
         ({"auroc_low": 0.88}, "is wider than 0.1"),
