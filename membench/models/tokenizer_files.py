@@ -130,11 +130,19 @@ def _check_vocabulary(
             f"{folder} is a tokenizer of type {model.get('type')}, not CLIP's (BPE); {AGAIN}"
         )
     ids = set(entries.values())
-    if max(ids, default=0) >= vocabulary or len(ids) < vocabulary:
+    top = max(ids, default=0)
+    padded = top + 1 == len(ids) and _is_padded(len(ids), vocabulary)
+    if top >= vocabulary or (len(ids) < vocabulary and not padded):
         raise UserError(
-            f"{folder} has {len(ids)} tokens, numbered to {max(ids, default=0)}, and the text"
+            f"{folder} has {len(ids)} tokens, numbered to {top}, and the text"
             f" encoder embeddings for {vocabulary}: the vocabulary is cut short, or another"
             f" model's; {AGAIN}"
+        )
+    # The library gives a token without a number the next one, which here has a row
+    if padded and (unknown := sorted(entries.keys() - _numbered(folder, built))):
+        raise UserError(
+            f"{folder}: none of its files gives {unknown[0]!r} a number, so its embedding would be"
+            f" one that no token was trained with; {AGAIN}"
         )
     # CLIP's vocabulary is single characters and what the merges make of them.
     end = str(model.get("end_of_word_suffix") or "")
@@ -158,6 +166,32 @@ def _check_vocabulary(
             f" merge: the merges are cut short; {AGAIN}"
         )
     _check_order(folder, model)
+
+
+def _is_padded(tokens: int, vocabulary: int) -> bool:
+    """Whether embeddings for so many tokens are those of ``tokens``, with rows behind
+    them that no token has: as few as make a multiple of a number that is fast
+    (``resize_token_embeddings(pad_to_multiple_of=64)``).
+
+    CLIP's 49,408 tokens are a multiple of each already: beside them one more row is
+    that of a token which its tokenizer lacks.
+    """
+    return any(tokens < vocabulary == -(-tokens // n) * n for n in (8, 16, 32, 64))
+
+
+def _numbered(folder: Path, built: dict[str, Any]) -> set[str]:
+    """The tokens that a tokenizer's own files number."""
+    found = {*built["model"]["vocab"]}
+    for name in ("tokenizer.json", "added_tokens.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            continue
+        held = read_config(folder / name)
+        if name == "added_tokens.json":
+            found |= {*held}
+        added = held.get("added_tokens" if name == "tokenizer.json" else "added_tokens_decoder")
+        rows = added.values() if isinstance(added, dict) else added or ()
+        found |= {str(row.get("content")) for row in rows if isinstance(row, dict)}
+    return found
 
 
 def _check_order(folder: Path, model: dict[str, Any]) -> None:
