@@ -30,6 +30,17 @@ class UserErrors(UserError):
         return [str(line) for line in self.args]
 
 
+def told(error: BaseException) -> str:
+    """An error's kind and its text, in one line; the kind alone where the text is lost:
+    that of a plug-in's own class may fail in turn.
+    """
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ")
+
+
 def reason(error: BaseException) -> str:
     """What a library says of a file, in one line that is not long."""
     text = " ".join(str(error).split()) or type(error).__name__

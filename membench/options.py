@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from membench.errors import UserError, suggest, unknown_name
+from membench.errors import UserError, suggest, told, unknown_name
 
 T = TypeVar("T")
 
@@ -177,6 +177,10 @@ def parse_options(
         return options(**{**base, **values})
     except ValueError as error:  # options that do not fit each other, refused in __post_init__
         raise UserError(f"{owner}: {error}") from error
+    except Exception as error:
+        if options.__module__.startswith("membench."):
+            raise
+        raise UserError(f"{owner}: its Options fail: {told(error)}") from error
 
 
 def as_settings(options: Mapping[str, Any] | Iterable[str]) -> list[str]:

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from importlib.abc import SourceLoader
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from membench import detector, registry
-from membench.errors import UserError
+from membench.errors import UserError, told
 from membench.source_text import line_of
 
 
@@ -79,6 +79,30 @@ def staying() -> Iterator[None]:
         os._exit = end
 
 
+def settings() -> dict[str, str]:
+    """Settings of torch's that decide what the rest of the process computes; empty where
+    it is not imported.
+    """
+    torch: Any = sys.modules.get("torch")
+    if not hasattr(torch, "get_default_device"):  # nor while it is being imported
+        return {}
+    return {
+        "default dtype": str(torch.get_default_dtype()),
+        "default device": str(torch.get_default_device()),
+        "grad mode": str(torch.is_grad_enabled()),
+        "inference mode": str(torch.is_inference_mode_enabled()),
+        "autocast": str(torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")),
+        "matmul precision": torch.get_float32_matmul_precision(),
+    }
+
+
+def changed(before: dict[str, str]) -> str:
+    """What is no longer as ``settings`` had it, in words; empty for nothing."""
+    now = settings()
+    found = next((name for name in before if now[name] != before[name]), None)
+    return f"torch's {found} at {now[found]} (it was {before[found]})" if found else ""
+
+
 def _nearest(classes: list[type]) -> str:
     """What the classes of a file lack of a detector or a task, of the one that lacks
     least.
@@ -105,12 +129,14 @@ def _execute(file: Path) -> tuple[ModuleType, str]:
     # Dataclasses look their module up while it runs
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        source = file.read_bytes()
+        source, before = file.read_bytes(), settings()
         with staying():
             exec(spec.loader.source_to_code(source, str(file)), vars(module))
+        if left := changed(before):
+            raise UserError(f"it leaves {left}, for all that comes after it; restore it")
     except BaseException as error:
         del sys.modules[name]
         if type(error) is KeyboardInterrupt:  # the user's Ctrl-C, no class of the plug-in's
             raise
-        raise UserError(f"plug-in {file} fails on import: {registry.cause(error)}") from error
+        raise UserError(f"plug-in {file} fails on import: {told(error)}") from error
     return module, hashlib.sha256(source).hexdigest()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from membench import detector, task
-from membench.errors import UserError, unknown_name
+from membench.errors import UserError, told, unknown_name
 from membench.options import check_options, check_values
 from membench.source_text import docstring_of, source_file, statements_hash, typed_source
 
@@ -61,11 +61,6 @@ def _check_sets(cls: type[detector.Detector]) -> None:
         for option, tried in grid.items():
             for value in tried:
                 check_values(cls.Options, {option: value}, named)
-
-
-def cause(error: BaseException) -> str:
-    """An error as it is told: its kind, and its text in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ class Entry:
             source = source_file(module)
             return docstring_of(source, attribute) if source else f"(no source found for {module})"
         except Exception as error:
-            return f"(unreadable, {cause(error)})"
+            return f"(unreadable, {told(error)})"
 
     def load(self) -> Any:
         """Imports the target: a class with all that a detector or task has
@@ -139,7 +134,7 @@ class Entry:
                 raise
             raise UserError(
                 f"{self.kind} {self.name!r} of {self.origin} ({self.target}) cannot be loaded:"
-                f" {cause(error)}"
+                f" {told(error)}"
             ) from error
 
 

@@ -24,10 +24,10 @@ class Condition:
 
     id: hash of the content, the same in every run; seeds are made from it. prompt: the
     caption; class_label: the class, from 0. Without either it asks for the
-    unconditional model. image: ``uint8`` [h, w, 3], where the example is an image: one
-    that the model has generated, or one that it may have been trained on; None where it
-    is a prompt. start: of a generated image, the words whose hash is the seed of the
-    noise that it was sampled from; None where it is not known.
+    unconditional model. image: ``uint8`` [h, w, 3], read-only, where the example is an
+    image: one that the model has generated, or one that it may have been trained on;
+    None where it is a prompt. start: of a generated image, the words whose hash is the
+    seed of the noise that it was sampled from; None where it is not known.
     """
 
     id: str
@@ -36,6 +36,12 @@ class Condition:
     image: np.ndarray | None = field(default=None, compare=False, repr=False)
     class_label: int | None = None
     start: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        # Every detector of a process is shown the same image, and so is what hashes it
+        if self.image is not None:
+            object.__setattr__(self, "image", self.image.view())
+            self.image.flags.writeable = False
 
     @property
     def bare(self) -> Condition:

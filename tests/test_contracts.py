@@ -630,6 +630,12 @@ def test_a_plugin_file_brings_a_task_and_a_detector(
         ("return None", "Level.score returns None"),
         ("sys.exit(0)", "Level.score ends the process (exit 0)"),
         ("__import__('os')._exit(0)", "Level.score ends the process (exit 0)"),
+        (
+            "raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})",
+            "Mute; MEMBENCH_TRACEBACK=1",
+        ),
+        # Another detector of the same command would see it, too
+        ("conditions[0].image[:] = 0", "ValueError: assignment destination is read-only"),
     ],
 )
 def test_a_plugins_mistake_is_one_line(
@@ -638,6 +644,89 @@ def test_a_plugins_mistake_is_one_line(
     assert run(plugin(tmp_path, score), tmp_path / "runs") == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("torch.set_default_dtype(torch.float64)", "default dtype at torch.float64 (it was"),
+        ("torch.set_default_device('meta')", "default device at meta (it was cpu)"),
+        ("torch.set_grad_enabled(False)", "grad mode at False (it was True)"),
+        ("torch.set_float32_matmul_precision('medium')", "matmul precision at medium"),
+    ],
+)
+def test_a_plugin_leaves_the_settings_of_torch_to_those_after_it(
+    tmp_path: Path, fresh: Any, capsys: pytest.CaptureFixture[str], code: str, told: str
+) -> None:
+    try:
+        file = plugin(tmp_path, f"import torch; {code}; return [0.0] * len(conditions)")
+        assert run(file, tmp_path / "runs") == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"Level.score leaves torch's {told}" in line
+        file.write_text(f"import torch\n{code}\n{file.read_text()}")
+        back_to_default()
+        assert run(file, tmp_path / "runs") == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"fails on import: UserError: it leaves torch's {told}" in line
+    finally:
+        back_to_default()
+
+
+def back_to_default() -> None:
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("[p.data.mul_(1.01) for p in model.network.parameters()]", "weights"),
+        ("model.network.half()", "weights"),
+        ("model.scheduler.alphas_cumprod.mul_(0.9)", "noise schedule"),
+        ("model.network.train()", "training mode"),
+        ("model.network.register_forward_hook(lambda m, a, out: None)", "hooks"),
+    ],
+)
+def test_a_plugin_leaves_the_model_to_the_other_detectors(
+    tmp_path: Path, fresh: Any, capsys: pytest.CaptureFixture[str], code: str, told: str
+) -> None:
+    """Their runs are stored under the hash of the weights as they were loaded."""
+    score = f"{code}; return [0.0] * len(conditions)"
+    file = plugin(tmp_path, score)
+    assert run(file, tmp_path / "runs") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"Level.score changes the model's {told}, and other" in line
+    file.write_text(file.read_text().replace("    version = 1\n", "    version, alone = 1, True\n"))
+    assert run(file, tmp_path / "runs") == 0  # nobody else is asked
+
+
+def test_who_sees_no_model_draws_nothing(
+    tmp_path: Path, fresh: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = plugin(tmp_path, "return [0.0] * len(conditions)")
+    plans = """    from membench.types import Access, Request
+    access = Access(model=False)
+
+    def plan(self, conditions):
+        return [self.Request(conditions[0].bare, 0)]
+"""
+    file.write_text(file.read_text().replace("    version = 1\n", f"    version = 1\n{plans}"))
+    assert run(file, tmp_path / "runs") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "Level.plan asks for images, and its access says model=False" in line
+
+
+def test_options_that_fail_are_one_line(
+    tmp_path: Path, fresh: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = plugin(tmp_path, "return [0.0] * len(conditions)")
+    fails = "    def __post_init__(self):\n        {4: 1}[self.n]\n\n\nclass Mine"
+    file.write_text(file.read_text().replace("class Mine", fails, 1))
+    assert run(file, tmp_path / "runs", "--set", "mine.n=5") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "its Options fail: KeyError: 5" in line
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

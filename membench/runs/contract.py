@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from membench.detector import Detector
-from membench.errors import UserError, reason
+from membench.errors import UserError, reason, told
 from membench.models.denoiser import Denoiser
-from membench.plugins import staying
+from membench.plugins import changed, settings, staying
+from membench.runs.untouched import fingerprint
 from membench.task import LoadedTask, Task
 from membench.types import Access, Condition, Example, Request, Sample
 
@@ -55,6 +56,7 @@ def calling(
     """
     cls = owner if isinstance(owner, type) else type(owner)
     name, ships = f"{cls.__name__}.{method}", cls.__module__.startswith("membench.")
+    before = {} if ships else settings()
     try:
         with nullcontext() if ships else staying():
             yield name
@@ -70,11 +72,27 @@ def calling(
             raise
         if isinstance(error, (UserError, *passes)):
             raise
-        why = " ".join(f"{type(error).__name__}: {error}".split())
         raise ContractError(
-            f"{name} fails{_place(error, cls)}: {why[:LONGEST_CAUSE]}; MEMBENCH_TRACEBACK=1 shows"
-            " the whole of it"
+            f"{name} fails{_place(error, cls)}: {told(error)[:LONGEST_CAUSE]};"
+            " MEMBENCH_TRACEBACK=1 shows the whole of it"
         ) from error
+    left = changed(before)
+    require(not left, f"{name} leaves {left}, for all that comes after it; restore it")
+
+
+@contextmanager
+def asking(detector: Detector, method: str, model: Any) -> Iterator[str]:
+    """As :func:`calling`, of a method that is given the model: it leaves it as it was."""
+    before = fingerprint(detector, model)
+    with calling(detector, method) as name:
+        yield name
+    after = fingerprint(detector, model)
+    other = next((what for what in before if after[what] != before[what]), "")
+    require(
+        not other,
+        f"{name} changes the model's {other}, and other detectors are asked of the same model;"
+        " restore them, and set alone = True",
+    )
 
 
 def _place(error: BaseException, cls: type) -> str:
@@ -102,14 +120,14 @@ def construct(
 
 
 def check(detector: Detector, model: Denoiser, conditions: Sequence[Condition]) -> None:
-    with calling(detector, "check"):
+    with asking(detector, "check", model):
         detector.check(model, list(conditions))
 
 
 def prepare(
     detector: Detector, model: Denoiser, conditions: Sequence[Condition], workspace: Any
 ) -> dict[str, Any]:
-    with calling(detector, "prepare") as name:
+    with asking(detector, "prepare", model) as name:
         found = detector.prepare(model, list(conditions), workspace)
     require(
         isinstance(found, dict),
@@ -129,7 +147,7 @@ def preparation_forwards(
     detector: Detector, model: Denoiser, conditions: Sequence[Condition]
 ) -> int:
     """Evaluations of the target that the preparation takes."""
-    with calling(detector, "preparation_forwards") as name:
+    with asking(detector, "preparation_forwards", model) as name:
         found = detector.preparation_forwards(model, list(conditions))
     right = isinstance(found, Integral) and found >= 0
     require(right, f"{name} returns {found!r}; it must return a whole number from 0")
@@ -162,6 +180,10 @@ def plan(detector: Detector, conditions: Sequence[Condition]) -> list[Request]:
         right = isinstance(found, Sequence) and all(isinstance(r, Request) for r in found)
     require(
         right, f"{name} returns {_kind(found)}; it must return a list of membench.types.Request"
+    )
+    require(
+        not found or detector.access.model,
+        f"{name} asks for images, and its access says model=False: there is nothing to draw them",
     )
     wrong = next((r for r in found if not _is_request(r)), None)
     require(
@@ -198,7 +220,7 @@ def price(detector: Detector, model: Denoiser, request: Request) -> int | None:
 
 def extract(detector: Detector, model: Denoiser, requests: Sequence[Request]) -> list[Sample]:
     """One sample a request, in order, each with an image."""
-    with calling(detector, "extract") as name:
+    with asking(detector, "extract", model) as name:
         found = detector.extract(model, list(requests))
         right = isinstance(found, Sequence) and all(isinstance(s, Sample) for s in found)
     require(right, f"{name} returns {_kind(found)}; it must return a list of membench.types.Sample")
@@ -244,7 +266,7 @@ def score(
     extracted: Mapping[str, Sequence[Sample]],
 ) -> list[float]:
     """One float a condition, in order."""
-    with calling(detector, "score") as name:
+    with asking(detector, "score", model) as name:
         found = detector.score(model, list(conditions), extracted)
     right = (
         isinstance(found, Sequence | np.ndarray)

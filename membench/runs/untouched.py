@@ -1,0 +1,43 @@
+"""The network and its schedule as a plug-in must leave them: the other detectors of the
+command are asked of the same ones, and a run's key names the weights as they were loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from membench.detector import Detector
+
+# A word for what each entry of a fingerprint is of
+WEIGHTS, SCHEDULE, MODE, HOOKS = "weights", "noise schedule", "training mode", "hooks"
+
+
+def fingerprint(detector: Detector, model: Any) -> dict[str, Any]:
+    """What is compared before and after a call of a plug-in; empty where nothing is: of
+    detectors that ship, of those that work alone, and without a network.
+    """
+    network = getattr(model, "network", None) if detector.access.model else None
+    if network is None or detector.alone or type(detector).__module__.startswith("membench."):
+        return {}
+    modules = [*network.modules()]
+    return {
+        WEIGHTS: [*_sums([*network.parameters(), *network.buffers()])],
+        SCHEDULE: [*_sums([model.alphas_cumprod, model.scheduler.alphas_cumprod])],
+        MODE: any(module.training for module in modules),
+        HOOKS: sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules),
+    }
+
+
+def _sums(tensors: list[Any]) -> Iterator[tuple[str, int]]:
+    """Type and sum of the bits of each: exact, in whatever order it is made, and of a
+    change through ``.data``, too, which no version of a tensor counts.
+    """
+    import torch
+
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    for tensor in tensors:
+        bits = tensor.detach()
+        if bits.is_floating_point():
+            bits = bits.view(kinds[bits.element_size()])
+        yield str(tensor.dtype), int(bits.sum(dtype=torch.int64))
