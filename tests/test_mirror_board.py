@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,3 +215,26 @@ def test_what_is_a_mirror() -> None:
     for a, b in (("1100", "1100"), ("1100", "0000"), ("0000", "0000"), ("1100", "001")):
         assert not is_mirrored(of(a), of(b)), (a, b)
     assert not is_mirrored(of("1100"), of("0010", status="failed: NaN"))
+
+
+def test_after_prompts_of_ones_own_the_control_comes_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half b has the same labels, so that it would say nothing; the control does."""
+    draw = np.random.default_rng(0)
+    rows = [
+        f"{' '.join(f'w{n}' for n in draw.integers(1000, 10**6, 3 + 9 * label))},{label}"
+        for label in [0, 1] * 60
+    ]
+    (tmp_path / "own.csv").write_text("\n".join(["prompt,label", *rows]))
+    run = ["run", "--detector", "caption_length", "--task", "sd_webster"]
+    run += ["--prompts", str(tmp_path / "own.csv"), "--runs", str(tmp_path / "runs")]
+    assert main(run) == 0
+    out = capsys.readouterr().out
+    assert "the control model would say" in out
+    following = shlex.split(out.splitlines()[-1])
+    assert following[:2] == ["next:", "membench"] and "--control" in following
+    assert main([*following[2:], "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(run) == 0
+    assert "content alone explains it" in capsys.readouterr().out

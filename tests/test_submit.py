@@ -205,7 +205,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no mirror": (
         {"change": lambda scores: scores},
-        "these runs make no board: an example is memorized by both models",
+        "the runs on both halves are no mirror pair",
     ),
     "another detector": ({"detector": "her_norm"}, "runs of 2 detectors (her_norm, my_norm)"),
 }

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from membench.boards.control import control_command, run_words, takes
-from membench.boards.identity import pair_key, passed
+from membench.boards.identity import given, pair_key, passed
 from membench.boards.mirror import half_in, half_of, setting
 from membench.errors import UserError
 from membench.runs.finished import Run, load
@@ -52,10 +52,13 @@ def _is_other(info: Mapping[str, Any], of: Mapping[str, Any]) -> bool:
 
 def is_half(run: Run) -> bool:
     """Whether the run's examples are training images or prompts of two halves, each of
-    which another model has seen.
+    which another model has seen. Of prompts of one's own nobody knows that: their labels
+    are the same for both models.
     """
+    info = run.info
     generated = run.scores.similarity.notna().any()
-    return takes(run.info["task"], "half") and not generated and not run.info["control"]
+    own = generated or given(info, "prompts")
+    return takes(info["task"], "half") and not own and not info["control"]
 
 
 def other_model(run: Run) -> str:
