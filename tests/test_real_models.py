@@ -237,14 +237,14 @@ def test_a_rectified_flow_is_refused_by_name(tmp_path: Path, name: str, words: s
 
 def test_loras_with_scales_are_what_diffusers_makes_of_them(tmp_path: Path, base: Path) -> None:
     """Two at once, one as diffusers saves it and one as kohya's scripts do, of rank 3
-    with alpha 2.
+    with alpha 2, which some of them save as a whole number.
     """
     pipeline = own_pipeline(base)
     one = save_lora(
         tmp_path / "one" / "pytorch_lora_weights.safetensors", pipeline, {"unet": CONVOLUTION}
     )
     two = save_lora(
-        tmp_path / "two.safetensors", pipeline, {"unet": ATTENTION}, rank=3, seed=1, alpha=2.0
+        tmp_path / "two.safetensors", pipeline, {"unet": ATTENTION}, rank=3, seed=1, alpha=2
     )
     for file, name in ((one, "a"), (two, "b")):
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)

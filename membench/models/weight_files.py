@@ -16,7 +16,8 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 # In the names of tensors that are added to those of a model.
 ADAPTERS = ("lora_", ".lora.", "lora.down", "lora.up", "hada_w", "lokr_w", ".oft_", "dora_scale")
-COUNTS = ("position_ids", "num_batches_tracked", "num_updates")  # whole numbers, and no weights
+# Whole numbers, and no weights; .alpha: of a LoRA, which some scripts save as one
+COUNTS = ("position_ids", "num_batches_tracked", "num_updates", ".alpha")
 AGAIN = "get the weights again"
 
 
