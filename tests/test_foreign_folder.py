@@ -213,6 +213,7 @@ TABLES = {
     "no samples": lambda f: rows(f, "samples", lambda t: t.slice(0, 0)),
     "no metrics": lambda f: rows(f, "metrics", lambda t: t.slice(0, 0)),
     "forged metrics": lambda f: change(f, "metrics", value=0.99),
+    "intervals reversed": lambda f: change(f, "metrics", low=0.9, high=0.1),
     "other scores": lambda f: change(f, "scores", score=[float(-i) for i in range(8)]),
     "a label of 2": lambda f: change(f, "scores", label=2),
     "one group of both labels": lambda f: change(f, "scores", group="g"),

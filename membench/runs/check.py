@@ -167,6 +167,8 @@ def _check_metrics(metrics: pd.DataFrame, computed: Mapping[Row, float]) -> None
     """Every stored value that was computed again is equal to it; a TPR that the
     negatives cannot support is stored without a value.
     """
+    if (metrics.low > metrics.high).any():
+        raise ValueError("its metrics hold an interval that ends below where it begins")
     names = zip(metrics.metric, metrics.band.fillna(""), metrics.subset, strict=True)
     seen = set()
     for row, value in zip(names, metrics.value, strict=True):
