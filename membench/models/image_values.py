@@ -24,7 +24,8 @@ def to_uint8(x: torch.Tensor) -> np.ndarray:
 
 def from_uint8(images: np.ndarray) -> torch.Tensor:
     """``uint8`` [n, h, w, channels] to [-1, 1] floats [n, channels, h, w]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    # A copy: the image of a condition is read-only, which torch warns of
+    return torch.from_numpy(np.array(images, order="C")).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def same_size(images: np.ndarray, got: tuple[int, ...], want: tuple[int, ...]) -> None:
