@@ -17,6 +17,7 @@ from membench.boards.leaders import leaders
 from membench.boards.mirror import collect_mirror, paired
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
+from membench.boards.verdict import Reached, verdict
 from membench.metrics.levels import two_level_interval
 from membench.runs.finished import evaluations_per_example
 
@@ -202,3 +203,12 @@ def test_who_leads_is_ahead_on_average_of_those_it_is_compared_with() -> None:
         "y leads: significantly better than u (Holm p ≤ 0.01); not compared with y, for want of a"
         " common seed: v and x"
     )
+
+
+@pytest.mark.parametrize(
+    ("difference", "level"),
+    [((0.02, -0.05, 0.12), "unsure"), ((0.0, -0.02, 0.04), "content"), ((0.2, 0.1, 0.3), "finds")],
+)
+def test_content_explains_what_the_whole_interval_says(difference: tuple, level: str) -> None:
+    reached = Reached("loss", (0.7, 0.6, 0.8), float("nan"))
+    assert verdict(reached, "images", "the mirror model", 0.68, difference).level == level

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
 from scipy.stats import multivariate_normal
 
 from membench.metrics.likelihood_divergence import (
@@ -279,3 +280,23 @@ def test_what_the_images_cannot_support_is_named_or_left_out() -> None:
         quality_rows(Described("f", normal(6, 30)), wide[1], None)
     with pytest.raises(ValueError, match="finite"):
         quality_rows(Described("f", np.full((9, 30), np.nan)), wide[1], None)
+
+
+def test_cells_weigh_as_many_held_out_images_as_they_have() -> None:
+    """Two cells far apart: copies in the one, none in the other."""
+    rng = np.random.default_rng(0)
+
+    def two(first: int, second: int) -> list[np.ndarray]:
+        return [rng.normal(at, 1, size=(n, 3)) for at, n in ((0, first), (100, second))]
+
+    seen, unseen, made = two(100, 100), two(120, 40), two(40, 120)
+    made[0] = seen[0][:40] + 0.01
+    scores = []
+    for known, other, own in zip(seen, unseen, made, strict=True):
+        near = [cdist(x, known).min(axis=1) for x in (own, other)]
+        n, m = len(own), len(other)
+        u = (near[0][:, None] > near[1]).sum()
+        scores.append((u - n * m / 2) / (n * m * (n + m + 1) / 12) ** 0.5)
+    wanted = (120 * scores[0] + 40 * scores[1]) / 160
+    assert data_copying(*(np.concatenate(x) for x in (seen, unseen, made))) == pytest.approx(wanted)
+    assert abs(scores[0] - scores[1]) > 3

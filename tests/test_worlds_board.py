@@ -13,6 +13,7 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import ttest_1samp
 
+from membench.boards import worlds
 from membench.boards.board import board, read
 from membench.boards.columns import to_arrow
 from membench.boards.mirror import half_of, mirror_rows
@@ -318,3 +319,14 @@ def test_seeds_are_those_that_every_world_has(development) -> None:
     again = [replace(r, info=r.info | {"seed": 1}) for r in runs if world_of(r) == 1]
     [row] = collect_worlds([*runs, *again]).query("kind == 'all'").itertuples()
     assert row.seeds == 1
+
+
+def test_the_tpr_is_the_mean_of_the_worlds(development, monkeypatch) -> None:
+    tpr = {1: 0.2, 2: 0.6}
+
+    def rows(runs: list[Run], **how) -> pd.DataFrame:
+        return mirror_rows(runs, **how).assign(mirrored_tpr=tpr[world_of(runs[0])])
+
+    monkeypatch.setattr(worlds, "mirror_rows", rows)
+    found = collect_worlds(in_worlds(development, {1: 1.0, 2: 1.0}, "caption_length"))
+    assert found.mirrored_tpr.tolist() == pytest.approx([0.4] * len(found))
