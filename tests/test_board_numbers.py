@@ -17,7 +17,7 @@ from membench.boards.leaders import leaders
 from membench.boards.mirror import collect_mirror, paired
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
-from membench.boards.verdict import Reached, verdict
+from membench.boards.verdict import Reached, mirror_verdict, verdict
 from membench.metrics.levels import two_level_interval
 from membench.runs.finished import evaluations_per_example
 
@@ -212,3 +212,13 @@ def test_who_leads_is_ahead_on_average_of_those_it_is_compared_with() -> None:
 def test_content_explains_what_the_whole_interval_says(difference: tuple, level: str) -> None:
     reached = Reached("loss", (0.7, 0.6, 0.8), float("nan"))
     assert verdict(reached, "images", "the mirror model", 0.68, difference).level == level
+
+
+def test_the_difference_of_a_mirror_pair_is_twice_what_is_above_chance() -> None:
+    """AUROC 0.8 on one half and, of the other's labels, 0.2 by the mirror: 0.6 apart."""
+    row = {"detector": "loss", "mirrored": 0.8, "mirrored_low": 0.7, "mirrored_high": 0.9}
+    for half in "ab":
+        row |= {f"auroc_{half}": 0.8, f"auroc_{half}_low": 0.7, f"auroc_{half}_high": 0.9}
+        row |= {f"tpr_{half}": 0.1}
+    found = mirror_verdict(pd.Series(row), "images", "a")
+    assert found.level == "finds" and found.difference == pytest.approx((0.6, 0.4, 0.8))

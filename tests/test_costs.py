@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from diffusers import DDIMScheduler
 from membench.models import memo
 from membench.models.denoiser import OutOfMemory
 from membench.models.pixel import PixelDenoiser
+from membench.runs.shards import Work
+from membench.types import Cost
 
 
 def test_what_did_not_fit_is_not_charged() -> None:
@@ -38,3 +41,21 @@ def test_a_shared_row_is_charged_its_part_of_the_batch(monkeypatch: pytest.Monke
     share = memo._Share(torch.device("cpu"), 4)
     share.end()
     assert share.seconds() == 2.0
+
+
+def test_a_shard_takes_what_its_shared_rows_once_took() -> None:
+    """5 s of them, beside what it took itself."""
+    cost, written = Cost(), []
+    folder = SimpleNamespace(
+        shard_done=lambda phase, index: False, write_shard=lambda *of: written.append(of)
+    )
+
+    def compute(part: list[int]) -> list[dict]:
+        cost.forwards += len(part)
+        cost.shared_seconds += 5.0
+        return [{"id": i} for i in part]
+
+    phases: Any = SimpleNamespace(model=SimpleNamespace(cost=cost), folder=folder)
+    Work(phases, "scores", [1, 2, 3], ["1", "2", "3"], compute).shard(0)
+    [(_, _, rows, spent)] = written
+    assert len(rows) == spent["forwards"] == 3 and 5.0 <= spent["seconds"] < 6.0
