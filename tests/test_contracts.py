@@ -216,6 +216,14 @@ class Trained(Plain):
         return super().score(model, conditions, extracted)
 
 
+class HookedAlone(Hooked):
+    alone = True
+
+
+class TrainedAlone(Trained):
+    alone = True
+
+
 class Gradients(Plain):
     def score(self, model, conditions, extracted):
         x = model.noise([(c.id, 0) for c in conditions], self.seed).requires_grad_(True)
@@ -326,8 +334,10 @@ def test_a_whole_detector_is_whole() -> None:
         (ByPlace, "on captions ByPlace gives caption/0 .* and in another order"),
         (BatchNoise, "on captions BatchNoise gives caption/0 .* and at batch size 3"),
         (GlobalNoise, "on captions GlobalNoise gives caption/0 .* and a second time"),
-        (Hooked, "Hooked leaves 1 hooks on the network"),
-        (Trained, "Trained leaves the network changed"),
+        (Hooked, "Hooked.score changes the model's hooks"),
+        (Trained, "Trained.score changes the model's weights"),
+        (HookedAlone, "HookedAlone leaves 1 hooks on the network"),
+        (TrainedAlone, "TrainedAlone leaves the network changed"),
         (
             Gradients,
             "Gradients takes gradients of the target, and its access does not say gradients=True",

@@ -112,6 +112,15 @@ def test_probes_estimate_the_exact_trace_and_are_counted() -> None:
     assert spent == len(x) * flow_forwards(len(times), 200, "jvp")
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_probe_says_nothing_of_its_spread() -> None:
+    model, times = pieces(2, size=SIZE), flow_times(pieces(1, size=SIZE), 9, 2)
+    x, trace = points(model, 9), Trace((1, 3, 3), exact=False, probes=1)
+    vectors = trace.vectors([str(k) for k in range(len(x))], 0)
+    got = log_density(model, x, NOTHING, times, vectors, trace)
+    assert got.spread.isnan().all() and got.value.isfinite().all()
+
+
 def images_of(model: Denoiser, x0: torch.Tensor) -> list[Condition]:
     return [Condition(f"i/{k}", image=image) for k, image in enumerate(model.decode(x0))]
 

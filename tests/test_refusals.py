@@ -31,7 +31,7 @@ from membench.storage.cache import cached_array
 from membench.storage.files import DamagedFile, write_json
 from membench.storage.hashing import json_hash
 from membench.storage.reading import read_plain, read_text, shown
-from membench.types import Condition, Request, Sample
+from membench.types import Access, Condition, Request, Sample
 
 A, B = Condition("a", "a mug"), Condition("b", "a cup")
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -247,6 +247,8 @@ def test_a_file_of_more_runs_than_anybody_makes(tmp_path: Path) -> None:
 
 class Plugged:
     """A class of no shipped module, whose methods do what they are told."""
+
+    access = Access()
 
     def __init__(self, act: Callable[[], Any]) -> None:
         self.act = act

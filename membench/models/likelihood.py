@@ -83,7 +83,9 @@ def log_density(
 
     (value, forms), (less, _) = solved(times), solved(_every_other(times))
     spread = torch.zeros_like(value)
-    if not trace.exact:
+    if not trace.exact and trace.count == 1:
+        spread = torch.full_like(value, math.nan)
+    elif not trace.exact:
         spread = forms.std(dim=0) / math.sqrt(trace.count)
     # Both rules are of second order: of twice the step the error is four times as large
     return LogDensity(value, (value - less).abs() / 3, spread)

@@ -17,9 +17,11 @@ def fingerprint(detector: Detector, model: Any) -> dict[str, Any]:
     """What is compared before and after a call of a plug-in; empty where nothing is: of
     detectors that ship, of those that work alone, and without a network.
     """
-    network = getattr(model, "network", None) if detector.access.model else None
-    if network is None or detector.alone or type(detector).__module__.startswith("membench."):
+    if model is None or type(detector).__module__.startswith("membench."):
         return {}
+    if detector.alone or not detector.access.model:
+        return {}
+    network = model.network
     modules = [*network.modules()]
     return {
         WEIGHTS: [*_sums([*network.parameters(), *network.buffers()])],
