@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from membench.detector import Detector
+from membench.models.denoiser import Denoiser
 
 # A word for what each entry of a fingerprint is of
 WEIGHTS, SCHEDULE, MODE, HOOKS = "weights", "noise schedule", "training mode", "hooks"
@@ -17,9 +18,9 @@ def fingerprint(detector: Detector, model: Any) -> dict[str, Any]:
     """What is compared before and after a call of a plug-in; empty where nothing is: of
     detectors that ship, of those that work alone, and without a network.
     """
-    if model is None or type(detector).__module__.startswith("membench."):
+    if type(detector).__module__.startswith("membench.") or not isinstance(model, Denoiser):
         return {}
-    if detector.alone or not detector.access.model:
+    if detector.alone:
         return {}
     network = model.network
     modules = [*network.modules()]
