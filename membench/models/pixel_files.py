@@ -105,7 +105,7 @@ def network_side(file: Path, config: dict[str, Any]) -> int:
     """
     given: Any = config.get("sample_size")
     sides = given if isinstance(given, list) else [given]
-    if not sides or any(type(s) is not int or s < 1 or s != sides[0] for s in sides):
+    if not sides or any(type(s) is not int or s != sides[0] for s in sides):
         raise UserError(
             f"{file}: sample_size is {'missing' if given is None else repr(given)}, but membench"
             " reads networks of square images; get the model again"

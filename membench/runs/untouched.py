@@ -23,13 +23,18 @@ def fingerprint(detector: Detector, model: Any) -> dict[str, Any]:
     if detector.alone:
         return {}
     network = model.network
-    modules = [*network.modules()]
     return {
         WEIGHTS: [*_sums([*network.parameters(), *network.buffers()])],
         SCHEDULE: [*_sums([model.alphas_cumprod, model.scheduler.alphas_cumprod])],
-        MODE: any(module.training for module in modules),
-        HOOKS: sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules),
+        MODE: any(module.training for module in network.modules()),
+        HOOKS: hooks(network),
     }
+
+
+def hooks(network: Any) -> int:
+    """How many hooks a network and its parts have, forwards and backwards."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(m, kind)) for m in network.modules() for kind in kinds)
 
 
 def _sums(tensors: list[Any]) -> Iterator[tuple[str, int]]:

@@ -20,6 +20,7 @@ from membench.models.denoiser import Denoiser
 from membench.runs import contract
 from membench.runs.contract import ContractError
 from membench.runs.shards import NoModel
+from membench.runs.untouched import hooks
 from membench.storage.hashing import tensor_hash
 from membench.storage.workspace import Workspace
 from membench.testing.rules import Broken, check_fields, one_line, options_of, require
@@ -156,15 +157,10 @@ def _state(network: torch.nn.Module) -> tuple[Any, ...]:
     return tensor_hash(weights), network.training, learning, adapted
 
 
-def _hooks(network: torch.nn.Module) -> int:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return sum(len(getattr(m, kind)) for m in network.modules() for kind in kinds)
-
-
 @contextmanager
 def _watched(model: Denoiser, name: str) -> Iterator[_Counted]:
     """Counts evaluations, and sees that the network is afterwards what it was."""
-    before, hooks = _state(model.network), _hooks(model.network)
+    before, there = _state(model.network), hooks(model.network)
     counted = _Counted(model.network)
     try:
         yield counted
@@ -172,7 +168,7 @@ def _watched(model: Denoiser, name: str) -> Iterator[_Counted]:
         counted.handle.remove()
     same = _state(model.network) == before
     require(same, f"{name} leaves the network changed (weights, training mode or requires_grad)")
-    left = _hooks(model.network) - hooks
+    left = hooks(model.network) - there
     require(not left, f"{name} leaves {left} hooks on the network")
 
 
