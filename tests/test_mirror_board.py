@@ -214,6 +214,10 @@ def test_what_is_a_mirror() -> None:
     assert is_mirrored(of("1100"), of("0010"))
     for a, b in (("1100", "1100"), ("1100", "0000"), ("0000", "0000"), ("1100", "001")):
         assert not is_mirrored(of(a), of(b)), (a, b)
+    # The first is memorized by both, the others by one of them
+    assert not is_mirrored(of("1100"), of("1011"))
+    with pytest.raises(ValueError, match="memorized by both"):
+        mirrored_auroc(of("1100"), of("1011"))
     assert not is_mirrored(of("1100"), of("0010", status="failed: NaN"))
 
 

@@ -233,3 +233,11 @@ def test_what_is_told_of_faces_is_their_boards() -> None:
         "representation",
     }
     assert "+" not in rows["flipd"]
+
+
+def test_a_threshold_is_told_to_be_of_its_model() -> None:
+    """More false alarms on half a than the share that it was set for on half b."""
+    found = pd.read_parquet(ROOT / "results" / "adaptive.parquet")
+    assert (found.false_alarms / found.negatives > 0.01).all()
+    text = " ".join((ROOT / "docs" / "scale.md").read_text(encoding="utf-8").split())
+    assert "more of half a's negatives than the 1 % that it was set for" in text
