@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import random
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
+from pace import within
 
 from membench.datasets.known_sets import KNOWN, KnownSet
 from membench.datasets.prompt_sets import PromptSet, read, resource, together
@@ -442,9 +442,8 @@ def test_a_line_of_10_mb_is_refused_at_once_and_not_echoed(tmp_path):
         ("a.jsonl", '{"caption": "'),
     ):
         path = text(tmp_path / name, start + "word " * 2_000_000)
-        began = time.process_time()
-        line = refusal(path)
-        assert time.process_time() - began < 1
+        with within(20):
+            line = refusal(path)
         assert "10,000," in line and "10,000" in line and "word" not in line and len(line) < 250
 
 
@@ -507,12 +506,9 @@ def test_examples_carry_no_more_than_the_condition(tmp_path):
 )
 def test_a_published_file(known: KnownSet):
     (path,) = PROMPTS.glob(f"*/{known.file}")
-    began = time.process_time()
-    found = read_prompt_file(path, label=known.label)
-    assert (
-        time.process_time() - began < 1
-        and hashlib.sha256(path.read_bytes()).hexdigest() == known.sha256
-    )
+    with within(60):
+        found = read_prompt_file(path, label=known.label)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == known.sha256
     counts = {
         "hintersdorf": 500,
         "laion": 500,

@@ -4,8 +4,10 @@ the way.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -336,43 +338,51 @@ def test_what_a_worker_refuses_is_the_users_line_and_the_rest_goes_on_here(
 
 @dataclass(eq=False)
 class Call:
+    what: str
     answer: object
 
 
 class Cluster:
-    """In place of Ray: a worker makes ready, and is lost at the second shard of three;
-    ``error`` says how.
+    """In place of Ray: a worker starts, makes ready, and is lost at the second shard of
+    three; ``error`` says how. Calls of ``slow`` have no answer.
     """
 
     exceptions = ray.exceptions
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, slow: Sequence[str] = ()) -> None:
         self.error = error
+        self.slow = slow
         self.shards: list[int] = []
-        self.killed = 0
+        self.started = self.killed = 0
         self.entering = self.most = 0  # workers that make ready, and the most of them at once
 
     def actor(self) -> SimpleNamespace:
-        def shard(index: int) -> SimpleNamespace:
+        number = self.started
+        self.started += 1
+
+        def start() -> Call:
+            return Call(f"start {number}", "somewhere")
+
+        def shard(index: int) -> Call:
             self.shards.append(index)
-            return Call(self.error if index == 1 else 7)
+            return Call(f"shard {index}", self.error if index == 1 else 7)
 
         def enter(stage: Stage) -> Call:
             self.entering += 1
             self.most = max(self.most, self.entering)
-            return Call("somewhere")
+            return Call(f"enter {number}", None)
 
-        return SimpleNamespace(
-            enter=SimpleNamespace(remote=enter), shard=SimpleNamespace(remote=shard)
-        )
+        calls = {"start": start, "enter": enter, "shard": shard}
+        return SimpleNamespace(**{k: SimpleNamespace(remote=call) for k, call in calls.items()})
 
     def wait(self, calls: list[Call], **_) -> tuple[list[Call], list[Call]]:
-        return calls[:1], calls[1:]
+        answered = next(call for call in calls if call.what not in self.slow)
+        return [answered], [call for call in calls if call is not answered]
 
     def get(self, call: Call) -> object:
         if isinstance(call.answer, Exception):
             raise call.answer
-        self.entering -= call.answer == "somewhere"
+        self.entering -= call.what.startswith("enter")
         return call.answer
 
     def kill(self, actor: object) -> None:
@@ -413,6 +423,34 @@ def test_workers_make_ready_one_by_one_where_they_must(one_by_one: bool, most: i
     )
     assert sorted(finished) == [0, 2, 3, 4] == sorted(cluster.shards)
     assert cluster.most == most
+
+
+def test_who_still_starts_is_kept_for_the_next_run_and_who_makes_ready_for_this_one_is_not() -> (
+    None
+):
+    """The first worker has done all before."""
+    cluster, finished = Cluster(ValueError(), slow=["enter 1", "start 2"]), list[int]()
+    seats = seats_of(cluster, 3)
+    seats.hand_out(Stage((), (), "", "", "scores", ""), deque([0, 2, 3, 4]), False, finished.append)
+    assert finished == [0, 2, 3, 4]
+    assert (cluster.started, cluster.killed, cluster.entering) == (3, 1, 1)
+    cluster.slow = []
+    seats.hand_out(Stage((), (), "", "", "scores", ""), deque([5, 6, 7]), False, finished.append)
+    assert sorted(finished[4:]) == [5, 6, 7]
+    assert (cluster.started, cluster.killed) == (4, 1)  # one in place of the one that was ended
+
+
+def test_what_a_worker_is_told_first_imports_nothing_that_reads_the_environment() -> None:
+    """Else OpenBLAS, in whose sums the number of threads shows, and the hub's library would
+    have read Ray's, not the driver's.
+    """
+    told = base64.b64encode(pickle.dumps((Worker, setting()))).decode()
+    code = (
+        f"import base64, pickle, sys; cls, told = pickle.loads(base64.b64decode({told!r}));"
+        "cls(told); print({'torch', 'numpy', 'huggingface_hub'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_a_defect_in_a_worker_shows_the_workers_traceback_once() -> None:
@@ -567,7 +605,7 @@ def test_a_worker_that_does_not_see_the_folder_says_so(spec, tmp_path: Path, mon
 def test_a_worker_with_another_library_says_so(spec, tmp_path: Path) -> None:
     other = setting(made_by=made_by() | {"torch": "0.4.1"})
     with pytest.raises(UserError, match=r"torch \S+ instead of 0\.4\.1; install the same versions"):
-        Worker(other).enter(stage(spec(), tmp_path, {}))
+        Worker(other).start()
 
 
 def test_a_worker_with_another_model_or_plan_says_so(alone: Run, spec, tmp_path: Path) -> None:

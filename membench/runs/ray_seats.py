@@ -22,12 +22,12 @@ PATIENCE = 60.0
 @dataclass(eq=False)
 class _Seat:
     """A worker as the driver sees it. stage: what it is ready for, or makes ready for;
-    where: for messages.
+    where: for messages, "" until it has started.
     """
 
     actor: Any
     stage: Stage | None = None
-    where: str = "not started yet"
+    where: str = ""
 
 
 class Seats:
@@ -38,7 +38,7 @@ class Seats:
     def __init__(self) -> None:
         self.peak_memory_mb = 0
         self._seats: list[_Seat] = []
-        # Of each call under way: whose, and of which shard (None: making ready)
+        # Of each call under way: whose, and of which shard (None: it starts or makes ready)
         self._tasks: dict[Any, tuple[_Seat, int | None]] = {}
 
     def open(self, ray: Any, actor: Callable[[], Any], count: int) -> None:
@@ -62,9 +62,11 @@ class Seats:
             busy = {seat for seat, _ in tasks.values()}
             flying = sum(index is not None for _, index in tasks.values())
             while len(self._seats) < min(self._count, len(todo) + flying):
-                self._seats.append(_Seat(self._actor()))
+                self._seats.append(seat := _Seat(self._actor()))
+                tasks[seat.actor.start.remote()] = seat, None
+                busy.add(seat)
             for seat in [seat for seat in self._seats if seat not in busy]:
-                entering = len(tasks) - flying
+                entering = sum(of.where != "" and index is None for of, index in tasks.values())
                 if seat.stage is stage and todo:
                     index = todo.popleft()
                     tasks[seat.actor.shard.remote(index)] = seat, index
@@ -77,12 +79,13 @@ class Seats:
                     tasks[seat.actor.enter.remote(stage)] = seat, None
                     seat.stage = stage
             self._answer(stage, todo, lost, finished)
-        # The run is over for those that are still making ready for it; of its images,
-        # it is not
+        # The run is over for those that are still making ready for it, not for those that
+        # start, of whatever run; of its images, it is not
         if stage.phase != "samples":
-            for seat, _ in tasks.values():
-                self._dismiss(seat)
-            tasks.clear()
+            for task, (seat, _) in [*tasks.items()]:
+                if seat.where:
+                    self._dismiss(seat)
+                    del tasks[task]
 
     def _answer(
         self,
@@ -108,7 +111,9 @@ class Seats:
             raise  # a defect: its text is the traceback of the worker
         except exceptions.RayError as error:
             self._dismiss(seat)
-            what = "while it made ready" if index is None else f"at shard {index} of {stage.phase}"
+            what = f"at shard {index} of {stage.phase}"
+            if index is None:
+                what = "while it made ready" if seat.where else "while it started"
             if getattr(error, "actor_init_failed", False):
                 why = str(error).strip().splitlines()[-1]
                 raise UserError(
@@ -124,10 +129,11 @@ class Seats:
                 ) from error
             if index is not None:
                 todo.appendleft(index)
-            ray_cluster.tell(f"a worker ({seat.where}) was lost {what}; another one takes over")
+            where = seat.where or "not started yet"
+            ray_cluster.tell(f"a worker ({where}) was lost {what}; another one takes over")
             return
         if index is None:
-            seat.where, lost[None] = answer, 0
+            seat.where, lost[None] = answer or seat.where, 0
         else:
             self.peak_memory_mb = max(self.peak_memory_mb, answer)
             finished(index)

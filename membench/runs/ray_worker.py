@@ -116,53 +116,18 @@ class Worker:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self._started = False
         self._opened: Stage | None = None
         self._jobs: list[Job] = []
         self._extraction: list[Work] = []
         self._works: list[Work] = []
         self._model: Any = None
 
-    def enter(self, stage: Stage) -> str:
-        """Makes ready for the stage's shards, whatever was done before; returns where
-        this process runs.
+    def start(self) -> str:
+        """Takes over the driver's setting, before all else; returns where this process runs.
+
+        Apart from :meth:`enter`: a Stage, as Ray unpacks it, imports torch and numpy, which
+        read the environment.
         """
-        if not self._started:
-            self._start()
-        token = Path(stage.out, stage.token)
-        if not wait_for(token.exists):
-            raise UserError(
-                f"the worker on {platform.node()} does not see {stage.out}; with --address, --runs"
-                " must be a folder that all machines share"
-            )
-        if (
-            self._opened is None
-            or self._opened.specs != stage.specs
-            or self._opened.out != stage.out
-        ):
-            self._open(stage)
-        if stage.phase == "samples":
-            self._works = self._extraction
-        else:
-            self._works = self._scoring()
-        if plan_hash(self._works) != stage.plan:
-            raise UserError(
-                f"the worker on {platform.node()} plans other images than the driver; a detector's"
-                " plan must be a function of its input"
-            )
-        return f"{platform.node()}, process {os.getpid()}"
-
-    def shard(self, index: int) -> int:
-        """Computes shard ``index`` of all works and writes it into their folders;
-        returns the peak memory of this process, in MiB.
-        """
-        from membench.runs.shards import in_step
-        from membench.storage import host
-
-        in_step(self._works, self._model, False, [index])
-        return host.peak_memory_mb()
-
-    def _start(self) -> None:
         setting = self.setting
         for name, value in setting.environment.items():
             if value is None:
@@ -190,7 +155,41 @@ class Worker:
         torch.set_num_threads(setting.threads)
         for plugin in setting.plugins:
             plugins.load_plugin(plugin)
-        self._started = True
+        return f"{platform.node()}, process {os.getpid()}"
+
+    def enter(self, stage: Stage) -> None:
+        """Makes ready for the stage's shards, whatever was done before."""
+        token = Path(stage.out, stage.token)
+        if not wait_for(token.exists):
+            raise UserError(
+                f"the worker on {platform.node()} does not see {stage.out}; with --address, --runs"
+                " must be a folder that all machines share"
+            )
+        if (
+            self._opened is None
+            or self._opened.specs != stage.specs
+            or self._opened.out != stage.out
+        ):
+            self._open(stage)
+        if stage.phase == "samples":
+            self._works = self._extraction
+        else:
+            self._works = self._scoring()
+        if plan_hash(self._works) != stage.plan:
+            raise UserError(
+                f"the worker on {platform.node()} plans other images than the driver; a detector's"
+                " plan must be a function of its input"
+            )
+
+    def shard(self, index: int) -> int:
+        """Computes shard ``index`` of all works and writes it into their folders;
+        returns the peak memory of this process, in MiB.
+        """
+        from membench.runs.shards import in_step
+        from membench.storage import host
+
+        in_step(self._works, self._model, False, [index])
+        return host.peak_memory_mb()
 
     def _open(self, stage: Stage) -> None:
         """Loads the task, its model and the detectors as the driver did: same order,
