@@ -15,10 +15,12 @@ from membench.boards.collect import affordable, collect
 from membench.boards.differences import differences
 from membench.boards.leaders import leaders
 from membench.boards.mirror import collect_mirror, paired
-from membench.boards.resampling import Resampler
-from membench.boards.seeds import over_seeds
+from membench.boards.quality import with_mirror
+from membench.boards.resampling import Drawn, Resampler
+from membench.boards.seeds import _drawn, over_seeds
 from membench.boards.verdict import Reached, mirror_verdict, verdict
 from membench.metrics.levels import two_level_interval
+from membench.runs.conclude import evaluations_of_images
 from membench.runs.finished import evaluations_per_example
 
 
@@ -67,6 +69,49 @@ def test_what_came_back_is_counted_by_the_nearest_alone(tmp_path) -> None:
     assert (row.unique_copies, row.ums_cumulative) == (3, 6 / 8)
 
 
+def test_seeds_share_the_metrics_that_all_of_them_have(tmp_path) -> None:
+    """A metric that one run lacks has no interval over seeds; copies that one lacks,
+    neither.
+    """
+    runs = [make(tmp_path, COPIED, seed=seed) for seed in range(3)]
+    drawn = Drawn(0.5, np.zeros(3))
+
+    class Given(Resampler):
+        def __init__(self, detected: list[dict[str, Drawn]], copies: list[Drawn | None]) -> None:
+            self.given, self.of_copies = detected, iter(copies)
+
+        def detection(self, runs, subset):
+            return self.given
+
+        def copies(self, run, space):
+            return next(self.of_copies)
+
+    both, one = {"auroc": drawn, "average_precision": drawn}, {"auroc": drawn}
+    for detected, copies, names in (
+        ([both] * 3, [drawn] * 3, {*both, "ams_cumulative"}),
+        ([both, one, both], [drawn] * 3, {"auroc", "ams_cumulative"}),
+        ([one, both, both], [drawn, None, drawn], {"auroc"}),
+        ([one, {"auroc": Drawn(0.5, None)}, one], [None, drawn, drawn], set()),
+    ):
+        found = _drawn(runs, "all", True, Given(detected, copies))
+        assert {*found} == names and all(len(each) == 3 for each in found.values())
+
+
+def test_figures_of_two_mirrors_are_nobodys() -> None:
+    """With one control of a setting its figures stand beside the model's; with two, nobody
+    knows whose.
+    """
+    frame = pd.DataFrame(
+        {
+            "pair_settings": ["one", "one", "two", "two", "two"],
+            "control": [False, True, False, True, True],
+            "fd_training@pixels": [1.0, 2.0, 3.0, 4.0, 5.0],
+        }
+    )
+    found = with_mirror(frame)["control_fd_training@pixels"]
+    assert found[0] == 2.0 and found[2:].isna().all() and len(found) == len(frame)
+
+
 def test_a_derivative_is_an_evaluation(tmp_path) -> None:
     run = make(tmp_path, COPIED, price=10)
     phases = run.info["phases"]
@@ -76,6 +121,9 @@ def test_a_derivative_is_an_evaluation(tmp_path) -> None:
     [row] = collect([run]).itertuples()
     assert (row.sample_forwards, row.sample_evaluations, row.equal_cost) == (80, 85, 85)
     assert evaluations_per_example(run) == (16 + 8) / 8
+    costs = {"prepare": {"forwards": 1, "jvps": 2}, "samples": {"forwards": 4, "jvps": 8}}
+    others = {"scores": {"forwards": 16}, "samples": {"forwards": 3, "backwards": 7}}
+    assert evaluations_of_images(costs) == 15 and evaluations_of_images(others) == 3
 
 
 def test_images_say_nothing_of_a_detector_that_only_scores(tmp_path) -> None:

@@ -178,6 +178,21 @@ def test_two_models_of_one_half_are_no_pair(runs: Path) -> None:
         board([one, again], "mirror")
 
 
+def test_of_two_runs_on_one_model_the_last_that_was_read_is_shown(runs: Path) -> None:
+    """As of another commit. It has scored the other way round."""
+    pair = [r for r in read_runs([runs]).runs if r.info["detector"] == "caption_length"]
+    one, two = pair
+    again = replace(one, scores=one.scores.assign(score=-one.scores.score))
+    by_last = {}
+    for name, made in {"again": [one, again, two], "first": [again, one, two]}.items():
+        frame = board(made, "mirror").frame
+        by_last[name] = frame[frame.kind == "all"].iloc[0]
+    first = board(pair, "mirror").frame.iloc[0]
+    half = "auroc_a" if half_of(one) == "a" else "auroc_b"
+    assert by_last["first"][half] == first[half] != 0.5
+    assert by_last["again"][half] == pytest.approx(1 - first[half])
+
+
 @pytest.mark.parametrize("rows", ["a red mug,1\na blue boat,0\n", "a red mug,\na blue boat,\n"])
 def test_prompts_of_ones_own_on_both_halves_are_two_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -50,6 +52,18 @@ def test_a_changed_number_is_seen() -> None:
         block, block[:digit] + str((int(block[digit]) + 1) % 10) + block[digit + 1 :]
     )
     assert changed != text and tables.rewritten(changed) == tables.rewritten(text)
+
+
+def test_a_board_of_an_earlier_commit_is_described_as_today(tmp_path: Path) -> None:
+    """Its rows, and the hash of them, are as they were."""
+    file = tmp_path / "attacks.parquet"
+    table = pq.read_table(ROOT / "results" / "attacks.parquet")
+    fields = [of.with_metadata({**of.metadata, b"description": b"old"}) for of in table.schema]
+    old = pa.schema(fields, table.schema.metadata)
+    pq.write_table(table.cast(old), file)
+    assert tables.described(file) and not tables.described(file)
+    found = pq.read_table(file)
+    assert found.equals(table) and found.schema.equals(table.schema, check_metadata=True)
 
 
 def test_a_table_may_show_some_detectors() -> None:

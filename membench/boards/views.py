@@ -137,11 +137,13 @@ COSTS = {
 }
 
 EQUAL_TERMS = {
-    "equal_n": _count("images", "smallest number of images among the board's runs"),
+    "equal_n": _count(
+        "images", "smallest number of images among the board's complete runs, where there are any"
+    ),
     "copied_at_equal_n": real(
         "training images", "different training images copied by that many images (rarefaction)"
     ),
-    "equal_cost": _count("evaluations", "cost of the cheapest run of the board"),
+    "equal_cost": _count("evaluations", "cost of the cheapest of these runs"),
     "images_at_equal_cost": _count("images", "how many images this cost pays for"),
     "copied_at_equal_cost": real(
         "training images", "different training images copied by these (rarefaction)"

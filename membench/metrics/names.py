@@ -240,7 +240,12 @@ QUALITY = (
             _quality(f"kid_{key}", "KID", f"kernel distance to {of}", "lower", low=-math.inf),
             _quality(f"precision_{key}", "precision", f"share near {of}", "higher", 1.0),
             _quality(f"recall_{key}", "recall", f"share of {of} that are near", "higher", 1.0),
-            _quality(f"density_{key}", "density", f"images in balls around {of}", "higher"),
+            _quality(
+                f"density_{key}",
+                "density",
+                f"balls around {of} that hold an image, mean over images, over 5",
+                "higher",
+            ),
             _quality(f"coverage_{key}", "coverage", "share of such balls with any", "higher", 1.0),
         )
     ),

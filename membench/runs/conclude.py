@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -48,14 +49,6 @@ def conclude(
             "prepare": asdict(job.workspace.cost) | {"seconds": round(job.workspace.seconds, 3)}
         } | costs
     with timer() as measuring:
-        # A Jacobian-vector product is an evaluation too.
-        evaluations = int(
-            sum(
-                costs.get(phase, {}).get(kind, 0)
-                for phase in ("prepare", "samples")
-                for kind in ("forwards", "jvps")
-            )
-        )
         known = pd.DataFrame(
             [(e.id, e.group, e.kind) for e in job.examples], columns=["id", "group", "kind"]
         )
@@ -64,7 +57,7 @@ def conclude(
             good,
             matches,
             job.task.info.space,
-            evaluations=evaluations,
+            evaluations=evaluations_of_images(costs),
             seed=job.spec.seed,
             examples=known,
             training_kinds=job.task.training.kinds,
@@ -107,6 +100,12 @@ def conclude(
             ),
         },
     )
+
+
+def evaluations_of_images(costs: Mapping[str, Mapping[str, float]]) -> int:
+    """Of preparation and extraction; a Jacobian-vector product is one, too."""
+    phases = [costs.get(phase, {}) for phase in ("prepare", "samples")]
+    return int(sum(phase.get(kind, 0) for phase in phases for kind in ("forwards", "jvps")))
 
 
 def _owners(examples: pd.DataFrame, images: pd.DataFrame) -> dict[str, list[str]]:
