@@ -20,7 +20,7 @@ from membench.boards.resampling import Drawn, Resampler
 from membench.boards.seeds import _drawn, over_seeds
 from membench.boards.verdict import Reached, mirror_verdict, verdict
 from membench.metrics.levels import two_level_interval
-from membench.runs.conclude import evaluations_of_images
+from membench.runs.check import evaluations_of_images
 from membench.runs.finished import evaluations_per_example
 
 

@@ -47,12 +47,16 @@ def check_tables(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], sp
     if len(good) and not space.bands:
         raise ValueError("it compares images, and its space has no bands")
     matches = _check_matches(tables["matches"], good, space)
-    evaluations = sum(
-        int(info["phases"].get(phase, {}).get(kind, 0))
-        for phase in ("prepare", "samples")
-        for kind in ("forwards", "jvps")
-    )
+    evaluations = evaluations_of_images(info["phases"])
     _check_metrics(tables["metrics"], _computed(scores, matches, len(good), space, evaluations))
+
+
+def evaluations_of_images(phases: Mapping[str, Mapping[str, Any]]) -> int:
+    """Evaluations of the target of preparation and extraction, of the costs of a run's
+    phases; a Jacobian-vector product is one, too.
+    """
+    of_images = [phases.get(phase, {}) for phase in ("prepare", "samples")]
+    return sum(int(of.get(kind, 0)) for of in of_images for kind in ("forwards", "jvps"))
 
 
 def _check_scores(info: Mapping[str, Any], scores: pd.DataFrame) -> None:

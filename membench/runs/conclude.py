@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pandas as pd
 
 from membench.metrics.table import run_metrics
-from membench.runs.check import NOT_COMPARED
+from membench.runs.check import NOT_COMPARED, evaluations_of_images
 from membench.runs.executor import Executor
 from membench.runs.finished import Run
 from membench.runs.images import Samples
@@ -100,12 +99,6 @@ def conclude(
             ),
         },
     )
-
-
-def evaluations_of_images(costs: Mapping[str, Mapping[str, float]]) -> int:
-    """Of preparation and extraction; a Jacobian-vector product is one, too."""
-    phases = [costs.get(phase, {}) for phase in ("prepare", "samples")]
-    return int(sum(phase.get(kind, 0) for phase in phases for kind in ("forwards", "jvps")))
 
 
 def _owners(examples: pd.DataFrame, images: pd.DataFrame) -> dict[str, list[str]]:
