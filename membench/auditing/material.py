@@ -188,9 +188,9 @@ def comparison(settings: Settings, material: Material) -> tuple[Space, Nearest]:
     if name == "auto":
         if not settings.similarity_weights:
             raise UserError(
-                f"images of {side} pixels are compared by SSCD: --similarity sscd"
-                " --similarity-weights FILE (membench download sd_webster fetches it), or by pixels"
-                " all the same: --similarity l2"
+                f"images of {side} pixels are compared by SSCD: add --similarity sscd, for the"
+                " weights that membench download sd_webster fetches, or --similarity-weights FILE;"
+                " or compare pixels all the same: --similarity l2"
             )
         name = "sscd"
     features = load_features(

@@ -62,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     how.add_argument(
-        "--screen", default="cfg_norm", metavar="A,B", help="detectors that rank (cfg_norm)"
+        "--screen", default="cfg_norm", metavar="A,B", help="detectors that rank (default cfg_norm)"
     )
     how.add_argument(
         "--similarity",
@@ -71,7 +71,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="auto: pixels up to 128 pixels a side, else SSCD",
     )
     how.add_argument("--similarity-weights", default="", metavar="FILE", help="of SSCD or CLIP")
-    how.add_argument("--draws", type=int, default=1, metavar="N", help="images a caption (1)")
+    how.add_argument(
+        "--draws", type=int, default=1, metavar="N", help="images a caption (default 1)"
+    )
     how.add_argument(
         "--steps",
         type=int,
@@ -87,12 +89,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="guidance weight of an image (default: 3; without captions 1, which is none)",
     )
     how.add_argument(
-        "--max-bad", default="1%", metavar="N", help="unreadable images allowed: 1%% or a number"
+        "--max-bad",
+        default="1%",
+        metavar="N",
+        help="unreadable images allowed, a share or a number (default 1%%)",
     )
     how.add_argument("--enlarge", action="store_true", help="take images smaller than the model's")
     how.add_argument("--device", default="auto", help="auto (default): cuda, else mps, else cpu")
     how.add_argument("--dtype", default="float32", choices=DTYPES)
-    how.add_argument("--batch-size", type=images_at_once, default=0, metavar="N")
+    how.add_argument(
+        "--batch-size",
+        type=images_at_once,
+        default=0,
+        metavar="N",
+        help="images through the network at once; auto (default): what fits",
+    )
     how.add_argument("--offline", action="store_true", help="never ask the network")
     how.add_argument("--quiet", action="store_true", help="no progress bars")
     plugin(how)

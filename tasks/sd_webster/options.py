@@ -15,8 +15,8 @@ class SdWebsterOptions:
         metadata={
             "help": (
                 "folder, hub id (ID@REVISION) or short name (sd-1.4, sd-2.1 ...) of a"
-                " Stable Diffusion, 1.x, 2.x or XL; A,B: B is A's mirror; empty: the one that"
-                " ships (mini), CompVis/stable-diffusion-v1-4 (full)"
+                " Stable Diffusion, 1.x, 2.x or XL; A,B: B where A is not to be had; empty: the"
+                " one that ships (mini), CompVis/stable-diffusion-v1-4 (full)"
             )
         },
     )
