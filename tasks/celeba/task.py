@@ -1,9 +1,9 @@
-"""CelebA: which faces that a pixel model generates are copies of its training set?
+"""CelebA: which faces has a pixel model memorized?
 
 The mini profile is drawn (faces.py): 24 people as the condition, images shown 1 to 64
 times, in two halves, and a UNet2DModel trained on each (docs/design/mirror-pairs.md).
 The full profile reads the data set in its official layout (data.py), a subset of the images
-too, and asks any UNet2DModel of 64x64 or 128x128 pixels.
+too, and asks any UNet2DModel of 64x64, 128x128 or 256x256 pixels.
 """
 
 from __future__ import annotations

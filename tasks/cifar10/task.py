@@ -1,4 +1,4 @@
-"""CIFAR-10: which images of a pixel model are copies of its training set?
+"""CIFAR-10: which images has a pixel model memorized?
 
 The mini profile is drawn (scenes.py): ten classes, images shown 1 to 64 times, in two
 halves, and a class-conditional UNet2DModel trained on each (docs/design/mirror-pairs.md).
