@@ -43,7 +43,8 @@ def ams(
     higher_is_closer: bool = True,
 ) -> float:
     """Average memorization score, in [0, 1]: the share of generated images whose best
-    similarity lies in [low, high) (SIDE, equation 6).
+    similarity lies in [low, high) (SIDE, equation 6). A run closes the highest band of a
+    similarity at its top: leave ``high`` out there.
 
     similarity: float [n, m], of each generated and each training image. Of a distance
     (``higher_is_closer=False``) the best is the smallest. Raises ValueError for an

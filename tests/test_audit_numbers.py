@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from test_audit_judge import SPACE, images
 
+from membench.auditing import material
 from membench.auditing.estimate import total, without_replacement
 from membench.auditing.judge import judge
+from membench.auditing.material import comparison
 from membench.auditing.plan import images_of_classes, paid
 from membench.auditing.unseen import Callers
 from membench.auditing.verdict import answer, numbers_of, ranking, sentences
@@ -151,3 +153,32 @@ def test_a_word_of_one_caption_in_fifty_is_rare() -> None:
     captions = [[f"a plain rug {i} {word}"] for i, word in enumerate(words)]
     callers = Callers(captions)
     assert callers.calls("twice", 0) and not callers.calls("thrice", 2)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "side", "by"),
+    [
+        ("auto", 128, "l2"),
+        ("auto", 129, "sscd"),
+        ("l2", 129, "l2"),
+        ("sscd", 64, "sscd"),
+        ("clip", 129, "clip"),
+    ],
+)
+def test_large_images_are_compared_by_sscd_unless_something_else_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, similarity: str, side: int, by: str
+) -> None:
+    """With the weights that were fetched: none is named."""
+    asked: list[tuple[str, str]] = []
+
+    def load_features(name: str, weights: str, **_: str) -> SimpleNamespace:
+        asked.append((name, weights))
+        return SimpleNamespace(id=name)
+
+    monkeypatch.setattr(material, "load_features", load_features)
+    given: Any = SimpleNamespace(similarity=similarity, similarity_weights="", device="cpu")
+    pictures = np.zeros((2, side, side, 3), np.uint8)
+    of: Any = SimpleNamespace(every=lambda: pictures, data=SimpleNamespace(hash="d"))
+    space, _ = comparison(given, of)
+    assert asked == ([] if by == "l2" else [(by, "")])
+    assert space.higher_is_closer == (by != "l2")

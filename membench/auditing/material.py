@@ -185,14 +185,7 @@ def comparison(settings: Settings, material: Material) -> tuple[Space, Nearest]:
     side, name = int(material.every().shape[1]), settings.similarity
     if compares_pixels(settings, side):
         return pixel_space(side), lambda images: _by_pixels(images, material)
-    if name == "auto":
-        if not settings.similarity_weights:
-            raise UserError(
-                f"images of {side} pixels are compared by SSCD: add --similarity sscd, for the"
-                " weights that membench download sd_webster fetches, or --similarity-weights FILE;"
-                " or compare pixels all the same: --similarity l2"
-            )
-        name = "sscd"
+    name = "sscd" if name == "auto" else name
     features = load_features(
         name, settings.similarity_weights, device=settings.device, option="--similarity-weights "
     )
