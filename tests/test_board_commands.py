@@ -436,6 +436,7 @@ def test_a_file_that_is_no_leaderboard(board: Path, runs: Path, tmp_path: Path, 
         "--by=band",
         "--by=published",
         "--copy=0.5",
+        "--copy=0",
         "--band=a=0:1",
         "--groups=text",
     ):

@@ -99,7 +99,9 @@ def call(args: argparse.Namespace) -> int:
     from membench.storage.files import check_target
 
     # Where both models of a pair were asked, one row says what two would have to
-    halved = args.by is None and args.format == "table" and not (args.band or args.copy)
+    # A threshold of 0 is one, too: of a distance that of equal images
+    rescored = ["--band"] * bool(args.band) + ["--copy"] * (args.copy is not None)
+    halved = args.by is None and args.format == "table" and not rescored
     by: boards.By = args.by or ("band" if args.band else "run")
     boards.check(by, args.groups)
     if args.quality and by != "attack":
@@ -109,9 +111,7 @@ def call(args: argparse.Namespace) -> int:
         check_target(args.output)
     if len(args.runs) == 1 and args.runs[0].suffix == ".parquet":
         [path] = args.runs
-        if given := [f"--{name}" for name in ("band", "copy") if getattr(args, name)] + [
-            "--groups"
-        ] * (args.groups != "task"):
+        if given := rescored + ["--groups"] * (args.groups != "task"):
             raise UserError(f"{path} is a finished table: {given[0]} needs the folders of its runs")
         tasks, detectors = asked_for(args)
         made = boards.read(path, by, tasks=tasks, detectors=detectors)
