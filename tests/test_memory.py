@@ -100,6 +100,19 @@ def test_a_page_of_examples_holds_those_that_it_shows(monkeypatch: pytest.Monkey
     assert peak < 6_000_000, f"{peak:,}"  # of a frame each: 33 MB
 
 
+def test_examples_without_images_take_no_room_on_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scored examples of which none was extracted, before the one that was."""
+    monkeypatch.setattr(examples, "MOST_THUMBS", 3)
+    monkeypatch.setattr(examples, "extracted", lambda frame, side: list(frame.sample_id))
+    ids = [f"{i:04d}" for i in range(10)]
+    run = SimpleNamespace(scores=scores(*ids), space=memory.StandIn.info.space)
+    last = run.scores.sort_values("score").id.iloc[0]
+    drawn = {"condition": [last], "sample_id": "a", "training_id": "t", "folder": ""}
+    page = examples.examples(run, pd.DataFrame(drawn).assign(similarity=0.5, copied=False), {})
+    assert page.rows[-1][7].images == [("a", "generated")]
+    assert "further down" not in page.note
+
+
 def noisy(n: int) -> pd.DataFrame:
     """Rows whose images take about 1 kB each and tell them apart."""
     rng = np.random.default_rng(0)

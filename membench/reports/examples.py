@@ -85,7 +85,7 @@ def examples(run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]) -> Exam
         if has_images:
             mine = by_example.get(r.id, frame[:0])
             shown = mine[: max(0, min(SHOWN, left))]
-            left -= len(shown) + 1
+            left -= (len(shown) + 1) * (len(mine) > 0)
             seen.append((row, mine, shown))
         rows.append(row)
     every = frame.loc[[at for _, _, shown in seen for at in shown.index]]
