@@ -149,6 +149,12 @@ def test_the_page_holds_each_board_in_order(tmp_path) -> None:
     assert "![" not in text and names(tmp_path / "out") == {"report.html", "report.md"}
 
 
+def test_a_partial_run_s_detector_has_its_paper(tmp_path) -> None:
+    of = [variant(tmp_path, "cfg_norm", changes={"status": "partial"})]
+    html, _ = write(tmp_path, of)
+    assert "PARTIAL cfg_norm" in html and "arxiv.org/abs/2407.21720" in html
+
+
 def test_the_plots_are_files_that_the_markdown_links(tmp_path) -> None:
     of = [variant(tmp_path, "one"), variant(tmp_path, "two", bright=9)]
     _, text = write(tmp_path, of, plots=True)

@@ -149,7 +149,8 @@ def render(parts: Sequence[Part]) -> str:
     dates = sorted(row[-3] for part in parts for row in part.about.rows)
     dates = [date for date in dates if date != NO_DATE]
     kinds = {kind for part in parts for kind in part.kinds}
-    names = sorted({row[0].split()[0] for part in parts for row in part.about.rows})
+    # Of a partial run the mark stands before the name
+    names = sorted({row[0].split()[-1] for part in parts for row in part.about.rows})
     return rendered(
         "board.html",
         boards=shown,
