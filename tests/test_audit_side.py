@@ -67,6 +67,13 @@ def test_plain_images_first_and_guided_ones_for_the_rest(folders, tmp_path, caps
     )
 
 
+def test_no_more_images_than_are_compared_in_memory(folders, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(guided, "MOST_IMAGES", PLAIN + 50)
+    told = audited(folders, tmp_path / "a", "--budget", BUDGET)
+    assert told["images"] == {"unconditional": PLAIN, "side": 50}
+    assert told["evaluations"] < BUDGET
+
+
 def test_the_mirror_is_attacked_alike_and_the_budget_shared(folders, tmp_path, capsys) -> None:
     how = ["--mirror", folders["mirror"], "--budget", 2 * BUDGET]
     told = audited(folders, tmp_path / "a", *how)

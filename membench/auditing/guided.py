@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from membench.auditing import work
 from membench.auditing.material import UNCONDITIONAL
+from membench.auditing.plan import MOST_IMAGES
 from membench.errors import UserError
 from membench.runs import contract
 from membench.storage.cache import cache_root
@@ -39,7 +40,7 @@ def guided(
             " of each model: raise it"
         )
     taken = training + plain * each
-    count = (evaluations - taken) // price
+    count = min((evaluations - taken) // price, MOST_IMAGES - plain)
     asked = make(_options(plain, count))
     contract.check(asked.detector, asked.model, [])
     kept = ("weights", "dtype", "sampling", "seed")
