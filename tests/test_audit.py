@@ -474,4 +474,6 @@ def test_settings_from_python_take_plain_values() -> None:
     told = Settings("m", "d", screen="cfg_norm", draws="3", max_bad="1%", guidance="2.5")  # type: ignore[arg-type]
     assert (told.data, told.screen, told.draws) == (Path("d"), ("cfg_norm",), 3)
     assert (told.max_bad, told.guidance) == (0.01, 2.5)
+    for seed in (2**53 + 1, 2**63 - 1):  # beyond what a float can tell apart
+        assert Settings("m", Path("d"), seed=seed).seed == seed
     assert Settings("m", Path("d"), screen="cfg_norm, dsm").screen == ("cfg_norm", "dsm")  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -73,6 +73,8 @@ def _number(name: str, value: Any, what: str = "a number") -> float:
 
 
 def _whole(name: str, value: Any) -> int:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)  # a float would round a large seed
     number = _number(name, value, "a whole number")
     if not number.is_integer():  # nor are infinities and NaN
         raise _wrong(name, value, "a whole number")
