@@ -119,6 +119,11 @@ def test_what_cannot_be_tuned_is_refused_in_one_line(words, line, tmp_path, caps
     assert line in told and "\n" not in told and not (tmp_path / "results").exists()
 
 
+def test_a_tuned_option_is_refused_however_it_is_spaced() -> None:
+    with pytest.raises(UserError, match="option t of loss is tuned"):
+        tries(Spec("loss", "cifar10", options=("t = 5",)), "images", 4)
+
+
 def test_a_detector_that_names_nothing_says_so() -> None:
     with pytest.raises(UserError, match="membench ablate"):
         tries(Spec("png_size", "cifar10"), "images", 4)

@@ -60,7 +60,7 @@ def tries(spec: Spec, examples: str, count: int) -> list[Try]:
         of_spec = [*spec.options, *settings]
         return detector_options(spec.detector, detector, of_spec, spec.preset, spec.profile)
 
-    set_ = {setting.partition("=")[0] for setting in spec.options} & set(named)
+    set_ = {setting.partition("=")[0].strip() for setting in spec.options} & set(named)
     if set_:
         raise UserError(
             f"option {min(set_)} of {spec.detector} is tuned; leave out its --set, or the detector"
