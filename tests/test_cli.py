@@ -151,6 +151,7 @@ def test_list_names_everything_with_a_line_of_text(capsys) -> None:
     [
         ("cfg_norm", ["draws", "guidance", "7.5"]),
         ("sd_webster", ["normalised-l2", "bands", "mini", "model str empty folder, hub id"]),
+        ("cifar10", ["a copy is <= 1.0"]),
     ],
 )
 def test_show(capsys, name: str, words: list[str]) -> None:
