@@ -200,6 +200,9 @@ def test_ngrams_with_fewer_groups_than_folds(world):
         )
     assert found[4] == pytest.approx(bayes(texts[:4], labels[:4], texts[4]), abs=1e-12)
     assert ngram_scores(["", "a", "b", "ab"], [1, 1, 0, 0], list("pqrs")).tolist() == [0, 0, 0, 0]
+    # Trigrams in a text that trains nothing, or is scored itself, alone
+    texts = ["ab", "cd", "ef", "gh", "a long one"]
+    assert ngram_scores(texts, [1, 1, 0, 0, -1], list("pqrst")).tolist() == [0] * 5
 
 
 @pytest.mark.parametrize(

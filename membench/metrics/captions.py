@@ -131,6 +131,8 @@ def _log_odds(train: csr_matrix, labels: np.ndarray, of: csr_matrix) -> np.ndarr
     """
     # A trigram that no training text has would tell short from long by smoothing alone
     there = np.flatnonzero(train.sum(axis=0))
+    if not len(there):  # texts of fewer than three characters teach nothing
+        return np.zeros(of.shape[0])
     from sklearn.naive_bayes import MultinomialNB
 
     fitted = MultinomialNB().fit(train[:, there], labels)
