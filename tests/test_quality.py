@@ -276,6 +276,8 @@ def test_what_the_images_cannot_support_is_named_or_left_out() -> None:
     assert "fd_shrunk_training@f" in names and "fd_training@f" not in names
     alone = {r.metric for r in quality_rows(wide[0], wide[1], None)}
     assert not [name for name in alone if "held_out" in name or name.startswith(("c_t", "fld"))]
+    still = Described("f", np.ones((25, 30)))  # held-out images that are all alike
+    assert not any("fld" in r.metric for r in quality_rows(*wide[:2], still))
     with pytest.raises(TooFewImages, match="at least 7 images"):
         quality_rows(Described("f", normal(6, 30)), wide[1], None)
     with pytest.raises(ValueError, match="finite"):

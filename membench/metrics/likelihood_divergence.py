@@ -23,13 +23,16 @@ def likelihood_divergence(
     the held-out images, less that of a mixture at one half of the training images,
     fitted to the other; lower is better, in quality, diversity and novelty at once.
     ``fld_gap``: that of the training images less that of the held-out ones; far below 0
-    where the model copies. Left out where fewer than 16 features vary.
+    where the model copies. Left out where fewer than 16 features vary; where none does,
+    both are.
 
     The authors fit by 50 steps of Adam and with one more component at the mean; here the
     fit is by EM and without it, and no variance falls below 1e-3.
     """
     spread = held_out.std(axis=0)
     kept = spread > 0
+    if not kept.any():
+        return {}
     seen, unseen, made = (
         (x[:, kept] - held_out[:, kept].mean(axis=0)) / spread[kept]
         for x in (training, held_out, generated)
