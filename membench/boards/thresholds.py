@@ -115,12 +115,11 @@ def over_seeds(swept: pd.DataFrame) -> pd.DataFrame:
         keys, dropna=False, sort=False
     ):
         low, high = widened(part.value, part.low, part.high)
-        status = "complete" if (part.status == "complete").all() else "partial"
         most = 1.0 if part.metric.iloc[0] == "ams" else math.inf
         low, high = (end if math.isnan(end) else min(max(end, 0.0), most) for end in (low, high))
         common = {
             "seeds": len(part),
-            "status": status,
+            "status": status_of(part.status),
             "value": part.value.mean(),
             "low": low,
             "high": high,

@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from membench.metrics.detection import unit
-from membench.metrics.regions import in_region
+from membench.metrics.regions import in_region, stored
 from membench.metrics.rows import Metric
 from membench.metrics.unique import Interval
 from membench.types import Space
@@ -55,7 +55,6 @@ def multiplicity_table(
         )
     if matches["similarity"].isna().any():
         raise ValueError("a similarity is NaN")
-    stored = space.copy >= space.floor if space.higher_is_closer else space.copy <= space.floor
     copies = matches[in_region(matches["similarity"].to_numpy(), space, space.copy)]
     pairs = copies[["sample_id", "training"]].drop_duplicates()
     # Images that copy each image
@@ -64,7 +63,7 @@ def multiplicity_table(
     for name in names:
         of = times[kind == name]
         n, hits, subset = len(of), int((of > 0).sum()), f"kind={name}"
-        if not stored:
+        if not stored(space, space.copy):
             rows += [
                 Metric(metric, None, space.copy, None, None, None, n, subset)
                 for metric in (SHARE, COPIES)

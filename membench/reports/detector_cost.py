@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 
 from membench.boards.identity import asked, marked
-from membench.reports.plots import CHANCE, RUN_INKS, Axis, Line, Plot
+from membench.reports.plots import CHANCE, MARKERS, RUN_INKS, Axis, Line, Plot
 from membench.runs.finished import Run, evaluations_per_example
-
-MARKERS = "osD^vPX"
 
 
 def evaluated(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from membench.reports.gallery import as_base64, extracted, measure_word
 from membench.reports.kinds import kind_name
+from membench.reports.run_plots import LABELS
 from membench.runs.finished import Run
 from membench.runs.nearest import mistakes
 
@@ -19,7 +20,6 @@ SHOWN = 4  # images of an example in the table
 THUMB, CARD = 44, 128  # pixels
 MOST_THUMBS = 600  # in the table, about 7 kB each, so that the page stays below 10 MB
 MOST_ROWS = 5000
-LABELS = {1: "memorized", 0: "not memorized", -1: "unlabelled"}
 
 
 @dataclass(frozen=True)

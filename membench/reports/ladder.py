@@ -12,10 +12,9 @@ import pandas as pd
 
 from membench.reports.attack_tables import attack_names, short_names
 from membench.reports.plot_files import write_files
-from membench.reports.plots import CHANCE, RUN_INKS, Axis, Line, Plot
+from membench.reports.plots import CHANCE, MARKERS, RUN_INKS, Axis, Line, Plot
 from membench.reports.text import interval, number
 
-MARKERS = "osD^vPX"
 AMS = ("ams_cumulative", 100.0, "AMS (% that are copies)", "ams")
 
 

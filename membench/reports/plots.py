@@ -37,6 +37,7 @@ NAMED_INKS = {CHANCE: "soft", POSITIVE: "c1", NEGATIVE: "neg", UNLABELLED: "soft
 LABEL_STYLES = {1: POSITIVE, 0: NEGATIVE, -1: UNLABELLED}
 
 DOT, CROSS = ".", "x"  # markers: of many points; of a point that has no value
+MARKERS = "osD^vPX"  # of runs, which they tell apart without colours, too
 
 
 @dataclass(frozen=True)

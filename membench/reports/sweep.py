@@ -13,7 +13,7 @@ import pandas as pd
 
 from membench.metrics.names import COPIES, DETECTION, INFO
 from membench.reports.plot_files import write_files
-from membench.reports.plots import CROSS, RUN_INKS, UNLABELLED, Axis, Line, Plot
+from membench.reports.plots import CROSS, MARKERS, RUN_INKS, UNLABELLED, Axis, Line, Plot
 from membench.reports.text import interval
 
 
@@ -112,8 +112,6 @@ SCORED = {
     "auroc": "AUROC (%)",
     "tpr_at_fpr_0.01": "TPR at 1 % FPR (%)",
 }
-
-MARKERS = "osD^vPX"
 
 
 def plots(frame: pd.DataFrame, helps: Mapping[str, str]) -> list[Plot]:
