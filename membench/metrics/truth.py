@@ -9,8 +9,6 @@ al. 2024). A generation's label says what this run returned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
@@ -56,20 +54,14 @@ def truth_table(
     """
     known, copy = samples[samples.truth_similarity.notna()], space.copy
     rows: list[Metric] = []
-    for subset in (
-        ["all", *(f"kind={k}" for k in sorted(kind[known.index].dropna().unique()))]
-        if len(known)
-        else []
-    ):
-        part = (
-            known
-            if subset == "all"
-            else known[(kind[known.index] == subset.removeprefix("kind=")).to_numpy()]
-        )
-        groups, hits = (
-            owner[part.index].to_numpy().astype(str),
-            in_region(part.truth_similarity.to_numpy(), space, copy),
-        )
+    if known.empty:
+        return rows
+    kinds = kind[known.index]
+    parts = {"all": known}
+    parts |= {f"kind={k}": known[kinds == k] for k in sorted(kinds.dropna().unique())}
+    for subset, part in parts.items():
+        groups = owner[part.index].to_numpy().astype(str)
+        hits = in_region(part.truth_similarity.to_numpy(), space, copy)
         [found] = share_intervals(
             hits[:, None], groups, resamples=resamples, level=level, seed=seed
         )
@@ -85,16 +77,8 @@ def truth_table(
         confidence = part.confidence.to_numpy(dtype=float)
         if 0 < hits.sum() < len(hits) and len(np.unique(confidence)) > 1:
             value = unit(roc_auc_score(hits, confidence))
-            rows.append(
-                _row(
-                    AUROC,
-                    copy,
-                    subset,
-                    value,
-                    _auroc_interval(confidence, hits, groups, resamples, level, seed),
-                    len(part),
-                )
-            )
+            found = _auroc_interval(confidence, hits, groups, resamples, level, seed)
+            rows.append(_row(AUROC, copy, subset, value, found, len(part)))
     return rows
 
 
@@ -116,14 +100,11 @@ def _auroc_interval(
     """Groups hold images of both labels here, so they are drawn together; a resample
     without one of the labels has no AUROC.
     """
-    found: Sequence[np.ndarray] = []
+    found: list[np.ndarray] = []
     order = np.argsort(groups, kind="stable")  # the same interval in whatever order the rows stand
     confidence, hits, groups = confidence[order], hits[order], groups[order]
     for weights in group_weights(groups, resamples, seed):
         both = (weights[:, hits].sum(axis=1) > 0) & (weights[:, ~hits].sum(axis=1) > 0)
-        found = (
-            [*found, weighted_auroc(confidence, hits.astype(int), weights[both])]
-            if both.any()
-            else found
-        )
+        if both.any():
+            found.append(weighted_auroc(confidence, hits.astype(int), weights[both]))
     return percentiles(np.concatenate(found), level) if found else None
