@@ -134,8 +134,8 @@ def over_references(
     def make(folder: Path) -> tuple[Cost, float]:
         began, before = time.monotonic(), replace(model.cost)
         rows = [(c, 0) for c in reference_conditions(texts)]
-        parts = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
-        values = torch.cat([measure(part).cpu() for part in parts]).double()
+        batches = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
+        values = torch.cat([measure(batch).cpu() for batch in batches]).double()
         mean, spread = values.mean(dim=0), values.std(dim=0)
         if not bool((spread.isfinite() & (spread > 0)).all()):
             raise UserError(

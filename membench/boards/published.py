@@ -276,6 +276,3 @@ def _canonical(text: str) -> str:
     if not isinstance(options, dict):
         raise ValueError(f"options {text!r} is no JSON object; write {{}} where nothing is stated")
     return json.dumps(options, sort_keys=True, ensure_ascii=False)
-
-
-# ----------------------------------------------------------------------- beside a board

@@ -177,9 +177,6 @@ def headline(run: Run) -> list[tuple[str, str]]:
     return [("examples scored", f"{scored:,} of {info['n_task_examples']:,}"), *facts]
 
 
-# --------------------------------------------------------------------------- what it is
-
-
 # ---------------------------------------------------------------- detection, extraction
 
 

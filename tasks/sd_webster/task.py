@@ -6,7 +6,7 @@ case of it: a real Stable Diffusion pipeline trained on the catalogue world
 (catalogue.py) by ``membench train``, whose positives and negatives are known by
 construction: two models, each trained on a half of it, and the captions of both halves
 as examples (docs/design/mirror-pairs.md). The full profile (full.py) asks a
-Stable Diffusion 1.x or 2.x checkpoint about the published prompt sets.
+Stable Diffusion 1.x, 2.x or XL checkpoint about the published prompt sets.
 """
 
 from __future__ import annotations
