@@ -150,7 +150,7 @@ class Flipd(ByCondition):
         trace, how = self._trace(model), choose(model, o.derivative)
         vectors = trace.vectors(names, self.seed)
         eps, forms = quadratic_forms(model, alpha * x0, t, condition, vectors, trace.count, how)
-        return size - sigma * trace.of(forms) + eps.double().flatten(1).pow(2).sum(dim=1).cpu()
+        return size - sigma * trace.of(forms) + eps.cpu().double().flatten(1).pow(2).sum(dim=1)
 
     def measure(
         self,

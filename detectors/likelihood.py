@@ -150,7 +150,7 @@ class Likelihood(ByCondition):
     def _uniform(self, model: Denoiser, names: Sequence[str]) -> torch.Tensor:
         """In [-1/2, 1/2], [n, *shape]."""
         normal = model.noise([(f"dequantise/{name}", 0) for name in names], self.seed)
-        return torch.special.ndtr(normal.double()) - 0.5
+        return torch.special.ndtr(normal.cpu().double()) - 0.5
 
     def image_forwards(self, model: Denoiser, request: Request) -> int:
         o, count = self.options, self._trace(model).count

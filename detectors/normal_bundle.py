@@ -83,7 +83,7 @@ class NormalBundle(ByCondition):
             if not bool(eps.isfinite().all()):  # of which there are no singular values
                 found.append(math.nan)
                 continue
-            values = torch.linalg.svdvals(eps.double().cpu())
+            values = torch.linalg.svdvals(eps.cpu().double())
             found.append(float(size - 1 - int((values[:-1] - values[1:]).argmax())))
         return found
 

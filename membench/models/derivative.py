@@ -258,7 +258,8 @@ def _forms(
                 model.cost.jvps += products.shape[0] * products.shape[1]
             else:
                 products = _difference(model, x[rows], t, condition[rows], v)
-            forms[probes, rows] = (v.double() * products.double()).flatten(2).sum(dim=2).cpu()
+            # On the host: Metal has no double precision
+            forms[probes, rows] = (v.cpu().double() * products.cpu().double()).flatten(2).sum(dim=2)
     return (model.eps(x, t, condition) if how == "difference" else eps), forms
 
 

@@ -109,7 +109,7 @@ def _flow(
     """
     alphas, sigmas = zip(*(model.alpha_sigma(t) for t in times), strict=True)
     s = [sigma / alpha for alpha, sigma in zip(alphas, sigmas, strict=True)]
-    y = x.double() / alphas[0]
+    y = x.cpu().double() / alphas[0]  # on the host: Metal has no double precision
     total = torch.zeros(count, len(x), dtype=torch.float64)
     before: torch.Tensor | None = None  # sigma times the forms, at the timestep before
     for i, t in enumerate(times):
@@ -122,10 +122,11 @@ def _flow(
         before = forms
         if i + 1 < len(times):
             step = s[i + 1] - s[i]
-            there = (alphas[i + 1] * (y + step * eps.double())).to(x)
+            begin = eps.cpu().double()
+            there = (alphas[i + 1] * (y + step * begin)).to(x)
             end = model.eps(there, times[i + 1], condition, remember=False)
-            y = y + step * (eps.double() + end.double()) / 2
+            y = y + step * (begin + end.cpu().double()) / 2
     size = y[0].numel()
-    last = (alphas[-1] * y).flatten(1).cpu()
+    last = (alphas[-1] * y).flatten(1)
     prior = -0.5 * last.pow(2).sum(dim=1) - size / 2 * math.log(2 * math.pi)
     return prior + size * math.log(alphas[-1]), total
