@@ -15,6 +15,7 @@ from membench.cli.main import main
 from membench.errors import UserError
 from membench.registry import Registry
 from membench.reports.grid_table import grid_table
+from membench.reports.run_tables import run_table
 from membench.runs import grid, plan
 from membench.runs.finished import read_runs
 from membench.runs.grid import Grid
@@ -111,6 +112,16 @@ def test_one_table_of_all_tasks_has_no_empty_cell(pixels: None, tmp_path: Path) 
     )
     rows = re.findall(r"^(?:png_size|cfg_norm)  .*", text, re.M)
     assert len(rows) == 4 and len({len(re.split(r"  +", row.strip())) for row in rows[:2]}) == 1
+
+
+def test_runs_of_one_detector_are_told_apart(pixels: None, tmp_path: Path) -> None:
+    """As a file of runs may name one twice, with other options."""
+    own = [Spec("png_size", "pixels", limit=6, options=given) for given in ((), ("images=0",))]
+    found = grid.run_grid([own], tmp_path, skip=False, progress=False)
+    for text in (grid_table(found), run_table(found.runs)):
+        detection = text.partition("extraction")[0]
+        assert re.search("^ *png_size  ", detection.replace("PARTIAL ", ""), re.M), text
+        assert "png_size images=0" in detection, text
 
 
 def test_several_seeds_are_one_row_a_setting(

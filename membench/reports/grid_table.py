@@ -8,24 +8,30 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from membench.boards.identity import asked
 from membench.metrics.names import COPIES, DETECTION
 from membench.reports.run_summary import run_summary
 from membench.reports.terminal import table
-from membench.reports.text import interval
+from membench.reports.text import interval, with_more
 from membench.runs.finished import Run
 from membench.runs.grid import Grid
 
 
 def grid_table(grid: Grid) -> str:
-    """Detection and extraction: a row a detector, a column a task.
+    """Detection and extraction: a row a detector, a column a task, with their options
+    where one has run with several.
 
     Then what each run cost and where it lies.
     """
-    tasks = list(
-        dict.fromkeys([r.info["task"] for r in grid.runs] + [s.task for s in grid.skipped])
+    infos = [run.info for run in grid.runs]
+    columns = with_more(
+        [info["task"] for info in infos],
+        [" ".join(info["task_options_passed"]) for info in infos],
     )
-    names = sorted({r.info["detector"] for r in grid.runs} | {s.detector for s in grid.skipped})
-    runs = {(r.info["task"], r.info["detector"]): r for r in grid.runs}
+    lines = with_more([info["detector"] for info in infos], [asked(info) for info in infos])
+    tasks = list(dict.fromkeys([*columns, *(s.task for s in grid.skipped)]))
+    names = sorted({*lines, *(s.detector for s in grid.skipped)})
+    runs = dict(zip(zip(columns, lines, strict=True), grid.runs, strict=True))
     parts = []
     for title, metrics in (("detection", DETECTION), ("extraction", COPIES)):
         shown = {"detection": ("auroc", "tpr_at_fpr_0.01"), "extraction": tuple(COPIES)}[title]
@@ -44,8 +50,9 @@ def grid_table(grid: Grid) -> str:
             )
         )
     runs_word = "run" if len(grid.runs) == 1 else "runs"
+    many = len({of["task"] for of in infos} | {s.task for s in grid.skipped})
     done = (
-        f"{len(grid.runs)} {runs_word} on {len(tasks)} task{'s' * (len(tasks) > 1)} in"
+        f"{len(grid.runs)} {runs_word} on {many} task{'s' * (many > 1)} in"
         f" {grid.seconds / 60:.1f} min"
     )
     return "\n".join([*parts, *map(run_summary, grid.runs), done])

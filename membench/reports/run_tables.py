@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from membench.boards.captions import best, line_columns, reached
-from membench.boards.identity import marked
+from membench.boards.identity import asked, marked
 from membench.metrics.names import COPIES, DETECTION, GENERATIONS
 from membench.plain import plain
 from membench.reports.board_tables import captions_lines
 from membench.reports.lines import folded, width
 from membench.reports.run_summary import run_summary
 from membench.reports.terminal import table
-from membench.reports.text import interval, number
+from membench.reports.text import interval, number, with_more
 from membench.runs.finished import PER_EXAMPLE, Run, evaluations, per_example, spent
 
 SIZE_CORRELATION = "Spearman of score with PNG size"
@@ -108,8 +108,12 @@ def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
     report.
     """
     scored, drawn = [], []
-    for run in runs:
-        m, name = run.metrics, {"detector": marked(run.info["detector"], run.info["status"])}
+    names = with_more(
+        [run.info["detector"] for run in runs],
+        [" ".join([asked(run.info), *run.info["task_options_passed"]]).strip() for run in runs],
+    )
+    for run, told in zip(runs, names, strict=True):
+        m, name = run.metrics, {"detector": marked(told, run.info["status"])}
         overall = m[(m.subset == "all") & m.band.isna()]
         cells = {
             DETECTION[r.metric]: interval(r.value, r.low, r.high)

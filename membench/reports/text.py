@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 
@@ -27,6 +29,13 @@ def supported(text: str, metric: str) -> str:
 def number(value: float, digits: int = 0) -> str:
     """With thousands separated; ``n/a`` for a missing one."""
     return "n/a" if pd.isna(value) else f"{value:,.{digits}f}"
+
+
+def with_more(names: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The names, and behind one that stands with several of ``more`` its own."""
+    pairs = list(zip(names, more, strict=True))
+    held = [name for name, _ in set(pairs)]
+    return [f"{name} {of}".strip() if held.count(name) > 1 else name for name, of in pairs]
 
 
 LONGEST = 16  # of a value in a table; weights that another run has learned are longer
