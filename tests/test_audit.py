@@ -288,6 +288,30 @@ def test_a_model_and_data_of_different_sizes(tmp_path, capsys, scenes) -> None:
     assert "are 16x16" in err and "generates 64x64" in err and "--enlarge" in err
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "name"),
+    [
+        (".", "../net", "scenes-net"),
+        ("..", "owner/name", "at-name"),
+        ("captions.csv", "../net/", "captions.csv-net"),
+    ],
+)
+def test_an_audit_lies_in_a_folder_of_its_datas_and_its_models_name(
+    tmp_path, monkeypatch, data: str, model: str, name: str
+) -> None:
+    (tmp_path / "at" / "scenes").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "at" / "scenes")
+    asked = []
+
+    def run_audit(settings: object, folder: Path, **_: object) -> dict:
+        asked.append(folder)
+        return {"plan": [("model", "m")]}
+
+    monkeypatch.setattr("membench.api.run_audit", run_audit)
+    assert main(["audit", "--dry-run", "--model", model, "--data", data]) == 0
+    assert asked == [Path("results/audits") / name]
+
+
 def test_a_data_folder_of_no_images(tmp_path, capsys) -> None:
     (tmp_path / "data").mkdir()
     assert "holds no image" in refused(capsys, "--model", OWN, "--data", tmp_path / "data")

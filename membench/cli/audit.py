@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 
 from membench import registry
@@ -149,8 +150,9 @@ def call(args: argparse.Namespace) -> int:
     from membench.plain import plain
     from membench.reports.lines import entry, folded, width
 
-    name = f"{Path(args.data).name}-{Path(args.model).name}"
-    folder = args.output or AUDITS / name
+    # Of "." and "..", too, the folder's own name
+    data, model = (os.path.basename(os.path.abspath(of)) for of in (args.data, args.model))
+    folder = args.output or AUDITS / f"{data}-{model}"
     found = run_audit(settings, folder, dry_run=args.dry_run, progress=not args.quiet)
     room = width()
     if args.dry_run:

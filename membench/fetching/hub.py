@@ -296,6 +296,3 @@ def _listing(kind: str, repo_id: str, revision: str) -> list[str]:
         for file in info.siblings or ()
         if PurePosixPath(file.rfilename).name[0] != "."
     ]
-
-
-# ------------------------------------------------------------------------------- errors
