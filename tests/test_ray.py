@@ -440,6 +440,24 @@ def test_who_still_starts_is_kept_for_the_next_run_and_who_makes_ready_for_this_
     assert (cluster.started, cluster.killed) == (4, 1)  # one in place of the one that was ended
 
 
+def test_a_worker_that_is_lost_while_it_starts_is_replaced(capsys) -> None:
+    """Nobody knows yet where it ran."""
+
+    class Frail(Cluster):
+        def get(self, call: Call) -> object:
+            if call.what == "start 0":
+                raise ray.exceptions.ActorDiedError()
+            return super().get(call)
+
+    cluster, finished = Frail(ValueError()), list[int]()
+    seats_of(cluster).hand_out(
+        Stage((), (), "", "", "scores", ""), deque([0, 2]), False, finished.append
+    )
+    assert finished == [0, 2] and (cluster.started, cluster.killed) == (2, 1)
+    told = capsys.readouterr().err
+    assert "a worker was lost while it started; another one takes over" in told
+
+
 def test_what_a_worker_is_told_first_imports_nothing_that_reads_the_environment() -> None:
     """Else OpenBLAS, in whose sums the number of threads shows, and the hub's library would
     have read Ray's, not the driver's.

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from membench import registry
-from membench.cli.common import DTYPES, images_at_once, names_of, plugin
+from membench.cli.common import names_of, network, plugin
 from membench.errors import UserError
 
 HELP = "which training images your model gives back"
@@ -96,15 +96,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="unreadable images allowed, a share or a number (default 1%%)",
     )
     how.add_argument("--enlarge", action="store_true", help="take images smaller than the model's")
-    how.add_argument("--device", default="auto", help="auto (default): cuda, else mps, else cpu")
-    how.add_argument("--dtype", default="float32", choices=DTYPES)
-    how.add_argument(
-        "--batch-size",
-        type=images_at_once,
-        default=0,
-        metavar="N",
-        help="images through the network at once; auto (default): what fits",
-    )
+    network(how)
     how.add_argument("--offline", action="store_true", help="never ask the network")
     how.add_argument("--quiet", action="store_true", help="no progress bars")
     plugin(how)

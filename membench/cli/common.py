@@ -74,6 +74,15 @@ def how_to_run(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     how.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help=f"folder of runs (default {RUNS})"
     )
+    network(how)
+    how.add_argument(
+        "--compile", action="store_true", help="torch.compile the network: for long runs on a GPU"
+    )
+    return how
+
+
+def network(how: Any) -> None:
+    """Where the network computes, in what, and how many images at once."""
     how.add_argument(
         "--device",
         default="auto",
@@ -87,10 +96,6 @@ def how_to_run(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         metavar="N",
         help="images through the network at once; auto (default): what fits",
     )
-    how.add_argument(
-        "--compile", action="store_true", help="torch.compile the network: for long runs on a GPU"
-    )
-    return how
 
 
 def as_data(parser: Any) -> None:

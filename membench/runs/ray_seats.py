@@ -129,8 +129,8 @@ class Seats:
                 ) from error
             if index is not None:
                 todo.appendleft(index)
-            where = seat.where or "not started yet"
-            ray_cluster.tell(f"a worker ({where}) was lost {what}; another one takes over")
+            where = f" ({seat.where})" if seat.where else ""
+            ray_cluster.tell(f"a worker{where} was lost {what}; another one takes over")
             return
         if index is None:
             seat.where, lost[None] = answer or seat.where, 0
