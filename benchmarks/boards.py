@@ -51,7 +51,6 @@ class StandIn(Task):
     info = TaskInfo(
         "stand_in",
         1,
-        "noise in place of images",
         ("mini",),
         Space("l2/noise", False, (Band("high", 0.0, 0.7),), 1.0, 1.0, source="none"),
     )

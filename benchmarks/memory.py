@@ -60,7 +60,6 @@ class StandIn(Task):
     info = TaskInfo(
         "stand_in",
         1,
-        "noise in place of images",
         ("mini",),
         Space("l2/noise", False, (Band("high", 0.0, 1.0),), 1.0, 1.0, source="none"),
     )

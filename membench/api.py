@@ -207,7 +207,7 @@ def write_pages(runs: Sequence[Run]) -> None:
 def audit(
     model: str,
     data: str | Path,
-    output: str | Path = "results/audit",
+    output: str | Path | None = None,
     *,
     dry_run: bool = False,
     progress: bool = True,
@@ -215,14 +215,16 @@ def audit(
 ) -> dict[str, Any]:
     """Which training images does a model give back? What ``membench audit`` does.
 
-    settings: of :class:`membench.auditing.settings.Settings`. Returns what ``audit.json``
+    output: a folder; None: ``results/audits/DATA-MODEL``. settings: of
+    :class:`membench.auditing.settings.Settings`. Returns what ``audit.json``
     holds; of a dry run its plan alone. Raises :class:`UserError`.
     """
     known = {f.name for f in fields(Settings)}
     if unknown := sorted(set(settings) - known):
         raise UserError(f"unknown setting {unknown[0]!r} of an audit: {', '.join(sorted(known))}")
     asked = Settings(model, data, **settings)  # type: ignore[arg-type]  # a text is made a path
-    return run_audit(asked, Path(output), dry_run=dry_run, progress=progress)
+    folder = Path(output) if output else asked.folder
+    return run_audit(asked, folder, dry_run=dry_run, progress=progress)
 
 
 def run_audit(

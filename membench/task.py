@@ -35,7 +35,6 @@ class TaskInfo:
 
     name: str
     version: int
-    summary: str
     profiles: tuple[str, ...]
     space: Space
     sampling: Mapping[str, Any] = field(default_factory=dict)

@@ -49,7 +49,7 @@ def model() -> PixelDenoiser:
 
 class PixelTask(Task):
     info: ClassVar[TaskInfo] = TaskInfo(
-        "pixels", 1, "images as examples", ("mini",), SPACE, {"steps": 3, "guidance": 1.0}, "images"
+        "pixels", 1, ("mini",), SPACE, {"steps": 3, "guidance": 1.0}, "images"
     )
     Options: ClassVar[type] = Options
 

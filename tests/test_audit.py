@@ -309,7 +309,8 @@ def test_an_audit_lies_in_a_folder_of_its_datas_and_its_models_name(
 
     monkeypatch.setattr("membench.api.run_audit", run_audit)
     assert main(["audit", "--dry-run", "--model", model, "--data", data]) == 0
-    assert asked == [Path("results/audits") / name]
+    membench.audit(model, data, dry_run=True)
+    assert asked == [Path("results/audits") / name] * 2
 
 
 def test_a_data_folder_of_no_images(tmp_path, capsys) -> None:

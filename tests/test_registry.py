@@ -271,7 +271,7 @@ from membench.task import TaskInfo
 from membench.types import Space
 class Near:
     """A task."""
-    info = TaskInfo("near_by", 1, "", ("mini",), Space("none", True, (), 1.0, 1.0, ""))
+    info = TaskInfo("near_by", 1, ("mini",), Space("none", True, (), 1.0, 1.0, ""))
     def load(self, profile, *, control, device, dtype, batch_size): ...
 '''
 

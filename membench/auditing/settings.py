@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -168,6 +169,14 @@ class Settings:
         for name, (low, high) in RANGES.items():
             if not low <= (value := getattr(self, name)) <= high:  # NaN lies nowhere
                 raise UserError(f"{option_of(name)} {value:.6g}: it must be from {low} to {high:,}")
+
+    @property
+    def folder(self) -> Path:
+        """Where an audit is written that names no folder. Of data in "." or "..", too,
+        it has the folder's own name.
+        """
+        data, model = (os.path.basename(os.path.abspath(of)) for of in (self.data, self.model))
+        return Path("results/audits") / f"{data}-{model}"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from pathlib import Path
 
 from membench import registry
@@ -21,7 +20,6 @@ EXAMPLES = (
     "audit --model MODEL --data FOLDER --dry-run",
     "audit --model MODEL --data FOLDER --mirror OTHER --budget 30m --fail-on 'copies>0'",
 )
-AUDITS = Path("results/audits")
 FAILED = 3  # exit code where --fail-on is met
 
 
@@ -102,7 +100,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     plugin(how)
     out = parser.add_argument_group("what comes out")
     out.add_argument(
-        "--output", type=Path, metavar="DIR", help=f"folder (default {AUDITS}/DATA-MODEL)"
+        "--output", type=Path, metavar="DIR", help="folder (default results/audits/DATA-MODEL)"
     )
     out.add_argument(
         "--fail-on",
@@ -142,9 +140,7 @@ def call(args: argparse.Namespace) -> int:
     from membench.plain import plain
     from membench.reports.lines import entry, folded, width
 
-    # Of "." and "..", too, the folder's own name
-    data, model = (os.path.basename(os.path.abspath(of)) for of in (args.data, args.model))
-    folder = args.output or AUDITS / f"{data}-{model}"
+    folder = args.output or settings.folder
     found = run_audit(settings, folder, dry_run=args.dry_run, progress=not args.quiet)
     room = width()
     if args.dry_run:

@@ -50,10 +50,6 @@ class Celeba(Task):
     info = TaskInfo(
         name="celeba",
         version=2,
-        summary=(
-            "CelebA (mini: drawn faces), training images of the model against those of its mirror,"
-            " or generated images"
-        ),
         profiles=("mini", "full"),
         space=pixel_space(WORLD.size),
         examples="images",

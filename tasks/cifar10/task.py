@@ -68,10 +68,6 @@ class Cifar10(Task):
     info = TaskInfo(
         name="cifar10",
         version=2,
-        summary=(
-            "CIFAR-10 (mini: drawn scenes), training images of the model against those of its"
-            " mirror, or generated images"
-        ),
         profiles=("mini", "full"),
         space=pixel_space(WORLD.size),
         examples="images",

@@ -64,10 +64,6 @@ class SdWebster(Task):
     info = TaskInfo(
         name="sd_webster",
         version=3,
-        summary=(
-            "Stable Diffusion, captions that return training images (MV, TV, RV) against matched"
-            " ones that do not"
-        ),
         profiles=("mini", "full"),
         space=SPACE,
         sampling={"steps": 10, "guidance": 2.0},
