@@ -235,9 +235,9 @@ def test_ones_own_csv_and_text(tmp_path):
     # The format shows without the name
     named = text(tmp_path / "mine.dat", "prompt,label\na rug,1\n")
     assert [(p.text, p.label) for p in read_prompt_file(named)] == [("a rug", 1)]
-    plain = text(tmp_path / "mine.txt", "prompt\n\n{a} rug; 5x8\r\nline\u2028separator\n")
+    plain = text(tmp_path / "mine.txt", "prompts\n\n{a} rug; 5x8\r\nline\u2028separator\n")
     assert [p.text for p in read_prompt_file(plain)] == [
-        "prompt",
+        "prompts",
         "{a} rug; 5x8",
         "line\u2028separator",
     ]
@@ -400,6 +400,7 @@ def test_membench_s_table(tmp_path):
         ("a.jsonl", '{"caption": "a"}\n{"caption": 7}\n', ["line 2", "not text but int"]),
         ("a.jsonl", '{"caption": "a", "label": 2}\n', ["line 1", "label '2'"]),
         ("a.jsonl", '{"caption": null}\n', ["line 1", "empty"]),
+        ("a.txt", "Prompt\na rug\n", ["line 1", "'Prompt' is the header", "file .csv"]),
         ("a.txt", "caf\xe9\n".encode("latin-1"), ["not UTF-8", "byte 3"]),
         ("a.txt", "a rug\n".encode("utf-16"), ["not UTF-8", "byte 0"]),
         ("a.parquet", b"caption", ["no Parquet"]),

@@ -50,6 +50,7 @@ def verdict(tmp_path: Path, ours: dict[str, Any] = OURS, **number: Any) -> tuple
         (0.946, NOT_REPRODUCED),
         (0.985, NOT_REPRODUCED),
         (0.99, NOT_REPRODUCED),  # no less than 0.985
+        (1.0, NOT_REPRODUCED),  # 1.00 at least, however it is stored
     ],
 )
 def test_the_interval_and_the_rounding_decide(tmp_path: Path, value: float, told: str) -> None:

@@ -263,6 +263,7 @@ os.kill(os.getpid(), signal.SIGKILL)"""
         ("{", r"run\.json is damaged"),
         ("[]", r"run\.json is damaged"),
         ("{}", r"run\.json is damaged"),
+        ('{"schema_version": 0}', r"run\.json is damaged"),
         ('{"schema_version": 5}', "newer membench"),
         (None, "is not a run folder"),
     ],

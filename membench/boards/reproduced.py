@@ -23,6 +23,7 @@ from membench.boards.reported import numbers_of, same_setting, settings_of, stat
 
 REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "cannot be judged"
 WIDEST = 0.1  # of our interval, from end to end
+FEWEST = 2  # digits that a paper prints: of a 1.000, alone in its table, none is stored
 MISSING = 0.01  # share of the published number's examples that ours may lack or exceed
 
 RULE = (
@@ -44,10 +45,10 @@ def judged(published: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
     :func:`membench.boards.seeds.over_seeds`, with ``space``. Columns COLUMNS: options
     as JSON; asked: whether a run is of its model and data; rounding: half a unit of the
     published number's last digit, taken from the most digits that its paper prints of
-    this metric, since a table that says 0.990 is stored as 0.99; ours, low, high: of the
-    run that comes nearest to its setting, the first of several, NaN where nothing was
-    measured at it; why: in words, empty of what is reproduced. Several runs at the very
-    setting that disagree judge nothing.
+    this metric, FEWEST at least, since a table that says 0.990 is stored as 0.99; ours,
+    low, high: of the run that comes nearest to its setting, the first of several, NaN
+    where nothing was measured at it; why: in words, empty of what is reproduced.
+    Several runs at the very setting that disagree judge nothing.
     """
     runs = [run for run in settings_of(board) if run.get("profile") == "full"]
     rows = numbers_of(ordered(published))
@@ -161,7 +162,7 @@ def _rounding(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], f
     for row in rows:
         _, _, fraction = f"{row['value']:.10f}".rstrip("0").partition(".")
         key = _digits_of(row)
-        digits[key] = max(digits.get(key, 0), len(fraction))
+        digits[key] = max(digits.get(key, FEWEST), len(fraction))
     return {key: 0.5 * 10.0**-n for key, n in digits.items()}
 
 

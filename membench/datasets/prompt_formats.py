@@ -89,6 +89,11 @@ def format_of(path: Path) -> Format:
     if columns:
         published = columns is _HINTERSDORF
         return Format(_csv_rows(path, text, separator, columns, whole=published), published)
+    if lines[0].strip().lower() in _TABLE["text"]:
+        raise UserError(
+            f"{path}, line 1: {lines[0].strip()!r} is the header of a table, not a prompt; remove"
+            " the line, or name the file .csv"
+        )
     return Format((f"line {i}", {"text": line}) for i, line in enumerate(lines, 1) if line.strip())
 
 

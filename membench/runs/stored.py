@@ -50,7 +50,7 @@ def read_info(folder: Path) -> dict[str, Any]:
             raise ValueError("too large")
         run = json.loads(path.read_bytes(), parse_constant=_refused)
         version = run["schema_version"]
-        if not isinstance(version, int) or isinstance(version, bool):
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise TypeError("schema_version")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged; delete {folder} and run again") from error
