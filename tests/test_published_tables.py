@@ -165,6 +165,20 @@ def test_what_combined_gains_is_told_by_kind() -> None:
     assert f"({near.max():.3f} and {near.nlargest(2).iloc[1]:.3f})" in text
 
 
+def test_where_pia_is_lost_is_told_as_the_parquet_has_it() -> None:
+    text = " ".join((ROOT / "results" / "celeba_worlds.md").read_text(encoding="utf-8").split())
+    found = pd.read_parquet(ROOT / "results" / "first_prediction.parquet")
+    mean = found.groupby(["task", "first"])[["pia", "sima"]].mean()
+    assert f"tells them with {mean.sima['celeba', 0]:.3f} (SimA at t = 0)" in text
+    scenes = mean.loc["cifar10"]
+    assert scenes.sima.is_monotonic_increasing and scenes.pia.idxmin() == 100
+    assert f"down to {scenes.pia[100]:.3f} at t = 100" in text
+    for task, each in (("cifar10", "100 scenes"), ("celeba", "20 faces")):
+        of = found[found.task == task]
+        assert set(of.memorized) == set(of.others) == {int(each.split()[0])} and each in text
+    assert (found.norm_memorized < 0.6 * found.norm_noise).all()  # nowhere is it noise
+
+
 def test_what_sides_clusters_hold_is_told_as_the_parquet_has_it() -> None:
     text = " ".join((ROOT / "results" / "surrogates.md").read_text(encoding="utf-8").split())
     found = {
@@ -234,7 +248,6 @@ def test_what_is_told_of_faces_is_their_boards() -> None:
         board.loc["membership", f"images=0{more}", "all"] for more in ("", " t=300 test=sima")
     )
     assert f"`membership` ({told(pia)})" in page and f"has {told(sima)}" in page
-    assert f"({plain.mirrored['membership', 'x64']:.3f}) was not looked into" in page
     rows = dict(re.findall(r"\| (\w+) (?:\| [\d.]+ ){4}\| ([+-][\d.]+ \[[^\]]+\]) \|", page))
     for name, words in (
         ("membership", "gains {}"),
