@@ -1,24 +1,26 @@
 """Makes every board of this folder anew, from nothing: trainings, runs, tables.
 
-    python results/everything.py WORK [--data-root DATA] [--only A,B] [--list]
+    python results/everything.py WORK [--data-root DATA] [--jobs N] [--only A,B] [--list]
 
-What each is made of stands in everything.yaml. Commands run one after the other in WORK,
-which may be taken up again: trained models and finished runs are found. A board's Parquet
-files replace those here once all of them are written; then tables, figures and picture
-follow (tables.py, figures.py, picture.py). Several can work in one WORK, each with boards
-of its own (--only): worlds_sd_webster_images needs the models of worlds_sd_webster, rates
-those of worlds and celeba_worlds, cifar10_pair_attacks those of cifar10_pair.
+What each is made of stands in everything.yaml. Commands run in WORK, which may be taken up
+again: trained models and finished runs are found. One board is made after the other, or N
+at a time, the longest first, each on a core of its own and with its output in WORK/logs. A
+board's Parquet files replace those here once all of them are written; then tables, figures
+and picture follow (tables.py, figures.py, picture.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -31,13 +33,16 @@ FOLLOW = ("tables.py", "figures.py", "picture.py")
 
 @dataclass(frozen=True)
 class Board:
-    """Commands, and the files under WORK/boards that they write, without .parquet."""
+    """Commands, and the files under WORK/boards that they write, without .parquet. after:
+    the boards whose models it needs.
+    """
 
     board: str
     what: str
     minutes: int  # of one core
     commands: tuple[str, ...]
     writes: tuple[str, ...]
+    after: tuple[str, ...] = ()
 
     @property
     def needs_data(self) -> bool:
@@ -69,7 +74,8 @@ class Board:
 
 def read(file: Path = HERE / "everything.yaml") -> list[Board]:
     told = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return [Board(**of | {k: tuple(of[k]) for k in ("commands", "writes")}) for of in told]
+    several = ("commands", "writes", "after")
+    return [Board(**of | {k: tuple(of.get(k, ())) for k in several}) for of in told]
 
 
 def chosen(boards: list[Board], only: str | None, data: Path | None) -> list[Board]:
@@ -87,11 +93,43 @@ def chosen(boards: list[Board], only: str | None, data: Path | None) -> list[Boa
     return found
 
 
-def make(board: Board, work: Path) -> None:
+def free(waiting: Iterable[Board], running: Iterable[Board]) -> list[Board]:
+    """Those that wait for no other one, the longest first."""
+    open_ = {of.board for of in (*waiting, *running)}
+    return sorted((of for of in waiting if not open_ & set(of.after)), key=lambda of: -of.minutes)
+
+
+def minutes(boards: list[Board], jobs: int) -> int:
+    """How long they take, ``jobs`` at a time."""
+    waiting, running, now = list(boards), {}, 0
+    while waiting or running:
+        for of in free(waiting, running)[: jobs - len(running)]:
+            waiting.remove(of)
+            running[of] = now + of.minutes
+        now = min(running.values())
+        running = {of: end for of, end in running.items() if end > now}
+    return now
+
+
+def make(board: Board, work: Path, log: Path | None = None) -> None:
+    """Runs the commands, and puts what they have written in place. log: where their output
+    goes, of one core then; None: here.
+
+    Raises SystemExit for a command that fails.
+    """
+    own = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     for command in board.commands:
-        print(f"$ {command}", flush=True)
-        if code := subprocess.run(board.argv(command), cwd=work).returncode:
-            sys.exit(f"{board.board}: the command ended with {code}; this one goes on from there")
+        if log is None:
+            print(f"$ {command}", flush=True)
+            code = subprocess.run(board.argv(command), cwd=work).returncode
+        else:
+            with log.open("a", encoding="utf-8") as out:
+                print(f"$ {command}", file=out, flush=True)
+                how = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
+                code = subprocess.run(board.argv(command), cwd=work, env=own, **how).returncode
+        if code:
+            where = f" ({log})" if log else ""
+            sys.exit(f"{board.board}: a command ended with {code}{where}; run again to go on")
     for name in board.writes:
         made = work / "boards" / f"{name}.parquet"
         for file in (made, made.with_suffix(".png"), made.with_suffix(".svg")):
@@ -101,11 +139,43 @@ def make(board: Board, work: Path) -> None:
                 shutil.copyfile(file, target)
 
 
+def make_all(boards: list[Board], work: Path, jobs: int) -> None:
+    """Up to ``jobs`` at a time. After one that fails none is begun, and what runs may end.
+
+    Raises SystemExit naming those that failed.
+    """
+    waiting, failed = list(boards), []
+    running: dict[Future[float], Board] = {}
+
+    def timed(of: Board) -> float:
+        start = time.monotonic()
+        make(of, work, work / "logs" / f"{of.board}.txt" if jobs > 1 else None)
+        return (time.monotonic() - start) / 60
+
+    with ThreadPoolExecutor(jobs) as pool:
+        while running or (waiting and not failed):
+            at_once = 0 if failed else jobs - len(running)
+            # One at a time: in the order of the file
+            for of in (free(waiting, running.values()) if jobs > 1 else waiting)[:at_once]:
+                waiting.remove(of)
+                running[pool.submit(timed, of)] = of
+                print(f"{of.board}: begun", flush=True)
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                of = running.pop(done)
+                if error := done.exception():
+                    failed.append(str(error))
+                else:
+                    print(f"{of.board}: {done.result():.0f} min", flush=True)
+    if failed:
+        sys.exit("\n".join(failed))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("work", type=Path, nargs="?", help="folder of models and runs")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--only", metavar="A,B", help="these boards alone")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="boards at a time")
     parser.add_argument("--list", action="store_true", help="name the boards and their cost")
     args = parser.parse_args()
     every = read()
@@ -118,18 +188,20 @@ def main() -> None:
         print(fill(told, 80, subsequent_indent=" " * 35))
     if left := [of.board for of in every if of not in boards and not args.only]:
         print(f"left out, for want of --data-root: {', '.join(left)}")
-    print(f"in all some {sum(of.minutes for of in boards) / 60:.0f} hours of one core", flush=True)
+    if args.jobs < 1:
+        parser.error(f"--jobs {args.jobs}: at least 1")
+    hours = f"{minutes(boards, 1) / 60:.0f} hours of one core"
+    several = f", {minutes(boards, args.jobs) / 60:.0f} on {args.jobs}" if args.jobs > 1 else ""
+    print(f"in all some {hours}{several}", flush=True)
     if args.list:
         return
     if args.work is None:
         parser.error("WORK: a folder for models and runs")
-    (args.work / "boards" / "ablations").mkdir(parents=True, exist_ok=True)
+    for name in ("boards/ablations", "logs"):
+        (args.work / name).mkdir(parents=True, exist_ok=True)
     if args.data_root and not (args.work / "data").exists():
         (args.work / "data").symlink_to(args.data_root.resolve())
-    for of in boards:
-        start = time.monotonic()
-        make(of, args.work)
-        print(f"{of.board}: {(time.monotonic() - start) / 60:.0f} min", flush=True)
+    make_all(boards, args.work, args.jobs)
     for script in FOLLOW:
         if code := subprocess.run([sys.executable, HERE / script]).returncode:
             sys.exit(f"{script} ended with {code}")

@@ -144,9 +144,66 @@ def test_a_board_is_replaced_once_it_is_written(small: Path) -> None:
 
 
 def test_a_failed_command_leaves_the_board_as_it_was(small: Path) -> None:
-    with pytest.raises(SystemExit, match="b: the command ended with 1"):
+    with pytest.raises(SystemExit, match="b: a command ended with 1"):
         everything.make(board_of("broken", "new"), small.parent)
     assert (small / "b.parquet").read_text() == "old"
+
+
+def test_several_at_a_time_each_after_those_whose_models_it_needs(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of four, two at a time: the second pair reads what the first has written."""
+    work = small.parent
+    (work / "logs").mkdir()
+    (small / "chain.py").write_text(
+        "import sys, time, pathlib\n"
+        "name, *needed = sys.argv[1:]\n"
+        "time.sleep(0.3)\n"
+        "text = ''.join(pathlib.Path(f'boards/{n}.parquet').read_text() for n in needed)\n"
+        "print('said', name)\n"
+        "pathlib.Path(f'boards/{name}.parquet').write_text(text + name)\n"
+    )
+
+    def of(name: str, minutes: int, *after: str):
+        command = f"python {{here}}/chain.py {' '.join((name, *after))}"
+        return everything.Board(name, "what", minutes, (command,), (name,), after)
+
+    boards = [of("d", 1, "c", "a"), of("a", 2), of("b", 3, "a"), of("c", 5)]
+    assert [b.board for b in everything.free(boards, [])] == ["c", "a"]
+    assert (everything.minutes(boards, 1), everything.minutes(boards, 2)) == (11, 6)
+    everything.make_all(boards, work, 2)
+    assert {n: (small / f"{n}.parquet").read_text() for n in "abcd"} == {
+        "a": "a",
+        "b": "ab",
+        "c": "c",
+        "d": "cad",
+    }
+    assert "said d" in (work / "logs" / "d.txt").read_text()
+    told = capsys.readouterr().out
+    assert "said" not in told and [line for line in told.splitlines() if "begun" in line][:2] == [
+        "c: begun",
+        "a: begun",
+    ]
+
+
+def test_after_one_that_fails_none_is_begun(small: Path, capsys) -> None:
+    (small.parent / "logs").mkdir()
+    later = everything.Board("later", "what", 9, ("python {here}/write.py x",), ("b",), ("b",))
+    for jobs in (1, 2):
+        with pytest.raises(SystemExit, match="b: a command ended with 1"):
+            everything.make_all([board_of("broken"), later], small.parent, jobs)
+    assert "later" not in capsys.readouterr().out
+    assert (small / "b.parquet").read_text() == "old"
+
+
+def test_models_that_a_board_needs_are_of_a_board_before_it() -> None:
+    """In the order of the file, too, which one at a time keeps to."""
+    seen: set[str] = set()
+    for of in BOARDS:
+        assert set(of.after) <= seen
+        seen.add(of.board)
+    assert sum(bool(of.after) for of in BOARDS) >= 3
+    assert everything.minutes(BOARDS, 2) >= everything.minutes(BOARDS, 1) / 2
 
 
 def test_boards_are_chosen_by_name_and_by_what_is_there() -> None:
