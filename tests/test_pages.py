@@ -5,6 +5,7 @@ what each detector reaches beside the other model, and links that lead somewhere
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 
 import numpy as np
@@ -27,7 +28,7 @@ from membench.reports.detector_cost import detector_cost_plot, evaluated
 from membench.reports.dot_plot import UNSEEN, dot_plot, unseen_columns
 from membench.reports.drawing import inline
 from membench.reports.kinds import kind_lines
-from membench.reports.run_end import run_end
+from membench.reports.run_end import as_json, run_end
 from membench.reports.run_page import WORDS, render, rule, tone
 from membench.runs.finished import Run, per_example
 from membench.runs.nearest import example_images, mistakes
@@ -137,6 +138,18 @@ def test_a_run_is_judged_by_its_own_model_s_scores(tmp_path) -> None:
     # Both at once: each row by its own model
     first = run_end([good, bad], tmp_path, None)
     assert first.startswith("random finds memorized")
+
+
+def test_a_run_as_json_has_each_metric_that_is_one_number(tmp_path) -> None:
+    run = make_run(tmp_path)
+    [told] = json.loads(as_json([run]))
+    whole = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()]
+    assert (whole.metric == "rarefaction").sum() > 1
+    single = whole[whole.metric != "rarefaction"]
+    assert single.metric.is_unique and list(told["metrics"]) == single.metric.tolist()
+    for row in single.itertuples():
+        numbers = [np.nan if x is None else x for x in told["metrics"][row.metric]]
+        np.testing.assert_array_equal(numbers, [row.value, row.low, row.high])
 
 
 def test_mistakes_are_the_worst_and_keep_their_images() -> None:

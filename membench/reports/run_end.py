@@ -187,12 +187,14 @@ def _next(runs: Sequence[Run], rows: Sequence[Row]) -> str:
 
 def as_json(runs: Sequence[Run]) -> str:
     """A list of objects, one a run: folder, settings, status and its metrics over all
-    examples by name, each with the ends of its interval. A missing number is null.
+    examples by name, each with the ends of its interval. A missing number is null; the
+    rarefaction curve, a number at each of many n, is in metrics.parquet.
     """
     found = []
     for run in runs:
         whole = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()]
-        values = whole[["metric", "value", "low", "high"]].astype(object)
+        single = whole[whole.metric != "rarefaction"]
+        values = single[["metric", "value", "low", "high"]].astype(object)
         rows = values.where(values.notna(), None).itertuples(index=False)
         kept = ("detector", "task", "profile", "control", "seed", "status", "key", "seconds")
         found.append(
