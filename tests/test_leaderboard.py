@@ -250,6 +250,18 @@ def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
     assert "copied @N_G=8" in text and "copied @140 fwd" in text and ">=3.0" in text
 
 
+def test_json_and_csv_hold_the_same_numbers(frame, tmp_path):
+    """To the last digit: a score of 1e-12 is none of 0."""
+    told = frame.assign(auroc=[1e-12, 1 / 3, np.inf, np.nan], auroc_low=np.float32(0.1))
+    for fmt in ("csv", "json"):
+        write_boards(of_frame(told, "run"), fmt, tmp_path / f"board.{fmt}")
+    rows = json.loads((tmp_path / "board.json").read_text())
+    assert [of["auroc"] for of in rows] == [1e-12, 1 / 3, None, None]
+    text = pd.read_csv(tmp_path / "board.csv", dtype=str)
+    assert text.auroc.tolist()[:2] == [repr(of["auroc"]) for of in rows[:2]]
+    assert [of["n_g"] for of in rows] == told.n_g.tolist() and rows[0]["control"] in (True, False)
+
+
 def test_costs(frame):
     side = row(frame, "side")
     found = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -72,10 +73,16 @@ def save(frame: pd.DataFrame, by: str, fmt: str, output: Path | None) -> None:
             raise UserError("--format parquet needs --output FILE.parquet")
         write(frame, by, output)
     else:
-        text = for_spreadsheet(frame).to_csv(index=False) if fmt == "csv" else ""
-        emit(
-            text or json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n", output
-        )
+        emit(for_spreadsheet(frame).to_csv(index=False) if fmt == "csv" else _json(frame), output)
+
+
+def _json(frame: pd.DataFrame) -> str:
+    """A list of objects, every number to its last digit (``to_json`` of pandas keeps ten
+    decimals, and makes a score of 1e-12 a 0); what is missing or infinite is null.
+    """
+    there = frame.notna() & ~frame.isin([math.inf, -math.inf])
+    rows = frame.astype(object).where(there, None).to_dict("records")
+    return json.dumps(rows, indent=1, allow_nan=False) + "\n"
 
 
 def emit(text: str, output: Path | None) -> None:
