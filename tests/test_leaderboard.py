@@ -250,6 +250,17 @@ def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
     assert "copied @N_G=8" in text and "copied @140 fwd" in text and ">=3.0" in text
 
 
+def test_jvps_of_a_preparation_count_as_evaluations(tmp_path):
+    """As of a filter whose scorer takes them: 40 forwards and 60 JVPs for 5 images."""
+    make(tmp_path, [0, 1, 2, 3, 4], price=0, prepare={"forwards": 40, "jvps": 60})
+    make(tmp_path, [4, 5, 6, 7, None], detector="side", price=16)
+    frame = collect(tmp_path)
+    chosen, side = row(frame, "random"), row(frame, "side")
+    assert (chosen.prepare_forwards, chosen.prepare_evaluations) == (40, 100)
+    assert chosen.equal_cost == side.equal_cost == 80
+    assert math.isnan(chosen.copied_at_equal_cost) and side.copied_at_equal_cost == 4
+
+
 def test_json_and_csv_hold_the_same_numbers(frame, tmp_path):
     """To the last digit: a score of 1e-12 is none of 0."""
     told = frame.assign(auroc=[1e-12, 1 / 3, np.inf, np.nan], auroc_low=np.float32(0.1))

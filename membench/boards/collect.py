@@ -54,15 +54,16 @@ def with_equal_terms(
     for _, part in extracted.groupby(list(BOARD), dropna=False):
         of_terms = setting_terms(part)
         size = int(of_terms.n_ok.min())
-        budget = int((of_terms.prepare_forwards + of_terms.sample_evaluations).min())
+        budget = int((of_terms.prepare_evaluations + of_terms.sample_evaluations).min())
         for label, row in part.iterrows():
             own = counts[position[label]]
             n[label], cost[label] = size, budget
             if row.n_ok >= size:
                 [copied_n[label]] = rarefied(own, row.n_ok, [size])
-            if uneven[position[label]] and budget < row.prepare_forwards + row.sample_evaluations:
+            prepared = row.prepare_evaluations
+            if uneven[position[label]] and budget < prepared + row.sample_evaluations:
                 continue
-            paid = affordable(budget, row.prepare_forwards, row.sample_evaluations, row.n_g)
+            paid = affordable(budget, prepared, row.sample_evaluations, row.n_g)
             images[label], capped[label] = min(paid, row.n_ok), paid > row.n_ok
             [copied_cost[label]] = rarefied(own, row.n_ok, [images[label]])
     return frame.assign(
@@ -278,6 +279,7 @@ def _row(run: Run) -> dict[str, Any]:
         **{f"{what}_per_example": per_example(run, what) for what in PER_EXAMPLE},
         "forwards_per_image": spent(run, "forwards", "samples") / drawn if drawn else float("nan"),
         "prepare_forwards": spent(run, "forwards", "prepare"),
+        "prepare_evaluations": evaluations(run, "prepare"),
         "sample_forwards": spent(run, "forwards", "samples"),
         "sample_evaluations": evaluations(run, "samples"),
         "backwards": spent(run, "backwards"),

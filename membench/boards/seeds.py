@@ -49,8 +49,8 @@ SUBSETS = ("kind", "source")  # of rows that are of a part of the examples each
 
 MEANS = (
     *("positives", "negatives", "unlabelled"),
-    *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "sample_evaluations", "backwards"),
-    *("surrogate_forwards", "surrogate_backwards"),
+    *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "prepare_evaluations"),
+    *("sample_evaluations", "backwards", "surrogate_forwards", "surrogate_backwards"),
     *NUMBERS,
     *("unique_copies", "copied_at_equal_n", "copied_at_equal_cost", "equal_n", "equal_cost"),
 )

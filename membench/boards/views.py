@@ -123,6 +123,9 @@ COSTS = {
     },
     "forwards_per_image": real("evaluations", "evaluations of the network an extracted image"),
     "prepare_forwards": _count("evaluations", "evaluations of the network in preparation"),
+    "prepare_evaluations": _count(
+        "evaluations", "the same, a Jacobian-vector product counted as one"
+    ),
     "sample_forwards": _count("evaluations", "evaluations of the network for extracting images"),
     "sample_evaluations": _count(
         "evaluations", "the same, a Jacobian-vector product counted as one"

@@ -254,10 +254,12 @@ def _confidence(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 
 def _cost(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    # A stored board may be older than the column
+    prepared = part.get("prepare_evaluations", part.prepare_forwards)
     return pd.DataFrame(
         {
             "attack": names,
-            "prepare": [number(v) for v in part.prepare_forwards],
+            "prepare": [number(v) for v in prepared],
             "extract": [number(v) for v in part.sample_evaluations],
             "bwd": [number(v) for v in part.backwards],
             "surrogate": [number(v) for v in part.surrogate_forwards + part.surrogate_backwards],
