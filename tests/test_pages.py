@@ -11,13 +11,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from boards import make
+from boards import COPIED, make
 from sklearn.metrics import roc_auc_score
 from test_report import NASTY, NEAREST, make_run, page, sure, without_script
 
+from membench.boards.board import board as made_board
 from membench.boards.collect import about
 from membench.boards.counterparts import counterparts
-from membench.boards.identity import asked
 from membench.boards.judged import against
 from membench.boards.papers import about_detectors
 from membench.boards.verdict import CONTROL, MIRROR, Reached, verdict
@@ -28,6 +28,7 @@ from membench.reports.detector_cost import detector_cost_plot, evaluated
 from membench.reports.dot_plot import UNSEEN, dot_plot, unseen_columns
 from membench.reports.drawing import inline
 from membench.reports.kinds import kind_lines
+from membench.reports.page_boards import page_boards
 from membench.reports.run_end import as_json, run_end
 from membench.reports.run_page import WORDS, render, rule, tone
 from membench.runs.finished import Run, per_example
@@ -296,13 +297,31 @@ def test_costs_of_a_row_are_those_of_its_runs(tmp_path) -> None:
         for detector in ("cfg_norm", "dsm")
         for seed in (0, 1)
     ]
-    options = asked(runs[0].info)
+    settings = [about(run)["settings"] for run in runs]
     rows = pd.DataFrame(
-        [seeds_row("cfg_norm", 0.7, options=options), seeds_row("flipd", 0.7, options=options)]
+        [
+            seeds_row("cfg_norm", 0.7, settings=settings[0]),
+            seeds_row("flipd", 0.7, settings="another"),
+        ]
     )
     found = evaluated(rows, runs)
     wanted = np.mean([per_example(r, "forwards") + per_example(r, "jvps") for r in runs[:2]])
     assert found.iloc[0] == pytest.approx(wanted) and np.isnan(found.iloc[1])
+
+
+def test_two_versions_of_a_detector_have_costs_and_links_of_their_own(tmp_path) -> None:
+    """They are called alike, and are two rows of a board."""
+    runs = [
+        make(tmp_path, COPIED, price=price, images=True, more_parts={"detector_version": version})
+        for version, price in ((1, 10), (2, 30))
+    ]
+    found = made_board(runs, "seeds")
+    [board] = page_boards(found)
+    own = {about(run)["settings"]: run for run in runs}
+    of_rows = [own[settings] for settings in found.frame.settings]
+    assert list(board.links) == [run.path for run in of_rows] and len(of_rows) == 2
+    wanted = [per_example(run, "forwards") for run in of_rows]
+    assert evaluated(found.frame, runs).tolist() == wanted and wanted[0] != wanted[1]
 
 
 def test_links_lead_to_pages_and_to_papers_alone(tmp_path) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from membench.boards.identity import asked, marked
+from membench.boards.collect import about
+from membench.boards.identity import marked
 from membench.reports.plots import CHANCE, MARKERS, RUN_INKS, Axis, Line, Plot
 from membench.runs.finished import Run, evaluations_per_example
 
@@ -17,12 +18,11 @@ def evaluated(frame: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
     mean over its ``runs``; what a detector needs to learn, or to generate what it scores
     by, is in it.
     """
-    spent: dict[tuple[str, str], list[float]] = {}
+    spent: dict[str, list[float]] = {}
     for run in runs:
-        key = (run.info["detector"], asked(run.info))
-        spent.setdefault(key, []).append(evaluations_per_example(run))
+        spent.setdefault(about(run)["settings"], []).append(evaluations_per_example(run))
     return pd.Series(
-        [np.mean(spent.get((r.detector, r.options), [np.nan])) for r in frame.itertuples()],
+        [np.mean(spent.get(settings, [np.nan])) for settings in frame.settings],
         index=frame.index,
         dtype=float,
     )

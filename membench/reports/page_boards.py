@@ -13,7 +13,7 @@ import pandas as pd
 from membench.boards import board as made
 from membench.boards.attacks import is_attack
 from membench.boards.base_rate import with_base
-from membench.boards.identity import asked
+from membench.boards.collect import about
 from membench.boards.leaders import leaders
 from membench.reports.attack_tables import attack_tables
 from membench.reports.board_page import write_board
@@ -97,11 +97,7 @@ def page_boards(board: made.Board) -> Iterator[Board]:
 
 def _folder(row: pd.Series, runs: Sequence[Run]) -> Path | None:
     """The folder of the row's run of the lowest seed."""
-    own = [
-        run
-        for run in runs
-        if (run.info["detector"], asked(run.info)) == (row.detector, row.options)
-    ]
+    own = [run for run in runs if about(run)["settings"] == row.settings]
     return min(own, key=lambda run: run.info["seed"]).path if own else None
 
 
