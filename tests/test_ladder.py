@@ -96,6 +96,17 @@ def test_the_plots_hold_each_attack_on_model_and_mirror(rungs: list[Rung], tmp_p
     assert {f.suffix for f in tmp_path.glob("figure.*")} == {".parquet", ".png", ".svg"}
 
 
+def test_partial_stands_at_the_rungs_that_are(rungs: list[Rung]) -> None:
+    frame = ladder(rungs, "rung")
+    whole = summary(frame).attack
+    for name in ("1", "2"):
+        partial = frame.value == name
+        found = summary(frame.assign(status=np.where(partial, "partial", "complete")))
+        wanted = [f"PARTIAL {of}" if is_ else of for of, is_ in zip(whole, partial, strict=True)]
+        assert found.attack.tolist() == wanted
+    assert legend(frame.assign(status="partial"))[1] == "side: its defaults"
+
+
 def test_without_unconditional_sampling_there_is_no_base_rate(rungs: list[Rung]) -> None:
     only = [
         Rung(r.value, [run for run in r.runs if run.info["detector"] == "side"], ()) for r in rungs

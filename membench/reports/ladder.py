@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from membench.boards.identity import marked
 from membench.reports.attack_tables import attack_names, short_names
 from membench.reports.plot_files import write_files
 from membench.reports.plots import CHANCE, MARKERS, RUN_INKS, Axis, Line, Plot
@@ -32,7 +33,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
             {
                 option: row.value,
                 "base %": number(100 * row.base, 1),
-                "attack": name,
+                "attack": marked(name, row.status),
                 "model": "mirror" if row.control else "model",
                 "AMS %": interval(
                     row.ams_cumulative,
@@ -62,7 +63,8 @@ def legend(frame: pd.DataFrame) -> list[str]:
 def _names(frame: pd.DataFrame) -> dict[str, str]:
     """A short name for each attack and its options, by a row's detector and options."""
     settings = frame.drop_duplicates(["detector", "options"]).reset_index(drop=True)
-    return dict(zip(settings.detector + " " + settings.options, short_names(settings), strict=True))
+    names = short_names(settings.assign(status="complete"))  # a rung may be partial, another not
+    return dict(zip(settings.detector + " " + settings.options, names, strict=True))
 
 
 def plots(frame: pd.DataFrame) -> list[Plot]:
