@@ -119,8 +119,11 @@ def test_a_caption_that_was_asked_once_has_no_rate() -> None:
     assert first["rate"] is first["low"] is first["high"] is None
     assert (second["times"], second["of"], second["rate"]) == (1, 2, 0.5)
     assert (second["low"], second["high"]) == pytest.approx((0.0126, 0.9874), abs=1e-4)
-    [table] = _returned({"returned": [first, second]}).tables
+    [table] = _returned({"returned": [first, second], "numbers": {"copies": 2.0}}).tables
     assert [row[3] for row in table.rows] == ["", "50 % [1 %, 99 %]"]
+    # audit.json lists the first thousand, returned.csv all
+    [table] = _returned({"returned": [first] * 1000, "numbers": {"copies": 5000.0}}).tables
+    assert len(table.rows) == 200 and "4,800 more are in returned.csv" in table.note
 
 
 def test_the_random_group_alone_speaks_for_all_captions() -> None:

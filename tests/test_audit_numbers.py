@@ -17,6 +17,7 @@ from membench.auditing.plan import images_of_classes, paid
 from membench.auditing.unseen import Callers
 from membench.auditing.verdict import answer, numbers_of, ranking, sentences
 from membench.metrics.unique import chao1_interval
+from membench.reports.audit_page import _controls
 
 NOTHING = 1.5  # of normalised L2: no copy
 
@@ -64,6 +65,30 @@ def test_what_came_back_is_counted_once_and_without_what_the_mirror_returns() ->
     text = " ".join(sentences(audit))
     assert "Of 3 captions taken at random, 1 returned a copy: 33.3 % [0.8, 90.6]" in text
     assert "none of 23 images of the controls is" in text
+
+
+def test_a_copy_that_the_mirror_returns_too_is_not_told_as_none() -> None:
+    """Image 3 alone is copied, and it comes back from the mirror."""
+    audit = audit_of([])
+    for asked, told in (
+        ([("top", "c3", 3, 0.8), ("top", "c1", 9, NOTHING)], "1 training image comes back"),
+        ([("top", "c3", 3, 0.8), ("top", "c0", 1, 0.5)], "1 more training image comes back"),
+    ):
+        audit.judgement = judge(images(*asked, *ONE), SPACE)
+        assert f"{told} from the mirror, too" in " ".join(sentences(audit))
+        none = (
+            "none is a copy of one of the 20 training images that the mirror does not return, too."
+        )
+        assert (none in answer(audit)) == ("more" not in told)
+
+
+def test_captions_without_a_score_leave_no_ranking() -> None:
+    audit = audit_of(ONE)
+    audit.scores = dict.fromkeys(audit.scores, float("nan"))
+    assert not any("score above" in line for line in sentences(audit))
+    told = {"controls": [], "ranking": ranking(audit)}
+    told["similarity"] = {"published": 1.0, "threshold": 1.0, "space": "l2"}
+    assert not _controls(told).tables
 
 
 def test_flagged_captions_score_above_every_unseen_one() -> None:

@@ -115,9 +115,11 @@ def answer(audit: Audit) -> str:
             " generated."
         )
     else:
+        # Of those the mirror returns, too, some images are copies
+        but = " that the mirror does not return, too" if j.shared else ""
         text = (
             f"No training image came back: of {made:,} images that were generated, none is a copy"
-            f" of one of the {of:,} training images."
+            f" of one of the {of:,} training images{but}."
         )
     if j.suspect:
         text += " The mirror may have seen these images, so it does not tell."
@@ -159,9 +161,13 @@ def sentences(audit: Audit) -> list[str]:
             f" place of the published {j.published:g}."
         )
     if j.shared:
+        n, more = len(j.shared), " more" if len(j.returned) else ""
+        come, they = (
+            ("training image comes", "it does") if n == 1 else ("training images come", "they do")
+        )
         found.append(
-            f"{len(j.shared):,} more come back from the mirror, too, which says nothing of this"
-            " model; they do not count."
+            f"{n:,}{more} {come} back from the mirror, too, which says nothing of this model;"
+            f" {they} not count."
         )
     called = int(((j.images.asked == "unseen") & j.images.called & j.images["copy"]).sum())
     if called:
@@ -170,7 +176,7 @@ def sentences(audit: Audit) -> list[str]:
             " these training images."
         )
     r = ranking(audit)
-    if r["unseen"]:
+    if r["unseen"] and r["scored"]:
         found.append(
             f"{r['flagged']:,} of {r['scored']:,} captions score above {r['above']}"
             f" unseen ones (by chance: {r['expected']:g});"

@@ -91,7 +91,7 @@ def _returned(told: Mapping[str, Any]) -> Section:
         for r in told["returned"][:ROWS]
     ]
     header = ["training image", "in the data", "came back", "rate", "nearest", "caption"]
-    more = len(told["returned"]) - len(rows)
+    more = int(told["numbers"]["copies"]) - len(rows)  # audit.json itself lists the first alone
     note = (
         "came back: of the images of the captions that returned it, which are here because they"
         " did; the rate, with its 95 % interval, is of captions that were asked several times."
@@ -120,7 +120,7 @@ def _controls(told: Mapping[str, Any]) -> Section:
     note = f"published threshold {s['published']:g}, used {s['threshold']:.4g} ({s['space']})"
     tables = [Table("Images that cannot be copies", header, rows, note)] if rows else []
     r = told["ranking"]
-    if r["unseen"]:
+    if r["unseen"] and r["scored"]:
         tables.append(
             Table(
                 "Ranking of the captions",
