@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from boards import COPIED, make
 
 from membench import registry
 from membench.boards.board import board
@@ -15,6 +16,7 @@ from membench.cli.main import main
 from membench.errors import UserError
 from membench.registry import Registry
 from membench.reports.grid_table import grid_table
+from membench.reports.run_end import run_end
 from membench.reports.run_tables import run_table
 from membench.runs import grid, plan
 from membench.runs.finished import read_runs
@@ -122,6 +124,21 @@ def test_runs_of_one_detector_are_told_apart(pixels: None, tmp_path: Path) -> No
         detection = text.partition("extraction")[0]
         assert re.search("^ *png_size  ", detection.replace("PARTIAL ", ""), re.M), text
         assert "png_size images=0" in detection, text
+
+
+def test_runs_on_model_and_control_are_told_apart(tmp_path: Path) -> None:
+    """As two blocks of a file of runs may ask for them; one of more examples, too."""
+    runs = [make(tmp_path, COPIED), make(tmp_path, COPIED, control=True)]
+    runs.append(make(tmp_path, [*COPIED, None, None]))
+    for text in (grid_table(Grid(runs, [], 0.0)), run_table(runs)):
+        title, *rows = text.partition("extraction")[0].splitlines()
+        assert "CONTROL" not in title
+        for name in ("random 8 examples", "random CONTROL", "random 10 examples"):
+            assert [row for row in rows if re.match(f" *{name}  ", row)], text
+    assert "mini, CONTROL model, seed 0" in run_table(runs[1:2])
+    text = run_end(runs[:2], tmp_path, None)
+    assert "CONTROL" not in text and re.search("^random +control ", text, re.M)
+    assert re.search("^random +model ", text, re.M)
 
 
 def test_several_seeds_are_one_row_a_setting(

@@ -224,6 +224,19 @@ def test_the_verdict_is_of_a_detector_that_asks_the_model(tmp_path: Path) -> Non
     assert first.startswith("captions ")
 
 
+def test_the_sentence_and_the_next_command_are_of_their_own_task(tmp_path: Path) -> None:
+    """Of task t the control was asked, of task u not; and u's examples are images."""
+    root = tmp_path / "runs"
+    tells = {"change": lambda s: s.assign(score=s.label.astype(float))}
+    runs = [make(root, [None] * 60, task="t", detector="d")]
+    make(root, [None] * 60, task="t", detector="d", control=True)
+    pictures = {"change": lambda s: tells["change"](s).assign(prompt=None)}
+    runs.append(make(root, [None] * 70, task="u", detector="d", **pictures))
+    first, *_, last = run_end(runs, root, None).splitlines()
+    assert first.startswith("u: d tells memorized images from others"), first
+    assert "--task u" in last
+
+
 def test_one_partial_run_among_whole_ones_says_of_how_many(tmp_path: Path) -> None:
     whole = make(tmp_path / "runs", COPIED)
     extra = {"n_task_examples": 800, "status": "partial"}

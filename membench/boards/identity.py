@@ -88,6 +88,33 @@ def asked(info: Mapping[str, Any]) -> str:
     return " ".join([*words, *sorted(info["options_passed"])])
 
 
+def mixed(infos: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of runs that a file of runs names side by side, what tells each from others beside
+    task, detector and options: control, profile and precision, where they differ; and how
+    many examples, where runs would be called alike. infos: their run.json.
+    """
+    words = [("CONTROL" * bool(i["control"]), i["profile"], i["dtype"]) for i in infos]
+    kept = [k for k in range(3) if len({of[k] for of in words}) > 1]
+    told = [" ".join(of[k] for k in kept if of[k]) for of in words]
+    names = [
+        (i["task"], i["detector"], asked(i), *passed(i), of)
+        for i, of in zip(infos, told, strict=True)
+    ]
+    return [
+        f"{of} {i['n_examples']:,} examples".strip() if names.count(name) > 1 else of
+        for i, of, name in zip(infos, told, names, strict=True)
+    ]
+
+
+def common(infos: Sequence[Mapping[str, Any]]) -> str:
+    """What the runs of a table are all of, for its title: profile, control and seed."""
+    profiles, seeds = (
+        " and ".join(dict.fromkeys(str(i[name]) for i in infos)) for name in ("profile", "seed")
+    )
+    control = f", CONTROL model{'s' * (len(infos) > 1)}" if all(i["control"] for i in infos) else ""
+    return f"{profiles}{control}, seed {seeds}"
+
+
 def differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The fields of BOARD that are not the same in all rows, boards or their fields."""
     return [name for name in BOARD if len({str(row[name]) for row in rows}) > 1]

@@ -4,11 +4,9 @@ task.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
-from membench.boards.identity import asked
+from membench.boards.identity import asked, common, mixed
 from membench.metrics.names import COPIES, DETECTION
 from membench.reports.run_summary import run_summary
 from membench.reports.terminal import table
@@ -29,9 +27,11 @@ def grid_table(grid: Grid) -> str:
         [" ".join(info["task_options_passed"]) for info in infos],
     )
     lines = with_more([info["detector"] for info in infos], [asked(info) for info in infos])
+    lines = [f"{line} {more}".strip() for line, more in zip(lines, mixed(infos), strict=True)]
     tasks = list(dict.fromkeys([*columns, *(s.task for s in grid.skipped)]))
     names = sorted({*lines, *(s.detector for s in grid.skipped)})
     runs = dict(zip(zip(columns, lines, strict=True), grid.runs, strict=True))
+    settings = common(infos) if infos else "no run"
     parts = []
     for title, metrics in (("detection", DETECTION), ("extraction", COPIES)):
         shown = {"detection": ("auroc", "tpr_at_fpr_0.01"), "extraction": tuple(COPIES)}[title]
@@ -45,7 +45,7 @@ def grid_table(grid: Grid) -> str:
             rows.append({"detector": name, **cells})
         parts.append(
             table(
-                f"{title}, {_grid_settings(grid.runs)}, 95 % intervals over groups",
+                f"{title}, {settings}, 95 % intervals over groups",
                 pd.DataFrame(rows),
             )
         )
@@ -56,13 +56,6 @@ def grid_table(grid: Grid) -> str:
         f" {grid.seconds / 60:.1f} min"
     )
     return "\n".join([*parts, *map(run_summary, grid.runs), done])
-
-
-def _grid_settings(runs: Sequence[Run]) -> str:
-    if not runs:
-        return "no run"
-    info = runs[0].info
-    return f"{info['profile']}{', CONTROL models' if info['control'] else ''}, seed {info['seed']}"
 
 
 def _why(run: Run, metric: str) -> str:

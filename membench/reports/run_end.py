@@ -13,7 +13,7 @@ import pandas as pd
 from membench.boards.board import board
 from membench.boards.collect import about
 from membench.boards.counterparts import HALVES, counterparts, is_half, other_model
-from membench.boards.identity import DETERMINISTIC, marked
+from membench.boards.identity import DETERMINISTIC, asked, marked
 from membench.boards.judged import what_of
 from membench.boards.mirror import half_of, mirror_rows, paired
 from membench.boards.verdict import CONTROL, MIRROR, Verdict, control_verdict, mirror_verdict
@@ -45,11 +45,15 @@ def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
     found = sorted([*_mirrored(pairs, runs), *single], key=lambda row: -row.value)
     # What is found without a model is no verdict on one
     judged = [row for row in found if row.asks] or found
-    first = folded(plain(f"{_partial(runs)}{judged[0].verdict.text}."), room)
+    best = judged[0]
+    task = f"{best.task}: " if len({row.task for row in found}) > 1 else ""
+    first = folded(plain(f"{_partial(runs)}{task}{best.verdict.text}."), room)
     where = "" if root == DEFAULT else f" --runs {shlex.quote(str(root))}"
     last = [*folded(_files(runs, root), room), f"next: {_next(runs, judged)}{where}"]
     frame = pd.DataFrame([row.cells for row in found]).fillna("")
-    frame["detector"] = told_briefly(frame.filter(["task", "detector"]), "detector")
+    frame["detector"] = told_briefly(
+        frame.filter(["task", "detector", "profile", "dtype", "model"]), "detector"
+    )
     frame, same = told_apart(frame)
     title = ", ".join(filter(None, [_about(runs), same]))
     for shown in range(len(frame), 0, -1):
@@ -64,14 +68,16 @@ def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table; value: by which rows are ordered. asks: whether the detector
-    asks the model anything.
+    """A row of the table; value: by which rows are ordered. task, detector, options: what
+    ran. asks: whether the detector asks the model anything.
     """
 
     cells: Mapping[str, str]
     value: float
     verdict: Verdict
+    task: str
     detector: str
+    options: str
     asks: bool
 
 
@@ -79,7 +85,7 @@ def _mirrored(pairs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
     """Rows of settings on both models; the sentence is of the model asked first."""
     if not pairs:
         return
-    frame, half = mirror_rows(pairs), half_of(asked[0])
+    frame = mirror_rows(pairs)
     several = frame.task.nunique() > 1
     for _, r in frame[frame.kind == "all"].iterrows():
         cells = {"task": r.task} if several else {}
@@ -90,8 +96,10 @@ def _mirrored(pairs: Sequence[Run], asked: Sequence[Run]) -> Iterator[Row]:
             "TPR@1%": _alone(r.mirrored_tpr),
             "eval/ex": number(r.evaluations_per_example),
         }
-        found = mirror_verdict(r, what_of(pairs[0]), half)
-        yield Row(cells, r.mirrored, found, r.detector, r.evaluations_per_example > 0)
+        [first, *_] = _of_task(r.task, asked)
+        found = mirror_verdict(r, what_of(first), half_of(first))
+        ran = r.task, r.detector, r.options
+        yield Row(cells, r.mirrored, found, *ran, r.evaluations_per_example > 0)
 
 
 def _single(runs: Sequence[Run], asked: Sequence[Run], *, beside: bool) -> Iterator[Row]:
@@ -105,10 +113,14 @@ def _single(runs: Sequence[Run], asked: Sequence[Run], *, beside: bool) -> Itera
     frame = board(runs, "seeds" if seeds else "run").frame
     frame = frame[frame.control.isin({run.info["control"] for run in asked})]
     several = frame.task.nunique() > 1
-    other = MIRROR if any(map(is_half, asked)) else CONTROL
+    # A file of runs may name more than one of them
+    mixed = [name for name in ("profile", "dtype") if frame[name].nunique() > 1]
     for _, r in frame.iterrows():
         cells = {"task": r.task} if several else {}
         cells["detector"] = marked(f"{r.detector} {r.options}".strip(), r.status)
+        cells |= {name: r[name] for name in mixed}
+        if frame.control.nunique() > 1:
+            cells["model"] = "control" if r.control else "model"
         if r.extract_only:
             cells["images"] = number(r.n_g)
             cells["AMS copies %"] = interval(
@@ -130,10 +142,16 @@ def _single(runs: Sequence[Run], asked: Sequence[Run], *, beside: bool) -> Itera
             value = r.auroc
         if seeds:
             cells["seeds"] = DETERMINISTIC if r.get("deterministic") else str(r.seeds)
-        found = control_verdict(r, what_of(asked[0]), other, runs)
+        of_task = _of_task(r.task, asked)
+        other = MIRROR if any(map(is_half, of_task)) else CONTROL
+        found = control_verdict(r, what_of(of_task[0]), other, runs)
         value = value if pd.notna(value) else float("-inf")
         asks = bool(r.extract_only) or r.forwards_per_example + r.jvps_per_example > 0
-        yield Row(cells, value, found, r.detector, asks)
+        yield Row(cells, value, found, r.task, r.detector, r.options, asks)
+
+
+def _of_task(task: str, runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.info["task"] == task]
 
 
 def _half(row: pd.Series, runs: Sequence[Run]) -> str:
@@ -166,9 +184,10 @@ def _partial(runs: Sequence[Run]) -> str:
 def _about(runs: Sequence[Run]) -> str:
     tasks = list(dict.fromkeys(run.info["task"] for run in runs))
     seconds = sum(run.info["seconds"] for run in runs)
-    control = ", CONTROL model" if runs[0].info["control"] else ""
-    profile = runs[0].info["profile"]
-    return f"{', '.join(tasks)}, {profile} profile{control}, {seconds:,.0f} s"
+    control = ", CONTROL model" if all(run.info["control"] for run in runs) else ""
+    profiles = list(dict.fromkeys(run.info["profile"] for run in runs))
+    word = "profile" if len(profiles) == 1 else "profiles"
+    return f"{', '.join(tasks)}, {' and '.join(profiles)} {word}{control}, {seconds:,.0f} s"
 
 
 def _files(runs: Sequence[Run], root: Path) -> str:
@@ -181,7 +200,11 @@ def _next(runs: Sequence[Run], rows: Sequence[Row]) -> str:
     """The command that comes next, on one line, so that it can be copied."""
     for row in rows:
         if row.verdict.level == "open" and not runs[0].info["control"]:
-            return other_model(next(r for r in runs if r.info["detector"] == row.detector))
+            ran = row.task, row.detector, row.options
+            infos = ((run, run.info) for run in runs)
+            return other_model(
+                next(run for run, i in infos if (i["task"], i["detector"], asked(i)) == ran)
+            )
     return f"membench {'leaderboard' if len(runs) > 1 else 'report'}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from membench.boards.captions import best, line_columns, reached
-from membench.boards.identity import asked, marked
+from membench.boards.identity import asked, common, marked, mixed
 from membench.metrics.names import COPIES, DETECTION, GENERATIONS
 from membench.plain import plain
 from membench.reports.board_tables import captions_lines
@@ -64,16 +64,13 @@ def _one_class(runs: Sequence[Run]) -> Iterator[str]:
             return
 
 
-def _where(run: Run) -> str:
-    info = run.info
-    return (
-        f"{info['task']} ({info['profile']}{', CONTROL model' if info['control'] else ''}, seed"
-        f" {info['seed']})"
-    )
+def _where(runs: Sequence[Run]) -> str:
+    infos = [run.info for run in runs]
+    return f"{infos[0]['task']} ({common(infos)})"
 
 
 def _whole(run: Run) -> Iterator[str]:
-    info, m, what = run.info, run.metrics, f"{run.info['detector']} on {_where(run)}"
+    info, m, what = run.info, run.metrics, f"{run.info['detector']} on {_where([run])}"
     detection = detection_rows(m)
     if len(detection):
         yield table(f"{what}: detection, 95 % intervals over groups", detection)
@@ -112,8 +109,9 @@ def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
         [run.info["detector"] for run in runs],
         [" ".join([asked(run.info), *run.info["task_options_passed"]]).strip() for run in runs],
     )
-    for run, told in zip(runs, names, strict=True):
-        m, name = run.metrics, {"detector": marked(told, run.info["status"])}
+    infos = [run.info for run in runs]
+    for run, told, more in zip(runs, names, mixed(infos), strict=True):
+        m, name = run.metrics, {"detector": marked(f"{told} {more}".strip(), run.info["status"])}
         overall = m[(m.subset == "all") & m.band.isna()]
         cells = {
             DETECTION[r.metric]: interval(r.value, r.low, r.high)
@@ -146,12 +144,12 @@ def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
             )
     if scored:
         yield table(
-            f"{_where(runs[0])}: detection, 95 % intervals over groups",
+            f"{_where(runs)}: detection, 95 % intervals over groups",
             pd.DataFrame(scored).fillna("n/a"),
         )
     if drawn:
         yield table(
-            f"{_where(runs[0])}: extraction, {runs[0].info['space']['id']}, 95 % intervals over"
+            f"{_where(runs)}: extraction, {runs[0].info['space']['id']}, 95 % intervals over"
             " groups",
             pd.DataFrame(drawn),
         )
