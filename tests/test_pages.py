@@ -257,6 +257,10 @@ def test_both_dots_are_of_the_same_examples(tmp_path) -> None:
         wanted = roc_auc_score(own.scores.label, other.scores.score)
         assert found.unseen[at] == pytest.approx(wanted)
         assert found.unseen_low[at] < wanted < found.unseen_high[at]
+    apart = dataclasses.replace(b, scores=b.scores.assign(score=-a.scores.label.astype(float)))
+    found = unseen_columns(rows[:1], [a, apart])  # no error: of 30 and 60 groups a bound
+    assert (found.unseen[0], found.unseen_low[0]) == (0, 0)
+    assert found.unseen_high[0] == pytest.approx(1 - 0.025 ** (1 / 30))
     asked = rows.assign(control_auroc=[0.4, np.nan], control_auroc_low=0.3, control_auroc_high=0.5)
     found = unseen_columns(asked, [a, b])
     assert found.unseen_on.tolist() == [CONTROL, MIRROR] and found.unseen[0] == 0.4

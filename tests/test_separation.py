@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from boards import make
 
+from membench.boards.board import board
+from membench.boards.verdict import mirror_verdict
 from membench.measures import auroc_by_group
 from membench.metrics.intervals import detection_intervals
-from membench.metrics.mirror import mirrored_auroc
+from membench.metrics.mirror import mirrored_auroc, over_control
 from membench.metrics.unique import zero_limit
 
 
@@ -71,6 +76,52 @@ def test_average_precision_is_that_of_the_worse_way_to_err() -> None:
     scores, labels, groups = apart(200, 5)
     low, _ = detection_intervals(scores, labels, groups, resamples=50)["average_precision"]
     assert low == pytest.approx(np.mean([k / (k + zero_limit(5) * 5) for k in range(1, 201)]))
+
+
+def two_scores(count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tell so many examples of each label apart without an error, and are no one
+    score.
+    """
+    scores, labels, groups = apart(count, count)
+    columns = {"id": groups, "label": labels, "kind": "x", "group": groups, "status": "ok"}
+    one = pd.DataFrame({"score": scores} | columns)
+    return one, one.assign(score=scores**3)
+
+
+@pytest.mark.parametrize("count", [8, 200])
+def test_two_that_tell_all_apart_are_not_alike_for_sure(count: int) -> None:
+    limit = zero_limit(count)
+    model, control = two_scores(count)
+    assert over_control([(model, control)], resamples=50) == pytest.approx((0, -limit, limit))
+    # What reads the example alone gives both the same score: no sample could differ
+    assert over_control([(model, model)], resamples=50) == (0, 0, 0)
+    worse = over_control([(control.assign(score=-control.score), model)], resamples=50)
+    assert worse == pytest.approx((-1, -1, -1 + 2 * limit))
+    mirror = control.assign(label=1 - control.label)
+    found = mirrored_auroc(model, mirror, resamples=50).iloc[0]
+    ends = (0.5 - limit / 2, 0.5 + limit / 2)
+    assert (found.mirrored, found.low, found.high) == pytest.approx((0.5, *ends))
+    row = found.rename({n: f"auroc_{n}" for n in ("a", "b", "a_low", "a_high", "b_low", "b_high")})
+    row = pd.concat([row, pd.Series({"detector": "x", "mirrored_low": ends[0]})])
+    row["mirrored_high"] = ends[1]
+    assert mirror_verdict(row, "images", "a").level == ("unsure" if count == 8 else "content")
+
+
+def test_two_detectors_that_tell_all_apart_have_an_interval(tmp_path: Path) -> None:
+    one, other = (
+        make(
+            tmp_path,
+            [None] * 40,
+            detector=name,
+            change=lambda s, power=power: s.assign(score=(s.label + s.index / 99) ** power),
+        )
+        for name, power in (("one", 1), ("other", 3))
+    )
+    rows = board([one, other], "difference").frame.set_index("metric")
+    limit = zero_limit(20)
+    assert rows.difference.tolist() == [0] * len(rows) and (rows.p == 1).all()
+    assert tuple(rows.loc["auroc", ["low", "high"]]) == pytest.approx((-limit, limit))
+    assert (rows.low <= -limit).all() and (rows.high >= limit).all()
 
 
 def test_mirrored_models_that_are_both_told_apart() -> None:

@@ -25,6 +25,7 @@ from membench.boards.resampling import Resampler, same_scores
 from membench.metrics.intervals import percentiles
 from membench.metrics.levels import difference_p, holm, two_level
 from membench.metrics.names import PAIRED
+from membench.metrics.separation import difference_bound
 from membench.runs.finished import Run
 
 # However many pairs Holm's adjustment is over: below 2 / (1 + r) p comes from the tail's
@@ -141,7 +142,11 @@ def _pair(
         return []
     runs = [of.runs[seed] for of in (a, b) for seed in seeds]
     found = resampler.detection(runs)
-    facts = {"n": len(resampler.common(runs)[0].frame), "seeds": len(seeds)}
+    common = [of.frame for of in resampler.common(runs)]
+    labels, groups = (common[0][name].to_numpy() for name in ("label", "group"))
+    own, others = common[: len(seeds)], common[len(seeds) :]
+    same = all(np.array_equal(x.score, y.score) for x, y in zip(own, others, strict=True))
+    facts = {"n": len(labels), "seeds": len(seeds)}
     facts |= {"deterministic": len(seeds) > 1 and all(alike(of, seeds) for of in (a, b))}
     rows = []
     for metric in metrics:
@@ -157,6 +162,11 @@ def _pair(
         distribution = two_level(*between)
         low, high = percentiles(distribution, 0.95)
         better, other = (a, b) if sign == 1 else (b, a)
+        if not same:  # one and the same score differs in no sample
+            first, second = (float(of.mean()) for of in values[::sign])
+            low, high = difference_bound(
+                (low, high), first, second, labels, groups.astype(str), 0.95, metric
+            )
         rows.append(
             {
                 "metric": metric,

@@ -20,7 +20,7 @@ from membench.metrics.detection import FPR_LIMITS, check, detection_metrics, dev
 from membench.metrics.ranks import beaten, counts, places, taken, wins
 from membench.metrics.ranks import parts as rows_at_once
 from membench.metrics.rows import Metric
-from membench.metrics.separation import auroc_bound, bounded, precision_bound, rate_bound
+from membench.metrics.separation import bound_of, bounded
 from membench.metrics.unique import Interval
 
 _CELLS = 2_000_000  # weights held at once
@@ -106,9 +106,7 @@ def detection_intervals(
         name: percentiles(np.concatenate([part[name] for part in parts]), level)
         for name in parts[0]
     }
-    bounds = {"auroc": auroc_bound, "average_precision": precision_bound}
-    bounds |= dict.fromkeys(rates, rate_bound)
-    return {name: bound(found[name], labels, groups, level) for name, bound in bounds.items()}
+    return {name: bound_of(name)(ends, labels, groups, level) for name, ends in found.items()}
 
 
 def weighted_statistics(

@@ -13,7 +13,7 @@ import pandas as pd
 from membench.metrics.intervals import class_weights, weighted_auroc, weighted_statistics
 from membench.metrics.levels import two_level_interval
 from membench.metrics.multiplicity import natural
-from membench.metrics.separation import auroc_bound
+from membench.metrics.separation import auroc_bound, difference_bound
 
 FPR = 0.01
 RESAMPLES = 1000
@@ -92,6 +92,10 @@ def mirrored_over_seeds(
                 )
             ]
         (low, high), (a_low, a_high), (b_low, b_high) = ends
+        same = all(np.array_equal(part.score, part.score_b) for part in parts)
+        if low == high and {one, two} == {0.0, 1.0} and not same:
+            # Either is told apart without an error, and no resample says otherwise
+            low, high = (a_low + b_low) / 2, (a_high + b_high) / 2
         rows.append(
             {
                 "kind": kind,
@@ -146,14 +150,22 @@ def over_control(
         found = [weighted_auroc(one, labels, weights) for one in scores]
         return np.subtract(found[::2], found[1::2])
 
-    values = less(np.ones((1, len(labels)), dtype=np.int64))[:, 0]
+    once = np.ones((1, len(labels)), dtype=np.int64)
+    values = less(once)[:, 0]
     drawn = [less(weights) for weights in class_weights(labels, groups, resamples, seed)]
-    low, high = (
-        two_level_interval(values, np.concatenate(drawn, axis=1), level=level, range_=(-1.0, 1.0))
-        if drawn
-        else (np.nan, np.nan)
+    if not drawn:
+        return float(values.mean()), np.nan, np.nan
+    ends = two_level_interval(
+        values, np.concatenate(drawn, axis=1), level=level, range_=(-1.0, 1.0)
     )
-    return float(values.mean()), float(low), float(high)
+    # One and the same score of both models differs in no sample
+    if not all(map(np.array_equal, scores[::2], scores[1::2])):
+        means = [
+            float(np.mean([weighted_auroc(one, labels, once) for one in of]))
+            for of in (scores[::2], scores[1::2])
+        ]
+        ends = difference_bound(ends, *means, labels, groups, level)
+    return float(values.mean()), float(ends[0]), float(ends[1])
 
 
 def is_mirrored(a: pd.DataFrame, b: pd.DataFrame) -> bool:

@@ -10,9 +10,13 @@ less in 97.5 % of such samples (Clopper & Pearson 1934 for g of g).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from membench.metrics.unique import Interval, zero_limit
+
+Bound = Callable[[Interval, np.ndarray, np.ndarray, float], Interval]
 
 
 def auroc_bound(
@@ -56,6 +60,35 @@ def rate_bound(
     groups, with the threshold as it is.
     """
     return bounded(interval, units(labels, groups, 1), level)
+
+
+def bound_of(metric: str) -> Bound:
+    """The bound of a metric of ``intervals.detection_intervals``, by its name."""
+    known = {"auroc": auroc_bound, "average_precision": precision_bound}
+    return known.get(metric, rate_bound)
+
+
+def difference_bound(
+    interval: Interval,
+    first: float,
+    second: float,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    level: float,
+    metric: str = "auroc",
+) -> Interval:
+    """The interval of first less second, two values of a metric on the same examples, that
+    are of two scores; where either value is 0 or 1 and each resample is like the next, it
+    is as wide as the bounds of the two allow: 1 and 1 on ten examples are not alike for
+    sure.
+    """
+    if interval[0] != interval[1] or not {first, second} <= {0.0, 1.0}:
+        return interval
+    bound = bound_of(metric)
+    (low, high), (other_low, other_high) = (
+        bound((value, value), labels, groups, level) for value in (first, second)
+    )
+    return low - other_high, high - other_low
 
 
 def units(labels: np.ndarray, groups: np.ndarray, label: int) -> int:

@@ -19,6 +19,7 @@ from membench.boards.mirror import pairs_of
 from membench.boards.resampling import Resampler
 from membench.boards.verdict import CONTROL, MIRROR
 from membench.metrics.levels import two_level_interval
+from membench.metrics.separation import auroc_bound
 from membench.reports.plots import CHANCE, Axis, Line, Plot
 from membench.runs.finished import Run
 
@@ -70,19 +71,18 @@ def _on_mirror(pairs: Sequence[tuple[Run, Run]]) -> tuple[float, float, float]:
         )
         for run, mirror in pairs
     ]
-    drawn = [
-        of["auroc"] for of in Resampler(metrics=("auroc",)).detection(relabelled) if "auroc" in of
-    ]
+    resampler = Resampler(metrics=("auroc",))
+    drawn = [of["auroc"] for of in resampler.detection(relabelled) if "auroc" in of]
     if not drawn:
         return (math.nan,) * 3
     values = [of.value for of in drawn]
     resampled = [of.resampled for of in drawn if of.resampled is not None]
-    low, high = (
-        two_level_interval(values, np.stack(resampled), logit=True)
-        if resampled
-        else (math.nan, math.nan)
-    )
-    return float(np.mean(values)), low, high
+    if not resampled:
+        return float(np.mean(values)), math.nan, math.nan
+    ends = two_level_interval(values, np.stack(resampled), logit=True)
+    frame = resampler.common(relabelled)[0].frame
+    labels, groups = (frame[name].to_numpy() for name in ("label", "group"))
+    return float(np.mean(values)), *auroc_bound(ends, labels, groups.astype(str), 0.95)
 
 
 def dot_plot(frame: pd.DataFrame, unseen: pd.DataFrame) -> Plot | None:
