@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from pixel_task import PixelTask
 
 from membench import registry
 from membench.boards.resampling import Resampler
+from membench.boards.rescore import rescored
 from membench.boards.thresholds import sweep_thresholds
 from membench.detector import Detector
 from membench.errors import UserError
@@ -115,6 +117,14 @@ def test_the_interval_of_copies_is_over_groups_with_and_without_scores(
     ams = swept[(swept.metric == "ams") & (swept.form == "cumulative")]
     ends = ams.groupby("alpha")[["low", "high"]].nunique(dropna=False)
     assert (ends == 1).all().all() and (ams.high - ams.low).max() > 0.5
+
+
+def test_another_threshold_is_over_the_same_groups(runs: dict[bool, Run]) -> None:
+    """Rows of the kinds, too, and every interval."""
+    tables = {alone: rescored(run, (), 0.9).metrics for alone, run in runs.items()}
+    extracted = [m[m.metric.str.match("ams|ums")].reset_index(drop=True) for m in tables.values()]
+    pd.testing.assert_frame_equal(*extracted)
+    assert {"all", "kind=MV", "kind=N"} == set(extracted[1].subset)
 
 
 @pytest.mark.parametrize("owners", [[], {"a": "b"}, {"a": ["b"]}, {"a": ["b", 1]}])

@@ -105,9 +105,8 @@ def rescored(run: Run, bands: Sequence[Band], copy: float | None) -> Run:
     Extraction is counted anew. Where the copy threshold changes, so do the labels of
     examples that are images (:func:`relabelled`), and detection with them;
     ``extracted_share`` and ``copies_per_image`` fall away: which training image is
-    of which kind is not stored. A run of extraction alone has stored no examples:
-    intervals are then over its conditions, and rows of a ``kind=`` fall away. Raises
-    UserError for bands that the run's similarity cannot have.
+    of which kind is not stored. Raises UserError for bands that the run's similarity cannot
+    have.
     """
     space = rebanded(run.space, bands, copy)
     if space == run.space:
@@ -115,7 +114,7 @@ def rescored(run: Run, bands: Sequence[Band], copy: float | None) -> Run:
     samples, matches = run.found()
     seed, metrics, scores = run.info["seed"], run.metrics, run.scores
     spent = evaluations(run, "prepare", "samples")
-    new = extraction_table(samples, matches, space, scores, evaluations=spent, seed=seed)
+    new = extraction_table(samples, matches, space, run.examples, evaluations=spent, seed=seed)
     # Also what cannot be made anew, such as an AUROC of images that all are copies now
     kept = ~metrics.metric.isin([*REMADE, *(row.name for row in new)])
     if space.copy != run.space.copy:

@@ -39,8 +39,8 @@ def run_metrics(
     samples: those that did not fail. evaluations: of the target network, that the
     samples cost (forwards and JVPs), preparation included. examples: columns id, group,
     kind; default: those of the scores, of which an extraction alone has none. A sample
-    of no known example is a group of its own if it is unconditional, and one with those
-    of its condition if not; "kind=" then has no row of it. training_kinds: of each
+    of no known example is a group of its own, or, of a prompt, one with those of that
+    prompt; "kind=" then has no row of it. training_kinds: of each
     unique training image, for the extracted share against multiplicity
     (``multiplicity_table``). Detection is left out where one class has no scored
     example; unlabelled examples take no part in it.

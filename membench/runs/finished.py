@@ -109,17 +109,22 @@ class Run:
         )
         return good, self.matches.assign(generated=at.astype(np.int32))[at >= 0]
 
-    def groups(self, images: pd.DataFrame) -> np.ndarray:
-        """The group of each row of ``samples``: of its prompt, as the scores say or, of a
-        run without any, its run.json; an image of no example is its own.
+    @property
+    def examples(self) -> pd.DataFrame:
+        """Columns id, group and kind of the examples: as the scores say or, of a run without
+        any, its run.json.
         """
-        known = self.scores
-        if not len(known):
-            given = self.info.get("owners", {})
-            known = pd.DataFrame(
-                [(name, *of) for name, of in given.items()], columns=["id", "group", "kind"]
-            )
-        return owners(images, known)[0].to_numpy()
+        columns = ["id", "group", "kind"]
+        if len(self.scores):
+            return self.scores[columns]
+        given = self.info.get("owners", {})
+        return pd.DataFrame([(name, *of) for name, of in given.items()], columns=columns)
+
+    def groups(self, images: pd.DataFrame) -> np.ndarray:
+        """The group of each row of ``samples``: of its prompt; an image of no example is
+        its own.
+        """
+        return owners(images, self.examples)[0].to_numpy()
 
 
 @dataclass(frozen=True)
