@@ -17,6 +17,7 @@ with ``skip=N``):
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,22 @@ def measured(
     }
 
 
+def asked(args: argparse.Namespace, loaded: Mapping[str, LoadedTask]) -> dict[str, object]:
+    """What rows must agree in to stand in one table, beside rung, kind and epsilon."""
+    weights = ",".join(str(loaded[half].hashes["weights"])[:8] for half in HALVES)
+    return {name: getattr(args, name) for name in ("noises", "steps", "probes")} | {
+        "most": args.images,
+        "weights": weights,
+    }
+
+
+def kept(found: Sequence[Mapping[str, object]], settings: Mapping[str, object]) -> set[tuple]:
+    """Rung, half, model, kind and epsilon of the rows that were measured so."""
+    names = ("rung", "half", "model", "kind", "epsilon")
+    same = (row for row in found if settings.items() <= row.items())
+    return {tuple(row[name] for name in names) for row in same}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rungs", default="1,3,5")
@@ -108,19 +125,23 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "divergence.parquet"
     found = pd.read_parquet(file).to_dict("records") if file.exists() else []
-    done = {(r["rung"], r["half"], r["model"], r["kind"], r["epsilon"]) for r in found}
+    own: list[dict[str, object]] = []  # of these settings
     for rung in (int(r) for r in args.rungs.split(",")):
         loaded = models(rung, args)
+        settings = asked(args, loaded)
+        done = kept(found, settings)
+        own += [row for row in found if settings.items() <= row.items() and row["rung"] == rung]
         for half in HALVES:
-            for model, asked in (("own", half), ("mirror", mirror_of(half))):
+            for model, of in (("own", half), ("mirror", mirror_of(half))):
                 for kind in KINDS:
                     for epsilon in (float(e) for e in args.epsilons.split(",")):
                         if (rung, half, model, kind, epsilon) not in done:
-                            row = measured(rung, half, loaded[asked], asked, kind, epsilon, args)
-                            found.append(row)
+                            row = measured(rung, half, loaded[of], of, kind, epsilon, args)
+                            found.append(row | settings)
+                            own.append(found[-1])
                 pd.DataFrame(found).to_parquet(file)
                 print(f"rung {rung}, half {half}, {model}", flush=True)
-    table = pd.DataFrame(found).pivot_table(
+    table = pd.DataFrame(own).pivot_table(
         index=["rung", "kind", "epsilon"], columns="model", values=["pointwise", "set"]
     )
     table.columns = [f"{value}, {model}" for value, model in table.columns]

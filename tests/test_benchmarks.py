@@ -48,6 +48,19 @@ def test_adaptive_looks_at_as_many_noises_as_the_detector(monkeypatch) -> None:
     assert means == pytest.approx([row[:n].mean() for row, n in zip(scores, counts, strict=True)])
 
 
+def test_a_divergence_is_found_again_where_it_was_measured_alike() -> None:
+    """In one folder other noises, and another model, are other rows."""
+    measured = script("divergence")
+    args = SimpleNamespace(noises=2, steps=12, probes=2, images=20)
+    loaded = {half: SimpleNamespace(hashes={"weights": half * 9}) for half in "ab"}
+    settings = measured.asked(args, loaded)
+    row = {"rung": 1, "half": "a", "model": "own", "kind": "x1", "epsilon": 0.1}
+    assert measured.kept([row | settings], settings) == {(1, "a", "own", "x1", 0.1)}
+    for other in ({"noises": 8}, {"most": 5}, {"weights": "c,d"}):
+        assert not measured.kept([row | settings | other], settings)
+    assert not measured.kept([row], settings)  # of an older file
+
+
 def test_a_lead_is_of_the_same_seed_and_its_interval_students() -> None:
     """Copies of 100: 10, 20 and 30 more than plain sampling. t(2) = 4.302653, s = 10."""
     rows = []
