@@ -160,11 +160,11 @@ def over_control(
     )
     # One and the same score of both models differs in no sample
     if not all(map(np.array_equal, scores[::2], scores[1::2])):
-        means = [
+        own, other = (
             float(np.mean([weighted_auroc(one, labels, once) for one in of]))
             for of in (scores[::2], scores[1::2])
-        ]
-        ends = difference_bound(ends, *means, labels, groups, level)
+        )
+        ends = difference_bound(ends, own, other, labels, groups, level)
     return float(values.mean()), float(ends[0]), float(ends[1])
 
 
