@@ -109,11 +109,11 @@ def test_one_table_of_all_tasks_has_no_empty_cell(pixels: None, tmp_path: Path) 
     text = grid_table(grid.run_grid(tasks, tmp_path, skip=True, progress=False))
     assert (
         "left out" in text
-        and re.search(r"png_size +1\.000 \[.* n/a: 3 negatives", text)
+        and re.search(r"png_size 7 examples +1\.000 \[.* n/a: 3 negatives", text)
         and "2 runs on 1 task in" in text
     )
-    rows = re.findall(r"^(?:png_size|cfg_norm)  .*", text, re.M)
-    assert len(rows) == 4 and len({len(re.split(r"  +", row.strip())) for row in rows[:2]}) == 1
+    rows = re.findall(r"^(?:png_size [67] examples|cfg_norm)  .*", text, re.M)
+    assert len(rows) == 6 and len({len(re.split(r"  +", row.strip())) for row in rows[:3]}) == 1
 
 
 def test_runs_of_one_detector_are_told_apart(pixels: None, tmp_path: Path) -> None:
