@@ -96,6 +96,25 @@ def test_stable_diffusion_xl(tmp_path: Path, xl: Path, zeros: bool) -> None:
     assert (model.eps(x, 500, told) - eps).abs().max() > 1e-4
 
 
+def test_xl_clips_its_latents_where_its_file_says_so(tmp_path: Path, xl: Path) -> None:
+    """As its own pipeline does: that of 1.x and 2.x alone corrects such a file."""
+    folder = foreign.copy_of(xl, tmp_path / "xl")
+    file = folder / "scheduler" / "scheduler_config.json"
+    edit(file, _class_name="DDIMScheduler", clip_sample=True)
+    edit(folder / "model_index.json", scheduler=["diffusers", "DDIMScheduler"])
+    _, x, images = ours(folder)
+    pipeline = own_pipeline(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline(
+        foreign.PROMPTS,
+        num_inference_steps=5,
+        guidance_scale=3.0,
+        latents=x.clone(),
+        output_type="pil",
+    ).images
+    assert np.abs(images.astype(int) - np.stack(drawn)).max() <= 1
+
+
 def test_xl_shares_evaluations_by_all_that_it_is_told(xl: Path) -> None:
     from membench.models.memo import Memo
 

@@ -196,7 +196,7 @@ def load_text_to_image(
         unet=networks["unet"],
         text_encoder=networks["text_encoder"],
         tokenizer=tokenizers[0],
-        scheduler=read_scheduler(file, latent=True, offset=1 if kind is SD else None),
+        scheduler=read_scheduler(file, latent=kind is SD),
         load_vae=lambda: _load_vae(folder, kind, device, dtype, changes),
         size=image_size(folder, changes),
         config={"force_zeros_for_empty_prompt": zero_null(folder)},

@@ -59,16 +59,16 @@ UNSIGNED: dict[str, dict[str, Any]] = {
 MOST = 100_000  # training timesteps: more are a typing error, and a table of gigabytes
 
 
-def read_scheduler(file: Path, *, latent: bool = False, offset: int | None = 1) -> DDIMScheduler:
+def read_scheduler(file: Path, *, latent: bool = False) -> DDIMScheduler:
     """DDIM with the noise schedule and the settings of a scheduler_config.json (module
     docstring).
 
     latent: as StableDiffusionPipeline corrects a scheduler: ``clip_sample`` is False,
-    for latents have no range, and ``steps_offset`` is ``offset``. 50 steps of Stable
-    Diffusion are then 981, 961, ..., 1. offset None: the file's own, as for Stable
-    Diffusion XL. Raises :class:`UserError`, naming file and field, for a class
-    without betas, a value that is not possible, and a schedule that ends in pure noise
-    of a network that predicts that noise.
+    for latents have no range, and ``steps_offset`` is 1. 50 steps of Stable Diffusion
+    are then 981, 961, ..., 1. The pipelines of Stable Diffusion XL and of latents
+    without text correct nothing. Raises :class:`UserError`, naming file and field, for
+    a class without betas, a value that is not possible, and a schedule that ends in
+    pure noise of a network that predicts that noise.
     """
     from diffusers import DDIMScheduler
 
@@ -78,7 +78,7 @@ def read_scheduler(file: Path, *, latent: bool = False, offset: int | None = 1) 
     fields = _fields(file, given)
     _check(file, fields)
     if latent:
-        fields |= {"clip_sample": False} | ({} if offset is None else {"steps_offset": offset})
+        fields |= {"clip_sample": False, "steps_offset": 1}
     betas = _uncommon_betas(file, str(given["_class_name"]), fields)
     if betas is not None:
         fields |= {"beta_schedule": "linear", "trained_betas": betas}
