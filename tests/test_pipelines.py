@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from membench.errors import UserError
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.loading import layout
+from membench.models.narrow import SIDE, narrowed
 from membench.models.part_files import part_weights
 from membench.models.pipeline_kinds import check_kind
 from membench.models.sampling import timesteps
@@ -511,6 +512,25 @@ def test_latents_that_are_not_square(tmp_path: Path) -> None:
     assert x.shape == (1, 4, 8, 12) and image_size(folder) == (64, 96)
     images = model.decode(x)
     assert images.shape == (1, 64, 96, 3) and model.encode(images).shape == x.shape
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # diffusers tells what it corrects
+@pytest.mark.parametrize(
+    ("release", "size", "side"),
+    [("0.6.0", 32, 64), ("0.8.1", [8, 12], None), ("0.9.0", 8, 8), ("0.11.0.dev0", 8, 8)],
+)
+def test_a_size_that_the_first_releases_ignored(
+    tmp_path: Path, release: str, size: Any, side: int | None
+) -> None:
+    folder = save_tiny_pipeline(tmp_path / "old", "epsilon")
+    change(folder / "unet" / "config.json", _diffusers_version=release, sample_size=size)
+    model = LatentDenoiser(load_text_to_image(folder))
+    wanted = (side, side) if side else tuple(size)
+    assert model.shape[1:] == wanted
+    assert model.pixels() == image_size(folder) == tuple(8 * pixels for pixels in wanted)
+    assert narrowed(model).shape[1:] == (SIDE, SIDE)
+    theirs = StableDiffusionPipeline.from_pretrained(folder).unet.config["sample_size"]
+    assert theirs == (side or size)
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(64, [2, 2, 1]), (1, [1] * 5)])

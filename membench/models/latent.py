@@ -52,7 +52,7 @@ class LatentDenoiser(LatentStates):
         super().__init__(
             unet,
             pipeline.scheduler,
-            shape=(unet.config.in_channels, *latent_size(unet.config.sample_size)),
+            shape=(unet.config.in_channels, *latent_size(unet.config)),
             batch_size=batch_size,
         )
         self.pipeline = pipeline

@@ -35,6 +35,7 @@ def narrowed(model: LatentDenoiser) -> LatentDenoiser:
         config
         | {
             "sample_size": SIDE,
+            "_diffusers_version": None,  # an old one's size is not taken at its word
             "block_out_channels": (CHANNELS,) * blocks,
             "norm_num_groups": 2,
             "attention_head_dim": 2,

@@ -4,6 +4,8 @@ which weight files, how large its images are, which hash.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +19,31 @@ from membench.storage.hashing import json_hash
 
 
 def image_size(folder: Path, changes: Changes = NONE) -> tuple[int, int]:
-    """Height and width in pixels of what the model generates: the U-Net's
-    ``sample_size`` times 2 for every halving of the VAE.
+    """Height and width in pixels of what the model generates: those of its latents
+    times 2 for every halving of the VAE.
     """
-    height, width = latent_size(read_part(folder, "unet", changes)["sample_size"])
+    height, width = latent_size(read_part(folder, "unet", changes))
     factor = halvings(read_part(folder, "vae"))
     return height * factor, width * factor
 
 
-def latent_size(sample_size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """A U-Net's ``sample_size``, one number or two, as height and width."""
-    return (
-        (sample_size, sample_size)
-        if isinstance(sample_size, int)
-        else (int(sample_size[0]), int(sample_size[1]))
-    )
+def latent_size(unet: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the latents of a U-Net of this configuration: its
+    ``sample_size``, one number or two.
+
+    One below 64 that diffusers before 0.9 wrote stands for 64: those releases ignored
+    it, many fine-tuned models of 512 pixels say 32, and StableDiffusionPipeline
+    corrects them alike (Stable Diffusion XL is younger).
+    """
+    size = unet["sample_size"]
+    if not isinstance(size, int):
+        return int(size[0]), int(size[1])
+    return (64, 64) if size < 64 and _before_0_9(unet.get("_diffusers_version")) else (size, size)
+
+
+def _before_0_9(release: object) -> bool:
+    number = re.match(r"(\d+)\.(\d+)", str(release))
+    return number is not None and (int(number[1]), int(number[2])) < (0, 9)
 
 
 def weight_files(folder: Path, changes: Changes = NONE) -> list[Path]:
