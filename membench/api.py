@@ -63,15 +63,15 @@ def run(
 
     detector, task: a name (``membench list``), or a class of one's own. options,
     task_options: ``{"steps": 5}`` or ``["steps=5"]`` (``membench show NAME`` lists
-    them). model: in place of the task's, a folder, a hub id, or a diffusers pipeline or
-    ``UNet2DModel`` in memory, which is stored under ``$MEMBENCH_CACHE`` once. limit:
-    only the first examples of a fixed shuffle (marks the run as partial). control:
-    against the control model. device: ``auto`` is cuda, else mps, else cpu. batch_size:
-    0 is what fits. compile: by ``torch.compile``. preset: a named set of the detector's
-    options. extract_only: no scores. budget: the most target evaluations that
-    preparation and extraction may take; implies extract_only. executor: who computes
-    the shards (``ray_pool.RayPool``, entered); None: this process. quality: features by
-    which its images are compared with training and held-out images (``["pixels"]``;
+    them). model: in place of the task's, a folder, a hub id, or a diffusers pipeline in
+    memory, which is stored under ``$MEMBENCH_CACHE`` once. limit: only the first
+    examples of a fixed shuffle (marks the run as partial). control: against the control
+    model. device: ``auto`` is cuda, else mps, else cpu. batch_size: 0 is what fits.
+    compile: by ``torch.compile``. preset: a named set of the detector's options.
+    extract_only: no scores. budget: the most target evaluations that preparation and
+    extraction may take; implies extract_only. executor: who computes the shards
+    (``ray_pool.RayPool``, entered); None: this process. quality: features by which its
+    images are compared with training and held-out images (``["pixels"]``;
     docs/metrics.md).
 
     Raises :class:`membench.errors.UserError`.

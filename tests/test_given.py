@@ -12,9 +12,12 @@ import pytest
 import torch
 from conftest import pixel_unet, save_tiny_pipeline
 from diffusers import DDIMScheduler, LDMPipeline, VQModel
+from diffusers.models.attention_processor import AttnProcessor
 from foreign_models import ours, own_pipeline, save_tiny_xl
+from peft import LoraConfig
 from safetensors.torch import save_file
 
+from membench.errors import UserError
 from membench.models.given import folder_of
 from membench.models.pipeline_kinds import XL, check_kind
 from membench.models.pixel_files import parts_of
@@ -85,3 +88,46 @@ def test_all_that_the_tasks_read_can_be_given(tmp_path: Path) -> None:
     )
     latent = LDMPipeline(decoder, pixel_unet(), DDIMScheduler())
     assert parts_of(folder_of(latent)).decoder is not None
+
+
+def test_a_network_alone_has_no_schedule(cache: Path) -> None:
+    with pytest.raises(UserError, match=r"DDPMPipeline\(unet, scheduler\)"):
+        folder_of(pixel_unet())
+    assert not cache.exists()
+
+
+def other_attention(pipeline: Any) -> None:
+    class Halved(AttnProcessor):
+        def __call__(self, *args: Any, **more: Any) -> torch.Tensor:
+            return super().__call__(*args, **more) / 2
+
+    pipeline.unet.set_attn_processor(Halved())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p.unet.add_adapter(LoraConfig(target_modules=["to_q"])), "unload_lora"),
+        (lambda p: p.fuse_qkv_projections(), "unfuse_qkv"),
+        (lambda p: p.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6), "disable_freeu"),
+        (other_attention, "Halved"),
+    ],
+)
+def test_what_would_not_be_stored_is_refused(
+    base: Path, cache: Path, change: Callable[[Any], Any], words: str
+) -> None:
+    """It was left out in silence, or the stored folder was called damaged."""
+    pipeline = own_pipeline(base)
+    change(pipeline)
+    with pytest.raises(UserError, match=words) as refused:
+        folder_of(pipeline)
+    assert "\n" not in str(refused.value) and not cache.exists()
+
+
+def test_how_attention_is_computed_is_nothing_to_store(base: Path) -> None:
+    folder = folder_of(own_pipeline(base))
+    pipeline = own_pipeline(base)
+    pipeline.enable_attention_slicing("max")
+    pipeline.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    pipeline.disable_freeu()
+    assert folder_of(pipeline) == folder

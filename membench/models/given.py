@@ -21,7 +21,13 @@ KNOWN = (
     "DDPMPipeline",
     "DDIMPipeline",
     "LDMPipeline",
-    "UNet2DModel",
+)
+
+# Attention processors of diffusers that compute the same in different ways
+SAME = (
+    *("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor"),
+    *("AttnAddedKVProcessor", "AttnAddedKVProcessor2_0", "SlicedAttnAddedKVProcessor"),
+    *("XFormersAttnAddedKVProcessor", "AttnProcessorNPU", "XLAFlashAttnProcessor2_0"),
 )
 
 # Of a tokenizer's files: settings of its last use, and of the place it was loaded from
@@ -32,19 +38,25 @@ LEFT_OVER = {
 
 
 def folder_of(model: Any) -> Path:
-    """The folder of a diffusers pipeline or ``UNet2DModel``, under
-    ``$MEMBENCH_CACHE/given``, named by a hash of its weights, configuration and
-    tokenizers.
+    """The folder of a diffusers pipeline, under ``$MEMBENCH_CACHE/given``, named by a
+    hash of its weights, configuration and tokenizers.
 
     It takes the room of the weights. Raises :class:`UserError` for an object of another
-    class.
+    class, a network without its schedule among them, and for what is laid over its
+    networks and would not be in the files.
     """
     names = [cls.__name__ for cls in type(model).__mro__]
+    if "UNet2DModel" in names:
+        raise UserError(
+            "model is a UNet2DModel alone, without the noise schedule that it was trained with:"
+            " give DDPMPipeline(unet, scheduler)"
+        )
     if not set(names) & set(KNOWN):
         raise UserError(
             f"model is a {names[0]}, which no task reads: give a folder, a hub id, or a"
             f" {', '.join(KNOWN[:-1])} or {KNOWN[-1]}"
         )
+    _refuse_unsaved(model)
     folder = cache_root() / "given" / f"{names[0]}-{_hash(model)[:16]}"
 
     def save(aside: Path) -> None:
@@ -54,12 +66,41 @@ def folder_of(model: Any) -> Path:
     return cached_folder(folder, save)
 
 
+def _refuse_unsaved(model: Any) -> None:
+    """Raises :class:`UserError` for what changes predictions and is no part of a folder:
+    LoRAs beside the weights, fused projections, FreeU and an attention of one's own.
+    """
+    for name, part in model.components.items():
+        modules = list(part.modules()) if hasattr(part, "modules") else []
+        odd = [p for p in map(_processor, modules) if p not in ("", *SAME)]
+        why = ""
+        if getattr(part, "peft_config", None):
+            why = "has an adapter (LoRA) beside its weights: fuse_lora(), unload_lora_weights()"
+        elif any(getattr(m, "fused_projections", False) for m in modules):
+            why = "has fused projections: unfuse_qkv_projections()"
+        elif any(getattr(m, "s1", None) is not None for m in modules):
+            why = "draws with FreeU: disable_freeu()"
+        elif odd:
+            why = f"has another attention ({odd[0]}): set_default_attn_processor()"
+        if why:
+            raise UserError(f"model: its {name} {why}; its files would hold nothing of it")
+
+
+def _processor(module: Any) -> str:
+    """The class of a layer's attention processor; "" of a layer without."""
+    kind = type(getattr(module, "processor", None))
+    if kind is type(None):
+        return ""
+    own = kind.__module__ == "diffusers.models.attention_processor"
+    return kind.__name__ if own else f"{kind.__module__}.{kind.__name__}"
+
+
 def _hash(model: Any) -> str:
     """Of weights, configuration and tokenizers; where it was loaded from, or stored, is
     left out.
     """
     found: dict[str, Any] = {"model": _config(model)}
-    for name, part in getattr(model, "components", {"network": model}).items():
+    for name, part in model.components.items():
         weights = tensor_hash(part) if hasattr(part, "state_dict") else ""
         words = _saved_hash(part) if hasattr(part, "get_vocab") else {}
         found[name] = [weights, _config(part), words]
