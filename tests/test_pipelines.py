@@ -28,6 +28,7 @@ from membench.models.scheduler_config import read_scheduler
 from membench.models.stable_diffusion_folder import (
     folder_hash,
     image_size,
+    latent_size,
     weight_files,
 )
 from membench.runs.execute import execute_all
@@ -531,6 +532,11 @@ def test_a_size_that_the_first_releases_ignored(
     assert narrowed(model).shape[1:] == (SIDE, SIDE)
     theirs = StableDiffusionPipeline.from_pretrained(folder).unet.config["sample_size"]
     assert theirs == (side or size)
+
+
+def test_xl_is_of_its_own_size_whatever_wrote_it() -> None:
+    unet = {"sample_size": 8, "_diffusers_version": "0.8.1", "addition_embed_type": "text_time"}
+    assert latent_size(unet) == (8, 8)
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(64, [2, 2, 1]), (1, [1] * 5)])

@@ -32,13 +32,16 @@ def latent_size(unet: Mapping[str, Any]) -> tuple[int, int]:
     ``sample_size``, one number or two.
 
     One below 64 that diffusers before 0.9 wrote stands for 64: those releases ignored
-    it, many fine-tuned models of 512 pixels say 32, and StableDiffusionPipeline
-    corrects them alike (Stable Diffusion XL is younger).
+    it, fine-tuned models of 512 pixels say 32, and StableDiffusionPipeline corrects
+    them alike. That of Stable Diffusion XL, which is younger, corrects nothing.
     """
     size = unet["sample_size"]
     if not isinstance(size, int):
         return int(size[0]), int(size[1])
-    return (64, 64) if size < 64 and _before_0_9(unet.get("_diffusers_version")) else (size, size)
+    corrected = unet.get("addition_embed_type") is None and size < 64
+    if corrected and _before_0_9(unet.get("_diffusers_version")):
+        return 64, 64
+    return size, size
 
 
 def _before_0_9(release: object) -> bool:
