@@ -248,12 +248,15 @@ def test_a_model_in_memory_becomes_a_folder_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path))
+    from diffusers import DDPMPipeline, DDPMScheduler
+
     unet = pixel_unet()
-    folder = folder_of(unet)
-    assert (folder / "diffusion_pytorch_model.safetensors").is_file()
-    assert folder_of(unet) == folder and len(list((tmp_path / "given").glob("[!.]*"))) == 1
+    given = DDPMPipeline(unet, DDPMScheduler())
+    folder = folder_of(given)
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+    assert folder_of(given) == folder and len(list((tmp_path / "given").glob("[!.]*"))) == 1
     with __import__("torch").no_grad():
         next(unet.parameters()).add_(1.0)
-    assert folder_of(unet) != folder  # other weights
+    assert folder_of(given) != folder  # other weights
     with pytest.raises(UserError, match="model is a Nothing, which no task reads"):
         folder_of(Nothing())
