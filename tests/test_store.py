@@ -195,6 +195,30 @@ def test_a_damaged_shard_is_deleted_with_a_warning(
     )
 
 
+def test_a_shard_that_does_not_say_what_it_cost_is_damaged(tmp_path: Path) -> None:
+    """Of a copy that lost the file's notes, or holds odd ones."""
+    notes: list[dict[str, str] | None]
+    notes = [None, {"cost": "x"}, {"cost": "[1]"}, {"cost": '{"forwards": "many"}'}]
+    with opened(tmp_path) as folder:
+        for note in notes:
+            shard = folder.path / "shards" / "scores-00000.parquet"
+            write_table(shard, scores("a"), "scores", note)
+            with pytest.raises(DamagedFile, match="does not say what it cost"):
+                folder.costs()
+            assert not folder.shard_done("scores", 0) and not shard.exists()
+
+
+@pytest.mark.parametrize("odd", [{"key_parts": None}, {"key_parts": [1]}, {"earlier": 5}, None])
+def test_a_run_is_not_taken_up_from_an_odd_run_json(tmp_path: Path, odd: dict | None) -> None:
+    with opened(tmp_path) as folder:
+        folder.start({})
+    file = folder.path / "run.json"
+    held = {"schema_version": 1} if odd is None else {**json.loads(file.read_text()), **odd}
+    file.write_text(json.dumps(held))
+    with pytest.raises(DamagedFile, match=r"run\.json is damaged; delete .* and run again"):
+        opened(tmp_path)
+
+
 def test_a_newer_shard_is_not_deleted(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         shard = folder.path / "shards" / "scores-00000.parquet"

@@ -106,7 +106,11 @@ class RunFolder:
         remove_partial(self.path)
         if (self.path / "run.json").exists():
             self.run = read_info(self.path)
-            old, new = self.run["key_parts"], self._keys["key_parts"]
+            old, new = self.run.get("key_parts"), self._keys["key_parts"]
+            if not isinstance(old, dict) or not isinstance(self.run.get("earlier", []), list):
+                raise DamagedFile(
+                    f"{self.path / 'run.json'} is damaged; delete {self.path} and run again"
+                )
             if differing := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
                 raise UserError(
                     f"{self.path} holds a run with other {', '.join(differing)}; move it away or"
@@ -172,6 +176,7 @@ class RunFolder:
             return False
         try:
             read_table(shard, phase)
+            _cost(shard)
         except DamagedFile:
             print(
                 f"membench: {shard} is damaged; it is deleted and computed again", file=sys.stderr
@@ -218,7 +223,7 @@ class RunFolder:
         total: dict[str, Counter[str]] = {}
         for phase in ID_COLUMNS:
             for shard in self._shards(phase):
-                total.setdefault(phase, Counter()).update(json.loads(read_notes(shard)["cost"]))
+                total.setdefault(phase, Counter()).update(_cost(shard))
         return {phase: dict(cost) for phase, cost in total.items()}
 
     def finish(
@@ -243,3 +248,14 @@ class RunFolder:
     def cleanup_shards(self) -> None:
         """Deletes the shards: their rows are in the tables."""
         shutil.rmtree(self.path / "shards", ignore_errors=True)
+
+
+def _cost(shard: Path) -> dict[str, float]:
+    """What a shard cost. Raises DamagedFile for one that does not say."""
+    try:
+        cost = json.loads(read_notes(shard).get("cost", ""))
+    except (ValueError, RecursionError):
+        cost = None
+    if not isinstance(cost, dict) or not all(isinstance(n, int | float) for n in cost.values()):
+        raise DamagedFile(f"{shard} is damaged (it does not say what it cost); delete it")
+    return cost
