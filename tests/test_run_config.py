@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from boards import make
 
 from membench.cli.main import main
 from membench.errors import UserError
+from membench.options import as_settings
 from membench.runs.config import read_config
 from membench.runs.config_writer import config_of
 
@@ -78,6 +80,8 @@ def test_every_combination_is_run(tmp_path: Path) -> None:
         ("limit: 8", "limit: 1_0", 5, "'1_0' is no number in decimal digits"),
         ("limit: 8", "limit: 1:30", 5, "'1:30' is no number in decimal digits"),
         ("limit: 8", "limit: !!int x", 5, "'x' is no number in decimal digits"),
+        ("limit: 8", "limit: !!int [1]", 5, "expected a scalar node"),
+        ("limit: 8", "limit: !!float {a: 1}", 5, "expected a scalar node"),
         ("{steps: 5}", "{steps: {a: 1}}", 8, "option steps is a dict"),
         ("{steps: 5}", "{steps: 2001-01-01}", 8, "option steps is a date"),
         ("limit: 8", "limit: !!python/object/apply:os.getcwd []", 5, "could not determine"),
@@ -91,6 +95,12 @@ def test_a_mistake_is_told_with_its_line(
         read_config(path)
     assert f"{path}, line {line}: " in str(raised.value) and told in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["!!bool x", "!!timestamp x", "!!set [x]"])
+def test_a_value_that_its_tag_does_not_fit(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UserError, match=r"a value is not what its tag .* says; leave the tag out"):
+        read_config(file(tmp_path, f"detectors: {value}"))
 
 
 def test_a_list_of_no_runs_is_no_success(tmp_path: Path) -> None:
@@ -153,3 +163,17 @@ def test_a_written_config_reads_back(tmp_path: Path) -> None:
         ("cfg_norm", 4, "steps=5", "half=b", "rung=3", 8),
         ("png_size", 0, "half=b", "rung=3", 8),
     }
+
+
+def test_options_of_a_foreign_run_json_are_written_as_they_stand(tmp_path: Path) -> None:
+    """They may be any text: none is read as YAML."""
+    texts = ["2001-13-45", "!!bool x", "!!timestamp x", "9" * 5000, "1:30", "010", "-0", "yes"]
+    texts += ["[" * 3000, "none", "0.50", "0.5", "-12", "1e-3", "true", "null", "{a: b}", "# x"]
+    info = {"task": "cifar10", "detector": "random", "n_examples": 1, "n_task_examples": 1}
+    info |= {"profile": "mini", "control": False, "dtype": "float32"}
+    for text in texts:
+        made = config_of(
+            [{**info, "options_passed": [f"x={text}"], "task_options_passed": [], "seed": 0}]
+        )
+        [block] = yaml.safe_load(made)["runs"]
+        assert as_settings(block["detectors"][0]["random"]) == [f"x={text}"]

@@ -101,6 +101,11 @@ def _parsed(path: Path, text: str) -> Any:
             return tomllib.loads(text)
         if path.suffix in (".yaml", ".yml"):
             return yaml.load(text, Loader=_Loader)
+    # What a value raises that its tag does not fit: !!bool x, !!timestamp x, !!set [x]
+    except (KeyError, AttributeError, TypeError):
+        raise UserError(
+            f"{path}: a value is not what its tag (!!...) says; leave the tag out"
+        ) from None
     # ValueError: TOML's own, and a number or date that Python cannot hold
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -140,6 +145,7 @@ class _Loader(yaml.SafeLoader):
 
     def number(self, node: yaml.ScalarNode) -> int | float:
         """A number in decimal digits: YAML 1.1 reads 010 as 8, and 1:30 as 90."""
+        self.construct_scalar(node)  # refuses the tag of a number before a list
         if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):
             if re.search("[:_xX]", node.value) or not re.search(r"[.eE]", node.value):
                 raise yaml.constructor.ConstructorError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from membench.options import as_settings
+# Numbers that the file's reader gives back as they are written; other texts stay texts
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
+DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]{1,17}")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -55,17 +58,14 @@ def _split(setting: str) -> tuple[str, str, str]:
 
 
 def _value(text: str) -> Any:
-    """As YAML would write it, where the option's text stays the same."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return (
-        value
-        if as_settings({"x": value} if _plain(value) else {"x": text}) == [f"x={text}"]
-        else text
-    )
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
+    """A number, true or false as such, where the option's text stays the same; else the
+    text, which YAML quotes where it would read something else. A run.json may come from
+    anybody, so its texts are not read as YAML.
+    """
+    if text in ("true", "false"):
+        return text == "true"
+    if WHOLE.fullmatch(text):
+        return int(text)
+    if DECIMAL.fullmatch(text) and str(float(text)) == text:
+        return float(text)
+    return text
