@@ -691,6 +691,9 @@ def test_a_file_of_a_data_set(server: Hub, cache: Path, monkeypatch) -> None:
         hub.hub_file("owner/none", "b.csv")
     with pytest.raises(UserError, match="is not a hub id"):
         hub.hub_file("../data", "b.csv")
+    for name in ("../b.csv", "a/../../b.csv", "..", "/b.csv", "//b.csv", "a\\..\\b.csv", "C:/b"):
+        with pytest.raises(UserError, match="is no file of a hub repository; give its path"):
+            hub.hub_file("owner/data", name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
         UserError,

@@ -678,6 +678,8 @@ def test_unknown_names(cache, tmp_path):
         ),
         ("coco,no/such.csv", ["prompts file no/such.csv does not exist"]),
         ("fraisdufour/templates-verbs", ["does not exist", "fraisdufour/templates-verbs:FILE"]),
+        ("owner/data:../x.csv", ["'../x.csv' is no file of a hub repository"]),
+        ("owner/data:/x.csv", ["'/x.csv' is no file of a hub repository"]),
         ("coco,", ["has an empty item"]),
         ("coco,coco", ["two sets called coco"]),
         (str(tmp_path), ["is not a file"]),

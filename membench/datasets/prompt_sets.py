@@ -170,6 +170,9 @@ def _known(name: str) -> KnownSet:
         return KNOWN[name]
     if match := _HUB_ID.fullmatch(name):
         repo, file, revision = match["repo"], match["file"], match["revision"] or ""
+        from membench.fetching.hub import check_file_name
+
+        check_file_name(file)
         return KnownSet(name, name, None, file, "see its page", repo=repo, revision=revision)
     if (
         os.path.exists(name)

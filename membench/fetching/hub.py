@@ -24,6 +24,7 @@ from membench.fetching.hub_errors import (
 from membench.fetching.hub_files import (
     bins,
     is_wanted,
+    leads_out,
     of_variant,
     pickled,
     with_bins,
@@ -230,6 +231,7 @@ def hub_file(
 
     if not is_id(repo_id):
         raise UserError(f"{repo_id!r} is not a hub id such as owner/name")
+    check_file_name(filename)
     try:
         return get(local=True)
     except LocalEntryNotFoundError:
@@ -238,6 +240,15 @@ def hub_file(
                 f"{what} is not in the hub's cache, {why_not()}{advice_line(advice)}"
             ) from None
     return ask_hub(repo_type, repo_id, revision, advice, fetch)
+
+
+def check_file_name(filename: str) -> None:
+    """Raises :class:`UserError` for what is no path in a repository, on any system."""
+    if leads_out(filename):
+        raise UserError(
+            f"{filename[:100]!r} is no file of a hub repository; give its path in there, such as"
+            " data/eval.parquet"
+        )
 
 
 # ---------------------------------------------------------------------------- snapshots

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
+from pathlib import PurePosixPath, PureWindowsPath
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
@@ -68,6 +68,16 @@ def pickled(files: Sequence[str], patterns: Sequence[str], ignore: Sequence[str]
 def is_wanted(file: str, patterns: Sequence[str], ignore: Sequence[str]) -> bool:
     return any(fnmatchcase(file, p) for p in patterns) and not any(
         fnmatchcase(file, p) for p in ignore
+    )
+
+
+def leads_out(file: str) -> bool:
+    """Whether a name is no path in a repository on every system: absolute, or with ``..``."""
+    parts = file.split("/")
+    return (
+        PurePosixPath(file).is_absolute()
+        or ".." in file.replace("\\", "/").split("/")
+        or any(PureWindowsPath(part).anchor for part in parts)
     )
 
 
