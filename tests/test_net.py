@@ -169,6 +169,13 @@ def test_without_a_checksum_the_first_download_is_trusted(server: Server, path: 
     assert left(path) == {"file.bin.sha256"}
 
 
+def test_a_damaged_record_of_a_checksum_is_one_line(server: Server, path: Path) -> None:
+    fetch(server.url, path)
+    path.with_name("file.bin.sha256").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="is expected; move it away"):
+        fetch(server.url, path)
+
+
 def test_a_file_of_the_users_without_a_checksum_is_recorded(server: Server, path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(OTHER)

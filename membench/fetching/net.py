@@ -135,7 +135,7 @@ class _Want:
         with self.disk():
             got, wanted = file_hash(file), self.sha256
             if not wanted and self.record.is_file():
-                wanted = (self.record.read_text().split() or ["nothing"])[0]
+                wanted = (self.record.read_text(errors="replace").split() or ["nothing"])[0]
             if not wanted and os.access(self.path.parent, os.W_OK):
                 text = f"{got}  {self.path.name}\n"
                 atomic_write(
