@@ -475,6 +475,7 @@ def test_malformed_tables(folder: Path, read: Read) -> None:
         (b"prompt,file\nA r\xfcg,11.png\n", "not UTF-8 (byte 15)"),
         (b'prompt,file\n"A rug,11.png\n', "cannot be read"),
         (b"prompt,file\nA rug,12.png\n", "12.png cannot be read"),
+        (b"prompt,file\nA rug,1\x002.png\n", "cannot be read: embedded null byte"),
         (b"prompt,file\n", "holds no image"),
         (b"prompt,file\nAnother,11.png\n", "none of the 1 images"),
     ]:

@@ -751,6 +751,7 @@ ROW = {"id": "11", "url": "https://e.org/a", "status": "ok", "file": "images/a.p
         ({"file": "../../home/.bashrc"}, "is not in images"),
         ({"file": "/etc/passwd"}, "is not in images"),
         ({"file": "images/.."}, "is not in images"),
+        ({"file": "images/a\0b.png"}, "is not in images"),
         ({"file": None}, "is ok, and has no file"),
         ({"id": None}, "missing 1 required positional argument: 'id'"),
         ({"status": None}, "'status'"),

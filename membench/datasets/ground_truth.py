@@ -17,7 +17,13 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from membench.datasets.img2dataset import member_bytes
-from membench.datasets.inside import IMAGE_BYTES, bytes_inside, is_inside, unreadable
+from membench.datasets.inside import (
+    IMAGE_BYTES,
+    UNREADABLE,
+    bytes_inside,
+    is_inside,
+    unreadable,
+)
 from membench.datasets.prompts import Prompt, example_id
 from membench.datasets.truth_folder import LAYOUTS, TruthImage, listed
 from membench.errors import UserError
@@ -243,7 +249,7 @@ def _bytes(folder: Path, path: Path) -> bytes:
     """
     try:
         data = member_bytes(path, MAX_BYTES) if is_inside(folder, path.parent) else None
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except UNREADABLE as error:
         raise unreadable(path, error) from None
     if data is not None:
         return data

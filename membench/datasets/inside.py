@@ -12,12 +12,15 @@ from membench.errors import UserError
 IMAGE_BYTES = 64 << 20  # of an image's file
 NOTE_BYTES = 1 << 20  # of a caption beside one
 
+# What asking for a file raises. RuntimeError: links in a circle; ValueError: a NUL in its name
+UNREADABLE = (OSError, RuntimeError, ValueError)
+
 
 def is_inside(root: Path, path: Path) -> bool:
     """Whether what a path leads to lies in a folder, or is the file ``root`` itself. A
     snapshot in the hub's cache consists of links to the blobs beside it: they are in it.
 
-    Raises OSError, or RuntimeError for links in a circle.
+    Raises ``UNREADABLE``.
     """
     whole, found = root.resolve(), path.resolve(strict=True)
     return found.is_relative_to(whole) or any(
@@ -56,7 +59,7 @@ def bytes_inside(root: Path, path: Path, most: int, what: str) -> bytes:
             )
         with open(path, "rb") as file:
             return file.read(most)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except UNREADABLE as error:
         raise unreadable(path, error) from None
 
 

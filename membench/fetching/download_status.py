@@ -142,7 +142,9 @@ def _checked(values: Mapping[str, Any]) -> Row:
     """
     row = Row(**{name: value for name, value in values.items() if value is not None})
     parts = PurePosixPath(row.file).parts
-    if row.file and (len(parts) != 2 or parts[0] != PICTURES or parts[1] in ("..", "")):
+    if row.file and (
+        len(parts) != 2 or parts[0] != PICTURES or parts[1] in ("..", "") or "\0" in row.file
+    ):
         raise ValueError(f"{row.file[:80]!r} is not in {PICTURES}")
     if row.status == "ok" and not row.file:
         raise ValueError(f"{row.id[:80]!r} is ok, and has no file")
