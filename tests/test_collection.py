@@ -573,6 +573,24 @@ def test_links_out_of_the_data(tmp_path: Path) -> None:
         read_collection(tmp_path / "linked", 32)
 
 
+def test_links_to_folders_are_not_followed_and_named(tmp_path: Path) -> None:
+    """Half of the data left out without a word would be found not to be memorized."""
+    data, more = folder(tmp_path / "data"), folder(tmp_path / "more")
+    wanted = read_collection(data, SIDE)
+    (data / "again").symlink_to(data, target_is_directory=True)  # what is read anyway
+    assert read_collection(data, SIDE).hash == wanted.hash
+    (data / "sub").mkdir()
+    (data / "sub" / "more").symlink_to(more, target_is_directory=True)
+    with pytest.raises(UserError, match=r"such as sub/more .a link out of the folder; copy it"):
+        read_collection(data, SIDE)
+    found = read_collection(data, SIDE, max_bad=1)
+    assert found.hash == wanted.hash and [b.name for b in found.bad] == ["sub/more"]
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "train").symlink_to(more, target_is_directory=True)
+    with pytest.raises(UserError, match=r"holds no image .train: a link out of the folder"):
+        read_collection(tmp_path / "linked", SIDE)
+
+
 def test_files_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = folder(tmp_path / "data")
     with open(data / "0.png", "r+b") as file:
@@ -679,6 +697,25 @@ def test_cifar_unpacked_or_not(tmp_path: Path, form: str) -> None:
     wanted = read_cifar(made)
     assert np.array_equal(found.images(), wanted.images) and found.classes == {0: "ant", 1: "cat"}
     assert list(found.labels) == wanted.labels.tolist() and len(found.ids) == 15
+
+
+def test_cifar_named_from_inside_and_by_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cifar(tmp_path / "cifar-10-batches-py")
+    (tmp_path / "mine").symlink_to(made)
+    monkeypatch.chdir(made)
+    found = [read_collection(place, 32) for place in (made, Path(), tmp_path / "mine")]
+    assert len({c.hash for c in found}) == 1
+    assert [c.kind for c in found] == ["cifar-10-batches-py"] * 2 + ["mine"]
+
+
+@pytest.mark.parametrize("names", [5, None, "abc", [b"ant"], [["ant"]], {"ant": 0}])
+def test_cifar_whose_list_of_classes_is_none(tmp_path: Path, names: object) -> None:
+    made = cifar(tmp_path / "cifar-10-batches-py")
+    (made / "batches.meta").write_bytes(pickle.dumps({"label_names": names}, 2))
+    with pytest.raises(UserError, match=r"batches\.meta lists no names of classes; get it again"):
+        read_collection(made, 32)
 
 
 @pytest.mark.parametrize("end", ["", ".bin"])

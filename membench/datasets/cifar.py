@@ -81,7 +81,8 @@ def find_cifar(place: Path) -> Path | None:
     """
     if place.is_file():
         return place if _archive(place) else None
-    if place.name in FOLDERS:
+    # Of "." and of a link, too, the name that the folder has
+    if place.name in FOLDERS or place.resolve().name in FOLDERS:
         return place
     held = [place / name for name in FOLDERS if (place / name).is_dir()]
     held += [p for name in ARCHIVES for end in ENDS if (p := place / f"{name}{end}").is_file()]
@@ -177,7 +178,10 @@ def _checked(data: Any, labels: Any, place: str) -> tuple[np.ndarray, np.ndarray
 def _classes(files: Mapping[str, Callable[[], bytes]], place: Path) -> list[str]:
     for name, key in (("batches.meta", "label_names"), ("meta", "fine_label_names")):
         if name in files:
-            return [str(c) for c in unpickled(files[name](), f"{place}/{name}").get(key, [])]
+            names = unpickled(files[name](), f"{place}/{name}").get(key, [])
+            if not isinstance(names, list) or not all(isinstance(c, str) for c in names):
+                raise UserError(f"{place}/{name} lists no names of classes; get it again")
+            return names
     for name in ("batches.meta.txt", "fine_label_names.txt"):
         if name in files:
             return files[name]().decode("utf-8", "replace").split()

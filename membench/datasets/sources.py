@@ -61,8 +61,10 @@ def find_items(place: Path, captions: Path | None = None) -> Source:
 
     Raises :class:`UserError` for a place that is not there or holds no image.
     """
-    files = _files(place)
+    links: list[Path] = []
+    files = _files(place, links)
     outside = {f for f in files if f != place and f.is_symlink() and not is_inside(place, f)}
+    outside |= {f for f in links if not is_inside(place, f)}
     source = _listed(place, [f for f in files if f not in outside])
     source.bad[:0] = [
         Bad(_below(place, f), "a link out of the folder; copy it") for f in sorted(outside)
@@ -77,16 +79,19 @@ def find_items(place: Path, captions: Path | None = None) -> Source:
 
 def state_of(place: Path, captions: Path | None = None) -> list[tuple[str, int, int, int, int]]:
     """(name, bytes, ns of the last change, ns of the last change of that or anything
-    else, inode) of each file of the data, hidden ones left out: what has to stay while
-    they are read. The time of a file's contents can be set back (``cp -p``, ``rsync
-    -t``), that of its status cannot.
+    else, inode) of each file of the data, hidden ones left out, and of each link to a
+    folder: what has to stay while they are read. The time of a file's contents can be set
+    back (``cp -p``, ``rsync -t``), that of its status cannot.
 
     Raises :class:`UserError` as :func:`find_items`.
     """
-    found = []
-    for file in [*_files(place), *([captions] if captions else [])]:
+    found: list[tuple[str, int, int, int, int]] = []
+    links: list[Path] = []
+    files = [*_files(place, links), *([captions] if captions else [])]
+    asked = [(f, Path.stat) for f in files] + [(f, Path.lstat) for f in links]
+    for file, ask in asked:
         try:
-            status = file.stat()
+            status = ask(file)
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror or error}") from None
         times = status.st_mtime_ns, status.st_ctime_ns
@@ -94,7 +99,8 @@ def state_of(place: Path, captions: Path | None = None) -> list[tuple[str, int, 
     return found
 
 
-def _files(place: Path) -> list[Path]:
+def _files(place: Path, links: list[Path] | None = None) -> list[Path]:
+    """The files of the data. links: gets the links to folders, which are not followed."""
     if not place.exists():
         raise UserError(f"data: {place} is not there; expected is {LAYOUTS}")
     if place.is_file():
@@ -104,7 +110,7 @@ def _files(place: Path) -> list[Path]:
             f"data: {place} is membench's own output ({own[0]}): images that a model has generated,"
             " not those that it was trained on"
         )
-    return visible(place)
+    return visible(place, links)
 
 
 def _listed(place: Path, files: Sequence[Path]) -> Source:
@@ -122,9 +128,9 @@ def _listed(place: Path, files: Sequence[Path]) -> Source:
     return Source("folder", [])
 
 
-def visible(folder: Path) -> list[Path]:
+def visible(folder: Path, links: list[Path] | None = None) -> list[Path]:
     """All plain files below a folder, in the order of their names, without hidden files
-    and folders.
+    and folders. links: gets the links to folders, which are not followed.
 
     Raises :class:`UserError` for a folder that cannot be read.
     """
@@ -135,6 +141,8 @@ def visible(folder: Path) -> list[Path]:
 
     for top, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        if links is not None:
+            links += [linked for f in folders if (linked := Path(top) / f).is_symlink()]
         found += [Path(top) / n for n in sorted(names) if not n.startswith(".")]
     return [f for f in found if f.is_file()]
 
@@ -221,7 +229,7 @@ def _cifar(place: Path) -> Source:
         Item(f"train/{row:05d}", one(row), (), names.get(int(label), str(label)), int(label))
         for row, label in enumerate(batches.labels)
     ]
-    return Source(place.name, items, classes=tuple(batches.classes))
+    return Source(place.name or place.resolve().name, items, classes=tuple(batches.classes))
 
 
 def _with_captions(source: Source, file: Path) -> Source:
