@@ -89,6 +89,30 @@ def test_a_damaged_record_is_refused_in_one_line(name, content, tmp_path) -> Non
     assert "\n" not in str(error.value) and workspace.cost == PAID
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"cost": None},
+        {"cost": [1]},
+        {"cost": {"forwards": "x"}},
+        {"cost": {"words": 1}},
+        {"seconds": "x"},
+        {"seconds": None},
+        {"files": [1]},
+        {"files": None},
+    ],
+)
+def test_a_record_that_does_not_say_what_a_stage_cost(odd, tmp_path) -> None:
+    workspace = Workspace(tmp_path, {"weights": "w"})
+    file = workspace.stage("draw", {}, make).path / "stage.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **odd}))
+    with pytest.raises(UserError, match=r"stage.json is damaged .*delete .*draw-\w+ and run again"):
+        workspace.stage("draw", {}, refuse)
+    file.with_name("parts.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"parts.json is damaged \(nested too deep\)"):
+        workspace.stage("draw", {}, refuse)
+
+
 def test_what_failed_is_made_again(tmp_path) -> None:
     workspace = Workspace(tmp_path, {"weights": "w"})
 

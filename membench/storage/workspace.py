@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError, reason
 from membench.storage.files import remove_partial, take_lock, write_json
 from membench.storage.hashing import content_key, files_hashes
+from membench.storage.reading import parse_json
 from membench.types import Cost
 
 RECORDS = ("parts.json", "stage.json")  # of a stage
@@ -68,6 +69,7 @@ class Workspace:
             self._claim(folder / "parts.json", parts)
             if done.exists():
                 found = _read(done)
+                _check_record(done, found)
                 _prove(folder, found.get("files", {}))
             else:
                 remove_partial(folder)
@@ -93,6 +95,21 @@ class Workspace:
             )
 
 
+def _check_record(file: Path, found: Mapping[str, Any]) -> None:
+    """Raises UserError for a stage.json that does not say what the stage cost."""
+    cost, files = found.get("cost"), found.get("files", {})
+    if (
+        not isinstance(files, dict)
+        or not isinstance(cost, dict)
+        or not set(cost) <= {field.name for field in fields(Cost)}
+        or not all(isinstance(n, int | float) for n in (*cost.values(), found.get("seconds")))
+    ):
+        raise UserError(
+            f"{file} is damaged (it does not say what the stage cost); delete {file.parent} and run"
+            " again"
+        )
+
+
 def _prove(folder: Path, files: Mapping[str, str]) -> None:
     """Raises UserError where the stage does not hold just what was prepared."""
     if altered := sorted(set(_hashes(folder).items()) ^ set(files.items())):
@@ -108,7 +125,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_bytes()))
+        return dict(parse_json(file.read_bytes()))
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{file} is damaged ({reason(error)}); delete {file.parent} and run again"
