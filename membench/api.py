@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from membench.boards.board import By, board
 from membench.boards.counterparts import counterparts
 from membench.errors import UserError
 from membench.models.batch_size import AUTO
+from membench.models.loading import torch_dtype
 from membench.notebook import Leaderboard, Result
 from membench.options import as_settings
 from membench.plain import say
@@ -30,6 +32,8 @@ from membench.runs.execute import execute_all
 from membench.runs.executor import Executor
 from membench.runs.finished import Run
 from membench.runs.spec import Spec
+from membench.seeds import LARGEST_SEED
+from membench.storage.files import check_target, disk_errors
 
 DEFAULT_OUT = Path("results/runs")
 Options = Mapping[str, Any] | Sequence[str]
@@ -76,6 +80,15 @@ def run(
 
     Raises :class:`membench.errors.UserError`.
     """
+    # Before the work: what is stored is refused where it is read
+    seed = _whole("seed", seed, 0, LARGEST_SEED)
+    limit = None if limit is None else _whole("limit", limit, 1)
+    budget = None if budget is None else _whole("budget", budget, 1)
+    batch_size = _whole("batch_size", batch_size, 0, 2**20)
+    for name, flag in (("control", control), ("compile", compile), ("extract_only", extract_only)):
+        if not isinstance(flag, bool):
+            raise UserError(f"{name}={str(flag)[:60]!r}: it must be True or False")
+    torch_dtype(dtype)
     of_task = as_settings(task_options)
     if model is not None:
         of_task.append(f"model={_model(model)}")
@@ -97,10 +110,23 @@ def run(
         compile,
     )
     [found] = execute_all(
-        [spec], Path(out), progress=progress, executor=executor, quality=quality
+        [spec],
+        Path(out),
+        progress=progress,
+        executor=executor,
+        quality=[quality] if isinstance(quality, str) else quality,
     ).runs
     write_pages([found])
     return Result.of(found)
+
+
+def _whole(name: str, value: Any, least: int, most: int = 2**62) -> int:
+    """The number, numpy's, too. Raises :class:`UserError` for another."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+        raise UserError(
+            f"{name}={str(value)[:60]}: it must be a whole number from {least} to {most:,}"
+        )
+    return int(value)
 
 
 def _model(model: Any) -> str:
@@ -144,9 +170,12 @@ def report(
 
     runs: as of :func:`leaderboard`. Raises :class:`membench.errors.UserError`.
     """
-    made = board(_runs(runs, verified=True), "seeds", compare=("auroc",))
-    Path(output).mkdir(parents=True, exist_ok=True)
-    return write_page(made, Path(output), progress=progress)
+    made, folder = board(_runs(runs, verified=True), "seeds", compare=("auroc",)), Path(output)
+    for name in ("report.html", "report.md"):
+        check_target(folder / name)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return write_page(made, folder, progress=progress)
 
 
 def _runs(given: Run | str | Path | Iterable[Run | str | Path], *, verified: bool) -> list[Run]:

@@ -13,6 +13,7 @@ import json
 import math
 import types
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -187,6 +188,8 @@ def as_settings(options: Mapping[str, Any] | Iterable[str]) -> list[str]:
     """``["steps=5", "layers=1,2"]`` of ``{"steps": 5, "layers": (1, 2)}``; a list of
     settings stays as it is. Raises UserError for a value that an option cannot have.
     """
+    if isinstance(options, str):
+        raise UserError(f"options {options[:60]!r} is a text; give a list of key=value, or a dict")
     if not isinstance(options, Mapping):
         return list(options)
     return [f"{name}={_written(name, value)}" for name, value in options.items()]
@@ -201,7 +204,7 @@ def _written(name: str, value: Any) -> str:
         if any(isinstance(part, list | tuple) for part in value):
             raise UserError(f"option {name} is a list of lists; give one list")
         return ",".join(_written(name, part) for part in value)
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | int | float | Path):
         return str(value)
     raise UserError(
         f"option {name} is a {type(value).__name__}: give a number, a word, true or false, or a"

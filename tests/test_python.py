@@ -237,9 +237,50 @@ def test_a_class_that_was_typed_into_a_cell_has_the_hash_of_the_cell() -> None:
         registry.detectors.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"seed": -1}, "seed=-1: it must be a whole number from 0"),
+        ({"seed": 1.5}, "seed=1.5: it must be a whole number from 0"),
+        ({"seed": "0"}, "seed=0: it must be a whole number from 0"),
+        ({"seed": 2**62}, "it must be a whole number from 0"),
+        ({"seed": True}, "seed=True: it must be a whole number from 0"),
+        ({"seed": None}, "seed=None: it must be a whole number from 0"),
+        ({"limit": 1.5}, "limit=1.5: it must be a whole number from 1"),
+        ({"limit": "4"}, "limit=4: it must be a whole number from 1"),
+        ({"budget": 0.5}, "budget=0.5: it must be a whole number from 1"),
+        ({"batch_size": -1}, "batch_size=-1: it must be a whole number from 0"),
+        ({"control": "no"}, "control='no': it must be True or False"),
+        ({"dtype": "float64"}, "unknown dtype 'float64'"),
+        ({"options": "steps=5"}, "options 'steps=5' is a text"),
+        ({"quality": "pixel"}, "unknown features 'pixel'. Did you mean 'pixels'?"),
+    ],
+)
+def test_what_a_run_cannot_be_asked_for(tmp_path: Path, given: dict, told: str) -> None:
+    """Before the work: a run with such a seed would be refused by every board."""
+    with pytest.raises(UserError) as error:
+        membench.run("caption_length", "sd_webster", **{"limit": 4, **given}, out=tmp_path)
+    assert told in str(error.value) and not any(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    asked = {"seed": np.int64(3), "limit": np.int32(4)}
+    run = membench.run("caption_length", "sd_webster", **asked, out=tmp_path, progress=False)
+    assert run.info["seed"] == 3 and len(run.scores) == 4
+
+
+def test_a_report_where_there_is_a_file(tmp_path: Path) -> None:
+    make(tmp_path / "runs", [0, 1])
+    (tmp_path / "page").write_text("mine")
+    with pytest.raises(UserError, match="page"):
+        membench.report(tmp_path / "runs", tmp_path / "page")
+    assert (tmp_path / "page").read_text() == "mine"
+
+
 def test_options_as_values() -> None:
     given = {"steps": 5, "prompt": False, "layers": (1, 2), "limit": None, "name": "x"}
     assert as_settings(given) == ["steps=5", "prompt=false", "layers=1,2", "limit=none", "name=x"]
+    assert as_settings({"prompts": Path("a/b.csv")}) == ["prompts=a/b.csv"]
     with pytest.raises(UserError, match="option steps is a dict"):
         as_settings({"steps": {}})
 
