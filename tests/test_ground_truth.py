@@ -238,6 +238,14 @@ def test_bars_of_img2dataset_are_told(
             ),
             "not a file's name",
         ),
+        (
+            lambda f: (
+                pd.read_parquet(f / "00000.parquet")
+                .assign(key="x" * 9000)
+                .to_parquet(f / "00000.parquet")
+            ),
+            r"x\.jpg is not there, though img2dataset has downloaded it",
+        ),
     ],
 )
 def test_a_damaged_output_of_img2dataset(

@@ -9,6 +9,7 @@ One shard is ``00000.parquet`` with a row an address, beside the folder ``00000/
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from membench.errors import UserError, reason
 from membench.storage.archives import ARCHIVE_ERRORS, members
+from membench.storage.reading import shown
 from membench.storage.tables import PARQUET_ERRORS
 
 NEEDED = ("key", "url", "status")
@@ -146,11 +148,13 @@ def _file(shard: Path, key: str) -> Path:
         held = _members(archive, archive.stat().st_mtime_ns)
         names = [archive / f"{key}{end}" for end in EXTENSIONS if f"{key}{end}" in held]
     else:
-        names = [shard / f"{key}{end}" for end in EXTENSIONS if (shard / f"{key}{end}").is_file()]
+        # Unlike Path.is_file, no error for a name that is too long
+        beside = [shard / f"{key}{end}" for end in EXTENSIONS]
+        names = [path for path in beside if os.path.isfile(path)]
     if not names:
         raise UserError(
-            f"{shard / key}.jpg is not there, though img2dataset has downloaded it; download its"
-            " shard again"
+            f"{shown(shard / key)}.jpg is not there, though img2dataset has downloaded it;"
+            " download its shard again"
         )
     return names[0]
 
