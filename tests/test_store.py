@@ -160,6 +160,20 @@ def test_partial_is_done_but_a_lost_table_is_not(tmp_path: Path) -> None:
         read_run(folder.path)
 
 
+def test_tables_that_are_made_again_do_not_keep_an_older_page(tmp_path: Path) -> None:
+    with opened(tmp_path) as folder:
+        folder.start({})
+        folder.finish(*finished("a"), {"status": "complete"})
+        page = folder.path / "report.html"
+        page.write_text("of older metrics")
+        (folder.path / "metrics.parquet").unlink()
+    with opened(tmp_path) as folder:
+        assert not folder.complete and page.exists()
+        folder.start({})
+        folder.finish(*finished("a"), {"status": "complete"})
+    assert not page.exists()
+
+
 def test_resuming_keeps_shards_and_tells_what_differed(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         folder.start({"versions": {"torch": "1"}, "device": "cpu"})

@@ -23,7 +23,13 @@ from filelock import BaseFileLock
 from membench.errors import UserError
 from membench.runs.images import Samples
 from membench.runs.stored import ID_COLUMNS, ended, read_info, verify_ids
-from membench.storage.files import DamagedFile, remove_partial, take_lock, write_json
+from membench.storage.files import (
+    DamagedFile,
+    disk_errors,
+    remove_partial,
+    take_lock,
+    write_json,
+)
 from membench.storage.streams import write_groups
 from membench.storage.tables import SCHEMA_VERSION, joined, read_notes, read_table, write_table
 
@@ -242,6 +248,9 @@ class RunFolder:
                 frame = frame.sort_values(ID_COLUMNS[name])
             write_table(self.path / f"{name}.parquet", frame, name, notes)
         write_groups(self.path / "samples.parquet", samples.groups(), "samples", notes)
+        # Of tables that were there before, perhaps by an older membench: it is written anew
+        with disk_errors(self.path, what="report.html"):
+            (self.path / "report.html").unlink(missing_ok=True)
         self._record(info)
         self.cleanup_shards()
 
