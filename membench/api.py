@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from numbers import Integral
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from membench import registry
 from membench.auditing.audit import audit as execute_audit
@@ -122,7 +123,11 @@ def run(
 
 def _whole(name: str, value: Any, least: int, most: int = 2**62) -> int:
     """The number, numpy's, too. Raises :class:`UserError` for another."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | np.integer)
+        or not least <= value <= most
+    ):
         raise UserError(
             f"{name}={str(value)[:60]}: it must be a whole number from {least} to {most:,}"
         )

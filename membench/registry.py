@@ -190,17 +190,15 @@ class Registry:
                 f"a {self.kind} is called {name!r} already ({old.origin}); give {cls.__name__}"
                 " another name"
             )
-        file = sys.modules[cls.__module__].__dict__.get("__file__")
-        if file and Path(file).is_file():
-            source = Path(file).read_text(encoding="utf-8")
-        else:
-            source = typed_source(cls)
-        if not source:
+        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        is_file = bool(file) and Path(file).is_file()
+        # Bytes, as of a plug-in: a source may be in another encoding than UTF-8
+        if not (source := Path(file).read_bytes() if is_file else typed_source(cls).encode()):
             raise UserError(
                 f"the source of {cls.__name__} cannot be read, and is part of a run's key: put it"
                 " into a file"
             )
-        ran = hashlib.sha256(source.encode()).hexdigest()
+        ran = hashlib.sha256(source).hexdigest()
         origin = f"class {cls.__qualname__} of {file or cls.__module__}"
         self._entries[name] = Entry(name, self.kind, target, origin, ran, cls)
         return name

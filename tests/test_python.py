@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import linecache
 import subprocess
 import sys
@@ -206,6 +207,29 @@ def test_a_class_of_one_s_own_is_run(tmp_path: Path) -> None:
     taken = type("Random", (CaptionWords,), {})
     with pytest.raises(UserError, match="'random' already"):
         registry.detectors().of(taken)
+
+
+def test_a_class_of_a_file_in_another_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = (
+        "# -*- coding: latin-1 -*-\r\nfrom membench.detector import Detector\r\n"
+        'class Mesure(Detector):\r\n    """R\xe9p\xe8te."""\r\n    version = 1\r\n'
+        "    def score(self, model, conditions, extracted):\r\n        return [1.0]\r\n"
+    ).encode("latin-1")
+    (tmp_path / "of_mine.py").write_bytes(cell)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        found = registry.detectors()
+        mesure = importlib.import_module("of_mine").Mesure
+        entry = found.get(found.of(mesure))
+        assert entry.ran == hashlib.sha256(cell).hexdigest()  # as of the file as a plug-in
+        gone = type("Gone", (mesure,), {"__module__": "no_longer_there"})
+        with pytest.raises(UserError, match="source of Gone cannot be read"):
+            found.of(gone)
+    finally:
+        sys.modules.pop("of_mine", None)
+        registry.detectors.cache_clear()
 
 
 def test_a_class_that_was_typed_into_a_cell_has_the_hash_of_the_cell() -> None:
