@@ -191,9 +191,12 @@ class Registry:
                 " another name"
             )
         file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        is_file = bool(file) and Path(file).is_file()
         # Bytes, as of a plug-in: a source may be in another encoding than UTF-8
-        if not (source := Path(file).read_bytes() if is_file else typed_source(cls).encode()):
+        if file and Path(file).is_file():
+            source = Path(file).read_bytes()
+        else:
+            source = typed_source(cls).encode()
+        if not source:
             raise UserError(
                 f"the source of {cls.__name__} cannot be read, and is part of a run's key: put it"
                 " into a file"
