@@ -448,6 +448,15 @@ def test_a_line_of_10_mb_is_refused_at_once_and_not_echoed(tmp_path):
         assert "10,000," in line and "10,000" in line and "word" not in line and len(line) < 250
 
 
+@pytest.mark.parametrize("name", ["kind", "source"])
+def test_a_kind_and_a_source_are_words(tmp_path, name):
+    """Tables and plots name them: of an endless one no plot could be laid out."""
+    text(tmp_path / "a.csv", f"prompt,label,{name}\na rug,1,{'x' * 200}\n")
+    assert len(read_prompt_file(tmp_path / "a.csv")) == 1
+    line = refusal(text(tmp_path / "a.csv", f"prompt,label,{name}\na rug,1,{'x' * 201}\n"))
+    assert f"line 2: the {name} has 201 characters; it may have 200" in line
+
+
 def test_a_missing_file_a_folder_and_a_wrong_label(tmp_path):
     assert "does not exist" in refusal(tmp_path / "none.csv")
     assert "does not exist" in refusal(tmp_path / ("a" * 300))

@@ -21,6 +21,7 @@ from membench.types import UNLABELLED, Condition, Example
 KINDS = {"MV": 1, "TV": 1, "RV": 1, "VM": 1, "TM": 1, "N": 0}
 _LABELS = {"1": "1", "1.0": "1", "true": "1", "0": "0", "0.0": "0", "false": "0", "": ""}
 OTHERS = ("kind", "label", "similarity", "source", "group", "url", "index")  # but the prompt
+LONGEST_WORD = 200  # characters of a kind or a source
 _DEFAULT_KIND = {1: "memorized", 0: "N", UNLABELLED: "unlabelled"}
 
 
@@ -99,8 +100,8 @@ def read_prompt_file(
     since each may have an image of its own. Raises :class:`UserError`, one line, for a
     file that is missing, empty, damaged or not UTF-8, a missing column,
     a row with too many fields, an empty prompt or one of more than LONGEST
-    characters, NUL characters, another label than 0 or 1, another published kind than
-    those of KINDS, a repeated prompt in text and in a CSV of one's own, and in any file
+    characters, a kind or source of more than LONGEST_WORD, NUL characters, another
+    label than 0 or 1, another published kind than those of KINDS, a repeated prompt in text and in a CSV of one's own, and in any file
     one with two labels, and two with the labels 1 and 0 that are the same but for case,
     white space or Unicode form (:mod:`membench.datasets.twins`). ValueError for another
     ``label``.
@@ -223,6 +224,11 @@ def _prompt(
             "the prompt holds a NUL character or half a surrogate pair, which is not a text"
         )
     told = {name: _string(name, row.get(name)) for name in OTHERS}
+    for name in ("kind", "source"):
+        if len(told[name]) > LONGEST_WORD:  # tables and plots name them
+            raise BadRow(
+                f"the {name} has {len(told[name]):,} characters; it may have {LONGEST_WORD}"
+            )
     kind = told["kind"]
     label = _LABELS.get(told["label"].lower(), told["label"])
     if published and kind and not label and kind not in KINDS:
