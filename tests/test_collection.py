@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -571,6 +572,36 @@ def test_links_out_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "linked" / "cifar-10-batches-py").symlink_to(tmp_path / "cifar-10-batches-py")
     with pytest.raises(UserError, match=r"leads out of .*linked; name it itself"):
         read_collection(tmp_path / "linked", 32)
+
+
+def test_classes_of_a_table_that_pandas_wrote(tmp_path: Path) -> None:
+    """Whole numbers beside a gap are floats there, and the gap may be written as nan."""
+    data = folder(tmp_path / "data")
+    names = [f"{i}.png" for i in range(N)]
+    given = [0.0, 10.0, 2.0, *[float("nan")] * (N - 3)]
+    frame = pd.DataFrame({"file_name": names, "label": given})
+    for rep in ("", "nan", "NaN"):
+        frame.to_csv(data / "metadata.csv", index=False, na_rep=rep)
+        found = read_collection(data, SIDE)
+        by_file = {files[0]: n for files, n in zip(found.files, found.labels, strict=True)}
+        assert [by_file[name] for name in names[:3]] == [0, 10, 2]
+        assert set(by_file.values()) == {0, 10, 2, None} and not found.unclear
+
+
+def test_an_image_with_two_classes_is_named(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data")
+    rows = "file_name,text,label\n0.png,a,ant\n0.png,b,ant\n0.png,c,cat\n1.png,d,cat\n"
+    (tmp_path / "c.csv").write_text(rows)
+    (data / "metadata.csv").write_text(rows)
+    for captions in (None, tmp_path / "c.csv"):
+        if captions:
+            (data / "metadata.csv").unlink()
+        found = read_collection(data, SIDE, captions=captions, max_bad=1)
+        [bad] = found.bad
+        assert "line 4" in bad.name
+        assert bad.why == "0.png is of class 'ant' before, and of 'cat' here"
+        at = next(k for k, files in enumerate(found.files) if "0.png" in files)
+        assert found.classes[found.labels[at]] == "ant"
 
 
 def test_links_to_folders_are_not_followed_and_named(tmp_path: Path) -> None:

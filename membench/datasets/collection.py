@@ -25,7 +25,8 @@ from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import NotAnImage, TooManyPixels, decode, square
 from membench.storage.reading import is_text, parse_json
 
-VERSION = 2  # goes up when the same files give another collection
+VERSION = 3  # goes up when the same files give another collection
+HASHED = 2  # of the hash, which is of what a collection holds
 NAMED = 5  # file names that are kept of one image
 
 
@@ -239,5 +240,5 @@ def _opened(found: dict[str, Any], pixels: Path, side: int, max_bad: float) -> C
         rows=found["rows"],
         size=(found["size"][0], found["size"][1]),
         bad=bad,
-        hash=json_hash([VERSION, side, *told]),
+        hash=json_hash([HASHED, side, *told]),
     )

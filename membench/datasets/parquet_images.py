@@ -70,7 +70,7 @@ def parquet_items(
                 values = rows[first + k] if rows else {}
                 record = Record("", {column(n): v for n, v in values.items()})
                 name = f"{shown}/{first + k:07d}"
-                label, number = _class(record.text("label"), classes)
+                label, number = _class(record.label(), classes)
                 if classes and label and number is None:
                     bad.append(Bad(name, f"class {label[:60]}, where {len(classes)} are named"))
                     label = None

@@ -101,10 +101,10 @@ def read_prompt_file(
     file that is missing, empty, damaged or not UTF-8, a missing column,
     a row with too many fields, an empty prompt or one of more than LONGEST
     characters, a kind or source of more than LONGEST_WORD, NUL characters, another
-    label than 0 or 1, another published kind than those of KINDS, a repeated prompt in text and in a CSV of one's own, and in any file
-    one with two labels, and two with the labels 1 and 0 that are the same but for case,
-    white space or Unicode form (:mod:`membench.datasets.twins`). ValueError for another
-    ``label``.
+    label than 0 or 1, another published kind than those of KINDS, a repeated prompt in
+    text and in a CSV of one's own, and in any file one with two labels, and two with the
+    labels 1 and 0 that are the same but for case, white space or Unicode form
+    (:mod:`membench.datasets.twins`). ValueError for another ``label``.
     """
     if label not in (0, 1, UNLABELLED):
         raise ValueError(f"label is {label}, but must be 1, 0 or {UNLABELLED}")

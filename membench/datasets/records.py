@@ -54,6 +54,14 @@ class Record:
         """The same as a stripped text; "" for none, for a NaN, and for what is no text."""
         return _written(self.get(what))
 
+    def label(self) -> str:
+        """The class; "" for a gap that a program has written as nan, and "3" of "3.0", as
+        pandas writes whole numbers beside gaps.
+        """
+        text = self.text("label")
+        whole = re.fullmatch(r"(-?[0-9]{1,9})\.0+", text)
+        return "" if text in ("nan", "NaN") else whole[1] if whole else text
+
     def texts(self) -> list[str]:
         """The captions: one, or those of a list."""
         value = self.get("text")

@@ -198,8 +198,13 @@ def _read_table(
             bad.append(Bad(f"{at}, {record.where}", f"{name[:100]} is not there"))
         else:
             texts[full] += record.texts()
-            if label := record.text("label"):
-                labels[full] = label
+            label = record.label()
+            if label and labels.setdefault(full, label) != label:
+                bad.append(Bad(f"{at}, {record.where}", _other_class(name, labels[full], label)))
+
+
+def _other_class(name: str, first: str, label: str) -> str:
+    return f"{name[:100]} is of class {first[:60]!r} before, and of {label[:60]!r} here"
 
 
 def _classes(names: dict[str, Path]) -> dict[str, str]:
@@ -262,8 +267,10 @@ def _with_captions(source: Source, file: Path) -> Source:
         else:
             known += 1
             texts[place] += record.texts()
-            if label := record.text("label"):
-                labels[place] = label
+            label = record.label()
+            if label and labels.setdefault(place, label) != label:
+                why = _other_class(name, labels[place], label)
+                bad.append(Bad(f"{file.name}, {record.where}", why))
     if not known:
         raise UserError(
             f"captions: {file} names no image of the data"
