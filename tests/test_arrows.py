@@ -45,7 +45,9 @@ MAY = {
     "reports": "boards runs metrics storage plain types errors",
     "measures": "metrics similarity types errors",
     "notebook": "reports boards runs plain types errors",
-    "api": "auditing notebook reports boards runs models registry options plain errors",
+    "api": (
+        "auditing notebook reports boards runs models registry options storage seeds plain errors"
+    ),
     "cli": (
         "api auditing reports boards runs fetching registry plugins options storage plain errors"
     ),
