@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import tarfile
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from membench.datasets.cifar import read_cifar, unpickled
 from membench.datasets.collection import Collection, read_collection
 from membench.datasets.prompts import read_prompt_file
 from membench.datasets.records import Record, read_records
+from membench.datasets.sources import _spelled
 from membench.errors import UserError
 
 SIDE, N = 8, 6
@@ -64,6 +66,31 @@ def right(found: Collection) -> bool:
     return np.array_equal(found.images(), PIXELS) and [list(t) for t in found.captions] == [
         [t] for t in TEXTS
     ]
+
+
+@pytest.mark.parametrize("files", ["NFC", "NFD"])
+@pytest.mark.parametrize("where", ["metadata.csv", "captions", "paths"])
+def test_a_table_may_write_a_name_in_the_other_unicode_form(
+    tmp_path: Path, files: str, where: str
+) -> None:
+    """Files of a Mac are decomposed; a table that is made elsewhere has them composed."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[files]
+    names = [f"ü/é{i}.png" for i in range(N)]
+    folder(tmp_path / "data", [unicodedata.normalize(files, name) for name in names])
+    given = tmp_path / ("data/metadata.csv" if where == "metadata.csv" else "c.csv")
+    lead = "/away/data/" if where == "paths" else ""
+    rows = [(lead + unicodedata.normalize(other, n), t) for n, t in zip(names, TEXTS, strict=True)]
+    table(given, rows, "file_name,text")
+    own = {} if where == "metadata.csv" else {"captions": given}
+    assert right(read_collection(tmp_path / "data", SIDE, max_bad=0, **own))
+
+
+def test_a_name_in_both_unicode_forms_is_of_neither_in_another() -> None:
+    composed, apart = "\u00e9", "e\u0301"
+    assert _spelled({apart: 1}) == {composed: 1, apart: 1}
+    assert _spelled({composed: 1, apart: 2}) == {composed: 1, apart: 2}
+    angstrom = "\u212b"  # a third form, whose composed one is \u00c5
+    assert _spelled({angstrom: 1, "A\u030a": 2}) == {angstrom: 1, "A\u030a": 2}
 
 
 FILES = [f"{i}.png" for i in range(N)]

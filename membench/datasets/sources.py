@@ -14,11 +14,13 @@ Hidden files, such as the ``._*`` that macOS puts beside each, count for nothing
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 
@@ -189,9 +191,11 @@ def _read_table(
 ) -> None:
     """Adds a table's captions and classes; its file names are those below its folder."""
     at, above = _below(root, table), table.parent.relative_to(root).as_posix()
+    spelled = _spelled({name: name for name in names})
     for record in read_records(table):
         name = record.text("file").replace("\\", "/").removeprefix("./")
         full = name if above == "." else f"{above}/{name}"
+        full = spelled.get(full) or spelled.get(_composed(full), full)
         if record.error or not name:
             bad.append(Bad(f"{at}, {record.where}", record.error or "names no file"))
         elif full not in names:
@@ -201,6 +205,22 @@ def _read_table(
             label = record.label()
             if label and labels.setdefault(full, label) != label:
                 bad.append(Bad(f"{at}, {record.where}", _other_class(name, labels[full], label)))
+
+
+T = TypeVar("T")
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _spelled(known: Mapping[str, T]) -> dict[str, T]:
+    """What is known by a name, by its composed form (NFC), too, where that is of one alone:
+    a Mac may write the names of files decomposed, and a table made elsewhere composed.
+    """
+    forms = Counter(map(_composed, known))
+    alone = {form: of for name, of in known.items() if forms[form := _composed(name)] == 1}
+    return alone | dict(known)
 
 
 def _other_class(name: str, first: str, label: str) -> str:
@@ -251,11 +271,13 @@ def _with_captions(source: Source, file: Path) -> Source:
         for i, item in enumerate(source.items):
             if counts[short(item.name)] == 1:
                 by_name.setdefault(short(item.name), i)
+    by_name, whole = _spelled(by_name), _spelled(whole)
     texts: dict[int, list[str]] = defaultdict(list)
     labels: dict[int, str] = {}
     bad, known = list(source.bad), 0
     for record in read_records(file):
         name = record.text("file").replace("\\", "/").removeprefix("./")
+        name = name if name in by_name else _composed(name)
         place = by_name.get(name)
         if place is None and "/" in name:  # a longer path; not the same name elsewhere
             tails = (name[at + 1 :] for at, sign in enumerate(name) if sign == "/")
