@@ -282,6 +282,40 @@ def test_slow_servers_are_timeouts(site: Site, tmp_path: Path) -> None:
     assert time.monotonic() - start < 2.5
 
 
+def test_malformed_answers_end_one_request_alone(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(public_http, "MOST_BYTES", 100_000)
+    sent: Counter[str] = Counter()
+
+    def endless(name: str, first: bytes, then: bytes) -> Iterator[bytes]:
+        yield first
+        for _ in range(300):
+            sent[name] += 1
+            yield then * 1000
+
+    def chunked(name: str, first: bytes, then: bytes) -> str:
+        return site.add(f"/{name}", endless(name, first, then), Transfer_Encoding="chunked")
+
+    urls = {
+        "ok": site.add("/a.png", encoded()),
+        "brackets": site.add("/b", b"", "", 302, Location="http://[::1"),
+        "digits": site.add("/503", b"", "", 503, Retry_After="9" * 5000),
+        "year": site.add("/429", b"", "", 429, Retry_After="Mon, 01 Jan 99999999999 00:00:00 GMT"),
+        "all": chunked("all", b"-1\r\n", b"x" * 100),
+        "negative": chunked("negative", b"-5\r\n", b"x" * 100),
+        "trailer": chunked("trailer", b"0\r\n", b"x: " + b"y" * 95 + b"\r\n"),
+        "line": chunked("line", b"5;", b"x" * 100),
+    }
+    one = Limits(**{**vars(FAST), "tries": 1, "per_host": 1})
+    table = site.get(
+        tmp_path, urls, Limits(**{**vars(one), "read_timeout": 5, "total_timeout": 20})
+    )
+    expected = ["ok", "refused", *["http_error"] * 2, *["unreachable"] * 4]
+    assert list(table.status) == expected, table.detail
+    assert max(sent.values()) < 200, sent  # of 300
+
+
 def test_an_unknown_name_and_a_closed_port_are_unreachable(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

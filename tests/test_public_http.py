@@ -45,6 +45,7 @@ def test_public_addresses(address: str, public: bool) -> None:
             "http://a b.example/",
         ),
         *("http://" + "a" * 64 + ".example/", "http://one.example%00.x/", "http://[v1.x]/"),
+        *("http://[2606:4700::1%\u4e00]/", "http://[2606:4700::1%a b]/", "http://a.example/\ud800"),
     ],
 )
 def test_a_malformed_address_is_refused_alone(url: str) -> None:

@@ -274,12 +274,12 @@ class _Limited:
 
 def retry_after(response: Any) -> float:
     """Seconds that a response, of requests or urllib3, asks to wait by Retry-After (a
-    number or a date); 0 without.
+    number or a date); 0 without, and for what is neither.
     """
     from urllib3 import Retry
     from urllib3.exceptions import InvalidHeader
 
     try:
         return Retry().get_retry_after(response) or 0.0
-    except InvalidHeader:
+    except (InvalidHeader, ValueError, OverflowError):  # 5,000 digits, a year of eleven
         return 0.0

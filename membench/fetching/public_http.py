@@ -12,6 +12,7 @@ would resolve names themselves.
 from __future__ import annotations
 
 import contextlib
+import io
 import ipaddress
 import re
 import socket
@@ -20,6 +21,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
+from http.client import HTTPResponse as Answer
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from urllib3 import exceptions
@@ -27,12 +31,15 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 
 from membench.fetching.net import AGENT
+from membench.storage.reading import is_text
 
 PORTS = {"http": 80, "https": 443}
 SAFE = "/%:@!$&'()*+,;=~"  # what may stand in a path as it is (RFC 3986)
 LOCAL_DOMAINS = ("localhost", "local", "localdomain", "internal", "intranet", "lan", "home.arpa")
 
 MOST_ADDRESSES = 6  # of a name that are tried, one after another
+# Bytes of an answer, with its header and what stands between its chunks
+MOST_BYTES = 1 << 26
 
 HEADERS = {
     "User-Agent": (
@@ -81,7 +88,11 @@ class Target:
 
     def redirect(self, location: str) -> Target:
         """Where a Location header leads. Raises :class:`Refused`."""
-        return parse_url(urljoin(self.url, location.strip()))
+        try:
+            url = urljoin(self.url, location.strip())
+        except ValueError as error:
+            raise Refused(f"malformed: {error}") from None
+        return parse_url(url)
 
 
 def parse_url(url: str) -> Target:
@@ -98,6 +109,8 @@ def parse_url(url: str) -> Target:
         raise Refused("the address is empty")
     if re.search(r"[\x00-\x1f\x7f\\]", url):
         raise Refused("a control character or backslash in the address")
+    if not is_text(url):
+        raise Refused("half a surrogate pair in the address")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -128,6 +141,8 @@ def _host(name: str) -> str:
     name = name.removesuffix(".")
     if ":" in name:
         try:
+            if "%" in name:  # a zone: the name of a network card of this machine
+                raise ValueError
             address = str(ipaddress.IPv6Address(name))
         except ValueError:
             raise Refused(f"malformed host {name}") from None
@@ -203,7 +218,7 @@ def get(
     Raises :class:`Refused`, OSError, HTTPException and urllib3's HTTPError; the
     :func:`timeouts <is_timeout>` among them come after connect_timeout s at each
     address (the first ``MOST_ADDRESSES``), TLS included, and read_timeout s without a
-    byte.
+    byte. An answer of more than ``MOST_BYTES`` is an HTTPException.
     """
     known = (_hosts or {}).get(target.host)
     with contextlib.closing(
@@ -212,6 +227,7 @@ def get(
         assert connection.sock is not None
         opened(connection.sock)
         connection.timeout = read_timeout
+        connection.response_class = _Bounded
         headers = {"Host": target.authority, **HEADERS}
         connection.request(
             "GET", target.path, headers=headers, preload_content=False, decode_content=False
@@ -254,6 +270,40 @@ def _connected(
             connection.close()
             failure = error
     raise failure
+
+
+class _Bounded(Answer):
+    """An answer that ends: the lines between its chunks may have no end, and a chunk of
+    -1 bytes would be all that still comes.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.fp = io.BufferedReader(_Counted(self.fp.detach()))
+
+    def _safe_read(self, amt: int) -> bytes:
+        if amt < 0:
+            raise HTTPException(f"a chunk of {amt} bytes")
+        return super()._safe_read(amt)  # type: ignore[misc]
+
+
+class _Counted(io.RawIOBase):
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self.raw, self.left = raw, MOST_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = self.raw.readinto(buffer)
+        self.left -= count or 0
+        if self.left < 0:
+            raise HTTPException(f"more than {MOST_BYTES:,} bytes")
+        return count
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
 
 
 @cache
