@@ -74,9 +74,9 @@ def tabulated(found: pd.DataFrame) -> pd.DataFrame:
         row = {"labels": kind, "from": way, "n": str(len(part))}
         for name, title in SHOWN.items():
             values = part[name].tolist()
-            low, high = (
-                over_trainings(values, logit=True) if len(values) > 1 else (math.nan, math.nan)
-            )
+            low, high = math.nan, math.nan
+            if len(values) > 1:  # UMS is no share: its sum over training images may exceed 1
+                low, high = over_trainings(values, logit=max(values) <= 1)
             row[title] = interval(part[name].mean(), low, high, scale=100, digits=1)
         rows.append(row)
     return pd.DataFrame(rows)
