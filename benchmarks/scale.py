@@ -142,19 +142,19 @@ def flops() -> dict[str, float]:
 
 
 def turns(
-    device: str, repeats: int, acts: dict[str, Callable[[], object]]
+    device: str, repeats: int, acts: dict[str, Callable[[], object]], warm_up: bool = True
 ) -> dict[str, list[float]]:
     """Seconds of each act in each turn, after one to warm up: in turns, so that a busy
     machine slows them alike.
     """
     found: dict[str, list[float]] = {name: [] for name in acts}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + warm_up):
         for name, act in acts.items():
             start = time.perf_counter()
             act()
             if device.startswith("cuda"):
                 torch.cuda.synchronize(device)
-            if turn:
+            if turn >= warm_up:
                 found[name].append(time.perf_counter() - start)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -125,3 +126,39 @@ def test_captions_return_an_image_or_their_own(monkeypatch, tmp_path) -> None:
 
 def test_an_image_that_is_copied_twice_is_one() -> None:
     assert script("clusters").distinct(np.array([-1, 4, 4, -1, 7])) == 2
+
+
+def test_the_gpu_script_measures_the_compiled_network_last(monkeypatch, tmp_path) -> None:
+    """What it found before is written by then."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    gpu = script("gpu")
+    for name in gpu.TINY:  # which --tiny changes
+        monkeypatch.setattr(gpu.scale, name, dict(getattr(gpu.scale, name)))
+    for name in ("SIDE", "WIDTH"):
+        monkeypatch.setattr(gpu.scale, name, getattr(gpu.scale, name))
+    file, seen = tmp_path / "gpu.json", []
+
+    def compiled(model: Any) -> None:
+        seen.append(json.loads(file.read_text()))
+
+    monkeypatch.setattr(gpu.LatentDenoiser, "compile", compiled)
+    monkeypatch.setattr(gpu, "automatic", lambda model: 8)
+    monkeypatch.setattr(gpu.scale, "flops", lambda: {"U-Net, one evaluation": 1e6})
+    given = ["gpu.py", "--output", str(file), "--device", "cpu", "--dtype", "float32", "--tiny"]
+    monkeypatch.setattr(sys, "argv", given)
+    gpu.main()
+    [plain], whole = seen, json.loads(file.read_text())
+    assert plain["cfg_norm"]["evaluations"] == 16 * 4 * 2 and plain["evaluations_per_s"] > 0
+    assert plain == {name: whole[name] for name in plain}
+    assert {*whole} - {*plain} == {
+        f"compile{name}"
+        for name in ("_seconds", "d_evaluations_per_s", "d_share_of_matrix_product")
+    }
+
+
+def test_labels_tabulates_a_ums_above_one() -> None:
+    values = {"ams": 0.5, "most": 0.5, "once": 0.0}
+    rows = [{"labels": "none", "from": "null", "ums": ums} | values for ums in (1.1, 1.3)]
+    [row] = script("labels").tabulated(pd.DataFrame(rows)).to_dict("records")
+    # Student's t with one degree of freedom: 12.706 times a standard error of 0.1
+    assert row["UMS %"] == "120.0 [-7.1, 247.1]"
