@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from membench.errors import UserError
 from membench.models.internals import bottleneck
 from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.loading import in_full
 from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim, ddim_step, timesteps
 from membench.models.schedule import PARAMETERISATIONS
@@ -268,3 +269,12 @@ def test_a_compiler_that_fails_is_one_line() -> None:
     model.compile(broken)
     with pytest.raises(UserError, match=r"^--compile does not work here \(.*\); leave it out$"):
         model.eps(torch.zeros(1, *model.shape), 500, model.condition([]))
+
+
+def test_float32_is_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's default is TF32 for convolutions."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    in_full(torch.device("cpu"))
+    assert torch.backends.cudnn.allow_tf32
+    in_full(torch.device("cuda", 1))
+    assert not torch.backends.cudnn.allow_tf32

@@ -13,6 +13,7 @@ import torch
 
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
+from membench.models.loading import in_full
 from membench.models.memo import Memo
 from membench.models.names import READABLE, digests, named, names_of
 from membench.models.parameterisation import Parameterised
@@ -61,6 +62,7 @@ class Denoiser(Parameterised):
         self._run: Any = self.network  # what _forward calls
         parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
+        in_full(self.device)
 
     # ---------------------------------------------------------------------- to be given
 
