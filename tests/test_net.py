@@ -9,6 +9,7 @@ import errno
 import hashlib
 import http.server
 import re
+import resource
 import shutil
 import socket
 import threading
@@ -278,12 +279,16 @@ def test_a_server_that_says_nothing(server: Server, path: Path, monkeypatch) -> 
     done.set()
 
 
-def test_a_server_that_trickles(server: Server, path: Path, monkeypatch) -> None:
-    """A byte at a time, never silent for long: the whole has its time, too."""
+@pytest.mark.parametrize("length", [True, False])
+def test_a_server_that_trickles(server: Server, path: Path, length: bool, monkeypatch) -> None:
+    """A byte at a time, never silent for long: the whole has its time, too. Without a
+    length what was cut off looks whole.
+    """
 
     def trickle(handler: Handler) -> None:
         handler.send_response(200)
-        handler.send_header("Content-Length", str(len(BODY)))
+        if length:
+            handler.send_header("Content-Length", str(len(BODY)))
         handler.end_headers()
         with contextlib.suppress(OSError):  # hung up on
             for k in range(40):
@@ -294,7 +299,7 @@ def test_a_server_that_trickles(server: Server, path: Path, monkeypatch) -> None
     server.faults = [trickle] * net.TRIES
     with pytest.raises(UserError, match="was not here after"):
         fetch(server.url, path)
-    assert server.seen == ["/file.bin"] and not path.exists()
+    assert server.seen == ["/file.bin"] and left(path) == set()
 
 
 def test_nobody_listens(path: Path, server: Server) -> None:
@@ -337,6 +342,20 @@ def test_a_length_of_thousands_of_digits(server: Server, path: Path) -> None:
     with pytest.raises(UserError, match="bytes long, more than the"):
         fetch(server.url, path)
     assert server.seen == ["/file.bin"] and not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (status(302, Location="https://[::1"), r"leads to https://\[::1: Invalid IPv6 URL"),
+        (status(200, Content_Length="many"), "cannot be fetched: invalid literal"),
+    ],
+)
+def test_malformed_answers(server: Server, path: Path, answer, why: str) -> None:
+    server.faults = [answer]
+    with pytest.raises(UserError, match=why):
+        fetch(server.url, path)
+    assert left(path) == set()
 
 
 def test_redirects_in_a_circle(server: Server, path: Path) -> None:
@@ -389,6 +408,19 @@ def test_a_disk_that_fills_up_meanwhile(server: Server, path: Path, monkeypatch)
     assert not path.exists()
     fetch(server.url, path)
     assert path.read_bytes() == BODY
+
+
+def test_a_disk_that_is_full_after_4096_bytes(server: Server, path: Path) -> None:
+    """The end of a small file, which a buffer would write a second time on closing."""
+    server.body = BODY[:5000]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(UserError, match=r"cannot write file.bin in .*too large"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            fetch(server.url, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert left(path) == set()
 
 
 def test_a_folder_that_cannot_be_made(server: Server, path: Path) -> None:

@@ -37,4 +37,7 @@ class Clock:
         self.late = True
         if self.socket is not None:
             with contextlib.suppress(OSError):  # it has ended by itself
-                self.socket.shutdown(socket.SHUT_RDWR)
+                # Of the plain socket below TLS too: ssl's own shutdown would take the
+                # session from under the reader, who would take what is encrypted for the
+                # file.
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)

@@ -10,8 +10,9 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from tqdm.auto import tqdm
@@ -183,7 +184,7 @@ class _Want:
         from urllib3.exceptions import MaxRetryError, NewConnectionError, SSLError
 
         with self.disk():
-            file = open(temporary, "wb")  # noqa: SIM115 - closed below
+            file = open(temporary, "wb", buffering=0)  # noqa: SIM115 - closed below; a buffer would fail a second time on closing
         bar: Any = tqdm(
             desc=self.path.name,
             total=1,
@@ -196,6 +197,9 @@ class _Want:
         clock = Clock(LONGEST)
         hooks = {"response": [self.judge, clock.watch]}
         get = pooch.HTTPDownloader(bar, BLOCK, timeout=TIMEOUT, headers=headers, hooks=hooks)
+        late = UserError(
+            f"{self.url} was not here after {LONGEST / 3600:g} hours; fetch it by hand"
+        )
         try:
             with bar, contextlib.closing(file), clock:
                 get(self.url, _Limited(self, file), None)
@@ -207,9 +211,7 @@ class _Want:
             raise _Transient(what, retry_after(response)) from None
         except requests.RequestException as error:
             if clock.late:
-                raise UserError(
-                    f"{self.url} was not here after {LONGEST / 3600:g} hours; fetch it by hand"
-                ) from None
+                raise late from None
             inner = error.args[0] if error.args else None
             reason = inner.reason if isinstance(inner, MaxRetryError) else None
             # Will not mend itself within seconds
@@ -222,13 +224,21 @@ class _Want:
             if isinstance(error, requests.TooManyRedirects | ValueError):
                 raise UserError(f"{self.url} cannot be fetched: {error}") from None
             raise _Transient(str(error)) from None
+        except ValueError as error:  # a length that is no number
+            raise UserError(f"{self.url} cannot be fetched: {error}") from None
+        if clock.late:  # a body without a length that was cut off looks whole
+            raise late
 
     def judge(self, response: Response, **_: Any) -> None:
         """Looks at each response, redirects included, before its body is read or it is
         followed. Raises UserError.
         """
         location = response.headers["Location"] if response.is_redirect else ""
-        for url in (response.url, urljoin(response.url, location)):
+        try:
+            urls = response.url, urljoin(response.url, location)
+        except ValueError as error:
+            raise UserError(f"{self.url} leads to {location[:100]}: {error}") from None
+        for url in urls:
             if not self.may_ask(url):
                 raise UserError(f"{self.url} leads to {url}, and only https is fetched")
         length = response.headers.get("Content-Length", "")[:20]  # Python reads no number of 5,000
@@ -254,7 +264,7 @@ class _Limited:
     Raises UserError past the allowed size and where the disk refuses.
     """
 
-    def __init__(self, want: _Want, file: IO[bytes]) -> None:
+    def __init__(self, want: _Want, file: FileIO) -> None:
         self.want, self.file, self.size = want, file, 0
 
     def write(self, block: bytes) -> None:
@@ -264,12 +274,13 @@ class _Limited:
                 f"{self.want.url} is longer than the {self.want.max_bytes:,} bytes that are"
                 " allowed; it is not kept"
             )
+        left = memoryview(block)
         with self.want.disk():
-            self.file.write(block)
+            while left:  # the system may take less than all
+                left = left[self.file.write(left) :]
 
     def flush(self) -> None:
-        with self.want.disk():
-            self.file.flush()
+        """pooch asks for it after each block; nothing is buffered."""
 
 
 def retry_after(response: Any) -> float:
