@@ -517,6 +517,16 @@ def test_more_workers_than_the_cluster_holds_are_refused(pool: RayPool) -> None:
         other.info  # noqa: B018 - it connects
 
 
+def test_a_pool_that_was_refused_is_refused_again(monkeypatch) -> None:
+    """And does not take itself for connected."""
+    nobody = SimpleNamespace(is_initialized=lambda: True, nodes=lambda: [])
+    monkeypatch.setattr(ray_cluster, "imported", lambda alone: nobody)
+    with RayPool(2) as pool:
+        for _ in range(2):
+            with pytest.raises(UserError, match="there is room for 0"):
+                pool.info  # noqa: B018 - it connects
+
+
 def test_room_counts_whole_workers_of_living_nodes() -> None:
     nodes = [
         {"Alive": True, "Resources": {"CPU": 7.0, "GPU": 2.0}},
@@ -634,6 +644,19 @@ def test_a_worker_with_another_model_or_plan_says_so(alone: Run, spec, tmp_path:
     with pytest.raises(UserError, match="plans other images"):
         Worker(setting()).enter(stage(spec(), tmp_path, parts, plan="0" * 64))
     assert [p.name for p in tmp_path.iterdir()] == ["token"]  # it has written nothing
+
+
+def test_a_worker_looks_anew_where_a_file_has_changed_since_its_last_run(
+    alone: Run, spec, tmp_path: Path
+) -> None:
+    """The specs are the same, and the driver's key is another."""
+    parts = alone.info["key_parts"]
+    worker = Worker(setting())
+    with pytest.raises(UserError, match="plans other images"):  # it has opened its jobs by then
+        worker.enter(stage(spec(), tmp_path, parts, plan="0" * 64))
+    other = parts | {"hashes": parts["hashes"] | {"weights": "0" * 64}}
+    with pytest.raises(UserError, match="has another hashes than the driver"):
+        worker.enter(stage(spec(), tmp_path, other, plan="0" * 64))
 
 
 def test_a_shard_holds_the_next_64_of_the_tasks_list(alone: Run, spec, tmp_path: Path) -> None:

@@ -142,13 +142,13 @@ class RayPool:
                 cores = (self._asked or room) * needs["CPU"]
                 ray_cluster.start(self._ray, cores, str(self._temporary[0]))
         room = ray_cluster.room(self._ray.nodes(), needs)
-        self._count = self._asked or room
-        if self._count > room or not room:
+        count = self._asked or room
+        if count > room or not room:
             takes = (
                 "a GPU" if gpu else f"a core for each of {threads} torch threads (OMP_NUM_THREADS)"
             )
             raise UserError(
-                f"--workers {self._count}: there is room for {room}, since a worker takes {takes}"
+                f"--workers {count}: there is room for {room}, since a worker takes {takes}"
             )
         setting = Setting(os.getcwd(), environment(), threads, self.plugins, made_by())
         options = {
@@ -160,8 +160,9 @@ class RayPool:
         self._seats.open(
             self._ray,
             lambda: self._ray.remote(Worker).options(**options).remote(setting),
-            self._count,
+            count,
         )
+        self._count = count  # last: a pool that was refused is asked anew
 
     # ---------------------------------------------------------------------- an executor
 

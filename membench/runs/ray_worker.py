@@ -165,10 +165,12 @@ class Worker:
                 f"the worker on {platform.node()} does not see {stage.out}; with --address, --runs"
                 " must be a folder that all machines share"
             )
-        if (
-            self._opened is None
-            or self._opened.specs != stage.specs
-            or self._opened.out != stage.out
+        # key_parts: between two runs of one pool a file that the specs name may have changed
+        known = self._opened
+        if known is None or (known.specs, known.out, known.key_parts) != (
+            stage.specs,
+            stage.out,
+            stage.key_parts,
         ):
             self._open(stage)
         if stage.phase == "samples":
