@@ -393,6 +393,9 @@ def test_a_shard_that_an_index_names_is_missed(cache: Path, nowhere: list[object
         hub.hub_folder(REPO, **PIPELINE)
     lay(cache, REPO, {f"{stem}-2.safetensors": b"2"})
     hub.hub_folder(REPO, **PIPELINE)
+    # A damaged index is told when it is read
+    lay(cache, REPO, {f"{stem}.safetensors.index.json": b"[" * 200_000})
+    hub.hub_folder(REPO, **PIPELINE)
 
 
 def half(files: dict[str, bytes]) -> dict[str, bytes]:

@@ -157,6 +157,9 @@ def test_a_folder_of_the_cache_that_a_user_names_is_proved(tmp_path: Path) -> No
         for place in (folder, folder / "unet"):
             with pytest.raises(UserError, match="not what was written there: delete it"):
                 read(str(place))
+    (folder / PROOF).write_text("[" * 200_000)  # of somebody else's folder
+    with pytest.raises(UserError, match="not what was written there: delete it"):
+        check_folder(folder)
     (folder / PROOF).unlink()
     for read in readers:
         read(str(folder))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from membench.fetching.hub_files import VARIANTS, is_wanted, is_weight, of_variant, variant_of
+from membench.storage.reading import parse_json
 
 # Of shards: model.safetensors.index.json, model.safetensors.index.fp16.json
 INDEX = re.compile(r"\.index\.(\w+\.)?json$")
@@ -92,7 +92,7 @@ def _lost_shards(folder: Path, files: Sequence[str]) -> list[str]:
     for index in (file for file in files if INDEX.search(file)):
         # A damaged index is told when it is read
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            names = json.loads((folder / index).read_bytes())["weight_map"].values()
+            names = parse_json((folder / index).read_bytes())["weight_map"].values()
             beside = PurePosixPath(index).parent
             lost += [
                 str(beside / name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from membench.storage.cache import remembered_hash
 from membench.storage.files import CACHE, DamagedFile, atomic_folder
 from membench.storage.hashing import files_hashes
+from membench.storage.reading import parse_json
 
 PROOF = ".sha256.json"  # in the folder; hidden files are no part of what is proved
 
@@ -51,7 +52,7 @@ def check_folder(folder: Path) -> Path:
 def _is_proved(folder: Path) -> bool:
     try:
         return bool(
-            json.loads((folder / PROOF).read_bytes()) == files_hashes(folder, remembered_hash)
+            parse_json((folder / PROOF).read_bytes()) == files_hashes(folder, remembered_hash)
         )
     except (OSError, ValueError):  # none, or damaged itself
         return False
