@@ -4,10 +4,10 @@ tables under other keys, and what a process of its own took.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,19 +72,29 @@ class Took(NamedTuple):
     peak: int
 
 
+# What a process takes is asked by one that is small: Linux counts what the parent held
+# before the start to the child's largest memory.
+LAUNCH = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(process.pid, 0)
+code = os.waitstatus_to_exitcode(status)
+print(json.dumps([code, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
+
+
 def measured(command: Sequence[str], **environment: object) -> Took:
     """What a process took. Of what it prints its errors are shown, if it fails."""
     given = {name: str(value) for name, value in environment.items()}
     began = time.monotonic()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command, env={**os.environ, **given}, stdout=subprocess.DEVNULL, stderr=errors
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode > 0:
-            errors.seek(0)
-            sys.stderr.write(errors.read().decode(errors="replace"))
-    peak = used.ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
-    cpu = used.ru_utime + used.ru_stime
-    return Took(process.returncode, time.monotonic() - began, cpu, peak)
+    ended = subprocess.run(
+        [sys.executable, "-IS", "-c", LAUNCH, *command],
+        env={**os.environ, **given},
+        capture_output=True,
+        check=True,
+    )
+    code, cpu, most = json.loads(ended.stdout)
+    if code > 0:
+        sys.stderr.write(ended.stderr.decode(errors="replace"))
+    peak = most // (2**20 if sys.platform == "darwin" else 2**10)
+    return Took(code, time.monotonic() - began, cpu, peak)

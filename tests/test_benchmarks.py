@@ -16,6 +16,7 @@ import pytest
 from membench.datasets.prompts import example_id
 from membench.detectors import adaptive
 from membench.similarity.spaces import pixel_space
+from membench.storage import host
 from membench.tasks.sd_webster.world import unique_images, world
 
 ROOT = Path(__file__).parents[1]
@@ -162,3 +163,15 @@ def test_labels_tabulates_a_ums_above_one() -> None:
     [row] = script("labels").tabulated(pd.DataFrame(rows)).to_dict("records")
     # Student's t with one degree of freedom: 12.706 times a standard error of 0.1
     assert row["UMS %"] == "120.0 [-7.1, 247.1]"
+
+
+def test_the_memory_of_a_process_is_its_own() -> None:
+    """And not this one's, which is larger; a signal is a negative code."""
+    of = script("stand_ins")
+    code = "import os; x = b'x' * (50 << 20); os.kill(os.getpid(), 9)"
+    took = of.measured([sys.executable, "-IS", "-c", code])
+    assert took.code == -9 and 50 <= took.peak < 80 < host.peak_memory_mb()
+    took = of.measured(
+        [sys.executable, "-IS", "-c", "import os; raise SystemExit(int(os.environ['N']))"], N=3
+    )
+    assert took.code == 3 and took.peak < 30
