@@ -52,6 +52,10 @@ HEADERS = {
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6 (RFC 4291)
+# Not public, whatever ipaddress says: Azure's virtual machines have their host at the one
+# (public by number alone), Oracle's their settings in the other (RFC 6890; Python knew a
+# part of it before 3.11.10 and 3.12.4)
+_CLOUDS = tuple(map(ipaddress.IPv4Network, ("168.63.129.16/32", "192.0.0.0/24")))
 
 
 class Refused(Exception):
@@ -179,6 +183,8 @@ def is_public(address: str) -> bool:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
         if ip not in _UNICAST or ip.sixtofour or ip.teredo:
             return False
+    if any(ip in cloud for cloud in _CLOUDS):
+        return False
     return ip.is_global and not ip.is_multicast
 
 
