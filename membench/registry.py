@@ -157,7 +157,8 @@ class Registry:
     def get(self, name: str) -> Entry:
         """The entry. Raises UserError with suggestions if the name is unknown."""
         if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries, f"membench list {self.kind}s")
+            hint = f"membench list {self.kind}s; --plugin FILE.py names one of your own"
+            raise unknown_name(self.kind, name, self._entries, hint)
         return self._entries[name]
 
     def load(self, name: str) -> Any:

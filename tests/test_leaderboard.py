@@ -148,6 +148,24 @@ def test_the_command_that_makes_the_control_run(frame):
     assert control_command(named) == f"{asked} --set cifar10.control_model=c --control"
 
 
+@pytest.mark.parametrize(
+    ("detector", "code", "files"),
+    [
+        ("my_norm", {"detector": "a"}, 1),
+        ("my_norm", {"detector": "a", "task": "a"}, 1),  # both in one file
+        ("filter", {"held my_norm": "a", "task": "b"}, 2),
+        ("cfg_norm", {"detector": "a"}, 0),  # imported by name, as an installed one is
+        ("my_norm", "edited", 0),
+    ],
+)
+def test_the_command_of_a_plugin_names_its_file(detector, code, files):
+    info = {"detector": detector, "task": "t", "profile": "mini", "options_passed": []}
+    info |= {"seed": 0, "dtype": "float32", "n_examples": 9, "n_task_examples": 9}
+    info |= {"key_parts": {"plugin_code": code}}
+    wanted = f"membench run {'--plugin FILE.py ' * files}--detector {detector} --task t --control"
+    assert control_command(info) == wanted
+
+
 # -------------------------------------------------------------------------- equal terms
 
 

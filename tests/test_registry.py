@@ -144,7 +144,8 @@ def test_unknown_name_suggests() -> None:
         registry.detectors().get("cfg_nrom")
     assert (
         str(error.value)
-        == "unknown detector 'cfg_nrom'. Did you mean 'cfg_norm'? See: membench list detectors"
+        == "unknown detector 'cfg_nrom'. Did you mean 'cfg_norm'? See: membench list detectors;"
+        " --plugin FILE.py names one of your own"
     )
     assert (
         str(unknown_name("task", "zzz", ["cifar10"], "membench list tasks"))

@@ -13,6 +13,7 @@ from membench import registry
 from membench.boards.identity import passed
 from membench.metrics.levels import mover
 from membench.options import describe_options
+from membench.runs.stored import HELD
 
 SCORES = {"ams": "ams_cumulative", "ums": "ums_cumulative", "auroc": "auroc"}
 
@@ -108,7 +109,8 @@ def run_words(info: Mapping[str, Any]) -> list[str]:
     """The words of the command that makes a run, from its run.json, but for --control
     and where it is kept.
     """
-    words = ["membench", "run", "--detector", info["detector"], "--task", info["task"]]
+    words = ["membench", "run", *["--plugin", "FILE.py"] * _files(info)]
+    words += ["--detector", info["detector"], "--task", info["task"]]
     words += ["--profile", info["profile"]] if info["profile"] != "mini" else []
     words += ["--preset", info["preset"]] if info.get("preset") else []
     words += [word for option in info["options_passed"] for word in ("--set", option)]
@@ -124,3 +126,17 @@ def run_words(info: Mapping[str, Any]) -> list[str]:
     elif info.get("extract_only"):
         words += ["--extract-only"]
     return words
+
+
+def _files(info: Mapping[str, Any]) -> int:
+    """How many files of one's own ``--plugin`` has to name: a run holds their hashes, not
+    where they lie. What is imported by name needs none.
+    """
+    code = info.get("key_parts", {}).get("plugin_code")
+    found = set()
+    for what, of in code.items() if isinstance(code, dict) else ():
+        known = registry.tasks() if what == "task" else registry.detectors()
+        name = str(info.get(what, what.removeprefix(HELD)))
+        if name not in known.names() or known.get(name).ran:
+            found.add(str(of))
+    return len(found)
