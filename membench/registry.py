@@ -157,7 +157,12 @@ class Registry:
     def get(self, name: str) -> Entry:
         """The entry. Raises UserError with suggestions if the name is unknown."""
         if name not in self._entries:
-            hint = f"membench list {self.kind}s; --plugin FILE.py names one of your own"
+            own = [entry.name for entry in self._entries.values() if entry.ran]
+            hint = f"membench list {self.kind}s; " + (
+                f"of your own there is {', '.join(own)}"
+                if own
+                else "--plugin FILE.py loads one of your own"
+            )
             raise unknown_name(self.kind, name, self._entries, hint)
         return self._entries[name]
 

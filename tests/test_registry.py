@@ -145,7 +145,7 @@ def test_unknown_name_suggests() -> None:
     assert (
         str(error.value)
         == "unknown detector 'cfg_nrom'. Did you mean 'cfg_norm'? See: membench list detectors;"
-        " --plugin FILE.py names one of your own"
+        " --plugin FILE.py loads one of your own"
     )
     assert (
         str(unknown_name("task", "zzz", ["cifar10"], "membench list tasks"))
@@ -153,6 +153,13 @@ def test_unknown_name_suggests() -> None:
     )
     assert suggest("SIDE", ["side", "random"]) == " Did you mean 'side'?"
     assert suggest("ab", ["abc", "abd", "abe", "abf"]).count("'") == 6  # three of the four
+
+
+def test_an_unknown_name_is_told_beside_those_of_plugins(tmp_path: Path) -> None:
+    """A detector is called like its class, and not like its file."""
+    load_plugin(write(tmp_path / "new_score.py", DETECTOR))
+    with pytest.raises(UserError, match="list detectors; of your own there is my_norm$"):
+        registry.detectors().get("new_score")
 
 
 def test_two_places_with_one_name_are_both_told(tmp_path: Path) -> None:
