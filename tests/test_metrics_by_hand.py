@@ -108,18 +108,38 @@ def test_the_confidence_of_an_image_is_its_own() -> None:
     assert [m.value for m in found if m.name == "precision_at_10"] == [1.0]
 
 
-def test_an_example_that_failed_in_one_seed_is_left_out_of_all() -> None:
+@pytest.mark.parametrize("model", ["a", "b"])
+def test_an_example_that_failed_in_one_seed_is_left_out_of_all(model: str) -> None:
     """Without its score there is none to rank it by."""
     labels = np.arange(12) % 2
     a = frame_of(np.arange(12.0), labels)
     b = frame_of(-np.arange(12.0), labels).assign(label=1 - labels)
-    failed = a.assign(status=np.where(a.id == "e10", "failed", "ok"))
-    failed["score"] = failed.score.where(failed.status == "ok")
-    found = mirrored_over_seeds([(a, b), (failed, b)], resamples=10)
+
+    def failed(frame: pd.DataFrame) -> pd.DataFrame:
+        frame = frame.assign(status=np.where(frame.id == "e10", "failed", "ok"))
+        return frame.assign(score=frame.score.where(frame.status == "ok"))
+
+    other = (failed(a), b) if model == "a" else (a, failed(b))
+    found = mirrored_over_seeds([(a, b), other], resamples=10)
     rest = [frame[frame.id != "e10"] for frame in (a, b)]
     wanted = mirrored_over_seeds([tuple(rest), tuple(rest)], resamples=10)  # type: ignore[list-item]
     pd.testing.assert_frame_equal(found, wanted)
     assert found.n.tolist() == [11, 11] and not found.mirrored.isna().any()
+
+
+@pytest.mark.parametrize("memorized", [100, 99])
+def test_each_model_of_a_pair_has_a_tpr_of_its_own(memorized: int) -> None:
+    """Half of what a has memorized lies above all that b has, and four fifths of what b
+    has above all that a has; the negatives of b are what a has memorized.
+    """
+    labels = np.repeat([0, 1], [150, memorized])
+    of_a = np.where(labels == 0, 0.5, np.append(np.zeros(150), np.arange(memorized) < 50))
+    of_b = np.where(labels == 1, 0.5, np.append(np.arange(150) < 120, np.zeros(memorized)))
+    a, b = frame_of(of_a, labels), frame_of(of_b, labels).assign(label=1 - labels)
+    found = mirrored_over_seeds([(a, b)], resamples=10)[["tpr", "tpr_a", "tpr_b"]].to_numpy()[0]
+    enough = memorized == 100  # 99 negatives cannot show 1 %
+    wanted = (0.65, 0.5, 0.8) if enough else (np.nan, 50 / 99, np.nan)
+    assert found == pytest.approx(wanted, nan_ok=True)
 
 
 def test_a_difference_to_the_control_is_of_each_seed() -> None:

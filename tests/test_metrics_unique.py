@@ -111,6 +111,19 @@ def test_chao1_of_published_examples(counts, n, expected):
     )
 
 
+def test_chao1_without_doubletons_by_hand():
+    n, once, seen = 20, 3, 5
+    a = Fraction(n - 1, n)
+    missing = a * once * (once - 1) / 2
+    variance = a * once * (once - 1) / 2 + a**2 * once * (2 * once - 1) ** 2 / 4
+    variance -= a**2 * once**4 / (4 * (seen + missing))
+    spread = math.exp(1.959963984540054 * math.log(1 + variance / missing**2) ** 0.5)
+    missing = float(missing)
+    wanted = (seen + missing, seen + missing / spread, seen + missing * spread)
+    counts = np.array([1, 1, 1, 4, 5])
+    assert (chao1(counts, n), *chao1_interval(counts, n)) == pytest.approx(wanted)
+
+
 def test_chao1_without_singletons_or_with_one():
     e = math.exp
     share, spread = (
