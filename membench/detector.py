@@ -146,7 +146,7 @@ class Detector:
         marks a failed example.
 
         extracted: the detector's own samples by condition id, all those of ``plan``,
-        decoded when looked up.
+        decoded when looked up; their conditions have id and prompt alone.
         """
         raise NotImplementedError
 

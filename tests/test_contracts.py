@@ -290,6 +290,34 @@ class Peeks(Plain):
         ]
 
 
+class PeeksAtOne(Plain):
+    def score(self, model, conditions, extracted):
+        return [float(len(extracted.get(c.id, ()))) for c in conditions]
+
+
+class PeeksAtAll(Plain):
+    def score(self, model, conditions, extracted):
+        return [float(sum(map(len, extracted.values())))] * len(conditions)
+
+
+class PeeksWhether(Plain):
+    def score(self, model, conditions, extracted):
+        return [float(c.id in extracted) for c in conditions]
+
+
+class TakesItsOwn(Plain):
+    """Of a class, whose label a run's samples do not carry."""
+
+    access = Access(images=True)
+
+    def score(self, model, conditions, extracted):
+        own = [
+            [s.confidence for s in extracted[c.bare.id] if s.condition == c.bare]
+            for c in conditions
+        ]
+        return [float(np.mean(values)) if values else float("nan") for values in own]
+
+
 class Leaves(Plain):
     def score(self, model, conditions, extracted):
         sys.exit(0)
@@ -355,6 +383,10 @@ def test_a_whole_detector_is_whole() -> None:
             ),
         ),
         (Peeks, "Peeks scores by its extracted images, and its access does not say images=True"),
+        (PeeksAtOne, "PeeksAtOne scores by its extracted images"),
+        (PeeksAtAll, "PeeksAtAll scores by its extracted images"),
+        (PeeksWhether, "PeeksWhether scores by its extracted images"),
+        (TakesItsOwn, "TakesItsOwn returns NaN or infinity on images with a class"),
         (Leaves, "Leaves.score ends the process (exit 0)"),
         (Changes, "Changes.access changes after construction"),
         (Forgets, "Forgets.__init__ does not call super().__init__"),

@@ -128,6 +128,9 @@ class Extracted(Mapping[str, Sequence[Sample]]):
         owner = Condition(condition, prompt if isinstance(prompt, str) else None)
         return _Drawn(self, owner, rows)
 
+    def __contains__(self, condition: object) -> bool:
+        return condition in self._rows
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from membench import detector as detectors
@@ -19,7 +20,8 @@ from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.runs import contract
 from membench.runs.contract import ContractError
-from membench.runs.shards import NoModel
+from membench.runs.images import Extracted, Samples
+from membench.runs.shards import NoModel, sample_rows
 from membench.runs.untouched import hooks
 from membench.storage.hashing import tensor_hash
 from membench.storage.workspace import Workspace
@@ -172,16 +174,18 @@ def _watched(model: Denoiser, name: str) -> Iterator[_Counted]:
     require(not left, f"{name} leaves {left} hooks on the network")
 
 
-class _Extracted(dict[str, list[Sample]]):
-    """Samples by condition id, as the harness gives them; remembers whether they were
-    read.
-    """
+class _Extracted(Extracted):
+    """Samples as a run gives them; remembers whether they were looked up."""
 
     read = False
 
-    def __getitem__(self, key: str) -> list[Sample]:
+    def __getitem__(self, condition: str) -> Sequence[Sample]:
         self.read = True
-        return self.get(key, [])
+        return super().__getitem__(condition)
+
+    def __contains__(self, condition: object) -> bool:
+        self.read = True
+        return super().__contains__(condition)
 
     def __iter__(self) -> Iterator[str]:
         self.read = True
@@ -237,9 +241,7 @@ def run_once(
             )
             right = len(said) < len(part) or took == sum(said)
             require(right, f"{name}.image_forwards says {sum(said)} for images that took {took}")
-        extracted = _Extracted()
-        for sample in drawn:
-            extracted.setdefault(sample.condition.id, []).append(sample)
+        extracted = _Extracted(Samples.of([pd.DataFrame(sample_rows(drawn))] if drawn else []))
         scores = contract.score(detector, seen, conditions, extracted)
         unsaid = f"{name} scores by its extracted images, and its access does not say images=True"
         require(access.images or not extracted.read, unsaid)
