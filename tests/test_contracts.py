@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +25,7 @@ from membench.errors import UserError
 from membench.plugins import staying
 from membench.task import LoadedTask, Task
 from membench.testing import Broken, check_detector, check_task, tiny_pixel_model
-from membench.types import Access, Condition, Example, Request, Sample, Training
+from membench.types import Access, Condition, Cost, Example, Request, Sample, Training
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT_IN = [
@@ -318,6 +318,40 @@ class TakesItsOwn(Plain):
         return [float(np.mean(values)) if values else float("nan") for values in own]
 
 
+class Prepares(Plain):
+    """Five evaluations in a stage, and five that are said."""
+
+    said, staged, counted = 5, True, True
+
+    def preparation_forwards(self, model, conditions):
+        return self.said
+
+    def prepare(self, model, conditions, workspace):
+        def make(folder):
+            before = replace(model.cost)
+            model.eps(model.noise([("fit", k) for k in range(5)], 0), 9, model.condition(null))
+            return model.cost - before if self.counted else Cost(), 0.1
+
+        null = [Condition("null")] * 5
+        if self.staged:
+            workspace.stage("mine", {}, make)
+        else:
+            make(None)
+        return {}
+
+
+class SaysMore(Prepares):
+    said = 6
+
+
+class OutsideOfStages(Prepares):
+    staged = False
+
+
+class ReturnsNoCost(Prepares):
+    counted = False
+
+
 class Leaves(Plain):
     def score(self, model, conditions, extracted):
         sys.exit(0)
@@ -347,6 +381,7 @@ class Other(Plain):
 
 def test_a_whole_detector_is_whole() -> None:
     assert check_detector(Plain) == [CAPTIONS, CLASSES, NOTHING]
+    assert check_detector(Prepares, seeds=(0,)) == [CAPTIONS, CLASSES, NOTHING]
 
 
 @pytest.mark.parametrize(
@@ -383,6 +418,9 @@ def test_a_whole_detector_is_whole() -> None:
             ),
         ),
         (Peeks, "Peeks scores by its extracted images, and its access does not say images=True"),
+        (SaysMore, "SaysMore.preparation_forwards says 6 for a preparation that took 5"),
+        (OutsideOfStages, "OutsideOfStages.prepare took 5 evaluations, and its stages say 0"),
+        (ReturnsNoCost, "ReturnsNoCost.prepare took 5 evaluations, and its stages say 0"),
         (PeeksAtOne, "PeeksAtOne scores by its extracted images"),
         (PeeksAtAll, "PeeksAtAll scores by its extracted images"),
         (PeeksWhether, "PeeksWhether scores by its extracted images"),

@@ -312,6 +312,7 @@ class Slow:
         ("conditional", "eps", 1.0, 0),
         ("unconditional", "score", None, 0),
         ("guided", "eps", 0.4, 2),
+        ("unconditional", "eps", 0.68, 1),  # below it, and nearer than the one above
         ("difference", "score", 0.001, 4),
     ],
 )

@@ -220,6 +220,15 @@ def test_dsm_needs_two_steps_after_those_from_pure_noise() -> None:
     model.alphas_cumprod[900] = 0.0
     with pytest.raises(UserError, match=r"10 steps has 9 .* the score takes 10"):
         make(Dsm, step=8).check(model, CONDITIONS)
+    # At the first step eps is x_t, whatever the condition: the second counts as the first
+    seen = []
+    told = model.condition(CONDITIONS)
+    x = model.starts([(c, 0) for c in CONDITIONS], SEED)
+    ddim(model, x, told, steps=10, guidance=7.5, visit=lambda k, t, x, null, c: seen.append(c))
+    wanted = (seen[2] - seen[1]).flatten(1).pow(2).sum(dim=1).tolist()
+    before = model.cost.forwards
+    found = make(Dsm, trajectory=10).score(model, CONDITIONS, {})
+    assert found == pytest.approx(wanted) and model.cost.forwards - before == 2 * 5
 
 
 # --------------------------------------------------------------------------- anisotropy

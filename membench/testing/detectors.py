@@ -226,7 +226,10 @@ def run_once(
     with tempfile.TemporaryDirectory() as folder, _watched(model, name) as counted:
         before = dataclasses.replace(model.cost)
         parts = {"weights": "tiny", "seed": seed}
-        contract.prepare(detector, seen, conditions, Workspace(Path(folder), parts, progress=False))
+        said = contract.preparation_forwards(detector, seen, conditions)
+        workspace = Workspace(Path(folder), parts, progress=False)
+        contract.prepare(detector, seen, conditions, workspace)
+        _prepared(detector, workspace, _passes(model, before), said)
         requests = contract.plan(detector, conditions)
         many = f"{name} plans {len(requests)} images; give options that make it {MANY} at most"
         require(len(requests) <= MANY, many)
@@ -260,6 +263,23 @@ def run_once(
     found = {c.id: value for c, value in zip(conditions, scores, strict=True)}
     images = {f"{s.condition.id} image {s.draw}": float(s.confidence) for s in drawn}
     return found | images, passes
+
+
+def _prepared(detector: Detector, workspace: Workspace, took: int, said: int) -> None:
+    """Raises :class:`Broken` where the preparation took other evaluations than a run
+    would count, or than were said beforehand.
+    """
+    name, counted = type(detector).__name__, workspace.cost.forwards + workspace.cost.jvps
+    require(
+        took == counted,
+        f"{name}.prepare took {took} evaluations, and its stages say {counted}: a run counts what"
+        " the function that makes a stage returns",
+    )
+    silent = type(detector).preparation_forwards is Detector.preparation_forwards
+    require(
+        silent or said == took,
+        f"{name}.preparation_forwards says {said} for a preparation that took {took}",
+    )
 
 
 def _passes(model: Denoiser, before: Any) -> int:
