@@ -157,14 +157,13 @@ class Registry:
     def get(self, name: str) -> Entry:
         """The entry. Raises UserError with suggestions if the name is unknown."""
         if name not in self._entries:
-            own = [entry.name for entry in self._entries.values() if entry.ran]
-            hint = f"membench list {self.kind}s; " + (
-                f"of your own there is {', '.join(own)}"
-                if own
-                else "--plugin FILE.py loads one of your own"
-            )
+            hint = f"membench list {self.kind}s; {of_ones_own(self)}"
             raise unknown_name(self.kind, name, self._entries, hint)
         return self._entries[name]
+
+    def own(self) -> list[str]:
+        """The names that a file or a class of the user's has, in the order of loading."""
+        return [name for name, entry in self._entries.items() if entry.ran]
 
     def load(self, name: str) -> Any:
         """The detector or task class itself; imports its module.
@@ -240,6 +239,14 @@ def detectors() -> Registry:
 def tasks() -> Registry:
     """The tasks: built in, installed, and loaded by ``--plugin``."""
     return Registry("task")
+
+
+def of_ones_own(*known: Registry) -> str:
+    """For an unknown name: what ``--plugin`` has loaded, or that it does."""
+    names = [name for one in known for name in one.own()]
+    if not names:
+        return "--plugin FILE.py loads one of your own"
+    return f"of your own there is {', '.join(names)}"
 
 
 def _installed(group: str) -> Iterator[tuple[str, str, str]]:

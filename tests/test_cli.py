@@ -250,6 +250,7 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         ([*RUN, "--model", "x", "--control"], ["--control", "--model"]),
         ([*RUN, "--plugin", "no/such.py"], ["no/such.py"]),
         (["show", "cfg_nrom"], ["cfg_nrom", "cfg_norm"]),
+        (["show", "my_norm"], ["See: membench list; --plugin FILE.py loads one of your own"]),
         (["train", "sd_webster", "--part", "vea"], ["vea", "vae"]),
         (["train", "sd_webster", "--profile", "full"], ["full"]),
         (["train", "sd_webster", "--set", "stepz=3"], ["stepz", "steps"]),

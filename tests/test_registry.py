@@ -158,7 +158,7 @@ def test_unknown_name_suggests() -> None:
 def test_an_unknown_name_is_told_beside_those_of_plugins(tmp_path: Path) -> None:
     """A detector is called like its class, and not like its file."""
     load_plugin(write(tmp_path / "new_score.py", DETECTOR))
-    with pytest.raises(UserError, match="list detectors; of your own there is my_norm$"):
+    with pytest.raises(UserError, match=r"list detectors; of your own there is my_norm$"):
         registry.detectors().get("new_score")
 
 

@@ -327,6 +327,8 @@ def test_target_clusters_are_uniform_over_those_kept(model: LatentDenoiser, tmp_
     counts = np.array([names.count(f"cluster-{c:04d}") for c in range(3)])
     assert counts.sum() == 3000 and np.abs(counts - 1000).max() < 4 * math.sqrt(1000 * 2 / 3)
     assert len({r.draw for r in detector.plan(CONDITIONS)}) == 3000
+    detector.seed = 1
+    assert [r.condition.id for r in detector.plan(CONDITIONS)] != names
 
 
 def test_confidence_is_nearness_to_the_clusters_own_synthetic_images(
@@ -340,6 +342,24 @@ def test_confidence_is_nearness_to_the_clusters_own_synthetic_images(
         -min(float(((x[0] - row) ** 2).mean().sqrt()) for row in mine), rel=1e-5
     )
     assert math.isnan(got[1])
+    other = next(label for label in detector.labels if label != detector.labels[0])
+    theirs = detector.x0[detector.labels == other]
+    [far] = detector._confidence(x[:1], other[None])
+    wanted = -min(float(((x[0] - row) ** 2).mean().sqrt()) for row in theirs)
+    assert far == pytest.approx(wanted, rel=1e-5) and far < got[0]
+
+
+def test_a_synthetic_image_is_as_sure_as_its_nearest_other_is_near(
+    model: LatentDenoiser, tmp_path: Path
+) -> None:
+    """On the scale of guided images, beside which it is ranked."""
+    detector, _ = prepared(model, tmp_path, count_synthetic=True)
+    requests = [r for r in detector.plan(CONDITIONS) if r.condition.id == "synthetic"][1:3]
+    x0 = detector.synthetic.x0
+    for sample in detector.extract(model, requests):
+        rms = ((x0 - x0[sample.draw]) ** 2).flatten(1).mean(dim=1).sqrt()
+        wanted = float(np.sort(rms.numpy())[1])
+        assert sample.confidence == pytest.approx(-wanted, rel=1e-3)
 
 
 def test_score_is_the_normalised_distance_to_the_nearest_extracted_image(

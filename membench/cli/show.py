@@ -34,8 +34,10 @@ def call(args: argparse.Namespace) -> int:
     known = of_detectors if name in of_detectors.names() else of_tasks
     known = {"task": of_tasks, "detector": of_detectors}[kind[0]] if kind else known
     if name not in known.names():
-        choices = known.names() if kind else [*of_detectors.names(), *of_tasks.names()]
-        raise unknown_name(kind[0] if kind else "detector or task", name, choices, "membench list")
+        searched = [known] if kind else [of_detectors, of_tasks]
+        choices = [choice for one in searched for choice in one.names()]
+        hint = f"membench list; {registry.of_ones_own(*searched)}"
+        raise unknown_name(kind[0] if kind else "detector or task", name, choices, hint)
     listed, is_detector = known.get(name), known is of_detectors
     found: Any = known.load(name)
     version = found.version if is_detector else found.info.version
