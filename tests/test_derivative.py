@@ -114,6 +114,27 @@ def test_products_of_a_unet_are_those_of_its_jacobian(of: str) -> None:
         torch.testing.assert_close(rough[i].flatten(), j @ v[i].flatten(), rtol=1e-2, atol=2e-3)
 
 
+def test_a_difference_in_an_embedding_goes_a_hundredth_of_its_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the embedding's length and that of v."""
+    model = tiny_text_model()
+    x, c = noise(model, 2), model.condition([Condition(str(i), f"caption {i}") for i in range(2)])
+    assert c.embeddings is not None
+    at, v = 50 * c.embeddings, 7 * c.embeddings.flip(0)
+    asked: list[torch.Tensor | None] = []
+    eps = model.eps
+    monkeypatch.setattr(
+        model, "eps", lambda x, t, c, **how: (asked.append(c.embeddings), eps(x, t, c, **how))[1]
+    )
+    jvp(model, x, 500, Conditioning(at), v, of="embedding", derivative="difference")
+    moved = [found - at for found in asked if found is not None and found is not at]
+    for difference in moved:
+        length = difference.flatten(1).norm(dim=1) / at.flatten(1).norm(dim=1)
+        torch.testing.assert_close(length, torch.full((2,), 0.01), rtol=1e-3, atol=0)
+    assert len(moved) == 2
+
+
 def test_what_they_cost() -> None:
     model = LinearModel()
     x, c = noise(model), model.condition(PROMPTS)

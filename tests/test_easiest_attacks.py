@@ -420,6 +420,18 @@ def test_a_candidate_is_scored_on_the_way_that_it_was_generated_on(workspace: Wo
     assert own.steps == 10  # an example is scored as a run of the scorer does
 
 
+def test_a_candidate_without_a_score_is_not_kept(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, told = tiny_text_model(), [Condition("a", "a")]
+    options = Filter.Options(scorer="png_size", candidates=4, keep=4, steps=2)
+    attack = Filter(options, seed=0, sampling=SAMPLING["latents"])
+    monkeypatch.setattr(attack, "_scores", lambda *_: [0.1, None, 0.3, 0.2])
+    assert attack.prepare(model, told, workspace)["failed scores"] == 1
+    samples = attack.extract(model, attack.plan(told))
+    assert [(s.draw, s.confidence) for s in samples] == [(2, 0.3), (3, 0.2), (0, 0.1)]
+
+
 @pytest.mark.parametrize("broken", ["state", "decoding"])
 def test_a_state_that_cannot_be_decoded_is_no_image(
     broken: str, monkeypatch: pytest.MonkeyPatch

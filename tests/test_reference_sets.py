@@ -168,6 +168,19 @@ def test_files_that_do_not_do(tmp_path: Path) -> None:
         read_descriptors(tmp_path / "two")
 
 
+def test_rows_are_those_of_the_files_one_after_another(tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    first, second = vectors(9), vectors(5, seed=1)
+    saved(tmp_path / "two" / "a.npy", first)
+    saved(tmp_path / "two" / "b.npy", second)
+    read, whole = read_descriptors(tmp_path / "two"), np.concatenate([first, second])
+    at = np.array([13, 9, 8, 0, 9])
+    assert np.array_equal(read.rows(at), whole[at])
+    for outside in (-1, 14):
+        with pytest.raises(IndexError):
+            read.rows(np.array([outside]))
+
+
 # ---------------------------------------------------------------------------------- FAISS
 
 
@@ -198,6 +211,27 @@ def test_an_index_finds_most_and_never_too_much(index: Any) -> None:
         nearest, best = (f[f["rank"] == 0].similarity.to_numpy() for f in (found, exact))
         assert len(nearest) == len(queries) and (nearest <= best).all()
     assert recalls == sorted(recalls) and recalls[0] < 0.97 < recalls[2]
+
+
+def test_a_query_whose_lists_are_empty_looks_into_all(index: Any) -> None:
+    faiss_index, _ = index
+
+    class Sparse:
+        """The last of eight lists alone holds vectors; the second query's is that one."""
+
+        ntotal, nlist, nprobe = 5, 8, 1
+
+        def search(self, queries: np.ndarray, k: int) -> Any:
+            empty = (queries[:, 0] == 0) & (self.nprobe < self.nlist)
+            return None, np.where(empty[:, None], -1, np.arange(k))
+
+    search = faiss_index.FaissSearch(Sparse(), faiss_index.IndexSettings(probes=2, candidates=3))
+    rows, columns = search.candidates(np.array([[0.0], [1.0]]), None)
+    assert rows.tolist() == [0, 0, 0, 1, 1, 1] and columns.tolist() == [0, 1, 2] * 2
+    # Nothing anywhere
+    search._search = lambda queries, k, probes: np.full((len(queries), k), -1)
+    with pytest.raises(UserError, match="finds nothing for a query"):
+        search.candidates(np.array([[0.0]]), None)
 
 
 def test_recall_is_the_share_of_nearest_rows_that_come_back(index: Any) -> None:

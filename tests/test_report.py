@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn import Drawn, corners
-from frames import names, rows
+from frames import names, rows, samples, scores, tables
 
 from membench.errors import UserError
 from membench.metrics.complexity import bin_edges
 from membench.metrics.table import run_metrics
 from membench.reports import plots, run_page
+from membench.reports.examples import wrong
 from membench.reports.page import Section
 from membench.reports.run_about import about
 from membench.reports.run_page import detection, headline, write_report
@@ -548,3 +549,22 @@ def test_large_pictures_are_shown_smaller(tmp_path) -> None:
     path = write_report(dataclasses.replace(run, nearest=nearest.nearest_table(run, large)))
     assert path.stat().st_size < 15e6  # noise, which PNG cannot shrink; photographs take half
     assert "shown at 192 pixels" in path.read_text()
+
+
+def test_false_alarms_and_misses_are_the_worst_first(tmp_path: Path) -> None:
+    """Of ten memorized examples one has failed, and four of nine are found."""
+    ids = [f"e{i:02d}" for i in range(20)]
+    frame = scores(*ids).assign(label=np.tile([0, 1], 10))
+    frame.loc[frame.id == "e19", ["status", "score"]] = "failed", np.nan
+    metrics = pd.DataFrame(
+        {"metric": ["tpr_at_fpr_0.01"], "subset": "all", "band": None, "value": 4 / 9}
+    )
+    run = Run(tmp_path, {}, frame, samples(), tables("e00")["matches"], metrics)
+    none = pd.DataFrame({"condition": [], "folder": [], "sample_id": []})
+    (alarms, first, found), (misses, note, missed) = wrong(run, none, {})
+    assert (alarms, misses) == ("False alarms", "Misses")
+    assert [card.text for card in found] == [f"e{i:02d}" for i in range(18, 2, -2)]
+    assert [card.text for card in missed] == [f"e{i:02d}" for i in range(1, 17, 2)]
+    assert found[0].about.endswith("score 18 · rank 1 of 19")
+    assert first == "Not memorized, yet with the highest scores."
+    assert note.endswith("At 1 % false alarms 5 of 9 are missed.")
