@@ -43,7 +43,9 @@ def collect_attacks(
     """
     attacks = [run for run in runs if is_attack(run) and (run.samples.status == "ok").any()]
     if not attacks:
-        raise UserError(f"no run is of an attack that has extracted images; {MAKE_ONE}")
+        raise UserError(
+            f"no run is of an attack (attack = True) that has extracted images; {MAKE_ONE}"
+        )
     frame = collect(attacks)
     frame = with_quality(frame, attacks) if quality else frame
     frame = over_seeds(frame, attacks, resampler or Resampler())

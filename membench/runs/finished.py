@@ -84,7 +84,7 @@ class Run:
     samples: pd.DataFrame
     matches: pd.DataFrame
     metrics: pd.DataFrame
-    # The training images that its report shows (gallery.nearest_table); None: not read
+    # The training images that its report shows (runs.nearest.nearest_table); None: not read
     nearest: pd.DataFrame | None = None
 
     @property

@@ -87,7 +87,8 @@ def within_budget(
     for request in requests:
         if (price := contract.price(detector, model, request)) is None:
             raise UserError(
-                "it does not say what an image costs, so --budget cannot cap it; leave --budget out"
+                "it does not say what an image costs (image_forwards), so --budget cannot cap it;"
+                " leave --budget out"
             )
         prices.append(price)
     total = list(itertools.accumulate(prices, initial=spent))[1:]
