@@ -226,10 +226,10 @@ def run_once(
     with tempfile.TemporaryDirectory() as folder, _watched(model, name) as counted:
         before = dataclasses.replace(model.cost)
         parts = {"weights": "tiny", "seed": seed}
-        said = contract.preparation_forwards(detector, seen, conditions)
+        beforehand = contract.preparation_forwards(detector, seen, conditions)
         workspace = Workspace(Path(folder), parts, progress=False)
         contract.prepare(detector, seen, conditions, workspace)
-        _prepared(detector, workspace, _passes(model, before), said)
+        _prepared(detector, workspace, _passes(model, before), beforehand)
         requests = contract.plan(detector, conditions)
         many = f"{name} plans {len(requests)} images; give options that make it {MANY} at most"
         require(len(requests) <= MANY, many)
