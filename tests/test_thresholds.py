@@ -111,6 +111,24 @@ def test_by_hand() -> None:
     assert table["ums", "banded", 0.0, 1.0] == 1.0
 
 
+def test_ums_at_equal_numbers_may_exceed_one() -> None:
+    """4 images that are near three training images each, all different: any 2 of them
+    hold 6, and all 4 of them what UMS counts.
+    """
+    found = pd.DataFrame(
+        {
+            "generated": np.repeat(np.arange(4), 3),
+            "training": np.arange(12),
+            "similarity": np.float32([0.5, 0.6, 0.7] * 4),
+            "rank": [0, 1, 2] * 4,
+        }
+    )
+    for at in (2, 4):
+        table = curves(found, 4, L2, np.array([0.4, 1.0]), at=at).set_index(["metric", "beta"])
+        assert table.value["ums_equal_n", 1.0] == pytest.approx(3.0)
+    assert table.value["ums", 1.0].iloc[0] == 3.0
+
+
 @pytest.mark.parametrize("space", [L2, COSINE], ids=["distance", "similarity"])
 def test_intervals_are_those_of_the_single_metric(space: Space) -> None:
     found, n = matches(space, seed=3), 30

@@ -168,9 +168,9 @@ def rarefied(counts: np.ndarray, n_generated: int, sizes: Sequence[int] | np.nda
     """Expected number of distinct training images among n of the N_G images, for each n
     of sizes: float64.
 
-    counts: how many of the images stand for each training image. Exact over all subsets
-    of size n (Hurlbert 1971): sum_j 1 - C(N_G - c_j, n) / C(N_G, n). Raises ValueError
-    for a size outside 0..N_G.
+    counts: how many of the images stand for each training image; one image may stand
+    for several, as for UMS. Exact over all subsets of size n (Hurlbert 1971): sum_j 1 -
+    C(N_G - c_j, n) / C(N_G, n). Raises ValueError for a size outside 0..N_G.
     """
     sizes = np.asarray(sizes)
     if sizes.size and not (sizes.min() >= 0 and sizes.max() <= n_generated):
@@ -186,5 +186,7 @@ def rarefied(counts: np.ndarray, n_generated: int, sizes: Sequence[int] | np.nda
                 0.0, np.cumsum(np.log1p(-np.minimum(n / (n_generated - drawn), 1.0)))
             )
         found.append((-np.expm1(log_missed[values]) * how_many).sum())
-    # No more than there are, and than were drawn: a sum may round beyond.
-    return np.clip(np.array(found, dtype=np.float64), 0.0, np.minimum(sizes, len(counts)))
+    # A sum may round beyond what there is; where an image stands for one training image
+    # at most, beyond what was drawn, too.
+    most = np.minimum(sizes, len(counts)) if np.sum(counts) <= n_generated else len(counts)
+    return np.clip(np.array(found, dtype=np.float64), 0.0, most)
