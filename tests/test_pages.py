@@ -31,6 +31,7 @@ from membench.reports.kinds import kind_lines
 from membench.reports.page_boards import page_boards
 from membench.reports.run_end import as_json, run_end
 from membench.reports.run_page import WORDS, render, rule, tone
+from membench.reports.run_tables import run_table
 from membench.runs.finished import Run, per_example
 from membench.runs.nearest import example_images, mistakes
 from membench.types import Condition, Example
@@ -217,6 +218,36 @@ def seeds_row(detector: str, auroc: float, **more) -> dict:
     given = {"detector": detector, "options": "", "status": "complete", "captions_auroc": 0.61}
     given["control"] = False
     return given | ends | more
+
+
+@pytest.mark.parametrize(
+    ("failed", "attack", "said"),
+    [
+        (2, True, "random extracted 6 images, 66.7 % of them copies of training images"),
+        (0, False, "random extracted 8 images by the task's own sampling, so that they say"),
+        (8, True, "random extracted 8 images, none of which could be compared"),
+    ],
+)
+def test_the_page_of_an_extraction_says_what_the_run_ends_with(
+    tmp_path, failed: int, attack: bool, said: str
+) -> None:
+    """Of 8 images of which 2 failed, 4 of the other 6 are copies."""
+    copied = [0, 0, 1, None, 2, None, 3, None]
+    run = make(tmp_path, copied, scored=False, failed=failed, extra={"attack": attack})
+    text = against(run, []).text
+    assert text.startswith(said)
+    end = run_end([run], tmp_path, None)
+    assert f"{text}.\n" in end
+    if failed == 2:
+        assert "6       66.7 [" in end and "8" not in end.split("AMS copies %")[1].split("[")[0]
+        assert "extraction, 6 images" in run_table([run])
+
+
+def test_a_limited_run_with_failed_rows_says_both(tmp_path) -> None:
+    extra = {"n_task_examples": 800, "status": "partial"}
+    run = make(tmp_path, COPIED, failed=2, extra=extra)
+    assert run_end([run], tmp_path, None).startswith("PARTIAL (8 of 800 examples, 2 failed rows;")
+    assert "PARTIAL RUN (8 of 800 examples, 2 failed rows)" in run_table([run])
 
 
 def test_a_dot_is_where_the_number_is() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from membench.boards.attacks import is_attack
 from membench.boards.collect import about
 from membench.boards.counterparts import counterparts
 from membench.boards.identity import given, pair_key
@@ -56,12 +57,14 @@ def _row(run: Run) -> dict[str, Any]:
         "control": run.info["control"],
         "weights": about(run)["weights"],
         "extract_only": bool(run.info.get("extract_only", False)),
-        "n_g": int((run.samples.status == "ok").sum()),
+        "n_g": len(run.samples),
+        "n_ok": int((run.samples.status == "ok").sum()),
         "auroc": ends.value["auroc"],
         "auroc_low": ends.low["auroc"],
         "auroc_high": ends.high["auroc"],
         "tpr_at_fpr_0.01": ends.value["tpr_at_fpr_0.01"],
-        "ams_cumulative": ends.value["ams_cumulative"],
+        # As on a board: of another detector's images it says nothing of the detector
+        "ams_cumulative": ends.value["ams_cumulative"] if is_attack(run) else float("nan"),
         **{name: int((good.label == label).sum()) for name, label in counts.items()},
     }
 

@@ -134,10 +134,14 @@ def control_verdict(row: pd.Series, what: str, name: str, runs: Sequence[Run]) -
     """
     if row.extract_only:
         on = f" from {CONTROL}" if row.control else ""
-        text = (
-            f"{row.detector} extracted {row.n_g:,.0f} images{on}, {_share(row.ams_cumulative)} of"
-            " them copies of training images"
-        )
+        # Those that did not fail: the share is of them
+        text = f"{row.detector} extracted {row.n_ok or row.n_g:,.0f} images{on}"
+        if not row.n_ok:
+            text += ", none of which could be compared with training images"
+        elif pd.isna(row.ams_cumulative):
+            text += " by the task's own sampling, so that they say nothing of its score"
+        else:
+            text += f", {_share(row.ams_cumulative)} of them copies of training images"
         beside = row.get("control_ams")
         if beside is not None and not pd.isna(beside):
             text += f"; from {CONTROL} {_share(beside)}"
@@ -166,7 +170,7 @@ def control_verdict(row: pd.Series, what: str, name: str, runs: Sequence[Run]) -
 
 
 def _share(value: float) -> str:
-    return "n/a" if pd.isna(value) else f"{100 * value:.1f} %"
+    return f"{100 * value:.1f} %"
 
 
 def _interval(value: float, low: float, high: float) -> str:

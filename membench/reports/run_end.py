@@ -122,7 +122,7 @@ def _single(runs: Sequence[Run], asked: Sequence[Run], *, beside: bool) -> Itera
         if frame.control.nunique() > 1:
             cells["model"] = "control" if r.control else "model"
         if r.extract_only:
-            cells["images"] = number(r.n_g)
+            cells["images"] = number(r.n_ok)  # those that AMS is a share of
             cells["AMS copies %"] = interval(
                 r.ams_cumulative, r.ams_cumulative_low, r.ams_cumulative_high, scale=100, digits=1
             )
@@ -171,14 +171,14 @@ def _alone(value: float) -> str:
 
 
 def _partial(runs: Sequence[Run]) -> str:
-    info = next((run.info for run in runs if run.info["status"] != "complete"), None)
-    if info is None:
+    infos = [run.info for run in runs if run.info["status"] != "complete"]
+    if not infos:
         return ""
-    failed = sum(sum(run.info["failed"].values()) for run in runs)
-    why = (
-        f"{failed} failed rows" if failed else f"{info['n_examples']} of {info['n_task_examples']}"
-    )
-    return f"PARTIAL ({why}{'' if failed else ' examples'}; not comparable with whole runs): "
+    short = next((i for i in infos if i["n_examples"] < i["n_task_examples"]), None)
+    why = [f"{short['n_examples']} of {short['n_task_examples']} examples"] if short else []
+    failed = sum(sum(info["failed"].values()) for info in infos)
+    why += [f"{failed} failed rows"] if failed else []
+    return f"PARTIAL ({', '.join(why)}; not comparable with whole runs): "
 
 
 def _about(runs: Sequence[Run]) -> str:

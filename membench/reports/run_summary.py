@@ -27,12 +27,10 @@ def run_summary(run: Run) -> str:
     if reference := info.get("provenance", {}).get("reference"):
         lines.append(reference_line(reference))
     if info["status"] != "complete":
-        why = (
-            f"{failed} failed rows"
-            if failed
-            else f"{info['n_examples']} of {info['n_task_examples']} examples"
-        )
-        lines.insert(0, f"PARTIAL RUN ({why}): not comparable with whole runs")
+        count, of = info["n_examples"], info["n_task_examples"]
+        why = [f"{count} of {of} examples"] if count < of else []
+        why += [f"{failed} failed rows"] if failed else []
+        lines.insert(0, f"PARTIAL RUN ({', '.join(why)}): not comparable with whole runs")
     if info.get("extract_only"):
         lines.insert(0, "extraction only: no example was scored")
     return "\n".join(map(plain, lines)) + "\n"

@@ -64,6 +64,11 @@ def _one_class(runs: Sequence[Run]) -> Iterator[str]:
             return
 
 
+def _good(run: Run) -> pd.DataFrame:
+    """The images that did not fail: what shares are of."""
+    return run.samples[run.samples.status == "ok"]
+
+
 def _where(runs: Sequence[Run]) -> str:
     infos = [run.info for run in runs]
     return f"{infos[0]['task']} ({common(infos)})"
@@ -79,7 +84,7 @@ def _whole(run: Run) -> Iterator[str]:
     extraction = extraction_rows(m)
     if len(extraction):
         yield table(
-            f"{what}: extraction, {len(run.samples)} images, {info['space']['id']}, in %, 95 %"
+            f"{what}: extraction, {len(_good(run)):,} images, {info['space']['id']}, in %, 95 %"
             " intervals over groups",
             extraction,
         )
@@ -138,7 +143,7 @@ def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
         if copies:
             drawn.append(
                 name
-                | {"images": number(len(run.samples))}
+                | {"images": number(len(_good(run)))}
                 | copies
                 | {"seconds": number(run.info["seconds"])}
             )
