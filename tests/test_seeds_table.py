@@ -16,12 +16,25 @@ from membench.boards.collect import collect, collect_kinds
 from membench.boards.identity import apart, model_of
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
+from membench.boards.views import COSTS, COUNTS, EQUAL_TERMS
 from membench.metrics.intervals import mean_resamples
 from membench.metrics.levels import mover, two_level_interval, widened
 from membench.reports.attack_tables import attack_tables
 from membench.reports.output import write_boards
 from membench.reports.seeds_tables import seeds_tables
 from membench.storage.tables import read_table, write_table
+
+
+def test_every_count_and_cost_of_a_run_is_a_mean_over_seeds(tmp_path):
+    """As docs/columns.md says. Of a budget there is one."""
+    make(tmp_path, COPIED, seed=0)
+    make(tmp_path, COPIED[:6], seed=1, price=30)
+    frame = collect(tmp_path)
+    found = over_seeds(frame).iloc[0]
+    for name, column in {**COUNTS, **EQUAL_TERMS, **COSTS}.items():
+        if column.kind in ("count", "real"):
+            assert found[name] == pytest.approx(frame[name].astype(float).mean()), name
+    assert found.sample_forwards == (80 + 180) / 2 and found.images_at_equal_cost == (8 + 2) / 2
 
 
 def test_over_seeds_without_the_runs(tmp_path):

@@ -50,9 +50,11 @@ SUBSETS = ("kind", "source")  # of rows that are of a part of the examples each
 MEANS = (
     *("positives", "negatives", "unlabelled"),
     *("seconds", "n_g", "n_ok", "scored", "prepare_forwards", "prepare_evaluations"),
-    *("sample_evaluations", "backwards", "surrogate_forwards", "surrogate_backwards"),
+    *("forwards_per_image", "sample_forwards", "sample_evaluations", "backwards", "jvps"),
+    *("surrogate_forwards", "surrogate_backwards"),
     *NUMBERS,
-    *("unique_copies", "copied_at_equal_n", "copied_at_equal_cost", "equal_n", "equal_cost"),
+    *("unique_copies", "equal_n", "copied_at_equal_n"),
+    *("equal_cost", "images_at_equal_cost", "copied_at_equal_cost"),
 )
 
 COSTS = tuple(f"{what}_per_example" for what in PER_EXAMPLE)
