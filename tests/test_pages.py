@@ -82,8 +82,7 @@ def test_the_difference_to_the_control_is_paired() -> None:
     assert over_control([(model, control), (control, control)])[0] == pytest.approx(0.125)
     late = control.assign(status=["ok", "failed", "ok", "ok"])
     assert over_control([(model, late)])[0] == 0  # of what both have scored
-    with pytest.raises(ValueError, match="both labels"):
-        over_control([(model, control.assign(status="failed"))])
+    assert over_control([(model, control.assign(status="failed"))]) is None
 
 
 def on(run: Run, half: str, scores: pd.DataFrame) -> Run:
@@ -241,6 +240,30 @@ def test_the_page_of_an_extraction_says_what_the_run_ends_with(
     if failed == 2:
         assert "6       66.7 [" in end and "8" not in end.split("AMS copies %")[1].split("[")[0]
         assert "extraction, 6 images" in run_table([run])
+
+
+def test_runs_that_failed_on_different_examples_have_no_difference(tmp_path) -> None:
+    """Of 20 memorized ones the model's run has lost ten, and the control's the others."""
+
+    def losing(first: int):
+        def change(scores: pd.DataFrame) -> pd.DataFrame:
+            lost = (scores.label == 1) & scores.index.isin(range(first, first + 20))
+            scores = scores.assign(score=scores.label * 5.0 + scores.index * 0.01)
+            scores.loc[lost, ["score", "png_bits"]] = np.nan
+            return scores.assign(
+                status=np.where(lost, "failed", "ok"), error=np.where(lost, "NaN", None)
+            )
+
+        return change
+
+    extra = {"failed": {"scores": 10, "samples": 0}, "status": "partial"}
+    runs = [
+        make(tmp_path, [None] * 40, control=control, change=losing(first), extra=extra)
+        for control, first in ((False, 0), (True, 20))
+    ]
+    found = against(runs[0], runs)
+    assert found.level == "open" and found.difference is None
+    assert f"{found.text}." in run_end(runs, tmp_path, None)
 
 
 def test_a_limited_run_with_failed_rows_says_both(tmp_path) -> None:

@@ -160,12 +160,14 @@ def control_verdict(row: pd.Series, what: str, name: str, runs: Sequence[Run]) -
         return Verdict("control", text)
     control = row.get("control_auroc")
     asked = control is not None and not pd.isna(control)
+    # None, too, where the two have failed on different examples and share none of a label
+    difference = over_control(_pairs(row, runs)) if asked else None
     return verdict(
         Reached(row.detector, auroc, float(row["tpr_at_fpr_0.01"])),
         what,
         CONTROL if asked else name,
-        float(control) if asked else None,
-        over_control(_pairs(row, runs)) if asked else None,
+        float(control) if difference else None,
+        difference,
     )
 
 

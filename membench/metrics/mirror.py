@@ -123,15 +123,15 @@ def over_control(
     resamples: int = RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float] | None:
     """(difference, low, high): AUROC on the model less that on its control model, mean
     over seeds, with an interval for new groups and new seeds (``metrics.levels``).
 
     pairs: of each seed the scores on the model and on the control (columns id, score,
     label, group, status), of which the examples that have a label and a score in all
     count. Both models share each resample of the groups, drawn within each label; NaN
-    ends for fewer than 2 groups of a label. Raises ValueError for no such examples of
-    both labels.
+    ends for fewer than 2 groups of a label. None where no such examples of both labels
+    are left, as where the two failed on different ones.
     """
     good = [
         frame[(frame.status == "ok") & (frame.label >= 0)].set_index("id")
@@ -141,7 +141,7 @@ def over_control(
     ids = sorted(set.intersection(*(set(frame.index) for frame in good)))
     labels = good[0].loc[ids].label.to_numpy()
     if set(labels) != {0, 1}:
-        raise ValueError("the runs have no examples of both labels in common")
+        return None
     groups = good[0].loc[ids].group.to_numpy().astype(str)
     scores = [frame.loc[ids].score.to_numpy(dtype=float) for frame in good]
 
