@@ -245,7 +245,7 @@ def test_a_dear_preparation_pays_for_no_image_at_the_cheapest_cost(tmp_path, cap
     assert dear.equal_n == 5 and dear.images_at_equal_cost == 0 and dear.copied_at_equal_cost == 0
     write_boards(of_frame(frame, "run"), "md", None)
     text = capsys.readouterr().out
-    assert "copied @N_G=5" in text and "copied @50 fwd" in text
+    assert "copied @N_G=5" in text and "copied @50 eval" in text
 
 
 def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
@@ -265,7 +265,7 @@ def test_failed_images_leave_a_lower_bound(tmp_path, capsys):
     assert math.isnan(short.copied_at_equal_n)
     write_boards(of_frame(frame, "run"), "md", None)
     text = capsys.readouterr().out
-    assert "copied @N_G=8" in text and "copied @140 fwd" in text and ">=3.0" in text
+    assert "copied @N_G=8" in text and "copied @140 eval" in text and ">=3.0" in text
 
 
 def test_jvps_of_a_preparation_count_as_evaluations(tmp_path):
@@ -355,8 +355,8 @@ def test_the_board_that_people_read(frame, capsys):
     ):
         assert words in model and words not in control
     assert (
-        "| copied @N_G=5 | copied @65 fwd |" in model
-        and "| copied @N_G=8 | copied @80 fwd |" in control
+        "| copied @N_G=5 | copied @65 eval |" in model
+        and "| copied @N_G=8 | copied @80 eval |" in control
     )
     assert (
         "--detector side --task t --extract-only --control" in model

@@ -165,10 +165,10 @@ def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
         number(v, 1) for v in frame.copied_at_equal_n
     ]
     values = zip(frame.copied_at_equal_cost, frame.equal_cost_capped, strict=True)
-    out[f"copied @{number(frame.equal_cost.iloc[0])} fwd"] = [
+    out[f"copied @{number(frame.equal_cost.iloc[0])} eval"] = [
         (">=" if capped else "") + number(v, 1) for v, capped in values
     ]
-    out["per 1k fwd"] = [number(v, 1) for v in frame.unique_per_1000_evaluations]
+    out["per 1k eval"] = [number(v, 1) for v in frame.unique_per_1000_evaluations]
     out["fwd/img"] = [number(v) for v in frame.forwards_per_image]
     for column, title in COSTS.items():
         if frame[column].any():

@@ -23,7 +23,7 @@ COPIED = {
     "AMS copies %": True,
     "UMS copies %": True,
     "copied": True,
-    "per 1k fwd": True,
+    "per 1k eval": True,
 }
 PAIRS = {f"difference in {title}": True for title in DETECTION.values()}
 BANDS = dict.fromkeys(("region", "AMS %", "UMS %"), True)
