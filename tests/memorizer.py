@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
+from diffusers.configuration_utils import FrozenDict
 
 from membench.models.denoiser import Denoiser
 from membench.models.image_values import from_uint8
@@ -275,7 +276,7 @@ def latents(*, clip: bool, prediction: str = "v_prediction", alone: bool = False
     )
     told = [*TOLD[:-1], IMAGES] if alone else TOLD
     exact = Exact(scheduler, _pieces(x[:MEMORIZED], x[MEMORIZED], 0.5), told)
-    exact.config = SimpleNamespace(in_channels=x.shape[1], sample_size=x.shape[2])
+    exact.config = FrozenDict(in_channels=x.shape[1], sample_size=x.shape[2])
     conditions = [Condition(f"prompt/{caption}", caption) for caption in captions]
     embeddings = plain.condition([*conditions, Condition("null")]).embeddings
     assert embeddings is not None

@@ -189,7 +189,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "another seed": ({"seed": 3}, "has no counterpart on the other model of its mirror pair"),
     "other options": (
         {"options": ("steps=2",)},
-        "make it and name both: membench run --detector my_norm --task cifar10 --set",
+        "make it and name both: membench run --plugin FILE.py --detector my_norm --task cifar10"
+        " --set",
     ),
     "other examples": (
         {
