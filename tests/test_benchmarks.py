@@ -175,3 +175,13 @@ def test_the_memory_of_a_process_is_its_own() -> None:
         [sys.executable, "-IS", "-c", "import os; raise SystemExit(int(os.environ['N']))"], N=3
     )
     assert took.code == 3 and took.peak < 30
+
+
+def test_teachers_are_compared_by_the_same_seed() -> None:
+    """Differences 6, 9 and 12 points: 9, give or take 4.303 * 3 / sqrt(3)."""
+    told = script("teachers").ahead([0.18, 0.30, 0.21], [0.12, 0.21, 0.09])
+    assert told == "a's teacher makes 9.0 points [1.5, 16.5] more copies"
+    rows = {"metric": ["ams", "ams_cumulative", "ams_cumulative", "ams_cumulative"]}
+    rows |= {"band": [None, "high", None, None], "subset": ["all", "all", "x64", "all"]}
+    metrics = pd.DataFrame(rows | {"value": [0.1, 0.2, 0.3, 0.4]})
+    assert script("teachers").copied(SimpleNamespace(metrics=metrics)) == 0.4
