@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -119,14 +120,12 @@ def make(board: Board, work: Path, log: Path | None = None) -> None:
     """
     own = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     for command in board.commands:
-        if log is None:
-            print(f"$ {command}", flush=True)
-            code = subprocess.run(board.argv(command), cwd=work).returncode
-        else:
-            with log.open("a", encoding="utf-8") as out:
-                print(f"$ {command}", file=out, flush=True)
-                how = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
-                code = subprocess.run(board.argv(command), cwd=work, env=own, **how).returncode
+        with log.open("a", encoding="utf-8") if log else nullcontext() as out:
+            print(f"$ {command}", file=out, flush=True)  # None: the terminal, here and below
+            how = {"stdin": subprocess.DEVNULL, "env": own} if log else {}
+            code = subprocess.run(
+                board.argv(command), cwd=work, stdout=out, stderr=out, **how
+            ).returncode
         if code:
             where = f" ({log})" if log else ""
             sys.exit(f"{board.board}: a command ended with {code}{where}; run again to go on")

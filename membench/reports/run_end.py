@@ -19,6 +19,7 @@ from membench.boards.mirror import half_of, mirror_rows, paired
 from membench.boards.verdict import CONTROL, MIRROR, Verdict, control_verdict, mirror_verdict
 from membench.plain import plain
 from membench.reports.lines import folded
+from membench.reports.run_summary import lacking
 from membench.reports.short import told_apart
 from membench.reports.terminal import laid_out
 from membench.reports.text import interval, number, told_briefly
@@ -172,13 +173,7 @@ def _alone(value: float) -> str:
 
 def _partial(runs: Sequence[Run]) -> str:
     infos = [run.info for run in runs if run.info["status"] != "complete"]
-    if not infos:
-        return ""
-    short = next((i for i in infos if i["n_examples"] < i["n_task_examples"]), None)
-    why = [f"{short['n_examples']} of {short['n_task_examples']} examples"] if short else []
-    failed = sum(sum(info["failed"].values()) for info in infos)
-    why += [f"{failed} failed rows"] if failed else []
-    return f"PARTIAL ({', '.join(why)}; not comparable with whole runs): "
+    return f"PARTIAL ({lacking(infos)}; not comparable with whole runs): " if infos else ""
 
 
 def _about(runs: Sequence[Run]) -> str:

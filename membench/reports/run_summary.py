@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from membench.plain import plain
@@ -13,7 +13,6 @@ COUNTED = ("forwards", "backwards", "jvps", "decodes", "encodes")
 
 def run_summary(run: Run) -> str:
     info = run.info
-    failed = sum(info["failed"].values())
     costs = [text for name, phase in info["phases"].items() if (text := _cost(name, phase))]
     lines = [
         f"{info['detector']}: "
@@ -27,13 +26,21 @@ def run_summary(run: Run) -> str:
     if reference := info.get("provenance", {}).get("reference"):
         lines.append(reference_line(reference))
     if info["status"] != "complete":
-        count, of = info["n_examples"], info["n_task_examples"]
-        why = [f"{count} of {of} examples"] if count < of else []
-        why += [f"{failed} failed rows"] if failed else []
-        lines.insert(0, f"PARTIAL RUN ({', '.join(why)}): not comparable with whole runs")
+        lines.insert(0, f"PARTIAL RUN ({lacking([info])}): not comparable with whole runs")
     if info.get("extract_only"):
         lines.insert(0, "extraction only: no example was scored")
     return "\n".join(map(plain, lines)) + "\n"
+
+
+def lacking(infos: Sequence[Mapping[str, Any]]) -> str:
+    """What partial runs lack, by their run.json: examples, of the first that has too few,
+    and rows that failed, in all.
+    """
+    short = next((i for i in infos if i["n_examples"] < i["n_task_examples"]), None)
+    why = [f"{short['n_examples']} of {short['n_task_examples']} examples"] if short else []
+    failed = sum(sum(info["failed"].values()) for info in infos)
+    why += [f"{failed} failed rows"] if failed else []
+    return ", ".join(why)
 
 
 def ground_truth_line(truth: Mapping[str, int]) -> str:
