@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frames import names, open_path
+from small_files import small_files
 
 from membench.errors import UserError
 from membench.features.loading import load_features
@@ -263,21 +263,17 @@ def test_a_file_of_another_shape_is_damaged(tmp_path) -> None:
 @LINUX
 def test_a_full_disk_says_so_before_the_work(tmp_path) -> None:
     """A real refusal: the process may not make files above 50 kB."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(
+    with (
+        small_files(50_000),
+        pytest.raises(
             UserError,
             match=(
                 r"cannot write x-\w+.npy \(0.1 GB\) in .*: File too large; mend it, or set"
                 r" MEMBENCH_CACHE"
             ),
-        ):
-            get(tmp_path, refuse, shape=(100_000, 1000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        ),
+    ):
+        get(tmp_path, refuse, shape=(100_000, 1000))
     assert npy(tmp_path) == set()
 
 

@@ -9,7 +9,6 @@ import errno
 import hashlib
 import http.server
 import re
-import resource
 import shutil
 import socket
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_files import small_files
 
 from membench.errors import UserError
 from membench.fetching import net
@@ -413,13 +413,9 @@ def test_a_disk_that_fills_up_meanwhile(server: Server, path: Path, monkeypatch)
 def test_a_disk_that_is_full_after_4096_bytes(server: Server, path: Path) -> None:
     """The end of a small file, which a buffer would write a second time on closing."""
     server.body = BODY[:5000]
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(UserError, match=r"cannot write file.bin in .*too large"):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-        try:
-            fetch(server.url, path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    too_large = pytest.raises(UserError, match=r"cannot write file.bin in .*too large")
+    with too_large, small_files(4096):
+        fetch(server.url, path)
     assert left(path) == set()
 
 

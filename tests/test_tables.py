@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from frames import names, open_path, rows, scores, tables
+from small_files import small_files
 
 from membench.errors import UserError
 from membench.storage.files import DamagedFile, write_json
@@ -180,15 +179,8 @@ def test_a_write_that_fails_half_way_leaves_the_old_table(tmp_path: Path) -> Non
     """
     write_table(tmp_path / "x.parquet", scores("old"), "scores")
     noise = [np.random.default_rng(i).bytes(100).hex() for i in range(5000)]
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(UserError, match="cannot write in"):
-            write_table(tmp_path / "x.parquet", scores(*noise), "scores")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    with small_files(50_000), pytest.raises(UserError, match="cannot write in"):
+        write_table(tmp_path / "x.parquet", scores(*noise), "scores")
     assert list(read_table(tmp_path / "x.parquet", "scores").id) == ["old"] and names(tmp_path) == {
         "x.parquet"
     }
