@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from boards import EMPTY, make
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from membench.boards.collect import collect, collect_kinds
@@ -185,6 +186,22 @@ def test_a_detector_is_no_better_than_itself(template):
     assert (found[["difference", "low", "high"]] == 0).all(axis=None) and (
         found[["p", "p_holm"]] == 1
     ).all(axis=None)
+
+
+@pytest.mark.parametrize("groups", [3, 9])
+def test_p_of_one_and_nothing_is_the_sign_tests(template, groups):
+    """No resample of 1 and 0 differs from the next, of however few groups: what they show
+    is that so many say the same, as binomtest counts it.
+    """
+    of = np.array([f"g{label}/{i // 2 % groups}" for i, label in enumerate(LABELS)])
+    runs = [
+        scored(template, name, score, groups=of)
+        for name, score in zip("ab", [LABELS, -LABELS], strict=True)
+    ]
+    found = compared(runs, metrics=["auroc"]).iloc[0]
+    wanted = binomtest(groups, groups).pvalue
+    assert (found.difference, found.p) == (1.0, pytest.approx(max(wanted, 2 / 501)))
+    assert (found.low > 0) == (wanted < 0.05)  # the interval says the same
 
 
 def test_a_planted_better_detector_is_found_and_the_others_are_not(template):

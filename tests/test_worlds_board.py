@@ -82,7 +82,10 @@ def test_the_interval_is_students_t() -> None:
     low, high = over_trainings([0.7, 0.7, 0.9, 0.9], logit=True)
     half = 3.182446 * np.sqrt(0.04 / 3) / 2 / (0.8 * 0.2)
     assert (low, high) == pytest.approx((expit(logit(0.8) - half), expit(logit(0.8) + half)))
-    assert np.isnan(over_trainings([1.0, 1.0], logit=True)).all()
+    for alike in ([1.0, 1.0], [0.8, 0.8, 0.8]):
+        assert np.isnan(over_trainings(alike, logit=True)).all()
+    assert np.isnan(over_trainings([0.0, 0.0])).all()  # both tell everything apart
+    assert np.isnan(over_trainings(np.array([0.9, 0.7, 0.3]) - [0.8, 0.6, 0.2])).all()
 
 
 @pytest.mark.parametrize("values", [[0.5], [0.5, np.nan], [[0.5, 0.5], [0.5, 0.5]], [0.5, 1.5]])
@@ -304,12 +307,13 @@ def test_what_a_file_leaves_out_is_said(
 
 
 def test_how_far_one_is_behind_is_by_the_same_training() -> None:
-    """0.1 behind on each of four trainings that differ by more than that."""
+    """About 0.1 behind on each of four trainings that differ by more than that."""
     best = np.array([0.9, 0.6, 0.8, 0.7])
-    others = [best - [0.1, 0.1, 0.1, 0.1], best[::-1] - 0.1]
+    others = [best - [0.09, 0.11, 0.1, 0.1], best[::-1] - 0.1]
     rows = pd.DataFrame({"aurocs": [*others, best]}).assign(mirrored=[0.65, 0.65, 0.75])
     alike, turned, of_best = _behind(rows).to_numpy()
-    assert alike == pytest.approx([0.1, 0.1, 0.1])
+    half = 3.182446 * np.sqrt(2e-4 / 3) / 2  # t(3) times the standard error
+    assert alike == pytest.approx([0.1, 0.1 - half, 0.1 + half])
     assert turned == pytest.approx([0.1, *over_trainings(best - best[::-1] + 0.1)])
     assert turned[1] < -0.1 and np.isnan(of_best).all()
 

@@ -25,7 +25,7 @@ from membench.boards.resampling import Resampler, same_scores
 from membench.metrics.intervals import percentiles
 from membench.metrics.levels import difference_p, holm, two_level
 from membench.metrics.names import PAIRED
-from membench.metrics.separation import difference_bound
+from membench.metrics.separation import difference_bound, separated_p
 from membench.runs.finished import Run
 
 # However many pairs Holm's adjustment is over: below 2 / (1 + r) p comes from the tail's
@@ -162,18 +162,19 @@ def _pair(
         distribution = two_level(*between)
         low, high = percentiles(distribution, 0.95)
         better, other = (a, b) if sign == 1 else (b, a)
+        p = difference_p(*between, distribution)
         if not same:  # one and the same score differs in no sample
             first, second = (float(of.mean()) for of in values[::sign])
-            low, high = difference_bound(
-                (low, high), first, second, labels, groups.astype(str), 0.95, metric
-            )
+            of_groups = labels, groups.astype(str)
+            low, high = difference_bound((low, high), first, second, *of_groups, 0.95, metric)
+            p = max(p, separated_p(first, second, *of_groups, metric))
         rows.append(
             {
                 "metric": metric,
                 "difference": float(abs(values[0].mean() - values[1].mean())),
                 "low": low,
                 "high": high,
-                "p": difference_p(*between, distribution),
+                "p": p,
             }
             | facts
             | better.shown("a")

@@ -91,6 +91,19 @@ def difference_bound(
     return low - other_high, high - other_low
 
 
+def separated_p(
+    first: float, second: float, labels: np.ndarray, groups: np.ndarray, metric: str = "auroc"
+) -> float:
+    """Least two-sided p of "the difference is 0" of two values of a metric on the same
+    examples, one of them 1 and the other 0, which no resample changes: the sign test's of g
+    groups that all say the same, 2 / 2^g. 0 of other values, of which the resamples tell.
+    """
+    if {first, second} != {0.0, 1.0}:
+        return 0.0
+    classes = (0, 1) if metric == "auroc" else (1,)
+    return min(1.0, 2 * 0.5 ** min(units(labels, groups, label) for label in classes))
+
+
 def units(labels: np.ndarray, groups: np.ndarray, label: int) -> int:
     """How many groups a class has."""
     return len(np.unique(groups[labels == label]))

@@ -29,21 +29,22 @@ def over_trainings(
     with T - 1 degrees of freedom.
 
     logit: on the scale log(m / (1 - m)) of values in [0, 1], the standard error by the
-    delta method, as for AUROC in ``metrics.levels``; NaN where all are 0 or all 1, since
-    their spread then says nothing. Raises ValueError for fewer than two values, or one
-    that is not finite or, with ``logit``, outside [0, 1].
+    delta method, as for AUROC in ``metrics.levels``. NaN where all values are equal, as
+    of two detectors that both tell everything apart: a spread of 0 says nothing. Raises
+    ValueError for fewer than two values, or one that is not finite or, with ``logit``,
+    outside [0, 1].
     """
     found = np.asarray(values, dtype=np.float64)
     if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():
         raise ValueError(f"{len(found)} values: at least two, all finite")
+    if logit and (found.min() < 0 or found.max() > 1):
+        raise ValueError("a value lies outside [0, 1]")
+    if np.ptp(found) < 1e-12:  # differences of floats are equal but for their last bits
+        return np.nan, np.nan
     mean = float(found.mean())
     half = float(student.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1))
     half /= np.sqrt(len(found))
     if not logit:
         return mean - half, mean + half
-    if found.min() < 0 or found.max() > 1:
-        raise ValueError("a value lies outside [0, 1]")
-    if mean in (0.0, 1.0):
-        return np.nan, np.nan
     middle, half = log_odds(mean), half / (mean * (1 - mean))
     return float(expit(middle - half)), float(expit(middle + half))
