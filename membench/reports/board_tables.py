@@ -83,7 +83,7 @@ def _detection_text(frame: pd.DataFrame) -> pd.DataFrame:
     out["seconds"] = [number(v) for v in frame.seconds]
     out["sees"] = frame.sees
     out["commit"] = frame.commit
-    out["coverage"] = _coverage(frame)
+    out["scored"] = _scored(frame)
     return out
 
 
@@ -174,7 +174,7 @@ def _extraction_text(frame: pd.DataFrame, control: bool) -> pd.DataFrame:
         if frame[column].any():
             out[title] = frame[column].map(number)
     out["seconds"] = frame.seconds.map(number)
-    out["coverage"] = _coverage(frame)
+    out["scored"] = _scored(frame)
     return out
 
 
@@ -196,7 +196,7 @@ def _intervals(frame: pd.DataFrame, column: str, percent: bool = False) -> list[
     ]
 
 
-def _coverage(frame: pd.DataFrame) -> list[str]:
+def _scored(frame: pd.DataFrame) -> list[str]:
     return [
         ("extraction only" if r.extract_only else f"{r.scored}/{r.of}{unlabelled(r)}")
         + ("" if r.status == "complete" else " PARTIAL")

@@ -73,7 +73,7 @@ def seeds_tables(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
             sees=frame.sees,
             commit=frame.commit,
         )
-    out["coverage"] = [_coverage(row) for _, row in frame.iterrows()]
+    out["scored"] = [_scored(row) for _, row in frame.iterrows()]
     yield "over seeds", out, list(_notes(frame))
 
 
@@ -101,7 +101,7 @@ def _fewer(row: pd.Series) -> str:
     return f" ({held} of {row.seeds} seeds)" if 0 < held < row.seeds else ""
 
 
-def _coverage(row: pd.Series) -> str:
+def _scored(row: pd.Series) -> str:
     partial = "" if row["status"] == "complete" else "PARTIAL"
     if "scored" not in row:
         return partial

@@ -40,8 +40,8 @@ SHOWN: dict[By, Sequence[Mapping[str, bool]]] = {
     "published": [PUBLISHED],
 }
 NAMES = ("detector", "options", "seed", "seeds", "better", "worse")
-# What a heading says of all rows: settings and coverage, never a result.
-SAME = ("options", "seed", "seeds", "sees", "commit", "coverage", "N_G")
+# What a heading says of all rows: settings and how many were scored, never a result.
+SAME = ("options", "seed", "seeds", "sees", "commit", "scored", "N_G")
 
 
 def shortened(by: By, body: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
@@ -61,10 +61,10 @@ def shortened(by: By, body: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     if shown is DETECTED and "forwards_per_example" in frame:
         costs = frame.forwards_per_example + frame.jvps_per_example
         out["eval/ex"] = costs.loc[body.index].map(number)
-    if "coverage" in body and (
-        body.coverage.nunique() == 1 or "unlabelled" in str(set(body.coverage))
+    if "scored" in body and (
+        body.scored.nunique() == 1 or "unlabelled" in str(set(body.scored))
     ):
-        out["coverage"] = body.coverage
+        out["scored"] = body.scored
     return _behind(out).rename(columns=CONTROL)
 
 
@@ -85,7 +85,7 @@ def _value(cell: str) -> str:
 
 def told_apart(body: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The table without the settings that are the same in every row, and these as
-    words for its heading: ``seed 0, coverage 804/804``; empty ones are left out.
+    words for its heading: ``seed 0, scored 804/804``; empty ones are left out.
     """
     same = [
         title
