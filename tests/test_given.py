@@ -104,6 +104,23 @@ def other_attention(pipeline: Any) -> None:
     pipeline.unet.set_attn_processor(Halved())
 
 
+def other_layer(pipeline: Any) -> None:
+    """As ToMe merges tokens: the class of a layer is replaced, its weights stay."""
+    layer = pipeline.unet.mid_block
+
+    class Merged(type(layer)):
+        def forward(self, *args: Any, **more: Any) -> torch.Tensor:
+            return super().forward(*args, **more) / 2
+
+    layer.__class__ = Merged
+
+
+def other_forward(pipeline: Any) -> None:
+    """As DeepCache does."""
+    forward = pipeline.unet.mid_block.forward
+    pipeline.unet.mid_block.forward = lambda *args, **more: forward(*args, **more) / 2
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -111,6 +128,9 @@ def other_attention(pipeline: Any) -> None:
         (lambda p: p.fuse_qkv_projections(), "unfuse_qkv"),
         (lambda p: p.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6), "disable_freeu"),
         (other_attention, "Halved"),
+        (other_layer, "Merged"),
+        (other_forward, "the forward of a UNetMidBlock2DCrossAttn"),
+        (lambda p: p.vae.decoder.register_forward_hook(lambda *_: None), "hook of a Decoder"),
     ],
 )
 def test_what_would_not_be_stored_is_refused(
@@ -130,4 +150,6 @@ def test_how_attention_is_computed_is_nothing_to_store(base: Path) -> None:
     pipeline.enable_attention_slicing("max")
     pipeline.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
     pipeline.disable_freeu()
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.unet.enable_gradient_checkpointing()
     assert folder_of(pipeline) == folder

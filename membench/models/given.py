@@ -30,6 +30,9 @@ SAME = (
     *("XFormersAttnAddedKVProcessor", "AttnProcessorNPU", "XLAFlashAttnProcessor2_0"),
 )
 
+# Whose layers a folder's configuration names
+LIBRARIES = ("torch", "diffusers", "transformers")
+
 # Of a tokenizer's files: settings of its last use, and of the place it was loaded from
 LEFT_OVER = {
     "tokenizer.json": {"truncation", "padding"},
@@ -68,11 +71,13 @@ def folder_of(model: Any) -> Path:
 
 def _refuse_unsaved(model: Any) -> None:
     """Raises :class:`UserError` for what changes predictions and is no part of a folder:
-    LoRAs beside the weights, fused projections, FreeU and an attention of one's own.
+    LoRAs beside the weights, fused projections, FreeU, and layers, hooks or attention of
+    one's own (ToMe, DeepCache, caches of diffusers).
     """
     for name, part in model.components.items():
         modules = list(part.modules()) if hasattr(part, "modules") else []
         odd = [p for p in map(_processor, modules) if p not in ("", *SAME)]
+        changed = [name for name in map(_changed, modules) if name]
         why = ""
         if getattr(part, "peft_config", None):
             why = "has an adapter (LoRA) beside its weights: fuse_lora(), unload_lora_weights()"
@@ -82,6 +87,8 @@ def _refuse_unsaved(model: Any) -> None:
             why = "draws with FreeU: disable_freeu()"
         elif odd:
             why = f"has another attention ({odd[0]}): set_default_attn_processor()"
+        elif changed:
+            why = f"computes otherwise than its class, in {changed[0]}: take that back"
         if why:
             raise UserError(f"model: its {name} {why}; its files would hold nothing of it")
 
@@ -93,6 +100,20 @@ def _processor(module: Any) -> str:
         return ""
     own = kind.__module__ == "diffusers.models.attention_processor"
     return kind.__name__ if own else f"{kind.__module__}.{kind.__name__}"
+
+
+def _changed(module: Any) -> str:
+    """What of a layer is not its class's as the libraries have it, in words; "" where all
+    is. Accelerate's offloading, which moves weights, is none.
+    """
+    kind = type(module)
+    if kind.__module__.split(".")[0] not in LIBRARIES:
+        return f"a layer {kind.__module__}.{kind.__name__}"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return f"a forward hook of a {kind.__name__}"
+    if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
+        return f"the forward of a {kind.__name__}"
+    return ""
 
 
 def _hash(model: Any) -> str:
