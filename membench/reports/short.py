@@ -61,9 +61,7 @@ def shortened(by: By, body: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     if shown is DETECTED and "forwards_per_example" in frame:
         costs = frame.forwards_per_example + frame.jvps_per_example
         out["eval/ex"] = costs.loc[body.index].map(number)
-    if "scored" in body and (
-        body.scored.nunique() == 1 or "unlabelled" in str(set(body.scored))
-    ):
+    if "scored" in body and (body.scored.nunique() == 1 or "unlabelled" in str(set(body.scored))):
         out["scored"] = body.scored
     return _behind(out).rename(columns=CONTROL)
 
