@@ -264,6 +264,23 @@ def test_wen_the_second_replication_and_the_control():
     }
 
 
+def test_a_number_of_anisotropy_is_of_the_weights_of_its_model():
+    """The authors' script sets them by hand: a run with others reproduces nothing."""
+    sd2 = "stabilityai/stable-diffusion-2"
+    weights = {V14: (1, 2), sd2: (1, 0.1), "Realistic Vision 5.1": (2, 1)}
+    rows = (frame := read(CSV))[frame.detector == "anisotropy"]
+    assert set(rows.model) == set(weights)
+    for row in rows.itertuples():
+        options = json.loads(row.options)
+        assert (options.get("gamma1"), options.get("gamma2")) == weights[row.model], row
+    data = rows.data[rows.model == sd2].iloc[0]
+    run = RUN | {"model": sd2, "data_name": data, "detector": "anisotropy"}
+    for gamma2, known in ((0.1, True), (2.0, False)):
+        resolved = json.dumps({"draws": 1, "gamma1": 1.0, "gamma2": gamma2})
+        found = with_reported(pd.DataFrame([run | {"resolved": resolved}]), frame)
+        assert math.isnan(found.reported_auroc.iloc[0]) != known
+
+
 def test_names_are_those_of_membench_where_it_has_them():
     """Of a detector that membench has, an option is membench's or the row can match no
     run.
