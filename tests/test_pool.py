@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,10 +28,12 @@ from membench.detectors.side_options import SideOptions
 from membench.detectors.webster import Dcs, DcsOptions, Edge, EdgeOptions
 from membench.detectors.within import made
 from membench.errors import UserError
+from membench.metrics.regions import in_region
 from membench.models.image_values import to_uint8
 from membench.models.pixel import PixelDenoiser
 from membench.seeds import generator
 from membench.similarity.l2 import tiled_l2
+from membench.similarity.search import matches_frame
 from membench.storage.images import png_image
 from membench.storage.tables import read_table
 from membench.types import Band, Condition, Cost, Request, Sample, Space, Training
@@ -144,6 +147,22 @@ def test_a_pool_is_drawn_once_and_its_threshold_is_applied_when_it_is_read(cache
     others = [spec(n=13), spec(seed=1), spec(classes=0), spec(weights="w"), spec(data="d")]
     others += [spec(sampling={"steps": 5, "guidance": 1.0}), spec(space=replace(SPACE, id="other"))]
     assert len({s.key() for s in [spec(), *others]}) == len(others) + 1
+
+
+def test_an_image_at_the_threshold_as_it_is_stored_is_a_copy(cache: Path) -> None:
+    """0.95 in single precision is less than 0.95, and counts as it: as extraction counts."""
+    space = Space("cosine/test", True, (Band("high", 0.95, 1.0),), 0.95, 0.8, "test")
+
+    def match(images: np.ndarray, floor: float | None) -> pd.DataFrame:
+        n = len(images)
+        same = np.full(n, 0.95)
+        return matches_frame(np.arange(n), np.zeros(n, int), same, higher_is_closer=True)
+
+    asked = spec(space=space)
+    examples = read_pool(asked, conditional, training(), match=match, progress=False)  # type: ignore[arg-type]
+    best = np.array([e.similarity for e in examples])
+    assert (best < 0.95).all() and in_region(best, space, space.copy).all()
+    assert [e.memorized for e in examples] == [1] * len(examples)
 
 
 def test_a_pool_without_labels_is_drawn_from_the_null_class(cache: Path) -> None:

@@ -193,14 +193,15 @@ def _examples(frame: pd.DataFrame, space: Space, training: Training) -> list[Exa
     import pandas as pd
 
     sign = 1 if space.higher_is_closer else -1
-    # Of the loosest band
-    edge = space.bands[-1].low if space.higher_is_closer else space.bands[-1].high
+    edge = space.bands[-1].low if space.higher_is_closer else space.bands[-1].high  # of the loosest
+    # As every metric of extraction counts: limits rounded as the similarities are stored
+    best = frame.similarity.to_numpy(dtype=np.float32)
+    copies, near = (sign * best >= sign * np.float32(limit) for limit in (space.copy, edge))
     examples = []
-    for row in frame.itertuples():
+    for row, copied, close in zip(frame.itertuples(), copies, near, strict=True):
         start, label = tuple(json.loads(row.start)), None if pd.isna(row.label) else int(row.label)
         name = json_hash([row.image.hex(), label, start])[:16]
-        copied = sign * (row.similarity - space.copy) >= 0  # as every metric of extraction counts
-        source = "pool" if copied else "near miss" if sign * (row.similarity - edge) > 0 else "far"
+        source = "pool" if copied else "near miss" if close else "far"
         examples.append(
             Example(
                 Condition(name, None, png_image(row.image), label, start),
