@@ -16,6 +16,7 @@ from membench.detectors.attention_entropy import AttentionEntropy
 from membench.detectors.bright_ending import BrightEnding, finest_layers
 from membench.detectors.cfg_norm import CfgNorm
 from membench.errors import UserError
+from membench.models import internals
 from membench.models.internals import attention_layers
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.models.memo import Memo
@@ -224,6 +225,22 @@ def test_uniform_attention_has_the_entropy_of_its_tokens(model, variant: str) ->
     options = AttentionEntropy.Options(variant=variant, layer=DOWN, trajectory=4)  # type: ignore[arg-type]
     got = AttentionEntropy(options, seed=0, sampling=SAMPLING).score(model, CONDITIONS, {})
     assert got == pytest.approx([math.log(model.tokenizer.model_max_length)] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["E", "D"])
+def test_tokens_without_any_attention_add_nothing(model, monkeypatch, variant: str) -> None:
+    """A weight of exactly 0, as half precision has it, is 0 ln 0 = 0 and not NaN."""
+
+    def half(full: torch.Tensor) -> torch.Tensor:
+        weights = torch.zeros_like(full)
+        weights[..., :2] = 0.5
+        return weights
+
+    plain = internals._weights
+    monkeypatch.setattr(internals, "_weights", lambda *args: half(plain(*args)))
+    options = AttentionEntropy.Options(variant=variant, layer=DOWN, trajectory=4)  # type: ignore[arg-type]
+    got = AttentionEntropy(options, seed=0, sampling=SAMPLING).score(model, CONDITIONS, {})
+    assert got == pytest.approx([math.log(2)] * 3, rel=1e-6)
 
 
 WAY: dict[str, Any] = {"trajectory": 4, "guidance": 3.0, "images": 2}
