@@ -41,10 +41,12 @@ class AnisotropyOptions:
         default="both", metadata={"help": "both: the weighted sum; a term alone has no weight"}
     )
     gamma1: float = field(
-        default=1.0, metadata={"help": "weight of the norm in part=both; the paper: 1, 1, 2"}
+        default=1.0,
+        metadata={"help": "weight of the norm in part=both; the authors' script: 1, 1, 2"},
     )
     gamma2: float = field(
-        default=2.0, metadata={"help": "weight of the cosine in part=both; the paper: 2, 0.1, 1"}
+        default=2.0,
+        metadata={"help": "weight of the cosine in part=both; the authors' script: 2, 0.1, 1"},
     )
     draws: int = field(
         default=4, metadata={"help": "noises per prompt; the paper: 1, 4", "min": 1, "max": 10_000}

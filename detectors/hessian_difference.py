@@ -11,8 +11,8 @@ Jacobian it is sigma_t^4 || H_c' s_c - H_0' s_0 ||^2. One noise per prompt, aver
 where there are more. A draw costs 2 forwards and 2 backwards.
 
 Gradients of a sum of squares overflow in float16; here the vector of each product is
-brought to unit length beforehand, and what is not finite all the same is a failed
-example.
+brought to a mean square of 1 beforehand, and what is not finite all the same is a
+failed example.
 """
 
 from __future__ import annotations

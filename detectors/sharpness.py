@@ -18,8 +18,9 @@ draws, the first step of 50, w = 7.5. One draw and step cost 2 forwards and 2 JV
 forwards by central differences.
 
 ``product=vjp`` is what the code of DSM (2026) runs under this paper's name: the
-transposed product without sigma, || (J_c - J_0)'(eps_c - eps_0) ||. A network's J is
-not symmetric, so it ranks otherwise. It costs 4 forwards and 2 backwards.
+transposed product without sigma, || (J_c - J_0)'(eps_c - eps_0) ||, which it squares.
+A network's J is not symmetric, so it ranks otherwise. It costs 4 forwards and 2
+backwards.
 
 arXiv 2412.04140.
 """
