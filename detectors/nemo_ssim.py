@@ -9,8 +9,9 @@ What the first step removes from pure noise, for 10 noises of a prompt,
 t is the *second* timestep of 50 (961), at the unstepped noise. MS-SSIM has a Gaussian
 kernel of 11 pixels, 3 scales with exponents 0.33, and so needs a latent of 44 pixels a
 side: ``scales`` and ``kernel`` make smaller variants, whose values are other ones. The
-range of a pair is its own: the authors' code takes it over all pairs of a call, so that
-a pair's value depends on its company. Costs 10 forwards a prompt.
+range of a pair is its own, that of its finest scale: the authors' code takes it over
+all pairs of a call, at each scale anew, so that a pair's value depends on its company.
+Costs 10 forwards a prompt.
 
 arXiv 2406.02366.
 """
