@@ -246,6 +246,30 @@ def test_ones_own_csv_and_text(tmp_path):
     } == {"memorized"}
 
 
+def test_a_table_as_spreadsheets_and_pandas_write_it(tmp_path):
+    """Blank rows before and after, label columns by their other names, kinds in any
+    case, JSON of columns by the number of the row.
+    """
+
+    def read(name, content):
+        return [(p.text, p.label, p.kind) for p in read_prompt_file(text(tmp_path / name, content))]
+
+    both = [("a", 1, "memorized"), ("b", 0, "N")]
+    assert read("a.csv", "\n,\nprompt,label\na,1\n,\n\nb,0\n,,\n , \n") == both
+    assert read("b.csv", "prompt,memorized\na,1\nb,0\n") == both
+    assert (
+        read("c.jsonl", '{"prompt":"a","Memorized":true}\n{"prompt":"b","memorized":false}\n')
+        == both
+    )
+    columns = {"prompt": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 0}}
+    assert read("d.json", json.dumps(columns)) == both
+    assert read("e.csv", "prompt,kind\na,mv\nb,n\n") == [("a", 1, "MV"), ("b", 0, "N")]
+    theirs = 'Caption,URL,type,mean_sscd,max_sscd,Index\n"a, b",u,VM,0.7,0.8,3\n'
+    assert read("f.csv", theirs) == [("a, b", 1, "VM")]
+    # A list of words, and not a table: its lines have different numbers of fields
+    assert read("g.txt", "caption, watermark\na\n")[0][0] == "caption, watermark"
+
+
 def test_against_another_reader(tmp_path):
     """Random captions full of quotes, separators and line ends come back as the csv and
     json modules read them.
@@ -358,7 +382,17 @@ def test_membench_s_table(tmp_path):
         # Cut short
         ("a.csv", ";Caption;URL;Index\n0;a;;1\n1;b\n", ["line 3", "2 fields", "header has 4"]),
         ("a.csv", ";Caption;URL;Index\n0;a;;1\n;;;\n", ["line 3", "prompt is empty"]),
-        ("a.csv", "prompt,label\na,1\n,\n", ["line 3", "prompt is empty"]),
+        ("a.csv", "prompt,label\na,1\n,0\n", ["line 3", "prompt is empty"]),
+        ("a.csv", '"prompt\n(English)",label\na,1\n', ["no column 'prompt'", "(English)"]),
+        ("a.csv", "prompt,labels\na,1\n", ["'labels'", "none called 'label'"]),
+        ("a.csv", "prompt,Lable\na,1\n", ["'Lable'", "none called 'label'"]),
+        ("a.jsonl", '{"prompt": "a", "labels": 1}\n', ["'labels'", "none called 'label'"]),
+        ("a.json", '[{"prompt": "a", "labels": 1}]', ["'labels'", "none called 'label'"]),
+        ("a.csv", "caption,prompt\na,b\n", ["'caption' and 'prompt'", "remove or rename"]),
+        ("a.jsonl", '{"prompt": "a", "text": "b"}\n', ["'prompt' and 'text'"]),
+        ("a.txt", "prompt,seed\na rug,3\na mug,4\n", ["'prompt,seed' is the header"]),
+        ("a.txt", "score\tPrompt\n3\ta rug\n", ["is the header"]),
+        ("a.txt", "\n<!DOCTYPE html>\n<html></html>\n", ["web page"]),
         (
             "a.csv",
             ";Caption;URL;type;Index\n0;a;;XX;1\n",

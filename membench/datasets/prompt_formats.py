@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 import re
@@ -13,7 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from membench.datasets.records import SEPARATORS, addresses, is_coco, json_records, separator_of
+from membench.datasets.records import (
+    SEPARATORS,
+    addresses,
+    header_of,
+    is_coco,
+    json_records,
+    separator_of,
+)
 from membench.errors import UserError, reason
 from membench.storage.reading import read_plain
 
@@ -21,6 +29,7 @@ from membench.storage.reading import read_plain
 # prompt has 356 characters
 LONGEST = 10_000
 LONGEST_LINE = 100_000  # characters of a line of a text file, with its other columns
+LONGEST_NEAR = 20  # characters of a name that is compared with one of ours
 
 _HINTERSDORF = {
     "text": "Caption",
@@ -35,7 +44,8 @@ _TABLE = {
     "text": ("caption", "prompt", "text"),
     "kind": ("overfit_type", "kind"),
     "url": ("url", "urls"),
-    **{name: (name,) for name in ("label", "group", "source", "index")},
+    "label": ("label", "memorized", "is_memorized"),
+    **{name: (name,) for name in ("group", "source", "index")},
 }
 _KNOWN = frozenset(name for names in _TABLE.values() for name in names)
 
@@ -85,16 +95,37 @@ def format_of(path: Path) -> Format:
             )
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or re.match(r'\s*\{\s*"', text):
         return _json_value(path, text) or _json_lines(path, lines)
-    separator, columns = _csv_columns(path, lines[0])
+    separator, columns = _csv_columns(path, text)
     if columns:
         published = columns is _HINTERSDORF
         return Format(_csv_rows(path, text, separator, columns, whole=published), published)
-    if lines[0].strip().lower() in _TABLE["text"]:
+    if _is_page(text):
+        raise UserError(f"{path} is a web page (HTML), not prompts; fetch the file itself")
+    if _is_header(lines):
         raise UserError(
-            f"{path}, line 1: {lines[0].strip()!r} is the header of a table, not a prompt; remove"
-            " the line, or name the file .csv"
+            f"{path}, line 1: {lines[0].strip()[:60]!r} is the header of a table, not a prompt;"
+            " remove the line, or name the file .csv"
         )
     return Format((f"line {i}", {"text": line}) for i, line in enumerate(lines, 1) if line.strip())
+
+
+def _is_page(text: str) -> bool:
+    """Whether it is HTML, as a server sends in place of a file."""
+    return text.lstrip()[:15].lower().startswith(("<!doctype html", "<html"))
+
+
+def _is_header(lines: Sequence[str]) -> bool:
+    """Whether the first line of a text is the header of a table: the name of a column of
+    prompts, alone or, in a table whose rows have as many fields, beside others.
+    """
+    if lines[0].strip().lower() in _TABLE["text"]:
+        return True
+    for separator in SEPARATORS:
+        rows = [line.count(separator) for line in lines if line.strip()]
+        names = [name.strip().strip('"').lower() for name in lines[0].split(separator)]
+        if {"prompt", "caption"} & {*names} and len(rows) > 1 and {*rows} == {len(names) - 1}:
+            return True
+    return False
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -117,6 +148,7 @@ def _table_columns(names: Sequence[str], place: str) -> dict[str, str]:
     if not columns["text"]:
         raise UserError(f"{place} has no column 'caption'; it has {_listed(names)}")
     _refuse_twice(_twice(names), place)
+    _refuse_two_texts(names, place)
     return {what: name for what, name in columns.items() if name}
 
 
@@ -131,6 +163,33 @@ def _twice(names: Iterable[str]) -> list[str]:
 def _refuse_twice(names: Sequence[str], place: str) -> None:
     if names:
         raise UserError(f"{place} has the column {names[0][:40]!r} twice; remove one")
+
+
+def _refuse_two_texts(names: Iterable[str], place: str) -> None:
+    """A caption beside a prompt is often another text: which of them the model is to be
+    told is not for us to say.
+    """
+    texts = [name for name in names if name.strip().lower() in _TABLE["text"]]
+    if len(texts) > 1:
+        both = " and ".join(repr(name[:40]) for name in texts[:2])
+        raise UserError(
+            f"{place} has the columns {both}: remove or rename the one that is not the prompt"
+        )
+
+
+def _refuse_near_label(path: Path, names: Iterable[str]) -> None:
+    """A column that is nearly called label would not be read, and its prompts take
+    another label without a word. A file of Parquet is another's, who may mean another
+    thing by it.
+    """
+    if {name.lower() for name in names} & {*_TABLE["label"]}:
+        return
+    for name in names:
+        if difflib.SequenceMatcher(None, name.lower()[:LONGEST_NEAR], "label").ratio() > 0.7:
+            raise UserError(
+                f"{path} has a column {name[:40]!r} and none called 'label': call it label, or,"
+                " if it does not say what is memorized, something else"
+            )
 
 
 def _parquet_rows(path: Path, data: bytes) -> Iterator[Row]:
@@ -174,6 +233,7 @@ def _json_value(path: Path, text: str) -> Format | None:
         if record.error:
             raise UserError(f"{path}, {record.where}: {record.error}")
         columns = _table_columns(list(record.values), f"{path}, {record.where},")
+        _refuse_near_label(path, record.values)
         rows.append((record.where, {w: record.values[name] for w, name in columns.items()}))
     return Format(rows, published=True)
 
@@ -185,7 +245,7 @@ def _is_row(value: object) -> bool:
     if not isinstance(value, dict):
         return True
     lower = {str(name).lower(): told for name, told in value.items()}
-    listed = any(isinstance(lower.get(name), list) for name in _TABLE["text"])
+    listed = any(isinstance(lower.get(name), list | dict) for name in _TABLE["text"])
     return bool(_KNOWN & set(lower)) and not listed
 
 
@@ -214,18 +274,20 @@ def _json_lines(path: Path, lines: list[str]) -> Format:
             )
         _refuse_twice(twice, f"{path}, line {i},")
         columns = _table_columns(list(value), f"{path}, line {i},")
+        _refuse_near_label(path, value)
         rows.append((f"line {i}", {what: value[name] for what, name in columns.items()}))
     return Format(rows, published=True)
 
 
-def _csv_columns(path: Path, header: str) -> tuple[str, dict[str, str]]:
-    """(separator, columns by what they are to us) of a CSV with this first line; ("",
-    {}) for text. Raises UserError for a missing column and for one that stands twice.
+def _csv_columns(path: Path, text: str) -> tuple[str, dict[str, str]]:
+    """(separator, columns by what they are to us) of a CSV by its header; ("", {}) for
+    text. Raises UserError for a missing column and for one that stands twice.
     """
-    split = {
-        separator: [name.strip() for name in next(csv.reader([header], delimiter=separator))]
-        for separator in SEPARATORS
-    }
+    split = {separator: header_of(text, separator) for separator in SEPARATORS}
+    # Saved again by a spreadsheet or pandas, it has other separators
+    for separator, names in split.items():
+        if set(_HINTERSDORF.values()) <= set(names):
+            return separator, _HINTERSDORF
     theirs = split[";"]
     if len(set(theirs) & set(_HINTERSDORF.values())) > 1:
         if missing := [name for name in ("Caption", "URL", "Index") if name not in theirs]:
@@ -233,7 +295,7 @@ def _csv_columns(path: Path, header: str) -> tuple[str, dict[str, str]]:
                 f"{path} has no column {', '.join(map(repr, missing))}; it has {_listed(theirs)}"
             )
         return ";", _HINTERSDORF
-    separator = separator_of(header, _KNOWN)
+    separator = separator_of(text, _KNOWN)
     names = split[separator]
     hits = _KNOWN & {name.lower() for name in names}
     if path.suffix.lower() not in (".csv", ".tsv") and len(hits) < 2:
@@ -249,6 +311,8 @@ def _csv_columns(path: Path, header: str) -> tuple[str, dict[str, str]]:
         raise UserError(f"{path} has no column 'prompt'; it has {_listed(names)}")
     if repeated := [name for name in columns.values() if lower.count(name.lower()) > 1]:
         raise UserError(f"{path} has the column {repeated[0]!r} twice")
+    _refuse_two_texts(names, str(path))
+    _refuse_near_label(path, names)
     return separator, columns
 
 
@@ -256,14 +320,20 @@ def _csv_rows(
     path: Path, text: str, separator: str, columns: Mapping[str, str], *, whole: bool
 ) -> Iterator[Row]:
     """whole: a row with fewer fields than the header is refused; a file of one's own
-    may leave out the last ones.
+    may leave out the last ones, and hold empty rows, as spreadsheets write them.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        header = [name.strip() for name in next(reader)]
+        header = next(
+            [name.strip() for name in fields]
+            for fields in reader
+            if any(name.strip() for name in fields)
+        )
         places = {what: header.index(name) for what, name in columns.items() if name in header}
         for fields in reader:
             where = f"line {reader.line_num}"
+            if not whole and not any(value.strip() for value in fields):
+                continue
             if len(fields) > len(header) or (whole and 0 < len(fields) < len(header)):
                 advice = f"quote a prompt that holds {separator!r}"
                 raise UserError(

@@ -85,9 +85,10 @@ def read_prompt_file(
     - CSV as Hintersdorf et al. do: separated by ";", with Caption, URL, Index, and if
       there type, max_sscd.
     - CSV of one's own (".csv", ".tsv"; separated by commas, semicolons, tabs or bars):
-      prompt, caption or text in any case, and if there label (1, 1.0, True, 0 ...),
-      kind, group, source, url, index. ``urls`` may be a list as Python writes it, as in
-      MemBench (Hong et al. 2024): a row an address.
+      prompt, caption or text in any case, and if there label or memorized (1, 1.0,
+      True, 0 ...), kind, group, source, url, index. ``urls`` may be a list as Python
+      writes it, as in MemBench (Hong et al. 2024): a row an address. Rows without a
+      word are skipped.
     - JSON: an array of captions or of objects, or a dictionary to them.
     - Anything else is text with a prompt a line; blank lines are skipped.
 
@@ -213,7 +214,10 @@ def _prompt(
 ) -> Prompt:
     text = row["text"]
     if text is not None and not isinstance(text, str):
-        raise BadRow(f"the prompt is not text but {type(text).__name__}")
+        raise BadRow(
+            f"the prompt is not text but {type(text).__name__}; each prompt is a text, or has a"
+            " row or an object of its own"
+        )
     text = (text or "").strip()
     if not text:
         raise BadRow("the prompt is empty")
@@ -230,6 +234,7 @@ def _prompt(
                 f"the {name} has {len(told[name]):,} characters; it may have {LONGEST_WORD}"
             )
     kind = told["kind"]
+    kind = kind.upper() if kind.upper() in KINDS else kind
     label = _LABELS.get(told["label"].lower(), told["label"])
     if published and kind and not label and kind not in KINDS:
         raise BadRow(f"kind {kind[:20]!r}; it must be one of {', '.join(KINDS)}, or empty")

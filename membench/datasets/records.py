@@ -135,15 +135,27 @@ def read_records(path: Path) -> list[Record]:
         raise UserError(f"{path} is damaged CSV: its header ({reason(error)})") from None
 
 
-def separator_of(header: str, known: Iterable[str] = ()) -> str:
-    """The separator of a CSV with this header: the one that finds most of the known
-    column names, then most columns; a tie: the first of ``SEPARATORS``. Raises
-    csv.Error for a header that is none.
+def header_of(text: str, separator: str) -> list[str]:
+    """The names in the first row of a CSV that is not blank, whose quoted ones may hold
+    line ends; none of what is no CSV.
+    """
+    try:
+        for fields in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            if any(name.strip() for name in fields):
+                return [name.strip() for name in fields]
+    except csv.Error:  # a quote that does not end, a text of another kind
+        pass
+    return []
+
+
+def separator_of(text: str, known: Iterable[str] = ()) -> str:
+    """The separator of a CSV: the one that finds most of the known column names in its
+    header, then most columns; a tie: the first of ``SEPARATORS``.
     """
     names = set(known or KNOWN)
 
     def fits(separator: str) -> tuple[int, int]:
-        found = [column(name) for name in next(csv.reader([header], delimiter=separator), [])]
+        found = [column(name) for name in header_of(text, separator)]
         return len(names & set(found)), len(found)
 
     return max(SEPARATORS, key=fits)
@@ -167,7 +179,7 @@ def csv_records(text: str) -> Iterator[Record]:
             if line.strip():
                 yield Record(f"line {number}", error=why)
 
-    separator = separator_of(re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
+    separator = separator_of(text)
     reader = csv.reader(lines(), delimiter=separator, strict=True)
     header: list[str] | None = None
     while True:
@@ -236,6 +248,9 @@ def _unfolded(value: dict[str, Any]) -> list[Any]:
     lower = {column(name): rows for name, rows in value.items()}
     known = {name for what in ("file", "text") for name in NAMES[what]}
     if set(lower) & known:
+        numbered = [rows for rows in lower.values() if isinstance(rows, Mapping)]
+        if len(numbered) == len(lower) and len({tuple(rows) for rows in numbered}) == 1:
+            lower = {name: list(rows.values()) for name, rows in lower.items()}  # of pandas
         lists = [rows for rows in lower.values() if isinstance(rows, list)]
         if len(lists) == len(lower) and len({len(rows) for rows in lists}) == 1:
             return [dict(zip(lower, row, strict=True)) for row in zip(*lists, strict=True)]
