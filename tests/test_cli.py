@@ -301,7 +301,7 @@ def test_a_prompt_that_is_too_long_is_cut_and_counted(capsys, tmp_path, monkeypa
 
     long = "teal " * 80
     folder = save_tiny_pipeline(tmp_path / "model", "epsilon")
-    (tmp_path / "long.csv").write_text(f"prompt\n{long}rug\na mug\n")
+    (tmp_path / "long.csv").write_text(f"prompt,label\n{long}rug,1\n{long}mug,0\na mug,1\n")
     command = [
         *RUN,
         "--model",
@@ -312,10 +312,12 @@ def test_a_prompt_that_is_too_long_is_cut_and_counted(capsys, tmp_path, monkeypa
         tmp_path / "runs",
     ]
     assert main([str(word) for word in command]) == 0
-    assert "1 prompt is longer than the tokenizer's limit" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "2 prompts are longer than the tokenizer's limit" in err
+    assert "of 1 text one prompt is labelled memorized and another not" in err
     assert not [text for text in warned if "sequence length" in text]
     [path] = (tmp_path / "runs").glob("sd_webster/mini/cfg_norm/*")
-    assert load(path).info["truncated_prompts"] == 1
+    assert load(path).info["truncated_prompts"] == 2
     model = LatentDenoiser(load_text_to_image(folder))
     rug, mug, short = model.condition(
         [Condition("a", long + "rug"), Condition("b", long + "mug"), Condition("c", "rug")]

@@ -22,7 +22,7 @@ from membench.runs.executor import Executor
 from membench.runs.finished import Run, load
 from membench.runs.images import Samples
 from membench.runs.job import Job, load_task, open_job, run_info, told
-from membench.runs.plan import Unprepared, encode, planned, suits, unsuited
+from membench.runs.plan import Unprepared, encode, planned, suits, tell_alike, unsuited
 from membench.runs.seen_file import remove_left
 from membench.runs.shards import NoModel, Phases, Work, in_step, timer
 from membench.runs.spec import Spec, held, source_of
@@ -195,6 +195,7 @@ def _networks(todo: Sequence[Job], task: LoadedTask, began: float) -> dict[bool,
     if any(job.detector.access.model for job in todo):
         model = task.model()
         truncated = encode(model, todo[0].conditions)
+        tell_alike(model, todo[0].examples)
         found[True] = _Network(model, truncated, time.monotonic() - began)
     return found
 

@@ -19,7 +19,7 @@ from membench.runs.job import Job, told
 from membench.runs.matching import copied
 from membench.runs.shards import SHARD
 from membench.runs.spec import Spec
-from membench.types import Condition, Cost, Request
+from membench.types import Condition, Cost, Example, Request
 
 # Target evaluations an image beyond which --detector all leaves a detector out;
 # diffusers' slowest default takes 100
@@ -144,6 +144,27 @@ def encode(model: Denoiser, conditions: Sequence[Condition]) -> int:
             file=sys.stderr,
         )
     return truncated
+
+
+def tell_alike(model: Denoiser, examples: Sequence[Example]) -> None:
+    """Says where a memorized prompt and another are the same to the model, since the
+    tokenizer cuts what they differ by: no score can tell one from the other.
+    """
+    if not getattr(model, "truncated", ()):
+        return
+    labels: dict[bytes, dict[int, str]] = {}
+    for start in range(0, len(examples), SHARD):
+        block = examples[start : start + SHARD]
+        keys = model.condition([example.condition for example in block]).keys or ()
+        for example, key in zip(block, keys, strict=False):
+            labels.setdefault(key, {}).setdefault(example.memorized, example.condition.prompt or "")
+    both = [of for of in labels.values() if {0, 1} <= {*of}]
+    if both:
+        say(
+            f"of {len(both)} text{'' if len(both) == 1 else 's'} one prompt is labelled memorized"
+            " and another not, and they differ only beyond the tokenizer's limit, so the model is"
+            f" told the same of both ({both[0][1][:60]!r} ...); remove one of each"
+        )
 
 
 def planned(job: Job, model: Denoiser) -> tuple[list[Request], dict[str, Any]]:
