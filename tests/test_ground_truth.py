@@ -480,6 +480,7 @@ def test_malformed_tables(folder: Path, read: Read) -> None:
         (b"prompt,file\nA rug,\n", "line 2: the file is empty"),
         (b"prompt,file\n\nA rug\n", "line 3: the file is empty"),
         (b"prompt,file\n,11.png\n", "line 2: the prompt is empty"),
+        (b"prompt,file\nA rug, red,11.png\n", "line 2: more fields than the header has; quote"),
         (b"prompt,file\nA r\xfcg,11.png\n", "not UTF-8 (byte 15)"),
         (b'prompt,file\n"A rug,11.png\n', "cannot be read"),
         (b"prompt,file\nA rug,12.png\n", "12.png cannot be read"),

@@ -21,6 +21,7 @@ from membench.errors import UserError
 from membench.models.latent import PROMPTS, LatentDenoiser, load_model
 from membench.models.pipeline_kinds import check_kind
 from membench.models.pixel import PixelDenoiser, classes_of, load_pixel_model, prove_pixels
+from membench.models.stable_diffusion_folder import folder_hash
 from membench.types import Condition, Cost
 
 UNET, TEXT, VAE = (
@@ -172,6 +173,24 @@ def blind(held: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {n: t * 0 if "attn2.to_out" in n else t for n, t in held.items()}
 
 
+def hollow(name: str) -> Damage:
+    def damage(folder: Path) -> None:
+        file = folder / f"{name}.safetensors"
+        held = file.read_bytes()
+        file.write_bytes(held[:-5000] + bytes(5000))
+
+    return damage
+
+
+def move(file: Path) -> None:
+    file.rename(file.with_name("moved.txt"))
+
+
+def link(file: Path, to: Path) -> None:
+    move(file)
+    file.symlink_to(to)
+
+
 LORA = {"unet.down_blocks.0.attentions.0.lora_A.weight": torch.zeros(4, 4)}
 TOKENIZER = {
     "no tokenizer.json": (
@@ -244,6 +263,9 @@ TOKENIZER = {
     "no padding token": (slow(lambda t: None, pad_token=None), "names no pad_token"),
     "no begin": (names_no("bos_token"), "names no bos_token"),
     "no end": (names_no("eos_token"), "names no eos_token"),
+    "a letter for a begin": (wrong(bos_token="!"), "bos_token is '!', a piece of words"),
+    "a word for an end": (wrong(eos_token="red</w>"), "eos_token is 'red</w>', a piece of words"),
+    "an end for a begin": (wrong(bos_token="<|endoftext|>"), "are both '<|endoftext|>'"),
     "a padding token that is not there": (wrong(pad_token="<pad>"), "1201 tokens"),
     "a padding token of a number": (wrong(pad_token=5), "pad_token is '5'"),
     "a length of text": (wrong(model_max_length="x"), "model_max_length"),
@@ -271,6 +293,20 @@ PARTS = {
     "fp8 text encoder": (tensors(TEXT, half), "fp8 or quantised"),
     "fp8 VAE": (tensors(VAE, half), "fp8 or quantised"),
     "int8": (tensors(TEXT, each(lambda t: t.to(torch.int8))), "stored as I8"),
+    "a download broken off": (hollow(UNET), "unet.*ends in 4,096 bytes of zeros"),
+    "a download of the VAE broken off": (hollow(VAE), "vae.*ends in 4,096 bytes of zeros"),
+    "a link to nothing": (
+        lambda f: link(f / f"{UNET}.safetensors", f / "nowhere"),
+        r"model\.safetensors is a link to nothing",
+    ),
+    "a folder for weights": (
+        lambda f: (move(f / f"{TEXT}.safetensors"), (f / f"{TEXT}.safetensors").mkdir()),
+        r"model\.safetensors is not a file",
+    ),
+    "no class of a pipeline": (
+        lambda f: (f / "model_index.json").write_text("{}"),
+        "model_index.json names no _class_name",
+    ),
     "no tensor": (tensors(VAE, lambda held: {}), "holds no tensor"),
     "quantised": (
         config("unet", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
@@ -402,6 +438,18 @@ def test_a_pipeline_that_is_not_whole(folder: Path, how: str) -> None:
     with pytest.raises(UserError, match=words) as error:
         load(folder)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("how", ["circle", "nothing", "folder"])
+def test_a_file_that_cannot_be_read_is_named_before_anything_is_loaded(folder, how) -> None:
+    file = folder / "tokenizer" / "tokenizer.json"
+    file.unlink()
+    if how == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(file if how == "circle" else folder / "nowhere")
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read \(.*get it again"):
+        folder_hash(folder)
 
 
 def deeper(folder: Path) -> None:

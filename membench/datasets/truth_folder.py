@@ -89,6 +89,11 @@ def _truth(folder: Path) -> Iterator[TruthImage]:
                 f" {', '.join(reader.fieldnames or [])}"
             )
         for row in reader:
+            if None in row:
+                raise UserError(
+                    f"{path}, line {reader.line_num}: more fields than the header has; quote a"
+                    " prompt that holds ','"
+                )
             prompt, name = (row["prompt"] or "").strip(), (row["file"] or "").strip()
             if not (prompt and name):
                 raise UserError(

@@ -90,7 +90,7 @@ def refuse_shift(file: Path, decoder: Mapping[str, Any]) -> None:
     divided by ``scaling_factor`` alone.
     """
     for key in ("shift_factor", "latents_mean", "latents_std"):
-        if decoder.get(key) is not None:
+        if decoder.get(key) not in (None, 0):  # 0: no shift
             raise UserError(
                 f"{file}: {key}: its latents are shifted, and membench decodes those that are"
                 " only scaled (scaling_factor), as of Stable Diffusion 1.x, 2.x and XL"

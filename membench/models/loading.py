@@ -57,6 +57,7 @@ def _quiet() -> Iterator[None]:
     for library, _ in before:
         library.set_verbosity(library.CRITICAL)
     transformers.disable_progress_bar()  # membench shows its own
+    diffusers.disable_progress_bar()
     try:
         yield
     finally:

@@ -47,11 +47,13 @@ def part_weights(folder: Path, part: str, variant: str = "") -> Weights:
     if found := find_weights(folder, part, variant):
         return found
     place, stem = folder / part, _stem(part)
-    given = [
-        f.name
-        for f in sorted(place.glob("[!.]*"))
-        if f.suffix in PICKLED or f.suffix == ".safetensors"
+    files = [
+        f for f in sorted(place.glob("[!.]*")) if f.suffix in PICKLED or f.suffix == ".safetensors"
     ]
+    if odd := next((f for f in files if not f.is_file()), None):
+        what = "a link to nothing" if odd.is_symlink() else "not a file"
+        raise UserError(f"{odd} is {what}; get the model again")
+    given = [f.name for f in files]
     if any(name.endswith(".safetensors") for name in given):
         other = next((v for v in VARIANTS if f"{stem}.{v}.safetensors" in given), "")
         raise UserError(

@@ -103,7 +103,11 @@ def check_kind(folder: Path, changes: Changes = NONE) -> Kind:
 def named_kind(folder: Path) -> Kind:
     """By model_index.json. Raises :class:`UserError`, by its class's name, for another."""
     index = read_config(folder / "model_index.json")
-    name = str(index.get("_class_name"))
+    if not isinstance(name := index.get("_class_name"), str):
+        raise UserError(
+            f"{folder / 'model_index.json'} names no _class_name, the kind of the pipeline; get the"
+            " model again"
+        )
     kind = next((k for k in (SD, XL) if k.name == name), None)
     if kind is None:
         why = next((why for part, why in REFUSED.items() if part in name), "it is none of them")

@@ -35,10 +35,11 @@ def load_tokenizer(folder: Path, vocabulary: int, positions: int) -> Any:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         built = json.loads(tokenizer.backend_tokenizer.to_str())
         entries = tokenizer.get_vocab()
-    _check_vocabulary(folder, built, entries, vocabulary)
+    made = _check_vocabulary(folder, built, entries, vocabulary)
     for role, token in named.items():
         if getattr(tokenizer, role) != token or token not in entries:
             raise UserError(f"{folder}: its {role} {token!r} is not in the vocabulary; {AGAIN}")
+    _check_ends(folder, tokenizer.bos_token, tokenizer.eos_token, made)
     limit = tokenizer.model_max_length
     if isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 3:
         raise UserError(
@@ -121,9 +122,27 @@ def named_specials(folder: Path) -> dict[str, str]:
     return found
 
 
+def _check_ends(folder: Path, begin: str, end: str, made: set[str]) -> None:
+    """Raises :class:`UserError` where a prompt would begin or end with a piece of a word,
+    or begin as it ends: every text has tokens then, and none those of training.
+    """
+    for role, token in (("bos_token", begin), ("eos_token", end)):
+        if len(token.removesuffix("</w>")) == 1 or token in made:
+            raise UserError(
+                f"{folder}: its {role} is {token[:40]!r}, a piece of words, where CLIP has"
+                f" <|startoftext|> and <|endoftext|>; {AGAIN}"
+            )
+    if begin == end:
+        raise UserError(
+            f"{folder}: its bos_token and its eos_token are both {begin[:40]!r}, where CLIP has"
+            f" <|startoftext|> and <|endoftext|>; {AGAIN}"
+        )
+
+
 def _check_vocabulary(
     folder: Path, built: dict[str, Any], entries: dict[str, int], vocabulary: int
-) -> None:
+) -> set[str]:
+    """The tokens that the merges make. Raises :class:`UserError`."""
     model = built["model"]
     if model.get("type") != "BPE":
         raise UserError(
@@ -166,6 +185,7 @@ def _check_vocabulary(
             f" merge: the merges are cut short; {AGAIN}"
         )
     _check_order(folder, model)
+    return made
 
 
 def _is_padded(tokens: int, vocabulary: int) -> bool:

@@ -58,18 +58,37 @@ def refuse_quantised(file: Path, name: str, kind: str, floating: bool) -> None:
 
 
 def check_tensors(file: Path) -> None:
-    """Raises :class:`UserError` as :func:`check_header`, and for NaN or infinity."""
+    """Raises :class:`UserError` as :func:`check_header`, for NaN or infinity, and for an
+    end of zeros behind numbers: a download that was broken off in a file of the full
+    size.
+    """
     from safetensors import SafetensorError, safe_open
 
     check_header(file)
+    hollow = _ends_in_zeros(file)
     try:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 tensor = tensors.get_tensor(name)
+                if hollow and bool(tensor.any()):
+                    raise UserError(
+                        f"{file} ends in {END:,} bytes of zeros, as a download that was broken off;"
+                        f" {AGAIN}"
+                    )
                 if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                     raise UserError(f"{file}: tensor {name} holds NaN or infinite values; {AGAIN}")
     except SafetensorError as error:
         raise UserError(f"{file} is damaged or cut short ({reason(error)}); {AGAIN}") from None
+
+
+END = 4096  # bytes
+
+
+def _ends_in_zeros(file: Path) -> bool:
+    """Whether the last END bytes are zeros, which those of a trained network are not."""
+    with file.open("rb") as stream:
+        stream.seek(-min(END, file.stat().st_size), 2)
+        return not any(stream.read())
 
 
 def tensor_names(file: Path) -> list[str]:

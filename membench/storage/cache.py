@@ -251,11 +251,16 @@ def remembered_hash(file: Path) -> str:
     cache and read anew when the file has changed.
 
     It has if its place, size, inode, time of change or time of status change is
-    another. The last of these no program can set back.
+    another. The last of these no program can set back. Raises UserError for a file that
+    cannot be read: a link to nothing, links in a circle, a folder of its name.
     """
-    before = _state(file)
-    if before[1] < REMEMBERED_FROM:
-        return file_hash(file)
+    try:
+        before = _state(file)
+        if before[1] < REMEMBERED_FROM:
+            return file_hash(file)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        why = getattr(error, "strerror", None) or "links in a circle"
+        raise UserError(f"{file} cannot be read ({why}); get it again") from None
     note = cache_root() / "hashes" / f"{hashlib.sha256(before[0].encode()).hexdigest()[:32]}.json"
     # No note, or not ours: hash
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from membench.errors import UserError
 from membench.storage.cache import remembered_hash
 from membench.storage.files import CACHE, DamagedFile, atomic_folder
 from membench.storage.hashing import files_hashes
@@ -54,5 +55,5 @@ def _is_proved(folder: Path) -> bool:
         return bool(
             parse_json((folder / PROOF).read_bytes()) == files_hashes(folder, remembered_hash)
         )
-    except (OSError, ValueError):  # none, or damaged itself
+    except (OSError, ValueError, UserError):  # none, or damaged itself
         return False
