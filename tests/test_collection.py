@@ -566,6 +566,33 @@ def test_a_snapshot_in_the_hub_s_cache_is_links_to_its_blobs(tmp_path: Path) -> 
     assert [b.name for b in found.bad] == [first.name]
 
 
+def test_pictures_that_are_not_there_or_not_read_are_told(tmp_path: Path) -> None:
+    """Of a training set that was fetched in part (Git annex, DVC) the rest are links to
+    nothing; a camera's HEIC no decoder here takes. A model may have seen each.
+    """
+    data = folder(tmp_path / "data")
+    (data / "gone.jpg").symlink_to(data / ".git" / "annex" / "gone.jpg")
+    (data / "circle.png").symlink_to(data / "circle.png")
+    (data / "notes").symlink_to(data / "nowhere")
+    (data / "IMG.HEIC").write_bytes(b"ftypheic")
+    found = read_collection(data, SIDE, max_bad=9)
+    assert {b.name: b.why for b in found.bad} == {
+        "gone.jpg": "a link to nothing; fetch it",
+        "circle.png": "a link to nothing; fetch it",
+        "IMG.HEIC": ".HEIC is not read; save it as PNG",
+    }
+    assert found.rows == N
+    (data / "gone.jpg").unlink()
+    (data / "0.jfif").write_bytes(png(0))
+    again = read_collection(data, SIDE, max_bad=9)
+    assert "gone.jpg" not in {b.name for b in again.bad} and again.rows == N + 1
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "gone.jpg").symlink_to(bare / "nowhere.jpg")
+    with pytest.raises(UserError, match=r"holds no image \(gone\.jpg: a link to nothing"):
+        read_collection(bare, SIDE)
+
+
 def test_links_out_of_the_data(tmp_path: Path) -> None:
     """Of an image, a caption, a table and a shard; links inside are followed."""
     data = folder(tmp_path / "data")

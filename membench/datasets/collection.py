@@ -25,7 +25,7 @@ from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import NotAnImage, TooManyPixels, decode, square
 from membench.storage.reading import is_text, parse_json
 
-VERSION = 3  # goes up when the same files give another collection
+VERSION = 4  # goes up when the same files give another collection
 HASHED = 2  # of the hash, which is of what a collection holds
 NAMED = 5  # file names that are kept of one image
 

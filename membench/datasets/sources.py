@@ -34,10 +34,16 @@ from membench.datasets.webdataset import tar_items
 from membench.errors import UserError
 
 IMAGES = frozenset(
-    {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jpe", ".png", ".tif", ".tiff", ".webp"}
+    {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".jpe", ".png", ".tif", ".tiff", ".webp"}
+)
+# Pictures, too, which no decoder here takes: each is told of, since a model may have seen it
+UNREAD = frozenset(
+    {".cr2", ".dng", ".exr", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".nef", ".pbm"}
+    | {".pgm", ".ppm", ".psd", ".svg", ".tga"}
 )
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
 SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev"})
+FOLDERS = ("imagefolder", "folder")  # kinds of sources
 OWN = ("audit.json", "copies.parquet", "samples.parquet", "run.json")
 LAYOUTS = (
     "a folder of images (with metadata.csv or .jsonl, captions beside them, or a folder a class),"
@@ -66,11 +72,19 @@ def find_items(place: Path, captions: Path | None = None) -> Source:
     links: list[Path] = []
     files = _files(place, links)
     outside = {f for f in files if f != place and f.is_symlink() and not is_inside(place, f)}
-    outside |= {f for f in links if not is_inside(place, f)}
+    lost = [f for f in links if not f.exists()]
+    outside |= {f for f in links if f not in lost and not is_inside(place, f)}
     source = _listed(place, [f for f in files if f not in outside])
     source.bad[:0] = [
-        Bad(_below(place, f), "a link out of the folder; copy it") for f in sorted(outside)
+        *(Bad(_below(place, f), "a link out of the folder; copy it") for f in sorted(outside)),
+        *(Bad(_below(place, f), "a link to nothing; fetch it") for f in lost if _is_data(f)),
     ]
+    if source.kind in FOLDERS:
+        source.bad[:0] = [
+            Bad(_below(place, f), f"{f.suffix} is not read; save it as PNG")
+            for f in files
+            if f.suffix.lower() in UNREAD
+        ]
     if captions is not None:
         source = _with_captions(source, captions)
     if not source.items:
@@ -79,11 +93,17 @@ def find_items(place: Path, captions: Path | None = None) -> Source:
     return source
 
 
+def _is_data(file: Path) -> bool:
+    """Whether a file of this name would be one of the data's."""
+    held = IMAGES | UNREAD | {".parquet", ".tar"}
+    return file.suffix.lower() in held or file.name.lower() in METADATA
+
+
 def state_of(place: Path, captions: Path | None = None) -> list[tuple[str, int, int, int, int]]:
     """(name, bytes, ns of the last change, ns of the last change of that or anything
     else, inode) of each file of the data, hidden ones left out, and of each link to a
-    folder: what has to stay while they are read. The time of a file's contents can be set
-    back (``cp -p``, ``rsync -t``), that of its status cannot.
+    folder or to nothing: what has to stay while they are read. The time of a file's
+    contents can be set back (``cp -p``, ``rsync -t``), that of its status cannot.
 
     Raises :class:`UserError` as :func:`find_items`.
     """
@@ -102,7 +122,7 @@ def state_of(place: Path, captions: Path | None = None) -> list[tuple[str, int, 
 
 
 def _files(place: Path, links: list[Path] | None = None) -> list[Path]:
-    """The files of the data. links: gets the links to folders, which are not followed."""
+    """The files of the data. links: as :func:`visible`."""
     if not place.exists():
         raise UserError(f"data: {place} is not there; expected is {LAYOUTS}")
     if place.is_file():
@@ -132,7 +152,8 @@ def _listed(place: Path, files: Sequence[Path]) -> Source:
 
 def visible(folder: Path, links: list[Path] | None = None) -> list[Path]:
     """All plain files below a folder, in the order of their names, without hidden files
-    and folders. links: gets the links to folders, which are not followed.
+    and folders. links: gets the links to folders, which are not followed, and those to
+    nothing, in a circle among them.
 
     Raises :class:`UserError` for a folder that cannot be read.
     """
@@ -146,6 +167,8 @@ def visible(folder: Path, links: list[Path] | None = None) -> list[Path]:
         if links is not None:
             links += [linked for f in folders if (linked := Path(top) / f).is_symlink()]
         found += [Path(top) / n for n in sorted(names) if not n.startswith(".")]
+    if links is not None:
+        links += [f for f in found if f.is_symlink() and not f.exists()]
     return [f for f in found if f.is_file()]
 
 
