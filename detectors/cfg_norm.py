@@ -131,6 +131,9 @@ class CfgNorm(Draws):
                 ("image_steps", "image_draws", "image_t"),
                 "the examples are prompts; set steps",
             )
+            if self.options.steps == 1 and not pure_noise(model, self.options.trajectory):
+                why = "steps=1 looks before a step is taken, which it would guide; take more steps"
+                refuse_unread(self.options, ("guidance",), why)
         trajectories = [] if of_images else [(self.options.trajectory, self.options.steps)]
         trajectories += [(self.steps, 1)] if of_images or self.options.images else []
         for steps, looked in trajectories:

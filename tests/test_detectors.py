@@ -16,6 +16,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from membench.detector import Detector
 from membench.detectors.cfg_norm import CfgNorm
 from membench.detectors.random_sampling import UNCONDITIONAL, RandomSampling
+from membench.errors import UserError
 from membench.models.latent import LatentDenoiser, load_text_to_image
 from membench.seeds import seed_of
 from membench.types import Condition, Sample
@@ -120,6 +121,18 @@ def test_cfg_norm_extracts_what_it_is_sure_of(model) -> None:
             [s.confidence for s in samples if s.condition == condition]
         ) == pytest.approx(score, rel=1e-5)
     assert samples[0].image.shape == (64, 64, 3)
+
+
+def test_cfg_norm_refuses_a_guidance_that_no_step_takes(model) -> None:
+    """Its score at steps=1 is of the noise that sampling begins with, and the extracted
+    images have the task's guidance: a sweep of it would be a flat line.
+    """
+    detector = CfgNorm(CfgNorm.Options(guidance=3.0), seed=0, sampling=SAMPLING)
+    with pytest.raises(UserError, match=r"guidance=3\.0: steps=1 looks before a step"):
+        detector.check(model, CONDITIONS)
+    CfgNorm(CfgNorm.Options(guidance=3.0, steps=2), seed=0, sampling=SAMPLING).check(
+        model, CONDITIONS
+    )
 
 
 def test_cfg_norm_refuses_more_steps_than_the_trajectory_has() -> None:

@@ -412,6 +412,10 @@ BROKEN = {
         lambda f: edit(f / CONFIG, time_embedding_type="fourier"),
         ["time_embedding_type is 'fourier'"],
     ),
+    "levels of nothing": (
+        lambda f: edit(f / CONFIG, time_embedding_type="x"),
+        ["time_embedding_type is 'x'"],
+    ),
     "two channels": (
         lambda f: edit(f / CONFIG, in_channels=2, out_channels=2),
         ["of 2 channels", "8x8 of 3"],

@@ -480,8 +480,8 @@ def test_layers_that_the_configuration_leaves_out_are_not_passed_over(folder: Pa
 
 
 def test_published_layouts_are_whole(folder: Path) -> None:
-    """vocab.json and merges.txt; special tokens as objects; null for a switch; half
-    precision; position_ids among the weights.
+    """vocab.json and merges.txt; special tokens as objects; null for a switch, and a
+    shift of 0; half precision; position_ids among the weights.
     """
     before = load(folder).text.embed(PROMPTS).embeddings
     slow_tokenizer(folder)
@@ -496,6 +496,7 @@ def test_published_layouts_are_whole(folder: Path) -> None:
     }
     file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token": end, "unk_token": end}))
     config("unet", upcast_attention=None, mid_block_only_cross_attention=None, foreign=5)(folder)
+    config("vae", shift_factor=0.0)(folder)
     tensors(
         TEXT, lambda held: held | {"text_model.embeddings.position_ids": torch.arange(24)[None]}
     )(folder)

@@ -32,6 +32,7 @@ NAMES = {
 }
 KNOWN = tuple(name for names in NAMES.values() for name in names)
 SEPARATORS = ",;\t|"
+HEADER = 1 << 20  # characters that a header is looked for in
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def header_of(text: str, separator: str) -> list[str]:
     line ends; none of what is no CSV.
     """
     try:
-        for fields in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+        for fields in csv.reader(io.StringIO(text[:HEADER], newline=""), delimiter=separator):
             if any(name.strip() for name in fields):
                 return [name.strip() for name in fields]
     except csv.Error:  # a quote that does not end, a text of another kind

@@ -95,6 +95,11 @@ def model_config(folder: Path, variant: str = "") -> dict[str, Any]:
             f"{file}: time_embedding_type is {kind!r}, which is of noise levels, but membench tells"
             " a network its timestep (positional or learned)"
         )
+    elif kind not in ("positional", "learned"):
+        raise UserError(
+            f"{file}: time_embedding_type is {str(kind)[:40]!r}, which is not known (positional or"
+            " learned); get the model again"
+        )
     return config
 
 
