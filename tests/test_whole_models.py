@@ -408,7 +408,14 @@ PARTS = {
         "text_encoder cannot be loaded: KeyError",
     ),
 }
+
+
+def deaf_to_noise(held: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return held | {"conv_in.weight": held["conv_in.weight"] * 0}
+
+
 PROVED = {
+    "deaf to noise": (tensors(UNET, deaf_to_noise), "predicts the same whatever noise it is given"),
     "zeros": (tensors(UNET, each(torch.zeros_like)), "predicts the same whether it is told"),
     "deaf to prompts": (
         tensors(UNET, blind),
@@ -528,7 +535,7 @@ def test_the_proof_is_counted_nowhere_and_leaves_nothing(
     )
     model = load(folder)
     assert (
-        seen == [1, 1]
+        seen == [1, 1, 1]
         and model.cost == Cost()
         and not model.text.known
         and not model.truncated
@@ -611,6 +618,7 @@ PIXELS = {
         tensors(UNET, each(torch.zeros_like)),
         "predicts the same whether it is told class 0 or 1",
     ),
+    "deaf to noise": (tensors(UNET, deaf_to_noise), "predicts the same whatever noise it is given"),
     "deaf to classes": (
         tensors(
             UNET, lambda held: held | {"class_embedding.weight": held["class_embedding.weight"] * 0}

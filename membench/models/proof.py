@@ -56,16 +56,17 @@ def _round_trip(vae: Any, images: torch.Tensor, folder: Path) -> torch.Tensor:
         return back.float()
 
 
-def prove(
-    model: Denoiser, where: Path, conditions: Sequence[Conditioning], how: str, *, noises: int = 1
-) -> None:
-    """One at a time: rows of one batch may round apart, the same row twice does not.
+def prove(model: Denoiser, where: Path, conditions: Sequence[Conditioning], how: str) -> None:
+    """Raises :class:`UserError` unless predictions are finite, differ between two noises
+    and, if two conditions are given, between these.
 
-    Of the network's own output: eps made from a v of zeros would follow the noise.
+    One at a time: rows of one batch may round apart, the same row twice does not. Of the
+    network's own output: eps made from a v of zeros would follow the noise.
     """
+    asked = [(0, condition) for condition in conditions] + [(1, conditions[0])]
     t, found = model.steps // 2, []
-    for i, condition in enumerate(conditions):
-        x = model.noise([("proof", min(i, noises - 1))], 0)
+    for noise, condition in asked:
+        x = model.noise([("proof", noise)], 0)
         with loading(where, "evaluated"), torch.no_grad():
             found.append(model.raw_prediction(x, t, condition))
             if found[-1].shape != x.shape:
@@ -76,10 +77,13 @@ def prove(
         raise UserError(
             f"{where} predicts NaN or infinity as {_name(model.dtype)}; {_way_out(model.dtype)}"
         )
-    if _same(*found):
-        raise UserError(
-            f"{where} predicts the same {how}, so it cannot be asked what it has memorized; {AGAIN}"
-        )
+    first, *others, of_noise = found
+    for other, what in (*((of, how) for of in others), (of_noise, "whatever noise it is given")):
+        if _same(first, other):
+            raise UserError(
+                f"{where} predicts the same {what}, so it cannot be asked what it has memorized;"
+                f" {AGAIN}"
+            )
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
