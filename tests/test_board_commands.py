@@ -400,8 +400,8 @@ def test_a_stored_leaderboard_is_shown_as_the_runs_are(
             assert command("--runs", source, "--format", "md", *words) == 0
             texts.append(capsys.readouterr().out)
         assert texts[0] == texts[1]
-    one = tmp_path / "one.parquet"
-    assert command("--runs", runs, "--format", "parquet", "--output", one) == 0
+    one = tmp_path / "one.parquet"  # its ending names the format
+    assert command("--runs", runs, "--output", one) == 0
     texts = []
     for source in (runs, one):
         capsys.readouterr()

@@ -269,3 +269,11 @@ def test_what_stands_below_the_tables_is_folded(
 def test_all_tables_of_a_run_stand_under_verbose(root: Path) -> None:
     whole = run_table(read_runs(root).runs[:1])
     assert "extraction" in whole and "percentiles" in whole
+
+
+def test_a_table_that_goes_to_a_file_has_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although stdout is a terminal: laid out for no terminal's width."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    frame = pd.DataFrame({"detector": ["loss"], "AUROC": ["0.8"]})
+    assert COLOURS.search(laid_out("t", frame, 80))
+    assert "\x1b" not in laid_out("t", frame, None)

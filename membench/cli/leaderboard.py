@@ -66,8 +66,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument(
         "--format",
         choices=(*FORMATS, "card"),
-        default="table",
-        help="table (default) and md: text; card: Markdown for a model card; the others: numbers",
+        help=(
+            "table and md: text; card: Markdown for a model card; the others: numbers (default:"
+            " what --output ends in, else table)"
+        ),
     )
     shown.add_argument(
         "--output", type=Path, metavar="FILE", help="write to FILE in place of printing"
@@ -98,6 +100,9 @@ def call(args: argparse.Namespace) -> int:
     from membench.reports.output import emit
     from membench.storage.files import check_target
 
+    if args.format is None:  # board.csv is meant to be CSV
+        ending = args.output.suffix[1:].lower() if args.output is not None else ""
+        args.format = ending if ending in FORMATS else "table"
     # Where both models of a pair were asked, one row says what two would have to
     # A threshold of 0 is one, too: of a distance that of equal images
     rescored = ["--band"] * bool(args.band) + ["--copy"] * (args.copy is not None)

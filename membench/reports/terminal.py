@@ -57,7 +57,7 @@ def laid_out(title: str, frame: pd.DataFrame, room: int | None) -> str:
     ]
     lines = folded(plain(title), room)
     for block in _blocks(columns, room):
-        lines += [*_block(block), ""]
+        lines += [*_block(block, styled=room is not None), ""]
     return "\n".join(lines[:-1] if columns else lines) + "\n"
 
 
@@ -116,9 +116,10 @@ def _widths(columns: Sequence[Column], room: int) -> list[tuple[Column, int]]:
     return found
 
 
-def _block(columns: Sequence[tuple[Column, int]]) -> list[str]:
+def _block(columns: Sequence[tuple[Column, int]], *, styled: bool) -> list[str]:
     """The lines of a block. One of a single column beyond the terminal's width is as
-    wide as its longest word, which is not broken.
+    wide as its longest word, which is not broken. styled: for a terminal; a file gets no
+    escape sequences, although stdout may be a terminal.
     """
     made = Table(
         box=SIMPLE_HEAD,
@@ -131,7 +132,10 @@ def _block(columns: Sequence[tuple[Column, int]]) -> list[str]:
         made.add_column(Text(column.title), width=space, overflow="fold")
     for row in zip(*(column.cells for column, _ in columns), strict=True):
         made.add_row(*(Text(cell) for cell in row))
-    console = Console(width=sum(space + GAP for _, space in columns) + 2)
+    console = Console(
+        width=sum(space + GAP for _, space in columns) + 2,
+        color_system="auto" if styled else None,
+    )
     with console.capture() as captured:
         console.print(made)
     return [line.rstrip() for line in captured.get().splitlines()]
