@@ -127,6 +127,7 @@ def test_run_compares_nothing_and_says_so(foreign: Path, tmp_path: Path, capsys)
     out, err = capsys.readouterr()
     assert "compared with nothing" in err and "mine.txt: 3 of 3 prompts are unlabelled" in err
     assert "0 memorized, 0 not, 3 unlabelled" in out and "copies" not in out
+    assert "next: membench leaderboard --by example --detector " in out
     [folder] = (tmp_path / "runs").glob("*/*/*/*")
     run = load(folder)
     assert (

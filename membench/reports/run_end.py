@@ -200,6 +200,10 @@ def _next(runs: Sequence[Run], rows: Sequence[Row]) -> str:
             return other_model(
                 next(run for run, i in infos if (i["task"], i["detector"], asked(i)) == ran)
             )
+    # No labels, so no AUROC: what there is are the scores
+    if all(row.verdict.level == "none" for row in rows):
+        names = ",".join(dict.fromkeys(row.detector for row in rows))
+        return f"membench leaderboard --by example --detector {names} --format csv"
     return f"membench {'leaderboard' if len(runs) > 1 else 'report'}"
 
 
