@@ -211,6 +211,7 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         ([*RUN, "--batch-size", "a\nmembench: b"], ["--batch-size a\\nmembench: b: it must be"]),
         ([*RUN, "--plugin", "\x1b[31m\u202e.py"], ["no plug-in file \\x1b[31m\\u202e.py"]),
         ([*RUN, "--device", "hpu"], ["device 'hpu' cannot be used here"]),
+        ([*RUN, "--device", "gpu"], ["torch knows no such name; write auto, cpu, cuda"]),
         ([*RUN, "--device", "meta"], ["device 'meta' cannot be used here"]),
         ([*RUN, "--device", "mkldnn"], ["device 'mkldnn' cannot be used here"]),
         ([*RUN, "--device", "cpu:5"], ["device 'cpu:5' cannot be used here: there is one"]),
@@ -223,7 +224,7 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         ([*RUN, "more"], ["unexpected argument 'more'. See: membench run --help"]),
         (
             ["rnu", "--task", "sd_webster"],
-            ["invalid choice: 'rnu'", "'run'", "See: membench --help"],
+            ["invalid choice: 'rnu'", "Did you mean 'run'? See: membench --help"],
         ),
         (
             ["run", "--task", "sd_webster"],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from membench import registry
-from membench.errors import UserError, listed
+from membench.errors import UserError, listed, suggest
 
 if TYPE_CHECKING:
     from membench.runs.executor import Executor
@@ -34,7 +34,17 @@ class Parser(argparse.ArgumentParser):
         return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. See: {self.prog} --help")
+        stop = "" if message.endswith("?") else "."
+        raise UserError(f"{message}{stop} See: {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse's, and with the nearest choice."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            if near := suggest(str(value), map(str, action.choices or ())):
+                error.message = f"{error.message}.{near}"
+            raise
 
 
 # ---------------------------------------------------------------------------- arguments

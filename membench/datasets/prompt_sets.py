@@ -180,7 +180,10 @@ def _known(name: str) -> KnownSet:
         or name.startswith((".", "/", "~"))
     ):
         raise UserError(
-            f"prompts file {name} {'is not a file' if os.path.exists(name) else 'does not exist'}"
+            f"prompts file {name} is a folder; name its files, with commas between"
+            if os.path.isdir(name)
+            else f"prompts file {name}"
+            f" {'is not a file' if os.path.exists(name) else 'does not exist'}"
         )
     if "/" in name:
         raise UserError(

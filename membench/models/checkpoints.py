@@ -169,6 +169,9 @@ def pipeline_folder(
     """
     if Path(name).is_dir():
         return check_folder(Path(name)), ""
+    if "/" in name and not known_checkpoint(name):
+        # A folder that is misspelt looks like a hub id
+        advice = f"{advice}; no folder here is called {name}"
     try:
         folder, repo_id, revision = hub.hub_folder_of(
             choices(name),

@@ -206,9 +206,11 @@ def check_device(name: str) -> None:
             raise RuntimeError("there is one processor, called cpu")
     # Torch's ways to say no; ImportError: of a device that another package would add
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        why = first_line(error).rstrip(".")
+        if why.startswith("Expected one of"):  # all that torch was ever built for
+            why = "torch knows no such name; write auto, cpu, cuda, cuda:1 or mps"
         raise UserError(
-            f"device {name!r} cannot be used here: {first_line(error).rstrip('.')}. See:"
-            " membench doctor"
+            f"device {name!r} cannot be used here: {why}. See: membench doctor"
         ) from None
     in_full(torch.device(name))
 

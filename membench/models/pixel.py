@@ -163,7 +163,8 @@ def find_model(name: str, variant: str = "") -> Path:
         required=REQUIRED,
         pickles=True,
         variant=variant,
-        advice="give --model FOLDER",
+        # A folder that is misspelt looks like a hub id
+        advice=f"give --model FOLDER; no folder here is called {name}",
     )
 
 
