@@ -79,8 +79,8 @@ def test_a_run_may_lack_one_example_in_a_hundred(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"model": "other"}, "and other was asked"),
-        ({"data_name": "webster500 vs 500 LAION"}, "and webster500 vs 500 LAION was asked"),
+        ({"model": "other"}, "and this run is of other"),
+        ({"data_name": "webster500 vs 500 LAION"}, "and this run is of webster500 vs 500 LAION"),
         ({"resolved": '{"draws": 1, "steps": 1}'}, "no run has draws=4"),
         ({"status": "partial"}, "the run is partial"),
         ({"control": True}, "control model"),
@@ -128,12 +128,12 @@ def test_the_sentence_and_the_table(tmp_path: Path) -> None:
     )
     found = published_table(numbers, board).set_index("data").verdict
     assert found[NUMBER["data"]] == ("not reproduced: TPR@1%FPR 0.896 is outside [0.770, 0.830]")
-    assert found["not stated"].startswith("cannot be judged: published of not stated, and ")
+    assert found["not stated"].startswith("cannot be judged: published for not stated, and ")
     assert sentence(judged(numbers[numbers.metric == "tpr_at_fpr_0.01"], board)) == (
         "not reproduced: none of 1 published numbers"
     )
     alone = judged(numbers[numbers.data == "not stated"], board)
-    assert sentence(alone).startswith("cannot be judged: published of not stated")
+    assert sentence(alone).startswith("cannot be judged: published for not stated")
 
 
 def test_runs_of_one_setting_that_disagree_judge_nothing(tmp_path: Path) -> None:

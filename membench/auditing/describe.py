@@ -35,7 +35,10 @@ def describe(found: Audit, unseen: Sequence[Condition], evaluations: int, price:
         ("size of the images", f"{data.size[0]}x{data.size[1]}"),
         ("near-duplicates", near),
         ("left to compare with", f"{len(m.ids):,} training images"),
-        ("shown more than once", f"{len(repeated):,}, up to {max(m.copies)} times"),
+        (
+            "shown more than once",
+            f"{len(repeated):,}" + (f", up to {max(m.copies)} times" if repeated else ""),
+        ),
         ("captions" if model.kind == "text" else "classes", f"{len(m.prompts):,}"),
         ("unseen captions", f"{len(unseen):,}"),
         ("left out", f"{len(data.bad):,}"),
@@ -51,18 +54,22 @@ def describe(found: Audit, unseen: Sequence[Condition], evaluations: int, price:
     if data.bad:
         shown = "; ".join(f"{b.name} ({b.why})" for b in data.bad[:3])
         more = f" and {len(data.bad) - 3:,} more" if len(data.bad) > 3 else ""
-        lines.append(f"{len(data.bad):,} images or rows that cannot be read: {shown}{more}")
+        what = "image or row" if len(data.bad) == 1 else "images or rows"
+        lines.append(f"{len(data.bad):,} {what} that cannot be read: {shown}{more}")
     if m.near is None:
         lines.append("near-duplicates: too many images to search; equal images are one")
     if len(m.ids) < FEW and found.space == pixel_space(model.side):
         lines.append(
-            f"likeness: of {len(m.ids):,} training images none need be near another, so the"
-            " published threshold calls a likeness a copy sooner; look at the pairs"
+            "likeness: the distance is relative to the 50 nearest training images, and there are"
+            f" only {len(m.ids):,}, so a mere likeness may be called a copy; look at the pairs"
         )
     if m.too_long:
         lines.append(f"{m.too_long:,} captions that are too long")
     if model.kind == "text" and not m.prompts:
-        lines.append("captions: the data have none, so the model is asked the empty prompt")
+        lines.append(
+            "captions: the data have none, so the model is asked the empty prompt alone; give"
+            " --captions FILE"
+        )
     elif model.kind == "text" and (bare := sum(not c for c in m.captions)):
         lines.append(f"{bare:,} training images without a caption: nothing asks for them")
     if found.mirror is None and not unseen:

@@ -113,9 +113,9 @@ def _obstacle(run: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[int, str]
 def _demands(run: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:
     """What keeps a run from being compared with a number, demand by demand; ""s are met."""
     of_model = run.get("model") == row["model"]
-    yield "" if of_model else f"published of {row['model']}, and {run.get('model')} was asked"
+    yield "" if of_model else f"published for {row['model']}, and this run is of {run.get('model')}"
     same = run.get("data_name") == row["data"]
-    yield "" if same else f"published of {row['data']}, and {run.get('data_name')} was asked"
+    yield "" if same else f"published for {row['data']}, and this run is of {run.get('data_name')}"
     untold = [name for name, value in row["parsed"].items() if value is None]
     yield f"the source does not state {', '.join(untold)}" if untold else ""
     yield "the run is of the control model" if run.get("control", False) else ""
@@ -195,4 +195,5 @@ def sentence(found: pd.DataFrame) -> str:
 
 def _reasons(open_: pd.DataFrame) -> str:
     reasons = list(dict.fromkeys(open_.why))
-    return reasons[0] + (f"; and {len(reasons) - 1} more reasons" if len(reasons) > 1 else "")
+    more = len(reasons) - 1
+    return reasons[0] + (f"; and {more} more reason{'s' * (more > 1)}" if more else "")

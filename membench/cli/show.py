@@ -90,7 +90,7 @@ def _of_task(found: Any) -> list[str]:
     space = found.info.space
     return [
         f"profiles: {', '.join(found.info.profiles)}",
-        f"sampling: {dict(found.info.sampling)}",
+        "sampling: " + ", ".join(f"{name} {value}" for name, value in found.info.sampling.items()),
         f"similarity: {space.id}, a copy is {'>=' if space.higher_is_closer else '<='} {space.copy}"
         f" ({space.source})",
         "bands: " + ", ".join(f"{b.name} [{b.low}, {b.high})" for b in space.bands),
