@@ -14,7 +14,9 @@ from membench.errors import UserError, listed, suggest
 if TYPE_CHECKING:
     from membench.runs.executor import Executor
 
-FORMATS = ("table", "md", "csv", "json", "parquet")
+FORMATS = ("table", "md", "latex", "csv", "json", "parquet")
+# Of a file of each; of other endings nobody can say what is meant
+ENDINGS = {"": "table", ".txt": "table", ".tex": "latex"} | {f".{of}": of for of in FORMATS[1:]}
 DTYPES = ("float32", "float16", "bfloat16")
 RUNS = Path("results/runs")
 # Arguments that are options of the task, under the same name.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from membench.cli.common import FORMATS, finished_runs
+from membench.cli.common import ENDINGS, FORMATS, finished_runs
 
 if TYPE_CHECKING:
     from membench.boards.board import Board
@@ -67,8 +67,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=(*FORMATS, "card"),
         help=(
-            "table and md: text; card: Markdown for a model card; the others: numbers (default:"
-            " what --output ends in, else table)"
+            "table, md and latex: text; card: Markdown for a model card; the others: numbers"
+            " (default: by the ending of --output, else table)"
         ),
     )
     shown.add_argument(
@@ -100,9 +100,8 @@ def call(args: argparse.Namespace) -> int:
     from membench.reports.output import emit
     from membench.storage.files import check_target
 
-    if args.format is None:  # board.csv is meant to be CSV
-        ending = args.output.suffix[1:].lower() if args.output is not None else ""
-        args.format = ending if ending in FORMATS else "table"
+    if args.format is None:
+        args.format = _meant(args.output) if args.push_to_hub is None else "table"
     # Where both models of a pair were asked, one row says what two would have to
     # A threshold of 0 is one, too: of a distance that of equal images
     rescored = ["--band"] * bool(args.band) + ["--copy"] * (args.copy is not None)
@@ -151,13 +150,26 @@ def call(args: argparse.Namespace) -> int:
     return ended(found, args.keep_going)
 
 
+def _meant(output: Path | None) -> str:
+    """The format of a file by its name: board.csv is meant to be CSV."""
+    from membench.errors import UserError
+
+    ending = output.suffix.lower() if output is not None else ""
+    if ending not in ENDINGS:
+        raise UserError(
+            f"--output {output}: no format has the ending {ending}; add --format"
+            f" {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        )
+    return ENDINGS[ending]
+
+
 def _show(made: Board, args: argparse.Namespace) -> None:
     from membench.errors import UserError
     from membench.plain import say
     from membench.reports.cards import snippet
-    from membench.reports.output import emit, write_boards
+    from membench.reports.output import TEXT, emit, write_boards
 
-    if made.by == "worlds" and args.format not in ("table", "md"):
+    if made.by == "worlds" and args.format not in TEXT:
         for note in made.notes:  # the file has rows alone
             say(note)
     if args.format != "card":

@@ -1,4 +1,4 @@
-"""A table as text, Markdown, CSV, JSON or Parquet."""
+"""A table as text, Markdown, LaTeX, CSV, JSON or Parquet."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from membench.boards.leaders import leaders_lines
 from membench.boards.saved import write
 from membench.errors import UserError
 from membench.plain import for_spreadsheet, marked_down, say
+from membench.reports.latex import in_latex
 from membench.reports.lines import width
 from membench.reports.screen import on_screen
 from membench.reports.tables import tables_of
 from membench.storage.files import atomic_write
 
+TEXT = ("table", "md", "latex")  # formats that are read, and hold rounded numbers
+
 
 def write_boards(board: Board, fmt: str, output: Path | None, *, wide: bool = False) -> None:
     """Prints a board, or writes it to ``output``. csv, json and parquet hold numbers,
-    table and md text. wide: a table for the terminal has all columns, too.
+    TEXT text. wide: tables for the terminal and LaTeX have all columns, too.
 
     Raises :class:`UserError`.
     """
-    if board.by == "leaders" and fmt not in ("table", "md"):
+    if board.by == "leaders" and fmt not in TEXT:
         raise UserError(
             f"--by leaders makes sentences; for numbers: --by difference --format {fmt}"
         )
-    if board.by == "example" and fmt in ("table", "md"):
+    if board.by == "example" and fmt in TEXT:
         raise UserError(
             f"--by example has {len(board.frame):,} rows; write them: --format csv --output"
             " scores.csv (or json, parquet)"
@@ -39,6 +42,8 @@ def write_boards(board: Board, fmt: str, output: Path | None, *, wide: bool = Fa
         emit(on_screen(board, wide=wide, room=width() if output is None else None), output)
     elif fmt == "md":
         emit(in_markdown(board), output)
+    elif fmt == "latex":
+        emit(in_latex(board, wide=wide), output)
     else:
         save(board.frame, board.by, fmt, output)
     if output is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import pandas as pd
 
 from membench.boards.board import Board
 from membench.boards.leaders import leaders_lines
@@ -22,15 +25,32 @@ def on_screen(board: Board, *, wide: bool = False, room: int | None = None) -> s
     """
     if board.by == "leaders":
         return "".join(_lines(leaders_lines(board.frame), room))
+    parts = [
+        laid_out(of.head, of.body, room) + "".join(_lines([*of.notes, *of.hint], room))
+        for of in shown(board, wide=wide)
+    ]
+    return "\n".join(parts) + "".join(_lines(board.notes if wide else short_notes(board), room))
+
+
+class Shown(NamedTuple):
+    """A table: its heading, its cells as text, what stands below it, and how to see what
+    is left out.
+    """
+
+    head: str
+    body: pd.DataFrame
+    notes: list[str]
+    hint: list[str]
+
+
+def shown(board: Board, *, wide: bool = False) -> Iterator[Shown]:
+    """The tables of a board; wide as :func:`on_screen`."""
     short = short_titles(board)
-    parts: list[str] = []
     for title, frame, tables in tables_of(board, wide=wide):
-        found = list(tables)
+        found, hint = list(tables), []
         if not wide and len(found) > 1 and board.by == "run":  # scores before images
             found, left = found[:1], len(found) - 1
-            hint = f"--wide: all columns, and {left} table{'s' * (left > 1)} of extracted images"
-        else:
-            hint = ""
+            hint = [f"--wide: all columns, and {left} table{'s' * (left > 1)} of extracted images"]
         for what, body, below in found:
             head = f"{title if wide else short[title]}: {what}" if title else what
             notes = list(below)
@@ -38,14 +58,10 @@ def on_screen(board: Board, *, wide: bool = False, room: int | None = None) -> s
                 body = shortened(board.by, body, frame)
                 notes = notes_of(body, notes)
             body, same = told_apart(body)
-            head = f"{head} ({same})" if same else head
-            parts.append(laid_out(head, body, room) + "".join(_lines(notes, room)))
-        if hint:
-            parts[-1] += "".join(_lines([hint], room))
-    return "\n".join(parts) + "".join(_lines(board.notes if wide else _short(board), room))
+            yield Shown(f"{head} ({same})" if same else head, body, notes, hint)
 
 
-def _short(board: Board) -> list[str]:
+def short_notes(board: Board) -> list[str]:
     """Why parts of one task are apart, without the hashes that a title has already; of
     worlds, what is left out.
     """
