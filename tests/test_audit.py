@@ -229,6 +229,7 @@ def test_a_dry_run_says_what_it_would_do(tmp_path, capsys, shop) -> None:
     assert main(["audit", "--quiet", "--output", str(tmp_path / "a"), *map(str, how)]) == 0
     out = capsys.readouterr().out
     assert "364 images, 332 different" in out and "at most 55, 20 each" in out
+    assert "not judged: 300 training images without a caption" in out  # before the budget is spent
     assert not (tmp_path / "a").exists()
 
 
@@ -305,7 +306,7 @@ def test_an_audit_lies_in_a_folder_of_its_datas_and_its_models_name(
 
     def run_audit(settings: object, folder: Path, **_: object) -> dict:
         asked.append(folder)
-        return {"plan": [("model", "m")]}
+        return {"plan": [("model", "m")], "not_judged": []}
 
     monkeypatch.setattr("membench.api.run_audit", run_audit)
     assert main(["audit", "--dry-run", "--model", model, "--data", data]) == 0

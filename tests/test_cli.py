@@ -236,6 +236,11 @@ def test_show(capsys, name: str, words: list[str]) -> None:
         (["report", "--runs", "no/such"], ["no finished runs", "membench run"]),
         ([*RUN, "--prompts", "no/such.csv"], ["no/such.csv", "does not exist"]),
         (
+            ["run", "--detector", "loss", "--task", "cifar10", "--prompts", "x.txt"],
+            ["no --prompts"],
+        ),
+        ([*RUN, "--data-root", "x"], ["task sd_webster takes no --data-root"]),
+        (
             [*RUN, "--model", "no/such"],
             ["model no/such (", ") is missing", "membench download sd_webster --model no/such"],
         ),

@@ -257,6 +257,7 @@ def test_a_table_as_spreadsheets_and_pandas_write_it(tmp_path):
     both = [("a", 1, "memorized"), ("b", 0, "N")]
     assert read("a.csv", "\n,\nprompt,label\na,1\n,\n\nb,0\n,,\n , \n") == both
     assert read("b.csv", "prompt,memorized\na,1\nb,0\n") == both
+    assert read("b2.csv", "prompt,is_memorised\na,1\nb,0\n") == both
     assert (
         read("c.jsonl", '{"prompt":"a","Memorized":true}\n{"prompt":"b","memorized":false}\n')
         == both
@@ -725,7 +726,7 @@ def test_unknown_names(cache, tmp_path):
         ("owner/data:/x.csv", ["'/x.csv' is no file of a hub repository"]),
         ("coco,", ["has an empty item"]),
         ("coco,coco", ["two sets called coco"]),
-        (str(tmp_path), ["is not a file"]),
+        (str(tmp_path), ["is a folder; name its files"]),
         ("a" * 5000, ["unknown prompt set"]),
     ]:
         with pytest.raises(UserError) as caught:

@@ -147,6 +147,8 @@ def call(args: argparse.Namespace) -> int:
         indent = max(len(what) for what, _ in found["plan"]) + 2
         for what, much in found["plan"]:
             print(entry(what, plain(much), room, indent))
+        for line in found["not_judged"]:
+            print("\n".join(folded(plain(f"not judged: {line}"), room)))
         return 0
     lines = [found["answer"], *found["sentences"]]
     lines += [f"not judged: {line}" for line in found["not_judged"]]

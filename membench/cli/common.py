@@ -252,9 +252,18 @@ def own_settings(
 
 
 def task_settings(args: argparse.Namespace, task: str, names: Sequence[str]) -> list[str]:
-    given = [
-        f"{key}={value}" for key in TASK_FLAGS if (value := getattr(args, key, None)) is not None
-    ]
+    """Settings of a task. Raises :class:`UserError` for a flag that it does not take."""
+    from membench.options import describe_options
+
+    known = {row.name for row in describe_options(registry.tasks().load(task).Options)}
+    given = []
+    for key in TASK_FLAGS:
+        if (value := getattr(args, key, None)) is None:
+            continue
+        if key not in known:
+            flag = f"--{key.replace('_', '-')}"
+            raise UserError(f"task {task} takes no {flag}. See: membench show {task}")
+        given.append(f"{key}={value}")
     return given + own_settings(args.options, task, names, unscoped=False)
 
 

@@ -74,7 +74,7 @@ def _origin(listed: registry.Entry, version: int) -> str:
 
 def _options(rows: Sequence[OptionInfo], room: int | None) -> None:
     # An empty default has to be seen; the help of an option says what empty means
-    told_of = [(row[0], row[1], str(row[2]) or "empty", row[3]) for row in rows]
+    told_of = [(row[0], row[1], _typed(row[2]) or "empty", row[3]) for row in rows]
     width_of = [max((len(row[i]) for row in told_of), default=0) for i in range(3)]
     indent = sum(width_of) + 8
     for name, kind, default, text in told_of:
@@ -84,6 +84,11 @@ def _options(rows: Sequence[OptionInfo], room: int | None) -> None:
         else:  # help below, and a long list of choices folded
             told = f"{kind}; default {default}" + (f"; {text}" if text else "")
             print(entry(f"  {name}", told, room, 24))
+
+
+def _typed(value: object) -> str:
+    """As --set takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _of_task(found: Any) -> list[str]:

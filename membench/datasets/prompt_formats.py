@@ -44,7 +44,7 @@ _TABLE = {
     "text": ("caption", "prompt", "text"),
     "kind": ("overfit_type", "kind"),
     "url": ("url", "urls"),
-    "label": ("label", "memorized", "is_memorized"),
+    "label": ("label", "memorized", "is_memorized", "memorised", "is_memorised"),
     **{name: (name,) for name in ("group", "source", "index")},
 }
 _KNOWN = frozenset(name for names in _TABLE.values() for name in names)

@@ -43,7 +43,7 @@ def parts_of(folder: Path, variant: str = "") -> Parts:
     if not (scheduler / "scheduler_config.json").is_file():
         raise UserError(
             f"{folder} has no scheduler_config.json: membench must know the noise schedule that the"
-            " model was trained with"
+            " model was trained with (save it with DDPMPipeline(unet, scheduler).save_pretrained)"
         )
     decoder = next((folder / name for name in DECODERS if (folder / name).is_dir()), None)
     if decoder is None and _index(folder).startswith("LDM"):

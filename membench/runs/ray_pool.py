@@ -199,7 +199,7 @@ class RayPool:
             initial=total - sum(map(size, todo)),
             desc=phase,
             unit=UNITS[phase],
-            disable=not progress,
+            disable=not (progress and total),
         ) as bar:
             if not todo:
                 return

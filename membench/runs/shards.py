@@ -128,12 +128,12 @@ def in_step(
     model.memo = Memo() if len(works) > 1 else None
     told = False
     try:
-        name = works[0].phase if works else ""
+        name, total = works[0].phase if works else "", sum(len(work.items) for work in works)
         with tqdm(
-            total=sum(len(work.items) for work in works),
+            total=total,
             desc=name,
             unit=UNITS.get(name, "it"),
-            disable=not progress,
+            disable=not (progress and total),
             smoothing=0.1,
         ) as bar:
             for index in range(max(map(len, works), default=0)) if indices is None else indices:
