@@ -7,12 +7,12 @@ had its first local minimum, which shows one step late,
 
     d_{k-2} > d_{k-1} < d_k,        score = the first such k (from 0; 2 is the least)
 
-after which the paper turns the guidance on. Without a minimum it never does: the basin
-lasts to the end, and the score is the number of steps, above every k (the authors' code
-holds a timestep, which falls, and -1 there lies after the last). The code takes one norm
-of the whole batch, here each trajectory has its own, and it samples by DPM-Solver. Costs
-2 forwards a step up to k, on a trajectory that no other detector follows. The paper
-mitigates; that a basin that lasts is a sign of memorization is a reading of it.
+after which the paper turns the guidance on. A prompt without a minimum gets -1, and so
+lies below every prompt that has one. The authors' code has the timestep in place of k,
+which falls: there -1 comes after every minimum. It takes one norm of the whole batch,
+here each trajectory has its own, and it samples by DPM-Solver. Costs 2 forwards a step
+up to k, on a trajectory that no other detector follows. The paper mitigates; that a
+basin that lasts is a sign of memorization is a reading of it.
 
 arXiv 2411.16738.
 """
@@ -30,6 +30,8 @@ from membench.types import Access, Request
 
 from .trajectories import IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
+NEVER = -1.0  # the score of a trajectory without a minimum
+
 
 @dataclass(frozen=True)
 class TransitionStepOptions:
@@ -40,7 +42,7 @@ class TransitionStepOptions:
 
 class TransitionStep(OwnTrajectory):
     Options: ClassVar[type] = TransitionStepOptions
-    version = 2
+    version = 1
     access = Access()
     compares = True
 
@@ -51,7 +53,7 @@ class TransitionStep(OwnTrajectory):
         """Of each noise x [n, *shape]; NaN where eps is not finite."""
         told = model.condition([c for c, _ in rows])
         times, blind = timesteps(model, steps), pure_noise(model, steps)
-        found = torch.full((len(x),), float(steps))
+        found = torch.full((len(x),), NEVER)
         going = torch.arange(len(x))  # the rows that have had no minimum yet
         norms: list[torch.Tensor] = []
         for k, t in enumerate(times):
