@@ -152,4 +152,6 @@ def test_how_attention_is_computed_is_nothing_to_store(base: Path) -> None:
     pipeline.disable_freeu()
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.unet.enable_gradient_checkpointing()
+    pipeline.unet = torch.compile(pipeline.unet)
+    pipeline.vae.compile()
     assert folder_of(pipeline) == folder

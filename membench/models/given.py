@@ -104,14 +104,15 @@ def _processor(module: Any) -> str:
 
 def _changed(module: Any) -> str:
     """What of a layer is not its class's as the libraries have it, in words; "" where all
-    is. Accelerate's offloading, which moves weights, is none.
+    is. Accelerate's offloading, which moves weights, and torch.compile are none.
     """
     kind = type(module)
     if kind.__module__.split(".")[0] not in LIBRARIES:
         return f"a layer {kind.__module__}.{kind.__name__}"
     if module._forward_hooks or module._forward_pre_hooks:
         return f"a forward hook of a {kind.__name__}"
-    if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
+    moved = hasattr(module, "_hf_hook") or kind.__name__ == "OptimizedModule"
+    if "forward" in vars(module) and not moved:
         return f"the forward of a {kind.__name__}"
     return ""
 
@@ -121,7 +122,8 @@ def _hash(model: Any) -> str:
     left out.
     """
     found: dict[str, Any] = {"model": _config(model)}
-    for name, part in model.components.items():
+    for name, given in model.components.items():
+        part = getattr(given, "_orig_mod", given)  # of torch.compile
         weights = tensor_hash(part) if hasattr(part, "state_dict") else ""
         words = _saved_hash(part) if hasattr(part, "get_vocab") else {}
         found[name] = [weights, _config(part), words]
