@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,6 +22,7 @@ from conftest import pixel_unet
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from PIL import Image
 from safetensors.torch import load_file
+from small_files import small_files
 
 from membench.errors import UserError
 from membench.models.pixel import classes_of, load_pixel_model
@@ -566,6 +568,21 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(made, tmp_path, mon
     )
     monkeypatch.setattr(pixel_train, "_grid", grid)
     assert equal(train(tmp_path), load_file(made / "m" / WEIGHTS))
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_weights_that_were_there(
+    made, tmp_path, monkeypatch
+) -> None:
+    shutil.copytree(made, tmp_path / "w")
+    weights = tmp_path / "w" / "m" / WEIGHTS
+    before = weights.read_bytes()
+    monkeypatch.setattr(pixel_train, "_grid", lambda *_: None)
+    with (
+        small_files(len(before) - 1),
+        pytest.raises(UserError, match=r"cannot write in .*: File too large"),
+    ):
+        train(tmp_path / "w")  # trained to its end: its files alone are written
+    assert weights.read_bytes() == before and not list(tmp_path.rglob("*.partial"))
 
 
 def test_more_steps_go_on_from_the_end(made, tmp_path, seen) -> None:

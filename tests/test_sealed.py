@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from small_files import small_files
 
 from membench.errors import UserError
 from membench.models.checkpoints import pipeline_folder
 from membench.models.pixel import find_model
 from membench.models.training import Plan, fit
 from membench.storage.cached_folders import PROOF, cached_folder, check_folder
-from membench.storage.files import atomic_folder, take_lock
+from membench.storage.files import atomic_folder, replace_files, take_lock
 from membench.storage.sealed import read_sealed, write_sealed
 from membench.storage.workspace import Workspace
 from membench.types import Cost
@@ -105,6 +108,54 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     atomic_folder(tmp_path / "t", whole)
     atomic_folder(tmp_path / "t", killed)  # there already
     assert [f.name for f in (tmp_path / "t").iterdir()] == ["two"]
+
+
+def test_a_full_disk_leaves_no_half_of_a_folder(tmp_path: Path) -> None:
+    """Safetensors, which says so by an error of its own, and what it could write."""
+
+    def make(folder: Path) -> None:
+        (folder / "config.json").write_text("new")
+        save_file({"w": torch.zeros(9999)}, folder / "w.safetensors")
+
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("old")
+    for put in (replace_files, atomic_folder):
+        to = tmp_path / ("m" if put is replace_files else "new")
+        with small_files(1000), pytest.raises(UserError, match=r"File too large; mend it or"):
+            put(to, make)
+    left = [f.name for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".lock"]
+    assert left == ["config.json"] and (tmp_path / "m" / "config.json").read_text() == "old"
+
+
+def test_files_take_their_places_when_all_are_made(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    (folder / "unet").mkdir(parents=True)
+    for name in ("unet/w", "training.json"):
+        (folder / name).write_text("old")
+
+    def killed(aside: Path) -> None:
+        (aside / "unet").mkdir()
+        (aside / "unet" / "w").write_text("ha")
+        os._exit(9)
+
+    if (child := os.fork()) == 0:
+        replace_files(folder, killed)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(list(tmp_path.glob(".*.partial"))) == 1
+    assert (folder / "unet" / "w").read_text() == "old"
+
+    def made(aside: Path) -> None:
+        for name in ("unet", "vae"):
+            (aside / name).mkdir()
+            (aside / name / "w").write_text("new")
+
+    replace_files(folder, made)
+    found = {f.relative_to(tmp_path): f.read_text() for f in tmp_path.rglob("*") if f.is_file()}
+    assert found == {
+        Path("m/unet/w"): "new",
+        Path("m/vae/w"): "new",
+        Path("m/training.json"): "old",
+    }
 
 
 @pytest.mark.parametrize("change", ["altered", "missing", "added", "unproved"])

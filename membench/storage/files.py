@@ -51,11 +51,23 @@ def disk_errors(folder: Path, *, what: str = "", advice: str = OUT) -> Iterator[
     """
     try:
         yield
-    except OSError as error:
-        why = error.strerror or str(error)
+    except Exception as error:
+        if not (why := _refusal(error)):
+            raise
         raise UserError(
             f"cannot write {what}{' ' * bool(what)}in {folder}: {why}; {advice}"
         ) from error
+
+
+def _refusal(error: Exception) -> str:
+    """What the disk says in an error; empty for an error of another kind."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # Safetensors has an error of its own, told by name since it is not imported here
+    if type(error).__name__ == "SafetensorError":
+        code = re.search(r"\bos error (\d+)|\bcode: (\d+)", str(error))
+        return os.strerror(int(code[1] or code[2])) if code else ""
+    return ""
 
 
 @contextlib.contextmanager
@@ -93,14 +105,17 @@ def replacing(
 
 
 def _remove_left(path: Path) -> None:
-    """Removes temporary files of this path whose processes, of this machine, are gone; in
-    a folder of many files, as a cache is, those that come first.
+    """Removes temporary files and folders of this path whose processes, of this machine,
+    are gone; in a folder of many files, as a cache is, those that come first.
     """
     named = re.compile(rf"\.{re.escape(path.name)}\.{_HERE}-(\d+)\.partial")
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in itertools.islice(entries, FEW):
             if (found := named.fullmatch(entry.name)) and not _lives(int(found[1])):
-                os.unlink(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
 
 
 def _lives(process: int) -> bool:
@@ -170,17 +185,49 @@ def atomic_folder(
     try:
         if is_whole(path):
             return
-        partial = path.with_name(f".{path.name}.partial")
-        with disk_errors(path.parent, advice=advice):
-            shutil.rmtree(partial, ignore_errors=True)  # of a killed process
-            partial.mkdir(parents=True)
-            make(partial)
+        with (
+            disk_errors(path.parent, advice=advice),
+            _aside(path.with_name(f".{path.name}.partial"), make) as partial,
+        ):
             if path.is_dir():
                 shutil.rmtree(path)
             os.replace(partial, path)
             _sync(path.parent)
     finally:
         lock.release()
+
+
+def replace_files(folder: Path, make: Callable[[Path], object], *, advice: str = OUT) -> None:
+    """Puts files into a folder that may hold others: all are made before the first takes
+    its place, and each is whole.
+
+    make: fills the empty folder that it is given. Raises UserError if the disk refuses;
+    nothing is changed then.
+    """
+    _remove_left(folder)
+    own = folder.with_name(f".{folder.name}.{_HERE}-{os.getpid()}.partial")
+    with disk_errors(folder, advice=advice), _aside(own, make) as partial:
+        files = sorted(file for file in partial.rglob("*") if file.is_file())
+        for file in files:
+            _sync(file)
+        for file in files:
+            target = folder / file.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+
+
+@contextlib.contextmanager
+def _aside(partial: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """A folder that ``make`` has filled, and nobody else writes to. What a killed process
+    left of it is not in it, and what is left of it at the end goes.
+    """
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        make(partial)
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def take_lock(

@@ -30,7 +30,7 @@ from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim
 from membench.models.training import Plan, fit, warmup
 from membench.seeds import generator
-from membench.storage.files import atomic_write
+from membench.storage.files import atomic_write, replace_files
 from membench.storage.provenance import commit
 from membench.types import Condition, Tracker
 
@@ -200,7 +200,8 @@ def _save_pipeline(unet: UNet2DModel, scheduler: DDIMScheduler, folder: Path) ->
     copied = UNet2DModel.from_config(unet.config)
     copied.load_state_dict(unet.state_dict())
     torch.nn.Module.to(copied, torch.float16)  # diffusers' own warns of nothing
-    DDIMPipeline(unet=copied, scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
+    made = DDIMPipeline(unet=copied, scheduler=scheduler)
+    replace_files(folder, lambda aside: made.save_pretrained(aside, safe_serialization=True))
 
 
 def train_mirror(

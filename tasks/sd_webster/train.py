@@ -33,7 +33,7 @@ from transformers.utils import logging
 
 from membench.errors import UserError
 from membench.models.training import Plan, fit, warmup
-from membench.storage.files import atomic_folder
+from membench.storage.files import atomic_folder, atomic_write, replace_files
 from membench.storage.hashing import files_hashes, tensor_hash
 from membench.storage.provenance import commit
 from membench.types import Tracker
@@ -149,7 +149,9 @@ def train_model(
     )
     for network in (vae, text_encoder, unet):
         torch.nn.Module.to(network, torch.float16)  # diffusers' own warns of nothing
-    pipeline.save_pretrained(work / part, safe_serialization=True)
+    replace_files(
+        work / part, lambda aside: pipeline.save_pretrained(aside, safe_serialization=True)
+    )
     return {
         **report,
         "data_hash": half.content_hash(),
@@ -240,7 +242,8 @@ def train(
         }
         if recipe.start:
             report["before"] = before[part]
-        (out / part / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+        text = json.dumps(report, indent=1) + "\n"
+        atomic_write(out / part / "training.json", partial(Path.write_text, data=text))
         tqdm.write(
             f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {out / part}"
         )

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 
 from membench.models.image_values import from_uint8
 from membench.models.training import Plan, fit
+from membench.storage.files import replace_files
 from membench.types import Tracker
 
 from . import catalogue
@@ -92,5 +93,5 @@ def train_vae(
         )
         report["rmse_on_half_a"] = round(float(error.mean().sqrt()), 4)
         report["psnr_on_half_a"] = round(float(psnr(error).median()), 2)
-    vae.save_pretrained(work / "vae")
+    replace_files(work / "vae", vae.save_pretrained)
     return report
