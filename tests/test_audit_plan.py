@@ -103,3 +103,7 @@ def test_minutes_are_timed_once_on_each_device(
     assert timed == ["cpu", "cuda:0"]
     found("cuda:0", "another audit")
     assert len(timed) == 3
+    held = '{"key": "k", "device": "cpu", "evaluations": %s}'
+    for odd in ("[" * 100_000, "[]", "", *(held % n for n in ("-1", "true", "NaN", "1e999", "{}"))):
+        (tmp_path / "plan.json").write_text(odd)
+        assert found("cpu") == 1020, odd[:60]

@@ -212,7 +212,8 @@ def test_a_damaged_shard_is_deleted_with_a_warning(
 def test_a_shard_that_does_not_say_what_it_cost_is_damaged(tmp_path: Path) -> None:
     """Of a copy that lost the file's notes, or holds odd ones."""
     notes: list[dict[str, str] | None]
-    notes = [None, {"cost": "x"}, {"cost": "[1]"}, {"cost": '{"forwards": "many"}'}]
+    notes = [None, {"cost": "x"}, {"cost": "[1]"}]
+    notes += [{"cost": f'{{"forwards": {n}}}'} for n in ('"many"', "true", "-1", "NaN", "1e999")]
     with opened(tmp_path) as folder:
         for note in notes:
             shard = folder.path / "shards" / "scores-00000.parquet"

@@ -96,6 +96,8 @@ def test_a_damaged_record_is_refused_in_one_line(name, content, tmp_path) -> Non
         {"cost": [1]},
         {"cost": {"forwards": "x"}},
         {"cost": {"words": 1}},
+        {"cost": {"forwards": -1}},
+        {"seconds": float("nan")},
         {"seconds": "x"},
         {"seconds": None},
         {"files": [1]},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from membench.auditing import work
 from membench.auditing.settings import Budget
 from membench.models.denoiser import Denoiser
 from membench.storage.files import write_json
+from membench.storage.reading import is_amount, parse_json
 from membench.types import Condition
 
 SHARE = 0.85  # of a budget of minutes that evaluations get; the rest is decoding
@@ -22,10 +22,11 @@ def worth(budget: Budget, kept: Path, key: str, model: Denoiser, condition: Cond
     if budget.evaluations is not None:
         return budget.evaluations
     try:
-        known = json.loads(kept.read_bytes())
-        if (known["key"], known["device"]) == (key, str(model.device)):
+        known = parse_json(kept.read_bytes())
+        kept_of = known["key"], known["device"]
+        if kept_of == (key, str(model.device)) and is_amount(known["evaluations"]):
             return int(known["evaluations"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # none, or not ours
+    except (OSError, ValueError, KeyError, TypeError):  # none, or not ours
         pass
     assert budget.minutes is not None
     each = work.seconds_per_evaluation(model, condition)

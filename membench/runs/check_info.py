@@ -6,12 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from membench.storage.reading import LARGEST_NUMBER, is_amount
 from membench.types import Band, Space
 
 Check = Callable[[Any], bool]
-
-
-LARGEST = 2**62  # of a number in run.json; beyond it sums and columns of int64 overflow
 
 
 DEEPEST = 20  # of a list in a list ...
@@ -30,16 +28,16 @@ def _flag(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    # NaN is not below it
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
-
-
-def _amount(value: Any) -> bool:
-    return _number(value) and value >= 0
+    # NaN is not below the largest
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) < LARGEST_NUMBER
+    )
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
 
 def _count(value: Any) -> bool:
@@ -104,7 +102,7 @@ def _reference(value: Any) -> bool:
         _map(_any, "descriptors", "search")(value)
         and _count(value["descriptors"])
         and _name(value["search"])
-        and _amount(value.get("recall", 1.0))
+        and is_amount(value.get("recall", 1.0))
     )
 
 
@@ -132,8 +130,8 @@ INFO: dict[str, Check] = {
     "access": _map(_flag, "gradients", "images", "training_data", "labels", "model"),
     **dict.fromkeys(("n_examples", "n_task_examples", "n_images", "truncated_prompts"), _count),
     "failed": _map(_count, "scores", "samples"),
-    "phases": _map(_map(_amount, "seconds")),
-    **dict.fromkeys(("seconds", "peak_memory_mb"), _amount),
+    "phases": _map(_map(is_amount, "seconds")),
+    **dict.fromkeys(("seconds", "peak_memory_mb"), is_amount),
     "membench": lambda value: (
         _map(_any, "commit", "dirty")(value)
         and _or_none(_text)(value["commit"])

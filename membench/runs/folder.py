@@ -30,6 +30,7 @@ from membench.storage.files import (
     take_lock,
     write_json,
 )
+from membench.storage.reading import is_amount
 from membench.storage.streams import write_groups
 from membench.storage.tables import SCHEMA_VERSION, joined, read_notes, read_table, write_table
 
@@ -265,6 +266,6 @@ def _cost(shard: Path) -> dict[str, float]:
         cost = json.loads(read_notes(shard).get("cost", ""))
     except (ValueError, RecursionError):
         cost = None
-    if not isinstance(cost, dict) or not all(isinstance(n, int | float) for n in cost.values()):
+    if not isinstance(cost, dict) or not all(map(is_amount, cost.values())):
         raise DamagedFile(f"{shard} is damaged (it does not say what it cost); delete it")
     return cost

@@ -15,6 +15,7 @@ from membench.errors import UserError
 from membench.storage.files import SPECIAL
 
 LARGEST = 1 << 30  # bytes of a table or list
+LARGEST_NUMBER = 2**62  # beyond it sums and columns of int64 overflow
 LONGEST_NAME = 400  # characters of a path that are shown
 
 # How a stand-in of Git LFS begins, and what is said of it behind its name
@@ -73,6 +74,15 @@ def parse_json(data: bytes | str) -> Any:
         return json.loads(data)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def is_amount(value: Any) -> bool:
+    """Whether a JSON value is a count or a time: a number, neither negative nor NaN."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value < LARGEST_NUMBER
+    )
 
 
 def is_text(text: str) -> bool:

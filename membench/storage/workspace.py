@@ -19,7 +19,7 @@ from typing import Any
 from membench.errors import UserError, reason
 from membench.storage.files import remove_partial, take_lock, write_json
 from membench.storage.hashing import content_key, files_hashes
-from membench.storage.reading import parse_json
+from membench.storage.reading import is_amount, parse_json
 from membench.types import Cost
 
 RECORDS = ("parts.json", "stage.json")  # of a stage
@@ -102,7 +102,7 @@ def _check_record(file: Path, found: Mapping[str, Any]) -> None:
         not isinstance(files, dict)
         or not isinstance(cost, dict)
         or not set(cost) <= {field.name for field in fields(Cost)}
-        or not all(isinstance(n, int | float) for n in (*cost.values(), found.get("seconds")))
+        or not all(map(is_amount, (*cost.values(), found.get("seconds"))))
     ):
         raise UserError(
             f"{file} is damaged (it does not say what the stage cost); delete {file.parent} and run"
