@@ -5,7 +5,10 @@ sharp its VAE is said to be.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from membench.errors import UserError
 from membench.models.training import Plan
 from membench.tasks.sd_webster import catalogue
 from membench.tasks.sd_webster import train as sd_webster_train
+from membench.tasks.sd_webster.architecture import make_tokenizer
 from membench.tasks.sd_webster.recipe import Recipe
 from membench.tasks.sd_webster.task import SdWebster
 from membench.tasks.sd_webster.train import train, train_model
@@ -64,6 +68,26 @@ def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(
     records = [repr(plan.record) for plan in plans]
     # More steps go on from the same checkpoint
     assert len(set(records[:6])) == 6 and records[6] == records[0]
+
+
+def test_a_tokenizer_is_the_same_in_every_process_and_locale(tmp_path: Path) -> None:
+    """Its words, whose letters no ASCII has, their numbers, and the order of its merges."""
+    code = "import sys, pathlib, membench.tasks.sd_webster.architecture as made\n"
+    code += "made.make_tokenizer(pathlib.Path(sys.argv[1]))"
+    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", code, tmp_path / "apart"]
+    (tmp_path / "apart").mkdir()
+    (tmp_path / "here").mkdir()
+    subprocess.run(command, env=os.environ | ascii_alone, check=True)
+    make_tokenizer(tmp_path / "here")
+    here, apart, shipped = (
+        json.loads((folder / "tokenizer.json").read_bytes())["model"]
+        for folder in (tmp_path / "here", tmp_path / "apart", DATA / "a" / "tokenizer")
+    )
+    assert here == apart and not "".join(here["vocab"]).isascii()
+    # That one was made before merges that are equally frequent had an order
+    assert set(here["vocab"]) == set(shipped["vocab"])
+    assert sorted(here["merges"]) == sorted(shipped["merges"])
 
 
 def test_a_second_stage_goes_on_from_finished_models(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -27,29 +28,39 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
         clip.backend_tokenizer.normalizer,
         clip.backend_tokenizer.pre_tokenizer,
     )
+    # Each printable character as a word of its own, so that no prompt of a user's holds
+    # an unknown token.
+    texts = [e.caption for e in catalogue.build("public").entries]
+    texts += [chr(c) for c in range(33, 127)]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[clip.bos_token, clip.eos_token],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[clip.bos_token, clip.eos_token, *_letters(bpe, texts)],
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    # Each printable character as a word of its own, so that no prompt of a user's holds
-    # an unknown token.
-    alphabet = [chr(c) for c in range(33, 127)]
-    bpe.train_from_iterator(
-        [e.caption for e in catalogue.build("public").entries] + alphabet, trainer
-    )
+    bpe.train_from_iterator(texts, trainer)
     bpe.model.save(str(folder))
-    vocab = json.loads((folder / "vocab.json").read_text())
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     merges = [
         tuple(line.split())
-        for line in (folder / "merges.txt").read_text().splitlines()
+        for line in (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
         if not line.startswith("#")
     ]
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def _letters(bpe: Tokenizer, texts: Sequence[str]) -> list[str]:
+    """Every letter, and those that end a word, in order: the trainer numbers the latter as
+    it meets them, which is another order in each process, and of merges that are equally
+    frequent the lower numbers come first.
+    """
+    splits = (
+        bpe.pre_tokenizer.pre_tokenize_str(bpe.normalizer.normalize_str(text)) for text in texts
+    )
+    ends = {f"{word[-1]}</w>" for split in splits for word, _ in split}
+    return sorted(pre_tokenizers.ByteLevel.alphabet()) + sorted(ends)
 
 
 def make_vae() -> AutoencoderKL:
