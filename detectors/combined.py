@@ -118,7 +118,7 @@ class Combined(Detector):
             for name, part in self.holds.items()
         }
         stage = workspace.stage("combined", {"detectors": what, "ids": sorted(ids)}, make)
-        found = json.loads((stage.path / "scores.json").read_text())
+        found = json.loads((stage.path / "scores.json").read_text(encoding="utf-8"))
         ids = sorted(ids)  # the last bit of a sum depends on its order
         labels, groups = zip(*(self._known[id_] for id_ in ids), strict=True)
         raw, o = np.array([found[id_] for id_ in ids], float), self.options  # None: NaN

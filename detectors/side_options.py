@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from membench.storage.hashing import file_hash, json_hash
+from membench.storage.reading import expanded
 
 from .surrogate.teacher import teacher_files
 
@@ -238,6 +238,6 @@ def read_files(options: SideOptions) -> dict[str, str]:
         named = options.features_weights
         name = named.partition(":")[2] if options.features == "clip" else named
         # A tag, and the name of a variant, are no files of the user's
-        if name and (file := Path(name).expanduser()).is_file():
+        if name and (file := expanded(name)).is_file():
             found["features_weights"] = file_hash(file)
     return found

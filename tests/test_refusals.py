@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 import random
 import re
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from membench.cli.main import main
 from membench.datasets.collection import read_collection
 from membench.datasets.records import read_records
 from membench.errors import UserError
+from membench.features.extractor import weights_file
 from membench.options import LARGEST, parse_options
 from membench.runs import contract
 from membench.runs.config import MOST_RUNS, read_config
@@ -27,7 +29,7 @@ from membench.runs.execute import execute
 from membench.runs.spec import Spec
 from membench.seeds import LARGEST_SEED
 from membench.storage.archives import ARCHIVE_ERRORS, members
-from membench.storage.cache import cached_array
+from membench.storage.cache import cache_root, cached_array
 from membench.storage.files import DamagedFile, write_json
 from membench.storage.hashing import json_hash
 from membench.storage.reading import read_plain, read_text, shown
@@ -68,6 +70,24 @@ def test_a_file_that_is_none_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"a\xff")
     with pytest.raises(UserError, match=r"text is not UTF-8 \(byte 1\)"):
         read_text(tmp_path / "text")
+
+
+def test_a_home_folder_that_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``~w.pt`` is a file's name; in a container a user may have no home."""
+    monkeypatch.chdir(tmp_path)
+    Path("~w.pt").write_bytes(b"w")
+    assert weights_file("~w.pt") == (Path("~w.pt"), hashlib.sha256(b"w").hexdigest()[:12])
+    with pytest.raises(UserError, match=r"no weights file ~v\.pt that can be read"):
+        weights_file("~v.pt")
+
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "MEMBENCH_CACHE"):
+        monkeypatch.delenv(name)
+    with pytest.raises(UserError, match="no home folder for the cache; set MEMBENCH_CACHE"):
+        cache_root()
 
 
 def test_a_name_that_is_no_text_is_written_and_read(tmp_path: Path) -> None:

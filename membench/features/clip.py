@@ -13,6 +13,7 @@ from PIL import Image
 from membench.errors import UserError, suggest, unknown_name
 from membench.features.extractor import Loaded, read_tensors, short, weights_file
 from membench.storage.hashing import json_hash
+from membench.storage.reading import expanded
 
 if TYPE_CHECKING:
     from membench.fetching.resources import Resource
@@ -30,7 +31,7 @@ def clip_resource(weights: str) -> Resource:
     name, source, _, tag = _named(weights, "--set sd_webster.criterion_weights=")
 
     def find() -> Path | None:
-        file = _cached(tag) if tag else Path(source).expanduser()
+        file = _cached(tag) if tag else expanded(source)
         return file if file and file.is_file() else None
 
     return Resource(
@@ -93,7 +94,7 @@ def _named(weights: str, option: str) -> tuple[str, str, dict[str, Any], dict[st
     if config is None:
         raise unknown_name("CLIP model", name, open_clip.list_models(), "open_clip.list_models()")
     tag = open_clip.get_pretrained_cfg(name, source)
-    if not tag and not Path(source).expanduser().is_file():
+    if not tag and not expanded(source).is_file():
         near = suggest(source, open_clip.list_pretrained_tags_by_model(name))
         raise UserError(
             f"weights {source!r} of CLIP model {name} are no file and no tag.{near} See:"
@@ -117,7 +118,7 @@ def _cached(tag: dict[str, Any]) -> Path | None:
     if "file" in tag:
         return Path(tag["file"])
     if not tag.get("hf_hub"):
-        file = Path("~/.cache/clip").expanduser() / os.path.basename(tag.get("url", ""))
+        file = expanded("~/.cache/clip") / os.path.basename(tag.get("url", ""))
         return file if file.is_file() else None
     repository, filename = os.path.split(tag["hf_hub"])
     names = [filename] if filename else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]

@@ -18,6 +18,7 @@ from membench.errors import UserError
 from membench.models.weight_files import refuse_pointer
 from membench.storage.hashing import file_hash
 from membench.storage.pixels import Rows
+from membench.storage.reading import expanded
 
 # Uint8 [n, h, w, 3] -> what the model takes, on the CPU
 Prepare = Callable[[np.ndarray], "torch.Tensor"]
@@ -68,7 +69,7 @@ def weights_file(path: str | Path) -> tuple[Path, str]:
 
     Raises :class:`UserError` if it cannot be read.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not (file.is_file() and os.access(file, os.R_OK)):
         raise UserError(f"no weights file {file} that can be read")
     refuse_pointer(file)

@@ -18,6 +18,7 @@ from membench.features.extractor import Encode, Loaded, read_tensors, weights_fi
 from membench.features.preprocessing import Preprocessing
 from membench.storage.cache import cache_root
 from membench.storage.hashing import file_hash
+from membench.storage.reading import expanded
 
 if TYPE_CHECKING:
     from membench.fetching.resources import Resource
@@ -100,7 +101,7 @@ def _weights(weights: str, option: str) -> Path:
     """The file that ``weights`` says, by path or by a variant's name."""
     variant = weights.removeprefix("sscd_") or DEFAULT_VARIANT
     if weights and (variant not in VARIANTS or Path(weights).is_file()):
-        file = Path(weights).expanduser()
+        file = expanded(weights)
         if not file.exists() and (near := suggest(variant, VARIANTS)):
             raise UserError(f"no weights file {file} and no variant of SSCD.{near}")
         return file

@@ -28,6 +28,7 @@ from membench.errors import UserError
 from membench.storage import host
 from membench.storage.files import CACHE, DamagedFile, atomic_write, disk_errors, locked, replacing
 from membench.storage.hashing import content_key, file_hash
+from membench.storage.reading import expanded
 
 Blocks = Callable[[], Iterator[np.ndarray]]
 
@@ -38,9 +39,15 @@ NPY_ERRORS = (ValueError, EOFError, SyntaxError, tokenize.TokenError, OverflowEr
 def cache_root() -> Path:
     """The folder of all cached arrays: ``$MEMBENCH_CACHE``, else ``~/.cache/membench``.
 
-    It need not exist yet.
+    It need not exist yet. Raises UserError where there is no home folder.
     """
-    return Path(os.environ.get("MEMBENCH_CACHE") or "~/.cache/membench").expanduser()
+    given = os.environ.get("MEMBENCH_CACHE")
+    root = expanded(given or "~/.cache/membench")
+    if not given and not root.is_absolute():  # of a container's user whom nobody knows
+        raise UserError(
+            "this user has no home folder for the cache; set MEMBENCH_CACHE to a folder"
+        )
+    return root
 
 
 def cached_array(

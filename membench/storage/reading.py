@@ -23,6 +23,13 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 IS_POINTER = "is a Git LFS pointer, not the file itself: run git lfs pull in its repository"
 
 
+def expanded(name: str | Path) -> Path:
+    """The path, with the home folder for its ``~``; a name that only begins with one, as
+    ``~w.pt`` does, is that of a file.
+    """
+    return Path(os.path.expanduser(name))
+
+
 def read_plain(path: Path, *, most: int = LARGEST, what: str = "") -> bytes:
     """The bytes of a plain file, links followed. what: said in front of its name.
 
