@@ -4,6 +4,7 @@ one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,9 @@ def test_another_recipes_checkpoint_is_refused(tmp_path: Path) -> None:
     fit(plan(3), tmp_path, progress=False)
     with pytest.raises(UserError, match="another recipe"):
         fit(plan(6, record={"data": "other"}), tmp_path, progress=False)
+    for network in (torch.nn.Linear(2, 3, bias=False), torch.nn.Linear(2, 2)):
+        with pytest.raises(UserError, match="another recipe"):
+            fit(replace(plan(6), modules={"module": network}), tmp_path, progress=False)
 
 
 def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:

@@ -140,7 +140,9 @@ def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dic
     )
     if path.exists():
         state = torch.load(io.BytesIO(read_sealed(path)), weights_only=True, map_location="cpu")
-        if state["identity"] != identity:
+        shapes = [saved.shape for saved in state["params"]]
+        # Or of another network: an older membench's under the same numbers
+        if state["identity"] != identity or shapes != [p.shape for p in params]:
             raise UserError(
                 f"{path} is a checkpoint of another recipe; move it away, or train into another"
                 " folder (--output)"
