@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from membench.storage.files import atomic_write, write_json
+from membench.storage.files import atomic_write, remove_partial, write_json
 from membench.storage.workspace import Workspace
 from membench.types import Cost
 
@@ -57,6 +58,18 @@ def test_a_file_whose_process_cannot_be_asked_for_stays(tmp_path: Path) -> None:
         path.write_text("half")
     write_json(tmp_path / "x.json", {"a": 1})
     assert all(path.exists() for path in kept)  # the first process of all lives
+
+
+def test_a_page_that_is_being_written_stays(tmp_path: Path) -> None:
+    """By another process, while a run is taken up in the page's folder."""
+    seen: list[Path] = []
+    atomic_write(tmp_path / "report.html", lambda path: (path.write_text(""), seen.append(path)))
+    own = f"-{os.getpid()}.partial"
+    names = [seen[0].name.replace(own, f"-{number}.partial") for number in (1, 2**31 - 1)]
+    for name in (seen[0].name, *names):
+        (tmp_path / name).write_text("half")
+    remove_partial(tmp_path)
+    assert {p.name for p in tmp_path.glob(".*")} == {names[0]}  # the first of all lives
 
 
 @pytest.mark.parametrize("inside", [".", "deeper"])

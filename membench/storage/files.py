@@ -129,11 +129,13 @@ def _lives(process: int) -> bool:
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes every half written file below a folder whose lock is held: nobody is writing
-    there.
+    """Removes half written files below a folder whose lock is held, but those of living
+    processes of this machine: a run's page is written without its lock.
     """
     for left in folder.rglob("*.partial"):
-        left.unlink()
+        found = re.search(rf"\.{_HERE}-(\d+)\.partial$", left.name)
+        if not found or int(found[1]) == os.getpid() or not _lives(int(found[1])):
+            left.unlink(missing_ok=True)
 
 
 def abandoned(locks: Iterable[Path]) -> Iterator[Path]:
