@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from small_files import small_files
 
 from membench.datasets import parquet_images
 from membench.datasets.cifar import read_cifar, unpickled
@@ -66,6 +67,17 @@ def right(found: Collection) -> bool:
     return np.array_equal(found.images(), PIXELS) and [list(t) for t in found.captions] == [
         [t] for t in TEXTS
     ]
+
+
+def test_a_full_disk_of_the_cache_is_named(tmp_path: Path) -> None:
+    """By the line of a disk, not of the data; and nothing half written stays."""
+    data = folder(tmp_path / "data")
+    way_out = r"cannot write in .*collections: File too large; .* set MEMBENCH_CACHE"
+    with small_files(N * SIDE * SIDE * 3 - 1), pytest.raises(UserError, match=way_out):
+        read_collection(data, SIDE)
+    left = Path(os.environ["MEMBENCH_CACHE"], "collections").iterdir()
+    assert [file.suffix for file in left] == [".lock"]
+    assert len(read_collection(data, SIDE).ids) == N
 
 
 @pytest.mark.parametrize("files", ["NFC", "NFD"])

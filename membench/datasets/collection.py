@@ -20,7 +20,7 @@ from membench.datasets.items import Bad, Item
 from membench.datasets.sources import find_items, state_of
 from membench.errors import UserError
 from membench.storage.cache import cache_root, check_proof, is_proved, prove
-from membench.storage.files import locked, replacing, write_json
+from membench.storage.files import CACHE, disk_errors, locked, replacing, write_json
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import NotAnImage, TooManyPixels, decode, square
 from membench.storage.reading import is_text, parse_json
@@ -96,7 +96,8 @@ def read_collection(
         with locked(note, progress):
             found = _known(note, pixels)
             if found is None:
-                with replacing(pixels, is_locked=True) as temporary:
+                what = pixels.name
+                with replacing(pixels, what=what, advice=CACHE, is_locked=True) as temporary:
                     found = _read(place, captions, side, temporary, max_bad, progress)
                     if state_of(place, captions) != state:
                         raise UserError(
@@ -136,7 +137,8 @@ def _read(
     sizes: list[tuple[int, int]] = []
     bad = list(source.bad)
     same: dict[bytes, str] = {}  # of a file's bytes, the pixels' digest: nothing is decoded twice
-    with open(target, "wb") as out:
+    # Of gigabytes; what is read says its own errors
+    with disk_errors(target.parent, advice=CACHE), open(target, "wb") as out:
         bar = tqdm(source.items, desc="data", unit="img", disable=not progress, delay=1)
         for number, item in zip(numbers, bar, strict=True):
             try:
