@@ -10,6 +10,7 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import multivariate_normal
+from sklearn.covariance import ledoit_wolf
 
 from membench.metrics.likelihood_divergence import (
     fitted_variances,
@@ -75,6 +76,19 @@ def test_few_images_are_refused_or_shrunk() -> None:
     assert frechet_distance(*one) == pytest.approx(
         (one[0].mean() - one[1].mean()) ** 2 + (one[0].std(ddof=1) - one[1].std(ddof=1)) ** 2
     )
+
+
+@pytest.mark.parametrize(("n", "m", "features"), [(9, 14, 60), (30, 20, 40), (20, 20, 20)])
+def test_of_shrunk_covariances_it_is_that_of_whole_matrices(n: int, m: int, features: int) -> None:
+    random = np.random.default_rng(1)
+    a, b = random.normal(size=(n, features)), random.normal(0.3, 2, size=(m, features))
+    a[-1] = a[0]  # an image twice
+    first, second = (ledoit_wolf(x)[0] for x in (a, b))
+    wanted = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(
+        first + second - 2 * sqrtm(first @ second).real
+    )
+    assert frechet_distance(a, b, shrunk=True) == pytest.approx(wanted)
+    assert frechet_distance(a, a, shrunk=True) == pytest.approx(0, abs=1e-9)
 
 
 # ------------------------------------------------------------------------------- kernel

@@ -127,19 +127,39 @@ def frechet_distance(a: np.ndarray, b: np.ndarray, *, shrunk: bool = False) -> f
             f"a Fréchet distance of {a.shape[1]} features needs more images than that, and there"
             f" are {min(len(a), len(b))}; take shrunk covariances, or other features"
         )
-    first, second = (_covariance(x, shrunk) for x in (a, b))
+    mean = float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum())
+    if shrunk:
+        return max(0.0, mean + _shrunk_distance(a, b))
+    return max(0.0, mean + _bures(*(np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))))
+
+
+def _bures(first: np.ndarray, second: np.ndarray) -> float:
+    """tr(A + B - 2 (A B)^1/2)"""
     root = _root(first)
     cross = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(min=0)).sum()
-    mean = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum()
-    return max(0.0, float(mean + np.trace(first) + np.trace(second) - 2 * cross))
+    return float(np.trace(first) + np.trace(second) - 2 * cross)
 
 
-def _covariance(x: np.ndarray, shrunk: bool) -> np.ndarray:
-    if not shrunk:
-        return np.atleast_2d(np.cov(x, rowvar=False))
-    from sklearn.covariance import ledoit_wolf
+def _shrunk_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The same of (1 - s) S + s tr(S) / d I with Ledoit and Wolf's s.
 
-    return ledoit_wolf(x)[0]
+    In the directions in which no image of either set varies both are multiples of I, so
+    that only those of at most n + m others are decomposed: of 64 x 64 pixels d is 12,288.
+    """
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    features, deviations = a.shape[1], [x - x.mean(axis=0) for x in (a, b)]
+    basis = np.linalg.qr(np.vstack(deviations).T)[0]
+    inside, levels = [], []
+    for x, own in zip((a, b), deviations, strict=True):
+        share = float(ledoit_wolf_shrinkage(x))
+        level = share * float((own**2).sum()) / (len(x) * features)
+        varied = own @ basis
+        covariance = (1 - share) * varied.T @ varied / len(x)
+        inside.append(covariance + level * np.eye(basis.shape[1]))
+        levels.append(level)
+    outside = (features - basis.shape[1]) * (np.sqrt(levels[0]) - np.sqrt(levels[1])) ** 2
+    return _bures(*inside) + float(outside)
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
