@@ -18,10 +18,18 @@ from conftest import ROOT
 from membench.boards import published_table
 from membench.boards.board import By, board
 from membench.boards.columns import column, document, to_arrow
+from membench.boards.other_tables import RUN_COLUMNS, TUNED
+from membench.boards.other_tables import SWEPT as SWEPT_COLUMNS
 from membench.boards.saved import write
+from membench.boards.tuned import collect_tries
 from membench.boards.views import BOARD_COLUMNS, TABLES
 from membench.metrics.names import COPIES, DETECTION, INFO, METRICS, NUMBERS, RARE, SWEPT
 from membench.runs.finished import Run, read_runs
+from membench.runs.spec import Spec
+from membench.runs.sweep import COLUMNS as SWEEP
+from membench.runs.tuning import Try
+from membench.storage.tables import SCHEMAS
+from membench.storage.tables import TABLES as RUN_TABLES
 
 TYPES = {"text": pa.string(), "flag": pa.bool_(), "whole": pa.int64(), "real": pa.float64()}
 
@@ -128,6 +136,16 @@ def test_the_document_is_made_from_the_table() -> None:
         "python -m membench.boards.columns > docs/columns.md"
     )
     assert all(f"| `{name}` |" in text for columns in TABLES.values() for name in columns)
+
+
+def test_tables_that_are_no_boards_have_their_columns_described() -> None:
+    """Each in the order of its file."""
+    assert set(RUN_COLUMNS) == {*SCHEMAS, "nearest", "quality"}
+    for name, (_, about) in RUN_COLUMNS.items():
+        assert list(about) == RUN_TABLES[name].names
+    assert list(SWEPT_COLUMNS) == [*SWEEP]
+    refused = Try(Spec("loss", "cifar10"), 0, (), refused="too large")
+    assert list(TUNED) == list(collect_tries([refused]).columns)
 
 
 def test_percentiles_are_of_the_value_as_it_is():

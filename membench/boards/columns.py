@@ -7,14 +7,17 @@ document of all.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 import pyarrow as pa
 
+from membench.boards.other_tables import RUN_COLUMNS, SWEPT, TUNED
 from membench.boards.quality import COLUMN
 from membench.boards.views import BOARD_COLUMNS, TABLES, Column, real
 from membench.metrics.names import INFO, METRICS
+from membench.storage.tables import TABLES as STORED
 
 # A count is a whole number in a row of one run, and a mean over seeds otherwise.
 KINDS = {
@@ -129,15 +132,56 @@ def document() -> Iterator[str]:
                 f"| `{name}` | {KINDS[of.kind]}{', may be missing' if of.empty else ''} | {of.unit}"
                 f" | {of.about} |"
             )
+    yield from _run_tables()
+    for title, intro, about in (
+        ("membench tune", "One row a try of a detector's options.", TUNED),
+        (
+            "membench ablate --sweep",
+            "One row a point, seed, model, metric and band. Before these there is a column an"
+            " option that is swept, called like it (`option_NAME` where that name is taken).",
+            SWEPT,
+        ),
+    ):
+        yield from ("", f"## {title}", "", *_folded(intro), "")
+        yield from _named(about)
     yield ""
     yield "## Metrics"
     yield ""
-    yield "`metric` of `metrics.parquet`, which lies in a run's folder."
+    yield "`metric` of `metrics.parquet`, and of a sweep."
     yield ""
     yield "| metric | what it is | range |"
     yield "| --- | --- | --- |"
     for info in METRICS:
         yield f"| `{info.name}` | {info.about} | {info.low:g} to {info.high:g} |"
+
+
+def _run_tables() -> Iterator[str]:
+    """The tables of a run's folder, a section each."""
+    kinds = {"string": "text", "binary": "bytes"}
+    for table, (row, about) in RUN_COLUMNS.items():
+        yield from ("", f"## {table}.parquet of a run", "", *_folded(f"{_capital(row)}."), "")
+        yield "| column | type | what it holds |"
+        yield "| --- | --- | --- |"
+        for of in STORED[table]:
+            number = "whole number" if pa.types.is_integer(of.type) else "number"
+            kind = kinds.get(str(of.type), number)
+            missing = ", may be missing" if of.nullable else ""
+            yield f"| `{of.name}` | {kind}{missing} | {about[of.name]} |"
+
+
+def _named(about: Mapping[str, str]) -> Iterator[str]:
+    yield "| column | what it holds |"
+    yield "| --- | --- |"
+    for name, what in about.items():
+        yield f"| `{name}` | {what} |"
+
+
+def _folded(text: str) -> list[str]:
+    return textwrap.wrap(text, 88)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 if __name__ == "__main__":

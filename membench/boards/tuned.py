@@ -27,10 +27,7 @@ KEPT = {
 
 
 def collect_tries(done: Sequence[Try]) -> pd.DataFrame:
-    """Columns task, detector, number, options (all that were set), those of ``KEPT``
-    (its values), error, command (which runs the try on another world), and ``chosen``:
-    the highest mirrored AUROC of its detector, of equal ones the first.
-    """
+    """A row a try, with the columns ``boards.other_tables.TUNED``."""
     rows = []
     for t in done:
         row = {"task": t.spec.task, "detector": t.spec.detector, "number": t.number}
