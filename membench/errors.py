@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 LONGEST = 100  # characters of a name that are shown
 
@@ -74,3 +74,13 @@ def unknown_name(kind: str, name: str, options: Iterable[str], hint: str) -> Use
     Did you mean 'side'? See: <hint>``.
     """
     return UserError(f"unknown {kind} {name[:LONGEST]!r}.{suggest(name, options)} See: {hint}")
+
+
+def unknown_profile(profile: str, task: str, known: Sequence[str]) -> UserError:
+    """The error for a profile that a task lacks; it names those that there are, since
+    mini, the default, is not everybody's.
+    """
+    return UserError(
+        f"unknown profile {profile[:LONGEST]!r}.{suggest(profile, known)} Task {task} has"
+        f" {', '.join(known)}: --profile {known[0]}. See: membench show {task}"
+    )

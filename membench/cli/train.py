@@ -7,7 +7,7 @@ from pathlib import Path
 
 from membench import registry
 from membench.cli.common import log, settings, tracker_of
-from membench.errors import UserError, unknown_name
+from membench.errors import UserError, unknown_profile
 
 HELP = "train a task's models"
 DESCRIPTION = (
@@ -65,9 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> int:
     task = registry.tasks().load(args.task)
     if args.profile not in task.info.profiles:
-        raise unknown_name(
-            "profile", args.profile, task.info.profiles, f"membench show {args.task}"
-        )
+        raise unknown_profile(args.profile, args.task, task.info.profiles)
     if args.threads is not None:
         if not 1 <= args.threads <= 4096:
             raise UserError(f"--threads {args.threads}: choose 1 to 4096")

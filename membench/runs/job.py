@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from membench import registry
 from membench.detector import Detector
-from membench.errors import UserError, unknown_name
+from membench.errors import UserError, unknown_profile
 from membench.models.batch_size import AUTO, USUAL, Tuned
 from membench.models.loading import check_device
 from membench.options import detector_options, parse_options
@@ -51,9 +51,7 @@ def open_task(spec: Spec) -> Task:
     """
     task_class = registry.tasks().load(spec.task)
     if spec.profile not in task_class.info.profiles:
-        raise unknown_name(
-            "profile", spec.profile, task_class.info.profiles, f"membench show {spec.task}"
-        )
+        raise unknown_profile(spec.profile, spec.task, task_class.info.profiles)
     registry.detectors().get(spec.detector)
     return task_class(
         parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}")
