@@ -166,6 +166,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         for what, words in (("training_data", "training data"), ("labels", "labels"))
     },
     "own task": ({"task": "t"}, "is of task t, which does not ship with membench"),
+    "own task, dirty": (
+        {"task": "t", "extra": {"membench": {"commit": "e" * 40, "dirty": True}}},
+        "is of task t, which does not ship with membench",
+    ),
     "task of a plug-in": (
         {"parts": {"plugin_code": {"detector": CODE, "task": CODE}}},
         "is of task cifar10, which does not ship with membench",

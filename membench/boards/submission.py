@@ -63,10 +63,11 @@ def submission(paths: Sequence[Path], source: Path | None) -> Submission:
     found = list(runs.values())
     name = _detector_of(found)
     for run in found:
+        # What another run cannot mend comes first
+        _check_task(run)
+        _check_access(run)
         _check_whole(run)
         _check_commit(run)
-        _check_access(run)
-        _check_task(run)
     text = _source_of(found, source)
     by = board_of(found)
     places = [Path(run.info["task"], run.info["profile"], name, run.info["key"]) for run in found]
