@@ -12,7 +12,7 @@ import pandas as pd
 
 from membench.boards.board import Board
 from membench.plain import plain
-from membench.reports.drawing import draw
+from membench.reports.drawing import draw, noted
 from membench.reports.gallery import of_run
 from membench.reports.plots import Plot
 from membench.reports.run_plots import histogram_plot, run_roc
@@ -32,7 +32,7 @@ class Figure:
         self._plot, self._heading = plot, heading
 
     def _repr_svg_(self) -> str:
-        return draw([self._plot], "svg", heading=self._heading).decode("utf-8")
+        return self._drawn("svg").decode("utf-8")
 
     def save(self, path: str | Path) -> Path:
         """Writes a ``.png`` or ``.svg`` file; returns its path.
@@ -43,8 +43,11 @@ class Figure:
         kind = file.suffix.removeprefix(".")
         if kind not in ("png", "svg"):
             raise ValueError(f"{file} is neither .png nor .svg")
-        file.write_bytes(draw([self._plot], kind, heading=self._heading))
+        file.write_bytes(self._drawn(kind))
         return file
+
+    def _drawn(self, kind: str) -> bytes:
+        return draw([self._plot], kind, heading=noted(self._heading, [self._plot]))
 
     def __repr__(self) -> str:
         return f"<plot: {self._heading}; .save('plot.svg')>"

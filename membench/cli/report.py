@@ -50,8 +50,9 @@ def call(args: argparse.Namespace) -> int:
     if args.format == "md":
         sys.stdout.write((args.output / "report.md").read_text(encoding="utf-8"))
     size = page.stat().st_size / 1e6
+    runs, parts = len(found.runs), len(made.parts)
     say(
-        f"{len(found.runs)} runs on {len(made.parts)} boards written to {page} ({size:.1f} MB),"
-        f" plots to {args.output / 'plots'}"
+        f"{runs} {'run' if runs == 1 else 'runs'} on {parts} {'board' if parts == 1 else 'boards'}"
+        f" written to {page} ({size:.1f} MB), plots to {args.output / 'plots'}"
     )
     return ended(found, args.keep_going)

@@ -15,7 +15,7 @@ from membench.boards.papers import about_detectors
 from membench.plain import marked_down
 from membench.reports.board_parts import NO_DATE, Board, Part, part_of
 from membench.reports.board_plots import settings_of
-from membench.reports.drawing import draw
+from membench.reports.drawing import draw, noted
 from membench.reports.kinds import kind_lines
 from membench.reports.output import markdown
 from membench.reports.page import Table, rendered
@@ -78,12 +78,9 @@ def write_board(
     if plots:
         for part in tqdm(parts, desc="plots", unit="board", disable=not progress):
             for name, panels in part.figures.items():
+                title = part.board.title + (" (CONTROL)" if part.board.control else "")
                 for kind in ("png", "svg"):
-                    data = draw(
-                        panels,
-                        kind,
-                        heading=part.board.title + (" (CONTROL)" if part.board.control else ""),
-                    )
+                    data = draw(panels, kind, heading=noted(title, panels))
                     atomic_write(
                         out / "plots" / f"{name}.{kind}",
                         lambda temporary, data=data: temporary.write_bytes(data),  # type: ignore[misc]

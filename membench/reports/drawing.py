@@ -57,6 +57,13 @@ def draw(plots: Sequence[Plot], kind: str, *, heading: str = "") -> bytes:
     return out.getvalue()
 
 
+def noted(heading: str, plots: Sequence[Plot]) -> str:
+    """The heading, and below it what the plots' notes say: a file of its own has no page
+    around it that would.
+    """
+    return "\n".join([heading, *dict.fromkeys(plot.note for plot in plots if plot.note)])
+
+
 def inline(plot: Plot) -> Markup:
     """The plot as an SVG element for a page, without its title; the same text for the
     same plot.
@@ -184,6 +191,8 @@ def figure(plots: Sequence[Plot], *, heading: str = "", page: bool = False) -> F
     tall = max(plot.height for plot in plots)
     if tall:
         size = (size[0], tall + (1.25 if page else 1.0) * key)
+    above = "\n".join(wrapped(line, 38 * columns + 50) for line in heading.splitlines())
+    size = (size[0], size[1] + 0.17 * max(0, above.count("\n") - 1))  # there is room for two lines
     made = Figure(figsize=size, layout="constrained")
     panels = made.subplots(down, columns, squeeze=False).ravel()
     letters = int(0.85 * 72 * size[0] / columns / (0.6 * rcParams["font.size"]))
@@ -206,11 +215,8 @@ def figure(plots: Sequence[Plot], *, heading: str = "", page: bool = False) -> F
             handlelength=3.2,
             columnspacing=1.4,
         )
-    if heading:
-        made.suptitle(
-            "\n".join(wrapped(line, 38 * columns + 50) for line in heading.splitlines()),
-            fontsize=9,
-        )
+    if above:
+        made.suptitle(above, fontsize=9)
     return made
 
 

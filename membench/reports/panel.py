@@ -121,6 +121,8 @@ def _line(axes: Axes, plot: Plot, line: Line) -> Any:
         "markerfacecolor": INKS["bg"][0] if line.hollow else colour,
         "markeredgewidth": 1.8 if line.hollow or line.marker == CROSS else 0,
         "clip_on": line.joined,
+        # A marker at the edge lies over the frame, which matplotlib draws at 2.5
+        "zorder": 2 if line.joined else 3,
         "transform": beside,
     }
     if line.low is None or line.high is None:

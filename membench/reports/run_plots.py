@@ -46,7 +46,8 @@ def roc_plot(
     """
     if not parts:
         raise ValueError("no scores to draw")
-    n = min(int((part.label == 0).sum()) for of in parts.values() for part in of)
+    counts = {int((part.label == 0).sum()) for of in parts.values() for part in of}
+    n = min(counts)
     lowest = min(LOWEST_FPR, 10.0 ** math.floor(-math.log10(n))) if n else LOWEST_FPR
     lines = []
     for index, (name, of) in enumerate(parts.items()):
@@ -56,7 +57,8 @@ def roc_plot(
         )
     chance = np.geomspace(lowest, 1, 60)
     lines.append(Line("chance", chance, chance, style=CHANCE))
-    note = f"Shaded: below 1/{n:,}, a false positive rate that {n:,} negatives cannot show."
+    fewest = f"{n:,} negatives{', the fewest of a line,' if len(counts) > 1 else ''}"
+    note = f"Shaded: below 1/{n:,}, a false positive rate that {fewest} cannot show."
     x, y = Axis("false positive rate (log)", lowest, 1, log=True), Axis("true positive rate", 0, 1)
     return Plot("ROC", "roc", x, y, lines, shade=1 / n, note=note)
 
