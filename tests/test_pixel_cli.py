@@ -14,6 +14,7 @@ from conftest import pixel_unet
 from diffusers import DDIMPipeline, DDIMScheduler
 
 from membench.cli.main import main
+from membench.tasks.cifar10.task import Cifar10
 
 TRAIN = ["train", "cifar10", "--profile", "full"]
 RUN = ["run", "--detector", "flipd", "--task", "cifar10", "--profile", "full", "--quiet"]
@@ -137,6 +138,19 @@ def model(folder: Path, size: int = 32) -> Path:
 def test_each_mistake_is_one_line(capsys, args: list[str], words: list[str]) -> None:
     error = refused(capsys, *args)
     assert all(word in error for word in words), error
+
+
+def test_a_whole_training_says_what_asks_its_models(capsys, monkeypatch) -> None:
+    """One by another recipe does not: the task would refuse them."""
+    monkeypatch.setattr(Cifar10, "train", classmethod(lambda *args, **how: None))
+    assert main(["train", "cifar10", "--world", "4", "--output", "out"]) == 0
+    assert capsys.readouterr().err == (
+        "membench: next: membench run --detector loss --task cifar10 --set cifar10.world=4"
+        " --set cifar10.models=out\n"
+    )
+    for changed in (["--set", "steps=6"], ["--part", "a"], ["--labels", "random"]):
+        assert main(["train", "cifar10", *changed]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_subset_after_the_end(capsys, tmp_path, monkeypatch) -> None:
