@@ -71,8 +71,10 @@ RUN_COLUMNS: dict[str, tuple[str, dict[str, str]]] = {
                 " auroc_complexity_matched the number of classes of size"
             ),
             "subset": (
-                "all; kind=KIND: memorized examples of that kind (of extracted_share and"
-                " copies_per_image: training images); source=SOURCE: against these negatives alone"
+                "all; kind=KIND: memorized examples of that kind against the others of that kind"
+                " (against all where there are none), images generated for that kind, or, of"
+                " extracted_share and copies_per_image, training images of it; source=SOURCE:"
+                " against the negatives of that source"
             ),
             "value": "missing where the data cannot support it",
             "low": "lower end of the 95 % interval; missing where there is none",
