@@ -4,6 +4,7 @@ world, and the best of them by the mirrored AUROC.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from membench.cli.main import main
 from membench.errors import UserError
 from membench.reports.tuned import told
 from membench.runs.spec import Spec
-from membench.runs.tuning import tries
+from membench.runs.tuning import examples_of, tries
+from membench.tasks.cifar10.task import Cifar10
 
 # Scores by the loss, or by its opposite, which is the default
 PLUGIN = '''
@@ -117,6 +119,13 @@ def test_what_cannot_be_tuned_is_refused_in_one_line(words, line, tmp_path, caps
     assert main(["tune", *words.split()]) == 2
     told = capsys.readouterr().err.strip()
     assert line in told and "\n" not in told and not (tmp_path / "results").exists()
+
+
+def test_a_task_without_a_mini_profile_is_refused(monkeypatch) -> None:
+    """Not by a profile that tune has no option for."""
+    monkeypatch.setattr(Cifar10, "info", replace(Cifar10.info, profiles=("full",)))
+    with pytest.raises(UserError, match=r"both halves of a mini task, and cifar10 has no profile"):
+        examples_of(Spec("loss", "cifar10"))
 
 
 def test_a_tuned_option_is_refused_however_it_is_spaced() -> None:

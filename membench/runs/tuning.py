@@ -119,11 +119,13 @@ def examples_of(spec: Spec) -> str:
     Raises :class:`UserError` for a task that is no mirror pair, or for another world
     than the development world: what is tuned on is not reported on.
     """
-    task = open_task(spec)
-    if spec.profile != "mini" or not hasattr(task.options, "half"):
+    profiles = registry.tasks().load(spec.task).info.profiles
+    task = open_task(spec) if "mini" in profiles else None
+    if task is None or not hasattr(task.options, "half"):
+        lacks = "no profile mini" if task is None else "no option half"
         raise UserError(
-            f"{spec.task} with --profile {spec.profile} has no mirror pair to tune on; choose a"
-            " mini task"
+            f"tuning takes both halves of a mini task, and {spec.task} has {lacks}. See: membench"
+            " list tasks"
         )
     for name in ("half", "world", "models"):
         if any(setting.partition("=")[0].strip() == name for setting in spec.task_options):
