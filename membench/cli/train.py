@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from membench import registry
 from membench.cli.common import log, settings, tracker_of
 from membench.errors import UserError, unknown_profile
 from membench.plain import say
-from membench.task import Task
 
 HELP = "train a task's models"
 DESCRIPTION = (
@@ -90,20 +90,20 @@ def call(args: argparse.Namespace) -> int:
         task.train(
             args.output, args.part, options, profile=args.profile, progress=not args.quiet, **told
         )
-    if line := _next(args, task):
+    if line := _next(args, {field.name for field in fields(task.Options)}, task.info.examples):
         say(line)
     return 0
 
 
-def _next(args: argparse.Namespace, task: type[Task]) -> str:
+def _next(args: argparse.Namespace, read: Collection[str], examples: str) -> str:
     """The command that asks the models of a whole training by the mini recipe; empty
-    for another recipe, whose models the task may refuse.
+    for another recipe, whose models the task may refuse. read, examples: the task's
+    options, by name, and whether it has prompts or images.
     """
     changed = args.options or args.part or args.labels or args.perturb is not None
-    read = {field.name for field in fields(task.Options)}
     if args.profile != "mini" or changed or "models" not in read:
         return ""
     world = f" --set {args.task}.world={args.world}" if args.world else ""
     models = shlex.quote(f"{args.task}.models={args.output}")
-    detector = "loss" if task.info.examples == "images" else "cfg_norm"
+    detector = "loss" if examples == "images" else "cfg_norm"
     return f"next: membench run --detector {detector} --task {args.task}{world} --set {models}"
