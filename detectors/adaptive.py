@@ -31,6 +31,7 @@ from membench.models.denoiser import Denoiser
 from membench.seeds import seed_of
 from membench.types import Condition, Sample
 
+from .base import refuse_unread
 from .within import made, scored, suits
 
 
@@ -99,6 +100,9 @@ class Adaptive(Detector):
                 f"{name} scores a prompt by images that it samples, which are not drawn again;"
                 " raise its images, or choose a detector that needs none, such as cfg_norm"
             )
+        if self.options.least == self.options.rounds:
+            why = "with least=rounds nothing is decided before the last; lower least"
+            refuse_unread(self.options, ("level",), why)
         suits(name, self.parts[0], model, conditions)
 
     def score(

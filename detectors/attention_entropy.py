@@ -77,8 +77,8 @@ class AttentionEntropy(OwnTrajectory):
         if o.variant == "E":
             why = "variant=E looks at the first step, which is neither guided nor compared"
             refuse_unread(o, ("signed", "guidance"), why)
-        elif o.layer not in [preset.get("layer") for preset in self.presets.values()]:
-            refuse_unread(o, ("layer",), "variant=D takes all layers")
+        else:
+            refuse_unread(o, ("layer",), "variant=D takes all layers", self.presets)
 
     def layers(self, model: Denoiser) -> list[str]:
         return (

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -120,12 +121,19 @@ def noised(
     return with_noise(model, x0, keys, t, seed)[0]
 
 
-def refuse_unread(options: Any, names: Sequence[str], why: str) -> None:
+def refuse_unread(
+    options: Any,
+    names: Sequence[str],
+    why: str,
+    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> None:
     """Raises :class:`UserError` if an option that nobody would read is not at its
-    default: a sweep of it would be a flat line.
+    default: a sweep of it would be a flat line. presets: whose values are allowed, too:
+    a preset is of several variants, and each reads its own part of it.
     """
     for option in fields(options):
-        if option.name in names and (value := getattr(options, option.name)) != option.default:
+        usual = [option.default, *(p[option.name] for p in presets.values() if option.name in p)]
+        if option.name in names and (value := getattr(options, option.name)) not in usual:
             raise UserError(f"{option.name}={value}: {why}")
 
 

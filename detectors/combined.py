@@ -33,6 +33,7 @@ from membench.storage.files import write_json
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Cost, Sample
 
+from .base import refuse_unread
 from .within import joined, made, suits, table
 
 
@@ -87,6 +88,9 @@ class Combined(Detector):
         self._scores: dict[str, float] = {}
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        if self.given is not None:
+            why = "with weights given nothing is learned; leave it out, or weights"
+            refuse_unread(self.options, ("folds", "strength"), why)
         for name, part in self.holds.items():
             suits(name, part, model, conditions)
 

@@ -30,7 +30,7 @@ from membench.models.trace import SMALL, Trace, small
 from membench.storage.images import png_bits
 from membench.types import Access, Condition, Request
 
-from .base import IMAGES, ByCondition
+from .base import IMAGES, ByCondition, refuse_unread
 
 EXACT_LIMIT = 4096  # largest D whose trace is taken exactly: D JVPs an image
 
@@ -127,6 +127,9 @@ class Flipd(ByCondition):
                 f"trace=exact takes D = {size:,} JVPs an image, and membench stops at D ="
                 f" {EXACT_LIMIT:,}; choose trace=hutchinson"
             )
+        if self.options.trace == "exact":
+            why = "trace=exact takes no probes; choose trace=hutchinson"
+            refuse_unread(self.options, ("probes", "probe"), why)
         choose(model, self.options.derivative)
 
     def _index(self, model: Denoiser) -> int:

@@ -28,7 +28,7 @@ from membench.similarity.l2 import tiled_l2_between, tiled_l2_matrix
 from membench.storage.pixels import Pixels
 from membench.types import Access, Condition, Request, Sample
 
-from .base import drawn_pixels, image_shape, own_images, requests
+from .base import drawn_pixels, image_shape, own_images, refuse_unread, requests
 
 UNCONDITIONAL = Condition("unconditional")
 
@@ -92,12 +92,24 @@ class RandomSampling(Detector):
         self._drawn: Pixels | None = None
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
+        o = self.options
+        if self.unconditional:
+            why = "extraction=unconditional extracts as many images as generations says; set that"
+            refuse_unread(o, ("at_most",), why)
+            if self.extract_only or self.examples == "images":  # no prompt is scored
+                why = "extraction=unconditional asks the null condition alone, without guidance"
+                refuse_unread(o, ("draws", "guidance"), f"{why}; set generations")
+        else:
+            why = "it is of extraction=unconditional; set draws or at_most, or choose that"
+            refuse_unread(o, ("generations",), why)
+        if not model.has_condition:
+            refuse_unread(o, ("guidance",), "this model has no condition to be guided by")
         if self.extract_only:  # tiles are of scores
             return
         height, width, _ = image_shape(model, conditions)
-        if height % self.options.tiles or width % self.options.tiles:
+        if height % o.tiles or width % o.tiles:
             raise UserError(
-                f"tiles={self.options.tiles} does not divide the {height} and {width} pixels of an"
+                f"tiles={o.tiles} does not divide the {height} and {width} pixels of an"
                 " image's sides; choose a number that does"
             )
 

@@ -152,7 +152,10 @@ class ScoreNorm(ByCondition):
                     "an image is scored on the trajectory that generated it, as the task samples",
                 )
             if own_draws(conditions, 2) > 1:
-                self._step(model, o.trajectory)
+                steps_before, _ = self._step(model, o.trajectory)
+                if not steps_before and self.variant(model) != "guided":
+                    why = "the norm is taken before a step is, which it would guide; choose a lower"
+                    refuse_unread(o, ("weight",), f"{why} t, or condition=guided")
             if own_draws(conditions, 2) == 1 or o.images:
                 self._step(model, self.steps)
         if by_image:

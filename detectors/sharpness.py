@@ -40,6 +40,7 @@ from membench.models.derivative import Derivative, choose, jvp, vjp
 from membench.models.sampling import ddim, pure_noise
 from membench.types import Access, Condition, Request
 
+from .base import refuse_unread
 from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 
@@ -93,8 +94,15 @@ class Sharpness(OwnTrajectory):
                     f"steps={self.options.steps} is more than the {steps} steps of a trajectory, "
                     "less those from pure noise; lower it"
                 )
-        if self.options.product == "jvp":
-            choose(model, self.options.derivative)
+        o = self.options
+        if o.product == "jvp":
+            choose(model, o.derivative)
+        else:
+            why = "product=vjp has one way, backward; choose product=jvp"
+            refuse_unread(o, ("derivative",), why)
+        if self.examples == "prompts" and o.steps == 1 and not pure_noise(model, o.trajectory):
+            why = "steps=1 looks before a step is taken, which it would guide; take more steps"
+            refuse_unread(o, ("guidance",), why)
 
     def follow(
         self, model: Denoiser, rows: Rows, steps: int, guidance: float, *, whole: bool

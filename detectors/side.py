@@ -45,7 +45,15 @@ from membench.types import Access, Condition, Request, Sample
 
 from .base import drawn_pixels, own_images, refuse_unread, samples
 from .prepared import each_once
-from .side_options import PAPER, SideOptions, read_files, stride_to_few
+from .side_options import (
+    OF_CLASSIFIER,
+    OF_CLUSTERS,
+    OF_LORA,
+    PAPER,
+    SideOptions,
+    read_files,
+    stride_to_few,
+)
 from .surrogate.conditions import NULL, synthesize, synthesize_forwards
 from .surrogate.labels import by_clusters, by_oracle, by_teacher
 from .surrogate.teacher import teacher_of
@@ -93,7 +101,18 @@ class Side(Detector):
             from .surrogate.lora import refuse_unadaptable
 
             refuse_unadaptable(model)
-            refuse_unread(o, ("guidance",), "surrogate=lora has no classifier to be guided by")
+            why = "surrogate=lora has no classifier to be guided by"
+            refuse_unread(o, ("guidance", *OF_CLASSIFIER), why, self.presets)
+        else:
+            why = "surrogate=classifier has no LoRA; leave it out"
+            refuse_unread(o, OF_LORA, why, self.presets)
+        if o.labels != "clusters":
+            read = ("min_members",) if o.labels == "oracle" else ()
+            unread = [name for name in OF_CLUSTERS if name not in read]
+            refuse_unread(o, unread, f"labels={o.labels} makes no clusters", self.presets)
+        elif o.features == "bottleneck":
+            why = "features=bottleneck are the model's own; choose sscd, sscd-int8 or clip"
+            refuse_unread(o, ("features_weights",), why)
         if self.examples == "images":
             refuse_unread(o, ("draws",), "an example that is an image is scored as it is")
 

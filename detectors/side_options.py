@@ -36,6 +36,19 @@ PAPER = {
     "lora_steps": 50_000,
 }
 
+# What one kind of label or of surrogate reads and the other does not
+OF_CLUSTERS = (
+    "features",
+    "features_weights",
+    "clusters",
+    "min_members",
+    "keep",
+    "cohesion",
+    "train_on",
+)
+OF_CLASSIFIER = ("blocks", "stem", "classifier_steps", "classifier_rate")
+OF_LORA = ("lora_rank", "lora_steps", "lora_rate", "lora_start")
+
 
 def stride_to_few(pixels: int) -> int:
     """The stride that leaves at most ``FEW`` of so many pixels a side."""

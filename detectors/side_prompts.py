@@ -44,6 +44,7 @@ from membench.seeds import seed_of
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Cost, Sample
 
+from .base import refuse_unread
 from .prepared import Prepared, each_once
 from .side_options import stride_to_few
 from .surrogate.conditions import (
@@ -126,6 +127,13 @@ class SidePrompts(Prepared):
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:
         if not model.takes_text or any(c.prompt is None for c in conditions):
             raise UserError("it searches prompts, and this model is not told any; choose side")
+        o = self.options
+        if o.rounds == 1:
+            why = "the only generation are captions as they are; choose rounds=2 or more"
+            refuse_unread(o, ("elite", "crossover", "mutation"), why)
+        elif round(o.elite * o.population) == o.population:
+            why = f"elite={o.elite:g} leaves no place for a child; lower it"
+            refuse_unread(o, ("crossover", "mutation"), why)
 
     def prepare(
         self, model: Denoiser, conditions: Sequence[Condition], workspace: Workspace

@@ -24,15 +24,18 @@ from membench.similarity.spaces import pixel_space
 PLAIN, STEPS = 160, 2
 # Half of it pays for the plain images and their features, the rest for guided ones
 BUDGET = 2 * PLAIN * (STEPS + 1)
+REAL = guided._options
 
 
 @pytest.fixture(autouse=True)
 def few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A surrogate of two steps: what it learns is no matter here."""
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
-    real = guided._options
-    few = ("classifier_steps=2", "lora_steps=1")
-    monkeypatch.setattr(guided, "_options", lambda plain, count: (*real(plain, count), *few))
+    few(monkeypatch, "classifier_steps=2")
+
+
+def few(monkeypatch: pytest.MonkeyPatch, steps: str) -> None:
+    monkeypatch.setattr(guided, "_options", lambda plain, count: (*REAL(plain, count), steps))
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +105,10 @@ def test_a_budget_that_trains_no_surrogate(folders, capsys) -> None:
 
 
 def test_a_surrogate_that_asks_the_model_is_paid_for(
-    tiny_pipeline_folder, tmp_path, capsys
+    tiny_pipeline_folder, tmp_path, capsys, monkeypatch
 ) -> None:
     """LoRA, of a model that takes text and is asked nothing: a batch of 64 a step."""
+    few(monkeypatch, "lora_steps=1")
     rng = np.random.default_rng(0)
     (tmp_path / "data").mkdir()
     for i, image in enumerate(rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)):

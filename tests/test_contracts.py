@@ -40,12 +40,11 @@ SIDE = {
     "min_members": 1,
     "keep": 1.0,
     "generations": 4,
-    "classifier_steps": 2,
-    "lora_steps": 2,
-    "lora_rank": 2,
     "batch": 4,
     "steps": 2,
 }
+CLASSIFIER = SIDE | {"surrogate": "classifier", "classifier_steps": 2}
+LORA = SIDE | {"surrogate": "lora", "lora_steps": 2, "lora_rank": 2}
 PROMPTS = {
     "synthetic": 8,
     "clusters": 2,
@@ -68,7 +67,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "caption_case": ({}, [CAPTIONS]),
     "caption_length": ({}, [CAPTIONS]),
     "caption_ngrams": ({"folds": 2}, [CAPTIONS]),
-    "carlini_conditional": (SIDE, [CAPTIONS, CLASSES, NOTHING]),
+    "carlini_conditional": (CLASSIFIER, [CAPTIONS, CLASSES, NOTHING]),
     "cfg_norm": ({}, [CAPTIONS, CLASSES]),
     "clid": ({}, [CAPTIONS, CLASSES]),
     "combined": ({"detectors": ("cfg_norm", "dcs")}, [CAPTIONS, CLASSES]),
@@ -90,7 +89,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "representation": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "score_norm": ({}, [CAPTIONS, CLASSES, NOTHING]),
     "sharpness": ({}, [CAPTIONS, CLASSES]),
-    "side": (SIDE, [CAPTIONS, CLASSES, NOTHING]),
+    "side": (CLASSIFIER, [CAPTIONS, CLASSES, NOTHING]),
     "side_prompts": (PROMPTS, [CAPTIONS]),
     "transition_step": ({}, [CAPTIONS, CLASSES]),
     "update_norm": ({"trajectory": 5}, [CAPTIONS]),
@@ -104,6 +103,10 @@ def test_every_built_in_detector_keeps_the_contract(name: str) -> None:
     )
     options, settings = EXPECTED[name]
     assert check_detector(registry.detectors().load(name), options, seeds=(0,)) == settings
+
+
+def test_side_with_a_lora_keeps_the_contract() -> None:
+    assert check_detector(registry.detectors().load("side"), LORA, seeds=(0,)) == [CAPTIONS]
 
 
 def test_the_example_of_the_readme_keeps_the_contract(tmp_path: Path) -> None:

@@ -21,15 +21,8 @@ from membench.storage.workspace import Workspace
 
 SAMPLING = {"steps": 4, "guidance": 3.0}
 # Sizes alone; every choice that the paper states stays
-STAND_IN = {
-    "clusters": 6,
-    "synthetic": 8,
-    "generations": 5,
-    "classifier_steps": 2,
-    "lora_rank": 2,
-    "lora_steps": 2,
-    "batch": 4,
-}
+STAND_IN = {"clusters": 6, "synthetic": 8, "generations": 5, "batch": 4}
+OF_CLASSIFIER, OF_LORA = {"classifier_steps": 2}, {"lora_rank": 2, "lora_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +34,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-def whole(model: Any, weights: str, workspace: Workspace) -> tuple[Side, dict[str, Any]]:
-    options = Side.Options(**{**PAPER, **STAND_IN, "features_weights": weights})
+def whole(
+    model: Any, weights: str, workspace: Workspace, sizes: dict[str, int]
+) -> tuple[Side, dict[str, Any]]:
+    options = Side.Options(**{**PAPER, **STAND_IN, **sizes, "features_weights": weights})
     attack = Side(options, seed=0, sampling=SAMPLING)
     attack.check(model, [])
     facts = attack.prepare(model, [], workspace)
@@ -59,7 +54,7 @@ def test_on_pixels_the_surrogate_is_a_resnet_34_that_knows_the_timestep(
     weights: str, workspace: Workspace
 ) -> None:
     w = pixels(clip=True, alone=True)
-    attack, facts = whole(w.model, weights, workspace)
+    attack, facts = whole(w.model, weights, workspace, OF_CLASSIFIER)
     assert facts["surrogate"] == "classifier" and len(IMAGES) < STAND_IN["clusters"]
     convolutions = [
         name
@@ -73,7 +68,7 @@ def test_on_pixels_the_surrogate_is_a_resnet_34_that_knows_the_timestep(
 
 def test_on_text_it_is_lora(weights: str, workspace: Workspace, tiny_pipeline_folder: Path) -> None:
     model = LatentDenoiser(load_text_to_image(tiny_pipeline_folder))
-    _, facts = whole(model, weights, workspace)
+    _, facts = whole(model, weights, workspace, OF_LORA)
     assert facts["surrogate"] == "lora"
     assert workspace.cost.decodes == STAND_IN["synthetic"]  # what SSCD has looked at
-    assert workspace.cost.backwards == STAND_IN["lora_steps"] * STAND_IN["batch"]
+    assert workspace.cost.backwards == OF_LORA["lora_steps"] * STAND_IN["batch"]

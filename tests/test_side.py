@@ -55,7 +55,8 @@ SMALL = {
     "classifier_steps": 2,
     "batch": 4,
 }
-SMALL_SET = [f"{k}={v}" for k, v in SMALL.items()]
+# Of a text-to-image model, whose surrogate is no classifier
+SMALL_SET = [f"{k}={v}" for k, v in SMALL.items() if k != "classifier_steps"]
 
 # ---------------------------------------------------------------- guidance, closed form
 
