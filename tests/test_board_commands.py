@@ -102,6 +102,14 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         (["--copy", "nan"], "--copy nan: nan lies outside the range of l2"),
         (["--copy", "many"], "--copy: invalid float value: 'many'"),
         (["--copy", "2"], "pairs beyond 1.4"),
+        *(
+            (["--band", "a=0.5:0.6", "--by", by], f"--by {by} shows scores alone")
+            for by in ("mirror", "worlds", "kind", "source", "example", "difference", "leaders")
+        ),
+        *(
+            (["--copy", "0.4", "--by", by], f"--by {by} shows none here")
+            for by in ("mirror", "kind", "example", "difference")
+        ),
         (["--task", "u"], "--task u: no finished run of it here. There are runs of t"),
         (
             ["--detector", "random,sied"],

@@ -53,6 +53,9 @@ By = Literal[
 # Tables whose intervals are made here; a run's own are those of its task's groups. Not
 # those of attacks: UMS has no resamples, so half of the table would be of other groups.
 REGROUPED = ("seeds", "kind", "source", "difference", "leaders", "summary")
+# Tables of scores and labels alone: no band changes them, and a copy threshold changes the
+# labels of generated images only, which no mirror pair has
+OF_SCORES = ("mirror", "worlds", "kind", "source", "example", "difference", "leaders")
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ def board(
     the same rows, for sentences; ``published``: a published number, and what was
     measured; ``summary``: as seeds, for one small table. groups: what intervals
     resample: ``task`` (as the task groups its examples), ``text``, ``image`` or
-    ``text+image``. bands, copy: other bands and copy threshold, by stored matches.
+    ``text+image``. bands, copy: other bands and copy threshold, by stored matches, of
+    tables that they change.
     compare: metrics by which settings are compared in pairs, of a board by seeds.
     quality: of a board by attack, the figures of quality that runs hold.
     Raises :class:`UserError` where the runs do not support what is asked for.
@@ -117,6 +121,7 @@ def board(
     if not runs:
         raise UserError("a board needs at least one finished run")
     if bands or copy is not None:
+        _refuse_unread(runs, by, bands)
         # None: no bar in a file
         shown = tqdm(runs, desc="thresholds", unit="run", delay=1, leave=False, disable=None)
         runs = [rescored(run, bands, copy) for run in shown]
@@ -166,6 +171,23 @@ def check(by: str, groups: str = "task") -> None:
         raise UserError(
             f"--groups {groups} is for --by {', '.join(REGROUPED[:-1])} and {REGROUPED[-1]}: a"
             " run's own intervals are those of its task's groups"
+        )
+
+
+def _refuse_unread(runs: Sequence[Run], by: str, bands: Sequence[Band]) -> None:
+    """Raises :class:`UserError` for bands, or another copy threshold, that change no number
+    of a table.
+    """
+    if by not in OF_SCORES:
+        return
+    if bands:
+        raise UserError(
+            f"--band is of extracted images, and --by {by} shows scores alone; choose --by band"
+        )
+    if by in ("mirror", "worlds") or not any(run.scores.similarity.notna().any() for run in runs):
+        raise UserError(
+            f"--copy changes the labels of generated images, and --by {by} shows none here; choose"
+            " --by seeds"
         )
 
 
