@@ -505,6 +505,17 @@ def test_offline_with_nothing_cached(
             ["ground_truth=.", "criterion=clip"],
             "criterion=clip has no default: --set sd_webster.criterion_weights=MODEL:TAG",
         ),
+        (["criterion=clip"], "criterion=clip: extracted images are compared with nothing"),
+        (["criterion_preprocess=resize320"], "criterion_preprocess=resize320: extracted images"),
+        (["reference_search=ivfpq"], "reference_search=ivfpq: extracted images are compared"),
+        (
+            ["ground_truth=.", "reference_search=ivfpq"],
+            "reference_search=ivfpq: it is read with reference only",
+        ),
+        (
+            ["reference=there.npy", "reference_probes=3"],
+            "reference_probes=3: it is read with reference_search=ivfpq only",
+        ),
     ],
 )
 def test_wrong_options_are_one_line(at_hub: Path, settings: list[str], told: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from membench import registry
+from membench.cli.main import main
 from membench.errors import UserError
 from membench.options import as_settings, detector_options
+from membench.tasks.cifar10.task import Cifar10
+from membench.tasks.sd_webster.task import SdWebster
 from membench.testing.tiny import Setting, settings
 
 TEXT, PIXELS, UNTOLD = settings()
@@ -62,6 +66,35 @@ def test_what_a_sibling_reads_is_not_refused() -> None:
     check("side", PIXELS, {"labels": "oracle", "min_members": 2})
     check("side", PIXELS, {"classifier_steps": 9})
     check("side", TEXT, {"lora_steps": 9})
+
+
+@pytest.mark.parametrize(
+    ("options", "parts", "told"),
+    [
+        (["perturbation=replace"], None, "no caption is perturbed; set perturb"),
+        (["vae_steps=5"], ["a"], "the VAE is not trained again"),
+        (["kl_weight=1", "world=1"], None, "the VAE is not trained again"),
+        (["steps=5"], ["vae"], "it is of the halves, and the VAE alone is trained"),
+    ],
+)
+def test_a_number_of_what_is_not_trained_is_refused(
+    options: list[str], parts: list[str] | None, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=told) as error:
+        SdWebster.train(tmp_path / "out", parts, options, progress=False)
+    assert str(error.value).startswith(options[0].partition("=")[0])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_labels_has_none_to_drop(tmp_path: Path) -> None:
+    given = ["labels=none", "label_dropout=0.5"]
+    with pytest.raises(UserError, match="a model without labels has none to drop"):
+        Cifar10.train(tmp_path, ["a"], given, progress=False)
+
+
+def test_download_refuses_what_only_the_mini_profile_reads(capsys: Any) -> None:
+    assert main(["download", "sd_webster", "--set", "sd_webster.world=3", "--offline"]) == 2
+    assert "world=3 is for --profile mini" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("setting", [TEXT, PIXELS], ids=["lora", "classifier"])

@@ -118,6 +118,13 @@ def train_pixels(
             f"perturb={recipe.perturb:g}: a model without labels has none to perturb; leave it out,"
             " or choose labels=class, random or cluster"
         )
+    # The default is another one for each task
+    usual = (PixelRecipe.label_dropout, MirrorRecipe.label_dropout)
+    if data.labels is None and recipe.label_dropout not in usual:
+        raise UserError(
+            f"label_dropout={recipe.label_dropout:g}: a model without labels has none to drop;"
+            " leave it out, or choose labels=class, random or cluster"
+        )
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
     size = data.images.shape[1]
     classes = None if data.labels is None else data.classes

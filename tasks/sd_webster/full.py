@@ -24,7 +24,16 @@ from membench.types import UNLABELLED, Space, Training
 
 from ..shared import examples_hash
 from .reference import read_reference
-from .resources import MODEL, MODELS, SSCD, changes_of, resources, sets_of
+from .resources import (
+    MODEL,
+    MODELS,
+    SSCD,
+    changes_of,
+    refuse_mini,
+    refuse_set,
+    resources,
+    sets_of,
+)
 from .sets import PROMPTS, chosen_prompts, negatives_of
 
 if TYPE_CHECKING:
@@ -64,9 +73,8 @@ def load_full(
             "reference and ground_truth exclude each other: images are compared with the one or the"
             " other"
         )
-    for name in ("half", "world", "models", "examples"):
-        if (value := getattr(o, name)) != getattr(type(o)(), name):
-            raise UserError(f"{name}={value} is for --profile mini")
+    refuse_mini(o)
+    _refuse_unread(o)
     if control and not o.control_model:  # before anything is fetched
         raise UserError(
             "--profile full ships no control model: name a model of the same kind that never saw"
@@ -136,6 +144,20 @@ def load_full(
             **({"reference": reference.told} if reference else {}),
         },
     )
+
+
+def _refuse_unread(o: SdWebsterOptions) -> None:
+    """Raises :class:`UserError` for options of a comparison that is not made, or is made
+    without them.
+    """
+    of_search = ("reference_search", "reference_index", "reference_probes")
+    if not (o.ground_truth or o.reference):
+        why = "extracted images are compared with nothing; name ground_truth or reference"
+        refuse_set(o, ("criterion", "criterion_weights", "criterion_preprocess", *of_search), why)
+    elif not o.reference:
+        refuse_set(o, of_search, "it is read with reference only")
+    elif o.reference_search == "exact":
+        refuse_set(o, ("reference_probes",), "it is read with reference_search=ivfpq only")
 
 
 # ------------------------------------------------------------------------- ground truth

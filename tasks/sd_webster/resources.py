@@ -29,6 +29,21 @@ URLS = "urls"  # ground_truth: what `membench download sd_webster --images` has 
 DOWNLOAD = "membench download sd_webster"
 
 
+def refuse_set(o: SdWebsterOptions, names: Sequence[str], why: str) -> None:
+    """Raises :class:`UserError` for one of these options that is not at its default."""
+    usual = type(o)()
+    for name in names:
+        if (value := getattr(o, name)) != getattr(usual, name):
+            raise UserError(f"{name}={value}: {why}")
+
+
+def refuse_mini(o: SdWebsterOptions) -> None:
+    """Raises :class:`UserError` for options that only the mini profile reads."""
+    for name in ("half", "world", "models", "examples"):
+        if (value := getattr(o, name)) != getattr(type(o)(), name):
+            raise UserError(f"{name}={value} is for --profile mini")
+
+
 def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
     """All that these options may need and that does not ship; the criterion's weights
     too, which a run reads with a ground truth only.

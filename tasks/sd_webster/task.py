@@ -104,8 +104,9 @@ class SdWebster(Task):
         """What the full profile needs from the network: ``membench download
         sd_webster``.
         """
-        from .resources import resources
+        from .resources import refuse_mini, resources
 
+        refuse_mini(self.options)
         return resources(self.options)
 
     def _mini(self, control: bool, device: str, dtype: str, batch_size: int) -> LoadedTask:

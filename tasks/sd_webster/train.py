@@ -201,6 +201,29 @@ def _refuse_another(there: Path, wanted: Path, recipe: Recipe) -> None:
         )
 
 
+OF_VAE = ("vae_steps", "vae_batch", "vae_rate", "kl_weight")
+OF_HALF = ("steps", "batch", "rate", "caption_dropout", "perturb", "perturbation")
+
+
+def _refuse_unread(recipe: Recipe, parts: tuple[str, ...]) -> None:
+    """Raises :class:`UserError` for a number of a part that is not trained: training.json
+    would say it of another.
+    """
+    usual = Recipe()
+
+    def refuse(names: tuple[str, ...], why: str) -> None:
+        for name in names:
+            if (value := getattr(recipe, name)) != getattr(usual, name):
+                raise UserError(f"{name}={value}: {why}")
+
+    if "vae" not in parts:
+        refuse(OF_VAE, "the VAE is not trained again; leave it out")
+    if not set(parts) & set(HALVES):
+        refuse(OF_HALF, "it is of the halves, and the VAE alone is trained")
+    if not recipe.perturb:
+        refuse(("perturbation",), "no caption is perturbed; set perturb")
+
+
 def train(
     out: Path,
     parts: tuple[str, ...],
@@ -218,6 +241,7 @@ def train(
         taken = "start= takes" if recipe.start else f"world {recipe.world} takes"
         of = "of its pipelines" if recipe.start else "that ships"
         raise UserError(f"{taken} the VAE {of}: leave out --part vae")
+    _refuse_unread(recipe, parts)
     out.mkdir(parents=True, exist_ok=True)
     made_by = commit()  # of the code that runs, not of what the checkout holds when it is done
     before = _before(Path(recipe.start), recipe.world) if recipe.start else {}
