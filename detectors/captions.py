@@ -22,7 +22,11 @@ from membench.types import Access, Condition, Request, Sample
 class CaptionNgramsOptions:
     folds: int = field(
         default=FOLDS,
-        metadata={"help": "parts of the cross-validation, by group", "min": 2, "max": 100},
+        metadata={
+            "help": "of the cross-validation; at most as many as the rarer label has groups",
+            "min": 2,
+            "max": 100,
+        },
     )
 
 

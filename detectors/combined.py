@@ -46,7 +46,12 @@ class CombinedOptions:
         default=(), metadata={"help": "their options: DETECTOR.KEY=VALUE"}
     )
     folds: int = field(
-        default=FOLDS, metadata={"help": "of the cross-validation, by group", "min": 2, "max": 100}
+        default=FOLDS,
+        metadata={
+            "help": "of the cross-validation; at most as many as the rarer label has groups",
+            "min": 2,
+            "max": 100,
+        },
     )
     strength: float = field(
         default=1.0, metadata={"help": "inverse of the L2 regularisation", "min": 1e-6, "max": 1e6}

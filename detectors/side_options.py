@@ -207,7 +207,13 @@ class SideOptions:
     )
     neighbours: int = field(
         default=50,
-        metadata={"help": "n of the score's normalised distance; Carlini et al.: 50", "min": 2},
+        metadata={
+            "help": (
+                "n of the score's normalised distance, at most the images there are; Carlini et"
+                " al.: 50"
+            ),
+            "min": 2,
+        },
     )
     steps: int = field(default=0, metadata={"help": "DDIM steps; 0: the task's own", "min": 0})
 
