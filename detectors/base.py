@@ -121,6 +121,11 @@ def noised(
     return with_noise(model, x0, keys, t, seed)[0]
 
 
+def changed(options: Any, names: Sequence[str]) -> bool:
+    """Whether any of these options is not at its default."""
+    return any(o.name in names and getattr(options, o.name) != o.default for o in fields(options))
+
+
 def refuse_unread(
     options: Any,
     names: Sequence[str],

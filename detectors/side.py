@@ -43,7 +43,7 @@ from membench.storage.pixels import Pixels
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
-from .base import drawn_pixels, own_images, refuse_unread, samples
+from .base import changed, drawn_pixels, own_images, refuse_unread, samples
 from .prepared import each_once
 from .side_options import (
     OF_CLASSIFIER,
@@ -102,10 +102,14 @@ class Side(Detector):
 
             refuse_unadaptable(model)
             why = "surrogate=lora has no classifier to be guided by"
-            refuse_unread(o, ("guidance", *OF_CLASSIFIER), why, self.presets)
+            refuse_unread(o, ("guidance",), why)
+            own, other = OF_LORA, OF_CLASSIFIER
         else:
             why = "surrogate=classifier has no LoRA; leave it out"
-            refuse_unread(o, OF_LORA, why, self.presets)
+            own, other = OF_CLASSIFIER, OF_LORA
+        # Settings of several tasks may be of both
+        if o.surrogate != "auto" or not changed(o, own):
+            refuse_unread(o, other, why, self.presets)
         if o.labels != "clusters":
             read = ("min_members",) if o.labels == "oracle" else ()
             unread = [name for name in OF_CLUSTERS if name not in read]

@@ -74,7 +74,7 @@ def test_a_lead_is_of_the_same_seed_and_its_interval_students() -> None:
     half = 4.302653 * 10 / 3**0.5
     for name in ("ams", "copied_at_cost"):
         assert found[name] == pytest.approx((20, 20 - half, 20 + half), rel=1e-6)
-    assert found["copied_at_300"] == (0, 0, 0)
+    assert found["copied_at_300"] == pytest.approx((0, np.nan, np.nan), nan_ok=True)  # no spread
 
 
 def test_an_image_at_the_threshold_is_a_copy_of_its_nearest() -> None:

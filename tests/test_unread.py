@@ -66,6 +66,10 @@ def test_what_a_sibling_reads_is_not_refused() -> None:
     check("side", PIXELS, {"labels": "oracle", "min_members": 2})
     check("side", PIXELS, {"classifier_steps": 9})
     check("side", TEXT, {"lora_steps": 9})
+    for setting in (PIXELS, TEXT):  # settings of several tasks, of which each reads its own
+        check("side", setting, {"classifier_steps": 9, "lora_steps": 9})
+    with pytest.raises(UserError, match="lora_steps=9: surrogate=classifier has no LoRA"):
+        check("side", PIXELS, {"surrogate": "classifier", "classifier_steps": 9, "lora_steps": 9})
 
 
 @pytest.mark.parametrize(
