@@ -41,7 +41,7 @@ def collect_attacks(
     (``boards.quality``). Highest AMS first. Raises :class:`UserError` where no
     attack has images of a model that has seen the training images.
     """
-    attacks = [run for run in runs if is_attack(run) and (run.samples.status == "ok").any()]
+    attacks = [run for run in runs if is_attack(run) and run.n_ok]
     if not attacks:
         raise UserError(
             f"no run is of an attack (attack = True) that has extracted images; {MAKE_ONE}"

@@ -253,7 +253,7 @@ def _row(run: Run) -> dict[str, Any]:
         row |= dict.fromkeys([name for name in row if of_attacks(name)], float("nan"))
     scored, good, drawn = (
         run.scores[run.scores.status == "ok"],
-        int((run.samples.status == "ok").sum()),
+        run.n_ok,
         len(run.samples),
     )
     row |= {

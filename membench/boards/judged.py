@@ -50,7 +50,7 @@ def _row(run: Run) -> dict[str, Any]:
     # A metric at several n, such as rarefaction, is not asked for
     held = whole.drop_duplicates("metric").set_index("metric")[["value", "low", "high"]]
     ends = held.astype(float).reindex(["auroc", "tpr_at_fpr_0.01", "ams_cumulative"])
-    good = run.scores[(run.scores.status == "ok") & run.scores.score.notna()]
+    good = run.scored
     counts = {"positives": 1, "negatives": 0, "unlabelled": -1}
     return {
         "detector": run.info["detector"],
@@ -58,7 +58,7 @@ def _row(run: Run) -> dict[str, Any]:
         "weights": about(run)["weights"],
         "extract_only": bool(run.info.get("extract_only", False)),
         "n_g": len(run.samples),
-        "n_ok": int((run.samples.status == "ok").sum()),
+        "n_ok": run.n_ok,
         "auroc": ends.value["auroc"],
         "auroc_low": ends.low["auroc"],
         "auroc_high": ends.high["auroc"],

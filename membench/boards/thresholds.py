@@ -71,11 +71,11 @@ def sweep_thresholds(
     :class:`UserError` where no run has images, or the grid makes no sense.
     """
     parts = []
-    with_images = [(run, about(run)) for run in runs if (run.samples.status == "ok").any()]
+    with_images = [(run, about(run)) for run in runs if run.n_ok]
     if not with_images:
         raise UserError("none of these runs has images: AMS and UMS need some")
     rows = pd.DataFrame([{n: row[n] for n in (*BOARD, "status")} for _, row in with_images])
-    rows["n"] = [int((run.samples.status == "ok").sum()) for run, _ in with_images]
+    rows["n"] = [run.n_ok for run, _ in with_images]
     terms = np.empty(len(rows), dtype=np.int64)
     for _, part in rows.groupby(list(BOARD), dropna=False):
         terms[part.index] = setting_terms(part).n.min()

@@ -208,9 +208,7 @@ def _thresholds(
             skipped += found.skipped
     for line in dict.fromkeys(f"left out: {s.detector}: {s.reason}" for s in skipped):
         print(f"membench: {line}", file=sys.stderr)
-    for name in dict.fromkeys(
-        run.info["detector"] for run in runs if not (run.samples.status == "ok").any()
-    ):
+    for name in dict.fromkeys(run.info["detector"] for run in runs if not run.n_ok):
         print(f"membench: left out: {name} has no images", file=sys.stderr)
     swept = sweep_thresholds(runs, grid)
     settings = over_seeds(swept[swept.form == "cumulative"])

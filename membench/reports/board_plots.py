@@ -57,7 +57,7 @@ def _name(runs: Sequence[Run]) -> str:
 
 def scored(run: Run, labelled: bool = False) -> pd.DataFrame:
     """The scores that did not fail; labelled: of examples that have a label."""
-    good = run.scores[(run.scores.status == "ok") & run.scores.score.notna()]
+    good = run.scored
     return good[good.label >= 0] if labelled else good
 
 
@@ -99,7 +99,7 @@ def spaces_of(settings: Settings) -> list[tuple[Space, dict[str, Run]]]:
     """
     found: dict[Space, dict[str, Run]] = {}
     for name, (run, *_) in settings.items():
-        if (run.samples.status == "ok").any():
+        if run.n_ok:
             found.setdefault(run.space, {})[name] = run
     return sorted(found.items(), key=lambda item: item[0].id)
 

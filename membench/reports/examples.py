@@ -200,8 +200,7 @@ def _pictures(row: object, mine: pd.DataFrame, stored: Mapping[str, bytes]) -> l
 
 def _ranked(run: Run) -> pd.DataFrame:
     """The scored examples, highest first, ties by id, with ``place`` from 1."""
-    good = run.scores[(run.scores.status == "ok") & run.scores.score.notna()]
-    good = good.sort_values(["score", "id"], ascending=[False, True], ignore_index=True)
+    good = run.scored.sort_values(["score", "id"], ascending=[False, True], ignore_index=True)
     return good.assign(place=good.index + 1)
 
 

@@ -82,9 +82,7 @@ def multiplicity(run: Run, copy: str) -> tuple[list[Plot], list[Table]]:
     """The plot and the table of its numbers; nothing for a run that :func:`extracted`
     has nothing of. copy: what a copy is, in words.
     """
-    own = Series(
-        run.info["control"], extracted(run.metrics), int((run.samples.status == "ok").sum())
-    )
+    own = Series(run.info["control"], extracted(run.metrics), run.n_ok)
     if own.shares.empty:
         return [], []
     other, absent, command = _other(run)
@@ -235,4 +233,4 @@ def _other(run: Run) -> tuple[Series | None, str, str]:
             ),
             command,
         )
-    return Series(there.info["control"], shares, int((there.samples.status == "ok").sum())), "", ""
+    return Series(there.info["control"], shares, there.n_ok), "", ""

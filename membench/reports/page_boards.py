@@ -106,10 +106,7 @@ def _attacks(board: made.Board) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     attack has run on a model that has seen the images.
     """
     runs = [run for part in board.parts for run in part.runs]
-    if not any(
-        is_attack(run) and not run.info["control"] and (run.samples.status == "ok").any()
-        for run in runs
-    ):
+    if not any(is_attack(run) and not run.info["control"] and run.n_ok for run in runs):
         return []
     return [(part.fields, part.frame) for part in made.board(runs, "attack").parts]
 

@@ -147,7 +147,7 @@ def headline(run: Run) -> list[tuple[str, str]]:
         run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()].set_index("metric"),
         run.info,
     )
-    good, scored = int((run.samples.status == "ok").sum()), int((run.scores.status == "ok").sum())
+    good, scored = run.n_ok, int((run.scores.status == "ok").sum())
     facts = [("images", f"{good:,}")] if good else []
     for name, title in (DETECTION | COPIES).items():
         if name in m.index:
@@ -181,7 +181,7 @@ def headline(run: Run) -> list[tuple[str, str]]:
 
 
 def detection(run: Run) -> Section:
-    good = run.scores[(run.scores.status == "ok") & run.scores.score.notna()]
+    good = run.scored
     positives, negatives = (int((good.label == label).sum()) for label in (1, 0))
     absent = ""
     if good.empty:
@@ -233,7 +233,7 @@ def extraction(run: Run) -> Section:
         intro += f" {ground_truth_line(truth).capitalize()}."
     if reference := run.info.get("provenance", {}).get("reference"):
         intro += f" {reference_line(reference).capitalize()}."
-    if not (run.samples.status == "ok").any():
+    if not run.n_ok:
         why = (
             f"All {len(run.samples)} images failed."
             if len(run.samples)

@@ -64,11 +64,6 @@ def _one_class(runs: Sequence[Run]) -> Iterator[str]:
             return
 
 
-def _good(run: Run) -> pd.DataFrame:
-    """The images that did not fail: what shares are of."""
-    return run.samples[run.samples.status == "ok"]
-
-
 def _where(runs: Sequence[Run]) -> str:
     infos = [run.info for run in runs]
     return f"{infos[0]['task']} ({common(infos)})"
@@ -84,7 +79,7 @@ def _whole(run: Run) -> Iterator[str]:
     extraction = extraction_rows(m)
     if len(extraction):
         yield table(
-            f"{what}: extraction, {len(_good(run)):,} images, {info['space']['id']}, in %, 95 %"
+            f"{what}: extraction, {len(run.drawn):,} images, {info['space']['id']}, in %, 95 %"
             " intervals over groups",
             extraction,
         )
@@ -143,7 +138,7 @@ def _side_by_side(runs: Sequence[Run]) -> Iterator[str]:
         if copies:
             drawn.append(
                 name
-                | {"images": number(len(_good(run)))}
+                | {"images": number(len(run.drawn))}
                 | copies
                 | {"seconds": number(run.info["seconds"])}
             )

@@ -93,6 +93,21 @@ class Run:
         space = self.info["space"]
         return Space(**{**space, "bands": tuple(Band(**band) for band in space["bands"])})
 
+    @property
+    def scored(self) -> pd.DataFrame:
+        """The scores that did not fail."""
+        return self.scores[(self.scores.status == "ok") & self.scores.score.notna()]
+
+    @property
+    def drawn(self) -> pd.DataFrame:
+        """The images that did not fail."""
+        return self.samples[self.samples.status == "ok"]
+
+    @property
+    def n_ok(self) -> int:
+        """How many images did not fail."""
+        return len(self.drawn)
+
     def images(self, ids: Iterable[str]) -> dict[str, bytes]:
         """The PNG bytes of extracted images, by sample_id; one that the run has not stored
         is left out. Raises :class:`UserError` for a file that is missing or damaged.
@@ -103,7 +118,7 @@ class Run:
         """(images that did not fail, their matches), the matches with ``generated``:
         the row of the image, 0 .. n - 1.
         """
-        good = self.samples[self.samples.status == "ok"].reset_index(drop=True)
+        good = self.drawn.reset_index(drop=True)
         at = pd.Index(good.sample_id.astype(object)).get_indexer(
             self.matches.sample_id.astype(object)
         )

@@ -35,7 +35,7 @@ def frame_of(run: Run) -> pd.DataFrame:
     Nearest first; ties by sample_id. Columns of samples and matches, ``copied``, ``kind``
     and ``folder``, where the images are.
     """
-    space, good = run.space, run.samples[run.samples.status == "ok"]
+    space, good = run.space, run.drawn
     frame = good.merge(run.matches[run.matches["rank"] == 0].drop(columns="rank"), on="sample_id")
     frame["copied"] = in_region(frame.similarity.to_numpy(), space, space.copy)
     kind = frame.condition.map(run.scores.set_index("id").kind.astype(object)).astype(object)

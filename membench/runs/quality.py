@@ -196,7 +196,7 @@ def measure(run: Run, task: LoadedTask, asked: Sequence[Asked | Classifier]) -> 
     if not missing:
         return
     name = f"{run.info['detector']} on {run.info['task']}"
-    if not (run.samples.status == "ok").any():
+    if not run.n_ok:
         say(f"{name} has extracted no images, so it has no figures of quality")
         return
     sets = _sets(run, task)
@@ -226,7 +226,7 @@ def measure(run: Run, task: LoadedTask, asked: Sequence[Asked | Classifier]) -> 
 
 
 def _sets(run: Run, task: LoadedTask) -> Sets:
-    good = run.samples[run.samples.status == "ok"]
+    good = run.drawn
     # By chance: they lie in the order of their conditions
     good = good.iloc[np.sort(np.random.default_rng(0).permutation(len(good))[:MOST])]
     stored = stored_images(run.path, good.sample_id)  # in the order of the samples

@@ -45,7 +45,7 @@ def _trouble(frame: pd.DataFrame, run: Run) -> str:
     """What is odd, in a few words; empty for a table that a run writes."""
     if frame.metric.duplicated().any():
         return "holds a metric twice"
-    good = int((run.samples.status == "ok").sum())
+    good = run.n_ok
     for row in frame.itertuples():
         name, _, features = row.metric.partition(SEPARATOR)
         if name not in INFO or INFO[name].board != "quality" or not features:
