@@ -26,7 +26,7 @@ from small_files import small_files
 
 from membench.errors import UserError
 from membench.models.pixel import classes_of, load_pixel_model
-from membench.models.training import Plan, fit
+from membench.models.training import Plan, alone, fit
 from membench.options import parse_options
 from membench.seeds import generator
 from membench.storage.sealed import read_sealed
@@ -583,6 +583,24 @@ def test_a_full_disk_is_one_line_and_leaves_the_weights_that_were_there(
     ):
         train(tmp_path / "w")  # trained to its end: its files alone are written
     assert weights.read_bytes() == before and not list(tmp_path.rglob("*.partial"))
+
+
+def test_nobody_else_trains_a_part_while_it_is_saved(made, tmp_path, monkeypatch) -> None:
+    """training.json of the one would stand beside the weights of the other."""
+    shutil.copytree(made, tmp_path / "w")
+    saved = []
+
+    def save(*args) -> None:
+        with (
+            pytest.raises(UserError, match="another process trains m in"),
+            alone("m", args[2].parent),
+        ):
+            pass
+        saved.append(args)
+
+    monkeypatch.setattr(pixel_train, "_save_pipeline", save)
+    train(tmp_path / "w")
+    assert saved
 
 
 def test_more_steps_go_on_from_the_end(made, tmp_path, seen) -> None:

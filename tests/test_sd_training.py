@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from transformers.utils import logging
 
 from membench.errors import UserError
-from membench.models.training import Plan
+from membench.models.training import Plan, alone
 from membench.tasks.sd_webster import catalogue
 from membench.tasks.sd_webster import train as sd_webster_train
 from membench.tasks.sd_webster.architecture import make_tokenizer
@@ -150,6 +151,19 @@ def test_another_start_into_the_same_folder_is_refused(
     with pytest.raises(UserError, match="start= takes the VAE of its pipelines: leave out"):
         train(tmp_path / "new", ("vae", "a"), Recipe(start=str(DATA)), progress=False)
     assert not (tmp_path / "new").exists()
+
+
+def test_nobody_else_trains_a_half_until_its_record_is_written(
+    tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, fill: Callable[[Path], object]) -> None:
+        with pytest.raises(UserError, match="another process trains a in"), alone("a", tmp_path):
+            pass
+        done.append(path.name)
+
+    monkeypatch.setattr(sd_webster_train, "atomic_write", write)
+    train(tmp_path, ("a",), Recipe(start=str(DATA)), progress=False)
+    assert done == ["a", "training.json"]
 
 
 def test_a_second_stage_trains_both_halves_and_no_vae(tmp_path: Path, done: list[str]) -> None:

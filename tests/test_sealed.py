@@ -15,7 +15,7 @@ from small_files import small_files
 from membench.errors import UserError
 from membench.models.checkpoints import pipeline_folder
 from membench.models.pixel import find_model
-from membench.models.training import Plan, fit
+from membench.models.training import Plan, alone, fit
 from membench.storage.cached_folders import PROOF, cached_folder, check_folder
 from membench.storage.files import atomic_folder, replace_files, take_lock
 from membench.storage.sealed import read_sealed, write_sealed
@@ -68,10 +68,12 @@ def test_two_trainings_of_one_part_do_not_write_into_each_other(tmp_path: Path) 
     lock = take_lock(tmp_path / ".m.lock", "")
     try:
         with pytest.raises(UserError, match=r"another process trains m in .*; wait until it ends"):
-            fit(plan(1), tmp_path, progress=False)
+            with alone("m", tmp_path):
+                pytest.fail("trained beside another")
     finally:
         lock.release()
-    assert not (tmp_path / "m.checkpoint").exists()
+    with alone("m", tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("change", ["altered", "missing", "added"])

@@ -11,7 +11,8 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,19 @@ def _with_ema(
             module.train()
 
 
+@contextmanager
+def alone(name: str, folder: Path) -> Iterator[None]:
+    """No other process trains the plan of that name in ``folder`` meanwhile, nor saves
+    what it trained. Raises :class:`UserError` where one does.
+    """
+    busy = f"another process trains {name} in {folder}; wait until it ends, or end it"
+    lock = take_lock(folder / f".{name}.lock", busy)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def fit(
     plan: Plan, folder: Path, *, progress: bool = True, tracker: Tracker | None = None
 ) -> dict[str, Any]:
@@ -116,20 +130,12 @@ def fit(
     is one.
 
     Leaves the EMA weights in ``plan.modules`` and returns a record (steps, seconds,
-    loss curve). tracker: is told the running mean of the loss every ``TOLD`` steps.
-    Raises :class:`UserError` if the checkpoint belongs to another plan or
-    is damaged, or another process trains this plan there.
+    loss curve). The caller holds a lock (:func:`alone`, or that of a prepared stage)
+    until its result is saved. tracker: is told the running mean of the loss every
+    ``TOLD`` steps. Raises :class:`UserError` if the checkpoint belongs to another plan
+    or is damaged.
     """
-    busy = f"another process trains {plan.name} in {folder}; wait until it ends, or end it"
-    lock = take_lock(folder / f".{plan.name}.lock", busy)
-    try:
-        return _fit(plan, folder / f"{plan.name}.checkpoint", progress, tracker)
-    finally:
-        lock.release()
-
-
-def _fit(plan: Plan, path: Path, progress: bool, tracker: Tracker | None) -> dict[str, Any]:
-    """:func:`fit`, from the checkpoint ``path`` on."""
+    path = folder / f"{plan.name}.checkpoint"
     params = plan.parameters()
     optimizer = torch.optim.AdamW(params, lr=1.0, weight_decay=plan.weight_decay, betas=plan.betas)
     ema = EMAModel(params, decay=plan.ema_decay) if plan.ema_decay else _NoAverage()

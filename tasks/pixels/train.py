@@ -28,7 +28,7 @@ from membench.models.image_values import from_uint8
 from membench.models.loading import check_device
 from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim
-from membench.models.training import Plan, fit, warmup
+from membench.models.training import Plan, alone, fit, warmup
 from membench.seeds import generator
 from membench.storage.files import atomic_write, replace_files
 from membench.storage.provenance import commit
@@ -175,29 +175,30 @@ def train_pixels(
         keep=lambda step: _save_pipeline(unet, scheduler, rung_folder(folder, step)),
         keep_at=recipe.rungs,
     )
-    report = fit(plan, work, progress=progress, tracker=tracker)
-    for step in recipe.rungs:
-        if step <= report["steps"] and not rung_folder(folder, step).is_dir():
-            raise UserError(
-                f"{work / part}.checkpoint is past step {step}, which was not kept; delete it to"
-                " train from the start"
-            )
-    _grid(unet, scheduler, classes, size, folder / "samples.png")
-    _loss_curve(report["loss_curve"], folder / "loss.png")
-    report |= {
-        "recipe": asdict(recipe),
-        "data": data.record,
-        "rows": len(rows),
-        "parameters": sum(p.numel() for p in unet.parameters()),
-    }
-    report |= {"commit": made_by, "torch": torch.__version__}
-    # Before the weights: without it a model would be taken to have seen the whole data
-    # set.
-    atomic_write(
-        folder / "training.json",
-        lambda temporary: temporary.write_text(json.dumps(report, indent=1) + "\n"),
-    )
-    _save_pipeline(unet, scheduler, folder)
+    with alone(part, work):
+        report = fit(plan, work, progress=progress, tracker=tracker)
+        for step in recipe.rungs:
+            if step <= report["steps"] and not rung_folder(folder, step).is_dir():
+                raise UserError(
+                    f"{work / part}.checkpoint is past step {step}, which was not kept; delete it"
+                    " to train from the start"
+                )
+        _grid(unet, scheduler, classes, size, folder / "samples.png")
+        _loss_curve(report["loss_curve"], folder / "loss.png")
+        report |= {
+            "recipe": asdict(recipe),
+            "data": data.record,
+            "rows": len(rows),
+            "parameters": sum(p.numel() for p in unet.parameters()),
+        }
+        report |= {"commit": made_by, "torch": torch.__version__}
+        # Before the weights: without it a model would be taken to have seen the whole data
+        # set.
+        atomic_write(
+            folder / "training.json",
+            lambda temporary: temporary.write_text(json.dumps(report, indent=1) + "\n"),
+        )
+        _save_pipeline(unet, scheduler, folder)
     tqdm.write(f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {folder}")
     return report
 

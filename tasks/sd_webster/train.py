@@ -32,7 +32,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging
 
 from membench.errors import UserError
-from membench.models.training import Plan, fit, warmup
+from membench.models.training import Plan, alone, fit, warmup
 from membench.storage.files import atomic_folder, atomic_write, replace_files
 from membench.storage.hashing import files_hashes, tensor_hash
 from membench.storage.provenance import commit
@@ -253,21 +253,22 @@ def train(
     else:
         atomic_folder(out / "tokenizer", make_tokenizer)
     for part in parts:
-        report = (
-            train_vae(out, recipe, progress, tracker)
-            if part == "vae"
-            else train_model(out, part, recipe, progress, tracker)
-        )
-        report |= {
-            "recipe": asdict(recipe),
-            "world": products.WORLD_VERSION,
-            "commit": made_by,
-            "torch": torch.__version__,
-        }
-        if recipe.start:
-            report["before"] = before[part]
-        text = json.dumps(report, indent=1) + "\n"
-        atomic_write(out / part / "training.json", partial(Path.write_text, data=text))
+        with alone(part, out):
+            report = (
+                train_vae(out, recipe, progress, tracker)
+                if part == "vae"
+                else train_model(out, part, recipe, progress, tracker)
+            )
+            report |= {
+                "recipe": asdict(recipe),
+                "world": products.WORLD_VERSION,
+                "commit": made_by,
+                "torch": torch.__version__,
+            }
+            if recipe.start:
+                report["before"] = before[part]
+            text = json.dumps(report, indent=1) + "\n"
+            atomic_write(out / part / "training.json", partial(Path.write_text, data=text))
         tqdm.write(
             f"{part}: {report['steps']} steps in {report['seconds']:.0f} s, written to {out / part}"
         )
