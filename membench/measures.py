@@ -73,9 +73,11 @@ def tpr_at_fpr(scores: Sequence[float], labels: Sequence[int], fpr: float = 0.01
     cannot show a rate that low.
 
     scores: float [n], higher = more memorized. labels: 1 or 0, [n]. Raises ValueError
-    for a score that is not finite, for other labels, and where one of the two is
-    missing.
+    for a score that is not finite, for other labels, where one of the two is missing,
+    and for a rate outside (0, 1].
     """
+    if not 0 < fpr <= 1:
+        raise ValueError(f"fpr is {fpr}, not a rate above 0 and at most 1")
     found, truth, _ = _scored(scores, labels, None)
     value = detection.tpr_at_fpr(found, truth, fpr)
     return float("nan") if value is None else float(value)

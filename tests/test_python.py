@@ -101,6 +101,9 @@ def test_detection_is_that_of_a_run() -> None:
     assert auroc == pytest.approx(wins)
     assert membench.tpr_at_fpr(scores, labels) == rows["tpr_at_fpr_0.01"]
     assert np.isnan(membench.tpr_at_fpr(scores, labels, 0.001))  # 200 negatives cannot show it
+    for fpr in (0.0, -0.1, 5.0, float("nan")):  # a share in percent, say
+        with pytest.raises(ValueError, match="not a rate above 0 and at most 1"):
+            membench.tpr_at_fpr(scores, labels, fpr)
     # Examples of a group are alike: fewer groups, a wider interval
     many = membench.auroc_by_group(scores, labels)
     assert high - low != many[2] - many[1]
