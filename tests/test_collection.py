@@ -77,6 +77,9 @@ def test_a_full_disk_of_the_cache_is_named(tmp_path: Path) -> None:
         read_collection(data, SIDE)
     left = Path(os.environ["MEMBENCH_CACHE"], "collections").iterdir()
     assert [file.suffix for file in left] == [".lock"]
+    with small_files(N * SIDE * SIDE * 3), pytest.raises(UserError, match=way_out):
+        read_collection(data, SIDE)  # its note is longer than its pixels
+    assert not list(Path(os.environ["MEMBENCH_CACHE"], "collections").glob("*.json"))
     assert len(read_collection(data, SIDE).ids) == N
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
+from small_files import small_files
 
 from membench.datasets import pool as pool_module
 from membench.datasets.pool import PoolSpec, generate, read_pool, write_pool
@@ -224,6 +225,15 @@ def test_an_interrupted_pool_goes_on_after_its_last_block(tmp_path: Path, monkey
         "again.parquet",
         "once.parquet",
     ]
+
+
+@pytest.mark.parametrize("most", [1000, 12 * SIDE * SIDE * 3 + 300])
+def test_a_full_disk_of_the_cache_is_named(cache: Path, most: int) -> None:
+    """Of the first block, and of the table."""
+    way_out = r"cannot write in .*pools: .*File too large; .* set MEMBENCH_CACHE"
+    with small_files(most), pytest.raises(UserError, match=way_out):
+        read_pool(spec(), conditional, training(), progress=False)
+    assert not list(cache.glob("pools/*.parquet"))
 
 
 def test_a_damaged_pool_is_named(cache: Path) -> None:

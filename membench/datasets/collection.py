@@ -105,7 +105,7 @@ def read_collection(
                             " writes to it"
                         )
                     prove(pixels, temporary)
-                write_json(note, {"found": found, "hash": json_hash(found)})
+                write_json(note, {"found": found, "hash": json_hash(found)}, advice=CACHE)
     return _opened(found, pixels, side, max_bad)
 
 

@@ -27,7 +27,7 @@ from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim
 from membench.similarity.criterion import Match, by_pixels
 from membench.storage.cache import cache_root, check_proof, is_proved, prove_written
-from membench.storage.files import DamagedFile, locked
+from membench.storage.files import CACHE, DamagedFile, locked
 from membench.storage.hashing import content_key, json_hash
 from membench.storage.images import png_image, pngs
 from membench.storage.sealed import read_sealed, write_sealed
@@ -141,7 +141,7 @@ def write_pool(
             part = generate(model, asked, spec.sampling)
             held = io.BytesIO()
             np.save(held, part)
-            write_sealed(block, held.getbuffer())
+            write_sealed(block, held.getbuffer(), advice=CACHE)
         made.append(part)
     images = np.concatenate(made)
     found = (match or by_pixels(training.images))(images, None).sort_values("generated")
@@ -160,7 +160,11 @@ def write_pool(
     )
     parts = {**asdict(spec), "space": spec.space.id, "sampling": dict(spec.sampling)}
     write_table(
-        file, frame, "pool", {"key": spec.key(), "parts": json.dumps(parts, sort_keys=True)}
+        file,
+        frame,
+        "pool",
+        {"key": spec.key(), "parts": json.dumps(parts, sort_keys=True)},
+        advice=CACHE,
     )
     for block in blocks:
         block.unlink()

@@ -21,7 +21,7 @@ from membench.similarity.descriptors import Descriptors
 from membench.similarity.reference import ExactSearch, reference_matches
 from membench.storage import host
 from membench.storage.cache import cache_root, check_proof, is_proved, prove
-from membench.storage.files import disk_errors, locked, replacing, write_json
+from membench.storage.files import CACHE, disk_errors, locked, replacing, write_json
 from membench.storage.hashing import content_key
 from membench.storage.reading import parse_json
 
@@ -110,7 +110,10 @@ def open_index(
             with locked(file, progress):
                 if not is_proved(file):
                     index = build(descriptors, settings, progress=progress)
-                    with replacing(file, is_locked=True) as to, disk_errors(file.parent):
+                    with (
+                        replacing(file, advice=CACHE, is_locked=True) as to,
+                        disk_errors(file.parent, advice=CACHE),
+                    ):
                         faiss.write_index(index, str(to))
                         prove(file, to)
         check_proof(file)
@@ -249,7 +252,7 @@ def _remembered_recall(search: FaissSearch, descriptors: Descriptors, file: Path
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none, or not ours
         return float(parse_json(note.read_bytes())["recall"])
     found = recall(search, descriptors)
-    write_json(note, {"recall": found})
+    write_json(note, {"recall": found}, advice=CACHE)
     return found
 
 

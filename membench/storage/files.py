@@ -310,13 +310,13 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, advice: str = OUT) -> None:
     """Writes JSON atomically.
 
-    Raises UserError if the disk refuses, ValueError for NaN, TypeError for what JSON
-    cannot hold.
+    Raises UserError if the disk refuses (with ``advice``), ValueError for NaN, TypeError
+    for what JSON cannot hold.
     """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     # A file's name may be no text: JSON has escapes for what UTF-8 has not
     data = text.encode("utf-8", "backslashreplace")
-    atomic_write(path, lambda temporary: temporary.write_bytes(data))
+    atomic_write(path, lambda temporary: temporary.write_bytes(data), advice=advice)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from membench.storage.files import DamagedFile, atomic_write
+from membench.storage.files import OUT, DamagedFile, atomic_write
 
 SEAL = b"membench sha256 "
 
 
-def write_sealed(path: Path, content: bytes | memoryview) -> None:
+def write_sealed(path: Path, content: bytes | memoryview, *, advice: str = OUT) -> None:
     """The content under its checksum, whole or not at all. Raises UserError if the disk
-    refuses.
+    refuses (with ``advice``).
     """
     seal = SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
@@ -25,7 +25,7 @@ def write_sealed(path: Path, content: bytes | memoryview) -> None:
             opened.write(seal)
             opened.write(content)
 
-    atomic_write(path, write)
+    atomic_write(path, write, advice=advice)
 
 
 def read_sealed(path: Path) -> bytes:

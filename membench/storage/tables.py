@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from membench.errors import UserError, reason
-from membench.storage.files import DamagedFile, atomic_write
+from membench.storage.files import OUT, DamagedFile, atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,16 +117,21 @@ WRITTEN: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 
 def write_table(
-    path: Path, table: pd.DataFrame | pa.Table, name: str, notes: Mapping[str, str] | None = None
+    path: Path,
+    table: pd.DataFrame | pa.Table,
+    name: str,
+    notes: Mapping[str, str] | None = None,
+    *,
+    advice: str = OUT,
 ) -> None:
     """Writes a table of ``TABLES[name]`` atomically; NaN and None become null. notes:
     kept in the file's metadata.
 
-    Raises UserError if the disk refuses, ValueError if columns are missing, unknown or
-    null where they may not be.
+    Raises UserError if the disk refuses (with ``advice``), ValueError if columns are
+    missing, unknown or null where they may not be.
     """
     table = as_table(table, name, notes)
-    atomic_write(path, lambda temporary: pq.write_table(table, temporary, **WRITTEN))
+    atomic_write(path, lambda temporary: pq.write_table(table, temporary, **WRITTEN), advice=advice)
 
 
 def as_table(
