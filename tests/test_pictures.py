@@ -100,8 +100,11 @@ def test_grey_of_32_bits(high: int, wanted: int | None) -> None:
 def test_a_bomb_is_known_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     # The second is beyond Pillow's own bound
-    for width, height in ((8001, 8000), (60_000, 60_000)):
-        with pytest.raises(TooManyPixels):
+    for width, height, claimed in (
+        (8001, 8000, "8001 x 8000 pixels, more than 64,000,000"),
+        (60_000, 60_000, "3,600,000,000 pixels, more than 64,000,000"),
+    ):
+        with pytest.raises(TooManyPixels, match=f"^{claimed}$"):
             decode(png_claiming(width, height))
 
 

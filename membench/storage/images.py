@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -82,7 +83,9 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]
     except TooManyPixels:
         raise
     except Image.DecompressionBombError as error:
-        raise TooManyPixels(str(error).partition(",")[0]) from None
+        # "Image size (N pixels) exceeds limit of M pixels, could be ..."
+        pixels, limit = (int(number) for number in re.findall(r"\d+", str(error)))
+        raise TooManyPixels(f"{pixels:,} pixels, more than {min(limit, max_pixels):,}") from None
     except MemoryError:
         raise
     except Image.UnidentifiedImageError:
