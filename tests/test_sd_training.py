@@ -71,6 +71,24 @@ def test_a_checkpoint_belongs_to_the_numbers_of_its_recipe(
     assert len(set(records[:6])) == 6 and records[6] == records[0]
 
 
+@pytest.mark.parametrize(
+    ("lost", "line"),
+    [
+        ("tokenizer/tokenizer.json", "tokenizer lacks vocab.json and merges.txt"),
+        ("tokenizer/tokenizer_config.json", "tokenizer lacks tokenizer_config.json"),
+        ("vae/diffusion_pytorch_model.safetensors", "vae cannot be loaded: .*no file named"),
+    ],
+)
+def test_a_file_that_a_half_needs_and_lacks_is_one_line(
+    tmp_path: Path, lost: str, line: str
+) -> None:
+    for part in ("vae", "tokenizer"):
+        shutil.copytree(DATA / "a" / part, tmp_path / part)
+    (tmp_path / lost).unlink()
+    with pytest.raises(UserError, match=line):
+        train_model(tmp_path, "a", Recipe(), progress=False)
+
+
 def test_a_tokenizer_is_the_same_in_every_process_and_locale(tmp_path: Path) -> None:
     """Its words, whose letters no ASCII has, their numbers, and the order of its merges."""
     code = "import sys, pathlib, membench.tasks.sd_webster.architecture as made\n"

@@ -32,6 +32,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging
 
 from membench.errors import UserError
+from membench.models.loading import loading
+from membench.models.tokenizer_files import load_tokenizer
 from membench.models.training import Plan, alone, fit, warmup
 from membench.storage.files import atomic_folder, atomic_write, replace_files
 from membench.storage.hashing import files_hashes, tensor_hash
@@ -40,7 +42,14 @@ from membench.types import Tracker
 
 from ..shared import HALVES
 from . import catalogue, products
-from .architecture import TOKENS, make_scheduler, make_text_encoder, make_tokenizer, make_unet
+from .architecture import (
+    TOKENS,
+    VOCABULARY,
+    make_scheduler,
+    make_text_encoder,
+    make_tokenizer,
+    make_unet,
+)
 from .captions import inserted, replaced
 from .recipe import Recipe
 from .vae import encode, pixels, train_vae
@@ -74,8 +83,9 @@ def train_model(
         raise UserError(
             f"{work / 'vae'} is missing: run `membench train sd_webster --part vae` first"
         )
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", local_files_only=True)
-    vae = AutoencoderKL.from_pretrained(work / "vae", local_files_only=True).eval()
+    tokenizer = load_tokenizer(work / "tokenizer", VOCABULARY, TOKENS)
+    with loading(work / "vae"):
+        vae = AutoencoderKL.from_pretrained(work / "vae", local_files_only=True).eval()
     # Or the saved configuration would name a folder of this machine
     vae.register_to_config(_name_or_path="vae")
     scheduler = make_scheduler()
@@ -99,8 +109,11 @@ def train_model(
     started = ""
     if recipe.start:
         first = Path(recipe.start) / part
-        unet = UNet2DConditionModel.from_pretrained(first / "unet", local_files_only=True)
-        text_encoder = CLIPTextModel.from_pretrained(first / "text_encoder", local_files_only=True)
+        with loading(first):
+            unet = UNet2DConditionModel.from_pretrained(first / "unet", local_files_only=True)
+            text_encoder = CLIPTextModel.from_pretrained(
+                first / "text_encoder", local_files_only=True
+            )
         unet, text_encoder = unet.float(), text_encoder.float()
         unet.register_to_config(_name_or_path="unet")
         started = tensor_hash(unet)
