@@ -79,12 +79,14 @@ class Task:
 
     Options: a frozen dataclass; each field has a default and ``metadata={"help":
     ...}``. model_optional: ``load`` takes ``needs_model``; where it is False, every
-    detector reads captions alone, and the model need not be found.
+    detector reads captions alone, and the model need not be found. progress: whether
+    ``load`` may show bars; a run with ``--quiet`` sets it to False.
     """
 
     info: ClassVar[TaskInfo]
     Options: ClassVar[type] = NoOptions
     model_optional: ClassVar[bool] = False
+    progress: bool = True
 
     def __init__(self, options: Any = None) -> None:
         """options: of ``Options``; None: its defaults."""

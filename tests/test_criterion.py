@@ -209,12 +209,13 @@ def weights(tmp_path, monkeypatch) -> str:
     return str(file)
 
 
-def test_a_pool_and_a_run_under_sscd(tmp_path, monkeypatch, weights) -> None:
+def test_a_pool_and_a_run_under_sscd(tmp_path, monkeypatch, weights, capfd) -> None:
     """Labels, similarities and the matches of a run are those of the features, which
-    are made once.
+    are made once; without a bar, where none is wanted.
     """
     options = ["examples=generated", "criterion=sscd", f"criterion_weights={weights}", "pool=12"]
     found = run("png_size", "cifar10", task_options=options, out=tmp_path / "runs", progress=False)
+    assert "%|" not in capfd.readouterr().err
     programs_run_here(monkeypatch)  # the run had a process for it
     features = load_features("sscd", weights)
     task = tasks().load("cifar10")

@@ -365,7 +365,9 @@ def sscd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd: Path) -> None:
+def test_each_generation_is_labelled_by_its_own_ground_truth(
+    at_hub: Path, sscd: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Planted: a prompt's very generation is its ground truth; another prompt's truth
     is some other image.
     """
@@ -387,6 +389,7 @@ def test_each_generation_is_labelled_by_its_own_ground_truth(at_hub: Path, sscd:
         "draws=2",
         task=("steps=2", f"ground_truth={truth}", "criterion=sscd", f"criterion_weights={sscd}"),
     )
+    assert "%|" not in capfd.readouterr().err  # no bar: none is wanted
     samples = run.samples.set_index(["prompt", "draw"])
     assert samples.truth_label[TEXTS[0], 1] == 1 and samples.truth_similarity[
         TEXTS[0], 1

@@ -67,9 +67,11 @@ def test_no_damaged_checkpoint_is_trained_on(tmp_path: Path) -> None:
 def test_two_trainings_of_one_part_do_not_write_into_each_other(tmp_path: Path) -> None:
     lock = take_lock(tmp_path / ".m.lock", "")
     try:
-        with pytest.raises(UserError, match=r"another process trains m in .*; wait until it ends"):
-            with alone("m", tmp_path):
-                pytest.fail("trained beside another")
+        other = pytest.raises(
+            UserError, match=r"another process trains m in .*; wait until it ends"
+        )
+        with other, alone("m", tmp_path):
+            pytest.fail("trained beside another")
     finally:
         lock.release()
     with alone("m", tmp_path):

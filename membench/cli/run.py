@@ -267,7 +267,7 @@ def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]]) -> int:
     found = [
         price
         for same, of_task in first.items()
-        for price in prices(of_task, args.runs, seeds[same])
+        for price in prices(of_task, args.runs, seeds[same], progress=not args.quiet)
     ]
     made = price_json(found) if args.format == "json" else price_table(found, width())
     if not args.quiet and args.format == "table":

@@ -89,6 +89,7 @@ def execute_all(
     task = load_task(
         specs[0],
         needs_model=any(registry.detectors().load(spec.detector).access.model for spec in specs),
+        progress=progress,
     )
     described = _described(quality, task, first, progress) if quality else None
     with ExitStack() as stack:

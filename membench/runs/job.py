@@ -58,12 +58,13 @@ def open_task(spec: Spec) -> Task:
     )
 
 
-def load_task(spec: Spec, *, needs_model: bool = True) -> LoadedTask:
+def load_task(spec: Spec, *, needs_model: bool = True, progress: bool = True) -> LoadedTask:
     """needs_model: False where no detector of the command asks the network; a task that
-    can (``model_optional``) then does without.
+    can (``model_optional``) then does without. progress: whether the task shows bars.
     """
     check_device(spec.device)
     task = open_task(spec)
+    task.progress = progress
     extra = {"needs_model": False} if not needs_model and task.model_optional else {}
     # Until the model is there: for a task's feature extractors, and for a model of the
     # pool, which has batches of its own.
@@ -111,7 +112,7 @@ def open_job(
     except ValueError as error:
         raise UserError(f"detector {spec.detector}: {error}") from None
     if detector.access.second_model:
-        task = _referred(spec, detector, task)
+        task = _referred(spec, detector, task, progress)
     examples = _limited(task.examples, spec.limit)
     parts = key_parts(spec, detector, task, [e.id for e in examples])
     key = content_key(parts)
@@ -127,7 +128,7 @@ def open_job(
     return Job(spec, detector, task, examples, folder, workspace)
 
 
-def _referred(spec: Spec, detector: Detector, task: LoadedTask) -> LoadedTask:
+def _referred(spec: Spec, detector: Detector, task: LoadedTask, progress: bool) -> LoadedTask:
     """Hands the task's control model to a detector that sees two.
 
     Its run is of both, so it shares no board with runs of one, and examples that the
@@ -144,7 +145,8 @@ def _referred(spec: Spec, detector: Detector, task: LoadedTask) -> LoadedTask:
     named = getattr(detector.options, "reference", "")
     options = (*spec.task_options, *([f"control_model={named}"] if named else []))
     try:
-        other = load_task(replace(spec, control=True, task_options=options))
+        control = replace(spec, control=True, task_options=options)
+        other = load_task(control, progress=progress)
     except UserError as error:
         raise UserError(
             f"detector {spec.detector} needs the task's control model as its reference: {error}"

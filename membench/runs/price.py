@@ -86,18 +86,21 @@ class Price:
         return gpu_seconds(self.work * self.flop)
 
 
-def prices(specs: Sequence[Spec], out: Path, seeds: Sequence[int] = ()) -> list[Price]:
+def prices(
+    specs: Sequence[Spec], out: Path, seeds: Sequence[int] = (), *, progress: bool = True
+) -> list[Price]:
     """The price of each spec of one task, alone; nothing is stored. seeds: of the runs of
     each, in place of its own; one that is not there is timed.
 
     A detector scores, and extracts images for, the first examples; the rest is in
     proportion. A published text-to-image model on a CPU, where one evaluation takes
     seconds, is not timed: its evaluations are counted on a network of the same layers.
-    out: where finished runs lie, which cost nothing. Raises
+    out: where finished runs lie, which cost nothing. progress: whether the task shows
+    bars. Raises
     :class:`membench.errors.UserError` where a run would, before any work.
     """
     sees = any(registry.detectors().load(spec.detector).access.model for spec in specs)
-    task = load_task(specs[0], needs_model=sees)
+    task = load_task(specs[0], needs_model=sees, progress=progress)
     model, narrow, each = None, None, None
     found = []
     with tempfile.TemporaryDirectory() as aside, ExitStack() as stack:

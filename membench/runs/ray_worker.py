@@ -211,7 +211,7 @@ class Worker:
         )
         # Ray shows a worker its own GPU alone, as cuda:0.
         specs = [replace(spec, device=spec.device.partition(":")[0]) for spec in stage.specs]
-        task = load_task(specs[0])
+        task = load_task(specs[0], progress=False)
         others: dict[str, Job] = {}
         with ExitStack() as nothing:  # no lock is held here
             jobs = [

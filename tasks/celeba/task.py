@@ -82,6 +82,7 @@ class Celeba(Task):
                 device=device,
                 dtype=dtype,
                 batch_size=batch_size,
+                progress=self.progress,
             )
         refuse_mirror_options(o)
         if o.examples == "training":
@@ -91,7 +92,13 @@ class Celeba(Task):
             )
         setting = full_setting(self.info, "", IDENTITIES, o.size, self.training, o, control)
         return load_setting(
-            setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size
+            setting,
+            o,
+            control=control,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            progress=self.progress,
         )
 
     def training(self, folder: Path) -> Training:
@@ -100,7 +107,10 @@ class Celeba(Task):
         One person's photographs are one group: they are not independent.
         """
         data = read_celeba(
-            Path(self.options.data_root), self.options.size, training=self.options.split == "train"
+            Path(self.options.data_root),
+            self.options.size,
+            training=self.options.split == "train",
+            progress=self.progress,
         )
         for note in data.notes:
             print(f"membench: {note}", file=sys.stderr)

@@ -102,6 +102,7 @@ class Cifar10(Task):
                 device=device,
                 dtype=dtype,
                 batch_size=batch_size,
+                progress=self.progress,
             )
         refuse_mirror_options(o, but=("half", "rung"))
         if o.rung and not o.model:
@@ -136,7 +137,7 @@ class Cifar10(Task):
             told = classes_of(setting.asked, len(CLASSES), SIZE, o.variant)
             examples = mirror_examples(pair, o.half)
             return loaded(
-                compared(setting, o, device, batch_size),
+                compared(setting, o, device, batch_size, self.progress),
                 examples,
                 told,
                 o.variant,
@@ -147,7 +148,13 @@ class Cifar10(Task):
                 control_saw=of_mirror(examples, o.half),
             )
         return load_setting(
-            setting, o, control=control, device=device, dtype=dtype, batch_size=batch_size
+            setting,
+            o,
+            control=control,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            progress=self.progress,
         )
 
     @cached_property

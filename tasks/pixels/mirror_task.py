@@ -94,6 +94,7 @@ def load_mirror(
     device: str,
     dtype: str,
     batch_size: int,
+    progress: bool = True,
 ) -> LoadedTask:
     """The task in its mini profile. rungs: the steps of the five snapshots.
 
@@ -102,11 +103,17 @@ def load_mirror(
     setting = mirror_setting(info, world, data, rungs, options, control)
     if kind_of_examples(options) == "generated":
         return load_setting(
-            setting, options, control=control, device=device, dtype=dtype, batch_size=batch_size
+            setting,
+            options,
+            control=control,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            progress=progress,
         )
     examples = mirror_examples(pair_of(world, options.world), options.half)
     task = loaded(
-        compared(setting, options, device, batch_size),
+        compared(setting, options, device, batch_size, progress),
         examples,
         world.classes,
         options.variant,

@@ -60,6 +60,7 @@ def load_full(
     dtype: str,
     batch_size: int,
     needs_model: bool,
+    progress: bool = True,
 ) -> LoadedTask:
     """The task of a checkpoint. needs_model: False leaves its weights unread, and
     unfetched, where every detector reads captions alone.
@@ -103,10 +104,10 @@ def load_full(
         provenance["sets"] = o.sets
     truth, features, reference = None, None, None
     if o.ground_truth:
-        truth, features = compared(o, found, prompts, device, batch_size)
+        truth, features = compared(o, found, prompts, device, batch_size, progress)
     elif o.reference:
         features = features_of(o, device, batch_size)
-        reference = read_reference(o, features)
+        reference = read_reference(o, features, progress)
         provenance["notes"] = [*provenance.get("notes", ()), *reference.notes]
     training = (
         Training(truth.images, truth.ids, truth.copies, hash=truth.hash)
@@ -131,7 +132,7 @@ def load_full(
             "prompts": examples_hash(examples),
         },
         control=control,
-        match=reference.match if reference else _match(truth, features),
+        match=reference.match if reference else _match(truth, features, progress),
         owners=truth.owners if truth else {},
         names={
             "model": model_name((o.control_model if control else o.model) or MODEL) + str(changes),
@@ -169,6 +170,7 @@ def compared(
     prompts: Sequence[Prompt],
     device: str,
     batch_size: int,
+    progress: bool,
 ) -> tuple[GroundTruth, Features]:
     """The prompts' own training images, and the features by which images are compared
     with them.
@@ -177,7 +179,8 @@ def compared(
 
     # Before images are read: a mistake in the weights shall not wait for them.
     features = features_of(o, device, batch_size)
-    return read_ground_truth(found["ground truth"], prompts, SIDE, progress=True), features
+    truth = read_ground_truth(found["ground truth"], prompts, SIDE, progress=progress)
+    return truth, features
 
 
 def features_of(o: SdWebsterOptions, device: str, batch_size: int) -> Features:
@@ -206,10 +209,12 @@ def space(o: SdWebsterOptions, features: Features | None) -> Space:
     return space_of(o.criterion, features.id) if features else NOT_COMPARED
 
 
-def _match(truth: GroundTruth | None, features: Features | None) -> Any:
+def _match(truth: GroundTruth | None, features: Features | None, progress: bool) -> Any:
     from membench.similarity.criterion import by_features
 
-    return by_features(features, truth.images, truth.pictures) if truth and features else None
+    if not (truth and features):
+        return None
+    return by_features(features, truth.images, truth.pictures, progress=progress)
 
 
 def _told(truth: GroundTruth, prompts: Sequence[Prompt]) -> dict[str, int]:

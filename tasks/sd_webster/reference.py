@@ -30,7 +30,7 @@ class Reference:
     notes: tuple[str, ...]
 
 
-def read_reference(o: SdWebsterOptions, features: Features) -> Reference:
+def read_reference(o: SdWebsterOptions, features: Features, progress: bool = True) -> Reference:
     """Raises :class:`UserError` for descriptors of another network or dimension."""
     import numpy as np
 
@@ -38,7 +38,7 @@ def read_reference(o: SdWebsterOptions, features: Features) -> Reference:
     from membench.similarity.reference import ExactSearch, ReferenceMatch, Search
     from membench.similarity.spaces import space_of
 
-    known = read_descriptors(Path(o.reference), progress=True)
+    known = read_descriptors(Path(o.reference), progress=progress)
     width = features(np.zeros((1, 64, 64, 3), np.uint8)).shape[1]
     if known.features not in ("", features.id) or known.dimension != width:
         raise UserError(
@@ -70,7 +70,7 @@ def read_reference(o: SdWebsterOptions, features: Features) -> Reference:
 
         wanted = IndexSettings(probes=o.reference_probes)
         file = Path(o.reference_index) if o.reference_index else None
-        search = open_index(known, wanted, file, progress=True)
+        search = open_index(known, wanted, file, progress=progress)
         match = ReferenceMatch(features, known, search)
         told |= {"recall": search.recall, "probes": wanted.probes}
         settings = {"probes": wanted.probes, "candidates": wanted.candidates}

@@ -97,6 +97,7 @@ class SdWebster(Task):
                 dtype=dtype,
                 batch_size=batch_size,
                 needs_model=needs_model,
+                progress=self.progress,
             )
         return self._mini(control, device, dtype, batch_size)
 
