@@ -121,9 +121,28 @@ def other_forward(pipeline: Any) -> None:
     pipeline.unet.mid_block.forward = lambda *args, **more: forward(*args, **more) / 2
 
 
+def seamless(pipeline: Any) -> None:
+    """As scripts for tiles do."""
+    for layer in pipeline.unet.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.padding_mode = "circular"
+
+
+def wrapped(pipeline: Any) -> None:
+    pipeline.unet = torch.nn.DataParallel(pipeline.unet)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (seamless, "in conv_in, padding_mode=circular"),
+        (lambda p: setattr(p.unet, "conv_act", torch.nn.ReLU()), "in conv_act, a ReLU"),
+        (lambda p: setattr(p.unet.conv_norm_out, "eps", 0.1), "conv_norm_out, eps=0.1"),
+        (lambda p: setattr(p.text_encoder.final_layer_norm, "eps", 0.1), "text_encoder is not"),
+        (lambda p: p.unet.to("meta"), "its unet has weights that are not in memory"),
+        (lambda p: setattr(p, "vae", None), "its vae is None"),
+        (lambda p: setattr(p, "tokenizer", None), "its tokenizer is None"),
+        (wrapped, "its unet is wrapped in a DataParallel"),
         (lambda p: p.unet.add_adapter(LoraConfig(target_modules=["to_q"])), "unload_lora"),
         (lambda p: p.fuse_qkv_projections(), "unfuse_qkv"),
         (lambda p: p.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6), "disable_freeu"),

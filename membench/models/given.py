@@ -4,12 +4,16 @@ and hashes it like any other.
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from membench.errors import UserError
+from membench.models.loading import quiet
 from membench.storage.cache import cache_root
 from membench.storage.cached_folders import cached_folder
 from membench.storage.hashing import file_hash, json_hash, tensor_hash
@@ -32,6 +36,9 @@ SAME = (
 
 # Whose layers a folder's configuration names
 LIBRARIES = ("torch", "diffusers", "transformers")
+
+# Settings of a layer that change memory and no prediction
+SWITCHES = ("training", "gradient_checkpointing")
 
 # Of a tokenizer's files: settings of its last use, and of the place it was loaded from
 LEFT_OVER = {
@@ -59,6 +66,7 @@ def folder_of(model: Any) -> Path:
             f"model is a {names[0]}, which no task reads: give a folder, a hub id, or a"
             f" {', '.join(KNOWN[:-1])} or {KNOWN[-1]}"
         )
+    _refuse_lack(model)
     _refuse_unsaved(model)
     folder = cache_root() / "given" / f"{names[0]}-{_hash(model)[:16]}"
 
@@ -69,10 +77,36 @@ def folder_of(model: Any) -> Path:
     return cached_folder(folder, save)
 
 
+# Components that a folder must have, of the pipelines that have them
+NEEDED = ("unet", "vae", "vqvae", "scheduler")
+NEEDED_TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+
+
+def _refuse_lack(model: Any) -> None:
+    """Raises :class:`UserError` for a part that is not there, is wrapped, or whose
+    weights are not in memory.
+    """
+    for name, given in model.components.items():
+        part = getattr(given, "_orig_mod", given)  # of torch.compile
+        why = ""
+        if part is None and name in (*NEEDED, *NEEDED_TEXT):
+            why = "is None; give the whole pipeline"
+        elif hasattr(part, "state_dict") and not hasattr(part, "config"):
+            why = f"is wrapped in a {type(part).__name__}; give what it wraps"
+        elif hasattr(part, "parameters") and any(p.is_meta for p in part.parameters()):
+            why = (
+                "has weights that are not in memory (device meta), as after"
+                " enable_sequential_cpu_offload(); give the pipeline as it was before"
+            )
+        if why:
+            raise UserError(f"model: its {name} {why}")
+
+
 def _refuse_unsaved(model: Any) -> None:
     """Raises :class:`UserError` for what changes predictions and is no part of a folder:
-    LoRAs beside the weights, fused projections, FreeU, and layers, hooks or attention of
-    one's own (ToMe, DeepCache, caches of diffusers).
+    LoRAs beside the weights, fused projections, FreeU, and layers, settings of layers,
+    hooks or attention of one's own (ToMe, DeepCache, caches of diffusers, seamless
+    tiling).
     """
     for name, part in model.components.items():
         modules = list(part.modules()) if hasattr(part, "modules") else []
@@ -89,6 +123,8 @@ def _refuse_unsaved(model: Any) -> None:
             why = f"has another attention ({odd[0]}): set_default_attn_processor()"
         elif changed:
             why = f"computes otherwise than its class, in {changed[0]}: take that back"
+        elif modules and (other := _other_than_configured(part)):
+            why = f"is not what its configuration makes, in {other}: take that back"
         if why:
             raise UserError(f"model: its {name} {why}; its files would hold nothing of it")
 
@@ -114,6 +150,33 @@ def _changed(module: Any) -> str:
     moved = hasattr(module, "_hf_hook") or kind.__name__ == "OptimizedModule"
     if "forward" in vars(module) and not moved:
         return f"the forward of a {kind.__name__}"
+    return ""
+
+
+def _other_than_configured(network: Any) -> str:
+    """The first layer, or setting of a layer, that a network of this configuration would
+    not have, in words; "" where there is none. The network's own switches (tiling,
+    slicing, checkpoints) and dropout do not change what it predicts.
+    """
+    network = getattr(network, "_orig_mod", network)
+    with torch.device("meta"), quiet():
+        fresh = (
+            type(network).from_config(network.config)
+            if hasattr(type(network), "from_config")
+            else type(network)(copy.deepcopy(network.config))
+        )
+    given = {name.replace("_orig_mod.", ""): m for name, m in network.named_modules()}
+    for name, layer in fresh.named_modules():
+        own = given.get(name)
+        own = getattr(own, "_orig_mod", own)
+        if type(own) is not type(layer):
+            return f"{name}, {'nothing' if own is None else f'a {type(own).__name__}'}"
+        if not name or isinstance(layer, torch.nn.Dropout):
+            continue
+        for key, value in vars(layer).items():
+            plain = not key.startswith("_") and isinstance(value, bool | int | float | str | tuple)
+            if plain and key not in SWITCHES and getattr(own, key, value) != value:
+                return f"{name}, {key}={getattr(own, key)!s:.40}"
     return ""
 
 

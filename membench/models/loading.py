@@ -34,7 +34,7 @@ def loading(what: str | Path, verb: str = "loaded") -> Iterator[None]:
     ZeroDivisionError or an AttributeError, and tokenizers raises a bare Exception.
     Nothing but loading, and the first evaluation that proves it, belongs in it.
     """
-    with _quiet():
+    with quiet():
         try:
             yield
         except UserError:
@@ -49,7 +49,8 @@ def loading(what: str | Path, verb: str = "loaded") -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without the libraries' warnings and progress bars."""
     from diffusers.utils import logging as diffusers
     from transformers.utils import logging as transformers
 
