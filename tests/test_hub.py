@@ -27,6 +27,7 @@ from membench.fetching import hub, hub_files
 from membench.fetching.resources import Resource, ensure
 from membench.models import pipeline_files
 from membench.models.checkpoints import CHECKPOINTS, choices, known_checkpoint, pipeline_folder
+from membench.tasks.sd_webster.resources import model_resource
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
 REPO = "owner/model"
@@ -508,11 +509,26 @@ def test_the_name_of_a_model(
     for wrong in ("a", "a/b@", "./a", "a/b/c", "/a/b", "a b/c", "../a"):
         with pytest.raises(UserError, match="neither a folder nor a hub id"):
             hub.parse_model_name(wrong)
+    with pytest.raises(UserError, match=r"did you mean a/b\?"):
+        hub.parse_model_name("https://huggingface.co/a/b/tree/main")
     folder = lay(cache, REPO, FILES, ref="v2")
     assert hub.model_folder(f"{REPO}@v2", **PIPELINE) == folder
     (tmp_path / "a@b").mkdir()
     monkeypatch.chdir(tmp_path)
     assert hub.model_folder("a@b", **PIPELINE) == Path("a@b")
+
+
+def test_the_folder_above_a_snapshot_is_told_with_its_snapshot(
+    cache: Path, nowhere: list[object]
+) -> None:
+    snapshot = lay(cache, REPO, FILES)
+    repository = snapshot.parent.parent
+    (repository / "blobs").mkdir(exist_ok=True)
+    words = f"a repository of the Hugging Face hub's cache; give its snapshot, {snapshot}$"
+    with pytest.raises(UserError, match=words):
+        hub.model_folder(str(repository), **PIPELINE)
+    with pytest.raises(UserError, match=words):
+        model_resource("model", str(repository)).find()
 
 
 # ------------------------------------------------------------------------------ pickles

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from membench.errors import UserError
 from membench.models.changes import NONE, Changes, read_changes
-from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.latent import LatentDenoiser, load_model, load_text_to_image
+from membench.models.pipeline_kinds import check_kind
 from membench.models.stable_diffusion_folder import folder_hash
 from membench.types import Condition
 
@@ -276,6 +277,18 @@ def test_loras_with_scales_are_what_diffusers_makes_of_them(tmp_path: Path, base
         for text in ("", f"{one}", f"{one}:0.75", f"{one}:0.75,{two}:-0.5", f"{two}")
     ]
     assert len({*hashes}) == 5 and folder_hash(base, changes) == hashes[3]
+
+
+def test_a_folder_that_peft_saved_is_told_how_to_merge(tmp_path: Path, base: Path) -> None:
+    """It does not say of which part it is; the advice to give it as a LoRA was refused."""
+    name = "base_model.model.down_blocks.1.attentions.0.proj_in.lora_A.weight"
+    save_file({name: torch.ones(2, 16)}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="merge_and_unload"):
+        load_model(base, "cpu", "float32", 1, read_changes(lora=str(tmp_path)))
+    with pytest.raises(UserError, match="merge_and_unload") as refused:
+        check_kind(tmp_path)
+    assert "sd_webster.lora" not in str(refused.value)
 
 
 @pytest.mark.parametrize("alpha", [None, 4.0])

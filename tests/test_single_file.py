@@ -201,3 +201,84 @@ def test_what_does_not_fit_is_one_line(made: tuple[Path, Path, Path], tmp_path: 
     ):
         with pytest.raises(UserError, match=told):
             membench.run("cfg_norm", "sd_webster", "full", task_options=settings, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("without", "words"),
+    [
+        ("first_stage_model.", "holds no vae"),
+        ("cond_stage_model.", "holds no text_encoder"),
+        ("model.diffusion_model.input_blocks.1.0.in_layers.0.weight", "it lacks weights"),
+    ],
+)
+def test_a_file_without_a_part(
+    made: tuple[Path, Path, Path], tmp_path: Path, without: str, words: str
+) -> None:
+    """Diffusers' own words were about tensors of a device meta, or code that cannot help."""
+    _, file, base = made
+    save_file(
+        {k: v for k, v in load_file(file).items() if not k.startswith(without)},
+        tmp_path / "less.safetensors",
+    )
+    with pytest.raises(UserError, match=words):
+        unpacked(tmp_path / "less.safetensors", base)
+
+
+@pytest.mark.parametrize(
+    "part", ["model.diffusion_model.label_emb.0.0", "first_stage_model.encoder.x"]
+)
+def test_layers_that_the_base_lacks_are_not_left_out(
+    made: tuple[Path, Path, Path], tmp_path: Path, part: str
+) -> None:
+    """A deeper network, or one that is told more, over a base of the same widths."""
+    _, file, base = made
+    more = tmp_path / "more.safetensors"
+    save_file(load_file(file) | {f"{part}.weight": torch.ones(2, 2)}, more)
+    with pytest.raises(UserError, match="of another architecture"):
+        unpacked(more, base)
+    # Of training, and no part of what draws
+    kept = tmp_path / "kept.safetensors"
+    save_file(load_file(file) | {"first_stage_model.loss.logvar": torch.ones(2)}, kept)
+    assert unpacked(kept, base).is_dir()
+
+
+def test_files_that_are_no_checkpoint_in_one_file(
+    made: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    whole, file, base = made
+    pickled = tmp_path / "model.ckpt"
+    torch.save(load_file(file), pickled)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "style.safetensors").write_bytes(file.read_bytes())
+    weights = whole / "unet" / "diffusion_pytorch_model.safetensors"
+    over = f"base={base}"
+    for given, words in (
+        ([f"model={pickled}", over], "pickled"),
+        ([f"model={weights}", over], "no checkpoint in one file: it holds conv_in.bias"),
+        ([f"model={weights}"], "no checkpoint in one file: it holds conv_in.bias"),
+        ([f"model={tmp_path / 'no.safetensors'}", over], "no.safetensors is not there"),
+        ([f"model={tmp_path / 'folder'}", over], "name the file itself"),
+        ([f"model={whole / 'model_index.json'}"], "is a file, and no .safetensors"),
+    ):
+        with pytest.raises(UserError, match=words):
+            membench.run("cfg_norm", "sd_webster", "full", task_options=given, out=tmp_path)
+    with pytest.raises(UserError, match="is a file: give the folder"):
+        membench.run("loss", "cifar10", model=file, out=tmp_path)
+
+
+def test_a_control_model_in_one_file(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Its base is the model's own; the model itself may be a folder."""
+    whole, file, base = made
+    (tmp_path / "mine.txt").write_text("a red mug\ntwo blue boats\n")
+    settings = [f"model={whole}", f"control_model={file}", f"prompts={tmp_path / 'mine.txt'}"]
+    run = membench.run(
+        "cfg_norm",
+        "sd_webster",
+        "full",
+        options=["draws=1", "images=0"],
+        task_options=[*settings, f"base={base}"],
+        control=True,
+        out=tmp_path / "runs",
+        progress=False,
+    )
+    assert run.info["hashes"]["weights"] == folder_hash(unpacked(file, base))

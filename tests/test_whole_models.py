@@ -388,6 +388,13 @@ PARTS = {
         lambda f: (f / "text_encoder" / "adapter_config.json").write_text("{}"),
         "text_encoder holds an adapter",
     ),
+    "an index that is a link to nothing": (
+        lambda f: (
+            (f / "model_index.json").unlink(),
+            (f / "model_index.json").symlink_to("../blobs/0"),
+        ),
+        "model_index.json is a link to nothing",
+    ),
     "no hidden size": (config("text_encoder", hidden_size=0), "hidden_size is '0'"),
     "no layers": (config("text_encoder", num_hidden_layers=0), "num_hidden_layers is '0'"),
     "heads that do not divide": (

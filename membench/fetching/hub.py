@@ -45,9 +45,11 @@ def parse_model_name(name: str) -> tuple[str, str]:
     """
     repo_id, at, revision = name.partition("@")
     if not is_id(repo_id) or (at and not revision):
+        _, url, there = name.partition("huggingface.co/")
+        page = "/".join(there.split("/")[:2])
         raise UserError(
             f"model {name!r} is neither a folder nor a hub id such as google/ddpm-cifar10-32 (or"
-            " ID@REVISION)"
+            " ID@REVISION)" + (f"; did you mean {page}?" if url and is_id(page) else "")
         )
     return repo_id, revision
 
@@ -69,6 +71,11 @@ def model_folder(
     folder = Path(name)
     if folder.is_dir():
         return check_folder(folder)
+    if folder.is_file():
+        raise UserError(
+            f"model {name} is a file: give the folder of the pipeline, with the configurations of"
+            " its network and of its scheduler"
+        )
     repo_id, revision = parse_model_name(name)
     return hub_folder(
         repo_id,

@@ -21,7 +21,7 @@ import torch
 
 from membench.errors import UserError, reason
 from membench.models.loading import loading
-from membench.models.weight_files import check_tensors
+from membench.models.weight_files import PEFT, check_tensors
 from membench.storage.reading import parse_json
 
 # MODULE, then how each library calls the two factors
@@ -89,6 +89,8 @@ def _read(file: Path, unet: Any) -> dict[str, _Change]:
     changes: dict[str, _Change] = defaultdict(_Change)
     for key, tensor in tensors.items():
         found = FACTOR.fullmatch(key)
+        if key.startswith("base_model.model."):  # it does not say of which part
+            raise UserError(f"lora={file} is in peft's own layout: {PEFT}")
         if not found or not key.startswith(("unet.", "text_encoder.", "text_encoder_2.")):
             raise UserError(
                 f"lora={file}: {key} is not a tensor of a LoRA as diffusers or kohya save it"

@@ -58,7 +58,7 @@ def part_weights(folder: Path, part: str, variant: str = "") -> Weights:
         other = next((v for v in VARIANTS if f"{stem}.{v}.safetensors" in given), "")
         raise UserError(
             f"{place} lacks {stem}.safetensors (there is {', '.join(given[:3])}"
-            + (f", which variant={other} reads)" if other else ")")
+            + (f", which variant={other} reads)" if other else "); get the model again")
         )
     if given:
         raise UserError(

@@ -12,7 +12,7 @@ from membench.errors import UserError
 from membench.models.changes import NONE, Changes, read_part
 from membench.models.config_fields import positive, refuse_shift
 from membench.models.loading import read_config
-from membench.models.weight_files import refuse_adapter
+from membench.models.weight_files import refuse_adapter, refuse_no_checkpoint
 
 READS = "membench reads Stable Diffusion 1.x, 2.x and XL (text to image)"
 
@@ -83,7 +83,10 @@ def check_kind(folder: Path, changes: Changes = NONE) -> Kind:
     1.x, 2.x or XL in diffusers' layout. A folder without model_index.json is known by
     its parts.
     """
-    kind = named_kind(folder) if (folder / "model_index.json").is_file() else _by_parts(folder)
+    index = folder / "model_index.json"
+    if index.is_symlink() and not index.exists():
+        raise UserError(f"{index} is a link to nothing; get the model again")
+    kind = named_kind(folder) if index.is_file() else _by_parts(folder)
     if missing := [part for part in kind.parts if not changes.place(folder, part).is_dir()]:
         both = f"; {kind.name} has two text encoders" if missing[0] in kind.encoders[1:] else ""
         raise UserError(
@@ -128,6 +131,11 @@ def _by_parts(folder: Path) -> Kind:
     """Of a folder that does not say so: by its U-Net, which knows what it is told."""
     if folder.is_file() or not any((folder / part).is_dir() for part in ("unet", "transformer")):
         _refuse_single_file(folder)
+        if folder.is_file():
+            raise UserError(
+                f"{folder} is a file, and no .safetensors: give the folder that holds"
+                " model_index.json"
+            )
         raise UserError(
             f"{folder} is not a diffusers pipeline: model_index.json is missing, and so is the"
             " folder unet (save one with pipeline.save_pretrained)"
@@ -239,6 +247,7 @@ def _refuse_single_file(path: Path) -> None:
         )
     files = [f for f in files if f.suffix in (".safetensors", ".ckpt")]
     if plain := next((f for f in files if f.suffix == ".safetensors"), None):
+        refuse_no_checkpoint(plain)
         raise UserError(
             f"{plain} is a checkpoint in one file: name a pipeline of its architecture for"
             f" configurations and tokenizers, --profile full --model {plain} --set"

@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from membench.errors import UserError
+from membench.models.loading import quiet
 from membench.models.pipeline_kinds import ENCODERS, XL, Kind, check_kind
 from membench.models.scheduler_config import read_scheduler
 from membench.models.stable_diffusion_folder import zero_null
-from membench.models.weight_files import check_tensors, refuse_adapter
+from membench.models.weight_files import (
+    ORIGINAL,
+    check_tensors,
+    refuse_adapter,
+    refuse_no_checkpoint,
+    tensor_names,
+)
 from membench.storage.cache import cache_root, remembered_hash
 from membench.storage.cached_folders import cached_folder
 from membench.storage.hashing import json_hash
 
-VERSION = 1  # of what is written: raise it with every change of it
+VERSION = 2  # of what is written: raise it with every change of it
 
 
 def unpacked(file: Path, base: Path) -> Path:
@@ -32,6 +39,7 @@ def unpacked(file: Path, base: Path) -> Path:
     file that is damaged or an adapter, and one that does not fit the base.
     """
     refuse_adapter(file, [file])
+    refuse_no_checkpoint(file)
     check_tensors(file)
     kind = check_kind(base)
     if missing := next((f for f in _configs(base, kind) if not f.is_file()), None):
@@ -87,15 +95,19 @@ def _unpack(file: Path, base: Path, kind: Kind, folder: Path) -> None:
             shutil.copyfile(config, to)
         (staged / "model_index.json").write_text(json.dumps(_index(base, kind)))
         try:
-            made = loader.from_single_file(
-                str(file),
-                config=str(staged),
-                local_files_only=True,
-                torch_dtype=_precision(file),
-            )
+            with quiet():
+                made = loader.from_single_file(
+                    str(file),
+                    config=str(staged),
+                    local_files_only=True,
+                    torch_dtype=_precision(file),
+                )
         # Diffusers has many ways to say that names or shapes do not fit
         except Exception as error:
+            _refuse_part_missing(file, kind)
             why = " ".join(str(error).split())[:200]
+            if "meta tensor" in why:  # of which there were no numbers
+                why = "it lacks weights that the base has"
             raise UserError(
                 f"{file} does not fit the base {base} ({why}); name a base of its own architecture,"
                 " --set sd_webster.base=FOLDER"
@@ -107,10 +119,50 @@ def _unpack(file: Path, base: Path, kind: Kind, folder: Path) -> None:
                     f"{file} lacks weights of the {part} that the base {base} has; name a base of"
                     " its own architecture, --set sd_webster.base=FOLDER"
                 )
-        made.save_pretrained(folder, safe_serialization=True)
+        _refuse_more(file, base, made)
+        with quiet():
+            made.save_pretrained(folder, safe_serialization=True)
     for config in _configs(base, kind):
         if config.parent.name == "scheduler" or config.parent.name in kind.tokenizers:
             shutil.copyfile(config, folder / config.relative_to(base))
+
+
+def _refuse_part_missing(file: Path, kind: Kind) -> None:
+    """Raises :class:`UserError` for a file without one of the parts, as those are that
+    are saved without a VAE.
+    """
+    names = tensor_names(file)
+    if lost := [p for p in kind.parts if not any(n.startswith(ORIGINAL[p]) for n in names)]:
+        raise UserError(
+            f"{file} holds no {lost[0]} ({ORIGINAL[lost[0]][-1]}...), and membench takes no weights"
+            " from the base: build the pipeline in diffusers, from_single_file(FILE,"
+            f" {lost[0]}=...), save it with save_pretrained, and give --model FOLDER"
+        )
+
+
+def _refuse_more(file: Path, base: Path, made: Any) -> None:
+    """Raises :class:`UserError` where the file has more layers than the base, which
+    diffusers leaves out: its names and diffusers' stand one for one in the U-Net and
+    in the VAE.
+    """
+    starts = {
+        "unet": ORIGINAL["unet"],
+        "vae": tuple(
+            f"first_stage_model.{x}" for x in ("encoder.", "decoder.", "quant_conv.", "post_quant_")
+        ),
+    }
+    names = tensor_names(file)
+    for part, start in starts.items():
+        held, wanted = (
+            sum(n.startswith(start) for n in names),
+            len(getattr(made, part).state_dict()),
+        )
+        if held > wanted:
+            raise UserError(
+                f"{file} holds {held} tensors of its {part}, and that of the base {base} has"
+                f" {wanted}: it is of another architecture; name a base of its own, --set"
+                " sd_webster.base=FOLDER"
+            )
 
 
 def _index(base: Path, kind: Kind) -> dict[str, Any]:

@@ -19,6 +19,10 @@ ADAPTERS = ("lora_", ".lora.", "lora.down", "lora.up", "hada_w", "lokr_w", ".oft
 # Whole numbers, and no weights; .alpha: of a LoRA, which some scripts save as one
 COUNTS = ("position_ids", "num_batches_tracked", "num_updates", ".alpha")
 AGAIN = "get the weights again"
+PEFT = (
+    "merge what peft has saved, pipeline.unet = PeftModel.from_pretrained(pipeline.unet,"
+    " ADAPTER).merge_and_unload(), and give the saved pipeline, --model FOLDER"
+)
 
 
 def refuse_pointer(file: Path) -> None:
@@ -114,13 +118,51 @@ def refuse_adapter(given: Path, files: Sequence[Path]) -> None:
         if lora:
             raise UserError(
                 f"{given} is a LoRA or another adapter ({file.name}), a change to a model, not a"
-                f" model: give its base, --model BASE --set sd_webster.lora={given}"
+                " model: "
+                + (
+                    PEFT
+                    if file.name == "adapter_config.json"
+                    else f"give its base, --model BASE --set sd_webster.lora={given}"
+                )
             )
         if file.name.startswith("learned_embeds") or names == ["emb_params"]:
             raise UserError(
                 f"{given} is a learned word (textual inversion, {file.name}), not a model: give its"
                 f" base, --model BASE --set sd_webster.textual_inversion={given}"
             )
+
+
+# How the names of tensors begin in a checkpoint in one file, by part
+ORIGINAL = {
+    "unet": ("model.diffusion_model.",),
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
+    "text_encoder_2": ("conditioner.embedders.1.",),
+    "vae": ("first_stage_model.",),
+}
+ZIPPED = (b"PK", b"\x80")  # as torch.save begins, today and before
+
+
+def refuse_no_checkpoint(file: Path) -> None:
+    """Raises :class:`UserError` for a file that is pickled, whatever its name, or holds
+    no part of Stable Diffusion in its original names, such as the weights of one part
+    of a pipeline.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(9)
+        # Of safetensors the first eight bytes are a number, and may be any
+        if head.startswith(ZIPPED) and not head.endswith(b"{"):
+            raise UserError(
+                f"{file} is a checkpoint in one file, pickled: reading it could run any code, so"
+                " membench refuses it; get the model as safetensors"
+            )
+    starts = tuple(start for names in ORIGINAL.values() for start in names)
+    names = tensor_names(file)
+    if names and not any(name.startswith(starts) for name in names):
+        raise UserError(
+            f"{file} is no checkpoint in one file: it holds {min(names)[:80]}, and nothing in"
+            " Stable Diffusion's original names (model.diffusion_model....); of a pipeline in parts"
+            " give the folder that holds model_index.json"
+        )
 
 
 def check_pickle(file: Path) -> None:

@@ -38,7 +38,8 @@ def cached_folder(path: Path, make: Callable[[Path], object]) -> Path:
 
 def check_folder(folder: Path) -> Path:
     """A folder that a user names, or a part of one. Raises DamagedFile for one of the
-    cache that is not what was written there; of other folders nothing is known.
+    cache that is not what was written there, and UserError for one of the hub's cache
+    that holds snapshots; of other folders nothing is known.
     """
     for place in (folder, folder.absolute().parent):
         if (place / PROOF).is_file() and not _is_proved(place):
@@ -47,6 +48,12 @@ def check_folder(folder: Path) -> Path:
                 " it, and it is made again; to keep it as it is, copy it without its"
                 f" {PROOF}"
             )
+    if (folder / "snapshots").is_dir() and (folder / "blobs").is_dir():
+        found = sorted(p for p in (folder / "snapshots").glob("[!.]*") if p.is_dir())
+        raise UserError(
+            f"{folder} is a repository of the Hugging Face hub's cache; give its snapshot, "
+            + (str(found[0]) if found else "of which there is none yet")
+        )
     return folder
 
 

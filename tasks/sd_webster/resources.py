@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MODEL = "CompVis/stable-diffusion-v1-4"
 SSCD = "disc_mixup"  # of the criterion, where no weights are named
 MODELS = ("model", "control model")  # names of resources
+ENDINGS = (".safetensors", ".ckpt")  # of a checkpoint in one file
 URLS = "urls"  # ground_truth: what `membench download sd_webster --images` has fetched
 DOWNLOAD = "membench download sd_webster"
 
@@ -55,8 +56,12 @@ def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:
     from membench.features.sscd import VARIANTS, sscd_resource
     from membench.fetching.resources import Resource
 
-    needed = [model_resource("model", o.model or MODEL, changes_of(o), o.base)]
-    needed += [model_resource("control model", o.control_model)] if o.control_model else []
+    one_file = o.control_model and Path(o.control_model).is_file()
+    of_model = "" if one_file and not Path(o.model).is_file() else o.base  # else it is refused
+    needed = [model_resource("model", o.model or MODEL, changes_of(o), of_model)]
+    if o.control_model:
+        of_control = o.base if one_file else ""
+        needed.append(model_resource("control model", o.control_model, base=of_control))
     needed += [prompt_sets.resource(name) for name in sets_of(o)]
     # Else a file
     if o.criterion == "sscd" and (o.criterion_weights.removeprefix("sscd_") or SSCD) in VARIANTS:
@@ -102,12 +107,16 @@ def model_resource(
     from membench.models.checkpoints import OtherKind, choices, pipeline_folder
     from membench.models.pipeline_kinds import check_kind
     from membench.models.stable_diffusion_folder import weight_files
+    from membench.storage.cached_folders import check_folder
 
     changes = changes or NONE
 
     pinned = ""
     if base and not Path(model).is_file():
-        raise UserError(f"base={base} is for a model that is one file, and {model} is none")
+        why = "none; name the file itself"
+        if not Path(model).exists() and model.endswith(ENDINGS):
+            why = "not there"
+        raise UserError(f"base={base} is for a model that is one file, and {model} is {why}")
     if Path(model).is_file():
         if not base:
             check_kind(Path(model))  # refuses a checkpoint in one file, with the way out
@@ -121,7 +130,7 @@ def model_resource(
     def find() -> Path | None:
         if Path(model).is_dir():
             # Refuses what is no Stable Diffusion in safetensors
-            weight_files(Path(model), changes)
+            weight_files(check_folder(Path(model)), changes)
             return Path(model)
         try:
             folder, _ = pipeline_folder(
