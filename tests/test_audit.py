@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from foreign_models import save_tiny_xl
 from PIL import Image
 
@@ -341,6 +342,41 @@ def test_a_mirror_that_is_the_model(capsys, scenes) -> None:
 def test_a_mirror_of_another_kind(capsys, scenes) -> None:
     err = refused(capsys, "--model", OWN, "--data", scenes, "--mirror", TEXT)
     assert "is no mirror of" in err and "text of 64 pixels" in err
+
+
+def test_classes_without_a_null_class(tmp_path, capsys) -> None:
+    """Guidance was planned and ended while the first image was drawn; two numbers of
+    classes read alike.
+    """
+    for name in ("one", "two"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+    models = []
+    for embeddings in (2, 3):
+        network = UNet2DModel(
+            sample_size=8,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+            layers_per_block=1,
+            num_class_embeds=embeddings,
+        )
+        models.append(tmp_path / str(embeddings))
+        DDPMPipeline(network, DDPMScheduler()).save_pretrained(models[-1])
+    asked = ["--model", models[0], "--data", tmp_path / "data", "--dry-run"]
+    assert "has no null class; leave it out" in refused(capsys, *asked, "--guidance", 3)
+    err = refused(capsys, *asked, "--mirror", models[1])
+    assert "class of 8 pixels and 3 embeddings" in err and "and 2 embeddings" in err
+
+
+def test_a_checkpoint_in_one_file(tmp_path, capsys, scenes) -> None:
+    """It was told of options that an audit has not."""
+    (tmp_path / "style.safetensors").write_bytes(b"")
+    err = refused(capsys, "--model", tmp_path / "style.safetensors", "--data", scenes)
+    assert "from_single_file" in err and "--set" not in err
 
 
 def test_data_that_are_the_model_s_own_output(tmp_path, own_cache, capsys, scenes) -> None:

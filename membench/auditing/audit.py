@@ -131,6 +131,11 @@ class _Run:
                 f"{subject.name} has no null class, so it cannot be asked without one; leave"
                 " --unconditional out"
             )
+        if subject.kind == "class" and (s.guidance or 1) != 1 and not model.has_null:
+            raise UserError(
+                f"--guidance {s.guidance:g} is between a class and the null class, and"
+                f" {subject.name} has no null class; leave it out"
+            )
         model.ready_images()
         return model
 

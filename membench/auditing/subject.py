@@ -86,6 +86,11 @@ def find_subject(name: str) -> Subject:
 
 
 def _folder(name: str) -> Path:
+    if Path(name).is_file():
+        raise UserError(
+            f"{name} is a file, and an audit takes the folder of a pipeline: of a checkpoint in one"
+            " file, diffusers' from_single_file and save_pretrained make one"
+        )
     if Path(name).exists():
         return check_folder(Path(name))
     if name in CHECKPOINTS or known_checkpoint(name) or "/" not in name:
@@ -121,7 +126,10 @@ def same_kind(model: Subject, mirror: Subject) -> None:
     """Raises :class:`UserError` where a mirror cannot be asked what the model is."""
     told = [(s.kind, s.side, s.embeddings) for s in (model, mirror)]
     if told[0] != told[1]:
-        words = [f"{kind} of {side} pixels" for kind, side, _ in told]
+        words = [
+            f"{kind} of {side} pixels" + f" and {classes} embeddings" * (kind == "class")
+            for kind, side, classes in told
+        ]
         raise UserError(
             f"--mirror {mirror.name} ({words[1]}) is no mirror of {model.name} ({words[0]}): it"
             " must be of the same kind and size, trained on other images"
