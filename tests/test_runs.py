@@ -247,3 +247,9 @@ def test_a_table_without_a_column_that_it_should_hold_is_another_table(
         with pytest.raises(UserError, match="is not a samples table"):
             read_table(tmp_path / f"{name}.parquet", "samples", without=("image",))
     assert pc.count(held["image"]).as_py() == len(held)
+
+
+def test_one_runs_own_folder_and_those_between_are_read(one: Run) -> None:
+    """A finished run was said to be none."""
+    for root in (one.path, *one.path.parents[:4]):
+        assert [run.path for run in read_runs(root).runs] == [one.path]

@@ -236,7 +236,11 @@ def read_runs(roots: Path | Sequence[Path], *, verified: bool = False) -> Found:
 
 def _folders(root: Path) -> list[Path]:
     try:
-        return [path.parent for path in sorted(root.glob("*/*/*/*/run.json"))]
+        # TASK/PROFILE/DETECTOR/KEY; else part of such a folder, down to one run's own
+        for depth in (4, 3, 2, 1, 0):
+            if found := sorted(root.glob("*/" * depth + "run.json")):
+                return [path.parent for path in found]
+        return []
     except (OSError, ValueError) as error:  # what changes meanwhile; a NUL in a name
         raise UserError(f"cannot read {root}: {reason(error)}") from None
 
