@@ -17,6 +17,7 @@ from membench.boards.identity import apart, model_of
 from membench.boards.resampling import Resampler
 from membench.boards.seeds import over_seeds
 from membench.boards.views import COSTS, COUNTS, EQUAL_TERMS
+from membench.cli.main import main
 from membench.metrics.intervals import mean_resamples
 from membench.metrics.levels import mover, two_level_interval, widened
 from membench.reports.attack_tables import attack_tables
@@ -305,3 +306,20 @@ def test_counts_are_means_over_seeds_and_a_partial_control_is_marked(tmp_path):
 def test_a_board_does_not_tell_where_a_model_lies(given: str, named: str) -> None:
     options = [f"model={given}"] if given else []
     assert model_of({"profile": "full", "task_options_passed": options}) == named
+
+
+def test_rows_of_one_name_and_several_settings_are_told(tmp_path, capsys):
+    """As of a plug-in that was edited between two seeds: their rows looked like one
+    detector's seeds, one of which was lost.
+    """
+    for seed, code in ((0, "a"), (1, "a"), (2, "b")):
+        parts = {"plugin_code": {"detector": code * 64}}
+        make(tmp_path / "runs", COPIED, seed=seed, more_parts=parts)
+    words = "rows of random are of several settings"
+    for by in ("run", "seeds"):
+        assert main(["leaderboard", "--runs", str(tmp_path / "runs"), "--by", by]) == 0
+        assert words in " ".join(capsys.readouterr().out.split())
+    for seed in (0, 1):
+        make(tmp_path / "same", COPIED, seed=seed)
+    assert main(["leaderboard", "--runs", str(tmp_path / "same"), "--by", "seeds"]) == 0
+    assert words not in " ".join(capsys.readouterr().out.split())

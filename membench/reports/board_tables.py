@@ -223,6 +223,19 @@ def unlabelled_lines(frame: pd.DataFrame) -> Iterator[str]:
         )
 
 
+def alike_lines(frame: pd.DataFrame) -> Iterator[str]:
+    """Names of rows that are called alike and are of several settings, such as of a
+    plug-in's file that was edited between two runs.
+    """
+    several = frame.groupby(["detector", "options"], sort=False).settings.nunique() > 1
+    for detector, options in several[several].index:
+        yield (
+            f"rows of {f'{detector} {options}'.strip()} are of several settings (another version, a"
+            " plug-in's edited file, options of the task), and are not averaged: leaderboard --by"
+            " run --format json names the folder of each"
+        )
+
+
 def run_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
     """(what it shows, text, notes below it) of a board's rows: detection, then
     extraction; none for what no run did.
@@ -233,13 +246,20 @@ def run_tables(part: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[str
         yield (
             "detection",
             _detection_text(scored),
-            [*unlabelled_lines(scored), *unsupported(scored), *captions_lines(scored)],
+            [
+                *alike_lines(scored),
+                *unlabelled_lines(scored),
+                *unsupported(scored),
+                *captions_lines(scored),
+            ],
         )
     if len(extracted):
         yield "extraction", _extraction_text(extracted, control), list(_notes(extracted, control))
 
 
 def _notes(frame: pd.DataFrame, control: bool) -> Iterator[str]:
+    if frame.extract_only.all():  # else it stands below the scores
+        yield from alike_lines(frame)
     if frame.chao1_estimate.notna().any():
         yield (
             "Chao1 estimate: a lower bound, estimated, of the images that more images of the same"

@@ -11,6 +11,7 @@ from membench.boards.seeds import SUBSETS
 from membench.errors import UserError
 from membench.metrics.names import COPIES
 from membench.reports.board_tables import (
+    alike_lines,
     captions_lines,
     shown_detection,
     unlabelled,
@@ -118,6 +119,7 @@ def _notes(frame: pd.DataFrame) -> Iterable[str]:
         "means over seeds; 95 % intervals over groups of near-duplicate examples and over seeds; of"
         " a single seed, over groups alone"
     )
+    yield from alike_lines(frame)
     if "negatives" in frame:
         yield from unlabelled_lines(frame)
         yield from unsupported(frame)
