@@ -530,3 +530,11 @@ def test_words_that_do_not_do(
     changes = read_changes(textual_inversion=f"{tmp_path / 'w.safetensors'}{word}")
     with pytest.raises(UserError, match=told):
         load_text_to_image(base, changes=changes)
+
+
+def test_tokenizers_of_two_lengths(tmp_path: Path) -> None:
+    """It ended in torch's words about sizes of tensors."""
+    folder = foreign.save_tiny_xl(tmp_path / "xl")
+    edit(folder / "tokenizer_2" / "tokenizer_config.json", model_max_length=20)
+    with pytest.raises(UserError, match="cut prompts to 24 and 20 tokens"):
+        load_model(folder, "cpu", "float32", 1)

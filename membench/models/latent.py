@@ -191,6 +191,12 @@ def load_text_to_image(
     file = folder / "scheduler" / "scheduler_config.json"
     second: dict[str, Any] = {}
     if kind is XL:
+        one, two = (tokenizer.model_max_length for tokenizer in tokenizers)
+        if one != two:
+            raise UserError(
+                f"{folder}: its tokenizers cut prompts to {one} and {two} tokens, but the two text"
+                " encoders' embeddings stand side by side; get the tokenizers again"
+            )
         second = {"text_encoder_2": encoders[1], "tokenizer_2": tokenizers[1]}
     return TextToImage(
         unet=networks["unet"],
