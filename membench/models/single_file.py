@@ -100,7 +100,6 @@ def _unpack(file: Path, base: Path, kind: Kind, folder: Path) -> None:
                     str(file),
                     config=str(staged),
                     local_files_only=True,
-                    torch_dtype=_precision(file),
                 )
         # Diffusers has many ways to say that names or shapes do not fit
         except Exception as error:
@@ -120,6 +119,8 @@ def _unpack(file: Path, base: Path, kind: Kind, folder: Path) -> None:
                     " its own architecture, --set sd_webster.base=FOLDER"
                 )
         _refuse_more(file, base, made)
+        for part in kind.parts:  # the argument's name is another in each diffusers
+            getattr(made, part).to(_precision(file))
         with quiet():
             made.save_pretrained(folder, safe_serialization=True)
     for config in _configs(base, kind):
