@@ -227,6 +227,8 @@ def alike_lines(frame: pd.DataFrame) -> Iterator[str]:
     """Names of rows that are called alike and are of several settings, such as of a
     plug-in's file that was edited between two runs.
     """
+    if "settings" not in frame:  # a stored board of fewer columns
+        return
     several = frame.groupby(["detector", "options"], sort=False).settings.nunique() > 1
     for detector, options in several[several].index:
         yield (
