@@ -85,7 +85,8 @@ def test_a_page_of_examples_holds_those_that_it_shows(monkeypatch: pytest.Monkey
     monkeypatch.setattr(examples, "MOST_ROWS", 50)
     monkeypatch.setattr(examples, "MOST_THUMBS", 0)
     ids = [f"{i:04d}" for i in range(3000)]
-    run = SimpleNamespace(scores=scores(*ids), space=memory.StandIn.info.space)
+    known = scores(*ids)
+    run = SimpleNamespace(scores=known, scored=known, space=memory.StandIn.info.space)
     frame = pd.DataFrame({"condition": ids, "sample_id": ids, "training_id": "t", "folder": ""})
     frame = frame.assign(similarity=np.linspace(0, 1, 3000), copied=False)
     examples.examples(run, frame, {})  # imports
@@ -105,7 +106,8 @@ def test_examples_without_images_take_no_room_on_a_page(monkeypatch: pytest.Monk
     monkeypatch.setattr(examples, "MOST_THUMBS", 3)
     monkeypatch.setattr(examples, "extracted", lambda frame, side: list(frame.sample_id))
     ids = [f"{i:04d}" for i in range(10)]
-    run = SimpleNamespace(scores=scores(*ids), space=memory.StandIn.info.space)
+    known = scores(*ids)
+    run = SimpleNamespace(scores=known, scored=known, space=memory.StandIn.info.space)
     last = run.scores.sort_values("score").id.iloc[0]
     drawn = {"condition": [last], "sample_id": "a", "training_id": "t", "folder": ""}
     page = examples.examples(run, pd.DataFrame(drawn).assign(similarity=0.5, copied=False), {})

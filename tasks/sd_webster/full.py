@@ -148,14 +148,11 @@ def load_full(
 
 
 def _refuse_unread(o: SdWebsterOptions) -> None:
-    """Raises :class:`UserError` for options of a comparison that is not made, or is made
-    without them.
+    """Raises :class:`UserError` for options of a search that is not made. Of a criterion
+    without images to compare with, the run itself says that nothing was compared.
     """
-    of_search = ("reference_search", "reference_index", "reference_probes")
-    if not (o.ground_truth or o.reference):
-        why = "extracted images are compared with nothing; name ground_truth or reference"
-        refuse_set(o, ("criterion", "criterion_weights", "criterion_preprocess", *of_search), why)
-    elif not o.reference:
+    if not o.reference:
+        of_search = ("reference_search", "reference_index", "reference_probes")
         refuse_set(o, of_search, "it is read with reference only")
     elif o.reference_search == "exact":
         refuse_set(o, ("reference_probes",), "it is read with reference_search=ivfpq only")
