@@ -47,7 +47,8 @@ def write_boards(board: Board, fmt: str, output: Path | None, *, wide: bool = Fa
     else:
         save(board.frame, board.by, fmt, output)
     if output is not None:
-        say(f"{len(board.frame)} rows written to {output}")
+        rows = len(board.frame)
+        say(f"{rows} row{'s' * (rows != 1)} written to {output}")
 
 
 def in_markdown(board: Board) -> str:
