@@ -28,10 +28,10 @@ import numpy as np
 from membench.detector import Detector
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
+from membench.options import refuse_unread
 from membench.seeds import seed_of
 from membench.types import Condition, Sample
 
-from .base import refuse_unread
 from .within import made, scored, suits
 
 

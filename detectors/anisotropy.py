@@ -27,9 +27,9 @@ import torch
 
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import pure_noise, timesteps
+from membench.options import refuse_unread
 from membench.types import Access, Condition, Request
 
-from .base import refuse_unread
 from .trajectories import IMAGES, Followed, OwnTrajectory, Rows
 
 FROM_LAST = 3  # t2 is the third from last

@@ -30,9 +30,9 @@ import torch
 from membench.models.denoiser import Denoiser
 from membench.models.internals import attention, attention_layers, named_attention
 from membench.models.sampling import ddim, timesteps
+from membench.options import refuse_unread
 from membench.types import Access, Condition, Request
 
-from .base import refuse_unread
 from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 LATE = 10  # steps

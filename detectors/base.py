@@ -7,8 +7,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from types import MappingProxyType
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -119,27 +118,6 @@ def noised(
     x0 = model.encode(images).repeat_interleave(draws, dim=0)
     keys = [(f"noised/{name}", draw) for name in names for draw in range(draws)]
     return with_noise(model, x0, keys, t, seed)[0]
-
-
-def changed(options: Any, names: Sequence[str]) -> bool:
-    """Whether any of these options is not at its default."""
-    return any(o.name in names and getattr(options, o.name) != o.default for o in fields(options))
-
-
-def refuse_unread(
-    options: Any,
-    names: Sequence[str],
-    why: str,
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-) -> None:
-    """Raises :class:`UserError` if an option that nobody would read is not at its
-    default: a sweep of it would be a flat line. presets: whose values are allowed, too:
-    a preset is of several variants, and each reads its own part of it.
-    """
-    for option in fields(options):
-        usual = [option.default, *(p[option.name] for p in presets.values() if option.name in p)]
-        if option.name in names and (value := getattr(options, option.name)) not in usual:
-            raise UserError(f"{option.name}={value}: {why}")
 
 
 def refuse_untold(conditions: Sequence[Condition], why: str) -> None:

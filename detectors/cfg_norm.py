@@ -31,9 +31,10 @@ import torch
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, pure_noise
+from membench.options import refuse_unread
 from membench.types import Access, Condition, Request, Sample
 
-from .base import Draws, noised, own_draws, own_images, refuse_unread, samples, unstarted
+from .base import Draws, noised, own_draws, own_images, samples, unstarted
 from .trajectories import GUIDANCE, IMAGES, TRAJECTORY
 
 

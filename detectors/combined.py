@@ -29,11 +29,11 @@ from membench.detector import Detector
 from membench.metrics.captions import FOLDS
 from membench.metrics.combination import as_text, combined, cross_fitted, from_text, refuse_few
 from membench.models.denoiser import Denoiser
+from membench.options import refuse_unread
 from membench.storage.files import write_json
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Cost, Sample
 
-from .base import refuse_unread
 from .within import joined, made, suits, table
 
 

@@ -27,10 +27,11 @@ from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import Derivative, Probe, choose, forms_price, quadratic_forms
 from membench.models.trace import SMALL, Trace, small
+from membench.options import refuse_unread
 from membench.storage.images import png_bits
 from membench.types import Access, Condition, Request
 
-from .base import IMAGES, ByCondition, refuse_unread
+from .base import IMAGES, ByCondition
 
 EXACT_LIMIT = 4096  # largest D whose trace is taken exactly: D JVPs an image
 

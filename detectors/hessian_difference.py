@@ -24,9 +24,9 @@ from typing import ClassVar
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import vjp
 from membench.models.sampling import ddim, pure_noise, timesteps
+from membench.options import refuse_unread
 from membench.types import Access, Condition, Request
 
-from .base import refuse_unread
 from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 

@@ -31,9 +31,10 @@ from membench.models.denoiser import Denoiser
 from membench.models.derivative import Derivative, choose
 from membench.models.likelihood import flow_forwards, flow_times, log_density
 from membench.models.trace import SMALL, Trace, small
+from membench.options import refuse_unread
 from membench.types import Access, Condition, Request
 
-from .base import CONDITION, IMAGES, ByCondition, refuse_unread
+from .base import CONDITION, IMAGES, ByCondition
 
 
 @dataclass(frozen=True)

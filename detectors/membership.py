@@ -29,9 +29,10 @@ import torch
 from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
+from membench.options import refuse_unread
 from membench.types import Access, Condition, Request
 
-from .base import CONDITION, IMAGES, ByCondition, refuse_unread
+from .base import CONDITION, IMAGES, ByCondition
 
 USUAL_T = {"pia": 200, "pian": 200, "secmi": 100, "sima": 100}
 

@@ -23,12 +23,13 @@ from membench.detector import Detector
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
+from membench.options import refuse_unread
 from membench.similarity.cliques import density_score
 from membench.similarity.l2 import tiled_l2_between, tiled_l2_matrix
 from membench.storage.pixels import Pixels
 from membench.types import Access, Condition, Request, Sample
 
-from .base import drawn_pixels, image_shape, own_images, refuse_unread, requests
+from .base import drawn_pixels, image_shape, own_images, requests
 
 UNCONDITIONAL = Condition("unconditional")
 

@@ -29,9 +29,10 @@ from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, ddim_invert, pure_noise, timesteps
+from membench.options import refuse_unread
 from membench.types import Access, Condition, Request, Sample
 
-from .base import IMAGES, ByCondition, noised, own_draws, refuse_unread, samples
+from .base import IMAGES, ByCondition, noised, own_draws, samples
 
 
 @dataclass(frozen=True)

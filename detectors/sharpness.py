@@ -38,9 +38,9 @@ from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import Derivative, choose, jvp, vjp
 from membench.models.sampling import ddim, pure_noise
+from membench.options import refuse_unread
 from membench.types import Access, Condition, Request
 
-from .base import refuse_unread
 from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 
 

@@ -37,13 +37,14 @@ from membench.errors import UserError
 from membench.features.loading import load_features
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim
+from membench.options import changed, refuse_unread
 from membench.seeds import seed_of
 from membench.similarity.search import nearest
 from membench.storage.pixels import Pixels
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request, Sample
 
-from .base import changed, drawn_pixels, own_images, refuse_unread, samples
+from .base import drawn_pixels, own_images, samples
 from .prepared import each_once
 from .side_options import (
     OF_CLASSIFIER,

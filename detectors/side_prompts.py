@@ -40,11 +40,11 @@ from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.image_values import from_uint8
 from membench.models.sampling import ddim, step_forwards
+from membench.options import refuse_unread
 from membench.seeds import seed_of
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Cost, Sample
 
-from .base import refuse_unread
 from .prepared import Prepared, each_once
 from .side_options import stride_to_few
 from .surrogate.conditions import (

@@ -10,9 +10,10 @@ import torch
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import pure_noise, timesteps
+from membench.options import refuse_unread
 from membench.types import Condition, Request, Sample
 
-from .base import Draws, own_draws, refuse_unread, refuse_untold, samples
+from .base import Draws, own_draws, refuse_untold, samples
 
 # Of options
 TRAJECTORY = {"help": "DDIM steps of the whole trajectory", "min": 1, "max": 1000}

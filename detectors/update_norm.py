@@ -27,11 +27,11 @@ import torch
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import ddim, step_forwards
+from membench.options import refuse_unread
 from membench.storage.hashing import json_hash
 from membench.storage.workspace import Workspace
 from membench.types import Access, Condition, Request
 
-from .base import refuse_unread
 from .references import over_references, read_references, reference_conditions, refuse_examples
 from .trajectories import GUIDANCE, IMAGES, TRAJECTORY, Followed, OwnTrajectory, Rows
 

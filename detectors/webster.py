@@ -29,9 +29,10 @@ from PIL import Image
 from membench.errors import UserError
 from membench.models.denoiser import Denoiser
 from membench.models.sampling import step_forwards
+from membench.options import refuse_unread
 from membench.types import Access, Condition, Request, Sample
 
-from .base import IMAGES, Draws, own_draws, refuse_unread, refuse_untold, samples
+from .base import IMAGES, Draws, own_draws, refuse_untold, samples
 
 
 class OneStep(Draws):

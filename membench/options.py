@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -307,3 +307,29 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return (
         field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     )
+
+
+def changed(options: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
+    """(name, value) of those of these options, a dataclass, that are not at their default,
+    in the order of its fields.
+    """
+    found = ((of, getattr(options, of.name)) for of in dataclasses.fields(options))
+    return [(of.name, value) for of, value in found if of.name in names and value != _default(of)]
+
+
+def refuse_unread(
+    options: Any,
+    names: Sequence[str],
+    why: str,
+    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> None:
+    """Raises :class:`UserError` for one of these options that is not at its default, where
+    nothing would read it: a number would be taken for that of the option, and a sweep of it
+    would be a flat line.
+
+    presets: whose values are allowed, too: a preset is of several variants, and each
+    reads its own part of it.
+    """
+    for name, value in changed(options, names):
+        if value not in [of[name] for of in presets.values() if name in of]:
+            raise UserError(f"{name}={value}: {why}")

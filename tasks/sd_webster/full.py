@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from membench.datasets.prompts import Prompt, example_id
 from membench.errors import UserError
+from membench.options import refuse_unread
 from membench.task import LoadedTask, TaskInfo
 from membench.types import UNLABELLED, Space, Training
 
@@ -30,7 +31,6 @@ from .resources import (
     SSCD,
     changes_of,
     refuse_mini,
-    refuse_set,
     resources,
     sets_of,
 )
@@ -153,9 +153,9 @@ def _refuse_unread(o: SdWebsterOptions) -> None:
     """
     if not o.reference:
         of_search = ("reference_search", "reference_index", "reference_probes")
-        refuse_set(o, of_search, "it is read with reference only")
+        refuse_unread(o, of_search, "it is read with reference only")
     elif o.reference_search == "exact":
-        refuse_set(o, ("reference_probes",), "it is read with reference_search=ivfpq only")
+        refuse_unread(o, ("reference_probes",), "it is read with reference_search=ivfpq only")
 
 
 # ------------------------------------------------------------------------- ground truth

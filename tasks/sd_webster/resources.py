@@ -11,6 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from membench.errors import UserError
+from membench.options import changed
 from membench.storage.hashing import json_hash
 
 from .sets import PROMPTS, negatives_of
@@ -30,19 +31,10 @@ URLS = "urls"  # ground_truth: what `membench download sd_webster --images` has 
 DOWNLOAD = "membench download sd_webster"
 
 
-def refuse_set(o: SdWebsterOptions, names: Sequence[str], why: str) -> None:
-    """Raises :class:`UserError` for one of these options that is not at its default."""
-    usual = type(o)()
-    for name in names:
-        if (value := getattr(o, name)) != getattr(usual, name):
-            raise UserError(f"{name}={value}: {why}")
-
-
 def refuse_mini(o: SdWebsterOptions) -> None:
     """Raises :class:`UserError` for options that only the mini profile reads."""
-    for name in ("half", "world", "models", "examples"):
-        if (value := getattr(o, name)) != getattr(type(o)(), name):
-            raise UserError(f"{name}={value} is for --profile mini")
+    for name, value in changed(o, ("half", "world", "models", "examples")):
+        raise UserError(f"{name}={value} is for --profile mini")
 
 
 def resources(o: SdWebsterOptions, *, again: bool = True) -> list[Resource]:

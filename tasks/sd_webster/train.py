@@ -35,6 +35,7 @@ from membench.errors import UserError
 from membench.models.loading import loading
 from membench.models.tokenizer_files import load_tokenizer
 from membench.models.training import Plan, alone, fit, warmup
+from membench.options import refuse_unread
 from membench.storage.files import atomic_folder, atomic_write, replace_files
 from membench.storage.hashing import files_hashes, tensor_hash
 from membench.storage.provenance import commit
@@ -222,19 +223,12 @@ def _refuse_unread(recipe: Recipe, parts: tuple[str, ...]) -> None:
     """Raises :class:`UserError` for a number of a part that is not trained: training.json
     would say it of another.
     """
-    usual = Recipe()
-
-    def refuse(names: tuple[str, ...], why: str) -> None:
-        for name in names:
-            if (value := getattr(recipe, name)) != getattr(usual, name):
-                raise UserError(f"{name}={value}: {why}")
-
     if "vae" not in parts:
-        refuse(OF_VAE, "the VAE is not trained again; leave it out")
+        refuse_unread(recipe, OF_VAE, "the VAE is not trained again; leave it out")
     if not set(parts) & set(HALVES):
-        refuse(OF_HALF, "it is of the halves, and the VAE alone is trained")
+        refuse_unread(recipe, OF_HALF, "it is of the halves, and the VAE alone is trained")
     if not recipe.perturb:
-        refuse(("perturbation",), "no caption is perturbed; set perturb")
+        refuse_unread(recipe, ("perturbation",), "no caption is perturbed; set perturb")
 
 
 def train(
