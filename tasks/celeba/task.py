@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from membench.errors import UserError
 from membench.similarity.spaces import pixel_space
@@ -70,6 +70,12 @@ class Celeba(Task):
         examples; with ``control`` the same examples, scored by a model that never saw
         the training images.
         """
+        how: dict[str, Any] = {
+            "control": control,
+            "device": device,
+            "dtype": dtype,
+            "batch_size": batch_size,
+        }
         o = self.options
         if profile == "mini":
             return load_mirror(
@@ -78,10 +84,7 @@ class Celeba(Task):
                 DATA,
                 RUNGS,
                 o,
-                control=control,
-                device=device,
-                dtype=dtype,
-                batch_size=batch_size,
+                **how,
                 progress=self.progress,
             )
         refuse_mirror_options(o)
@@ -91,15 +94,7 @@ class Celeba(Task):
                 " known; choose examples=auto"
             )
         setting = full_setting(self.info, "", IDENTITIES, o.size, self.training, o, control)
-        return load_setting(
-            setting,
-            o,
-            control=control,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            progress=self.progress,
-        )
+        return load_setting(setting, o, **how, progress=self.progress)
 
     def training(self, folder: Path) -> Training:
         """The aligned, cropped images of a split.

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +91,12 @@ class Cifar10(Task):
         """
         from membench.models.pixel import classes_of
 
+        how: dict[str, Any] = {
+            "control": control,
+            "device": device,
+            "dtype": dtype,
+            "batch_size": batch_size,
+        }
         o = self.options
         if profile == "mini":
             return load_mirror(
@@ -98,10 +105,7 @@ class Cifar10(Task):
                 DATA,
                 RUNGS,
                 o,
-                control=control,
-                device=device,
-                dtype=dtype,
-                batch_size=batch_size,
+                **how,
                 progress=self.progress,
             )
         refuse_mirror_options(o, but=("half", "rung"))
@@ -141,21 +145,10 @@ class Cifar10(Task):
                 examples,
                 told,
                 o.variant,
-                control=control,
-                device=device,
-                dtype=dtype,
-                batch_size=batch_size,
+                **how,
                 control_saw=of_mirror(examples, o.half),
             )
-        return load_setting(
-            setting,
-            o,
-            control=control,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            progress=self.progress,
-        )
+        return load_setting(setting, o, **how, progress=self.progress)
 
     @cached_property
     def _official(self) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from membench.datasets.trained_on import hash_with_labels, same_training, was_told_classes
 from membench.errors import UserError, unknown_name
@@ -101,26 +101,21 @@ def load_mirror(
     Raises :class:`UserError`.
     """
     setting = mirror_setting(info, world, data, rungs, options, control)
+    how: dict[str, Any] = {
+        "control": control,
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+    }
     if kind_of_examples(options) == "generated":
-        return load_setting(
-            setting,
-            options,
-            control=control,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            progress=progress,
-        )
+        return load_setting(setting, options, **how, progress=progress)
     examples = mirror_examples(pair_of(world, options.world), options.half)
     task = loaded(
         compared(setting, options, device, batch_size, progress),
         examples,
         world.classes,
         options.variant,
-        control=control,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
+        **how,
         control_saw=of_mirror(examples, options.half),
     )
     recipe = recipe_of(setting.asked.parent / "training.json")
