@@ -115,6 +115,15 @@ def other_layer(pipeline: Any) -> None:
     layer.__class__ = Merged
 
 
+def other_network(pipeline: Any) -> None:
+    """A class of one's own, which makes itself from its configuration."""
+
+    class Own(type(pipeline.unet)):
+        pass
+
+    pipeline.unet.__class__ = Own
+
+
 def other_forward(pipeline: Any) -> None:
     """As DeepCache does."""
     forward = pipeline.unet.mid_block.forward
@@ -148,6 +157,7 @@ def wrapped(pipeline: Any) -> None:
         (lambda p: p.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6), "disable_freeu"),
         (other_attention, "Halved"),
         (other_layer, "Merged"),
+        (other_network, "a layer test_given.Own"),
         (other_forward, "the forward of a UNetMidBlock2DCrossAttn"),
         (lambda p: p.vae.decoder.register_forward_hook(lambda *_: None), "hook of a Decoder"),
     ],

@@ -37,6 +37,12 @@ SAME = (
 # Whose layers a folder's configuration names
 LIBRARIES = ("torch", "diffusers", "transformers")
 
+# Components that a folder must have, of the pipelines that have them
+NEEDED = (
+    *("unet", "vae", "vqvae", "scheduler"),
+    *("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
+)
+
 # Settings of a layer that change memory and no prediction
 SWITCHES = ("training", "gradient_checkpointing")
 
@@ -77,19 +83,14 @@ def folder_of(model: Any) -> Path:
     return cached_folder(folder, save)
 
 
-# Components that a folder must have, of the pipelines that have them
-NEEDED = ("unet", "vae", "vqvae", "scheduler")
-NEEDED_TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
-
-
 def _refuse_lack(model: Any) -> None:
     """Raises :class:`UserError` for a part that is not there, is wrapped, or whose
     weights are not in memory.
     """
     for name, given in model.components.items():
-        part = getattr(given, "_orig_mod", given)  # of torch.compile
+        part = _own(given)
         why = ""
-        if part is None and name in (*NEEDED, *NEEDED_TEXT):
+        if part is None and name in NEEDED:
             why = "is None; give the whole pipeline"
         elif hasattr(part, "state_dict") and not hasattr(part, "config"):
             why = f"is wrapped in a {type(part).__name__}; give what it wraps"
@@ -129,6 +130,11 @@ def _refuse_unsaved(model: Any) -> None:
             raise UserError(f"model: its {name} {why}; its files would hold nothing of it")
 
 
+def _own(part: Any) -> Any:
+    """The network that torch.compile has wrapped; what is not wrapped, itself."""
+    return getattr(part, "_orig_mod", part)
+
+
 def _processor(module: Any) -> str:
     """The class of a layer's attention processor; "" of a layer without."""
     kind = type(getattr(module, "processor", None))
@@ -158,7 +164,7 @@ def _other_than_configured(network: Any) -> str:
     not have, in words; "" where there is none. The network's own switches (tiling,
     slicing, checkpoints) and dropout do not change what it predicts.
     """
-    network = getattr(network, "_orig_mod", network)
+    network = _own(network)
     with torch.device("meta"), quiet():
         fresh = (
             type(network).from_config(network.config)
@@ -167,8 +173,7 @@ def _other_than_configured(network: Any) -> str:
         )
     given = {name.replace("_orig_mod.", ""): m for name, m in network.named_modules()}
     for name, layer in fresh.named_modules():
-        own = given.get(name)
-        own = getattr(own, "_orig_mod", own)
+        own = _own(given.get(name))
         if type(own) is not type(layer):
             return f"{name}, {'nothing' if own is None else f'a {type(own).__name__}'}"
         if not name or isinstance(layer, torch.nn.Dropout):
@@ -186,7 +191,7 @@ def _hash(model: Any) -> str:
     """
     found: dict[str, Any] = {"model": _config(model)}
     for name, given in model.components.items():
-        part = getattr(given, "_orig_mod", given)  # of torch.compile
+        part = _own(given)
         weights = tensor_hash(part) if hasattr(part, "state_dict") else ""
         words = _saved_hash(part) if hasattr(part, "get_vocab") else {}
         found[name] = [weights, _config(part), words]
