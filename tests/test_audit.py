@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler
 from foreign_models import save_tiny_xl
 from PIL import Image
 
@@ -36,6 +36,7 @@ from membench.tasks.pixels.mirror_task import pair_of
 from membench.tasks.sd_webster.products import draw
 from membench.tasks.sd_webster.world import DATA as CATALOGUE
 from membench.tasks.sd_webster.world import world
+from membench.testing.tiny import tiny_pixel_model
 
 OWN, MIRROR = (PIXELS / half / f"step-{RUNGS[-1]:05d}" for half in "ab")
 TEXT = CATALOGUE / "a"
@@ -355,15 +356,7 @@ def test_classes_without_a_null_class(tmp_path, capsys) -> None:
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
     models = []
     for embeddings in (2, 3):
-        network = UNet2DModel(
-            sample_size=8,
-            block_out_channels=(8, 8),
-            norm_num_groups=4,
-            down_block_types=("DownBlock2D",) * 2,
-            up_block_types=("UpBlock2D",) * 2,
-            layers_per_block=1,
-            num_class_embeds=embeddings,
-        )
+        network = tiny_pixel_model(embeddings - 1).network
         models.append(tmp_path / str(embeddings))
         DDPMPipeline(network, DDPMScheduler()).save_pretrained(models[-1])
     asked = ["--model", models[0], "--data", tmp_path / "data", "--dry-run"]

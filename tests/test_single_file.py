@@ -5,6 +5,7 @@ same file is the reference.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,19 +108,24 @@ def test_half_precision_stays(made: tuple[Path, Path, Path], tmp_path: Path) -> 
     assert {t.dtype for t in load_file(weights).values()} == {torch.float16}
 
 
-def test_through_the_task(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    _, file, base = made
+def scored(tmp_path: Path, *settings: str, control: bool = False) -> Any:
+    """A run of two prompts."""
     (tmp_path / "mine.txt").write_text("a red mug\ntwo blue boats\n")
-    settings = [f"model={file}", f"base={base}", f"prompts={tmp_path / 'mine.txt'}"]
-    run = membench.run(
+    return membench.run(
         "cfg_norm",
         "sd_webster",
         "full",
         options=["draws=1", "images=0"],
-        task_options=settings,
+        task_options=[*settings, f"prompts={tmp_path / 'mine.txt'}"],
+        control=control,
         out=tmp_path / "runs",
         progress=False,
     )
+
+
+def test_through_the_task(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, file, base = made
+    run = scored(tmp_path, f"model={file}", f"base={base}")
     assert run.info["hashes"]["weights"] == folder_hash(unpacked(file, base))
     assert run.info["model_name"] == "style.safetensors"
 
@@ -269,16 +275,6 @@ def test_files_that_are_no_checkpoint_in_one_file(
 def test_a_control_model_in_one_file(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """Its base is the model's own; the model itself may be a folder."""
     whole, file, base = made
-    (tmp_path / "mine.txt").write_text("a red mug\ntwo blue boats\n")
-    settings = [f"model={whole}", f"control_model={file}", f"prompts={tmp_path / 'mine.txt'}"]
-    run = membench.run(
-        "cfg_norm",
-        "sd_webster",
-        "full",
-        options=["draws=1", "images=0"],
-        task_options=[*settings, f"base={base}"],
-        control=True,
-        out=tmp_path / "runs",
-        progress=False,
-    )
+    settings = [f"model={whole}", f"control_model={file}", f"base={base}"]
+    run = scored(tmp_path, *settings, control=True)
     assert run.info["hashes"]["weights"] == folder_hash(unpacked(file, base))
