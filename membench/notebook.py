@@ -120,8 +120,11 @@ class Result(Run):
         return f"<b>{title}</b>{body}<code>{html.escape(plain(self.path))}</code>"
 
     def table(self) -> pd.DataFrame:
-        """The metrics over all examples, a row each: metric, value, low, high, n."""
+        """The metrics over all examples, a row each: metric, value, low, high, n. The
+        rarefaction curve, which has many n, is in ``metrics``.
+        """
         whole = self.metrics[(self.metrics.subset == "all") & self.metrics.band.isna()]
+        whole = whole[whole.metric != "rarefaction"]
         return whole[["metric", "value", "low", "high", "n"]].reset_index(drop=True)
 
     @property

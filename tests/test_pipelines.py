@@ -116,7 +116,7 @@ def test_a_network_that_is_told_more_is_refused(
 def test_another_text_encoder_is_refused(folder: Path) -> None:
     change(folder / "model_index.json", text_encoder=["transformers", "T5EncoderModel"])
     with pytest.raises(
-        UserError, match="its text_encoder is a T5EncoderModel, not a CLIPTextModel"
+        UserError, match="its text_encoder is of class T5EncoderModel, not CLIPTextModel"
     ):
         check_kind(folder)
 

@@ -119,6 +119,7 @@ def test_a_result_shows_itself(tmp_path: Path) -> None:
         len(repr(run)) < 250 and "random on t (mini, seed 0)" in repr(run) and "AUROC" in repr(run)
     )
     assert "<table" in run._repr_html_() and set(run.table()) >= {"metric", "value", "low", "high"}
+    assert run.table().metric.is_unique  # a curve is no row
     roc = run.plot.roc()._repr_svg_()
     assert roc.startswith("<?xml") and "cannot show" in roc  # what the shaded part is
     assert run.plot.scores().save(tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
@@ -309,7 +310,7 @@ def test_options_as_values() -> None:
     given = {"steps": 5, "prompt": False, "layers": (1, 2), "limit": None, "name": "x"}
     assert as_settings(given) == ["steps=5", "prompt=false", "layers=1,2", "limit=none", "name=x"]
     assert as_settings({"prompts": Path("a/b.csv")}) == ["prompts=a/b.csv"]
-    with pytest.raises(UserError, match="option steps is a dict"):
+    with pytest.raises(UserError, match="option steps is of type dict"):
         as_settings({"steps": {}})
 
 
@@ -327,5 +328,5 @@ def test_a_model_in_memory_becomes_a_folder_once(
     with __import__("torch").no_grad():
         next(unet.parameters()).add_(1.0)
     assert folder_of(given) != folder  # other weights
-    with pytest.raises(UserError, match="model is a Nothing, which no task reads"):
+    with pytest.raises(UserError, match="model is of class Nothing, which no task reads"):
         folder_of(Nothing())

@@ -82,8 +82,8 @@ def test_every_combination_is_run(tmp_path: Path) -> None:
         ("limit: 8", "limit: !!int x", 5, "'x' is no number in decimal digits"),
         ("limit: 8", "limit: !!int [1]", 5, "expected a scalar node"),
         ("limit: 8", "limit: !!float {a: 1}", 5, "expected a scalar node"),
-        ("{steps: 5}", "{steps: {a: 1}}", 8, "option steps is a dict"),
-        ("{steps: 5}", "{steps: 2001-01-01}", 8, "option steps is a date"),
+        ("{steps: 5}", "{steps: {a: 1}}", 8, "option steps is of type dict"),
+        ("{steps: 5}", "{steps: 2001-01-01}", 8, "option steps is of type date"),
         ("limit: 8", "limit: !!python/object/apply:os.getcwd []", 5, "could not determine"),
     ],
 )

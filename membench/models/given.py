@@ -69,7 +69,7 @@ def folder_of(model: Any) -> Path:
         )
     if not set(names) & set(KNOWN):
         raise UserError(
-            f"model is a {names[0]}, which no task reads: give a folder, a hub id, or a"
+            f"model is of class {names[0]}, which no task reads: give a folder, a hub id, or a"
             f" {', '.join(KNOWN[:-1])} or {KNOWN[-1]}"
         )
     _refuse_lack(model)

@@ -114,7 +114,7 @@ def named_kind(folder: Path) -> Kind:
     kind = next((k for k in (SD, XL) if k.name == name), None)
     if kind is None:
         why = next((why for part, why in REFUSED.items() if part in name), "it is none of them")
-        raise UserError(f"{folder} is a {name}: {why}; {READS}")
+        raise UserError(f"{folder} is of class {name}: {why}; {READS}")
     wanted = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"} | {
         part: ENCODERS[part] for part in kind.encoders
     }
@@ -123,7 +123,9 @@ def named_kind(folder: Path) -> Kind:
         if isinstance(given, list) and given and given[-1] is None and part in kind.encoders[1:]:
             raise UserError(f"{folder} has no {part}, and {name} needs both text encoders")
         if isinstance(given, list) and given and given[-1] not in (None, wanted_class):
-            raise UserError(f"{folder}: its {part} is a {given[-1]}, not a {wanted_class}; {READS}")
+            raise UserError(
+                f"{folder}: its {part} is of class {given[-1]}, not {wanted_class}; {READS}"
+            )
     return kind
 
 
@@ -243,7 +245,7 @@ def _refuse_single_file(path: Path) -> None:
     if alone := next((f for f in files if f.name == "config.json"), None):
         name = read_config(alone).get("_class_name") or read_config(alone).get("model_type")
         raise UserError(
-            f"{path} is a {name} alone, not a whole pipeline: model_index.json is missing; {READS}"
+            f"{path} is one part of a pipeline ({name}): model_index.json is missing; {READS}"
         )
     files = [f for f in files if f.suffix in (".safetensors", ".ckpt")]
     if plain := next((f for f in files if f.suffix == ".safetensors"), None):

@@ -253,7 +253,7 @@ def _decoder(parts: Parts, device: str, dtype: str) -> Any:
     assert parts.decoder is not None
     config = network_config(parts.decoder / "config.json")
     if (name := class_name(config)) not in ("VQModel", "AutoencoderKL"):
-        raise UserError(f"{parts.decoder} is a {name}, neither a VQModel nor an AutoencoderKL")
+        raise UserError(f"{parts.decoder} is of class {name}, neither VQModel nor AutoencoderKL")
     positive(parts.decoder / "config.json", config, "scaling_factor", 0.18215)
     refuse_shift(parts.decoder / "config.json", config)
     loader = VQModel if is_vq(config) else AutoencoderKL

@@ -185,7 +185,7 @@ def _read(faiss: Any, file: Path, descriptors: Descriptors) -> Any:
             f"{file} is no whole FAISS index ({_last_line(error)}); make it again"
         ) from None
     if not hasattr(index, "nprobe"):
-        raise UserError(f"{file} is a {type(index).__name__}, not an IVF index of FAISS")
+        raise UserError(f"{file} is of class {type(index).__name__}, not an IVF index of FAISS")
     if index.d != descriptors.dimension:
         raise UserError(
             f"{file} is of {index.d} dimensions, the descriptors are of {descriptors.dimension}: it"
