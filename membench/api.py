@@ -168,19 +168,21 @@ def report(
     runs: Run | str | Path | Iterable[Run | str | Path] = DEFAULT_OUT,
     output: str | Path = "results/report",
     *,
+    pdf: bool = False,
     progress: bool = False,
 ) -> Path:
     """Writes ``report.html``, ``report.md`` and the plots of finished runs into the
     folder ``output``; returns the page's path.
 
-    runs: as of :func:`leaderboard`. Raises :class:`membench.errors.UserError`.
+    runs: as of :func:`leaderboard`. pdf: plots as PDF, too, beside PNG and SVG. Raises
+    :class:`membench.errors.UserError`.
     """
     made, folder = board(_runs(runs, verified=True), "seeds", compare=("auroc",)), Path(output)
     for name in ("report.html", "report.md"):
         check_target(folder / name)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    return write_page(made, folder, progress=progress)
+    return write_page(made, folder, pdf=pdf, progress=progress)
 
 
 def _runs(given: Run | str | Path | Iterable[Run | str | Path], *, verified: bool) -> list[Run]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from membench.boards.board import Board
 from membench.plain import plain
-from membench.reports.drawing import draw, noted
+from membench.reports.drawing import KINDS, draw, noted
 from membench.reports.gallery import of_run
 from membench.reports.plots import Plot
 from membench.reports.run_plots import histogram_plot, run_roc
@@ -35,14 +35,14 @@ class Figure:
         return self._drawn("svg").decode("utf-8")
 
     def save(self, path: str | Path) -> Path:
-        """Writes a ``.png`` or ``.svg`` file; returns its path.
+        """Writes a ``.png``, ``.svg`` or ``.pdf`` file; returns its path.
 
         Raises ValueError for another kind.
         """
         file = Path(path)
         kind = file.suffix.removeprefix(".")
-        if kind not in ("png", "svg"):
-            raise ValueError(f"{file} is neither .png nor .svg")
+        if kind not in KINDS:
+            raise ValueError(f"{file}: a plot is saved as .{', .'.join(KINDS)}")
         file.write_bytes(self._drawn(kind))
         return file
 

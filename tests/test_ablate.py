@@ -255,7 +255,7 @@ def test_the_same_command_again_computes_nothing_and_writes_the_same_files(
     swept, monkeypatch, capsys
 ) -> None:
     before = {path.name: path.read_bytes() for path in (swept / "made").iterdir()}
-    assert sorted(before) == ["grid.parquet", "grid.png", "grid.svg"]
+    assert sorted(before) == ["grid.parquet", "grid.pdf", "grid.png", "grid.svg"]
     monkeypatch.setattr(Copier, "extract", lambda *_: pytest.fail("an image was extracted again"))
     assert main(command(swept, *GRID)) == 0
     assert {path.name: path.read_bytes() for path in (swept / "made").iterdir()} == before

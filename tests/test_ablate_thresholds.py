@@ -424,7 +424,8 @@ def test_the_command_on_both_models_with_two_seeds(
     save = Path("results/ablations/pixels-random-png_size-thresholds")
     names = sorted(path.name.removeprefix(save.name) for path in save.parent.iterdir())
     assert (
-        names == ["-control.png", "-control.svg", ".parquet", ".png", ".svg"]
+        names
+        == ["-control.pdf", "-control.png", "-control.svg", ".parquet", ".pdf", ".png", ".svg"]
         and err.count("\n") == 1
         and str(save) in err
     )
@@ -465,6 +466,7 @@ def test_the_command_on_both_models_with_two_seeds(
     )
     assert sorted(path.name for path in tmp_path.glob("mine*")) == [
         "mine.parquet",
+        "mine.pdf",
         "mine.png",
         "mine.svg",
     ]

@@ -28,6 +28,7 @@ from membench.boards.seeds import over_seeds
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.reports import board_page
+from membench.reports.drawing import KINDS
 from membench.reports.output import write_boards
 from membench.reports.page_boards import page_boards
 from membench.runs.finished import read_runs
@@ -514,6 +515,7 @@ def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys, monkeypatch) -> 
         "md",
         "--detector",
         "random",
+        "--pdf",
     ]
     assert main(words) == 2
     out, err = capsys.readouterr()
@@ -523,7 +525,8 @@ def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys, monkeypatch) -> 
     )
     assert "3 runs on 2 boards written to" in err and (tmp_path / "page" / "report.html").is_file()
     assert out == (tmp_path / "page" / "report.md").read_text() and "random" in out
-    assert list((tmp_path / "page" / "plots").glob("*.svg"))
+    made = {kind: [*(tmp_path / "page" / "plots").glob(f"*.{kind}")] for kind in KINDS}
+    assert len(made["svg"]) and len({len(files) for files in made.values()}) == 1
     assert main([*words[:5], "--copy", "nan"]) == 2 and "--copy nan" in capsys.readouterr().err
 
 

@@ -157,13 +157,13 @@ def test_a_partial_run_s_detector_has_its_paper(tmp_path) -> None:
 
 def test_the_plots_are_files_that_the_markdown_links(tmp_path) -> None:
     of = [variant(tmp_path, "one"), variant(tmp_path, "two", bright=9)]
-    _, text = write(tmp_path, of, plots=True)
+    _, text = write(tmp_path, of, plots=True, pdf=True)
     linked = set(re.findall(r"\]\(plots/([^)]*)\)", text))
     assert names(tmp_path / "out" / "plots") == linked
     assert linked == {
         f"b-{name}.{kind}"
         for name in ("roc", "scores", "ams", "ums", "cost")
-        for kind in ("png", "svg")
+        for kind in ("png", "svg", "pdf")
     }
 
 

@@ -93,7 +93,7 @@ def test_the_plots_hold_each_attack_on_model_and_mirror(rungs: list[Rung], tmp_p
     assert summary(frame)["attack"].tolist() == ["random", "side"] * 4
     assert legend(frame) == ["random: extraction=unconditional", "side: its defaults"]
     write(frame, tmp_path / "figure.png")
-    assert {f.suffix for f in tmp_path.glob("figure.*")} == {".parquet", ".png", ".svg"}
+    assert {f.suffix for f in tmp_path.glob("figure.*")} == {".parquet", ".png", ".svg", ".pdf"}
 
 
 def test_partial_stands_at_the_rungs_that_are(rungs: list[Rung]) -> None:

@@ -16,7 +16,7 @@ from drawn import Drawn, corners
 from PIL import Image
 
 from membench.reports import plots, run_plots
-from membench.reports.drawing import draw, inline
+from membench.reports.drawing import KINDS, draw, inline
 from membench.reports.plots import (
     CHANCE,
     CROSS,
@@ -406,8 +406,11 @@ def test_histograms_count_every_score() -> None:
 
 
 def test_files_are_what_they_say_and_the_same_each_time() -> None:
-    png, svg = (draw([simple()], kind, heading="A board") for kind in ("png", "svg"))
-    assert (png, svg) == tuple(draw([simple()], kind, heading="A board") for kind in ("png", "svg"))
+    png, svg, pdf = made = [draw([simple()], kind, heading="A board") for kind in KINDS]
+    assert made == [draw([simple()], kind, heading="A board") for kind in KINDS]
+    # Publishers refuse Type 3 fonts, and a page of text is about 6.5 inches (468) wide
+    assert pdf.startswith(b"%PDF-") and b"/Type3" not in pdf and b"/CIDFontType2" in pdf
+    assert float(re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) ", pdf)[0]) < 468
     assert png.startswith(PNG) and Image.open(io.BytesIO(png)).size[0] > 800
     ElementTree.fromstring(svg)
     for words in ("A board", "A title", "along", "up", "copy", "line 8", "chance"):

@@ -123,7 +123,8 @@ def test_a_result_shows_itself(tmp_path: Path) -> None:
     roc = run.plot.roc()._repr_svg_()
     assert roc.startswith("<?xml") and "cannot show" in roc  # what the shaded part is
     assert run.plot.scores().save(tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match=r"neither \.png nor \.svg"):
+    assert run.plot.scores().save(tmp_path / "s.pdf").read_bytes().startswith(b"%PDF-")
+    with pytest.raises(ValueError, match=r"saved as \.png, \.svg, \.pdf"):
         run.plot.roc().save(tmp_path / "s.bmp")
     best = run.scores.sort_values("score", ascending=False, kind="stable").iloc[0]
     top = run.top(2)._repr_html_()

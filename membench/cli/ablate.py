@@ -73,8 +73,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="NAME",
         help=(
-            "NAME.parquet, .png and .svg (default results/ablations/<task>-<detector>-<what is"
-            " swept>)"
+            "NAME.parquet, .png, .svg and .pdf (default results/ablations/<task>-<detector>-<what"
+            " is swept>)"
         ),
     )
 

@@ -10,7 +10,7 @@ from membench.cli.common import finished_runs
 
 HELP = "a page about finished runs, with plots and images"
 DESCRIPTION = "Write report.html, report.md and the plots of finished runs: no network, no torch."
-EXAMPLES = ("report", "report --task sd_webster --output results/report")
+EXAMPLES = ("report", "report --task sd_webster --output results/report --pdf")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     shown.add_argument(
         "--format", choices=("html", "md"), default="html", help="md: print the Markdown, too"
+    )
+    shown.add_argument(
+        "--pdf", action="store_true", help="plots as PDF, too, for a paper (PNG and SVG: always)"
     )
 
 
@@ -46,7 +49,7 @@ def call(args: argparse.Namespace) -> int:
     made = boards.board(
         found.runs, "seeds", groups=args.groups, bands=bands, copy=args.copy, compare=("auroc",)
     )
-    page = write_page(made, args.output, progress=True)
+    page = write_page(made, args.output, pdf=args.pdf, progress=True)
     if args.format == "md":
         sys.stdout.write((args.output / "report.md").read_text(encoding="utf-8"))
     size = page.stat().st_size / 1e6

@@ -1,5 +1,5 @@
 """``membench report``: a page about many runs, a Markdown file, and the plots as PNG
-and SVG.
+and SVG, or PDF, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from membench.boards.papers import about_detectors
 from membench.plain import marked_down
 from membench.reports.board_parts import NO_DATE, Board, Part, part_of
 from membench.reports.board_plots import settings_of
-from membench.reports.drawing import draw, noted
+from membench.reports.drawing import KINDS, draw, noted
 from membench.reports.kinds import kind_lines
 from membench.reports.output import markdown
 from membench.reports.page import Table, rendered
@@ -53,6 +53,7 @@ def write_board(
     out: Path,
     *,
     plots: bool = True,
+    pdf: bool = False,
     resamples: int = 1000,
     progress: bool = False,
 ) -> Path:
@@ -61,7 +62,8 @@ def write_board(
 
     runs: as :func:`membench.runs.finished.load` reads them; images that were left out
     are read again, of the runs that show them. Training images are those that the runs
-    have stored (``gallery.stored_nearest``). resamples: of the bootstrap over groups
+    have stored (``gallery.stored_nearest``). pdf: plots as PDF, too, which takes twice as
+    long as the others together. resamples: of the bootstrap over groups
     (AMS against the threshold). Returns the page's path. Raises UserError if the disk
     refuses; ValueError for a slug that is unsafe or taken, or a position that is not a
     run's.
@@ -72,6 +74,7 @@ def write_board(
     )
     styles = {name: i for i, name in enumerate(names)}
     shown = tqdm(boards, desc="boards", unit="board", disable=not progress)
+    kinds = [kind for kind in KINDS if plots and (pdf or kind != "pdf")]
     parts = [
         part_of(board, [runs[i] for i in board.runs], styles, resamples, out) for board in shown
     ]
@@ -79,13 +82,13 @@ def write_board(
         for part in tqdm(parts, desc="plots", unit="board", disable=not progress):
             for name, panels in part.figures.items():
                 title = part.board.title + (" (CONTROL)" if part.board.control else "")
-                for kind in ("png", "svg"):
+                for kind in kinds:
                     data = draw(panels, kind, heading=noted(title, panels))
                     atomic_write(
                         out / "plots" / f"{name}.{kind}",
                         lambda temporary, data=data: temporary.write_bytes(data),  # type: ignore[misc]
                     )
-    text, page = to_markdown(parts, plots), render(parts)
+    text, page = to_markdown(parts, kinds), render(parts)
     atomic_write(out / "report.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     atomic_write(
         out / "report.html", lambda temporary: temporary.write_text(page, encoding="utf-8")
@@ -159,8 +162,8 @@ def render(parts: Sequence[Part]) -> str:
     )
 
 
-def to_markdown(parts: Sequence[Part], plots: bool = True) -> str:
-    """The tables, and links to the plots' files beside it."""
+def to_markdown(parts: Sequence[Part], kinds: Sequence[str]) -> str:
+    """The tables, and links to the plots' files beside it, of these kinds."""
     lines = ["# membench report", *(f"- {line}" for line in HOW_TO_READ)]
     text = "\n".join([lines[0], "", *lines[1:]]) + "\n"
     for part in parts:
@@ -176,7 +179,7 @@ def to_markdown(parts: Sequence[Part], plots: bool = True) -> str:
                 f"\n{marked_down(note)}\n" if note else ""
             )
         text += "".join(f"\n{why}\n" for why in part.absent)
-        for name, panels in part.figures.items() if plots else ():
+        for name, panels in part.figures.items() if kinds else ():
             title = (
                 panels[0].title
                 if len(panels) == 1 and panels[0].slug != "scores"
@@ -184,7 +187,10 @@ def to_markdown(parts: Sequence[Part], plots: bool = True) -> str:
             )
             title, note = (
                 marked_down(title),
-                f"{marked_down(panels[0].note)} [SVG](plots/{name}.svg)".strip(),
+                " ".join(
+                    [marked_down(panels[0].note)]
+                    + [f"[{kind.upper()}](plots/{name}.{kind})" for kind in kinds[1:]]
+                ).strip(),
             )
             text += f"\n### {title}\n\n![{title}](plots/{name}.png)\n\n{note}\n"
     return text

@@ -1,4 +1,4 @@
-"""Draws :class:`~membench.reports.plots.Plot` with matplotlib: as PNG and SVG files,
+"""Draws :class:`~membench.reports.plots.Plot` with matplotlib: as PNG, SVG and PDF files,
 and as SVG in a page.
 """
 
@@ -23,10 +23,12 @@ from membench.reports.plots import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KINDS = ("png", "svg", "pdf")  # of files
 PAGE_WIDTH = 360  # points, which are the pixels of a narrow screen
 LOOK: dict[Any, Any] = {
     "svg.hashsalt": "membench",
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # TrueType: publishers refuse the default, Type 3
     "font.size": 9,
     "text.parse_math": False,
     "path.simplify_threshold": 0.2,
@@ -46,14 +48,15 @@ def draw(plots: Sequence[Plot], kind: str, *, heading: str = "") -> bytes:
 
     The same bytes for the same plots.
 
-    kind: ``png`` or ``svg``. heading: over the panels; it may have several lines.
+    kind: one of ``KINDS``. heading: over the panels; it may have several lines.
     """
     import matplotlib as mpl
 
     out = io.BytesIO()
     with mpl.rc_context(LOOK):
         made = figure(plots, heading=heading)
-        made.savefig(out, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        made.savefig(out, format=kind, dpi=160, metadata=undated.get(kind))
     return out.getvalue()
 
 

@@ -20,7 +20,7 @@ AMS = ("ams_cumulative", 100.0, "AMS (% that are copies)", "ams")
 
 
 def write(frame: pd.DataFrame, save: Path) -> None:
-    """``<save>.parquet``, ``.png`` and ``.svg``, each whole or not there."""
+    """``<save>.parquet``, ``.png``, ``.svg`` and ``.pdf``, each whole or not there."""
     write_files(frame, save, {"": (plots(frame), title(frame))})
 
 

@@ -27,14 +27,16 @@ from membench.reports.seeds_tables import seeds_tables
 from membench.runs.finished import Run
 
 
-def write_page(board: made.Board, output: Path, *, progress: bool = False) -> Path:
-    """Writes ``report.html``, ``report.md`` and ``plots/`` of a board by seeds; returns
-    the page's path.
+def write_page(
+    board: made.Board, output: Path, *, pdf: bool = False, progress: bool = False
+) -> Path:
+    """Writes ``report.html``, ``report.md`` and ``plots/`` of a board by seeds, with pdf
+    its plots as PDF, too; returns the page's path.
 
     Raises :class:`membench.errors.UserError` if the disk refuses.
     """
     runs = [run for part in board.parts for run in part.runs]
-    return write_board(runs, list(page_boards(board)), output, progress=progress)
+    return write_board(runs, list(page_boards(board)), output, pdf=pdf, progress=progress)
 
 
 def page_boards(board: made.Board) -> Iterator[Board]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from membench.plain import say
-from membench.reports.drawing import draw
+from membench.reports.drawing import KINDS, draw
 from membench.reports.plots import Plot
 from membench.storage.files import atomic_write
 
@@ -16,16 +16,16 @@ from membench.storage.files import atomic_write
 def write_files(
     frame: pd.DataFrame, save: Path, figures: Mapping[str, tuple[Sequence[Plot], str]]
 ) -> None:
-    """``<save>.parquet`` with the frame, and ``<save><key>.png`` and ``.svg`` of each
-    figure (panels and their heading), each whole or not there; says so on stderr.
+    """``<save>.parquet`` with the frame, and ``<save><key>.png``, ``.svg`` and ``.pdf`` of
+    each figure (panels and their heading), each whole or not there; says so on stderr.
     """
-    if save.suffix in (".parquet", ".png", ".svg"):
+    if save.suffix in (".parquet", *(f".{kind}" for kind in KINDS)):
         save = save.with_suffix("")
     table = save.with_name(f"{save.name}.parquet")
     atomic_write(table, lambda path: frame.to_parquet(path, index=False))
     files = []
     for key, (panels, heading) in figures.items():
-        for kind in ("png", "svg"):
+        for kind in KINDS:
             image = draw(panels, kind, heading=heading)
             file = save.with_name(f"{save.name}{key}.{kind}")
             atomic_write(file, lambda path, image=image: path.write_bytes(image))  # type: ignore[misc]

@@ -18,7 +18,7 @@ from membench.reports.text import interval
 
 
 def write(frame: pd.DataFrame, save: Path, helps: dict[str, str]) -> None:
-    """``<save>.parquet``, ``.png`` and ``.svg``, each whole or not there. helps: option
+    """``<save>.parquet``, ``.png``, ``.svg`` and ``.pdf``, each whole or not there. helps: option
     -> its line of help.
     """
     write_files(frame, save, {"": (plots(frame, helps), title(frame))})

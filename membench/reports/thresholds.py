@@ -17,8 +17,8 @@ from membench.reports.text import interval
 
 
 def write(swept: pd.DataFrame, settings: pd.DataFrame, save: Path) -> None:
-    """``<save>.parquet``, and ``.png`` and ``.svg`` of each board, that of a control as
-    ``<save>-control``; each whole or not there.
+    """``<save>.parquet``, and ``.png``, ``.svg`` and ``.pdf`` of each board, that of a
+    control as ``<save>-control``; each whole or not there.
     """
     figures = {}
     several = settings.control.nunique() > 1
