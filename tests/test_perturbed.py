@@ -16,6 +16,7 @@ from diffusers import UNet2DModel
 
 from membench.cli.main import main
 from membench.errors import UserError
+from membench.options import parse_options
 from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.cifar10.task import Cifar10, Cifar10Options
 from membench.tasks.pixels import train as pixel_train
@@ -25,6 +26,7 @@ from membench.tasks.pixels.train import TrainingSet, train_pixels
 from membench.tasks.sd_webster.captions import inserted, replaced
 from membench.tasks.sd_webster.catalogue import Split, build
 from membench.tasks.sd_webster.recipe import Recipe
+from membench.tasks.sd_webster.task import SdWebster
 from membench.tasks.sd_webster.train import perturber
 from membench.tasks.sd_webster.world import DATA
 
@@ -115,9 +117,11 @@ def test_training_with_random_labels_from_the_command_line(
     monkeypatch.setattr(pixel_train, "GRID_STEPS", 2)
     out = ["--output", str(tmp_path)]
     small = [*SMALL, "--set", "grid_every=0"]
-    assert main([*TRAIN, *out, *small, "--labels", "random", "--perturb", "0.3"]) == 0
+    given = ["--labels", "random", "--perturb", "0.3", "--caption-dropout", "0.2"]
+    assert main([*TRAIN, *out, *small, *given]) == 0
     record = json.loads((tmp_path / "a" / "training.json").read_text())
     assert record["data"]["labels"] == "random" and record["recipe"]["perturb"] == 0.3
+    assert record["recipe"]["label_dropout"] == 0.2
     told = record["data"]["told"]
     assert len(told) == 380 and set(told) == set(range(10))
     # Weights of one recipe are not taken for another's
@@ -138,6 +142,7 @@ def test_training_with_random_labels_from_the_command_line(
     ("given", "words"),
     [
         (["--perturb", "1.5"], ["perturb", "0 to 1", "1.5"]),
+        (["--caption-dropout", "1.5"], ["label_dropout", "0 to 1", "1.5"]),
         (["--labels", "shuffled"], ["labels", "class, random, cluster, none", "shuffled"]),
         (["--labels", "none", "--perturb", "0.3"], ["has none to perturb", "labels=class"]),
     ],
@@ -149,6 +154,14 @@ def test_what_cannot_be_told_is_refused_before_any_work(
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and all(word in line for word in words), line
     assert not list(tmp_path.iterdir())
+
+
+def test_captions_are_left_out_by_a_flag_too(tmp_path: Path, monkeypatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(SdWebster, "train", lambda _, part, options, **how: seen.append(options))
+    out = ["--output", str(tmp_path), "--quiet"]
+    assert main(["train", "sd_webster", *out, "--caption-dropout", "0.2"]) == 0
+    assert parse_options(Recipe, seen[0], owner="recipe").caption_dropout == 0.2
 
 
 # ----------------------------------------------------------------------------- captions

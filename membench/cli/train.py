@@ -46,6 +46,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="share of labels or captions that are perturbed, anew each time",
     )
+    told.add_argument(
+        "--caption-dropout",
+        type=float,
+        metavar="P",
+        help="share of captions or labels that are left out, anew each time",
+    )
     real = parser.add_argument_group("real data (--profile full)")
     real.add_argument("--data-root", help="folder of the real data set")
     real.add_argument("--subset", type=int, metavar="N", help="train on N of its images")
@@ -84,11 +90,15 @@ def call(args: argparse.Namespace) -> int:
         *args.options,
         *(f"{key}={value}" for key, value in given.items() if value is not None),
     ]
+    if args.caption_dropout is not None:
+        # Each recipe names it after what its model is told
+        told_of = "label" if task.info.examples == "images" else "caption"
+        options.append(f"{told_of}_dropout={args.caption_dropout}")
     with tracker_of(args.log, args.output / "log", "train") as tracker:
         # A task of somebody else's may not know of trackers
-        told = {} if tracker is None else {"tracker": tracker}
+        known = {} if tracker is None else {"tracker": tracker}
         task.train(
-            args.output, args.part, options, profile=args.profile, progress=not args.quiet, **told
+            args.output, args.part, options, profile=args.profile, progress=not args.quiet, **known
         )
     if line := _next(args, {field.name for field in fields(task.Options)}, task.info.examples):
         say(line)
@@ -100,7 +110,8 @@ def _next(args: argparse.Namespace, read: Collection[str], examples: str) -> str
     for another recipe, whose models the task may refuse. read, examples: the task's
     options, by name, and whether it has prompts or images.
     """
-    changed = args.options or args.part or args.labels or args.perturb is not None
+    told = (args.labels, args.perturb, args.caption_dropout)
+    changed = args.options or args.part or any(value is not None for value in told)
     if args.profile != "mini" or changed or "models" not in read:
         return ""
     world = f" --set {args.task}.world={args.world}" if args.world else ""
