@@ -90,6 +90,10 @@ class Likelihood(ByCondition):
     Options: ClassVar[type] = LikelihoodOptions
     version = 1
     access = Access(gradients=True, images=True)
+    failure = (
+        "the flow did not converge within tolerance (more steps have a smaller error), or the"
+        " network returned NaN or infinity"
+    )
     usual = "conditional"
 
     def check(self, model: Denoiser, conditions: Sequence[Condition]) -> None:

@@ -38,7 +38,8 @@ class Detector:
     that the share of copies among them says something of it; the images of other
     detectors are the task's. tuning: of "prompts" and "images", the values of each option
     that ``membench tune`` may try; none of those that only buy precision by more
-    evaluations. holds: other detectors inside this one, by name: what they are is part of
+    evaluations. failure: why a score is not finite, in the words of ``scores.parquet``.
+    holds: other detectors inside this one, by name: what they are is part of
     a run's key, as it is.
     """
 
@@ -49,6 +50,7 @@ class Detector:
     alone: ClassVar[bool] = False
     attack: ClassVar[bool] = False
     tuning: ClassVar[Mapping[str, Mapping[str, Sequence[Any]]]] = MappingProxyType({})
+    failure: ClassVar[str] = "the network returned NaN or infinity"
     holds: Mapping[str, Detector] = MappingProxyType({})
     # Of files that the options name, their hashes: part of a run's key
     reads: Mapping[str, str] = MappingProxyType({})

@@ -23,7 +23,9 @@ from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.likelihood import flow_forwards, flow_times, log_density
 from membench.models.trace import Trace, basis
-from membench.types import Condition
+from membench.runs.images import Samples
+from membench.runs.shards import Phases
+from membench.types import Condition, Example
 
 SIZE, NOTHING = 9, Conditioning(None)
 EXACT = Trace((1, 3, 3), exact=True, probes=1)
@@ -177,7 +179,13 @@ def test_images_whose_flow_does_not_converge_have_failed() -> None:
     model = pieces(SIZE, size=SIZE)
     conditions = images_of(model, model.network.draw(0, 2).clamp(-1, 1))
     o = Likelihood.Options(steps=4, tolerance=1e-9, images=0)
-    assert np.isnan(Likelihood(o, seed=0, sampling=SAMPLING).score(model, conditions, {})).all()
+    detector = Likelihood(o, seed=0, sampling=SAMPLING)
+    assert np.isnan(detector.score(model, conditions, {})).all()
+    examples = [Example(c, 1, "x1", c.id, "a") for c in conditions]
+    work = Phases(detector, model, None).score(examples, Samples.of([]))  # type: ignore[arg-type]
+    for row in work.compute(examples):
+        assert row["status"] == "failed" and row["score"] is None
+        assert "did not converge within tolerance" in row["error"]
 
 
 def test_a_time_that_leaves_no_flow_is_refused() -> None:

@@ -29,7 +29,6 @@ from membench.storage.images import pngs
 from membench.types import Cost, Example, Request, Sample, Tracker
 
 SHARD = 64  # conditions or images; part of the output's definition, not a knob
-NOT_FINITE = "the network returned NaN or infinity"
 UNITS = {"samples": "img", "scores": "ex"}
 Row = dict[str, Any]
 Compute = Callable[[Sequence[Any]], list[Row]]
@@ -207,7 +206,12 @@ class Phases:
             images = [e.condition.image for e in part if e.condition.image is not None]
             bits = {id_: 8.0 * len(png) for id_, png in zip(own, pngs(images), strict=True)}
             return [
-                _score_row(example, score, bits.get(example.id, drawn.get(example.id)))
+                _score_row(
+                    example,
+                    score,
+                    bits.get(example.id, drawn.get(example.id)),
+                    self.detector.failure,
+                )
                 for example, score in zip(part, scores, strict=True)
             ]
 
@@ -240,14 +244,14 @@ def _sample_row(s: Sample, png: bytes) -> Row:
         "draw": s.draw,
         "prompt": s.condition.prompt,
         "confidence": s.confidence if ok else None,
-        "status": "ok" if ok else f"failed: {NOT_FINITE}",
+        "status": "ok" if ok else f"failed: {Detector.failure}",
         "image": png,
         "truth_similarity": None,  # found when the images are compared
         "truth_label": None,
     }
 
 
-def _score_row(e: Example, score: float, png_bits: float | None) -> Row:
+def _score_row(e: Example, score: float, png_bits: float | None, failure: str) -> Row:
     ok = math.isfinite(score)
     return {
         "id": e.id,
@@ -258,7 +262,7 @@ def _score_row(e: Example, score: float, png_bits: float | None) -> Row:
         "source": e.source,
         "prompt": e.condition.prompt,
         "status": "ok" if ok else "failed",
-        "error": None if ok else NOT_FINITE,
+        "error": None if ok else failure,
         "png_bits": png_bits,
         "similarity": e.similarity,
         "nearest": e.nearest,
