@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib
 import linecache
+import re
 import subprocess
 import sys
 import types
@@ -50,6 +51,15 @@ def table(pairs: np.ndarray):
     """The stored form of a dense [n, m] of distances."""
     rows, columns = np.divmod(np.arange(pairs.size), pairs.shape[1])
     return matches_frame(rows, columns, pairs.ravel(), higher_is_closer=False)
+
+
+def test_every_progress_bar_is_a_notebook_s_in_one() -> None:
+    """tqdm itself draws text there, a line for each step of two bars at once."""
+    root = Path(__file__).resolve().parent.parent
+    for folder in ("membench", "detectors", "tasks"):
+        for file in (root / folder).rglob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            assert not re.search(r"^\s*(from tqdm import|import tqdm)", text, re.MULTILINE), file
 
 
 def test_ams_ums_and_rarefaction_are_those_of_a_run() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.datasets.class_numbers import number_classes
 from membench.datasets.items import Bad, Item

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import trange
+from tqdm.auto import trange
 
 from membench.models.image_values import from_uint8
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from membench.errors import UserError, reason
 from membench.storage.cache import NPY_ERRORS, cached_array, remembered_hash
