@@ -18,8 +18,8 @@ from membench.reports.text import interval
 
 
 def write(frame: pd.DataFrame, save: Path, helps: dict[str, str]) -> None:
-    """``<save>.parquet``, ``.png``, ``.svg`` and ``.pdf``, each whole or not there. helps: option
-    -> its line of help.
+    """``<save>.parquet``, ``.png``, ``.svg`` and ``.pdf``, each whole or not there. helps:
+    option -> its line of help.
     """
     write_files(frame, save, {"": (plots(frame, helps), title(frame))})
 
