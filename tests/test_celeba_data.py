@@ -255,7 +255,7 @@ def test_annotation_files_may_be_missing(root) -> None:
     assert some.notes == ("list_attr_celeba.txt is not there",)
     for file in (FILES[0], FILES[2]):
         (root / file).unlink()
-    picture(root / "img_align_celeba" / "a.jpg")
+    picture(root / "img_align_celeba" / "a.jpg", seed=9)
     none = read(root)
     assert none.names == (*NAMES, "a.jpg") and set(none.identities) == set(none.partition) == {-1}
     assert none.notes == tuple(f"{file} is not there" for file in FILES)
@@ -419,6 +419,31 @@ def test_the_task_s_training_set_changes_with_the_split(root, capsys) -> None:
     (root / "img_align_celeba" / NAMES[1]).unlink()
     assert len(training("all").ids) == 6
     assert "1 annotated image is not there" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_there_several_times_counts_once(root, capsys) -> None:
+    """Three files of the same bytes would be three neighbours of each copy of theirs, and
+    three images that come back.
+    """
+    folder = root / "img_align_celeba"
+    for name in (NAMES[3], NAMES[6]):
+        shutil.copy(folder / NAMES[1], folder / name)
+    data = read(root)
+    kept = (0, 1, 2, 4, 5)
+    assert data.names == tuple(NAMES[i] for i in kept) and data.copies.tolist() == [1, 3, 1, 1, 1]
+    assert data.identities.tolist() == [100, 100, 101, 102, 102]
+    assert all(same(x, folder / n) for x, n in zip(data.images, data.names, strict=True))
+    assert data.notes == ("2 images are the same file as another, counted with it",)
+
+    def training():
+        return Celeba(CelebaOptions(data_root=str(root), split="all")).training(root)
+
+    found = training()
+    assert found.ids == data.names and list(found.kinds) == ["x1", "x3", "x1", "x1", "x1"]
+    assert found.images().shape == (5, 64, 64, 3)
+    assert data.notes[0] in capsys.readouterr().err
+    picture(folder / NAMES[6], seed=6)  # two of the three are left
+    assert training().hash != found.hash and list(training().kinds)[1] == "x2"
 
 
 # --------------------------------------------------------------------- as others keep it

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +48,11 @@ DIGEST = 16  # bytes of an image's BLAKE2b
 
 @dataclass(frozen=True, eq=False)
 class CelebA:
-    """n annotated images, in the order of their file names, each with what is known
-    of it.
+    """n different annotated images, in the order of their file names, each with what is
+    known of it.
 
+    copies: int64 [n], how many files hold the same bytes; an image has the name and the
+    annotations of the first.
     images: ``uint8`` [n, size, size, 3], a read-only memory map. key: its content key,
     the same wherever the same files lie. identities: int64 [n], -1 where unknown.
     names: the files'. partition: int8 [n], 0 train, 1 validation, 2 test, -1 unknown.
@@ -59,6 +61,7 @@ class CelebA:
     """
 
     images: np.ndarray
+    copies: np.ndarray
     key: str
     identities: np.ndarray
     names: tuple[str, ...]
@@ -69,8 +72,8 @@ class CelebA:
 
 
 def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool = True) -> CelebA:
-    """Every image in ``root/img_align_celeba`` that an annotation file names, cropped
-    and resized to size x size pixels.
+    """Every image in ``root/img_align_celeba`` that an annotation file names, once,
+    cropped and resized to size x size pixels.
 
     training: of the training split only.
 
@@ -109,15 +112,17 @@ def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool
             raise UserError(
                 f"no image in {folder} is of the training split of {PARTITION}; choose split=all"
             )
+    listed = names
+    key, images, first, copies = _images(folder, names, [found[n] for n in names], size, progress)
+    names = tuple(names[i] for i in first)
     notes = [
         f"{file} is not there" for file in (IDENTITY, ATTRIBUTES, PARTITION) if file not in tables
     ]
     notes += counted(len(annotated - found.keys()), "annotated image", "not there and left out")
     notes += counted(len(found.keys() - annotated), "image", "without annotation and left out")
     for file, table in tables.items():
-        notes += counted(len(set(names) - table.rows.keys()), "image", f"not named in {file}")
-
-    key, images = _images(folder, names, [found[name] for name in names], size, progress)
+        notes += counted(len(set(listed) - table.rows.keys()), "image", f"not named in {file}")
+    notes += counted(len(listed) - len(names), "image", "the same file as another, counted with it")
 
     def known(file: str, unknown: int) -> np.ndarray:
         return (
@@ -126,6 +131,7 @@ def read_celeba(root: Path, size: int, *, training: bool = False, progress: bool
 
     return CelebA(
         images=images,
+        copies=copies,
         key=key,
         identities=known(IDENTITY, -1)[:, 0].astype(np.int64),
         names=names,
@@ -145,16 +151,18 @@ def _images(
     stats: list[tuple[int, int, int]],
     size: int,
     progress: bool,
-) -> tuple[str, np.ndarray]:
-    """(content key, pixels ``uint8`` [n, size, size, 3]) of the images."""
+) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+    """(content key, pixels ``uint8`` [n, size, size, 3]) of the different images; of each
+    the place of its first file among ``names``, ascending, and how many files it has.
+    """
 
-    def read(make: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
+    def read(files: Sequence[str], make: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
         # Threads, since Pillow and hashlib let go of the interpreter; map keeps the
         # order, and with it which error comes first.
         with ThreadPoolExecutor(min(8, host.cores())) as pool:
-            for start in range(0, len(names), BLOCK):
+            for start in range(0, len(files), BLOCK):
                 yield np.stack(
-                    list(pool.map(lambda name: make(folder / name), names[start : start + BLOCK]))
+                    list(pool.map(lambda name: make(folder / name), files[start : start + BLOCK]))
                 )
 
     state = hashlib.sha256(
@@ -166,21 +174,26 @@ def _images(
         parts,
         (len(names), DIGEST),
         np.uint8,
-        lambda: read(_digest),
+        lambda: read(names, _digest),
         progress=progress,
     )
-    contents = hashlib.sha256(digests.tobytes()).hexdigest()
+    # Images that are there twice would be two neighbours of each copy (normalised_l2)
+    _, place, times = np.unique(digests, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(place)
+    first, copies = place[order], times[order]
+    contents = hashlib.sha256(digests[first].tobytes()).hexdigest()
     pixels = {"files": contents, "crop": CROP, "resize": "pillow-bilinear", "size": size}
-    shape = (len(names), size, size, 3)
+    different = [names[i] for i in first]
+    shape = (len(different), size, size, 3)
     images = cached_array(
         "celeba",
         pixels,
         shape,
         np.uint8,
-        lambda: read(lambda file: _picture(file, size)),
+        lambda: read(different, lambda file: _picture(file, size)),
         progress=progress,
     )
-    return content_key(pixels), images
+    return content_key(pixels), images, first, copies
 
 
 def _bytes(file: Path) -> bytes:

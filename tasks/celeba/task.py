@@ -112,12 +112,15 @@ class Celeba(Task):
         return Training(
             images=lambda: data.images,
             ids=data.names,
-            copies=[1] * len(data.names),
+            copies=data.copies.tolist(),
             groups=[
                 str(who) if who >= 0 else name
                 for who, name in zip(data.identities, data.names, strict=True)
             ],
-            hash=json_hash([data.key, list(data.names)]),
+            hash=json_hash(
+                [data.key, list(data.names)]
+                + ([data.copies.tolist()] if data.copies.max() > 1 else [])
+            ),
         )
 
     @classmethod
