@@ -83,6 +83,10 @@ def model(folder: Path, size: int = 32) -> Path:
         ([*TRAIN, "--subset", "many"], ["--subset", "many"]),
         ([*TRAIN, "--set", "skip=-1"], ["skip", "-1"]),
         ([*TRAIN, "--duplicate", "2:3"], ["duplicate=2:3", "[0, 1]"]),
+        (
+            [*TRAIN, "--duplicate", "0.6:2", "--duplicate", "0.6:3"],
+            ["duplicate=0.6:2,0.6:3", "more than 1"],
+        ),
         ([*TRAIN, "--duplicate", "0.1"], ["duplicate=0.1", "FRACTION:TIMES"]),
         ([*TRAIN, "--duplicate", "0.1:0"], ["duplicate=0.1:0", "times"]),
         (TRAIN, ["data holds no CIFAR-10", "--offline", "--data-root"]),

@@ -56,7 +56,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     real.add_argument("--data-root", help="folder of the real data set")
     real.add_argument("--subset", type=int, metavar="N", help="train on N of its images")
     real.add_argument(
-        "--duplicate", metavar="FRACTION:TIMES", help="show this share of them more often"
+        "--duplicate",
+        action="append",
+        metavar="FRACTION:TIMES",
+        help="show this share of them more often (repeatable)",
     )
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -86,6 +89,8 @@ def call(args: argparse.Namespace) -> int:
         key: getattr(args, key)
         for key in ("data_root", "subset", "duplicate", "labels", "perturb", "world", "device")
     }
+    if args.duplicate is not None:
+        given["duplicate"] = ",".join(args.duplicate)
     options = [
         *args.options,
         *(f"{key}={value}" for key, value in given.items() if value is not None),
