@@ -229,6 +229,31 @@ def test_what_is_left_out_is_told_once_for_all_seeds(
         assert (out + err).count("left out: cfg_norm on pixels: this model has no condition") == 1
 
 
+def test_a_dry_run_leaves_out_what_the_run_leaves_out(
+    pixels: None,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["run", "--detector", "all", "--task", "pixels", "--limit", "6", "--dry-run"]
+    words += ["--runs", str(tmp_path), "--device", "cpu"]
+    reason = "left out: cfg_norm on pixels: this model has no condition"
+    monkeypatch.setattr(registry.detectors(), "names", lambda: ["cfg_norm", "png_size"])
+    assert main([*words, "--seeds", "0,1"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"png_size +6 +2 ", out) and "cfg_norm" not in out and err.count(reason) == 1
+    monkeypatch.setattr(registry.detectors(), "names", lambda: ["cfg_norm"])
+    for more, told in ((), ""), (("--format", "json"), "[]\n"):
+        assert main([*words, *more]) == 0
+        out, err = capsys.readouterr()
+        assert out == told and reason in err
+    # By name it is refused, as the run is
+    words[2] = "cfg_norm"
+    assert main(words) == 2
+    assert "detector cfg_norm: this model has no condition" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_line_names_several_tasks(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

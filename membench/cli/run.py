@@ -29,6 +29,7 @@ from membench.errors import UserError, listed
 from membench.options import detector_options, parse_options
 
 if TYPE_CHECKING:
+    from membench.runs.execute import Skipped
     from membench.runs.spec import Spec
 
 HELP = "run detectors on a task"
@@ -213,7 +214,7 @@ def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip
     seeds = {spec.seed for of_task in specs for spec in of_task}
     tasks = {spec.task for of_task in specs for spec in of_task}
     if args.dry_run:
-        return _priced(args, specs)
+        return _priced(args, specs, skip=skip)
     with (
         tracker_of(args.log, args.runs.parent / "log", "run") as tracker,
         executor_of(args) as executor,
@@ -240,17 +241,19 @@ def run_specs(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip
         sys.stdout.write(run_end(found.runs, args.runs, width()))
     if args.format != "json" and not args.quiet:
         sys.stdout.write(beside_published(found.runs, width()))
-    # Once for all seeds
-    for line in dict.fromkeys(
-        f"left out: {s.detector} on {s.task}: {s.reason}" for s in found.skipped
-    ):
-        print(line, file=sys.stderr)
+    _tell_left_out(found.skipped)
     return 0
 
 
-def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]]) -> int:
+def _tell_left_out(skipped: Sequence[Skipped]) -> None:
+    """Once for all seeds."""
+    for line in dict.fromkeys(f"left out: {s.detector} on {s.task}: {s.reason}" for s in skipped):
+        print(line, file=sys.stderr)
+
+
+def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]], *, skip: bool) -> int:
     """Prints what the runs would take. specs: a list for each task and seed; those that
-    differ in the seed alone are timed once.
+    differ in the seed alone are timed once. skip: of :func:`run_specs`.
     """
     from membench.plain import say
     from membench.reports.lines import width
@@ -264,13 +267,18 @@ def _priced(args: argparse.Namespace, specs: Sequence[Sequence[Spec]]) -> int:
         same = repr([replace(spec, seed=0) for spec in of_task])
         seeds.setdefault(same, []).append(of_task[0].seed)
         first.setdefault(same, of_task)
+    skipped: list[Skipped] = []
+    how: dict[str, Any] = {"progress": not args.quiet, "skipped": skipped if skip else None}
     found = [
         price
         for same, of_task in first.items()
-        for price in prices(of_task, args.runs, seeds[same], progress=not args.quiet)
+        for price in prices(of_task, args.runs, seeds[same], **how)
     ]
-    made = price_json(found) if args.format == "json" else price_table(found, width())
     if not args.quiet and args.format == "table":
         say(device_line(args.device, args.dtype))
-    sys.stdout.write(made)
+    if args.format == "json":
+        sys.stdout.write(price_json(found))
+    elif found:
+        sys.stdout.write(price_table(found, width()))
+    _tell_left_out(skipped)
     return 0

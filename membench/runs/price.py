@@ -20,10 +20,11 @@ from membench.models.denoiser import Denoiser
 from membench.models.latent import LatentDenoiser
 from membench.models.narrow import flop, narrowed
 from membench.runs import contract
+from membench.runs.execute import Skipped
 from membench.runs.gpu_rate import gpu_seconds
 from membench.runs.images import Extracted, Samples
 from membench.runs.job import Job, load_task, open_job, told
-from membench.runs.plan import encode, suits
+from membench.runs.plan import encode, suits, unsuited
 from membench.runs.shards import NoModel, sample_rows
 from membench.runs.spec import Spec
 from membench.runs.stored import is_finished
@@ -87,7 +88,12 @@ class Price:
 
 
 def prices(
-    specs: Sequence[Spec], out: Path, seeds: Sequence[int] = (), *, progress: bool = True
+    specs: Sequence[Spec],
+    out: Path,
+    seeds: Sequence[int] = (),
+    *,
+    progress: bool = True,
+    skipped: list[Skipped] | None = None,
 ) -> list[Price]:
     """The price of each spec of one task, alone; nothing is stored. seeds: of the runs of
     each, in place of its own; one that is not there is timed.
@@ -96,8 +102,9 @@ def prices(
     proportion. A published text-to-image model on a CPU, where one evaluation takes
     seconds, is not timed: its evaluations are counted on a network of the same layers.
     out: where finished runs lie, which cost nothing. progress: whether the task shows
-    bars. Raises
-    :class:`membench.errors.UserError` where a run would, before any work.
+    bars. skipped: takes the detectors that a run with ``skip`` leaves out before any work,
+    which have no price. Raises :class:`membench.errors.UserError` where a run would,
+    before any work.
     """
     sees = any(registry.detectors().load(spec.detector).access.model for spec in specs)
     task = load_task(specs[0], needs_model=sees, progress=progress)
@@ -121,7 +128,11 @@ def prices(
                 if spec.profile == "full" and _is_slow(model):
                     narrow, each = narrowed(model), flop(model)
             asked: Any = model if job.detector.access.model else NoModel()
-            told(job, lambda job=job, asked=asked: suits(job, asked))  # type: ignore[misc]
+            if skipped is None:
+                told(job, lambda job=job, asked=asked: suits(job, asked))  # type: ignore[misc]
+            elif reason := unsuited(job, asked):
+                skipped.append(Skipped(spec.task, spec.detector, reason))
+                continue
             if narrow is None or not job.detector.access.model:
                 price = _price(job, asked, TIMED)
             else:
