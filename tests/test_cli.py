@@ -572,6 +572,19 @@ def test_doctor(capsys) -> None:
     assert "torch" in out and "task sd_webster, mini profile, model: ready" in out
 
 
+def test_doctor_names_the_device_that_a_run_takes(capsys, monkeypatch) -> None:
+    import torch
+
+    from membench.registry import Registry
+
+    monkeypatch.setattr("membench.registry.tasks", lambda: Registry("task"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for mps, told in (True, "device: mps"), (False, "device: cpu only"):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert main(["doctor"]) == 0
+        assert told in capsys.readouterr().out
+
+
 def test_the_readmes_detector_runs(capsys, monkeypatch, tmp_path) -> None:
     from membench.registry import detectors
 

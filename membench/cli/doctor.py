@@ -44,8 +44,10 @@ def call(args: argparse.Namespace) -> int:
         for i in range(torch.cuda.device_count()):
             p = torch.cuda.get_device_properties(i)
             print(f"device cuda:{i}: {p.name}, {p.total_memory / 2**30:.0f} GiB")
+    elif torch.backends.mps.is_available():
+        print("device: mps, which --device auto takes")
     else:
-        print("device: cpu only (no CUDA device is visible)")
+        print("device: cpu only (no cuda or mps here)")
     forbidding = [
         name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)
     ]
