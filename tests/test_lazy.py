@@ -35,7 +35,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 WRONG = """
 import sys
 from membench.cli.main import main
-code = main(["run", "--detector", "cfg_norm", "--task", "sd_webster", "--set", sys.argv[1]])
+code = main(["run", "--detector", "cfg_norm", "--task", "sd_webster", *sys.argv[1:]])
 assert "torch._C" not in sys.modules, "torch was imported"
 sys.exit(code)
 """
@@ -54,8 +54,12 @@ def test_importing_every_detector_and_task_leaves_torch_unread() -> None:
 
 
 def test_a_wrong_option_leaves_torch_unread() -> None:
-    for setting, told in (("stpes=1", "stpes"), ("sd_webster.modle=x", "modle")):
-        done = python(WRONG, setting)
+    for told, *words in (
+        ("stpes", "--set", "stpes=1"),
+        ("modle", "--set", "sd_webster.modle=x"),
+        ("profile 'big'", "--profile", "big"),
+    ):
+        done = python(WRONG, *words)
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr, (
             done.stderr
         )
