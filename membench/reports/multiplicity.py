@@ -206,7 +206,7 @@ def _other(run: Run) -> tuple[Series | None, str, str]:
             None,
             (
                 f"Without the {name}: no finished run of these settings on it lies beside this one."
-                " Add it:"
+                " Add it, into the same --runs:"
             ),
             command,
         )
