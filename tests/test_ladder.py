@@ -13,10 +13,13 @@ from membench.boards.base_rate import with_base
 from membench.boards.board import board
 from membench.boards.identity import BOARD
 from membench.boards.ladder import ladder
+from membench.boards.strength import strength
 from membench.cli.main import main
 from membench.errors import UserError
+from membench.reports import strength as told
 from membench.reports.ladder import legend, page_plot, plots, summary, write
 from membench.reports.page_boards import page_boards
+from membench.runs import ladder as climbing
 from membench.runs.finished import Run
 from membench.runs.ladder import Rung, values_of
 from membench.runs.spec import Spec
@@ -182,3 +185,120 @@ def test_the_base_rate_is_that_of_the_most_plain_images() -> None:
     )
     found = with_base(frame)
     assert found.base.tolist() == [0.2] * 3 and found.base_high.tolist() == [0.3] * 3
+
+
+# ---------------------------------------------------------------------------- detectors
+
+
+def scored_rung(root: Path, value: str, weights: str, told: dict[str, int]) -> Rung:
+    """Two detectors' runs at a rung, on the model and its mirror. Of each kind, x1 and x64,
+    there are two memorized images and two of the other half; ``told``: how many of the four
+    pairs of a kind the score puts in the right order.
+    """
+
+    def change(scores: pd.DataFrame) -> pd.DataFrame:
+        kinds = ["x64", "x64", "x1", "x1"] * 2
+        labels = [1] * 4 + [0] * 4
+        # Memorized images at 1 and 3; of the others so many lie below
+        below = {0: (4.0, 4.0), 1: (2.0, 4.0), 2: (2.0, 2.0), 3: (0.0, 2.0), 4: (0.0, 0.0)}
+        others = [*below[told["x64"]], *below[told["x1"]]]
+        return scores.assign(
+            label=labels,
+            kind=kinds,
+            score=[1.0, 3.0, 1.0, 3.0, *others],
+            group=scores.id,
+            source="planted",
+        )
+
+    def made(detector: str, control: bool) -> Run:
+        run = make(
+            root / value,
+            [],
+            detector=detector,
+            control=control,
+            change=change,
+            extra={"attack": False},
+        )
+        run.info["key_parts"]["hashes"]["weights"] = (weights.upper() if control else weights) * 64
+        return run
+
+    return Rung(
+        value, [made(d, control) for d in ("loss", "clid") for control in (False, True)], ()
+    )
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> list[Rung]:
+    root = tmp_path_factory.mktemp("scored")
+    return [
+        scored_rung(root, "10", "a", {"x64": 3, "x1": 2}),
+        scored_rung(root, "9", "b", {"x64": 4, "x1": 1}),
+    ]
+
+
+def test_detectors_have_an_auroc_of_each_kind_at_each_rung(scored: list[Rung]) -> None:
+    frame = strength(scored, "rung", {})
+    own = frame[(frame.detector == "loss") & ~frame.control.astype(bool)]
+    assert own[["value", "kind"]].to_numpy().tolist() == [
+        [value, kind] for value in ("10", "9") for kind in ("all", "x1", "x64")
+    ]
+    found = own.set_index(["value", "kind"]).auroc
+    assert found["10", "x64"] == 0.75 and found["10", "x1"] == 0.5
+    assert found["9", "x64"] == 1.0 and found["9", "x1"] == 0.25
+    assert frame.base.isna().all() and len(frame) == 2 * 2 * 2 * 3
+    shown = told.summary(frame)
+    assert shown.columns.tolist() == ["rung", "detector", "model", "AUROC", "x1", "x64", "seeds"]
+    assert shown.x64.tolist() == ["0.750"] * 4 + ["1.000"] * 4
+    assert shown.model.tolist() == ["model", "model", "control", "control"] * 2
+
+
+def test_a_panel_a_detector_over_the_rungs_or_their_base_rates(
+    scored: list[Rung], tmp_path: Path
+) -> None:
+    for bases, at in (({}, [0.0, 1.0]), ({"10": 0.05, "9": 0.4}, [5.0, 40.0])):
+        frame = strength(scored, "rung", bases)
+        panels = told.plots(frame)
+        assert [p.title for p in panels] == ["clid", "loss"]
+        lines = {line.name: line for line in panels[1].lines}
+        kinds = ["all", "x1", "x64"]
+        assert set(lines) == {*kinds, *(f"{k}, control" for k in kinds), "chance"}
+        assert lines["x64"].x.tolist() == pytest.approx(at)
+        assert lines["x64"].y.tolist() == [0.75, 1.0] and lines["x64, control"].hollow
+        told.write(frame, tmp_path / f"{len(bases)}.png")
+        assert len(list(tmp_path.glob(f"{len(bases)}.*"))) == 3
+
+
+def ablated(monkeypatch: pytest.MonkeyPatch, rungs: list[Rung], words: list[str]) -> int:
+    """``ablate`` over these finished rungs."""
+    monkeypatch.setattr(climbing, "climb", lambda *of, **how: rungs)
+    return main(["ablate", "--task", "cifar10", "--sweep", "cifar10.rung=1,2", "--quiet", *words])
+
+
+def test_a_sweep_of_rungs_shows_detectors_too(
+    scored: list[Rung],
+    rungs: list[Rung],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Alone, and beside attacks, in files of their own."""
+    words = ["--detector", "loss,clid", "--output", str(tmp_path / "alone")]
+    assert ablated(monkeypatch, scored, words) == 0
+    assert "x64" in capsys.readouterr().out
+    assert set(pd.read_parquet(tmp_path / "alone.parquet").detector) == {"loss", "clid"}
+    words = ["--detector", "random", "--output", str(tmp_path / "both.png")]
+    assert ablated(monkeypatch, rungs, words) == 0
+    assert "AMS" in (out := capsys.readouterr().out) and "AUROC" in out
+    held = pd.read_parquet(tmp_path / "both-auroc.parquet")
+    assert held.base.dropna().unique().tolist() == pytest.approx([0.1, 0.4])
+    assert {f.name for f in tmp_path.glob("both*")} == {
+        f"both{end}.{kind}" for end in ("", "-auroc") for kind in ("parquet", "png", "svg")
+    }
+
+
+def test_a_sweep_that_would_show_nothing_is_refused_before_it_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["ablate", "--detector", "loss", "--task", "cifar10", "--sweep", "cifar10.rung=1"]
+    assert main([*words, "--extract-only"]) == 2
+    assert "nothing is to be scored" in capsys.readouterr().err

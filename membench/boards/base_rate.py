@@ -10,8 +10,16 @@ from collections.abc import Sequence
 import pandas as pd
 
 from membench.boards.identity import BOARD
+from membench.runs.finished import Run
 
 BASE = {"extraction": "unconditional"}  # options of the attack that measures the base rate
+
+
+def is_base(run: Run) -> bool:
+    """Whether the run's images are those of plain unconditional sampling of the model."""
+    info = run.info
+    plain = info["detector"] == "random" and BASE.items() <= info["options"].items()
+    return bool(plain and run.n_ok and not info["control"])
 
 
 def with_base(frame: pd.DataFrame, same: Sequence[str] = BOARD) -> pd.DataFrame:

@@ -17,6 +17,11 @@ from membench.boards.seeds import over_seeds
 from membench.errors import UserError
 from membench.runs.ladder import Rung
 
+NO_BASE = (
+    "the base rate is that of unconditional sampling, of which there is no run: add"
+    " --detector random and --set random.extraction=unconditional"
+)
+
 
 def ladder(rungs: Sequence[Rung], option: str) -> pd.DataFrame:
     """One row a rung, attack, its options and model (``control``), over seeds: the
@@ -35,6 +40,17 @@ def ladder(rungs: Sequence[Rung], option: str) -> pd.DataFrame:
     runs = [run for rung in rungs for run in rung.runs if is_attack(run)]
     if not runs:
         raise UserError("no run is of an attack, such as random or side")
+    frame = at_rungs(over_seeds(collect(runs), runs, Resampler()), rungs, option)
+    frame = with_base(frame, ["value"])
+    if frame.base.isna().all():
+        raise UserError(NO_BASE)
+    return frame.sort_values(["base", "control", "detector", "options"], ignore_index=True)
+
+
+def at_rungs(frame: pd.DataFrame, rungs: Sequence[Rung], option: str) -> pd.DataFrame:
+    """Adds ``swept``, the option, and ``value``, its value at each row's rung, to rows of
+    boards. Raises :class:`UserError` where two rungs are one model.
+    """
     value_of: dict[tuple[object, ...], str] = {}
     for rung in rungs:
         for run in rung.runs:
@@ -44,13 +60,5 @@ def ladder(rungs: Sequence[Rung], option: str) -> pd.DataFrame:
                     f"{option}={value_of[place]} and {option}={rung.value} are one model and one"
                     " set of examples: sweep an option that changes them, such as rung"
                 )
-    frame = over_seeds(collect(runs), runs, Resampler())
-    frame["swept"] = option
-    frame["value"] = [value_of[tuple(row[name] for name in BOARD)] for _, row in frame.iterrows()]
-    frame = with_base(frame, ["value"])
-    if frame.base.isna().all():
-        raise UserError(
-            "the base rate is that of unconditional sampling, of which there is no run: add"
-            " --detector random and --set random.extraction=unconditional"
-        )
-    return frame.sort_values(["base", "control", "detector", "options"], ignore_index=True)
+    values = [value_of[tuple(row[name] for name in BOARD)] for _, row in frame.iterrows()]
+    return frame.assign(swept=option, value=values)

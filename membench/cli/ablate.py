@@ -1,4 +1,4 @@
-"""``membench ablate``: a detector's options, or the thresholds of AMS and UMS."""
+"""``membench ablate``: options of a detector or a task, or the thresholds of AMS and UMS."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from membench.options import describe_options, detector_options
 if TYPE_CHECKING:
     from membench.runs.spec import Spec
 
-HELP = "sweep options of a detector, or thresholds of AMS and UMS"
+HELP = "sweep options of a detector or task, or thresholds of AMS and UMS"
 DESCRIPTION = (
     "Plot AMS and UMS against their thresholds (several detectors), against options of one"
-    " detector (--sweep), or of several attacks against the base rate (--sweep TASK.option)."
+    " detector (--sweep), or against how much a model has memorized (--sweep TASK.rung=1,2: AMS"
+    " of attacks, AUROC of detectors by kind of example)."
 )
 EXAMPLES = (
     "ablate --detector side --task cifar10 --sweep clusters=30,100 --extract-only",
@@ -37,6 +38,7 @@ EXAMPLES = (
     "ablate --detector random,side --task cifar10 --sweep cifar10.rung=1,2,3,4,5 --set"
     " random.extraction=unconditional --set random.generations=1980 --set side.generations=300"
     " --extract-only --control",
+    "ablate --detector loss,clid --task cifar10 --sweep cifar10.rung=1,2,3,4,5 --set images=0",
 )
 WHERE = Path("results/ablations")
 
@@ -120,6 +122,11 @@ def call(args: argparse.Namespace) -> int:
     ]
     models = [False, True] if args.control else [False]
     if of_task:
+        if shared["extract_only"] and not any(cls.attack for cls in classes.values()):
+            raise UserError(
+                "nothing is to be scored, and none of these is an attack, such as random or side:"
+                " leave out --extract-only and --budget"
+            )
         return _ladder(args, specs, seeds, models, names, of_task[0])
     return (_options if args.sweep else _thresholds)(args, specs, seeds, models)
 
@@ -132,11 +139,16 @@ def _ladder(
     names: Sequence[str],
     sweep: str,
 ) -> int:
-    """Several attacks over an option of the task; sweeps of a detector's own options make
-    further attacks of it.
+    """Attacks and detectors over an option of the task; sweeps of a detector's own options
+    make further ones of it.
     """
-    from membench.boards.ladder import ladder
+    from membench.boards.attacks import is_attack
+    from membench.boards.base_rate import is_base
+    from membench.boards.ladder import NO_BASE, ladder
+    from membench.boards.strength import has_auroc, strength
+    from membench.reports import strength as told
     from membench.reports.ladder import legend, summary, write
+    from membench.reports.plot_files import without_ending
     from membench.reports.terminal import table
     from membench.runs.ladder import climb, values_of
     from membench.runs.sweep import grid
@@ -152,11 +164,26 @@ def _ladder(
     for rung in rungs:
         for name, why in dict.fromkeys(rung.refused):
             print(f"membench: left out at {option}={rung.value}: {name}: {why}", file=sys.stderr)
-    frame = ladder(rungs, option)
-    print(table(f"attacks on {args.task} ({args.profile}): {option}", summary(frame)))
-    print("\n".join(legend(frame)))
+    runs = [run for rung in rungs for run in rung.runs]
     detectors = "-".join(dict.fromkeys(spec.detector for spec in specs))
-    write(frame, args.output or WHERE / "-".join([args.task, detectors, option]))
+    where = without_ending(args.output or WHERE / "-".join([args.task, detectors, option]))
+    named = f"{args.task} ({args.profile}): {option}"
+    bases: dict[str, float] = {}
+    plain, scored = any(map(is_base, runs)), any(map(has_auroc, runs))
+    if plain or not scored:
+        frame = ladder(rungs, option)
+        bases = dict(zip(frame.value, frame.base, strict=True))
+        print(table(f"attacks on {named}", summary(frame)))
+        print("\n".join(legend(frame)))
+        write(frame, where)
+        where = where.with_name(f"{where.name}-auroc")
+    elif any(map(is_attack, runs)):
+        print(f"membench: no table of attacks: {NO_BASE}", file=sys.stderr)
+    if scored:
+        frame = strength(rungs, option, bases)
+        print(table(f"detectors on {named}", told.summary(frame)))
+        print(told.NOTE)
+        told.write(frame, where)
     return 0
 
 

@@ -13,14 +13,22 @@ from membench.reports.plots import Plot
 from membench.storage.files import atomic_write
 
 
+def without_ending(save: Path) -> Path:
+    """The name that the files share: save without the ending of one of them."""
+    return (
+        save.with_suffix("")
+        if save.suffix in (".parquet", *(f".{kind}" for kind in KINDS))
+        else save
+    )
+
+
 def write_files(
     frame: pd.DataFrame, save: Path, figures: Mapping[str, tuple[Sequence[Plot], str]]
 ) -> None:
     """``<save>.parquet`` with the frame, and ``<save><key>.png``, ``.svg`` and ``.pdf`` of
     each figure (panels and their heading), each whole or not there; says so on stderr.
     """
-    if save.suffix in (".parquet", *(f".{kind}" for kind in KINDS)):
-        save = save.with_suffix("")
+    save = without_ending(save)
     table = save.with_name(f"{save.name}.parquet")
     atomic_write(table, lambda path: frame.to_parquet(path, index=False))
     files = []
