@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
+from membench.metrics.captions import ngram_scores
 from membench.tasks.sd_webster import catalogue, products
 from membench.tasks.sd_webster.options import SdWebsterOptions
 from membench.tasks.sd_webster.task import SdWebster
@@ -129,6 +130,55 @@ def test_that_classifier_can_tell_where_there_is_something_to_tell() -> None:
         method="decision_function",
     )
     assert roc_auc_score(labels, guess) > 0.55
+
+
+class Halves:
+    """Planted captions of a world, to tell half a from half b."""
+
+    def __init__(self, number: int = 0) -> None:
+        rows = [
+            (e, int(name == "a"))
+            for name in ("a", "b")
+            for e in catalogue_examples(catalogue.build(name, number))
+            if e.memorized
+        ]
+        self.prompts = [e.condition.prompt or "" for e, _ in rows]
+        self.groups = [e.group for e, _ in rows]
+        self.kind = {e.group: e.kind for e, _ in rows}
+        self.half = {e.group: half for e, half in rows}
+
+    def off(self, half: dict[str, int], prompts: list[str]) -> float:
+        """How far from 0.5 naive Bayes on 3-grams is, cross-validated by group."""
+        labels = [half[group] for group in self.groups]
+        return abs(roc_auc_score(labels, ngram_scores(prompts, labels, self.groups)) - 0.5)
+
+    def dealt(self, seed: int) -> dict[str, int]:
+        """Groups dealt to the halves anew, within their kind."""
+        draws, found = np.random.RandomState(seed), {}
+        for kind in sorted(set(self.kind.values())):
+            groups = [group for group in self.half if self.kind[group] == kind]
+            halves = draws.permutation([self.half[group] for group in groups])
+            found |= dict(zip(groups, halves, strict=True))
+        return found
+
+
+@pytest.mark.parametrize("number", sorted(catalogue.DEALS))
+def test_captions_do_not_tell_the_half(number: int) -> None:
+    """As little as they tell the label; a word that one half alone has would be found."""
+    world = Halves(number)
+    assert world.off(world.half, world.prompts) <= 0.08
+    marked = [
+        f"{p} new" if world.half[group] else p
+        for p, group in zip(world.prompts, world.groups, strict=True)
+    ]
+    assert world.off(world.half, marked) > 0.3
+
+
+def test_captions_of_the_halves_are_exchangeable() -> None:
+    """The permutation test: dealt anew, they part as far from 0.5."""
+    world = Halves()
+    chance = [world.off(world.dealt(seed), world.prompts) for seed in range(19)]
+    assert world.off(world.half, world.prompts) < max(chance) < 0.15
 
 
 GOLDEN = {

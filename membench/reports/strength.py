@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from membench.boards.identity import marked
+from membench.boards.identity import marked, status_of
 from membench.metrics.multiplicity import natural
 from membench.reports.plot_files import write_files
 from membench.reports.plots import CHANCE, MARKERS, RUN_INKS, Axis, Line, Plot
@@ -111,8 +111,9 @@ def plots(frame: pd.DataFrame) -> list[Plot]:
                     )
                 )
         lines.append(Line("chance", np.array([x.low, x.high]), np.full(2, 0.5), style=CHANCE))
-        name = f"{detector} {options}".strip()
-        panels.append(Plot(name, f"auroc-{len(panels)}", x, Axis("AUROC", 0.0, 1.0), lines))
+        name = marked(f"{detector} {options}".strip(), status_of(rows.status))
+        y = Axis("AUROC", 0.0, 1.0, room=0.03)
+        panels.append(Plot(name, f"auroc-{len(panels)}", x, y, lines))
     return panels
 
 
