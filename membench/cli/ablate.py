@@ -21,7 +21,7 @@ from membench.cli.common import (
     what_to_run,
 )
 from membench.errors import UserError
-from membench.options import describe_options, detector_options
+from membench.options import describe_options, detector_options, parse_options
 
 if TYPE_CHECKING:
     from membench.runs.spec import Spec
@@ -108,27 +108,46 @@ def call(args: argparse.Namespace) -> int:
     options = {name: own_settings(args.options, name, names) for name in detectors}
     for name in detectors:
         detector_options(name, classes[name], options[name], presets[name], args.profile)
+    to_task, of = task_settings(args, args.task, names), registry.tasks().load(args.task).Options
+    parse_options(of, to_task, owner=f"task {args.task}")
+    _refuse_unknown(of, f"task {args.task}", [s.partition(".")[2] for s in of_task])
+    rest = [sweep for sweep in args.sweep if sweep not in of_task]
+    for name in detectors:
+        own = own_settings(rest, name, names) if of_task else rest
+        _refuse_unknown(classes[name].Options, f"detector {name}", own)
+    extract_only = args.extract_only or args.budget is not None
+    if of_task and extract_only and not any(cls.attack for cls in classes.values()):
+        raise UserError(
+            "nothing is to be scored, and none of these is an attack, such as random or side:"
+            " leave out --extract-only and --budget"
+        )
+
     from membench.runs.devices import device_of
     from membench.runs.spec import Spec
 
     args.device = device_of(args.device)
     same = ("task", "profile", "limit", "device", "dtype", "batch_size", "compile", "budget")
     shared: dict[str, Any] = {name: getattr(args, name) for name in same} | {
-        "task_options": task_settings(args, args.task, names)
+        "task_options": to_task,
+        "extract_only": extract_only,
     }
-    shared["extract_only"] = args.extract_only or args.budget is not None
     specs = [
         Spec(name, options=options[name], preset=presets[name], **shared) for name in detectors
     ]
     models = [False, True] if args.control else [False]
     if of_task:
-        if shared["extract_only"] and not any(cls.attack for cls in classes.values()):
-            raise UserError(
-                "nothing is to be scored, and none of these is an attack, such as random or side:"
-                " leave out --extract-only and --budget"
-            )
         return _ladder(args, specs, seeds, models, names, of_task[0])
     return (_options if args.sweep else _thresholds)(args, specs, seeds, models)
+
+
+def _refuse_unknown(options: type, owner: str, sweeps: Sequence[str]) -> None:
+    """Options that are swept and unknown, before torch is imported; their values are
+    checked with the grid.
+    """
+    known = {row.name for row in describe_options(options)}
+    for name in (sweep.partition("=")[0].strip() for sweep in sweeps):
+        if name and name not in known:
+            parse_options(options, [f"{name}="], owner)
 
 
 def _ladder(

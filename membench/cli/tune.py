@@ -15,6 +15,7 @@ from membench.cli.common import (
     task_settings,
 )
 from membench.errors import UserError
+from membench.options import detector_options, parse_options
 
 HELP = "choose options of detectors on the development world"
 DESCRIPTION = (
@@ -57,6 +58,13 @@ def call(args: argparse.Namespace) -> int:
     names = names_of(args.detector, registry.detectors(), "detector")
     if not 2 <= args.tries <= 1000:
         raise UserError(f"--tries {args.tries}: it must be 2 to 1000, the defaults among them")
+    owners = [*names, args.task]
+    of_task = task_settings(args, args.task, owners)
+    parse_options(registry.tasks().load(args.task).Options, of_task, owner=f"task {args.task}")
+    options = {name: own_settings(args.options, name, owners) for name in names}
+    for name in names:
+        detector_options(name, registry.detectors().load(name), options[name], None, "mini")
+
     from membench.boards.tuned import collect_tries
     from membench.reports.tuned import told
     from membench.runs.devices import device_of
@@ -66,13 +74,12 @@ def call(args: argparse.Namespace) -> int:
 
     where = args.output or WHERE / f"{args.task}.parquet"
     check_target(where)
-    owners = [*names, args.task]
     shared = ("task", "limit", "dtype", "batch_size", "compile")
     specs = [
         Spec(
             name,
-            options=tuple(own_settings(args.options, name, owners)),
-            task_options=tuple(task_settings(args, args.task, owners)),
+            options=tuple(options[name]),
+            task_options=tuple(of_task),
             device=device_of(args.device),
             **{key: getattr(args, key) for key in shared},
         )
