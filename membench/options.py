@@ -207,8 +207,8 @@ def _written(name: str, value: Any) -> str:
     if isinstance(value, str | int | float | Path):
         return str(value)
     raise UserError(
-        f"option {name} is of type {type(value).__name__}: give a number, a word, true or false, or a"
-        " list of these"
+        f"option {name} is of type {type(value).__name__}: give a number, a word, true or false, or"
+        " a list of these"
     )
 
 

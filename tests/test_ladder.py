@@ -17,6 +17,7 @@ from membench.boards.strength import strength
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.reports import strength as told
+from membench.reports.drawing import KINDS
 from membench.reports.ladder import legend, page_plot, plots, summary, write
 from membench.reports.page_boards import page_boards
 from membench.runs import ladder as climbing
@@ -265,7 +266,7 @@ def test_a_panel_a_detector_over_the_rungs_or_their_base_rates(
         assert lines["x64"].x.tolist() == pytest.approx(at)
         assert lines["x64"].y.tolist() == [0.75, 1.0] and lines["x64, control"].hollow
         told.write(frame, tmp_path / f"{len(bases)}.png")
-        assert len(list(tmp_path.glob(f"{len(bases)}.*"))) == 3
+        assert len(list(tmp_path.glob(f"{len(bases)}.*"))) == 4
 
 
 def ablated(monkeypatch: pytest.MonkeyPatch, rungs: list[Rung], words: list[str]) -> int:
@@ -292,7 +293,7 @@ def test_a_sweep_of_rungs_shows_detectors_too(
     held = pd.read_parquet(tmp_path / "both-auroc.parquet")
     assert held.base.dropna().unique().tolist() == pytest.approx([0.1, 0.4])
     assert {f.name for f in tmp_path.glob("both*")} == {
-        f"both{end}.{kind}" for end in ("", "-auroc") for kind in ("parquet", "png", "svg")
+        f"both{end}.{kind}" for end in ("", "-auroc") for kind in ("parquet", *KINDS)
     }
 
 

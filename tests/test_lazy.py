@@ -61,6 +61,7 @@ def test_importing_every_detector_and_task_leaves_torch_unread() -> None:
         ("run", "--set", "stpes=1"),
         ("run", "--set", "cifar10.stpes=1"),
         ("run", "--profile", "stpes"),
+        ("ablate", "--profile", "stpes"),
         ("ablate", "--set", "cifar10.stpes=1"),
         ("ablate", "--sweep", "stpes=1,2"),
         ("ablate", "--sweep", "cifar10.stpes=1,2"),

@@ -17,6 +17,7 @@ from membench.cli.common import (
     presets_of,
     seeds_of,
     settings,
+    task_of,
     task_settings,
     what_to_run,
 )
@@ -108,7 +109,8 @@ def call(args: argparse.Namespace) -> int:
     options = {name: own_settings(args.options, name, names) for name in detectors}
     for name in detectors:
         detector_options(name, classes[name], options[name], presets[name], args.profile)
-    to_task, of = task_settings(args, args.task, names), registry.tasks().load(args.task).Options
+    of = task_of(args.task, args.profile).Options
+    to_task = task_settings(args, args.task, names)
     parse_options(of, to_task, owner=f"task {args.task}")
     _refuse_unknown(of, f"task {args.task}", [s.partition(".")[2] for s in of_task])
     rest = [sweep for sweep in args.sweep if sweep not in of_task]

@@ -21,11 +21,12 @@ from membench.cli.common import (
     presets_of,
     seeds_of,
     settings,
+    task_of,
     task_settings,
     tracker_of,
     what_to_run,
 )
-from membench.errors import UserError, listed, unknown_profile
+from membench.errors import UserError, listed
 from membench.options import detector_options, parse_options
 
 if TYPE_CHECKING:
@@ -154,10 +155,7 @@ def run(args: argparse.Namespace, detectors: Sequence[str], tasks: Sequence[str]
         detector_options(name, classes[name], options[name], presets[name], args.profile)
     of_task = {task: task_settings(args, task, names) for task in tasks}
     for task, given_to_task in of_task.items():
-        found = registry.tasks().load(task)
-        if args.profile not in found.info.profiles:  # before torch is imported
-            raise unknown_profile(args.profile, task, found.info.profiles)
-        parse_options(found.Options, given_to_task, owner=f"task {task}")
+        parse_options(task_of(task, args.profile).Options, given_to_task, owner=f"task {task}")
 
     from membench.runs.devices import device_of
     from membench.runs.spec import Spec

@@ -8,9 +8,8 @@ from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
-from membench import registry
-from membench.cli.common import log, settings, tracker_of
-from membench.errors import UserError, unknown_profile
+from membench.cli.common import log, settings, task_of, tracker_of
+from membench.errors import UserError
 from membench.plain import say
 
 HELP = "train a task's models"
@@ -76,9 +75,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    task = registry.tasks().load(args.task)
-    if args.profile not in task.info.profiles:
-        raise unknown_profile(args.profile, args.task, task.info.profiles)
+    task = task_of(args.task, args.profile)
     if args.threads is not None:
         if not 1 <= args.threads <= 4096:
             raise UserError(f"--threads {args.threads}: choose 1 to 4096")

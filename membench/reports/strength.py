@@ -58,7 +58,7 @@ def kinds_of(frame: pd.DataFrame) -> list[str]:
 def _settings(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, bool, str, str], pd.DataFrame]]:
     """The rows of each rung, model, detector and options, in the order of the frame."""
     names = ["value", "control", "detector", "options"]
-    yield from frame.groupby(names, sort=False)  # type: ignore[misc]
+    yield from frame.groupby(names, sort=False)
 
 
 def plots(frame: pd.DataFrame) -> list[Plot]:
@@ -86,7 +86,7 @@ def plots(frame: pd.DataFrame) -> list[Plot]:
         x = Axis(frame.swept.iloc[0], 0.0, max(1.0, at[-1]), at=ticks, room=0.06)
     place = dict(zip(values, at, strict=True))
     kinds = kinds_of(frame)
-    panels = []
+    panels: list[Plot] = []
     for (detector, options), rows in frame.groupby(["detector", "options"], sort=False):
         lines = []
         for i, kind in enumerate(kinds):
