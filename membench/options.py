@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -254,8 +256,10 @@ def _convert(text: str, kind: Any) -> Any:
         raise ValueError(text)
     if kind is float:
         return float(text) + 0.0  # -0.0 is 0.0: one run has one key
-    if kind in (int, str):
-        return kind(text)
+    if kind is int:
+        return int(text)
+    if kind is str:  # no shell expands the ~ of --set model=~/x
+        return re.sub(r"(^|,\s*)~/", lambda m: f"{m[1]}{os.path.expanduser('~')}/", text)
     raise TypeError(f"an option cannot be of type {kind}")
 
 

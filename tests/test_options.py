@@ -60,6 +60,15 @@ def test_values(setting: str, value: Any) -> None:
     assert got == value and type(got) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("~/a", "/home/me/a"), ("~/a, ~/b,c", "/home/me/a, /home/me/b,c"), ("~w.pt", "~w.pt")],
+)
+def test_a_path_may_begin_at_home(text: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse(f"label={text}").label == value
+
+
 def test_minus_zero_is_zero() -> None:
     """Else one run would have two keys."""
     assert str(parse("scale=-0.0").scale) == "0.0" and str(parse("cut=-0").cut) == "0.0"
