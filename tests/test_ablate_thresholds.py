@@ -16,6 +16,7 @@ from boards import L2, make
 from PIL import Image
 
 from membench.boards import thresholds
+from membench.boards.other_tables import THRESHOLDS
 from membench.boards.thresholds import SETTING, over_seeds, parse_grid, sweep_thresholds
 from membench.cli.main import main
 from membench.errors import UserError
@@ -99,7 +100,7 @@ def test_a_row_a_run_metric_and_region(base: dict[str, Run]) -> None:
     assert set(swept.detector) == {"side", "random"} and [*swept.columns][-len(COLUMNS) :] == list(
         COLUMNS
     )
-    assert {*SETTING, "seed", "status"} <= set(swept)
+    assert list(swept) == [*SETTING, *THRESHOLDS]
     cumulative = swept[(swept.form == "cumulative") & (swept.detector == "side")]
     assert cumulative[cumulative.metric == "ams"].value.tolist() == [0, 0.4, 0.4, 0.4, 0.5]
     assert (

@@ -13,6 +13,7 @@ from membench.boards.base_rate import with_base
 from membench.boards.board import board
 from membench.boards.identity import BOARD
 from membench.boards.ladder import ladder
+from membench.boards.other_tables import CLIMBED
 from membench.boards.strength import strength
 from membench.cli.main import main
 from membench.errors import UserError
@@ -64,6 +65,7 @@ def rungs(tmp_path_factory: pytest.TempPathFactory) -> list[Rung]:
 
 def test_the_x_axis_is_what_unconditional_sampling_copies(rungs: list[Rung]) -> None:
     frame = ladder(rungs, "rung")
+    assert list(frame)[-5:] == list(CLIMBED)
     own = frame[~frame.control.astype(bool)].set_index(["value", "detector"])
     assert own.base.to_dict() == pytest.approx(
         {("1", d): 0.1 for d in ("random", "side")} | {("2", d): 0.4 for d in ("random", "side")}
@@ -239,6 +241,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> list[Rung]:
 
 def test_detectors_have_an_auroc_of_each_kind_at_each_rung(scored: list[Rung]) -> None:
     frame = strength(scored, "rung", {})
+    assert list(frame)[-3:] == list(CLIMBED)[:3]
     own = frame[(frame.detector == "loss") & ~frame.control.astype(bool)]
     assert own[["value", "kind"]].to_numpy().tolist() == [
         [value, kind] for value in ("10", "9") for kind in ("all", "x1", "x64")

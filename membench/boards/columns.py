@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 import pyarrow as pa
 
-from membench.boards.other_tables import RUN_COLUMNS, SWEPT, TUNED
+from membench.boards.other_tables import CLIMBED, RUN_COLUMNS, SWEPT, THRESHOLDS, TUNED
 from membench.boards.quality import COLUMN
 from membench.boards.views import BOARD_COLUMNS, TABLES, Column, real
 from membench.metrics.names import INFO, METRICS
@@ -140,6 +140,19 @@ def document() -> Iterator[str]:
             "One row a point, seed, model, metric and band. Before these there is a column an"
             " option that is swept, called like it (`option_NAME` where that name is taken).",
             SWEPT,
+        ),
+        (
+            "membench ablate --sweep TASK.OPTION",
+            "One row a value of the task's option, attack, its options and model, with the columns"
+            " of `--by seeds`; in `NAME-auroc.parquet` one of each kind of example, with those of"
+            " `--by kind`. And, last:",
+            CLIMBED,
+        ),
+        (
+            "membench ablate",
+            "One row a run, metric and region of thresholds. Before these the columns of `--by"
+            " run` from `task` to `space`, `space_id`, `detector`, `options`, `settings`.",
+            THRESHOLDS,
         ),
     ):
         yield from ("", f"## {title}", "", *_folded(intro), "")

@@ -139,3 +139,36 @@ SWEPT = {
     "status": "complete, partial (--limit, or failed examples), or refused",
     "error": "why the point was refused",
 }
+
+#: Of ``membench ablate`` without a sweep, after the first columns of ``--by run`` up to
+#: ``settings``: a row a run, metric and region of thresholds.
+THRESHOLDS = {
+    "seed": "seed of the run",
+    "status": "complete, or partial (--limit, or failed examples)",
+    "higher_is_closer": "true of a similarity, false of a distance",
+    "copy": "the task's own threshold of a copy",
+    "metric": (
+        "ams, ums, ums_nearest, or ums_equal_n: ums of as many images as the run of the board that"
+        " has the fewest"
+    ),
+    "form": "cumulative or banded",
+    "alpha": "lowest similarity; missing of a cumulative distance",
+    "beta": "highest one, or largest distance; missing of a cumulative similarity",
+    "value": "share of images (ams), different training images over images (ums)",
+    "low": "lower end of the 95 % interval; missing where there is none",
+    "high": "upper end of it",
+    "n": "images that it is computed from",
+}
+
+#: Of ``membench ablate --sweep TASK.OPTION``, after the columns of ``--by seeds``; those
+#: of ``NAME-auroc.parquet`` are of ``--by kind``.
+CLIMBED = {
+    "swept": "the task's option",
+    "value": "its value",
+    "base": (
+        "base rate: share of copies among plain unconditional images of that model; missing in"
+        " NAME-auroc where none were drawn"
+    ),
+    "base_low": "lower end of its 95 % interval; not in NAME-auroc",
+    "base_high": "upper end of it; not in NAME-auroc",
+}
