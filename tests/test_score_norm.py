@@ -22,7 +22,7 @@ from membench.errors import UserError
 from membench.models.conditioning import Conditioning
 from membench.models.denoiser import Denoiser
 from membench.models.derivative import choose, quadratic_forms
-from membench.models.latent import LatentDenoiser, load_text_to_image
+from membench.models.latent import LatentDenoiser, TextToImage, load_text_to_image
 from membench.models.pixel import PixelDenoiser
 from membench.models.sampling import ddim_invert
 from membench.models.trace import random_probes
@@ -45,9 +45,28 @@ def folder(tiny_pipeline_folder):
     return tiny_pipeline_folder
 
 
+@pytest.fixture(scope="module")
+def pipeline(folder) -> TextToImage:
+    """A test that changes the network loads its own."""
+    return load_text_to_image(folder)
+
+
 @pytest.fixture
-def model(folder) -> LatentDenoiser:
-    return LatentDenoiser(load_text_to_image(folder), batch_size=50)
+def model(pipeline) -> LatentDenoiser:
+    return LatentDenoiser(pipeline, batch_size=50)
+
+
+@pytest.fixture(scope="module")
+def small_pipeline(folder) -> TextToImage:
+    pipeline = load_text_to_image(folder)
+    pipeline.unet.register_to_config(sample_size=4)
+    return pipeline
+
+
+@pytest.fixture
+def small(small_pipeline) -> LatentDenoiser:
+    """Of D = 64 and not 256: what takes D evaluations costs a sixteenth."""
+    return LatentDenoiser(small_pipeline, batch_size=50)
 
 
 def flipd(examples: str = "prompts", **options) -> Flipd:
@@ -58,10 +77,10 @@ def images(n: int, size: int = 64) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
-def with_images(conditions: list[Condition]) -> list[Condition]:
+def with_images(conditions: list[Condition], size: int = 64) -> list[Condition]:
     return [
         Condition(c.id, c.prompt, image)
-        for c, image in zip(conditions, images(len(conditions)), strict=True)
+        for c, image in zip(conditions, images(len(conditions), size), strict=True)
     ]
 
 
@@ -106,20 +125,22 @@ def test_the_normal_bundle_counts_the_dimension_exactly() -> None:
 def slow_jacobian(
     model: Denoiser, x: torch.Tensor, t: int, condition: Conditioning
 ) -> torch.Tensor:
-    """The whole D x D matrix of one row, by reverse mode, a row of it at a time."""
-    x = x.clone().requires_grad_(True)
-    eps = model.raw_eps(x, t, condition).flatten()
-    return torch.stack(
-        [torch.autograd.grad(value, x, retain_graph=True)[0].flatten() for value in eps]
-    ).double()
+    """The whole D x D matrix of one row, by reverse mode: of D copies of it, each gives
+    a row.
+    """
+    size = x.numel()
+    x = x.repeat(size, 1, 1, 1).requires_grad_(True)
+    eps = model.raw_eps(x, t, condition.repeat(size)).flatten(1)
+    return torch.autograd.grad(eps.trace(), x)[0].flatten(1).double()
 
 
 @pytest.mark.parametrize("how", ["jvp", "difference"])
-def test_exact_trace_and_probes_are_those_of_the_jacobian(model, how: str) -> None:
+def test_exact_trace_and_probes_are_those_of_the_jacobian(small, how: str) -> None:
     """On a v-prediction U-Net with cross-attention; J by reverse mode is the
     independent version.
     """
-    condition, t = model.condition(CONDITIONS[:2]), 300
+    model, t = small, 300
+    condition = model.condition(CONDITIONS[:2])
     x = model.noise([("a", 0), ("b", 0)], 0)
     jacobians = [slow_jacobian(model, x[i : i + 1], t, condition[slice(i, i + 1)]) for i in (0, 1)]
     detector = flipd(t0=0.301, trace="exact", derivative=how)
@@ -127,7 +148,7 @@ def test_exact_trace_and_probes_are_those_of_the_jacobian(model, how: str) -> No
     lid = detector.lid(model, x / alpha, condition, ["a", "b"])
     eps = model.eps(x, t, condition).double()
     expected = [
-        256 - sigma * float(j.trace()) + float(e.pow(2).sum())
+        64 - sigma * float(j.trace()) + float(e.pow(2).sum())
         for j, e in zip(jacobians, eps, strict=True)
     ]
     assert lid.tolist() == pytest.approx(expected, abs=0.02)
@@ -237,11 +258,9 @@ def test_attention_without_a_forward_rule_takes_the_difference(folder, model) ->
     [NotImplementedError, RuntimeError("size mismatch"), TypeError("no tangent"), AssertionError()],
 )
 def test_a_group_norm_without_a_forward_rule_takes_the_difference(
-    error, folder, model, monkeypatch
+    error, model, monkeypatch
 ) -> None:
-    """Whatever a release of PyTorch raises there; what a plain evaluation raises as
-    well is not taken for it.
-    """
+    """Whatever a release of PyTorch raises there."""
     plain = torch.nn.functional.group_norm
 
     def refuse(x, *args, **kwargs):
@@ -249,16 +268,16 @@ def test_a_group_norm_without_a_forward_rule_takes_the_difference(
             raise error
         return plain(x, *args, **kwargs)
 
-    other = LatentDenoiser(load_text_to_image(folder), batch_size=50)
     x0, told = model.noise([("a", 0)], 0), model.condition(CONDITIONS[:1])
-    wanted = flipd().lid(model, x0, told, ["a"]).tolist()
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.nn.functional, "group_norm", refuse)
-        assert choose(other, "auto") == "difference"
-        assert (
-            flipd().lid(other, x0, told, ["a"]).tolist() == pytest.approx(wanted, abs=0.05)
-            and other.cost.jvps == 0
-        )
+    wanted, jvps = flipd(probes=1).lid(model, x0, told, ["a"]).tolist(), model.cost.jvps
+    monkeypatch.setattr(torch.nn.functional, "group_norm", refuse)
+    model.forward_mode = None  # ask again
+    assert choose(model, "auto") == "difference"
+    assert flipd(probes=1).lid(model, x0, told, ["a"]).tolist() == pytest.approx(wanted, abs=0.05)
+    assert model.cost.jvps == jvps
+
+
+def test_what_a_plain_evaluation_raises_is_not_taken_for_a_missing_rule(folder) -> None:
     broken = LatentDenoiser(load_text_to_image(folder), batch_size=50)
     broken.network.conv_in.weight = torch.nn.Parameter(torch.zeros(8, 5, 3, 3))
     with pytest.raises(RuntimeError, match="expected input"):
@@ -306,6 +325,11 @@ class Slow:
             return self.pipe.vae.encode(x).latent_dist.mode() * self.pipe.vae.config.scaling_factor
 
 
+@pytest.fixture(scope="module")
+def slow(folder) -> Slow:
+    return Slow(folder)
+
+
 @pytest.mark.parametrize(
     ("condition", "kind", "t", "step"),
     [
@@ -317,11 +341,10 @@ class Slow:
     ],
 )
 def test_score_norm_on_the_trajectory_is_the_formula(
-    folder, model, condition: str, kind: str, t: float | None, step: int
+    slow, model, condition: str, kind: str, t: float | None, step: int
 ) -> None:
     options = ScoreNorm.Options(condition=condition, norm=kind, t=t, draws=2, trajectory=5)
     got = ScoreNorm(options, seed=3, sampling=SAMPLING).score(model, CONDITIONS, {})
-    slow = Slow(folder)
     scheduler = DDIMScheduler.from_config(slow.pipe.scheduler.config)
     scheduler.set_timesteps(5)
     times = [int(at) for at in scheduler.timesteps]
@@ -343,7 +366,7 @@ def test_score_norm_on_the_trajectory_is_the_formula(
 
 
 @pytest.mark.parametrize("condition", ["conditional", "unconditional", "guided", "difference"])
-def test_score_norm_of_an_image_follows_the_forward_ode(folder, model, condition: str) -> None:
+def test_score_norm_of_an_image_follows_the_forward_ode(slow, model, condition: str) -> None:
     """10 steps to t = 0.5: timesteps 0, 49, 99 ... 449, then 499; the last is where the
     norm is taken.
     """
@@ -355,7 +378,6 @@ def test_score_norm_of_an_image_follows_the_forward_ode(folder, model, condition
         model.cost.forwards == 3 * (10 + {"conditional": 1, "unconditional": 1}.get(condition, 2))
         and model.cost.encodes == 3
     )
-    slow = Slow(folder)
     for c, value in zip(given, got, strict=True):
         assert c.image is not None
         x, way = slow.encode(c.image), "" if condition == "unconditional" else c.prompt
@@ -396,14 +418,17 @@ def test_the_forward_ode_of_a_gaussian_has_its_closed_form() -> None:
         ({"condition": "unconditional"}, 4, 0),
         ({"condition": "ratio"}, 8, 0),
         ({"condition": "difference", "probes": 3}, 6, 0),
-        ({"trace": "exact"}, 256, 0),
+        ({"trace": "exact"}, 64, 0),
         ({"derivative": "difference"}, 0, 9),
         ({"derivative": "difference", "condition": "ratio", "probes": 2}, 0, 10),
         ({"per_png_bit": True, "probe": "gaussian"}, 4, 0),
     ],
 )
-def test_what_flipd_costs(model, options: dict, jvps: int, forwards: int) -> None:
-    detector, given = flipd("images", **options), with_images(CONDITIONS)
+def test_what_flipd_costs(model, small, options: dict, jvps: int, forwards: int) -> None:
+    if "trace" in options:
+        model = small
+    given = with_images(CONDITIONS, 8 * model.shape[1])
+    detector = flipd("images", **options)
     detector.score(model, given, {})
     assert (model.cost.jvps, model.cost.forwards) == (
         3 * jvps,
@@ -436,7 +461,7 @@ def test_what_an_image_of_score_norm_costs(model, options: dict) -> None:
 
 
 def test_ratio_difference_and_png_bits_are_made_of_the_same_two_lids(model) -> None:
-    given = with_images(CONDITIONS)
+    given = with_images(CONDITIONS[:2])
     c, u, ratio, difference, per_bit = (
         np.array(flipd("images", **o).score(model, given, {}))
         for o in (
@@ -481,10 +506,12 @@ def test_a_prompt_scores_by_the_mean_over_the_images_drawn_for_it(model, name: s
     "name",
     ["flipd", "flipd ratio", "score_norm image", "score_norm", "normal_bundle", "dcs", "edge"],
 )
-def test_a_nan_stays_in_its_own_row(model, monkeypatch, name: str) -> None:
+def test_a_nan_stays_in_its_own_row(model, small, monkeypatch, name: str) -> None:
     """A network that fails for one prompt: its score is NaN, those of the others are
     what they were.
     """
+    if name == "normal_bundle":
+        model = small
     forward, poisoned = model._forward, model.condition(CONDITIONS[1:2]).embeddings
 
     def broken(x, t, condition):
@@ -500,7 +527,7 @@ def test_a_nan_stays_in_its_own_row(model, monkeypatch, name: str) -> None:
         "dcs": Dcs(Dcs.Options(), seed=0, sampling=IMAGES),
         "edge": Edge(Edge.Options(size=32), seed=0, sampling=SAMPLING),
     }[name]
-    given = with_images(CONDITIONS)
+    given = with_images(CONDITIONS, 8 * model.shape[1])
     healthy = detector.score(model, given, {})
     monkeypatch.setattr(model, "_forward", broken)
     found = detector.score(model, given, {})
@@ -544,7 +571,7 @@ def test_times_are_those_of_the_models_own_schedule() -> None:
 def test_without_a_time_flipd_takes_the_papers(model) -> None:
     """0.3 for Stable Diffusion; of pixels 0.01, the time of the authors' code."""
     for denoiser, given, t0 in (
-        (model, with_images(CONDITIONS), 0.3),
+        (model, with_images(CONDITIONS[:1]), 0.3),
         (pieces(4, size=16), [Condition("x", None, np.zeros((4, 4, 3), np.uint8))], 0.01),
     ):
         found = [
