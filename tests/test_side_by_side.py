@@ -20,7 +20,7 @@ from membench.models import latent
 from membench.models.latent import LatentDenoiser
 from membench.models.memo import Memo
 from membench.reports.run_tables import run_table
-from membench.runs import conclude, sweep
+from membench.runs import conclude, shards, sweep
 from membench.runs.execute import execute_all
 from membench.runs.finished import Run, evaluations
 from membench.runs.spec import Spec
@@ -32,7 +32,8 @@ FOUR = {
     "flipd": ["probes=1"],
     "dcs": ["draws=1"],
 }
-LIMIT = 130  # 3 shards of examples
+SHARD = 8  # for 64, and batches of as many: as many shards and batches, of an eighth of the rows
+LIMIT = 18  # 3 shards of examples
 STEPS = 3  # of the task's own sampling, which has 10
 SIDE = [
     "synthetic=12",
@@ -48,10 +49,11 @@ SIDE = [
 @pytest.fixture(scope="module", autouse=True)
 def fast() -> Iterator[None]:
     """Ten steps, drawn training images and reports would take most of the time, and
-    nothing here looks at them.
+    nothing here looks at them; nor does it at how long a shard is.
     """
     pictures = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD", SHARD)
         patch.setattr(task, "training_images_of", lambda half, number: pictures)
         patch.setattr(api, "write_report", lambda *_: None)
         info = task.SdWebster.info
@@ -72,7 +74,7 @@ def spec(tiny_pipeline_folder: Path) -> Callable[..., Spec]:
             options=options,
             limit=limit,
             task_options=[f"model={tiny_pipeline_folder}"],
-            **changes,
+            **({"batch_size": SHARD} | changes),
         )
 
     return make
@@ -94,18 +96,18 @@ def test_detectors_of_prompts_cost_little_more_than_the_dearest_of_them(spec, tm
     a prompt, and what no other asks for is the trajectory of transition_step, 100 at
     most, eight of anisotropy, and the gradients.
     """
-    specs = [spec(name, ["images=0"], 2) for name in PROMPT_LEVEL]
+    specs = [spec(name, ["images=0"], 1) for name in PROMPT_LEVEL]
     runs = execute_all(specs, tmp_path, progress=False).runs
     costs = [run.info["phases"]["scores"] for run in runs]
     alone = [cost["forwards"] + 2 * cost["backwards"] for cost in costs]
-    assert max(alone) == alone[PROMPT_LEVEL.index("bright_ending")] == 2 * 404
+    assert max(alone) == alone[PROMPT_LEVEL.index("bright_ending")] == 404
     together = sum(alone) - sum(cost["shared"] for cost in costs)
     assert together <= 1.3 * max(alone)
     # All that each asks for of the same states is shared with the first that did
     shared = {name: cost["shared"] for name, cost in zip(PROMPT_LEVEL, costs, strict=True)}
-    assert shared["dsm"] == 2 * 2 and shared["score_norm"] == 2 * 8
-    assert shared["anisotropy"] == 2 * 8 and shared["transition_step"] == 2 * 2
-    assert shared["bright_ending"] == 2 * (8 + 1)
+    assert shared["dsm"] == 2 and shared["score_norm"] == 8
+    assert shared["anisotropy"] == 8 and shared["transition_step"] == 2
+    assert shared["bright_ending"] == 8 + 1
 
 
 # --------------------------------------------------------------- together as each alone
@@ -201,7 +203,7 @@ def test_the_seconds_of_a_run_hold_those_of_the_evaluations_that_another_made(to
 # Works of 2 and 3 shards, the second of which batches otherwise where the first
 # detector has answered some of its rows.
 PAIR = {"cfg_norm": ["draws=1"], "score_norm": ["draws=2", "images=2"]}
-PAIR_LIMIT = 66
+PAIR_LIMIT = SHARD + 2
 
 
 def pair(spec, out: Path) -> list[Run]:
@@ -261,11 +263,11 @@ def test_an_interrupted_command_ends_with_the_same_bits(
         patch.setattr(detector, method, stopped)
         with pytest.raises(KeyboardInterrupt):
             pair(spec, tmp_path)
-    shards = {
+    found = {
         d: sorted(s.stem.replace("0000", "") for s in tmp_path.glob(f"*/*/{d}/*/shards/*.parquet"))
         for d in PAIR
     }
-    assert shards == {d: [s for text in texts for s in spread(text)] for d, texts in kept.items()}
+    assert found == {d: [s for text in texts for s in spread(text)] for d, texts in kept.items()}
     assert not list(tmp_path.rglob("scores.parquet"))
     for again, whole in zip(pair(spec, tmp_path), uninterrupted, strict=True):
         same_tables(again, whole)
@@ -294,7 +296,8 @@ def test_a_lost_shard_of_one_detector_is_made_again_in_company(
     lost.unlink()
     with Watch() as watch:
         runs = pair(spec, tmp_path)
-    asked = 2 * STEPS * (2 + 64)  # cfg_norm's second shard of images holds 2, score_norm's 64
+    # cfg_norm's second shard of images holds 2, score_norm's is full
+    asked = 2 * STEPS * (2 + SHARD)
     assert len(watch.asked) == asked and watch.evaluated == len(set(watch.asked)) < asked
     for again, whole in zip(runs, uninterrupted, strict=True):
         same_tables(again, whole)
@@ -456,7 +459,8 @@ def test_a_budget_that_one_of_them_cannot_keep_is_refused_with_its_name(
 
 def test_exact_traces_and_normal_bundles_suit_256_dimensions(spec, tmp_path) -> None:
     size = 256
-    specs = [spec("flipd", ["trace=exact"], 1), spec("normal_bundle", limit=1)]
+    detectors = (("flipd", ["trace=exact"]), ("normal_bundle", []))
+    specs = [spec(*detector, limit=1, batch_size=64) for detector in detectors]
     flipd, bundle = execute_all(specs, tmp_path, progress=False).runs
     assert counts(flipd)["samples"]["jvps"] == size and forwards(flipd) == 2 * STEPS
     assert forwards(bundle) == 2 * STEPS + 4 * size and shared(bundle)["samples"] == 2 * STEPS
