@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from frames import samples as sample_rows
 
+from membench.boards.board import Board, By, board
 from membench.metrics.table import run_metrics
 from membench.runs.finished import Run, load
 from membench.runs.folder import RunFolder
@@ -164,6 +166,19 @@ def make(
     ) as folder:
         folder.finish(tables, Samples.of([samples]), info)
         return load(folder.path)
+
+
+def board_once() -> Callable[..., Board]:
+    """``board``, which makes each board once, for tests that show it in several ways."""
+    made: dict[str, Board] = {}
+
+    def kept(runs: Sequence[Run], by: By, **how: object) -> Board:
+        key = repr(([str(run.path) for run in runs], by, how))
+        if key not in made:
+            made[key] = board(runs, by, **how)
+        return copy.deepcopy(made[key])
+
+    return kept
 
 
 COPIED = [0, 0, 0, 1, 1, 2, None, None]

@@ -5,7 +5,6 @@ number and no name is cut off.
 from __future__ import annotations
 
 import contextlib
-import copy
 import fcntl
 import os
 import pty
@@ -15,16 +14,16 @@ import struct
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from boards import COPIED, make
+from boards import COPIED, board_once, make
 from PIL import Image
 
-from membench.boards.board import Board, By, board
+from membench.boards.board import Board
 from membench.cli.main import main
 from membench.reports.lines import width
 from membench.reports.run_end import LINES, run_end
@@ -33,7 +32,7 @@ from membench.reports.screen import on_screen
 from membench.reports.short import shortened
 from membench.reports.tables import tables_of
 from membench.reports.terminal import laid_out
-from membench.runs.finished import Run, read_runs
+from membench.runs.finished import Found, read_runs
 from membench.tasks.cifar10.task import DATA as PIXELS
 from membench.tasks.cifar10.task import RUNGS
 
@@ -55,17 +54,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def found(root: Path) -> Found:
+    return read_runs(root)
+
+
+@pytest.fixture(scope="module")
 def once() -> Callable[..., Board]:
-    """``board``, which makes each board once: its numbers know no width."""
-    made: dict[str, Board] = {}
-
-    def kept(runs: Sequence[Run], by: By, **how: object) -> Board:
-        key = repr(([str(run.path) for run in runs], by, how))
-        if key not in made:
-            made[key] = board(runs, by, **how)
-        return copy.deepcopy(made[key])
-
-    return kept
+    """Numbers of a board know no width."""
+    return board_once()
 
 
 @contextlib.contextmanager
@@ -101,8 +97,13 @@ def fits(text: str, columns: int) -> None:
 
 @pytest.mark.parametrize("columns", [80, 100, 120])
 def test_every_table_fits(
-    root: Path, once: Callable[..., Board], monkeypatch: pytest.MonkeyPatch, columns: int
+    root: Path,
+    found: Found,
+    once: Callable[..., Board],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
 ) -> None:
+    monkeypatch.setattr("membench.cli.finished.read_runs", lambda roots, verified: found)
     monkeypatch.setattr("membench.boards.board.board", once)
     for by in VIEWS:
         for wide in ((), ("--wide",)):
@@ -128,17 +129,17 @@ def test_an_audit_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["audit", "--model", "model", "--data", "data", "--unconditional", "--quiet"]
     for more, told in (("--dry-run", "DDIM, 20 steps, guidance 1"), ("--offline", "not judged: ")):
         with terminal(80, monkeypatch) as shown:
-            assert main([*words, "--budget", "200", more]) == 0
+            assert main([*words, "--budget", "40", more]) == 0
         assert told in shown[0]
         fits(shown[0], 80)
 
 
 @pytest.mark.parametrize("columns", [40, 80, 100, 120])
-def test_no_cell_is_cut(root: Path, columns: int) -> None:
+def test_no_cell_is_cut(found: Found, once: Callable[..., Board], columns: int) -> None:
     """Every word and interval of every full table stands in it whole."""
-    runs = read_runs(root).runs
+    runs = found.runs
     for by in ("run", "seeds", "band", "difference"):
-        made = board(runs, by)
+        made = once(runs, by)
         text = on_screen(made, wide=True, room=columns)
         flat = " ".join(text.split())
         for _, _, tables in tables_of(made):
@@ -149,16 +150,18 @@ def test_no_cell_is_cut(root: Path, columns: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 100])
-def test_the_default_is_one_block_and_heads_what_is_the_same(root: Path, columns: int) -> None:
-    runs = [run for run in read_runs(root).runs if len(run.scores)]
-    text = on_screen(board(runs, "seeds"), room=columns)
+def test_the_default_is_one_block_and_heads_what_is_the_same(
+    found: Found, once: Callable[..., Board], columns: int
+) -> None:
+    runs = [run for run in found.runs if len(run.scores)]
+    text = on_screen(once(runs, "seeds"), room=columns)
     model, control = text.split("CONTROL model")
     for part in (model, control):  # one block each
         assert len(re.findall("^detector ", part, re.M)) == 1, text
     assert re.search(r"^detector +AUROC +TPR@1%FPR +(on )?control +eval/ex *$", model, re.M)
     assert "(seeds " in model.split("\n")[0] and " N_G" not in text and "AMS" not in text
     assert ", data " not in text  # hashes only under --wide
-    assert ", data " in on_screen(board(runs, "seeds"), wide=True, room=100)
+    assert ", data " in on_screen(once(runs, "seeds"), wide=True, room=100)
 
 
 def test_columns_are_chosen_by_the_board() -> None:
@@ -178,8 +181,8 @@ def test_columns_are_chosen_by_the_board() -> None:
     assert list(shortened("seeds", images, none)) == ["detector", "AMS copies %", "N_G"]
 
 
-def test_a_run_ends_with_few_lines(root: Path) -> None:
-    runs = [run for run in read_runs(root).runs if run.info["seed"] == 0]
+def test_a_run_ends_with_few_lines(root: Path, found: Found) -> None:
+    runs = [run for run in found.runs if run.info["seed"] == 0]
     runs = [run for run in runs if not run.info["control"]]
     for room in (80, 100, None):
         text = run_end(runs, root, room)
@@ -257,17 +260,17 @@ def test_narrow_terminals_get_blocks_of_whole_columns() -> None:
 
 
 def test_what_stands_below_the_tables_is_folded(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, found: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = read_runs(root).runs
+    runs = found.runs
     with terminal(80, monkeypatch) as shown:
         print(run_table(runs[:1]))
         print(run_table(runs[:2]))
     fits("\n".join(line for line in shown[0].splitlines() if str(root) not in line), 80)
 
 
-def test_all_tables_of_a_run_stand_under_verbose(root: Path) -> None:
-    whole = run_table(read_runs(root).runs[:1])
+def test_all_tables_of_a_run_stand_under_verbose(found: Found) -> None:
+    whole = run_table(found.runs[:1])
     assert "extraction" in whole and "percentiles" in whole
 
 
