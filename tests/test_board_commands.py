@@ -31,7 +31,7 @@ from membench.reports import board_page
 from membench.reports.drawing import KINDS
 from membench.reports.output import write_boards
 from membench.reports.page_boards import page_boards
-from membench.runs.finished import read_runs
+from membench.runs.finished import Found, read_runs
 from membench.storage import hashing
 
 
@@ -47,6 +47,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make(root, [None] * 8, control=True)
     make(root, [0, 1], detector="alone", scored=False)
     return root
+
+
+@pytest.fixture(scope="module")
+def found(runs: Path) -> Found:
+    return read_runs(runs)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +163,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_each_mistake_is_one_line(runs: Path, capsys, words: list[str], told: str) -> None:
+def test_each_mistake_is_one_line(
+    runs: Path, found: Found, monkeypatch, capsys, words: list[str], told: str
+) -> None:
+    monkeypatch.setattr("membench.cli.finished.read_runs", lambda roots, verified: found)
     if told:
         assert told in refused(capsys, "--runs", runs, *words)
     else:
