@@ -348,14 +348,18 @@ def test_an_alpha_that_peft_keeps_beside_the_tensors(tmp_path: Path, base: Path)
             torch.testing.assert_close(got[name], moved, rtol=1e-4, atol=1e-5)
 
 
-def test_half_precision_rounds_a_lora_once(tmp_path: Path, base: Path) -> None:
-    pipeline = load_text_to_image(base)
-    changes = read_changes(
-        lora=str(save_lora(tmp_path / "a.safetensors", pipeline, {"unet": ("to_q",)}))
-    )
+def test_half_precision_rounds_a_lora_once(base: Path, good_lora: Path) -> None:
+    changes = read_changes(lora=str(good_lora))
     exact = load_text_to_image(base, changes=changes).unet.state_dict()
     half = load_text_to_image(base, changes=changes, dtype="bfloat16").unet.state_dict()
     assert all(torch.equal(half[n], t.bfloat16()) for n, t in exact.items())
+
+
+@pytest.fixture(scope="module")
+def good_lora(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    """Of some layers of the base."""
+    file = tmp_path_factory.mktemp("lora") / "a.safetensors"
+    return save_lora(file, load_text_to_image(base), {"unet": ("to_q",)})
 
 
 def rename(file: Path, old: str, new: str) -> None:
@@ -440,8 +444,9 @@ LORAS: dict[str, tuple[Any, list[str]]] = {
 
 
 @pytest.mark.parametrize("how", LORAS)
-def test_a_lora_that_does_not_do(tmp_path: Path, base: Path, how: str) -> None:
-    file = save_lora(tmp_path / "a.safetensors", load_text_to_image(base), {"unet": ("to_q",)})
+def test_a_lora_that_does_not_do(tmp_path: Path, base: Path, good_lora: Path, how: str) -> None:
+    file = tmp_path / "a.safetensors"
+    shutil.copyfile(good_lora, file)
     damage, words = LORAS[how]
     damage(file)
     with pytest.raises(UserError) as error:
