@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
+from markupsafe import Markup
 
 from membench.reports.drawing import inline
 from membench.reports.plots import Plot
 
 NUMBER = r"-?[\d.]+(?:e-?\d+)?"
+
+
+def draw_once(patch: pytest.MonkeyPatch) -> None:
+    """A page shows equal plots as the same text, which is drawn once: for tests of what
+    stands around them.
+    """
+    made: dict[bytes, Markup] = {}
+
+    def kept(plot: Plot) -> Markup:
+        key = pickle.dumps(plot)
+        if key not in made:
+            made[key] = inline(plot)
+        return made[key]
+
+    patch.setattr("membench.reports.page.inline", kept)
 
 
 class Drawn:

@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import hashlib
 import re
+from collections.abc import Iterator
 from html import escape, unescape
 from importlib.resources import files
 from pathlib import Path
@@ -15,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import Drawn, corners
+from drawn import Drawn, corners, draw_once
 from frames import names, rows, samples, scores, tables
 
 from membench.errors import UserError
 from membench.metrics.complexity import bin_edges
 from membench.metrics.table import run_metrics
 from membench.reports import plots, run_page
+from membench.reports.drawing import inline
 from membench.reports.examples import wrong
 from membench.reports.page import Section
 from membench.reports.run_about import about
@@ -195,6 +197,13 @@ def make_info(n: int, n_images: int, space: Space) -> dict:
         "peak_memory_mb": 100,
         "earlier": [],
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plots_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        draw_once(patch)
+        yield
 
 
 def page(run: Run) -> str:
@@ -519,6 +528,7 @@ def test_a_run_without_sizes_shows_none(tmp_path) -> None:
 
 
 def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("membench.reports.page.inline", inline)  # each page draws its own
     run = make_run(tmp_path, n=30)
     before = rows(run.samples)
     path = write_report(run)
@@ -534,11 +544,11 @@ def test_it_is_written_whole_or_not_at_all_and_changes_nothing_else(tmp_path, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "replace", full)
-    with pytest.raises(UserError, match="No space left"):
-        write_report(dataclasses.replace(run, info=run.info | {"seed": 8}))
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", full)
+        with pytest.raises(UserError, match="No space left"):
+            write_report(dataclasses.replace(run, info=run.info | {"seed": 8}))
     assert names(tmp_path) == {"report.html", "samples.parquet"} and path.read_text() == text
-    monkeypatch.undo()
     assert page(run) == text  # the same page for the same run
 
 
