@@ -17,12 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from boards import COPIED, make
+from boards import COPIED, board_once, make
 from conftest import ROOT
 from test_board_commands import renamed
 
 from membench.cli.main import main
 from membench.errors import UserError
+from membench.reports import board_page
+from membench.reports.drawing import draw
 from membench.runs.finished import load, read_runs
 from membench.storage import hashing
 from membench.storage.files import atomic_write
@@ -229,18 +231,14 @@ TABLES = {
 
 
 @pytest.mark.parametrize("what", [*INFO, *TABLES])
-def test_a_run_that_is_not_of_one_piece_is_left_out_and_named(
-    foreign: Path, capsys: pytest.CaptureFixture[str], what: str
-) -> None:
+def test_a_run_that_is_not_of_one_piece_is_left_out_and_named(foreign: Path, what: str) -> None:
+    """How a command tells them: test_board_commands.py."""
     folder = one(foreign)
     (INFO | TABLES)[what](folder)
-    assert main(["leaderboard", "--runs", str(foreign)]) == 2
-    out, err = capsys.readouterr()
-    first, last = err.splitlines()
-    assert first.startswith(f"membench: left out: {folder}") and last.startswith(
-        "membench: 1 run folder could not be read"
-    )
-    assert "random" in out and "side" not in out
+    found = read_runs(foreign)
+    [problem] = found.problems
+    assert problem.startswith(str(folder)) and "\n" not in problem
+    assert [run.info["detector"] for run in found.runs] == ["random"]
 
 
 @pytest.mark.parametrize(
@@ -373,11 +371,20 @@ def test_half_a_surrogate_pair_is_shown_as_its_escape(
 
 
 def test_nothing_in_a_folder_becomes_more_than_text(
-    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    foreign: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Names of detectors, options and kinds with escapes, Markdown, HTML and formulas,
     in every format.
     """
+    monkeypatch.setattr("membench.boards.board.board", board_once())
+    monkeypatch.setattr(  # a PNG holds no text
+        board_page,
+        "draw",
+        lambda plots, kind, **how: draw(plots, kind, **how) if kind == "svg" else b"",
+    )
     folder = one(foreign)
     change(folder, "scores", kind=[f"{NASTY} {i % 2}" for i in range(8)], prompt=NASTY)
     metrics = pq.read_table(folder / "metrics.parquet")
@@ -415,11 +422,17 @@ def test_nothing_in_a_folder_becomes_more_than_text(
         and "<img src=http" not in html + md
         and "Content-Security-Policy" in html
     )
-    for svg in (tmp_path / "page" / "plots").glob("*.svg"):
+    drawn = list((tmp_path / "page" / "plots").glob("*.svg"))
+    assert drawn
+    for svg in drawn:
         assert "\x1b" not in svg.read_text() and "<img" not in svg.read_text()
 
 
-def test_an_image_that_is_none_is_said_to_be_none(foreign: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_none_is_said_to_be_none(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_page, "draw", lambda plots, kind, heading: kind.encode())
+    monkeypatch.setattr("membench.reports.page.inline", lambda plot: plot.slug)
     for detector in ("random", "side"):  # an image that both made is shown once
         change(one(foreign, detector), "samples", image=b"garbage")
     assert main(["report", "--runs", str(foreign), "--output", str(tmp_path / "page")]) == 0
