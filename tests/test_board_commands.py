@@ -510,6 +510,7 @@ def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys, monkeypatch) -> 
     which is said. The plots are drawn in test_board_report.py.
     """
     monkeypatch.setattr(board_page, "draw", lambda plots, kind, heading: kind.encode())
+    monkeypatch.setattr("membench.reports.page.inline", lambda plot: plot.slug)
     shutil.copytree(runs, tmp_path / "runs")
     bad = next((tmp_path / "runs").glob("t/mini/alone/*"))
     damaged(bad)
