@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import Drawn, corners
+from drawn import Drawn, corners, draw_once
 from pixel_task import PixelTask
 from test_report import DISTANCE, NEAREST, has_nan, make_run, sure
 
@@ -40,6 +41,13 @@ from membench.storage.tables import SCHEMAS, read_table
 # Of the 30 images of test_report
 KINDS = tuple(np.repeat(["x16", "near", "x1", "x64", "x4"], 6).tolist())
 TITLE = "Extracted share by multiplicity"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plots_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        draw_once(patch)
+        yield
 
 
 def finished(
