@@ -20,10 +20,12 @@ from in_process import programs_run_here
 from PIL import Image
 
 import membench
+from membench import api
 from membench.cli import main
 from membench.datasets.prompts import example_id
 from membench.errors import UserError
 from membench.reports import run_tables
+from membench.reports.run_page import write_report
 from membench.seeds import generator
 from membench.storage.images import png_image
 
@@ -59,16 +61,24 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def at_hub(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A user's folder with two prompts files, that cache and no network."""
+    """A user's folder with two prompts files, that cache and no network. Reports are
+    written for the tests that read them (``reports``): they would take most of the time.
+    """
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
     monkeypatch.setenv("HF_HUB_CACHE", str(hub))
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     no_sockets(monkeypatch)
+    monkeypatch.setattr(api, "write_report", lambda *_: None)
     (tmp_path / "memorized.csv").write_text(MEMORIZED)
     (tmp_path / "others.csv").write_text(OTHERS)
     yield tmp_path
+
+
+@pytest.fixture
+def reports(at_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "write_report", write_report)
 
 
 def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +151,9 @@ class Reference:
         return self.pipe.unet(x, t, encoder_hidden_states=told).sample
 
     def eps(self, x: torch.Tensor, t: int, told: torch.Tensor) -> torch.Tensor:
-        out = self.raw(x, t, told).double()
+        return self.eps_of(self.raw(x, t, told).double(), x, t)
+
+    def eps_of(self, out: torch.Tensor, x: torch.Tensor, t: int) -> torch.Tensor:
         return self.abar[t].sqrt() * out + (1 - self.abar[t]).sqrt() * x.double() if self.v else out
 
     def cfg_norm(self, prompt: str, draws: int, steps: int) -> float:
@@ -154,8 +166,9 @@ class Reference:
             x = self.noise(prompt, draw)
             self.scheduler.set_timesteps(50)
             for t in self.scheduler.timesteps[:steps]:
-                norms.append(float((self.eps(x, int(t), told) - self.eps(x, int(t), null)).norm()))
                 u, c = self.raw(x, int(t), null), self.raw(x, int(t), told)
+                apart = self.eps_of(c.double(), x, int(t)) - self.eps_of(u.double(), x, int(t))
+                norms.append(float(apart.norm()))
                 x = self.scheduler.step(u + 7.5 * (c - u), t, x).prev_sample
         return float(np.mean(norms))
 
@@ -230,14 +243,13 @@ class Reference:
         t = 299  # abar_t is the product of t + 1 factors
         alpha, sigma = float(self.abar[t].sqrt()), float((1 - self.abar[t]).sqrt())
 
-        def eps(flat: torch.Tensor) -> torch.Tensor:
-            x = flat.view(1, 4, 8, 8)
-            out = self.pipe.unet(x, t, encoder_hidden_states=told).sample
-            return (alpha * out + sigma * x if self.v else out).flatten()
-
-        at = alpha * x0.flatten()
-        trace = float(torch.autograd.functional.jacobian(eps, at).double().trace())
-        return -(256 - sigma * trace + float(eps(at).detach().double().pow(2).sum()))
+        # Of 256 copies of x each gives one element of the diagonal of d eps / d x
+        x = (alpha * x0).repeat(256, 1, 1, 1).requires_grad_(True)
+        out = self.pipe.unet(x, t, encoder_hidden_states=told.repeat(256, 1, 1)).sample
+        eps = (alpha * out + sigma * x if self.v else out).flatten(1)
+        [gradient] = torch.autograd.grad(eps.trace(), x)
+        trace = float(gradient.flatten(1).double().trace())
+        return -(256 - sigma * trace + float(eps[0].detach().double().pow(2).sum()))
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +312,7 @@ def test_images_are_those_of_the_pipeline_and_flipd_scores_them(
 # ----------------------------------------------------------------------- what is stored
 
 
-def test_labels_kinds_sources_and_provenance(at_hub: Path) -> None:
+def test_labels_kinds_sources_and_provenance(at_hub: Path, reports: None) -> None:
     run = full(at_hub, "cfg_norm", "tiny/sd-v", "draws=1", "images=1", task=("steps=2",))
     told = run.scores.set_index("prompt")
     assert told.label[TEXTS].tolist() == [1, 1, 1, 0, 0]
@@ -366,7 +378,7 @@ def sscd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_generation_is_labelled_by_its_own_ground_truth(
-    at_hub: Path, sscd: Path, capfd: pytest.CaptureFixture[str]
+    at_hub: Path, reports: None, sscd: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Planted: a prompt's very generation is its ground truth; another prompt's truth
     is some other image.
