@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -92,11 +93,11 @@ class Split:
 
     def images(self) -> np.ndarray:
         """All images, in the order of ``entries``: ``uint8`` [n, 64, 64, 3]."""
-        cache: dict[Look, np.ndarray] = {}
+        drawn: dict[Look, np.ndarray] = {}
         for e in self.entries:
-            if e.look not in cache:
-                cache[e.look] = draw(e.look)
-        return np.stack([cache[e.look] for e in self.entries])
+            if e.look not in drawn:
+                drawn[e.look] = draw(e.look)
+        return np.stack([drawn[e.look] for e in self.entries])
 
     def examples(self) -> Iterator[tuple[int, Entry]]:
         return ((i, e) for i, e in enumerate(self.entries) if e.example)
@@ -237,6 +238,17 @@ def _independent(half: Split, series: str, rng: np.random.RandomState, n: int, k
         half.entries.append(entry)
 
 
+@cache
+def _names(*world: str) -> tuple[str, ...]:
+    """One stream of names, dealt in turn, so that no two halves of a world share a
+    series, nor world 0 and the public split.
+    """
+    rng, names = stream(*world, "names"), dict[str, None]()
+    while len(names) < 3 * N_PUBLIC:
+        names[_series(rng)] = None
+    return tuple(names)
+
+
 def build(name: str, number: int = 0) -> Split:
     """A split of world ``number``, always the same: ``a``, ``b`` or ``public``, which all
     worlds share.
@@ -252,12 +264,7 @@ def build(name: str, number: int = 0) -> Split:
         raise ValueError(f"no such world: {number} (of {', '.join(map(str, DEALS))})")
     number = 0 if name == "public" else number
     world = (f"world {number}",) if number else ()
-    # One stream of names, dealt in turn, so that no two halves of a world share a series,
-    # nor world 0 and the public split.
-    rng, names = stream(*world, "names"), dict[str, None]()
-    while len(names) < 3 * N_PUBLIC:
-        names[_series(rng)] = None
-    mine = iter(list(names)[("a", "b", "public").index(name) :: 3])
+    mine = iter(_names(*world)[("a", "b", "public").index(name) :: 3])
     half = Split(name, number=number)
     deal = () if name == "public" else (DEALS[number][name],)
 
