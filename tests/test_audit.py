@@ -142,12 +142,12 @@ def test_what_was_computed_is_found_again(tmp_path, own_cache, capsys, scenes, m
 
     monkeypatch.setattr(work.contract, "extract", counted)
     how = ["--model", OWN, "--data", scenes, "--unconditional"]
-    first, _ = audited(capsys, tmp_path / "a", *how, "--budget", 800)
-    assert sum(asked) == 40
-    again, _ = audited(capsys, tmp_path / "b", *how, "--budget", 800)
-    assert sum(asked) == 40 and again["numbers"] == first["numbers"]
-    audited(capsys, tmp_path / "c", *how, "--budget", 1000)
-    assert sum(asked) == 50
+    first, _ = audited(capsys, tmp_path / "a", *how, "--budget", 240)
+    assert sum(asked) == 12
+    again, _ = audited(capsys, tmp_path / "b", *how, "--budget", 240)
+    assert sum(asked) == 12 and again["numbers"] == first["numbers"]
+    audited(capsys, tmp_path / "c", *how, "--budget", 300)
+    assert sum(asked) == 15
 
 
 def test_another_audit_is_not_overwritten(tmp_path, capsys, scenes) -> None:
