@@ -53,7 +53,6 @@ LONGEST = (
     "test_contracts.py",
     "test_first_run.py",
     "test_mini_model.py",
-    "test_determinism.py",
     "test_board_commands.py",
     "test_audit.py",
     "test_ray.py",

@@ -5,11 +5,13 @@ breaks it is named.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +27,10 @@ from membench.errors import UserError
 from membench.plugins import staying
 from membench.task import LoadedTask, Task
 from membench.testing import Broken, check_detector, check_task, tiny_pixel_model
+from membench.testing import detectors as testing_detectors
+from membench.testing.detectors import run_once
+from membench.testing.rules import options_of
+from membench.testing.tiny import Setting
 from membench.types import Access, Condition, Cost, Example, Request, Sample, Training
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,13 +102,66 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_every_built_in_detector_keeps_the_contract(name: str) -> None:
+# Evaluations from which on two batch sizes, those of the contract's own runs, are enough
+DEAR = 700
+# Of a score's size, beyond the 1e-4 of most, on the tiny models
+LOOSER = {"side": 1e-2, "carlini_conditional": 1e-2, "side_prompts": 1e-2}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What ``check_detector`` returns, and the runs that it made: setting, scores and
+    confidences by id, and evaluations.
+    """
+
+    settings: list[str]
+    runs: list[tuple[Setting, dict[str, float], int]]
+
+
+@cache
+def checked(name: str) -> Checked:
+    """Of a built-in detector, once for all tests."""
     assert name in EXPECTED, (
         f"{name} is new: say here which options make it quick and which settings it takes"
     )
-    options, settings = EXPECTED[name]
-    assert check_detector(registry.detectors().load(name), options, seeds=(0,)) == settings
+    runs = []
+
+    def noted(cls: Any, options: Any, setting: Setting, seed: int, **how: Any) -> Any:
+        found = run_once(cls, options, setting, seed, **how)
+        runs.append((setting, *found))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(testing_detectors, "run_once", noted)
+        found = check_detector(registry.detectors().load(name), EXPECTED[name][0], seeds=(0,))
+    return Checked(found, runs)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_detector_keeps_the_contract(name: str) -> None:
+    assert checked(name).settings == EXPECTED[name][1]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_batch_size_changes_rounding_alone(name: str) -> None:
+    """What docs/design/determinism.md promises: scores and confidences on the first kind
+    of model that the detector takes, at the contract's two batch sizes and at 1.
+    """
+    (setting, first, spent), *others = checked(name).runs
+    others = [run for run in others if run[0] is setting]
+    assert len(others) == 1
+    if spent < DEAR:
+        cls = registry.detectors().load(name)
+        options = options_of(cls.Options, EXPECTED[name][0], name)
+        others.append((setting, *run_once(cls, options, setting, 0, batch_size=1)))
+    for _, other, _ in others:
+        assert other.keys() == first.keys()
+        wrong = {
+            id_: (value, other[id_])
+            for id_, value in first.items()
+            if not math.isclose(value, other[id_], rel_tol=LOOSER.get(name, 1e-4), abs_tol=1e-5)
+        }
+        assert not wrong, wrong
 
 
 def test_side_with_a_lora_keeps_the_contract() -> None:
