@@ -23,6 +23,7 @@ from membench.models.loading import torch_dtype
 from membench.notebook import Leaderboard, Result
 from membench.options import as_settings
 from membench.plain import say
+from membench.reports.again import again
 from membench.reports.audit_page import write_audit_page
 from membench.reports.multiplicity import extracted, siblings
 from membench.reports.page_boards import write_page
@@ -177,12 +178,15 @@ def report(
     runs: as of :func:`leaderboard`. pdf: plots as PDF, too, beside PNG and SVG. Raises
     :class:`membench.errors.UserError`.
     """
-    made, folder = board(_runs(runs, verified=True), "seeds", compare=("auroc",)), Path(output)
+    listed = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    made, folder = board(_runs(listed, verified=True), "seeds", compare=("auroc",)), Path(output)
     for name in ("report.html", "report.md"):
         check_target(folder / name)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    return write_page(made, folder, pdf=pdf, progress=progress)
+    folders = dict.fromkeys(one.path if isinstance(one, Run) else Path(one) for one in listed)
+    command = again(list(folders), folder, pdf=pdf)
+    return write_page(made, folder, pdf=pdf, progress=progress, command=command)
 
 
 def _runs(given: Run | str | Path | Iterable[Run | str | Path], *, verified: bool) -> list[Run]:

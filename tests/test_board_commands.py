@@ -8,7 +8,9 @@ import io
 import json
 import random
 import re
+import shlex
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
@@ -534,9 +536,37 @@ def test_the_report_of_runs(runs: Path, tmp_path: Path, capsys, monkeypatch) -> 
     )
     assert "3 runs on 2 boards written to" in err and (tmp_path / "page" / "report.html").is_file()
     assert out == (tmp_path / "page" / "report.md").read_text() and "random" in out
-    made = {kind: [*(tmp_path / "page" / "plots").glob(f"*.{kind}")] for kind in KINDS}
+    page = tmp_path / "page"
+    made = {kind: [*(page / "plots").glob(f"*.{kind}")] for kind in KINDS}
     assert len(made["svg"]) and len({len(files) for files in made.values()}) == 1
+    # The command that it names makes it again
+    [command] = re.findall(r"\n    (membench report .*)\n", out)
+    files = {path: path.read_bytes() for path in page.rglob("*") if path.is_file()}
+    shutil.rmtree(page)
+    assert main(shlex.split(command)[1:]) == 2
+    assert {path: path.read_bytes() for path in page.rglob("*") if path.is_file()} == files
     assert main([*words[:5], "--copy", "nan"]) == 2 and "--copy nan" in capsys.readouterr().err
+
+
+def test_the_command_of_a_page_holds_what_was_given(
+    runs: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """And no folder that nobody named."""
+    monkeypatch.setattr(board_page, "draw", lambda plots, kind, heading: kind.encode())
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs, "results/runs")
+    anew = ["--band", "a=0:0.6", "--copy", "0.4", "--groups", "text"]
+    for words in (
+        [],
+        ["--task", "t", "--detector", "random", *anew],
+        ["--runs", "results/runs/t", "results/runs", "--output", "a page"],
+    ):
+        assert main(["report", *words]) == 0
+        page = Path("a page" if "a page" in words else "results/report")
+        command = shlex.join(["membench", "report", *words])
+        assert f"\n    {command}\n" in (page / "report.md").read_text()
+        html = re.sub(r"</?span>", "", unescape((page / "report.html").read_text()))
+        assert f"<code>{command} </code>" in html and str(tmp_path) not in html
 
 
 def test_the_boards_of_a_page(runs: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from html import unescape
 from math import comb
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from test_report import (
 )
 
 from membench.metrics.extraction import ams, ums
-from membench.reports import board_plots
+from membench.reports import board_page, board_plots
 from membench.reports.board_page import write_board
 from membench.reports.board_parts import Board
 from membench.reports.examples import compared
@@ -165,6 +166,31 @@ def test_the_plots_are_files_that_the_markdown_links(tmp_path) -> None:
         for name in ("roc", "scores", "ams", "ums", "cost")
         for kind in ("png", "svg", "pdf")
     }
+
+
+def test_each_figure_links_its_files_and_the_command_is_said(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(board_page, "draw", lambda plots, kind, heading: kind.encode())
+    of = [variant(tmp_path, "one"), variant(tmp_path, "two", bright=9)]
+    command = "membench report --runs 'my runs' --detector one,two"
+    html, text = write(tmp_path, of, plots=True, pdf=True, command=command)
+    made = {f"plots/{name}" for name in names(tmp_path / "out" / "plots")}
+    assert len(made) == 5 * 3
+    own, _, scores = html.partition(">Scores by kind<")
+    linked = []
+    for figure in re.findall(r'<figure class="chart">.*?</figure>', own, flags=re.S):
+        links = re.findall(r'<a href="([^"]*)">(\w+)</a>', figure)
+        assert [kind for _, kind in links] == ["PNG", "SVG", "PDF"]
+        linked += [path for path, _ in links]
+    # The histograms are panels of one file
+    linked += re.findall(r'<a href="(plots/[^"]*)">', scores)
+    assert len(linked) == len(made) and set(linked) == made
+    assert set(re.findall(r"[^!]\[\w+\]\((plots/[^)]*)\)", text)) == made
+    assert f"\n    {command}\n" in text
+    said = re.sub(r"</?span>", "", unescape(html[: html.index("<details")]))
+    assert f"{command} </code>" in said and said.index("All figures again, of the same runs:")
+    without, text = write(tmp_path, of, plots=True)
+    assert "membench report " not in without + text and "plots/b-roc.svg" in without
+    assert "plots/b-roc.pdf" not in without
 
 
 def test_it_is_the_same_for_the_same_runs_in_any_order(tmp_path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import linecache
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -21,6 +22,7 @@ from conftest import pixel_unet
 
 import membench
 from membench import registry
+from membench.cli.main import main
 from membench.errors import UserError
 from membench.metrics import extraction
 from membench.metrics.detection import detection_metrics
@@ -173,6 +175,10 @@ def test_boards_and_reports_of_runs(tmp_path: Path) -> None:
     assert "<table" in board._repr_html_()
     page = membench.report(runs, tmp_path / "report")
     assert page.name == "report.html" and page.is_file()
+    [command] = re.findall(r"\n    (membench report .*)\n", page.with_suffix(".md").read_text())
+    text = page.read_text()
+    page.unlink()
+    assert main(shlex.split(command)[1:]) == 0 and page.read_text() == text
     with pytest.raises(UserError, match="no run was given"):
         membench.leaderboard([])
 

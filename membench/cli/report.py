@@ -36,6 +36,7 @@ def call(args: argparse.Namespace) -> int:
     from membench.boards.rescore import parse_bands
     from membench.cli.finished import chosen, ended
     from membench.plain import say
+    from membench.reports.again import again
     from membench.reports.page_boards import write_page
     from membench.storage.files import check_target, disk_errors
 
@@ -49,7 +50,8 @@ def call(args: argparse.Namespace) -> int:
     made = boards.board(
         found.runs, "seeds", groups=args.groups, bands=bands, copy=args.copy, compare=("auroc",)
     )
-    page = write_page(made, args.output, pdf=args.pdf, progress=True)
+    command = again(args.runs, args.output, _given(args), pdf=args.pdf)
+    page = write_page(made, args.output, pdf=args.pdf, progress=True, command=command)
     if args.format == "md":
         sys.stdout.write((args.output / "report.md").read_text(encoding="utf-8"))
     size = page.stat().st_size / 1e6
@@ -59,3 +61,20 @@ def call(args: argparse.Namespace) -> int:
         f" written to {page} ({size:.1f} MB), plots to {args.output / 'plots'}"
     )
     return ended(found, args.keep_going)
+
+
+def _given(args: argparse.Namespace) -> list[str]:
+    """The options that choose runs and change numbers, as words, where they are not what
+    the command does by itself.
+    """
+    words = []
+    for name in ("task", "detector"):
+        if (value := getattr(args, name)) is not None:
+            words += [f"--{name}", value]
+    for band in args.band:
+        words += ["--band", band]
+    if args.copy is not None:
+        words += ["--copy", repr(args.copy)]
+    if args.groups != "task":
+        words += ["--groups", args.groups]
+    return words

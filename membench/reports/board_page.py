@@ -12,13 +12,14 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from membench.boards.papers import about_detectors
-from membench.plain import marked_down
+from membench.plain import marked_down, plain
 from membench.reports.board_parts import NO_DATE, Board, Part, part_of
 from membench.reports.board_plots import settings_of
 from membench.reports.drawing import KINDS, draw, noted
 from membench.reports.kinds import kind_lines
 from membench.reports.output import markdown
 from membench.reports.page import Table, rendered
+from membench.reports.plots import Plot
 from membench.runs.finished import Run
 from membench.storage.files import atomic_write
 
@@ -56,6 +57,7 @@ def write_board(
     pdf: bool = False,
     resamples: int = 1000,
     progress: bool = False,
+    command: str = "",
 ) -> Path:
     """Writes ``report.html`` and ``report.md``, and with plots
     ``plots/<slug>-<plot>.png`` and ``.svg``, each whole or not at all.
@@ -64,9 +66,10 @@ def write_board(
     are read again, of the runs that show them. Training images are those that the runs
     have stored (``gallery.stored_nearest``). pdf: plots as PDF, too, which takes twice as
     long as the others together. resamples: of the bootstrap over groups
-    (AMS against the threshold). Returns the page's path. Raises UserError if the disk
-    refuses; ValueError for a slug that is unsafe or taken, or a position that is not a
-    run's.
+    (AMS against the threshold). command: that makes the page and its plots again
+    (``again.again``); empty: it is not said. Returns the page's path. Raises UserError if
+    the disk refuses; ValueError for a slug that is unsafe or taken, or a position that is
+    not a run's.
     """
     _check(runs, boards)
     names = sorted(
@@ -88,7 +91,7 @@ def write_board(
                         out / "plots" / f"{name}.{kind}",
                         lambda temporary, data=data: temporary.write_bytes(data),  # type: ignore[misc]
                     )
-    text, page = to_markdown(parts, kinds), render(parts)
+    text, page = to_markdown(parts, kinds, command), render(parts, kinds, command)
     atomic_write(out / "report.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     atomic_write(
         out / "report.html", lambda temporary: temporary.write_text(page, encoding="utf-8")
@@ -123,49 +126,73 @@ def _table(title: str, frame: pd.DataFrame, note: str = "", links: Sequence[str]
 # ---------------------------------------------------------------------------- renderers
 
 
-def render(parts: Sequence[Part]) -> str:
-    """The page as text."""
+def render(parts: Sequence[Part], kinds: Sequence[str], command: str = "") -> str:
+    """The page as text, with links to the plots' files beside it, of these kinds.
+    command: of :func:`write_board`.
+    """
     shown = []
     for part in parts:
         name, _, where = part.board.title.partition(", ")
+        large = [*part.detection, *part.extraction]
         shown.append(
             {
                 "slug": part.board.slug,
                 "name": name,
                 "where": where,
                 "control": part.board.control,
-                "first": part.board.first,
+                "first": [(plot, _saved(part, plot, kinds)) for plot in part.board.first],
                 "rows": _table("", part.board.rows, links=part.links),
                 "notes": part.board.notes,
                 "tables": [_table(*given) for given in part.board.tables],
                 "absent": part.absent,
                 "galleries": part.galleries,
                 "about": part.about,
-                "large": [*part.detection, *part.extraction],
+                "large": [(plot, _saved(part, plot, kinds)) for plot in large],
                 "scores": part.scores,
+                "scores_saved": _saved(part, part.scores[0], kinds) if part.scores else [],
                 "examples": part.examples,
             }
         )
     dates = sorted(row[-3] for part in parts for row in part.about.rows)
     dates = [date for date in dates if date != NO_DATE]
-    kinds = {kind for part in parts for kind in part.kinds}
+    of_examples = {kind for part in parts for kind in part.kinds}
     # Of a partial run the mark stands before the name
     names = sorted({row[0].split()[-1] for part in parts for row in part.about.rows})
     return rendered(
         "board.html",
         boards=shown,
-        how_to_read=[*HOW_TO_READ, *kind_lines(kinds)],
+        how_to_read=[*HOW_TO_READ, *kind_lines(of_examples)],
         control=CONTROL,
+        command=command,
+        again=_again(kinds),
         count=sum(len(part.about.rows) for part in parts),
         dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "",
         detectors=about_detectors(names),
     )
 
 
-def to_markdown(parts: Sequence[Part], kinds: Sequence[str]) -> str:
-    """The tables, and links to the plots' files beside it, of these kinds."""
+def _saved(part: Part, plot: Plot, kinds: Sequence[str]) -> list[tuple[str, str]]:
+    """The kind and place of each of the plot's files."""
+    return [(kind.upper(), f"plots/{part.file(plot)}.{kind}") for kind in kinds]
+
+
+def _again(kinds: Sequence[str]) -> str:
+    """What the command does that stands below."""
+    if not kinds:
+        return "This page again, of the same runs:"
+    pdf = "" if "pdf" in kinds else " (--pdf: as PDF, too)"
+    return f"All figures again, of the same runs{pdf}:"
+
+
+def to_markdown(parts: Sequence[Part], kinds: Sequence[str], command: str = "") -> str:
+    """The tables, and links to the plots' files beside it, of these kinds. command: of
+    :func:`write_board`.
+    """
     lines = ["# membench report", *(f"- {line}" for line in HOW_TO_READ)]
     text = "\n".join([lines[0], "", *lines[1:]]) + "\n"
+    if command:
+        # Indented: a fence might end within a name of a folder
+        text += f"\n{_again(kinds)}\n\n    {plain(command)}\n"
     for part in parts:
         board = part.board
         control = " (CONTROL)" if board.control else ""
@@ -189,7 +216,7 @@ def to_markdown(parts: Sequence[Part], kinds: Sequence[str]) -> str:
                 marked_down(title),
                 " ".join(
                     [marked_down(panels[0].note)]
-                    + [f"[{kind.upper()}](plots/{name}.{kind})" for kind in kinds[1:]]
+                    + [f"[{kind.upper()}](plots/{name}.{kind})" for kind in kinds]
                 ).strip(),
             )
             text += f"\n### {title}\n\n![{title}](plots/{name}.png)\n\n{note}\n"

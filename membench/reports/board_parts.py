@@ -67,14 +67,18 @@ class Part:
     @property
     def figures(self) -> dict[str, Sequence[Plot]]:
         """The files: name -> plots in it."""
-        own = f"{self.board.slug}-"
-        scores = {f"{own}scores": self.scores} if self.scores else {}
+        single = [*self.board.first, *self.detection]
         return (
-            {own + plot.slug: [plot] for plot in self.board.first}
-            | {own + plot.slug: [plot] for plot in self.detection}
-            | scores
-            | {own + plot.slug: [plot] for plot in self.extraction}
+            {self.file(plot): [plot] for plot in single}
+            | ({self.file(self.scores[0]): self.scores} if self.scores else {})
+            | {self.file(plot): [plot] for plot in self.extraction}
         )
+
+    def file(self, plot: Plot) -> str:
+        """The name of the file that holds one of the plots, without its ending; the
+        histograms share one.
+        """
+        return f"{self.board.slug}-{plot.slug}"
 
 
 def part_of(

@@ -28,15 +28,22 @@ from membench.runs.finished import Run
 
 
 def write_page(
-    board: made.Board, output: Path, *, pdf: bool = False, progress: bool = False
+    board: made.Board,
+    output: Path,
+    *,
+    pdf: bool = False,
+    progress: bool = False,
+    command: str = "",
 ) -> Path:
     """Writes ``report.html``, ``report.md`` and ``plots/`` of a board by seeds, with pdf
     its plots as PDF, too; returns the page's path.
 
-    Raises :class:`membench.errors.UserError` if the disk refuses.
+    command: that makes all of it again. Raises :class:`membench.errors.UserError` if the
+    disk refuses.
     """
     runs = [run for part in board.parts for run in part.runs]
-    return write_board(runs, list(page_boards(board)), output, pdf=pdf, progress=progress)
+    boards = list(page_boards(board))
+    return write_board(runs, boards, output, pdf=pdf, progress=progress, command=command)
 
 
 def page_boards(board: made.Board) -> Iterator[Board]:
