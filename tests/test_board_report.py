@@ -193,6 +193,59 @@ def test_each_figure_links_its_files_and_the_command_is_said(tmp_path, monkeypat
     assert "plots/b-roc.pdf" not in without
 
 
+def told(html: str) -> list[tuple[str, list[str]]]:
+    """The folded mistakes of a board: example and pictures of each card."""
+    [block] = re.findall(r'<details class="mistakes">.*?</details>', html, flags=re.S)
+    cards = re.findall(r'<figure class="card">.*?</figure>', block, flags=re.S)
+    return [
+        (re.findall(r" (\d{4})</q>", card)[0], re.findall(r'alt="([^"]*)"', card)) for card in cards
+    ]
+
+
+def test_the_leading_detector_has_its_mistakes_shown(tmp_path) -> None:
+    """Of "one" and "two", of which the second is the better; "words" is better than both,
+    and asks the model nothing.
+    """
+    one, two, words = (variant(tmp_path, name) for name in ("one", "two", "words"))
+    better = two.scores.assign(score=two.scores.score + two.scores.label)
+    two = dataclasses.replace(two, scores=better, metrics=raised(two, 0.9))
+    words = dataclasses.replace(
+        words, info=words.info | {"phases": {}}, metrics=raised(words, 0.99)
+    )
+    two.path.mkdir(exist_ok=True)
+    (two.path / "report.html").write_text("its page")
+    html, _ = write(tmp_path, [one, two, words])
+    assert "False alarms and misses <small>of two</small>" in html
+    by_score = better.sort_values("score")
+    alarms = by_score[by_score.label == 0].id[::-1][:5]
+    misses = by_score[by_score.label == 1].id[:5]
+    pictures = ["generated", "its nearest training image"]
+    assert told(html) == [(name, pictures) for name in [*alarms, *misses]]
+    [block] = re.findall(r'<details class="mistakes">.*?</details>', html, flags=re.S)
+    assert '<a href="../two-0/report.html">' in block and "that ask the model" in block
+    assert f"score {better.score[better.id == alarms.iloc[0]].iloc[0]:.4g} · rank" in block
+    # Nobody else asks
+    html, _ = write(tmp_path, [words])
+    assert "<small>of words</small>" in html and "that ask the model" not in html
+
+
+def raised(run: Run, auroc: float) -> pd.DataFrame:
+    m = run.metrics
+    whole = (m.metric == "auroc") & (m.subset == "all") & m.band.isna()
+    return m.assign(value=m.value.where(~whole, auroc))
+
+
+def test_boards_without_mistakes_to_show(tmp_path) -> None:
+    """The control model has memorized nothing, and unlabelled examples are neither."""
+    run = variant(tmp_path, "one", n=20)
+    html, _ = write(tmp_path, [run], board([run], control=True))
+    assert "False alarms" not in html
+    unlabelled = run.scores.assign(label=-1)
+    whole = run.metrics[run.metrics.metric != "auroc"]
+    html, _ = write(tmp_path, [dataclasses.replace(run, scores=unlabelled, metrics=whole)])
+    assert "False alarms" not in html
+
+
 def test_it_is_the_same_for_the_same_runs_in_any_order(tmp_path) -> None:
     of = [
         variant(tmp_path, name, seed, bright=b)
@@ -206,10 +259,8 @@ def test_a_board_without_pictures_says_why(tmp_path) -> None:
     of = [dataclasses.replace(variant(tmp_path, "one"), nearest=NEAREST[:0])]
     html, _ = write(tmp_path, of)
     sure(html)
-    assert (
-        "have stored no training images" in html
-        and html.count("<img") == html.count('<figure class="pair') > 20
-    )
+    alone = html.count('<figure class="pair') + html.count('<figure class="card')
+    assert "have stored no training images" in html and html.count("<img") == alone > 20
     assert "Right:" not in html
 
 

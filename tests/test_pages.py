@@ -385,6 +385,8 @@ def test_two_versions_of_a_detector_have_costs_and_links_of_their_own(tmp_path) 
 def test_links_lead_to_pages_and_to_papers_alone(tmp_path) -> None:
     run = make_run(tmp_path / "runs" / "a b", n=40, images=False, detector="cfg_norm")
     (tmp_path / "runs" / "a b").mkdir(parents=True)
+    # Its captions, which the page shows, hold no address
+    run = dataclasses.replace(run, scores=run.scores.assign(prompt="a mug"))
     page(run)
     rows = pd.DataFrame({"detector": ["cfg_norm", "x"], "AUROC": ["0.9", "n/a"]})
     board = Board("a_task v1", "b", rows, runs=[0], links=[run.path, None])
@@ -392,7 +394,8 @@ def test_links_lead_to_pages_and_to_papers_alone(tmp_path) -> None:
     html = write_board([run], [board], out, plots=False).read_text(encoding="utf-8")
     links = re.findall(r'<a [^>]*?href="([^"]*)"', html)
     inside = [link for link in links if not link.startswith("https://arxiv.org/abs/")]
-    assert inside == ["../runs/a%20b/report.html"] * 2
+    # Of its row, of its mistakes, and of the list of runs
+    assert inside == ["../runs/a%20b/report.html"] * 3
     assert (out / inside[0].replace("%20", " ")).is_file()
     assert re.findall(r"https?://[^ \"<]*", without_script(html)) == [
         link for link in links if link not in inside

@@ -575,6 +575,8 @@ def test_false_alarms_and_misses_are_the_worst_first(tmp_path: Path) -> None:
     assert (alarms, misses) == ("False alarms", "Misses")
     assert [card.text for card in found] == [f"e{i:02d}" for i in range(18, 2, -2)]
     assert [card.text for card in missed] == [f"e{i:02d}" for i in range(1, 17, 2)]
+    assert found[0].about.startswith("not memorized · ")
+    assert missed[0].about.startswith("memorized · ")
     assert found[0].about.endswith("score 18 · rank 1 of 19")
     assert first == "Not memorized, yet with the highest scores."
     assert note.endswith("At 1 % false alarms 5 of 9 are missed.")

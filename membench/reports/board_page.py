@@ -151,6 +151,7 @@ def render(parts: Sequence[Part], kinds: Sequence[str], command: str = "") -> st
                 "scores": part.scores,
                 "scores_saved": _saved(part, part.scores[0], kinds) if part.scores else [],
                 "examples": part.examples,
+                "mistakes": part.mistakes,
             }
         )
     dates = sorted(row[-3] for part in parts for row in part.about.rows)

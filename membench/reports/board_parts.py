@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +13,20 @@ import pandas as pd
 
 from membench.boards.identity import asked, marked
 from membench.reports.board_plots import extraction_plots, histograms, roc, settings_of, spaces_of
-from membench.reports.examples import Examples, compared
+from membench.reports.examples import Card, Examples, compared, wrong
 from membench.reports.gallery import Gallery, measure_word, of_runs
 from membench.reports.page import Table
 from membench.reports.plots import Plot
 from membench.reports.text import number
-from membench.runs.finished import Run, evaluations
+from membench.runs.finished import Run, evaluations, evaluations_per_example
 from membench.runs.nearest import NEAREST, frame_of, stored_nearest
 
 NO_DATE = "not stored"
 
 SIDE = 128  # pixels; several boards with 192 would make a page of more than 10 MB
+
+# False alarms and misses, each, and their pictures in pixels: the run's page has more
+WRONG, WRONG_SIDE = 5, 96
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,19 @@ class Board:
 
 
 @dataclass(frozen=True)
+class Mistakes:
+    """What the leading detector of a board has most wrong. note: why this one, and what
+    the pictures are. link: to the page of its run, empty where it has none. groups: of
+    ``examples.wrong``.
+    """
+
+    detector: str
+    note: str
+    link: str
+    groups: Sequence[tuple[str, str, Sequence[Card]]]
+
+
+@dataclass(frozen=True)
 class Part:
     """A board as it is shown. scores: a histogram a detector. galleries: (intro,
     galleries, similarity or distance), one a space.
@@ -63,6 +80,7 @@ class Part:
     links: Sequence[str] = ()
     kinds: Sequence[str] = ()
     examples: Examples | None = None
+    mistakes: Mistakes | None = None
 
     @property
     def figures(self) -> dict[str, Sequence[Plot]]:
@@ -92,6 +110,8 @@ def part_of(
     if not spaces:
         absent.append("No run of this board has images.")
     plots, galleries = [], []
+    frames: dict[str, pd.DataFrame] = {}
+    stored: dict[str, Mapping[str, bytes]] = {}
     for i, (space, of) in enumerate(spaces):
         mine = extraction_plots(space, of, styles, resamples=resamples)
         plots += (
@@ -102,17 +122,77 @@ def part_of(
             if len(spaces) > 1
             else mine
         )
-        frames = {name: frame_of(run) for name, run in of.items()}
+        frames |= {name: frame_of(run) for name, run in of.items()}
+        stored |= {name: stored_nearest(run) for name, run in of.items()}
+        own = {name: frames[name] for name in of}
         most = NEAREST // 2 if board.control else NEAREST
-        training = {name: png for run in of.values() for name, png in stored_nearest(run).items()}
+        training = {id_: png for name in of for id_, png in stored[name].items()}
         galleries.append(
-            (*of_runs(frames, space, training, most=most, side=SIDE), measure_word(space))
+            (*of_runs(own, space, training, most=most, side=SIDE), measure_word(space))
         )
     links = [_link(folder, out) for folder in board.links]
     about, curves = _about(settings, out), [curve] if curve else []
     kinds = sorted({kind for run in runs for kind in run.scores.kind})
     looked_up = compared(settings)
-    return Part(board, curves, scores, plots, galleries, absent, about, links, kinds, looked_up)
+    # The control model has memorized none of the examples, so that it misses none
+    mistakes = None if board.control else _mistakes(settings, frames, stored, out)
+    return Part(
+        board,
+        curves,
+        scores,
+        plots,
+        galleries,
+        absent,
+        about,
+        links,
+        kinds,
+        looked_up,
+        mistakes,
+    )
+
+
+def _mistakes(
+    settings: Mapping[str, Sequence[Run]],
+    frames: Mapping[str, pd.DataFrame],
+    stored: Mapping[str, Mapping[str, bytes]],
+    out: Path,
+) -> Mistakes | None:
+    """What the setting with the highest AUROC has most wrong, by its lowest seed; None
+    where none has an AUROC. One that asks the model nothing, such as the capital letters
+    of a caption, counts only where no other has one.
+
+    frames, stored: of ``frame_of`` and ``stored_nearest``, by name, of those with images.
+    """
+    reached = {
+        name: (evaluations_per_example(runs[0]) > 0, auroc)
+        for name, runs in settings.items()
+        if not math.isnan(auroc := _auroc(runs))
+    }
+    if not reached:
+        return None
+    name = max(reached, key=lambda name: reached[name])
+    run, *others = settings[name]
+    frame = frames[name] if name in frames else frame_of(run)
+    held = stored[name] if name in stored else stored_nearest(run)
+    groups = wrong(run, frame, held, most=WRONG, side=WRONG_SIDE)
+    asks, _ = reached[name]
+    note = f"The highest AUROC of this board{' among detectors that ask the model' * asks}."
+    if others:
+        note += f" Of seed {run.info['seed']}."
+    pictures = {what: None for _, _, cards in groups for card in cards for _, what in card.images}
+    if pictures:
+        note += f" Pictures: {', '.join(pictures)}."
+    return Mistakes(name, note, _link(run.path, out), groups) if groups else None
+
+
+def _auroc(runs: Sequence[Run]) -> float:
+    """The mean over seeds; NaN where one has none."""
+    found = []
+    for run in runs:
+        m = run.metrics
+        value = m[(m.metric == "auroc") & (m.subset == "all") & m.band.isna()].value
+        found.append(float(value.iloc[0]) if len(value) else math.nan)
+    return sum(found) / len(found)
 
 
 def _link(folder: Path | None, out: Path) -> str:

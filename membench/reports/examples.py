@@ -14,7 +14,7 @@ from membench.reports.gallery import as_base64, extracted, measure_word
 from membench.reports.kinds import kind_name
 from membench.reports.run_plots import LABELS
 from membench.runs.finished import Run
-from membench.runs.nearest import mistakes
+from membench.runs.nearest import WRONG, mistakes
 
 SHOWN = 4  # images of an example in the table
 THUMB, CARD = 44, 128  # pixels
@@ -154,29 +154,38 @@ def _image_cells(
 
 
 def wrong(
-    run: Run, frame: pd.DataFrame, stored: Mapping[str, bytes]
+    run: Run,
+    frame: pd.DataFrame,
+    stored: Mapping[str, bytes],
+    *,
+    most: int = WRONG,
+    side: int = CARD,
 ) -> list[tuple[str, str, list[Card]]]:
-    """(title, note, cards) of the false alarms and of the misses, worst first; empty
-    where the run has no examples of both labels.
+    """(title, note, cards) of the false alarms and of the misses, at most ``most`` each,
+    worst first; empty where the run has no examples of both labels. side: of the
+    pictures, in pixels.
     """
     good = _ranked(run)
     if not {0, 1} <= set(good.label):
         return []
     place = good.set_index("id").place
-    alarms, misses = mistakes(run.scores)
+    alarms, misses = (rows[:most] for rows in mistakes(run.scores))
     notes = (
         "Not memorized, yet with the highest scores.",
         f"Memorized, yet with the lowest scores.{_missed(run, good)}",
     )
     nearest = frame[frame.condition.isin([*alarms.id, *misses.id])].drop_duplicates("condition")
-    nearest = nearest.assign(generated=extracted(nearest, CARD))
+    nearest = nearest.assign(generated=extracted(nearest, side))
     found = []
     for title, note, rows in zip(("False alarms", "Misses"), notes, (alarms, misses), strict=True):
         cards = []
         for r in rows.itertuples():
-            about = f"{kind_name(r.kind)} · score {r.score:.4g} · rank {place[r.id]:,}"
+            # A kind alone would not say it: of what the mirror model has seen, it is "TV"
+            about = f"{LABELS[int(r.label)]} · {kind_name(r.kind)} · score {r.score:.4g}"
+            about += f" · rank {place[r.id]:,} of {len(good):,}"
             mine = nearest[nearest.condition == r.id]
-            cards.append(Card(_text(r), f"{about} of {len(good):,}", _pictures(r, mine, stored)))
+            pictures = _pictures(r, mine, stored, side)
+            cards.append(Card(_text(r), about, pictures))
         found.append((title, note, cards))
     return found
 
@@ -190,11 +199,11 @@ def _missed(run: Run, good: pd.DataFrame) -> str:
     return f" At 1 % false alarms {round((1 - tpr.iloc[0]) * many):,} of {many:,} are missed."
 
 
-def _pictures(row: object, mine: pd.DataFrame, stored: Mapping[str, bytes]) -> list:
-    found = list(_own(row, stored, CARD))
+def _pictures(row: object, mine: pd.DataFrame, stored: Mapping[str, bytes], side: int) -> list:
+    found = list(_own(row, stored, side))
     for r in mine.itertuples():
         found.append((r.generated, "generated"))
-        found.append((as_base64(stored.get(r.training_id), CARD), "its nearest training image"))
+        found.append((as_base64(stored.get(r.training_id), side), "its nearest training image"))
     return [pair for pair in found if pair[0]]
 
 
