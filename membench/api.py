@@ -33,11 +33,11 @@ from membench.runs.devices import device_of
 from membench.runs.execute import execute_all
 from membench.runs.executor import Executor
 from membench.runs.finished import Run
+from membench.runs.places import REPORT, RUNS
 from membench.runs.spec import Spec
 from membench.seeds import LARGEST_SEED
 from membench.storage.files import check_target, disk_errors
 
-DEFAULT_OUT = Path("results/runs")
 Options = Mapping[str, Any] | Sequence[str]
 
 
@@ -59,7 +59,7 @@ def run(
     preset: str | None = None,
     budget: int | None = None,
     extract_only: bool = False,
-    out: str | Path = DEFAULT_OUT,
+    out: str | Path = RUNS,
     progress: bool = True,
     executor: Executor | None = None,
     quality: Sequence[str] = (),
@@ -152,7 +152,7 @@ def load(path: str | Path) -> Result:
 
 
 def leaderboard(
-    runs: Run | str | Path | Iterable[Run | str | Path] = DEFAULT_OUT, by: By = "run"
+    runs: Run | str | Path | Iterable[Run | str | Path] = RUNS, by: By = "run"
 ) -> Leaderboard:
     """Finished runs side by side: ``.frame`` holds the numbers, a notebook shows the
     tables.
@@ -166,8 +166,8 @@ def leaderboard(
 
 
 def report(
-    runs: Run | str | Path | Iterable[Run | str | Path] = DEFAULT_OUT,
-    output: str | Path = "results/report",
+    runs: Run | str | Path | Iterable[Run | str | Path] = RUNS,
+    output: str | Path = REPORT,
     *,
     pdf: bool = False,
     progress: bool = False,

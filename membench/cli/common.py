@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from membench import registry
 from membench.errors import UserError, listed, suggest, unknown_profile
+from membench.runs.places import RUNS
 
 if TYPE_CHECKING:
     from membench.runs.executor import Executor
@@ -18,7 +19,6 @@ FORMATS = ("table", "md", "latex", "csv", "json", "parquet")
 # Of a file of each; of other endings nobody can say what is meant
 ENDINGS = {"": "table", ".txt": "table", ".tex": "latex"} | {f".{of}": of for of in FORMATS[1:]}
 DTYPES = ("float32", "float16", "bfloat16")
-RUNS = Path("results/runs")
 # Arguments that are options of the task, under the same name.
 TASK_FLAGS = ("model", "prompts", "negatives", "data_root")
 

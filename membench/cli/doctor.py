@@ -7,10 +7,10 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from pathlib import Path
 
 from membench import __version__, registry
 from membench.errors import UserError
+from membench.runs.places import RUNS
 
 HELP = "what is installed, which device, what is ready"
 DESCRIPTION = (
@@ -82,6 +82,5 @@ def call(args: argparse.Namespace) -> int:
                         f"{what}: ready, {len(loaded.examples)} examples, weights"
                         f" {loaded.hashes['weights'][:8]}"
                     )
-    out = Path("results/runs")
-    print(f"runs: {len(list(out.glob('*/*/*/*/run.json')))} under {out.resolve()}")
+    print(f"runs: {len(list(RUNS.glob('*/*/*/*/run.json')))} under {RUNS.resolve()}")
     return 2 if missing else 0

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from membench.cli.common import finished_runs
+from membench.runs.places import REPORT
 
 HELP = "a page about finished runs, with plots and images"
 DESCRIPTION = "Write report.html, report.md and the plots of finished runs: no network, no torch."
@@ -19,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument(
         "--output",
         type=Path,
-        default=Path("results/report"),
+        default=REPORT,
         metavar="DIR",
         help="folder (default results/report)",
     )

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-RUNS, OUTPUT = Path("results/runs"), Path("results/report")  # of the command
+from membench.runs.places import REPORT, RUNS
 
 
 def again(
@@ -18,6 +18,6 @@ def again(
     words = ["membench", "report"]
     words += ["--runs", *map(str, runs)] if list(runs) != [RUNS] else []
     words += given
-    words += ["--output", str(output)] if output != OUTPUT else []
+    words += ["--output", str(output)] if output != REPORT else []
     words += ["--pdf"] if pdf else []
     return shlex.join(words)

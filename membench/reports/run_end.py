@@ -24,9 +24,9 @@ from membench.reports.short import told_apart
 from membench.reports.terminal import laid_out
 from membench.reports.text import interval, number, told_briefly
 from membench.runs.finished import Run
+from membench.runs.places import RUNS
 
 LINES = 15
-DEFAULT = Path("results/runs")
 
 
 def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
@@ -49,7 +49,7 @@ def run_end(runs: Sequence[Run], root: Path, room: int | None) -> str:
     best = judged[0]
     task = f"{best.task}: " if len({row.task for row in found}) > 1 else ""
     first = folded(plain(f"{_partial(runs)}{task}{best.verdict.text}."), room)
-    where = "" if root == DEFAULT else f" --runs {shlex.quote(str(root))}"
+    where = "" if root == RUNS else f" --runs {shlex.quote(str(root))}"
     last = [*folded(_files(runs, root), room), f"next: {_next(runs, judged)}{where}"]
     frame = pd.DataFrame([row.cells for row in found]).fillna("")
     frame["detector"] = told_briefly(

@@ -3,5 +3,5 @@
 Knows no board and no page.
 
 For other packages: spec, job, execute, finished, stored, grid, sweep, executor,
-ray_pool, config, config_writer, price, devices, nearest, images.
+ray_pool, config, config_writer, price, devices, nearest, images, places.
 """
