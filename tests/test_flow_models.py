@@ -63,5 +63,5 @@ def test_a_rectified_flow_is_one_line(
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "Traceback" not in told, told
     name = FLOWS[pipeline] if how == "no index" else pipeline
-    assert f"{model} is {'of ' * (how == 'no index')}a {name}: it is a transformer" in told
+    assert f"{model} is of class {name}: it is a transformer" in told
     assert "flow matching" in told and "membench reads Stable Diffusion 1.x, 2.x and XL" in told

@@ -398,7 +398,7 @@ BROKEN = {
     "a tensor is missing": (lambda f: drop(f / UNET), ["conv_in.weight"]),
     "other class": (
         lambda f: edit(f / CONFIG, _class_name="UNet2DConditionModel"),
-        ["UNet2DConditionModel", "not of a UNet2DModel"],
+        ["UNet2DConditionModel", "not UNet2DModel"],
     ),
     "no JSON": (lambda f: (f / CONFIG).write_text('{"_class'), [CONFIG, "no JSON"]),
     "JSON of a list": (lambda f: (f / CONFIG).write_text("[1, 2]"), [CONFIG, "no JSON object"]),

@@ -28,6 +28,7 @@ class Detector:
     """
 
     alone = True  # so that no network is looked at
+    failure = "NaN"
 
     def __init__(self, pictures: dict[tuple[str, int], np.ndarray | None]) -> None:
         self.pictures = pictures

@@ -463,7 +463,7 @@ def test_what_is_written_wrongly_is_one_line(tmp_path: Path, base: Path) -> None
         ({"lora": str(tmp_path / "a.bin")}, "pickled"),
         ({"lora": str(tmp_path)}, "holds no pytorch_lora_weights.safetensors"),
         ({"unet": str(tmp_path)}, "holds no U-Net"),
-        ({"unet": str(base / "vae")}, "is of a AutoencoderKL"),
+        ({"unet": str(base / "vae")}, "is of class AutoencoderKL"),
         ({"textual_inversion": "no.safetensors"}, "is not there"),
     ):
         with pytest.raises(UserError, match=words):

@@ -20,12 +20,10 @@ from in_process import programs_run_here
 from PIL import Image
 
 import membench
-from membench import api
 from membench.cli import main
 from membench.datasets.prompts import example_id
 from membench.errors import UserError
 from membench.reports import run_tables
-from membench.reports.run_page import write_report
 from membench.seeds import generator
 from membench.storage.images import png_image
 
@@ -61,24 +59,16 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def at_hub(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A user's folder with two prompts files, that cache and no network. Reports are
-    written for the tests that read them (``reports``): they would take most of the time.
-    """
+    """A user's folder with two prompts files, that cache and no network."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
     monkeypatch.setenv("HF_HUB_CACHE", str(hub))
     monkeypatch.setenv("MEMBENCH_CACHE", str(tmp_path / "cache"))
     no_sockets(monkeypatch)
-    monkeypatch.setattr(api, "write_report", lambda *_: None)
     (tmp_path / "memorized.csv").write_text(MEMORIZED)
     (tmp_path / "others.csv").write_text(OTHERS)
     yield tmp_path
-
-
-@pytest.fixture
-def reports(at_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "write_report", write_report)
 
 
 def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +302,7 @@ def test_images_are_those_of_the_pipeline_and_flipd_scores_them(
 # ----------------------------------------------------------------------- what is stored
 
 
-def test_labels_kinds_sources_and_provenance(at_hub: Path, reports: None) -> None:
+def test_labels_kinds_sources_and_provenance(at_hub: Path) -> None:
     run = full(at_hub, "cfg_norm", "tiny/sd-v", "draws=1", "images=1", task=("steps=2",))
     told = run.scores.set_index("prompt")
     assert told.label[TEXTS].tolist() == [1, 1, 1, 0, 0]
@@ -378,7 +368,7 @@ def sscd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_generation_is_labelled_by_its_own_ground_truth(
-    at_hub: Path, reports: None, sscd: Path, capfd: pytest.CaptureFixture[str]
+    at_hub: Path, sscd: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Planted: a prompt's very generation is its ground truth; another prompt's truth
     is some other image.

@@ -334,17 +334,17 @@ PARTS = {
     ),
     "U-Net of another class": (
         config("unet", _class_name="UNet3DConditionModel"),
-        "unet/config.json is of a UNet3DConditionModel",
+        "unet/config.json is of class UNet3DConditionModel",
     ),
     "VAE of another class": (
         config("vae", _class_name="AutoencoderTiny"),
-        "vae/config.json is of a AutoencoderTiny",
+        "vae/config.json is of class AutoencoderTiny",
     ),
     "text encoder of another class": (
         config("text_encoder", architectures=["T5EncoderModel"]),
-        "is of a T5EncoderModel",
+        "is of class T5EncoderModel",
     ),
-    "text encoder of another type": (config("text_encoder", model_type="bert"), "is of a bert"),
+    "text encoder of another type": (config("text_encoder", model_type="bert"), "is of type bert"),
     "told by another encoder": (config("unet", encoder_hid_dim=16), "another encoder's embeddings"),
     "a word for a size": (config("unet", sample_size="8"), "sample_size is '8'"),
     "one number in a list": (config("unet", sample_size=[8]), "not one number or two"),

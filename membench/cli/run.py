@@ -155,7 +155,9 @@ def run(args: argparse.Namespace, detectors: Sequence[str], tasks: Sequence[str]
         detector_options(name, classes[name], options[name], presets[name], args.profile)
     of_task = {task: task_settings(args, task, names) for task in tasks}
     for task, given_to_task in of_task.items():
-        parse_options(task_of(task, args.profile).Options, given_to_task, owner=f"task {task}")
+        # Of all detectors, what does not suit a task is left out
+        known = registry.tasks().load(task) if every else task_of(task, args.profile)
+        parse_options(known.Options, given_to_task, owner=f"task {task}")
 
     from membench.runs.devices import device_of
     from membench.runs.spec import Spec

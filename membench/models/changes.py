@@ -90,7 +90,7 @@ def _unet(given: Path) -> Path:
         )
     name = read_config(found / "config.json").get("_class_name")
     if name != "UNet2DConditionModel":
-        raise UserError(f"unet={given} is of a {name}, not of a UNet2DConditionModel")
+        raise UserError(f"unet={given} is of class {name}, not UNet2DConditionModel")
     return check_folder(found)
 
 

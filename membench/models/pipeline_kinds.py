@@ -145,7 +145,7 @@ def _by_parts(folder: Path) -> Kind:
     if (folder / "transformer" / "config.json").is_file():
         name = str(read_config(folder / "transformer" / "config.json").get("_class_name"))
         why = next((why for part, why in REFUSED.items() if part in name), REFUSED["Flux"])
-        raise UserError(f"{folder} is of a {name}: {why}; {READS}")
+        raise UserError(f"{folder} is of class {name}: {why}; {READS}")
     if not any((folder / part).is_dir() for part in ENCODERS):
         raise UserError(
             f"{folder} holds a U-Net and no text encoder: a fine-tuned U-Net over its base is"
@@ -157,10 +157,10 @@ def _by_parts(folder: Path) -> Kind:
 def _check_encoder(place: Path, wanted: str, text: dict[str, Any]) -> None:
     model_type = text.get("model_type", "clip_text_model")
     if model_type not in ("clip_text_model", "clip"):
-        raise UserError(f"{place / 'config.json'} is of a {model_type}, not of CLIP; {READS}")
+        raise UserError(f"{place / 'config.json'} is of type {model_type}, not CLIP; {READS}")
     given, known = _architecture(text)
     if given not in known or (wanted != known[0] and given == known[0] and "architectures" in text):
-        raise UserError(f"{place / 'config.json'} is of a {given}, not of a {wanted}; {READS}")
+        raise UserError(f"{place / 'config.json'} is of class {given}, not {wanted}; {READS}")
 
 
 def _check_parts(
@@ -175,7 +175,7 @@ def _check_parts(
         (folder / "vae", vae, "AutoencoderKL"),
     ):
         if (given := config.get("_class_name", wanted)) != wanted:
-            raise UserError(f"{where / 'config.json'} is of a {given}, not of a {wanted}; {READS}")
+            raise UserError(f"{where / 'config.json'} is of class {given}, not {wanted}; {READS}")
     for key, what in TOLD_MORE.items():
         told = kind is XL and (key, unet.get(key)) == ("addition_embed_type", "text_time")
         if unet.get(key) is not None and not told:

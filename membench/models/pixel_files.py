@@ -83,7 +83,7 @@ def model_config(folder: Path, variant: str = "") -> dict[str, Any]:
     file = parts_of(folder, variant).unet / "config.json"
     config = network_config(file)
     if (name := class_name(config)) != "UNet2DModel":
-        raise UserError(f"{file} is of a {name}, not of a UNet2DModel")
+        raise UserError(f"{file} is of class {name}, not UNet2DModel")
     if (kind := config.get("class_embed_type")) is not None:
         raise UserError(
             f"{file}: class_embed_type is {kind!r}, but membench tells a network its class by"

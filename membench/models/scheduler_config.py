@@ -102,13 +102,14 @@ def _fields(file: Path, given: dict[str, Any]) -> dict[str, Any]:
         )
     if name not in CLASSES:
         raise UserError(
-            f"{file} is of a {name}, which has no betas that DDIM could follow; membench reads"
+            f"{file} is of class {name}, which has no betas that DDIM could follow; membench reads"
             " those of DDPMScheduler, DDIMScheduler, PNDMScheduler and their kin"
         )
     own = {**_defaults(getattr(diffusers, name, None)), **UNSIGNED.get(name, {})}
     if "beta_start" not in own:
         raise UserError(
-            f"{file} is of a {name}, which the installed diffusers does not have; update diffusers"
+            f"{file} is of class {name}, which the installed diffusers does not have; update"
+            " diffusers"
         )
     said = own | given
     for key, value in {"use_flow_sigmas": True, "timestep_type": "continuous"}.items():
