@@ -553,6 +553,7 @@ def test_the_command_of_a_page_holds_what_was_given(
 ) -> None:
     """And no folder that nobody named."""
     monkeypatch.setattr(board_page, "draw", lambda plots, kind, heading: kind.encode())
+    monkeypatch.setattr("membench.reports.page.inline", lambda plot: "")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(runs, "results/runs")
     anew = ["--band", "a=0:0.6", "--copy", "0.4", "--groups", "text"]
