@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from membench import detector, task
-from membench.errors import UserError, told, unknown_name
+from membench.errors import UserError, told, unknown_name, unknown_profile
 from membench.options import check_options, check_values
 from membench.source_text import docstring_of, source_file, statements_hash, typed_source
 
@@ -239,6 +239,16 @@ def detectors() -> Registry:
 def tasks() -> Registry:
     """The tasks: built in, installed, and loaded by ``--plugin``."""
     return Registry("task")
+
+
+def task_of(name: str, profile: str) -> Any:
+    """The class of a task. Raises :class:`UserError` for a wrong name, and for a profile
+    that it has not.
+    """
+    found = tasks().load(name)
+    if profile not in found.info.profiles:
+        raise unknown_profile(profile, name, found.info.profiles)
+    return found
 
 
 def of_ones_own(*known: Registry) -> str:

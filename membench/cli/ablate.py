@@ -17,7 +17,6 @@ from membench.cli.common import (
     presets_of,
     seeds_of,
     settings,
-    task_of,
     task_settings,
     what_to_run,
 )
@@ -109,7 +108,7 @@ def call(args: argparse.Namespace) -> int:
     options = {name: own_settings(args.options, name, names) for name in detectors}
     for name in detectors:
         detector_options(name, classes[name], options[name], presets[name], args.profile)
-    of = task_of(args.task, args.profile).Options
+    of = registry.task_of(args.task, args.profile).Options
     to_task = task_settings(args, args.task, names)
     parse_options(of, to_task, owner=f"task {args.task}")
     _refuse_unknown(of, f"task {args.task}", [s.partition(".")[2] for s in of_task])

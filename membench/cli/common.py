@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from membench import registry
-from membench.errors import UserError, listed, suggest, unknown_profile
+from membench.errors import UserError, listed, suggest
 from membench.runs.places import RUNS
 
 if TYPE_CHECKING:
@@ -249,16 +249,6 @@ def own_settings(
         if owner == name if scoped else unscoped:
             mine.append(rest if scoped else setting)
     return mine
-
-
-def task_of(name: str, profile: str) -> Any:
-    """The class of a task. Raises :class:`UserError`, before torch is imported, for a
-    profile that it has not.
-    """
-    found = registry.tasks().load(name)
-    if profile not in found.info.profiles:
-        raise unknown_profile(profile, name, found.info.profiles)
-    return found
 
 
 def task_settings(args: argparse.Namespace, task: str, names: Sequence[str]) -> list[str]:

@@ -21,7 +21,6 @@ from membench.cli.common import (
     presets_of,
     seeds_of,
     settings,
-    task_of,
     task_settings,
     tracker_of,
     what_to_run,
@@ -156,7 +155,7 @@ def run(args: argparse.Namespace, detectors: Sequence[str], tasks: Sequence[str]
     of_task = {task: task_settings(args, task, names) for task in tasks}
     for task, given_to_task in of_task.items():
         # Of all detectors, what does not suit a task is left out
-        known = registry.tasks().load(task) if every else task_of(task, args.profile)
+        known = registry.tasks().load(task) if every else registry.task_of(task, args.profile)
         parse_options(known.Options, given_to_task, owner=f"task {task}")
 
     from membench.runs.devices import device_of

@@ -8,7 +8,8 @@ from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
-from membench.cli.common import log, settings, task_of, tracker_of
+from membench import registry
+from membench.cli.common import log, settings, tracker_of
 from membench.errors import UserError
 from membench.plain import say
 
@@ -75,7 +76,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    task = task_of(args.task, args.profile)
+    task = registry.task_of(args.task, args.profile)
     if args.threads is not None:
         if not 1 <= args.threads <= 4096:
             raise UserError(f"--threads {args.threads}: choose 1 to 4096")

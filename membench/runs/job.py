@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from membench import registry
 from membench.detector import Detector
-from membench.errors import UserError, unknown_profile
+from membench.errors import UserError
 from membench.models.batch_size import AUTO, USUAL, Tuned
 from membench.models.loading import check_device
 from membench.options import detector_options, parse_options
@@ -49,9 +49,7 @@ def open_task(spec: Spec) -> Task:
 
     Raises :class:`UserError` for a wrong name, profile or option.
     """
-    task_class = registry.tasks().load(spec.task)
-    if spec.profile not in task_class.info.profiles:
-        raise unknown_profile(spec.profile, spec.task, task_class.info.profiles)
+    task_class = registry.task_of(spec.task, spec.profile)
     registry.detectors().get(spec.detector)
     return task_class(
         parse_options(task_class.Options, spec.task_options, owner=f"task {spec.task}")
