@@ -108,8 +108,7 @@ class Result(Run):
         return f"<membench run: {_named(self)}, {self._headline()}, {self.path}>"
 
     def _headline(self) -> str:
-        whole = self.metrics[(self.metrics.subset == "all") & self.metrics.band.isna()]
-        row = whole[whole.metric == "auroc"]
+        row = self.overall[self.overall.metric == "auroc"]
         if len(row) and pd.notna(row["value"].iloc[0]):
             return f"AUROC {interval(*row[['value', 'low', 'high']].iloc[0])}"
         return f"{len(self.scores)} scores, {len(self.samples)} images"
@@ -123,8 +122,7 @@ class Result(Run):
         """The metrics over all examples, a row each: metric, value, low, high, n. The
         rarefaction curve, which has many n, is in ``metrics``.
         """
-        whole = self.metrics[(self.metrics.subset == "all") & self.metrics.band.isna()]
-        whole = whole[whole.metric != "rarefaction"]
+        whole = self.overall[self.overall.metric != "rarefaction"]
         return whole[["metric", "value", "low", "high", "n"]].reset_index(drop=True)
 
     @property

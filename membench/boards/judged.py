@@ -46,9 +46,8 @@ def against(run: Run, found: Sequence[Run]) -> Verdict:
 
 def _row(run: Run) -> dict[str, Any]:
     """What a verdict needs of a run, as in a board's row; a metric that it lacks is NaN."""
-    whole = run.metrics[(run.metrics.subset == "all") & run.metrics.band.isna()]
     # A metric at several n, such as rarefaction, is not asked for
-    held = whole.drop_duplicates("metric").set_index("metric")[["value", "low", "high"]]
+    held = run.overall.drop_duplicates("metric").set_index("metric")[["value", "low", "high"]]
     ends = held.astype(float).reindex(["auroc", "tpr_at_fpr_0.01", "ams_cumulative"])
     good = run.scored
     counts = {"positives": 1, "negatives": 0, "unlabelled": -1}

@@ -189,8 +189,7 @@ def _auroc(runs: Sequence[Run]) -> float:
     """The mean over seeds; NaN where one has none."""
     found = []
     for run in runs:
-        m = run.metrics
-        value = m[(m.metric == "auroc") & (m.subset == "all") & m.band.isna()].value
+        value = run.overall.value[run.overall.metric == "auroc"]
         found.append(float(value.iloc[0]) if len(value) else math.nan)
     return sum(found) / len(found)
 

@@ -104,6 +104,11 @@ class Run:
         return self.samples[self.samples.status == "ok"]
 
     @property
+    def overall(self) -> pd.DataFrame:
+        """The metrics over all examples, of no band."""
+        return self.metrics[(self.metrics.subset == "all") & self.metrics.band.isna()]
+
+    @property
     def n_ok(self) -> int:
         """How many images did not fail."""
         return len(self.drawn)
