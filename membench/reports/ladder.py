@@ -4,6 +4,7 @@ base rate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,18 +106,51 @@ def page_plot(frame: pd.DataFrame) -> Plot | None:
     return replace(plot, title="Attacks against the base rate", slug="attacks", note=note)
 
 
-def _panel(frame: pd.DataFrame, column: str, scale: float, label: str, slug: str) -> Plot:
-    bases = np.unique(100 * frame.base.to_numpy(dtype=float))
+def base_axis(bases: Sequence[float]) -> Axis:
+    """Base rates in %, on a logarithmic axis that is linear from 0 on to the least."""
     least = min((b for b in bases if b > 0), default=1.0)
-    x = Axis(
+    return Axis(
         "base rate: copies among plain unconditional images (%)",
-        float(bases.min()),
-        float(max(bases.max(), least)),
+        min(bases),
+        max(*bases, least),
         log=True,
-        linear=0.0 if bases.min() > 0 else float(least),
-        at=[(float(b), f"{b:.1f}") for b in bases],
+        linear=0.0 if min(bases) > 0 else least,
+        at=[(b, f"{b:.1f}") for b in bases],
         room=0.06,
     )
+
+
+def whiskered(
+    name: str,
+    place: tuple[int, int],
+    unseen: bool,
+    x: np.ndarray,
+    y: np.ndarray,
+    low: np.ndarray | None,
+    high: np.ndarray | None,
+) -> Line:
+    """A line with intervals; thin and hollow of the model that has not seen the examples.
+    place: which of how many names that have the model's and perhaps that one's line.
+    """
+    i, n = place
+    return Line(
+        name,
+        x,
+        y,
+        low,
+        high,
+        style=i % RUN_INKS + (RUN_INKS if unseen else 0),
+        marker=MARKERS[i % len(MARKERS)],
+        hollow=unseen,
+        whiskers=True,
+        width=1.2 if unseen else 2.0,
+        aside=3.0 * (i - (n - 1) / 2),
+    )
+
+
+def _panel(frame: pd.DataFrame, column: str, scale: float, label: str, slug: str) -> Plot:
+    bases = np.unique(100 * frame.base.to_numpy(dtype=float))
+    x = base_axis(bases.tolist())
     lines = _lines(frame, column, scale)
     tops = [float(np.nanmax(v)) for line in lines for v in (line.y, line.high) if v is not None]
     if slug == "ams":
@@ -140,18 +174,14 @@ def _lines(frame: pd.DataFrame, column: str, scale: float) -> list[Line]:
                 if f"{column}_{end}" in rows
             }
             lines.append(
-                Line(
+                whiskered(
                     f"{name}, mirror" if control else name,
+                    (i, len(names)),
+                    control,
                     100 * rows.base.to_numpy(dtype=float),
                     scale * rows[column].to_numpy(dtype=float),
                     ends.get("low"),
                     ends.get("high"),
-                    style=i % RUN_INKS + (RUN_INKS if control else 0),
-                    marker=MARKERS[i % len(MARKERS)],
-                    hollow=control,
-                    whiskers=True,
-                    width=1.2 if control else 2.0,
-                    aside=3.0 * (i - (len(names) - 1) / 2),
                 )
             )
     return lines

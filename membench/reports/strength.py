@@ -12,8 +12,9 @@ import pandas as pd
 
 from membench.boards.identity import marked, status_of
 from membench.metrics.multiplicity import natural
+from membench.reports.ladder import base_axis, whiskered
 from membench.reports.plot_files import write_files
-from membench.reports.plots import CHANCE, MARKERS, RUN_INKS, Axis, Line, Plot
+from membench.reports.plots import CHANCE, Axis, Line, Plot
 from membench.reports.text import interval, number, told_briefly
 
 
@@ -70,16 +71,7 @@ def plots(frame: pd.DataFrame) -> list[Plot]:
     known = bool(frame.base.notna().all())
     if known:
         at = [100 * float(frame.base[frame.value == value].iloc[0]) for value in values]
-        least = min((b for b in at if b > 0), default=1.0)
-        x = Axis(
-            "base rate: copies among plain unconditional images (%)",
-            min(at),
-            max(*at, least),
-            log=True,
-            linear=0.0 if min(at) > 0 else least,
-            at=[(b, f"{b:.1f}") for b in at],
-            room=0.06,
-        )
+        x = base_axis(at)
     else:
         at = [float(i) for i in range(len(values))]
         ticks = list(zip(at, values, strict=True))
@@ -96,18 +88,14 @@ def plots(frame: pd.DataFrame) -> list[Plot]:
                 if part.empty:
                     continue
                 lines.append(
-                    Line(
+                    whiskered(
                         f"{kind}, control" if control else kind,
+                        (i, len(kinds)),
+                        control,
                         part["at"].to_numpy(dtype=float),
                         part.auroc.to_numpy(dtype=float),
                         part.auroc_low.to_numpy(dtype=float),
                         part.auroc_high.to_numpy(dtype=float),
-                        style=i % RUN_INKS + (RUN_INKS if control else 0),
-                        marker=MARKERS[i % len(MARKERS)],
-                        hollow=control,
-                        whiskers=True,
-                        width=1.2 if control else 2.0,
-                        aside=3.0 * (i - (len(kinds) - 1) / 2),
                     )
                 )
         lines.append(Line("chance", np.array([x.low, x.high]), np.full(2, 0.5), style=CHANCE))
