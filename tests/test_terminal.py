@@ -259,6 +259,15 @@ def test_narrow_terminals_get_blocks_of_whole_columns() -> None:
     assert word in laid_out("t", pd.DataFrame({"detector": [word], "n": ["1"]}), 40)
 
 
+def test_each_block_says_what_its_rows_are_of() -> None:
+    """Also where the first column is none of the usual names, such as a rung."""
+    frame = pd.DataFrame({"rung": ["7", "8"]} | {f"n{i}": ["0.123456789"] * 2 for i in range(6)})
+    plain = COLOURS.sub("", laid_out("t", frame, 40))
+    blocks = plain.split("\n", 1)[1].strip().split("\n\n")
+    assert len(blocks) > 1 and all(block.startswith("rung") for block in blocks)
+    assert all([line.split()[0] for line in b.splitlines()[2:]] == ["7", "8"] for b in blocks)
+
+
 def test_what_stands_below_the_tables_is_folded(
     root: Path, found: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,9 +84,9 @@ def _blocks(columns: Sequence[Column], room: int | None) -> list[list[tuple[Colu
     if room is None:
         return [[(column, column.natural) for column in columns]]
     lead: list[Column] = []
-    for column in columns:  # those that leave half of the terminal to the numbers
+    for column in columns:  # the first, and those that leave half of the terminal to the numbers
         taken = sum(c.wanted + GAP for c in lead)
-        if column.title not in NAMES or (lead and taken + column.wanted > room // 2):
+        if lead and (column.title not in NAMES or taken + column.wanted > room // 2):
             break
         lead.append(column)
     rest = list(columns[len(lead) :])
