@@ -372,7 +372,8 @@ def test_a_flow_has_no_betas(folder: Path) -> None:
     (folder / "scheduler" / "scheduler_config.json").write_text(
         '{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}'
     )
-    with pytest.raises(UserError, match="FlowMatchEulerDiscreteScheduler, which has no betas"):
+    told = "of class FlowMatchEulerDiscreteScheduler, which has no betas"
+    with pytest.raises(UserError, match=told):
         load_text_to_image(folder)
 
 
