@@ -19,7 +19,7 @@ from membench.cli.main import main
 from membench.errors import UserError
 from membench.reports import strength as told
 from membench.reports.drawing import KINDS
-from membench.reports.ladder import legend, page_plot, plots, summary, write
+from membench.reports.ladder import base_axis, legend, page_plot, plots, summary, write
 from membench.reports.page_boards import page_boards
 from membench.runs import ladder as climbing
 from membench.runs.finished import Run
@@ -270,6 +270,14 @@ def test_a_panel_a_detector_over_the_rungs_or_their_base_rates(
         assert lines["x64"].y.tolist() == [0.75, 1.0] and lines["x64, control"].hollow
         told.write(frame, tmp_path / f"{len(bases)}.png")
         assert len(list(tmp_path.glob(f"{len(bases)}.*"))) == 4
+
+
+def test_a_base_rate_of_none_has_a_place_on_the_axis() -> None:
+    """Which is logarithmic beyond the least of the others."""
+    none, some = base_axis([0.0, 5.0, 40.0]), base_axis([5.0, 40.0])
+    assert (none.low, none.high, none.linear) == (0.0, 40.0, 5.0)
+    assert (some.low, some.high, some.linear) == (5.0, 40.0, 0.0)
+    assert base_axis([0.0]).high > 0
 
 
 def ablated(monkeypatch: pytest.MonkeyPatch, rungs: list[Rung], words: list[str]) -> int:
