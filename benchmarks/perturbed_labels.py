@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
@@ -57,6 +58,8 @@ CHANNELS = {16: (16, 32, 64), 8: (24, 48)}  # by the side of an image
 SAMPLING = {"steps": 20, "guidance": 1.0}
 WAYS = ("labels", "null")
 PERCENT = ("AMS", "UMS")
+# The others of the figures lie in [0, 1]
+UNBOUNDED = ("FD", "FD shrunk", "KID", "density", "FLD gap")
 SETTING = ("labels", "perturb", "from", "seed", "half", "side", "steps")
 PLOTTED = (
     ("AMS", "AMS, copies %", 100.0),
@@ -179,14 +182,14 @@ def detected(folder: Path, labels: str, pair: Pair, half: str) -> dict[str, floa
 
 
 def tabulated(found: pd.DataFrame) -> pd.DataFrame:
-    """Mean and Student's 95 % interval over trainings, of each setting, as text."""
+    """Mean and 95 % interval over trainings, of each setting, as text."""
     values = [name for name in found if name not in SETTING]
     rows = []
     for (labels, perturb, way), part in found.groupby(["labels", "perturb", "from"], sort=False):
         row = {"labels": labels, "perturb": f"{perturb:g}", "from": way, "n": str(len(part))}
         for name in values:
             scale, digits = (100, 1) if name in PERCENT else (1, 3)
-            mean, low, high = t_interval(part[name].tolist())
+            mean, low, high = mean_interval(name, part[name])
             row[name + (" %" if scale == 100 else "")] = interval(
                 mean, low, high, scale=scale, digits=digits
             )
@@ -194,20 +197,19 @@ def tabulated(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def t_interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and Student's 95 % interval of it; NaN where there are too few."""
-    mean = float(np.mean(values)) if values else math.nan
-    if len(values) < 2 or math.isnan(mean):
-        return mean, math.nan, math.nan
-    return mean, *over_trainings(values)
+def mean_interval(name: str, values: pd.Series) -> tuple[float, float, float]:
+    """Mean over trainings of a figure and Student's 95 % interval of it, on the logit scale
+    for one in [0, 1]; NaN where there are too few.
+    """
+    if len(values) < 2 or values.isna().any():
+        return float(values.mean(skipna=False)), math.nan, math.nan
+    return float(values.mean()), *over_trainings(values, logit=name not in UNBOUNDED)
 
 
-def plotted(found: pd.DataFrame, file: Path) -> None:
+def plotted(found: pd.DataFrame) -> Figure:
     """AMS, and what a detector sees, against the distance, of images from labels: a point
     a training, a cross the mean of a setting with its intervals.
     """
-    from matplotlib.figure import Figure
-
     distance = next(name for name in found if name.startswith("FD"))
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     used = found[(found["from"] == "labels") | (found.labels == "none")]
@@ -217,7 +219,7 @@ def plotted(found: pd.DataFrame, file: Path) -> None:
             told = f"{labels}, {100 * perturb:g} % perturbed" if perturb else labels
             axes.scatter(part[distance], scale * part[what], color=f"C{k}", alpha=0.4, s=16)
             (x, *ends_x), (y, *ends_y) = (
-                t_interval((by * part[name]).tolist())
+                by * np.array(mean_interval(name, part[name]))
                 for name, by in ((distance, 1.0), (what, scale))
             )
             axes.errorbar(
@@ -233,7 +235,7 @@ def plotted(found: pd.DataFrame, file: Path) -> None:
         axes.set(xlabel=f"{distance} to held-out images, pixels", ylabel=title)
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    atomic_write(file, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
+    return figure
 
 
 def settings_of(text: str) -> list[tuple[str, float]]:
@@ -246,7 +248,10 @@ def written(rows: list[dict[str, object]], file: Path) -> str:
     """Writes numbers, text and plot of the models so far; the text."""
     found = pd.DataFrame(rows).sort_values(["from", "labels", "perturb"], kind="stable")
     atomic_write(file.with_suffix(".parquet"), lambda temporary: found.to_parquet(temporary))
-    plotted(found, file.with_suffix(".png"))
+    figure = plotted(found)
+    atomic_write(
+        file.with_suffix(".png"), lambda temporary: figure.savefig(temporary, format="png", dpi=130)
+    )
     text = markdown(tabulated(found)) + "\n"
     atomic_write(file.with_suffix(".md"), lambda temporary: temporary.write_text(text))
     return text

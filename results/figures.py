@@ -1,6 +1,6 @@
-"""Draws the figures of docs/findings.md from the Parquet files here: ``python
-results/figures.py``, some seconds. Writes ``docs/figures/NAME.png``; each holds the
-numbers that it shows, which a test compares with the Parquet.
+"""Draws the figures of docs/findings.md and docs/questions.md from the Parquet files
+here: ``python results/figures.py``, some seconds. Writes ``docs/figures/NAME.png``; each
+holds the numbers that it shows, which a test compares with the Parquet.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tables import parsed
+from tables import parsed, script
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE, FOLDER = ROOT / "results", ROOT / "docs" / "figures"
@@ -198,8 +198,13 @@ def tuned() -> Figure:
     return figure
 
 
+def labels() -> Figure:
+    """What labels and their perturbation do to memorization, and to quality."""
+    return script("perturbed_labels").plotted(pd.read_parquet(HERE / "perturbed_labels.parquet"))
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
-    made.__name__: made for made in (captions, multiplicity, attacks, ladder, tuned)
+    made.__name__: made for made in (captions, multiplicity, attacks, ladder, tuned, labels)
 }
 
 

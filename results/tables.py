@@ -25,6 +25,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import everything
 import pandas as pd
@@ -207,12 +208,17 @@ def swept(file: str) -> str:
 
 def tabulated(given: str) -> str:
     """What benchmarks/SCRIPT.py prints of its file, of "SCRIPT FILE"."""
-    script, file = given.split()
-    spec = importlib.util.spec_from_file_location(script, ROOT / "benchmarks" / f"{script}.py")
+    name, file = given.split()
+    return markdown(script(name).tabulated(pd.read_parquet(ROOT / file)))
+
+
+def script(name: str) -> Any:
+    """The module benchmarks/NAME.py."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return markdown(module.tabulated(pd.read_parquet(ROOT / file)))
+    return module
 
 
 def commands(board: str) -> str:

@@ -4,19 +4,24 @@ are perturbed each time they are shown.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from diffusers import UNet2DModel
+from scipy.stats import t as student
 
 from membench.cli.main import main
 from membench.errors import UserError
 from membench.options import parse_options
+from membench.reports.text import interval
 from membench.tasks.cifar10 import task as cifar10
 from membench.tasks.cifar10.task import Cifar10, Cifar10Options
 from membench.tasks.pixels import train as pixel_train
@@ -211,30 +216,45 @@ def test_what_a_recipe_puts_into_captions() -> None:
 # ---------------------------------------------------------------------------- benchmark
 
 
-def test_the_trade_off_is_tabulated_over_trainings(tmp_path: Path) -> None:
-    import importlib.util
-
-    import pandas as pd
-    from conftest import ROOT
-    from scipy.stats import t as student
-
+def benchmark() -> Any:
     file = ROOT / "benchmarks" / "perturbed_labels.py"
-    module = importlib.util.module_from_spec(
-        spec := importlib.util.spec_from_file_location("perturbed_labels", file)  # type: ignore[arg-type]
-    )
+    spec = importlib.util.spec_from_file_location("perturbed_labels", file)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def test_the_trade_off_is_tabulated_over_trainings(tmp_path: Path) -> None:
+    module = benchmark()
     stored = pd.read_parquet(ROOT / "results" / "perturbed_labels.parquet")
     table = module.markdown(module.tabulated(stored))
     assert table in (ROOT / "results" / "perturbed_labels.md").read_text(encoding="utf-8")
     assert module.settings_of("class,random:0.3") == [("class", 0.0), ("random", 0.3)]
     setting = {"labels": "class", "perturb": 0.3, "from": "labels"}
     rows = [
-        setting | {"seed": s, "AMS": a, "flipd x1": 0.6, "FD": 2.0}
+        setting | {"seed": s, "AMS": a, "flipd x1": 0.6, "FD": 2.0, "KID": a - 0.1}
         for s, a in enumerate((0.1, 0.3))
     ]
     text = module.written(rows, tmp_path / "found")
     half = student.ppf(0.975, 1) * 0.1  # the standard error of 0.1 and 0.3
-    assert f"| class | 0.3 | labels | 2 | 20.0 [{100 * (0.2 - half):.1f}, " in text
+    odds = [np.exp(sign * half / (0.2 * 0.8)) / 4 for sign in (-1, 1)]
+    low, high = (100 * o / (1 + o) for o in odds)  # a share leaves no [0, 100] %
+    assert f"| class | 0.3 | labels | 2 | 20.0 [{low:.1f}, {high:.1f}] | " in text
+    assert f"| 0.100 [{0.1 - half:.3f}, {0.1 + half:.3f}] |" in text
     assert "| 2.000 |" in text  # no spread, no interval
     assert pd.read_parquet(tmp_path / "found.parquet").AMS.tolist() == [0.1, 0.3]
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_question_of_labels_is_answered_by_its_file() -> None:
+    module = benchmark()
+    stored = pd.read_parquet(ROOT / "results" / "perturbed_labels.parquet")
+    page = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
+    shown = stored[(stored["from"] == "labels") | (stored.labels == "none")]
+    for row in module.tabulated(shown).to_dict("records"):
+        found = shown[(shown.labels == row["labels"]) & (shown.perturb == float(row["perturb"]))]
+        distance = interval(*module.mean_interval("FD shrunk", found["FD shrunk"]), digits=1)
+        name = row["labels"] + (", 30 % perturbed" if row["perturb"] == "0.3" else "")
+        accuracy = row["accuracy"].replace("n/a", "–")
+        line = f"| {name} | {row['AMS %']} | {distance} | {row['flipd x1']} | {accuracy} |"
+        assert line in page

@@ -81,11 +81,12 @@ def test_the_picture_shows_what_its_parquet_says() -> None:
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
-def test_a_figure_of_the_findings_shows_what_its_parquet_says(name: str) -> None:
+def test_a_figure_of_the_pages_shows_what_its_parquet_says(name: str) -> None:
     with Image.open(figures.FOLDER / f"{name}.png") as image:
         told = image.info["Description"]
     assert told == figures.said(figures.FIGURES[name]()), "python results/figures.py"
-    assert f"(figures/{name}.png)" in (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    page = "questions" if name == "labels" else "findings"
+    assert f"(figures/{name}.png)" in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     assert len(told.split()) > 20
 
 
