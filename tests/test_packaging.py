@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import urllib.parse
 import zipfile
 from pathlib import Path
 
@@ -139,6 +141,17 @@ def test_the_citation_is_of_this_version() -> None:
     assert f"## [{cited['version']}] - {cited['date-released']}" in (
         (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     )
+
+
+def test_the_badges_are_true() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    python = project["requires-python"].removeprefix(">=")
+    licence = project["license"].replace("-", "--")  # in a badge a hyphen parts its fields
+    badges = re.findall(r"shields\.io/badge/(\S+)-blue\)", (ROOT / "README.md").read_text())
+    assert [urllib.parse.unquote(badge) for badge in badges] == [
+        f"python-≥_{python}",
+        f"licence-{licence}",
+    ]
 
 
 def test_list_from_the_wheel(installed: Path, elsewhere: Path) -> None:
