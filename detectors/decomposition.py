@@ -12,8 +12,9 @@ image shows too early, and the noise is forgotten too early:
     weight=noise    D2 = -sum_t (mean_n w_T - sqrt(1 - abar_t))
 
 summed over the states after each step, abar of the state's own timestep. The authors'
-code (yupeeee/Diffusion-Memorization) has the weights and the curves; the sums are a
-third party's. Costs nothing beyond the trajectory: 2 forwards a step.
+code (yupeeee/Diffusion-Memorization) has the weights and the curves, abar one timestep
+earlier, which shifts all scores alike; the sums are a third party's. Costs nothing
+beyond the trajectory: 2 forwards a step.
 
 arXiv 2509.25705.
 """

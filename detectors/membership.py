@@ -11,8 +11,9 @@ encoded image and e_0 = eps(z, 0), the prediction at the unnoised z:
 
 secmi: DDIM inversion of z from timestep 0 to t in strides of 10, one stride on, and
 back. Each is negated: a smaller error is a member. t is 200 for pia and pian, as in
-CDI, 100 for secmi; of sima, whose authors sweep t, 100. Costs 2, 2, t / stride + 2 and
-1 forwards, and an encoding.
+CDI, 100 for secmi; of sima, whose authors sweep t, 100. eps is not guided. Costs 2, 2,
+t / stride + 2 and 1 forwards, and an encoding. What the authors' scripts do otherwise
+on Stable Diffusion: docs/design/published-detectors.md.
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ directions (each point is the image noised by a noise of norm sqrt(D)), flows
 F is +eps, the score turned round, so the flux is minus the p-Laplacian and *larger*
 where log p has a sharp peak: at a memorized image. The authors' code takes p = 1, N =
 128, t = 0.01 T and the caption without guidance; their later gap, F = c - u, takes N =
-16. The published histogram negates the values of one class only; no sign is changed
-here. The VAE encodes by its mean. Costs N forwards an image (2 N for the gap) and an
-encoding. For p = 1 it is a denoising loss up to norms: read it beside ``loss``.
+16. No sign is changed. For p other than 1 their code weights the cosine by
+|| F ||^(p - 2), which is one power less than the flux. The VAE encodes by its mean,
+there by a sample. Costs N forwards an image (2 N for the gap) and an encoding. For p =
+1 it is a denoising loss up to norms: read it beside ``loss``.
 
 arXiv 2505.08246.
 """

@@ -9,10 +9,10 @@ had its first local minimum, which shows one step late,
 
 after which the paper turns the guidance on. A prompt without a minimum gets -1, and so
 lies below every prompt that has one. The authors' code has the timestep in place of k,
-which falls: there -1 comes after every minimum. It takes one norm of the whole batch,
-here each trajectory has its own, and it samples by DPM-Solver. Costs 2 forwards a step
-up to k, on a trajectory that no other detector follows. The paper mitigates; that a
-basin that lasts is a sign of memorization is a reading of it.
+which falls: there -1 comes after every minimum. It samples by DPM-Solver. Its norm is
+of a whole batch, which is of one image there. Costs 2 forwards a step up to k, on a
+trajectory that no other detector follows. The paper mitigates; that a basin that lasts
+is a sign of memorization is a reading of it.
 
 arXiv 2411.16738.
 """
