@@ -54,10 +54,11 @@ def ddim_step(
     - sigma eps) / alpha has lost half its digits where alpha is small.
 
     correct: changes eps, by a guiding gradient. Then eps is derived again from the
-    limited x0, so that both describe the same x_t (as guided-diffusion and GLIDE do;
-    ``use_clipped_model_output`` of diffusers): otherwise each step adds the part of the
-    gradient that the clamp took out of x0, and the error feeds back. Where x_t is noise
-    alone (abar = 0) it says nothing of a class, and the gradient is 0.
+    limited x0, so that both describe the same x_t (``use_clipped_model_output`` of
+    diffusers): otherwise each step adds the part of the gradient that the clamp took out
+    of x0, and the error feeds back. guided-diffusion and GLIDE clip in another order:
+    x0 before the gradient is added, and not again after it. Where x_t is noise alone
+    (abar = 0) it says nothing of a class, and the gradient is 0.
     """
     alpha, sigma = model.alpha_sigma(t)
     alpha_before, sigma_before = model.alpha_sigma(before) if before is not None else _final(model)
