@@ -138,6 +138,8 @@ def test_chao1_without_singletons_or_with_one():
         )
     assert chao1(np.array([1, 9])) == 2 and chao1_interval(np.array([1, 9]))[1] > 3
     assert chao1_interval(np.array([9, 9]), 18) == pytest.approx((2, 2), abs=0.05)
+    # Where SpadeR's and iNEXT's begins at 63.5, above the estimate
+    assert chao1_interval(np.full(60, 2), 1000)[0] == chao1(np.full(60, 2), 1000) == 60
     assert chao1(np.zeros(3, int), 50) == 0 and chao1_interval(np.zeros(3, int), 50) is None
     for wrong in ([-1, 2], [5, 6]):
         with pytest.raises(ValueError, match="10 generated"):

@@ -63,9 +63,10 @@ def chao1_interval(
     S_obs + T K], K = exp(z sqrt(log(1 + v / T²))). With r = f1 / f2 and a = (n-1)/n, v
     = f2 (a r²/2 + a² r³ + a² r⁴/4); for f2 = 0, v = a f1 (f1-1)/2 + a² f1 (2 f1 - 1)²/4
     - a² f1⁴ / (4 chao1), as in SpadeR and iNEXT, the programs of Chao's group. Where T
-    = 0 (f1 = 0; or f1 = 1, f2 = 0), theirs too: the upper end is (S_obs + z sd) / (1 -
-    P), P the mean of exp(-c) and sd² = sum exp(-c) - exp(-2c) - (sum c exp(-c))² / n
-    over the counts c; the lower is S_obs. It is the interval of a lower bound (see
+    = 0 (f1 = 0; or f1 = 1, f2 = 0), the upper end is theirs, (S_obs + z sd) / (1 - P),
+    P the mean of exp(-c) and sd² = sum exp(-c) - exp(-2c) - (sum c exp(-c))² / n over
+    the counts c; the lower is S_obs. (Theirs is (S_obs - z sd) / (1 - P) where that is
+    more, and then lies above the estimate.) It is the interval of a lower bound (see
     :func:`chao1`), and of the truth only where training images are alike: by simulation
     (``benchmarks/estimators.py``) 91 to 96 % held the bound from some 60 images copied
     on, and 20 to 95 % the truth. From few copies it is far too narrow (54 % with 12
