@@ -205,7 +205,8 @@ def precision_recall(
 
     precision: share of generated images within the distance of a real image to its k-th
     nearest real one, of at least one real image; recall: the same with the sets
-    exchanged. Raises :class:`TooFewImages` for k images or fewer.
+    exchanged. The distance itself counts, as in the authors' program; prdc leaves it
+    out. Raises :class:`TooFewImages` for k images or fewer.
     """
     between = cdist(real, generated)
     return {
@@ -222,6 +223,10 @@ def density_coverage(
     With the balls of :func:`precision_recall` around real images. density: balls that
     hold a generated image, mean over these, over k; >= 0, about 1 where both sets are of
     one distribution. coverage: share of the balls that hold any, in [0, 1].
+
+    The authors' program (prdc) takes balls without their surface. That differs where
+    distances tie, as of exact copies: of all real images once each the density is
+    (k + 1) / k here and 1 there.
     """
     inside = cdist(real, generated) <= _radii(real, k)[:, None]
     return {
@@ -246,7 +251,8 @@ def data_copying(
 
     In each cell (k-means of the training images), z of the Mann-Whitney U of the
     distances to the nearest training image, generated against held-out: (U - nm/2) /
-    (nm (n + m + 1) / 12)^1/2; then their mean, weighted by the cells' held-out images.
+    (nm (n + m + 1) / 12)^1/2, as in the paper (the authors' program adds 1/2 to U); then
+    their mean, weighted by the cells' held-out images.
     A cell counts with at least 20 images of each set, and there are as many cells as
     keep 4 times that of training and held-out images on average, at most ``most_cells``.
     None where no cell counts. It does not see copies that are balanced by images that
