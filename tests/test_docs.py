@@ -545,8 +545,8 @@ def test_how_many_detectors_tuning_helps_is_counted_on_the_pages():
         gains = re.findall(r"\| ([+-][\d.]+ \[([+-])[\d.]+, [+-][\d.]+\]) \|", words_of(page))
         counts.append((words[sum(low == "+" for _, low in gains)], words[len(gains)]))
     (images, of_images), (captions, of_captions) = counts
-    told = f"help {images} detectors of images in {of_images}, and {captions} of captions in"
-    assert f"{told} {of_captions}" in words_of("README.md")
+    told = f"help {images} of {of_images} image detectors and {captions} of"
+    assert f"{told} {of_captions} caption detectors" in words_of("README.md")
 
 
 def copied(name):

@@ -250,7 +250,7 @@ def test_after_prompts_of_ones_own_the_control_comes_next(
     run += ["--prompts", str(tmp_path / "own.csv"), "--runs", str(tmp_path / "runs")]
     assert main(run) == 0
     out = capsys.readouterr().out
-    assert "the control model would say" in out
+    assert "Only the control model can tell" in out
     following = shlex.split(out.splitlines()[-1])
     assert following[:2] == ["next:", "membench"] and "--control" in following
     assert main([*following[2:], "--quiet"]) == 0

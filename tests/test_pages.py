@@ -45,7 +45,7 @@ GOOD = Reached("d", (0.95, 0.93, 0.97), 0.47)
         (GOOD, 0.49, (0.46, 0.42, 0.5), "finds", "finds", "not explained by content. At 1 % false"),
         (GOOD, 0.94, (0.01, -0.01, 0.03), "content", "not", "content alone explains it"),
         (GOOD, 0.85, (0.1, -0.06, 0.26), "unsure", "not", "0.100 [-0.060, 0.260], so that content"),
-        (GOOD, None, None, "open", "neutral", "content alone explains it, the control model would"),
+        (GOOD, None, None, "open", "neutral", "Only the control model can tell whether content"),
         (Reached("d", (0.55, 0.49, 0.59), 0), 0.3, (0.25, 0.2, 0.3), "chance", "not", "chance is"),
         (Reached("d", (0.55, 0.3, 0.8), 0), 0.3, (0.25, 0, 0.5), "few", "not", "is not shown to"),
         (Reached("d", (0.9, np.nan, np.nan), 0.4), None, None, "few", "neutral", "few groups"),

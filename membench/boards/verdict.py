@@ -89,8 +89,8 @@ def verdict(
     if other is None or difference is None:
         return Verdict(
             "open",
-            f"{reached.detector} tells memorized {what} from others: AUROC {text}{tpr}. Whether"
-            f" content alone explains it, {name} would say",
+            f"{reached.detector} tells memorized {what} from others: AUROC {text}{tpr}. Only"
+            f" {name} can tell whether content alone explains it",
             other=name,
         )
     if difference[1] > 0:
