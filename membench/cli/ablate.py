@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--detector",
         required=True,
         metavar="A,B",
-        help="names; to sweep an option of a detector, one (membench list detectors)",
+        help="names (membench list detectors); just one, to sweep its options",
     )
     what.add_argument("--task", required=True, help="a name (membench list tasks)")
     what.add_argument(

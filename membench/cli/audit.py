@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--attack",
         default="random",
         choices=("random", "side"),
-        help="of a model that is asked nothing: plain sampling (random), or SIDE, which trains a"
+        help="of unconditional sampling: plain images (random), or SIDE, which trains a"
         " surrogate first (minutes)",
     )
     how = parser.add_argument_group("how")
@@ -71,21 +71,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--similarity-weights", default="", metavar="FILE", help="of SSCD or CLIP")
     how.add_argument(
-        "--draws", type=int, default=1, metavar="N", help="images a caption (default 1)"
+        "--draws", type=int, default=1, metavar="N", help="images per caption (default 1)"
     )
     how.add_argument(
         "--steps",
         type=int,
         default=0,
         metavar="N",
-        help="steps of an image (default: 10; of a model without captions 20)",
+        help="sampling steps (default: 10; for a model without captions 20)",
     )
     how.add_argument(
         "--guidance",
         type=float,
         default=0.0,
         metavar="W",
-        help="guidance weight of an image (default: 3; without captions 1, which is none)",
+        help="guidance weight (default: 3; for a model without captions 1, which is none)",
     )
     how.add_argument(
         "--max-bad",

@@ -128,7 +128,7 @@ def log(how: Any) -> None:
     how.add_argument(
         "--log",
         choices=("tensorboard", "wandb", "mlflow"),
-        help="tell the numbers to a tracker while they are made (an extra of that name)",
+        help="report the numbers to a tracker as they are made (needs the extra of that name)",
     )
 
 

@@ -14,7 +14,7 @@ from membench.runs.places import RUNS
 
 HELP = "what is installed, which device, what is ready"
 DESCRIPTION = (
-    "Say what is installed, which device there is, and which tasks' data and weights are there."
+    "Say what is installed, which device there is, and which tasks' data and weights are here."
 )
 EXAMPLES = ("doctor",)
 

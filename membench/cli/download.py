@@ -12,8 +12,8 @@ from membench.options import parse_options
 
 HELP = "fetch what a task needs and does not ship"
 DESCRIPTION = (
-    "Fetch models, prompt sets and weights of a task, checked and resumed. What is here is left as"
-    " it is."
+    "Fetch models, prompt sets and weights of a task, checked and resumed. What is already"
+    " here is left as it is."
 )
 EXAMPLES = ("download sd_webster", "download sd_webster --offline")
 

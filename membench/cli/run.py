@@ -111,7 +111,7 @@ def executors(how: Any) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="of --executor ray (default: one a GPU, or as the cores have room for)",
+        help="for --executor ray (default: one per GPU, or as many as the cores allow)",
     )
     how.add_argument(
         "--address",

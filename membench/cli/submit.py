@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs of one detector"
     )
     parser.add_argument(
-        "--source", type=Path, metavar="FILE.py", help="the plug-in file that the runs are of"
+        "--source", type=Path, metavar="FILE.py", help="the plug-in file that made the runs"
     )
     parser.add_argument("--author", default="", metavar="NAME", help="who submits, for the card")
     parser.add_argument(
