@@ -42,14 +42,12 @@ class AdaptiveOptions:
         default=(), metadata={"help": "its options: KEY=VALUE; draws=1 where it has draws"}
     )
     threshold: float | None = field(
-        default=None, metadata={"help": "the score at which is decided; must be given"}
+        default=None, metadata={"help": "the score that decides; must be given"}
     )
     rounds: int = field(
-        default=16, metadata={"help": "at most so many scores of an example", "min": 2, "max": 1000}
+        default=16, metadata={"help": "scores of an example, at most", "min": 2, "max": 1000}
     )
-    least: int = field(
-        default=3, metadata={"help": "at least so many; 2 tell hardly a spread", "min": 2}
-    )
+    least: int = field(default=3, metadata={"help": "at least; two hardly show a spread", "min": 2})
     level: float = field(
         default=0.99, metadata={"help": "of the interval, in (0, 1)", "min": 0.5, "max": 0.999999}
     )

@@ -53,18 +53,22 @@ class CfgNormOptions:
     )
     image_steps: int = field(
         default=5,
-        metadata={"help": "of an image, the first k steps of its own trajectory; 0: all", "min": 0},
+        metadata={
+            "help": "for an image: the first k steps of its own trajectory; 0: all",
+            "min": 0,
+        },
     )
     image_draws: int = field(
         default=4,
         metadata={
-            "help": "of an image that no noise is known of: noises added to it",
+            "help": "for an image whose noise is unknown: noises added to it",
             "min": 1,
             "max": 10_000,
         },
     )
     image_t: float = field(
-        default=0.7, metadata={"help": "time in (0, 1] at which they are added", "min": 0, "max": 1}
+        default=0.7,
+        metadata={"help": "time in (0, 1] at which these are added", "min": 0, "max": 1},
     )
     trajectory: int = field(default=50, metadata=TRAJECTORY)
     guidance: float = field(default=7.5, metadata=GUIDANCE)

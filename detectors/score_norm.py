@@ -41,7 +41,7 @@ class ScoreNormOptions:
         default="auto",
         metadata={
             "help": (
-                "trajectory: x_t on the model's own way from noise; image: the image carried to t"
+                "trajectory: x_t on the model's own path from noise; image: the image carried to t"
                 " by the deterministic forward ODE; noised: the image with noise added, averaged"
                 " over draws; auto: image where the example is one"
             )
