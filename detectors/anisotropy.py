@@ -53,7 +53,11 @@ class AnisotropyOptions:
     )
     trajectory: int = field(
         default=50,
-        metadata={"help": "steps of the schedule that t1 and t2 count on", "min": 3, "max": 1000},
+        metadata={
+            "help": "DDIM steps of the schedule that t1 and t2 are taken from",
+            "min": 3,
+            "max": 1000,
+        },
     )
     images: int = field(default=1, metadata=IMAGES)
 
