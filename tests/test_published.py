@@ -281,13 +281,31 @@ def test_a_number_of_anisotropy_is_of_the_weights_of_its_model():
         assert math.isnan(found.reported_auroc.iloc[0]) != known
 
 
+def test_norms_over_several_steps_of_a_v_model_are_never_reproduced():
+    """The authors' code takes norms of v, which weigh steps otherwise than those of eps;
+    what the rerun took is not stated. At one step v is a constant factor.
+    """
+    frame = read(CSV)
+    rows = frame[frame.model.str.startswith("stabilityai/stable-diffusion-2")]
+    rows = rows[rows.detector.isin(["cfg_norm", "bright_ending"])]
+    several = rows[[json.loads(o)["steps"] > 1 for o in rows.options]]
+    assert 0 < len(several) < len(rows)
+    for row in rows.itertuples():
+        resolved = {"draws": 4, "guidance": 7.5, "trajectory": 50} | json.loads(row.options)
+        run = RUN | {"model": row.model, "data_name": row.data, "detector": row.detector}
+        run |= {"resolved": json.dumps({**resolved, "prediction": "eps"})}
+        found = with_reported(pd.DataFrame([run]), rows)
+        assert math.isnan(found.reported_auroc.iloc[0]) == (json.loads(row.options)["steps"] > 1)
+
+
 def test_names_are_those_of_membench_where_it_has_them():
     """Of a detector that membench has, an option is membench's or the row can match no
     run.
     """
     frame, seen = read(CSV), set()
     assert set(frame.task) <= set(tasks().names())
-    unknown = {"prompt", "step_index"}  # settings that membench's cfg_norm cannot be put to
+    # Settings that membench's cfg_norm and bright_ending cannot be put to
+    unknown = {"prompt", "step_index", "prediction"}
     for detector, options in (
         frame[["detector", "options"]].drop_duplicates().itertuples(index=False)
     ):

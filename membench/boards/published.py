@@ -9,7 +9,8 @@ One row a number. Columns:
   LAION``).
 - detector, options: membench's names where it has the detector. options: a JSON object
   of what the source states. null: it leaves open what defines the score (how many draws
-  or steps it averages); such a row is never the same setting. What is not named was not
+  or steps it averages; prediction: whether norms are of eps, as ours, or of v, which
+  weighs steps otherwise); such a row is never the same setting. What is not named was not
   stated, and may be anything.
 - metric, value: a name of METRICS. ``ams`` and ``ums`` are shares, not per cent.
   ``best_balanced_accuracy``: threshold chosen on the same examples, which membench's
