@@ -20,17 +20,14 @@ def likelihood_divergence(
     Features are brought to mean 0 and variance 1 of the held-out images. A mixture of
     isotropic Gaussians stands at the generated images, its variances fitted to the
     training images (:func:`fitted_variances`). ``fld``: its negative log-likelihood of
-    the held-out images, less that of a mixture at one half of the training images,
-    fitted to the other; lower is better, in quality, diversity and novelty at once.
+    the held-out images, less that of a mixture at as many training images (at most one
+    half), fitted to the others; lower is better, in quality, diversity and novelty at once.
     ``fld_gap``: that of the training images less that of the held-out ones; far below 0
     where the model copies. Left out where fewer than 16 features vary; where none does,
     both are.
 
     The authors fit by 50 steps of Adam and with one more component at the mean; here the
-    fit is by EM and without it, and no variance falls below 1e-3. Of fewer generated
-    images than half of the training images, they put the second mixture at as many
-    training images and fit it to all others, so that the number of images costs less in
-    ``fld``: compare it at equal numbers.
+    fit is by EM and without it, and no variance falls below 1e-3.
     """
     spread = held_out.std(axis=0)
     kept = spread > 0
@@ -42,8 +39,8 @@ def likelihood_divergence(
     )
     variances = fitted_variances(seen, made)
     on_seen, on_unseen = (-log_mixture(x, made, variances).mean() for x in (seen, unseen))
-    halves = np.random.default_rng(0).permutation(len(seen))
-    centres, rest = seen[halves[: len(seen) // 2]], seen[halves[len(seen) // 2 :]]
+    order = np.random.default_rng(0).permutation(len(seen))
+    centres, rest = np.split(seen[order], [min(len(made), len(seen) // 2)])
     base = -log_mixture(unseen, centres, fitted_variances(rest, centres)).mean()
     scale = 100 / seen.shape[1]
     found = {"fld": float(scale * (on_unseen - base))}

@@ -220,15 +220,13 @@ def density_coverage(
 ) -> dict[str, float]:
     """Density and coverage (Naeem et al. 2020).
 
-    With the balls of :func:`precision_recall` around real images. density: balls that
-    hold a generated image, mean over these, over k; >= 0, about 1 where both sets are of
-    one distribution. coverage: share of the balls that hold any, in [0, 1].
-
-    The authors' program (prdc) takes balls without their surface. That differs where
-    distances tie, as of exact copies: of all real images once each the density is
-    (k + 1) / k here and 1 there.
+    With balls around real images up to the k-th nearest other, without their surface, as
+    in the authors' program (prdc): of all real images once each the density is 1.
+    density: balls that hold a generated image, mean over these, over k; >= 0, about 1
+    where both sets are of one distribution. coverage: share of the balls that hold any,
+    in [0, 1].
     """
-    inside = cdist(real, generated) <= _radii(real, k)[:, None]
+    inside = cdist(real, generated) < _radii(real, k)[:, None]
     return {
         "density": float(inside.sum(axis=0).mean() / k),
         "coverage": float(inside.any(axis=1).mean()),
