@@ -249,9 +249,7 @@ def test_side_and_its_baseline_find_every_image_by_themselves(
         target = np.array(
             [image_of[int(r.condition.id.removeprefix("cluster-"))] for r in requests]
         )
-        assert (
-            returned(w, samples)[0] == target
-        ).mean() > 0.3  # 0.4 to 0.7 by seed; chance is 1 in K
+        assert (returned(w, samples)[0] == target).mean() > 0.4
 
 
 def told_copies(w: World, kind: str) -> Any:
