@@ -201,9 +201,10 @@ def mean_interval(name: str, values: pd.Series) -> tuple[float, float, float]:
     """Mean over trainings of a figure and Student's 95 % interval of it, on the logit scale
     for one in [0, 1]; NaN where there are too few.
     """
-    if len(values) < 2 or values.isna().any():
-        return float(values.mean(skipna=False)), math.nan, math.nan
-    return float(values.mean()), *over_trainings(values, logit=name not in UNBOUNDED)
+    mean = float(values.mean(skipna=False))
+    if len(values) < 2 or math.isnan(mean):
+        return mean, math.nan, math.nan
+    return mean, *over_trainings(values, logit=name not in UNBOUNDED)
 
 
 def plotted(found: pd.DataFrame) -> Figure:
