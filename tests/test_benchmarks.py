@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scripts import script
 
 from membench.datasets.prompts import example_id
 from membench.detectors import adaptive
@@ -20,14 +20,6 @@ from membench.storage import host
 from membench.tasks.sd_webster.world import unique_images, world
 
 ROOT = Path(__file__).parents[1]
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / f"benchmarks/{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_adaptive_looks_at_as_many_noises_as_the_detector(monkeypatch) -> None:
@@ -45,14 +37,14 @@ def test_adaptive_looks_at_as_many_noises_as_the_detector(monkeypatch) -> None:
 
     monkeypatch.setattr(adaptive, "scored", scored)
     means = of.score(None, list(range(200)), {})  # type: ignore[arg-type]
-    counts = [script("adaptive").taken(row, 0.3, options.level) for row in scores]
+    counts = [script("benchmarks/adaptive.py").taken(row, 0.3, options.level) for row in scores]
     assert counts == asked.tolist() and len(set(counts)) > 3
     assert means == pytest.approx([row[:n].mean() for row, n in zip(scores, counts, strict=True)])
 
 
 def test_a_divergence_is_found_again_where_it_was_measured_alike() -> None:
     """In one folder other noises, and another model, are other rows."""
-    measured = script("divergence")
+    measured = script("benchmarks/divergence.py")
     args = SimpleNamespace(noises=2, steps=12, probes=2, images=20)
     loaded = {half: SimpleNamespace(hashes={"weights": half * 9}) for half in "ab"}
     settings = measured.asked(args, loaded)
@@ -70,7 +62,7 @@ def test_a_lead_is_of_the_same_seed_and_its_interval_students() -> None:
         for attack, ams in (("random", 0.05 * seed), ("side", 0.05 * seed + lead)):
             row = {"rung": 4, "seed": seed, "attack": attack, "ams": ams}
             rows.append(row | {"copied_at_300": 7.0 * seed, "copied_at_cost": 100 * ams})
-    found = script("leads").leads(pd.DataFrame(rows))[4]
+    found = script("benchmarks/leads.py").leads(pd.DataFrame(rows))[4]
     half = 4.302653 * 10 / 3**0.5
     for name in ("ams", "copied_at_cost"):
         assert found[name] == pytest.approx((20, 20 - half, 20 + half), rel=1e-6)
@@ -83,7 +75,7 @@ def test_an_image_at_the_threshold_is_a_copy_of_its_nearest() -> None:
     training[0, 0, 0, 0], training[1, 0, 0, 0] = 255, 85
     generated = np.zeros((2, 8, 8, 3), np.uint8)
     generated[1, 4:] = 200  # far from both alike
-    assert script("mirror_pairs").copies(generated, training).tolist() == [1, -1]
+    assert script("benchmarks/mirror_pairs.py").copies(generated, training).tolist() == [1, -1]
 
 
 def test_captions_return_an_image_or_their_own(monkeypatch, tmp_path) -> None:
@@ -114,7 +106,7 @@ def test_captions_return_an_image_or_their_own(monkeypatch, tmp_path) -> None:
         scores=scores,
         found=lambda: (images, matches),
     )
-    module, file = script("returned"), tmp_path / "returned.parquet"
+    module, file = script("benchmarks/returned.py"), tmp_path / "returned.parquet"
     monkeypatch.setattr(module, "read_runs", lambda _: SimpleNamespace(runs=[run]))
     monkeypatch.setattr(sys, "argv", ["returned.py", "RUNS", "--output", str(file)])
     module.main()
@@ -126,13 +118,13 @@ def test_captions_return_an_image_or_their_own(monkeypatch, tmp_path) -> None:
 
 
 def test_an_image_that_is_copied_twice_is_one() -> None:
-    assert script("clusters").distinct(np.array([-1, 4, 4, -1, 7])) == 2
+    assert script("benchmarks/clusters.py").distinct(np.array([-1, 4, 4, -1, 7])) == 2
 
 
 def test_the_gpu_script_measures_the_compiled_network_last(monkeypatch, tmp_path) -> None:
     """What it found before is written by then."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    gpu = script("gpu")
+    gpu = script("benchmarks/gpu.py")
     for name in gpu.TINY:  # which --tiny changes
         monkeypatch.setattr(gpu.scale, name, dict(getattr(gpu.scale, name)))
     for name in ("SIDE", "WIDTH"):
@@ -160,14 +152,14 @@ def test_the_gpu_script_measures_the_compiled_network_last(monkeypatch, tmp_path
 def test_labels_tabulates_a_ums_above_one() -> None:
     values = {"ams": 0.5, "most": 0.5, "once": 0.0}
     rows = [{"labels": "none", "from": "null", "ums": ums} | values for ums in (1.1, 1.3)]
-    [row] = script("labels").tabulated(pd.DataFrame(rows)).to_dict("records")
+    [row] = script("benchmarks/labels.py").tabulated(pd.DataFrame(rows)).to_dict("records")
     # Student's t with one degree of freedom: 12.706 times a standard error of 0.1
     assert row["UMS %"] == "120.0 [-7.1, 247.1]"
 
 
 def test_the_memory_of_a_process_is_its_own() -> None:
     """And not this one's, which is larger; a signal is a negative code."""
-    of = script("stand_ins")
+    of = script("benchmarks/stand_ins.py")
     code = "import os; x = b'x' * (50 << 20); os.kill(os.getpid(), 9)"
     took = of.measured([sys.executable, "-IS", "-c", code])
     assert took.code == -9 and 50 <= took.peak < 80 < host.peak_memory_mb()
@@ -179,9 +171,9 @@ def test_the_memory_of_a_process_is_its_own() -> None:
 
 def test_teachers_are_compared_by_the_same_seed() -> None:
     """Differences 6, 9 and 12 points: 9, give or take 4.303 * 3 / sqrt(3)."""
-    told = script("teachers").ahead([0.18, 0.30, 0.21], [0.12, 0.21, 0.09])
+    told = script("benchmarks/teachers.py").ahead([0.18, 0.30, 0.21], [0.12, 0.21, 0.09])
     assert told == "a's teacher makes 9.0 points [1.5, 16.5] more copies"
     rows = {"metric": ["ams", "ams_cumulative", "ams_cumulative", "ams_cumulative"]}
     rows |= {"band": [None, "high", None, None], "subset": ["all", "all", "x64", "all"]}
     metrics = pd.DataFrame(rows | {"value": [0.1, 0.2, 0.3, 0.4]})
-    assert script("teachers").copied(SimpleNamespace(metrics=metrics)) == 0.4
+    assert script("benchmarks/teachers.py").copied(SimpleNamespace(metrics=metrics)) == 0.4

@@ -4,7 +4,6 @@ model; the line that captions draw on a board.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from boards import COPIED, make
+from scripts import script
 
 from membench import api, registry
 from membench.boards import board as boards
@@ -595,19 +595,10 @@ def test_what_is_seen_in_words():
 # ---------------------------------------------------------------- the published prompts
 
 
-def table_maker():
-    made = importlib.util.spec_from_file_location(
-        "captions_table", ROOT / "benchmarks" / "captions.py"
-    )
-    module = importlib.util.module_from_spec(made)
-    made.loader.exec_module(module)
-    return module
-
-
 @published
 def test_the_survey_s_figures_on_the_real_prompts():
     """Upper-case share: AUROC 0.794 and a TPR of 0.026 at 1 % FPR; 349 clusters."""
-    rows = table_maker().pair(PROMPTS, "SD 1, 500", "LAION")
+    rows = script("benchmarks/captions.py").pair(PROMPTS, "SD 1, 500", "LAION")
     assert rows.label.value_counts().to_dict() == {1: 500, 0: 500}
     assert (
         len(set(text_groups(rows.prompt[rows.label == 1].tolist())))
@@ -639,7 +630,7 @@ def test_the_survey_s_figures_on_the_real_prompts():
     ("memorized", "negatives"), [("SD 1, 500", "LAION"), ("SD 2, 219", "GPT-4")]
 )
 def test_the_page_s_table_is_what_the_command_prints(memorized: str, negatives: str):
-    maker = table_maker()
+    maker = script("benchmarks/captions.py")
     cells = {
         "memorized set": memorized,
         "negatives of": negatives,

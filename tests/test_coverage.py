@@ -7,24 +7,16 @@ numbers of worlds keep it to seconds.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from scripts import script
 
 from membench.metrics.intervals import percentiles, weighted_statistics
 from membench.metrics.levels import two_level_interval
 
-spec = importlib.util.spec_from_file_location(
-    "coverage_of_intervals", ROOT / "benchmarks" / "coverage.py"
-)
-assert spec is not None and spec.loader is not None
-benchmark = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = benchmark  # which dataclasses look up
-spec.loader.exec_module(benchmark)
+benchmark = script("benchmarks/coverage.py")
 World = benchmark.World
 
 ONE = World("one seed", groups=40, seeds=1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from scripts import script
 
 from membench.cli.main import complete, parser
 from membench.runs.config import read_config
@@ -32,15 +32,7 @@ OF_CONFIGS = {
 }
 
 
-def script(name: str):
-    spec = importlib.util.spec_from_file_location(name, RESULTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-everything = script("everything")
+everything = script("results/everything.py")
 BOARDS = everything.read()
 
 

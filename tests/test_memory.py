@@ -5,8 +5,6 @@ not depend on how it was held.
 from __future__ import annotations
 
 import gc
-import importlib.util
-import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
 from frames import samples, scores
 from pandas.testing import assert_frame_equal
+from scripts import script
 
 import membench
 from membench import api
@@ -31,13 +29,7 @@ from membench.runs.shards import SHARD
 from membench.storage.files import DamagedFile
 from membench.storage.streams import check_pages
 
-found = importlib.util.spec_from_file_location("memory_of_runs", ROOT / "benchmarks" / "memory.py")
-assert found and found.loader
-memory = importlib.util.module_from_spec(found)
-sys.modules[found.name] = memory  # where inspect looks for its source
-sys.path.insert(0, str(ROOT / "benchmarks"))  # as for a script that is run
-found.loader.exec_module(memory)
-sys.path.pop(0)
+memory = script("benchmarks/memory.py")
 
 N = 12 * SHARD
 

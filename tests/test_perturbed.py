@@ -4,7 +4,6 @@ are perturbed each time they are shown.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from conftest import ROOT
 from diffusers import UNet2DModel
 from scipy.stats import t as student
+from scripts import script
 
 from membench.cli.main import main
 from membench.errors import UserError
@@ -216,16 +216,8 @@ def test_what_a_recipe_puts_into_captions() -> None:
 # ---------------------------------------------------------------------------- benchmark
 
 
-def benchmark() -> Any:
-    file = ROOT / "benchmarks" / "perturbed_labels.py"
-    spec = importlib.util.spec_from_file_location("perturbed_labels", file)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
-    return module
-
-
 def test_the_trade_off_is_tabulated_over_trainings(tmp_path: Path) -> None:
-    module = benchmark()
+    module = script("benchmarks/perturbed_labels.py")
     stored = pd.read_parquet(ROOT / "results" / "perturbed_labels.parquet")
     table = module.markdown(module.tabulated(stored))
     assert table in (ROOT / "results" / "perturbed_labels.md").read_text(encoding="utf-8")
@@ -247,7 +239,7 @@ def test_the_trade_off_is_tabulated_over_trainings(tmp_path: Path) -> None:
 
 
 def test_the_question_of_labels_is_answered_by_its_file() -> None:
-    module = benchmark()
+    module = script("benchmarks/perturbed_labels.py")
     stored = pd.read_parquet(ROOT / "results" / "perturbed_labels.parquet")
     page = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
     shown = stored[(stored["from"] == "labels") | (stored.labels == "none")]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scripts import script
 
 from membench.metrics.trainings import over_trainings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def script(name: str):
-    """A script of ``results/``, as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "results" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-sys.path.insert(0, str(ROOT / "results"))  # as for a script that is run
-tables, picture, figures = script("tables"), script("picture"), script("figures")
-sys.path.pop(0)
+tables, picture, figures = (
+    script(f"results/{name}.py") for name in ("tables", "picture", "figures")
+)
 
 
 @pytest.mark.parametrize("name", tables.FILES)
